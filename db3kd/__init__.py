@@ -1,0 +1,1 @@
+"""Distil a student network from a teacher that answers with a class and nothing else."""
