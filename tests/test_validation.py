@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+
+from db3kd.validation import (
+    check_bounds,
+    check_classes,
+    check_count,
+    check_image_shape,
+    check_images,
+    import_named,
+)
+
+SHAPE = (1, 28, 28)
+UNIT = (0.0, 1.0)
+
+
+def test_valid_images_come_back_as_they_are():
+    images = torch.rand(3, *SHAPE)
+    assert check_images(images, SHAPE, UNIT) is images
+
+
+def test_no_images_are_valid_images():
+    check_images(torch.empty(0, *SHAPE), SHAPE, UNIT)
+
+
+@pytest.mark.parametrize(
+    ("images", "shape", "came", "fix"),
+    [
+        (torch.zeros(64, 28, 28), SHAPE, "[64, 28, 28] float32", "add a channel dimension"),
+        (torch.zeros(1, 28, 28), SHAPE, "[1, 28, 28] float32", "add a batch dimension"),
+        (torch.zeros(2, 32, 32, 3), (3, 32, 32), "[2, 32, 32, 3]", "permute(0, 3, 1, 2)"),
+        (torch.zeros(2, 784), SHAPE, "[2, 784]", "reshape to [N, 1, 28, 28]"),
+        (torch.zeros(2, 3, 32, 32), SHAPE, "[2, 3, 32, 32]", "give images of shape [1, 28, 28]"),
+    ],
+)
+def test_a_wrong_shape_is_answered_with_the_likely_fix(images, shape, came, fix):
+    with pytest.raises(ValueError) as caught:
+        check_images(images, shape, UNIT, "samples")
+    message = str(caught.value)
+    assert message.startswith("samples: expected [N, ") and came in message and fix in message
+
+
+def test_bytes_without_a_channel_get_both_fixes():
+    with pytest.raises(TypeError) as caught:
+        check_images(torch.zeros(64, 28, 28, dtype=torch.uint8), SHAPE, UNIT)
+    assert str(caught.value) == (
+        "images: expected [N, 1, 28, 28] float32 in [0, 1], got [64, 28, 28] uint8; "
+        "add a channel dimension and divide by 255"
+    )
+
+
+def test_doubles_are_told_to_become_floats():
+    with pytest.raises(TypeError, match=r"got \[2, 1, 28, 28\] float64; convert with \.float\(\)"):
+        check_images(torch.zeros(2, *SHAPE, dtype=torch.float64), SHAPE, UNIT)
+
+
+def test_an_array_is_told_to_become_a_tensor():
+    with pytest.raises(TypeError, match=r"got ndarray; use torch.as_tensor"):
+        check_images(torch.zeros(2, *SHAPE).numpy(), SHAPE, UNIT)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (math.nan, "got NaN at row 2"),
+        (math.inf, "got an infinite value at row 2"),
+        (-0.5, "got -0.5 at row 2; scale or clamp"),
+        (255.0, "got 255 at row 2; divide by 255"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_row(value, message):
+    images = torch.full((4, *SHAPE), 0.5)
+    images[2, 0, 3, 4] = value
+    with pytest.raises(ValueError, match=r"images: expected finite values in \[0, 1\]") as caught:
+        check_images(images, SHAPE, UNIT)
+    assert message in str(caught.value)
+
+
+def test_classes_come_back_as_int64():
+    assert check_classes(torch.tensor([0, 2], dtype=torch.uint8), 2, 3).dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "message"),
+    [
+        (torch.tensor([0, 3]), ValueError, "got 3 at row 1; number the classes from 0"),
+        (torch.tensor([-1, 0]), ValueError, "got -1 at row 0"),
+        (torch.tensor([0]), ValueError, r"expected 2 classes in \[0, 3\), got \[1\]"),
+        (torch.eye(2, dtype=torch.int64), ValueError, "argmax"),
+        (torch.tensor([0.0, 1.0]), TypeError, r"got float32; use labels.long\(\)"),
+        ([0, 1], TypeError, "got list; use torch.as_tensor"),
+    ],
+)
+def test_bad_labels_are_refused(labels, kind, message):
+    with pytest.raises(kind, match=message):
+        check_classes(labels, 2, 3)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (1.5,), "28", 28, (True,)])
+def test_an_image_shape_is_positive_integers(shape):
+    with pytest.raises(ValueError, match="image_shape: expected positive integers"):
+        check_image_shape(shape)
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (0, 0), (0, math.inf), (math.nan, 1), (0,), None])
+def test_bounds_are_finite_and_in_order(bounds):
+    with pytest.raises(ValueError, match="bounds: expected"):
+        check_bounds(bounds)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.0])
+def test_a_count_is_a_positive_integer(value):
+    with pytest.raises(ValueError, match="max_batch: expected an integer of at least 1"):
+        check_count(value, "max_batch")
+
+
+def test_a_name_is_imported():
+    assert import_named("math:pi", "constant") == math.pi
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("math", "expected package.module:object"),
+        ("no_such_module:f", "no module 'no_such_module'.*PYTHONPATH"),
+        ("math:no_such", "'math' has no 'no_such'"),
+    ],
+)
+def test_a_name_that_leads_nowhere_says_where_it_broke(reference, message):
+    with pytest.raises(ValueError, match=f"teacher: .*{message}"):
+        import_named(reference, "teacher")
