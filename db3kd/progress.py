@@ -1,18 +1,21 @@
-"""How far long work has come: a live line on a terminal, plain lines anywhere else."""
+"""How far long work has come: live on a terminal, plain lines anywhere else."""
 
 import math
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Progress:
     """Shows samples done, queries spent, queries per second, mean distance and time left.
 
-    On a terminal, and with rich installed, one line is redrawn in place. Elsewhere plain lines are
-    written, at most one every `interval` seconds, and one at the end. Use as a context manager:
+    On a terminal, and with rich installed, a bar and a line are redrawn in place. Elsewhere plain
+    lines are written, at most one every `interval` seconds, and one at the end:
 
         with Progress(samples=len(images), queries=budget) as progress:
             progress.update(samples=512, queries=40_960, mean_distance=1.8)
@@ -45,9 +48,7 @@ class Progress:
         self._mean_distance: float | None = None
         self._started = clock()
         stream = sys.stderr if stream is None else stream
-        self._display = _live_display(title, samples, stream, clock) or _PlainLines(
-            stream, clock, interval
-        )
+        self._display = _live_display(samples, stream) or _PlainLines(stream, clock, interval)
 
     def __enter__(self) -> Self:
         self._started = self._clock()
@@ -134,10 +135,8 @@ class _PlainLines:
         print(line, file=self._stream, flush=True)
 
 
-def _live_display(
-    title: str, samples: int, stream: TextIO, clock: Callable[[], float]
-) -> "_LiveLine | None":
-    """None where a line cannot be redrawn: no terminal, or rich is not installed."""
+def _live_display(samples: int, stream: TextIO) -> "_LiveLines | None":
+    """None where lines cannot be redrawn: no terminal, or rich is not installed."""
     try:
         from rich.console import Console
     except ImportError:
@@ -145,34 +144,34 @@ def _live_display(
     console = Console(file=stream)
     if not console.is_terminal or console.is_dumb_terminal:
         return None
-    return _LiveLine(title, samples, console, clock)
+    return _LiveLines(samples, console)
 
 
-class _LiveLine:
-    """A bar and the status behind it, redrawn in place; the last status stays on the screen."""
+class _LiveLines:
+    """A bar and the status below it, redrawn in place; at the end one line stays on the screen."""
 
-    def __init__(self, title: str, samples: int, console, clock: Callable[[], float]) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
+    def __init__(self, samples: int, console: "Console") -> None:
+        from rich.live import Live
 
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[status]}"),
-            console=console,
-            get_time=clock,
-            transient=True,
-        )
-        self._task = self._bar.add_task(title, total=samples, status="")
+        self._samples = samples
+        self._live = Live(console=console, transient=True)
+        self._console = console
 
     def start(self) -> None:
-        self._bar.start()
+        self._live.start()
 
     def show(self, title: str, status: str, samples_done: int) -> None:
-        self._bar.update(self._task, description=title, completed=samples_done, status=status)
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(title, ProgressBar(max(1, self._samples), samples_done, width=40))
+        self._live.update(Group(bar, status))
 
     def finish(self, line: str) -> None:
-        self._bar.stop()
-        self._bar.console.print(line, highlight=False, markup=False)
+        self._live.stop()
+        self._console.print(line, highlight=False, markup=False)
 
 
 def _duration(seconds: float) -> str:
