@@ -396,5 +396,5 @@ def _import_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError('label runs on disk need pyarrow: pip install "db3kd[data]"') from error
+        raise ImportError('label runs on disk need pyarrow: pip install "db3kd[cli]"') from error
     return pyarrow, pyarrow.parquet
