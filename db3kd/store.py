@@ -151,8 +151,8 @@ def manifest(
 ) -> dict[str, Any]:
     """What one needs to know to repeat a run, ready for `RunFolder.create`.
 
-    Nothing is taken from the environment but versions; a path among the settings keeps only its
-    file name. Secrets do not belong into the settings.
+    Nothing is taken from the environment but versions; an absolute path among the settings
+    keeps only its file name. Secrets do not belong into the settings.
 
     Args:
         settings: a mapping or a dataclass of plain values.
@@ -162,7 +162,6 @@ def manifest(
     """
     packages = ("db3kd", "torch", "numpy")
     return {
-        "format": FORMAT,
         "seed": seed,
         "settings": _plain(settings),
         "teacher": teacher_fingerprint,
@@ -196,7 +195,9 @@ class RunFolder:
                 "remove it"
             )
         path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, {**_plain(manifest), "state": "running", "started": _now()})
+        _sync_folder(path.parent)
+        head = {"format": FORMAT, "state": "running", "started": _now()}
+        run = cls(path, head | _plain(manifest))
         run._write_manifest()
         return run
 
@@ -362,8 +363,10 @@ def _sync_folder(folder: Path) -> None:
 def _plain(value: Any) -> Any:
     """`value` in what JSON has: no paths of this machine, no numbers that JSON cannot say."""
     match value:
-        case None | bool() | int() | str():
+        case None | bool() | int():
             return value
+        case str():
+            return Path(value).name if os.path.isabs(value) else value
         case float():
             return value if math.isfinite(value) else str(value)
         case enum.Enum():

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import math
 import os
 import stat
 import sys
@@ -63,7 +64,7 @@ def run(tmp_path: Path, a_manifest: dict) -> RunFolder:
 @given(n=st.integers(0, 5), classes=st.integers(2, 4), optional=st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_a_shard_is_read_back_as_it_was_written(tmp_path_factory, n, classes, optional):
-    run = RunFolder.create(tmp_path_factory.mktemp("run"), {"format": store.FORMAT})
+    run = RunFolder.create(tmp_path_factory.mktemp("run"), {})
     labels = some_labels(n, classes, optional=optional)
     run.write_shard(0, labels)
     assert same(load_labels(run.path), labels)
@@ -184,7 +185,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path, a_manifest):
 
 def test_the_manifest_tells_a_running_run_from_a_finished_one(run):
     assert read_manifest(run.path)["state"] == "running"
-    run.finish({"samples": 4, "queries": 1234, "mean_distance": float("inf")})
+    run.finish({"samples": 4, "queries": 1234, "mean_distance": math.inf})
     content = read_manifest(run.path)
     assert content["state"] == "finished"
     assert content["totals"] == {"samples": 4, "queries": 1234, "mean_distance": "inf"}
@@ -201,15 +202,24 @@ def test_the_manifest_names_no_path_of_the_machine(tmp_path):
     @dataclasses.dataclass
     class Settings:
         teacher: Path
+        data: str
+        noise: str
         radii: tuple[float, ...]
 
     content = manifest(
-        Settings(tmp_path / "teacher.safetensors", (0.5, float("inf"))),
+        Settings(
+            tmp_path / "teacher.safetensors", str(tmp_path / "idx"), "gaussian", (0.5, math.inf)
+        ),
         seed=0,
         teacher_fingerprint="t",
         data_fingerprint="d",
     )
-    assert content["settings"] == {"teacher": "teacher.safetensors", "radii": [0.5, "inf"]}
+    assert content["settings"] == {
+        "teacher": "teacher.safetensors",
+        "data": "idx",
+        "noise": "gaussian",
+        "radii": [0.5, "inf"],
+    }
     assert str(tmp_path) not in json.dumps(content)
 
 
