@@ -1,0 +1,68 @@
+# Everything a developer runs. The set-up lives in .venv; it is made once, and brought up to date
+# where what it was made from has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+ARGS ?=
+
+NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+LINTERS := $(VENV)/.linters
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help test demo lint format cuda-compile bench bench-smoke clean
+
+help: ## Print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
+	$(BIN)/python -m pytest tests $(ARGS)
+
+demo: $(INSTALLED) ## From real images and decisions alone to a trained student, with a report
+	$(BIN)/db3kd demo $(ARGS)
+
+lint: $(LINTERS) ## Check style and format of Python and C++
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(if $(NATIVE),$(BIN)/clang-format --dry-run -Werror $(NATIVE))
+
+format: $(LINTERS) ## Mend what lint can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(NATIVE),$(BIN)/clang-format -i $(NATIVE))
+
+cuda-compile: $(INSTALLED) ## Compile the CUDA side for sm_80 and sm_90; no GPU is needed
+	$(BIN)/python csrc/cuda/compile.py
+
+bench: $(INSTALLED) ## Run the benchmarks (ARGS="-k teacher" picks some)
+	$(BIN)/python -m pytest benchmarks $(ARGS)
+
+bench-smoke: $(INSTALLED) ## Run each benchmark once, unmeasured
+	$(if $(wildcard benchmarks/*.py),$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS))
+
+clean: ## Remove the set-up, the builds and the caches
+	rm -rf $(VENV) build dist *.egg-info db3kd/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(LINTERS): constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt ruff clang-format
+	touch $@
+
+# Only sources changed: rebuild in place, which keeps the objects of an earlier rebuild. Headers are
+# not among what build_ext compares, so it is told to ask ninja, which follows them.
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(NATIVE) | $(BIN)/python
+	$(if $(filter pyproject.toml constraints.txt setup.py,$?),$(INSTALL),$(REBUILD))
+	touch $@
+
+# torch comes first: the extension is built against the one that is there, without build isolation.
+define INSTALL
+$(PIP) install --quiet -c constraints.txt torch numpy setuptools wheel pybind11 ninja
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e ".[all,dev]"
+endef
+REBUILD = $(BIN)/python setup.py --quiet build_ext --inplace --force

@@ -1,0 +1,180 @@
+"""How far long work has come: live on a terminal, plain lines anywhere else."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Progress:
+    """Shows samples done, queries spent, queries per second, mean distance and time left.
+
+    On a terminal, and with rich installed, a bar and a line are redrawn in place. Elsewhere plain
+    lines are written, at most one every `interval` seconds, and one at the end:
+
+        with Progress(samples=len(images), queries=budget) as progress:
+            progress.update(samples=512, queries=40_960, mean_distance=1.8)
+
+    Args:
+        samples: how many samples there are to do.
+        queries: the query budget of the whole work; None where it has none.
+        title: what the work is called, at the start of each line.
+        stream: where the lines go; standard error by default.
+        clock: seconds since any fixed moment.
+        interval: least seconds between two plain lines.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        queries: int | None = None,
+        *,
+        title: str = "labelling",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        interval: float = 5.0,
+    ) -> None:
+        self.samples = samples
+        self.queries = queries
+        self.title = title
+        self._clock = clock
+        self._samples_done = 0
+        self._queries_spent: int | None = None
+        self._mean_distance: float | None = None
+        self._started = clock()
+        stream = sys.stderr if stream is None else stream
+        self._display = _live_display(samples, stream) or _PlainLines(stream, clock, interval)
+
+    def __enter__(self) -> Self:
+        self._started = self._clock()
+        self._display.start()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        ending = "done" if error_type is None else "stopped"
+        self._display.finish(f"{self.title} {ending}: {self._status(final=True)}")
+
+    def update(
+        self,
+        *,
+        samples: int | None = None,
+        queries: int | None = None,
+        mean_distance: float | None = None,
+    ) -> None:
+        """Tells what has been reached since the start; what is left out stays as it was.
+
+        Args:
+            samples: samples done so far.
+            queries: queries spent so far.
+            mean_distance: mean of the finite distances so far, L2 in input units.
+        """
+        if samples is not None:
+            self._samples_done = samples
+        if queries is not None:
+            self._queries_spent = queries
+        if mean_distance is not None:
+            self._mean_distance = mean_distance
+        self._display.show(self.title, self._status(final=False), self._samples_done)
+
+    def _status(self, *, final: bool) -> str:
+        elapsed = self._clock() - self._started
+        parts = [f"{self._samples_done:,}/{self.samples:,} samples"]
+        if self._queries_spent is not None:
+            budget = "" if self.queries is None else f" of {self.queries:,}"
+            parts.append(f"{self._queries_spent:,}{budget} queries")
+            if elapsed > 0:
+                parts.append(f"{self._queries_spent / elapsed:,.0f} queries/s")
+        if self._mean_distance is not None and math.isfinite(self._mean_distance):
+            parts.append(f"mean distance {self._mean_distance:.3g}")
+        if final:
+            parts.append(f"{_duration(elapsed)} taken")
+        elif (fraction := self._fraction_done()) > 0:
+            parts.append(f"{_duration(elapsed * (1 - fraction) / fraction)} left")
+        return " · ".join(parts)
+
+    def _fraction_done(self) -> float:
+        """By samples, and by queries as long as no sample is done: the budget may stay unspent."""
+        if self._samples_done:
+            return min(1.0, self._samples_done / max(1, self.samples))
+        if self._queries_spent and self.queries:
+            return min(1.0, self._queries_spent / self.queries)
+        return 0.0
+
+
+class _PlainLines:
+    """One line now and then, for log files and pipes."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float], interval: float) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._interval = interval
+        self._last = -math.inf
+
+    def start(self) -> None:
+        self._last = self._clock()
+
+    def show(self, title: str, status: str, samples_done: int) -> None:
+        if self._clock() - self._last >= self._interval:
+            self._last = self._clock()
+            self._write(f"{title}: {status}")
+
+    def finish(self, line: str) -> None:
+        self._write(line)
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def _live_display(samples: int, stream: TextIO) -> "_LiveLines | None":
+    """None where lines cannot be redrawn: no terminal, or rich is not installed."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    console = Console(file=stream)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    return _LiveLines(samples, console)
+
+
+class _LiveLines:
+    """A bar and the status below it, redrawn in place; at the end one line stays on the screen."""
+
+    def __init__(self, samples: int, console: "Console") -> None:
+        from rich.live import Live
+
+        self._samples = samples
+        self._live = Live(console=console, transient=True)
+        self._console = console
+
+    def start(self) -> None:
+        self._live.start()
+
+    def show(self, title: str, status: str, samples_done: int) -> None:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(title, ProgressBar(max(1, self._samples), samples_done, width=40))
+        self._live.update(Group(bar, status))
+
+    def finish(self, line: str) -> None:
+        self._live.stop()
+        self._console.print(line, highlight=False, markup=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

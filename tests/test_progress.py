@@ -1,0 +1,137 @@
+"""Progress: what is said, where, and how often. Time is a number the tests set."""
+
+import io
+import sys
+
+import pytest
+
+from db3kd.progress import Progress
+
+
+class Clock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def a_real_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def lines(stream: io.StringIO) -> list[str]:
+    return stream.getvalue().splitlines()
+
+
+def test_a_line_says_everything_there_is_to_know(clock):
+    stream = io.StringIO()
+    with Progress(2000, 80_000, stream=stream, clock=clock, interval=5) as progress:
+        clock.now += 10
+        progress.update(samples=500, queries=20_000, mean_distance=1.8234)
+        assert lines(stream) == [
+            "labelling: 500/2,000 samples · 20,000 of 80,000 queries · 2,000 queries/s"
+            " · mean distance 1.82 · 0:00:30 left"
+        ]
+
+
+def test_plain_lines_keep_their_interval(clock):
+    stream = io.StringIO()
+    with Progress(100, stream=stream, clock=clock, interval=5) as progress:
+        for done in range(1, 21):
+            clock.now += 1
+            progress.update(samples=done)
+        assert [line.split()[1] for line in lines(stream)] == [
+            "5/100",
+            "10/100",
+            "15/100",
+            "20/100",
+        ]
+
+
+def test_the_end_is_always_told_even_of_work_too_short_for_a_line(clock):
+    stream = io.StringIO()
+    with Progress(3, stream=stream, clock=clock, title="training") as progress:
+        clock.now += 2
+        progress.update(samples=3, queries=6)
+    assert lines(stream) == ["training done: 3/3 samples · 6 queries · 3 queries/s · 0:00:02 taken"]
+
+
+def test_work_that_fails_is_not_called_done_and_its_error_passes(clock):
+    stream = io.StringIO()
+    with (
+        pytest.raises(RuntimeError, match="teacher"),
+        Progress(10, stream=stream, clock=clock) as progress,
+    ):
+        progress.update(samples=4)
+        raise RuntimeError("teacher is gone")
+    assert lines(stream) == ["labelling stopped: 4/10 samples · 0:00:00 taken"]
+
+
+def test_what_an_update_leaves_out_stays_as_it_was(clock):
+    stream = io.StringIO()
+    with Progress(10, stream=stream, clock=clock) as progress:
+        progress.update(queries=50, mean_distance=2.0)
+        progress.update(samples=1)
+    assert "50 queries" in lines(stream)[-1]
+    assert "mean distance 2" in lines(stream)[-1]
+
+
+def test_time_left_comes_from_the_budget_until_a_sample_is_done(clock):
+    stream = io.StringIO()
+    with Progress(10, 1000, stream=stream, clock=clock, interval=1) as progress:
+        clock.now += 60
+        progress.update(queries=250)
+        assert lines(stream)[-1].endswith("0:03:00 left")
+        progress.update(samples=5)
+        clock.now += 60
+        progress.update(queries=300)
+        assert lines(stream)[-1].endswith("0:02:00 left")
+
+
+@pytest.mark.parametrize("distance", [float("nan"), float("inf")])
+def test_a_mean_of_nothing_is_left_out(clock, distance):
+    stream = io.StringIO()
+    with Progress(10, stream=stream, clock=clock) as progress:
+        progress.update(samples=1, mean_distance=distance)
+    assert "distance" not in lines(stream)[-1]
+
+
+def test_an_empty_data_set_ends_too(clock):
+    stream = io.StringIO()
+    with Progress(0, 0, stream=stream, clock=clock) as progress:
+        progress.update(samples=0, queries=0)
+    assert lines(stream) == ["labelling done: 0/0 samples · 0 of 0 queries · 0:00:00 taken"]
+
+
+def test_a_terminal_gets_a_bar_and_keeps_the_last_line(clock, a_real_terminal):
+    pytest.importorskip("rich")
+    stream = Terminal()
+    with Progress(10, stream=stream, clock=clock) as progress:
+        progress.update(samples=5, queries=70)
+    assert "\x1b[" in stream.getvalue()
+    assert "labelling done: 5/10 samples · 70 queries" in stream.getvalue()
+
+
+def test_a_terminal_without_rich_gets_plain_lines(clock, a_real_terminal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    stream = Terminal()
+    with Progress(10, stream=stream, clock=clock) as progress:
+        progress.update(samples=5)
+    assert lines(stream) == ["labelling done: 5/10 samples · 0:00:00 taken"]
