@@ -1,0 +1,17 @@
+"""Searches for the decision boundary. They yield queries and never call a teacher."""
+
+from db3kd.boundary.candidates import Candidates
+from db3kd.boundary.distance import boundary_distance, sample_distance
+from db3kd.boundary.minimal import Descent, minimal_boundary_distance
+from db3kd.boundary.pairs import Boundary, Pairs, Rays
+
+__all__ = [
+    "Boundary",
+    "Candidates",
+    "Descent",
+    "Pairs",
+    "Rays",
+    "boundary_distance",
+    "minimal_boundary_distance",
+    "sample_distance",
+]

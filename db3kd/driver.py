@@ -1,0 +1,91 @@
+"""Runs a search against a teacher, and keeps the ledger: the only place that spends queries."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from db3kd.search import UNANSWERED, Query, Result, Search
+from db3kd.teachers.base import Teacher, TeacherError, decide_checked
+
+class Ledger:
+    """What each account may spend and has spent, in queries.
+
+    limits: [A] int64, at least 0.
+    """
+
+    def __init__(self, limits: Tensor) -> None:
+        if limits.ndim != 1 or limits.dtype != torch.int64:
+            raise ValueError(
+                f"limits: expected int64 [A], got {list(limits.shape)} {limits.dtype}"
+            )
+        if limits.numel() and int(limits.min()) < 0:
+            raise ValueError(f"limits: expected at least 0 queries, got {int(limits.min())}")
+        self.limits = limits
+        self.spent = torch.zeros_like(limits)
+
+    @property
+    def remaining(self) -> Tensor:
+        """[A] int64, what each account may still spend."""
+        return self.limits - self.spent
+
+    def covers(self, accounts: Tensor) -> Tensor:
+        """[B] bool: which queries, taken in order, the accounts can pay for."""
+        wanted = torch.bincount(accounts, minlength=len(self.limits))
+        remaining = self.remaining
+        if bool((wanted <= remaining).all()):
+            return torch.ones_like(accounts, dtype=torch.bool)
+        # The rank of a query among its account's queries in this batch.
+        order = torch.argsort(accounts, stable=True)
+        first = wanted.cumsum(0) - wanted
+        rank = torch.empty_like(accounts)
+        rank[order] = torch.arange(len(accounts), device=accounts.device) - first[accounts[order]]
+        return rank < remaining[accounts]
+
+    def book(self, accounts: Tensor) -> None:
+        """Counts one answered query for each entry of accounts."""
+        self.spent += torch.bincount(accounts, minlength=len(self.limits))
+
+
+def run(
+    search: Search[Result],
+    teacher: Teacher,
+    ledger: Ledger,
+    on_answers: Callable[[int], None] | None = None,
+) -> Result:
+    """Answers a search's queries by the teacher until the search returns.
+
+    A query that its account cannot pay for is not asked; its decision is UNANSWERED. Whatever the
+    teacher has answered is booked, also when it fails in the middle of a batch.
+
+    on_answers: called with the number of queries answered after each batch.
+
+    Raises TeacherError where the teacher raises or answers anything but a class an image.
+    """
+    decisions = None
+    while True:
+        try:
+            query = next(search) if decisions is None else search.send(decisions)
+        except StopIteration as finished:
+            return finished.value
+        decisions = _answer(query, teacher, ledger)
+        if on_answers is not None:
+            on_answers(int((decisions != UNANSWERED).sum()))
+
+
+def _answer(query: Query, teacher: Teacher, ledger: Ledger) -> Tensor:
+    images = query.images.view(len(query.images), *teacher.image_shape)
+    covered = ledger.covers(query.accounts)
+    everything = bool(covered.all())
+    asked = query.accounts if everything else query.accounts[covered]
+    try:
+        answers = decide_checked(teacher, images if everything else images[covered])
+    except TeacherError as error:
+        ledger.book(asked[: len(error.answered)])
+        raise
+    ledger.book(asked)
+    if everything:
+        return answers
+    decisions = torch.full_like(query.accounts, UNANSWERED)
+    decisions[covered] = answers
+    return decisions

@@ -1,0 +1,39 @@
+"""The contract between a search and whoever answers it: queries out, decisions in."""
+
+from collections.abc import Generator
+from typing import NamedTuple, Protocol, TypeVar
+
+from torch import Tensor
+
+UNANSWERED = -1
+"""The decision of a query that no budget covered."""
+
+
+class Query(NamedTuple):
+    """A batch of images a search wants decided.
+
+    images: [B, D] or [B, *image_shape] float, inside the teacher's bounds.
+    accounts: [B] int64, the ledger account that pays for each.
+    """
+
+    images: Tensor
+    accounts: Tensor
+
+
+Result = TypeVar("Result")
+
+Search = Generator[Query, Tensor, Result]
+"""Yields queries, is sent their decisions (int64 [B], UNANSWERED where refused), returns a result."""
+
+
+class Purse(Protocol):
+    """What a search may know of the ledger.
+
+    spent, remaining: [A] int64, queries of each account.
+    """
+
+    @property
+    def spent(self) -> Tensor: ...
+
+    @property
+    def remaining(self) -> Tensor: ...
