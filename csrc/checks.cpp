@@ -1,0 +1,226 @@
+#include "checks.h"
+
+#include <cmath>
+#include <sstream>
+#include <string>
+
+namespace db3kd {
+namespace {
+
+constexpr std::int64_t kMaxProbes = std::int64_t{1}
+                                    << 32;  // a probe's number is one word of its counter
+
+bool fits(at::IntArrayRef sizes, std::initializer_list<Dimension> shape) {
+  if (sizes.size() != shape.size()) return false;
+  std::size_t i = 0;
+  for (const Dimension& dimension : shape) {
+    if (dimension.size >= 0 && sizes[i] != dimension.size) return false;
+    ++i;
+  }
+  return true;
+}
+
+std::string describe(std::initializer_list<Dimension> shape) {
+  std::ostringstream text;
+  const char* separator = "[";
+  for (const Dimension& dimension : shape) {
+    text << separator << dimension.name;
+    if (dimension.size >= 0) text << "=" << dimension.size;
+    separator = ", ";
+  }
+  text << "]";
+  return text.str();
+}
+
+// "float32" rather than ATen's "Float": the names that torch shows in Python.
+std::string describe(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kLong:
+      return "int64";
+    case at::kInt:
+      return "int32";
+    default:
+      return c10::toString(dtype);
+  }
+}
+
+void check_positive(double value, const char* name) {
+  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, name,
+                    ": expected a finite number above 0, got ", value);
+}
+
+void check_not_negative(double value, const char* name) {
+  TORCH_CHECK_VALUE(std::isfinite(value) && value >= 0, name,
+                    ": expected a finite number of at least 0, got ", value);
+}
+
+void check_bounds(double lower, double upper) {
+  TORCH_CHECK_VALUE(lower <= upper, "lower, upper: expected lower ≤ upper, got ", lower, " and ",
+                    upper);
+}
+
+void check_query_dtype(at::ScalarType dtype) {
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16,
+                   "dtype: expected float32, float16 or bfloat16, got ", describe(dtype));
+}
+
+void check_state(const at::Tensor& tensor, const char* name) {
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), name,
+                    ": expected a contiguous tensor, since it is updated in place, got strides ",
+                    tensor.strides());
+}
+
+Noise parse_noise(std::string_view noise) {
+  if (noise == "rademacher") return Noise::kRademacher;
+  if (noise == "gaussian") return Noise::kGaussian;
+  TORCH_CHECK_VALUE(false, "noise: expected \"rademacher\" or \"gaussian\", got \"", noise, "\"");
+}
+
+Directions check_directions(const at::Tensor& counters, std::int64_t rows, c10::Device device,
+                            std::int64_t seed, std::string_view noise,
+                            const std::optional<at::Tensor>& row_basis,
+                            const std::optional<at::Tensor>& column_basis, std::int64_t channels,
+                            std::int64_t components) {
+  check_tensor(counters, "counters", at::kLong, device, {{"P", rows}, {"3", 3}});
+  TORCH_CHECK_VALUE(channels >= 1, "channels: expected at least 1, got ", channels);
+  TORCH_CHECK_VALUE(components >= 1, "components: expected at least 1, got ", components);
+  TORCH_CHECK_VALUE(row_basis.has_value() == column_basis.has_value(),
+                    "row_basis, column_basis: expected both or neither, got only ",
+                    row_basis.has_value() ? "row_basis" : "column_basis");
+  Directions directions{parse_noise(noise), seed, channels, components, components, {}, {}};
+  if (!row_basis.has_value()) return directions;
+
+  check_tensor(*row_basis, "row_basis", at::kFloat, device, {{"h"}, {"H"}});
+  check_tensor(*column_basis, "column_basis", at::kFloat, device, {{"w"}, {"W"}});
+  TORCH_CHECK_VALUE(row_basis->size(0) >= 1 && column_basis->size(0) >= 1,
+                    "row_basis, column_basis: expected at least one row each, got ",
+                    row_basis->sizes(), " and ", column_basis->sizes());
+  const std::int64_t pixels = row_basis->size(1) * column_basis->size(1);
+  TORCH_CHECK_VALUE(components == channels * pixels,
+                    "row_basis, column_basis: expected channels·H·W = ", components,
+                    " components, got ", channels, "·", row_basis->size(1), "·",
+                    column_basis->size(1), " = ", channels * pixels);
+  directions.coefficients = channels * row_basis->size(0) * column_basis->size(0);
+  directions.row_basis = row_basis->contiguous();
+  directions.column_basis = column_basis->contiguous();
+  return directions;
+}
+
+}  // namespace
+
+void check_tensor(const at::Tensor& tensor, const char* name, at::ScalarType dtype,
+                  c10::Device device, std::initializer_list<Dimension> shape) {
+  const bool right_type = tensor.scalar_type() == dtype;
+  TORCH_CHECK_TYPE(right_type && fits(tensor.sizes(), shape) && tensor.device() == device, name,
+                   ": expected ", describe(shape), " ", describe(dtype), " on ", device, ", got ",
+                   tensor.sizes(), " ", describe(tensor.scalar_type()), " on ", tensor.device());
+}
+
+void check_ray_lengths(const at::Tensor& samples, const at::Tensor& ends,
+                       const at::Tensor& sample_of, const at::Tensor& end_of) {
+  const c10::Device device = samples.device();
+  check_tensor(samples, "samples", at::kFloat, device, {{"S"}, {"D"}});
+  check_tensor(ends, "ends", at::kFloat, device, {{"E"}, {"D", samples.size(1)}});
+  check_tensor(sample_of, "sample_of", at::kLong, device, {{"R"}});
+  check_tensor(end_of, "end_of", at::kLong, device, {{"R", sample_of.size(0)}});
+}
+
+void check_bracket_queries(const at::Tensor& samples, const at::Tensor& ends,
+                           const at::Tensor& sample_of, const at::Tensor& pair_of,
+                           const at::Tensor& end_of, const at::Tensor& lengths,
+                           const at::Tensor& radius, const at::Tensor& active, double lower,
+                           double upper, at::ScalarType dtype) {
+  const c10::Device device = samples.device();
+  check_tensor(samples, "samples", at::kFloat, device, {{"S"}, {"D"}});
+  check_tensor(ends, "ends", at::kFloat, device, {{"E"}, {"D", samples.size(1)}});
+  check_tensor(sample_of, "sample_of", at::kLong, device, {{"P"}});
+  check_tensor(pair_of, "pair_of", at::kLong, device, {{"R"}});
+  check_tensor(end_of, "end_of", at::kLong, device, {{"R", pair_of.size(0)}});
+  check_tensor(lengths, "lengths", at::kFloat, device, {{"R", pair_of.size(0)}});
+  check_tensor(radius, "radius", at::kFloat, device, {{"P", sample_of.size(0)}});
+  check_tensor(active, "active", at::kLong, device, {{"A"}});
+  check_bounds(lower, upper);
+  check_query_dtype(dtype);
+}
+
+void check_bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
+                          const at::Tensor& winner, const at::Tensor& active,
+                          const at::Tensor& pair_of, const at::Tensor& decisions,
+                          const at::Tensor& wanted, double absolute, double relative) {
+  const c10::Device device = low.device();
+  check_tensor(low, "low", at::kFloat, device, {{"P"}});
+  check_tensor(high, "high", at::kFloat, device, {{"P", low.size(0)}});
+  check_tensor(radius, "radius", at::kFloat, device, {{"P", low.size(0)}});
+  check_tensor(winner, "winner", at::kLong, device, {{"P", low.size(0)}});
+  check_tensor(active, "active", at::kLong, device, {{"A"}});
+  check_tensor(pair_of, "pair_of", at::kLong, device, {{"R"}});
+  check_tensor(decisions, "decisions", at::kLong, device, {{"A", active.size(0)}});
+  check_tensor(wanted, "wanted", at::kLong, device, {{"P", low.size(0)}});
+  check_state(low, "low");
+  check_state(high, "high");
+  check_state(radius, "radius");
+  check_state(winner, "winner");
+  check_not_negative(absolute, "absolute");
+  check_not_negative(relative, "relative");
+}
+
+Directions check_probe_queries(const at::Tensor& points, const at::Tensor& step,
+                               const at::Tensor& counters, std::int64_t seed, std::int64_t count,
+                               std::string_view noise, const std::optional<at::Tensor>& row_basis,
+                               const std::optional<at::Tensor>& column_basis, std::int64_t channels,
+                               double lower, double upper, at::ScalarType dtype) {
+  const c10::Device device = points.device();
+  check_tensor(points, "points", at::kFloat, device, {{"P"}, {"D"}});
+  check_tensor(step, "step", at::kFloat, device, {{"P", points.size(0)}});
+  TORCH_CHECK_VALUE(count >= 0 && count <= kMaxProbes, "count: expected 0 to ", kMaxProbes,
+                    ", got ", count);
+  check_bounds(lower, upper);
+  check_query_dtype(dtype);
+  return check_directions(counters, points.size(0), device, seed, noise, row_basis, column_basis,
+                          channels, points.size(1));
+}
+
+Directions check_probe_gradient(const at::Tensor& decisions, const at::Tensor& wanted,
+                                const at::Tensor& counters, std::int64_t seed,
+                                std::string_view noise, const std::optional<at::Tensor>& row_basis,
+                                const std::optional<at::Tensor>& column_basis,
+                                std::int64_t channels, std::int64_t components) {
+  const c10::Device device = decisions.device();
+  check_tensor(decisions, "decisions", at::kLong, device, {{"P"}, {"K"}});
+  check_tensor(wanted, "wanted", at::kLong, device, {{"P", decisions.size(0)}});
+  TORCH_CHECK_VALUE(decisions.size(1) <= kMaxProbes, "decisions: expected at most ", kMaxProbes,
+                    " probes a row, got ", decisions.size(1));
+  return check_directions(counters, decisions.size(0), device, seed, noise, row_basis, column_basis,
+                          channels, components);
+}
+
+SoftLabelSettings check_soft_labels(const at::Tensor& distances, const at::Tensor& own,
+                                    std::string_view normalisation, double scale,
+                                    double temperature) {
+  const c10::Device device = distances.device();
+  check_tensor(distances, "distances", at::kFloat, device, {{"N"}, {"C"}});
+  check_tensor(own, "own", at::kLong, device, {{"N", distances.size(0)}});
+  TORCH_CHECK_VALUE(normalisation == "inverse" || normalisation == "margin",
+                    "normalisation: expected \"inverse\" or \"margin\", got \"", normalisation,
+                    "\"");
+  check_positive(scale, "scale");
+  check_positive(temperature, "temperature");
+  return {normalisation == "inverse" ? Normalisation::kInverse : Normalisation::kMargin, scale,
+          temperature};
+}
+
+void fail_distance(std::int64_t sample, std::int64_t target, float distance) {
+  TORCH_CHECK_VALUE(
+      false, "distances: expected positive distances, +inf where a class was not reached, got ",
+      distance, " in row ", sample, ", column ", target);
+}
+
+}  // namespace db3kd

@@ -1,0 +1,10 @@
+#pragma once
+
+// What lets one definition serve the host compiler and nvcc. Nothing in core/ knows about torch.
+
+#if defined(__CUDACC__)
+#define DB3KD_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+// Forced inlining gives every instruction-set clone of a CPU loop its own copy of the scalar math.
+#define DB3KD_HOST_DEVICE inline __attribute__((always_inline))
+#endif

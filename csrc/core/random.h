@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+
+#include "platform.h"
+
+// Counter-based random numbers: a probe's direction is a pure function of who asks for it, so it is
+// regenerated where it is needed and never stored. Philox-4x32-10 is from Salmon et al., "Parallel
+// Random Numbers: As Easy as 1, 2, 3", SC 2011.
+
+namespace db3kd {
+
+// Four 32-bit words per lane: the counters of `Lanes` blocks before philox(), their random words
+// after it.
+template <int Lanes>
+struct Blocks {
+  std::uint32_t word[4][Lanes];
+};
+
+// Names one direction: probe `probe` of one round for one pair, under one seed.
+struct DirectionId {
+  std::uint32_t key_low;
+  std::uint32_t key_high;
+  std::uint32_t probe;
+  std::uint32_t sample;
+  std::uint32_t target_and_round;
+};
+
+DB3KD_HOST_DEVICE DirectionId direction_id(std::int64_t seed, std::int64_t probe,
+                                           const std::int64_t* counters) {
+  const auto bits = static_cast<std::uint64_t>(seed);
+  return {
+      static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32),
+      static_cast<std::uint32_t>(probe), static_cast<std::uint32_t>(counters[0]),
+      static_cast<std::uint32_t>(counters[1]) * 65536u + static_cast<std::uint32_t>(counters[2])};
+}
+
+template <int Lanes>
+DB3KD_HOST_DEVICE void philox(Blocks<Lanes>& blocks, std::uint32_t key_low,
+                              std::uint32_t key_high) {
+  for (int round = 0; round < 10; ++round) {
+    for (int lane = 0; lane < Lanes; ++lane) {
+      const std::uint64_t first = std::uint64_t{0xD2511F53u} * blocks.word[0][lane];
+      const std::uint64_t second = std::uint64_t{0xCD9E8D57u} * blocks.word[2][lane];
+      blocks.word[0][lane] =
+          static_cast<std::uint32_t>(second >> 32) ^ blocks.word[1][lane] ^ key_low;
+      blocks.word[1][lane] = static_cast<std::uint32_t>(second);
+      blocks.word[2][lane] =
+          static_cast<std::uint32_t>(first >> 32) ^ blocks.word[3][lane] ^ key_high;
+      blocks.word[3][lane] = static_cast<std::uint32_t>(first);
+    }
+    key_low += 0x9E3779B9u;
+    key_high += 0xBB67AE85u;
+  }
+}
+
+// The random words of blocks first, first + 1, ... of a direction.
+template <int Lanes>
+DB3KD_HOST_DEVICE Blocks<Lanes> random_blocks(const DirectionId& id, std::uint32_t first) {
+  Blocks<Lanes> blocks;
+  for (int lane = 0; lane < Lanes; ++lane) {
+    blocks.word[0][lane] = first + static_cast<std::uint32_t>(lane);
+    blocks.word[1][lane] = id.probe;
+    blocks.word[2][lane] = id.sample;
+    blocks.word[3][lane] = id.target_and_round;
+  }
+  philox(blocks, id.key_low, id.key_high);
+  return blocks;
+}
+
+}  // namespace db3kd

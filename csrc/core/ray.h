@@ -1,0 +1,31 @@
+#pragma once
+
+#include "platform.h"
+
+namespace db3kd {
+
+// Written so that NaN stays NaN and compilers emit plain minimum and maximum instructions.
+DB3KD_HOST_DEVICE float clamp(float value, float lower, float upper) {
+  const float raised = lower > value ? lower : value;
+  return upper < raised ? upper : raised;
+}
+
+// How far along a ray a radius lies, as a fraction of the ray; every point of a ray of length 0 is
+// its sample.
+DB3KD_HOST_DEVICE float fraction_of_ray(float radius, float length) {
+  return length > 0.0f ? radius / length : 0.0f;
+}
+
+// One component of the point at a fraction of the ray from `sample` to `end`.
+DB3KD_HOST_DEVICE float point_on_ray(float sample, float end, float fraction, float lower,
+                                     float upper) {
+  return clamp(sample + fraction * (end - sample), lower, upper);
+}
+
+// One component of the query a distance away from `point` along a direction.
+DB3KD_HOST_DEVICE float point_off(float point, float distance, float direction, float lower,
+                                  float upper) {
+  return clamp(point + distance * direction, lower, upper);
+}
+
+}  // namespace db3kd

@@ -1,0 +1,11 @@
+#pragma once
+
+// Compiles a function for several instruction sets; the best one is chosen when the extension is
+// loaded. All of them give the same bits: sums run over a fixed number of lanes, and the build
+// forbids contracting a multiplication and an addition into one rounding.
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && \
+    defined(__gnu_linux__)
+#define DB3KD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define DB3KD_CLONES
+#endif

@@ -1,0 +1,142 @@
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "../checks.h"
+#include "../contiguous.h"
+#include "../core/probe.h"
+#include "basis.h"
+#include "loops.h"
+#include "rows.h"
+
+namespace db3kd::cpu {
+namespace {
+
+// A counter's words, checked: the sample index fills one of 32 bits, target and round share
+// another.
+void check_counters(const std::int64_t* counters, std::int64_t rows) {
+  constexpr std::int64_t kLimits[] = {std::int64_t{1} << 32, 65536, 65536};
+  constexpr const char* kNames[] = {"sample index", "target", "round"};
+  for (std::int64_t i = 0; i < 3 * rows; ++i) {
+    TORCH_CHECK_INDEX(counters[i] >= 0 && counters[i] < kLimits[i % 3], "counters: expected a ",
+                      kNames[i % 3], " from 0 to ", kLimits[i % 3] - 1, ", got ", counters[i],
+                      " in row ", i / 3);
+  }
+}
+
+// Turns coefficients into components; without bases they are the same thing. Each task has its own,
+// with its own scratch.
+class Transform {
+ public:
+  explicit Transform(const std::optional<Basis>& basis, std::int64_t components)
+      : basis_(basis),
+        scratch_(basis ? basis->scratch() : 0),
+        components_(basis ? components : 0) {}
+
+  const float* operator()(const float* coefficients) {
+    if (!basis_) return coefficients;
+    basis_->to_pixels(coefficients, scratch_.data(), components_.data());
+    return components_.data();
+  }
+
+ private:
+  const std::optional<Basis>& basis_;
+  std::vector<float> scratch_;
+  std::vector<float> components_;
+};
+
+std::optional<Basis> basis_of(const Directions& directions) {
+  if (!directions.row_basis) return std::nullopt;
+  const at::Tensor &rows = *directions.row_basis, &columns = *directions.column_basis;
+  return Basis(rows.const_data_ptr<float>(), rows.size(0), rows.size(1),
+               columns.const_data_ptr<float>(), columns.size(0), columns.size(1),
+               directions.channels);
+}
+
+at::Tensor probe_queries(const at::Tensor& points, const at::Tensor& step,
+                         const at::Tensor& counters, std::int64_t seed, std::int64_t count,
+                         std::string_view noise, const std::optional<at::Tensor>& row_basis,
+                         const std::optional<at::Tensor>& column_basis, std::int64_t channels,
+                         double lower, double upper, at::ScalarType dtype) {
+  const Directions directions =
+      check_probe_queries(points, step, counters, seed, count, noise, row_basis, column_basis,
+                          channels, lower, upper, dtype);
+  const std::int64_t size = points.size(1), rows = points.size(0) * count;
+  const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
+  const std::optional<Basis> basis = basis_of(directions);
+  at::Tensor queries = at::empty({rows, size}, points.options());
+
+  const Contiguous<float> point_data(points), step_of(step);
+  const Contiguous<std::int64_t> counter_data(counters);
+  check_counters(counter_data, points.size(0));
+  float* out = queries.mutable_data_ptr<float>();
+  at::parallel_for(0, rows, rows_per_task(size), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> coefficients(padded(directions.coefficients));
+    Transform components_of(basis, size);
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t point = row / count;
+      const DirectionId id = direction_id(seed, row % count, counter_data + 3 * point);
+      const float scale =
+          draw_direction(directions.noise, id, directions.coefficients, coefficients.data());
+      points_off(point_data + point * size, components_of(coefficients.data()),
+                 step_of[point] * scale, low, high, size, out + row * size);
+    }
+  });
+  return queries.to(dtype);
+}
+
+at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& wanted, bool targeted,
+                          const at::Tensor& counters, std::int64_t seed, std::string_view noise,
+                          const std::optional<at::Tensor>& row_basis,
+                          const std::optional<at::Tensor>& column_basis, std::int64_t channels,
+                          std::int64_t components) {
+  const Directions directions = check_probe_gradient(decisions, wanted, counters, seed, noise,
+                                                     row_basis, column_basis, channels, components);
+  const std::int64_t points = decisions.size(0), count = decisions.size(1);
+  const std::optional<Basis> basis = basis_of(directions);
+  at::Tensor gradient = at::empty({points, components}, decisions.options().dtype(at::kFloat));
+
+  const Contiguous<std::int64_t> decision_data(decisions), wanted_class(wanted),
+      counter_data(counters);
+  check_counters(counter_data, points);
+  float* out = gradient.mutable_data_ptr<float>();
+  at::parallel_for(
+      0, points, rows_per_task(components * count), [&](std::int64_t begin, std::int64_t end) {
+        std::vector<float> direction(padded(directions.coefficients)),
+            total(directions.coefficients);
+        Transform components_of(basis, components);
+        for (std::int64_t point = begin; point < end; ++point) {
+          const std::int64_t* row = decision_data + point * count;
+          Tally tally;
+          for (std::int64_t k = 0; k < count; ++k)
+            tally.add(outcome_of(row[k], wanted_class[point], targeted));
+
+          std::fill(total.begin(), total.end(), 0.0f);
+          for (std::int64_t k = 0; k < count; ++k) {
+            const float weight =
+                probe_weight(outcome_of(row[k], wanted_class[point], targeted), tally);
+            if (weight == 0.0f) continue;
+            const DirectionId id = direction_id(seed, k, counter_data + 3 * point);
+            const float scale =
+                draw_direction(directions.noise, id, directions.coefficients, direction.data());
+            accumulate(direction.data(), weight * scale, directions.coefficients, total.data());
+          }
+          std::copy_n(components_of(total.data()), components, out + point * components);
+          normalise(components, out + point * components);
+        }
+      });
+  return gradient;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(db3kd, CPU, library) {
+  library.impl("probe_queries", &probe_queries);
+  library.impl("probe_gradient", &probe_gradient);
+}
+
+}  // namespace db3kd::cpu

@@ -1,0 +1,122 @@
+#include "rows.h"
+
+#include <cmath>
+
+#include "../core/ray.h"
+#include "clones.h"
+
+namespace db3kd::cpu {
+namespace {
+
+// Lanes of a sum, in double precision: element i is added to lane i % 16, and the lanes are added
+// pairwise.
+constexpr int kLanes = 16;
+
+DB3KD_HOST_DEVICE double sum_of(double (&lanes)[kLanes]) {
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0];
+}
+
+DB3KD_CLONES double squared_length(const float* vector, std::int64_t size) {
+  double lanes[kLanes] = {};
+  const std::int64_t whole = size / kLanes * kLanes;
+  for (std::int64_t i = 0; i < whole; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const double value = vector[i + lane];
+      lanes[lane] += value * value;
+    }
+  }
+  for (std::int64_t i = whole; i < size; ++i) {
+    const double value = vector[i];
+    lanes[i - whole] += value * value;
+  }
+  return sum_of(lanes);
+}
+
+constexpr int kBlocks = kPadding / kGaussianPerBlock;  // drawn side by side
+constexpr int kWordBits = 32;
+
+DB3KD_CLONES void draw_rademacher(const DirectionId& id, std::int64_t size, float* out) {
+  std::uint32_t block = 0;
+  for (std::int64_t done = 0; done < size; block += kBlocks) {
+    const auto random = random_blocks<kBlocks>(id, block);
+    for (int lane = 0; lane < kBlocks; ++lane) {
+      for (int j = 0; j < 4 && done < size; ++j, done += kWordBits) {
+        const std::uint32_t word = random.word[j][lane];
+        for (int bit = 0; bit < kWordBits; ++bit) out[done + bit] = rademacher(word, bit);
+      }
+    }
+  }
+}
+
+DB3KD_CLONES void draw_gaussian(const DirectionId& id, std::int64_t size, float* out) {
+  std::uint32_t block = 0;
+  for (std::int64_t done = 0; done < size; done += kPadding, block += kBlocks) {
+    const auto random = random_blocks<kBlocks>(id, block);
+    float normal[4][kBlocks];
+    for (int lane = 0; lane < kBlocks; ++lane) {
+      box_muller(random.word[0][lane], random.word[1][lane], normal[0][lane], normal[1][lane]);
+      box_muller(random.word[2][lane], random.word[3][lane], normal[2][lane], normal[3][lane]);
+    }
+    for (int lane = 0; lane < kBlocks; ++lane) {
+      for (int j = 0; j < 4; ++j) out[done + 4 * lane + j] = normal[j][lane];
+    }
+  }
+}
+
+}  // namespace
+
+DB3KD_CLONES float distance_between(const float* a, const float* b, std::int64_t size) {
+  double lanes[kLanes] = {};
+  const std::int64_t whole = size / kLanes * kLanes;
+  for (std::int64_t i = 0; i < whole; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const double difference = static_cast<double>(a[i + lane]) - b[i + lane];
+      lanes[lane] += difference * difference;
+    }
+  }
+  for (std::int64_t i = whole; i < size; ++i) {
+    const double difference = static_cast<double>(a[i]) - b[i];
+    lanes[i - whole] += difference * difference;
+  }
+  return static_cast<float>(std::sqrt(sum_of(lanes)));
+}
+
+DB3KD_CLONES void points_on_ray(const float* sample, const float* end, float fraction, float lower,
+                                float upper, std::int64_t size, float* out) {
+  for (std::int64_t i = 0; i < size; ++i) {
+    out[i] = point_on_ray(sample[i], end[i], fraction, lower, upper);
+  }
+}
+
+DB3KD_CLONES void points_off(const float* point, const float* direction, float distance,
+                             float lower, float upper, std::int64_t size, float* out) {
+  for (std::int64_t i = 0; i < size; ++i) {
+    out[i] = point_off(point[i], distance, direction[i], lower, upper);
+  }
+}
+
+float draw_direction(Noise noise, const DirectionId& id, std::int64_t size, float* out) {
+  if (noise == Noise::kRademacher) {
+    draw_rademacher(id, size, out);
+    return 1.0f / std::sqrt(static_cast<float>(size));
+  }
+  draw_gaussian(id, size, out);
+  return static_cast<float>(1.0 / std::sqrt(squared_length(out, size)));
+}
+
+DB3KD_CLONES void accumulate(const float* direction, float weight, std::int64_t size,
+                             float* total) {
+  for (std::int64_t i = 0; i < size; ++i) total[i] += weight * direction[i];
+}
+
+DB3KD_CLONES void normalise(std::int64_t size, float* vector) {
+  const double squared = squared_length(vector, size);
+  if (squared == 0.0) return;
+  const auto scale = static_cast<float>(1.0 / std::sqrt(squared));
+  for (std::int64_t i = 0; i < size; ++i) vector[i] *= scale;
+}
+
+}  // namespace db3kd::cpu

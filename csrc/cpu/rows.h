@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+
+#include "../core/noise.h"
+#include "../core/random.h"
+
+// The inner loops of the CPU ops, one row of an image matrix at a time. Torch-free.
+
+namespace db3kd::cpu {
+
+float distance_between(const float* a, const float* b, std::int64_t size);
+
+void points_on_ray(const float* sample, const float* end, float fraction, float lower, float upper,
+                   std::int64_t size, float* out);
+
+void points_off(const float* point, const float* direction, float distance, float lower,
+                float upper, std::int64_t size, float* out);
+
+// Random numbers arrive in whole vectors: a buffer for `size` of them holds padded(size) floats.
+constexpr std::int64_t kPadding = 64;
+constexpr std::int64_t padded(std::int64_t size) {
+  return (size + kPadding - 1) / kPadding * kPadding;
+}
+
+// Draws a direction, of whatever length, into out [padded(size)] and returns 1 / its length.
+float draw_direction(Noise noise, const DirectionId& id, std::int64_t size, float* out);
+
+// total += weight · direction
+void accumulate(const float* direction, float weight, std::int64_t size, float* total);
+
+// Scales a vector to length 1; zeros stay zeros.
+void normalise(std::int64_t size, float* vector);
+
+}  // namespace db3kd::cpu

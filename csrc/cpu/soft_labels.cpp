@@ -1,0 +1,59 @@
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/library.h>
+
+#include "../checks.h"
+#include "../contiguous.h"
+#include "../core/soft_label.h"
+#include "loops.h"
+
+namespace db3kd::cpu {
+namespace {
+
+void check_distances(const float* distances, std::int64_t classes, std::int64_t own,
+                     std::int64_t sample) {
+  for (std::int64_t m = 0; m < classes; ++m) {
+    if (m != own && !is_distance(distances[m])) fail_distance(sample, m, distances[m]);
+  }
+}
+
+void soft_label(const float* distances, std::int64_t classes, std::int64_t own,
+                const SoftLabelSettings& settings, float* label) {
+  const double largest = own_logit(distances, classes, own, settings);
+  double total = 1.0;
+  for (std::int64_t m = 0; m < classes; ++m) {
+    if (m != own) total += relative_weight(distances[m], largest, settings);
+  }
+  for (std::int64_t m = 0; m < classes; ++m) {
+    const double weight = m == own ? 1.0 : relative_weight(distances[m], largest, settings);
+    label[m] = static_cast<float>(weight / total);
+  }
+}
+
+at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& own,
+                       std::string_view normalisation, double scale, double temperature) {
+  const SoftLabelSettings settings =
+      check_soft_labels(distances, own, normalisation, scale, temperature);
+  const std::int64_t classes = distances.size(1);
+  at::Tensor labels = at::empty_like(distances, at::MemoryFormat::Contiguous);
+
+  const Contiguous<float> distance_data(distances);
+  const Contiguous<std::int64_t> own_class(own);
+  float* out = labels.mutable_data_ptr<float>();
+  at::parallel_for(
+      0, distances.size(0), rows_per_task(classes), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t sample = begin; sample < end; ++sample) {
+          const std::int64_t own_column = checked_index(own_class, sample, classes, "own");
+          check_distances(distance_data + sample * classes, classes, own_column, sample);
+          soft_label(distance_data + sample * classes, classes, own_column, settings,
+                     out + sample * classes);
+        }
+      });
+  return labels;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(db3kd, CPU, library) { library.impl("soft_labels", &soft_labels); }
+
+}  // namespace db3kd::cpu

@@ -1,0 +1,48 @@
+#include <pybind11/pybind11.h>
+#include <torch/version.h>
+
+#include <string>
+
+#if defined(DB3KD_CUDA)
+#include <cuda.h>
+#endif
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace {
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#else
+  return "gcc " __VERSION__;
+#endif
+}
+
+py::dict build_config() {
+#if defined(DB3KD_CUDA)
+  const py::object cuda_version =
+      py::str(std::to_string(CUDA_VERSION / 1000) + "." + std::to_string(CUDA_VERSION % 1000 / 10));
+  const py::object architectures = py::str(DB3KD_ARCHITECTURES);
+  const bool cuda = true;
+#else
+  const py::object cuda_version = py::none();
+  const py::object architectures = py::none();
+  const bool cuda = false;
+#endif
+  return py::dict("cuda"_a = cuda, "cuda_version"_a = cuda_version,
+                  "architectures"_a = architectures, "torch_version"_a = TORCH_VERSION,
+                  "compiler"_a = compiler());
+}
+
+}  // namespace
+
+// The ops register themselves when this module is loaded: see ops.cpp.
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "Native ops of db3kd.";
+  module.def("build_config", &build_config,
+             "How this extension was built: cuda (bool), cuda_version and architectures (None "
+             "without CUDA), "
+             "torch_version, compiler.");
+}

@@ -1,0 +1,29 @@
+#include <torch/library.h>
+
+// The native API's table of contents; db3kd/ops.py says what each op means.
+TORCH_LIBRARY(db3kd, library) {
+  library.def(
+      "ray_lengths(Tensor samples, Tensor ends, Tensor sample_of, Tensor end_of) -> Tensor");
+  library.def(
+      "bracket_queries(Tensor samples, Tensor ends, Tensor sample_of, Tensor pair_of, Tensor "
+      "end_of, "
+      "Tensor lengths, Tensor radius, Tensor active, float lower, float upper, ScalarType dtype) "
+      "-> Tensor");
+  library.def(
+      "bracket_update(Tensor(a!) low, Tensor(b!) high, Tensor(c!) radius, Tensor(d!) winner, "
+      "Tensor active, Tensor pair_of, Tensor decisions, Tensor wanted, bool targeted, float "
+      "absolute, "
+      "float relative) -> Tensor");
+  library.def(
+      "probe_queries(Tensor points, Tensor step, Tensor counters, int seed, int count, str noise, "
+      "Tensor? row_basis, Tensor? column_basis, int channels, float lower, float upper, "
+      "ScalarType dtype) -> Tensor");
+  library.def(
+      "probe_gradient(Tensor decisions, Tensor wanted, bool targeted, Tensor counters, int seed, "
+      "str noise, Tensor? row_basis, Tensor? column_basis, int channels, int components) -> "
+      "Tensor");
+  library.def(
+      "soft_labels(Tensor distances, Tensor own, str normalisation, float scale, float "
+      "temperature) "
+      "-> Tensor");
+}

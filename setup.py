@@ -1,0 +1,87 @@
+"""Builds the native extension: for CUDA where torch and a toolkit allow it, for the CPU otherwise.
+
+FORCE_CUDA=1 and FORCE_CPU=1 override the choice; whether a GPU is visible never matters.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from setuptools import setup
+
+SOURCES = Path("csrc")
+DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
+# Contraction would round differently on machines with and without fused multiply-add; the other two
+# let loops vectorise and change no result.
+CPU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+CUDA_FLAGS = ["-O3", "-fmad=false"]
+
+
+def choose_cuda(
+    environment: Mapping[str, str], torch_cuda: str | None, toolkit: str | None
+) -> tuple[bool, str]:
+    """Whether to build for CUDA, and why.
+
+    torch_cuda: the CUDA version that torch was built with, None for a CPU build. toolkit: the
+    folder of the CUDA toolkit, None where there is none. Raises ValueError for a wish that cannot
+    be met.
+    """
+    force_cuda = environment.get("FORCE_CUDA", "0") == "1"
+    force_cpu = environment.get("FORCE_CPU", "0") == "1"
+    if force_cuda and force_cpu:
+        raise ValueError("FORCE_CUDA, FORCE_CPU: expected at most one of them, got both")
+    if force_cpu:
+        return False, "FORCE_CPU=1"
+    if torch_cuda is None:
+        if force_cuda:
+            raise ValueError("FORCE_CUDA=1: expected a CUDA build of torch, got a CPU build")
+        return False, "torch is a CPU build"
+    if toolkit is None:
+        if force_cuda:
+            raise ValueError("FORCE_CUDA=1: expected a CUDA toolkit, found none; set CUDA_HOME")
+        return False, "no CUDA toolkit found; set CUDA_HOME to build for CUDA"
+    reason = f"torch is built for CUDA {torch_cuda}, toolkit in {toolkit}"
+    return True, f"FORCE_CUDA=1, {reason}" if force_cuda else reason
+
+
+def native_extension():
+    """The extension module db3kd._C for the chosen back end."""
+    import pybind11
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME, CppExtension, CUDAExtension
+
+    try:
+        use_cuda, reason = choose_cuda(os.environ, torch.version.cuda, CUDA_HOME)
+    except ValueError as error:
+        sys.exit(f"db3kd: {error}")
+    print(f"db3kd: building for {'CUDA' if use_cuda else 'the CPU'} ({reason})")
+
+    sources = [*SOURCES.glob("*.cpp"), *SOURCES.glob("cpu/*.cpp")]
+    macros = []
+    if use_cuda:
+        sources += [*SOURCES.glob("cuda/*.cpp"), *SOURCES.glob("cuda/*.cu")]
+        architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+        macros = [("DB3KD_CUDA", None), ("DB3KD_ARCHITECTURES", f'"{architectures}"')]
+    extension = CUDAExtension if use_cuda else CppExtension
+    return extension(
+        "db3kd._C",
+        sorted(str(source) for source in sources),
+        include_dirs=[pybind11.get_include()],
+        define_macros=macros,
+        extra_compile_args={"cxx": CPU_FLAGS, "nvcc": CUDA_FLAGS},
+    )
+
+
+def main() -> None:
+    try:
+        from torch.utils.cpp_extension import BuildExtension
+    except ImportError:
+        sys.exit(
+            "db3kd builds against the torch it will run with: pip install --no-build-isolation ."
+        )
+    setup(ext_modules=[native_extension()], cmdclass={"build_ext": BuildExtension})
+
+
+if __name__ == "__main__":
+    main()
