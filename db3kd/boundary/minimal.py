@@ -60,7 +60,7 @@ def minimal_boundary_distance(pairs, boundary, image_shape, settings, *, seed, r
             break
         count = settings.probes_in(round_number)
         g = yield from probes.gradient(boundary, chosen, step, round_number, count, spare[chosen])
-        memory[chosen] = memory[chosen] * settings.momentum + g
+        memory[chosen] = memory[chosen] * settings.momentum + g * math.sqrt(count)
         boundary.note(purse.spent, boundary.distance)
         winner = yield from _line_search(pairs, boundary, memory, chosen, reach, settings, rows, purse)
         won = winner[chosen] >= 0
