@@ -371,6 +371,11 @@ def test_a_grey_image_folder_has_one_channel(tmp_path, cache):
     assert load_data(tmp_path / "set", channels=1).read([0, 1]).shape == (2, 1, 6, 5)
 
 
+def test_sixteen_bit_grey_is_scaled(tmp_path, cache):
+    write_png(tmp_path / "set" / "a" / "0.png", np.full((4, 4), 0x8080, np.uint16))
+    assert load_data(tmp_path / "set").read([0]).eq(128 / 255).all()
+
+
 def test_images_of_mixed_size_need_a_size(tmp_path, cache):
     write_png(tmp_path / "set" / "a" / "0.png", np.full((8, 16, 3), 100, np.uint8))
     write_png(tmp_path / "set" / "a" / "1.png", np.full((20, 10, 3), 200, np.uint8))

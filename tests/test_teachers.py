@@ -383,6 +383,36 @@ def test_an_exported_program_is_read_with_its_shape(tmp_path, images, module, ba
     assert decide_checked(teacher, images).equal(module(images).argmax(1))
 
 
+def test_an_exported_program_is_asked_within_the_batches_it_allows(tmp_path, images):
+    linear = small_factory(SHAPE, 3)
+    sizes = ({0: torch.export.Dim("n", min=3, max=6)},)
+    program = torch.export.export(linear, (torch.rand(4, *SHAPE),), dynamic_shapes=sizes)
+    torch.export.save(program, tmp_path / "t.pt2")
+    teacher = load_teacher(tmp_path / "t.pt2", max_batch=100)
+    assert teacher.max_batch == 6
+    assert decide_checked(teacher, images).equal(linear(images).argmax(1))
+    assert teacher.decide(images[:1]).equal(linear(images[:1]).argmax(1))
+
+
+class Scores(nn.Module):
+    """Scores in another container than a tensor."""
+
+    def __init__(self, container) -> None:
+        super().__init__()
+        self.container = container
+
+    def forward(self, images):
+        return self.container(images.flatten(1))
+
+
+def test_an_exported_program_gives_scores_alone(tmp_path, images):
+    for container in (lambda scores: {"scores": scores}, lambda scores: (scores, scores + 1)):
+        program = torch.export.export(Scores(container), (images,))
+        torch.export.save(program, tmp_path / "t.pt2")
+        with pytest.raises(TeacherError, match=r"wrap it to return the scores|one batch of scores"):
+            decide_checked(load_teacher(tmp_path / "t.pt2"), images)
+
+
 def test_an_exported_resnet_passes_the_checks(tmp_path, images):
     module = ResNet(SHAPE, 10, blocks=(1, 0, 0, 0))
     export(module, tmp_path / "t.pt2", 2, True)

@@ -181,7 +181,9 @@ def _exported_settings(
     given = {**given}
     given["image_shape"] = given["image_shape"] or tuple(module.shape)
     given["classes"] = given["classes"] or module.classes
-    return given, module.batch or max_batch
+    if module.most is not None:
+        max_batch = min(max_batch or module.most, module.most)
+    return given, max_batch
 
 
 def _named_teacher(
