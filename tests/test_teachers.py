@@ -430,9 +430,7 @@ class Payload:
 
 
 def rewrite(path: Path, changes: dict) -> None:
-    """Changes entries of a zip archive: name without its root -> bytes, or a function of the old
-    bytes.
-    """
+    """Changes entries of a zip archive: name below the root -> bytes, or a function of the old."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:

@@ -36,8 +36,7 @@ def save_teacher(
     classes: int,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Path:
-    """Writes a module's weights to a `.safetensors` file that `load_teacher(path)` reads without
-    further help.
+    """Writes a module's weights to a `.safetensors` file that `load_teacher(path)` reads unaided.
 
     model: the name `build_model` takes, a registry name or package.module:factory.
     The file appears complete or not at all.
@@ -234,9 +233,7 @@ def _complete(who: str, given: dict[str, Any]) -> tuple[tuple[int, ...], int, tu
 
 
 def _reading(path: Path, read: Callable[[], Any]) -> Any:
-    """What `read` returns; whatever a corrupt file makes the readers raise becomes one clear
-    error.
-    """
+    """What `read` returns; whatever a corrupt file makes it raise becomes one clear error."""
     try:
         return read()
     except TeacherError:

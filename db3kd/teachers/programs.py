@@ -103,9 +103,7 @@ def _batch_range(
 
 
 def read_exported(path: Path, device: torch.device) -> ExportedModule:
-    """The module of a `torch.export.save` file. Raises TeacherError where it holds more than
-    tensors and a plain graph.
-    """
+    """The module of a `torch.export.save` file; TeacherError where that is not plain data."""
     checked = _copy_checked(path)
     try:
         program = torch.export.load(checked)
