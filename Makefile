@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
+NVCC ?= nvcc
+CUDA_COMPILE := csrc/cuda/compile.py
 
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 LINTERS := $(VENV)/.linters
@@ -35,7 +37,8 @@ format: $(LINTERS) ## Mend what lint can mend
 	$(if $(NATIVE),$(BIN)/clang-format -i $(NATIVE))
 
 cuda-compile: $(INSTALLED) ## Compile the CUDA side for sm_80 and sm_90; no GPU is needed
-	$(BIN)/python csrc/cuda/compile.py
+	@if command -v $(NVCC) >/dev/null; then set -x; $(BIN)/python $(CUDA_COMPILE); \
+	else echo "cuda-compile: SKIPPED, no $(NVCC) on the path: the CUDA side was not compiled"; fi
 
 bench: $(INSTALLED) ## Run the benchmarks (ARGS="-k teacher" picks some)
 	$(BIN)/python -m pytest benchmarks $(ARGS)

@@ -63,9 +63,10 @@ class ImageSet:
     ) -> "ImageSet":
         """A set over an array or tensor, which is not copied.
 
-        images: uint8, divided by 255 when read, or floats in [0, 1]; [N, H, W], [N, C, H, W] or [N,
-        D]. [N, H, W, C] is taken as such when only its last size can be a channel count (1, 3 or
-        4). labels: N class numbers, or None. classes: by default the highest label plus one.
+        images   uint8, divided by 255 when read, or floats in [0, 1]: [N, H, W], [N, C, H, W] or
+                 [N, D]; also [N, H, W, C], where the last size alone can be channels (1, 3, 4)
+        labels   N class numbers, or None
+        classes  by default the highest label plus one
         """
         pixels = ArrayPixels(np.asarray(images), name)
         if labels is not None:
@@ -90,9 +91,7 @@ class ImageSet:
         return ImageSet(self._pixels, labels, self.classes, self.name, self._rows[chosen])
 
     def fingerprint(self) -> str:
-        """SHA-256 hex of the stored images, which of them are in the set, and the labels. Reads
-        everything once.
-        """
+        """SHA-256 hex of the stored images, which of them are in, and the labels; reads all."""
         digest = hashlib.sha256(f"{self.image_shape} {self.classes}\n".encode())
         self._pixels.hash_into(digest)
         digest.update(self._rows.tobytes())
@@ -199,9 +198,7 @@ _BUNDLED: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
 
 
 def _held_out_fifth(images: np.ndarray, labels: np.ndarray, name: str, split: str) -> ImageSet:
-    """One part of a set that comes unsplit: a fifth of every class is "test". Both parts are
-    shuffled, always alike.
-    """
+    """A part of an unsplit set: "test" is a fifth of each class. Shuffled, always alike."""
     _require_split(split, ("train", "test"), name)
     draw = np.random.RandomState(0)  # its stream is frozen for good, unlike default_rng's
     chosen = []
@@ -337,9 +334,7 @@ def _load_datasets(
 
 
 def _image_column(dataset: Any, name: str, image_type: Any) -> tuple[Any, str]:
-    """The first column of images; encoded bytes that are not declared as images count when called
-    `image` or `img`.
-    """
+    """The first column of images; undeclared encoded bytes count when called `image` or `img`."""
     for column, feature in dataset.features.items():
         if isinstance(feature, image_type):
             return dataset, column

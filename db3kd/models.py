@@ -76,11 +76,11 @@ class LeNet5(nn.Module):
 
 
 class AlexNet(nn.Module):
-    """AlexNet for 32x32 images: five batch-normalised convolutions, pooled after the first, second
-    and fifth, two hidden layers with dropout.
+    """AlexNet for 32x32 images: five batch-normalised convolutions, two hidden layers with dropout.
 
-    Widths are 64-192-384-256-256 and 4096-4096, divided by `divisor`. Other sizes of at least 8
-    pixels are averaged to the 4x4 map that 32x32 images have.
+    Widths are 64-192-384-256-256 and 4096-4096, divided by `divisor`; pooled after the first,
+    second and fifth convolution. Other sizes of at least 8 pixels are averaged to the 4x4 map that
+    32x32 images have.
     """
 
     def __init__(self, image_shape: tuple[int, ...], classes: int, *, divisor: int) -> None:

@@ -36,9 +36,7 @@ class Pixels(Protocol):
 
 
 class ArrayPixels:
-    """Images in an array, or in anything shaped like one that yields rows when indexed
-    (`MappedArray`).
-    """
+    """Images in an array or a `MappedArray`."""
 
     def __init__(self, array: Any, name: str) -> None:
         if array.dtype != np.uint8 and array.dtype.kind != "f":
@@ -79,9 +77,7 @@ class ArrayPixels:
 
 
 class MappedArray:
-    """An array in a file, mapped anew for each read: pages that were read do not stay in the
-    process's memory.
-    """
+    """An array in a file, mapped anew for each read, so that pages once read do not pile up."""
 
     def __init__(self, map_file: Callable[[], np.ndarray]) -> None:
         array = map_file()
@@ -134,9 +130,8 @@ class DatasetPixels:
                 f"{self._name}: image {row} is coloured ({image.mode}) and the first is grey; "
                 "give channels=1 or channels=3"
             )
-        if image.mode.startswith(
-            "I"
-        ):  # 16 bits a pixel, which convert() would clip rather than scale
+        if image.mode.startswith("I"):
+            # 16 bits a pixel, which convert() alone would clip rather than scale.
             image = image.point(lambda value: value / 257).convert("L")
         image = image.convert("L" if self._channels == 1 else "RGB")
         if self._size:

@@ -90,9 +90,7 @@ def check_classes(labels: Tensor, count: int, classes: int, name: str = "labels"
 
 
 def import_named(reference: str, name: str) -> Any:
-    """The object that `reference`, written `package.module:object`, names; `name` is the argument
-    in errors.
-    """
+    """The object `package.module:object` that `reference` names; errors call it `name`."""
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
         raise ValueError(f"{name}: expected package.module:object, got {reference!r}")

@@ -63,8 +63,7 @@ class LinearTeacher(AnalyticTeacher):
         return (images.flatten(1).double().unsqueeze(1) * self.weights).sum(-1) + self.bias
 
     def distance(self, images: Tensor, target: int) -> Tensor:
-        """Distance from each image to the hyperplane where `target` ties with the image's own
-        class, float64 [N].
+        """Distance to the hyperplane where `target` ties with an image's own class, float64 [N].
 
         Class `target` is a polytope behind that plane, so the distance at which it is reached is at
         least this, and equal with two classes. The bounds are not considered.

@@ -28,9 +28,7 @@ class Teacher(Protocol):
     device: torch.device
 
     def decide(self, images: Tensor) -> Tensor:
-        """The class of each image: images [N, *image_shape] in bounds -> int64 [N] on the images'
-        device.
-        """
+        """images [N, *image_shape], in bounds -> their classes, int64 [N], on their device."""
         ...
 
     def fingerprint(self) -> str:

@@ -36,8 +36,7 @@ def save_teacher(
     classes: int,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Path:
-    """Writes a module's weights to a `.safetensors` file that `load_teacher(path)` reads without
-    further help.
+    """Writes a module's weights to a `.safetensors` file that `load_teacher(path)` reads unaided.
 
     model: the name `build_model` takes, a registry name or package.module:factory.
     The file appears complete or not at all.
@@ -181,7 +180,9 @@ def _exported_settings(
     given = {**given}
     given["image_shape"] = given["image_shape"] or tuple(module.shape)
     given["classes"] = given["classes"] or module.classes
-    return given, module.batch or max_batch
+    if module.most is not None:
+        max_batch = min(max_batch or module.most, module.most)
+    return given, max_batch
 
 
 def _named_teacher(
@@ -232,9 +233,7 @@ def _complete(who: str, given: dict[str, Any]) -> tuple[tuple[int, ...], int, tu
 
 
 def _reading(path: Path, read: Callable[[], Any]) -> Any:
-    """What `read` returns; whatever a corrupt file makes the readers raise becomes one clear
-    error.
-    """
+    """What `read` returns; whatever a corrupt file makes it raise becomes one clear error."""
     try:
         return read()
     except TeacherError:

@@ -57,9 +57,7 @@ class FunctionTeacher:
         self._fingerprint = fingerprint
 
     def decide(self, images: Tensor) -> Tensor:
-        """images [N, *image_shape] -> what the function answers, integers as int64, on the images'
-        device.
-        """
+        """images [N, *image_shape] -> the function's answers, integers as int64."""
         array = images.detach().to("cpu", torch.float32, copy=True).numpy()
         if self._flatten:
             array = array.reshape(len(array), -1)
@@ -69,8 +67,7 @@ class FunctionTeacher:
         return torch.tensor(answer, device=images.device)
 
     def fingerprint(self) -> str:
-        """SHA-256 hex of the function: of its source and what it closes over; of a method's object
-        as pickled.
+        """SHA-256 hex of a function's source and closure, or of a method's object as pickled.
 
         Raises ValueError where neither can be had; give `fingerprint=` then.
         """
@@ -94,9 +91,7 @@ def _function_fingerprint(function: Callable[..., Any]) -> str:
 
 
 def _defining_parts(function: Callable[..., Any]) -> list[bytes]:
-    """Bytes that change when the function does. Pickling writes an object down; nothing here reads
-    one back.
-    """
+    """Bytes that change when the function does. Pickled objects are hashed, never read back."""
     if isinstance(function, functools.partial):
         arguments = pickle.dumps((function.args, sorted(function.keywords.items())))
         return [*_defining_parts(function.func), arguments]

@@ -58,24 +58,21 @@ def read_torchscript(path: Path) -> nn.Module:
 
 
 class ExportedModule(nn.Module):
-    """An exported program as a module of one image batch; what it was exported for is read from its
-    graph.
+    """An exported program as a module; what it was exported for is read from its graph.
 
-    batch    the batch size it was exported for, or None where any is accepted; smaller batches are
-             padded
+    least    the smallest batch it was exported for; smaller ones are padded
+    most     the largest, or None where there is no limit
     shape    image shape
     classes  number of scores an image
     """
 
     def __init__(self, program: torch.export.ExportedProgram, device: torch.device) -> None:
         super().__init__()
-        (source,), (result,) = (
-            program.graph_signature.user_inputs,
-            program.graph_signature.user_outputs,
-        )
+        signature = program.graph_signature
+        (source,), (result,) = signature.user_inputs, signature.user_outputs
         values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
         first, *self.shape = values[source].shape
-        self.batch = first if isinstance(first, int) else None
+        self.least, self.most = _batch_range(first, program)
         self.classes = values[result].shape[-1]
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass
@@ -89,16 +86,24 @@ class ExportedModule(nn.Module):
         return self  # nothing changes it
 
     def forward(self, images: Tensor) -> Tensor:
-        count = len(images)
-        if self.batch is not None and count < self.batch:
-            images = torch.cat([images, images[-1:].expand(self.batch - count, *images.shape[1:])])
-        return self._graph[0](images)[:count]
+        missing = self.least - len(images)
+        if missing <= 0:
+            return self._graph[0](images)
+        padding = images[-1:].expand(missing, *images.shape[1:])
+        return self._graph[0](torch.cat([images, padding]))[: len(images)]
+
+
+def _batch_range(
+    batch: int | torch.SymInt, program: torch.export.ExportedProgram
+) -> tuple[int, int | None]:
+    if isinstance(batch, int):
+        return batch, batch
+    allowed = program.range_constraints[batch.node.expr]
+    return int(allowed.lower), int(allowed.upper) if allowed.upper.is_Integer else None
 
 
 def read_exported(path: Path, device: torch.device) -> ExportedModule:
-    """The module of a `torch.export.save` file. Raises TeacherError where it holds more than
-    tensors and a plain graph.
-    """
+    """The module of a `torch.export.save` file; TeacherError where that is not plain data."""
     checked = _copy_checked(path)
     try:
         program = torch.export.load(checked)
@@ -110,9 +115,7 @@ def read_exported(path: Path, device: torch.device) -> ExportedModule:
 
 
 def _copy_checked(path: Path) -> io.BytesIO:
-    """The archive again, holding raw tensors, their layout and the checked graph, and nothing
-    pickled.
-    """
+    """The archive again, of raw tensors, their layout and the checked graph; nothing pickled."""
     copy = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
         # Written under one name of ours; the reader takes whatever stands before the first slash as
@@ -184,7 +187,7 @@ def _is_plausible(text: str, key: str) -> bool:
     if key in ("target", "as_operator"):
         return _OPERATOR.fullmatch(text) is not None
     if key in ("name", "forward_arg_names", "graph_name"):
-        return _IDENTIFIER.fullmatch(text) is not None
+        return not text or _IDENTIFIER.fullmatch(text) is not None
     if key == "expr_str":
         words = re.findall(r"\w+", text)
         return bool(_EXPRESSION.fullmatch(text)) and all(map(_EXPRESSION_WORD.fullmatch, words))
