@@ -1,6 +1,4 @@
-"""Augmented images that are made when they are read, each from (seed, sample index, k) and the data
-set alone.
-"""
+"""Augmented images, made when they are read from (seed, sample index, k) and the set alone."""
 
 import math
 
@@ -16,8 +14,7 @@ _FIXED_DRAWS = 6  # partner, weight, and two shifts of two
 
 
 class AugmentedImages:
-    """Every sample itself (k = 0) and queries_per_sample - 1 augmented images of it, as an image
-    set.
+    """Every sample itself (k = 0) and augmented images of it (k = 1, 2, ...), as an image set.
 
     Image k ≥ 1 of sample i is weight · shifted(i) + (1 - weight) · shifted(partner) + noise,
     clamped to [0, 1]: the partner is any sample, the weight uniform in (1 - mixup, 1], each of the
@@ -71,8 +68,9 @@ class AugmentedImages:
         return self.samples * self.queries_per_sample
 
     def read(self, indices: Tensor) -> Tensor:
-        """Image `sample · queries_per_sample + k` for each index: [n] int64 -> [n, *shape] float32
-        in [0, 1].
+        """The images numbered `sample · queries_per_sample + k`.
+
+        indices [n] int64 -> [n, *shape] float32 in [0, 1].
         """
         indices = torch.as_tensor(indices)
         samples, numbers = indices // self.queries_per_sample, indices % self.queries_per_sample
@@ -91,9 +89,7 @@ class AugmentedImages:
         return torch.where((numbers == 0)[:, None, None, None], clean, mixed)
 
     def _shifted(self, images: Tensor, draws: Tensor) -> Tensor:
-        """images [n, c, h, w] moved by whole pixels, uniformly within reach; draws [n, 2] in [0,
-        1).
-        """
+        """Images [n, c, h, w], each moved by whole pixels as draws [n, 2] in [0, 1) say."""
         places = []
         for axis, reach in enumerate(self._reach):
             side = images.shape[2 + axis]
@@ -108,12 +104,11 @@ class AugmentedImages:
 def uniforms(
     seed: int, samples: NDArray[np.int64], numbers: NDArray[np.int64], count: int
 ) -> NDArray[np.float32]:
-    """Numbers in [0, 1) that depend on (seed, sample, number) alone: samples [n], numbers [n] ->
-    [n, count] float32.
+    """Uniform numbers in [0, 1) that depend on (seed, sample, number) alone.
 
-    SplitMix64 (Steele, Lea and Flood 2014): a generator whose k-th word follows from its state by
-    one hash, started for each row from a hash of the three. A torch generator seeded for each image
-    would cost more than the image.
+    samples [n], numbers [n] -> [n, count] float32. SplitMix64 (Steele, Lea and Flood 2014) is a
+    generator whose k-th word follows from its state by one hash; each row starts it from a hash of
+    the three. A torch generator seeded for each image would cost more than the image.
     """
     with np.errstate(over="ignore"):
         state = _mixed(_GOLDEN * np.uint64(seed + 1)[None])

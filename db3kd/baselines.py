@@ -1,9 +1,9 @@
-"""What soft labels from distances are compared with (DB3KD, section 4, and augmented decisions at
-equal queries).
+"""What soft labels from distances are compared with.
 
-A `Recipe` trains one student from a seed. `compare` runs recipes over the same seeds and measures
-them alike. Every recipe takes settings with an explicit number of steps, so that no row of a table
-trains longer than another.
+The baselines of DB3KD (section 4), and decisions for augmented images at equal queries. A `Recipe`
+trains one student from a seed. `compare` runs recipes over the same seeds and measures them alike.
+Every recipe takes settings with an explicit number of steps, so that no row of a table trains
+longer than another.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,8 +66,7 @@ def compare(
     test_decisions: Tensor,
     progress: Callable[[str, int], None] | None = None,
 ) -> list[RecipeResult]:
-    """Run every recipe with every seed and measure the students on the test images, once, after
-    training.
+    """Run every recipe with every seed; measure each student on the test images once, at its end.
 
     Args:
         recipes: the rows, in order.
@@ -136,9 +135,7 @@ def on_soft_labels(
 
 @dataclass(frozen=True)
 class AugmentedDecisions:
-    """Augmented images and the teacher's decisions for them, [N · queries per sample] int64 (-1:
-    unanswered).
-    """
+    """Augmented images, and the teacher's decision for each: [len(images)] int64, -1 unanswered."""
 
     images: AugmentedImages
     decisions: Tensor
@@ -147,8 +144,7 @@ class AugmentedDecisions:
 def augmented_decisions(
     images: AugmentedImages, decide: Callable[[Tensor], Tensor], batch: int = 1024
 ) -> AugmentedDecisions:
-    """Ask the teacher about every augmented image: exactly `images.queries_per_sample` queries a
-    sample.
+    """Ask the teacher about every image: exactly `images.queries_per_sample` queries a sample.
 
     `decide` takes [n, *shape] float32 images and returns n classes. Images are made a batch at a
     time and not kept.
@@ -170,8 +166,9 @@ def on_augmented_decisions(
 ) -> Recipe:
     """Cross-entropy on decisions for augmented images, and for the clean ones among them.
 
-    `clean_share` of the training rows (0 to below 1, to the nearest whole repetition) are clean
-    images: with many queries a sample they would otherwise be lost among the augmented ones.
+    Clean images are repeated a whole number of times, at least once, to be about `clean_share` (0
+    to below 1) of the training rows: with many queries a sample they would otherwise be lost among
+    the augmented ones.
     """
     _check_steps(settings)
     if not 0 <= clean_share < 1:
@@ -197,11 +194,12 @@ def on_teacher_logits(
     settings: TrainSettings,
     batch: int = 512,
 ) -> Recipe:
-    """White-box distillation (Hinton et al. 2015): soft labels from the teacher's own logits, [n,
-    *shape] -> [n, C].
+    """White-box distillation (Hinton et al. 2015): soft labels from the teacher's own logits.
 
-    Not a black-box method: what could be reached if the teacher said everything.
+    Not a black-box method: what could be reached if the teacher said everything. `logits` takes
+    [n, *shape] float32 images and returns [n, C]; it is asked once, for all seeds.
     """
+    _check_steps(settings)
     read = image_reader(images, "cpu")
     with torch.no_grad():
         rows = torch.arange(len(images)).split(batch)
@@ -218,10 +216,11 @@ def on_surrogate_logits(
     loss: KDLoss,
     settings: TrainSettings,
 ) -> Recipe:
-    """Surrogate distillation: a network of the teacher's architecture learns the decisions, then
-    its logits are distilled.
+    """Distillation of a stand-in for the teacher that learnt its decisions.
 
-    Both trainings take `settings.steps` and the seed; a new surrogate is trained for every seed.
+    `surrogate` makes a network of the teacher's architecture; it is trained on the decisions, then
+    its logits are distilled. Both trainings take `settings.steps` and the seed; a new surrogate is
+    trained for every seed.
     """
     _check_steps(settings)
 
@@ -243,9 +242,7 @@ def on_noise_logits(
     settings: TrainSettings,
     spread: float = 20.0,
 ) -> Recipe:
-    """Distillation of random soft labels: what softness alone does, without knowledge. Drawn anew
-    for every seed.
-    """
+    """Distillation of `noise_soft_labels`, new for every seed: softness without knowledge."""
     _check_steps(settings)
 
     def run(seed: int) -> nn.Module:
@@ -261,8 +258,8 @@ def noise_soft_labels(
     """Random soft labels in which the decision is the largest.
 
     The decision's logit is 0; every other class draws its own independently and uniformly from
-    [-spread, 0); then softmax at the temperature. Rows with decision -1 are uniform. decisions [N]
-    int64 -> [N, classes] float32.
+    [-spread, 0); then softmax at the temperature. (The control is the paper's, this distribution is
+    our choice.) Rows with decision -1 are uniform. decisions [N] int64 -> [N, classes] float32.
     """
     if not spread > 0:
         raise ValueError(f"spread: expected a number above 0, got {spread}")

@@ -2,8 +2,7 @@
 
 A margin soft label takes -s · d_m as the logit of class m and 0 as the sample's own. Distances have
 the images' unit, so the right s depends on the data. What can be measured without logits is how
-well a student agrees with the teacher on images of the transfer set that the student did not train
-on.
+well a student agrees with the teacher on images of the transfer set that it did not train on.
 """
 
 import math
@@ -14,12 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from db3kd.distill import (
-    KDLoss,
-    predict,
-    share_equal,
-    train_student,
-)
+from db3kd.distill import KDLoss, predict, share_equal, train_student
 from db3kd.reader import Images
 from db3kd.training import Model, TrainSettings
 

@@ -125,9 +125,7 @@ def train(
     with _seeded(settings.seed), _accelerator(settings) as accelerator:
         device = accelerator.device
         network = copy.deepcopy(model) if isinstance(model, nn.Module) else model()
-        optimizer = torch.optim.Adam(
-            network.parameters(), lr=settings.learning_rate, fused=_can_fuse(device)
-        )
+        optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         prepared, optimizer = accelerator.prepare(network, optimizer)
         read = image_reader(images, device)
         targets = [t.to(device) for t in (decisions, soft_labels) if t is not None]
@@ -227,10 +225,6 @@ def _accelerator(settings: TrainSettings) -> Iterator[Accelerator]:
         for state, before in zip(states, kept, strict=True):
             state.clear()
             state.update(before)
-
-
-def _can_fuse(device: torch.device) -> bool:
-    return device.type in ("cpu", "cuda")
 
 
 def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -> None:

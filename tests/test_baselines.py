@@ -33,7 +33,7 @@ student = partial(network, 16)
 
 
 class Digits:
-    """Digits, a teacher trained on some of them, and its decisions for a transfer and a test set."""
+    """Digits, a teacher trained on some of them, and its decisions for transfer and test sets."""
 
     def __init__(self) -> None:
         found = load_digits()

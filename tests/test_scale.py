@@ -14,7 +14,7 @@ SETTINGS = TrainSettings(steps=6, learning_rate=1e-2, device="cpu", seed=3)
 
 
 def points(count: int = 60) -> tuple[Tensor, Tensor, Tensor]:
-    """Images [count, 1, 1, 2], their distances to a nearest-centre teacher's boundaries, classes."""
+    """Images [count, 1, 1, 2], their distances to nearest-centre boundaries, classes."""
     images = torch.rand(count, 1, 1, 2, generator=torch.Generator().manual_seed(0))
     to_centres = torch.cdist(images.flatten(1), CENTRES)
     own = to_centres.argmin(1)
