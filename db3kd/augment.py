@@ -36,7 +36,7 @@ class AugmentedImages:
         queries_per_sample: int,
         seed: int,
         *,
-        mixup: float = 0.5,
+        mixup: float = 1.0,
         shift: float = 0.08,
         noise: float = 0.05,
     ) -> None:
