@@ -1,6 +1,7 @@
 """Labelling a data set: the teacher's decisions, the distances to its boundaries, soft labels."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -116,10 +117,12 @@ def label(
     images: ImageSet | Tensor,
     settings: LabelSettings | None = None,
     *,
+    index: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Labels:
-    """Labels every image; `label_chunks`, gathered."""
-    return Labels.concat(list(label_chunks(teacher, images, settings, progress=progress)))
+    """What `label_chunks` yields, as one."""
+    chunks = label_chunks(teacher, images, settings, index=index, progress=progress)
+    return Labels.concat(list(chunks))
 
 
 def label_chunks(
@@ -127,16 +130,19 @@ def label_chunks(
     images: ImageSet | Tensor,
     settings: LabelSettings | None = None,
     *,
+    index: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Labels]:
-    """Labels every image, a chunk of consecutive samples at a time, in order.
+    """Labels images, a chunk of samples at a time.
 
     images: an image set of the teacher's image shape, or a float32 tensor [N, *image_shape] inside
-    its bounds. First each image is decided (one query), then its distance to every other class is
-    measured along rays to the images of that class. Memory does not grow with N but for one class
-    number an image. A sample that its data set puts in another class than the teacher does is
-    labelled by the teacher's decision. The distance to a class without images, or that was not
-    reached, is +inf; that of the own class is 0. A sample that no query was left for has the
+    its bounds. index: int64 [n], which of them to label, in this order; all by default.
+
+    First each image is decided (one query), also those not to be labelled, for rays start towards
+    them; then a sample's distance to every other class is measured. Memory does not grow with N but
+    for one class number an image. A sample that its data set puts in another class than the teacher
+    does is labelled by the teacher's decision. The distance to a class without images, or that was
+    not reached, is +inf; that of the own class is 0. A sample that no query was left for has the
     decision -1.
 
     Raises ValueError for images that do not fit the teacher, and TeacherError where the teacher
@@ -144,7 +150,8 @@ def label_chunks(
     """
     settings = settings or LabelSettings()
     images = _checked_images(teacher, images)
-    return _label_chunks(teacher, images, settings, _Meter(progress))
+    index = _checked_index(index, len(images))
+    return _label_chunks(teacher, images, index, settings, _Meter(progress))
 
 
 def with_soft_labels(
@@ -217,6 +224,8 @@ class _TensorImages:
 
 
 def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> ImageSource:
+    if len(images) == 0:
+        raise ValueError("images: expected at least one image, got none")
     if isinstance(images, Tensor):
         check_images(images, teacher.image_shape, teacher.bounds)
         return _TensorImages(images)
@@ -231,6 +240,16 @@ def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> ImageSource:
             f"{teacher.classes} classes, got {int(images.labels.max())} in {images.name}"
         )
     return images
+
+
+def _checked_index(index: Tensor | None, count: int) -> Tensor:
+    if index is None:
+        return torch.arange(count)
+    if index.dtype != torch.int64 or index.ndim != 1:
+        raise TypeError(f"index: expected int64 [n], got {list(index.shape)} {index.dtype}")
+    if not len(index) or not 0 <= int(index.min()) <= int(index.max()) < count:
+        raise ValueError(f"index: expected at least one number in [0, {count}), got {index}")
+    return index
 
 
 class _Meter:
@@ -259,16 +278,14 @@ class _Meter:
 
 
 def _label_chunks(
-    teacher: Teacher, images: ImageSource, settings: LabelSettings, meter: _Meter
+    teacher: Teacher, images: ImageSource, index: Tensor, settings: LabelSettings, meter: _Meter
 ) -> Iterator[Labels]:
     limits = divide_budget(settings, len(images), teacher.classes)
     decisions = _decide_all(teacher, images, limits, settings, meter)
     candidates = Candidates(images, decisions, settings.candidates, settings.order, settings.seed)
-    size = _chunk_size(teacher, settings)
-    for start in range(0, len(images), size):
-        index = torch.arange(start, min(start + size, len(images)))
+    for part in index.split(_chunk_size(teacher, settings)):
         labels = _label_chunk(
-            teacher, images, index, decisions[index], limits[index], candidates, settings, meter
+            teacher, images, part, decisions[part], limits[part], candidates, settings, meter
         )
         meter.chunk(labels)
         yield labels
@@ -322,13 +339,11 @@ def _label_chunk(
     search = _measure(pairs, candidates, teacher.image_shape, settings, ledger)
     boundary = run(search, teacher, ledger, meter.queries)
 
-    own_column = torch.nn.functional.one_hot(decision.clamp_min(0), classes).bool()
     decided = decision != UNANSWERED
+    own_column = torch.arange(classes) == decision[:, None]
 
     def table(distance: Tensor) -> Tensor:
-        return (
-            distance.cpu().view(len(index), classes).masked_fill(own_column & decided[:, None], 0)
-        )
+        return distance.cpu().view(own_column.shape).masked_fill(own_column, 0)
 
     spent = ledger.spent.cpu().view(len(index), classes)
     distances = table(boundary.distance)
@@ -336,7 +351,7 @@ def _label_chunk(
         index=index,
         decision=decision,
         distances=distances,
-        queries=spent + (own_column & decided[:, None]).long(),
+        queries=spent + own_column.long(),
         status=_status(distances, decided),
         label=None if images.labels is None else images.labels[index],
         snapshots={count: table(noted) for count, noted in boundary.snapshots.items()},
@@ -401,10 +416,8 @@ def _status(distances: Tensor, decided: Tensor) -> list[str]:
 
 
 def _chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
-    """Samples a chunk: the state of their searches, a few rows of D floats a pair, fits in memory."""
-    values = 1
-    for side in teacher.image_shape:
-        values *= side
+    """Samples a chunk: as many as memory holds the searches of, a few rows of D floats a pair."""
+    values = math.prod(teacher.image_shape)
     rows = settings.candidates + 4
     if settings.measure == "mbd":
         rows = max(rows, len(settings.descent.steps) + 6)

@@ -36,8 +36,8 @@ class Descent:
     """
 
     probes: int = 20
-    growth: float = 0.1
-    momentum: float = 0.8
+    growth: float = 0.2
+    momentum: float = 0.7
     noise: ops.Noise = "rademacher"
     frequencies: int | str | None = "auto"
     probe_step: float = 0.02
