@@ -65,8 +65,9 @@ def test_a_wish_that_cannot_be_met_is_an_error(
         setup_module.choose_cuda(environment, torch_cuda, toolkit)
 
 
-def test_a_build_without_torch_says_how_to_install(tmp_path):
-    (tmp_path / "torch.py").write_text("raise ImportError('hidden')\n")
+@pytest.mark.parametrize("missing", ["torch", "pybind11"])
+def test_a_build_without_what_it_needs_says_how_to_install(tmp_path, missing):
+    (tmp_path / f"{missing}.py").write_text(f"raise ImportError(name='{missing}')\n")
     result = subprocess.run(
         [sys.executable, str(ROOT / "setup.py"), "--version"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -76,7 +77,7 @@ def test_a_build_without_torch_says_how_to_install(tmp_path):
     )
     assert result.returncode != 0
     assert result.stderr.splitlines() == [
-        "db3kd builds against the torch it will run with: pip install --no-build-isolation ."
+        f"db3kd: building needs {missing}; install it, then pip install --no-build-isolation ."
     ]
 
 
