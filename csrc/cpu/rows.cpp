@@ -101,10 +101,10 @@ DB3KD_CLONES void points_off(const float* point, const float* direction, float d
 float draw_direction(Noise noise, const DirectionId& id, std::int64_t size, float* out) {
   if (noise == Noise::kRademacher) {
     draw_rademacher(id, size, out);
-    return 1.0f / std::sqrt(static_cast<float>(size));
+    return unit_scale(static_cast<double>(size));  // signs all have size 1
   }
   draw_gaussian(id, size, out);
-  return static_cast<float>(1.0 / std::sqrt(squared_length(out, size)));
+  return unit_scale(squared_length(out, size));
 }
 
 DB3KD_CLONES void accumulate(const float* direction, float weight, std::int64_t size,
@@ -115,7 +115,7 @@ DB3KD_CLONES void accumulate(const float* direction, float weight, std::int64_t 
 DB3KD_CLONES void normalise(std::int64_t size, float* vector) {
   const double squared = squared_length(vector, size);
   if (squared == 0.0) return;
-  const auto scale = static_cast<float>(1.0 / std::sqrt(squared));
+  const float scale = unit_scale(squared);
   for (std::int64_t i = 0; i < size; ++i) vector[i] *= scale;
 }
 
