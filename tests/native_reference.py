@@ -108,6 +108,7 @@ def directions(
 
 
 def probe_queries(
+    origins,
     points,
     step,
     counters,
@@ -123,7 +124,11 @@ def probe_queries(
 ) -> Tensor:
     size = points.size(1)
     u = directions(noise, seed, count, counters, row_basis, column_basis, channels, size)
-    queries = points[:, None] + step[:, None, None] * u
+    offset = (points - origins).double()[:, None]
+    moved = offset + step[:, None, None] * u
+    radius = offset.norm(dim=2, keepdim=True)
+    length = moved.norm(dim=2, keepdim=True)
+    queries = origins[:, None] + moved * torch.where(length > 0, radius / length, 0)
     return queries.clamp(lower, upper).reshape(-1, size).to(dtype)
 
 

@@ -55,12 +55,13 @@ def size_of(shared: dict, basis: str) -> int:
     return shared["channels"] * shared["row_basis"].size(1) * shared["column_basis"].size(1)
 
 
-def drawn(shared: dict, size: int, count: int) -> torch.Tensor:
-    """The directions themselves: queries a step of length 1 from the origin. [P, count, D]."""
+def asked(shared: dict, size: int, count: int) -> torch.Tensor:
+    """Queries a step of length 1 off a point of length 1, seen from zero. [P, count, D]."""
     points = len(shared["counters"])
     device = shared["counters"].device
     queries = ops.probe_queries(
         torch.zeros(points, size, device=device),
+        torch.full((points, size), size**-0.5, device=device),
         torch.ones(points, device=device),
         **shared,
         count=count,
@@ -68,6 +69,13 @@ def drawn(shared: dict, size: int, count: int) -> torch.Tensor:
         upper=2.0,
     )
     return queries.reshape(points, count, size)
+
+
+def drawn(shared: dict, size: int, count: int) -> torch.Tensor:
+    """The directions themselves: the point, mirrored at the ray to its query. [P, count, D]."""
+    queries = asked(shared, size, count).double()
+    point = size**-0.5
+    return (2 * (queries * point).sum(2, keepdim=True) * queries - point).float()
 
 
 # The random numbers
@@ -134,6 +142,7 @@ def test_probe_queries_match_the_reference(device, noise, basis):
     size = size_of(shared, basis)
     points = torch.rand(3, size, generator=g).to(device)
     arguments = {
+        "origins": torch.rand(3, size, generator=g).to(device),
         "points": points,
         "step": torch.tensor([0.1, 0.5, 3.0], device=device),
         **shared,
@@ -154,6 +163,14 @@ def test_probe_queries_match_the_reference(device, noise, basis):
 def test_directions_have_length_one(device, noise, basis):
     shared = probes(device, noise=noise, basis=basis)
     lengths = drawn(shared, size_of(shared, basis), count=20).norm(dim=2)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_probe_is_as_far_from_its_origin_as_its_point(device, noise, basis):
+    shared = probes(device, noise=noise, basis=basis)
+    lengths = asked(shared, size_of(shared, basis), count=20).norm(dim=2)
     torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=0, atol=2e-6)
 
 
@@ -229,10 +246,10 @@ def test_without_answers_there_is_no_gradient(device, decisions):
 def test_a_probe_has_the_same_bits_in_any_company(noise, basis, count, order):
     shared = probes(noise=noise, basis=basis)
     size = size_of(shared, basis)
-    together = drawn(shared, size, count=9)
-    shuffled = drawn(shared | {"counters": shared["counters"][order]}, size, count)
+    together = asked(shared, size, count=9)
+    shuffled = asked(shared | {"counters": shared["counters"][order]}, size, count)
     assert torch.equal(shuffled, together[order, :count])
-    alone = drawn(shared | {"counters": shared["counters"][order[:1]]}, size, count)
+    alone = asked(shared | {"counters": shared["counters"][order[:1]]}, size, count)
     assert torch.equal(alone[0], shuffled[0])
 
 
@@ -247,7 +264,7 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
     results = []
     for number in (1, 2):
         torch.set_num_threads(number)
-        u = drawn(shared, size, count=50)
+        u = asked(shared, size, count=50)
         decisions = (u[:, :, 0] > 0).long()
         gradient = ops.probe_gradient(decisions, wanted, **shared, targeted=True, components=size)
         results.append((u, gradient))
@@ -265,8 +282,9 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
             "points",
             torch.zeros(2, 9),
             TypeError,
-            r"step: expected \[P=2\] float32 on cpu, got \[1\]",
+            r"origins: expected \[P=2, D=9\] float32 on cpu, got \[1, 9\]",
         ),
+        ("step", torch.ones(2), TypeError, r"step: expected \[P=1\] float32 on cpu, got \[2\]"),
         (
             "noise",
             "uniform",
@@ -307,6 +325,7 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
 )
 def test_bad_arguments_of_the_probe_ops_are_named(name, bad, error, message):
     arguments = {
+        "origins": torch.zeros(1, 9),
         "points": torch.zeros(1, 9),
         "step": torch.ones(1),
         "counters": torch.zeros(1, 3, dtype=torch.int64),
@@ -331,7 +350,7 @@ def test_ops_pass_opcheck(device, basis):
     points, step = torch.rand(3, size, device=device), torch.ones(3, device=device)
     decisions = torch.ones(3, 4, dtype=torch.int64, device=device)
     wanted = decisions[:, 0].contiguous()
-    queries = (points, step, counters, seed, 4, noise, *bases, 0.0, 1.0, torch.float16)
+    queries = (torch.rand_like(points), points, step, counters, seed, 4, noise, *bases, 0.0, 1.0, torch.float16)
     torch.library.opcheck(torch.ops.db3kd.probe_queries, queries)
     gradient = (decisions, wanted, True, counters, seed, noise, *bases, size)
     torch.library.opcheck(torch.ops.db3kd.probe_gradient, gradient)

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "../core/probe.h"
 #include "../core/ray.h"
 #include "clones.h"
 
@@ -91,10 +92,27 @@ DB3KD_CLONES void points_on_ray(const float* sample, const float* end, float fra
   }
 }
 
-DB3KD_CLONES void points_off(const float* point, const float* direction, float distance,
-                             float lower, float upper, std::int64_t size, float* out) {
+DB3KD_CLONES double along(const float* origin, const float* point, const float* direction,
+                          std::int64_t size) {
+  double lanes[kLanes] = {};
+  const std::int64_t whole = size / kLanes * kLanes;
+  for (std::int64_t i = 0; i < whole; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const std::int64_t at = i + lane;
+      lanes[lane] += static_cast<double>(point[at] - origin[at]) * direction[at];
+    }
+  }
+  for (std::int64_t i = whole; i < size; ++i) {
+    lanes[i - whole] += static_cast<double>(point[i] - origin[i]) * direction[i];
+  }
+  return sum_of(lanes);
+}
+
+DB3KD_CLONES void points_at_radius(const float* origin, const float* point, const float* direction,
+                                   float step, float correction, float lower, float upper,
+                                   std::int64_t size, float* out) {
   for (std::int64_t i = 0; i < size; ++i) {
-    out[i] = point_off(point[i], distance, direction[i], lower, upper);
+    out[i] = point_at_radius(origin[i], point[i], step, direction[i], correction, lower, upper);
   }
 }
 

@@ -1,4 +1,4 @@
-#include "../core/ray.h"
+#include "../core/probe.h"
 #include "directions.cuh"
 
 namespace db3kd::cuda {
@@ -93,18 +93,17 @@ __device__ void transform_channel(const BasisPair& basis, const Strip& strip, st
 // One block a query and channel.
 template <Noise kNoise, typename T>
 __global__ void probe_queries_kernel(DirectionSource source, BasisPair basis, Strip strip,
-                                     const float* points, const float* step, T* out, float lower,
-                                     float upper) {
-  const std::int64_t size = basis.channels * basis.height * basis.width;
+                                     ProbePoints at, T* out, float lower, float upper) {
   for (std::int64_t row = blockIdx.x; row < source.points * source.probes; row += gridDim.x) {
     const std::int64_t point = row / source.probes;
-    const float* origin = points + point * size;
-    T* query = out + row * size;
-    const float distance = step[point] * source.scales[row];
+    const float *origin = at.origins + point * at.size, *from = at.points + point * at.size;
+    T* query = out + row * at.size;
+    const float step = at.step[point] * source.scales[row], correction = at.corrections[row];
     const Drawn<kNoise> drawn{direction_of(source, point, row % source.probes)};
     for (std::int64_t channel = blockIdx.y; channel < basis.channels; channel += gridDim.y) {
       transform_channel(basis, strip, channel, drawn, [&](std::int64_t i, float value) {
-        query[i] = rounded<T>(point_off(origin[i], distance, value, lower, upper));
+        query[i] =
+            rounded<T>(point_at_radius(origin[i], from[i], step, value, correction, lower, upper));
       });
     }
   }
@@ -133,7 +132,7 @@ dim3 blocks_of(std::int64_t rows, const BasisPair& basis) {
 bool basis_fits(const BasisPair& basis) { return strip_of(basis).columns >= 1; }
 
 cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair& basis,
-                                 const float* points, const float* step, const QuerySink& sink,
+                                 const ProbePoints& at, const QuerySink& sink,
                                  cudaStream_t stream) {
   const std::int64_t rows = source.points * source.probes;
   if (rows == 0) return cudaSuccess;
@@ -143,8 +142,7 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair&
       using T = typename decltype(type)::type;
       probe_queries_kernel<decltype(noise)::value, T>
           <<<blocks_of(rows, basis), kThreads, strip.bytes(basis), stream>>>(
-              source, basis, strip, points, step, static_cast<T*>(sink.data), sink.lower,
-              sink.upper);
+              source, basis, strip, at, static_cast<T*>(sink.data), sink.lower, sink.upper);
       return cudaGetLastError();
     });
   });

@@ -107,13 +107,26 @@ struct BasisPair {
 // Whether one coefficient row and one column of intermediate results fit into shared memory.
 bool basis_fits(const BasisPair& basis);
 
-// points [points, size], step [points]. The second form turns coefficients into components first.
-cudaError_t launch_probe_queries(const DirectionSource& source, const float* points,
-                                 const float* step, std::int64_t size, const QuerySink& sink,
-                                 cudaStream_t stream);
+// Where probes start, and how far they go.
+struct ProbePoints {
+  const float* origins;      // [points, size]
+  const float* points;       // [points, size]
+  const float* step;         // [points]
+  const float* corrections;  // [points, probes]: what keeps a query at its point's radius
+  std::int64_t size;
+};
+
+// corrections [points, probes], from what each point is off its origin, [points, coefficients] as
+// the directions are drawn, and how far, radius [points].
+cudaError_t launch_radius_corrections(const DirectionSource& source, const float* offsets,
+                                      const float* radius, const float* step, float* corrections,
+                                      cudaStream_t stream);
+
+// The second form turns coefficients into components first.
+cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoints& at,
+                                 const QuerySink& sink, cudaStream_t stream);
 cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair& basis,
-                                 const float* points, const float* step, const QuerySink& sink,
-                                 cudaStream_t stream);
+                                 const ProbePoints& at, const QuerySink& sink, cudaStream_t stream);
 
 // weights [points, probes]: each probe's weight in the gradient, times the scale of its draw.
 cudaError_t launch_probe_weights(const DirectionSource& source, const std::int64_t* decisions,
@@ -124,7 +137,8 @@ cudaError_t launch_probe_weights(const DirectionSource& source, const std::int64
 cudaError_t launch_weighted_sum(const DirectionSource& source, const float* weights, float* total,
                                 cudaStream_t stream);
 
-// pixels [rows, channels, height, width] from coefficients [rows, channels, h, w].
+// pixels [rows, channels, height, width] from coefficients [rows, channels, h, w]; with transposed
+// bases, coefficients from pixels.
 cudaError_t launch_to_pixels(const BasisPair& basis, const float* coefficients, std::int64_t rows,
                              float* pixels, cudaStream_t stream);
 

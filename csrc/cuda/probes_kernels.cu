@@ -29,20 +29,40 @@ __global__ void direction_scales_kernel(DirectionSource source, float* scales) {
   }
 }
 
+// One block a draw.
+template <Noise kNoise>
+__global__ void radius_corrections_kernel(DirectionSource source, const float* offsets,
+                                          const float* radius, const float* step,
+                                          float* corrections) {
+  const std::int64_t size = source.coefficients;
+  for (std::int64_t row = blockIdx.x; row < source.points * source.probes; row += gridDim.x) {
+    const std::int64_t point = row / source.probes;
+    const DirectionId id = direction_of(source, point, row % source.probes);
+    double along = 0.0;
+    for (std::int64_t i = threadIdx.x; i < size; i += blockDim.x) {
+      along += static_cast<double>(offsets[point * size + i]) * random_number<kNoise>(id, i);
+    }
+    along = block_sum(along) * source.scales[row];
+    if (threadIdx.x == 0) corrections[row] = radius_correction(radius[point], step[point], along);
+  }
+}
+
 // Tiles that a warp takes at a time: each of its threads draws the signs of one of them.
 constexpr int kTiles = kWarp;
 
 // A warp takes kTiles tiles of one query; threadIdx.y and blockIdx.x count queries.
 template <Noise kNoise, typename T, bool kAligned>
-__global__ void probe_queries_kernel(DirectionSource source, const float* points, const float* step,
-                                     std::int64_t size, T* out, float lower, float upper) {
+__global__ void probe_queries_kernel(DirectionSource source, ProbePoints at, T* out, float lower,
+                                     float upper) {
   const int lane = threadIdx.x;
+  const std::int64_t size = at.size;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kWarps;
   for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.y;
        row < source.points * source.probes; row += stride) {
     const std::int64_t point = row / source.probes;
     const DirectionId id = direction_of(source, point, row % source.probes);
-    const float distance = step[point] * source.scales[row];
+    const float step = at.step[point] * source.scales[row];
+    const float correction = at.corrections[row];
     for (std::int64_t first = blockIdx.y * kTiles; first * kTile < size;
          first += static_cast<std::int64_t>(gridDim.y) * kTiles) {
       Blocks<1> drawn;
@@ -59,12 +79,13 @@ __global__ void probe_queries_kernel(DirectionSource source, const float* points
         }
         const std::int64_t i = vector * kVector;
         if (i >= size) continue;
-        const float4 p = load_vector<kAligned>(points + point * size, i, size);
+        const float4 o = load_vector<kAligned>(at.origins + point * size, i, size);
+        const float4 p = load_vector<kAligned>(at.points + point * size, i, size);
         store_vector<kAligned>(out + row * size, i, size,
-                               {point_off(p.x, distance, u.x, lower, upper),
-                                point_off(p.y, distance, u.y, lower, upper),
-                                point_off(p.z, distance, u.z, lower, upper),
-                                point_off(p.w, distance, u.w, lower, upper)});
+                               {point_at_radius(o.x, p.x, step, u.x, correction, lower, upper),
+                                point_at_radius(o.y, p.y, step, u.y, correction, lower, upper),
+                                point_at_radius(o.z, p.z, step, u.z, correction, lower, upper),
+                                point_at_radius(o.w, p.w, step, u.w, correction, lower, upper)});
       }
     }
   }
@@ -156,20 +177,33 @@ cudaError_t launch_direction_scales(const DirectionSource& source, float* scales
   });
 }
 
-cudaError_t launch_probe_queries(const DirectionSource& source, const float* points,
-                                 const float* step, std::int64_t size, const QuerySink& sink,
-                                 cudaStream_t stream) {
+cudaError_t launch_radius_corrections(const DirectionSource& source, const float* offsets,
+                                      const float* radius, const float* step, float* corrections,
+                                      cudaStream_t stream) {
   const std::int64_t rows = source.points * source.probes;
+  if (rows == 0) return cudaSuccess;
+  return dispatch_noise(source.noise, [&](auto noise) {
+    radius_corrections_kernel<decltype(noise)::value>
+        <<<grid_x(rows), threads_for_row(source.coefficients), 0, stream>>>(source, offsets, radius,
+                                                                            step, corrections);
+    return cudaGetLastError();
+  });
+}
+
+cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoints& at,
+                                 const QuerySink& sink, cudaStream_t stream) {
+  const std::int64_t rows = source.points * source.probes, size = at.size;
   if (rows == 0) return cudaSuccess;
   const dim3 threads(kWarp, kWarps);
   const dim3 blocks(grid_x(divide_up(rows, kWarps)), grid_y(divide_up(size, kTiles * kTile)));
   return dispatch_noise(source.noise, [&](auto noise) {
-    const bool aligned = vectors_are_aligned(points, size);
+    const bool aligned =
+        vectors_are_aligned(at.origins, size) && vectors_are_aligned(at.points, size);
     return dispatch_rows(sink, size, aligned, [&](auto type, auto rows_aligned) {
       using T = typename decltype(type)::type;
       probe_queries_kernel<decltype(noise)::value, T, decltype(rows_aligned)::value>
-          <<<blocks, threads, 0, stream>>>(source, points, step, size, static_cast<T*>(sink.data),
-                                           sink.lower, sink.upper);
+          <<<blocks, threads, 0, stream>>>(source, at, static_cast<T*>(sink.data), sink.lower,
+                                           sink.upper);
       return cudaGetLastError();
     });
   });

@@ -68,11 +68,9 @@ def probe_normals(
     decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
     place = torch.arange(count, device=chosen.device)
     for batch in torch.arange(len(chosen), device=chosen.device).split(max(1, rows // count)):
-        queries = _SHIM(
-            pairs.samples,
-            pairs.sample_of[chosen[batch]],
+        queries = ops.probe_queries(
+            pairs.samples[pairs.sample_of[chosen[batch]]],
             boundary.points[chosen[batch]],
-            boundary.distance[chosen[batch]],
             step[batch],
             counters[batch],
             seed=seed,
@@ -105,17 +103,3 @@ def dct_basis(count: int, size: int) -> Tensor:
     basis = torch.cos(math.pi / size * position * frequency) * math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
     return basis.float()
-
-
-def _SHIM(
-    samples, sample_of, points, radius, step, counters, *, seed, count, lower, upper, **drawn
-):
-    ends = ops.probe_queries(
-        points, step, counters, seed=seed, count=count, lower=lower, upper=upper, **drawn
-    )
-    pair_of = torch.arange(len(points)).repeat_interleave(count)
-    r = torch.arange(len(ends))
-    L = ops.ray_lengths(samples, ends, sample_of[pair_of], r)
-    return ops.bracket_queries(
-        samples, ends, sample_of, pair_of, r, L, radius.contiguous(), r, lower=lower, upper=upper
-    )
