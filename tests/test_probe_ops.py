@@ -264,7 +264,7 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
         (
             "points",
             torch.zeros(2, 9),
-            TypeError,
+            ValueError,
             r"step: expected \[P=2\] float32 on cpu, got \[1\]",
         ),
         (
@@ -295,7 +295,12 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
             IndexError,
             "round from 0 to 65535, got -1 in row",
         ),
-        ("counters", torch.zeros(1, 2).long(), TypeError, r"counters: expected \[P=1, 3=3\] int64"),
+        (
+            "counters",
+            torch.zeros(1, 2).long(),
+            ValueError,
+            r"counters: expected \[P=1, 3=3\] int64",
+        ),
         ("upper", -1.0, ValueError, "expected lower ≤ upper"),
         (
             "dtype",
