@@ -118,10 +118,13 @@ Directions check_directions(const at::Tensor& counters, std::int64_t rows, c10::
 
 void check_tensor(const at::Tensor& tensor, const char* name, at::ScalarType dtype,
                   c10::Device device, std::initializer_list<Dimension> shape) {
-  const bool right_type = tensor.scalar_type() == dtype;
-  TORCH_CHECK_TYPE(right_type && fits(tensor.sizes(), shape) && tensor.device() == device, name,
-                   ": expected ", describe(shape), " ", describe(dtype), " on ", device, ", got ",
-                   tensor.sizes(), " ", describe(tensor.scalar_type()), " on ", tensor.device());
+  const auto message = [&] {
+    return c10::str(name, ": expected ", describe(shape), " ", describe(dtype), " on ", device,
+                    ", got ", tensor.sizes(), " ", describe(tensor.scalar_type()), " on ",
+                    tensor.device());
+  };
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype && tensor.device() == device, message());
+  TORCH_CHECK_VALUE(fits(tensor.sizes(), shape), message());
 }
 
 void check_ray_lengths(const at::Tensor& samples, const at::Tensor& ends,

@@ -5,10 +5,10 @@ stand beside it and however many threads run. Every op runs on the device and th
 its tensors, which must all be on one device. State is float32, indices are int64. No op is
 differentiable.
 
-A wrong dtype, device or kind of number raises TypeError, a wrong shape too; a value that cannot be
-right raises ValueError; an index out of range raises IndexError on the CPU. On CUDA, where looking
-would mean waiting for the device, an index out of range stops the kernel by a device assertion, as
-it does in torch's own indexing.
+A tensor of the wrong dtype or on the wrong device raises TypeError; a wrong shape, or a setting
+that cannot be right, ValueError; an index out of range IndexError. On CUDA, where looking would
+mean waiting for the device, an index out of range trips a device assertion, as in torch's own
+indexing.
 """
 
 from typing import Literal
@@ -33,12 +33,18 @@ Normalisation = Literal["inverse", "margin"]
 def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor) -> Tensor:
     """The length of each ray, in input units: the L2 distance from its sample to its end.
 
-    samples: [S, D] float32. ends: [E, D] float32. sample_of, end_of: [R] int64, the rows where each
-    ray starts and ends.
+    samples: [S, D] float32.
+    ends: [E, D] float32.
+    sample_of, end_of: [R] int64, the rows where each ray starts and ends.
 
     Returns [R] float32.
     """
     return torch.ops.db3kd.ray_lengths(samples, ends, sample_of, end_of)
+
+
+@torch.library.register_fake("db3kd::ray_lengths")
+def _(samples, ends, sample_of, end_of):
+    return samples.new_empty(sample_of.shape)
 
 
 def bracket_queries(
@@ -57,17 +63,27 @@ def bracket_queries(
 ) -> Tensor:
     """One query for each active ray: the point of the ray at its pair's radius.
 
-    samples: [S, D] float32. ends: [E, D] float32. sample_of: [P] int64, the sample row of each
-    pair. pair_of, end_of: [R] int64, the pair and the end row of each ray. lengths: [R] float32, as
-    from ray_lengths. radius: [P] float32, in input units. active: [A] int64, ray numbers. lower,
-    upper: bounds of the input. dtype: float32, float16 or bfloat16.
+    samples: [S, D] float32.
+    ends: [E, D] float32.
+    sample_of: [P] int64, the sample row of each pair.
+    pair_of, end_of: [R] int64, the pair and the end row of each ray.
+    lengths: [R] float32, as from ray_lengths.
+    radius: [P] float32, in input units.
+    active: [A] int64, ray numbers.
+    lower, upper: the bounds of an input.
+    dtype: of the queries: float32, float16 or bfloat16.
 
-    Returns [A, D] of dtype: clamp(x + radius / length · (e - x), lower, upper) with x the ray's
-    sample and e its end; x itself where the ray's length is 0.
+    Returns [A, D]: clamp(x + radius / length · (e - x), lower, upper) with x the ray's sample and e
+    its end; x itself where the ray's length is 0.
     """
     return torch.ops.db3kd.bracket_queries(
         samples, ends, sample_of, pair_of, end_of, lengths, radius, active, lower, upper, dtype
     )
+
+
+@torch.library.register_fake("db3kd::bracket_queries")
+def _(samples, ends, sample_of, pair_of, end_of, lengths, radius, active, lower, upper, dtype):
+    return samples.new_empty((active.size(0), samples.size(1)), dtype=dtype)
 
 
 def bracket_update(
@@ -84,13 +100,14 @@ def bracket_update(
     absolute: float,
     relative: float,
 ) -> Tensor:
-    """Narrows the bracket of each pair by one round of decisions, in place, and drops rays that are
-    done.
+    """Narrows the bracket of each pair by one round of decisions, in place; drops finished rays.
 
-    low, high, radius: [P] float32, contiguous, updated. winner: [P] int64, contiguous, updated: the
-    ray that hit at `high`, -1 for none. active: [A] int64, ray numbers, those of a pair side by
-    side (on CUDA this is not checked). pair_of: [R] int64. decisions: [A] int64, a negative one was
-    not answered. wanted: [P] int64, the class to reach if targeted, else the class to leave.
+    low, high, radius: [P] float32, contiguous, updated.
+    winner: [P] int64, contiguous, updated: the ray that hit at `high`, -1 for none.
+    active: [A] int64, ray numbers, those of a pair side by side (not checked on CUDA).
+    pair_of: [R] int64, the pair of each ray.
+    decisions: [A] int64; a negative one was not answered.
+    wanted: [P] int64, the class to reach if targeted, else the class to leave.
     absolute, relative: tolerances, at least 0.
 
     A ray hits when (decision == wanted) == targeted. For each pair with active rays: if any hit,
@@ -103,18 +120,13 @@ def bracket_update(
     Returns the active rays of the next round, [A'] int64, in their old order.
     """
     return torch.ops.db3kd.bracket_update(
-        low,
-        high,
-        radius,
-        winner,
-        active,
-        pair_of,
-        decisions,
-        wanted,
-        targeted,
-        absolute,
-        relative,
+        low, high, radius, winner, active, pair_of, decisions, wanted, targeted, absolute, relative
     )
+
+
+@torch.library.register_fake("db3kd::bracket_update")
+def _(low, high, radius, winner, active, pair_of, decisions, wanted, targeted, absolute, relative):
+    return active.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
 def probe_queries(
@@ -139,17 +151,23 @@ def probe_queries(
     from the origin until it is as far from it as the point is: Sign-OPT's probe (Cheng et al., ICLR
     2020, equation 4).
 
-    origins: [P, D] float32, samples. points: [P, D] float32, their points near a boundary. step: [P] float32, how far to go, in input
-    units. counters: [P, 3] int64: sample index (32 bits), target and round (16 bits each), which
-    with the seed name the directions; on CUDA higher bits are ignored. seed: 64 bits. noise:
-    "rademacher" (every component ±1/√n) or "gaussian" (uniform on the sphere). row_basis: [h, H]
-    and column_basis: [w, W], float32 with orthonormal rows, D = channels·H·W: directions are
-    row_basisᵀ · u · column_basis with u of h·w random coefficients a channel; without them all D
-    components are drawn. lower, upper: bounds of the input. dtype: float32, float16 or bfloat16.
+    origins: [P, D] float32, samples.
+    points: [P, D] float32, the point of each near a boundary.
+    step: [P] float32, how far to go, in input units.
+    counters: [P, 3] int64: sample index (below 2^32), target and round (each below 65536), which
+        with the seed name the directions. On CUDA larger numbers are not caught.
+    seed: any int64.
+    count: probes at each point.
+    noise: "rademacher" (every coefficient ±1/√n) or "gaussian" (uniform on the sphere).
+    row_basis, column_basis: [h, H] and [w, W] float32 with orthonormal rows, D = channels·H·W. With
+        them a direction is row_basisᵀ · coefficients · column_basis for each channel, without them
+        the coefficients themselves.
+    lower, upper: the bounds of an input.
+    dtype: of the queries: float32, float16 or bfloat16.
 
-    Returns [P·count, D] of dtype; row p·count + k is clamp(o + v·‖points[p] - o‖/‖v‖, lower, upper)
-    with o = origins[p] and v = points[p] - o + step[p]·u(p, k). Directions come from Philox-4x32-10 (Salmon et al., SC 2011) and depend on (seed,
-    counters[p], k) alone.
+    Returns [P·count, D]; row p·count + k is clamp(o + v·‖points[p] - o‖/‖v‖, lower, upper) with
+    o = origins[p] and v = points[p] - o + step[p]·u(p, k). The direction u(p, k) depends on (seed,
+    counters[p], k) alone, by Philox-4x32-10 (Salmon et al., SC 2011).
     """
     return torch.ops.db3kd.probe_queries(
         origins,
@@ -166,108 +184,6 @@ def probe_queries(
         upper,
         dtype,
     )
-
-
-def probe_gradient(
-    decisions: Tensor,
-    wanted: Tensor,
-    counters: Tensor,
-    *,
-    targeted: bool,
-    seed: int,
-    noise: Noise,
-    row_basis: Tensor | None = None,
-    column_basis: Tensor | None = None,
-    channels: int = 1,
-    components: int,
-) -> Tensor:
-    """The boundary's normal at each point, estimated from the decisions on its probe_queries.
-
-    decisions: [P, K] int64, a negative one was not answered. wanted: [P] int64, the class to reach
-    if targeted, else the class to leave. components: D. The rest must be as for probe_queries, so
-    that its directions u(p, k) are drawn again.
-
-    A probe's sign is +1 for a hit, (decision == wanted) == targeted, else -1; its weight is the
-    sign minus the mean of the answered signs, or the sign where all of those agree, and 0 where
-    there was no answer.
-
-    Returns [P, D] float32: Σ_k weight_k · u(p, k) scaled to length 1, which points to the wanted
-    side; zeros where the sum is zero. Sign-OPT's estimator (Cheng et al., ICLR 2020) with the mean
-    as baseline (Chen et al., HopSkipJump, 2020).
-    """
-    return torch.ops.db3kd.probe_gradient(
-        decisions,
-        wanted,
-        targeted,
-        counters,
-        seed,
-        noise,
-        row_basis,
-        column_basis,
-        channels,
-        components,
-    )
-
-
-def soft_labels(
-    distances: Tensor,
-    own: Tensor,
-    *,
-    normalisation: Normalisation,
-    scale: float = 1.0,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Distances to the other classes → a distribution over all classes.
-
-    distances: [N, C] float32, in input units, positive, +inf where a class was not reached; the
-    column of the sample's own class is not read. own: [N] int64. scale: used by "margin" alone.
-
-    "inverse" (DB3KD, Wang, ICML 2021): z_m = 1/d_m, 0 where not reached, and z_own their sum.
-    "margin": z_m = -scale·d_m, no weight where not reached, and z_own = 0.
-
-    Returns softmax(z / temperature), [N, C] float32. Raises ValueError for a distance that is NaN,
-    zero or negative.
-    """
-    return torch.ops.db3kd.soft_labels(distances, own, normalisation, scale, temperature)
-
-
-@torch.library.register_fake("db3kd::ray_lengths")
-def _(samples, ends, sample_of, end_of):
-    return samples.new_empty(sample_of.shape)
-
-
-@torch.library.register_fake("db3kd::bracket_queries")
-def _(
-    samples,
-    ends,
-    sample_of,
-    pair_of,
-    end_of,
-    lengths,
-    radius,
-    active,
-    lower,
-    upper,
-    dtype,
-):
-    return samples.new_empty((active.size(0), samples.size(1)), dtype=dtype)
-
-
-@torch.library.register_fake("db3kd::bracket_update")
-def _(
-    low,
-    high,
-    radius,
-    winner,
-    active,
-    pair_of,
-    decisions,
-    wanted,
-    targeted,
-    absolute,
-    relative,
-):
-    return active.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
 @torch.library.register_fake("db3kd::probe_queries")
@@ -289,6 +205,49 @@ def _(
     return points.new_empty((points.size(0) * count, points.size(1)), dtype=dtype)
 
 
+def probe_gradient(
+    decisions: Tensor,
+    wanted: Tensor,
+    counters: Tensor,
+    *,
+    targeted: bool,
+    seed: int,
+    noise: Noise,
+    row_basis: Tensor | None = None,
+    column_basis: Tensor | None = None,
+    channels: int = 1,
+    components: int,
+) -> Tensor:
+    """The boundary's normal at each point, estimated from the decisions on its probe_queries.
+
+    decisions: [P, K] int64; a negative one was not answered.
+    wanted: [P] int64, the class to reach if targeted, else the class to leave.
+    components: D.
+    counters, seed, noise, row_basis, column_basis, channels: as for probe_queries, whose directions
+        u(p, k) are drawn again.
+
+    A probe's sign is +1 for a hit, (decision == wanted) == targeted, else -1. Its weight is the
+    sign minus the mean of the answered signs, or the sign itself where all of those agree; 0 where
+    there was no answer.
+
+    Returns [P, D] float32: Σ_k weight_k · u(p, k) scaled to length 1, which points to the wanted
+    side; zeros where the sum is zero. The estimator is Sign-OPT's (Cheng et al., ICLR 2020), with
+    HopSkipJump's baseline (Chen et al., S&P 2020).
+    """
+    return torch.ops.db3kd.probe_gradient(
+        decisions,
+        wanted,
+        targeted,
+        counters,
+        seed,
+        noise,
+        row_basis,
+        column_basis,
+        channels,
+        components,
+    )
+
+
 @torch.library.register_fake("db3kd::probe_gradient")
 def _(
     decisions,
@@ -303,6 +262,31 @@ def _(
     components,
 ):
     return decisions.new_empty((decisions.size(0), components), dtype=torch.float32)
+
+
+def soft_labels(
+    distances: Tensor,
+    own: Tensor,
+    *,
+    normalisation: Normalisation,
+    scale: float = 1.0,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Distances to the other classes → a distribution over all classes.
+
+    distances: [N, C] float32, in input units, above 0, +inf where a class was not reached. The
+        column of the sample's own class is not read.
+    own: [N] int64.
+    normalisation: "inverse" (DB3KD, Wang, ICML 2021): z_m = 1/d_m, 0 where not reached, and z_own
+        their sum; where no class was reached, all classes weigh the same. "margin": z_m =
+        -scale·d_m, no weight where not reached, and z_own = 0.
+    scale: of "margin", above 0.
+    temperature: above 0.
+
+    Returns softmax(z / temperature), [N, C] float32. Raises ValueError for a distance that is NaN,
+    zero or negative.
+    """
+    return torch.ops.db3kd.soft_labels(distances, own, normalisation, scale, temperature)
 
 
 @torch.library.register_fake("db3kd::soft_labels")

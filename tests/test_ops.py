@@ -263,6 +263,12 @@ def test_the_own_column_is_not_read(device):
     assert labels.isfinite().all()
 
 
+def test_where_no_class_was_reached_the_inverse_is_uniform(device):
+    distances = torch.full((1, 4), INF, device=device)
+    labels = ops.soft_labels(distances, torch.tensor([2], device=device), normalisation="inverse")
+    assert labels.tolist() == [[0.25] * 4]
+
+
 def test_a_class_that_was_not_reached_weighs_nothing_as_a_margin(device):
     distances = torch.tensor([[1.0, INF, 2.0], [1.0, INF, INF]], device=device)
     labels = ops.soft_labels(distances, torch.tensor([0, 0], device=device), normalisation="margin")
@@ -336,13 +342,21 @@ def test_results_do_not_depend_on_the_number_of_threads():
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
+def test_inputs_need_not_be_contiguous(device):
+    r = rays(device)
+    strided = {name: tensor.repeat_interleave(2, dim=0)[::2] for name, tensor in r.items()}
+    strided["samples"] = r["samples"].T.contiguous().T
+    bounds = {"lower": 0.0, "upper": 1.0}
+    assert torch.equal(ops.bracket_queries(**strided, **bounds), ops.bracket_queries(**r, **bounds))
+
+
 # Bad input
 
 
 @pytest.mark.parametrize(
     ("name", "bad", "error", "message"),
     [
-        ("ends", torch.zeros(7, 5), TypeError, r"ends: expected \[E, D=37\] float32 on cpu, got"),
+        ("ends", torch.zeros(7, 5), ValueError, r"ends: expected \[E, D=37\] float32 on cpu, got"),
         ("samples", torch.zeros(3, 37).double(), TypeError, r"samples: expected .* got .* float64"),
         ("active", torch.zeros(2), TypeError, r"active: expected \[A\] int64 .* float32"),
         ("active", torch.tensor([0, 17]), IndexError, "active: .* from 0 to 16, got 17 at 1"),
@@ -362,7 +376,7 @@ def test_bad_arguments_of_bracket_queries_are_named(name, bad, error, message):
 @pytest.mark.parametrize(
     ("name", "bad", "error", "message"),
     [
-        ("decisions", torch.zeros(3), TypeError, r"decisions: expected \[A=4\] int64"),
+        ("decisions", torch.zeros(3).long(), ValueError, r"decisions: expected \[A=4\] int64"),
         ("low", torch.zeros(4)[::2], ValueError, "low: expected a contiguous tensor"),
         ("absolute", -1.0, ValueError, "absolute: expected a finite number of at least 0, got -1"),
         ("relative", math.nan, ValueError, "relative: expected a finite number"),

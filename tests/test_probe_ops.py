@@ -281,10 +281,10 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
         (
             "points",
             torch.zeros(2, 9),
-            TypeError,
+            ValueError,
             r"origins: expected \[P=2, D=9\] float32 on cpu, got \[1, 9\]",
         ),
-        ("step", torch.ones(2), TypeError, r"step: expected \[P=1\] float32 on cpu, got \[2\]"),
+        ("step", torch.ones(2), ValueError, r"step: expected \[P=1\] float32 on cpu, got \[2\]"),
         (
             "noise",
             "uniform",
@@ -313,7 +313,12 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
             IndexError,
             "round from 0 to 65535, got -1 in row",
         ),
-        ("counters", torch.zeros(1, 2).long(), TypeError, r"counters: expected \[P=1, 3=3\] int64"),
+        (
+            "counters",
+            torch.zeros(1, 2).long(),
+            ValueError,
+            r"counters: expected \[P=1, 3=3\] int64",
+        ),
         ("upper", -1.0, ValueError, "expected lower ≤ upper"),
         (
             "dtype",
@@ -350,7 +355,19 @@ def test_ops_pass_opcheck(device, basis):
     points, step = torch.rand(3, size, device=device), torch.ones(3, device=device)
     decisions = torch.ones(3, 4, dtype=torch.int64, device=device)
     wanted = decisions[:, 0].contiguous()
-    queries = (torch.rand_like(points), points, step, counters, seed, 4, noise, *bases, 0.0, 1.0, torch.float16)
+    queries = (
+        torch.rand_like(points),
+        points,
+        step,
+        counters,
+        seed,
+        4,
+        noise,
+        *bases,
+        0.0,
+        1.0,
+        torch.float16,
+    )
     torch.library.opcheck(torch.ops.db3kd.probe_queries, queries)
     gradient = (decisions, wanted, True, counters, seed, noise, *bases, size)
     torch.library.opcheck(torch.ops.db3kd.probe_gradient, gradient)

@@ -38,55 +38,75 @@ struct Stored {
   __device__ float operator()(std::int64_t index) const { return coefficients[index]; }
 };
 
+// Columns first to first + count − 1 of an image: what a block works on at a time.
+struct Columns {
+  std::int64_t first;
+  int count;
+};
+
+// mixed [h, columns] = coefficients of one channel · column_basis; block holds some of their rows.
+template <typename Coefficients>
+__device__ void mix_columns(const BasisPair& basis, const Strip& strip, std::int64_t channel,
+                            const Columns& columns, const Coefficients& coefficient, float* block,
+                            float* mixed) {
+  const int h = static_cast<int>(basis.h), w = static_cast<int>(basis.w);
+  for (int top = 0; top < h; top += strip.coefficient_rows) {
+    const int rows = min(h - top, strip.coefficient_rows);
+    __syncthreads();  // both buffers may still be read
+    for (int i = threadIdx.x; i < rows * w; i += blockDim.x) {
+      block[i] = coefficient((channel * h + top) * w + i);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < rows * columns.count; i += blockDim.x) {
+      const int row = i / columns.count, column = i % columns.count;
+      const float* basis_column = basis.columns + columns.first + column;
+      float sum = 0.0f;
+      for (int j = 0; j < w; ++j) sum += block[row * w + j] * basis_column[j * basis.width];
+      mixed[(top + row) * columns.count + column] = sum;
+    }
+  }
+  __syncthreads();
+}
+
+// Hands the components row_basisᵀ · mixed of one channel to emit(index in the image, value).
+template <typename Emit>
+__device__ void mix_rows(const BasisPair& basis, std::int64_t channel, const Columns& columns,
+                         const float* mixed, const Emit& emit) {
+  constexpr int kRows = 4;  // of the image that a thread handles at once
+  const int h = static_cast<int>(basis.h);
+  const std::int64_t groups = (basis.height + kRows - 1) / kRows;
+  for (std::int64_t i = threadIdx.x; i < groups * columns.count; i += blockDim.x) {
+    const std::int64_t y = i / columns.count * kRows;
+    const int column = static_cast<int>(i % columns.count);
+    float sum[kRows] = {};
+    for (int k = 0; k < h; ++k) {
+      const float value = mixed[k * columns.count + column];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        sum[r] += basis.rows[k * basis.height + min(y + r, basis.height - 1)] * value;
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (y + r >= basis.height) break;
+      emit((channel * basis.height + y + r) * basis.width + columns.first + column, sum[r]);
+    }
+  }
+}
+
 // Hands every component of one channel, row_basisᵀ · coefficients · column_basis, to
 // emit(index in the image, value). All threads of a block work on it; sums run in index order.
 template <typename Coefficients, typename Emit>
 __device__ void transform_channel(const BasisPair& basis, const Strip& strip, std::int64_t channel,
                                   const Coefficients& coefficient, const Emit& emit) {
   extern __shared__ float shared[];
-  const int h = static_cast<int>(basis.h), w = static_cast<int>(basis.w);
-  float* block = shared;                               // [coefficient_rows, w]
-  float* mixed = shared + strip.coefficient_rows * w;  // [h, columns]
-  constexpr int kRows = 4;                             // of the image that a thread handles at once
-
-  for (std::int64_t start = 0; start < basis.width; start += strip.columns) {
-    const int columns =
-        static_cast<int>(min(basis.width - start, static_cast<std::int64_t>(strip.columns)));
-    for (int top = 0; top < h; top += strip.coefficient_rows) {
-      const int rows = min(h - top, strip.coefficient_rows);
-      __syncthreads();  // the last block may still be read
-      for (int i = threadIdx.x; i < rows * w; i += blockDim.x) {
-        block[i] = coefficient((channel * h + top) * w + i);
-      }
-      __syncthreads();
-      for (int i = threadIdx.x; i < rows * columns; i += blockDim.x) {
-        const int row = i / columns, column = i % columns;
-        float sum = 0.0f;
-        for (int j = 0; j < w; ++j) {
-          sum += block[row * w + j] * basis.columns[j * basis.width + start + column];
-        }
-        mixed[(top + row) * columns + column] = sum;
-      }
-    }
-    __syncthreads();
-    const int row_groups = static_cast<int>((basis.height + kRows - 1) / kRows);
-    for (int i = threadIdx.x; i < row_groups * columns; i += blockDim.x) {
-      const std::int64_t y = static_cast<std::int64_t>(i / columns) * kRows;
-      const int column = i % columns;
-      float sum[kRows] = {};
-      for (int k = 0; k < h; ++k) {
-        const float value = mixed[k * columns + column];
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          sum[r] += basis.rows[k * basis.height + min(y + r, basis.height - 1)] * value;
-        }
-      }
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        if (y + r >= basis.height) break;
-        emit((channel * basis.height + y + r) * basis.width + start + column, sum[r]);
-      }
-    }
+  float* block = shared;                                     // [coefficient_rows, w]
+  float* mixed = shared + strip.coefficient_rows * basis.w;  // [h, columns]
+  for (std::int64_t first = 0; first < basis.width; first += strip.columns) {
+    const auto width = static_cast<std::int64_t>(strip.columns);
+    const Columns columns{first, static_cast<int>(min(width, basis.width - first))};
+    mix_columns(basis, strip, channel, columns, coefficient, block, mixed);
+    mix_rows(basis, channel, columns, mixed, emit);
   }
 }
 

@@ -77,8 +77,7 @@ class Candidates:
         pair_of = rays.pair_of[order]
         place = torch.arange(len(order), device=order.device)
         starts = torch.searchsorted(pair_of, pair_of)
-        order = order[place - starts < self.count]
-        return Rays(rays.ends, rays.pair_of[order], rays.end_of[order], rays.lengths[order])
+        return rays.select(order[place - starts < self.count])
 
     def _nearest(self, pairs: Pairs) -> Tensor:
         """[P, count + spare] int64 image numbers, -1 where there are fewer."""

@@ -54,6 +54,10 @@ class Rays:
         lengths = ops.ray_lengths(pairs.samples, ends, pairs.sample_of[pair_of], end_of)
         return cls(ends, pair_of, end_of, lengths)
 
+    def select(self, chosen: Tensor) -> "Rays":
+        """The rays numbered by `chosen` [n] int64, in that order."""
+        return Rays(self.ends, self.pair_of[chosen], self.end_of[chosen], self.lengths[chosen])
+
     def __len__(self) -> int:
         return len(self.pair_of)
 
