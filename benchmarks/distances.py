@@ -40,16 +40,20 @@ def main() -> None:
     bank = torch.cat([decide_checked(teacher, train.read(part)) for part in
                       torch.arange(len(train)).split(4096)])  # fmt: skip
     curves = {}
-    searches = {"BD": (options.candidates, 1e-2, None), "MBD": (10, 1e-2, Descent())}
-    for name, (candidates, tolerance, descent) in searches.items():
+    searches = {
+        "BD, rays to images alone": (40, 0, None, 150),
+        "BD": (20, 2, None, 150),
+        "MBD": (10, 0, Descent(), max(COUNTS)),
+    }
+    for name, (candidates, mixes, descent, budget) in searches.items():
         rays = Candidates(train, bank, candidates).rays(pairs)
-        ledger = Ledger(torch.full((len(pairs),), max(COUNTS)))
-        search = _search(pairs, rays, tolerance, descent, teacher.image_shape, ledger)
+        ledger = Ledger(torch.full((len(pairs),), budget))
+        search = _search(pairs, rays, mixes, descent, teacher.image_shape, ledger)
         boundary = run(search, teacher, ledger)
         curves[name] = {
             count: (noted.mean() / optimum.mean()).item()
             for count, noted in boundary.snapshots.items()
-            if count <= max(int(ledger.spent.max()), min(COUNTS))
+            if count <= budget
         }
         spent = ledger.spent.double()
         print(f"{name}: {spent.mean():.0f} queries a pair; distance over optimum after so many:")
@@ -67,9 +71,9 @@ def main() -> None:
     )
 
 
-def _search(pairs, rays, tolerance, descent, image_shape, ledger):
+def _search(pairs, rays, mixes, descent, image_shape, ledger):
     boundary = yield from boundary_distance(
-        pairs, rays, relative=tolerance, purse=ledger, snapshots=COUNTS
+        pairs, rays, mixes=mixes, relative=1e-2, purse=ledger, snapshots=COUNTS
     )
     if descent is not None:
         yield from minimal_boundary_distance(
@@ -83,7 +87,6 @@ def _options() -> argparse.Namespace:
     options.add_argument("--pairs", type=int, default=100)
     options.add_argument("--own", type=int, default=3)
     options.add_argument("--target", type=int, default=8)
-    options.add_argument("--candidates", type=int, default=60, help="rays a pair of BD")
     return options.parse_args()
 
 

@@ -56,6 +56,7 @@ class LabelSettings:
     measure: "sd", "bd" or "mbd" (sample, boundary and minimal boundary distance; DB3KD, section 3).
     candidates: images of the target class that rays of a pair start towards.
     order: "nearest" of them (L2), or "random" as published.
+    mixes: rounds of "bd" towards mixtures of images; see boundary_distance.
     queries_per_pair: most queries for one (sample, target). "sd" spends none of them.
     queries_per_sample: most queries for one sample, its own decision included; what the decision
         leaves is divided evenly over its targets.
@@ -71,6 +72,7 @@ class LabelSettings:
     measure: Measure = "mbd"
     candidates: int = 20
     order: Order = "nearest"
+    mixes: int = 0
     queries_per_pair: int = 1000
     queries_per_sample: int | None = None
     queries: int | None = None
@@ -85,6 +87,7 @@ class LabelSettings:
             raise ValueError(f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}")
         check_count(self.candidates, "candidates")
         check_count(self.rows, "rows")
+        check_count(self.mixes, "mixes", least=0)
         check_count(self.queries_per_pair, "queries_per_pair", least=0)
         for name in ("queries_per_sample", "queries"):
             if getattr(self, name) is not None:
@@ -105,6 +108,7 @@ class LabelSettings:
             measure=measure,
             candidates=21 if measure == "sd" else 201,
             order="random",
+            mixes=0,
             queries_per_pair=20_000,
             tolerance=1e-5,
             descent=Descent.published(),
@@ -371,6 +375,7 @@ def _measure(
     boundary = yield from boundary_distance(
         pairs,
         rays,
+        mixes=settings.mixes if settings.measure == "bd" else 0,
         relative=settings.tolerance,
         rows=settings.rows,
         purse=purse,

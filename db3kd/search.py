@@ -23,7 +23,7 @@ class Query(NamedTuple):
 Result = TypeVar("Result")
 
 Search = Generator[Query, Tensor, Result]
-"""Yields queries, is sent their decisions (int64 [B], UNANSWERED where refused), returns a result."""
+"""Yields queries, is sent decisions (int64 [B], UNANSWERED where refused), returns a result."""
 
 
 class Purse(Protocol):

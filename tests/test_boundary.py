@@ -164,7 +164,7 @@ def test_an_untargeted_search_leaves_the_class_for_the_nearest_other():
 
 
 def test_a_ray_that_cannot_win_is_dropped():
-    """One ray meets the boundary early, ten late: after the first round only the early one is left."""
+    """One ray meets the boundary early, ten late: the late ones are asked once."""
     teacher = plane(2)
     normal = teacher.weights[1].float() / teacher.weights[1].float().norm()
     along = torch.stack([-normal[1], normal[0]])

@@ -7,9 +7,11 @@ from db3kd.boundary.contest import bisect
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
 from db3kd.search import Purse, Search
 
+_SHARE = 0.25
+"""Weight of an end in a mixture with the best point."""
 
-_PILOT = 0.1
-"""Width of the first ray's bracket, as a share of its distance."""
+_MOST_GAIN = 0.3
+"""What a round of mixtures can gain at most, as a share of the distance."""
 
 
 def sample_distance(pairs: Pairs, rays: Rays, snapshots: tuple[int, ...] = ()) -> Boundary:
@@ -31,6 +33,7 @@ def boundary_distance(
     pairs: Pairs,
     rays: Rays,
     *,
+    mixes: int = 0,
     absolute: float = 1e-5,
     relative: float = 1e-3,
     rows: int = 2048,
@@ -39,22 +42,34 @@ def boundary_distance(
 ) -> Search[Boundary]:
     """BD: the least distance at which a ray of each pair meets the boundary (DB3KD, section 3.2).
 
-    The nearest end's ray goes first, roughly; then all are asked just below the distance it found,
-    which drops most of them for one query each.
+    The paper stops there. Each of `mixes` further rounds turns the rays towards mixtures of the
+    pair's best point with each of its ends, since what several images of a class share matters more
+    than what is one's own.
 
     rays: as for `sample_distance`, whose result is the start. absolute, relative: width of the
     final bracket, in input units and as a share of the distance. rows: images per batch.
     """
     boundary = sample_distance(pairs, rays, snapshots)
-    options = {"absolute": absolute, "rows": rows, "purse": purse}
-    low = torch.zeros_like(boundary.distance)
-    nearest = rays.select(_first_rays(rays))
-    radius = boundary.distance.nan_to_num(posinf=0) / 2
-    yield from bisect(pairs, nearest, boundary, low=low, radius=radius, relative=_PILOT, **options)
-    # Where all miss, this first radius leaves a bracket narrow enough to end the contest.
-    radius = boundary.distance.nan_to_num(posinf=0) * (1 - relative / 2)
-    yield from bisect(pairs, rays, boundary, low=low, radius=radius, relative=relative, **options)
+    options = {"absolute": absolute, "relative": relative, "rows": rows, "purse": purse}
+    reached = boundary.distance.nan_to_num(posinf=0)
+    yield from bisect(
+        pairs, rays, boundary, low=torch.zeros_like(reached), radius=reached / 2, **options
+    )
+    for _ in range(mixes):
+        mixed = _mixed_rays(pairs, rays, boundary)
+        # Where all rays miss, this first radius leaves too little to go on with.
+        first = boundary.distance * (1 - relative / 2)
+        low = boundary.distance * (1 - _MOST_GAIN)
+        yield from bisect(pairs, mixed, boundary, low=low, radius=first, **options)
     return boundary
+
+
+def _mixed_rays(pairs: Pairs, rays: Rays, boundary: Boundary) -> Rays:
+    """A ray for each ray, towards its end's mixture with its pair's best point."""
+    ends = rays.ends[rays.end_of] * _SHARE
+    ends += boundary.points[rays.pair_of] * (1 - _SHARE)
+    numbers = torch.arange(len(rays), device=rays.pair_of.device)
+    return Rays.towards(pairs, ends, rays.pair_of, numbers)
 
 
 def _first_rays(rays: Rays) -> Tensor:
