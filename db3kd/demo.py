@@ -1,6 +1,7 @@
 """The demo: the whole path on a few real images, beside what soft labels are compared with."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from db3kd.data import ImageSet
 from db3kd.distill import KDLoss, evaluate, train_classifier
 from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model
-from db3kd.progress import Progress
+from db3kd.progress import counted
 from db3kd.report import ClassDistances, MethodResult, Samples, comparison_table, write_report
 from db3kd.runs import (
     LabelRun,
@@ -155,15 +156,8 @@ def _train_teacher(
     shape, classes = train.image_shape, train.classes
     make = partial(build_model, settings.teacher, shape, classes)
     training = TrainSettings(epochs=settings.teacher_epochs, seed=settings.seed, device="cpu")
-    total = training.total_steps(len(train))
-    with Progress(total, title="training the teacher", unit="steps") as progress:
-        network = train_classifier(
-            make,
-            train,
-            train.labels,
-            training,
-            progress=lambda done, _, __: progress.update(samples=done),
-        )
+    with counted("training the teacher", training.total_steps(len(train)), "steps") as show:
+        network = train_classifier(make, train, train.labels, training, progress=show)
     save_teacher(file, network, model=settings.teacher, image_shape=shape, classes=classes)
     teacher = ModuleTeacher(network, shape, classes, name=file.name)
     return _Teaching(network, teacher, evaluate(network, test, test.labels), make)
@@ -191,8 +185,7 @@ def _choose_scale(
     labels = transfer.runs[measure].labels
     folds = 3
     trainings = folds * len(settings.relative_scales)
-    title = f"choosing the scale ({measure})"
-    with Progress(trainings, title=title, unit="students") as progress:
+    with counted(f"choosing the scale ({measure})", trainings, "students") as show:
         return choose_scale(
             student,
             transfer.images,
@@ -204,7 +197,7 @@ def _choose_scale(
             relative_scales=settings.relative_scales,
             folds=folds,
             students=folds,
-            progress=lambda done, _: progress.update(samples=done),
+            progress=show,
         )
 
 
@@ -262,16 +255,13 @@ def _compare(
     settings: DemoSettings, recipes: list[Recipe], test: ImageSet, decisions: Tensor
 ) -> list[MethodResult]:
     seeds = range(settings.seed, settings.seed + settings.seeds)
-    with Progress(len(recipes) * len(seeds), title="training", unit="students") as progress:
-        begun = 0
-
-        def another(name: str, seed: int) -> None:
-            nonlocal begun
-            progress.update(samples=begun)
-            begun += 1
-
-        results = compare(recipes, seeds, test, test.labels, decisions, another)
-        progress.update(samples=begun)
+    students = len(recipes) * len(seeds)
+    begun = itertools.count()
+    with counted("training", students, "students") as show:
+        results = compare(
+            recipes, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
+        )
+        show(students)
     return [MethodResult(**vars(result)) for result in results]
 
 
@@ -300,8 +290,9 @@ def _notes(
         f"Students: {settings.student}, {settings.steps} steps of at most {settings.batch_size} "
         f"images, Adam at {settings.training.learning_rate:g}, seeds {settings.seed} to {last}, "
         f"on {samples:,} of the training images. Sizes and steps were chosen on training images.",
-        "The rows named augmented are cross-entropy on the teacher's decisions for as many augmented "
-        "images as the labels of that measure cost queries; their share of clean images is a half.",
+        "The rows named augmented are cross-entropy on the teacher's decisions for augmented "
+        "images, as many as the labels of that measure cost queries; half of the rows trained on "
+        "are clean images.",
         f"{count_disagreements(transfer.runs['mbd'].labels)} of these images are in another class "
         "for the teacher than in the data set; all are labelled by the teacher's decision.",
         f"Mean distance (L2, input units): {distances}.",

@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -112,6 +113,16 @@ class Progress:
         if self._queries_spent and self.queries:
             return min(1.0, self._queries_spent / self.queries)
         return 0.0
+
+
+@contextmanager
+def counted(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """Shows work that counts itself: yields a function to call with how many are done.
+
+    Further arguments are left aside, so it fits callers that also tell a total or a loss.
+    """
+    with Progress(total, title=title, unit=unit) as progress:
+        yield lambda done, *_: progress.update(samples=done)
 
 
 class _PlainLines:

@@ -96,9 +96,7 @@ class LabelRun:
 
 def reached_distances(labels: Labels) -> Tensor:
     """[k] float64, the finite distances to classes other than the sample's own."""
-    other = torch.arange(labels.classes) != labels.decision[:, None]
-    answered = labels.decision[:, None] != UNANSWERED
-    return labels.distances[other & answered & labels.distances.isfinite()].double()
+    return labels.distances[_searched(labels) & labels.distances.isfinite()].double()
 
 
 def count_disagreements(labels: Labels) -> int:
@@ -115,7 +113,7 @@ def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:
     The last point lies at the mean number spent, and a snapshot beyond it adds nothing. A pair
     counts where its class was reached at every point, so that all means are over the same pairs.
     """
-    other = torch.arange(labels.classes) != labels.decision[:, None]
+    other = _searched(labels)
     spent = labels.queries[other].double().mean().item()
     points = [(float(count), labels.snapshots[count]) for count in sorted(labels.snapshots)]
     points = [(count, noted) for count, noted in points if count < spent]
@@ -143,6 +141,12 @@ def margin_soft_labels(distances: Tensor, own: Tensor, scale: float, temperature
     return make_soft_labels(
         distances, own, normalisation="margin", scale=scale, temperature=temperature
     )
+
+
+def _searched(labels: Labels) -> Tensor:
+    """[n, C] bool: the classes other than the own one of each answered sample."""
+    own = labels.decision[:, None]
+    return (torch.arange(labels.classes) != own) & (own != UNANSWERED)
 
 
 def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:

@@ -7,7 +7,6 @@ import torch
 import typer
 
 from db3kd.data import ImageSet
-from db3kd.progress import Progress
 from db3kd.teachers import Teacher, load_teacher
 
 DATA_HELP = (
@@ -77,19 +76,3 @@ def refuse_existing(path: Path) -> None:
     """Raises FileExistsError: nothing is overwritten, and that is said before the work."""
     if path.exists():
         raise FileExistsError(f"{path}: exists already; choose another --out, or remove it")
-
-
-class TrainingProgress:
-    """Shows the steps of a training."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._shown: Progress | None = None
-
-    def __call__(self, done: int, steps: int, loss: float = 0.0) -> None:
-        if self._shown is None:
-            self._shown = Progress(steps, title=self._title, unit="steps")
-            self._shown.__enter__()
-        self._shown.update(samples=done)
-        if done == steps:
-            self._shown.__exit__(None, None, None)

@@ -19,7 +19,6 @@ from db3kd.cli.options import (
     Precision,
     Seed,
     Size,
-    TrainingProgress,
     open_teacher,
     refuse_existing,
 )
@@ -28,14 +27,19 @@ from db3kd.distill import KDLoss, train_student
 from db3kd.distill import evaluate as accuracy_of
 from db3kd.labels import with_soft_labels
 from db3kd.models import build_model
+from db3kd.progress import counted
 from db3kd.runs import DEFAULT_TEMPERATURE, LabelRun, Source, margin_soft_labels, open_run
-from db3kd.scale import choose_scale
+from db3kd.scale import RELATIVE_SCALES, choose_scale
+from db3kd.search import UNANSWERED
 from db3kd.store import Labels
 from db3kd.teachers import Teacher, decide_checked, save_teacher
 from db3kd.training import Model, TrainSettings
 
 SCALE_TRAINING_SHARE = 3
 """Students that choose the scale train this many times shorter than the final one."""
+
+SCALE_STUDENTS = 3
+"""Students for each scale tried."""
 
 _READ_ROWS = 1024
 
@@ -272,17 +276,20 @@ def _train_students(
         return build_model(model, run.images.image_shape, classes)
 
     labels = _soft_labelled(run, student, plan)
+    steps = plan.settings.total_steps(int((labels.decision != UNANSWERED).sum()))
     accuracies = []
     for seed, file in files.items():
-        network = train_student(
-            student,
-            run.images,
-            labels.decision,
-            labels.soft_labels,
-            plan.loss,
-            replace(plan.settings, seed=seed),
-            progress=TrainingProgress(f"training, seed {seed}"),
-        )
+        settings = replace(plan.settings, seed=seed)
+        with counted(f"training, seed {seed}", steps, "steps") as show:
+            network = train_student(
+                student,
+                run.images,
+                labels.decision,
+                labels.soft_labels,
+                plan.loss,
+                settings,
+                progress=show,
+            )
         file.parent.mkdir(parents=True, exist_ok=True)
         shape = run.images.image_shape
         save_teacher(file, network, model=model, image_shape=shape, classes=classes)
@@ -300,16 +307,19 @@ def _soft_labelled(run: LabelRun, student: Model, plan: _Plan) -> Labels:
     scale = plan.scale
     if plan.normalisation == "margin" and scale is None:
         steps = plan.settings.total_steps(len(run.labels)) // SCALE_TRAINING_SHARE
-        choice = choose_scale(
-            student,
-            run.images,
-            run.labels.distances,
-            run.labels.decision,
-            margin_soft_labels,
-            plan.loss,
-            replace(plan.settings, steps=max(1, steps)),
-            progress=TrainingProgress("choosing the scale"),
-        )
+        trainings = SCALE_STUDENTS * len(RELATIVE_SCALES)
+        with counted("choosing the scale", trainings, "students") as show:
+            choice = choose_scale(
+                student,
+                run.images,
+                run.labels.distances,
+                run.labels.decision,
+                margin_soft_labels,
+                plan.loss,
+                replace(plan.settings, steps=max(1, steps)),
+                students=SCALE_STUDENTS,
+                progress=show,
+            )
         scale = choice.scale
         tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in choice.trials)
         print(f"scale {scale:.3g}, chosen by agreement on held-out images ({tried})")

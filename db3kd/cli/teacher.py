@@ -1,5 +1,6 @@
 """`db3kd teacher`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +15,10 @@ from db3kd.cli.options import (
     Precision,
     Seed,
     Size,
-    TrainingProgress,
     refuse_existing,
 )
 from db3kd.models import build_model
+from db3kd.progress import counted
 from db3kd.runs import Source
 from db3kd.teachers import save_teacher
 
@@ -68,13 +69,9 @@ def teacher(
         device=device,
         precision=precision,
     )
-    network = train_classifier(
-        lambda: build_model(model, images.image_shape, images.classes),
-        images,
-        images.labels,
-        settings,
-        progress=TrainingProgress("training the teacher"),
-    )
+    make = partial(build_model, model, images.image_shape, images.classes)
+    with counted("training the teacher", settings.total_steps(len(images)), "steps") as show:
+        network = train_classifier(make, images, images.labels, settings, progress=show)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_teacher(out, network, model=model, image_shape=images.image_shape, classes=images.classes)
     accuracy = evaluate(network, test, test.labels)
