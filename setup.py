@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from setuptools import setup
+import setuptools
+from setuptools import Extension, setup
 
 SOURCES = Path("csrc")
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
@@ -45,7 +46,7 @@ def choose_cuda(
     return True, f"FORCE_CUDA=1, {reason}" if force_cuda else reason
 
 
-def native_extension():
+def native_extension() -> Extension:
     """The extension module db3kd._C for the chosen back end."""
     import pybind11
     import torch
@@ -74,11 +75,16 @@ def native_extension():
 
 
 def main() -> None:
+    # Without build isolation pip checks none of pyproject.toml's build requirements.
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        sys.exit(f"db3kd: building needs setuptools 77 or newer, got {setuptools.__version__}")
     try:
+        import pybind11  # noqa: F401
         from torch.utils.cpp_extension import BuildExtension
-    except ImportError:
+    except ImportError as error:
         sys.exit(
-            "db3kd builds against the torch it will run with: pip install --no-build-isolation ."
+            f"db3kd: building needs {error.name}; install it, then "
+            "pip install --no-build-isolation ."
         )
     setup(ext_modules=[native_extension()], cmdclass={"build_ext": BuildExtension})
 

@@ -172,13 +172,16 @@ void check_bracket_update(const at::Tensor& low, const at::Tensor& high, const a
   check_not_negative(relative, "relative");
 }
 
-Directions check_probe_queries(const at::Tensor& points, const at::Tensor& step,
-                               const at::Tensor& counters, std::int64_t seed, std::int64_t count,
-                               std::string_view noise, const std::optional<at::Tensor>& row_basis,
+Directions check_probe_queries(const at::Tensor& origins, const at::Tensor& points,
+                               const at::Tensor& step, const at::Tensor& counters,
+                               std::int64_t seed, std::int64_t count, std::string_view noise,
+                               const std::optional<at::Tensor>& row_basis,
                                const std::optional<at::Tensor>& column_basis, std::int64_t channels,
                                double lower, double upper, at::ScalarType dtype) {
   const c10::Device device = points.device();
   check_tensor(points, "points", at::kFloat, device, {{"P"}, {"D"}});
+  check_tensor(origins, "origins", at::kFloat, device,
+               {{"P", points.size(0)}, {"D", points.size(1)}});
   check_tensor(step, "step", at::kFloat, device, {{"P", points.size(0)}});
   TORCH_CHECK_VALUE(count >= 0 && count <= kMaxProbes, "count: expected 0 to ", kMaxProbes,
                     ", got ", count);

@@ -50,9 +50,10 @@ struct Directions {
   std::optional<at::Tensor> column_basis;  // [w, W], contiguous
 };
 
-Directions check_probe_queries(const at::Tensor& points, const at::Tensor& step,
-                               const at::Tensor& counters, std::int64_t seed, std::int64_t count,
-                               std::string_view noise, const std::optional<at::Tensor>& row_basis,
+Directions check_probe_queries(const at::Tensor& origins, const at::Tensor& points,
+                               const at::Tensor& step, const at::Tensor& counters,
+                               std::int64_t seed, std::int64_t count, std::string_view noise,
+                               const std::optional<at::Tensor>& row_basis,
                                const std::optional<at::Tensor>& column_basis, std::int64_t channels,
                                double lower, double upper, at::ScalarType dtype);
 

@@ -15,9 +15,9 @@ TORCH_LIBRARY(db3kd, library) {
       "absolute, "
       "float relative) -> Tensor");
   library.def(
-      "probe_queries(Tensor points, Tensor step, Tensor counters, int seed, int count, str noise, "
-      "Tensor? row_basis, Tensor? column_basis, int channels, float lower, float upper, "
-      "ScalarType dtype) -> Tensor");
+      "probe_queries(Tensor origins, Tensor points, Tensor step, Tensor counters, int seed, int "
+      "count, str noise, Tensor? row_basis, Tensor? column_basis, int channels, float lower, float "
+      "upper, ScalarType dtype) -> Tensor");
   library.def(
       "probe_gradient(Tensor decisions, Tensor wanted, bool targeted, Tensor counters, int seed, "
       "str noise, Tensor? row_basis, Tensor? column_basis, int channels, int components) -> "

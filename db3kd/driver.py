@@ -8,6 +8,7 @@ from torch import Tensor
 from db3kd.search import UNANSWERED, Query, Result, Search
 from db3kd.teachers.base import Teacher, TeacherError, decide_checked
 
+
 class Ledger:
     """What each account may spend and has spent, in queries.
 
@@ -16,9 +17,7 @@ class Ledger:
 
     def __init__(self, limits: Tensor) -> None:
         if limits.ndim != 1 or limits.dtype != torch.int64:
-            raise ValueError(
-                f"limits: expected int64 [A], got {list(limits.shape)} {limits.dtype}"
-            )
+            raise ValueError(f"limits: expected int64 [A], got {list(limits.shape)} {limits.dtype}")
         if limits.numel() and int(limits.min()) < 0:
             raise ValueError(f"limits: expected at least 0 queries, got {int(limits.min())}")
         self.limits = limits

@@ -118,6 +118,7 @@ def bracket_update(
 
 
 def probe_queries(
+    origins: Tensor,
     points: Tensor,
     step: Tensor,
     counters: Tensor,
@@ -132,9 +133,13 @@ def probe_queries(
     upper: float,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """`count` queries around each point, one step away in random directions of length 1.
+    """`count` queries around each point, all at the point's own distance from its origin.
 
-    points: [P, D] float32, points near a boundary. step: [P] float32, how far to go, in input
+    A query steps off the point in a random direction of length 1, and is then moved towards or away
+    from the origin until it is as far from it as the point is: Sign-OPT's probe (Cheng et al., ICLR
+    2020, equation 4).
+
+    origins: [P, D] float32, samples. points: [P, D] float32, their points near a boundary. step: [P] float32, how far to go, in input
     units. counters: [P, 3] int64: sample index (32 bits), target and round (16 bits each), which
     with the seed name the directions; on CUDA higher bits are ignored. seed: 64 bits. noise:
     "rademacher" (every component ±1/√n) or "gaussian" (uniform on the sphere). row_basis: [h, H]
@@ -142,11 +147,12 @@ def probe_queries(
     row_basisᵀ · u · column_basis with u of h·w random coefficients a channel; without them all D
     components are drawn. lower, upper: bounds of the input. dtype: float32, float16 or bfloat16.
 
-    Returns [P·count, D] of dtype; row p·count + k is clamp(points[p] + step[p]·u(p, k), lower,
-    upper). Directions come from Philox-4x32-10 (Salmon et al., SC 2011) and depend on (seed,
+    Returns [P·count, D] of dtype; row p·count + k is clamp(o + v·‖points[p] - o‖/‖v‖, lower, upper)
+    with o = origins[p] and v = points[p] - o + step[p]·u(p, k). Directions come from Philox-4x32-10 (Salmon et al., SC 2011) and depend on (seed,
     counters[p], k) alone.
     """
     return torch.ops.db3kd.probe_queries(
+        origins,
         points,
         step,
         counters,
@@ -266,6 +272,7 @@ def _(
 
 @torch.library.register_fake("db3kd::probe_queries")
 def _(
+    origins,
     points,
     step,
     counters,

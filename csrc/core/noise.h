@@ -67,4 +67,9 @@ DB3KD_HOST_DEVICE void box_muller(std::uint32_t radius_word, std::uint32_t angle
   second = radius * sine;
 }
 
+// What scales a vector to length 1, from the sum of its squares.
+DB3KD_HOST_DEVICE float unit_scale(double squares) {
+  return static_cast<float>(1.0 / sqrt(squares));
+}
+
 }  // namespace db3kd

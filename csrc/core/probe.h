@@ -1,9 +1,11 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "bracket.h"
 #include "platform.h"
+#include "ray.h"
 
 namespace db3kd {
 
@@ -17,6 +19,19 @@ struct Tally {
     misses += outcome == Outcome::kMiss;
   }
 };
+
+// What brings a step off a point back to the point's own distance from an origin. `along`: inner
+// product of the point, seen from the origin, with the step's direction.
+DB3KD_HOST_DEVICE float radius_correction(double radius, double step, double along) {
+  const double squared = radius * radius + step * (2 * along + step);
+  return squared > 0.0 ? static_cast<float>(radius / sqrt(squared)) : 0.0f;
+}
+
+// One component of the query a step away from `point`, brought back to its distance from `origin`.
+DB3KD_HOST_DEVICE float point_at_radius(float origin, float point, float step, float direction,
+                                        float correction, float lower, float upper) {
+  return clamp(origin + correction * (point - origin + step * direction), lower, upper);
+}
 
 // The weight of one probe's direction in the gradient: its sign minus the mean sign, which takes
 // the variance that all probes share out of the estimate. Where all signs agree that would leave

@@ -22,10 +22,4 @@ DB3KD_HOST_DEVICE float point_on_ray(float sample, float end, float fraction, fl
   return clamp(sample + fraction * (end - sample), lower, upper);
 }
 
-// One component of the query a distance away from `point` along a direction.
-DB3KD_HOST_DEVICE float point_off(float point, float distance, float direction, float lower,
-                                  float upper) {
-  return clamp(point + distance * direction, lower, upper);
-}
-
 }  // namespace db3kd

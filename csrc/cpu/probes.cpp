@@ -57,33 +57,40 @@ std::optional<Basis> basis_of(const Directions& directions) {
                directions.channels);
 }
 
-at::Tensor probe_queries(const at::Tensor& points, const at::Tensor& step,
-                         const at::Tensor& counters, std::int64_t seed, std::int64_t count,
-                         std::string_view noise, const std::optional<at::Tensor>& row_basis,
+at::Tensor probe_queries(const at::Tensor& origins, const at::Tensor& points,
+                         const at::Tensor& step, const at::Tensor& counters, std::int64_t seed,
+                         std::int64_t count, std::string_view noise,
+                         const std::optional<at::Tensor>& row_basis,
                          const std::optional<at::Tensor>& column_basis, std::int64_t channels,
                          double lower, double upper, at::ScalarType dtype) {
   const Directions directions =
-      check_probe_queries(points, step, counters, seed, count, noise, row_basis, column_basis,
-                          channels, lower, upper, dtype);
+      check_probe_queries(origins, points, step, counters, seed, count, noise, row_basis,
+                          column_basis, channels, lower, upper, dtype);
   const std::int64_t size = points.size(1), rows = points.size(0) * count;
   const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
   const std::optional<Basis> basis = basis_of(directions);
   at::Tensor queries = at::empty({rows, size}, points.options());
 
-  const Contiguous<float> point_data(points), step_of(step);
+  const Contiguous<float> origin_data(origins), point_data(points), step_of(step);
   const Contiguous<std::int64_t> counter_data(counters);
   check_counters(counter_data, points.size(0));
   float* out = queries.mutable_data_ptr<float>();
   at::parallel_for(0, rows, rows_per_task(size), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> coefficients(padded(directions.coefficients));
     Transform components_of(basis, size);
+    double radius = 0.0;
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t point = row / count;
+      const float *from = origin_data + point * size, *at = point_data + point * size;
+      if (row == begin || row % count == 0) radius = distance_between(from, at, size);
       const DirectionId id = direction_id(seed, row % count, counter_data + 3 * point);
       const float scale =
           draw_direction(directions.noise, id, directions.coefficients, coefficients.data());
-      points_off(point_data + point * size, components_of(coefficients.data()),
-                 step_of[point] * scale, low, high, size, out + row * size);
+      const float* direction = components_of(coefficients.data());
+      const double across = scale * along(from, at, direction, size);
+      points_at_radius(from, at, direction, step_of[point] * scale,
+                       radius_correction(radius, step_of[point], across), low, high, size,
+                       out + row * size);
     }
   });
   return queries.to(dtype);

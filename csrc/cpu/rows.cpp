@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "../core/probe.h"
 #include "../core/ray.h"
 #include "clones.h"
 
@@ -91,20 +92,37 @@ DB3KD_CLONES void points_on_ray(const float* sample, const float* end, float fra
   }
 }
 
-DB3KD_CLONES void points_off(const float* point, const float* direction, float distance,
-                             float lower, float upper, std::int64_t size, float* out) {
+DB3KD_CLONES double along(const float* origin, const float* point, const float* direction,
+                          std::int64_t size) {
+  double lanes[kLanes] = {};
+  const std::int64_t whole = size / kLanes * kLanes;
+  for (std::int64_t i = 0; i < whole; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const std::int64_t at = i + lane;
+      lanes[lane] += static_cast<double>(point[at] - origin[at]) * direction[at];
+    }
+  }
+  for (std::int64_t i = whole; i < size; ++i) {
+    lanes[i - whole] += static_cast<double>(point[i] - origin[i]) * direction[i];
+  }
+  return sum_of(lanes);
+}
+
+DB3KD_CLONES void points_at_radius(const float* origin, const float* point, const float* direction,
+                                   float step, float correction, float lower, float upper,
+                                   std::int64_t size, float* out) {
   for (std::int64_t i = 0; i < size; ++i) {
-    out[i] = point_off(point[i], distance, direction[i], lower, upper);
+    out[i] = point_at_radius(origin[i], point[i], step, direction[i], correction, lower, upper);
   }
 }
 
 float draw_direction(Noise noise, const DirectionId& id, std::int64_t size, float* out) {
   if (noise == Noise::kRademacher) {
     draw_rademacher(id, size, out);
-    return 1.0f / std::sqrt(static_cast<float>(size));
+    return unit_scale(static_cast<double>(size));  // signs all have size 1
   }
   draw_gaussian(id, size, out);
-  return static_cast<float>(1.0 / std::sqrt(squared_length(out, size)));
+  return unit_scale(squared_length(out, size));
 }
 
 DB3KD_CLONES void accumulate(const float* direction, float weight, std::int64_t size,
@@ -115,7 +133,7 @@ DB3KD_CLONES void accumulate(const float* direction, float weight, std::int64_t 
 DB3KD_CLONES void normalise(std::int64_t size, float* vector) {
   const double squared = squared_length(vector, size);
   if (squared == 0.0) return;
-  const auto scale = static_cast<float>(1.0 / std::sqrt(squared));
+  const float scale = unit_scale(squared);
   for (std::int64_t i = 0; i < size; ++i) vector[i] *= scale;
 }
 

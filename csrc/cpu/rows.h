@@ -14,8 +14,11 @@ float distance_between(const float* a, const float* b, std::int64_t size);
 void points_on_ray(const float* sample, const float* end, float fraction, float lower, float upper,
                    std::int64_t size, float* out);
 
-void points_off(const float* point, const float* direction, float distance, float lower,
-                float upper, std::int64_t size, float* out);
+// The inner product of `point`, seen from `origin`, with a direction.
+double along(const float* origin, const float* point, const float* direction, std::int64_t size);
+
+void points_at_radius(const float* origin, const float* point, const float* direction, float step,
+                      float correction, float lower, float upper, std::int64_t size, float* out);
 
 // Random numbers arrive in whole vectors: a buffer for `size` of them holds padded(size) floats.
 constexpr std::int64_t kPadding = 64;

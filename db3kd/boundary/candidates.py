@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd import ops
 from db3kd.boundary.pairs import Pairs, Rays
 from db3kd.search import UNANSWERED
 
@@ -60,7 +59,7 @@ class Candidates:
         }
 
     def rays(self, pairs: Pairs) -> Rays:
-        """Up to `count` rays for each pair, the shortest first; none where no image is of its class."""
+        """Up to `count` rays a pair, the shortest first; none where no image is of its class."""
         chosen = self._nearest(pairs) if self.order == "nearest" else self._random(pairs)
         present = chosen >= 0
         pair_of = present.nonzero()[:, 0]
@@ -112,8 +111,11 @@ class Candidates:
         index = pairs.sample_index[pairs.sample_of].tolist()
         for pair, (sample, wanted) in enumerate(zip(index, pairs.wanted.tolist(), strict=True)):
             pool = self._pool(wanted, pairs.targeted)
-            generator = np.random.Generator(np.random.Philox(key=[self.seed, sample], counter=wanted))
-            picks = generator.choice(len(pool), min(self.count, len(pool)), replace=False)
+            if not len(pool):
+                continue
+            bits = np.random.Philox(key=[self.seed, sample], counter=wanted)
+            size = min(self.count, len(pool))
+            picks = np.random.Generator(bits).choice(len(pool), size, replace=False)
             chosen[pair, : len(picks)] = pool[torch.from_numpy(picks)]
         return chosen
 

@@ -13,9 +13,7 @@ MOST_ROUNDS = 64
 """A float32 bracket has no float left between its ends after fewer rounds than this."""
 
 
-def ask(
-    build: Callable[[slice], Tensor], accounts: Tensor, rows: int
-) -> Search[Tensor]:
+def ask(build: Callable[[slice], Tensor], accounts: Tensor, rows: int) -> Search[Tensor]:
     """Decisions, int64 [B], for B queries built and yielded in batches of at most `rows`."""
     answers = []
     for start in range(0, len(accounts), rows):
@@ -38,9 +36,9 @@ def bisect(
 ) -> Search[Tensor]:
     """Shrinks each pair's distance to the smallest radius at which one of its rays hits.
 
-    All rays of a pair are asked at one radius. Once any hits, those that missed cross their boundary
-    further out and cannot win, so they are dropped unasked from then on; a bisection of the winner
-    is what remains. Without a hit the bracket's low end rises instead.
+    All rays of a pair are asked at one radius. Once any hits, those that missed cross their
+    boundary further out and cannot win, so they are dropped unasked from then on; a bisection of
+    the winner is what remains. Without a hit the bracket's low end rises instead.
 
     pairs, rays: what to search. boundary: updated in place; its distance is the bracket's high end,
     which must be finite for every pair with rays. low: [P] float32, the bracket's low end. radius:

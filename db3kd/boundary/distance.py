@@ -11,8 +11,8 @@ from db3kd.search import Purse, Search
 def sample_distance(pairs: Pairs, rays: Rays, snapshots: tuple[int, ...] = ()) -> Boundary:
     """SD: the distance to the nearest end of each pair (DB3KD, section 3.2). Costs no query.
 
-    rays: towards images the teacher is known to put on the wanted side, the nearest of a pair first.
-    A pair without rays has distance +inf.
+    rays: towards images the teacher is known to put on the wanted side, the nearest of a pair
+    first. A pair without rays has distance +inf.
     """
     boundary = Boundary.unknown(pairs, snapshots)
     nearest = _first_rays(rays)
@@ -33,10 +33,10 @@ def boundary_distance(
     purse: Purse,
     snapshots: tuple[int, ...] = (),
 ) -> Search[Boundary]:
-    """BD: the least distance at which a ray of each pair crosses the boundary (DB3KD, section 3.2).
+    """BD: the least distance at which a ray of each pair meets the boundary (DB3KD, section 3.2).
 
-    rays: as for `sample_distance`, whose result is the start. absolute, relative: width of the final
-    bracket, in input units and as a share of the distance. rows: images per batch.
+    rays: as for `sample_distance`, whose result is the start. absolute, relative: width of the
+    final bracket, in input units and as a share of the distance. rows: images per batch.
     """
     boundary = sample_distance(pairs, rays, snapshots)
     nothing = torch.zeros_like(boundary.distance)

@@ -7,125 +7,193 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.boundary.contest import ask, bisect
+from db3kd.boundary.contest import bisect
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
-from db3kd.search import UNANSWERED, Purse, Search
+from db3kd.boundary.probes import Directions, probe_normals
+from db3kd.search import Purse, Search
+
+_FEWEST_PROBES = 4
+"""A round that could not pay for as many is not begun."""
+
+_MOST_REACH = 8.0
 
 
 @dataclass(frozen=True)
 class Descent:
-    """Settings of the descent. Lengths are shares of a pair's current distance.
+    """Settings of the descent. Lengths are shares of a pair's distance, so they fit any scale.
 
-    probes: queries of the first gradient estimate; each round adds `growth` of that number.
-    momentum: share of the earlier estimates kept in each new one.
-    noise: "rademacher" or "gaussian" directions.
-    frequencies: side of the block of lowest DCT frequencies that directions are drawn from; None
-        for all pixels. Smooth directions find smooth boundaries with fewer probes.
+    probes, growth: round r (from 0) estimates the normal from probes·(1 + growth·r) queries.
+    momentum: weight that each round leaves to the estimates before it.
+    noise, frequencies: the probe directions; see Directions. "auto" takes the lower half of the
+        frequencies a side for images of 16 x 16 and more, all pixels for anything else.
     probe_step: how far a probe lies from the boundary point.
-    steps: step lengths tried side by side after each estimate, for a pair's reach of 1; the reach is
-        doubled when the longest wins and halved when none does.
-    tolerance: width of a line search's final bracket.
+    steps: step lengths along the normal tried side by side after each estimate, times the pair's
+        own reach, which doubles when the longest wins and halves when none does.
+    least_gain: what a step must gain to be taken at all.
+    trust: what a step can gain at most; bounds the line search.
+    tolerance: width of the line search's last bracket.
+    rounds: most rounds, whatever the budget.
     """
 
     probes: int = 20
-    growth: float = 0.1
-    momentum: float = 0.8
+    growth: float = 0.2
+    momentum: float = 0.7
     noise: ops.Noise = "rademacher"
-    frequencies: int | None = None
+    frequencies: int | str | None = "auto"
     probe_step: float = 0.02
     steps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8)
-    tolerance: float = 1e-3
-    trust: float = 0.2
     least_gain: float = 2e-4
+    trust: float = 0.2
+    tolerance: float = 1e-3
     rounds: int = 1000
-    adapt: bool = False
-    shrink: float = 1.0
 
-    def probes_in(self, round_number: int) -> int:
-        return round(self.probes * (1 + self.growth * round_number))
+    def __post_init__(self) -> None:
+        for name, least in (("probes", 1), ("rounds", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if self.noise not in ("rademacher", "gaussian"):
+            raise ValueError(f"noise: expected 'rademacher' or 'gaussian', got {self.noise!r}")
+        if not self.steps or min(self.steps) <= 0:
+            raise ValueError(f"steps: expected at least one positive length, got {self.steps}")
+        if self.growth < 0 or not 0 <= self.momentum < 1 or self.probe_step <= 0:
+            raise ValueError(
+                "growth, momentum, probe_step: expected at least 0, in [0, 1) and above 0, got "
+                f"{self.growth}, {self.momentum}, {self.probe_step}"
+            )
+        if not 0 < self.least_gain <= self.tolerance < self.trust < 1:
+            raise ValueError(
+                "least_gain, tolerance, trust: expected 0 < least_gain <= tolerance < trust < 1, "
+                f"got {self.least_gain}, {self.tolerance}, {self.trust}"
+            )
+        if not (self.frequencies in (None, "auto") or _is_count(self.frequencies)):
+            raise ValueError(
+                f"frequencies: expected 'auto', None or at least 1, got {self.frequencies!r}"
+            )
+
+    @classmethod
+    def published(cls) -> "Descent":
+        """Sign-OPT as the paper ran it: 200 Gaussian probes of all pixels a round, no momentum.
+
+        Its one step length, doubled while that helps and cut by four when it does not, becomes
+        lengths tried side by side; its probe step of 0.001 is absolute there.
+        """
+        return cls(
+            probes=200,
+            growth=0.0,
+            momentum=0.0,
+            noise="gaussian",
+            frequencies=None,
+            probe_step=1e-3,
+            steps=(0.0125, 0.05, 0.2, 0.4, 0.8, 1.6),
+        )
+
+    def directions(self, image_shape: tuple[int, ...]) -> Directions:
+        """The distribution of probe directions for images of this shape."""
+        frequencies = self.frequencies
+        spatial = len(image_shape) == 3
+        if frequencies == "auto":
+            smooth = spatial and min(image_shape[1:]) >= 16
+            frequencies = max(image_shape[1:]) // 2 if smooth else None
+        if frequencies is not None and not spatial:
+            raise ValueError(
+                f"frequencies: expected None for images of shape {image_shape}, which have no "
+                f"height and width, got {frequencies}"
+            )
+        return Directions(self.noise, frequencies, image_shape)
+
+    @property
+    def line_search_queries(self) -> int:
+        """About what a line search costs: each step once, then the bisection of the best."""
+        return len(self.steps) + math.ceil(math.log2(self.trust / self.tolerance)) + 2
 
 
-def minimal_boundary_distance(pairs, boundary, image_shape, settings, *, seed, rows, purse):
-    probes = _Probes(pairs, image_shape, settings, seed, rows)
+def minimal_boundary_distance(
+    pairs: Pairs,
+    boundary: Boundary,
+    image_shape: tuple[int, ...],
+    settings: Descent,
+    *,
+    seed: int,
+    rows: int,
+    purse: Purse,
+) -> Search[None]:
+    """MBD: shrinks the distance of each pair until its budget is spent (DB3KD, section 3.2).
+
+    A round estimates the boundary's normal at the pair's best point, then moves the point along it
+    by several step lengths at once; the rays to where they lead contest for the new best point. Any
+    answer can only shrink the distance.
+
+    boundary: from `boundary_distance`; updated in place. Pairs with an infinite distance are left
+    alone. seed: names the random directions, with sample index, class and round. rows: images per
+    batch.
+    """
+    directions = settings.directions(image_shape)
     memory = torch.zeros_like(boundary.points)
-    reserve = len(settings.steps) + math.ceil(math.log2(settings.trust / settings.tolerance)) + 2
-    stuck = torch.zeros_like(pairs.sample_of)
     reach = torch.ones_like(boundary.distance)
-    step = torch.full_like(boundary.distance, settings.probe_step)
     for round_number in range(settings.rounds):
-        spare = purse.remaining - reserve
-        open_ = boundary.distance.isfinite() & (spare >= 4)
-        chosen = open_.nonzero()[:, 0]
+        allowed = purse.remaining - settings.line_search_queries
+        chosen = (boundary.distance.isfinite() & (allowed >= _FEWEST_PROBES)).nonzero()[:, 0]
         if not len(chosen):
             break
-        count = settings.probes_in(round_number)
-        g = yield from probes.gradient(boundary, chosen, step, round_number, count, spare[chosen])
-        memory[chosen] = memory[chosen] * settings.momentum + g * math.sqrt(count)
+        count = round(settings.probes * (1 + settings.growth * round_number))
+        normals = yield from probe_normals(
+            pairs,
+            boundary,
+            chosen,
+            directions=directions,
+            step=boundary.distance[chosen] * settings.probe_step,
+            count=count,
+            allowed=allowed[chosen],
+            round_number=round_number,
+            seed=seed,
+            rows=rows,
+        )
         boundary.note(purse.spent, boundary.distance)
-        winner = yield from _line_search(pairs, boundary, memory, chosen, reach, settings, rows, purse)
-        won = winner[chosen] >= 0
-        if settings.adapt:
-            longest = (winner[chosen] % len(settings.steps)) == len(settings.steps) - 1
-            reach[chosen] = torch.where(won, torch.where(longest, reach[chosen] * 2, reach[chosen]), reach[chosen] / 2).clamp(1/64, 8)
-        step[chosen] = torch.where(won, step[chosen], step[chosen] * settings.shrink).clamp_min(1e-3)
-    return boundary
+        # An estimate's noise falls, so its weight grows, with the square root of its probes.
+        memory[chosen] = memory[chosen] * settings.momentum + normals * math.sqrt(count)
+        winner = yield from _line_search(
+            pairs, boundary, chosen, memory[chosen], reach[chosen], settings, rows, purse
+        )
+        won = winner >= 0
+        longest = winner == len(settings.steps) - 1
+        factor = torch.where(longest, 2.0, torch.where(won, 1.0, 0.5))
+        reach[chosen] = (reach[chosen] * factor).clamp(1 / 64, _MOST_REACH)
 
 
-def _line_search(pairs, boundary, memory, chosen, reach, settings, rows, purse):
-    J = len(settings.steps)
-    n = len(chosen)
-    zero = memory.new_zeros(1, memory.shape[1])
-    norm = ops.ray_lengths(zero, memory[chosen], torch.zeros_like(chosen), torch.arange(n))
-    d = boundary.distance[chosen]
-    scale = torch.where(norm > 0, d * reach[chosen] / norm, 0)
-    direction = memory[chosen] * scale[:, None]
-    base = boundary.points[chosen]
-    ends = torch.stack([base + direction * a for a in settings.steps], 1).clamp_(*pairs.bounds).flatten(0, 1)
-    pair_of = chosen.repeat_interleave(J)
-    rays = Rays.towards(pairs, ends, pair_of, torch.arange(n * J))
-    return (yield from bisect(pairs, rays, boundary, low=boundary.distance * (1 - settings.trust), radius=boundary.distance * (1 - settings.least_gain),
-        absolute=0.0, relative=settings.tolerance, rows=rows, purse=purse))
+def _line_search(
+    pairs: Pairs,
+    boundary: Boundary,
+    chosen: Tensor,
+    normals: Tensor,
+    reach: Tensor,
+    settings: Descent,
+    rows: int,
+    purse: Purse,
+) -> Search[Tensor]:
+    """Moves each chosen pair's point along its normal by the best step; [n] int64, which, or -1."""
+    here = torch.arange(len(chosen), device=chosen.device)
+    origin = normals.new_zeros(1, normals.shape[1])
+    norm = ops.ray_lengths(origin, normals, torch.zeros_like(here), here)
+    unit = torch.where(norm > 0, boundary.distance[chosen] * reach / norm, 0)
+    # Products and sums apart: fused, their rounding would depend on a row's place in memory.
+    ends = torch.stack([normals * (unit * step)[:, None] for step in settings.steps], dim=1)
+    ends = ends.add_(boundary.points[chosen, None]).clamp_(*pairs.bounds).flatten(0, 1)
+    numbers = torch.arange(len(ends), device=chosen.device)
+    rays = Rays.towards(pairs, ends, chosen.repeat_interleave(len(settings.steps)), numbers)
+    winner = yield from bisect(
+        pairs,
+        rays,
+        boundary,
+        low=boundary.distance * (1 - settings.trust),
+        radius=boundary.distance * (1 - settings.least_gain),
+        absolute=0.0,
+        relative=settings.tolerance,
+        rows=rows,
+        purse=purse,
+    )
+    ray = winner[chosen]
+    return torch.where(ray >= 0, ray - here * len(settings.steps), -1)
 
 
-class _Probes:
-    def __init__(self, pairs, image_shape, settings, seed, rows):
-        self.pairs, self.s, self.seed, self.rows = pairs, settings, seed, rows
-        self.channels = 1
-        self.basis = (None, None)
-        if settings.frequencies:
-            self.channels = image_shape[0]
-            self.basis = tuple(dct_basis(min(settings.frequencies, n), n) for n in image_shape[-2:])
-
-    def gradient(self, boundary, chosen, step, round_number, count, spare):
-        P, s = self.pairs, self.s
-        points = boundary.points[chosen]
-        d = boundary.distance[chosen]
-        st = d * step[chosen]
-        counters = P.counters(chosen, round_number)
-        decisions = torch.full((len(chosen), count), UNANSWERED)
-        per = max(1, self.rows // count)
-        for a in range(0, len(chosen), per):
-            b = slice(a, a + per)
-            ends = ops.probe_queries(points[b], st[b], counters[b], seed=self.seed, count=count, noise=s.noise, row_basis=self.basis[0], column_basis=self.basis[1], channels=self.channels, lower=P.bounds[0], upper=P.bounds[1])
-            n = len(counters[b])
-            pair_of = torch.arange(n).repeat_interleave(count)
-            so = P.sample_of[chosen[b]]
-            r = torch.arange(n * count)
-            L = ops.ray_lengths(P.samples, ends, so[pair_of], r)
-            q = ops.bracket_queries(P.samples, ends, so, pair_of, r, L, d[b].contiguous(), r, lower=P.bounds[0], upper=P.bounds[1])
-            mask = (torch.arange(count)[None] < spare[b][:, None])
-            acc = chosen[b].repeat_interleave(count)
-            if not bool(mask.all()):
-                q, acc = q[mask.flatten()], acc[mask.flatten()]
-            ans = yield from ask(lambda k: q[k], acc, self.rows)
-            decisions[b][mask] = ans
-        return ops.probe_gradient(decisions, P.wanted[chosen], counters, targeted=P.targeted, seed=self.seed, noise=s.noise, row_basis=self.basis[0], column_basis=self.basis[1], channels=self.channels, components=points.shape[1])
-
-
-def dct_basis(count: int, size: int) -> Tensor:
-    """The `count` lowest vectors of the orthonormal DCT-II over `size` points, float32 [count, size]."""
-    position = torch.arange(size, dtype=torch.float64) + 0.5
-    frequency = torch.arange(count, dtype=torch.float64)[:, None]
-    basis = torch.cos(math.pi / size * position * frequency) * math.sqrt(2 / size)
-    basis[0] /= math.sqrt(2)
-    return basis.float()
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -33,9 +33,7 @@ class Pairs:
     def counters(self, pairs: Tensor, round_number: int) -> Tensor:
         """[n, 3] int64: what names the random directions of these pairs in one round."""
         index = self.sample_index[self.sample_of[pairs]]
-        return torch.stack(
-            [index, self.wanted[pairs], torch.full_like(index, round_number)], dim=1
-        )
+        return torch.stack([index, self.wanted[pairs], torch.full_like(index, round_number)], dim=1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""What the benchmarks share: a trained teacher, and where results go."""
+
+import argparse
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from db3kd.data import ImageSet, load_data
+from db3kd.distill import evaluate, train_classifier
+from db3kd.models import build_model
+from db3kd.teachers import ModuleTeacher, save_teacher
+from db3kd.training import TrainSettings
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parser(description: str | None, default_data: str = "mnist5k") -> argparse.ArgumentParser:
+    """A parser with the options all benchmarks have."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--data", default=default_data, help="data set, such as a directory of IDX files"
+    )
+    options.add_argument("--teacher", type=Path, help="weight file; trained and kept if missing")
+    options.add_argument("--teacher-epochs", type=int, default=10)
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options.add_argument("--save", metavar="NAME", help="keep the result as results/NAME.json")
+    return options
+
+
+def trained_network(options: argparse.Namespace, train: ImageSet) -> nn.Module:
+    """A LeNet-5 trained on all of `train`, read from `options.teacher` where that exists."""
+    shape, classes = train.image_shape, train.classes
+    make = partial(build_model, "lenet5", shape, classes)
+    if options.teacher is not None and options.teacher.exists():
+        network = make()
+        network.load_state_dict(load_file(options.teacher))
+        return network.eval()
+    settings = TrainSettings(epochs=options.teacher_epochs, device="cpu")
+    network = train_classifier(make, train, train.labels, settings)
+    if options.teacher is not None:
+        options.teacher.parent.mkdir(parents=True, exist_ok=True)
+        save_teacher(options.teacher, network, model="lenet5", image_shape=shape, classes=classes)
+    return network
+
+
+def teacher_and_data(
+    options: argparse.Namespace,
+) -> tuple[nn.Module, ModuleTeacher, ImageSet, ImageSet, float]:
+    """The network, the teacher it is, its data's train and test split, and its test accuracy."""
+    torch.set_num_threads(options.threads)
+    train, test = load_data(options.data, "train"), load_data(options.data, "test")
+    network = trained_network(options, train)
+    accuracy = evaluate(network, test, test.labels)
+    print(f"teacher: lenet5, {accuracy:.2%} of {len(test):,} test images of {train.name}")
+    return network, ModuleTeacher(network, train.image_shape, train.classes), train, test, accuracy
+
+
+def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
+    """Writes the result, and what it was measured with, if asked to."""
+    if not options.save:
+        return
+    RESULTS.mkdir(exist_ok=True)
+    measured = {
+        "commit": _commit(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("torch", "numpy")}
+        | {"python": platform.python_version()},
+    }
+    file = RESULTS / f"{options.save}.json"
+    file.write_text(json.dumps({"measured": measured, **result}, indent=1) + "\n")
+    print(f"written to {file}")
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,68 @@
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "../checks.h"
+#include "../contiguous.h"
+#include "kernels.h"
+
+namespace db3kd::cuda {
+namespace {
+
+// The rays whose flag is set, in their order. Waits for the device once, to learn how many.
+at::Tensor select(const std::int64_t* rays, const at::Tensor& flags,
+                  const at::TensorOptions& options) {
+  const std::int64_t count = flags.size(0);
+  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  at::Tensor selected = at::empty({count}, options), selected_count = at::empty({1}, options);
+  const auto run = [&](void* scratch, std::size_t& bytes) {
+    C10_CUDA_CHECK(launch_select(scratch, bytes, rays, flags.const_data_ptr<std::uint8_t>(), count,
+                                 selected.mutable_data_ptr<std::int64_t>(),
+                                 selected_count.mutable_data_ptr<std::int64_t>(), stream));
+  };
+  std::size_t bytes = 0;
+  run(nullptr, bytes);
+  const at::Tensor scratch =
+      at::empty({static_cast<std::int64_t>(bytes)}, options.dtype(at::kByte));
+  run(scratch.mutable_data_ptr(), bytes);
+  return selected.narrow(0, 0, selected_count.item<std::int64_t>());
+}
+
+at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
+                          const at::Tensor& winner, const at::Tensor& active,
+                          const at::Tensor& pair_of, const at::Tensor& decisions,
+                          const at::Tensor& wanted, bool targeted, double absolute,
+                          double relative) {
+  check_bracket_update(low, high, radius, winner, active, pair_of, decisions, wanted, absolute,
+                       relative);
+  const c10::cuda::CUDAGuard guard(low.device());
+  if (active.size(0) == 0) return at::empty({0}, active.options());
+
+  const Contiguous<std::int64_t> ray(active), ray_pair(pair_of), decision(decisions),
+      wanted_class(wanted);
+  const BracketUpdate update{low.mutable_data_ptr<float>(),
+                             high.mutable_data_ptr<float>(),
+                             radius.mutable_data_ptr<float>(),
+                             winner.mutable_data_ptr<std::int64_t>(),
+                             ray,
+                             ray_pair,
+                             decision,
+                             wanted_class,
+                             low.size(0),
+                             pair_of.size(0),
+                             active.size(0),
+                             targeted,
+                             {static_cast<float>(absolute), static_cast<float>(relative)}};
+  const at::Tensor stays = at::empty({active.size(0)}, active.options().dtype(at::kByte));
+  C10_CUDA_CHECK(launch_bracket_update(update, stays.mutable_data_ptr<std::uint8_t>(),
+                                       c10::cuda::getCurrentCUDAStream()));
+  return select(ray, stays, active.options());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(db3kd, CUDA, library) { library.impl("bracket_update", &bracket_update); }
+
+}  // namespace db3kd::cuda

@@ -1,0 +1,135 @@
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels.h"
+
+// What the kernels share: launch shapes, sums over a block, and rows read and written four floats
+// at a time.
+
+namespace db3kd::cuda {
+
+constexpr int kWarp = 32;
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kVector = 4;  // floats that one thread handles at once: 16 bytes
+
+inline std::int64_t divide_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
+
+// Grid sizes within CUDA's limits; kernels stride over what is left.
+inline unsigned grid_x(std::int64_t blocks) {
+  return static_cast<unsigned>(std::min<std::int64_t>(blocks, 2147483647));
+}
+inline unsigned grid_y(std::int64_t blocks) {
+  return static_cast<unsigned>(std::min<std::int64_t>(blocks, 65535));
+}
+
+// Threads of a block that works on one row of `size` floats: by its size alone, since the order of
+// a sum follows from it.
+inline unsigned threads_for_row(std::int64_t size) {
+  const std::int64_t warps = divide_up(size, kWarp * kVector);
+  return static_cast<unsigned>(kWarp * std::clamp<std::int64_t>(warps, 1, kWarps));
+}
+
+// The sum over all threads of a block, for each of them. Every thread must call it.
+template <typename T>
+__device__ T block_sum(T value) {
+  __shared__ T partial[kWarps];
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  __syncthreads();  // an earlier sum may still be read
+  if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  T total = partial[0];
+  for (int warp = 1; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) total += partial[warp];
+  return total;
+}
+
+// Whether rows of `size` elements that start at `data` allow aligned access to vectors of four.
+template <typename T>
+bool vectors_are_aligned(const T* data, std::int64_t size) {
+  return size % kVector == 0 && reinterpret_cast<std::uintptr_t>(data) % (kVector * sizeof(T)) == 0;
+}
+
+// Elements i to i + 3 of a row; where rows are not aligned, element by element and 0 past the end.
+template <bool kAligned>
+__device__ __forceinline__ float4 load_vector(const float* row, std::int64_t i, std::int64_t size) {
+  if constexpr (kAligned) {
+    return *reinterpret_cast<const float4*>(row + i);
+  } else {
+    return {row[i], i + 1 < size ? row[i + 1] : 0.0f, i + 2 < size ? row[i + 2] : 0.0f,
+            i + 3 < size ? row[i + 3] : 0.0f};
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ T rounded(float value);
+template <>
+__device__ __forceinline__ float rounded<float>(float value) {
+  return value;
+}
+template <>
+__device__ __forceinline__ __half rounded<__half>(float value) {
+  return __float2half_rn(value);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 rounded<__nv_bfloat16>(float value) {
+  return __float2bfloat16_rn(value);
+}
+
+template <bool kAligned, typename T>
+__device__ __forceinline__ void store_vector(T* row, std::int64_t i, std::int64_t size,
+                                             float4 value) {
+  struct alignas(kVector * sizeof(T)) Vector {
+    T element[kVector];
+  };
+  const Vector vector{
+      {rounded<T>(value.x), rounded<T>(value.y), rounded<T>(value.z), rounded<T>(value.w)}};
+  if constexpr (kAligned) {
+    *reinterpret_cast<Vector*>(row + i) = vector;
+  } else {
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) {
+      if (i + e < size) row[i + e] = vector.element[e];
+    }
+  }
+}
+
+// A type as an argument of a generic lambda.
+template <typename T>
+struct Type {
+  using type = T;
+};
+
+// Calls function(Type<T>) for the type of the queries.
+template <typename Function>
+cudaError_t dispatch_type(QueryType type, const Function& function) {
+  switch (type) {
+    case QueryType::kFloat16:
+      return function(Type<__half>{});
+    case QueryType::kBFloat16:
+      return function(Type<__nv_bfloat16>{});
+    default:
+      return function(Type<float>{});
+  }
+}
+
+// Calls function(Type<T>, aligned), where a constant says whether inputs and queries are aligned.
+template <typename Function>
+cudaError_t dispatch_rows(const QuerySink& sink, std::int64_t size, bool inputs_aligned,
+                          const Function& function) {
+  return dispatch_type(sink.type, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const auto* out = static_cast<const T*>(sink.data);
+    return inputs_aligned && vectors_are_aligned(out, size) ? function(type, std::true_type{})
+                                                            : function(type, std::false_type{});
+  });
+}
+
+}  // namespace db3kd::cuda

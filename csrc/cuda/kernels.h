@@ -1,0 +1,154 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../core/bracket.h"
+#include "../core/noise.h"
+#include "../core/soft_label.h"
+
+// The launchers of the CUDA kernels. Torch-free: pointers lie on the current device, work is put on
+// `stream`, and what comes back is the launch's own error. Shapes are those of db3kd/ops.py; an
+// index out of range trips a device assertion.
+
+namespace db3kd::cuda {
+
+enum class QueryType { kFloat32, kFloat16, kBFloat16 };
+
+// Where queries are written: rows of `type`, clamped to the bounds.
+struct QuerySink {
+  void* data;
+  QueryType type;
+  float lower;
+  float upper;
+};
+
+struct Rays {
+  const float* samples;  // [sample_count, size]
+  const float* ends;     // [end_count, size]
+  const std::int64_t* sample_of;
+  const std::int64_t* end_of;
+  std::int64_t sample_count;
+  std::int64_t end_count;
+  std::int64_t size;
+};
+
+// Here sample_of and end_of have one entry a ray.
+cudaError_t launch_ray_lengths(const Rays& rays, std::int64_t count, float* lengths,
+                               cudaStream_t stream);
+
+// Here sample_of has one entry a pair.
+struct BracketQueries {
+  Rays rays;
+  const std::int64_t* pair_of;
+  const float* lengths;
+  const float* radius;
+  const std::int64_t* active;
+  std::int64_t ray_count;
+  std::int64_t pair_count;
+  std::int64_t active_count;
+};
+
+cudaError_t launch_bracket_queries(const BracketQueries& queries, const QuerySink& sink,
+                                   cudaStream_t stream);
+
+struct BracketUpdate {
+  float* low;
+  float* high;
+  float* radius;
+  std::int64_t* winner;
+  const std::int64_t* active;
+  const std::int64_t* pair_of;
+  const std::int64_t* decisions;
+  const std::int64_t* wanted;
+  std::int64_t pair_count;
+  std::int64_t ray_count;
+  std::int64_t active_count;
+  bool targeted;
+  Tolerance tolerance;
+};
+
+// stays [active_count]: 1 for the rays of the next round, 0 for those that are dropped.
+cudaError_t launch_bracket_update(const BracketUpdate& update, std::uint8_t* stays,
+                                  cudaStream_t stream);
+
+// Copies the values whose flag is set to `selected`, in their order, and writes how many there are.
+// With scratch null it only sets scratch_bytes to what it needs.
+cudaError_t launch_select(void* scratch, std::size_t& scratch_bytes, const std::int64_t* values,
+                          const std::uint8_t* flags, std::int64_t count, std::int64_t* selected,
+                          std::int64_t* selected_count, cudaStream_t stream);
+
+// How the directions of `probes` probes at each of `points` points are drawn.
+struct DirectionSource {
+  Noise noise;
+  std::int64_t seed;
+  const std::int64_t* counters;  // [points, 3]
+  std::int64_t points;
+  std::int64_t probes;
+  std::int64_t coefficients;
+  const float* scales;  // [points, probes]: 1 / the length of each draw
+};
+
+cudaError_t launch_direction_scales(const DirectionSource& source, float* scales,
+                                    cudaStream_t stream);
+
+struct BasisPair {
+  const float* rows;     // [h, height]
+  const float* columns;  // [w, width]
+  std::int64_t channels;
+  std::int64_t h;
+  std::int64_t height;
+  std::int64_t w;
+  std::int64_t width;
+};
+
+// Whether one coefficient row and one column of intermediate results fit into shared memory.
+bool basis_fits(const BasisPair& basis);
+
+// Where probes start, and how far they go.
+struct ProbePoints {
+  const float* origins;      // [points, size]
+  const float* points;       // [points, size]
+  const float* step;         // [points]
+  const float* corrections;  // [points, probes]: what keeps a query at its point's radius
+  std::int64_t size;
+};
+
+// corrections [points, probes], from what each point is off its origin, [points, coefficients] as
+// the directions are drawn, and how far, radius [points].
+cudaError_t launch_radius_corrections(const DirectionSource& source, const float* offsets,
+                                      const float* radius, const float* step, float* corrections,
+                                      cudaStream_t stream);
+
+// The second form turns coefficients into components first.
+cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoints& at,
+                                 const QuerySink& sink, cudaStream_t stream);
+cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair& basis,
+                                 const ProbePoints& at, const QuerySink& sink, cudaStream_t stream);
+
+// weights [points, probes]: each probe's weight in the gradient, times the scale of its draw.
+cudaError_t launch_probe_weights(const DirectionSource& source, const std::int64_t* decisions,
+                                 const std::int64_t* wanted, bool targeted, float* weights,
+                                 cudaStream_t stream);
+
+// total [points, coefficients]: the weighted sum of each point's draws.
+cudaError_t launch_weighted_sum(const DirectionSource& source, const float* weights, float* total,
+                                cudaStream_t stream);
+
+// pixels [rows, channels, height, width] from coefficients [rows, channels, h, w]; with transposed
+// bases, coefficients from pixels.
+cudaError_t launch_to_pixels(const BasisPair& basis, const float* coefficients, std::int64_t rows,
+                             float* pixels, cudaStream_t stream);
+
+// Scales each of `rows` vectors to length 1; zeros stay zeros.
+cudaError_t launch_normalise(float* vectors, std::int64_t rows, std::int64_t size,
+                             cudaStream_t stream);
+
+// first_bad: at least rows · classes before; the smallest flat index of what is no distance after.
+cudaError_t launch_soft_labels(const float* distances, const std::int64_t* own, std::int64_t rows,
+                               std::int64_t classes, const SoftLabelSettings& settings,
+                               float* labels, unsigned long long* first_bad, cudaStream_t stream);
+
+}  // namespace db3kd::cuda

@@ -1,0 +1,99 @@
+#include <cassert>
+
+#include "../core/ray.h"
+#include "device.cuh"
+
+namespace db3kd::cuda {
+namespace {
+
+// One block a ray.
+__global__ void ray_lengths_kernel(Rays rays, std::int64_t count, float* lengths) {
+  for (std::int64_t ray = blockIdx.x; ray < count; ray += gridDim.x) {
+    const std::int64_t s = rays.sample_of[ray], e = rays.end_of[ray];
+    assert(s >= 0 && s < rays.sample_count && e >= 0 && e < rays.end_count);
+    const float* sample = rays.samples + s * rays.size;
+    const float* end = rays.ends + e * rays.size;
+    double sum = 0.0;
+    for (std::int64_t i = threadIdx.x; i < rays.size; i += blockDim.x) {
+      const double difference = static_cast<double>(sample[i]) - end[i];
+      sum += difference * difference;
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) lengths[ray] = static_cast<float>(sqrt(sum));
+  }
+}
+
+// A row of threads takes a tile of this many vectors of a query each.
+constexpr int kVectorsPerThread = 8;
+
+// threadIdx.y and blockIdx.x count queries, threadIdx.x and blockIdx.y vectors within a query.
+template <typename T, bool kAligned>
+__global__ void bracket_queries_kernel(BracketQueries queries, T* out, float lower, float upper) {
+  const Rays& rays = queries.rays;
+  const std::int64_t vectors = (rays.size + kVector - 1) / kVector;
+  const std::int64_t tile = static_cast<std::int64_t>(blockDim.x) * kVectorsPerThread;
+  for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
+       row < queries.active_count; row += static_cast<std::int64_t>(gridDim.x) * blockDim.y) {
+    const std::int64_t ray = queries.active[row];
+    assert(ray >= 0 && ray < queries.ray_count);
+    const std::int64_t pair = queries.pair_of[ray], e = rays.end_of[ray];
+    assert(pair >= 0 && pair < queries.pair_count && e >= 0 && e < rays.end_count);
+    const std::int64_t s = rays.sample_of[pair];
+    assert(s >= 0 && s < rays.sample_count);
+    const float fraction = fraction_of_ray(queries.radius[pair], queries.lengths[ray]);
+    const float* sample = rays.samples + s * rays.size;
+    const float* end = rays.ends + e * rays.size;
+    for (std::int64_t first = blockIdx.y * tile; first < vectors; first += gridDim.y * tile) {
+#pragma unroll
+      for (int step = 0; step < kVectorsPerThread; ++step) {
+        const std::int64_t i = (first + step * blockDim.x + threadIdx.x) * kVector;
+        if (i >= rays.size) break;
+        const float4 x = load_vector<kAligned>(sample, i, rays.size);
+        const float4 y = load_vector<kAligned>(end, i, rays.size);
+        store_vector<kAligned>(out + row * rays.size, i, rays.size,
+                               {point_on_ray(x.x, y.x, fraction, lower, upper),
+                                point_on_ray(x.y, y.y, fraction, lower, upper),
+                                point_on_ray(x.z, y.z, fraction, lower, upper),
+                                point_on_ray(x.w, y.w, fraction, lower, upper)});
+      }
+    }
+  }
+}
+
+// Threads along a query: a warp, or fewer where a query is shorter than a warp's reach.
+unsigned threads_along(std::int64_t vectors) {
+  unsigned threads = 1;
+  while (threads < kWarp && threads < vectors) threads *= 2;
+  return threads;
+}
+
+}  // namespace
+
+cudaError_t launch_ray_lengths(const Rays& rays, std::int64_t count, float* lengths,
+                               cudaStream_t stream) {
+  if (count == 0) return cudaSuccess;
+  ray_lengths_kernel<<<grid_x(count), threads_for_row(rays.size), 0, stream>>>(rays, count,
+                                                                               lengths);
+  return cudaGetLastError();
+}
+
+cudaError_t launch_bracket_queries(const BracketQueries& queries, const QuerySink& sink,
+                                   cudaStream_t stream) {
+  const Rays& rays = queries.rays;
+  if (queries.active_count == 0 || rays.size == 0) return cudaSuccess;
+  const std::int64_t vectors = divide_up(rays.size, kVector);
+  const unsigned along = threads_along(vectors);
+  const dim3 threads(along, kThreads / along);
+  const dim3 blocks(grid_x(divide_up(queries.active_count, threads.y)),
+                    grid_y(divide_up(vectors, along * kVectorsPerThread)));
+  const bool aligned =
+      vectors_are_aligned(rays.samples, rays.size) && vectors_are_aligned(rays.ends, rays.size);
+  return dispatch_rows(sink, rays.size, aligned, [&](auto type, auto rows_aligned) {
+    using T = typename decltype(type)::type;
+    bracket_queries_kernel<T, decltype(rows_aligned)::value><<<blocks, threads, 0, stream>>>(
+        queries, static_cast<T*>(sink.data), sink.lower, sink.upper);
+    return cudaGetLastError();
+  });
+}
+
+}  // namespace db3kd::cuda

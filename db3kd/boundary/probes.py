@@ -1,0 +1,105 @@
+"""Estimating the boundary's normal from the signs of probes around boundary points."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from db3kd import ops
+from db3kd.boundary.contest import ask
+from db3kd.boundary.pairs import Boundary, Pairs
+from db3kd.search import UNANSWERED, Search
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The distribution that probe directions are drawn from.
+
+    noise: "rademacher" or "gaussian". frequencies: side of the block of lowest DCT frequencies in
+    which directions lie, a channel at a time; None for all pixels. image_shape: (channels, height,
+    width) where frequencies are given, else anything.
+    """
+
+    noise: ops.Noise
+    frequencies: int | None
+    image_shape: tuple[int, ...]
+
+    def arguments(self, device: torch.device) -> dict[str, object]:
+        """What the probe ops need to know of it."""
+        if self.frequencies is None:
+            return {"noise": self.noise}
+        channels, height, width = self.image_shape
+        return {
+            "noise": self.noise,
+            "channels": channels,
+            "row_basis": dct_basis(min(self.frequencies, height), height).to(device),
+            "column_basis": dct_basis(min(self.frequencies, width), width).to(device),
+        }
+
+
+def probe_normals(
+    pairs: Pairs,
+    boundary: Boundary,
+    chosen: Tensor,
+    *,
+    directions: Directions,
+    step: Tensor,
+    count: int,
+    allowed: Tensor,
+    round_number: int,
+    seed: int,
+    rows: int,
+) -> Search[Tensor]:
+    """Sign-OPT's estimate of the normal at the boundary points of some pairs.
+
+    A probe steps off the boundary point in a random direction and is asked at the point's own
+    distance from the sample, so that its decision says whether that direction is nearer to the
+    boundary or further (Cheng et al., ICLR 2020, equation 4).
+
+    chosen: [n] int64, pairs with a finite distance. step: [n] float32, length of a probe's step, in
+    input units. count: probes of each pair; allowed: [n] int64, how many of them it may ask. seed,
+    round_number: name the directions. rows: images per batch.
+
+    Returns [n, D] float32: unit vectors towards the wanted side, zeros where nothing was answered.
+    """
+    drawn = directions.arguments(boundary.points.device)
+    counters = pairs.counters(chosen, round_number)
+    decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
+    place = torch.arange(count, device=chosen.device)
+    for batch in torch.arange(len(chosen), device=chosen.device).split(max(1, rows // count)):
+        queries = ops.probe_queries(
+            pairs.samples[pairs.sample_of[chosen[batch]]],
+            boundary.points[chosen[batch]],
+            step[batch],
+            counters[batch],
+            seed=seed,
+            count=count,
+            lower=pairs.bounds[0],
+            upper=pairs.bounds[1],
+            **drawn,
+        )
+        accounts = chosen[batch].repeat_interleave(count)
+        covered = place < allowed[batch, None]
+        if not bool(covered.all()):
+            queries, accounts = queries[covered.flatten()], accounts[covered.flatten()]
+        answers = yield from ask(lambda part, queries=queries: queries[part], accounts, rows)
+        decisions[batch] = decisions[batch].masked_scatter(covered, answers)
+    return ops.probe_gradient(
+        decisions,
+        pairs.wanted[chosen],
+        counters,
+        targeted=pairs.targeted,
+        seed=seed,
+        components=boundary.points.shape[1],
+        **drawn,
+    )
+
+
+def dct_basis(count: int, size: int) -> Tensor:
+    """The lowest vectors of the orthonormal DCT-II over `size` points: float32 [count, size]."""
+    position = torch.arange(size, dtype=torch.float64) + 0.5
+    frequency = torch.arange(count, dtype=torch.float64)[:, None]
+    basis = torch.cos(math.pi / size * position * frequency) * math.sqrt(2 / size)
+    basis[0] /= math.sqrt(2)
+    return basis.float()
