@@ -178,6 +178,18 @@ def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teache
     assert "accuracy" in out and "agreement" in out and "queries    359" in out
 
 
+def test_a_run_with_soft_labels_is_distilled_at_its_own_scale(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--scale", 3, "--queries-per-pair", 10)
+    options = ("--model", "linear", "--steps", 5, "--device", "cpu")
+
+    out = succeed(
+        "distill", "--labels", tmp_path / "run", "--out", tmp_path / "s.safetensors", *options
+    )
+
+    assert "chosen" not in out
+    assert load_labels(tmp_path / "run").soft_labels is not None
+
+
 def test_a_student_is_trained_the_papers_way(run, tmp_path):
     options = ("--preset", "paper", "--epochs", 2, "--model", "linear", "--device", "cpu")
 

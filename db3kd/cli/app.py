@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from db3kd.cli.distill import distill
+from db3kd.cli.evaluate import evaluate
 from db3kd.cli.info import info
 from db3kd.cli.label import label
 from db3kd.cli.report import demo, report
-from db3kd.cli.students import distill, evaluate
 from db3kd.cli.teacher import teacher
 from db3kd.teachers import TeacherError
 

@@ -1,4 +1,4 @@
-"""`db3kd distill` and `db3kd evaluate`."""
+"""`db3kd distill`."""
 
 import statistics
 from dataclasses import dataclass, replace
@@ -11,20 +11,13 @@ import typer
 from db3kd import ops
 from db3kd.cli.options import (
     DATA_HELP,
-    TEACHER_HELP,
-    Architecture,
-    Channels,
-    Data,
     Device,
     Precision,
     Seed,
-    Size,
-    open_teacher,
     refuse_existing,
 )
 from db3kd.data import ImageSet
-from db3kd.distill import KDLoss, train_student
-from db3kd.distill import evaluate as accuracy_of
+from db3kd.distill import KDLoss, evaluate, train_student
 from db3kd.labels import with_soft_labels
 from db3kd.models import build_model
 from db3kd.progress import counted
@@ -32,7 +25,7 @@ from db3kd.runs import DEFAULT_TEMPERATURE, LabelRun, Source, margin_soft_labels
 from db3kd.scale import RELATIVE_SCALES, choose_scale
 from db3kd.search import UNANSWERED
 from db3kd.store import Labels
-from db3kd.teachers import Teacher, decide_checked, save_teacher
+from db3kd.teachers import save_teacher
 from db3kd.training import Model, TrainSettings
 
 SCALE_TRAINING_SHARE = 3
@@ -40,8 +33,6 @@ SCALE_TRAINING_SHARE = 3
 
 SCALE_STUDENTS = 3
 """Students for each scale tried."""
-
-_READ_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -169,44 +160,6 @@ def distill(
     _train_students(run, model, plan, files, test)
 
 
-def evaluate(
-    model: Annotated[
-        str, typer.Option("--model", "--teacher", help="What to evaluate. " + TEACHER_HELP)
-    ],
-    data: Data,
-    split: Annotated[str, typer.Option("--split", help="Which part of the data.")] = "test",
-    agree_with: Annotated[
-        str | None,
-        typer.Option(
-            "--agree-with",
-            help="A teacher to compare decisions with, one query an image. " + TEACHER_HELP,
-        ),
-    ] = None,
-    architecture: Architecture = None,
-    size: Size = None,
-    channels: Channels = None,
-    device: Device = "auto",
-) -> None:
-    """Measure a student's or teacher's accuracy, and how often it decides like another.
-
-    Example:
-
-        db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
-    """
-    images = Source(data, split, size, channels).load()
-    if images.labels is None and agree_with is None:
-        raise ValueError(f"data: {images.name} has no labels to compare with; give --agree-with")
-    decisions = _decide_all(open_teacher(model, images, architecture, device), images)
-    if images.labels is not None:
-        right = int((decisions == images.labels).sum())
-        print(f"accuracy   {right / len(images):.2%} ({right:,} of {len(images):,} {split} images)")
-    if agree_with is not None:
-        teacher = open_teacher(agree_with, images, architecture, device)
-        alike = int((decisions == _decide_all(teacher, images)).sum())
-        print(f"agreement  {alike / len(images):.2%} ({alike:,} of {len(images):,} images)")
-        print(f"queries    {len(images):,}, asked of {agree_with}")
-
-
 def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
     if out.suffix != ".safetensors":
         raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")
@@ -295,7 +248,7 @@ def _train_students(
         save_teacher(file, network, model=model, image_shape=shape, classes=classes)
         said = ""
         if test is not None:
-            accuracies.append(accuracy_of(network, test, test.labels))
+            accuracies.append(evaluate(network, test, test.labels))
             said = f": {accuracies[-1]:.2%} of {len(test):,} test images"
         print(f"{file}{said}")
     if len(accuracies) > 1:
@@ -329,8 +282,3 @@ def _soft_labelled(run: LabelRun, student: Model, plan: _Plan) -> Labels:
         scale=1.0 if scale is None else scale,
         temperature=plan.loss.temperature,
     )
-
-
-def _decide_all(teacher: Teacher, images: ImageSet) -> torch.Tensor:
-    rows = torch.arange(len(images)).split(_READ_ROWS)
-    return torch.cat([decide_checked(teacher, images.read(part)) for part in rows])
