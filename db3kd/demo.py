@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import (
+    AugmentedDecisions,
     Recipe,
     augmented_decisions,
     compare,
@@ -68,12 +69,12 @@ class DemoSettings:
     student: str = "lenet5-half"
     teacher_epochs: int = 10
     transfer: int = 200
-    queries_per_pair: int = 250
-    snapshots: tuple[int, ...] = (5, 10, 20, 35, 50, 75, 100, 150, 200)
+    queries_per_pair: int = 200
+    snapshots: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 80, 100, 150)
     steps: int = 300
     batch_size: int = 50
     scale_steps: int = 100
-    relative_scales: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    relative_scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
     seeds: int = 3
     seed: int = 0
 
@@ -217,10 +218,10 @@ def _recipes(
         return on_soft_labels(name, queries, student, images, decisions, soft, loss, training)
 
     def augmented(measure: str) -> Recipe:
+        name = f"augmented, at cost of {measure.upper()}"
         many = AugmentedImages(images, transfer.queries_per_sample(measure), settings.seed)
-        asked = augmented_decisions(many, partial(decide_checked, teaching.teacher))
-        recipe = on_augmented_decisions(student, asked, training)
-        return dataclasses.replace(recipe, name=f"augmented, at cost of {measure.upper()}")
+        asked = _ask(teaching.teacher, many, name)
+        return dataclasses.replace(on_augmented_decisions(student, asked, training), name=name)
 
     paper = KDLoss.paper()
     inverse = with_soft_labels(
@@ -240,6 +241,20 @@ def _recipes(
         on_noise_logits(student, images, decisions, classes, loss, training),
         on_teacher_logits(student, images, decisions, teaching.network, loss, training),
     ]
+
+
+def _ask(teacher: Teacher, images: AugmentedImages, title: str) -> AugmentedDecisions:
+    with counted(title, len(images), "images") as show:
+        answered = 0
+
+        def decide(batch: Tensor) -> Tensor:
+            nonlocal answered
+            decisions = decide_checked(teacher, batch)
+            answered += len(batch)
+            show(answered)
+            return decisions
+
+        return augmented_decisions(images, decide)
 
 
 def _margin_labels(transfer: _Transfer, choices: dict[str, ScaleChoice], measure: str) -> Labels:
@@ -293,8 +308,8 @@ def _notes(
         "The rows named augmented are cross-entropy on the teacher's decisions for augmented "
         "images, as many as the labels of that measure cost queries; half of the rows trained on "
         "are clean images.",
-        f"{count_disagreements(transfer.runs['mbd'].labels)} of these images are in another class "
-        "for the teacher than in the data set; all are labelled by the teacher's decision.",
+        f"{count_disagreements(transfer.runs['mbd'].labels)} of the {samples:,} images are in "
+        "another class for the teacher than in the data set; labels follow the teacher's decision.",
         f"Mean distance (L2, input units): {distances}.",
         f"Scales of the margin soft labels, chosen by agreement with the teacher's decisions on "
         f"held-out transfer images, which costs no query: {scales}; temperature "

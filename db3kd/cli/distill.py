@@ -28,7 +28,10 @@ from db3kd.store import Labels
 from db3kd.teachers import save_teacher
 from db3kd.training import Model, TrainSettings
 
-SCALE_TRAINING_SHARE = 3
+DEFAULT_STEPS = 1500
+PAPER_EPOCHS = 200
+
+SCALE_TRAINING_SHARE = 5
 """Students that choose the scale train this many times shorter than the final one."""
 
 SCALE_STUDENTS = 3
@@ -107,11 +110,11 @@ def distill(
         ),
     ] = None,
     epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", min=1, help="Times through the images.", show_default="60"),
+        int | None, typer.Option("--epochs", min=1, help="Times through the images, not --steps.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Batches in all, instead of --epochs.")
+        int | None,
+        typer.Option("--steps", min=1, help="Batches in all.", show_default=f"{DEFAULT_STEPS}"),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -141,8 +144,8 @@ def distill(
         raise ValueError("steps: give --epochs or --steps, not both")
     run = open_run(labels, data)
     training = TrainSettings(
-        epochs=epochs or (200 if preset else 60),
-        steps=steps,
+        epochs=epochs or PAPER_EPOCHS,
+        steps=steps if epochs or steps or preset else DEFAULT_STEPS,
         batch_size=batch_size or (512 if preset else 128),
         learning_rate=learning_rate,
         seed=seed,

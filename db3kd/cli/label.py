@@ -181,7 +181,7 @@ def _print_summary(totals: Totals, out: Path) -> None:
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
     if totals.disagreements:
         print(
-            f"disagreement   {totals.disagreements:,} samples are in another class for the teacher "
-            "than in the data; the teacher's counts"
+            f"disagreement   {totals.disagreements:,} of {totals.samples:,} samples are in another "
+            "class for the teacher than in the data; the teacher's counts"
         )
     print(f"written to     {out}")

@@ -105,8 +105,8 @@ def _notes(run: LabelRun) -> list[str]:
         notes.append(f"Mean distance {totals.mean_distance:.3f} (L2, input units).")
     if totals.disagreements:
         notes.append(
-            f"{totals.disagreements:,} samples are in another class for the teacher than in the "
-            "data; they are labelled by the teacher's decision."
+            f"{totals.disagreements:,} of {totals.samples:,} samples are in another class for the "
+            "teacher than in the data; labels follow the teacher's decision."
         )
     return notes
 
