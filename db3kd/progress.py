@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -24,6 +25,7 @@ class Progress:
         samples: how many samples there are to do.
         queries: the query budget of the whole work; None where it has none.
         title: what the work is called, at the start of each line.
+        unit: what is counted, where it is not samples.
         stream: where the lines go; standard error by default.
         clock: seconds since any fixed moment.
         interval: least seconds between two plain lines.
@@ -35,6 +37,7 @@ class Progress:
         queries: int | None = None,
         *,
         title: str = "labelling",
+        unit: str = "samples",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         interval: float = 5.0,
@@ -42,6 +45,7 @@ class Progress:
         self.samples = samples
         self.queries = queries
         self.title = title
+        self.unit = unit
         self._clock = clock
         self._samples_done = 0
         self._queries_spent: int | None = None
@@ -88,7 +92,7 @@ class Progress:
 
     def _status(self, *, final: bool) -> str:
         elapsed = self._clock() - self._started
-        parts = [f"{self._samples_done:,}/{self.samples:,} samples"]
+        parts = [f"{self._samples_done:,}/{self.samples:,} {self.unit}"]
         if self._queries_spent is not None:
             budget = "" if self.queries is None else f" of {self.queries:,}"
             parts.append(f"{self._queries_spent:,}{budget} queries")
@@ -109,6 +113,16 @@ class Progress:
         if self._queries_spent and self.queries:
             return min(1.0, self._queries_spent / self.queries)
         return 0.0
+
+
+@contextmanager
+def counted(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """Shows work that counts itself: yields a function to call with how many are done.
+
+    Further arguments are left aside, so it fits callers that also tell a total or a loss.
+    """
+    with Progress(total, title=title, unit=unit) as progress:
+        yield lambda done, *_: progress.update(samples=done)
 
 
 class _PlainLines:

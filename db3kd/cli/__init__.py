@@ -1,0 +1,14 @@
+"""The command line, `db3kd`; db3kd/cli/app.py lists its commands."""
+
+import sys
+
+
+def main() -> None:
+    """Runs `db3kd`."""
+    try:
+        from db3kd.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        sys.exit(f'error: the command line needs {error.name}: pip install "db3kd[cli]"')
+    app()

@@ -1,0 +1,287 @@
+"""`db3kd distill`."""
+
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+
+from db3kd import ops
+from db3kd.cli.options import (
+    DATA_HELP,
+    Device,
+    Precision,
+    Seed,
+    refuse_existing,
+)
+from db3kd.data import ImageSet
+from db3kd.distill import KDLoss, evaluate, train_student
+from db3kd.labels import with_soft_labels
+from db3kd.models import build_model
+from db3kd.progress import counted
+from db3kd.runs import DEFAULT_TEMPERATURE, LabelRun, Source, margin_soft_labels, open_run
+from db3kd.scale import RELATIVE_SCALES, choose_scale
+from db3kd.search import UNANSWERED
+from db3kd.store import Labels
+from db3kd.teachers import save_teacher
+from db3kd.training import Model, TrainSettings
+
+DEFAULT_STEPS = 1500
+PAPER_EPOCHS = 200
+
+SCALE_TRAINING_SHARE = 5
+"""Students that choose the scale train this many times shorter than the final one."""
+
+SCALE_STUDENTS = 3
+"""Students for each scale tried."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How students are to be trained. A scale of None is to be chosen."""
+
+    normalisation: ops.Normalisation
+    scale: float | None
+    loss: KDLoss
+    settings: TrainSettings
+
+
+def distill(
+    labels: Annotated[Path, typer.Option("--labels", help="Folder that db3kd label wrote.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="The .safetensors file to write; must not exist. With several "
+            "--seeds, each student's seed is added to the name.",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help=f"Where the labelled images are, if elsewhere now. {DATA_HELP}"
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="lenet5-half, alexnet-half, resnet18, …, or package.module:factory."
+        ),
+    ] = "lenet5-half",
+    preset: Annotated[
+        Literal["paper"] | None,
+        typer.Option(
+            "--preset",
+            help="The paper's training: 1/distance, T = 20, cross-entropy + "
+            "KL summed over batches of 512, 200 epochs.",
+        ),
+    ] = None,
+    normalisation: Annotated[
+        Literal["margin", "inverse"] | None,
+        typer.Option(
+            "--normalisation", help="Formula of soft labels.", show_default="as labelled, or margin"
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale",
+            help="Of margin soft labels: a number, or auto to choose it by "
+            "agreement with the teacher's decisions on held-out images.",
+            show_default="as labelled, or auto",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            help="Of soft labels and loss.",
+            show_default="as labelled, or margin: 4, inverse: 20",
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            "--alpha",
+            help="Weight of the decisions; soft labels have the rest.",
+            show_default="0.5",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Times through the images, not --steps.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="Batches in all.", show_default=f"{DEFAULT_STEPS}"),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Most images in a step.", show_default="128"),
+    ] = None,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Adam's.")] = 1e-3,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Students, of the seeds --seed, --seed + 1, ….")
+    ] = 1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "no",
+) -> None:
+    """Train students on the decisions and distances of a label run.
+
+    Steps are fixed and no test image is looked at before the end. Where the data have a test split,
+    the students' accuracy on it is printed.
+
+    Examples:
+
+        db3kd distill --labels runs/bd --out student.safetensors
+
+        db3kd distill --labels runs/bd --preset paper --seeds 3 --out student.safetensors
+    """
+    files = _student_files(out, seed, seeds)
+    if epochs is not None and steps is not None:
+        raise ValueError("steps: give --epochs or --steps, not both")
+    run = open_run(labels, data)
+    training = TrainSettings(
+        epochs=epochs or PAPER_EPOCHS,
+        steps=steps if epochs or steps or preset else DEFAULT_STEPS,
+        batch_size=batch_size or (512 if preset else 128),
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        precision=precision,
+    )
+    if preset:
+        _refuse_beside_preset(normalisation, scale, temperature, alpha)
+        plan = _Plan("inverse", None, KDLoss.paper(), training)
+    else:
+        plan = _plan(run, normalisation, scale, temperature, alpha, training)
+    if run.manifest["state"] != "finished":
+        print(f"note: {labels} was not finished; it holds {len(run.labels):,} samples")
+    test = _test_set(run, data)
+    _train_students(run, model, plan, files, test)
+
+
+def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
+    if out.suffix != ".safetensors":
+        raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")
+    numbers = range(seed, seed + seeds)
+    files = {number: out.with_stem(f"{out.stem}-seed{number}") for number in numbers}
+    if seeds == 1:
+        files = {seed: out}
+    for file in files.values():
+        refuse_existing(file)
+    return files
+
+
+def _refuse_beside_preset(*given: object) -> None:
+    if any(value is not None for value in given):
+        raise ValueError(
+            "preset: decides normalisation, scale, temperature and alpha; leave those out"
+        )
+
+
+def _plan(
+    run: LabelRun,
+    normalisation: ops.Normalisation | None,
+    scale: str | None,
+    temperature: float | None,
+    alpha: float | None,
+    training: TrainSettings,
+) -> _Plan:
+    """What is not given is as the run was labelled, where it holds soft labels."""
+    stored = run.soft_label_settings
+    if normalisation not in (None, stored.get("normalisation")):
+        stored = {}
+    normalisation = normalisation or stored.get("normalisation", "margin")
+    if normalisation == "inverse" and scale is not None:
+        raise ValueError("scale: belongs to --normalisation margin; inverse has none")
+    if temperature is None:
+        temperature = stored.get("temperature", DEFAULT_TEMPERATURE[normalisation])
+    loss = KDLoss(temperature, 0.5 if alpha is None else alpha)
+    number = _parse_scale(scale) if scale is not None else stored.get("scale")
+    return _Plan(normalisation, number, loss, training)
+
+
+def _parse_scale(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"scale: expected a number or auto, got {text!r}") from None
+
+
+def _test_set(run: LabelRun, data: str | None) -> ImageSet | None:
+    """The test split of the run's data; None where there is none, or no labels to compare with."""
+    source = Source(**run.manifest["settings"]["source"])
+    try:
+        test = replace(source, data=data or source.data, split="test").load()
+    except (ValueError, FileNotFoundError):
+        return None
+    return test if test.labels is not None and source.split != "test" else None
+
+
+def _train_students(
+    run: LabelRun, model: str, plan: _Plan, files: dict[int, Path], test: ImageSet | None
+) -> None:
+    classes = run.labels.classes
+
+    def student() -> torch.nn.Module:
+        return build_model(model, run.images.image_shape, classes)
+
+    labels = _soft_labelled(run, student, plan)
+    steps = plan.settings.total_steps(int((labels.decision != UNANSWERED).sum()))
+    accuracies = []
+    for seed, file in files.items():
+        settings = replace(plan.settings, seed=seed)
+        with counted(f"training, seed {seed}", steps, "steps") as show:
+            network = train_student(
+                student,
+                run.images,
+                labels.decision,
+                labels.soft_labels,
+                plan.loss,
+                settings,
+                progress=show,
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shape = run.images.image_shape
+        save_teacher(file, network, model=model, image_shape=shape, classes=classes)
+        said = ""
+        if test is not None:
+            accuracies.append(evaluate(network, test, test.labels))
+            said = f": {accuracies[-1]:.2%} of {len(test):,} test images"
+        print(f"{file}{said}")
+    if len(accuracies) > 1:
+        mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
+        print(f"mean {mean:.2%}, deviation {deviation:.2%} over {len(accuracies)} seeds")
+
+
+def _soft_labelled(run: LabelRun, student: Model, plan: _Plan) -> Labels:
+    scale = plan.scale
+    if plan.normalisation == "margin" and scale is None:
+        steps = plan.settings.total_steps(len(run.labels)) // SCALE_TRAINING_SHARE
+        trainings = SCALE_STUDENTS * len(RELATIVE_SCALES)
+        with counted("choosing the scale", trainings, "students") as show:
+            choice = choose_scale(
+                student,
+                run.images,
+                run.labels.distances,
+                run.labels.decision,
+                margin_soft_labels,
+                plan.loss,
+                replace(plan.settings, steps=max(1, steps)),
+                students=SCALE_STUDENTS,
+                progress=show,
+            )
+        scale = choice.scale
+        tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in choice.trials)
+        print(f"scale {scale:.3g}, chosen by agreement on held-out images ({tried})")
+    return with_soft_labels(
+        run.labels,
+        normalisation=plan.normalisation,
+        scale=1.0 if scale is None else scale,
+        temperature=plan.loss.temperature,
+    )

@@ -1,0 +1,64 @@
+"""`db3kd evaluate`."""
+
+from typing import Annotated
+
+import torch
+import typer
+
+from db3kd.cli.options import (
+    TEACHER_HELP,
+    Architecture,
+    Channels,
+    Data,
+    Device,
+    Size,
+    open_teacher,
+)
+from db3kd.data import ImageSet
+from db3kd.runs import Source
+from db3kd.teachers import Teacher, decide_checked
+
+_READ_ROWS = 1024
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Option("--model", "--teacher", help="What to evaluate. " + TEACHER_HELP)
+    ],
+    data: Data,
+    split: Annotated[str, typer.Option("--split", help="Which part of the data.")] = "test",
+    agree_with: Annotated[
+        str | None,
+        typer.Option(
+            "--agree-with",
+            help="A teacher to compare decisions with, one query an image. " + TEACHER_HELP,
+        ),
+    ] = None,
+    architecture: Architecture = None,
+    size: Size = None,
+    channels: Channels = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a student's or teacher's accuracy, and how often it decides like another.
+
+    Example:
+
+        db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
+    """
+    images = Source(data, split, size, channels).load()
+    if images.labels is None and agree_with is None:
+        raise ValueError(f"data: {images.name} has no labels to compare with; give --agree-with")
+    decisions = _decide_all(open_teacher(model, images, architecture, device), images)
+    if images.labels is not None:
+        right = int((decisions == images.labels).sum())
+        print(f"accuracy   {right / len(images):.2%} ({right:,} of {len(images):,} {split} images)")
+    if agree_with is not None:
+        teacher = open_teacher(agree_with, images, architecture, device)
+        alike = int((decisions == _decide_all(teacher, images)).sum())
+        print(f"agreement  {alike / len(images):.2%} ({alike:,} of {len(images):,} images)")
+        print(f"queries    {len(images):,}, asked of {agree_with}")
+
+
+def _decide_all(teacher: Teacher, images: ImageSet) -> torch.Tensor:
+    rows = torch.arange(len(images)).split(_READ_ROWS)
+    return torch.cat([decide_checked(teacher, images.read(part)) for part in rows])

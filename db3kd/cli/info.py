@@ -1,0 +1,73 @@
+"""`db3kd info`."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable
+from typing import Annotated
+
+import torch
+import typer
+
+from db3kd.cli.options import TEACHER_HELP, Architecture, open_teacher
+from db3kd.ops import build_config
+from db3kd.teachers import Teacher
+
+_PACKAGES = ("db3kd", "torch", "numpy", "accelerate", "datasets", "safetensors", "pyarrow")
+
+
+def info(
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Describe this teacher instead. " + TEACHER_HELP)
+    ] = None,
+    architecture: Architecture = None,
+) -> None:
+    """Show how this db3kd was built and where it runs, or what a teacher is.
+
+    Examples:
+
+        db3kd info
+
+        db3kd info --teacher teacher.safetensors
+    """
+    if teacher is None:
+        _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
+    else:
+        _print_rows(_teacher_rows(open_teacher(teacher, None, architecture, "cpu")))
+
+
+def _build_rows() -> Iterable[tuple[str, str]]:
+    build = build_config()
+    cuda = f"CUDA {build['cuda_version']}" if build["cuda"] else "CPU only"
+    yield "build", f"{cuda}, torch {build['torch_version']}, {build['compiler']}"
+    if build["cuda"]:
+        yield "architectures", str(build["architectures"])
+
+
+def _device_rows() -> Iterable[tuple[str, str]]:
+    yield "cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in torch"
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        yield f"cuda:{number}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+
+
+def _version_rows() -> Iterable[tuple[str, str]]:
+    yield "python", platform.python_version()
+    for package in _PACKAGES:
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield package, "not installed"
+
+
+def _teacher_rows(teacher: Teacher) -> Iterable[tuple[str, str]]:
+    yield "image shape", " x ".join(map(str, teacher.image_shape))
+    yield "classes", str(teacher.classes)
+    yield "bounds", f"{teacher.bounds[0]:g} to {teacher.bounds[1]:g}"
+    yield "largest batch", str(teacher.max_batch)
+    yield "fingerprint", teacher.fingerprint()
+
+
+def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    for name, value in rows:
+        print(f"{name:14} {value}")

@@ -1,0 +1,187 @@
+"""`db3kd label`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from db3kd.cli.options import (
+    TEACHER_HELP,
+    Architecture,
+    Channels,
+    Data,
+    Device,
+    Seed,
+    Size,
+    open_teacher,
+)
+from db3kd.labels import LabelSettings
+from db3kd.ops import Normalisation
+from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, Source, Totals, write_run
+
+
+def label(
+    teacher: Annotated[str, typer.Option("--teacher", help=TEACHER_HELP)],
+    data: Data,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Folder of the run: a manifest and Parquet shards. Must be new."
+        ),
+    ],
+    split: Annotated[
+        str, typer.Option("--split", help="Which part of the data to label.")
+    ] = "train",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Label this many images only, drawn by the seed."),
+    ] = None,
+    measure: Annotated[
+        Literal["sd", "bd", "mbd"],
+        typer.Option(
+            "--measure",
+            help="Distance to the nearest image of a class (sd: no queries), to the boundary "
+            "along rays to such images (bd), or to the boundary in any direction (mbd).",
+        ),
+    ] = "mbd",
+    preset: Annotated[
+        Literal["published"] | None,
+        typer.Option("--preset", help="Start from the paper's settings (20,000 queries a pair)."),
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            "--candidates", min=1, help="Images of a class that rays lead to.", show_default="20"
+        ),
+    ] = None,
+    order: Annotated[
+        Literal["nearest", "random"] | None,
+        typer.Option("--order", help="Which images of a class those are.", show_default="nearest"),
+    ] = None,
+    queries_per_pair: Annotated[
+        int | None,
+        typer.Option(
+            "--queries-per-pair",
+            min=0,
+            help="Most queries for a sample and one class.",
+            show_default="1000",
+        ),
+    ] = None,
+    queries_per_sample: Annotated[
+        int | None,
+        typer.Option(
+            "--queries-per-sample", min=0, help="Most queries for a sample, its decision included."
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            "--budget", min=0, help="Most queries of the whole run, divided over the samples."
+        ),
+    ] = None,
+    snapshots: Annotated[
+        str,
+        typer.Option(
+            "--snapshots", help="Note distances at these queries per pair too, as 100,200,400."
+        ),
+    ] = "",
+    normalisation: Annotated[
+        Literal["margin", "inverse"],
+        typer.Option(
+            "--normalisation",
+            help="Formula of soft labels: margin (-scale·distance as logits), or inverse (the "
+            "paper's 1/distance), which is written at once.",
+        ),
+    ] = "margin",
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale", help="Write margin soft labels of this scale; else distill chooses it."
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature", help="Of the soft labels.", show_default="margin: 4, inverse: 20"
+        ),
+    ] = None,
+    architecture: Architecture = None,
+    size: Size = None,
+    channels: Channels = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Ask a teacher for its classes and measure how far each image is from every other class.
+
+    A query is one answered image; no budget is exceeded by a single one. Query only teachers that
+    you may query.
+
+    Examples:
+
+        db3kd label --teacher teacher.safetensors --data mnist5k --limit 300 --measure bd
+        --out runs/bd
+
+        db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
+        --out runs/mine
+    """
+    changes = {
+        "candidates": candidates,
+        "order": order,
+        "queries_per_pair": queries_per_pair,
+        "queries_per_sample": queries_per_sample,
+        "queries": budget,
+        "snapshots": _parse_counts(snapshots) or None,
+    }
+    settings = _settings(preset, measure, seed, changes)
+    soft_labels = _soft_label_settings(normalisation, scale, temperature)
+    source = Source(data, split, size, channels)
+    asked = open_teacher(teacher, source.load(), architecture, device)
+    totals = write_run(out, asked, source, settings, limit=limit, soft_labels=soft_labels)
+    _print_summary(totals, out)
+
+
+def _settings(
+    preset: str | None, measure: str, seed: int, changes: dict[str, Any]
+) -> LabelSettings:
+    given = {name: value for name, value in changes.items() if value is not None}
+    make = LabelSettings.published if preset else LabelSettings
+    return make(measure=measure, seed=seed, **given)
+
+
+def _parse_counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"snapshots: expected numbers as 100,200,400, got {text!r}") from None
+
+
+def _soft_label_settings(
+    normalisation: Normalisation, scale: float | None, temperature: float | None
+) -> SoftLabelSettings | None:
+    """None where margin soft labels still lack their scale."""
+    if normalisation == "inverse" and scale is not None:
+        raise ValueError("scale: belongs to --normalisation margin; inverse has none")
+    if normalisation == "margin" and scale is None:
+        if temperature is not None:
+            raise ValueError("temperature: margin soft labels need a --scale too to be written")
+        return None
+    if temperature is None:
+        temperature = DEFAULT_TEMPERATURE[normalisation]
+    return SoftLabelSettings(normalisation, 1.0 if scale is None else scale, temperature)
+
+
+def _print_summary(totals: Totals, out: Path) -> None:
+    statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
+    distance = "no class was reached"
+    if totals.mean_distance is not None:
+        distance = f"{totals.mean_distance:.3f} (L2)"
+    print(f"samples        {totals.samples:,}: {statuses}")
+    print(f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} a sample")
+    print(f"mean distance  {distance}")
+    print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
+    if totals.disagreements:
+        print(
+            f"disagreement   {totals.disagreements:,} of {totals.samples:,} samples are in another "
+            "class for the teacher than in the data; the teacher's counts"
+        )
+    print(f"written to     {out}")

@@ -1,0 +1,78 @@
+"""Options that several commands share, and what they stand for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from db3kd.data import ImageSet
+from db3kd.teachers import Teacher, load_teacher
+
+DATA_HELP = (
+    "Images: mnist5k, digits, cifar10, flowers102, hub:NAME, a directory (IDX files, Parquet, or "
+    "an image folder), or a .npz, .npy or .parquet file."
+)
+
+Data = Annotated[str, typer.Option("--data", help=DATA_HELP)]
+Size = Annotated[
+    int | None,
+    typer.Option("--size", min=1, help="Resize image files to this many pixels a side, cropped."),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="auto (CUDA where there is a device), cpu, cuda or cuda:N."),
+]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Of training: no (float32), bf16, or fp16 (CUDA only).")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most images in a step.")]
+LearningRate = Annotated[float, typer.Option("--learning-rate", help="Adam's.")]
+TEACHER_HELP = (
+    "A .safetensors, .pt, .pth or .pt2 file, or package.module:name of a teacher, a module, a "
+    "factory of one, or a function from NumPy images to classes."
+)
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        "--architecture",
+        help="Model of a weights file that does not name its own: lenet5, resnet18, …, or "
+        "package.module:factory.",
+    ),
+]
+
+
+def open_teacher(
+    source: str, images: ImageSet | None, architecture: str | None, device: str
+) -> Teacher:
+    """The teacher a command line names.
+
+    What neither its file nor its object tells (image shape and classes) is taken from the images.
+    """
+    told = Path(source).suffix in (".safetensors", ".pt2") and architecture is None
+    known = images is not None and not told
+    return load_teacher(
+        source,
+        model=architecture,
+        image_shape=images.image_shape if known else None,
+        classes=images.classes if known else None,
+        device=resolve_device(device),
+    )
+
+
+def resolve_device(name: str) -> str:
+    """A torch device for a --device option."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises FileExistsError: nothing is overwritten, and that is said before the work."""
+    if path.exists():
+        raise FileExistsError(f"{path}: exists already; choose another --out, or remove it")

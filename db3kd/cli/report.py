@@ -1,0 +1,147 @@
+"""`db3kd report` and `db3kd demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from db3kd.cli.options import DATA_HELP, Seed, refuse_existing
+from db3kd.labels import with_soft_labels
+from db3kd.runs import (
+    DEFAULT_TEMPERATURE,
+    LabelRun,
+    SoftLabelSettings,
+    Totals,
+    distance_against_queries,
+    open_run,
+    reached_distances,
+    spread_over_classes,
+)
+from db3kd.search import UNANSWERED
+from db3kd.store import Labels
+
+SHOWN = 12
+UNCHOSEN_MARGIN = 4.0
+"""Margin, in logits, to which the median sample is drawn where no scale has been chosen."""
+
+
+def report(
+    labels: Annotated[Path, typer.Option("--labels", help="Folder that db3kd label wrote.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder to write to.", show_default="report in the run's folder"
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help=f"Where the labelled images are, if elsewhere now. {DATA_HELP}"
+        ),
+    ] = None,
+) -> None:
+    """Write a label run as a page: totals, samples with soft labels, distances as pictures.
+
+    Example:
+
+        db3kd report --labels runs/bd
+    """
+    from db3kd.report import ClassDistances, Samples, write_report
+
+    out = labels / "report" if out is None else out
+    refuse_existing(out)
+    run = open_run(labels, data)
+    shown, note = _with_shown_soft_labels(run)
+    rows = spread_over_classes(shown.decision, SHOWN)
+    page = write_report(
+        out,
+        [],
+        title=f"Labels of {run.images.name}",
+        notes=[*_notes(run), note],
+        samples=Samples(run.images.read(rows), shown.soft_labels[rows], shown.decision[rows]),
+        curves=_curves(run),
+        class_distances=ClassDistances(shown.distances.numpy(), shown.decision.numpy()),
+    )
+    print(page)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to; must be new.")] = Path(
+        "runs/demo"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny sizes, to see that everything works.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """From real images and a teacher's decisions to trained students, a table and pictures.
+
+    Trains a teacher on mnist5k, labels a few of its images by each measure, trains students by each
+    and by what soft labels are compared with. A few minutes on two cores, without a GPU.
+
+    Example:
+
+        db3kd demo --out runs/demo
+    """
+    from db3kd.demo import DemoSettings, run_demo
+
+    refuse_existing(out)
+    run_demo(DemoSettings.quick(seed) if quick else DemoSettings(seed=seed), out)
+
+
+def _notes(run: LabelRun) -> list[str]:
+    totals = Totals()
+    totals.add(run.labels)
+    labelling = run.manifest["settings"]["labelling"]
+    statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
+    notes = [
+        f"{totals.samples:,} samples labelled by {labelling['measure'].upper()} "
+        f"(teacher {run.manifest['settings']['teacher']}): {statuses}.",
+        f"{totals.queries:,} queries, {totals.queries_per_sample:,.1f} a sample; "
+        f"{totals.reached:,} of {totals.pairs:,} pairs of a sample and another class were reached.",
+    ]
+    if totals.mean_distance is not None:
+        notes.append(f"Mean distance {totals.mean_distance:.3f} (L2, input units).")
+    if totals.disagreements:
+        notes.append(
+            f"{totals.disagreements:,} of {totals.samples:,} samples are in another class for the "
+            "teacher than in the data; labels follow the teacher's decision."
+        )
+    return notes
+
+
+def _with_shown_soft_labels(run: LabelRun) -> tuple[Labels, str]:
+    """Labels with soft labels to draw, and where those come from."""
+    if run.labels.soft_labels is not None:
+        stored = SoftLabelSettings(**run.soft_label_settings)
+        said = f", scale {stored.scale:.3g}" if stored.normalisation == "margin" else ""
+        return run.labels, (
+            f"The soft labels are the run's: {stored.normalisation}{said}, temperature "
+            f"{stored.temperature:g}."
+        )
+    # imported late: it brings the whole training with it
+    from db3kd.scale import median_nearest_distance
+
+    labels = run.labels
+    nearest = torch.inf
+    if len(reached_distances(labels)):
+        answered = labels.decision != UNANSWERED
+        nearest = median_nearest_distance(labels.distances[answered], labels.decision[answered])
+    drawn = with_soft_labels(
+        labels,
+        normalisation="margin",
+        scale=UNCHOSEN_MARGIN / nearest if nearest < torch.inf else 1.0,
+        temperature=DEFAULT_TEMPERATURE["margin"],
+    )
+    return drawn, (
+        "The run holds no soft labels. Those drawn give the median sample a margin of "
+        f"{UNCHOSEN_MARGIN:g} logits, at temperature {DEFAULT_TEMPERATURE['margin']:g}; distill "
+        "chooses its own scale."
+    )
+
+
+def _curves(run: LabelRun) -> dict[str, tuple[list[float], list[float]]]:
+    queries, distances = distance_against_queries(run.labels)
+    name = run.manifest["settings"]["labelling"]["measure"].upper()
+    return {name: (queries, distances)} if max(queries) > 0 else {}

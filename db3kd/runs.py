@@ -1,0 +1,241 @@
+"""Label runs from end to end: labelling a data set into a folder, and finding its images again."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from db3kd.data import ImageSet, load_data
+from db3kd.labels import LabelSettings, divide_budget, label_chunks, with_soft_labels
+from db3kd.ops import Normalisation
+from db3kd.ops import soft_labels as make_soft_labels
+from db3kd.progress import Progress
+from db3kd.search import UNANSWERED
+from db3kd.store import Labels, RunFolder, load_labels, manifest, read_manifest
+from db3kd.teachers import Teacher, describe
+
+DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
+"""Temperature of soft labels where none is given; that of inverse is the paper's."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from: the arguments of `load_data`."""
+
+    data: str
+    split: str = "train"
+    size: int | None = None
+    channels: int | None = None
+
+    def load(self) -> ImageSet:
+        return load_data(self.data, self.split, size=self.size, channels=self.channels)
+
+
+@dataclass(frozen=True)
+class SoftLabelSettings:
+    """How distances become soft labels: the arguments of `with_soft_labels`."""
+
+    normalisation: Normalisation
+    scale: float
+    temperature: float
+
+
+@dataclass
+class Totals:
+    """What a run has come to so far; memory does not grow with it.
+
+    samples, queries: counted.
+    pairs, reached: pairs of a sample and another class, and those whose class was reached.
+    mean_distance: over the reached pairs, L2 in input units; None where there are none.
+    statuses: samples by status.
+    disagreements: samples that the teacher puts in another class than their data set does.
+    """
+
+    samples: int = 0
+    queries: int = 0
+    pairs: int = 0
+    reached: int = 0
+    mean_distance: float | None = None
+    statuses: Counter[str] = field(default_factory=Counter)
+    disagreements: int = 0
+
+    def add(self, labels: Labels) -> None:
+        distances = reached_distances(labels)
+        total = (self.mean_distance or 0.0) * self.reached + distances.sum().item()
+        self.samples += len(labels)
+        self.queries += int(labels.queries.sum())
+        self.pairs += len(labels) * (labels.classes - 1)
+        self.reached += len(distances)
+        self.mean_distance = total / self.reached if self.reached else None
+        self.statuses.update(labels.status)
+        self.disagreements += count_disagreements(labels)
+
+    @property
+    def queries_per_sample(self) -> float:
+        return self.queries / max(1, self.samples)
+
+
+@dataclass(frozen=True)
+class LabelRun:
+    """A run read back: its labels, and its images in the same order."""
+
+    labels: Labels
+    images: ImageSet
+    manifest: dict[str, Any]
+
+    @property
+    def soft_label_settings(self) -> dict[str, Any]:
+        """The `SoftLabelSettings` it was labelled with; empty where it holds distances alone."""
+        return self.manifest["settings"].get("soft_labels") or {}
+
+
+def reached_distances(labels: Labels) -> Tensor:
+    """[k] float64, the finite distances to classes other than the sample's own."""
+    return labels.distances[_searched(labels) & labels.distances.isfinite()].double()
+
+
+def count_disagreements(labels: Labels) -> int:
+    """Samples that the teacher puts in another class than their data set does."""
+    if labels.label is None:
+        return 0
+    known = (labels.label >= 0) & (labels.decision != UNANSWERED)
+    return int((known & (labels.label != labels.decision)).sum())
+
+
+def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:
+    """Mean distance at each snapshot and at the end, against queries per pair.
+
+    The last point lies at the mean number spent, and a snapshot beyond it adds nothing. A pair
+    counts where its class was reached at every point, so that all means are over the same pairs.
+    """
+    other = _searched(labels)
+    spent = labels.queries[other].double().mean().item()
+    points = [(float(count), labels.snapshots[count]) for count in sorted(labels.snapshots)]
+    points = [(count, noted) for count, noted in points if count < spent]
+    points.append((spent, labels.distances))
+    everywhere = torch.stack([noted[other] for _, noted in points]).double()
+    everywhere = everywhere[:, everywhere.isfinite().all(0)]
+    return [count for count, _ in points], everywhere.mean(1).tolist()
+
+
+def spread_over_classes(decisions: Tensor, count: int) -> Tensor:
+    """Rows of `count` answered samples, as evenly over their classes as can be, sorted by class."""
+    by_class: dict[int, list[int]] = {}
+    for row, own in enumerate(decisions.tolist()):
+        if own != UNANSWERED:
+            by_class.setdefault(own, []).append(row)
+    places = sorted(
+        (place, own, row) for own, rows in by_class.items() for place, row in enumerate(rows)
+    )
+    chosen = sorted((own, row) for _, own, row in places[:count])
+    return torch.tensor([row for _, row in chosen])
+
+
+def margin_soft_labels(distances: Tensor, own: Tensor, scale: float, temperature: float) -> Tensor:
+    """Soft labels as `choose_scale` wants them made."""
+    return make_soft_labels(
+        distances, own, normalisation="margin", scale=scale, temperature=temperature
+    )
+
+
+def _searched(labels: Labels) -> Tensor:
+    """[n, C] bool: the classes other than the own one of each answered sample."""
+    own = labels.decision[:, None]
+    return (torch.arange(labels.classes) != own) & (own != UNANSWERED)
+
+
+def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
+    """`limit` of `count` samples drawn at random, in ascending order; all without a limit."""
+    if limit is None or limit >= count:
+        return torch.arange(count)
+    if limit < 1:
+        raise ValueError(f"limit: expected at least 1 image, got {limit}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[:limit].sort().values
+
+
+def write_run(
+    folder: str | Path,
+    teacher: Teacher,
+    source: Source,
+    settings: LabelSettings,
+    *,
+    limit: int | None = None,
+    soft_labels: SoftLabelSettings | None = None,
+) -> Totals:
+    """Labels the images of a source into a new run folder, a shard at a time, showing progress.
+
+    An index in the run is that of the image in its source, also where `limit` draws some by the
+    settings' seed. Nothing is asked before the folder is known to be free and the images to fit.
+
+    Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
+    the teacher, and TeacherError where the teacher fails; shards written until then stay.
+    """
+    images = source.load()
+    rows = draw_samples(len(images), limit, settings.seed)
+    budget = int(divide_budget(settings, len(rows), teacher.classes).sum())
+    progress = Progress(len(rows), budget, title=f"labelling ({settings.measure})")
+    chunks = label_chunks(teacher, images.subset(rows), settings, progress=progress)
+    described = {
+        "source": source,
+        "limit": limit,
+        "teacher": describe(teacher),
+        "labelling": settings,
+        "soft_labels": soft_labels,
+    }
+    run = RunFolder.create(
+        folder,
+        manifest(
+            described,
+            seed=settings.seed,
+            teacher_fingerprint=teacher.fingerprint(),
+            data_fingerprint=images.fingerprint(),
+        ),
+    )
+    totals = Totals()
+    with progress:
+        for chunk in chunks:
+            chunk = dataclasses.replace(chunk, index=rows[chunk.index])
+            if soft_labels is not None:
+                chunk = with_soft_labels(chunk, **dataclasses.asdict(soft_labels))
+            run.write_shard(totals.samples, chunk)
+            totals.add(chunk)
+    run.finish(vars(totals))
+    return totals
+
+
+def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
+    """A run and its images.
+
+    data: what `load_data` takes, where the images lie elsewhere than when they were labelled; a run
+    remembers of an absolute path only its last part.
+
+    Raises ValueError where the images are not those that were labelled.
+    """
+    described = read_manifest(folder)
+    source = _source(described["settings"]["source"], data)
+    try:
+        images = source.load()
+    except (ValueError, FileNotFoundError) as error:
+        if data is not None:
+            raise
+        raise ValueError(
+            f"{folder}: its images, {source.data!r}, were not found; say where they are with --data"
+        ) from error
+    if images.fingerprint() != described["data"]:
+        raise ValueError(
+            f"data: expected the images that {folder} was labelled from, got other images or "
+            f"labels in {source.data!r} ({source.split}); give --data as it was"
+        )
+    labels = load_labels(folder)
+    return LabelRun(labels, images.subset(labels.index), described)
+
+
+def _source(stored: Mapping[str, Any], data: str | None) -> Source:
+    source = Source(**stored)
+    return source if data is None else dataclasses.replace(source, data=data)

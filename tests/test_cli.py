@@ -1,0 +1,296 @@
+"""The command line from end to end, on small data."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import db3kd.cli
+from db3kd.cli.app import app
+from db3kd.store import load_labels, read_manifest
+
+COMMANDS = ("info", "teacher", "label", "distill", "evaluate", "report", "demo")
+
+
+class Result:
+    """What a command did: its exit code, standard output and standard error."""
+
+    def __init__(self, *arguments: object) -> None:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
+        self.exception = result.exception
+
+
+def succeed(*arguments: object) -> str:
+    result = Result(*arguments)
+    assert result.code == 0, result.err or repr(result.exception)
+    return result.out
+
+
+def fail(*arguments: object) -> str:
+    """The line on standard error that a failing command ends with."""
+    result = Result(*arguments)
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert result.err.count("error: ") == 1, result.err
+    last = result.err.splitlines()[-1]
+    assert last.startswith("error: "), result.err
+    return last
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    options = ("--model", "linear", "--epochs", 10, "--learning-rate", 0.01, "--device", "cpu")
+    assert "test images" in succeed("teacher", "--data", "digits", *options, "--out", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "bd"
+    label(teacher, out, "--queries-per-pair", 30, "--snapshots", "5,10,20")
+    return out
+
+
+def label(teacher: Path, out: Path, *options: object) -> str:
+    return succeed(*label_arguments(teacher, out), *options)
+
+
+def label_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
+    where = ("--teacher", teacher, "--data", "digits", "--out", out)
+    return ("label", *where, "--measure", "bd", "--limit", 40, "--device", "cpu")
+
+
+class CountingTeacher:
+    """Says the sign of the mean, and counts what it is asked; named by the tests below."""
+
+    image_shape, classes, bounds, max_batch = (1, 8, 8), 10, (0.0, 1.0), 64
+    device = torch.device("cpu")
+    asked = 0
+
+    def decide(self, images: torch.Tensor) -> torch.Tensor:
+        CountingTeacher.asked += len(images)
+        return (images.flatten(1).mean(1) > 0.3).long()
+
+    def fingerprint(self) -> str:
+        return "counting"
+
+
+def constant(images):
+    return [3] * len(images)
+
+
+def failing(images):
+    raise RuntimeError("out of service")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_explains_itself(command):
+    text = " ".join(succeed(command, "--help").split())
+
+    assert "Example" in text
+    assert len(text) > 200
+
+
+def test_help_lists_the_commands():
+    text = succeed("--help")
+
+    assert all(command in text for command in COMMANDS)
+
+
+def test_info_shows_build_devices_and_versions():
+    text = succeed("info")
+
+    assert all(word in text for word in ("build", "cpu", "torch", "python"))
+
+
+def test_info_shows_what_a_teacher_is(teacher):
+    text = succeed("info", "--teacher", teacher)
+
+    assert "1 x 8 x 8" in text and "10" in text and "0 to 1" in text and "fingerprint" in text
+
+
+def test_labels_lie_in_the_folder_with_their_manifest(run):
+    labels, manifest = load_labels(run), read_manifest(run)
+
+    assert len(labels) == 40 and sorted(labels.snapshots) == [5, 10, 20]
+    assert labels.index.max() >= 40, "indices are those of the data set, not of the images drawn"
+    assert manifest["totals"]["queries"] == int(labels.queries.sum())
+    assert manifest["totals"]["statuses"] == {"ok": 40}
+    assert manifest["settings"]["labelling"]["measure"] == "bd"
+    assert manifest["state"] == "finished"
+
+
+def test_the_summary_says_what_was_spent(teacher, tmp_path):
+    out = label(teacher, tmp_path / "run", "--budget", 400)
+
+    spent = int(load_labels(tmp_path / "run").queries.sum())
+    assert spent <= 400
+    assert f"queries        {spent}, {spent / 40:.1f} a sample" in out
+
+
+def test_a_used_folder_is_refused_before_anything_is_asked(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    CountingTeacher.asked = 0
+
+    message = fail(*label_arguments(f"{__name__}:CountingTeacher", tmp_path))
+
+    assert "expected a new or an empty folder" in message
+    assert CountingTeacher.asked == 0
+
+
+def test_the_manifest_counts_what_the_teacher_saw(tmp_path):
+    CountingTeacher.asked = 0
+
+    label(f"{__name__}:CountingTeacher", tmp_path / "run", "--queries-per-pair", 10)
+
+    assert read_manifest(tmp_path / "run")["totals"]["queries"] == CountingTeacher.asked
+
+
+def test_inverse_soft_labels_are_written_at_the_papers_temperature(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--normalisation", "inverse", "--queries-per-pair", 10)
+
+    assert load_labels(tmp_path / "run").soft_labels.shape == (40, 10)
+    assert read_manifest(tmp_path / "run")["settings"]["soft_labels"]["temperature"] == 20
+
+
+def test_the_published_preset_takes_the_papers_candidates(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--preset", "published", "--queries-per-pair", 10)
+
+    labelling = read_manifest(tmp_path / "run")["settings"]["labelling"]
+    assert (labelling["candidates"], labelling["order"]) == (201, "random")
+    assert labelling["queries_per_pair"] == 10, "what is given stands"
+
+
+def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teacher, tmp_path):
+    student = tmp_path / "student.safetensors"
+    options = ("--model", "linear", "--steps", 30, "--seeds", 2, "--device", "cpu")
+
+    out = succeed("distill", "--labels", run, "--out", student, *options)
+
+    assert "chosen by agreement on held-out images" in out and "over 2 seeds" in out
+    assert not student.exists(), "with several seeds each file is named by its seed"
+    one = student.with_stem("student-seed1")
+    out = succeed("evaluate", "--model", one, "--data", "digits", "--agree-with", teacher)
+    assert "accuracy" in out and "agreement" in out and "queries    359" in out
+
+
+def test_a_run_with_soft_labels_is_distilled_at_its_own_scale(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--scale", 3, "--queries-per-pair", 10)
+    options = ("--model", "linear", "--steps", 5, "--device", "cpu")
+
+    out = succeed(
+        "distill", "--labels", tmp_path / "run", "--out", tmp_path / "s.safetensors", *options
+    )
+
+    assert "chosen" not in out
+    assert load_labels(tmp_path / "run").soft_labels is not None
+
+
+def test_a_student_is_trained_the_papers_way(run, tmp_path):
+    options = ("--preset", "paper", "--epochs", 2, "--model", "linear", "--device", "cpu")
+
+    out = succeed("distill", "--labels", run, "--out", tmp_path / "s.safetensors", *options)
+
+    assert "scale" not in out and (tmp_path / "s.safetensors").is_file()
+
+
+def test_the_report_of_a_run_has_its_pictures(run, tmp_path):
+    succeed("report", "--labels", run, "--out", tmp_path / "report")
+
+    names = {file.name for file in (tmp_path / "report").iterdir()}
+    assert names == {"report.md", "samples.png", "distance_curve.png", "class_distances.png"}
+    assert "40 samples labelled by BD" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_run_without_queries_has_no_curve(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--measure", "sd")
+
+    succeed("report", "--labels", tmp_path / "run")
+
+    assert not (tmp_path / "run" / "report" / "distance_curve.png").exists()
+
+
+def test_a_run_that_reached_nothing_has_a_report(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--budget", 20)
+
+    succeed("report", "--labels", tmp_path / "run")
+
+
+def test_other_images_than_those_labelled_are_refused(run, tmp_path):
+    message = fail(
+        "distill", "--labels", run, "--data", "mnist5k", "--out", tmp_path / "s.safetensors"
+    )
+
+    assert "expected the images that" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--scale", "large"), "scale: expected a number or auto"),
+        (("--normalisation", "inverse", "--scale", "2"), "inverse has none"),
+        (("--steps", "5", "--epochs", "5"), "--epochs or --steps, not both"),
+        (("--preset", "paper", "--alpha", "0.1"), "preset: decides"),
+        (("--model", "lenet6"), "model: expected one of"),
+    ],
+)
+def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
+    out = tmp_path / "s.safetensors"
+
+    assert words in fail("distill", "--labels", run, "--out", out, *options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--snapshots", "5,ten"), "snapshots: expected numbers"),
+        (("--temperature", "2"), "need a --scale"),
+        (("--normalisation", "inverse", "--scale", "2"), "inverse has none"),
+        (("--split", "validation"), "split: digits has"),
+        (("--data", "nothing"), "data: expected mnist5k"),
+        (("--data", "mnist5k"), "expected shape (1, 8, 8)"),
+        (("--teacher", "missing.safetensors"), "expected a teacher file"),
+        (("--teacher", f"{__name__}:constant"), "in class 3: expected at least two classes"),
+        (("--teacher", f"{__name__}:failing"), "out of service"),
+    ],
+)
+def test_what_cannot_be_labelled_is_named(teacher, tmp_path, options, words):
+    assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
+
+
+def test_an_unknown_choice_is_a_usage_error(teacher, tmp_path):
+    result = Result(*label_arguments(teacher, tmp_path / "run"), "--measure", "l1")
+
+    assert result.code == 2 and "--measure" in result.err
+
+
+@pytest.mark.parametrize("command", ["teacher", "distill"])
+def test_weights_are_never_overwritten(command, run, teacher):
+    before = teacher.read_bytes()
+    source = ("--labels", run) if command == "distill" else ("--data", "digits")
+
+    assert "exists already" in fail(command, *source, "--out", teacher)
+    assert teacher.read_bytes() == before
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    assert "expected a label run" in fail("report", "--labels", tmp_path)
+
+
+def test_debug_shows_the_whole_error(tmp_path):
+    result = Result("--debug", "report", "--labels", tmp_path)
+
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_without_typer_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "db3kd.cli.app")
+
+    with pytest.raises(SystemExit, match=r"pip install \"db3kd\[cli\]\""):
+        db3kd.cli.main()
