@@ -340,5 +340,5 @@ def _write(
             measure.upper(): distance_against_queries(transfer.runs[measure].labels)
             for measure in ("bd", "mbd")
         },
-        class_distances=ClassDistances(labels.distances.numpy(), labels.decision.numpy()),
+        class_distances=ClassDistances(labels.distances, labels.decision),
     )

@@ -1,6 +1,6 @@
 """A run as a page: the table of methods, samples with their soft labels, distances as pictures.
 
-Everything takes plain arrays and writes PNG and Markdown; no display is needed.
+Everything takes arrays or CPU tensors and writes PNG and Markdown; no display is needed.
 """
 
 import math
@@ -173,7 +173,7 @@ def mean_class_distances(
     Raises:
         ValueError: the shapes do not belong together.
     """
-    distances, decisions = np.array(distances, float), np.asarray(decisions)
+    distances, decisions = np.asarray(distances).astype(float), np.asarray(decisions)
     if distances.ndim != 2 or decisions.shape != distances.shape[:1]:
         raise ValueError(
             f"distances, decisions: expected [n, C] and [n], got {list(distances.shape)} and "

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
@@ -95,10 +96,20 @@ def test_the_own_column_is_not_read():
         assert unreached == 0
 
 
-def test_class_distances_leave_their_input_alone():
-    distances = np.ones((2, 2))
+@pytest.mark.parametrize("made", [np.ones, torch.ones])
+def test_class_distances_leave_their_input_alone(made):
+    distances = made((2, 2))
     mean_class_distances(distances, [0, 1])
     assert (distances == 1).all()
+
+
+def test_tensors_are_taken_as_arrays_are():
+    drawn = some_distances(20, 4)
+    from_arrays = mean_class_distances(drawn.distances, drawn.decisions)
+    from_tensors = mean_class_distances(
+        torch.tensor(drawn.distances), torch.tensor(drawn.decisions)
+    )
+    np.testing.assert_equal(from_tensors, from_arrays)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 25, 100])
