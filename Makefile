@@ -6,6 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
+
+# Let torch's threads sleep while they wait. They would spin, and where others need the cores too,
+# that makes training several times slower.
+export OMP_WAIT_POLICY ?= passive
+
 NVCC ?= nvcc
 CUDA_COMPILE := csrc/cuda/compile.py
 
@@ -23,8 +28,9 @@ help: ## Print the targets
 test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
 	$(BIN)/python -m pytest tests $(ARGS)
 
+# Each run gets a folder of its own, unless ARGS names another: db3kd overwrites nothing.
 demo: $(INSTALLED) ## From real images and decisions alone to a trained student, with a report
-	$(BIN)/db3kd demo $(ARGS)
+	$(BIN)/db3kd demo --out runs/demo-$$(date +%Y-%m-%d-%H%M%S) $(ARGS)
 
 lint: $(LINTERS) ## Check style and format of Python and C++
 	$(BIN)/ruff check .
