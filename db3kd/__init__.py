@@ -1,1 +1,88 @@
-"""Distil a student network from a teacher that answers with a class and nothing else."""
+"""Distil a student network from a teacher that answers with a class and nothing else.
+
+    teacher = db3kd.FunctionTeacher(model.predict, (1, 28, 28), classes=10, flatten=True)
+    labels = db3kd.label(teacher, db3kd.load_data("mnist5k"), db3kd.LabelSettings(measure="bd"))
+
+Names are imported when they are first used, so that labelling needs none of what training needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from db3kd.boundary import Descent
+    from db3kd.data import ImageSet, load_data
+    from db3kd.distill import KDLoss, agreement, evaluate, train_classifier, train_student
+    from db3kd.labels import LabelSettings, label, label_chunks, with_soft_labels
+    from db3kd.models import build_model
+    from db3kd.ops import build_config, soft_labels
+    from db3kd.scale import choose_scale
+    from db3kd.store import Labels, load_labels
+    from db3kd.teachers import (
+        FunctionTeacher,
+        ModuleTeacher,
+        Teacher,
+        TeacherError,
+        load_teacher,
+        save_teacher,
+    )
+    from db3kd.training import TrainSettings
+
+_HOME = {
+    "boundary": ("Descent",),
+    "data": ("ImageSet", "load_data"),
+    "distill": ("KDLoss", "agreement", "evaluate", "train_classifier", "train_student"),
+    "labels": ("LabelSettings", "label", "label_chunks", "with_soft_labels"),
+    "models": ("build_model",),
+    "ops": ("build_config", "soft_labels"),
+    "scale": ("choose_scale",),
+    "store": ("Labels", "load_labels"),
+    "teachers": (
+        "FunctionTeacher",
+        "ModuleTeacher",
+        "Teacher",
+        "TeacherError",
+        "load_teacher",
+        "save_teacher",
+    ),
+    "training": ("TrainSettings",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Descent",
+    "FunctionTeacher",
+    "ImageSet",
+    "KDLoss",
+    "LabelSettings",
+    "Labels",
+    "ModuleTeacher",
+    "Teacher",
+    "TeacherError",
+    "TrainSettings",
+    "agreement",
+    "build_config",
+    "build_model",
+    "choose_scale",
+    "evaluate",
+    "label",
+    "label_chunks",
+    "load_data",
+    "load_labels",
+    "load_teacher",
+    "save_teacher",
+    "soft_labels",
+    "train_classifier",
+    "train_student",
+    "with_soft_labels",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

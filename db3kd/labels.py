@@ -37,6 +37,10 @@ _MOST_SAMPLES = 256
 """Samples searched at once: with ten classes enough pairs to fill a teacher's batches."""
 
 
+_START_TOLERANCE = 1e-2
+"""Width of the bracket that the descent starts from: its line searches narrow it further."""
+
+
 class Progress(Protocol):
     """Is told what has been reached since the start; see db3kd.progress.Progress."""
 
@@ -376,7 +380,7 @@ def _measure(
         pairs,
         rays,
         mixes=settings.mixes if settings.measure == "bd" else 0,
-        relative=settings.tolerance,
+        relative=settings.tolerance if settings.measure == "bd" else _START_TOLERANCE,
         rows=settings.rows,
         purse=purse,
         snapshots=settings.snapshots,

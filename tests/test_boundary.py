@@ -215,6 +215,21 @@ def test_a_pair_without_candidates_is_left_at_infinity_and_costs_nothing():
     assert not bool(ledger.spent[unreachable].any())
 
 
+def test_a_sample_already_in_the_wanted_class_is_at_distance_zero_and_harms_no_other():
+    teacher = plane(16)
+    samples, bank = gaussian(6, 16, seed=1), gaussian(60, 16, seed=2)
+    rightly = targeted_pairs(teacher, samples)
+    wanted = rightly.wanted.clone()
+    wanted[2] = 1 - wanted[2]
+    pairs = targeted_pairs(teacher, samples, wanted)
+    bank = torch.cat([bank, samples])
+    boundary, ledger = search_mbd(teacher, pairs, candidates(teacher, bank).rays(pairs), 300)
+    expected, _ = search_mbd(teacher, rightly, candidates(teacher, bank).rays(rightly), 300)
+    others = torch.arange(6) != 2
+    assert float(boundary.distance[2]) == 0 and int(ledger.spent[2]) <= 300
+    assert torch.equal(boundary.distance[others], expected.distance[others])
+
+
 def test_queries_stay_inside_the_bounds():
     teacher = plane(16, bounds=(-1.0, 1.0))
     bank, samples = gaussian(60, 16, seed=2).clamp(-1, 1), gaussian(6, 16, seed=1).clamp(-1, 1)

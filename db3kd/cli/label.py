@@ -59,6 +59,15 @@ def label(
         Literal["nearest", "random"] | None,
         typer.Option("--order", help="Which images of a class those are.", show_default="nearest"),
     ] = None,
+    mixes: Annotated[
+        int | None,
+        typer.Option(
+            "--mixes",
+            min=0,
+            help="Rounds of bd towards mixtures of its best point with those images.",
+            show_default="0",
+        ),
+    ] = None,
     queries_per_pair: Annotated[
         int | None,
         typer.Option(
@@ -128,6 +137,7 @@ def label(
     changes = {
         "candidates": candidates,
         "order": order,
+        "mixes": mixes,
         "queries_per_pair": queries_per_pair,
         "queries_per_sample": queries_per_sample,
         "queries": budget,
