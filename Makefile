@@ -6,8 +6,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
+
+# Let torch's threads sleep while they wait. They would spin, and where others need the cores too,
+# that makes training several times slower.
+export OMP_WAIT_POLICY ?= passive
+
 NVCC ?= nvcc
 CUDA_COMPILE := csrc/cuda/compile.py
+
+# What cuda-build builds with, apart from all else: a torch of its own, and objects of its own.
+# nvcc on the path may be a wrapper, which leads torch to a wrong toolkit: the folder is named.
+CUDA_HOME ?= /usr/local/cuda
+TORCH_CUDA ?= 2.11.0
+CUDA_VENV := .venv-cuda
+CUDA_BUILD := build/cuda
+CUDA_PYTHON := $(CUDA_VENV)/bin/python
+CUDA_ENVIRONMENT = CUDA_HOME=$(CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0" \
+	PATH="$(abspath $(CUDA_VENV))/bin:$$PATH"
+# -P keeps the CPU build in this folder from being found.
+CUDA_RUN := PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_PYTHON) -P
 
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 LINTERS := $(VENV)/.linters
@@ -15,7 +32,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test demo lint format cuda-compile bench bench-smoke clean
+.PHONY: help test demo lint format cuda-compile cuda-build bench bench-smoke clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +40,9 @@ help: ## Print the targets
 test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
 	$(BIN)/python -m pytest tests $(ARGS)
 
+# Each run gets a folder of its own, unless ARGS names another: db3kd overwrites nothing.
 demo: $(INSTALLED) ## From real images and decisions alone to a trained student, with a report
-	$(BIN)/db3kd demo $(ARGS)
+	$(BIN)/db3kd demo --out runs/demo-$$(date +%Y-%m-%d-%H%M%S) $(ARGS)
 
 lint: $(LINTERS) ## Check style and format of Python and C++
 	$(BIN)/ruff check .
@@ -40,6 +58,18 @@ cuda-compile: $(INSTALLED) ## Compile the CUDA side for sm_80 and sm_90; no GPU 
 	@if command -v $(NVCC) >/dev/null; then set -x; $(BIN)/python $(CUDA_COMPILE); \
 	else echo "cuda-compile: SKIPPED, no $(NVCC) on the path: the CUDA side was not compiled"; fi
 
+# PyPI's torch for Linux is the CUDA build. Whether each op has its kernel is among the tests.
+cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the ops; no GPU is needed
+	test -x $(CUDA_PYTHON) || $(PYTHON) -m venv $(CUDA_VENV)
+	grep -vE '^(torch|setuptools)==' constraints.txt > $(CUDA_VENV)/constraints.txt
+	$(CUDA_PYTHON) -m pip --disable-pip-version-check install --quiet \
+		-c $(CUDA_VENV)/constraints.txt torch==$(TORCH_CUDA) \
+		numpy setuptools wheel pybind11 ninja pytest hypothesis
+	$(CUDA_ENVIRONMENT) $(CUDA_PYTHON) setup.py --quiet build --force \
+		--build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
+	$(CUDA_RUN) -c 'from db3kd import ops; config = ops.build_config(); print(config); assert config["cuda"]'
+	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py $(ARGS)
+
 bench: $(INSTALLED) ## Run the benchmarks (ARGS="-k teacher" picks some)
 	$(BIN)/python -m pytest benchmarks $(ARGS)
 
@@ -47,7 +77,8 @@ bench-smoke: $(INSTALLED) ## Run each benchmark once, unmeasured
 	$(if $(wildcard benchmarks/*.py),$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS))
 
 clean: ## Remove the set-up, the builds and the caches
-	rm -rf $(VENV) build dist *.egg-info db3kd/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(CUDA_VENV) build dist *.egg-info db3kd/*.so
+	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

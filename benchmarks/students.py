@@ -34,7 +34,7 @@ from db3kd.distill import KDLoss, predict_logits
 from db3kd.labels import LabelSettings, label, with_soft_labels
 from db3kd.models import build_model
 from db3kd.progress import Progress
-from db3kd.report import MethodResult, comparison_table
+from db3kd.report import comparison_table
 from db3kd.scale import choose_scale
 from db3kd.store import Labels
 from db3kd.teachers import Teacher, decide_checked
@@ -82,8 +82,7 @@ def main() -> None:
         test_decisions,
         lambda name, seed: print(f"training: {name}, seed {seed}", flush=True),
     )
-    rows = [MethodResult(**dataclasses.asdict(result)) for result in results]
-    print(comparison_table(rows)[0])
+    print(comparison_table(results)[0])
     keep(options, _result(options, train, accuracy, notes, results))
 
 

@@ -43,18 +43,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class RecipeResult:
-    """How a recipe's students did, one entry per seed.
+    """How a recipe's students did, one entry per seed: a row of the comparison table.
 
     Attributes:
         method: the recipe's name.
-        accuracies: share of test images put in the class of their label.
-        agreements: share of test images on which student and teacher decide alike.
+        accuracies: share of test images put in the class of their label, in [0, 1].
+        agreements: share of test images on which student and teacher decide alike, in [0, 1].
         queries_per_sample: as the recipe's.
     """
 
     method: str
-    accuracies: tuple[float, ...]
-    agreements: tuple[float, ...]
+    accuracies: Sequence[float]
+    agreements: Sequence[float]
     queries_per_sample: float | None
 
 

@@ -214,8 +214,9 @@ def _held_out_fifth(images: np.ndarray, labels: np.ndarray, name: str, split: st
 
 def _load_npz(path: Path, split: str, classes: int | None) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        # opened here, because numpy leaves a broken archive open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
     except Exception as error:  # a broken archive raises whatever zipfile, zlib and numpy do
         raise ValueError(
             f"{path}: expected plain arrays, which numpy could not read: {error}"

@@ -14,6 +14,7 @@ from db3kd.augment import AugmentedImages
 from db3kd.baselines import (
     AugmentedDecisions,
     Recipe,
+    RecipeResult,
     augmented_decisions,
     compare,
     on_augmented_decisions,
@@ -28,7 +29,7 @@ from db3kd.distill import KDLoss, evaluate, train_classifier
 from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model
 from db3kd.progress import counted
-from db3kd.report import ClassDistances, MethodResult, Samples, comparison_table, write_report
+from db3kd.report import ClassDistances, Samples, comparison_table, write_report
 from db3kd.runs import (
     LabelRun,
     Source,
@@ -268,7 +269,7 @@ def _margin_labels(transfer: _Transfer, choices: dict[str, ScaleChoice], measure
 
 def _compare(
     settings: DemoSettings, recipes: list[Recipe], test: ImageSet, decisions: Tensor
-) -> list[MethodResult]:
+) -> list[RecipeResult]:
     seeds = range(settings.seed, settings.seed + settings.seeds)
     students = len(recipes) * len(seeds)
     begun = itertools.count()
@@ -277,7 +278,7 @@ def _compare(
             recipes, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )
         show(students)
-    return [MethodResult(**vars(result)) for result in results]
+    return results
 
 
 def _notes(
@@ -285,7 +286,7 @@ def _notes(
     teaching: _Teaching,
     transfer: _Transfer,
     choices: dict[str, ScaleChoice],
-    rows: list[MethodResult],
+    rows: list[RecipeResult],
     train: ImageSet,
     test: ImageSet,
 ) -> list[str]:
@@ -321,7 +322,7 @@ def _notes(
 
 def _write(
     out: Path,
-    rows: list[MethodResult],
+    rows: list[RecipeResult],
     notes: list[str],
     transfer: _Transfer,
     choices: dict[str, ScaleChoice],
@@ -339,5 +340,5 @@ def _write(
             measure.upper(): distance_against_queries(transfer.runs[measure].labels)
             for measure in ("bd", "mbd")
         },
-        class_distances=ClassDistances(labels.distances.numpy(), labels.decision.numpy()),
+        class_distances=ClassDistances(labels.distances, labels.decision),
     )

@@ -6,11 +6,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from db3kd.validation import check_image_shape, check_images
+
 # Image sets up to this size (CIFAR-10 in float32 fits) are held on the training device as a tensor;
 # larger ones are read batch by batch.
 RESIDENT_BYTES = 640 << 20
 
 _READ_ROWS = 4096
+_BOUNDS = (0.0, 1.0)
 
 
 class ImageSource(Protocol):
@@ -27,17 +30,21 @@ Images = Tensor | ImageSource
 def image_reader(images: Images, device: torch.device | str) -> Callable[[Tensor], Tensor]:
     """A function from indices [n] int64 to images [n, *shape] float32 on the device.
 
-    Raises ValueError for an empty set, and for images held as one tensor that are not float32 in
-    [0, 1]. Sets up to `RESIDENT_BYTES` move there once, so that a batch costs one gather.
+    Sets up to `RESIDENT_BYTES` move there once, so that a batch costs one gather.
+
+    Raises ValueError for an empty set, and TypeError or ValueError for images that are not float32
+    in [0, 1]: of an image set too large to be held, when the batch they are in is read.
     """
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
-    if not isinstance(images, Tensor):
-        first = images.read(torch.zeros(1, dtype=torch.int64))
+    held_already = isinstance(images, Tensor)
+    first = images[:1] if held_already else images.read(torch.zeros(1, dtype=torch.int64))
+    shape = check_image_shape(tuple(first.shape[1:]), "images, the shape of one")
+    if not held_already:
         if len(images) * first.nbytes > RESIDENT_BYTES:
-            return lambda index: images.read(index.cpu()).to(device)
+            return lambda index: check_images(images.read(index.cpu()), shape, _BOUNDS).to(device)
         images = _read_all(images, first)
-    _check_images(images)
+    check_images(images, shape, _BOUNDS)
     held = images.to(device) if images.nbytes <= RESIDENT_BYTES else images
     return lambda index: held[index.to(held.device)].to(device)
 
@@ -47,14 +54,3 @@ def _read_all(images: ImageSource, first: Tensor) -> Tensor:
     for part in torch.arange(len(images)).split(_READ_ROWS):
         everything[part[0] : part[-1] + 1] = images.read(part)
     return everything
-
-
-def _check_images(images: Tensor) -> None:
-    wanted = "images: expected [N, *shape] float32 in [0, 1]"
-    if images.ndim < 2 or images.dtype != torch.float32:
-        dtype = str(images.dtype).removeprefix("torch.")
-        hint = "; divide by 255" if images.dtype == torch.uint8 else ""
-        raise ValueError(f"{wanted}, got {list(images.shape)} {dtype}{hint}")
-    low, high = (bound.item() for bound in images.aminmax())
-    if not (low >= 0 and high <= 1):  # also where they are NaN
-        raise ValueError(f"{wanted}, got values from {low:g} to {high:g}")

@@ -1,6 +1,6 @@
 """A run as a page: the table of methods, samples with their soft labels, distances as pictures.
 
-Everything takes plain arrays and writes PNG and Markdown; no display is needed.
+Everything takes arrays or CPU tensors and writes PNG and Markdown; no display is needed.
 """
 
 import math
@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 from rich.table import Table
+
+if TYPE_CHECKING:  # with the whole training behind it, which a report does without
+    from db3kd.baselines import RecipeResult
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the palest is left out.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -29,25 +33,7 @@ _TOP_CLASSES = 5
 _MOST_NUMBERS = 20
 
 
-@dataclass(frozen=True)
-class MethodResult:
-    """One row of the comparison table.
-
-    Attributes:
-        method: its name.
-        accuracies: test accuracy of each seed's student, in [0, 1].
-        agreements: share of test images on which each seed's student and the teacher decide
-            alike, in [0, 1].
-        queries_per_sample: what the labels cost; None for a white box, which asks no queries.
-    """
-
-    method: str
-    accuracies: Sequence[float]
-    agreements: Sequence[float]
-    queries_per_sample: float | None
-
-
-def comparison_table(rows: Sequence[MethodResult]) -> tuple[str, Table]:
+def comparison_table(rows: Sequence["RecipeResult"]) -> tuple[str, Table]:
     """The table of methods as Markdown and for the terminal: mean ± sample deviation over seeds."""
     head = ("method", "accuracy %", "agreement %", "queries per sample")
     cells = [
@@ -187,7 +173,7 @@ def mean_class_distances(
     Raises:
         ValueError: the shapes do not belong together.
     """
-    distances, decisions = np.array(distances, float), np.asarray(decisions)
+    distances, decisions = np.asarray(distances).astype(float), np.asarray(decisions)
     if distances.ndim != 2 or decisions.shape != distances.shape[:1]:
         raise ValueError(
             f"distances, decisions: expected [n, C] and [n], got {list(distances.shape)} and "
@@ -262,7 +248,7 @@ class ClassDistances:
 
 def write_report(
     folder: str | Path,
-    rows: Sequence[MethodResult],
+    rows: Sequence["RecipeResult"],
     *,
     title: str = "From decisions to a student",
     notes: Sequence[str] = (),

@@ -16,7 +16,7 @@ from db3kd.ops import Normalisation
 from db3kd.ops import soft_labels as make_soft_labels
 from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
-from db3kd.store import Labels, RunFolder, load_labels, manifest, read_manifest
+from db3kd.store import Labels, RunFolder, check_free, load_labels, manifest, read_manifest
 from db3kd.teachers import Teacher, describe
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
@@ -171,11 +171,14 @@ def write_run(
     """Labels the images of a source into a new run folder, a shard at a time, showing progress.
 
     An index in the run is that of the image in its source, also where `limit` draws some by the
-    settings' seed. Nothing is asked before the folder is known to be free and the images to fit.
+    settings' seed. Nothing is read before the folder is known to be free, nor asked before the
+    images are known to fit.
 
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
-    the teacher, and TeacherError where the teacher fails; shards written until then stay.
+    the teacher, and TeacherError where the teacher fails. Shards written until then stay; without
+    any, the folder goes.
     """
+    check_free(folder)
     images = source.load()
     rows = draw_samples(len(images), limit, settings.seed)
     budget = int(divide_budget(settings, len(rows), teacher.classes).sum())
@@ -188,17 +191,14 @@ def write_run(
         "labelling": settings,
         "soft_labels": soft_labels,
     }
-    run = RunFolder.create(
-        folder,
-        manifest(
-            described,
-            seed=settings.seed,
-            teacher_fingerprint=teacher.fingerprint(),
-            data_fingerprint=images.fingerprint(),
-        ),
+    described = manifest(
+        described,
+        seed=settings.seed,
+        teacher_fingerprint=teacher.fingerprint(),
+        data_fingerprint=images.fingerprint(),
     )
     totals = Totals()
-    with progress:
+    with RunFolder.create(folder, described) as run, progress:
         for chunk in chunks:
             chunk = dataclasses.replace(chunk, index=rows[chunk.index])
             if soft_labels is not None:

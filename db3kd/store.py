@@ -18,6 +18,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -172,12 +173,27 @@ def manifest(
     }
 
 
-class RunFolder:
-    """Writes one label run. It keeps no shard in memory, however many are written."""
+def check_free(path: str | Path) -> None:
+    """Raises FileExistsError where no run can be written: a file, or a folder with files."""
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(
+            f"{path}: expected a new or an empty folder for the label run, got "
+            f"{'a folder with files' if path.is_dir() else 'a file'}; choose another, or remove it"
+        )
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+
+class RunFolder:
+    """Writes one label run. It keeps no shard in memory, however many are written.
+
+    As a context manager it takes itself away again where an error ends it before its first shard,
+    so that the same run can be tried again.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], made: bool) -> None:
         self.path = path
         self._manifest = manifest
+        self._made = made
         self._layout: str | None = None
 
     @classmethod
@@ -185,21 +201,28 @@ class RunFolder:
         """Makes the folder, with its parents, and writes the manifest.
 
         Raises:
-            FileExistsError: the path is a file, or a folder with something in it.
+            FileExistsError: as `check_free`.
         """
+        check_free(path)
         path = Path(path)
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise FileExistsError(
-                f"{path}: expected a new or an empty folder for the label run, got "
-                f"{'a folder with files' if path.is_dir() else 'a file'}; choose another, or "
-                "remove it"
-            )
+        made = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         _sync_folder(path.parent)
         head = {"format": FORMAT, "state": "running", "started": _now()}
-        run = cls(path, head | _plain(manifest))
+        run = cls(path, head | _plain(manifest), made)
         run._write_manifest()
         return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or self._layout is not None:
+            return
+        with suppress(OSError):  # the error that ended the run is the one to hear of
+            (self.path / _MANIFEST).unlink()
+            if self._made:
+                self.path.rmdir()
 
     def write_shard(self, first_index: int, labels: Labels) -> Path:
         """Commits a shard: once this returns it outlives a crash; before, there is none.

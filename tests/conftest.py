@@ -3,8 +3,10 @@
 import pytest
 import torch
 from hypothesis import settings
+from torch import nn
 
 from db3kd import ops
+from db3kd.models import build_model
 
 settings.register_profile("db3kd", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("db3kd")
@@ -17,3 +19,16 @@ DEVICES = ["cpu", "cuda"] if HAS_CUDA else ["cpu"]
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device that this machine and this build can test."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Twenty images of 8x8 pixels."""
+    return torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    """A network that tells ten classes of such images apart."""
+    torch.manual_seed(0)
+    return build_model("lenet5-fifth", (1, 8, 8), 10)

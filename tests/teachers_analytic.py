@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -194,6 +195,11 @@ class WrongTeacher(WrappedTeacher):
 
     def decide(self, images: Tensor) -> Any:
         return self._change(super().decide(images))
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    """A teacher as a function: 1 for the images whose mean is above 0.5, 0 for the others."""
+    return (images.reshape(len(images), -1).mean(1) > 0.5).astype(np.int64)
 
 
 def one_short(decisions: Tensor) -> Tensor:

@@ -132,14 +132,12 @@ def test_the_summary_says_what_was_spent(teacher, tmp_path):
     assert f"queries        {spent}, {spent / 40:.1f} a sample" in out
 
 
-def test_a_used_folder_is_refused_before_anything_is_asked(tmp_path):
+def test_a_used_folder_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    CountingTeacher.asked = 0
 
-    message = fail(*label_arguments(f"{__name__}:CountingTeacher", tmp_path))
+    message = fail(*label_arguments("missing.safetensors", tmp_path), "--data", "nothing")
 
     assert "expected a new or an empty folder" in message
-    assert CountingTeacher.asked == 0
 
 
 def test_the_manifest_counts_what_the_teacher_saw(tmp_path):

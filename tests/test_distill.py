@@ -394,17 +394,22 @@ def test_a_cuda_device_that_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
+    ("images", "kind", "message"),
     [
-        (torch.zeros(4, 1, 4, 4, dtype=torch.uint8), r"images: .*\[4, 1, 4, 4\] uint8; divide"),
-        (torch.zeros(4, 1, 4, 4, dtype=torch.float64), r"images: .*float64"),
-        (torch.full((4, 1, 4, 4), 2.0), "images: .*from 2 to 2"),
-        (torch.full((4, 1, 4, 4), math.nan), "images: .*nan"),
+        (torch.zeros(4, 1, 4, 4, dtype=torch.uint8), TypeError, r"\[\d, 1, 4, 4\] uint8; divide"),
+        (torch.zeros(4, 1, 4, 4, dtype=torch.float64), TypeError, "float64; convert"),
+        (torch.full((4, 1, 4, 4), 2.0), ValueError, "got 2 at row 0"),
+        (torch.full((4, 1, 4, 4), math.nan), ValueError, "got NaN at row 0"),
+        (torch.zeros(4), ValueError, r"the shape of one: .*got \(\)"),
     ],
 )
-def test_bad_images_are_refused(images, message):
-    with pytest.raises(ValueError, match=message):
-        train_classifier(network, images, torch.zeros(4, dtype=torch.int64), quick())
+@pytest.mark.parametrize("held", ["a tensor", "a small set", "a set too large to hold"])
+def test_bad_images_are_refused(held, images, kind, message, monkeypatch):
+    if held == "a set too large to hold":
+        monkeypatch.setattr(reader, "RESIDENT_BYTES", 0)
+    given = images if held == "a tensor" else CountingSource(images)
+    with pytest.raises(kind, match=f"images.*{message}"):
+        train_classifier(network, given, torch.zeros(4, dtype=torch.int64), quick())
 
 
 def test_an_empty_image_set_is_refused():

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
@@ -11,9 +12,9 @@ pytest.importorskip("rich")
 from matplotlib.image import imread
 from rich.console import Console
 
+from db3kd.baselines import RecipeResult
 from db3kd.report import (
     ClassDistances,
-    MethodResult,
     Samples,
     class_distance_matrix,
     comparison_table,
@@ -24,8 +25,8 @@ from db3kd.report import (
 )
 
 ROWS = [
-    MethodResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3),
-    MethodResult("white-box KD", [0.861, 0.862, 0.863], [0.88, 0.89, 0.9], None),
+    RecipeResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3),
+    RecipeResult("white-box KD", [0.861, 0.862, 0.863], [0.88, 0.89, 0.9], None),
 ]
 
 
@@ -61,12 +62,12 @@ def test_a_white_box_has_no_queries():
 
 
 def test_one_seed_has_no_deviation_and_none_no_mean():
-    markdown, _ = comparison_table([MethodResult("CE", [0.5], [], 1)])
+    markdown, _ = comparison_table([RecipeResult("CE", [0.5], [], 1)])
     assert "| CE | 50.0 | \N{EN DASH} | 1 |\n" in markdown
 
 
 def test_a_bar_in_a_name_does_not_break_the_table():
-    markdown, _ = comparison_table([MethodResult("KL(q|p)", [0.5], [0.5], 1)])
+    markdown, _ = comparison_table([RecipeResult("KL(q|p)", [0.5], [0.5], 1)])
     assert r"KL(q\|p)" in markdown
 
 
@@ -95,10 +96,20 @@ def test_the_own_column_is_not_read():
         assert unreached == 0
 
 
-def test_class_distances_leave_their_input_alone():
-    distances = np.ones((2, 2))
+@pytest.mark.parametrize("made", [np.ones, torch.ones])
+def test_class_distances_leave_their_input_alone(made):
+    distances = made((2, 2))
     mean_class_distances(distances, [0, 1])
     assert (distances == 1).all()
+
+
+def test_tensors_are_taken_as_arrays_are():
+    drawn = some_distances(20, 4)
+    from_arrays = mean_class_distances(drawn.distances, drawn.decisions)
+    from_tensors = mean_class_distances(
+        torch.tensor(drawn.distances), torch.tensor(drawn.decisions)
+    )
+    np.testing.assert_equal(from_tensors, from_arrays)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 25, 100])

@@ -1,13 +1,20 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from db3kd.labels import LabelSettings
 from db3kd.runs import (
+    Source,
     Totals,
     distance_against_queries,
     draw_samples,
     spread_over_classes,
+    write_run,
 )
-from db3kd.store import Labels
+from db3kd.store import Labels, load_labels, read_manifest
+from db3kd.teachers import FunctionTeacher, TeacherError
 
 INF = torch.inf
 
@@ -68,6 +75,51 @@ def test_a_limit_draws_different_images_by_seed_in_ascending_order():
     assert first.tolist() == sorted(set(first.tolist())) and len(first) == 10
     assert first.tolist() != second.tolist()
     assert draw_samples(5, 10, 0).tolist() == draw_samples(5, None, 0).tolist() == [0, 1, 2, 3, 4]
+
+
+class FailingTeacher(FunctionTeacher):
+    """Says which of ten levels an image's mean has; goes out of service after `most` queries."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(self._level, (1, 8, 8), 10, max_batch=64, fingerprint="levels")
+        self._left = most
+
+    def _level(self, images: np.ndarray) -> np.ndarray:
+        self._left -= len(images)
+        if self._left < 0:
+            raise RuntimeError("out of service")
+        return (images.mean((1, 2, 3)) * 20).astype(np.int64) % 10
+
+
+def write_three_hundred(folder: Path, most: int) -> Totals:
+    settings = LabelSettings("bd", queries_per_pair=2)
+    return write_run(folder, FailingTeacher(most), Source("digits"), settings, limit=300)
+
+
+@pytest.mark.parametrize("answered", [0, 299, 400])
+def test_a_run_that_committed_nothing_can_be_tried_again(tmp_path, answered):
+    with pytest.raises(TeacherError, match="out of service"):
+        write_three_hundred(tmp_path / "run", answered)
+    assert not (tmp_path / "run").exists()
+
+    assert write_three_hundred(tmp_path / "run", 10_000).samples == 300
+
+
+def test_a_run_that_fails_late_keeps_the_shards_it_paid_for(tmp_path):
+    whole = write_three_hundred(tmp_path / "whole", 10_000)
+
+    with pytest.raises(TeacherError):
+        write_three_hundred(tmp_path / "run", whole.queries - 1)
+
+    assert 0 < len(load_labels(tmp_path / "run")) < 300
+    assert read_manifest(tmp_path / "run")["state"] == "running"
+
+
+def test_a_used_folder_is_refused_before_the_images_are_looked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+
+    with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
+        write_run(tmp_path, FailingTeacher(0), Source("no such data"), LabelSettings())
 
 
 def test_a_limit_of_nothing_is_refused():

@@ -183,6 +183,30 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path, a_manifest):
     assert [file.name for file in tmp_path.iterdir()] == ["precious"]
 
 
+def test_a_run_that_fails_before_its_first_shard_leaves_nothing(tmp_path, a_manifest):
+    with pytest.raises(KeyboardInterrupt), RunFolder.create(tmp_path / "new", a_manifest):
+        raise KeyboardInterrupt
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KeyboardInterrupt), RunFolder.create(tmp_path / "empty", a_manifest):
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.rglob("*")] == ["empty"], "a folder found is kept"
+
+
+def test_a_run_that_fails_after_its_first_shard_keeps_it(run):
+    with pytest.raises(KeyboardInterrupt), run:
+        run.write_shard(0, some_labels(4))
+        raise KeyboardInterrupt
+    assert len(load_labels(run.path)) == 4
+    assert read_manifest(run.path)["state"] == "running"
+
+
+def test_what_others_put_beside_a_failed_run_is_kept(run):
+    with pytest.raises(KeyboardInterrupt), run:
+        (run.path / "notes.txt").write_text("mine")
+        raise KeyboardInterrupt
+    assert [file.name for file in run.path.iterdir()] == ["notes.txt"]
+
+
 def test_the_manifest_tells_a_running_run_from_a_finished_one(run):
     assert read_manifest(run.path)["state"] == "running"
     run.finish({"samples": 4, "queries": 1234, "mean_distance": math.inf})

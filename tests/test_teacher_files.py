@@ -3,10 +3,9 @@ import pickle
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from teachers_analytic import ConstantTeacher
+from teachers_analytic import ConstantTeacher, brightness
 from torch import nn
 
 from db3kd.models import ResNet, build_model
@@ -22,27 +21,12 @@ from db3kd.teachers import (
 SHAPE = (1, 8, 8)
 
 
-def brightness(images: np.ndarray) -> np.ndarray:
-    return (images.reshape(len(images), -1).mean(1) > 0.5).astype(np.int64)
-
-
 def constant_teacher() -> Teacher:
     return ConstantTeacher(1, SHAPE, 3)
 
 
 def small_factory(image_shape: tuple[int, ...], classes: int) -> nn.Module:
     return build_model("linear", image_shape, classes)
-
-
-@pytest.fixture
-def images() -> torch.Tensor:
-    return torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def module() -> nn.Module:
-    torch.manual_seed(0)
-    return build_model("lenet5-fifth", SHAPE, 10)
 
 
 def test_a_saved_teacher_describes_itself(tmp_path, module, images):
@@ -190,6 +174,8 @@ def payload(tmp_path) -> Payload:
     return Payload(tmp_path / "marker")
 
 
+# torch warns of a pickle protocol that it does not write itself, before it refuses the file.
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
 @pytest.mark.parametrize("writer", ["pickle", "torch"])
 def test_a_pickled_file_is_refused_unopened(tmp_path, payload, name, writer):
@@ -290,7 +276,7 @@ def test_a_missing_file_and_an_unknown_kind_are_told_apart(tmp_path):
 
 
 def test_a_function_is_loaded_by_name(images):
-    teacher = load_teacher("test_teacher_files:brightness", image_shape=SHAPE, classes=2)
+    teacher = load_teacher("teachers_analytic:brightness", image_shape=SHAPE, classes=2)
     assert decide_checked(teacher, images).tolist() == brightness(images.numpy()).tolist()
 
 
@@ -300,7 +286,7 @@ def test_a_factory_is_loaded_by_name():
 
 def test_a_named_function_asks_what_its_images_are():
     with pytest.raises(ValueError, match="give image_shape= and classes="):
-        load_teacher("test_teacher_files:brightness")
+        load_teacher("teachers_analytic:brightness")
 
 
 def test_a_name_of_something_else_is_refused():

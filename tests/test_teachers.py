@@ -14,12 +14,12 @@ from teachers_analytic import (
     WrongTeacher,
     as_float,
     beyond_range,
+    brightness,
     image_key,
     one_short,
 )
 from torch import nn
 
-from db3kd.models import build_model
 from db3kd.teachers import (
     FunctionTeacher,
     ModuleTeacher,
@@ -29,21 +29,6 @@ from db3kd.teachers import (
 )
 
 SHAPE = (1, 8, 8)
-
-
-def brightness(images: np.ndarray) -> np.ndarray:
-    return (images.reshape(len(images), -1).mean(1) > 0.5).astype(np.int64)
-
-
-@pytest.fixture
-def images() -> torch.Tensor:
-    return torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def module() -> nn.Module:
-    torch.manual_seed(0)
-    return build_model("lenet5-fifth", SHAPE, 10)
 
 
 @pytest.fixture

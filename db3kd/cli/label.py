@@ -18,6 +18,7 @@ from db3kd.cli.options import (
 from db3kd.labels import LabelSettings
 from db3kd.ops import Normalisation
 from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, Source, Totals, write_run
+from db3kd.store import check_free
 
 
 def label(
@@ -144,6 +145,7 @@ def label(
     }
     settings = _settings(preset, measure, seed, changes)
     soft_labels = _soft_label_settings(normalisation, scale, temperature)
+    check_free(out)
     source = Source(data, split, size, channels)
     asked = open_teacher(teacher, source.load(), architecture, device)
     totals = write_run(out, asked, source, settings, limit=limit, soft_labels=soft_labels)

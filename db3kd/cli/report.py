@@ -61,7 +61,7 @@ def report(
         notes=[*_notes(run), note],
         samples=Samples(run.images.read(rows), shown.soft_labels[rows], shown.decision[rows]),
         curves=_curves(run),
-        class_distances=ClassDistances(shown.distances.numpy(), shown.decision.numpy()),
+        class_distances=ClassDistances(shown.distances, shown.decision),
     )
     print(page)
 
