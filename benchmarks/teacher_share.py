@@ -151,7 +151,9 @@ def _options() -> argparse.Namespace:
     options.add_argument("--images", type=int, default=256, help="to label; 256 are one chunk")
     options.add_argument("--among", type=int, help="images of the transfer set; all by default")
     options.add_argument("--queries-per-pair", type=int, default=500, help="of mbd")
-    options.add_argument("--measures", nargs="+", choices=("sd", "bd", "mbd"), default=["bd", "mbd"])
+    options.add_argument(
+        "--measures", nargs="+", choices=("sd", "bd", "mbd"), default=["bd", "mbd"]
+    )
     options.add_argument("--repeats", type=int, default=1)
     return options.parse_args()
 
