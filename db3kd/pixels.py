@@ -61,7 +61,7 @@ class ArrayPixels:
 
     def read(self, rows: np.ndarray) -> Tensor:
         stored = torch.from_numpy(np.ascontiguousarray(self._array[rows]))
-        images = stored.float() / 255 if stored.dtype == torch.uint8 else stored.float()
+        images = stored.float().div_(255) if stored.dtype == torch.uint8 else stored.float()
         if self._channels_last:
             images = images.permute(0, 3, 1, 2).contiguous()
         images = images.reshape(len(rows), *self.image_shape)

@@ -11,8 +11,8 @@ from db3kd.search import UNANSWERED
 
 Order = Literal["nearest", "random"]
 
-_BLOCK = 4096
-"""Images of the set that are held in memory at once while neighbours are sought."""
+_BLOCK_BYTES = 8 * 2**20
+"""Memory for the images of the set that are held at once while neighbours are sought."""
 
 _SPARE = 4
 """Neighbours kept beyond those asked for, so that rounding in the matrix product of the first pass
@@ -86,8 +86,8 @@ class Candidates:
         keep = self.count + _SPARE
         best = torch.full((len(pairs), keep), torch.inf)
         chosen = torch.full((len(pairs), keep), -1)
-        for start in range(0, len(self.images), _BLOCK):
-            numbers = torch.arange(start, min(start + _BLOCK, len(self.images)))
+        size = max(1, _BLOCK_BYTES // (samples.shape[1] * samples.element_size()))
+        for numbers in torch.arange(len(self.images)).split(size):
             block = self.images.read(numbers).flatten(1)
             # ‖x - c‖² less ‖x‖², which is the same for all candidates of a sample.
             gaps = torch.addmm((block * block).sum(1), samples, block.T, alpha=-2)

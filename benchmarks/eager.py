@@ -1,0 +1,150 @@
+"""The native ops as one would write them in eager PyTorch: batched, float32, no loop over rows.
+
+What the native ops are timed against. The names and arguments are those of `db3kd.ops`; the tests
+have the plain versions in double precision that say what is right.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+
+
+def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor) -> Tensor:
+    return (ends[end_of] - samples[sample_of]).norm(dim=1)
+
+
+def bracket_queries(
+    samples, ends, sample_of, pair_of, end_of, lengths, radius, active, *, lower, upper
+) -> Tensor:
+    pair = pair_of[active]
+    start = samples[sample_of[pair]]
+    fraction = torch.where(lengths[active] > 0, radius[pair] / lengths[active], 0)
+    return torch.lerp(start, ends[end_of[active]], fraction[:, None]).clamp_(lower, upper)
+
+
+def bracket_update(
+    low, high, radius, winner, active, pair_of, decisions, wanted, *, targeted, absolute, relative
+) -> Tensor:
+    pair = pair_of[active]
+    answered = decisions >= 0
+    hit = answered & ((decisions == wanted[pair]) == targeted)
+    has_rays, has_hit, has_miss, has_gap = (
+        torch.zeros_like(wanted).index_add_(0, pair, which.long()) > 0
+        for which in (torch.ones_like(hit), hit, answered & ~hit, ~answered)
+    )
+    first = torch.full_like(winner, len(pair_of))
+    first.scatter_reduce_(0, pair[hit], active[hit], "amin")
+    torch.where(has_hit, first, winner, out=winner)
+    torch.where(has_hit, radius, high, out=high)
+    torch.where(has_miss & ~has_hit, radius, low, out=low)
+    torch.where(has_rays, low + (high - low) / 2, radius, out=radius)
+    wide = high - low > (relative * high).clamp_min(absolute)
+    going_on = wide & (low < radius) & (radius < high) & ~has_gap
+    return active[going_on[pair] & (hit | ~has_hit[pair])]
+
+
+def soft_labels(distances, own, *, normalisation, scale=1.0, temperature=1.0) -> Tensor:
+    is_own = F.one_hot(own, distances.size(1)).bool()
+    others = distances.masked_fill(is_own, math.inf)
+    if normalisation == "inverse":
+        logits = 1 / others
+        logits = torch.where(is_own, logits.sum(1, keepdim=True), logits)
+    else:
+        logits = torch.where(is_own, 0, -scale * others)
+    return (logits / temperature).softmax(dim=1)
+
+
+def probe_queries(
+    origins, points, step, counters, *, seed, count, noise,
+    row_basis=None, column_basis=None, channels=1, lower, upper,
+) -> Tensor:  # fmt: skip
+    size = _coefficient_count(points.size(1), row_basis, column_basis, channels)
+    u = directions(counters, seed=seed, count=count, noise=noise, size=size)
+    return queries_along(
+        to_pixels(u, row_basis, column_basis, channels), origins, points, step, lower, upper
+    )
+
+
+def probe_gradient(
+    decisions, wanted, counters, *, targeted, seed, noise,
+    row_basis=None, column_basis=None, channels=1, components,
+) -> Tensor:  # fmt: skip
+    size = _coefficient_count(components, row_basis, column_basis, channels)
+    u = directions(counters, seed=seed, count=decisions.size(1), noise=noise, size=size)
+    total = weighted_sum(u, decisions, wanted, targeted)
+    return F.normalize(to_pixels(total, row_basis, column_basis, channels), dim=1)
+
+
+def queries_along(u, origins, points, step, lower, upper) -> Tensor:
+    """u [P, K, D], unit length: the probes in these directions, [P·K, D]."""
+    offset = (points - origins)[:, None]
+    moved = torch.addcmul(offset, u, step[:, None, None])
+    length = moved.norm(dim=2, keepdim=True)
+    fraction = torch.where(length > 0, offset.norm(dim=2, keepdim=True) / length, 0)
+    return torch.addcmul(origins[:, None], moved, fraction).clamp_(lower, upper).flatten(0, 1)
+
+
+def weighted_sum(u, decisions, wanted, targeted) -> Tensor:
+    """u [P, K, n] -> [P, n]: the estimate of the normals before it is normalised."""
+    answered = decisions >= 0
+    hit = (decisions == wanted[:, None]) == targeted
+    signs = torch.where(answered, torch.where(hit, 1.0, -1.0), 0.0)
+    mean = signs.sum(1, keepdim=True) / answered.sum(1, keepdim=True).clamp(min=1)
+    weights = torch.where(answered & (mean.abs() < 1), signs - mean, signs)
+    return torch.bmm(weights[:, None], u)[:, 0]
+
+
+def to_pixels(coefficients, row_basis, column_basis, channels) -> Tensor:
+    """[..., channels·h·w] -> [..., D]; without bases they are the same thing."""
+    if row_basis is None:
+        return coefficients
+    block = coefficients.unflatten(-1, (channels, row_basis.size(0), column_basis.size(0)))
+    return (row_basis.T @ block @ column_basis).flatten(-3)
+
+
+def directions(counters: Tensor, *, seed: int, count: int, noise: str, size: int) -> Tensor:
+    """u(p, k), [P, count, size] float32, by the same random numbers as the native ops."""
+    words = _random_words(counters, seed, count, -(-size // (128 if noise == "rademacher" else 4)))
+    if noise == "rademacher":
+        bits = words[..., None] >> torch.arange(32, device=words.device) & 1
+        return (bits.flatten(2)[..., :size] * 2 - 1) / math.sqrt(size)
+    first, second = words.unflatten(3, (2, 2)).unbind(4)
+    uniform = ((first >> 9) + 0.5) / 2**23
+    angle = 2 * math.pi * ((second >> 8) + 0.5) / 2**24
+    numbers = torch.stack([angle.cos(), angle.sin()], dim=4)
+    numbers *= (-2 * uniform.log()).sqrt_()[..., None]
+    return F.normalize(numbers.flatten(2)[..., :size], dim=2)
+
+
+def own_directions(points: int, count: int, noise: str, size: int) -> Tensor:
+    """Like `directions`, by torch's own random numbers, which cannot be drawn again by name."""
+    if noise == "rademacher":
+        signs = torch.randint(0, 2, (points, count, size), dtype=torch.float32)
+        return signs.mul_(2).sub_(1).div_(math.sqrt(size))
+    return F.normalize(torch.randn(points, count, size), dim=2)
+
+
+def _coefficient_count(components, row_basis, column_basis, channels) -> int:
+    if row_basis is None:
+        return components
+    return channels * row_basis.size(0) * column_basis.size(0)
+
+
+def _random_words(counters: Tensor, seed: int, count: int, blocks: int) -> Tensor:
+    """Philox-4x32-10: [P, count, blocks, 4] int64, each a word of 32 bits."""
+    block = torch.arange(blocks, device=counters.device)[None, None, :]
+    probe = torch.arange(count, device=counters.device)[None, :, None]
+    sample, target, round_number = counters.T[:, :, None, None]
+    c0, c1, c2, c3 = torch.broadcast_tensors(block, probe, sample, target * 65536 + round_number)
+    k0, k1 = seed & _WORD, seed >> 32 & _WORD
+    for _ in range(10):
+        # The products wrap around int64; their two words are right all the same.
+        first, second = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c2 = (second >> 32 & _WORD) ^ c1 ^ k0, (first >> 32 & _WORD) ^ c3 ^ k1
+        c1, c3 = second & _WORD, first & _WORD
+        k0, k1 = k0 + 0x9E3779B9 & _WORD, k1 + 0xBB67AE85 & _WORD
+    return torch.stack([c0, c1, c2, c3], dim=3)

@@ -1,0 +1,162 @@
+"""How much of a labelling run the teacher itself takes.
+
+The run is timed as a whole, and each call of the teacher in it. Every few batches the run pauses,
+its clock too, and the teacher alone is timed on random images in the same batches; so close
+together, both see the same machine. LeNet-5, the batch that db3kd chooses.
+
+    python -m benchmarks.teacher_share --data DIR --teacher FILE
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.setting import keep, parser, teacher_and_data
+from db3kd.data import ImageSet
+from db3kd.labels import LabelSettings, label
+from db3kd.teachers import Teacher
+
+_POOL = 8192
+"""Random images that the teacher alone is asked: more than a cache holds, as in a run."""
+
+_TURN = 16
+"""Batches of the run before the teacher alone is asked as many."""
+
+
+class TimedTeacher:
+    """A teacher that times its calls, and in pauses of the run itself alone.
+
+    in_run: seconds of the run's calls. alone: seconds of as many calls, of equally many random
+    images each. paused: seconds that no run would have taken without this class. batches: images of
+    each call of the run.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self.image_shape, self.classes = teacher.image_shape, teacher.classes
+        self.bounds, self.max_batch = teacher.bounds, teacher.max_batch
+        self.device = teacher.device
+        self.batches: list[int] = []
+        self.in_run = self.alone = self.paused = 0.0
+        self._timed_alone = self._place = 0
+        self._pool = torch.rand(_POOL, *teacher.image_shape)
+
+    def decide(self, images: Tensor) -> Tensor:
+        start = time.perf_counter()
+        decisions = self._teacher.decide(images)
+        self.in_run += time.perf_counter() - start
+        self.batches.append(len(images))
+        if len(self.batches) - self._timed_alone == _TURN:
+            self.catch_up()
+        return decisions
+
+    def fingerprint(self) -> str:
+        return self._teacher.fingerprint()
+
+    def catch_up(self) -> None:
+        """Times the teacher alone on as many images as the run has asked since the last pause."""
+        pause = time.perf_counter()
+        for size in self.batches[self._timed_alone :]:
+            images = self._random_images(size)
+            start = time.perf_counter()
+            self._teacher.decide(images)
+            self.alone += time.perf_counter() - start
+        self._timed_alone = len(self.batches)
+        self.paused += time.perf_counter() - pause
+
+    def _random_images(self, count: int) -> Tensor:
+        """The next `count` of the pool, that were long not read."""
+        self._place = self._place if self._place + count <= len(self._pool) else 0
+        self._place += count
+        return self._pool[self._place - count : self._place]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A run's seconds: all of them, those in the teacher, and those of the teacher alone."""
+
+    wall: float
+    in_teacher: float
+    teacher_alone: float
+    queries: int
+    batches: int
+    share: float
+    wall_over_alone: float
+    queries_per_second: float
+
+    @classmethod
+    def of(cls, teacher: Teacher, images: ImageSet, index: Tensor, settings: LabelSettings):
+        """Labels the images at `index` and times it."""
+        timed = TimedTeacher(teacher)
+        start = time.perf_counter()
+        label(timed, images, settings, index=index)
+        wall = time.perf_counter() - start - timed.paused
+        timed.catch_up()
+        queries = sum(timed.batches)
+        return cls(
+            wall=wall,
+            in_teacher=timed.in_run,
+            teacher_alone=timed.alone,
+            queries=queries,
+            batches=len(timed.batches),
+            share=timed.in_run / wall,
+            wall_over_alone=wall / timed.alone,
+            queries_per_second=queries / wall,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.1%} of {self.wall:.1f} s in the teacher; wall over teacher alone "
+            f"{self.wall_over_alone:.3f}; {self.queries:,} queries, "
+            f"{self.queries / self.batches:.0f} a batch, {self.queries_per_second:,.0f} a second"
+        )
+
+
+def main() -> None:
+    options = _options()
+    _, teacher, train, _, accuracy = teacher_and_data(options)
+    images = train if options.among is None else train.subset(torch.arange(options.among))
+    index = torch.arange(options.images)
+    runs = {
+        "sd": LabelSettings("sd"),
+        "bd": LabelSettings("bd"),
+        "mbd": LabelSettings("mbd", queries_per_pair=options.queries_per_pair),
+    }
+    timings = {}
+    for name in options.measures:
+        timings[name] = [
+            Timing.of(teacher, images, index, runs[name]) for _ in range(options.repeats)
+        ]
+        for timing in timings[name]:
+            print(f"{name}: {timing}", flush=True)
+    keep(
+        options,
+        {
+            "data": train.name,
+            "teacher_accuracy": accuracy,
+            "images": options.images,
+            "among": len(images),
+            "max_batch": teacher.max_batch,
+            "queries_per_pair": options.queries_per_pair,
+            "runs": {name: [vars(timing) for timing in all_] for name, all_ in timings.items()},
+        },
+    )
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument("--images", type=int, default=256, help="to label; 256 are one chunk")
+    options.add_argument("--among", type=int, help="images of the transfer set; all by default")
+    options.add_argument("--queries-per-pair", type=int, default=500, help="of mbd")
+    options.add_argument(
+        "--measures", nargs="+", choices=("sd", "bd", "mbd"), default=["bd", "mbd"]
+    )
+    options.add_argument("--repeats", type=int, default=1)
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()

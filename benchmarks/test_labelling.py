@@ -1,0 +1,45 @@
+"""How fast a small set is labelled, by LeNet-5 with random weights.
+
+    python -m pytest benchmarks/test_labelling.py
+
+Extra info of each result: the queries of one call, which over its time are queries per second.
+benchmarks.teacher_share says how much of that time the teacher takes.
+"""
+
+import pytest
+import torch
+
+from db3kd.labels import LabelSettings, label
+from db3kd.models import build_model
+from db3kd.teachers import ModuleTeacher
+
+SHAPE, CLASSES = (1, 28, 28), 10
+SAMPLES = 16
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(200, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def teacher(images: torch.Tensor) -> ModuleTeacher:
+    """Random weights, and scores centred over the images, or one class would get them all."""
+    torch.manual_seed(0)
+    network = build_model("lenet5", SHAPE, CLASSES)
+    with torch.inference_mode():
+        network.classifier[-1].bias -= network(images).mean(0)
+    return ModuleTeacher(network, SHAPE, CLASSES)
+
+
+@pytest.mark.parametrize("measure", ["bd", "mbd"])
+def test_labelling(benchmark, teacher, images, measure):
+    benchmark.group = f"labelling {SAMPLES} samples"
+    settings = LabelSettings(measure, candidates=5, queries_per_pair=100)
+    index = torch.arange(SAMPLES)
+    labels = benchmark.pedantic(
+        label, (teacher, images, settings), {"index": index}, rounds=3, warmup_rounds=1
+    )
+    benchmark.extra_info["queries"] = len(images) - SAMPLES + int(labels.queries.sum())
+    assert set(labels.status) == {"ok"}
+    assert (labels.queries.sum(1) <= 1 + (CLASSES - 1) * settings.queries_per_pair).all()
