@@ -23,6 +23,7 @@ from db3kd.boundary.candidates import Order
 from db3kd.boundary.contest import ask
 from db3kd.data import ImageSet
 from db3kd.driver import Ledger, run
+from db3kd.reader import ImageSource
 from db3kd.search import UNANSWERED, Purse, Search
 from db3kd.store import Labels
 from db3kd.teachers.base import Teacher, TeacherError, describe
@@ -200,18 +201,14 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
     return limits
 
 
-class ImageSource(Protocol):
-    """Numbered images; an ImageSet, or a tensor in the guise of one."""
+class _NamedImages(ImageSource, Protocol):
+    """An ImageSet, or a tensor in the guise of one."""
 
     name: str
     labels: Tensor | None
 
-    def __len__(self) -> int: ...
-
     @property
     def image_shape(self) -> tuple[int, ...]: ...
-
-    def read(self, indices: Tensor) -> Tensor: ...
 
 
 class _TensorImages:
@@ -231,7 +228,7 @@ class _TensorImages:
         return self._images[indices]
 
 
-def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> ImageSource:
+def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> _NamedImages:
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
     if isinstance(images, Tensor):
@@ -286,7 +283,7 @@ class _Meter:
 
 
 def _label_chunks(
-    teacher: Teacher, images: ImageSource, index: Tensor, settings: LabelSettings, meter: _Meter
+    teacher: Teacher, images: _NamedImages, index: Tensor, settings: LabelSettings, meter: _Meter
 ) -> Iterator[Labels]:
     limits = divide_budget(settings, len(images), teacher.classes)
     decisions = _decide_all(teacher, images, limits, settings, meter)
@@ -300,7 +297,7 @@ def _label_chunks(
 
 
 def _decide_all(
-    teacher: Teacher, images: ImageSource, limits: Tensor, settings: LabelSettings, meter: _Meter
+    teacher: Teacher, images: _NamedImages, limits: Tensor, settings: LabelSettings, meter: _Meter
 ) -> Tensor:
     """[N] int64: the teacher's class of each image, UNANSWERED where its limit is 0."""
     decisions = torch.full((len(images),), UNANSWERED)
@@ -322,7 +319,7 @@ def _decide_all(
 
 def _label_chunk(
     teacher: Teacher,
-    images: ImageSource,
+    images: _NamedImages,
     index: Tensor,
     decision: Tensor,
     limits: Tensor,

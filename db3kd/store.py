@@ -173,6 +173,12 @@ def manifest(
     }
 
 
+def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes what `manifest` made, and what has come of the run, as JSON; whole or not at all."""
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n"
+    _write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def check_free(path: str | Path) -> None:
     """Raises FileExistsError where no run can be written: a file, or a folder with files."""
     path = Path(path)
@@ -254,8 +260,7 @@ class RunFolder:
         self._write_manifest()
 
     def _write_manifest(self) -> None:
-        text = json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n"
-        _write_atomically(self.path / _MANIFEST, lambda file: file.write(text.encode()))
+        write_manifest(self.path / _MANIFEST, self._manifest)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

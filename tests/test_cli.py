@@ -1,5 +1,6 @@
 """The command line from end to end, on small data."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -174,6 +175,12 @@ def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teache
     one = student.with_stem("student-seed1")
     out = succeed("evaluate", "--model", one, "--data", "digits", "--agree-with", teacher)
     assert "accuracy" in out and "agreement" in out and "queries    359" in out
+    described = json.loads(one.with_suffix(".json").read_text())
+    labelled = read_manifest(run)
+    assert described["seed"] == 1 and described["settings"]["scale"] > 0
+    assert (described["teacher"], described["data"]) == (labelled["teacher"], labelled["data"])
+    assert described["queries"] == labelled["totals"]["queries"]
+    assert json.loads(teacher.with_suffix(".json").read_text())["teacher"] == labelled["teacher"]
 
 
 def test_a_run_with_soft_labels_is_distilled_at_its_own_scale(teacher, tmp_path):

@@ -1,12 +1,13 @@
 """Where rays start from: images at hand that the teacher puts in another class."""
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from db3kd.boundary.pairs import Pairs, Rays
+from db3kd.reader import ImageSource
 from db3kd.search import UNANSWERED
 
 Order = Literal["nearest", "random"]
@@ -19,14 +20,6 @@ _SPARE = 4
 cannot lose one that the exact second pass would choose."""
 
 
-class Images(Protocol):
-    """Images by number: read(indices) -> [n, *image_shape] float32."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Tensor) -> Tensor: ...
-
-
 class Candidates:
     """Chooses, for each pair, images of the wanted class as ends.
 
@@ -37,7 +30,7 @@ class Candidates:
 
     def __init__(
         self,
-        images: Images,
+        images: ImageSource,
         decisions: Tensor,
         count: int,
         order: Order = "nearest",

@@ -24,7 +24,7 @@ from db3kd.progress import counted
 from db3kd.runs import DEFAULT_TEMPERATURE, LabelRun, Source, margin_soft_labels, open_run
 from db3kd.scale import RELATIVE_SCALES, choose_scale
 from db3kd.search import UNANSWERED
-from db3kd.store import Labels
+from db3kd.store import manifest, write_manifest
 from db3kd.teachers import save_teacher
 from db3kd.training import Model, TrainSettings
 
@@ -131,7 +131,8 @@ def distill(
     """Train students on the decisions and distances of a label run.
 
     Steps are fixed and no test image is looked at before the end. Where the data have a test split,
-    the students' accuracy on it is printed.
+    the students' accuracy on it is printed. Beside the weights a .json file of the same name says
+    how they came about.
 
     Examples:
 
@@ -172,6 +173,7 @@ def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
         files = {seed: out}
     for file in files.values():
         refuse_existing(file)
+        refuse_existing(file.with_suffix(".json"))
     return files
 
 
@@ -231,7 +233,13 @@ def _train_students(
     def student() -> torch.nn.Module:
         return build_model(model, run.images.image_shape, classes)
 
-    labels = _soft_labelled(run, student, plan)
+    scale = _scale(run, student, plan)
+    labels = with_soft_labels(
+        run.labels,
+        normalisation=plan.normalisation,
+        scale=1.0 if scale is None else scale,
+        temperature=plan.loss.temperature,
+    )
     steps = plan.settings.total_steps(int((labels.decision != UNANSWERED).sum()))
     accuracies = []
     for seed, file in files.items():
@@ -249,39 +257,42 @@ def _train_students(
         file.parent.mkdir(parents=True, exist_ok=True)
         shape = run.images.image_shape
         save_teacher(file, network, model=model, image_shape=shape, classes=classes)
-        said = ""
+        said, found = "", {"queries": int(labels.queries.sum())}
         if test is not None:
             accuracies.append(evaluate(network, test, test.labels))
             said = f": {accuracies[-1]:.2%} of {len(test):,} test images"
+            found["test_accuracy"] = accuracies[-1]
+        described = manifest(
+            {"model": model, "scale": scale, "plan": replace(plan, settings=settings)},
+            seed=seed,
+            teacher_fingerprint=run.manifest["teacher"],
+            data_fingerprint=run.manifest["data"],
+        )
+        write_manifest(file.with_suffix(".json"), described | found)
         print(f"{file}{said}")
     if len(accuracies) > 1:
         mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
         print(f"mean {mean:.2%}, deviation {deviation:.2%} over {len(accuracies)} seeds")
 
 
-def _soft_labelled(run: LabelRun, student: Model, plan: _Plan) -> Labels:
-    scale = plan.scale
-    if plan.normalisation == "margin" and scale is None:
-        steps = plan.settings.total_steps(len(run.labels)) // SCALE_TRAINING_SHARE
-        trainings = SCALE_STUDENTS * len(RELATIVE_SCALES)
-        with counted("choosing the scale", trainings, "students") as show:
-            choice = choose_scale(
-                student,
-                run.images,
-                run.labels.distances,
-                run.labels.decision,
-                margin_soft_labels,
-                plan.loss,
-                replace(plan.settings, steps=max(1, steps)),
-                students=SCALE_STUDENTS,
-                progress=show,
-            )
-        scale = choice.scale
-        tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in choice.trials)
-        print(f"scale {scale:.3g}, chosen by agreement on held-out images ({tried})")
-    return with_soft_labels(
-        run.labels,
-        normalisation=plan.normalisation,
-        scale=1.0 if scale is None else scale,
-        temperature=plan.loss.temperature,
-    )
+def _scale(run: LabelRun, student: Model, plan: _Plan) -> float | None:
+    """That of margin soft labels, chosen where none is given; None for inverse ones."""
+    if plan.normalisation == "inverse" or plan.scale is not None:
+        return plan.scale
+    steps = plan.settings.total_steps(len(run.labels)) // SCALE_TRAINING_SHARE
+    trainings = SCALE_STUDENTS * len(RELATIVE_SCALES)
+    with counted("choosing the scale", trainings, "students") as show:
+        choice = choose_scale(
+            student,
+            run.images,
+            run.labels.distances,
+            run.labels.decision,
+            margin_soft_labels,
+            plan.loss,
+            replace(plan.settings, steps=max(1, steps)),
+            students=SCALE_STUDENTS,
+            progress=show,
+        )
+    tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in choice.trials)
+    print(f"scale {choice.scale:.3g}, chosen by agreement on held-out images ({tried})")
+    return choice.scale

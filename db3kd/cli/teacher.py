@@ -20,7 +20,7 @@ from db3kd.cli.options import (
 from db3kd.models import build_model
 from db3kd.progress import counted
 from db3kd.runs import Source
-from db3kd.teachers import save_teacher
+from db3kd.teachers import load_teacher, save_teacher
 
 
 def teacher(
@@ -50,13 +50,18 @@ def teacher(
     Example:
 
         db3kd teacher --data mnist5k --model lenet5 --epochs 10 --out teacher.safetensors
+
+    Beside the weights a .json file of the same name says how they came about.
     """
     from db3kd.distill import evaluate, train_classifier
+    from db3kd.store import manifest, write_manifest
     from db3kd.training import TrainSettings
 
     if out.suffix != ".safetensors":
         raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")
-    refuse_existing(out)
+    beside = out.with_suffix(".json")
+    for file in (out, beside):
+        refuse_existing(file)
     images, test = (Source(data, split, size, channels).load() for split in ("train", "test"))
     for part in (images, test):
         if part.labels is None:
@@ -75,4 +80,11 @@ def teacher(
     out.parent.mkdir(parents=True, exist_ok=True)
     save_teacher(out, network, model=model, image_shape=images.image_shape, classes=images.classes)
     accuracy = evaluate(network, test, test.labels)
+    described = manifest(
+        {"model": model, "data": data, "training": settings},
+        seed=seed,
+        teacher_fingerprint=load_teacher(out).fingerprint(),
+        data_fingerprint=images.fingerprint(),
+    )
+    write_manifest(beside, described | {"queries": 0, "test_accuracy": accuracy})
     print(f"{out}: {accuracy:.1%} of {len(test):,} test images ({data})")
