@@ -1,8 +1,9 @@
 """How much of a labelling run the teacher itself takes.
 
 The run is timed as a whole, and each call of the teacher in it. Every few batches the run pauses,
-its clock too, and the teacher alone is timed on random images in the same batches; so close
-together, both see the same machine. LeNet-5, the batch that db3kd chooses.
+its clock too, and the teacher alone is timed on the same images in the same batches; so close
+together, both see the same machine. Other images would not do: uniform noise takes LeNet-5 5 to 7 %
+longer than digits, which would hide as much of the run's own cost. The batch is what db3kd chooses.
 
     python -m benchmarks.teacher_share --data DIR --teacher FILE
 """
@@ -19,9 +20,6 @@ from db3kd.data import ImageSet
 from db3kd.labels import LabelSettings, label
 from db3kd.teachers import Teacher
 
-_POOL = 8192
-"""Random images that the teacher alone is asked: more than a cache holds, as in a run."""
-
 _TURN = 16
 """Batches of the run before the teacher alone is asked as many."""
 
@@ -29,9 +27,8 @@ _TURN = 16
 class TimedTeacher:
     """A teacher that times its calls, and in pauses of the run itself alone.
 
-    in_run: seconds of the run's calls. alone: seconds of as many calls, of equally many random
-    images each. paused: seconds that no run would have taken without this class. batches: images of
-    each call of the run.
+    in_run: seconds of the run's calls. alone: seconds of the same calls again. paused: seconds that
+    no run would have taken without this class. batches: images of each call of the run.
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -41,37 +38,30 @@ class TimedTeacher:
         self.device = teacher.device
         self.batches: list[int] = []
         self.in_run = self.alone = self.paused = 0.0
-        self._timed_alone = self._place = 0
-        self._pool = torch.rand(_POOL, *teacher.image_shape)
+        self._turn: list[Tensor] = []
 
     def decide(self, images: Tensor) -> Tensor:
         start = time.perf_counter()
         decisions = self._teacher.decide(images)
-        self.in_run += time.perf_counter() - start
+        answered = time.perf_counter()
+        self.in_run += answered - start
         self.batches.append(len(images))
-        if len(self.batches) - self._timed_alone == _TURN:
+        self._turn.append(images.clone())
+        if len(self._turn) == _TURN:
             self.catch_up()
+        self.paused += time.perf_counter() - answered
         return decisions
 
     def fingerprint(self) -> str:
         return self._teacher.fingerprint()
 
     def catch_up(self) -> None:
-        """Times the teacher alone on as many images as the run has asked since the last pause."""
-        pause = time.perf_counter()
-        for size in self.batches[self._timed_alone :]:
-            images = self._random_images(size)
+        """Times the teacher alone on what the run has asked since the last time."""
+        for images in self._turn:
             start = time.perf_counter()
             self._teacher.decide(images)
             self.alone += time.perf_counter() - start
-        self._timed_alone = len(self.batches)
-        self.paused += time.perf_counter() - pause
-
-    def _random_images(self, count: int) -> Tensor:
-        """The next `count` of the pool, that were long not read."""
-        self._place = self._place if self._place + count <= len(self._pool) else 0
-        self._place += count
-        return self._pool[self._place - count : self._place]
+        self._turn.clear()
 
 
 @dataclass(frozen=True)
