@@ -41,14 +41,14 @@ def main() -> None:
                       torch.arange(len(train)).split(4096)])  # fmt: skip
     curves = {}
     searches = {
-        "BD, rays to images alone": (40, 0, None, 150),
-        "BD": (20, 2, None, 150),
-        "MBD": (10, 0, Descent(), max(COUNTS)),
+        "BD, rays to images alone": (40, 0, 1e-2, None, 150),
+        "BD": (20, 2, 1e-2, None, 150),
+        "MBD": (10, 0, 1e-3, Descent(), max(COUNTS)),
     }
-    for name, (candidates, mixes, descent, budget) in searches.items():
+    for name, (candidates, mixes, tolerance, descent, budget) in searches.items():
         rays = Candidates(train, bank, candidates).rays(pairs)
         ledger = Ledger(torch.full((len(pairs),), budget))
-        search = _search(pairs, rays, mixes, descent, teacher.image_shape, ledger)
+        search = _search(pairs, rays, mixes, tolerance, descent, teacher.image_shape, ledger)
         boundary = run(search, teacher, ledger)
         curves[name] = {
             count: (noted.mean() / optimum.mean()).item()
@@ -71,9 +71,9 @@ def main() -> None:
     )
 
 
-def _search(pairs, rays, mixes, descent, image_shape, ledger):
+def _search(pairs, rays, mixes, tolerance, descent, image_shape, ledger):
     boundary = yield from boundary_distance(
-        pairs, rays, mixes=mixes, relative=1e-2, purse=ledger, snapshots=COUNTS
+        pairs, rays, mixes=mixes, relative=tolerance, purse=ledger, snapshots=COUNTS
     )
     if descent is not None:
         yield from minimal_boundary_distance(

@@ -38,10 +38,6 @@ _MOST_SAMPLES = 256
 """Samples searched at once: with ten classes enough pairs to fill a teacher's batches."""
 
 
-_START_TOLERANCE = 1e-2
-"""Width of the bracket that the descent starts from: its line searches narrow it further."""
-
-
 class Progress(Protocol):
     """Is told what has been reached since the start; see db3kd.progress.Progress."""
 
@@ -68,7 +64,8 @@ class LabelSettings:
     queries: most queries of the whole run, divided evenly over the samples beforehand, so that what
         a sample may spend does not depend on the others.
     snapshots: numbers of queries per pair at which the distances are noted as well.
-    tolerance: width of the last bracket of "bd" as a share of the distance.
+    tolerance: width of the last bracket of "bd", also where "mbd" starts from it, as a share of the
+        distance. A descent from a point well inside the class misjudges its probes.
     descent: settings of "mbd".
     seed: of everything random.
     rows: images built at once for a batch of queries.
@@ -377,7 +374,7 @@ def _measure(
         pairs,
         rays,
         mixes=settings.mixes if settings.measure == "bd" else 0,
-        relative=settings.tolerance if settings.measure == "bd" else _START_TOLERANCE,
+        relative=settings.tolerance,
         rows=settings.rows,
         purse=purse,
         snapshots=settings.snapshots,
