@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.setting import keep, parser, teacher_and_data
-from db3kd import ops
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import (
     Recipe,
@@ -35,6 +34,7 @@ from db3kd.labels import LabelSettings, label, with_soft_labels
 from db3kd.models import build_model
 from db3kd.progress import Progress
 from db3kd.report import comparison_table
+from db3kd.runs import margin_soft_labels
 from db3kd.scale import choose_scale
 from db3kd.store import Labels
 from db3kd.teachers import Teacher, decide_checked
@@ -98,9 +98,7 @@ def _choose_scale(student, images, labels, loss, options):
         images,
         labels.distances,
         labels.decision,
-        lambda distances, own, scale, temperature: ops.soft_labels(
-            distances, own, normalisation="margin", scale=scale, temperature=temperature
-        ),
+        margin_soft_labels,
         loss,
         TrainSettings(steps=options.scale_steps, device="cpu"),
         folds=5,

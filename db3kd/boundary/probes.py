@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -96,6 +97,7 @@ def probe_normals(
     )
 
 
+@cache
 def dct_basis(count: int, size: int) -> Tensor:
     """The lowest vectors of the orthonormal DCT-II over `size` points: float32 [count, size]."""
     position = torch.arange(size, dtype=torch.float64) + 0.5
