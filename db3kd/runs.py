@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from db3kd.data import ImageSet, load_data
+from db3kd.folder import RunFolder, check_free
 from db3kd.labels import LabelSettings, divide_budget, label_chunks, with_soft_labels
+from db3kd.manifest import manifest, read_manifest
 from db3kd.ops import Normalisation
 from db3kd.ops import soft_labels as make_soft_labels
 from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
-from db3kd.store import Labels, RunFolder, check_free, load_labels, manifest, read_manifest
+from db3kd.store import LABELS, Labels, load_labels, to_table
 from db3kd.teachers import Teacher, describe
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
@@ -198,14 +200,14 @@ def write_run(
         data_fingerprint=images.fingerprint(),
     )
     totals = Totals()
-    with RunFolder.create(folder, described) as run, progress:
+    with RunFolder.create(folder, LABELS, described) as run, progress:
         for chunk in chunks:
             chunk = dataclasses.replace(chunk, index=rows[chunk.index])
             if soft_labels is not None:
                 chunk = with_soft_labels(chunk, **dataclasses.asdict(soft_labels))
-            run.write_shard(totals.samples, chunk)
+            run.write_shard(totals.samples, to_table(chunk))
             totals.add(chunk)
-    run.finish(vars(totals))
+        run.finish(vars(totals))
     return totals
 
 
@@ -217,7 +219,7 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
 
     Raises ValueError where the images are not those that were labelled.
     """
-    described = read_manifest(folder)
+    described = read_manifest(folder, LABELS.format)
     source = _source(described["settings"]["source"], data)
     try:
         images = source.load()

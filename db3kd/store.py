@@ -1,40 +1,28 @@
-"""Label runs on disk: a folder of Parquet shards and a manifest that says where they come from.
+"""Labels, and the columns they have in a run folder.
 
-    run/manifest.json               settings, seed, versions, fingerprints, totals
-    run/labels-0000000000.parquet   one shard, named by the position of its first sample
-    run/labels-0000000512.parquet   …
-
-A shard appears whole or not at all, so what a run has paid for outlives its process. Anything that
-reads Parquet reads it; the columns are those of `Labels`, with each snapshot in a column of its own
-(`distances_at_1000`). Reading and writing need pyarrow.
+Anything that reads Parquet reads them; the columns are those of `Labels`, with each snapshot in a
+column of its own (`distances_at_1000`). Reading and writing need pyarrow.
 """
 
-import dataclasses
-import enum
-import importlib.metadata
-import json
-import math
-import os
-import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
+from db3kd.folder import Kind, import_pyarrow, read_shards
+
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = "db3kd labels 1"
+LABELS = Kind("labels", 2)
+"""Run folders that hold labels."""
+
 STATUSES = ("ok", "partly reached", "unreached", "budget")
 
-_MANIFEST = "manifest.json"
-_SHARDS = "labels-*.parquet"
 _SNAPSHOT = re.compile(r"distances_at_(\d+)")
 
 
@@ -143,172 +131,37 @@ def _check(name: str, tensor: Tensor, shape: tuple[int | str, ...], dtype: torch
         )
 
 
-def manifest(
-    settings: object,
-    *,
-    seed: int,
-    teacher_fingerprint: str,
-    data_fingerprint: str,
-) -> dict[str, Any]:
-    """What one needs to know to repeat a run, ready for `RunFolder.create`.
-
-    Nothing is taken from the environment but versions; an absolute path among the settings
-    keeps only its file name. Secrets do not belong into the settings.
-
-    Args:
-        settings: a mapping or a dataclass of plain values.
-        seed: the run's seed.
-        teacher_fingerprint: a digest that changes with the teacher.
-        data_fingerprint: a digest that changes with the images.
-    """
-    packages = ("db3kd", "torch", "numpy")
-    return {
-        "seed": seed,
-        "settings": _plain(settings),
-        "teacher": teacher_fingerprint,
-        "data": data_fingerprint,
-        "versions": {package: _version(package) for package in packages}
-        | {"python": platform.python_version()},
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes what `manifest` made, and what has come of the run, as JSON; whole or not at all."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n"
-    _write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def check_free(path: str | Path) -> None:
-    """Raises FileExistsError where no run can be written: a file, or a folder with files."""
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError(
-            f"{path}: expected a new or an empty folder for the label run, got "
-            f"{'a folder with files' if path.is_dir() else 'a file'}; choose another, or remove it"
-        )
-
-
-class RunFolder:
-    """Writes one label run. It keeps no shard in memory, however many are written.
-
-    As a context manager it takes itself away again where an error ends it before its first shard,
-    so that the same run can be tried again.
-    """
-
-    def __init__(self, path: Path, manifest: dict[str, Any], made: bool) -> None:
-        self.path = path
-        self._manifest = manifest
-        self._made = made
-        self._layout: str | None = None
-
-    @classmethod
-    def create(cls, path: str | Path, manifest: Mapping[str, Any]) -> Self:
-        """Makes the folder, with its parents, and writes the manifest.
-
-        Raises:
-            FileExistsError: as `check_free`.
-        """
-        check_free(path)
-        path = Path(path)
-        made = not path.exists()
-        path.mkdir(parents=True, exist_ok=True)
-        _sync_folder(path.parent)
-        head = {"format": FORMAT, "state": "running", "started": _now()}
-        run = cls(path, head | _plain(manifest), made)
-        run._write_manifest()
-        return run
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or self._layout is not None:
-            return
-        with suppress(OSError):  # the error that ended the run is the one to hear of
-            (self.path / _MANIFEST).unlink()
-            if self._made:
-                self.path.rmdir()
-
-    def write_shard(self, first_index: int, labels: Labels) -> Path:
-        """Commits a shard: once this returns it outlives a crash; before, there is none.
-
-        Args:
-            first_index: position in the run of the shard's first sample; names the file, so
-                shards are read in this order.
-            labels: the shard, of the same layout as the run's other shards.
-
-        Raises:
-            FileExistsError: the run has a shard at `first_index`.
-            ValueError: the layout differs from the run's first shard.
-        """
-        layout = labels._layout()
-        if self._layout not in (None, layout):
-            raise ValueError(f"labels: expected {self._layout} as in the first shard, got {layout}")
-        path = self.path / f"labels-{first_index:010d}.parquet"
-        if path.exists():
-            raise FileExistsError(f"{path.name}: this run has a shard at {first_index} already")
-        table = _to_table(labels)
-        _, parquet = _import_pyarrow()
-        _write_atomically(path, lambda file: parquet.write_table(table, file))
-        self._layout = layout
-        return path
-
-    def finish(self, totals: Mapping[str, Any]) -> None:
-        """Writes the manifest again, with the run's totals (samples, queries, …)."""
-        self._manifest |= {"state": "finished", "finished": _now(), "totals": _plain(totals)}
-        self._write_manifest()
-
-    def _write_manifest(self) -> None:
-        write_manifest(self.path / _MANIFEST, self._manifest)
-
-
-def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The manifest of the run folder at `path`.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, or of another format.
-    """
-    file = Path(path) / _MANIFEST
-    if not file.is_file():
-        raise FileNotFoundError(f"{path}: expected a label run, found no {_MANIFEST}")
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: expected JSON, got a damaged file ({error})") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{file}: expected format {FORMAT!r}, got {found!r}")
-    return content
-
-
 def load_labels(path: str | Path) -> Labels:
     """All labels of the run folder at `path`, finished or not, in the run's order.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_manifest` and `iterate_shards`.
+        FileNotFoundError, ValueError: as `iterate_shards`.
     """
-    return Labels.concat(list(iterate_shards(path)))
+    return Labels.concat([labels for _, labels in iterate_shards(path)])
 
 
-def iterate_shards(path: str | Path) -> Iterator[Labels]:
-    """The run's shards one by one, so that a reader's memory need not grow with the run.
+def iterate_shards(path: str | Path) -> Iterator[tuple[int, Labels]]:
+    """The run's shards and the positions of their first samples, one by one.
+
+    So a reader's memory need not grow with the run.
 
     Raises:
-        FileNotFoundError: the folder holds no label run, or no shard yet.
-        ValueError: a shard is damaged or is not of this format.
+        FileNotFoundError: the folder holds no run, or no shard yet.
+        ValueError: it holds no labels, a shard is damaged or lacks a column, or one is missing
+            from a finished run.
     """
-    read_manifest(path)
-    files = sorted(Path(path).glob(_SHARDS))
-    if not files:
-        raise FileNotFoundError(f"{path}: expected at least one shard ({_SHARDS}), found none")
-    for file in files:
-        yield _read_shard(file)
+    for position, table in read_shards(path, LABELS):
+        try:
+            yield position, from_table(table)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path}: the shard at {position} does not hold labels: {error}"
+            ) from error
 
 
-def _to_table(labels: Labels) -> "pyarrow.Table":
-    arrow, _ = _import_pyarrow()
+def to_table(labels: Labels) -> "pyarrow.Table":
+    """Labels as a shard's columns."""
+    arrow, _ = import_pyarrow()
 
     def rows(values: Tensor, kind: "pyarrow.DataType") -> "pyarrow.Array":
         flat = arrow.array(values.flatten().cpu().numpy()).cast(kind)
@@ -330,16 +183,13 @@ def _to_table(labels: Labels) -> "pyarrow.Table":
     return arrow.table(columns)
 
 
-def _read_shard(file: Path) -> Labels:
-    arrow, parquet = _import_pyarrow()
-    try:
-        table = parquet.ParquetFile(file).read()
-        return _from_table(table)
-    except (arrow.ArrowException, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{file}: not a shard of {FORMAT!r}, or a damaged one: {error}") from error
+def from_table(table: "pyarrow.Table") -> Labels:
+    """The labels in a shard.
 
+    Raises:
+        KeyError, ValueError: a column is missing or is not as in `Labels`.
+    """
 
-def _from_table(table: "pyarrow.Table") -> Labels:
     def column(name: str, dtype: torch.dtype) -> Tensor:
         array = table.column(name).combine_chunks()
         width = getattr(array.type, "list_size", None)
@@ -360,72 +210,3 @@ def _from_table(table: "pyarrow.Table") -> Labels:
         if "soft_label" in table.column_names
         else None,
     )
-
-
-def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes beside `path` under a name no reader looks for, then puts it in place at once."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename lasts only once its folder is on disk too. Windows has no way to ask for that."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _plain(value: Any) -> Any:
-    """`value` in what JSON has: no paths of this machine, no numbers that JSON cannot say."""
-    match value:
-        case None | bool() | int():
-            return value
-        case str():
-            return Path(value).name if os.path.isabs(value) else value
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case enum.Enum():
-            return _plain(value.value)
-        case os.PathLike():
-            return Path(value).name
-        case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    return str(value)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _import_pyarrow() -> tuple[Any, Any]:
-    """pyarrow and pyarrow.parquet, imported late: `Labels` alone needs neither."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError('label runs on disk need pyarrow: pip install "db3kd[cli]"') from error
-    return pyarrow, pyarrow.parquet

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 import db3kd.cli
 from db3kd.cli.app import app
-from db3kd.store import load_labels, read_manifest
+from db3kd.manifest import read_manifest
+from db3kd.store import load_labels
 
 COMMANDS = ("info", "teacher", "label", "distill", "evaluate", "report", "demo")
 
@@ -284,7 +285,7 @@ def test_weights_are_never_overwritten(command, run, teacher):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    assert "expected a label run" in fail("report", "--labels", tmp_path)
+    assert "expected a run folder, found no manifest.json" in fail("report", "--labels", tmp_path)
 
 
 def test_debug_shows_the_whole_error(tmp_path):

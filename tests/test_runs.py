@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from db3kd.labels import LabelSettings
+from db3kd.manifest import read_manifest
 from db3kd.runs import (
     Source,
     Totals,
@@ -13,7 +14,7 @@ from db3kd.runs import (
     spread_over_classes,
     write_run,
 )
-from db3kd.store import Labels, load_labels, read_manifest
+from db3kd.store import Labels, load_labels
 from db3kd.teachers import FunctionTeacher, TeacherError
 
 INF = torch.inf

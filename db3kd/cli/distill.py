@@ -19,12 +19,12 @@ from db3kd.cli.options import (
 from db3kd.data import ImageSet
 from db3kd.distill import KDLoss, evaluate, train_student
 from db3kd.labels import with_soft_labels
+from db3kd.manifest import manifest, write_manifest
 from db3kd.models import build_model
 from db3kd.progress import counted
 from db3kd.runs import DEFAULT_TEMPERATURE, LabelRun, Source, margin_soft_labels, open_run
 from db3kd.scale import RELATIVE_SCALES, choose_scale
 from db3kd.search import UNANSWERED
-from db3kd.store import manifest, write_manifest
 from db3kd.teachers import save_teacher
 from db3kd.training import Model, TrainSettings
 

@@ -15,10 +15,10 @@ from db3kd.cli.options import (
     Size,
     open_teacher,
 )
+from db3kd.folder import check_free
 from db3kd.labels import LabelSettings
 from db3kd.ops import Normalisation
 from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, Source, Totals, write_run
-from db3kd.store import check_free
 
 
 def label(

@@ -54,7 +54,7 @@ def teacher(
     Beside the weights a .json file of the same name says how they came about.
     """
     from db3kd.distill import evaluate, train_classifier
-    from db3kd.store import manifest, write_manifest
+    from db3kd.manifest import manifest, write_manifest
     from db3kd.training import TrainSettings
 
     if out.suffix != ".safetensors":

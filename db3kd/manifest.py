@@ -1,0 +1,141 @@
+"""The manifest beside a result: what one needs to know to repeat it, and to tell it from others."""
+
+import dataclasses
+import enum
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from db3kd.disk import write_atomically
+
+MANIFEST = "manifest.json"
+
+_IDENTITY = ("seed", "settings", "teacher", "data")
+"""What makes two runs the same; the rest of a manifest are circumstances."""
+
+
+def manifest(
+    settings: object,
+    *,
+    seed: int,
+    teacher_fingerprint: str,
+    data_fingerprint: str | None,
+) -> dict[str, Any]:
+    """What one needs to know to repeat a run, ready for `RunFolder.create`.
+
+    Nothing is taken from the environment but versions; an absolute path among the settings
+    keeps only its file name. Secrets do not belong into the settings.
+
+    Args:
+        settings: a mapping or a dataclass of plain values.
+        seed: the run's seed.
+        teacher_fingerprint: a digest that changes with the teacher.
+        data_fingerprint: a digest that changes with the images; None where there are none.
+    """
+    packages = ("db3kd", "torch", "numpy")
+    return {
+        "seed": seed,
+        "settings": plain(settings),
+        "teacher": teacher_fingerprint,
+        "data": data_fingerprint,
+        "versions": {package: _version(package) for package in packages}
+        | {"python": platform.python_version()},
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes what `manifest` made, and what has come of the run, as JSON; whole or not at all."""
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode())
+
+
+def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]:
+    """The manifest of the run folder at `path`, of the given format where one is given.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of another format.
+    """
+    file = Path(path) / MANIFEST
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: expected a run folder, found no {MANIFEST}")
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file}: expected JSON, got a damaged file ({error})") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found is None or format not in (None, found):
+        raise ValueError(
+            f"{file}: expected format {format or 'db3kd …'!r}, got {found!r}{_written_by(content)}"
+        )
+    return content
+
+
+def differences(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], apart_from: tuple[str, ...] = ()
+) -> list[str]:
+    """`name: was …, is …` for each entry in which two manifests are not of the same run.
+
+    apart_from: entries that may differ, as `settings.source.data`.
+    """
+    was, now = dict(_entries(stored)), dict(_entries(plain(wanted)))
+    return [
+        f"{name}: was {json.dumps(was.get(name))}, is {json.dumps(now.get(name))}"
+        for name in sorted(was.keys() | now.keys())
+        if name not in apart_from and was.get(name) != now.get(name)
+    ]
+
+
+def plain(value: Any) -> Any:
+    """`value` in what JSON has: no paths of this machine, no numbers that JSON cannot say."""
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            return Path(value).name if os.path.isabs(value) else value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case enum.Enum():
+            return plain(value.value)
+        case os.PathLike():
+            return Path(value).name
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return str(value)
+
+
+def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of what identifies a run."""
+    for key in _IDENTITY:
+        yield from _flat(key, content.get(key))
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(f"{name}.{key}", item)
+    else:
+        yield name, value
+
+
+def _written_by(content: Any) -> str:
+    versions = content.get("versions") if isinstance(content, dict) else None
+    version = versions.get("db3kd") if isinstance(versions, dict) else None
+    return "" if version is None else f", written by db3kd {version}; read it with that version"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
