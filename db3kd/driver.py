@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from db3kd.journal import Journal
 from db3kd.search import UNANSWERED, Query, Result, Search
 from db3kd.teachers.base import Teacher, TeacherError, decide_checked
 
@@ -51,15 +52,19 @@ def run(
     teacher: Teacher,
     ledger: Ledger,
     on_answers: Callable[[int], None] | None = None,
+    journal: Journal | None = None,
 ) -> Result:
     """Answers a search's queries by the teacher until the search returns.
 
     A query that its account cannot pay for is not asked; its decision is UNANSWERED. Whatever the
     teacher has answered is booked, also when it fails in the middle of a batch.
 
-    on_answers: called with the number of queries answered after each batch.
+    on_answers: called with the number of queries answered after each batch. journal: answers that
+    were paid for before, which are booked but not asked again; all others are added to it. So a
+    process that is killed loses the answers of one batch at most.
 
-    Raises TeacherError where the teacher raises or answers anything but a class an image.
+    Raises TeacherError where the teacher raises or answers anything but a class an image, and
+    OSError or ValueError where the journal cannot be written, or is that of another search.
     """
     decisions = None
     while True:
@@ -67,24 +72,47 @@ def run(
             query = next(search) if decisions is None else search.send(decisions)
         except StopIteration as finished:
             return finished.value
-        decisions = _answer(query, teacher, ledger)
+        decisions = _answer(query, teacher, ledger, journal)
         if on_answers is not None:
             on_answers(int((decisions != UNANSWERED).sum()))
 
 
-def _answer(query: Query, teacher: Teacher, ledger: Ledger) -> Tensor:
+def _answer(query: Query, teacher: Teacher, ledger: Ledger, journal: Journal | None) -> Tensor:
     images = query.images.view(len(query.images), *teacher.image_shape)
     covered = ledger.covers(query.accounts)
-    everything = bool(covered.all())
-    asked = query.accounts if everything else query.accounts[covered]
-    try:
-        answers = decide_checked(teacher, images if everything else images[covered])
-    except TeacherError as error:
-        ledger.book(asked[: len(error.answered)])
-        raise
-    ledger.book(asked)
-    if everything:
-        return answers
+    if bool(covered.all()):
+        return _decide(images, query.accounts, teacher, ledger, journal)
     decisions = torch.full_like(query.accounts, UNANSWERED)
-    decisions[covered] = answers
+    decisions[covered] = _decide(images[covered], query.accounts[covered], teacher, ledger, journal)
     return decisions
+
+
+def _decide(
+    images: Tensor, accounts: Tensor, teacher: Teacher, ledger: Ledger, journal: Journal | None
+) -> Tensor:
+    """The answers to queries that are paid for: from the journal while it has any, then asked."""
+    if journal is None:
+        return _ask(images, accounts, teacher, ledger)
+    known = journal.take(accounts)
+    ledger.book(accounts[: len(known)])
+    if len(known) == len(accounts):
+        return known
+    rest = accounts[len(known) :]
+    journal.ask(rest)
+    try:
+        answers = _ask(images[len(known) :], rest, teacher, ledger)
+    except TeacherError as error:
+        journal.answer(error.answered)
+        raise
+    journal.answer(answers)
+    return torch.cat([known, answers])
+
+
+def _ask(images: Tensor, accounts: Tensor, teacher: Teacher, ledger: Ledger) -> Tensor:
+    try:
+        answers = decide_checked(teacher, images)
+    except TeacherError as error:
+        ledger.book(accounts[: len(error.answered)])
+        raise
+    ledger.book(accounts)
+    return answers

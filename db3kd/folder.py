@@ -4,72 +4,54 @@
     run/labels-0000000000-7f3a90c2.parquet   one shard, named by the position of its first row and
     run/labels-0000000512-01b4e65d.parquet   the CRC-32 of its bytes
     …
+    run/labels-0000001024.journal            the answers paid for so far towards the next shard
+    run/decisions.journal                    those to a stage that all shards rest on
 
 What a run holds, labels or pseudo samples, is its `Kind`; its columns are its owner's business. A
 shard appears whole or not at all, and a byte that changes in it later is noticed. One process at a
 time writes a folder. Shards need pyarrow.
+
+A shard is in place and on disk before its journal goes, and what a killed process left behind is
+cleared away when the run is reopened, so that a kill at any moment loses no answer but those in
+flight (see db3kd.journal) and leaves none twice.
 """
 
-import re
-import zlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from db3kd.disk import FolderLock, is_leftover, sync_folder, write_atomically
-from db3kd.manifest import MANIFEST, plain, read_manifest, write_manifest
+from db3kd.disk import LOCK, FolderLock, is_leftover, sync_folder, write_atomically
+from db3kd.journal import Journal, read_journal
+from db3kd.manifest import (
+    MANIFEST,
+    differences,
+    identity,
+    plain,
+    read_manifest,
+    write_manifest,
+)
+from db3kd.shards import Kind, checked_bytes, read_columns, read_shard, to_parquet
 
 if TYPE_CHECKING:
     import pyarrow
 
-_SHARD = re.compile(r"-(\d{10})-([0-9a-f]{8})\.parquet")
+
+def holds_run(path: str | Path) -> bool:
+    """Whether a run was begun there."""
+    return (Path(path) / MANIFEST).is_file()
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a run folder holds.
+def check_free(path: str | Path, resume: bool = False) -> None:
+    """Raises FileExistsError where no run can be begun: a file, or a folder with files.
 
-    name: plural, in the format and in the names of the shards. version: of its columns.
+    resume: a folder with a run is fine.
     """
-
-    name: str
-    version: int
-
-    @property
-    def format(self) -> str:
-        """What the manifest says."""
-        return f"db3kd {self.name} {self.version}"
-
-    def shard_name(self, position: int, content: bytes) -> str:
-        return f"{self.name}-{position:010d}-{zlib.crc32(content):08x}.parquet"
-
-    def shards(self, folder: str | Path) -> dict[int, Path]:
-        """The shards in a folder by position, in ascending order.
-
-        Raises:
-            ValueError: two lie at one position.
-        """
-        files: dict[int, Path] = {}
-        for file in sorted(Path(folder).glob(f"{self.name}-*.parquet")):
-            match = _SHARD.fullmatch(file.name.removeprefix(self.name))
-            if match is None:
-                continue
-            position = int(match[1])
-            if position in files:
-                raise ValueError(
-                    f"{folder}: expected one shard at {position}, found {files[position].name} and "
-                    f"{file.name}; keep the one that this run wrote"
-                )
-            files[position] = file
-        return files
-
-
-def check_free(path: str | Path) -> None:
-    """Raises FileExistsError where no run can be begun: a file, or a folder with files."""
     path = Path(path)
+    if resume and holds_run(path):
+        return
     if path.is_dir():
         found = [file.name for file in path.iterdir() if not is_leftover(file)]
     elif path.exists():
@@ -77,7 +59,10 @@ def check_free(path: str | Path) -> None:
     else:
         return
     if MANIFEST in found:
-        raise FileExistsError(f"{path}: holds a run already; choose another folder, or remove it")
+        raise FileExistsError(
+            f"{path}: holds a run already; continue it with --resume (resume=True), or choose "
+            "another folder"
+        )
     if found:
         raise FileExistsError(
             f"{path}: expected a new or an empty folder for the run, got a folder with files; "
@@ -85,8 +70,24 @@ def check_free(path: str | Path) -> None:
         )
 
 
+def queries_in_flight(manifest: Mapping[str, Any]) -> int:
+    """Queries that were asked, but not answered, whenever a run was stopped.
+
+    They were asked again, so at most as many were paid twice. Totals count them once.
+    """
+    return sum(stop["queries_in_flight"] for stop in manifest.get("resumed", []))
+
+
 class RunFolder:
     """Writes one run. It keeps no shard in memory, however many are written.
+
+        with RunFolder.open(path, KIND, manifest(...), resume=True) as run:
+            for position in range(0, samples, samples_a_shard):
+                if not run.has_shard(position):
+                    with run.journal(position, teacher.classes) as journal:
+                        ...  # db3kd.driver.run(search, teacher, ledger, journal=journal)
+                    run.write_shard(position, table)
+            run.finish(totals)
 
     Holds the folder's lock until closed. As a context manager it takes itself away again where an
     error ends it before anything was paid for, so that the same run can be tried again.
@@ -101,7 +102,7 @@ class RunFolder:
         self._lock = lock
         self._made = made
         self._shards = kind.shards(path)
-        self._schema: pyarrow.Schema | None = None
+        self._columns: dict[str, str] = {}
 
     @classmethod
     def create(cls, path: str | Path, kind: Kind, manifest: Mapping[str, Any]) -> Self:
@@ -127,13 +128,66 @@ class RunFolder:
             raise
         return run
 
+    @classmethod
+    def reopen(
+        cls,
+        path: str | Path,
+        kind: Kind,
+        manifest: Mapping[str, Any],
+        apart_from: tuple[str, ...] = (),
+    ) -> Self:
+        """Goes on with a run that was stopped or killed at any moment; a finished one stays as is.
+
+        manifest: as for `create`; seed, settings and fingerprints must be those of the run.
+        apart_from: entries that may differ, as `settings.source.data`.
+
+        Raises:
+            FileNotFoundError: there is no run.
+            ValueError: it is another run, and in what; or its manifest, a shard or a journal is
+                damaged.
+            BlockingIOError: another process is writing it.
+        """
+        path = Path(path)
+        read_manifest(path, kind.format)
+        lock = FolderLock(path)
+        try:
+            stored = read_manifest(path, kind.format)
+            found = differences(stored, manifest, apart_from)
+            if found:
+                raise ValueError(
+                    f"{path}: holds another run than the one asked for: {'; '.join(found)}"
+                )
+            run = cls(path, kind, stored, lock, made=False)
+            if not run.finished:
+                run._clear_up()
+        except BaseException:
+            lock.release()
+            raise
+        return run
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        kind: Kind,
+        manifest: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        apart_from: tuple[str, ...] = (),
+    ) -> Self:
+        """As `reopen` where there is a run and it may be resumed, else as `create`."""
+        if resume and holds_run(path):
+            return cls.reopen(path, kind, manifest, apart_from)
+        return cls.create(path, kind, manifest)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self._holds_anything():
             with suppress(OSError):  # the error that ended the run is the one to hear of
-                (self.path / MANIFEST).unlink()
+                for file in (*self._journals(), self.path / MANIFEST):
+                    file.unlink()
         self.close()
         if kind is not None and self._made:
             with suppress(OSError):  # what it holds stays
@@ -143,8 +197,32 @@ class RunFolder:
         """Lets other processes write the folder."""
         self._lock.release()
 
+    @property
+    def finished(self) -> bool:
+        """Whether it is done, and all its shards are still there."""
+        if self.manifest["state"] != "finished":
+            return False
+        rows = sum(len(read_shard(file)) for file in self._shards.values())
+        return rows == self.manifest["totals"]["samples"]
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether any is committed."""
+        return bool(self._shards)
+
     def has_shard(self, position: int) -> bool:
+        """Whether the shard at this position is committed."""
         return position in self._shards
+
+    def journal(self, of: int | str, classes: int) -> Journal:
+        """The journal of the search that makes a shard, or of a stage that all shards rest on.
+
+        That of a shard goes when the shard is committed; that of a stage stays.
+
+        of: the shard's position, or the stage's name. classes: of the teacher.
+        """
+        file = self._journal_file(of)
+        return Journal(file, classes, _identity(self.manifest, file))
 
     def write_shard(self, position: int, table: "pyarrow.Table") -> Path:
         """Commits a shard: once this returns it outlives a crash; before, there is none.
@@ -160,12 +238,12 @@ class RunFolder:
         """
         if position in self._shards:
             raise FileExistsError(f"{self.path}: this run has a shard at {position} already")
-        self._check_columns(table.schema)
-        content = _to_parquet(table)
+        content = to_parquet(table)
+        self._check_columns(read_columns(content))
         file = self.path / self.kind.shard_name(position, content)
         write_atomically(file, content)
         self._shards[position] = file
-        self._schema = table.schema
+        self._journal_file(position).unlink(missing_ok=True)
         return file
 
     def finish(self, totals: Mapping[str, Any]) -> None:
@@ -174,17 +252,43 @@ class RunFolder:
         self._write_manifest()
 
     def _holds_anything(self) -> bool:
-        return bool(self._shards)
+        return self.has_shards or any(file.stat().st_size for file in self._journals())
 
-    def _check_columns(self, schema: "pyarrow.Schema") -> None:
-        if not self._shards:
-            return
-        if self._schema is None:
-            self._schema = read_shard(next(iter(self._shards.values()))).schema
+    def _journal_file(self, of: int | str) -> Path:
+        name = of if isinstance(of, str) else self.kind.shard_prefix(of)
+        return self.path / f"{name}.journal"
+
+    def _journals(self) -> list[Path]:
+        return sorted(self.path.glob("*.journal"))
+
+    def _clear_up(self) -> None:
+        """Takes away what a killed process left half done, and notes what was in flight."""
+        for position in self._shards:
+            self._journal_file(position).unlink(missing_ok=True)
+        for file in filter(is_leftover, self.path.iterdir()):
+            if file.name != LOCK:
+                file.unlink()
+        found = {
+            file: read_journal(file, _identity(self.manifest, file)) for file in self._journals()
+        }
+        stop = {"at": _now(), "queries_in_flight": sum(part.in_flight for part in found.values())}
+        self.manifest["resumed"] = [*self.manifest.get("resumed", []), stop]
+        self.manifest["state"] = "running"
+        self._write_manifest()
+        for file, part in found.items():
+            if part.end:
+                os.truncate(file, part.end)
+            else:
+                file.unlink()
+
+    def _check_columns(self, columns: dict[str, str]) -> None:
+        if not self._columns:
+            first = next(iter(self._shards.values()), None)
+            self._columns = columns if first is None else read_columns(checked_bytes(first))
         wrong = [
-            f"{name}: expected {_type(self._schema, name)}, got {_type(schema, name)}"
-            for name in dict.fromkeys([*self._schema.names, *schema.names])
-            if _type(self._schema, name) != _type(schema, name)
+            f"{name}: expected {self._columns.get(name)}, got {columns.get(name)}"
+            for name in dict.fromkeys([*self._columns, *columns])
+            if self._columns.get(name) != columns.get(name)
         ]
         if wrong:
             raise ValueError(f"shard: not of the columns of the others: {'; '.join(wrong)}")
@@ -193,81 +297,9 @@ class RunFolder:
         write_manifest(self.path / MANIFEST, self.manifest)
 
 
-def read_shards(path: str | Path, kind: Kind) -> Iterator[tuple[int, "pyarrow.Table"]]:
-    """The shards of a run and their positions, one by one, in the run's order.
-
-    Raises:
-        FileNotFoundError: the folder holds no run, or no shard yet.
-        ValueError: the run is of another kind, a shard is damaged, or one is missing from a
-            finished run.
-    """
-    content = read_manifest(path, kind.format)
-    files = kind.shards(path)
-    if not files:
-        raise FileNotFoundError(
-            f"{path}: expected at least one shard ({kind.name}-*.parquet), found none"
-        )
-    finished = content.get("state") == "finished"
-    rows = 0
-    for position, file in files.items():
-        if finished and position != rows:
-            raise _missing(path, rows)
-        table = read_shard(file)
-        rows += len(table)
-        yield position, table
-    if finished and rows != content["totals"].get("samples", rows):
-        raise _missing(path, rows)
-
-
-def read_shard(file: Path) -> "pyarrow.Table":
-    """One shard, whole and as it was written.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    arrow, parquet = import_pyarrow()
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{file}: could not be read: {error}") from error
-    written, found = file.stem.rpartition("-")[2], f"{zlib.crc32(content):08x}"
-    if written != found:
-        raise ValueError(
-            f"{file}: damaged: its checksum is {found}, expected {written}; remove it and resume "
-            "the run to have its samples again"
-        )
-    try:
-        return parquet.ParquetFile(arrow.BufferReader(content)).read()
-    except (arrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file}: expected a Parquet file: {error}") from error
-
-
-def import_pyarrow() -> tuple[Any, Any]:
-    """pyarrow and pyarrow.parquet, imported late: what is not written to disk needs neither."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError('runs on disk need pyarrow: pip install "db3kd[cli]"') from error
-    return pyarrow, pyarrow.parquet
-
-
-def _to_parquet(table: "pyarrow.Table") -> bytes:
-    arrow, parquet = import_pyarrow()
-    sink = arrow.BufferOutputStream()
-    parquet.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def _type(schema: "pyarrow.Schema", name: str) -> str:
-    return str(schema.field(name).type) if name in schema.names else "no such column"
-
-
-def _missing(path: str | Path, position: int) -> ValueError:
-    return ValueError(
-        f"{path}: expected a shard at {position} of this finished run, found none; resume the run "
-        "to have its samples again"
-    )
+def _identity(manifest: Mapping[str, Any], file: Path) -> str:
+    """What tells a journal from those of other runs, and of other searches of this one."""
+    return f"{file.stem} {identity(manifest)}"
 
 
 def _now() -> str:

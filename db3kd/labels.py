@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -23,7 +24,9 @@ from db3kd.boundary.candidates import Order
 from db3kd.boundary.contest import ask
 from db3kd.data import ImageSet
 from db3kd.driver import Ledger, run
-from db3kd.reader import ImageSource
+from db3kd.folder import RunFolder
+from db3kd.journal import Journal
+from db3kd.reader import NamedImages, TensorImages
 from db3kd.search import UNANSWERED, Purse, Search
 from db3kd.store import Labels
 from db3kd.teachers.base import Teacher, TeacherError, describe
@@ -138,11 +141,14 @@ def label_chunks(
     *,
     index: Tensor | None = None,
     progress: Progress | None = None,
+    folder: RunFolder | None = None,
 ) -> Iterator[Labels]:
     """Labels images, a chunk of samples at a time.
 
     images: an image set of the teacher's image shape, or a float32 tensor [N, *image_shape] inside
-    its bounds. index: int64 [n], which of them to label, in this order; all by default.
+    its bounds. index: int64 [n], which of them to label, in this order; all by default. folder:
+    keeps each answer until the shard of its chunk is committed, at the chunk's place in `index`,
+    and gives the answers it has; chunks that have a shard are left out.
 
     First each image is decided (one query), also those not to be labelled, for rays start towards
     them; then a sample's distance to every other class is measured. Memory does not grow with N but
@@ -157,7 +163,7 @@ def label_chunks(
     settings = settings or LabelSettings()
     images = _checked_images(teacher, images)
     index = _checked_index(index, len(images))
-    return _label_chunks(teacher, images, index, settings, _Meter(progress))
+    return _Labelling(teacher, images, settings, _Meter(progress), folder).chunks(index)
 
 
 def with_soft_labels(
@@ -198,39 +204,12 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
     return limits
 
 
-class _NamedImages(ImageSource, Protocol):
-    """An ImageSet, or a tensor in the guise of one."""
-
-    name: str
-    labels: Tensor | None
-
-    @property
-    def image_shape(self) -> tuple[int, ...]: ...
-
-
-class _TensorImages:
-    """A checked tensor as an image source; unlike in an ImageSet its bounds may be any."""
-
-    name = "images"
-    labels = None
-
-    def __init__(self, images: Tensor) -> None:
-        self._images = images.cpu()
-        self.image_shape = tuple(images.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, indices: Tensor) -> Tensor:
-        return self._images[indices]
-
-
-def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> _NamedImages:
+def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> NamedImages:
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
     if isinstance(images, Tensor):
         check_images(images, teacher.image_shape, teacher.bounds)
-        return _TensorImages(images)
+        return TensorImages(images)
     if tuple(images.image_shape) != tuple(teacher.image_shape):
         raise ValueError(
             f"images: expected shape {tuple(teacher.image_shape)} as teacher {describe(teacher)} "
@@ -279,84 +258,106 @@ class _Meter:
             )
 
 
-def _label_chunks(
-    teacher: Teacher, images: _NamedImages, index: Tensor, settings: LabelSettings, meter: _Meter
-) -> Iterator[Labels]:
-    limits = divide_budget(settings, len(images), teacher.classes)
-    decisions = _decide_all(teacher, images, limits, settings, meter)
-    candidates = Candidates(images, decisions, settings.candidates, settings.order, settings.seed)
-    for part in index.split(_chunk_size(teacher, settings)):
-        labels = _label_chunk(
-            teacher, images, part, decisions[part], limits[part], candidates, settings, meter
+@dataclass(frozen=True)
+class _Labelling:
+    """One call of `label_chunks`, its arguments checked."""
+
+    teacher: Teacher
+    images: NamedImages
+    settings: LabelSettings
+    meter: _Meter
+    folder: RunFolder | None
+
+    def chunks(self, index: Tensor) -> Iterator[Labels]:
+        limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
+        decisions = self._decide_all(limits)
+        candidates = Candidates(
+            self.images,
+            decisions,
+            self.settings.candidates,
+            self.settings.order,
+            self.settings.seed,
         )
-        meter.chunk(labels)
-        yield labels
+        size = chunk_size(self.teacher, self.settings)
+        for position in range(0, len(index), size):
+            if self.folder is not None and self.folder.has_shard(position):
+                continue
+            part = index[position : position + size]
+            with self._journal(position) as journal:
+                labels = self._chunk(part, decisions[part], limits[part], candidates, journal)
+            self.meter.chunk(labels)
+            yield labels
 
+    def _journal(self, of: int | str) -> AbstractContextManager[Journal | None]:
+        if self.folder is None:
+            return nullcontext()
+        return self.folder.journal(of, self.teacher.classes)
 
-def _decide_all(
-    teacher: Teacher, images: _NamedImages, limits: Tensor, settings: LabelSettings, meter: _Meter
-) -> Tensor:
-    """[N] int64: the teacher's class of each image, UNANSWERED where its limit is 0."""
-    decisions = torch.full((len(images),), UNANSWERED)
-    for index in (limits > 0).nonzero()[:, 0].split(settings.rows):
-        batch = images.read(index)
-        check_images(batch, teacher.image_shape, teacher.bounds, f"images of {images.name}")
-        ledger = Ledger(torch.ones_like(index))
-        everyone = torch.arange(len(index))
-        search = ask(lambda rows, batch=batch: batch[rows], everyone, settings.rows)
-        decisions[index] = run(search, teacher, ledger, meter.queries)
-    decided = decisions[decisions != UNANSWERED]
-    if len(decided) > 1 and bool((decided == decided[0]).all()):
-        raise TeacherError(
-            f"teacher {describe(teacher)} put all {len(decided)} images of {images.name} in class "
-            f"{int(decided[0])}: expected at least two classes, there is no boundary to measure"
+    def _decide_all(self, limits: Tensor) -> Tensor:
+        """[N] int64: the teacher's class of each image, UNANSWERED where its limit is 0."""
+        teacher, images, rows = self.teacher, self.images, self.settings.rows
+        decisions = torch.full((len(images),), UNANSWERED)
+        with self._journal("decisions") as journal:
+            for index in (limits > 0).nonzero()[:, 0].split(rows):
+                batch = images.read(index)
+                check_images(batch, teacher.image_shape, teacher.bounds, f"images of {images.name}")
+                ledger = Ledger(torch.ones_like(index))
+                everyone = torch.arange(len(index))
+                search = ask(lambda rows, batch=batch: batch[rows], everyone, rows)
+                decisions[index] = run(search, teacher, ledger, self.meter.queries, journal)
+        decided = decisions[decisions != UNANSWERED]
+        if len(decided) > 1 and bool((decided == decided[0]).all()):
+            raise TeacherError(
+                f"teacher {describe(teacher)} put all {len(decided)} images of {images.name} in "
+                f"class {int(decided[0])}: expected at least two classes, there is no boundary to "
+                "measure"
+            )
+        return decisions
+
+    def _chunk(
+        self,
+        index: Tensor,
+        decision: Tensor,
+        limits: Tensor,
+        candidates: Candidates,
+        journal: Journal | None,
+    ) -> Labels:
+        teacher, settings, images = self.teacher, self.settings, self.images
+        pairs = _pairs(teacher, images.read(index), index, decision)
+        pair_limits = _pair_limits(limits, decision, teacher.classes, settings.queries_per_pair)
+        ledger = Ledger(pair_limits.flatten().to(teacher.device))
+        search = _measure(pairs, candidates, teacher.image_shape, settings, ledger)
+        boundary = run(search, teacher, ledger, self.meter.queries, journal)
+
+        own_column = torch.arange(teacher.classes) == decision[:, None]
+
+        def table(distance: Tensor) -> Tensor:
+            return distance.cpu().view(own_column.shape).masked_fill(own_column, 0)
+
+        distances = table(boundary.distance)
+        return Labels(
+            index=index,
+            decision=decision,
+            distances=distances,
+            queries=ledger.spent.cpu().view(own_column.shape) + own_column.long(),
+            status=_status(distances, decision != UNANSWERED),
+            label=None if images.labels is None else images.labels[index],
+            snapshots={count: table(noted) for count, noted in boundary.snapshots.items()},
         )
-    return decisions
 
 
-def _label_chunk(
-    teacher: Teacher,
-    images: _NamedImages,
-    index: Tensor,
-    decision: Tensor,
-    limits: Tensor,
-    candidates: Candidates,
-    settings: LabelSettings,
-    meter: _Meter,
-) -> Labels:
-    device = teacher.device
-    classes = teacher.classes
+def _pairs(teacher: Teacher, samples: Tensor, index: Tensor, decision: Tensor) -> Pairs:
+    """Each sample with every class; nothing is wanted of its own, or where it has no decision."""
+    device, classes = teacher.device, teacher.classes
     target = torch.arange(classes).repeat(len(index))
     own = decision.repeat_interleave(classes)
     searched = (target != own) & (own != UNANSWERED)
-    pairs = Pairs(
-        samples=images.read(index).flatten(1).to(device),
+    return Pairs(
+        samples=samples.flatten(1).to(device),
         sample_index=index.to(device),
         sample_of=torch.arange(len(index), device=device).repeat_interleave(classes),
         wanted=torch.where(searched, target, UNANSWERED).to(device),
         bounds=teacher.bounds,
-    )
-    pair_limits = _pair_limits(limits, decision, classes, settings.queries_per_pair)
-    ledger = Ledger(pair_limits.flatten().to(device))
-    search = _measure(pairs, candidates, teacher.image_shape, settings, ledger)
-    boundary = run(search, teacher, ledger, meter.queries)
-
-    decided = decision != UNANSWERED
-    own_column = torch.arange(classes) == decision[:, None]
-
-    def table(distance: Tensor) -> Tensor:
-        return distance.cpu().view(own_column.shape).masked_fill(own_column, 0)
-
-    spent = ledger.spent.cpu().view(len(index), classes)
-    distances = table(boundary.distance)
-    return Labels(
-        index=index,
-        decision=decision,
-        distances=distances,
-        queries=spent + own_column.long(),
-        status=_status(distances, decided),
-        label=None if images.labels is None else images.labels[index],
-        snapshots={count: table(noted) for count, noted in boundary.snapshots.items()},
     )
 
 
@@ -418,7 +419,7 @@ def _status(distances: Tensor, decided: Tensor) -> list[str]:
     ]  # fmt: skip
 
 
-def _chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
+def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
     """Samples a chunk: as many as memory holds the searches of, a few rows of D floats a pair."""
     values = math.prod(teacher.image_shape)
     rows = settings.candidates + 4

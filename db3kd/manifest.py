@@ -92,6 +92,11 @@ def differences(
     ]
 
 
+def identity(content: Mapping[str, Any]) -> str:
+    """What tells the run of a manifest from all others, as text."""
+    return json.dumps(dict(_entries(plain(content))), sort_keys=True)
+
+
 def plain(value: Any) -> Any:
     """`value` in what JSON has: no paths of this machine, no numbers that JSON cannot say."""
     match value:

@@ -26,6 +26,8 @@ class Progress:
         queries: the query budget of the whole work; None where it has none.
         title: what the work is called, at the start of each line.
         unit: what is counted, where it is not samples.
+        samples_before, queries_before: done and spent by an earlier process, whose work this goes
+            on with; they count, but not into the speed.
         stream: where the lines go; standard error by default.
         clock: seconds since any fixed moment.
         interval: least seconds between two plain lines.
@@ -38,6 +40,8 @@ class Progress:
         *,
         title: str = "labelling",
         unit: str = "samples",
+        samples_before: int = 0,
+        queries_before: int = 0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         interval: float = 5.0,
@@ -47,8 +51,9 @@ class Progress:
         self.title = title
         self.unit = unit
         self._clock = clock
-        self._samples_done = 0
-        self._queries_spent: int | None = None
+        self._before = samples_before, queries_before
+        self._samples_done = samples_before
+        self._queries_spent: int | None = queries_before or None
         self._mean_distance: float | None = None
         self._started = clock()
         stream = sys.stderr if stream is None else stream
@@ -83,9 +88,9 @@ class Progress:
             mean_distance: mean of the finite distances so far, L2 in input units.
         """
         if samples is not None:
-            self._samples_done = samples
+            self._samples_done = self._before[0] + samples
         if queries is not None:
-            self._queries_spent = queries
+            self._queries_spent = self._before[1] + queries
         if mean_distance is not None:
             self._mean_distance = mean_distance
         self._display.show(self.title, self._status(final=False), self._samples_done)
@@ -97,7 +102,7 @@ class Progress:
             budget = "" if self.queries is None else f" of {self.queries:,}"
             parts.append(f"{self._queries_spent:,}{budget} queries")
             if elapsed > 0:
-                parts.append(f"{self._queries_spent / elapsed:,.0f} queries/s")
+                parts.append(f"{(self._queries_spent - self._before[1]) / elapsed:,.0f} queries/s")
         if self._mean_distance is not None and math.isfinite(self._mean_distance):
             parts.append(f"mean distance {self._mean_distance:.3g}")
         if final:
@@ -107,11 +112,12 @@ class Progress:
         return " · ".join(parts)
 
     def _fraction_done(self) -> float:
-        """By samples, and by queries as long as no sample is done: the budget may stay unspent."""
-        if self._samples_done:
-            return min(1.0, self._samples_done / max(1, self.samples))
-        if self._queries_spent and self.queries:
-            return min(1.0, self._queries_spent / self.queries)
+        """Of what was left. By queries as long as no sample is done: a budget may stay unspent."""
+        samples, queries = self._before
+        if self._samples_done > samples:
+            return min(1.0, (self._samples_done - samples) / (self.samples - samples))
+        if self.queries and (self._queries_spent or 0) > queries:
+            return min(1.0, (self._queries_spent - queries) / (self.queries - queries))
         return 0.0
 
 

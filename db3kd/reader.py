@@ -24,6 +24,33 @@ class ImageSource(Protocol):
     def read(self, indices: Tensor) -> Tensor: ...
 
 
+class NamedImages(ImageSource, Protocol):
+    """An ImageSet, or a tensor in the guise of one."""
+
+    name: str
+    labels: Tensor | None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]: ...
+
+
+class TensorImages:
+    """A checked tensor as an image source; unlike in an ImageSet its bounds may be any."""
+
+    name = "images"
+    labels = None
+
+    def __init__(self, images: Tensor) -> None:
+        self._images = images.cpu()
+        self.image_shape = tuple(images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, indices: Tensor) -> Tensor:
+        return self._images[indices]
+
+
 Images = Tensor | ImageSource
 
 

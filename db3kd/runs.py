@@ -12,13 +12,19 @@ from torch import Tensor
 
 from db3kd.data import ImageSet, load_data
 from db3kd.folder import RunFolder, check_free
-from db3kd.labels import LabelSettings, divide_budget, label_chunks, with_soft_labels
+from db3kd.labels import (
+    LabelSettings,
+    chunk_size,
+    divide_budget,
+    label_chunks,
+    with_soft_labels,
+)
 from db3kd.manifest import manifest, read_manifest
 from db3kd.ops import Normalisation
 from db3kd.ops import soft_labels as make_soft_labels
 from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
-from db3kd.store import LABELS, Labels, load_labels, to_table
+from db3kd.store import LABELS, Labels, iterate_shards, load_labels, to_table
 from db3kd.teachers import Teacher, describe
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
@@ -76,6 +82,11 @@ class Totals:
         self.mean_distance = total / self.reached if self.reached else None
         self.statuses.update(labels.status)
         self.disagreements += count_disagreements(labels)
+
+    @property
+    def decided(self) -> int:
+        """Samples whose own decision was paid for."""
+        return self.samples - self.statuses["budget"]
 
     @property
     def queries_per_sample(self) -> float:
@@ -169,29 +180,34 @@ def write_run(
     *,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
+    resume: bool = False,
 ) -> Totals:
-    """Labels the images of a source into a new run folder, a shard at a time, showing progress.
+    """Labels the images of a source into a run folder, a shard at a time, showing progress.
 
     An index in the run is that of the image in its source, also where `limit` draws some by the
     settings' seed. Nothing is read before the folder is known to be free, nor asked before the
     images are known to fit.
 
+    resume: go on with the run in the folder, if there is one, after checking that it is of the same
+    teacher, images and settings (where the images lie may differ). Its labels and totals become
+    what they would have been without a stop. Each answer is on disk before the next batch is asked,
+    so at most one batch, `settings.rows` queries, is paid twice for each time the process was
+    killed; `db3kd.folder.queries_in_flight` tells how many. Nothing is asked for a finished run.
+
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
-    the teacher, and TeacherError where the teacher fails. Shards written until then stay; without
-    any, the folder goes.
+    the teacher or a run that is not the same, TeacherError where the teacher fails, and OSError
+    where the disk does. What was answered until then stays; where nothing was, the folder goes.
     """
-    check_free(folder)
+    check_free(folder, resume)
     images = source.load()
     rows = draw_samples(len(images), limit, settings.seed)
-    budget = int(divide_budget(settings, len(rows), teacher.classes).sum())
-    progress = Progress(len(rows), budget, title=f"labelling ({settings.measure})")
-    chunks = label_chunks(teacher, images.subset(rows), settings, progress=progress)
     described = {
         "source": source,
         "limit": limit,
         "teacher": describe(teacher),
         "labelling": settings,
         "soft_labels": soft_labels,
+        "samples_per_shard": chunk_size(teacher, settings),
     }
     described = manifest(
         described,
@@ -199,15 +215,48 @@ def write_run(
         teacher_fingerprint=teacher.fingerprint(),
         data_fingerprint=images.fingerprint(),
     )
-    totals = Totals()
-    with RunFolder.create(folder, LABELS, described) as run, progress:
+    elsewhere = ("settings.source.data",)
+    with RunFolder.open(folder, LABELS, described, resume=resume, apart_from=elsewhere) as run:
+        if run.finished:
+            return _add_up(run)
+        _label_into(run, teacher, images.subset(rows), rows, settings, soft_labels)
+        totals = _add_up(run)
+        run.finish(vars(totals))
+    return totals
+
+
+def _label_into(
+    run: RunFolder,
+    teacher: Teacher,
+    images: ImageSet,
+    index: Tensor,
+    settings: LabelSettings,
+    soft_labels: SoftLabelSettings | None,
+) -> None:
+    """Labels what the run has no shard of yet. index: [n] int64, of the images in their source."""
+    before = _add_up(run)
+    progress = Progress(
+        len(images),
+        int(divide_budget(settings, len(images), teacher.classes).sum()),
+        title=f"labelling ({settings.measure})",
+        samples_before=before.samples,
+        queries_before=before.queries - before.decided,  # decisions are counted when replayed
+    )
+    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run)
+    with progress:
         for chunk in chunks:
-            chunk = dataclasses.replace(chunk, index=rows[chunk.index])
+            position = int(chunk.index[0])
+            chunk = dataclasses.replace(chunk, index=index[chunk.index])
             if soft_labels is not None:
                 chunk = with_soft_labels(chunk, **dataclasses.asdict(soft_labels))
-            run.write_shard(totals.samples, to_table(chunk))
-            totals.add(chunk)
-        run.finish(vars(totals))
+            run.write_shard(position, to_table(chunk))
+
+
+def _add_up(run: RunFolder) -> Totals:
+    """The totals of what is committed, read back, so that a run stopped on its way has the same."""
+    totals = Totals()
+    for _, labels in iterate_shards(run.path) if run.has_shards else ():
+        totals.add(labels)
     return totals
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from db3kd.folder import Kind, import_pyarrow, read_shards
+from db3kd.shards import Kind, import_pyarrow, read_shards
 
 if TYPE_CHECKING:
     import pyarrow

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from db3kd.folder import Kind, RunFolder, read_shards
+from db3kd.folder import RunFolder
 from db3kd.manifest import manifest, read_manifest
+from db3kd.shards import Kind, read_shards
 
 pyarrow = pytest.importorskip("pyarrow")
 
@@ -108,7 +109,7 @@ def test_two_shards_at_one_position_are_not_both_read(run):
 
 def test_all_shards_of_a_run_have_the_same_columns(run):
     run.write_shard(0, some_rows(4))
-    with pytest.raises(ValueError, match="index: expected int64, got string; class: expected no"):
+    with pytest.raises(ValueError, match="index: expected int64, got string; class: expected None"):
         run.write_shard(4, pyarrow.table({"index": ["a"], "class": [1]}))
 
 

@@ -1,9 +1,13 @@
+import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from db3kd.folder import queries_in_flight
 from db3kd.labels import LabelSettings
 from db3kd.manifest import read_manifest
 from db3kd.runs import (
@@ -79,7 +83,12 @@ def test_a_limit_draws_different_images_by_seed_in_ascending_order():
 
 
 class FailingTeacher(FunctionTeacher):
-    """Says which of ten levels an image's mean has; goes out of service after `most` queries."""
+    """Says which of ten levels an image's mean has; goes out of service after `most` queries.
+
+    answered: queries of all teachers of this class.
+    """
+
+    answered = 0
 
     def __init__(self, most: int) -> None:
         super().__init__(self._level, (1, 8, 8), 10, max_batch=64, fingerprint="levels")
@@ -89,31 +98,151 @@ class FailingTeacher(FunctionTeacher):
         self._left -= len(images)
         if self._left < 0:
             raise RuntimeError("out of service")
+        FailingTeacher.answered += len(images)
         return (images.mean((1, 2, 3)) * 20).astype(np.int64) % 10
 
 
-def write_three_hundred(folder: Path, most: int) -> Totals:
-    settings = LabelSettings("bd", queries_per_pair=2)
-    return write_run(folder, FailingTeacher(most), Source("digits"), settings, limit=300)
+def write_three_hundred(folder: Path, most: int, resume: bool = False, **changes: object) -> Totals:
+    settings = LabelSettings("bd", queries_per_pair=2, rows=100)
+    settings = dataclasses.replace(settings, **changes)
+    teacher = FailingTeacher(most)
+    return write_run(folder, teacher, Source("digits"), settings, limit=300, resume=resume)
 
 
-@pytest.mark.parametrize("answered", [0, 299, 400])
-def test_a_run_that_committed_nothing_can_be_tried_again(tmp_path, answered):
+def same_labels(one: Path, other: Path) -> bool:
+    """The names of shards hold their checksums."""
+    return sorted(file.name for file in one.glob("*.parquet")) == sorted(
+        file.name for file in other.glob("*.parquet")
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_three_hundred(folder, 10_000)
+    return folder
+
+
+def test_a_run_that_paid_for_nothing_can_be_tried_again(tmp_path):
     with pytest.raises(TeacherError, match="out of service"):
-        write_three_hundred(tmp_path / "run", answered)
+        write_three_hundred(tmp_path / "run", 0)
     assert not (tmp_path / "run").exists()
 
     assert write_three_hundred(tmp_path / "run", 10_000).samples == 300
 
 
-def test_a_run_that_fails_late_keeps_the_shards_it_paid_for(tmp_path):
-    whole = write_three_hundred(tmp_path / "whole", 10_000)
+@pytest.mark.parametrize("answered", [0, 50, 64, 299, 400, 1000, 2650])
+def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, whole, answered):
+    FailingTeacher.answered = 0
+    with pytest.raises(TeacherError, match="out of service"):
+        write_three_hundred(tmp_path, answered)
 
+    write_three_hundred(tmp_path, 10_000, resume=True)
+
+    totals = read_manifest(tmp_path)["totals"]
+    assert totals == read_manifest(whole)["totals"]
+    assert totals["queries"] == FailingTeacher.answered
+    assert same_labels(tmp_path, whole)
+    assert queries_in_flight(read_manifest(tmp_path)) == 0
+
+
+def test_a_run_is_resumed_as_often_as_needed(tmp_path, whole):
+    for _ in range(3):
+        with pytest.raises(TeacherError):
+            write_three_hundred(tmp_path, 800, resume=True)
+    write_three_hundred(tmp_path, 10_000, resume=True)
+
+    assert same_labels(tmp_path, whole)
+    assert len(read_manifest(tmp_path)["resumed"]) == 3
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+    totals = write_three_hundred(tmp_path, 10_000)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+
+    assert write_three_hundred(tmp_path, 0, resume=True) == totals
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_shard_that_was_damaged_is_made_again(tmp_path, whole):
+    write_three_hundred(tmp_path, 10_000)
+    shard = min(tmp_path.glob("*.parquet"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=rf"{shard.name}: damaged.*remove it and resume"):
+        write_three_hundred(tmp_path, 0, resume=True)
+    shard.unlink()
+
+    spent = int(load_labels(whole).queries[:256].sum()) - 256
+    write_three_hundred(tmp_path, spent, resume=True)
+
+    assert shard.read_bytes() == content
+    assert read_manifest(tmp_path)["totals"] == read_manifest(whole)["totals"]
+
+
+def test_another_run_is_not_resumed_and_each_difference_is_named(tmp_path):
     with pytest.raises(TeacherError):
-        write_three_hundred(tmp_path / "run", whole.queries - 1)
+        write_three_hundred(tmp_path, 1000)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
 
-    assert 0 < len(load_labels(tmp_path / "run")) < 300
-    assert read_manifest(tmp_path / "run")["state"] == "running"
+    with pytest.raises(ValueError, match="holds another run") as raised:
+        write_three_hundred(tmp_path, 0, resume=True, seed=1, queries_per_pair=3)
+
+    assert "seed: was 0, is 1" in str(raised.value)
+    assert "settings.labelling.queries_per_pair: was 2, is 3" in str(raised.value)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_images_may_lie_elsewhere_but_must_be_the_same(tmp_path):
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (30, 8, 8), np.uint8)
+    np.savez(tmp_path / "here.npz", images=images)
+    np.savez(tmp_path / "there.npz", images=images)
+    np.savez(tmp_path / "other.npz", images=images[::-1])
+
+    def write(file: str, answered: int) -> Totals:
+        source = Source(str(tmp_path / file))
+        settings = LabelSettings("bd", queries_per_pair=5)
+        teacher = FailingTeacher(answered)
+        return write_run(tmp_path / "run", teacher, source, settings, resume=True)
+
+    with pytest.raises(TeacherError, match="out of service"):
+        write("here.npz", 100)
+    with pytest.raises(ValueError, match=r"holds another run.*: data: was"):
+        write("other.npz", 1000)
+    assert write("there.npz", 1000).samples == 30
+
+
+def test_a_run_is_not_continued_unless_that_is_asked_for(tmp_path):
+    with pytest.raises(TeacherError):
+        write_three_hundred(tmp_path, 1000)
+    with pytest.raises(FileExistsError, match="holds a run already; continue it with --resume"):
+        write_three_hundred(tmp_path, 1000)
+
+
+def test_a_full_disk_costs_no_answer_that_was_kept(tmp_path, whole, monkeypatch):
+    room = 500
+
+    def write(descriptor: int, content: bytes, write=os.write) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, content[:room])
+        room -= written
+        return written
+
+    FailingTeacher.answered = 0
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match=r"No space left on device: .*\.journal"):
+        write_three_hundred(tmp_path, 10_000)
+    room = 10_000_000
+    write_three_hundred(tmp_path, 10_000, resume=True)
+
+    assert same_labels(tmp_path, whole)
+    manifest = read_manifest(tmp_path)
+    paid_twice = FailingTeacher.answered - manifest["totals"]["queries"]
+    assert 0 < paid_twice == queries_in_flight(manifest) <= 100
 
 
 def test_a_used_folder_is_refused_before_the_images_are_looked_for(tmp_path):

@@ -15,8 +15,9 @@ from db3kd.cli.options import (
     Size,
     open_teacher,
 )
-from db3kd.folder import check_free
+from db3kd.folder import check_free, holds_run, queries_in_flight
 from db3kd.labels import LabelSettings
+from db3kd.manifest import read_manifest
 from db3kd.ops import Normalisation
 from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, Source, Totals, write_run
 
@@ -27,9 +28,18 @@ def label(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="Folder of the run: a manifest and Parquet shards. Must be new."
+            "--out",
+            help="Folder of the run: a manifest and Parquet shards. Must be new, but for --resume.",
         ),
     ],
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --out, if there is one, after checking that teacher, data "
+            "and settings are the same; nothing that was answered is asked again.",
+        ),
+    ] = False,
     split: Annotated[
         str, typer.Option("--split", help="Which part of the data to label.")
     ] = "train",
@@ -145,11 +155,17 @@ def label(
     }
     settings = _settings(preset, measure, seed, changes)
     soft_labels = _soft_label_settings(normalisation, scale, temperature)
-    check_free(out)
+    check_free(out, resume)
+    before = read_manifest(out) if holds_run(out) else None
     source = Source(data, split, size, channels)
     asked = open_teacher(teacher, source.load(), architecture, device)
-    totals = write_run(out, asked, source, settings, limit=limit, soft_labels=soft_labels)
-    _print_summary(totals, out)
+    totals = write_run(
+        out, asked, source, settings, limit=limit, soft_labels=soft_labels, resume=resume
+    )
+    after = read_manifest(out)
+    if after == before:
+        print("nothing to do  the run was finished already")
+    _print_summary(totals, queries_in_flight(after), out)
 
 
 def _settings(
@@ -182,13 +198,15 @@ def _soft_label_settings(
     return SoftLabelSettings(normalisation, 1.0 if scale is None else scale, temperature)
 
 
-def _print_summary(totals: Totals, out: Path) -> None:
+def _print_summary(totals: Totals, in_flight: int, out: Path) -> None:
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
     distance = "no class was reached"
     if totals.mean_distance is not None:
         distance = f"{totals.mean_distance:.3f} (L2)"
     print(f"samples        {totals.samples:,}: {statuses}")
     print(f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} a sample")
+    if in_flight:
+        print(f"paid twice     at most {in_flight:,}, unanswered whenever the run was stopped")
     print(f"mean distance  {distance}")
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
     if totals.disagreements:

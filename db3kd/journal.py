@@ -1,0 +1,253 @@
+"""An append-only log of a teacher's answers: what was paid for outlives its process.
+
+A search is deterministic, so the answers it has had are all there is to know of it: run again from
+the start and answered from the log it reaches the point where it was stopped, and goes on.
+
+The log of a search is one file. It begins with a head: magic, bytes an answer, a digest of the run.
+Then, for each batch that was asked: how many queries, and a digest of their accounts, written
+before the teacher is asked; and how many answers came, these in 1, 2 or 4 bytes each, and a CRC-32,
+on disk before the search hears of them. So a kill costs at most the batch in flight, which is asked
+again; and as its beginning is in the log, it is known how many queries that may have cost twice.
+
+Bytes that a crash cut short at the end are cut off. Anything else that does not fit is an error.
+"""
+
+import hashlib
+import os
+import struct
+import zlib
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.disk import named, sync_folder
+
+_MAGIC = b"db3kd journal 1\n"
+_HEAD = struct.Struct("<16sB8sI")  # magic, bytes an answer, digest of the run, CRC-32
+_ASKED = struct.Struct("<III")  # queries, digest of their accounts, CRC-32
+_ANSWERED = struct.Struct("<II")  # answers, CRC-32
+_CHECK = struct.Struct("<I")  # CRC-32 of the answers that come before it
+
+
+class Batch(NamedTuple):
+    """Answers to the first of the queries that were asked at once: to all, unless a teacher failed.
+
+    asked: queries. digest: of their accounts. answers: [n] of unsigned integers, n at most `asked`.
+    """
+
+    asked: int
+    digest: int
+    answers: np.ndarray
+
+
+class Contents(NamedTuple):
+    """What a journal holds.
+
+    batches: in the order they were asked. end: bytes up to the end of the last of them, 0 for a
+    file without any. in_flight: queries that were asked when the process ended, whose answers are
+    not there.
+    """
+
+    batches: list[Batch]
+    end: int
+    in_flight: int
+
+
+class Journal:
+    """The log of one search, to be read from the start and then written on.
+
+    path: of the file; made when there is something to write. classes: of the teacher; tells how
+    many bytes an answer takes. run: what tells this run, and this search of it, from others.
+
+    Raises:
+        ValueError: the file is no journal, is damaged in its middle, or belongs to another run.
+    """
+
+    def __init__(self, path: Path, classes: int, run: str) -> None:
+        self._path = path
+        self._width = next(width for width in (1, 2, 4) if classes <= 256**width)
+        self._head = _head(self._width, run)
+        batches, self._end, _ = read_journal(path, run)
+        self._before = self._end
+        self._waiting = deque(batches)
+        self._file: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def take(self, accounts: Tensor) -> Tensor:
+        """The answers that are there already to the first of these queries.
+
+        accounts: int64 [B], who pays for them -> int64 [n], n from 0 to B, on their device.
+
+        Raises:
+            ValueError: the journal goes on with the answers to other queries.
+        """
+        taken = [np.empty(0, np.int64)]
+        rest = accounts.cpu()
+        while len(rest) and self._waiting:
+            batch = self._waiting[0]
+            if (batch.asked, batch.digest) != (len(rest), _digest(rest)):
+                raise ValueError(
+                    f"{self._path}: answers {batch.asked} queries where this search asks "
+                    f"{len(rest)} others: expected the journal of the same search; if another "
+                    "version of db3kd or torch began it, go on with that one, or remove the file "
+                    "to ask for its answers again"
+                )
+            taken.append(self._waiting.popleft().answers.astype(np.int64))
+            rest = rest[len(taken[-1]) :]
+        return torch.from_numpy(np.concatenate(taken)).to(accounts.device)
+
+    def ask(self, accounts: Tensor) -> None:
+        """Notes that these queries are about to be asked, int64 [B]; `answer` must follow."""
+        self._before = self._end
+        if len(accounts):
+            self._write((b"" if self._end else self._head) + _asked(accounts.cpu()))
+
+    def answer(self, answers: Tensor) -> None:
+        """Keeps the answers to the first of them, int64 [n]; on disk when this returns.
+
+        Raises:
+            OSError: they could not be written; the queries remain noted as asked.
+        """
+        if not len(answers):
+            self._take_back()
+            return
+        body = answers.cpu().numpy().astype(f"<u{self._width}").tobytes()
+        count = _checked(struct.pack("<I", len(answers)))
+        self._write(count + _checked(body), sync=True)
+
+    def _take_back(self) -> None:
+        """Forgets a batch that brought no answer; without any other, the file goes."""
+        if self._file is None:
+            return
+        self._end = self._before
+        os.ftruncate(self._file, self._end)
+        if not self._end:
+            self.close()
+            self._path.unlink()
+
+    def _write(self, content: bytes, *, sync: bool = False) -> None:
+        """Writes all of it, or nothing and raises OSError."""
+        try:
+            if self._file is None:
+                self._file = self._open()
+            left = memoryview(content)
+            while left:
+                left = left[os.write(self._file, left) :]
+            if sync:
+                os.fsync(self._file)
+        except OSError as error:
+            if self._file is not None:
+                os.ftruncate(self._file, self._end)
+            raise named(error, self._path) from error
+        self._end += len(content)
+
+    def _open(self) -> int:
+        new = not self._path.exists()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        file = os.open(self._path, flags, 0o666)
+        os.ftruncate(file, self._end)
+        if new:
+            sync_folder(self._path.parent)
+        return file
+
+
+def read_journal(path: Path, run: str) -> Contents:
+    """What the journal at `path` holds; nothing where there is no file.
+
+    Raises:
+        ValueError: as `Journal`.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    if len(content) < _HEAD.size:
+        return Contents([], 0, 0)
+    width = _check_head(path, content, run)
+    batches, end = [], _HEAD.size
+    while (asked := _read_asked(path, content, end)) is not None:
+        answers = _read_answers(path, content, end + _ASKED.size, width)
+        if answers is None:
+            return Contents(batches, end if batches else 0, asked[0])
+        batches.append(Batch(*asked, answers))
+        end += _ASKED.size + _ANSWERED.size + answers.nbytes + _CHECK.size
+    return Contents(batches, end if batches else 0, 0)
+
+
+def _read_asked(path: Path, content: bytes, start: int) -> tuple[int, int] | None:
+    """How many queries, and the digest of their accounts; None where no batch begins any more."""
+    if len(content) - start < _ASKED.size:
+        return None
+    asked, digest, check = _ASKED.unpack_from(content, start)
+    if check == zlib.crc32(content[start : start + _ASKED.size - _CHECK.size]):
+        return asked, digest
+    return _unwritten(path, content, start)
+
+
+def _read_answers(path: Path, content: bytes, start: int, width: int) -> np.ndarray | None:
+    """None where they are not all there: they were in flight."""
+    first = start + _ANSWERED.size
+    if len(content) < first:
+        return None
+    count, check = _ANSWERED.unpack_from(content, start)
+    if check != zlib.crc32(content[start : start + _ANSWERED.size - _CHECK.size]):
+        return _unwritten(path, content, start)
+    last = first + count * width
+    end = last + _CHECK.size
+    if end > len(content):
+        return None
+    if _CHECK.unpack_from(content, last)[0] == zlib.crc32(content[first:last]):
+        return np.frombuffer(content[first:last], f"<u{width}")
+    return None if end == len(content) else _unwritten(path, content, first)
+
+
+def _unwritten(path: Path, content: bytes, start: int) -> None:
+    """None where all is zero from here on: the file had grown, but power went before its bytes."""
+    if any(content[start:]):
+        raise ValueError(
+            f"{path}: damaged at byte {start}, with answers behind it; put back a copy, or remove "
+            "the file to ask for its answers again"
+        )
+
+
+def _check_head(path: Path, content: bytes, run: str) -> int:
+    """Bytes an answer."""
+    magic, width, digest, _ = _HEAD.unpack_from(content)
+    if magic != _MAGIC:
+        raise ValueError(
+            f"{path}: expected a journal ({_MAGIC.decode().strip()}), got another file"
+        )
+    if content[: _HEAD.size] != _head(width, run):
+        raise ValueError(
+            f"{path}: damaged, or the journal of another run ({digest.hex()}); put back the right "
+            "file, or remove this one to ask for its answers again"
+        )
+    return width
+
+
+def _head(width: int, run: str) -> bytes:
+    digest = hashlib.sha256(run.encode()).digest()[:8]
+    return _checked(struct.pack("<16sB8s", _MAGIC, width, digest))
+
+
+def _asked(accounts: Tensor) -> bytes:
+    return _checked(struct.pack("<II", len(accounts), _digest(accounts)))
+
+
+def _checked(content: bytes) -> bytes:
+    return content + _CHECK.pack(zlib.crc32(content))
+
+
+def _digest(accounts: Tensor) -> int:
+    return zlib.crc32(accounts.contiguous().numpy())
