@@ -72,6 +72,11 @@ class Journal:
         self._width = next(width for width in (1, 2, 4) if classes <= 256**width)
         self._head = _head(self._width, run)
         batches, self._end, _ = read_journal(path, run)
+        if batches and batches[0].answers.itemsize != self._width:
+            raise ValueError(
+                f"{path}: expected answers for {classes} classes; the teacher it was written for "
+                "has other classes"
+            )
         self._before = self._end
         self._waiting = deque(batches)
         self._file: int | None = None
@@ -177,7 +182,7 @@ def read_journal(path: Path, run: str) -> Contents:
     width = _check_head(path, content, run)
     batches, end = [], _HEAD.size
     while (asked := _read_asked(path, content, end)) is not None:
-        answers = _read_answers(path, content, end + _ASKED.size, width)
+        answers = _read_answers(path, content, end + _ASKED.size, width, asked[0])
         if answers is None:
             return Contents(batches, end if batches else 0, asked[0])
         batches.append(Batch(*asked, answers))
@@ -190,35 +195,42 @@ def _read_asked(path: Path, content: bytes, start: int) -> tuple[int, int] | Non
     if len(content) - start < _ASKED.size:
         return None
     asked, digest, check = _ASKED.unpack_from(content, start)
-    if check == zlib.crc32(content[start : start + _ASKED.size - _CHECK.size]):
+    last = start + _ASKED.size
+    if check == zlib.crc32(content[start : last - _CHECK.size]):
         return asked, digest
-    return _unwritten(path, content, start)
+    if any(content[last:]):
+        raise _damaged(path, start)
+    return None
 
 
-def _read_answers(path: Path, content: bytes, start: int, width: int) -> np.ndarray | None:
-    """None where they are not all there: they were in flight."""
+def _read_answers(
+    path: Path, content: bytes, start: int, width: int, asked: int
+) -> np.ndarray | None:
+    """None where they are not all there: they were in flight, and are the last in the file."""
     first = start + _ANSWERED.size
     if len(content) < first:
         return None
     count, check = _ANSWERED.unpack_from(content, start)
-    if check != zlib.crc32(content[start : start + _ANSWERED.size - _CHECK.size]):
-        return _unwritten(path, content, start)
+    if check != zlib.crc32(content[start : first - _CHECK.size]):
+        if len(content) > first + asked * width + _CHECK.size:
+            raise _damaged(path, start)
+        return None
     last = first + count * width
     end = last + _CHECK.size
     if end > len(content):
         return None
     if _CHECK.unpack_from(content, last)[0] == zlib.crc32(content[first:last]):
         return np.frombuffer(content[first:last], f"<u{width}")
-    return None if end == len(content) else _unwritten(path, content, first)
+    if end < len(content):
+        raise _damaged(path, first)
+    return None
 
 
-def _unwritten(path: Path, content: bytes, start: int) -> None:
-    """None where all is zero from here on: the file had grown, but power went before its bytes."""
-    if any(content[start:]):
-        raise ValueError(
-            f"{path}: damaged at byte {start}, with answers behind it; put back a copy, or remove "
-            "the file to ask for its answers again"
-        )
+def _damaged(path: Path, place: int) -> ValueError:
+    return ValueError(
+        f"{path}: damaged at byte {place}, with answers behind it; put back a copy, or remove the "
+        "file to ask for its answers again"
+    )
 
 
 def _check_head(path: Path, content: bytes, run: str) -> int:

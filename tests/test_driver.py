@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 from hypothesis import given
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
 from db3kd.driver import Ledger, run
+from db3kd.journal import Journal, read_journal
 from db3kd.search import UNANSWERED, Query
 from db3kd.teachers.base import TeacherError
 
@@ -66,6 +69,62 @@ def test_answers_before_a_failure_in_the_same_batch_are_booked():
     with pytest.raises(TeacherError, match="the line is dead"):
         run(queries([0, 1, 0, 1]), RaisingTeacher(teacher_of_two(max_batch=1), 3), ledger)
     assert ledger.spent.tolist() == [2, 1]
+
+
+def fixed_queries(*batches):
+    """As `queries`, with the same images each time."""
+    generator = torch.Generator().manual_seed(0)
+    received = []
+    for accounts in batches:
+        images = torch.rand(len(accounts), 2, generator=generator)
+        received.append((yield Query(images, torch.tensor(accounts, dtype=torch.int64))).tolist())
+    return received
+
+
+@given(
+    limits=st.lists(st.integers(0, 6), min_size=1, max_size=3),
+    batches=st.lists(st.lists(st.integers(0, 2), max_size=8), max_size=5),
+    stops=st.lists(st.integers(0, 12), max_size=3),
+    max_batch=st.integers(1, 4),
+)
+def test_a_search_goes_on_where_its_journal_ends(
+    tmp_path_factory, limits, batches, stops, max_batch
+):
+    batches = [[account % len(limits) for account in batch] for batch in batches]
+    limits, journal = torch.tensor(limits), tmp_path_factory.mktemp("run") / "a.journal"
+    whole_ledger, whole_teacher = Ledger(limits), CountingTeacher(teacher_of_two(max_batch))
+    whole = run(fixed_queries(*batches), whole_teacher, whole_ledger)
+
+    teacher = CountingTeacher(teacher_of_two(max_batch))
+    for stop in stops:
+        with contextlib.suppress(TeacherError), Journal(journal, 2, "run") as kept:
+            failing = RaisingTeacher(teacher, stop)
+            run(fixed_queries(*batches), failing, Ledger(limits), journal=kept)
+    ledger = Ledger(limits)
+    with Journal(journal, 2, "run") as kept:
+        assert run(fixed_queries(*batches), teacher, ledger, journal=kept) == whole
+
+    assert ledger.spent.tolist() == whole_ledger.spent.tolist()
+    assert teacher.per_image == whole_teacher.per_image, "nothing is asked twice"
+
+
+def test_a_search_that_is_stopped_in_a_batch_says_how_large_that_was(tmp_path):
+    teacher = RaisingTeacher(teacher_of_two(max_batch=1), 4, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "a", 2, "run") as journal:
+        run(queries([0, 1], [0, 1, 1]), teacher, Ledger(torch.tensor([9, 9])), journal=journal)
+    found = read_journal(tmp_path / "a", "run")
+    assert len(found.batches) == 1 and found.in_flight == 3
+
+
+def test_another_search_is_not_answered_from_the_journal(tmp_path):
+    ledger = Ledger(torch.tensor([9, 9]))
+    with Journal(tmp_path / "a", 2, "run") as journal:
+        run(queries([0, 1]), teacher_of_two(), ledger, journal=journal)
+    with (
+        pytest.raises(ValueError, match="expected the journal of the same search"),
+        Journal(tmp_path / "a", 2, "run") as journal,
+    ):
+        run(queries([1, 0]), teacher_of_two(), ledger, journal=journal)
 
 
 def test_progress_is_told_the_answers_of_each_batch():

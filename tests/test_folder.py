@@ -5,13 +5,15 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from db3kd.folder import RunFolder
+from db3kd.folder import RunFolder, queries_in_flight
 from db3kd.manifest import manifest, read_manifest
 from db3kd.shards import Kind, read_shards
 
@@ -212,3 +214,120 @@ def test_without_pyarrow_a_run_says_what_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match="pip install"):
         run.write_shard(0, rows)
+
+
+def stop(run: RunFolder) -> None:
+    """As a kill does: nothing is tidied up."""
+    run._lock._file.close()
+
+
+def note(run: RunFolder, of: int | str, asked: int, answered: int | None) -> None:
+    with run.journal(of, 10) as journal:
+        journal.ask(torch.arange(asked))
+        if answered is not None:
+            journal.answer(torch.zeros(answered, dtype=torch.int64))
+
+
+def test_a_run_killed_before_its_first_shard_is_reopened(run, a_manifest):
+    stop(run)
+    with RunFolder.open(run.path, KIND, a_manifest, resume=True) as again:
+        assert not again.has_shards and not again.finished
+        again.write_shard(0, some_rows(2))
+    assert indices(run.path) == [0, 1]
+
+
+def test_where_there_is_no_run_resuming_begins_one(tmp_path, a_manifest):
+    with RunFolder.open(tmp_path / "new", KIND, a_manifest, resume=True) as run:
+        assert read_manifest(run.path)["state"] == "running"
+
+
+def test_a_journal_outlives_its_process_and_goes_with_its_shard(run, a_manifest):
+    note(run, "decisions", 3, 3)
+    note(run, 0, 5, 5)
+    stop(run)
+
+    with RunFolder.reopen(run.path, KIND, a_manifest) as again:
+        with again.journal(0, 10) as journal:
+            assert len(journal.take(torch.arange(5))) == 5
+        again.write_shard(0, some_rows(5))
+
+    assert [file.name for file in run.path.glob("*.journal")] == ["decisions.journal"]
+    assert "resumed" in read_manifest(run.path)
+
+
+def test_a_journal_that_its_shard_left_behind_is_cleared_away(run, a_manifest, monkeypatch):
+    note(run, 0, 5, 5)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # killed before it could
+    run.write_shard(0, some_rows(5))
+    (run.path / ".rows-0000000005-00000000.parquet.1.tmp").touch()
+    stop(run)
+    monkeypatch.undo()
+
+    RunFolder.reopen(run.path, KIND, a_manifest).close()
+
+    assert sorted(file.suffix for file in run.path.iterdir()) == [".json", ".parquet"]
+
+
+def test_queries_in_flight_at_each_stop_add_up(run, a_manifest):
+    note(run, 0, 5, 5)
+    note(run, 0, 7, None)
+    note(run, 8, 2, None)
+    stop(run)
+    for _ in range(2):  # once they are noted they are in flight no more
+        run = RunFolder.reopen(run.path, KIND, a_manifest)
+        assert queries_in_flight(run.manifest) == 9
+        stop(run)
+    note(run, 8, 4, None)
+    with RunFolder.reopen(run.path, KIND, a_manifest) as run:
+        assert queries_in_flight(read_manifest(run.path)) == 13
+
+
+def test_a_run_that_paid_for_answers_keeps_them(tmp_path, a_manifest):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        RunFolder.create(tmp_path / "a", KIND, a_manifest) as run,
+    ):
+        note(run, 0, 5, 1)
+        raise KeyboardInterrupt
+    assert (tmp_path / "a" / "rows-0000000000.journal").exists()
+
+
+def test_another_run_is_not_reopened_and_stays_as_it_is(run, a_manifest):
+    stop(run)
+    before = {file: file.read_bytes() for file in run.path.iterdir()}
+    with pytest.raises(ValueError, match=r"holds another run.*: seed: was 7, is 8$"):
+        RunFolder.reopen(run.path, KIND, a_manifest | {"seed": 8})
+    with pytest.raises(ValueError, match="expected format 'db3kd rows 4'"):
+        RunFolder.reopen(run.path, Kind("rows", 4), a_manifest)
+    assert {file: file.read_bytes() for file in run.path.iterdir() if file.name != ".lock"} == {
+        file: content for file, content in before.items() if file.name != ".lock"
+    }
+
+
+def test_a_damaged_journal_is_an_error_before_anything_is_asked(run, a_manifest):
+    for _ in range(3):
+        note(run, 0, 5, 5)
+    file = run.path / "rows-0000000000.journal"
+    content = file.read_bytes()
+    file.write_bytes(content[:50] + b"?" + content[51:])
+    stop(run)
+    with pytest.raises(ValueError, match=r"rows-0000000000\.journal: damaged at byte"):
+        RunFolder.reopen(run.path, KIND, a_manifest)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users")
+def test_a_folder_that_may_not_be_written_says_so(a_manifest):
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o555)
+        user = os.geteuid()
+        try:
+            if user == 0:  # whom nothing is forbidden
+                os.seteuid(65534)
+            with pytest.raises(PermissionError, match=parent):
+                RunFolder.create(Path(parent) / "run", KIND, a_manifest)
+            with pytest.raises(PermissionError, match=parent):
+                RunFolder.create(parent, KIND, a_manifest)
+        finally:
+            os.seteuid(user)
+            os.chmod(parent, 0o755)
+        assert os.listdir(parent) == []
