@@ -61,7 +61,7 @@ def run(
 
     on_answers: called with the number of queries answered after each batch. journal: answers that
     were paid for before, which are booked but not asked again; all others are added to it. So a
-    process that is killed loses the answers of one batch at most.
+    process that is killed loses the answers of one call of the teacher at most.
 
     Raises TeacherError where the teacher raises or answers anything but a class an image, and
     OSError or ValueError where the journal cannot be written, or is that of another search.
@@ -97,15 +97,18 @@ def _decide(
     ledger.book(accounts[: len(known)])
     if len(known) == len(accounts):
         return known
-    rest = accounts[len(known) :]
-    journal.ask(rest)
-    try:
-        answers = _ask(images[len(known) :], rest, teacher, ledger)
-    except TeacherError as error:
-        journal.answer(error.answered)
-        raise
-    journal.answer(answers)
-    return torch.cat([known, answers])
+    answers = [known]
+    for start in range(len(known), len(accounts), teacher.max_batch):
+        call = slice(start, start + teacher.max_batch)
+        journal.ask(accounts[call])
+        try:
+            answers.append(_ask(images[call], accounts[call], teacher, ledger))
+        except TeacherError as error:
+            journal.answer(error.answered)
+            raise
+        journal.answer(answers[-1])
+    journal.sync()
+    return torch.cat(answers)
 
 
 def _ask(images: Tensor, accounts: Tensor, teacher: Teacher, ledger: Ledger) -> Tensor:

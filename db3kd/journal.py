@@ -4,10 +4,11 @@ A search is deterministic, so the answers it has had are all there is to know of
 the start and answered from the log it reaches the point where it was stopped, and goes on.
 
 The log of a search is one file. It begins with a head: magic, bytes an answer, a digest of the run.
-Then, for each batch that was asked: how many queries, and a digest of their accounts, written
-before the teacher is asked; and how many answers came, these in 1, 2 or 4 bytes each, and a CRC-32,
-on disk before the search hears of them. So a kill costs at most the batch in flight, which is asked
-again; and as its beginning is in the log, it is known how many queries that may have cost twice.
+Then, for each call of the teacher: how many queries, and a digest of their accounts, written before
+it is asked; and how many answers came, these in 1, 2 or 4 bytes each, and a CRC-32, written before
+it is asked again. So a kill costs at most the call in flight, which is made again; and as its
+beginning is in the log, it is known how many queries that may have cost twice. Whenever the search
+goes on, all this is on disk, so a power cut costs at most a batch of the search.
 
 Bytes that a crash cut short at the end are cut off. Anything else that does not fit is an error.
 """
@@ -33,7 +34,7 @@ _ANSWERED = struct.Struct("<II")  # answers, CRC-32
 _CHECK = struct.Struct("<I")  # CRC-32 of the answers that come before it
 
 
-class Batch(NamedTuple):
+class Call(NamedTuple):
     """Answers to the first of the queries that were asked at once: to all, unless a teacher failed.
 
     asked: queries. digest: of their accounts. answers: [n] of unsigned integers, n at most `asked`.
@@ -47,12 +48,12 @@ class Batch(NamedTuple):
 class Contents(NamedTuple):
     """What a journal holds.
 
-    batches: in the order they were asked. end: bytes up to the end of the last of them, 0 for a
+    calls: in the order they were made. end: bytes up to the end of the last of them, 0 for a
     file without any. in_flight: queries that were asked when the process ended, whose answers are
     not there.
     """
 
-    batches: list[Batch]
+    calls: list[Call]
     end: int
     in_flight: int
 
@@ -71,15 +72,16 @@ class Journal:
         self._path = path
         self._width = next(width for width in (1, 2, 4) if classes <= 256**width)
         self._head = _head(self._width, run)
-        batches, self._end, _ = read_journal(path, run)
-        if batches and batches[0].answers.itemsize != self._width:
+        calls, self._end, _ = read_journal(path, run)
+        if calls and calls[0].answers.itemsize != self._width:
             raise ValueError(
                 f"{path}: expected answers for {classes} classes; the teacher it was written for "
                 "has other classes"
             )
         self._before = self._end
-        self._waiting = deque(batches)
+        self._waiting = deque(calls)
         self._file: int | None = None
+        self._unsynced = False
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +91,7 @@ class Journal:
 
     def close(self) -> None:
         if self._file is not None:
+            self.sync()
             os.close(self._file)
             self._file = None
 
@@ -103,10 +106,10 @@ class Journal:
         taken = [np.empty(0, np.int64)]
         rest = accounts.cpu()
         while len(rest) and self._waiting:
-            batch = self._waiting[0]
-            if (batch.asked, batch.digest) != (len(rest), _digest(rest)):
+            call = self._waiting[0]
+            if call.asked > len(rest) or call.digest != _digest(rest[: call.asked]):
                 raise ValueError(
-                    f"{self._path}: answers {batch.asked} queries where this search asks "
+                    f"{self._path}: goes on with {call.asked} queries where this search asks "
                     f"{len(rest)} others: expected the journal of the same search; if another "
                     "version of db3kd or torch began it, go on with that one, or remove the file "
                     "to ask for its answers again"
@@ -122,7 +125,7 @@ class Journal:
             self._write((b"" if self._end else self._head) + _asked(accounts.cpu()))
 
     def answer(self, answers: Tensor) -> None:
-        """Keeps the answers to the first of them, int64 [n]; on disk when this returns.
+        """Keeps the answers to the first of them, int64 [n], for whatever may end this process.
 
         Raises:
             OSError: they could not be written; the queries remain noted as asked.
@@ -132,10 +135,16 @@ class Journal:
             return
         body = answers.cpu().numpy().astype(f"<u{self._width}").tobytes()
         count = _checked(struct.pack("<I", len(answers)))
-        self._write(count + _checked(body), sync=True)
+        self._write(count + _checked(body))
+
+    def sync(self) -> None:
+        """Keeps what was written for a power cut too."""
+        if self._unsynced:
+            os.fsync(self._file)
+            self._unsynced = False
 
     def _take_back(self) -> None:
-        """Forgets a batch that brought no answer; without any other, the file goes."""
+        """Forgets a call that brought no answer; without any other, the file goes."""
         if self._file is None:
             return
         self._end = self._before
@@ -144,7 +153,7 @@ class Journal:
             self.close()
             self._path.unlink()
 
-    def _write(self, content: bytes, *, sync: bool = False) -> None:
+    def _write(self, content: bytes) -> None:
         """Writes all of it, or nothing and raises OSError."""
         try:
             if self._file is None:
@@ -152,13 +161,12 @@ class Journal:
             left = memoryview(content)
             while left:
                 left = left[os.write(self._file, left) :]
-            if sync:
-                os.fsync(self._file)
         except OSError as error:
             if self._file is not None:
                 os.ftruncate(self._file, self._end)
             raise named(error, self._path) from error
         self._end += len(content)
+        self._unsynced = True
 
     def _open(self) -> int:
         new = not self._path.exists()
@@ -180,18 +188,18 @@ def read_journal(path: Path, run: str) -> Contents:
     if len(content) < _HEAD.size:
         return Contents([], 0, 0)
     width = _check_head(path, content, run)
-    batches, end = [], _HEAD.size
+    calls, end = [], _HEAD.size
     while (asked := _read_asked(path, content, end)) is not None:
         answers = _read_answers(path, content, end + _ASKED.size, width, asked[0])
         if answers is None:
-            return Contents(batches, end if batches else 0, asked[0])
-        batches.append(Batch(*asked, answers))
+            return Contents(calls, end if calls else 0, asked[0])
+        calls.append(Call(*asked, answers))
         end += _ASKED.size + _ANSWERED.size + answers.nbytes + _CHECK.size
-    return Contents(batches, end if batches else 0, 0)
+    return Contents(calls, end if calls else 0, 0)
 
 
 def _read_asked(path: Path, content: bytes, start: int) -> tuple[int, int] | None:
-    """How many queries, and the digest of their accounts; None where no batch begins any more."""
+    """How many queries, and the digest of their accounts; None where no call begins any more."""
     if len(content) - start < _ASKED.size:
         return None
     asked, digest, check = _ASKED.unpack_from(content, start)

@@ -190,9 +190,11 @@ def write_run(
 
     resume: go on with the run in the folder, if there is one, after checking that it is of the same
     teacher, images and settings (where the images lie may differ). Its labels and totals become
-    what they would have been without a stop. Each answer is on disk before the next batch is asked,
-    so at most one batch, `settings.rows` queries, is paid twice for each time the process was
-    killed; `db3kd.folder.queries_in_flight` tells how many. Nothing is asked for a finished run.
+    what they would have been without a stop. Answers are kept before the teacher is called again,
+    so at most one call, of `settings.rows` or `teacher.max_batch` queries, whichever is less, is
+    paid twice for each time the process was killed; `db3kd.folder.queries_in_flight` says how many
+    queries that may be. A power cut costs at most `settings.rows`. Nothing is asked for a finished
+    run.
 
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
     the teacher or a run that is not the same, TeacherError where the teacher fails, and OSError

@@ -108,12 +108,12 @@ def test_a_search_goes_on_where_its_journal_ends(
     assert teacher.per_image == whole_teacher.per_image, "nothing is asked twice"
 
 
-def test_a_search_that_is_stopped_in_a_batch_says_how_large_that_was(tmp_path):
+def test_a_search_that_is_stopped_in_a_call_says_how_large_that_was(tmp_path):
     teacher = RaisingTeacher(teacher_of_two(max_batch=1), 4, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "a", 2, "run") as journal:
         run(queries([0, 1], [0, 1, 1]), teacher, Ledger(torch.tensor([9, 9])), journal=journal)
     found = read_journal(tmp_path / "a", "run")
-    assert len(found.batches) == 1 and found.in_flight == 3
+    assert len(found.calls) == 4 and found.in_flight == 1
 
 
 def test_another_search_is_not_answered_from_the_journal(tmp_path):

@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def two_batches(file: Path) -> Path:
+def two_calls(file: Path) -> Path:
     write(file, (accounts(0, 1, 2), accounts(7, 8, 9)), (accounts(3, 4), accounts(5, 6)))
     return file
 
@@ -54,17 +54,21 @@ def test_an_answer_takes_a_byte(file):
     assert 5000 < file.stat().st_size < 5100
 
 
-def test_a_journal_that_is_used_up_is_written_on(two_batches):
-    with Journal(two_batches, 10, RUN) as journal:
+def test_a_journal_that_is_used_up_is_written_on(two_calls):
+    with Journal(two_calls, 10, RUN) as journal:
         assert journal.take(accounts(0, 1, 2)).tolist() == [7, 8, 9]
         assert journal.take(accounts(3, 4)).tolist() == [5, 6]
         assert journal.take(accounts(9)).tolist() == []
         journal.ask(accounts(9))
         journal.answer(accounts(1))
-    assert take(two_batches, accounts(0, 1, 2), accounts(3, 4), accounts(9))[-1] == [1]
+    assert take(two_calls, accounts(0, 1, 2), accounts(3, 4), accounts(9))[-1] == [1]
 
 
-def test_a_batch_that_was_answered_in_part_is_completed(file):
+def test_a_batch_may_take_several_calls(two_calls):
+    assert take(two_calls, accounts(0, 1, 2, 3, 4, 5)) == [[7, 8, 9, 5, 6]]
+
+
+def test_a_call_that_was_answered_in_part_is_completed(file):
     write(file, (accounts(0, 1, 2, 3), accounts(7, 8)))
     assert take(file, accounts(0, 1, 2, 3)) == [[7, 8]]
     with Journal(file, 10, RUN) as journal:
@@ -74,53 +78,55 @@ def test_a_batch_that_was_answered_in_part_is_completed(file):
     assert take(file, accounts(0, 1, 2, 3)) == [[7, 8, 9, 6]]
 
 
-def test_a_batch_that_brought_nothing_leaves_nothing(file, two_batches):
-    size = two_batches.stat().st_size
-    with Journal(two_batches, 10, RUN) as journal:
+def test_a_call_that_brought_nothing_leaves_nothing(file, two_calls):
+    size = two_calls.stat().st_size
+    with Journal(two_calls, 10, RUN) as journal:
         journal.take(accounts(0, 1, 2))
         journal.take(accounts(3, 4))
         journal.ask(accounts(5))
-        assert two_batches.stat().st_size > size, "it is noted while it is asked"
+        assert two_calls.stat().st_size > size, "it is noted while it is asked"
         journal.answer(accounts())
-    assert two_batches.stat().st_size == size
+    assert two_calls.stat().st_size == size
     other = file.with_name("b.journal")
     write(other, (accounts(1), accounts()), (accounts(), accounts()))
     assert not other.exists()
 
 
-def test_a_batch_is_noted_before_it_is_asked(two_batches):
-    with Journal(two_batches, 10, RUN) as journal:
+def test_a_call_is_noted_before_it_is_asked(two_calls):
+    with Journal(two_calls, 10, RUN) as journal:
         journal.take(accounts(0, 1, 2))
         journal.take(accounts(3, 4))
         journal.ask(accounts(7, 7, 7, 7))
-    assert read_journal(two_batches, RUN).in_flight == 4
-    assert take(two_batches, accounts(0, 1, 2), accounts(3, 4)) == [[7, 8, 9], [5, 6]]
+    assert read_journal(two_calls, RUN).in_flight == 4
+    assert take(two_calls, accounts(0, 1, 2), accounts(3, 4)) == [[7, 8, 9], [5, 6]]
 
 
-def test_answers_are_on_disk_before_the_search_has_them(file, monkeypatch):
+def test_answers_are_on_disk_once_they_are_synced(file, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(file.stat().st_size))
     with Journal(file, 10, RUN) as journal:
         journal.ask(accounts(1, 2))
-        synced.clear()
         journal.answer(accounts(3, 4))
-        assert synced == [file.stat().st_size]
+        journal.sync()
+        assert synced[-1] == file.stat().st_size
+        journal.ask(accounts(1, 2))
+    assert synced[-1] == file.stat().st_size, "at the end too"
 
 
-def test_a_file_cut_short_anywhere_loses_its_last_batch_alone(two_batches):
-    content = two_batches.read_bytes()
+def test_a_file_cut_short_anywhere_loses_its_last_call_alone(two_calls):
+    content = two_calls.read_bytes()
     held = []
     for length in range(len(content)):
-        two_batches.write_bytes(content[:length])
-        held.append(len(read_journal(two_batches, RUN).batches))
+        two_calls.write_bytes(content[:length])
+        held.append(len(read_journal(two_calls, RUN).calls))
     assert held == sorted(held) and set(held) == {0, 1}
 
 
-def test_what_a_cut_left_over_is_overwritten(two_batches):
-    content = two_batches.read_bytes()
+def test_what_a_cut_left_over_is_overwritten(two_calls):
+    content = two_calls.read_bytes()
     for length in range(len(content)):
-        two_batches.write_bytes(content[:length])
-        with Journal(two_batches, 10, RUN) as journal:
+        two_calls.write_bytes(content[:length])
+        with Journal(two_calls, 10, RUN) as journal:
             for asked, answers in [
                 (accounts(0, 1, 2), accounts(7, 8, 9)),
                 (accounts(3, 4), accounts(5, 6)),
@@ -128,18 +134,18 @@ def test_what_a_cut_left_over_is_overwritten(two_batches):
                 if not len(journal.take(asked)):
                     journal.ask(asked)
                     journal.answer(answers)
-        assert two_batches.read_bytes() == content
+        assert two_calls.read_bytes() == content
 
 
 @pytest.mark.parametrize("zeros", [1, 8, 12, 500])
-def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(two_batches, zeros):
-    with open(two_batches, "ab") as end:
+def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(two_calls, zeros):
+    with open(two_calls, "ab") as end:
         end.write(bytes(zeros))
-    assert take(two_batches, accounts(0, 1, 2), accounts(3, 4)) == [[7, 8, 9], [5, 6]]
+    assert take(two_calls, accounts(0, 1, 2), accounts(3, 4)) == [[7, 8, 9], [5, 6]]
 
 
 @given(data=st.data())
-def test_a_changed_byte_is_an_error_or_costs_the_last_batch(tmp_path_factory, data):
+def test_a_changed_byte_is_an_error_or_costs_the_last_call(tmp_path_factory, data):
     file = tmp_path_factory.mktemp("journal") / "a.journal"
     batches = [(torch.full((4,), number), torch.arange(4)) for number in range(5)]
     write(file, *batches)
@@ -152,36 +158,36 @@ def test_a_changed_byte_is_an_error_or_costs_the_last_batch(tmp_path_factory, da
     except ValueError as error:
         assert "a.journal: " in str(error)
     else:
-        assert taken == [[0, 1, 2, 3]] * 4 + [[]], "only a change in the last batch passes"
+        assert taken == [[0, 1, 2, 3]] * 4 + [[]], "only a change in the last call passes"
 
 
-def test_a_journal_of_another_search_is_noticed(two_batches):
-    with pytest.raises(ValueError, match="answers 3 queries where this search asks 3 others"):
-        take(two_batches, accounts(0, 1, 3))
-    with pytest.raises(ValueError, match="answers 3 queries where this search asks 2 others"):
-        take(two_batches, accounts(0, 1))
+def test_a_journal_of_another_search_is_noticed(two_calls):
+    with pytest.raises(ValueError, match="goes on with 3 queries where this search asks 3 others"):
+        take(two_calls, accounts(0, 1, 3))
+    with pytest.raises(ValueError, match="goes on with 3 queries where this search asks 2 others"):
+        take(two_calls, accounts(0, 1))
 
 
-def test_a_journal_of_another_run_or_teacher_is_noticed(two_batches):
+def test_a_journal_of_another_run_or_teacher_is_noticed(two_calls):
     with pytest.raises(ValueError, match="the journal of another run"):
-        Journal(two_batches, 10, "another run")
+        Journal(two_calls, 10, "another run")
     with pytest.raises(ValueError, match="the teacher it was written for has other classes"):
-        Journal(two_batches, 1000, RUN)
-    two_batches.write_text("notes of mine, and more than a head of them")
+        Journal(two_calls, 1000, RUN)
+    two_calls.write_text("notes of mine, and more than a head of them")
     with pytest.raises(ValueError, match=r"db3kd journal 1.*got another file"):
-        Journal(two_batches, 10, RUN)
+        Journal(two_calls, 10, RUN)
 
 
-def test_a_full_disk_leaves_the_answers_before(two_batches, monkeypatch):
+def test_a_full_disk_leaves_the_answers_before(two_calls, monkeypatch):
     def full(descriptor: int, content: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Journal(two_batches, 10, RUN) as journal:
+    with Journal(two_calls, 10, RUN) as journal:
         journal.take(accounts(0, 1, 2))
         journal.take(accounts(3, 4))
         journal.ask(accounts(5, 5))
         monkeypatch.setattr(os, "write", full)
         with pytest.raises(OSError, match=r"No space left on device: .*a\.journal"):
             journal.answer(accounts(1, 1))
-    found = read_journal(two_batches, RUN)
-    assert (len(found.batches), found.in_flight) == (2, 2)
+    found = read_journal(two_calls, RUN)
+    assert (len(found.calls), found.in_flight) == (2, 2)
