@@ -32,7 +32,7 @@ from db3kd.store import load_labels
 from db3kd.teachers import Teacher, load_teacher, save_teacher
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["benchmarks.crashes", "sklearn.datasets", "pyarrow.parquet"])
+_PROCESSES.set_forkserver_preload(["db3kd.runs", "sklearn.datasets", "pyarrow.parquet"])
 
 
 class NotingTeacher:
