@@ -90,8 +90,11 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self.sync()
+        finally:
             os.close(self._file)
             self._file = None
 
@@ -140,8 +143,11 @@ class Journal:
     def sync(self) -> None:
         """Keeps what was written for a power cut too."""
         if self._unsynced:
-            os.fsync(self._file)
             self._unsynced = False
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                raise named(error, self._path) from error
 
     def _take_back(self) -> None:
         """Forgets a call that brought no answer; without any other, the file goes."""

@@ -1,6 +1,7 @@
 """The command line from end to end, on small data."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -81,6 +82,19 @@ class CountingTeacher:
         return "counting"
 
 
+class TiringTeacher(CountingTeacher):
+    """Answers the first call, and no other."""
+
+    def __init__(self) -> None:
+        self._left = 1
+
+    def decide(self, images: torch.Tensor) -> torch.Tensor:
+        self._left -= 1
+        if self._left < 0:
+            raise ConnectionError("out of service")
+        return super().decide(images)
+
+
 def constant(images):
     return [3] * len(images)
 
@@ -140,6 +154,32 @@ def test_a_used_folder_is_refused_before_anything_is_read(tmp_path):
     message = fail(*label_arguments("missing.safetensors", tmp_path), "--data", "nothing")
 
     assert "expected a new or an empty folder" in message
+
+
+def test_a_run_is_resumed_when_that_is_asked_for(teacher, run, tmp_path):
+    options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    next(copy.glob("*.parquet")).unlink()
+
+    message = fail(*label_arguments(teacher, copy), *options)
+    assert "holds a run already; continue it with --resume" in message
+    message = fail(*label_arguments(teacher, copy), "--queries-per-pair", 31, "--resume")
+    assert "settings.labelling.queries_per_pair: was 30, is 31" in message
+    assert "nothing to do" not in label(teacher, copy, *options, "--resume")
+    out = label(teacher, copy, *options, "--resume")
+
+    assert out.startswith("nothing to do  the run was finished already")
+    assert torch.equal(load_labels(copy).distances, load_labels(run).distances)
+    assert read_manifest(copy)["totals"] == read_manifest(run)["totals"]
+
+
+def test_a_run_that_fails_says_how_to_go_on(tmp_path):
+    arguments = label_arguments(f"{__name__}:TiringTeacher", tmp_path / "run")
+
+    failing = Result(*arguments, "--queries-per-pair", 100)
+
+    assert "what was answered is kept; go on with --resume" in failing.err
+    assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
 
 
 def test_the_manifest_counts_what_the_teacher_saw(tmp_path):

@@ -22,8 +22,10 @@ from teachers_analytic import (
 from db3kd import labels as labelling
 from db3kd.boundary import Descent
 from db3kd.data import ImageSet
+from db3kd.folder import RunFolder
 from db3kd.labels import LabelSettings, divide_budget, label, label_chunks, with_soft_labels
 from db3kd.search import UNANSWERED
+from db3kd.store import LABELS, Labels, to_table
 from db3kd.teachers.base import TeacherError
 
 SHAPE = (1, 6, 6)
@@ -88,6 +90,23 @@ def test_chunks_are_the_labels_in_order(labels, monkeypatch):
     chunks = list(label_chunks(some_teacher(), some_images(), SMALL))
     assert [len(chunk) for chunk in chunks] == [16, 16, 8]
     assert torch.equal(torch.cat([chunk.distances for chunk in chunks]), labels.distances)
+
+
+def test_a_chunk_that_has_a_shard_is_left_out_and_answers_are_not_asked_again(
+    labels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 16)
+    teacher = CountingTeacher(some_teacher())
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
+        first = next(label_chunks(teacher, some_images(), SMALL, folder=folder))
+        folder.write_shard(0, to_table(first))
+        asked = teacher.total
+        chunks = list(label_chunks(teacher, some_images(), SMALL, folder=folder))
+
+    assert [chunk.index[0].item() for chunk in chunks] == [16, 32]
+    assert_same(labels, Labels.concat([first, *chunks]))
+    assert asked + sum(int(chunk.queries.sum()) - len(chunk) for chunk in chunks) == teacher.total
+    assert teacher.total == int(labels.queries.sum())
 
 
 @examples(max_examples=30, deadline=None)

@@ -113,6 +113,18 @@ def test_a_mean_of_nothing_is_left_out(clock, distance):
     assert "distance" not in lines(stream)[-1]
 
 
+def test_what_an_earlier_process_did_counts_but_not_into_the_speed(clock):
+    stream = io.StringIO()
+    before = {"samples_before": 1000, "queries_before": 40_000}
+    with Progress(2000, 80_000, stream=stream, clock=clock, interval=5, **before) as progress:
+        clock.now += 10
+        progress.update(samples=500, queries=20_000)
+        assert lines(stream) == [
+            "labelling: 1,500/2,000 samples · 60,000 of 80,000 queries · 2,000 queries/s"
+            " · 0:00:10 left"
+        ]
+
+
 def test_an_empty_data_set_ends_too(clock):
     stream = io.StringIO()
     with Progress(0, 0, stream=stream, clock=clock) as progress:

@@ -1,5 +1,8 @@
 """`db3kd label`."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +23,7 @@ from db3kd.labels import LabelSettings
 from db3kd.manifest import read_manifest
 from db3kd.ops import Normalisation
 from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, Source, Totals, write_run
+from db3kd.teachers import TeacherError
 
 
 def label(
@@ -143,6 +147,9 @@ def label(
 
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --out runs/mine
+
+        db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
+        --out runs/mine --resume
     """
     changes = {
         "candidates": candidates,
@@ -159,13 +166,24 @@ def label(
     before = read_manifest(out) if holds_run(out) else None
     source = Source(data, split, size, channels)
     asked = open_teacher(teacher, source.load(), architecture, device)
-    totals = write_run(
-        out, asked, source, settings, limit=limit, soft_labels=soft_labels, resume=resume
-    )
+    with _hint_at_resuming(out):
+        totals = write_run(
+            out, asked, source, settings, limit=limit, soft_labels=soft_labels, resume=resume
+        )
     after = read_manifest(out)
     if after == before:
         print("nothing to do  the run was finished already")
     _print_summary(totals, queries_in_flight(after), out)
+
+
+@contextmanager
+def _hint_at_resuming(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (TeacherError, OSError, KeyboardInterrupt) as error:
+        if holds_run(out) and not isinstance(error, BlockingIOError):
+            print("what was answered is kept; go on with --resume", file=sys.stderr)
+        raise
 
 
 def _settings(
