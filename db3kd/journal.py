@@ -7,8 +7,9 @@ The log of a search is one file. It begins with a head: magic, bytes an answer, 
 Then, for each call of the teacher: how many queries, and a digest of their accounts, written before
 it is asked; and how many answers came, these in 1, 2 or 4 bytes each, and a CRC-32, written before
 it is asked again. So a kill costs at most the call in flight, which is made again; and as its
-beginning is in the log, it is known how many queries that may have cost twice. Whenever the search
-goes on, all this is on disk, so a power cut costs at most a batch of the search.
+beginning is in the log, it is known how many queries that may have cost twice. Once a second, at
+the end of a batch of the search, the log is put on disk, so a power cut costs the answers of a
+second and of a batch at most.
 
 Bytes that a crash cut short at the end are cut off. Anything else that does not fit is an error.
 """
@@ -16,6 +17,7 @@ Bytes that a crash cut short at the end are cut off. Anything else that does not
 import hashlib
 import os
 import struct
+import time
 import zlib
 from collections import deque
 from pathlib import Path
@@ -26,6 +28,9 @@ import torch
 from torch import Tensor
 
 from db3kd.disk import named, sync_folder
+
+SYNC_SECONDS = 1.0
+"""Least time between two syncs: each takes milliseconds, as long as a fast teacher's call."""
 
 _MAGIC = b"db3kd journal 1\n"
 _HEAD = struct.Struct("<16sB8sI")  # magic, bytes an answer, digest of the run, CRC-32
@@ -82,6 +87,7 @@ class Journal:
         self._waiting = deque(calls)
         self._file: int | None = None
         self._unsynced = False
+        self._synced_at = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +99,7 @@ class Journal:
         if self._file is None:
             return
         try:
-            self.sync()
+            self.sync(at_once=True)
         finally:
             os.close(self._file)
             self._file = None
@@ -140,10 +146,11 @@ class Journal:
         count = _checked(struct.pack("<I", len(answers)))
         self._write(count + _checked(body))
 
-    def sync(self) -> None:
-        """Keeps what was written for a power cut too."""
-        if self._unsynced:
-            self._unsynced = False
+    def sync(self, *, at_once: bool = False) -> None:
+        """Keeps what was written for a power cut too; by default at most once a second."""
+        now = time.monotonic()
+        if self._unsynced and (at_once or now - self._synced_at >= SYNC_SECONDS):
+            self._unsynced, self._synced_at = False, now
             try:
                 os.fsync(self._file)
             except OSError as error:

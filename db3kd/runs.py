@@ -193,8 +193,8 @@ def write_run(
     what they would have been without a stop. Answers are kept before the teacher is called again,
     so at most one call, of `settings.rows` or `teacher.max_batch` queries, whichever is less, is
     paid twice for each time the process was killed; `db3kd.folder.queries_in_flight` says how many
-    queries that may be. A power cut costs at most `settings.rows`. Nothing is asked for a finished
-    run.
+    queries that may be. A power cut costs at most the answers of a second and of `settings.rows`
+    queries. Nothing is asked for a finished run.
 
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
     the teacher or a run that is not the same, TeacherError where the teacher fails, and OSError

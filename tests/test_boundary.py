@@ -16,7 +16,7 @@ from db3kd.boundary import (
 )
 from db3kd.boundary.probes import dct_basis
 from db3kd.driver import Ledger, run
-from db3kd.labels import _TensorImages
+from db3kd.reader import TensorImages
 
 WIDE = (-100.0, 100.0)
 
@@ -39,7 +39,7 @@ def targeted_pairs(teacher, samples, wanted=None):
 
 
 def candidates(teacher, images, count=5, **options):
-    return Candidates(_TensorImages(images), teacher.decide(images), count, **options)
+    return Candidates(TensorImages(images), teacher.decide(images), count, **options)
 
 
 def search_bd(teacher, pairs, rays, limit=10_000, **options):
