@@ -34,10 +34,10 @@ class Stopwatch:
             setattr(owner, name, self._timed(getattr(owner, name)))
 
     def _timed(self, method: Callable) -> Callable:
-        def timed(*arguments):
+        def timed(*arguments, **options):
             start = time.perf_counter()
             try:
-                return method(*arguments)
+                return method(*arguments, **options)
             finally:
                 self.seconds += time.perf_counter() - start
 

@@ -33,7 +33,14 @@ from db3kd.manifest import (
     read_manifest,
     write_manifest,
 )
-from db3kd.shards import Kind, checked_bytes, read_columns, read_shard, to_parquet
+from db3kd.shards import (
+    Kind,
+    checked_bytes,
+    import_pyarrow,
+    read_columns,
+    read_shard,
+    to_parquet,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -111,7 +118,9 @@ class RunFolder:
         Raises:
             FileExistsError: as `check_free`.
             BlockingIOError: another process is writing it.
+            ImportError: pyarrow is missing, said before anything is paid for.
         """
+        import_pyarrow()
         path = Path(path)
         made = not path.exists()
         check_free(path)

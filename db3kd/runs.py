@@ -31,6 +31,10 @@ DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.
 """Temperature of soft labels where none is given; that of inverse is the paper's."""
 
 
+_NAMES = ("settings.source.data", "settings.teacher")
+"""What may differ when a run is resumed: the fingerprints tell whether these are the same."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where images come from: the arguments of `load_data`."""
@@ -189,7 +193,7 @@ def write_run(
     images are known to fit.
 
     resume: go on with the run in the folder, if there is one, after checking that it is of the same
-    teacher, images and settings (where the images lie may differ). Its labels and totals become
+    teacher, images and settings (what they are called may differ). Its labels and totals become
     what they would have been without a stop. Answers are kept before the teacher is called again,
     so at most one call, of `settings.rows` or `teacher.max_batch` queries, whichever is less, is
     paid twice for each time the process was killed; `db3kd.folder.queries_in_flight` says how many
@@ -217,8 +221,7 @@ def write_run(
         teacher_fingerprint=teacher.fingerprint(),
         data_fingerprint=images.fingerprint(),
     )
-    elsewhere = ("settings.source.data",)
-    with RunFolder.open(folder, LABELS, described, resume=resume, apart_from=elsewhere) as run:
+    with RunFolder.open(folder, LABELS, described, resume=resume, apart_from=_NAMES) as run:
         if run.finished:
             return _add_up(run)
         _label_into(run, teacher, images.subset(rows), rows, settings, soft_labels)

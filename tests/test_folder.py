@@ -209,11 +209,13 @@ def test_a_shard_that_a_finished_run_lacks_is_missed(run, lost):
         indices(run.path)
 
 
-def test_without_pyarrow_a_run_says_what_to_install(run, monkeypatch):
-    rows = some_rows(1)
+def test_without_pyarrow_a_run_says_what_to_install_before_it_begins(
+    tmp_path, a_manifest, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match="pip install"):
-        run.write_shard(0, rows)
+        RunFolder.create(tmp_path / "run", KIND, a_manifest)
+    assert not (tmp_path / "run").exists()
 
 
 def stop(run: RunFolder) -> None:
