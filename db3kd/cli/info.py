@@ -65,6 +65,7 @@ def _teacher_rows(teacher: Teacher) -> Iterable[tuple[str, str]]:
     yield "classes", str(teacher.classes)
     yield "bounds", f"{teacher.bounds[0]:g} to {teacher.bounds[1]:g}"
     yield "largest batch", str(teacher.max_batch)
+    yield from getattr(teacher, "rows", tuple)()
     yield "fingerprint", teacher.fingerprint()
 
 
