@@ -83,7 +83,7 @@ def test_what_is_said_against_the_file_is_refused(tmp_path, truth):
         load_teacher(path, image_shape=(1, 9, 9))
     with pytest.raises(ValueError, match="got 10 by the model's scores, 7 by classes="):
         load_teacher(path, classes=7)
-    with pytest.raises(ValueError, match="dtype: teacher t.onnx takes float32, got 'uint8'"):
+    with pytest.raises(ValueError, match=r"dtype: teacher t\.onnx takes float32, got 'uint8'"):
         OnnxTeacher(path, preprocessing=Preprocessing(dtype="uint8"))
     assert load_teacher(path, assumed_shape=(1, 9, 9), assumed_classes=7).classes == 10
 

@@ -109,10 +109,10 @@ def _agree_shape(
     who: str, input: Declared, said: Said, preprocessing: Preprocessing
 ) -> tuple[int, ...]:
     declared = None if input.shape is None else input.shape[1:]
-    shape = said.image_shape
-    if shape is None and declared is not None:
-        shape = preprocessing.image_shape(declared)
-    shape = shape or said.assumed_shape
+    told = None if declared is None else preprocessing.image_shape(declared)
+    if told is not None and len(told) != 3:  # rows of numbers: what images they are, it leaves open
+        told = said.assumed_shape or told
+    shape = said.image_shape or told or said.assumed_shape
     if shape is None:
         raise ValueError(f"{who}: does not say what its images are; give image_shape=")
     shape = check_image_shape(shape)

@@ -94,7 +94,7 @@ class GrpcTransport:
         if status == "UNAVAILABLE" and "failed to connect" in str(error.message()):
             return Unanswered("no connection", maybe_paid=False)
         if status == "UNAVAILABLE":
-            return Unanswered(f"connection lost", maybe_paid=True)
+            return Unanswered("connection lost", maybe_paid=True)
         if status == "DEADLINE_EXCEEDED":
             return Unanswered(f"nothing within {self._timeout:g} s", maybe_paid=True)
         # Of a message that is too long this side says the same, and it would be again.
