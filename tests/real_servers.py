@@ -32,12 +32,19 @@ def train_digits(path: Path) -> Path:
     """Writes a classifier of the digits, 64 pixels in [0, 1], as weights and bias."""
     images, labels = load_digits(return_X_y=True)
     model = LogisticRegression(max_iter=300).fit(images[:1400] / 16, labels[:1400])
-    np.savez(path, weights=model.coef_, bias=model.intercept_)
+    return write_linear(path, model.coef_, model.intercept_, (1, 8, 8))
+
+
+def write_linear(
+    path: Path, weights: np.ndarray, bias: np.ndarray, image_shape: tuple[int, ...]
+) -> Path:
+    """Writes the model that the servers serve: argmax of weights [C, D] x + bias [C]."""
+    np.savez(path, weights=weights, bias=bias, shape=image_shape)
     return path
 
 
 class RealServer:
-    """A server in a process of its own, with a model `digits` that takes images [N, 1, 8, 8].
+    """A server in a process of its own, with a linear model called digits.
 
     folder: where it may write. As a context it is started, waited for, and stopped again.
     """
@@ -123,11 +130,13 @@ class MLServer(RealServer):
     counter = "images_total"
 
     def command(self) -> list[str]:
+        with np.load(self.weights) as file:
+            shape = [-1, *file["shape"].tolist()]
         described = {
             "name": "digits",
             "implementation": "mlserver_digits.Digits",
             "parameters": {"uri": str(self.weights)},
-            "inputs": [{"name": "images", "datatype": "FP32", "shape": [-1, 1, 8, 8]}],
+            "inputs": [{"name": "images", "datatype": "FP32", "shape": shape}],
             "outputs": [{"name": "label", "datatype": "INT64", "shape": [-1, 1]}],
         }
         (self.folder / "model-settings.json").write_text(json.dumps(described))

@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2 over HTTP, tensors as JSON or as bytes."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -45,25 +46,33 @@ class HttpTransport:
         return await self._get(self._model, who)
 
     async def infer(self, array: np.ndarray, contract: Contract, request: str, who: str) -> Any:
-        client = self._triton.InferenceServerClient
-        inputs = [input_tensor(self._triton, array, contract, binary_data=self._binary)]
-        name = contract.output.name
-        outputs = [self._triton.InferRequestedOutput(name, binary_data=self._binary)]
-        content, header_length = client.generate_request_body(inputs, outputs, request)
-        headers = {"Content-Type": "application/json"}
-        if header_length is not None:
-            headers = {
-                "Content-Type": "application/octet-stream",
-                _HEADER_LENGTH: str(header_length),
-            }
+        # In a thread, so that what is under way goes on while a large request is written.
+        content, headers = await asyncio.to_thread(self._written, array, contract, request)
         most = most_bytes(len(array), contract.classes)
         reply = await self._http.post(f"{self._model}/infer", content, headers, most, who)
         length = reply.headers.get(_HEADER_LENGTH.lower())
         try:
-            answer = client.parse_response_body(reply.body, header_length=length)
+            answer = self._triton.InferenceServerClient.parse_response_body(
+                reply.body, header_length=length
+            )
         except Exception as error:  # the body is anything at all
             raise malformed(who, error) from None
-        return output_array(answer, name, who)
+        return output_array(answer, contract.output.name, who)
+
+    def _written(
+        self, array: np.ndarray, contract: Contract, request: str
+    ) -> tuple[bytes, dict[str, str]]:
+        """A request's body and headers."""
+        name = contract.output.name
+        content, header_length = self._triton.InferenceServerClient.generate_request_body(
+            [input_tensor(self._triton, array, contract, binary_data=self._binary)],
+            [self._triton.InferRequestedOutput(name, binary_data=self._binary)],
+            request,
+        )
+        if header_length is None:
+            return content, {"Content-Type": "application/json"}
+        lengths = {_HEADER_LENGTH: str(header_length)}
+        return content, {"Content-Type": "application/octet-stream", **lengths}
 
     async def close(self) -> None:
         await self._http.close()

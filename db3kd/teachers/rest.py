@@ -10,6 +10,7 @@ An answer is found by a path, steps between dots: a key, a number for the place 
 every entry of a list. `predictions.*.label` reads {"predictions": [{"label": 7}, …]}.
 """
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -124,7 +125,8 @@ class _Rest:
         self._client = client
 
     async def ask(self, images: Tensor, request: str) -> Any:
-        content = json.dumps(self._template.fill(self._preprocessing(images))).encode()
+        # In a thread, so that what is under way goes on while a large request is written.
+        content = await asyncio.to_thread(self._written, images)
         headers = {"Content-Type": "application/json", "Idempotency-Key": request}
         most, who = most_bytes(len(images), self._classes), f"teacher {self.name}"
         reply = await self._client.post(self._url, content, headers, most, who)
@@ -134,6 +136,9 @@ class _Rest:
             raise malformed(who, error) from None
         found = self._path.find(value, who)
         return [found] if self._template.single and not _is_batch_of_one(found) else found
+
+    def _written(self, images: Tensor) -> bytes:
+        return json.dumps(self._template.fill(self._preprocessing(images))).encode()
 
     def identity(self) -> dict[str, Any]:
         return {"url": self._url, "request": self._template.value}

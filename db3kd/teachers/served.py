@@ -223,6 +223,7 @@ class Background:
 
         async def finish() -> None:
             await last()
+            await self._loop.shutdown_default_executor()
             self._loop.stop()
 
         asyncio.run_coroutine_threadsafe(finish(), self._loop)

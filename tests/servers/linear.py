@@ -4,11 +4,12 @@ import numpy as np
 
 
 class Linear:
-    """argmax of weights [C, D] x + bias [C], from an .npz file."""
+    """argmax of weights [C, D] x + bias [C], from an .npz file. shape: of one image."""
 
     def __init__(self, path: str) -> None:
         with np.load(path) as file:
             self._weights, self._bias = file["weights"], file["bias"]
+            self.shape = tuple(file["shape"].tolist())
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """images [N, ...] -> classes, int64 [N, 1]."""

@@ -30,7 +30,7 @@ def main(weights: str, workspace: str, http: str, grpc: str, metrics: str) -> No
         triton.bind(
             model_name="digits",
             infer_func=predict,
-            inputs=[Tensor(name="images", dtype=np.float32, shape=(1, 8, 8))],
+            inputs=[Tensor(name="images", dtype=np.float32, shape=model.shape)],
             outputs=[Tensor(name="label", dtype=np.int64, shape=(1,))],
             config=ModelConfig(max_batch_size=256),
         )
