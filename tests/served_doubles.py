@@ -1,5 +1,6 @@
 """Servers on loopback that tests and benchmarks ask: honest, failing, or hostile on purpose."""
 
+import itertools
 import json
 import random
 import select
@@ -212,6 +213,21 @@ class FaultyServer(ModelServer):
                     return fault
                 drawn -= share
             return None
+
+
+Script = Callable[[int, Asked, Callable[[Asked], Answer | None]], Answer | None]
+
+
+class Scripted(ModelServer):
+    """Does to the n-th question what `script` says: a function of n, the question, and honesty."""
+
+    def __init__(self, teacher: Teacher, script: Script, **options: Any) -> None:
+        super().__init__(teacher, **options)
+        self.script = script
+        self.number = itertools.count()
+
+    def infer(self, asked: Asked) -> Answer | None:
+        return self.script(next(self.number), asked, super().infer)
 
 
 def _tensor(described: dict[str, Any], body: bytes, header_length: str | None) -> Tensor:

@@ -15,13 +15,6 @@ from db3kd.teachers import decide_checked as decide
 SHAPE = (1, 8, 8)
 
 
-@pytest.fixture(scope="module")
-def truth() -> LinearTeacher:
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(10, 64, generator=generator)
-    return LinearTeacher(weights - weights.mean(1, keepdim=True), torch.zeros(10), SHAPE)
-
-
 def write(path, truth, shape=("n", *SHAPE), outputs=("scores",), bias=None):
     """A linear classifier; outputs may be its scores and its class, "label"."""
     weights = truth.weights.float().numpy().T.copy()

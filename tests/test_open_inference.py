@@ -26,13 +26,6 @@ SHAPE = (1, 8, 8)
 BRISK = Traffic(batch=8, in_flight=3, timeout=5.0, attempts=3, first_wait=0.001)
 
 
-@pytest.fixture(scope="module")
-def truth() -> LinearTeacher:
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(10, 64, generator=generator)
-    return LinearTeacher(weights - weights.mean(1, keepdim=True), torch.zeros(10), SHAPE)
-
-
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
     """The double over gRPC. failures: status codes to abort with, one a question."""
 
@@ -288,7 +281,7 @@ def test_grpc_does_not_speak_json():
         open_inference_teacher("grpc://127.0.0.1:1/digits", binary=False)
 
 
-@pytest.mark.parametrize("module", ["tenacity", "tritonclient.http", "httpx2"])
+@pytest.mark.parametrize("module", ["tenacity", "tritonclient.http", "aiohttp"])
 def test_without_the_client_the_extra_is_named(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "db3kd\[served\]"'):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from served_doubles import Answer, Loopback
-from teachers_analytic import LinearTeacher
 
 from db3kd.teachers import Preprocessing, Said, TeacherError, Traffic, decide_checked, rest_teacher
 from db3kd.teachers.rest import AnswerPath, Template
@@ -15,13 +14,6 @@ SHAPE = (1, 8, 8)
 SAID = Said(image_shape=SHAPE, classes=10)
 BRISK = Traffic(batch=8, in_flight=3, timeout=5.0, attempts=3, first_wait=0.001)
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-
-@pytest.fixture(scope="module")
-def truth() -> LinearTeacher:
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(10, 64, generator=generator)
-    return LinearTeacher(weights - weights.mean(1, keepdim=True), torch.zeros(10), SHAPE)
 
 
 def service(truth, images_in, answer_of):

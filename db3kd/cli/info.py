@@ -13,7 +13,17 @@ from db3kd.cli.options import TEACHER_HELP, Architecture, open_teacher
 from db3kd.ops import build_config
 from db3kd.teachers import Teacher
 
-_PACKAGES = ("db3kd", "torch", "numpy", "accelerate", "datasets", "safetensors", "pyarrow")
+_PACKAGES = (
+    "db3kd",
+    "torch",
+    "numpy",
+    "accelerate",
+    "datasets",
+    "safetensors",
+    "pyarrow",
+    "onnxruntime",
+    "tritonclient",
+)
 
 
 def info(

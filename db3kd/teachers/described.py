@@ -181,7 +181,10 @@ def _table(source: str, described: Mapping[str, Any], key: str, kind: type[Table
     """The table of that name as a dataclass, or None where there is none."""
     if key not in described:
         return None
-    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name, default in fields.items():
+        if default is dataclasses.MISSING and name not in described[key]:
+            raise ValueError(f"{source}: expected {name} in [{key}]")
     unknown = [name for name in described[key] if name not in fields]
     if unknown:
         listed = ", ".join(fields)

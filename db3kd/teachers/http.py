@@ -56,7 +56,7 @@ class SecretHeader:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer with status 200: its headers, names in lower case, and its body."""
+    """An answer with status 200: its headers, by names in any case, and its body."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -71,18 +71,11 @@ class HttpClient:
     """
 
     def __init__(self, connections: int, timeout: float, secret: SecretHeader | None) -> None:
-        self._httpx = import_extra("httpx2", "served")
+        self._aiohttp = import_extra("aiohttp", "served")
+        self._connections = connections
         self._timeout = timeout
         self._secret = secret
-        self._client = self._httpx.AsyncClient(
-            timeout=timeout,
-            limits=self._httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections
-            ),
-            follow_redirects=False,
-            # Compressed answers could grow without bound on the way.
-            headers={"Accept-Encoding": "identity"},
-        )
+        self._opened: Any = None
 
     async def get(self, url: str, most: int, who: str) -> Reply:
         """Like `post`."""
@@ -99,7 +92,23 @@ class HttpClient:
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._client.aclose()
+        if self._opened is not None:
+            await self._opened.close()
+
+    def _session(self) -> Any:
+        """Opened when it is first used, since it belongs to the event loop that runs then."""
+        if self._opened is None:
+            aiohttp = self._aiohttp
+            self._opened = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(),  # none of its own: the deadline is in _send
+                # Compressed answers could grow without bound on the way.
+                headers={"Accept-Encoding": "identity"},
+                auto_decompress=False,
+                trust_env=True,
+            )
+        return self._opened
 
     async def _send(
         self,
@@ -111,26 +120,30 @@ class HttpClient:
         who: str,
     ) -> Reply:
         sent = {**headers, **(self._secret.read() if self._secret else {})}
-        httpx = self._httpx
+        aiohttp = self._aiohttp
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._client.stream(method, url, content=content, headers=sent) as response,
+                self._session().request(
+                    method, url, data=content, headers=sent, allow_redirects=False
+                ) as response,
             ):
-                if response.status_code == 200:
+                if response.status == 200:
                     body = await _read(response, most, who)
                 else:
                     body = await _beginning(response)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Unanswered(f"no connection ({_kind(error)})", maybe_paid=False) from None
-        except (TimeoutError, httpx.TimeoutException):
+        except TimeoutError:
             raise Unanswered(f"nothing within {self._timeout:g} s", maybe_paid=True) from None
-        except httpx.TransportError as error:
+        except aiohttp.ClientSSLError as error:
+            raise TeacherError(f"{who}: no secure connection ({_kind(error)})") from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unanswered(f"no connection ({_kind(error)})", maybe_paid=False) from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise Unanswered(f"connection lost ({_kind(error)})", maybe_paid=True) from None
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise TeacherError(f"{who}: not an HTTP answer ({_kind(error)})") from None
-        self._refuse(response.status_code, response.headers, body, who)
-        return Reply({key.lower(): value for key, value in response.headers.items()}, body)
+        self._refuse(response.status, response.headers, body, who)
+        return Reply(response.headers, body)
 
     def _refuse(self, status: int, headers: Mapping[str, str], body: bytes, who: str) -> None:
         """Raises what any status but 200 means."""
@@ -185,7 +198,7 @@ async def _read(response: Any, most: int, who: str) -> bytes:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise TeacherError(f"{who}: expected an answer that is not compressed")
     body = bytearray()
-    async for part in response.aiter_raw():
+    async for part in response.content.iter_any():
         body += part
         if len(body) > most:
             raise TeacherError(f"{who}: expected an answer of at most {most:,} bytes, got more")
@@ -195,7 +208,7 @@ async def _read(response: Any, most: int, who: str) -> bytes:
 async def _beginning(response: Any) -> bytes:
     """Enough of an error's body to quote; nothing of one that is compressed."""
     body = b""
-    async for part in response.aiter_raw():
+    async for part in response.content.iter_any():
         body += part
         if len(body) > _QUOTED:
             break

@@ -50,7 +50,7 @@ class HttpTransport:
         content, headers = await asyncio.to_thread(self._written, array, contract, request)
         most = most_bytes(len(array), contract.classes)
         reply = await self._http.post(f"{self._model}/infer", content, headers, most, who)
-        length = reply.headers.get(_HEADER_LENGTH.lower())
+        length = reply.headers.get(_HEADER_LENGTH)
         try:
             answer = self._triton.InferenceServerClient.parse_response_body(
                 reply.body, header_length=length
