@@ -64,6 +64,15 @@ def test_no_request_and_no_crowd_is_larger_than_allowed(truth, many, batch, in_f
     assert server.paid == server.answered == 50
 
 
+def test_a_large_request_is_sent_whole(truth, many):
+    images = many.repeat(20, 1, 1, 1)
+    with ModelServer(truth) as server:
+        teacher = ask(server, batch=len(images))
+        assert teacher.decide(images).equal(truth.decide(images))
+        assert len(server.asked[-1].body) > 2**20 and len(server.requests) == 1
+        teacher.close()
+
+
 def test_no_images_are_no_request(truth, many):
     with ModelServer(truth) as server:
         teacher = ask(server)

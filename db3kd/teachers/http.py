@@ -6,6 +6,7 @@ followed, and what the server says is not repeated in an error where a secret wa
 
 import asyncio
 import email.utils
+import io
 import os
 import re
 import time
@@ -120,12 +121,13 @@ class HttpClient:
         who: str,
     ) -> Reply:
         sent = {**headers, **(self._secret.read() if self._secret else {})}
+        data = None if content is None else io.BytesIO(content)  # is sent piece by piece
         aiohttp = self._aiohttp
         try:
             async with (
                 asyncio.timeout(self._timeout),
                 self._session().request(
-                    method, url, data=content, headers=sent, allow_redirects=False
+                    method, url, data=data, headers=sent, allow_redirects=False
                 ) as response,
             ):
                 if response.status == 200:
@@ -142,26 +144,9 @@ class HttpClient:
             raise Unanswered(f"connection lost ({_kind(error)})", maybe_paid=True) from None
         except aiohttp.ClientError as error:
             raise TeacherError(f"{who}: not an HTTP answer ({_kind(error)})") from None
-        self._refuse(response.status, response.headers, body, who)
+        quiet = self._secret is not None or "?" in url  # where a key may be, too
+        _refuse(response.status, response.headers, "" if quiet else _told(body), who)
         return Reply(response.headers, body)
-
-    def _refuse(self, status: int, headers: Mapping[str, str], body: bytes, who: str) -> None:
-        """Raises what any status but 200 means."""
-        if status == 200:
-            return
-        if status in (429, 503):
-            wait = _retry_after(headers.get("Retry-After"))
-            asked = f", and asks to wait {wait:g} s" if wait else ""
-            raise Unanswered(f"the server says {status}{asked}", maybe_paid=False, wait=wait)
-        if status in (502, 504):
-            raise Unanswered(f"the server says {status}", maybe_paid=True)
-        if 300 <= status < 400:
-            raise TeacherError(
-                f"{who}: the server redirects ({status}), and no redirect is followed; give the "
-                "final address"
-            )
-        told = "" if self._secret else _told(body)
-        raise TeacherError(f"{who}: the server says {status}{told}")
 
 
 def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
@@ -213,6 +198,24 @@ async def _beginning(response: Any) -> bytes:
         if len(body) > _QUOTED:
             break
     return b"" if "Content-Encoding" in response.headers else body[:_QUOTED]
+
+
+def _refuse(status: int, headers: Mapping[str, str], told: str, who: str) -> None:
+    """Raises what any status but 200 means."""
+    if status == 200:
+        return
+    if status in (429, 503):
+        wait = _retry_after(headers.get("Retry-After"))
+        asked = f", and asks to wait {wait:g} s" if wait else ""
+        raise Unanswered(f"the server says {status}{asked}", maybe_paid=False, wait=wait)
+    if status in (502, 504):
+        raise Unanswered(f"the server says {status}", maybe_paid=True)
+    if 300 <= status < 400:
+        raise TeacherError(
+            f"{who}: the server redirects ({status}), and no redirect is followed; give the "
+            "final address"
+        )
+    raise TeacherError(f"{who}: the server says {status}{told}")
 
 
 def _retry_after(value: str | None) -> float:

@@ -21,8 +21,8 @@ from db3kd.teachers.traffic import Patience, RateLimit, Traffic
 Result = TypeVar("Result")
 
 _UNANSWERED = -1
-_REQUESTS_A_CALL = 8
-"""Requests of one `decide` for each that may be under way: few waits for the slowest."""
+_REQUESTS_A_CALL = 64
+"""Requests of one `decide` for each that may be under way, so that it seldom waits for its last."""
 
 
 class Service(Protocol):
