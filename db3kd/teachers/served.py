@@ -61,11 +61,12 @@ class ServedTeacher:
     keep the order of the images. Where a request fails for good, those under way are waited for,
     and no more are sent. The error then has as `answered` the answers before the first gap, and the
     teacher keeps those behind it: the next call that asks for the same images is given them, and
-    the server is not asked again. They are kept in memory only, so a process that ends then loses
-    what lies behind the gap: less than `in_flight` requests. What the server may charge twice
-    besides is said at `Traffic.retry_lost`.
+    the server is not asked again. They are kept in memory only: a process that ends then loses what
+    lies behind the gap, at most the answers of that call. What the server may charge twice besides
+    is said at `Traffic.retry_lost`.
 
     service        the model
+    background     the event loop that the service's connections belong to; the teacher closes both
     image_shape    shape of one image
     reader         what turns the model's answers into classes
     preprocessing  from db3kd's images to the model's input; `service` applies it
