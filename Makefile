@@ -30,15 +30,22 @@ NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -na
 LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
 
+# The servers that test-servers asks want another NumPy than the tests: an environment of their own.
+SERVERS := .venv-servers
+SERVERS_INSTALLED := $(SERVERS)/.installed
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test demo lint format cuda-compile cuda-build bench bench-smoke clean
+.PHONY: help test test-servers demo lint format cuda-compile cuda-build bench bench-smoke clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
 	$(BIN)/python -m pytest tests $(ARGS)
+
+test-servers: $(INSTALLED) $(SERVERS_INSTALLED) ## Test against MLServer and Triton, on loopback
+	DB3KD_SERVERS=$(SERVERS)/bin/python $(BIN)/python -m pytest tests/test_real_servers.py $(ARGS)
 
 # Each run gets a folder of its own, unless ARGS names another: db3kd overwrites nothing.
 demo: $(INSTALLED) ## From real images and decisions alone to a trained student, with a report
@@ -77,12 +84,17 @@ bench-smoke: $(INSTALLED) ## Run each benchmark once, unmeasured
 	$(if $(wildcard benchmarks/*.py),$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS))
 
 clean: ## Remove the set-up, the builds and the caches
-	rm -rf $(VENV) $(CUDA_VENV) build dist *.egg-info db3kd/*.so
+	rm -rf $(VENV) $(CUDA_VENV) $(SERVERS) build dist *.egg-info db3kd/*.so
 	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(SERVERS_INSTALLED): tests/servers/requirements.txt
+	test -x $(SERVERS)/bin/python || $(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	touch $@
 
 $(LINTERS): constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt ruff clang-format

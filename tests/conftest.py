@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hypothesis import settings
+from teachers_analytic import LinearTeacher
 from torch import nn
 
 from db3kd import ops
@@ -32,3 +33,11 @@ def module() -> nn.Module:
     """A network that tells ten classes of such images apart."""
     torch.manual_seed(0)
     return build_model("lenet5-fifth", (1, 8, 8), 10)
+
+
+@pytest.fixture(scope="session")
+def truth() -> LinearTeacher:
+    """A teacher of such images, ten classes, that decides each image by itself."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(10, 64, generator=generator)
+    return LinearTeacher(weights - weights.mean(1, keepdim=True), torch.zeros(10), (1, 8, 8))

@@ -18,7 +18,10 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_labelling_imports_none_of_the_extras():
-    extras = ("accelerate", "datasets", "matplotlib", "pyarrow", "rich", "sklearn", "typer")
+    extras = (
+        *("accelerate", "datasets", "matplotlib", "pyarrow", "rich", "sklearn", "typer"),
+        *("aiohttp", "onnxruntime", "tenacity", "tritonclient"),
+    )
     code = f"import sys, db3kd; db3kd.label; print([m for m in {extras} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

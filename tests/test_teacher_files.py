@@ -267,9 +267,11 @@ def test_a_missing_file_and_an_unknown_kind_are_told_apart(tmp_path):
         FileNotFoundError, match=r"expected a teacher file or package\.module:object"
     ):
         load_teacher(tmp_path / "none.pt")
-    (tmp_path / "t.onnx").touch()
-    with pytest.raises(ValueError, match=r"expected .safetensors, .pt, .pth or .pt2, got '.onnx'"):
-        load_teacher(tmp_path / "t.onnx")
+    (tmp_path / "t.h5").touch()
+    with pytest.raises(
+        ValueError, match=r"expected .safetensors, .*.onnx, .toml or .json, got '.h5'"
+    ):
+        load_teacher(tmp_path / "t.h5")
 
 
 # Names

@@ -13,7 +13,17 @@ from db3kd.cli.options import TEACHER_HELP, Architecture, open_teacher
 from db3kd.ops import build_config
 from db3kd.teachers import Teacher
 
-_PACKAGES = ("db3kd", "torch", "numpy", "accelerate", "datasets", "safetensors", "pyarrow")
+_PACKAGES = (
+    "db3kd",
+    "torch",
+    "numpy",
+    "accelerate",
+    "datasets",
+    "safetensors",
+    "pyarrow",
+    "onnxruntime",
+    "tritonclient",
+)
 
 
 def info(
@@ -65,6 +75,7 @@ def _teacher_rows(teacher: Teacher) -> Iterable[tuple[str, str]]:
     yield "classes", str(teacher.classes)
     yield "bounds", f"{teacher.bounds[0]:g} to {teacher.bounds[1]:g}"
     yield "largest batch", str(teacher.max_batch)
+    yield from getattr(teacher, "rows", tuple)()
     yield "fingerprint", teacher.fingerprint()
 
 

@@ -34,8 +34,10 @@ Precision = Annotated[
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most images in a step.")]
 LearningRate = Annotated[float, typer.Option("--learning-rate", help="Adam's.")]
 TEACHER_HELP = (
-    "A .safetensors, .pt, .pth or .pt2 file, or package.module:name of a teacher, a module, a "
-    "factory of one, or a function from NumPy images to classes."
+    "A .safetensors, .pt, .pth, .pt2 or .onnx file; an address such as "
+    "http://host:8000/v2/models/NAME or grpc://host:8001/NAME; a .toml file that describes one of "
+    "these; or package.module:name of a teacher, a module, a factory of one, or a function from "
+    "NumPy images to classes."
 )
 Architecture = Annotated[
     str | None,
@@ -52,16 +54,15 @@ def open_teacher(
 ) -> Teacher:
     """The teacher a command line names.
 
-    What neither its file nor its object tells (image shape and classes) is taken from the images.
+    What neither its file, its address nor its object tells (image shape and classes) is taken from
+    the images.
     """
-    told = Path(source).suffix in (".safetensors", ".pt2") and architecture is None
-    known = images is not None and not told
     return load_teacher(
         source,
         model=architecture,
-        image_shape=images.image_shape if known else None,
-        classes=images.classes if known else None,
         device=resolve_device(device),
+        assumed_shape=None if images is None else images.image_shape,
+        assumed_classes=None if images is None else images.classes,
     )
 
 

@@ -1,17 +1,33 @@
 """Teachers: black boxes that name the class of an image. Knows nothing of boundary/."""
 
 from db3kd.teachers.base import Teacher, TeacherError, decide_checked, describe
+from db3kd.teachers.contract import Said
 from db3kd.teachers.files import load_teacher, save_teacher
 from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.http import SecretHeader
 from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.onnx import OnnxTeacher
+from db3kd.teachers.open_inference import open_inference_teacher
+from db3kd.teachers.preprocessing import Preprocessing
+from db3kd.teachers.rest import rest_teacher
+from db3kd.teachers.served import ServedTeacher
+from db3kd.teachers.traffic import Traffic
 
 __all__ = [
     "FunctionTeacher",
     "ModuleTeacher",
+    "OnnxTeacher",
+    "Preprocessing",
+    "Said",
+    "SecretHeader",
+    "ServedTeacher",
     "Teacher",
     "TeacherError",
+    "Traffic",
     "decide_checked",
     "describe",
     "load_teacher",
+    "open_inference_teacher",
+    "rest_teacher",
     "save_teacher",
 ]

@@ -54,7 +54,7 @@ def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
     images [N, *image_shape], any device -> int64 [N] on that device, every entry in [0, classes).
     Raises ValueError for images of another shape, before any is asked, and TeacherError where the
     teacher raises or answers anything but one class an image; its `answered` holds the decisions of
-    the chunks before.
+    the chunks before, and those that the teacher itself says it has of the one that failed.
     """
     if tuple(images.shape[1:]) != tuple(teacher.image_shape):
         raise ValueError(
@@ -68,7 +68,8 @@ def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
         try:
             answered[start : start + len(chunk)] = _decide_chunk(teacher, chunk)
         except TeacherError as error:
-            error.answered = answered[:start].clone()
+            kept = error.answered[: len(chunk)].to(answered.device, torch.int64)
+            error.answered = torch.cat([answered[:start], kept])
             raise
     return answered
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from db3kd.models import build_model, model_names
 from db3kd.teachers.base import Teacher, TeacherError
+from db3kd.teachers.described import is_described, load_described
 from db3kd.teachers.function import FunctionTeacher
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.programs import is_torchscript, read_exported, read_torchscript
@@ -71,27 +72,46 @@ def load_teacher(
     max_batch: int | None = None,
     autocast: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    assumed_shape: tuple[int, ...] | None = None,
+    assumed_classes: int | None = None,
 ) -> Teacher:
-    """A teacher from a file or a name. Nothing in a file is unpickled.
+    """A teacher from a file, an address or a name. Nothing in a file is unpickled.
 
     source is one of
       weights.safetensors     from `save_teacher`: needs nothing more; from elsewhere: `model`,
                               `image_shape`, `classes`
       weights.pt, .pth        a state dict read with weights_only=True: `model`, `image_shape`,
-      `classes` program.pt              TorchScript: `image_shape`, `classes`
+                              `classes`
+      program.pt              TorchScript: `image_shape`, `classes`
       program.pt2             torch.export: shape and classes are read from its graph
+      model.onnx              run by ONNX Runtime: shape and classes are read where it tells them
+      http://…, grpc://…      a model behind the Open Inference Protocol v2, as `ModelAddress` reads
+                              it: shape and classes are read from its metadata where it tells them
+      teacher.toml, .json     a description of one of the last two, or of a model behind another
+                              JSON service, with preprocessing, a label file, limits and secrets:
+                              see db3kd/teachers/described.py
       package.module:object   a teacher or a module; a factory of either, called without arguments;
                               or a function from float32 arrays [N, *image_shape] to N classes:
                               `image_shape`, `classes`. A function is taken for a factory when it
                               can be called without arguments.
     model is what `build_model` takes. A file that names a package.module:factory is obeyed only
     when `model` repeats it. bounds is (0, 1) unless the file says otherwise; device is the CPU.
+    assumed_shape and assumed_classes stand in for `image_shape` and `classes` where neither these
+    nor the source tell them.
 
     Raises FileNotFoundError, TeacherError for a file that is corrupt, pickled or does not fit, and
     ValueError for missing arguments.
     """
     device = torch.device(device or "cpu")
-    given = {"image_shape": image_shape, "classes": classes, "bounds": bounds}
+    given = {
+        "image_shape": image_shape,
+        "classes": classes,
+        "bounds": bounds,
+        "assumed_shape": assumed_shape,
+        "assumed_classes": assumed_classes,
+    }
+    if is_described(source):
+        return load_described(source, given, max_batch, device)
     path = Path(source)
     if _REFERENCE.fullmatch(str(source)) and not path.exists():
         return _named_teacher(str(source), given, max_batch, autocast, device)
@@ -106,7 +126,8 @@ def load_teacher(
         given, max_batch = _exported_settings(module, given, max_batch)
     elif path.suffix not in (".pt", ".pth", ".ckpt", ".bin", ".ts"):
         raise ValueError(
-            f"{path}: expected .safetensors, .pt, .pth or .pt2, got {path.suffix or 'no suffix'!r}"
+            f"{path}: expected .safetensors, .pt, .pth, .pt2, .onnx, .toml or .json, got "
+            f"{path.suffix or 'no suffix'!r}"
         )
     elif is_torchscript(path):
         module, fingerprint = _reading(path, lambda: read_torchscript(path)), _file_hash(path)
@@ -140,7 +161,7 @@ def _read_safetensors(
             )
         model = model or stored
         said = {key: json.loads(header[key]) for key in ("image_shape", "classes", "bounds")}
-        given = {key: said[key] if value is None else value for key, value in given.items()}
+        given = {key: said.get(key) if value is None else value for key, value in given.items()}
     return _build(path, model, given, state), given
 
 
@@ -222,6 +243,11 @@ def _takes_no_arguments(found: object) -> bool:
 
 
 def _complete(who: str, given: dict[str, Any]) -> tuple[tuple[int, ...], int, tuple[float, float]]:
+    given = {
+        **given,
+        "image_shape": given["image_shape"] or given["assumed_shape"],
+        "classes": given["classes"] or given["assumed_classes"],
+    }
     missing = [f"{key}=" for key in ("image_shape", "classes") if given[key] is None]
     if missing:
         raise ValueError(f"{who}: does not say what its images are; give {' and '.join(missing)}")

@@ -1,0 +1,155 @@
+"""What a model declares of its input and output, against what its user says of it."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from db3kd.teachers.answers import AnswerReader
+from db3kd.teachers.preprocessing import Preprocessing
+from db3kd.validation import check_count, check_image_shape
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An input or output as a model declares it.
+
+    dtype  a NumPy name, or "text"
+    shape  with the batch first; -1 where any size will do; None where the model does not say
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a user says of a model. What is None is read from the model where that tells it.
+
+    input, output          which of the model's tensors, where it has several
+    image_shape, classes   of the images as db3kd holds them; a model that says otherwise is refused
+    names                  class names in the order of their numbers
+    assumed_shape, assumed_classes  taken where neither the user nor the model says
+    """
+
+    input: str | None = None
+    output: str | None = None
+    image_shape: tuple[int, ...] | None = None
+    classes: int | None = None
+    names: tuple[str, ...] | None = None
+    assumed_shape: tuple[int, ...] | None = None
+    assumed_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What both sides agree on. batch: the only batch size the model takes, or None."""
+
+    input: Declared
+    output: Declared
+    image_shape: tuple[int, ...]
+    preprocessing: Preprocessing
+    reader: AnswerReader
+    batch: int | None
+
+    @property
+    def classes(self) -> int:
+        return self.reader.classes
+
+
+def agree(
+    who: str,
+    inputs: Sequence[Declared],
+    outputs: Sequence[Declared],
+    said: Said,
+    preprocessing: Preprocessing,
+) -> Contract:
+    """The contract of a model that declares these tensors, or none where it says nothing of them.
+
+    Raises ValueError, beginning with `who`, where the two contradict each other, and where
+    something is said by neither.
+    """
+    input = _pick(who, "input", inputs, said.input, preprocessing.dtype or "float32")
+    output = _pick(who, "output", outputs, said.output, "float32")
+    preprocessing = _agree_dtype(who, input, preprocessing)
+    shape = _agree_shape(who, input, said, preprocessing)
+    return Contract(
+        input,
+        output,
+        shape,
+        preprocessing,
+        AnswerReader(_agree_classes(who, output, said), said.names),
+        input.shape[0] if input.shape and input.shape[0] > 0 else None,
+    )
+
+
+def _pick(
+    who: str, kind: str, declared: Sequence[Declared], name: str | None, dtype: str
+) -> Declared:
+    if not declared:
+        if name is None:
+            raise ValueError(f"{who}: does not say what its {kind} is called; give {kind}=")
+        return Declared(name, dtype, None)
+    names = [tensor.name for tensor in declared]
+    if name is None and len(declared) > 1:
+        raise ValueError(f"{who}: has several {kind}s, {', '.join(names)}; choose one with {kind}=")
+    if name is not None and name not in names:
+        raise ValueError(f"{kind}: expected one of {', '.join(names)} for {who}, got {name!r}")
+    return declared[0 if name is None else names.index(name)]
+
+
+def _agree_dtype(who: str, input: Declared, preprocessing: Preprocessing) -> Preprocessing:
+    given = preprocessing.dtype
+    if given is not None and given != input.dtype:
+        raise ValueError(f"dtype: {who} takes {input.dtype}, got {given!r}")
+    return dataclasses.replace(preprocessing, dtype=input.dtype)
+
+
+def _agree_shape(
+    who: str, input: Declared, said: Said, preprocessing: Preprocessing
+) -> tuple[int, ...]:
+    declared = None if input.shape is None else input.shape[1:]
+    told = None if declared is None else preprocessing.image_shape(declared)
+    if told is not None and len(told) != 3:  # rows of numbers: what images they are, it leaves open
+        told = said.assumed_shape or told
+    shape = said.image_shape or told or said.assumed_shape
+    if shape is None:
+        raise ValueError(f"{who}: does not say what its images are; give image_shape=")
+    shape = check_image_shape(shape)
+    comes = preprocessing.input_shape(shape)
+    if declared is not None and not _fits(comes, declared):
+        raise ValueError(
+            f"image_shape: {who} takes {_sizes(declared)} an image, got {_sizes(comes)} from "
+            f"images {_sizes(shape)} in layout {preprocessing.layout}; correct image_shape, layout "
+            "or resize"
+        )
+    return shape
+
+
+def _fits(comes: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    return len(comes) == len(declared) and all(
+        wanted in (-1, size) for size, wanted in zip(comes, declared, strict=True)
+    )
+
+
+def _agree_classes(who: str, output: Declared, said: Said) -> int:
+    scores = output.dtype.startswith("float") and output.shape is not None
+    declared = output.shape[-1] if scores and len(output.shape) == 2 else None
+    known = {
+        "the model's scores": declared if declared is not None and declared > 1 else None,
+        "classes=": said.classes,
+        "the label file": len(said.names) if said.names else None,
+    }
+    counts = {where: count for where, count in known.items() if count is not None}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} by {where}" for where, count in counts.items())
+        raise ValueError(f"classes: expected one number for {who}, got {listed}")
+    if not counts and said.assumed_classes is None:
+        raise ValueError(f"{who}: does not say how many classes it has; give classes=")
+    if output.dtype == "text" and not said.names:
+        raise ValueError(f"{who}: answers class names; give the file that lists them with labels=")
+    return check_count(next(iter(counts.values()), said.assumed_classes), "classes", least=2)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "[" + ", ".join("any" if size < 0 else str(size) for size in shape) + "]"

@@ -1,0 +1,196 @@
+"""Teachers that are described: an ONNX file, an address, or a small TOML or JSON file about one.
+
+    url = "https://models.example.org/v2/models/mnist"   # or file = "mnist.onnx"
+    image_shape = [1, 28, 28]          # what the model does not tell itself
+    classes = 10
+    labels = "classes.txt"             # class names, one a line, where the model answers names
+    input = "images"                   # which tensors, where it has several
+    output = "label"
+    binary = true                      # tensors as bytes or as JSON; by default as the server can
+    fingerprint = "mnist, May 2026"    # text that changes with the model, in place of its address
+    max_batch = 256                    # of a file; a served model has traffic.batch
+
+    [preprocessing]                    # the fields of Preprocessing
+    scale = [0, 255]
+    layout = "NHWC"
+
+    [traffic]                          # the fields of Traffic
+    batch = 64
+    queries_per_second = 200
+
+    [header]                           # the fields of SecretHeader: the secret stays outside
+    variable = "MNIST_AUTHORIZATION"
+
+    [rest]                             # the model is behind another JSON service: see rest.py
+    request = { instances = "$images" }
+    answer = "predictions"
+
+Paths are relative to the description.
+"""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from db3kd.teachers.answers import read_names
+from db3kd.teachers.base import Teacher
+from db3kd.teachers.contract import Said
+from db3kd.teachers.http import SecretHeader
+from db3kd.teachers.onnx import OnnxTeacher
+from db3kd.teachers.open_inference import open_inference_teacher
+from db3kd.teachers.preprocessing import Preprocessing
+from db3kd.teachers.rest import rest_teacher
+from db3kd.teachers.traffic import Traffic
+
+Table = TypeVar("Table")
+
+_SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
+_KEYS = {
+    "url": str,
+    "file": str,
+    "image_shape": list,
+    "classes": int,
+    "labels": str,
+    "input": str,
+    "output": str,
+    "binary": bool,
+    "fingerprint": str,
+    "max_batch": int,
+    "preprocessing": dict,
+    "traffic": dict,
+    "header": dict,
+    "rest": dict,
+}
+
+
+def is_described(source: str | Path) -> bool:
+    """Whether this names an ONNX file, an address or a description."""
+    return str(source).startswith(_SCHEMES) or Path(source).suffix in (".onnx", ".toml", ".json")
+
+
+def load_described(
+    source: str | Path,
+    given: Mapping[str, Any],
+    max_batch: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Teacher:
+    """The teacher.
+
+    given: image_shape, classes, bounds, assumed_shape and assumed_classes as `load_teacher` takes
+    them, None where not given; what is given wins over the description. device is an ONNX model's.
+
+    Raises FileNotFoundError, ValueError for a description that says too little, too much or what
+    the model contradicts, and TeacherError where the model cannot be read or reached.
+    """
+    source = str(source)
+    if source.startswith(_SCHEMES):
+        return _open(source, {"url": source}, Path(), given, max_batch, device)
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a teacher file or package.module:object")
+    if path.suffix == ".onnx":
+        return _open(source, {"file": path.name}, path.parent, given, max_batch, device)
+    described = _read(path)
+    return _open(source, described, path.parent, given, max_batch, device)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        described = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:  # what either parser raises, and a wrong encoding
+        raise ValueError(f"{path}: cannot be read as {path.suffix[1:].upper()}: {error}") from None
+    if not isinstance(described, dict):
+        raise ValueError(f"{path}: expected a table that describes a teacher")
+    for key, value in described.items():
+        if key not in _KEYS:
+            raise ValueError(f"{path}: expected one of {', '.join(_KEYS)}, got the key {key!r}")
+        if type(value) is not _KEYS[key]:
+            raise ValueError(f"{path}: expected {key} as {_KEYS[key].__name__}, got {value!r}")
+    return described
+
+
+def _open(
+    source: str,
+    described: Mapping[str, Any],
+    folder: Path,
+    given: Mapping[str, Any],
+    max_batch: int | None,
+    device: torch.device | str,
+) -> Teacher:
+    _check_kind(source, described)
+    said = _said(described, folder, given)
+    preprocessing = _table(source, described, "preprocessing", Preprocessing) or Preprocessing()
+    if given["bounds"] is not None:
+        preprocessing = dataclasses.replace(preprocessing, bounds=given["bounds"])
+    if "file" in described:
+        file, most = folder / described["file"], max_batch or described.get("max_batch")
+        return OnnxTeacher(file, said, preprocessing, most, device, name=Path(source).name)
+    traffic = _table(source, described, "traffic", Traffic) or Traffic()
+    if max_batch is not None:
+        traffic = traffic.with_batch(max_batch)
+    rest: dict[str, Any] = described.get("rest", {})
+    options = {
+        "said": said,
+        "preprocessing": preprocessing,
+        "traffic": traffic,
+        "secret": _table(source, described, "header", SecretHeader),
+        "fingerprint": described.get("fingerprint"),
+    }
+    if not rest:
+        binary = described.get("binary")
+        return open_inference_teacher(described["url"], binary=binary, **options)
+    if set(rest) != {"request", "answer"}:
+        raise ValueError(f"{source}: expected request and answer in [rest], got {', '.join(rest)}")
+    return rest_teacher(described["url"], rest["request"], rest["answer"], **options)
+
+
+def _check_kind(source: str, described: Mapping[str, Any]) -> None:
+    """Refuses what does not go together."""
+    if ("url" in described) == ("file" in described):
+        raise ValueError(f"{source}: expected either url or file")
+    foreign = {
+        "file": ("traffic", "header", "rest", "binary", "fingerprint"),
+        "url": ("max_batch",),
+        "rest": ("input", "output", "binary"),
+    }
+    for kind, keys in foreign.items():
+        wrong = [key for key in keys if kind in described and key in described]
+        if wrong:
+            raise ValueError(f"{source}: {wrong[0]} does not go with {kind}")
+
+
+def _said(described: Mapping[str, Any], folder: Path, given: Mapping[str, Any]) -> Said:
+    return Said(
+        input=described.get("input"),
+        output=described.get("output"),
+        image_shape=given["image_shape"] or described.get("image_shape"),
+        classes=given["classes"] or described.get("classes"),
+        names=read_names(folder / described["labels"]) if "labels" in described else None,
+        assumed_shape=given["assumed_shape"],
+        assumed_classes=given["assumed_classes"],
+    )
+
+
+def _table(source: str, described: Mapping[str, Any], key: str, kind: type[Table]) -> Table | None:
+    """The table of that name as a dataclass, or None where there is none."""
+    if key not in described:
+        return None
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name, default in fields.items():
+        if default is dataclasses.MISSING and name not in described[key]:
+            raise ValueError(f"{source}: expected {name} in [{key}]")
+    unknown = [name for name in described[key] if name not in fields]
+    if unknown:
+        listed = ", ".join(fields)
+        raise ValueError(f"{source}: expected {listed} in [{key}], got the key {unknown[0]!r}")
+    return kind(**_tuples(described[key]))
+
+
+def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -1,0 +1,154 @@
+"""What stands between db3kd's images and the input of a model in a file or behind a network."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from db3kd.validation import check_bounds, check_count
+
+Layout = Literal["NCHW", "NHWC", "flat"]
+DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From images [N, C, H, W] inside `bounds` to what a model takes: the steps in their order.
+
+    bounds  lowest and highest value of the images; distances are measured in these units
+    resize  (height, width) of the model's input, bilinear, antialiased; None: as the images are
+    scale   lowest and highest value that `bounds` become, such as (0, 255); None: as they are
+    mean    subtracted, one number or one a channel
+    std     divided by, one number or one a channel
+    layout  "NCHW", "NHWC", or "flat" [N, C·H·W]
+    dtype   of the model's numbers; None: what the model says, or float32. Integers are rounded to,
+            and then a model cannot tell images apart that round to the same.
+
+    Each image is treated by itself.
+    """
+
+    bounds: tuple[float, float] = (0.0, 1.0)
+    resize: tuple[int, int] | None = None
+    scale: tuple[float, float] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: Layout = "NCHW"
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "bounds", check_bounds(self.bounds))
+        if self.scale is not None:
+            put(self, "scale", check_bounds(self.scale, "scale"))
+        if self.resize is not None:
+            put(self, "resize", _two_sizes(self.resize))
+        put(self, "mean", _numbers(self.mean, "mean"))
+        put(self, "std", _numbers(self.std, "std"))
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std: expected positive numbers, got {self.std!r}")
+        if self.layout not in get_args(Layout):
+            raise ValueError(f"layout: expected NCHW, NHWC or flat, got {self.layout!r}")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        """images [N, *image_shape], any device -> an array [N, *input_shape(image_shape)]."""
+        images = images.detach().to("cpu", torch.float32)
+        if self.resize is not None:
+            images = interpolate(
+                images, self.resize, mode="bilinear", antialias=True, align_corners=False
+            )
+        if self.scale is not None:
+            lower, upper = self.bounds
+            low, high = self.scale
+            images = low + (images - lower) * ((high - low) / (upper - lower))
+        if any(self.mean) or any(value != 1 for value in self.std):
+            images = (images - _per_channel(self.mean, images)) / _per_channel(self.std, images)
+        if self.layout == "NHWC":
+            images = images.movedim(1, -1)
+        elif self.layout == "flat":
+            images = images.flatten(1)
+        return self._typed(images.contiguous().numpy())
+
+    def input_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of one image as the model sees it.
+
+        Raises ValueError for an image shape that the steps cannot be applied to.
+        """
+        shape = tuple(image_shape)
+        if self.resize is not None or self.layout == "NHWC":
+            if len(shape) != 3:
+                raise ValueError(
+                    f"preprocessing: resize and NHWC are for images (channels, height, width), "
+                    f"got {shape}"
+                )
+            shape = (shape[0], *(self.resize or shape[1:]))
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, shape[0]):
+                raise ValueError(
+                    f"{name}: expected 1 or {shape[0]} numbers for images {shape}, got "
+                    f"{len(getattr(self, name))}"
+                )
+        if self.layout == "NHWC":
+            return (*shape[1:], shape[0])
+        return (int(np.prod(shape)),) if self.layout == "flat" else shape
+
+    def image_shape(self, input_shape: Sequence[int]) -> tuple[int, ...] | None:
+        """The shape of one image before all steps, or None where the model's input leaves it open.
+
+        input_shape: what the model takes, -1 where it takes any size.
+        """
+        shape = tuple(input_shape)
+        if self.resize is not None or self.layout == "flat" or not shape or min(shape) < 1:
+            return None
+        return (shape[-1], *shape[:-1]) if self.layout == "NHWC" else shape
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Each step that does something, in words."""
+        if self.resize is not None:
+            yield "resize", f"{self.resize[0]} x {self.resize[1]}, bilinear"
+        if self.scale is not None:
+            yield "scale", f"{self.scale[0]:g} to {self.scale[1]:g}"
+        if any(self.mean):
+            yield "mean", _listed(self.mean)
+        if any(value != 1 for value in self.std):
+            yield "std", _listed(self.std)
+        yield "layout", self.layout
+        yield "dtype", self.dtype or "float32"
+
+    def _typed(self, array: np.ndarray) -> np.ndarray:
+        dtype = np.dtype(self.dtype or "float32")
+        if dtype.kind in "iu":
+            info = np.iinfo(dtype)
+            array = np.clip(np.rint(array), info.min, info.max)
+        return array.astype(dtype, copy=False)
+
+
+def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
+    return torch.tensor(values).view(-1, *(1 for _ in images.shape[2:]))
+
+
+def _numbers(value: Any, name: str) -> tuple[float, ...]:
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    try:
+        numbers = tuple(float(number) for number in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not np.isfinite(numbers).all():
+        raise ValueError(f"{name}: expected a number, or one a channel, got {value!r}")
+    return numbers
+
+
+def _two_sizes(value: Any) -> tuple[int, int]:
+    if not isinstance(value, Sequence) or len(value) != 2:
+        raise ValueError(f"resize: expected (height, width), got {value!r}")
+    height, width = (check_count(size, "resize") for size in value)
+    return height, width
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,143 @@
+"""How a teacher behind a network is asked: how much at once, how often, how patiently."""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from db3kd.teachers.base import TeacherError
+from db3kd.teachers.extras import import_extra
+from db3kd.validation import check_count
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How a served teacher is asked. None of it changes an answer.
+
+    batch               most images of one request
+    in_flight           most requests under way at once
+    timeout             seconds from sending a request to having read all of its answer
+    attempts            how often a request is sent at most
+    first_wait          seconds before the second attempt, at most; doubled for each one after it,
+                        and shortened at random, so that clients do not return all at once
+    longest_wait        most seconds between two attempts; a server that asks for more is not asked
+                        again
+    queries_per_second  most images sent in a second, over time; None: as many as it takes
+    retry_lost          also repeat what may have been answered: after a lost connection, a timeout
+                        or a failing gateway (502, 504). The server may then charge for a request
+                        again, at most `attempts` times. Without it, only what was surely not
+                        answered is repeated (no connection, 429, 503), and nothing is paid twice.
+    """
+
+    batch: int = 64
+    in_flight: int = 4
+    timeout: float = 30.0
+    attempts: int = 8
+    first_wait: float = 0.25
+    longest_wait: float = 30.0
+    queries_per_second: float | None = None
+    retry_lost: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "in_flight", "attempts"):
+            check_count(getattr(self, name), name)
+        for name in ("timeout", "first_wait", "longest_wait", "queries_per_second"):
+            value = getattr(self, name)
+            if name == "queries_per_second" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        if not isinstance(self.retry_lost, bool):
+            raise ValueError(f"retry_lost: expected true or false, got {self.retry_lost!r}")
+
+    def with_batch(self, batch: int) -> "Traffic":
+        """The same with other batches."""
+        return dataclasses.replace(self, batch=batch)
+
+
+class Unanswered(Exception):
+    """An attempt that brought no answer, and may be repeated.
+
+    maybe_paid: whether the server may have answered nevertheless. wait: seconds that the server
+    asks to wait.
+    """
+
+    def __init__(self, message: str, *, maybe_paid: bool, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.maybe_paid = maybe_paid
+        self.wait = wait
+
+
+class RateLimit:
+    """Lets at most so many queries a second pass, over time. For one event loop."""
+
+    def __init__(self, per_second: float | None) -> None:
+        self._seconds = 0.0 if per_second is None else 1 / per_second
+        self._free = 0.0
+
+    async def take(self, queries: int) -> None:
+        """Returns when this many more may be sent."""
+        now = asyncio.get_running_loop().time()
+        start = max(now, self._free)
+        self._free = start + queries * self._seconds
+        if start > now:
+            await asyncio.sleep(start - now)
+
+
+class Patience:
+    """Repeats an attempt that brought no answer, as `Traffic` says."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._tenacity = import_extra("tenacity", "served")
+        self._backoff = self._tenacity.wait_random_exponential(
+            multiplier=traffic.first_wait, max=traffic.longest_wait
+        )
+
+    async def until_answered(
+        self, attempt: Callable[[], Awaitable[Any]], given_up: asyncio.Event, who: str
+    ) -> Any:
+        """What `attempt` returns, the first time that it does not raise Unanswered.
+
+        given_up: once set, nothing is repeated any more. Raises TeacherError, beginning with `who`,
+        where no attempt is left.
+        """
+        retrying = self._tenacity.AsyncRetrying(
+            retry=self._tenacity.retry_if_exception(self._repeatable),
+            wait=self._wait,
+            stop=self._tenacity.stop_any(
+                self._tenacity.stop_after_attempt(self._traffic.attempts),
+                lambda state: given_up.is_set(),
+            ),
+            sleep=lambda seconds: _sleep(seconds, given_up),
+            reraise=True,
+        )
+
+        async def once() -> Any:  # tenacity awaits only what it sees to be a coroutine function
+            return await attempt()
+
+        try:
+            return await retrying(once)
+        except Unanswered as error:
+            count = retrying.statistics["attempt_number"]
+            times = "1 attempt" if count == 1 else f"{count} attempts"
+            raise TeacherError(f"{who}: no answer in {times}; {error}") from None
+
+    def _repeatable(self, error: BaseException) -> bool:
+        return (
+            isinstance(error, Unanswered)
+            and (self._traffic.retry_lost or not error.maybe_paid)
+            and error.wait <= self._traffic.longest_wait
+        )
+
+    def _wait(self, state: Any) -> float:
+        return max(self._backoff(state), state.outcome.exception().wait)
+
+
+async def _sleep(seconds: float, given_up: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await given_up.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,157 @@
+"""ONNX files as teachers."""
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from teachers_analytic import LinearTeacher
+
+from db3kd.teachers import OnnxTeacher, Preprocessing, Said, TeacherError, load_teacher
+from db3kd.teachers import decide_checked as decide
+
+SHAPE = (1, 8, 8)
+
+
+def write(path, truth, shape=("n", *SHAPE), outputs=("scores",), bias=None):
+    """A linear classifier; outputs may be its scores and its class, "label"."""
+    weights = truth.weights.float().numpy().T.copy()
+    bias = truth.bias.float().numpy() if bias is None else bias
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights", "bias"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
+    ]
+    infos = {
+        "scores": helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], 10]),
+        "label": helper.make_tensor_value_info("label", TensorProto.INT64, [shape[0]]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [infos[output] for output in outputs],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(bias.astype(np.float32), "bias"),
+        ],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def test_a_file_of_scores_says_all_by_itself(tmp_path, truth, images):
+    teacher = load_teacher(write(tmp_path / "t.onnx", truth))
+
+    assert (teacher.image_shape, teacher.classes, teacher.bounds) == (SHAPE, 10, (0.0, 1.0))
+    assert decide(teacher, images).equal(truth.decide(images))
+    assert teacher.name == "t.onnx" and len(teacher.fingerprint()) == 64
+
+
+def test_a_file_of_classes_asks_how_many_there_are(tmp_path, truth, images):
+    path = write(tmp_path / "t.onnx", truth, outputs=("label",))
+    with pytest.raises(ValueError, match="does not say how many classes it has; give classes="):
+        load_teacher(path)
+
+    assert decide(load_teacher(path, classes=10), images).equal(truth.decide(images))
+    assert load_teacher(path, assumed_classes=10).classes == 10
+
+
+def test_of_several_outputs_one_is_chosen(tmp_path, truth, images):
+    path = write(tmp_path / "t.onnx", truth, outputs=("label", "scores"))
+    with pytest.raises(ValueError, match="has several outputs, label, scores; choose one"):
+        OnnxTeacher(path)
+    with pytest.raises(ValueError, match="output: expected one of label, scores"):
+        OnnxTeacher(path, Said(output="logits"))
+
+    assert decide(OnnxTeacher(path, Said(output="scores")), images).equal(truth.decide(images))
+
+
+def test_what_is_said_against_the_file_is_refused(tmp_path, truth):
+    path = write(tmp_path / "t.onnx", truth)
+    with pytest.raises(ValueError, match=r"image_shape: .* takes \[1, 8, 8\] an image, got \[1, 9"):
+        load_teacher(path, image_shape=(1, 9, 9))
+    with pytest.raises(ValueError, match="got 10 by the model's scores, 7 by classes="):
+        load_teacher(path, classes=7)
+    with pytest.raises(ValueError, match=r"dtype: teacher t\.onnx takes float32, got 'uint8'"):
+        OnnxTeacher(path, preprocessing=Preprocessing(dtype="uint8"))
+    assert load_teacher(path, assumed_shape=(1, 9, 9), assumed_classes=7).classes == 10
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_fixed_batch_is_filled_up(tmp_path, truth, images, batch):
+    teacher = load_teacher(write(tmp_path / "t.onnx", truth, shape=(batch, *SHAPE)), max_batch=99)
+
+    assert teacher.max_batch == batch
+    assert decide(teacher, images).equal(truth.decide(images))
+    assert teacher.decide(images[:0]).shape == (0,)
+
+
+def test_preprocessing_stands_before_the_model(tmp_path, truth):
+    colour = torch.rand(5, 3, 8, 8)
+    flat = LinearTeacher(torch.randn(10, 192), torch.zeros(10), (3, 8, 8))
+    path = write(tmp_path / "t.onnx", flat, shape=("n", 8, 8, 3))
+    teacher = OnnxTeacher(path, preprocessing=Preprocessing(layout="NHWC", scale=(0, 255)))
+
+    assert teacher.image_shape == (3, 8, 8)
+    assert decide(teacher, colour).equal(flat.decide(colour.permute(0, 2, 3, 1)))
+    assert dict(teacher.rows())["layout"] == "NHWC"
+    assert dict(teacher.rows())["runs on"] == "ONNX Runtime, CPU"
+
+
+def test_the_fingerprint_changes_with_file_and_preprocessing(tmp_path, truth):
+    path = write(tmp_path / "t.onnx", truth)
+    other = write(tmp_path / "o.onnx", truth, bias=np.ones(10))
+    teachers = [
+        load_teacher(path),
+        load_teacher(other),
+        OnnxTeacher(path, preprocessing=Preprocessing(scale=(0, 2))),
+        OnnxTeacher(path, preprocessing=Preprocessing(bounds=(0, 2))),
+    ]
+
+    assert len({teacher.fingerprint() for teacher in teachers}) == 4
+    assert load_teacher(path, max_batch=3).fingerprint() == teachers[0].fingerprint()
+
+
+def test_nan_scores_are_a_typed_error(tmp_path, truth, images):
+    teacher = load_teacher(write(tmp_path / "t.onnx", truth, bias=np.full(10, np.nan)))
+    with pytest.raises(TeacherError, match=r"t\.onnx.*got NaN among the scores"):
+        decide(teacher, images)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07\x12\x04torch"])
+def test_a_corrupt_file_is_one_clear_error(tmp_path, content):
+    (tmp_path / "t.onnx").write_bytes(content)
+    with pytest.raises(TeacherError, match=r"t\.onnx: cannot be read as ONNX"):
+        load_teacher(tmp_path / "t.onnx")
+
+
+def test_weights_beside_the_file_are_not_read(tmp_path, truth, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "t.onnx", truth)
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="t.weights", size_threshold=0)
+    with pytest.raises(TeacherError, match="cannot be read as ONNX, or needs files beside it"):
+        load_teacher(path)
+
+
+def test_a_missing_file_and_a_missing_device_are_named(tmp_path, truth):
+    with pytest.raises(FileNotFoundError, match="expected a teacher file"):
+        load_teacher(tmp_path / "none.onnx")
+    path = write(tmp_path / "t.onnx", truth)
+    with pytest.raises(ValueError, match="device: expected cpu or cuda"):
+        load_teacher(path, device="meta")
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(ValueError, match="device: cuda needs a CUDA build of ONNX Runtime"):
+            load_teacher(path, device="cuda")
+
+
+def test_without_onnx_runtime_the_extra_is_named(tmp_path, truth, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "db3kd\[onnx\]"'):
+        load_teacher(write(tmp_path / "t.onnx", truth))

@@ -1,0 +1,84 @@
+"""From db3kd's images to what a model takes."""
+
+import numpy as np
+import pytest
+import torch
+
+from db3kd.teachers import Preprocessing
+
+
+def test_by_default_a_model_gets_the_images_as_they_are(images):
+    array = Preprocessing()(images)
+
+    assert array.dtype == np.float32 and np.array_equal(array, images.numpy())
+
+
+def test_the_steps_follow_each_other_as_documented(images):
+    steps = Preprocessing(bounds=(-1, 1), scale=(0, 255), mean=(100,), std=(50,), layout="flat")
+
+    array = steps(images * 2 - 1)
+
+    assert np.allclose(array, (images.flatten(1) * 255 - 100) / 50, atol=1e-4)
+
+
+def test_mean_and_std_may_differ_by_channel():
+    images = torch.rand(2, 3, 4, 5)
+    steps = Preprocessing(mean=(0.1, 0.2, 0.3), std=(1, 2, 4), layout="NHWC")
+
+    array = steps(images)
+
+    assert array.shape == (2, 4, 5, 3) == (2, *steps.input_shape((3, 4, 5)))
+    assert np.allclose(array[..., 2], (images[:, 2] - 0.3) / 4)
+
+
+def test_an_image_is_resized_by_itself():
+    images = torch.rand(3, 1, 8, 8)
+    steps = Preprocessing(resize=(4, 6))
+
+    assert steps.input_shape((1, 8, 8)) == (1, 4, 6) == steps(images).shape[1:]
+    assert np.array_equal(steps(images)[1:2], steps(images[1:2]))
+    assert np.allclose(steps(torch.full((1, 1, 8, 8), 0.25)), 0.25)
+
+
+def test_integers_are_rounded_to_and_stay_in_their_range():
+    images = torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0]).view(1, 1, 2, 2)
+
+    array = Preprocessing(scale=(0, 255), dtype="uint8")(images)
+
+    assert array.dtype == np.uint8 and array.flatten().tolist() == [0, 0, 1, 255]
+    assert Preprocessing(scale=(0, 300), dtype="uint8")(images).max() == 255
+
+
+def test_an_input_shape_tells_the_images_unless_it_is_ambiguous():
+    assert Preprocessing().image_shape((1, 28, 28)) == (1, 28, 28)
+    assert Preprocessing(layout="NHWC").image_shape((28, 20, 3)) == (3, 28, 20)
+    assert Preprocessing(layout="flat").image_shape((784,)) is None
+    assert Preprocessing(resize=(4, 4)).image_shape((1, 4, 4)) is None
+    assert Preprocessing().image_shape((1, -1, -1)) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"bounds": (1, 0)}, "bounds: expected finite lower < upper"),
+        ({"scale": (0, float("nan"))}, "scale: expected finite"),
+        ({"resize": (4,)}, r"resize: expected \(height, width\)"),
+        ({"resize": (4, 0)}, "resize: expected an integer of at least 1"),
+        ({"mean": "dark"}, "mean: expected a number"),
+        ({"std": (0,)}, "std: expected positive numbers"),
+        ({"layout": "CHW"}, "layout: expected NCHW, NHWC or flat"),
+        ({"dtype": "int4"}, "dtype: expected one of float16"),
+    ],
+)
+def test_what_makes_no_sense_is_named(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Preprocessing(**wrong)
+
+
+def test_steps_that_do_not_fit_the_images_are_named():
+    with pytest.raises(
+        ValueError, match=r"std: expected 1 or 1 numbers for images \(1, 8, 8\), got 3"
+    ):
+        Preprocessing(std=(1, 2, 3)).input_shape((1, 8, 8))
+    with pytest.raises(ValueError, match="resize and NHWC are for images"):
+        Preprocessing(layout="NHWC").input_shape((64,))
