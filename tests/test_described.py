@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from db3kd.cli.app import app
 from db3kd.data import load_data
-from db3kd.store import load_labels, read_manifest
+from db3kd.manifest import read_manifest
+from db3kd.store import load_labels
 from db3kd.teachers import TeacherError, load_teacher
 
 SHAPE = (1, 8, 8)

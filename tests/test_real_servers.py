@@ -7,7 +7,8 @@ from real_servers import MLServer, RealServer, Triton, servers_python, train_dig
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
-from db3kd.store import load_labels, read_manifest
+from db3kd.manifest import read_manifest
+from db3kd.store import load_labels
 from db3kd.teachers import load_teacher
 
 pytestmark = pytest.mark.skipif(
