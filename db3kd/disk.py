@@ -118,8 +118,10 @@ class Helping:
         self._file.close()
 
 
-def wait_for_helpers(folder: Path, seconds: float = _HELPERS_END_SECONDS) -> None:
+def wait_for_helpers(folder: Path, seconds: float | None = None) -> None:
     """Waits until no process is `Helping` any more. To be called by the holder of the lock.
+
+    seconds: at most; by default as long as those of a process that was killed need to notice.
 
     Raises:
         BlockingIOError: one still is.
@@ -127,7 +129,7 @@ def wait_for_helpers(folder: Path, seconds: float = _HELPERS_END_SECONDS) -> Non
     path = folder / _HELPERS
     if not path.exists():
         return
-    end = time.monotonic() + seconds
+    end = time.monotonic() + (_HELPERS_END_SECONDS if seconds is None else seconds)
     with open(path, "ab") as file:
         while not _alone(file):
             if time.monotonic() >= end:

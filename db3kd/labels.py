@@ -44,8 +44,8 @@ class Progress(Protocol):
     ) -> None: ...
 
 
-class Workers(Protocol):
-    """Label chunks elsewhere; see db3kd.workers.Crew."""
+class Crew(Protocol):
+    """Other processes that label chunks; see db3kd.workers.RayCrew."""
 
     def label(
         self,
@@ -82,15 +82,15 @@ def label_chunks(
     index: Tensor | None = None,
     progress: Progress | None = None,
     folder: RunFolder | None = None,
-    workers: Workers | None = None,
+    crew: Crew | None = None,
 ) -> Iterator[Labels]:
     """Labels images, a chunk of samples at a time.
 
     images: an image set of the teacher's image shape, or a float32 tensor [N, *image_shape] inside
     its bounds. index: int64 [n], which of them to label, in this order; all by default. folder:
     keeps each answer until the shard of its chunk is committed, at the chunk's place in `index`,
-    and gives the answers it has; chunks that have a shard are left out. workers: label the chunks
-    in this process's stead, each when it comes to it; the labels are the same.
+    and gives the answers it has; chunks that have a shard are left out. crew: labels the chunks
+    in this process's stead, and they come in any order; the labels are the same.
 
     First each image is decided (one query), also those not to be labelled, for rays start towards
     them; then a sample's distance to every other class is measured. Memory does not grow with N but
@@ -105,7 +105,7 @@ def label_chunks(
     settings = settings or LabelSettings()
     images = _checked_images(teacher, images)
     index = _checked_index(index, len(images))
-    return _Labelling(teacher, images, settings, _Meter(progress), folder, workers).chunks(index)
+    return _Labelling(teacher, images, settings, _Meter(progress), folder, crew).chunks(index)
 
 
 def with_soft_labels(
@@ -194,17 +194,17 @@ class _Labelling:
     settings: LabelSettings
     meter: _Meter
     folder: RunFolder | None
-    workers: Workers | None
+    crew: Crew | None
 
     def chunks(self, index: Tensor) -> Iterator[Labels]:
         limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
         decisions = self._decide_all(limits)
         labeller = Labeller(self.teacher, self.images, self.settings, decisions, limits)
         parts = self._parts(index)
-        if self.workers is None:
+        if self.crew is None:
             chunks = self._one_by_one(labeller, parts)
         else:
-            chunks = self.workers.label(labeller, parts, self.meter.queries)
+            chunks = self.crew.label(labeller, parts, self.meter.queries)
         for labels in chunks:
             self.meter.chunk(labels)
             yield labels

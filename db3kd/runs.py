@@ -27,7 +27,7 @@ from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
 from db3kd.store import LABELS, Labels, iterate_shards, load_labels, to_table
 from db3kd.teachers import Teacher, describe
-from db3kd.workers import Crew, Workers, import_ray, start_workers
+from db3kd.workers import RayCrew, Workers, import_ray, start_workers
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
 """Temperature of soft labels where none is given; that of inverse is the paper's."""
@@ -254,7 +254,7 @@ def _label_into(
     index: Tensor,
     settings: LabelSettings,
     soft_labels: SoftLabelSettings | None,
-    crew: Crew | None,
+    crew: RayCrew | None,
 ) -> None:
     """Labels what the run has no shard of yet. index: [n] int64, of the images in their source."""
     before = _add_up(run)
@@ -265,7 +265,7 @@ def _label_into(
         samples_before=before.samples,
         queries_before=before.queries - before.decided,  # decisions are counted when replayed
     )
-    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run, workers=crew)
+    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run, crew=crew)
     with progress:
         for chunk in chunks:
             position = int(chunk.index[0])

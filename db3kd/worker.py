@@ -45,13 +45,14 @@ class Stopped(Exception):
 class Worker:
     """Labels chunks for the process that holds the run's folder.
 
-    `prepare` comes first, then one `label` at a time; `answered` and `stop` may be called from
-    other threads.
+    `prepare` comes first, then one `label` at a time, and `leave` last; `answered` and `stop` may
+    be called from another thread.
     """
 
     def __init__(self) -> None:
         self._answered = 0
         self._stop = Event()
+        self._helping: Helping | None = None
 
     def prepare(self, job: Job) -> bool:
         """Gets ready; says whether the run's folder is within reach.
@@ -68,8 +69,9 @@ class Worker:
         _check("teacher", describe(self._teacher), self._teacher.fingerprint(), job.fingerprint)
         _check("images", job.images.name, job.images.fingerprint(), job.data_fingerprint)
         within_reach = job.journals.within_reach()
+        if within_reach:
+            self._helping = Helping(job.journals.folder)
         self._journals = job.journals if within_reach else None
-        self._helping = Helping(job.journals.folder) if within_reach else None
         return within_reach
 
     def label(self, position: int, index: Tensor, decisions: Tensor, limits: Tensor) -> Labels:
@@ -91,6 +93,11 @@ class Worker:
     def stop(self) -> None:
         """Ends the chunk at hand before its next batch."""
         self._stop.set()
+
+    def leave(self) -> None:
+        """Writes no more, so that others may, before the process has ended."""
+        if self._helping is not None:
+            self._helping.release()
 
     def _journal(self, position: int) -> AbstractContextManager[Journal | None]:
         if self._journals is None:

@@ -36,7 +36,7 @@ _STOP_SECONDS = 30.0
 """For a call of the teacher to end where a run is stopped; then its worker is killed."""
 
 _START_SECONDS = 600.0
-"""For the first worker to be ready: a cluster may have to start a machine for it."""
+"""For a worker to be ready where there is none: a cluster may have to start a machine for it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def import_ray() -> Any:
 @contextmanager
 def start_workers(
     workers: Workers, run: RunFolder, teacher: Teacher, images: ImageSet, settings: LabelSettings
-) -> Iterator["Crew"]:
+) -> Iterator["RayCrew"]:
     """Starts the workers of a run, and ends them again. They get ready while the caller goes on.
 
     Raises:
@@ -90,7 +90,7 @@ def start_workers(
             journals=run.journals,
             threads=max(1, min(torch.get_num_threads(), processors // workers.count)),
         )
-        crew = Crew(ray, workers, _send(ray, job, describe(teacher)), run)
+        crew = RayCrew(ray, workers, _send(ray, job, describe(teacher)), run)
         try:
             yield crew
         finally:
@@ -110,8 +110,8 @@ class _Member:
     has_journal: bool = True
 
 
-class Crew:
-    """The workers of one run, and the chunks they are at: `db3kd.labels.Workers`."""
+class RayCrew:
+    """The workers of one run, and the chunks they are at: a `db3kd.labels.Crew`."""
 
     def __init__(self, ray: Any, workers: Workers, job: Any, run: RunFolder) -> None:
         self.run = run
@@ -126,8 +126,7 @@ class Crew:
         self._busy: dict[Any, _Member] = {}
         self._idle: deque[_Member] = deque()
         self._died_unready = 0
-        self._began = time.monotonic()
-        self._any_was_ready = False
+        self._last_seen = time.monotonic()
         for _ in range(workers.count):
             self.hire()
 
@@ -181,11 +180,11 @@ class Crew:
             return None
         member = self._busy.pop(ended[0])
         position, member.position = member.position, None
-        result: Any
+        self._idle.append(member)
         try:
             result = self._result(ended[0])
-            self._idle.append(member)
         except _DiedError as death:
+            self._idle.remove(member)
             result = death
         if position is not None:
             return member, position, result
@@ -195,9 +194,8 @@ class Crew:
     def answered(self) -> dict[int, int]:
         """By position, how many queries of the chunks at hand have an answer, where it is known."""
         asked = {member.handle.answered.remote(): member.position for member in self.at_work}
-        told, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_SECONDS)
         answered = {}
-        for reference in told:
+        for reference in self._wait(list(asked), _LOOK_SECONDS):
             with suppress(_DiedError):
                 answered[asked[reference]] = self._result(reference)
         return answered
@@ -207,19 +205,27 @@ class Crew:
         for member in self.at_work:
             member.handle.stop.remote()
         chunks = [chunk for chunk, member in self._busy.items() if member.position is not None]
-        if chunks:
-            self._ray.wait(chunks, num_returns=len(chunks), timeout=_STOP_SECONDS)
+        self._wait(chunks, _STOP_SECONDS)
+        for call in self._wait(list(self._busy), 0):
+            self._idle.append(self._busy.pop(call))
+        self._wait([member.handle.leave.remote() for member in self._idle], _LOOK_SECONDS)
         for member in (*self._idle, *self._busy.values()):
             self._ray.kill(member.handle)
         self._idle.clear()
         self._busy.clear()
+
+    def _wait(self, references: list[Any], seconds: float) -> list[Any]:
+        """Those of the calls that have ended after so many seconds, or all before that."""
+        if not references:
+            return []
+        return self._ray.wait(references, num_returns=len(references), timeout=seconds)[0]
 
     def _result(self, reference: Any) -> Any:
         """What a call returned; raises what it raised, and _DiedError where it did not end."""
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+            raise (error.cause if isinstance(error.cause, Exception) else error) from error
         except self._ray.exceptions.RayError as error:
             raise _DiedError(str(error).strip().splitlines()[0]) from error
 
@@ -234,7 +240,7 @@ class Crew:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-            self._died_unready, self._any_was_ready = 0, True
+            self._died_unready = 0
             return
         self._died_unready += 1
         if self._died_unready < ATTEMPTS:
@@ -245,7 +251,10 @@ class Crew:
             )
 
     def _check_patience(self) -> None:
-        if not self._any_was_ready and time.monotonic() - self._began > _START_SECONDS:
+        now = time.monotonic()
+        if self._idle or self.at_work:
+            self._last_seen = now
+        elif now - self._last_seen > _START_SECONDS:
             raise TimeoutError(
                 f"workers: none was ready within {_START_SECONDS:g} s; each wants a processor, and "
                 "its share of a GPU where there are any, in the Ray cluster"
@@ -257,7 +266,7 @@ class _Handout:
 
     def __init__(
         self,
-        crew: Crew,
+        crew: RayCrew,
         labeller: Labeller,
         parts: Mapping[int, Tensor],
         on_answers: Callable[[int], None],
@@ -292,11 +301,12 @@ class _Handout:
         """A chunk whose worker died waits for another, unless it cost too many."""
         most = self._labeller.limits[self._parts[position]].sum()
         self._crew.run.give_up_worker(position, unseen=0 if member.has_journal else int(most))
-        self._crew.hire()
         self._count({position: 0})
         self._deaths.setdefault(position, []).append(str(death))
         if len(self._deaths[position]) < ATTEMPTS:
             self._left.append(position)
+        if self._left:
+            self._crew.hire()
 
     def _count(self, answered: Mapping[int, int]) -> None:
         """Passes on what has changed; a chunk that begins again has its answers counted again."""
