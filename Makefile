@@ -29,16 +29,19 @@ CUDA_RUN := PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_PYTHON) -P
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
+RAY := $(VENV)/.ray
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test demo lint format cuda-compile cuda-build bench bench-smoke clean
+.PHONY: help test ray demo lint format cuda-compile cuda-build bench bench-smoke clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
 	$(BIN)/python -m pytest tests $(ARGS)
+
+ray: $(RAY) ## Install Ray (70 MB), so that test has several workers too, half a minute more
 
 # Each run gets a folder of its own, unless ARGS names another: db3kd overwrites nothing.
 demo: $(INSTALLED) ## From real images and decisions alone to a trained student, with a report
@@ -86,6 +89,10 @@ $(BIN)/python:
 
 $(LINTERS): constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt ruff clang-format
+	touch $@
+
+$(RAY): constraints.txt | $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt ray
 	touch $@
 
 # Only sources changed: rebuild in place, which keeps the objects of an earlier rebuild. Headers are

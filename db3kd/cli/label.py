@@ -1,5 +1,6 @@
 """`db3kd label`."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from db3kd.cli.options import (
 from db3kd.cli.preflight import print_estimate
 from db3kd.estimate import estimate_run
 from db3kd.folder import check_free, holds_run, queries_in_flight
-from db3kd.labels import LabelSettings
+from db3kd.labels import LabelSettings, chunk_size
 from db3kd.manifest import read_manifest
 from db3kd.ops import Normalisation
 from db3kd.runs import (
@@ -220,7 +221,8 @@ def label(
     if dry_run:
         chosen = images.subset(draw_samples(len(images), limit, seed))
         estimate = estimate_run(asked, chosen, settings, dry_run_queries)
-        print_estimate(estimate, workers, price)
+        shards = math.ceil(len(chosen) / chunk_size(asked, settings))
+        print_estimate(estimate, min(workers, shards), price)
         return
     with _hint_at_resuming(out):
         totals = write_run(
@@ -292,7 +294,9 @@ def _print_summary(totals: Totals, in_flight: int, out: Path) -> None:
     print(f"samples        {totals.samples:,}: {statuses}")
     print(f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} a sample")
     if in_flight:
-        print(f"paid twice     at most {in_flight:,}, unanswered whenever the run was stopped")
+        print(
+            f"paid twice     at most {in_flight:,}, unanswered where the run was stopped or lost a worker"
+        )
     print(f"mean distance  {distance}")
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
     if totals.disagreements:

@@ -5,7 +5,7 @@ from db3kd.progress import duration
 
 
 def print_estimate(estimate: Estimate, workers: int, price: float | None) -> None:
-    """price: of 1,000 queries, in whatever currency."""
+    """workers: that have work at once. price: of 1,000 queries, in whatever currency."""
     print(f"dry run   {_asked(estimate)}; nothing was written")
     print(f"samples   {estimate.samples:,}")
     bounds = [estimate.most] if estimate.expected is None else [estimate.expected, estimate.most]
