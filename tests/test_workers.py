@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,13 @@ import pytest
 import torch
 
 from db3kd import workers as module
-from db3kd.folder import queries_in_flight
-from db3kd.labels import LabelSettings
+from db3kd.chunks import Labeller
+from db3kd.data import load_data
+from db3kd.folder import RunFolder, queries_in_flight
+from db3kd.labels import LabelSettings, divide_budget
 from db3kd.manifest import read_manifest
 from db3kd.runs import Source, Totals, write_run
+from db3kd.store import LABELS, to_table
 from db3kd.teachers import FunctionTeacher, TeacherError
 from db3kd.workers import Workers
 
@@ -200,6 +204,60 @@ def test_a_teacher_that_cannot_be_sent_says_what_to_do(ray, tmp_path):
     with pytest.raises(TypeError, match=r"teacher LevelTeacher: cannot be sent.*make_teacher"):
         write(tmp_path / "run", teacher, Workers(2))
     assert not (tmp_path / "run").exists() and teacher.asked == 0
+
+
+class OneByOne:
+    """Labels in this process; the first worker dies over its chunk, and it had no journal."""
+
+    at_work = ()
+    has_idle = True
+
+    def __init__(self, labeller: Labeller, run: RunFolder) -> None:
+        self._labeller, self.run = labeller, run
+        self._ended: deque[tuple] = deque()
+        self._died = False
+
+    def share(self, *values: Any) -> tuple:
+        return ()
+
+    def hire(self) -> None:
+        self._died = True
+
+    def give(self, position: int, index: torch.Tensor) -> None:
+        self.has_idle = False
+        labels = self._labeller.label(index) if self._died else module._DiedError("power cut")
+        member = module._Member(None, has_journal=False)
+        self.at_work = (member,)
+        self._ended += [None, (member, position, labels)]
+
+    def answered(self) -> dict[int, int]:
+        return {0: 7}
+
+    def next_ended(self) -> tuple | None:
+        ended = self._ended.popleft()
+        if ended is not None:
+            self.has_idle, self.at_work = True, ()
+        return ended
+
+
+def test_a_chunk_without_a_journal_is_lost_with_its_worker_and_that_is_counted(tmp_path):
+    images, teacher = load_data("digits"), LevelTeacher(tmp_path / "notes")
+    settings = LabelSettings("bd", queries_per_pair=2)
+    decisions = teacher.decide(images.read(torch.arange(len(images))))
+    limits = divide_budget(settings, len(images), teacher.classes)
+    labeller = Labeller(teacher, images, settings, decisions, limits)
+    counted = []
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as run:
+        crew = OneByOne(labeller, run)
+        handout = module._Handout(crew, labeller, {0: torch.arange(9)}, counted.append)
+
+        chunks = list(handout.chunks())
+
+        assert queries_in_flight(run.manifest) == int(limits[:9].sum())
+        run.write_shard(0, to_table(chunks[0]))
+    assert len(chunks) == 1
+    answered = int(chunks[0].queries.sum()) - 9
+    assert counted == [7, -7, 7, answered - 7], "what is lost is counted once"
 
 
 def test_without_ray_the_extra_is_named_before_anything_is_asked(tmp_path, monkeypatch):

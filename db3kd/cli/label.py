@@ -294,9 +294,7 @@ def _print_summary(totals: Totals, in_flight: int, out: Path) -> None:
     print(f"samples        {totals.samples:,}: {statuses}")
     print(f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} a sample")
     if in_flight:
-        print(
-            f"paid twice     at most {in_flight:,}, unanswered where the run was stopped or lost a worker"
-        )
+        print(f"paid twice     at most {in_flight:,}, unanswered at stops or with a lost worker")
     print(f"mean distance  {distance}")
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
     if totals.disagreements:
