@@ -351,7 +351,13 @@ def _connected(workers: Workers) -> Iterator[tuple[Any, int]]:
         ray.init("local", num_cpus=workers.count, include_dashboard=False, **quiet)
         processors = torch.get_num_threads()
     else:
-        ray.init(workers.address, **quiet)
+        try:
+            ray.init(workers.address, **quiet)
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"ray-address: no Ray cluster let us in at {workers.address}; is it running, and "
+                "if it wants a token, is that in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token?"
+            ) from error
         processors = int(ray.cluster_resources().get("CPU", 1))
     try:
         yield ray, processors

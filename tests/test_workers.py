@@ -268,6 +268,19 @@ def test_without_ray_the_extra_is_named_before_anything_is_asked(tmp_path, monke
     assert not (tmp_path / "run").exists() and teacher.asked == 0
 
 
+def test_a_cluster_that_cannot_be_reached_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    def init(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init)
+    )
+    teacher = LevelTeacher(tmp_path / "notes")
+    with pytest.raises(ConnectionError, match=r"ray-address: .* at nowhere:1.*RAY_AUTH_TOKEN"):
+        write(tmp_path / "run", teacher, Workers(2, address="nowhere:1"))
+    assert not (tmp_path / "run").exists() and teacher.asked == 0
+
+
 def test_no_worker_at_all_is_refused():
     with pytest.raises(ValueError, match="workers: expected"):
         Workers(0)
