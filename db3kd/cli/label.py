@@ -155,8 +155,8 @@ def label(
         typer.Option(
             "--ray-address",
             help="Ray cluster that the workers run on, HOST:PORT or auto; else this machine. Its "
-            "machines need the same files, and should share the disk of --out. Ray takes a token from "
-            "the environment (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN).",
+            "machines need the same files, and should share the disk of --out. Its token is taken "
+            "from RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token.",
         ),
     ] = None,
     dry_run: Annotated[
