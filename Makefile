@@ -29,6 +29,7 @@ CUDA_RUN := PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_PYTHON) -P
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
+RAY := $(VENV)/.ray
 
 # The servers that test-servers asks want another NumPy than the tests: an environment of their own.
 SERVERS := .venv-servers
@@ -36,7 +37,7 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers demo lint format cuda-compile cuda-build bench bench-smoke clean
+.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build bench bench-smoke clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,8 @@ test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
 
 test-servers: $(INSTALLED) $(SERVERS_INSTALLED) ## Test against MLServer and Triton, on loopback
 	DB3KD_SERVERS=$(SERVERS)/bin/python $(BIN)/python -m pytest tests/test_real_servers.py $(ARGS)
+
+ray: $(RAY) ## Install Ray (70 MB), so that test has several workers too, half a minute more
 
 # Each run gets a folder of its own, unless ARGS names another: db3kd overwrites nothing.
 demo: $(INSTALLED) ## From real images and decisions alone to a trained student, with a report
@@ -98,6 +101,10 @@ $(SERVERS_INSTALLED): tests/servers/requirements.txt
 
 $(LINTERS): constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt ruff clang-format
+	touch $@
+
+$(RAY): constraints.txt | $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt ray
 	touch $@
 
 # Only sources changed: rebuild in place, which keeps the objects of an earlier rebuild. Headers are

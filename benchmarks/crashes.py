@@ -106,18 +106,18 @@ def kill_often(work: Work, kills: int, folder: Path, seed: int = 0) -> Iterator[
             kills -= 1
         _finish(work, run)
         in_flight = queries_in_flight(read_manifest(run))
-        yield Outcome(shards, queries_asked(run) - paid, in_flight, _same(run, whole))
+        yield Outcome(shards, queries_asked(run) - paid, in_flight, same_run(run, whole))
 
 
 def queries_asked(folder: Path) -> int:
     """What the teacher of a run noted."""
-    return sum(map(int, _notes(folder).read_text().split()))
+    return sum(map(int, notes_of(folder).read_text().split()))
 
 
 def _label(work: Work, folder: Path, started: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the progress of many runs at once
     torch.set_num_threads(1)
-    teacher = NotingTeacher(load_teacher(work.teacher), _notes(folder), work.max_batch)
+    teacher = NotingTeacher(load_teacher(work.teacher), notes_of(folder), work.max_batch)
     started.close()
     write_run(folder, teacher, Source(work.data), work.settings, limit=work.limit, resume=True)
 
@@ -145,11 +145,11 @@ def _killed(work: Work, folder: Path, seconds: float) -> bool:
     return True
 
 
-def _notes(folder: Path) -> Path:
+def notes_of(folder: Path) -> Path:
     return folder.with_suffix(".asked")
 
 
-def _same(one: Path, other: Path) -> bool:
+def same_run(one: Path, other: Path) -> bool:
     """Shards are compared by name, which holds their checksum, and by what was read of them."""
     names = [sorted(file.name for file in run.glob("*.parquet")) for run in (one, other)]
     totals = [read_manifest(run)["totals"] for run in (one, other)]

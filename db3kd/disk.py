@@ -1,7 +1,9 @@
 """What a disk keeps through a crash: files put in place whole, folders that one process writes."""
 
 import os
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -9,6 +11,14 @@ except ImportError:  # Windows: nothing keeps a second process out there
     fcntl = None
 
 LOCK = ".lock"
+
+_HELPERS = ".helpers"
+
+LOCKS = (LOCK, _HELPERS)
+"""Files that keep processes apart, and hold nothing."""
+
+_HELPERS_END_SECONDS = 15.0
+"""How long the helpers of a process that was killed may take to notice."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -49,7 +59,7 @@ def named(error: OSError, path: Path) -> OSError:
 
 def is_leftover(file: Path) -> bool:
     """Whether a killed process left this behind: a lock, or a file that was not yet in place."""
-    return file.name == LOCK or (file.name.startswith(".") and file.name.endswith(".tmp"))
+    return file.name in LOCKS or (file.name.startswith(".") and file.name.endswith(".tmp"))
 
 
 class FolderLock:
@@ -89,3 +99,54 @@ class FolderLock:
             return os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
         except FileNotFoundError:
             return False
+
+
+class Helping:
+    """Says that this process writes into a folder for the one that holds its lock.
+
+    It says so until the process ends, or until released: helpers outlive a holder that was killed,
+    and nobody else may write as long as they do. The holder sees to it that a helper has said so
+    before it is given work.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = open(folder / _HELPERS, "ab")  # noqa: SIM115 - held open as long as the lock
+        if fcntl is not None:
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def wait_for_helpers(folder: Path, seconds: float | None = None) -> None:
+    """Waits until no process is `Helping` any more. To be called by the holder of the lock.
+
+    seconds: at most; by default as long as those of a process that was killed need to notice.
+
+    Raises:
+        BlockingIOError: one still is.
+    """
+    path = folder / _HELPERS
+    if not path.exists():
+        return
+    end = time.monotonic() + (_HELPERS_END_SECONDS if seconds is None else seconds)
+    with open(path, "ab") as file:
+        while not _alone(file):
+            if time.monotonic() >= end:
+                raise BlockingIOError(
+                    f"{folder}: workers of a run that was stopped are still writing it; wait for "
+                    "them, or stop them first"
+                )
+            time.sleep(0.1)
+        path.unlink(missing_ok=True)
+
+
+def _alone(file: BinaryIO) -> bool:
+    """Whether nobody else has this file locked."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -9,7 +9,8 @@
 
 What a run holds, labels or pseudo samples, is its `Kind`; its columns are its owner's business. A
 shard appears whole or not at all, and a byte that changes in it later is noticed. One process at a
-time writes a folder. Shards need pyarrow.
+time writes a folder; others write journals there for it (`RunFolder.journals`), one a shard, as
+long as it says so. Shards need pyarrow.
 
 A shard is in place and on disk before its journal goes, and what a killed process left behind is
 cleared away when the run is reopened, so that a kill at any moment loses no answer but those in
@@ -19,12 +20,20 @@ flight (see db3kd.journal) and leaves none twice.
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from db3kd.disk import LOCK, FolderLock, is_leftover, sync_folder, write_atomically
-from db3kd.journal import Journal, read_journal
+from db3kd.disk import (
+    LOCKS,
+    FolderLock,
+    is_leftover,
+    sync_folder,
+    wait_for_helpers,
+    write_atomically,
+)
+from db3kd.journal import Contents, Journal, read_journal
 from db3kd.manifest import (
     MANIFEST,
     differences,
@@ -78,11 +87,57 @@ def check_free(path: str | Path, resume: bool = False) -> None:
 
 
 def queries_in_flight(manifest: Mapping[str, Any]) -> int:
-    """Queries that were asked, but not answered, whenever a run was stopped.
+    """Queries that were asked, but not answered, whenever a run was stopped or lost a worker.
 
     They were asked again, so at most as many were paid twice. Totals count them once.
     """
-    return sum(stop["queries_in_flight"] for stop in manifest.get("resumed", []))
+    ends = (*manifest.get("resumed", ()), *manifest.get("lost_workers", ()))
+    return sum(end["queries_in_flight"] for end in ends)
+
+
+@dataclass(frozen=True)
+class Journals:
+    """The journals of a run, for the process that holds its folder and for those that help it.
+
+    run: what tells the run from all others. started: when it was begun.
+    """
+
+    folder: Path
+    kind: Kind
+    run: str
+    started: str
+
+    def open(self, of: int | str, classes: int) -> Journal:
+        """The journal of the search that makes a shard, or of a stage that all shards rest on.
+
+        That of a shard goes when the shard is committed; that of a stage stays.
+
+        of: the shard's position, or the stage's name. classes: of the teacher.
+        """
+        return Journal(self.file(of), classes, self._identity(of))
+
+    def file(self, of: int | str) -> Path:
+        name = of if isinstance(of, str) else self.kind.shard_prefix(of)
+        return self.folder / f"{name}.journal"
+
+    def within_reach(self) -> bool:
+        """Whether this process has the run's folder on its disk: on another machine it may not."""
+        try:
+            manifest = read_manifest(self.folder, self.kind.format)
+        except (OSError, ValueError):
+            return False
+        return (identity(manifest), manifest["started"]) == (self.run, self.started)
+
+    def files(self) -> list[Path]:
+        """Those that are there."""
+        return sorted(self.folder.glob("*.journal"))
+
+    def read(self, file: Path) -> Contents:
+        """What one of the files holds."""
+        return read_journal(file, self._identity(file.stem))
+
+    def _identity(self, of: int | str) -> str:
+        return f"{self.file(of).stem} {self.run}"
 
 
 class RunFolder:
@@ -106,6 +161,9 @@ class RunFolder:
         self.path = path
         self.kind = kind
         self.manifest = manifest
+        self.journals = Journals(
+            path.absolute(), kind, run=identity(manifest), started=manifest["started"]
+        )
         self._lock = lock
         self._made = made
         self._shards = kind.shards(path)
@@ -160,6 +218,7 @@ class RunFolder:
         read_manifest(path, kind.format)
         lock = FolderLock(path)
         try:
+            wait_for_helpers(path)
             stored = read_manifest(path, kind.format)
             found = differences(stored, manifest, apart_from)
             if found:
@@ -195,7 +254,7 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self._holds_anything():
             with suppress(OSError):  # the error that ended the run is the one to hear of
-                for file in (*self._journals(), self.path / MANIFEST):
+                for file in (*self.journals.files(), self.path / MANIFEST):
                     file.unlink()
         self.close()
         if kind is not None and self._made:
@@ -204,6 +263,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets other processes write the folder."""
+        with suppress(OSError):  # helpers that still write keep the next writer waiting
+            wait_for_helpers(self.path, seconds=0)
         self._lock.release()
 
     @property
@@ -224,14 +285,20 @@ class RunFolder:
         return position in self._shards
 
     def journal(self, of: int | str, classes: int) -> Journal:
-        """The journal of the search that makes a shard, or of a stage that all shards rest on.
+        """As `Journals.open`."""
+        return self.journals.open(of, classes)
 
-        That of a shard goes when the shard is committed; that of a stage stays.
+    def give_up_worker(self, position: int, unseen: int = 0) -> None:
+        """Readies a shard for another worker where one died, and notes what was in flight.
 
-        of: the shard's position, or the stage's name. classes: of the teacher.
+        unseen: queries that it may have asked beside its journal.
         """
-        file = self._journal_file(of)
-        return Journal(file, classes, _identity(self.manifest, file))
+        file = self.journals.file(position)
+        found = self.journals.read(file)
+        lost = {"at": _now(), "shard": position, "queries_in_flight": found.in_flight + unseen}
+        self.manifest["lost_workers"] = [*self.manifest.get("lost_workers", []), lost]
+        self._write_manifest()
+        _cut_off_unanswered(file, found)
 
     def write_shard(self, position: int, table: "pyarrow.Table") -> Path:
         """Commits a shard: once this returns it outlives a crash; before, there is none.
@@ -252,7 +319,7 @@ class RunFolder:
         file = self.path / self.kind.shard_name(position, content)
         write_atomically(file, content)
         self._shards[position] = file
-        self._journal_file(position).unlink(missing_ok=True)
+        self.journals.file(position).unlink(missing_ok=True)
         return file
 
     def finish(self, totals: Mapping[str, Any]) -> None:
@@ -261,34 +328,22 @@ class RunFolder:
         self._write_manifest()
 
     def _holds_anything(self) -> bool:
-        return self.has_shards or any(file.stat().st_size for file in self._journals())
-
-    def _journal_file(self, of: int | str) -> Path:
-        name = of if isinstance(of, str) else self.kind.shard_prefix(of)
-        return self.path / f"{name}.journal"
-
-    def _journals(self) -> list[Path]:
-        return sorted(self.path.glob("*.journal"))
+        return self.has_shards or any(file.stat().st_size for file in self.journals.files())
 
     def _clear_up(self) -> None:
         """Takes away what a killed process left half done, and notes what was in flight."""
         for position in self._shards:
-            self._journal_file(position).unlink(missing_ok=True)
+            self.journals.file(position).unlink(missing_ok=True)
         for file in filter(is_leftover, self.path.iterdir()):
-            if file.name != LOCK:
+            if file.name not in LOCKS:
                 file.unlink()
-        found = {
-            file: read_journal(file, _identity(self.manifest, file)) for file in self._journals()
-        }
+        found = {file: self.journals.read(file) for file in self.journals.files()}
         stop = {"at": _now(), "queries_in_flight": sum(part.in_flight for part in found.values())}
         self.manifest["resumed"] = [*self.manifest.get("resumed", []), stop]
         self.manifest["state"] = "running"
         self._write_manifest()
         for file, part in found.items():
-            if part.end:
-                os.truncate(file, part.end)
-            else:
-                file.unlink()
+            _cut_off_unanswered(file, part)
 
     def _check_columns(self, columns: dict[str, str]) -> None:
         if not self._columns:
@@ -306,9 +361,12 @@ class RunFolder:
         write_manifest(self.path / MANIFEST, self.manifest)
 
 
-def _identity(manifest: Mapping[str, Any], file: Path) -> str:
-    """What tells a journal from those of other runs, and of other searches of this one."""
-    return f"{file.stem} {identity(manifest)}"
+def _cut_off_unanswered(file: Path, found: Contents) -> None:
+    """Once they are noted: else they would be counted again."""
+    if found.end:
+        os.truncate(file, found.end)
+    else:
+        file.unlink(missing_ok=True)
 
 
 def _now() -> str:

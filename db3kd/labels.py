@@ -2,37 +2,28 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.boundary import (
-    Boundary,
-    Candidates,
-    Descent,
-    Pairs,
-    boundary_distance,
-    minimal_boundary_distance,
-    sample_distance,
-)
-from db3kd.boundary.candidates import Order
 from db3kd.boundary.contest import ask
+from db3kd.chunks import Labeller
 from db3kd.data import ImageSet
 from db3kd.driver import Ledger, run
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal
+from db3kd.label_settings import LabelSettings, divide_budget
 from db3kd.reader import NamedImages, TensorImages
-from db3kd.search import UNANSWERED, Purse, Search
+from db3kd.search import UNANSWERED
 from db3kd.store import Labels
 from db3kd.teachers.base import Teacher, TeacherError, describe
-from db3kd.validation import check_count, check_images
-
-Measure = Literal["sd", "bd", "mbd"]
+from db3kd.validation import check_images
 
 _CHUNK_BYTES = 256 * 2**20
 """Memory that the search state of one chunk of samples may take."""
@@ -53,72 +44,21 @@ class Progress(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True)
-class LabelSettings:
-    """How samples are measured and what that may cost.
+class Crew(Protocol):
+    """Other processes that label chunks; see db3kd.workers.RayCrew."""
 
-    measure: "sd", "bd" or "mbd" (sample, boundary and minimal boundary distance; DB3KD, section 3).
-    candidates: images of the target class that rays of a pair start towards.
-    order: "nearest" of them (L2), or "random" as published.
-    mixes: rounds of "bd" towards mixtures of images; see boundary_distance.
-    queries_per_pair: most queries for one (sample, target). "sd" spends none of them.
-    queries_per_sample: most queries for one sample, its own decision included; what the decision
-        leaves is divided evenly over its targets.
-    queries: most queries of the whole run, divided evenly over the samples beforehand, so that what
-        a sample may spend does not depend on the others.
-    snapshots: numbers of queries per pair at which the distances are noted as well.
-    tolerance: width of the last bracket of "bd", also where "mbd" starts from it, as a share of the
-        distance. A descent from a point well inside the class misjudges its probes.
-    descent: settings of "mbd".
-    seed: of everything random.
-    rows: images built at once for a batch of queries.
-    """
+    def label(
+        self,
+        labeller: Labeller,
+        parts: Mapping[int, Tensor],
+        on_answers: Callable[[int], None],
+    ) -> Iterator[Labels]:
+        """The labels of each part, int64 [n] by its position in the run, in any order.
 
-    measure: Measure = "mbd"
-    candidates: int = 20
-    order: Order = "nearest"
-    mixes: int = 0
-    queries_per_pair: int = 1000
-    queries_per_sample: int | None = None
-    queries: int | None = None
-    snapshots: tuple[int, ...] = ()
-    tolerance: float = 1e-3
-    descent: Descent = field(default_factory=Descent)
-    seed: int = 0
-    rows: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.measure not in ("sd", "bd", "mbd"):
-            raise ValueError(f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}")
-        check_count(self.candidates, "candidates")
-        check_count(self.rows, "rows")
-        check_count(self.mixes, "mixes", least=0)
-        check_count(self.queries_per_pair, "queries_per_pair", least=0)
-        for name in ("queries_per_sample", "queries"):
-            if getattr(self, name) is not None:
-                check_count(getattr(self, name), name, least=0)
-        for count in self.snapshots:
-            check_count(count, "snapshots", least=0)
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
-
-    @classmethod
-    def published(cls, measure: Measure = "mbd", **changes: object) -> "LabelSettings":
-        """The settings of the paper's experiments (DB3KD, section 4), as far as they carry over.
-
-        21 random images for SD, 201 for BD and MBD, brackets of 1e-5, and up to 20,000 queries a
-        pair spent by the descent on 200 Gaussian probes a round.
+        on_answers: called with how many more queries were answered; less than none where answers
+        that were counted are to be counted again.
         """
-        settings = cls(
-            measure=measure,
-            candidates=21 if measure == "sd" else 201,
-            order="random",
-            mixes=0,
-            queries_per_pair=20_000,
-            tolerance=1e-5,
-            descent=Descent.published(),
-        )
-        return dataclasses.replace(settings, **changes)
+        ...
 
 
 def label(
@@ -142,13 +82,15 @@ def label_chunks(
     index: Tensor | None = None,
     progress: Progress | None = None,
     folder: RunFolder | None = None,
+    crew: Crew | None = None,
 ) -> Iterator[Labels]:
     """Labels images, a chunk of samples at a time.
 
     images: an image set of the teacher's image shape, or a float32 tensor [N, *image_shape] inside
     its bounds. index: int64 [n], which of them to label, in this order; all by default. folder:
     keeps each answer until the shard of its chunk is committed, at the chunk's place in `index`,
-    and gives the answers it has; chunks that have a shard are left out.
+    and gives the answers it has; chunks that have a shard are left out. crew: labels the chunks
+    in this process's stead, and they come in any order; the labels are the same.
 
     First each image is decided (one query), also those not to be labelled, for rays start towards
     them; then a sample's distance to every other class is measured. Memory does not grow with N but
@@ -163,7 +105,7 @@ def label_chunks(
     settings = settings or LabelSettings()
     images = _checked_images(teacher, images)
     index = _checked_index(index, len(images))
-    return _Labelling(teacher, images, settings, _Meter(progress), folder).chunks(index)
+    return _Labelling(teacher, images, settings, _Meter(progress), folder, crew).chunks(index)
 
 
 def with_soft_labels(
@@ -187,21 +129,6 @@ def with_soft_labels(
         temperature=temperature,
     )
     return dataclasses.replace(labels, soft_labels=soft)
-
-
-def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor:
-    """[samples] int64: what each sample may spend in all.
-
-    A remainder of the run's budget goes to the first samples.
-    """
-    limit = 1 + (classes - 1) * (0 if settings.measure == "sd" else settings.queries_per_pair)
-    if settings.queries_per_sample is not None:
-        limit = min(limit, settings.queries_per_sample)
-    limits = torch.full((samples,), limit, dtype=torch.int64)
-    if settings.queries is not None:
-        share, rest = divmod(settings.queries, samples)
-        limits = limits.clamp_max(share + (torch.arange(samples) < rest).long())
-    return limits
 
 
 def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> NamedImages:
@@ -267,25 +194,35 @@ class _Labelling:
     settings: LabelSettings
     meter: _Meter
     folder: RunFolder | None
+    crew: Crew | None
 
     def chunks(self, index: Tensor) -> Iterator[Labels]:
         limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
         decisions = self._decide_all(limits)
-        candidates = Candidates(
-            self.images,
-            decisions,
-            self.settings.candidates,
-            self.settings.order,
-            self.settings.seed,
-        )
-        size = chunk_size(self.teacher, self.settings)
-        for position in range(0, len(index), size):
-            if self.folder is not None and self.folder.has_shard(position):
-                continue
-            part = index[position : position + size]
-            with self._journal(position) as journal:
-                labels = self._chunk(part, decisions[part], limits[part], candidates, journal)
+        labeller = Labeller(self.teacher, self.images, self.settings, decisions, limits)
+        parts = self._parts(index)
+        if self.crew is None:
+            chunks = self._one_by_one(labeller, parts)
+        else:
+            chunks = self.crew.label(labeller, parts, self.meter.queries)
+        for labels in chunks:
             self.meter.chunk(labels)
+            yield labels
+
+    def _parts(self, index: Tensor) -> dict[int, Tensor]:
+        """What is left to label, in chunks by their place in `index`."""
+        parts = index.split(chunk_size(self.teacher, self.settings))
+        positions = accumulate(map(len, parts), initial=0)
+        return {
+            position: part
+            for position, part in zip(positions, parts, strict=False)
+            if self.folder is None or not self.folder.has_shard(position)
+        }
+
+    def _one_by_one(self, labeller: Labeller, parts: Mapping[int, Tensor]) -> Iterator[Labels]:
+        for position, part in parts.items():
+            with self._journal(position) as journal:
+                labels = labeller.label(part, self.meter.queries, journal)
             yield labels
 
     def _journal(self, of: int | str) -> AbstractContextManager[Journal | None]:
@@ -313,110 +250,6 @@ class _Labelling:
                 "measure"
             )
         return decisions
-
-    def _chunk(
-        self,
-        index: Tensor,
-        decision: Tensor,
-        limits: Tensor,
-        candidates: Candidates,
-        journal: Journal | None,
-    ) -> Labels:
-        teacher, settings, images = self.teacher, self.settings, self.images
-        pairs = _pairs(teacher, images.read(index), index, decision)
-        pair_limits = _pair_limits(limits, decision, teacher.classes, settings.queries_per_pair)
-        ledger = Ledger(pair_limits.flatten().to(teacher.device))
-        search = _measure(pairs, candidates, teacher.image_shape, settings, ledger)
-        boundary = run(search, teacher, ledger, self.meter.queries, journal)
-
-        own_column = torch.arange(teacher.classes) == decision[:, None]
-
-        def table(distance: Tensor) -> Tensor:
-            return distance.cpu().view(own_column.shape).masked_fill(own_column, 0)
-
-        distances = table(boundary.distance)
-        return Labels(
-            index=index,
-            decision=decision,
-            distances=distances,
-            queries=ledger.spent.cpu().view(own_column.shape) + own_column.long(),
-            status=_status(distances, decision != UNANSWERED),
-            label=None if images.labels is None else images.labels[index],
-            snapshots={count: table(noted) for count, noted in boundary.snapshots.items()},
-        )
-
-
-def _pairs(teacher: Teacher, samples: Tensor, index: Tensor, decision: Tensor) -> Pairs:
-    """Each sample with every class; nothing is wanted of its own, or where it has no decision."""
-    device, classes = teacher.device, teacher.classes
-    target = torch.arange(classes).repeat(len(index))
-    own = decision.repeat_interleave(classes)
-    searched = (target != own) & (own != UNANSWERED)
-    return Pairs(
-        samples=samples.flatten(1).to(device),
-        sample_index=index.to(device),
-        sample_of=torch.arange(len(index), device=device).repeat_interleave(classes),
-        wanted=torch.where(searched, target, UNANSWERED).to(device),
-        bounds=teacher.bounds,
-    )
-
-
-def _measure(
-    pairs: Pairs,
-    candidates: Candidates,
-    image_shape: tuple[int, ...],
-    settings: LabelSettings,
-    purse: Purse,
-) -> Search[Boundary]:
-    rays = candidates.rays(pairs)
-    if settings.measure == "sd":
-        return sample_distance(pairs, rays, settings.snapshots)
-    boundary = yield from boundary_distance(
-        pairs,
-        rays,
-        mixes=settings.mixes if settings.measure == "bd" else 0,
-        relative=settings.tolerance,
-        rows=settings.rows,
-        purse=purse,
-        snapshots=settings.snapshots,
-    )
-    if settings.measure == "mbd":
-        yield from minimal_boundary_distance(
-            pairs,
-            boundary,
-            image_shape,
-            settings.descent,
-            seed=settings.seed,
-            rows=settings.rows,
-            purse=purse,
-        )
-    return boundary
-
-
-def _pair_limits(limits: Tensor, decision: Tensor, classes: int, most: int) -> Tensor:
-    """[n, C] int64: the sample limits, less the own decision, divided over the targets.
-
-    A remainder goes to the first targets. The own column is 0: that query is paid already.
-    """
-    share = (limits - 1).clamp_min(0)[:, None]
-    target = torch.arange(classes)[None]
-    own = decision[:, None]
-    place = target - (target > own).long()
-    each = share // (classes - 1) + (place < share % (classes - 1)).long()
-    return each.clamp_max(most).masked_fill((target == own) | (own == UNANSWERED), 0)
-
-
-def _status(distances: Tensor, decided: Tensor) -> list[str]:
-    """A sample's row in words; its own class is always reached."""
-    reached = distances.isfinite().sum(1).tolist()
-    classes = distances.shape[1]
-    return [
-        "budget" if not asked
-        else "ok" if count == classes
-        else "partly reached" if count > 1
-        else "unreached"
-        for asked, count in zip(decided.tolist(), reached, strict=True)
-    ]  # fmt: skip
 
 
 def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:

@@ -106,9 +106,9 @@ class Progress:
         if self._mean_distance is not None and math.isfinite(self._mean_distance):
             parts.append(f"mean distance {self._mean_distance:.3g}")
         if final:
-            parts.append(f"{_duration(elapsed)} taken")
+            parts.append(f"{duration(elapsed)} taken")
         elif (fraction := self._fraction_done()) > 0:
-            parts.append(f"{_duration(elapsed * (1 - fraction) / fraction)} left")
+            parts.append(f"{duration(elapsed * (1 - fraction) / fraction)} left")
         return " · ".join(parts)
 
     def _fraction_done(self) -> float:
@@ -194,7 +194,8 @@ class _LiveLines:
         self._console.print(line, highlight=False, markup=False)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
 from db3kd.store import LABELS, Labels, iterate_shards, load_labels, to_table
 from db3kd.teachers import Teacher, describe
+from db3kd.workers import RayCrew, Workers, import_ray, start_workers
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
 """Temperature of soft labels where none is given; that of inverse is the paper's."""
@@ -185,6 +187,7 @@ def write_run(
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
     resume: bool = False,
+    workers: Workers | None = None,
 ) -> Totals:
     """Labels the images of a source into a run folder, a shard at a time, showing progress.
 
@@ -200,11 +203,18 @@ def write_run(
     queries that may be. A power cut costs at most the answers of a second and of `settings.rows`
     queries. Nothing is asked for a finished run.
 
+    workers: label in several processes; labels, totals and budgets are those of one, and a run may
+    go on with any number of them. All images are decided by this process, which for a measure other
+    than "sd" is a small share. Where a worker dies, its shard goes on in another, and what it had
+    in flight counts as above. ChildProcessError, an OSError, where a shard keeps killing workers.
+
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
     the teacher or a run that is not the same, TeacherError where the teacher fails, and OSError
     where the disk does. What was answered until then stays; where nothing was, the folder goes.
     """
     check_free(folder, resume)
+    if workers is not None:
+        import_ray()
     images = source.load()
     rows = draw_samples(len(images), limit, settings.seed)
     described = {
@@ -224,7 +234,14 @@ def write_run(
     with RunFolder.open(folder, LABELS, described, resume=resume, apart_from=_NAMES) as run:
         if run.finished:
             return _add_up(run)
-        _label_into(run, teacher, images.subset(rows), rows, settings, soft_labels)
+        chosen = images.subset(rows)
+        crew = (
+            nullcontext()
+            if workers is None
+            else start_workers(workers, run, teacher, chosen, settings)
+        )
+        with crew as helpers:
+            _label_into(run, teacher, chosen, rows, settings, soft_labels, helpers)
         totals = _add_up(run)
         run.finish(vars(totals))
     return totals
@@ -237,6 +254,7 @@ def _label_into(
     index: Tensor,
     settings: LabelSettings,
     soft_labels: SoftLabelSettings | None,
+    crew: RayCrew | None,
 ) -> None:
     """Labels what the run has no shard of yet. index: [n] int64, of the images in their source."""
     before = _add_up(run)
@@ -247,7 +265,7 @@ def _label_into(
         samples_before=before.samples,
         queries_before=before.queries - before.decided,  # decisions are counted when replayed
     )
-    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run)
+    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run, crew=crew)
     with progress:
         for chunk in chunks:
             position = int(chunk.index[0])

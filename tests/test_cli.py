@@ -190,6 +190,41 @@ def test_the_manifest_counts_what_the_teacher_saw(tmp_path):
     assert read_manifest(tmp_path / "run")["totals"]["queries"] == CountingTeacher.asked
 
 
+def test_a_dry_run_says_what_the_run_would_cost_and_writes_nothing(tmp_path):
+    CountingTeacher.asked = 0
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+
+    out = succeed(
+        *arguments, "--queries-per-pair", 10, "--dry-run", "--price-per-1000", 2, "--workers", 1
+    )
+
+    assert f"{CountingTeacher.asked} real queries were asked" in out
+    assert 0 < CountingTeacher.asked <= 400
+    assert "at most 3,640" in out and "at most 7.28, at 2 for 1,000 queries" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_without_queries_says_the_bounds(tmp_path):
+    CountingTeacher.asked = 0
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+
+    out = succeed(*arguments, "--budget", 500, "--dry-run", "--dry-run-queries", 0)
+
+    assert "the teacher was not asked" in out and "queries   at most 500" in out
+    assert "time" not in out and "cost" not in out
+    assert CountingTeacher.asked == 0
+
+
+@pytest.mark.parametrize("options", [("--workers", 2), ("--ray-address", "localhost:1")])
+def test_without_ray_workers_name_their_extra(teacher, tmp_path, monkeypatch, options):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    message = fail(*label_arguments(teacher, tmp_path / "run"), *options)
+
+    assert 'pip install "db3kd[ray]"' in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_inverse_soft_labels_are_written_at_the_papers_temperature(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--normalisation", "inverse", "--queries-per-pair", 10)
 

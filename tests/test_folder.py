@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from db3kd import disk
+from db3kd.disk import Helping
 from db3kd.folder import RunFolder, queries_in_flight
 from db3kd.manifest import manifest, read_manifest
 from db3kd.shards import Kind, read_shards
@@ -282,6 +285,35 @@ def test_queries_in_flight_at_each_stop_add_up(run, a_manifest):
     note(run, 8, 4, None)
     with RunFolder.reopen(run.path, KIND, a_manifest) as run:
         assert queries_in_flight(read_manifest(run.path)) == 13
+
+
+def test_what_was_in_flight_where_a_worker_died_is_counted_once(run, a_manifest):
+    note(run, 0, 5, 5)
+    note(run, 0, 7, None)
+    run.give_up_worker(0)
+    run.give_up_worker(8, unseen=20)
+    stop(run)
+    with RunFolder.reopen(run.path, KIND, a_manifest) as again:
+        assert queries_in_flight(read_manifest(run.path)) == 27
+        assert [lost["shard"] for lost in again.manifest["lost_workers"]] == [0, 8]
+        with again.journal(0, 10) as journal:
+            assert len(journal.take(torch.arange(5))) == 5
+
+
+def test_a_run_waits_for_workers_that_outlived_the_process_they_helped(
+    run, a_manifest, monkeypatch
+):
+    worker = Helping(run.path)
+    stop(run)
+    with monkeypatch.context() as patch, pytest.raises(BlockingIOError, match="still writing it"):
+        patch.setattr(disk, "_HELPERS_END_SECONDS", 0.0)
+        RunFolder.reopen(run.path, KIND, a_manifest)
+
+    threading.Timer(0.3, worker.release).start()
+
+    with RunFolder.reopen(run.path, KIND, a_manifest):
+        pass
+    assert [file.name for file in run.path.iterdir()] == ["manifest.json"]
 
 
 def test_a_run_that_paid_for_answers_keeps_them(tmp_path, a_manifest):

@@ -1,8 +1,10 @@
 """`db3kd label`."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,12 +20,22 @@ from db3kd.cli.options import (
     Size,
     open_teacher,
 )
+from db3kd.cli.preflight import print_estimate
+from db3kd.estimate import estimate_run
 from db3kd.folder import check_free, holds_run, queries_in_flight
-from db3kd.labels import LabelSettings
+from db3kd.labels import LabelSettings, chunk_size
 from db3kd.manifest import read_manifest
 from db3kd.ops import Normalisation
-from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, Source, Totals, write_run
+from db3kd.runs import (
+    DEFAULT_TEMPERATURE,
+    SoftLabelSettings,
+    Source,
+    Totals,
+    draw_samples,
+    write_run,
+)
 from db3kd.teachers import TeacherError
+from db3kd.workers import Workers, import_ray
 
 
 def label(
@@ -129,6 +141,38 @@ def label(
             "--temperature", help="Of the soft labels.", show_default="margin: 4, inverse: 20"
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Processes that label, each with a teacher of its own, by Ray (extra ray). Labels "
+            "and queries are those of one; a rate limit of the teacher holds for each.",
+        ),
+    ] = 1,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="Ray cluster that the workers run on, HOST:PORT or auto; else this machine. Its "
+            "machines need the same files, and should share the disk of --out. Its token is taken "
+            "from RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what the run would ask, take and cost, by a few real queries; write nothing.",
+        ),
+    ] = False,
+    dry_run_queries: Annotated[
+        int, typer.Option("--dry-run-queries", min=0, help="Most real queries of --dry-run.")
+    ] = 400,
+    price: Annotated[
+        float | None,
+        typer.Option("--price-per-1000", min=0, help="Of 1,000 queries; --dry-run says the cost."),
+    ] = None,
     architecture: Architecture = None,
     size: Size = None,
     channels: Channels = None,
@@ -150,6 +194,9 @@ def label(
 
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --out runs/mine --resume
+
+        db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
+        --out runs/mine --workers 8 --dry-run --price-per-1000 0.5
     """
     changes = {
         "candidates": candidates,
@@ -165,15 +212,39 @@ def label(
     check_free(out, resume)
     before = read_manifest(out) if holds_run(out) else None
     source = Source(data, split, size, channels)
-    asked = open_teacher(teacher, source.load(), architecture, device)
+    images = source.load()
+    make_teacher = partial(open_teacher, _found(teacher), images, architecture, device)
+    crew = None
+    if workers > 1 or ray_address is not None:
+        import_ray()
+        crew = Workers(workers, ray_address, device != "cpu", make_teacher)
+    asked = open_teacher(teacher, images, architecture, device)
+    if dry_run:
+        chosen = images.subset(draw_samples(len(images), limit, seed))
+        estimate = estimate_run(asked, chosen, settings, dry_run_queries)
+        shards = math.ceil(len(chosen) / chunk_size(asked, settings))
+        print_estimate(estimate, min(workers, shards), price)
+        return
     with _hint_at_resuming(out):
         totals = write_run(
-            out, asked, source, settings, limit=limit, soft_labels=soft_labels, resume=resume
+            out,
+            asked,
+            source,
+            settings,
+            limit=limit,
+            soft_labels=soft_labels,
+            resume=resume,
+            workers=crew,
         )
     after = read_manifest(out)
     if after == before:
         print("nothing to do  the run was finished already")
     _print_summary(totals, queries_in_flight(after), out)
+
+
+def _found(teacher: str) -> str:
+    """A file's whole path, for workers that may run in another folder; anything else as it is."""
+    return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
 
 
 @contextmanager
@@ -224,7 +295,7 @@ def _print_summary(totals: Totals, in_flight: int, out: Path) -> None:
     print(f"samples        {totals.samples:,}: {statuses}")
     print(f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} a sample")
     if in_flight:
-        print(f"paid twice     at most {in_flight:,}, unanswered whenever the run was stopped")
+        print(f"paid twice     at most {in_flight:,}, unanswered at stops or with a lost worker")
     print(f"mean distance  {distance}")
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
     if totals.disagreements:

@@ -1,0 +1,39 @@
+"""What `db3kd label --dry-run` says."""
+
+from db3kd.estimate import Estimate
+from db3kd.progress import duration
+
+
+def print_estimate(estimate: Estimate, workers: int, price: float | None) -> None:
+    """workers: that have work at once. price: of 1,000 queries, in whatever currency."""
+    print(f"dry run   {_asked(estimate)}; nothing was written")
+    print(f"samples   {estimate.samples:,}")
+    bounds = [estimate.most] if estimate.expected is None else [estimate.expected, estimate.most]
+    print(f"queries   {_range([f'{queries:,}' for queries in bounds])}{_basis(estimate)}")
+    if estimate.seconds_a_query is not None:
+        each = estimate.seconds_a_query
+        times = [duration(queries * each / workers) for queries in bounds]
+        crew = "" if workers == 1 else f" and {workers} workers"
+        print(
+            f"time      {_range(times)}: {each * 1000:.3g} ms a query in calls of "
+            f"{estimate.batch:,}{crew}"
+        )
+    if price is not None:
+        costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
+        print(f"cost      {_range(costs)}, at {price:g} for 1,000 queries")
+
+
+def _asked(estimate: Estimate) -> str:
+    if not estimate.asked:
+        return "the teacher was not asked"
+    return f"{estimate.asked:,} real queries were asked, which count towards no budget"
+
+
+def _range(values: list[str]) -> str:
+    return f"at most {values[0]}" if len(values) == 1 else f"about {values[0]}, at most {values[1]}"
+
+
+def _basis(estimate: Estimate) -> str:
+    if estimate.queries_a_pair is None:
+        return ""
+    return f": {estimate.queries_a_pair:,.1f} a pair, by {estimate.pairs:,} that were measured"

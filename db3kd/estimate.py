@@ -1,0 +1,144 @@
+"""What a run will ask, and how long that takes, told before it begins by a few real queries."""
+
+import math
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from db3kd.boundary.contest import ask
+from db3kd.chunks import Labeller, measure, pairs_of
+from db3kd.data import ImageSet
+from db3kd.driver import Ledger, run
+from db3kd.label_settings import LabelSettings, divide_budget, divide_over_targets
+from db3kd.runs import draw_samples
+from db3kd.teachers import Teacher
+from db3kd.validation import check_count
+
+_CALLS = 4
+"""Calls that the images of an estimate are decided in; the first, which warms up, is not timed."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run may come to.
+
+    samples: to label. most: queries that the budgets allow; a run never asks more. asked: queries
+    that the estimate itself cost; they count towards no run. pairs: measured to their end.
+    queries_a_pair: their mean; None where there are none. expected: queries of the run; None where
+    nothing was asked. seconds_a_query: of the teacher, in calls of `batch` images; None likewise.
+    """
+
+    samples: int
+    most: int
+    asked: int = 0
+    pairs: int = 0
+    queries_a_pair: float | None = None
+    expected: int | None = None
+    seconds_a_query: float | None = None
+    batch: int = 0
+
+
+def estimate_run(
+    teacher: Teacher, images: ImageSet, settings: LabelSettings, queries: int = 400
+) -> Estimate:
+    """Estimates the labelling of `images`; asks the teacher at most `queries` times.
+
+    Half of them decide images drawn by the seed, and time the teacher. The others measure pairs
+    among these images, one after the other, under the limits of the run; one that they do not
+    suffice for is left out. Where no pair was measured to its end, the run is expected to spend all
+    it may. A pair has fewer images to start towards here than in the run, which makes "bd" ask
+    somewhat less.
+
+    Raises:
+        TeacherError: the teacher failed.
+    """
+    check_count(queries, "queries", least=0)
+    limits = divide_budget(settings, len(images), teacher.classes)
+    most, may_ask = int(limits.sum()), (limits > 0).nonzero()[:, 0]
+    queries = min(queries, most)
+    if not queries:
+        return Estimate(len(images), most)
+    drawn = may_ask[draw_samples(len(may_ask), math.ceil(queries / 2), settings.seed)]
+    sample, limits = images.subset(drawn), limits[drawn]
+    decisions, batch, seconds = _decide(teacher, sample, settings.rows)
+    left = queries - len(sample)
+    costs, asked = _measure_pairs(teacher, sample, decisions, limits, settings, left)
+    mean = statistics.fmean(costs) if costs else None
+    expected = most
+    if mean is not None:
+        expected = min(most, round(len(may_ask) * (1 + mean * (teacher.classes - 1))))
+    elif settings.measure == "sd":
+        expected = len(may_ask)
+    return Estimate(
+        samples=len(images),
+        most=most,
+        asked=len(sample) + asked,
+        pairs=len(costs),
+        queries_a_pair=mean,
+        expected=expected,
+        seconds_a_query=seconds,
+        batch=batch,
+    )
+
+
+def _decide(teacher: Teacher, images: ImageSet, rows: int) -> tuple[Tensor, int, float]:
+    """The class of each image, images a call, and seconds a query."""
+    size = min(teacher.max_batch, rows, math.ceil(len(images) / _CALLS))
+    parts = torch.arange(len(images)).split(size)
+    decisions, seconds = [], []
+    for part in parts:
+        batch = images.read(part)
+        search = ask(lambda which, batch=batch: batch[which], torch.arange(len(part)), rows)
+        start = time.perf_counter()
+        decisions.append(run(search, teacher, Ledger(torch.ones_like(part))))
+        seconds.append(time.perf_counter() - start)
+    timed = slice(1, None) if len(parts) > 1 else slice(None)
+    return torch.cat(decisions), size, sum(seconds[timed]) / sum(map(len, parts[timed]))
+
+
+def _measure_pairs(
+    teacher: Teacher,
+    images: ImageSet,
+    decisions: Tensor,
+    limits: Tensor,
+    settings: LabelSettings,
+    queries: int,
+) -> tuple[list[int], int]:
+    """What each pair cost that was measured to its end, and what all cost: at most `queries`."""
+    present = decisions.unique()
+    if settings.measure == "sd" or len(present) < 2:
+        return [], 0
+    labeller = Labeller(teacher, images, settings, decisions, limits)
+    generator = torch.Generator().manual_seed(settings.seed)
+    costs, left = [], queries
+    for index in torch.randperm(len(images), generator=generator).split(1):
+        others = present[present != decisions[index]]
+        target = int(others[torch.randint(len(others), (1,), generator=generator)])
+        spent, at_end = _measure_pair(labeller, index, target, left)
+        left -= spent
+        if at_end:
+            costs.append(spent)
+        if not left:
+            break
+    return costs, queries - left
+
+
+def _measure_pair(labeller: Labeller, index: Tensor, target: int, most: int) -> tuple[int, bool]:
+    """What the pair cost, at most `most`, and whether that was all that it would have in a run.
+
+    index: int64 [1], of the sample.
+    """
+    teacher, settings = labeller.teacher, labeller.settings
+    own, per_pair = labeller.decisions[index], settings.queries_per_pair
+    limits = divide_over_targets(labeller.limits[index], own, teacher.classes, per_pair)
+    limit = int(limits[0, target])
+    purse = torch.zeros_like(limits[0])
+    purse[target] = min(limit, most)
+    ledger = Ledger(purse.to(teacher.device))
+    pairs = pairs_of(teacher, labeller.images.read(index), index, own)
+    run(measure(pairs, labeller.candidates, teacher.image_shape, settings, ledger), teacher, ledger)
+    spent = int(ledger.spent.sum())
+    return spent, spent < int(purse[target]) or spent == limit

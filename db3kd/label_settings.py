@@ -1,0 +1,111 @@
+"""How samples are labelled, and what each may spend on it."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from db3kd.boundary import Descent
+from db3kd.boundary.candidates import Order
+from db3kd.search import UNANSWERED
+from db3kd.validation import check_count
+
+Measure = Literal["sd", "bd", "mbd"]
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """How samples are measured and what that may cost.
+
+    measure: "sd", "bd" or "mbd" (sample, boundary and minimal boundary distance; DB3KD, section 3).
+    candidates: images of the target class that rays of a pair start towards.
+    order: "nearest" of them (L2), or "random" as published.
+    mixes: rounds of "bd" towards mixtures of images; see boundary_distance.
+    queries_per_pair: most queries for one (sample, target). "sd" spends none of them.
+    queries_per_sample: most queries for one sample, its own decision included; what the decision
+        leaves is divided evenly over its targets.
+    queries: most queries of the whole run, divided evenly over the samples beforehand, so that what
+        a sample may spend does not depend on the others.
+    snapshots: numbers of queries per pair at which the distances are noted as well.
+    tolerance: width of the last bracket of "bd", also where "mbd" starts from it, as a share of the
+        distance. A descent from a point well inside the class misjudges its probes.
+    descent: settings of "mbd".
+    seed: of everything random.
+    rows: images built at once for a batch of queries.
+    """
+
+    measure: Measure = "mbd"
+    candidates: int = 20
+    order: Order = "nearest"
+    mixes: int = 0
+    queries_per_pair: int = 1000
+    queries_per_sample: int | None = None
+    queries: int | None = None
+    snapshots: tuple[int, ...] = ()
+    tolerance: float = 1e-3
+    descent: Descent = field(default_factory=Descent)
+    seed: int = 0
+    rows: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.measure not in ("sd", "bd", "mbd"):
+            raise ValueError(f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}")
+        check_count(self.candidates, "candidates")
+        check_count(self.rows, "rows")
+        check_count(self.mixes, "mixes", least=0)
+        check_count(self.queries_per_pair, "queries_per_pair", least=0)
+        for name in ("queries_per_sample", "queries"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name, least=0)
+        for count in self.snapshots:
+            check_count(count, "snapshots", least=0)
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
+
+    @classmethod
+    def published(cls, measure: Measure = "mbd", **changes: object) -> "LabelSettings":
+        """The settings of the paper's experiments (DB3KD, section 4), as far as they carry over.
+
+        21 random images for SD, 201 for BD and MBD, brackets of 1e-5, and up to 20,000 queries a
+        pair spent by the descent on 200 Gaussian probes a round.
+        """
+        settings = cls(
+            measure=measure,
+            candidates=21 if measure == "sd" else 201,
+            order="random",
+            mixes=0,
+            queries_per_pair=20_000,
+            tolerance=1e-5,
+            descent=Descent.published(),
+        )
+        return dataclasses.replace(settings, **changes)
+
+
+def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor:
+    """[samples] int64: what each sample may spend in all.
+
+    A remainder of the run's budget goes to the first samples.
+    """
+    limit = 1 + (classes - 1) * (0 if settings.measure == "sd" else settings.queries_per_pair)
+    if settings.queries_per_sample is not None:
+        limit = min(limit, settings.queries_per_sample)
+    limits = torch.full((samples,), limit, dtype=torch.int64)
+    if settings.queries is not None:
+        share, rest = divmod(settings.queries, samples)
+        limits = limits.clamp_max(share + (torch.arange(samples) < rest).long())
+    return limits
+
+
+def divide_over_targets(limits: Tensor, decision: Tensor, classes: int, most: int) -> Tensor:
+    """[n, C] int64: the sample limits, less the own decision, divided over the targets.
+
+    A remainder goes to the first targets. The own column is 0: that query is paid already.
+    """
+    share = (limits - 1).clamp_min(0)[:, None]
+    target = torch.arange(classes)[None]
+    own = decision[:, None]
+    place = target - (target > own).long()
+    each = share // (classes - 1) + (place < share % (classes - 1)).long()
+    return each.clamp_max(most).masked_fill((target == own) | (own == UNANSWERED), 0)
