@@ -65,6 +65,32 @@ def open_teacher(
     )
 
 
+def open_teacher_of(
+    source: str,
+    image_shape: str | None,
+    classes: int | None,
+    architecture: str | None,
+    device: str,
+) -> Teacher:
+    """The teacher a command line names, where there are no images to tell what it takes."""
+    return load_teacher(
+        source,
+        model=architecture,
+        image_shape=_parse_shape(image_shape),
+        classes=classes,
+        device=resolve_device(device),
+    )
+
+
+def _parse_shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"image-shape: expected sizes as 1,28,28, got {text!r}") from None
+
+
 def resolve_device(name: str) -> str:
     """A torch device for a --device option."""
     if name != "auto":

@@ -1,0 +1,347 @@
+"""From a teacher alone to a student: pseudo samples, labels, students, and what they are worth.
+
+Beside the students of pseudo samples stand those of plain noise, as many images with a decision
+each, and of real images where there are any: without them a zero-shot accuracy says nothing.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.baselines import Recipe, compare
+from db3kd.data import ImageSet, load_data
+from db3kd.distill import KDLoss, train_classifier, train_student
+from db3kd.labels import LabelSettings, with_soft_labels
+from db3kd.models import build_model
+from db3kd.progress import counted
+from db3kd.runs import LabelRun, Source, margin_soft_labels, open_run, write_run
+from db3kd.scale import choose_scale
+from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
+from db3kd.synthesis.report import Row, write_zero_shot_report
+from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
+from db3kd.synthesis.synthesize import SynthesisSettings, synthesize
+from db3kd.teachers import Teacher, TeacherError, decide_checked, save_teacher
+from db3kd.training import TrainSettings
+
+_SCALE_SHARE = 5
+"""Students that choose the scale train this many times shorter than the final one."""
+
+_MOST_REPEATS = 30
+"""A sample of a rare class is trained on at most this much more often than one of the commonest."""
+
+
+@dataclass(frozen=True)
+class ZeroShotSettings:
+    """The whole way.
+
+    synthesis: of the pseudo samples. labelling: of their distances, whose soft labels are then
+    distilled besides; None for the decisions alone. student: as `build_model` takes. training: of
+    every student, with a number of steps. loss: of students that have soft labels. balance: how
+    much more often samples of rare classes are trained on, from 0 (not) to 1 (all classes alike).
+    seeds: students of each row. shares: parts of the pseudo samples, the first of them, that
+    students are trained on besides, for accuracy against queries.
+    """
+
+    synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
+    labelling: LabelSettings | None = None
+    student: str = "lenet5-half"
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(steps=4000, learning_rate=3e-3, schedule="cosine")
+    )
+    loss: KDLoss = field(default_factory=KDLoss)
+    balance: float = 0.5
+    seeds: int = 3
+    shares: tuple[float, ...] = (0.1, 0.3)
+
+    def __post_init__(self) -> None:
+        if self.training.steps is None:
+            raise ValueError("training: expected a number of steps, so that all rows train alike")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance: expected a number in [0, 1], got {self.balance}")
+        if self.seeds < 1:
+            raise ValueError(f"seeds: expected at least 1, got {self.seeds}")
+        for share in self.shares:
+            if not 0 < share < 1:
+                raise ValueError(f"shares: expected numbers in (0, 1), got {share}")
+
+
+@dataclass(frozen=True)
+class ZeroShotResult:
+    """totals: of the pseudo samples. rows: of the table, none without test images. report: its
+    path."""
+
+    totals: SynthesisTotals
+    rows: list[Row]
+    report: Path
+
+
+def run_zero_shot(
+    teacher: Teacher,
+    out: Path,
+    settings: ZeroShotSettings,
+    *,
+    test: str | None = None,
+    resume: bool = False,
+) -> ZeroShotResult:
+    """The whole way into the folder `out`: samples, labels, students, report.md.
+
+    test: what `load_data` takes. Its test split measures the students, and its train split trains
+    one to compare with. Without it students are trained, and nothing is said of them.
+    """
+    zero = make_transfer_set(teacher, out, settings, resume=resume)
+    sets = None if test is None else [load_data(test, split) for split in ("test", "train")]
+    rows = train_students(teacher, zero, out, settings, *(sets or ()))
+    shares = 1 + len(settings.shares)
+    first = 1 if zero.labels is not None else 0
+    report = write_zero_shot_report(
+        out,
+        rows,
+        zero.samples,
+        curve=rows[first : first + shares],
+        notes=_notes(zero, settings),
+    )
+    return ZeroShotResult(zero.totals, rows, report)
+
+
+@dataclass(frozen=True)
+class Zero:
+    """What the teacher alone gave.
+
+    totals: of the pseudo samples' run. samples: themselves. labels: their label run, or None.
+    """
+
+    totals: SynthesisTotals
+    samples: PseudoSamples
+    labels: LabelRun | None
+
+
+def make_transfer_set(
+    teacher: Teacher, out: Path, settings: ZeroShotSettings, *, resume: bool = False
+) -> Zero:
+    """Pseudo samples into out/pseudo-samples, and their labels, if any are wanted, into out/labels.
+
+    resume: go on with the runs in these folders.
+
+    Raises ValueError for a teacher whose bounds are not [0, 1], the range of the images that
+    students take; and as `write_pseudo_samples` and `write_run`.
+    """
+    if tuple(teacher.bounds) != (0.0, 1.0):
+        raise ValueError(
+            f"teacher: expected bounds (0, 1) for students that take such images, got "
+            f"{tuple(teacher.bounds)}; wrap the teacher, so that it takes [0, 1] and rescales"
+        )
+    folder = out / "pseudo-samples"
+    totals = write_pseudo_samples(folder, teacher, settings.synthesis, resume=resume)
+    run = None
+    if settings.labelling is not None:
+        source = Source(str(folder.resolve()))
+        write_run(out / "labels", teacher, source, settings.labelling, resume=resume)
+        run = open_run(out / "labels", source.data)
+    return Zero(totals, load_pseudo_samples(folder), run)
+
+
+def train_students(
+    teacher: Teacher,
+    zero: Zero,
+    out: Path,
+    settings: ZeroShotSettings,
+    test: ImageSet | None = None,
+    real: ImageSet | None = None,
+) -> list[Row]:
+    """Trains all students, and measures each once, at its end, on the test images.
+
+    Those of the first row are kept in `out`; without test images they are the only ones. real:
+    images of the teacher's own data, to compare with; as many of them are used as there are pseudo
+    samples, or all.
+    """
+    student = partial(build_model, settings.student, teacher.image_shape, teacher.classes)
+    seeds = range(settings.training.seed, settings.training.seed + settings.seeds)
+    rows = (
+        list(_rows(teacher, zero, student, settings, real))
+        if test is not None
+        else [next(_rows(teacher, zero, student, settings, None))]
+    )
+    kept = rows[0][1]
+    recipes = [replace(kept, run=_keeping(kept.run, out, teacher, settings.student))]
+    recipes += [recipe for _, recipe in rows[1:]]
+    begun = itertools.count()
+    with counted("training", len(rows) * len(seeds), "students") as show:
+        if test is None:
+            for seed in seeds:
+                show(next(begun))
+                recipes[0].run(seed)
+            return []
+        decisions = torch.cat(
+            [decide_checked(teacher, test.read(part)) for part in _parts(len(test))]
+        )
+        results = compare(
+            recipes, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
+        )
+        show(len(rows) * len(seeds))
+    return [
+        replace(row, accuracies=result.accuracies, agreements=result.agreements)
+        for (row, _), result in zip(rows, results, strict=True)
+    ]
+
+
+def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
+    """Rows to train on, int64 [R], those of rare classes named several times.
+
+    decisions: int64 [n]. A sample of a class with k images, of at most K in any, is named
+    (K/k)^balance times in the mean.
+    """
+    counts = torch.bincount(decisions).double()
+    times = (counts.max() / counts.clamp_min(1)).pow(balance).clamp_max(_MOST_REPEATS)[decisions]
+    chance = torch.rand(len(decisions), generator=torch.Generator().manual_seed(seed))
+    repeats = times.floor() + (chance < times.frac())
+    return torch.arange(len(decisions)).repeat_interleave(repeats.long())
+
+
+def _rows(
+    teacher: Teacher,
+    zero: Zero,
+    student: Callable[[], nn.Module],
+    settings: ZeroShotSettings,
+    real: ImageSet | None,
+) -> Iterator[tuple[Row, Recipe]]:
+    """Each row of the table, still without its results, and the recipe that leads to them."""
+    images, decisions = _image_set(zero.samples), zero.samples.decision
+    spent = zero.totals.queries
+    count = len(images)
+    on = partial(_on_decisions, student, settings)
+    if zero.labels is not None:
+        labelled = int(zero.labels.labels.queries.sum())
+        row = Row(
+            f"pseudo samples, {settings.labelling.measure} soft labels", count, spent + labelled
+        )
+        yield row, _on_soft_labels(row.name, student, zero, settings)
+    row = Row("pseudo samples, decisions", count, spent)
+    yield row, on(row.name, images, decisions)
+    for share in settings.shares:
+        part = range(max(1, round(share * count)))
+        row = Row(f"the first {share:.0%} of them", len(part), _queries_of_first(zero, len(part)))
+        yield row, on(row.name, images.subset(part), decisions[: len(part)])
+    noise = _plain_noise(teacher, count, settings.synthesis)
+    if noise is not None:
+        row = Row("plain noise, decisions", len(noise), len(noise))
+        yield row, on(row.name, _image_set(noise), noise.decision)
+    if real is not None:
+        chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
+        known = real.subset(chosen)
+        asked = [decide_checked(teacher, known.read(part)) for part in _parts(len(known))]
+        row = Row("real images, decisions", len(known), len(known))
+        yield row, on(row.name, known, torch.cat(asked))
+
+
+def _on_decisions(
+    student: Callable[[], nn.Module],
+    settings: ZeroShotSettings,
+    name: str,
+    images: ImageSet,
+    decisions: Tensor,
+) -> Recipe:
+    rows = balanced_rows(decisions, settings.balance)
+
+    def run(seed: int) -> nn.Module:
+        training = replace(settings.training, seed=seed)
+        return train_classifier(student, images, decisions, training, rows=rows)
+
+    return Recipe(name, None, run)
+
+
+def _on_soft_labels(
+    name: str, student: Callable[[], nn.Module], zero: Zero, settings: ZeroShotSettings
+) -> Recipe:
+    labels, images, training = zero.labels.labels, zero.labels.images, settings.training
+    scale = choose_scale(
+        student,
+        images,
+        labels.distances,
+        labels.decision,
+        margin_soft_labels,
+        settings.loss,
+        replace(training, steps=max(1, training.steps // _SCALE_SHARE)),
+    ).scale
+    soft = with_soft_labels(labels, scale=scale, temperature=settings.loss.temperature)
+    rows = balanced_rows(labels.decision.clamp_min(0), settings.balance)
+
+    def run(seed: int) -> nn.Module:
+        return train_student(
+            student,
+            images,
+            labels.decision,
+            soft.soft_labels,
+            settings.loss,
+            replace(training, seed=seed),
+            rows=rows,
+        )
+
+    return Recipe(name, None, run)
+
+
+def _keeping(
+    run: Callable[[int], nn.Module], out: Path, teacher: Teacher, model: str
+) -> Callable[[int], nn.Module]:
+    """`run`, whose students are written to files as well."""
+
+    def run_and_keep(seed: int) -> nn.Module:
+        network = run(seed)
+        save_teacher(
+            out / f"student-seed{seed}.safetensors",
+            network,
+            model=model,
+            image_shape=teacher.image_shape,
+            classes=teacher.classes,
+        )
+        return network
+
+    return run_and_keep
+
+
+def _plain_noise(teacher: Teacher, count: int, settings: SynthesisSettings) -> PseudoSamples | None:
+    """As many images of the paper's noise, as they come; None where all are of one class."""
+    noise = SynthesisSettings(
+        samples=count, starts="published", crossings=0.0, seed=settings.seed, rows=settings.rows
+    )
+    try:
+        return synthesize(teacher, noise)
+    except TeacherError:
+        return None
+
+
+def _notes(zero: Zero, settings: ZeroShotSettings) -> list[str]:
+    synthesis, totals, training = settings.synthesis, zero.totals, settings.training
+    moves = f"up to {synthesis.moves.count} moves each" if synthesis.moves.count else "not moved"
+    notes = [
+        f"{totals.samples:,} pseudo samples from the starts {synthesis.starts}, {moves}, made with "
+        f"{totals.queries:,} queries. Samples by class: {', '.join(map(str, totals.kept))}.",
+        f"Students: {settings.student}, {training.steps:,} steps of {training.batch_size}, Adam at "
+        f"{training.learning_rate:g} ({training.schedule}), {settings.seeds} seeds; samples of rare "
+        f"classes more often (balance {settings.balance:g}).",
+        "Plain noise is the paper's start distribution as it comes, a decision for each image. "
+        "Queries about test images are not counted.",
+    ]
+    if totals.unreached:
+        notes.append(f"No image was found for the classes {', '.join(map(str, totals.unreached))}.")
+    return notes
+
+
+def _image_set(samples: PseudoSamples) -> ImageSet:
+    return ImageSet.from_arrays(
+        samples.levels.numpy(), samples.decision, "pseudo samples", samples.classes
+    )
+
+
+def _queries_of_first(zero: Zero, count: int) -> int:
+    """What it would have cost to make the first samples alone."""
+    start = int(zero.samples.start[:count].max()) + 1
+    return max(start, count) + int(zero.samples.queries[:count].sum())
+
+
+def _parts(count: int) -> tuple[Tensor, ...]:
+    return torch.arange(count).split(2048)
