@@ -1,0 +1,1 @@
+"""Pseudo samples, made where there are no images."""
