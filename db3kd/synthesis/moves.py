@@ -78,7 +78,8 @@ class Moved:
 
     levels: uint8 [n, *image_shape]. distance: float32 [n], L2 in input units, to the nearest
     boundary point known; +inf where none is. moves: int64 [n], made. snapshots: levels and distances
-    by the number of moves after which they were noted.
+    by the number of moves after which they were noted: the distances as found before the next move,
+    after the last one those to the points known.
     """
 
     levels: Tensor
@@ -112,10 +113,10 @@ def move_away(
     """
     walk = _Walk(levels, index, own, settings, candidates, bounds, seed, rows, purse)
     for number in range(settings.count):
-        walk.note(snapshots, number)
         if not bool(walk.moving.any()):
             break
         yield from walk.find_boundary(number)
+        walk.note(snapshots, number)
         yield from walk.step()
     walk.note(snapshots, settings.count)
     return Moved(walk.levels, walk.boundary.distance, walk.moves, walk.snapshots)
