@@ -321,8 +321,8 @@ def _notes(zero: Zero, settings: ZeroShotSettings) -> list[str]:
         f"{totals.samples:,} pseudo samples from the starts {synthesis.starts}, {moves}, made with "
         f"{totals.queries:,} queries. Samples by class: {', '.join(map(str, totals.kept))}.",
         f"Students: {settings.student}, {training.steps:,} steps of {training.batch_size}, Adam at "
-        f"{training.learning_rate:g} ({training.schedule}), {settings.seeds} seeds; samples of rare "
-        f"classes more often (balance {settings.balance:g}).",
+        f"{training.learning_rate:g} ({training.schedule}), {settings.seeds} seeds; samples of "
+        f"rare classes more often (balance {settings.balance:g}).",
         "Plain noise is the paper's start distribution as it comes, a decision for each image. "
         "Queries about test images are not counted.",
     ]

@@ -1,1 +1,1 @@
-"""Pseudo samples, made where there are no images."""
+"""Pseudo samples: images for a teacher of which nothing is known but its decisions."""

@@ -14,7 +14,7 @@ from db3kd.synthesis.levels import to_images, to_levels
 from db3kd.synthesis.starts import Starts
 
 _BLOCK = 1024
-"""Starts between two looks at whether there are enough; not the batch size, which may not matter."""
+"""Starts between two looks at whether there are enough. Not the batch size: that may not matter."""
 
 _ROUNDS = 8
 """Rounds of crossings, each of those that the rounds before have found as well."""

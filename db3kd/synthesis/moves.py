@@ -77,9 +77,9 @@ class Moved:
     """Where samples have come to.
 
     levels: uint8 [n, *image_shape]. distance: float32 [n], L2 in input units, to the nearest
-    boundary point known; +inf where none is. moves: int64 [n], made. snapshots: levels and distances
-    by the number of moves after which they were noted: the distances as found before the next move,
-    after the last one those to the points known.
+    boundary point known; +inf where none is. moves: int64 [n], made. snapshots: levels and
+    distances by the number of moves after which they were noted: the distances as found before the
+    next move, after the last one those to the points known.
     """
 
     levels: Tensor
@@ -103,8 +103,8 @@ def move_away(
 ) -> Search[Moved]:
     """Moves each sample straight away from its nearest boundary point, again and again.
 
-    A sample stops where no halving of its move stays in the class, or its budget ends; that holds up
-    no other.
+    A sample stops where no halving of its move stays in the class, or its budget ends; that holds
+    up no other.
 
     levels: uint8 [n, *image_shape]. index: int64 [n], names their random numbers. own: int64 [n],
     their classes. candidates: images of other classes that the first rays lead to; without any,

@@ -39,7 +39,7 @@ def class_grid(levels: Tensor, decisions: Tensor, classes: int, path: Path) -> N
 
 
 def move_grid(snapshots: Mapping[int, Tensor], decisions: Tensor, classes: int, path: Path) -> None:
-    """Draws one sample of each class after so many moves, a row a class, a column a number of moves.
+    """Draws one sample of each class, a row a class, a column a number of moves.
 
     snapshots: uint8 [n, 1 or 3, height, width] by number of moves. decisions: int64 [n].
     """

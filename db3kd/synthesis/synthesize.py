@@ -31,14 +31,14 @@ class SynthesisSettings:
 
     samples: wanted, spread over the classes as evenly as what is found allows.
     starts: the distribution they start from, one of `STARTS`.
-    effort: most starts asked, as a multiple of `samples`. At 1 every start is kept; with more, starts
-        of common classes give way to those of rare ones.
+    effort: most starts asked, as a multiple of `samples`. At 1 every start is kept; with more,
+        starts of common classes give way to those of rare ones.
     crossings: most queries on classes that starts hardly reach, as a multiple of `samples`.
     moves: away from the boundary; none by default, for they do not earn their queries (see
         docs/zero-shot.md).
     candidates: images of other classes that the first rays of a moved sample lead to.
-    queries: most queries of the whole run. Starts come first; what they leave is divided evenly over
-        the moved samples.
+    queries: most queries of the whole run. Starts come first; what they leave is divided evenly
+        over the moved samples.
     snapshots: numbers of moves after which images and distances are noted as well.
     seed: of everything random.
     rows: images built at once for a batch of queries.
@@ -142,7 +142,7 @@ class Synthesis:
         """What the starts came to, once `chunks` has begun."""
 
     def chunks(self) -> Iterator[tuple[int, PseudoSamples]]:
-        """The number of the first sample and the samples, `settings.samples_per_shard` at a time."""
+        """`settings.samples_per_shard` samples at a time, and the number of the first of them."""
         collected = self.collected = self._collect()
         limits = self._limits(collected)
         candidates = self._candidates(collected)
@@ -178,9 +178,9 @@ class Synthesis:
         reached = (collected.found > 0).nonzero()[:, 0].tolist()
         if len(reached) < 2 and collected.queries > 1:
             raise TeacherError(
-                f"teacher {describe(teacher)} put all {collected.queries:,} {settings.starts} starts "
-                f"in class {reached[0]}: expected at least two classes, there is no boundary to go "
-                "by; try other starts, or more of them"
+                f"teacher {describe(teacher)} put all {collected.queries:,} {settings.starts} "
+                f"starts in class {reached[0]}: expected at least two classes, there is no boundary "
+                "to go by; try other starts, or more of them"
             )
         return collected
 
