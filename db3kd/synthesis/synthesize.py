@@ -179,8 +179,8 @@ class Synthesis:
         if len(reached) < 2 and collected.queries > 1:
             raise TeacherError(
                 f"teacher {describe(teacher)} put all {collected.queries:,} {settings.starts} "
-                f"starts in class {reached[0]}: expected at least two classes, there is no boundary "
-                "to go by; try other starts, or more of them"
+                f"starts in class {reached[0]}: expected at least two classes, there is no "
+                "boundary to go by; try other starts, or more of them"
             )
         return collected
 
