@@ -10,6 +10,7 @@ trains equally long; test images are looked at once, at the end of each. Rows ar
 
 import argparse
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.setting import keep, parser, teacher_and_data
+from benchmarks.setting import RESULTS, keep, parser, teacher_and_data
 from db3kd.baselines import share_equal
 from db3kd.data import ImageSet
 from db3kd.distill import KDLoss, predict, train_classifier, train_student
@@ -70,9 +71,16 @@ def main() -> None:
     student = partial(build_model, options.student, train.image_shape, train.classes)
     setting = Setting(teacher, train, student, training, options)
     decisions = decide_checked(teacher, test.read(range(len(test))))
-    rows: list[Row] = []
+    rows = _rows_so_far(setting) if options.resume else []
     parts = {"curve": _curve, "ablation": _ablation}
-    for row, students in parts[options.part](setting):
+    for name, make in parts[options.part](setting):
+        if any(row.name == name for row in rows):
+            continue
+        try:
+            row, students = make(name)
+        except TeacherError as error:
+            print(f"{name}: {error}", flush=True)
+            continue
         predicted = [predict(students(seed), test) for seed in range(options.seeds)]
         row = dataclasses.replace(
             row,
@@ -85,65 +93,86 @@ def main() -> None:
     print(table(rows))
 
 
-def _curve(setting: Setting) -> Iterator[tuple[Row, Students]]:
+Case = tuple[str, Callable[[str], tuple[Row, Students]]]
+"""The name of a row, and what makes it, and the students that fill it, when called with it."""
+
+
+def _curve(setting: Setting) -> Iterator[Case]:
     """Presets over numbers of queries, and what they are compared with."""
     options = setting.options
     for count in options.queries:
-        yield from _row(f"plain starts, {count:,}", setting, SynthesisSettings(samples=count))
+        yield f"plain starts, {count:,}", _on(setting, SynthesisSettings(samples=count))
         guided = SynthesisSettings.guided(options.student, samples=count)
-        yield from _row(f"guided, {count:,}", setting, guided)
-    count = options.queries[min(1, len(options.queries) - 1)]
-    noise = SynthesisSettings(samples=count, starts="published", crossings=0.0)
-    yield from _row("plain noise as published", setting, noise)
+        yield f"guided, {count:,}", _on(setting, guided)
+        noise = SynthesisSettings(samples=count, starts="published", crossings=0.0)
+        yield f"plain noise as published, {count:,}", _on(setting, noise)
+    yield "real images", partial(_real, setting)
+    count = options.queries[-1]
     for effort in options.effort:
         balanced = SynthesisSettings(samples=count, effort=effort)
-        yield from _row(f"the most balanced of {effort:g} times as many", setting, balanced)
+        yield f"the most balanced {count:,} of {effort:g} times as many", _on(setting, balanced)
     if options.labelled:
-        made = _make(setting, SynthesisSettings.guided(options.student, samples=options.labelled))
-        yield _soft_row(f"guided, {options.labelled:,}, BD soft labels", setting, made)
-    real = setting.train.subset(torch.arange(len(setting.train)))
-    decisions = torch.cat(
-        [decide_checked(setting.teacher, real.read(part)) for part in _parts(len(real))]
-    )
-    yield Row("real images", len(real), len(real)), _on_decisions(setting, real, decisions)
+        guided = SynthesisSettings.guided(options.student, samples=options.labelled)
+        yield f"guided, {options.labelled:,}, BD soft labels", _on(setting, guided, soft=True)
 
 
-def _ablation(setting: Setting) -> Iterator[tuple[Row, Students]]:
+def _ablation(setting: Setting) -> Iterator[Case]:
     """Starts; moves; warm starts; soft labels; samples: one thing at a time."""
     options = setting.options
     for starts in STARTS:
         settings = SynthesisSettings(samples=options.starts, starts=starts, crossings=0.0)
-        yield from _row(f"starts: {starts}", setting, settings)
+        yield f"starts: {starts}", _on(setting, settings)
     crossed = SynthesisSettings(samples=options.starts, starts="published")
-    yield from _row("starts: published, with crossings", setting, crossed)
+    yield "starts: published, with crossings", _on(setting, crossed)
+    for count in (0, 5, 10, 20, 40):
+        settings = SynthesisSettings(samples=options.moved, moves=Moves(count))
+        yield f"{count} moves", _on(setting, settings)
+        if count in (0, 5):
+            yield f"{count} moves, BD soft labels", _on(setting, settings, soft=True)
+    cold = SynthesisSettings(samples=options.moved, moves=Moves(5, warm=False))
+    yield "5 moves, each from 20 random directions", _on(setting, cold)
+    for count in options.queries:
+        yield f"no moves, {count:,} samples", _on(setting, SynthesisSettings(samples=count))
     for pool in (1, 8):
         guide = Guide(options.student, pool=pool)
         settings = SynthesisSettings(samples=options.starts, guide=guide)
         name = f"the best of {pool} starts and crossings" if pool > 1 else "starts and crossings"
-        yield from _row(name, setting, settings)
-    for count in (0, 5, 10, 20, 40):
-        settings = SynthesisSettings(samples=options.moved, moves=Moves(count))
-        yield from _row(f"{count} moves", setting, settings, soft=count in (0, 5))
-    cold = SynthesisSettings(samples=options.moved, moves=Moves(5, warm=False))
-    yield from _row("5 moves, each from 20 random starts", setting, cold)
-    for count in options.queries:
-        yield from _row(f"no moves, {count:,} samples", setting, SynthesisSettings(samples=count))
+        yield name, _on(setting, settings)
 
 
-def _row(
-    name: str, setting: Setting, settings: SynthesisSettings, soft: bool = False
-) -> Iterator[tuple[Row, Students]]:
-    """Students on the decisions; with `soft` on BD labels as well. None where all is one class."""
-    try:
+def _on(
+    setting: Setting, settings: SynthesisSettings, soft: bool = False
+) -> Callable[[str], tuple[Row, Students]]:
+    """Students on the decisions for pseudo samples; with `soft` on BD labels as well."""
+
+    def make(name: str) -> tuple[Row, Students]:
         made = _make(setting, settings)
-    except TeacherError as error:
-        print(f"{name}: {error}", flush=True)
-        return
-    images = made.images
-    row = Row(name, len(images), made.queries)
-    yield row, _on_decisions(setting, images, made.samples.decision)
-    if soft:
-        yield _soft_row(f"{name}, BD soft labels", setting, made)
+        if soft:
+            return _soft_row(name, setting, made)
+        row = Row(name, len(made.samples), made.queries)
+        return row, _on_decisions(setting, made.images, made.samples.decision)
+
+    return make
+
+
+def _real(setting: Setting, name: str) -> tuple[Row, Students]:
+    """The teacher's own training images, with its decisions."""
+    real = setting.train
+    parts = torch.arange(len(real)).split(2048)
+    decisions = torch.cat([decide_checked(setting.teacher, real.read(part)) for part in parts])
+    return Row(name, len(real), len(real)), _on_decisions(setting, real, decisions)
+
+
+def _rows_so_far(setting: Setting) -> list[Row]:
+    """The rows of an earlier run of the same kind; none where there was none."""
+    file = RESULTS / f"{setting.options.save}.json"
+    if not file.exists():
+        return []
+    kept, mine = json.loads(file.read_text()), _result(setting, 0.0, [])
+    for name in ("part", "data", "student", "training"):
+        if kept[name] != mine[name]:
+            raise ValueError(f"{file}: {name} was {kept[name]}, is {mine[name]}")
+    return [Row(**row) for row in kept["rows"]]
 
 
 def _make(setting: Setting, settings: SynthesisSettings) -> Made:
@@ -196,10 +225,6 @@ def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Stud
     return students
 
 
-def _parts(count: int) -> tuple[Tensor, ...]:
-    return torch.arange(count).split(2048)
-
-
 def _result(setting: Setting, accuracy: float, rows: list[Row]) -> dict[str, object]:
     options = setting.options
     return {
@@ -215,6 +240,7 @@ def _result(setting: Setting, accuracy: float, rows: list[Row]) -> dict[str, obj
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("part", choices=("curve", "ablation"))
+    options.add_argument("--resume", action="store_true", help="keep the rows saved before")
     options.add_argument("--student", default="lenet5-half")
     options.add_argument("--steps", type=int, default=4000, help="of every student, batch 128")
     options.add_argument("--seeds", type=int, default=3)
