@@ -31,7 +31,7 @@ class Moves:
     count: most moves of a sample; 0 leaves the starts as they are.
     length: of a move, L2 in units of the teacher's range (1 is from lower to upper in one pixel).
     halvings: how often a move that leaves the class is halved before the sample is left where it is
-        for good.
+        for good; so it is once a move is too short to change a level.
     warm: whether each move looks for the boundary from the boundary point of the one before, which
         costs no query, or from random directions again, as published.
     queries_per_move: most queries to find the boundary anew before a move.
@@ -192,22 +192,23 @@ class _Walk:
         self.moving &= self.boundary.distance.isfinite() & (norm > 0)
         away /= torch.where(norm > 0, norm, 1)[:, None]
         waiting = self.moving.nonzero()[:, 0]
-        length = torch.full_like(norm, self.length)
+        self.moving = torch.zeros_like(self.moving)
+        length = self.length
         for _ in range(self.settings.halvings + 1):
+            ends = samples[waiting] + away[waiting] * length
+            tried = to_levels(ends.clamp_(*self.bounds), self.bounds).view_as(self.levels[waiting])
+            changed = (tried != self.levels[waiting]).flatten(1).any(1)
+            waiting, tried = waiting[changed], tried[changed]
             if not len(waiting):
                 break
-            ends = samples[waiting] + away[waiting] * length[waiting, None]
-            tried = to_levels(ends.clamp_(*self.bounds), self.bounds).view(
-                len(waiting), *self.levels.shape[1:]
-            )
             images = to_images(tried, self.bounds)
             decisions = yield from ask(lambda part, images=images: images[part], waiting, self.rows)
             stays = decisions == self.own[waiting]
             self.levels[waiting[stays]] = tried[stays]
             self.moves[waiting[stays]] += 1
+            self.moving[waiting[stays]] = True
             waiting = waiting[~stays]
-            length[waiting] /= 2
-        self.moving[waiting] = False
+            length /= 2
         known = self.boundary.distance.isfinite()
         self.boundary.distance = torch.where(known, self._lengths(), torch.inf)
 
@@ -227,7 +228,7 @@ class _Walk:
         chosen = self.moving.nonzero()[:, 0]
         noise = [
             np.random.Generator(
-                np.random.Philox(key=[self.seed, int(sample)], counter=number)
+                np.random.Philox(key=[self.seed, int(sample)], counter=[0, number, 0, 0])
             ).standard_normal((_DIRECTIONS, pairs.samples.shape[1]), dtype=np.float32)
             for sample in self.index[chosen].tolist()
         ]
@@ -265,4 +266,4 @@ class _Allowance:
 
 def _seed(seed: int, number: int) -> int:
     """A seed of its own for the probes of each move, whose rounds are counted from 0 again."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0]) >> 1
