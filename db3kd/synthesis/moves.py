@@ -224,7 +224,8 @@ class _Walk:
         return (yield from self._random_rays(pairs, number))
 
     def _random_rays(self, pairs: Pairs, number: int) -> Search[Rays]:
-        """Rays in random directions, as far as the bounds, of those that leave the class there."""
+        """Rays in random directions, as far as the bounds, of those that leave the class there; the
+        shortest of a sample first."""
         chosen = self.moving.nonzero()[:, 0]
         noise = [
             np.random.Generator(
@@ -238,7 +239,9 @@ class _Walk:
         ends = (ends + pairs.samples[pair_of]).clamp_(*self.bounds)
         decisions = yield from ask(lambda part: ends[part], pair_of, self.rows)
         left = ((decisions != self.own[pair_of]) & (decisions >= 0)).nonzero()[:, 0]
-        return Rays.towards(pairs, ends, pair_of[left], left)
+        rays = Rays.towards(pairs, ends, pair_of[left], left)
+        order = rays.lengths.argsort(stable=True)
+        return rays.select(order[rays.pair_of[order].argsort(stable=True)])
 
     def _pairs(self) -> Pairs:
         here = torch.arange(len(self.own), device=self.own.device)
