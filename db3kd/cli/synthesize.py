@@ -22,7 +22,7 @@ Classes = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", min=1, help="Pseudo samples wanted.", show_default="60,000"),
+    typer.Option("--samples", min=1, help="Pseudo samples wanted.", show_default="20,000"),
 ]
 StartsOption = Annotated[
     str | None,
@@ -49,7 +49,7 @@ QueriesPerMove = Annotated[
     typer.Option(
         "--queries-per-move",
         min=0,
-        help="Most queries to find the boundary anew before a move.",
+        help="About how many queries find the boundary anew before a move.",
         show_default="50",
     ),
 ]

@@ -34,7 +34,8 @@ class Moves:
         for good; so it is once a move is too short to change a level.
     warm: whether each move looks for the boundary from the boundary point of the one before, which
         costs no query, or from random directions again, as published.
-    queries_per_move: most queries to find the boundary anew before a move.
+    queries_per_move: queries to find the boundary anew before a move, about: the descent begins no
+        round that would go beyond, but a first boundary point is sought whatever it takes.
     queries_per_sample: most queries of one sample over all its moves, a hard limit.
     tolerance: width of the last bracket on the way to the first boundary point, as a share of the
         distance.

@@ -229,7 +229,7 @@ class Synthesis:
         )
         moved = run(search, teacher, ledger, self._report, journal)
         stopped = (moved.moves < moves.count).tolist()
-        spent_out = (ledger.remaining <= moves.descent.line_search_queries).tolist()
+        spent_out = (ledger.remaining == 0).tolist()
         return PseudoSamples(
             levels=moved.levels.cpu(),
             decision=collected.decision[rows],
