@@ -1,5 +1,6 @@
 """Moving pseudo samples away from the decision boundary (ZSDB3KD, section 4.2)."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,8 +55,8 @@ class Moves:
     def __post_init__(self) -> None:
         for name in ("count", "halvings", "queries_per_move", "queries_per_sample"):
             check_count(getattr(self, name), name, least=0)
-        if not self.length > 0:
-            raise ValueError(f"length: expected a length above 0, got {self.length}")
+        if not (self.length > 0 and math.isfinite(self.length)):
+            raise ValueError(f"length: expected a finite length above 0, got {self.length}")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
 
