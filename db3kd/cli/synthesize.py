@@ -22,7 +22,7 @@ Classes = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", min=1, help="Pseudo samples wanted.", show_default="20,000"),
+    typer.Option("--samples", min=1, help="Pseudo samples wanted.", show_default="60,000"),
 ]
 StartsOption = Annotated[
     str | None,
