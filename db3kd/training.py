@@ -25,6 +25,9 @@ _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
 _REPORTS = 100
 
+_MOST_REPEATS = 30
+"""A sample of a rare class is trained on at most this much more often than one of the commonest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -146,6 +149,19 @@ def train(
             schedule.step()
             meter.add(value)
         return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).eval()
+
+
+def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
+    """Rows to train on, int64 [R], those of rare classes named several times.
+
+    decisions: int64 [n]. A sample of a class with k images, of at most K in any, is named
+    (K/k)^balance times in the mean.
+    """
+    counts = torch.bincount(decisions).double()
+    times = (counts.max() / counts.clamp_min(1)).pow(balance).clamp_max(_MOST_REPEATS)[decisions]
+    chance = torch.rand(len(decisions), generator=torch.Generator().manual_seed(seed))
+    repeats = times.floor() + (chance < times.frac())
+    return torch.arange(len(decisions)).repeat_interleave(repeats.long())
 
 
 class _Meter:

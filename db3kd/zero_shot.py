@@ -26,13 +26,10 @@ from db3kd.synthesis.report import Row, write_zero_shot_report
 from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.synthesize import SynthesisSettings, synthesize
 from db3kd.teachers import Teacher, TeacherError, decide_checked, save_teacher
-from db3kd.training import TrainSettings
+from db3kd.training import TrainSettings, balanced_rows
 
 _SCALE_SHARE = 5
 """Students that choose the scale train this many times shorter than the final one."""
-
-_MOST_REPEATS = 30
-"""A sample of a rare class is trained on at most this much more often than one of the commonest."""
 
 
 @dataclass(frozen=True)
@@ -187,19 +184,6 @@ def train_students(
         replace(row, accuracies=result.accuracies, agreements=result.agreements)
         for (row, _), result in zip(rows, results, strict=True)
     ]
-
-
-def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
-    """Rows to train on, int64 [R], those of rare classes named several times.
-
-    decisions: int64 [n]. A sample of a class with k images, of at most K in any, is named
-    (K/k)^balance times in the mean.
-    """
-    counts = torch.bincount(decisions).double()
-    times = (counts.max() / counts.clamp_min(1)).pow(balance).clamp_max(_MOST_REPEATS)[decisions]
-    chance = torch.rand(len(decisions), generator=torch.Generator().manual_seed(seed))
-    repeats = times.floor() + (chance < times.frac())
-    return torch.arange(len(decisions)).repeat_interleave(repeats.long())
 
 
 def _rows(
