@@ -170,13 +170,13 @@ def test_crossings_take_the_places_of_other_classes():
 
 
 def test_crossings_take_no_place_of_the_classes_that_starts_reach():
-    teacher = StepTeacher(*[place / 20 for place in range(1, 20)])
+    teacher = StepTeacher(*[place / 100 for place in range(1, 100)])
 
-    collected = gather(teacher, Ramp((0, 255)), 20, crossings=10**5)
+    collected = gather(teacher, Ramp((0, 255)), 100, crossings=10**5)
 
-    counts = kept(collected, 20)
-    assert collected.found[1:-1].sum() > 18, "more crossings were found than there are places"
-    assert len(collected) == 20 and min(counts[0], counts[-1]) >= 1
+    counts = kept(collected, 100)
+    assert collected.found[1:-1].sum() > 100, "more crossings were found than there are places"
+    assert len(collected) == 100 and min(counts[0], counts[-1]) >= 1
 
 
 def test_a_class_that_no_image_is_found_for_is_reported_and_holds_up_no_other():
