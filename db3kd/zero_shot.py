@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.baselines import Recipe, compare
-from db3kd.data import ImageSet, load_data
+from db3kd.data import ImageSet, load_data, pseudo_sample_set
 from db3kd.distill import KDLoss, train_classifier, train_student
 from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model
@@ -24,9 +24,13 @@ from db3kd.scale import choose_scale
 from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
 from db3kd.synthesis.report import Row, write_zero_shot_report
 from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
-from db3kd.synthesis.synthesize import SynthesisSettings, synthesize
-from db3kd.teachers import Teacher, TeacherError, decide_checked, save_teacher
+from db3kd.synthesis.starts import make_starts
+from db3kd.synthesis.synthesize import SynthesisSettings
+from db3kd.teachers import Teacher, decide_checked, describe, save_teacher
 from db3kd.training import TrainSettings, balanced_rows
+
+_READ_ROWS = 2048
+"""Images read at once to be decided."""
 
 _SCALE_SHARE = 5
 """Students that choose the scale train this many times shorter than the final one."""
@@ -89,25 +93,29 @@ def run_zero_shot(
 
     test: what `load_data` takes. Its test split measures the students, and its train split trains
     one to compare with. Without it students are trained, and nothing is said of them.
+
+    Raises ValueError for a student or for test images that do not fit the teacher, before anything
+    is asked; and as `make_transfer_set`.
     """
-    zero = make_transfer_set(teacher, out, settings, resume=resume)
-    sets = None if test is None else [load_data(test, split) for split in ("test", "train")]
-    rows = train_students(teacher, zero, out, settings, *(sets or ()))
+    build_model(settings.student, tuple(teacher.image_shape), teacher.classes)
+    sets = [] if test is None else [_load(test, split, teacher) for split in ("test", "train")]
+    made = make_transfer_set(teacher, out, settings, resume=resume)
+    rows = train_students(teacher, made, out, settings, *sets)
     shares = 1 + len(settings.shares)
-    first = 1 if zero.labels is not None else 0
+    first = 1 if made.labels is not None else 0
     report = write_zero_shot_report(
         out,
         rows,
-        zero.samples,
+        made.samples,
         curve=rows[first : first + shares],
-        notes=_notes(zero, settings),
+        notes=_notes(made, settings),
     )
-    return ZeroShotResult(zero.totals, rows, report)
+    return ZeroShotResult(made.totals, rows, report)
 
 
 @dataclass(frozen=True)
-class Zero:
-    """What the teacher alone gave.
+class TransferSet:
+    """What students are trained on, made with the teacher alone.
 
     totals: of the pseudo samples' run. samples: themselves. labels: their label run, or None.
     """
@@ -119,7 +127,7 @@ class Zero:
 
 def make_transfer_set(
     teacher: Teacher, out: Path, settings: ZeroShotSettings, *, resume: bool = False
-) -> Zero:
+) -> TransferSet:
     """Pseudo samples into out/pseudo-samples, and their labels, if any are wanted, into out/labels.
 
     resume: go on with the runs in these folders.
@@ -139,12 +147,12 @@ def make_transfer_set(
         source = Source(str(folder.resolve()))
         write_run(out / "labels", teacher, source, settings.labelling, resume=resume)
         run = open_run(out / "labels", source.data)
-    return Zero(totals, load_pseudo_samples(folder), run)
+    return TransferSet(totals, load_pseudo_samples(folder), run)
 
 
 def train_students(
     teacher: Teacher,
-    zero: Zero,
+    made: TransferSet,
     out: Path,
     settings: ZeroShotSettings,
     test: ImageSet | None = None,
@@ -159,9 +167,9 @@ def train_students(
     student = partial(build_model, settings.student, teacher.image_shape, teacher.classes)
     seeds = range(settings.training.seed, settings.training.seed + settings.seeds)
     rows = (
-        list(_rows(teacher, zero, student, settings, real))
+        list(_rows(teacher, made, student, settings, real))
         if test is not None
-        else [next(_rows(teacher, zero, student, settings, None))]
+        else [next(_rows(teacher, made, student, settings, None))]
     )
     kept = rows[0][1]
     recipes = [replace(kept, run=_keeping(kept.run, out, teacher, settings.student))]
@@ -172,10 +180,9 @@ def train_students(
             for seed in seeds:
                 show(next(begun))
                 recipes[0].run(seed)
+            show(len(seeds))
             return []
-        decisions = torch.cat(
-            [decide_checked(teacher, test.read(part)) for part in _parts(len(test))]
-        )
+        decisions = _decide(teacher, test)
         results = compare(
             recipes, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )
@@ -188,38 +195,36 @@ def train_students(
 
 def _rows(
     teacher: Teacher,
-    zero: Zero,
+    made: TransferSet,
     student: Callable[[], nn.Module],
     settings: ZeroShotSettings,
     real: ImageSet | None,
 ) -> Iterator[tuple[Row, Recipe]]:
     """Each row of the table, still without its results, and the recipe that leads to them."""
-    images, decisions = _image_set(zero.samples), zero.samples.decision
-    spent = zero.totals.queries
+    images, decisions = pseudo_sample_set(made.samples), made.samples.decision
+    spent = made.totals.queries
     count = len(images)
     on = partial(_on_decisions, student, settings)
-    if zero.labels is not None:
-        labelled = int(zero.labels.labels.queries.sum())
+    if made.labels is not None:
+        labelled = int(made.labels.labels.queries.sum())
         row = Row(
             f"pseudo samples, {settings.labelling.measure} soft labels", count, spent + labelled
         )
-        yield row, _on_soft_labels(row.name, student, zero, settings)
+        yield row, _on_soft_labels(row.name, student, made, settings)
     row = Row("pseudo samples, decisions", count, spent)
     yield row, on(row.name, images, decisions)
     for share in settings.shares:
         part = range(max(1, round(share * count)))
-        row = Row(f"the first {share:.0%} of them", len(part), _queries_of_first(zero, len(part)))
+        row = Row(f"the first {share:.0%} of them", len(part), _queries_of_first(made, len(part)))
         yield row, on(row.name, images.subset(part), decisions[: len(part)])
-    noise = _plain_noise(teacher, count, settings.synthesis)
-    if noise is not None:
-        row = Row("plain noise, decisions", len(noise), len(noise))
-        yield row, on(row.name, _image_set(noise), noise.decision)
+    noise = _plain_noise(teacher, count, settings.synthesis.seed)
+    row = Row("plain noise, decisions", len(noise), len(noise))
+    yield row, on(row.name, noise, _decide(teacher, noise))
     if real is not None:
         chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
         known = real.subset(chosen)
-        asked = [decide_checked(teacher, known.read(part)) for part in _parts(len(known))]
         row = Row("real images, decisions", len(known), len(known))
-        yield row, on(row.name, known, torch.cat(asked))
+        yield row, on(row.name, known, _decide(teacher, known))
 
 
 def _on_decisions(
@@ -239,9 +244,9 @@ def _on_decisions(
 
 
 def _on_soft_labels(
-    name: str, student: Callable[[], nn.Module], zero: Zero, settings: ZeroShotSettings
+    name: str, student: Callable[[], nn.Module], made: TransferSet, settings: ZeroShotSettings
 ) -> Recipe:
-    labels, images, training = zero.labels.labels, zero.labels.images, settings.training
+    labels, images, training = made.labels.labels, made.labels.images, settings.training
     scale = choose_scale(
         student,
         images,
@@ -287,19 +292,39 @@ def _keeping(
     return run_and_keep
 
 
-def _plain_noise(teacher: Teacher, count: int, settings: SynthesisSettings) -> PseudoSamples | None:
-    """As many images of the paper's noise, as they come; None where all are of one class."""
-    noise = SynthesisSettings(
-        samples=count, starts="published", crossings=0.0, seed=settings.seed, rows=settings.rows
-    )
-    try:
-        return synthesize(teacher, noise)
-    except TeacherError:
-        return None
+def _plain_noise(teacher: Teacher, count: int, seed: int) -> ImageSet:
+    """As many images of the paper's noise, as they come, whatever class they are of."""
+    starts = make_starts("published", tuple(teacher.image_shape), seed)
+    return ImageSet.from_arrays(starts.draw(torch.arange(count)).numpy(), name="plain noise")
 
 
-def _notes(zero: Zero, settings: ZeroShotSettings) -> list[str]:
-    synthesis, totals, training = settings.synthesis, zero.totals, settings.training
+def _decide(teacher: Teacher, images: ImageSet) -> Tensor:
+    """int64 [n], the teacher's class of each image."""
+    parts = torch.arange(len(images)).split(_READ_ROWS)
+    return torch.cat([decide_checked(teacher, images.read(part)) for part in parts])
+
+
+def _load(test: str, split: str, teacher: Teacher) -> ImageSet:
+    """Real images that fit the teacher."""
+    images = load_data(test, split)
+    who, shape = f"teacher {describe(teacher)}", tuple(teacher.image_shape)
+    if images.image_shape != shape:
+        raise ValueError(
+            f"test: expected images of shape {shape} as {who} takes, got {images.image_shape} in "
+            f"{images.name}"
+        )
+    if images.labels is None:
+        raise ValueError(f"test: expected labels to measure students by, got none in {images.name}")
+    if int(images.labels.max()) >= teacher.classes:
+        raise ValueError(
+            f"test: expected labels in [0, {teacher.classes}) as {who} has {teacher.classes} "
+            f"classes, got {int(images.labels.max())} in {images.name}"
+        )
+    return images
+
+
+def _notes(made: TransferSet, settings: ZeroShotSettings) -> list[str]:
+    synthesis, totals, training = settings.synthesis, made.totals, settings.training
     moves = f"up to {synthesis.moves.count} moves each" if synthesis.moves.count else "not moved"
     notes = [
         f"{totals.samples:,} pseudo samples from the starts {synthesis.starts}, {moves}, made with "
@@ -315,17 +340,7 @@ def _notes(zero: Zero, settings: ZeroShotSettings) -> list[str]:
     return notes
 
 
-def _image_set(samples: PseudoSamples) -> ImageSet:
-    return ImageSet.from_arrays(
-        samples.levels.numpy(), samples.decision, "pseudo samples", samples.classes
-    )
-
-
-def _queries_of_first(zero: Zero, count: int) -> int:
+def _queries_of_first(made: TransferSet, count: int) -> int:
     """What it would have cost to make the first samples alone."""
-    start = int(zero.samples.start[:count].max()) + 1
-    return max(start, count) + int(zero.samples.queries[:count].sum())
-
-
-def _parts(count: int) -> tuple[Tensor, ...]:
-    return torch.arange(count).split(2048)
+    start = int(made.samples.start[:count].max()) + 1
+    return max(start, count) + int(made.samples.queries[:count].sum())

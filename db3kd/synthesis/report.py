@@ -106,4 +106,6 @@ def _mean_distances(samples: PseudoSamples) -> dict[int, float]:
     known = samples.distance.isfinite()
     for distance in noted.values():
         known = known & distance.isfinite()
+    if not known.any():
+        return {}
     return {count: distance[known].mean().item() for count, distance in noted.items()}
