@@ -29,6 +29,9 @@ from db3kd.synthesis.synthesize import SynthesisSettings
 from db3kd.teachers import Teacher, decide_checked, describe, save_teacher
 from db3kd.training import TrainSettings, balanced_rows
 
+SAMPLES_FOLDER, LABELS_FOLDER = "pseudo-samples", "labels"
+"""The runs in the folder of a zero-shot run."""
+
 _READ_ROWS = 2048
 """Images read at once to be decided."""
 
@@ -140,13 +143,13 @@ def make_transfer_set(
             f"teacher: expected bounds (0, 1) for students that take such images, got "
             f"{tuple(teacher.bounds)}; wrap the teacher, so that it takes [0, 1] and rescales"
         )
-    folder = out / "pseudo-samples"
+    folder = out / SAMPLES_FOLDER
     totals = write_pseudo_samples(folder, teacher, settings.synthesis, resume=resume)
     run = None
     if settings.labelling is not None:
         source = Source(str(folder.resolve()))
-        write_run(out / "labels", teacher, source, settings.labelling, resume=resume)
-        run = open_run(out / "labels", source.data)
+        write_run(out / LABELS_FOLDER, teacher, source, settings.labelling, resume=resume)
+        run = open_run(out / LABELS_FOLDER, source.data)
     return TransferSet(totals, load_pseudo_samples(folder), run)
 
 
