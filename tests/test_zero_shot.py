@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
 from db3kd.labels import LabelSettings
@@ -14,7 +12,7 @@ from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.runs import SynthesisTotals
 from db3kd.synthesis.synthesize import SynthesisSettings
 from db3kd.teachers import TeacherError, load_teacher
-from db3kd.training import TrainSettings, balanced_rows
+from db3kd.training import TrainSettings
 from db3kd.zero_shot import (
     TransferSet,
     ZeroShotSettings,
@@ -219,38 +217,6 @@ def test_a_teacher_that_is_constant_on_noise_ends_the_run(tmp_path):
 def test_settings_that_make_no_sense_are_named(changes, words):
     with pytest.raises(ValueError, match=words):
         plan(**changes)
-
-
-# Balance
-
-
-@given(
-    counts=st.lists(st.integers(0, 50), min_size=2, max_size=6).filter(lambda c: sum(c) > 0),
-    balance=st.floats(0, 1),
-    seed=st.integers(0, 5),
-)
-def test_rare_classes_are_trained_on_more_often(counts, balance, seed):
-    decisions = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-
-    rows = balanced_rows(decisions, balance, seed)
-
-    times = torch.bincount(rows, minlength=len(decisions)).double()
-    most = max(counts)
-    for own, count in enumerate(counts):
-        wanted = min(30.0, (most / max(1, count)) ** balance)
-        mine = times[decisions == own]
-        assert ((mine - wanted).abs() < 1 + 1e-9).all(), "each as often as wanted, up or down"
-        assert count < most or (mine == 1).all()
-    assert (rows.diff() >= 0).all()
-
-
-def test_full_balance_trains_on_all_classes_alike():
-    decisions = torch.tensor([0] * 1000 + [1] * 400 + [2] * 100)
-
-    counts = torch.bincount(decisions[balanced_rows(decisions, 1.0)]).tolist()
-
-    assert counts == pytest.approx([1000, 1000, 1000], rel=0.05)
-    assert balanced_rows(decisions, 0.0).tolist() == list(range(1500))
 
 
 def test_a_transfer_set_without_labels_has_none(tmp_path: Path):
