@@ -354,7 +354,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, small_shards):
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_shard_that_was_lost_is_made_again(tmp_path, whole, small_shards):
+def test_a_shard_that_was_lost_is_made_again(tmp_path, whole, small_shards, capsys):
     write_pseudo_samples(tmp_path, linear(), moved())
     lost = min(tmp_path.glob("*.parquet"))
     lost.unlink()
@@ -362,7 +362,10 @@ def test_a_shard_that_was_lost_is_made_again(tmp_path, whole, small_shards):
     write_pseudo_samples(tmp_path, linear(), moved(), resume=True)
 
     assert same_shards(tmp_path, whole)
-    assert read_manifest(tmp_path)["totals"] == read_manifest(whole)["totals"]
+    totals = read_manifest(tmp_path)["totals"]
+    assert totals == read_manifest(whole)["totals"]
+    progress = capsys.readouterr().err.splitlines()[-1]
+    assert f"done: 40/40 samples · {totals['queries']:,} queries" in progress
 
 
 @pytest.mark.parametrize(
