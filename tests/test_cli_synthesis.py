@@ -11,7 +11,7 @@ from db3kd.models import build_model
 from db3kd.synthesis.pseudo import load_pseudo_samples
 from db3kd.teachers import save_teacher
 
-PLAIN = ()
+PLAIN = ("--preset", "plain")
 """Options of pseudo samples from starts as they come."""
 
 

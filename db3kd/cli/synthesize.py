@@ -30,7 +30,12 @@ Classes = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", min=1, help="Pseudo samples wanted.", show_default="60,000"),
+    typer.Option(
+        "--samples",
+        min=1,
+        help="Pseudo samples wanted.",
+        show_default="guided: 100,000, plain: 20,000",
+    ),
 ]
 StartsOption = Annotated[
     str | None,
@@ -74,11 +79,12 @@ Budget = Annotated[
     int | None, typer.Option("--budget", min=1, help="Most queries on all pseudo samples.")
 ]
 Preset = Annotated[
-    Literal["published"] | None,
+    Literal["guided", "plain", "published"],
     typer.Option(
         "--preset",
-        help="Start from the paper's settings: 80,000 samples from noise, 40 moves of up to 5,000 "
-        "queries each.",
+        help="Settings to start from. guided: students of the answers so far choose what to ask; "
+        "plain: random images as they come; published: the paper's, 80,000 samples from noise, 40 "
+        "moves of up to 5,000 queries each.",
     ),
 ]
 Snapshots = Annotated[
@@ -95,7 +101,10 @@ def synthesize(
     out: Annotated[
         Path, typer.Option("--out", help="Folder of the run; must be new, but for --resume.")
     ],
-    preset: Preset = None,
+    preset: Preset = "guided",
+    guide_model: Annotated[
+        str, typer.Option("--guide-model", help="Of the students that choose; see --preset.")
+    ] = "lenet5-half",
     samples: Samples = None,
     starts: StartsOption = None,
     effort: Effort = None,
@@ -124,6 +133,7 @@ def synthesize(
     """
     settings = synthesis_settings(
         preset,
+        guide_model=guide_model,
         samples=samples,
         starts=starts,
         effort=effort,
@@ -143,8 +153,9 @@ def synthesize(
 
 
 def synthesis_settings(
-    preset: str | None,
+    preset: str,
     *,
+    guide_model: str,
     samples: int | None,
     starts: str | None,
     effort: float | None,
@@ -156,7 +167,11 @@ def synthesis_settings(
     seed: int,
 ) -> SynthesisSettings:
     """The preset's settings with the options that were given in their place."""
-    settings = SynthesisSettings.published() if preset else SynthesisSettings()
+    settings = {
+        "guided": SynthesisSettings.guided(guide_model),
+        "plain": SynthesisSettings(),
+        "published": SynthesisSettings.published(),
+    }[preset]
     moving = _given(
         count=moves, queries_per_move=queries_per_move, queries_per_sample=queries_per_sample
     )

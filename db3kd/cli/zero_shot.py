@@ -50,7 +50,7 @@ def zero_shot(
     model: Annotated[
         str, typer.Option("--model", help="The student: lenet5-half, alexnet-half, ….")
     ] = "lenet5-half",
-    preset: Preset = None,
+    preset: Preset = "guided",
     samples: Samples = None,
     starts: StartsOption = None,
     effort: Effort = None,
@@ -105,6 +105,7 @@ def zero_shot(
 
     synthesis = synthesis_settings(
         preset,
+        guide_model=model,
         samples=samples,
         starts=starts,
         effort=effort,

@@ -27,14 +27,16 @@ _NEAREST, _FARTHEST = 0.3, 0.95
 class Collected:
     """Pseudo samples before any move, in the order in which they were found.
 
-    start: int64 [n], the number of each start, -1 for a crossing. decision: int64 [n]. crossings:
-    uint8 [k, *image_shape], the images of the crossings among them, in their order. found: int64
-    [C], how many images the teacher put in each class, kept or not. queries: spent on all of it.
+    start: int64 [n], the number of each start, -1 for a crossing. decision: int64 [n]. stored:
+    uint8 [k, *image_shape], images that are not drawn again, and place: int64 [n], where each
+    sample's lies among them, -1 for a start that is. found: int64 [C], how many images the teacher
+    put in each class, kept or not. queries: spent on all of it.
     """
 
     start: Tensor
     decision: Tensor
-    crossings: Tensor
+    stored: Tensor
+    place: Tensor
     found: Tensor
     queries: int
 
@@ -42,12 +44,12 @@ class Collected:
         return len(self.decision)
 
     def levels(self, starts: Starts, rows: Tensor) -> Tensor:
-        """uint8 [n, *image_shape]: the images of these rows [n] int64, drawn again."""
-        number = self.start[rows]
-        images = starts.draw(number.clamp_min(0))
-        crossed = number < 0
-        place = (self.start < 0).cumsum(0) - 1
-        images[crossed] = self.crossings[place[rows[crossed]]]
+        """uint8 [n, *image_shape]: the images of these rows [n] int64."""
+        place = self.place[rows]
+        drawn = place < 0
+        images = self.stored.new_empty(len(rows), *self.stored.shape[1:])
+        images[drawn] = starts.draw(self.start[rows[drawn]])
+        images[~drawn] = self.stored[place[~drawn]]
         return images
 
 
@@ -90,7 +92,8 @@ def collect(
     return Collected(
         start=torch.cat([number, torch.full_like(crossed, -1)]),
         decision=torch.cat([kept, crossed]),
-        crossings=images,
+        stored=images,
+        place=torch.cat([torch.full_like(number, -1), torch.arange(len(crossed))]),
         found=found,
         queries=int(purse.spent[0]),
     )

@@ -23,17 +23,17 @@ _STEEPEST = 40.0  # exp of it, and of twice it, is a float32
 
 def shapes(draws: Draws, shape: Shape) -> Array:
     """One soft, textured shape on a ground: [images, C, H, W] in [0, 1]."""
-    cover = _soft_shapes(draws, shape)
+    cover = soft_shapes(draws, shape)
     return _grounded(draws, cover * texture(draws, shape), cover)
 
 
 def blends(draws: Draws, shape: Shape) -> Array:
     """Two shapes on one ground, each shown where a third mask says so: [images, C, H, W]."""
-    cover = _soft_shapes(draws, shape)
+    cover = soft_shapes(draws, shape)
     images = cover * texture(draws, shape)
-    other_cover = _soft_shapes(draws, shape)
+    other_cover = soft_shapes(draws, shape)
     other = other_cover * texture(draws, shape)
-    turn = _soft_shapes(draws, shape)
+    turn = soft_shapes(draws, shape)
     for first, second in ((cover, other_cover), (images, other)):
         second -= first
         second *= turn
@@ -60,7 +60,7 @@ def _grounded(draws: Draws, images: Array, cover: Array) -> Array:
     return images
 
 
-def _soft_shapes(draws: Draws, shape: Shape) -> Array:
+def soft_shapes(draws: Draws, shape: Shape) -> Array:
     """How much of each pixel a shape covers: [images, 1, H, W] in [0, 1].
 
     The inside of a superellipse, its outline displaced by a low-frequency field, sharp to blurred.

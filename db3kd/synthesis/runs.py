@@ -9,6 +9,7 @@ from db3kd.folder import RunFolder, check_free
 from db3kd.manifest import manifest
 from db3kd.progress import Progress
 from db3kd.shards import read_shards
+from db3kd.synthesis.choices import FolderChoices
 from db3kd.synthesis.pseudo import PSEUDO_SAMPLES, from_table, to_table
 from db3kd.synthesis.synthesize import Synthesis, SynthesisSettings
 from db3kd.teachers import Teacher, describe
@@ -76,6 +77,7 @@ def write_pseudo_samples(
     ) as run:
         if not run.finished:
             run.finish(vars(_write_shards(run, teacher, settings)))
+            FolderChoices(run.path).clear()
         return SynthesisTotals(**run.manifest["totals"])
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from db3kd.synthesis.draws import Array, Draws, draws_of
 from db3kd.synthesis.fields import low_frequency, published
-from db3kd.synthesis.figures import blends, shapes, strokes
+from db3kd.synthesis.figures import blends, shapes, soft_shapes, strokes
 from db3kd.validation import INTEGER_DTYPES, check_image_shape
 
 _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
@@ -33,6 +33,7 @@ _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
     "strokes": strokes,
     "blends": blends,
 }
+_MASKS = "masks"
 _MIXED = ("shapes", "blends", "strokes", "low-frequency")
 
 STARTS = (*_FAMILIES, "mixed")
@@ -83,6 +84,21 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
     return _Blocks(name, shape, seed)
 
 
+def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
+    """Soft shapes, white on black, of one channel: where one image is to show instead of another.
+
+    Args:
+        image_shape: (channels, height, width) of the images.
+        seed: of everything drawn.
+
+    Raises:
+        ValueError: the images have no height and width.
+    """
+    shape = check_image_shape(image_shape)
+    _check_spatial(_MASKS, shape)
+    return _Blocks(_MASKS, (1, *shape[1:]), seed)
+
+
 class _Blocks:
     """Starts of one family: numbers are drawn by whole blocks, of which the last is kept."""
 
@@ -90,6 +106,7 @@ class _Blocks:
         self.name = name
         self.image_shape = image_shape
         self._seed = seed
+        self._family = soft_shapes if name == _MASKS else _FAMILIES[name]
         self._size = min(_BLOCK_IMAGES, max(1, _BLOCK_VALUES // math.prod(image_shape)))
         self._last: tuple[int, Tensor] | None = None
 
@@ -107,7 +124,7 @@ class _Blocks:
         if last is None or last[0] != block:
             stream = f"{self.name} {self.image_shape}"
             draws = draws_of(self._seed, stream, block, self._size)
-            last = (block, _to_levels(_FAMILIES[self.name](draws, self.image_shape)))
+            last = (block, _to_levels(self._family(draws, self.image_shape)))
             self._last = last
         return last[1]
 

@@ -13,11 +13,13 @@ from db3kd.driver import Ledger, run
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal
 from db3kd.labels import Progress
+from db3kd.synthesis.choices import FolderChoices
 from db3kd.synthesis.collect import Collected, collect
+from db3kd.synthesis.guided import Guide, collect_guided
 from db3kd.synthesis.levels import to_images
 from db3kd.synthesis.moves import Moves, move_away
 from db3kd.synthesis.pseudo import PseudoSamples
-from db3kd.synthesis.starts import STARTS, Starts, make_starts
+from db3kd.synthesis.starts import STARTS, Starts, make_masks, make_starts
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.validation import check_count
 
@@ -33,6 +35,8 @@ class SynthesisSettings:
     starts: the distribution they start from, one of `STARTS`.
     effort: most starts asked, as a multiple of `samples`. At 1 every start is kept; with more,
         starts of common classes give way to those of rare ones.
+    guide: how students of the answers so far choose what to ask; None to ask about starts as they
+        come. With a guide all that is asked is kept, and `effort` and `crossings` have no part.
     crossings: most queries on classes that starts hardly reach, as a multiple of `samples`.
     moves: away from the boundary; none by default, for they do not earn their queries (see
         docs/zero-shot.md).
@@ -47,6 +51,7 @@ class SynthesisSettings:
     samples: int = 20_000
     starts: str = "mixed"
     effort: float = 1.0
+    guide: Guide | None = None
     crossings: float = 0.1
     moves: Moves = field(default_factory=Moves)
     candidates: int = 10
@@ -63,6 +68,8 @@ class SynthesisSettings:
             raise ValueError(f"starts: expected one of {', '.join(STARTS)}, got {self.starts!r}")
         if not (self.effort >= 1 and math.isfinite(self.effort)):
             raise ValueError(f"effort: expected a number of at least 1, got {self.effort}")
+        if self.guide is not None and self.effort != 1:
+            raise ValueError(f"effort: has no part where there is a guide, got {self.effort}")
         if not (self.crossings >= 0 and math.isfinite(self.crossings)):
             raise ValueError(f"crossings: expected a number of at least 0, got {self.crossings}")
         if self.queries is not None:
@@ -82,6 +89,11 @@ class SynthesisSettings:
             moves=Moves.published(),
         )
         return replace(settings, **changes)
+
+    @classmethod
+    def guided(cls, model: str = "lenet5-half", **changes: object) -> "SynthesisSettings":
+        """What does best per query: students of that model choose (see docs/zero-shot.md)."""
+        return replace(cls(samples=100_000, guide=Guide(model)), **changes)
 
     @property
     def most_starts(self) -> int:
@@ -135,6 +147,8 @@ class Synthesis:
     ) -> None:
         self.teacher, self.settings = teacher, settings
         self._starts = make_starts(settings.starts, tuple(teacher.image_shape), settings.seed)
+        if settings.guide is not None:
+            make_masks(tuple(teacher.image_shape), settings.seed)  # refuses what has none
         self._progress, self._folder = progress, folder
         self._answered = 0
         self._samples = 0
@@ -162,17 +176,31 @@ class Synthesis:
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
             raise ValueError("queries: expected at least 1 to ask about a start, got 0")
-        search = collect(
-            self._starts,
-            teacher.classes,
-            settings.samples,
-            most_starts=settings.most_starts,
-            most_crossings=settings.most_crossings,
-            bounds=teacher.bounds,
-            seed=settings.seed,
-            rows=settings.rows,
-            purse=ledger,
-        )
+        options = {
+            "bounds": teacher.bounds,
+            "seed": settings.seed,
+            "rows": settings.rows,
+            "purse": ledger,
+        }
+        if settings.guide is not None:
+            search = collect_guided(
+                self._starts,
+                tuple(teacher.image_shape),
+                teacher.classes,
+                settings.samples,
+                settings.guide,
+                choices=None if self._folder is None else FolderChoices(self._folder.path),
+                **options,
+            )
+        else:
+            search = collect(
+                self._starts,
+                teacher.classes,
+                settings.samples,
+                most_starts=settings.most_starts,
+                most_crossings=settings.most_crossings,
+                **options,
+            )
         with self._journal("starts") as journal:
             collected = run(search, teacher, ledger, self._report, journal)
         reached = (collected.found > 0).nonzero()[:, 0].tolist()
