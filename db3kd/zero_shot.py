@@ -17,7 +17,7 @@ from db3kd.baselines import Recipe, compare
 from db3kd.data import ImageSet, load_data, pseudo_sample_set
 from db3kd.distill import KDLoss, train_classifier, train_student
 from db3kd.labels import LabelSettings, with_soft_labels
-from db3kd.models import build_model
+from db3kd.models import build_model, check_model
 from db3kd.progress import counted
 from db3kd.runs import LabelRun, Source, margin_soft_labels, open_run, write_run
 from db3kd.scale import choose_scale
@@ -100,7 +100,7 @@ def run_zero_shot(
     Raises ValueError for a student or for test images that do not fit the teacher, before anything
     is asked; and as `make_transfer_set`.
     """
-    build_model(settings.student, tuple(teacher.image_shape), teacher.classes)
+    check_model(settings.student, tuple(teacher.image_shape), teacher.classes)
     sets = [] if test is None else [_load(test, split, teacher) for split in ("test", "train")]
     made = make_transfer_set(teacher, out, settings, resume=resume)
     rows = train_students(teacher, made, out, settings, *sets)
@@ -218,7 +218,8 @@ def _rows(
     yield row, on(row.name, images, decisions)
     for share in settings.shares:
         part = range(max(1, round(share * count)))
-        row = Row(f"the first {share:.0%} of them", len(part), _queries_of_first(made, len(part)))
+        asked = _queries_of_first(made.samples, len(part), settings.synthesis)
+        row = Row(f"the first {share:.0%} of them", len(part), asked)
         yield row, on(row.name, images.subset(part), decisions[: len(part)])
     noise = _plain_noise(teacher, count, settings.synthesis.seed)
     row = Row("plain noise, decisions", len(noise), len(noise))
@@ -343,7 +344,10 @@ def _notes(made: TransferSet, settings: ZeroShotSettings) -> list[str]:
     return notes
 
 
-def _queries_of_first(made: TransferSet, count: int) -> int:
-    """What it would have cost to make the first samples alone."""
-    start = int(made.samples.start[:count].max()) + 1
-    return max(start, count) + int(made.samples.queries[:count].sum())
+def _queries_of_first(samples: PseudoSamples, count: int, settings: SynthesisSettings) -> int:
+    """What it would have cost to make the first samples alone.
+
+    A guide keeps all that it asks; without one, starts may have been asked and not kept.
+    """
+    starts = 0 if settings.guide is not None else int(samples.start[:count].max()) + 1
+    return max(starts, count) + int(samples.queries[:count].sum())
