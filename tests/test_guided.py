@@ -5,6 +5,7 @@ import torch
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
 from db3kd.manifest import read_manifest
+from db3kd.synthesis import guided
 from db3kd.synthesis.guided import Guide
 from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
 from db3kd.synthesis.runs import write_pseudo_samples
@@ -52,10 +53,10 @@ def test_every_sample_is_a_query_and_what_the_teacher_says_of_it(bounds):
 
 
 def test_students_choose_images_near_the_boundary():
-    guided = synthesize(linear(), plan(samples=600))
+    chosen = synthesize(linear(), plan(samples=600))
     plain = synthesize(linear(), plan(samples=600, guide=None))
 
-    assert gaps(linear(), guided)[200:].mean() < 0.7 * gaps(linear(), plain).mean()
+    assert gaps(linear(), chosen)[200:].mean() < 0.7 * gaps(linear(), plain).mean()
 
 
 @pytest.mark.parametrize(("rows", "max_batch"), [(1, 1), (7, 512), (2048, 16)])
@@ -95,7 +96,22 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, an
 
     assert same(load_pseudo_samples(tmp_path), synthesize(linear(), plan()))
     assert paid.total == read_manifest(tmp_path)["totals"]["queries"] == 90
-    assert not list(tmp_path.glob("round-*")), "what was chosen is in the shard"
+    kept = list(tmp_path.glob("round-*"))
+    assert len(kept) == 2 and not any(file.stat().st_size for file in kept), "it is in the shard"
+
+
+def test_a_lost_shard_is_made_again_only_where_students_choose_alike(tmp_path, monkeypatch):
+    write_pseudo_samples(tmp_path, linear(), plan())
+    (shard,) = tmp_path.glob("*.parquet")
+    shard.unlink()
+    monkeypatch.setattr(guided, "_choose", lambda proposals, students, count: next(proposals))
+    with pytest.raises(ValueError, match="choose other images than those that were asked about"):
+        write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+    monkeypatch.undo()
+
+    write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+
+    assert shard.exists(), "its name holds its checksum"
 
 
 def test_a_choice_that_was_damaged_is_noticed(tmp_path):

@@ -77,7 +77,7 @@ def write_pseudo_samples(
     ) as run:
         if not run.finished:
             run.finish(vars(_write_shards(run, teacher, settings)))
-        FolderChoices(run.path).clear()
+        FolderChoices(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])
 
 
