@@ -104,13 +104,11 @@ def run_zero_shot(
     sets = [] if test is None else [_load(test, split, teacher) for split in ("test", "train")]
     made = make_transfer_set(teacher, out, settings, resume=resume)
     rows = train_students(teacher, made, out, settings, *sets)
-    shares = 1 + len(settings.shares)
-    first = 1 if made.labels is not None else 0
     report = write_zero_shot_report(
         out,
         rows,
         made.samples,
-        curve=rows[first : first + shares],
+        curves=_curves(rows, settings),
         notes=_notes(made, settings),
     )
     return ZeroShotResult(made.totals, rows, report)
@@ -325,6 +323,14 @@ def _load(test: str, split: str, teacher: Teacher) -> ImageSet:
             f"classes, got {int(images.labels.max())} in {images.name}"
         )
     return images
+
+
+def _curves(rows: list[Row], settings: ZeroShotSettings) -> dict[str, list[Row]]:
+    """The pseudo samples with fewer and fewer of them, and each other row beside them."""
+    first = 1 if settings.labelling is not None else 0
+    last = first + 1 + len(settings.shares)
+    shrinking = {rows[first].name: rows[first:last]} if rows else {}
+    return shrinking | {row.name: [row] for row in rows[:first] + rows[last:]}
 
 
 def _notes(made: TransferSet, settings: ZeroShotSettings) -> list[str]:

@@ -61,7 +61,11 @@ def test_the_table_gives_means_and_sample_deviations_beside_the_queries():
 
 def test_a_report_has_its_table_its_pictures_and_its_notes(tmp_path):
     report = write_zero_shot_report(
-        tmp_path / "new", ROWS, some_samples(), curve=ROWS, notes=["No class is missing."]
+        tmp_path / "new",
+        ROWS,
+        some_samples(),
+        curves={"pseudo samples": ROWS[:1], "plain noise": ROWS[1:]},
+        notes=["No class is missing."],
     )
 
     page = report.read_text()
