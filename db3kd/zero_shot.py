@@ -14,19 +14,26 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.baselines import Recipe, compare
-from db3kd.data import ImageSet, load_data
+from db3kd.data import ImageSet, load_data, pseudo_sample_set
 from db3kd.distill import KDLoss, train_classifier, train_student
 from db3kd.labels import LabelSettings, with_soft_labels
-from db3kd.models import build_model
+from db3kd.models import build_model, check_model
 from db3kd.progress import counted
 from db3kd.runs import LabelRun, Source, margin_soft_labels, open_run, write_run
 from db3kd.scale import choose_scale
 from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
 from db3kd.synthesis.report import Row, write_zero_shot_report
 from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
-from db3kd.synthesis.synthesize import SynthesisSettings, synthesize
-from db3kd.teachers import Teacher, TeacherError, decide_checked, save_teacher
+from db3kd.synthesis.starts import make_starts
+from db3kd.synthesis.synthesize import SynthesisSettings
+from db3kd.teachers import Teacher, decide_checked, describe, save_teacher
 from db3kd.training import TrainSettings, balanced_rows
+
+SAMPLES_FOLDER, LABELS_FOLDER = "pseudo-samples", "labels"
+"""The runs in the folder of a zero-shot run."""
+
+_READ_ROWS = 2048
+"""Images read at once to be decided."""
 
 _SCALE_SHARE = 5
 """Students that choose the scale train this many times shorter than the final one."""
@@ -89,25 +96,27 @@ def run_zero_shot(
 
     test: what `load_data` takes. Its test split measures the students, and its train split trains
     one to compare with. Without it students are trained, and nothing is said of them.
+
+    Raises ValueError for a student or for test images that do not fit the teacher, before anything
+    is asked; and as `make_transfer_set`.
     """
-    zero = make_transfer_set(teacher, out, settings, resume=resume)
-    sets = None if test is None else [load_data(test, split) for split in ("test", "train")]
-    rows = train_students(teacher, zero, out, settings, *(sets or ()))
-    shares = 1 + len(settings.shares)
-    first = 1 if zero.labels is not None else 0
+    check_model(settings.student, tuple(teacher.image_shape), teacher.classes)
+    sets = [] if test is None else [_load(test, split, teacher) for split in ("test", "train")]
+    made = make_transfer_set(teacher, out, settings, resume=resume)
+    rows = train_students(teacher, made, out, settings, *sets)
     report = write_zero_shot_report(
         out,
         rows,
-        zero.samples,
-        curve=rows[first : first + shares],
-        notes=_notes(zero, settings),
+        made.samples,
+        curves=_curves(rows, settings),
+        notes=_notes(made, settings),
     )
-    return ZeroShotResult(zero.totals, rows, report)
+    return ZeroShotResult(made.totals, rows, report)
 
 
 @dataclass(frozen=True)
-class Zero:
-    """What the teacher alone gave.
+class TransferSet:
+    """What students are trained on, made with the teacher alone.
 
     totals: of the pseudo samples' run. samples: themselves. labels: their label run, or None.
     """
@@ -119,7 +128,7 @@ class Zero:
 
 def make_transfer_set(
     teacher: Teacher, out: Path, settings: ZeroShotSettings, *, resume: bool = False
-) -> Zero:
+) -> TransferSet:
     """Pseudo samples into out/pseudo-samples, and their labels, if any are wanted, into out/labels.
 
     resume: go on with the runs in these folders.
@@ -132,19 +141,19 @@ def make_transfer_set(
             f"teacher: expected bounds (0, 1) for students that take such images, got "
             f"{tuple(teacher.bounds)}; wrap the teacher, so that it takes [0, 1] and rescales"
         )
-    folder = out / "pseudo-samples"
+    folder = out / SAMPLES_FOLDER
     totals = write_pseudo_samples(folder, teacher, settings.synthesis, resume=resume)
     run = None
     if settings.labelling is not None:
         source = Source(str(folder.resolve()))
-        write_run(out / "labels", teacher, source, settings.labelling, resume=resume)
-        run = open_run(out / "labels", source.data)
-    return Zero(totals, load_pseudo_samples(folder), run)
+        write_run(out / LABELS_FOLDER, teacher, source, settings.labelling, resume=resume)
+        run = open_run(out / LABELS_FOLDER, source.data)
+    return TransferSet(totals, load_pseudo_samples(folder), run)
 
 
 def train_students(
     teacher: Teacher,
-    zero: Zero,
+    made: TransferSet,
     out: Path,
     settings: ZeroShotSettings,
     test: ImageSet | None = None,
@@ -159,9 +168,9 @@ def train_students(
     student = partial(build_model, settings.student, teacher.image_shape, teacher.classes)
     seeds = range(settings.training.seed, settings.training.seed + settings.seeds)
     rows = (
-        list(_rows(teacher, zero, student, settings, real))
+        list(_rows(teacher, made, student, settings, real))
         if test is not None
-        else [next(_rows(teacher, zero, student, settings, None))]
+        else [next(_rows(teacher, made, student, settings, None))]
     )
     kept = rows[0][1]
     recipes = [replace(kept, run=_keeping(kept.run, out, teacher, settings.student))]
@@ -172,10 +181,9 @@ def train_students(
             for seed in seeds:
                 show(next(begun))
                 recipes[0].run(seed)
+            show(len(seeds))
             return []
-        decisions = torch.cat(
-            [decide_checked(teacher, test.read(part)) for part in _parts(len(test))]
-        )
+        decisions = _decide(teacher, test)
         results = compare(
             recipes, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )
@@ -188,38 +196,37 @@ def train_students(
 
 def _rows(
     teacher: Teacher,
-    zero: Zero,
+    made: TransferSet,
     student: Callable[[], nn.Module],
     settings: ZeroShotSettings,
     real: ImageSet | None,
 ) -> Iterator[tuple[Row, Recipe]]:
     """Each row of the table, still without its results, and the recipe that leads to them."""
-    images, decisions = _image_set(zero.samples), zero.samples.decision
-    spent = zero.totals.queries
+    images, decisions = pseudo_sample_set(made.samples), made.samples.decision
+    spent = made.totals.queries
     count = len(images)
     on = partial(_on_decisions, student, settings)
-    if zero.labels is not None:
-        labelled = int(zero.labels.labels.queries.sum())
+    if made.labels is not None:
+        labelled = int(made.labels.labels.queries.sum())
         row = Row(
             f"pseudo samples, {settings.labelling.measure} soft labels", count, spent + labelled
         )
-        yield row, _on_soft_labels(row.name, student, zero, settings)
+        yield row, _on_soft_labels(row.name, student, made, settings)
     row = Row("pseudo samples, decisions", count, spent)
     yield row, on(row.name, images, decisions)
     for share in settings.shares:
         part = range(max(1, round(share * count)))
-        row = Row(f"the first {share:.0%} of them", len(part), _queries_of_first(zero, len(part)))
+        asked = _queries_of_first(made.samples, len(part), settings.synthesis)
+        row = Row(f"the first {share:.0%} of them", len(part), asked)
         yield row, on(row.name, images.subset(part), decisions[: len(part)])
-    noise = _plain_noise(teacher, count, settings.synthesis)
-    if noise is not None:
-        row = Row("plain noise, decisions", len(noise), len(noise))
-        yield row, on(row.name, _image_set(noise), noise.decision)
+    noise = _plain_noise(teacher, count, settings.synthesis.seed)
+    row = Row("plain noise, decisions", len(noise), len(noise))
+    yield row, on(row.name, noise, _decide(teacher, noise))
     if real is not None:
         chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
         known = real.subset(chosen)
-        asked = [decide_checked(teacher, known.read(part)) for part in _parts(len(known))]
         row = Row("real images, decisions", len(known), len(known))
-        yield row, on(row.name, known, torch.cat(asked))
+        yield row, on(row.name, known, _decide(teacher, known))
 
 
 def _on_decisions(
@@ -239,9 +246,9 @@ def _on_decisions(
 
 
 def _on_soft_labels(
-    name: str, student: Callable[[], nn.Module], zero: Zero, settings: ZeroShotSettings
+    name: str, student: Callable[[], nn.Module], made: TransferSet, settings: ZeroShotSettings
 ) -> Recipe:
-    labels, images, training = zero.labels.labels, zero.labels.images, settings.training
+    labels, images, training = made.labels.labels, made.labels.images, settings.training
     scale = choose_scale(
         student,
         images,
@@ -287,19 +294,47 @@ def _keeping(
     return run_and_keep
 
 
-def _plain_noise(teacher: Teacher, count: int, settings: SynthesisSettings) -> PseudoSamples | None:
-    """As many images of the paper's noise, as they come; None where all are of one class."""
-    noise = SynthesisSettings(
-        samples=count, starts="published", crossings=0.0, seed=settings.seed, rows=settings.rows
-    )
-    try:
-        return synthesize(teacher, noise)
-    except TeacherError:
-        return None
+def _plain_noise(teacher: Teacher, count: int, seed: int) -> ImageSet:
+    """As many images of the paper's noise, as they come, whatever class they are of."""
+    starts = make_starts("published", tuple(teacher.image_shape), seed)
+    return ImageSet.from_arrays(starts.draw(torch.arange(count)).numpy(), name="plain noise")
 
 
-def _notes(zero: Zero, settings: ZeroShotSettings) -> list[str]:
-    synthesis, totals, training = settings.synthesis, zero.totals, settings.training
+def _decide(teacher: Teacher, images: ImageSet) -> Tensor:
+    """int64 [n], the teacher's class of each image."""
+    parts = torch.arange(len(images)).split(_READ_ROWS)
+    return torch.cat([decide_checked(teacher, images.read(part)) for part in parts])
+
+
+def _load(test: str, split: str, teacher: Teacher) -> ImageSet:
+    """Real images that fit the teacher."""
+    images = load_data(test, split)
+    who, shape = f"teacher {describe(teacher)}", tuple(teacher.image_shape)
+    if images.image_shape != shape:
+        raise ValueError(
+            f"test: expected images of shape {shape} as {who} takes, got {images.image_shape} in "
+            f"{images.name}"
+        )
+    if images.labels is None:
+        raise ValueError(f"test: expected labels to measure students by, got none in {images.name}")
+    if int(images.labels.max()) >= teacher.classes:
+        raise ValueError(
+            f"test: expected labels in [0, {teacher.classes}) as {who} has {teacher.classes} "
+            f"classes, got {int(images.labels.max())} in {images.name}"
+        )
+    return images
+
+
+def _curves(rows: list[Row], settings: ZeroShotSettings) -> dict[str, list[Row]]:
+    """The pseudo samples with fewer and fewer of them, and each other row beside them."""
+    first = 1 if settings.labelling is not None else 0
+    last = first + 1 + len(settings.shares)
+    shrinking = {rows[first].name: rows[first:last]} if rows else {}
+    return shrinking | {row.name: [row] for row in rows[:first] + rows[last:]}
+
+
+def _notes(made: TransferSet, settings: ZeroShotSettings) -> list[str]:
+    synthesis, totals, training = settings.synthesis, made.totals, settings.training
     moves = f"up to {synthesis.moves.count} moves each" if synthesis.moves.count else "not moved"
     notes = [
         f"{totals.samples:,} pseudo samples from the starts {synthesis.starts}, {moves}, made with "
@@ -315,17 +350,10 @@ def _notes(zero: Zero, settings: ZeroShotSettings) -> list[str]:
     return notes
 
 
-def _image_set(samples: PseudoSamples) -> ImageSet:
-    return ImageSet.from_arrays(
-        samples.levels.numpy(), samples.decision, "pseudo samples", samples.classes
-    )
+def _queries_of_first(samples: PseudoSamples, count: int, settings: SynthesisSettings) -> int:
+    """What it would have cost to make the first samples alone.
 
-
-def _queries_of_first(zero: Zero, count: int) -> int:
-    """What it would have cost to make the first samples alone."""
-    start = int(zero.samples.start[:count].max()) + 1
-    return max(start, count) + int(zero.samples.queries[:count].sum())
-
-
-def _parts(count: int) -> tuple[Tensor, ...]:
-    return torch.arange(count).split(2048)
+    A guide keeps all that it asks; without one, starts may have been asked and not kept.
+    """
+    starts = 0 if settings.guide is not None else int(samples.start[:count].max()) + 1
+    return max(starts, count) + int(samples.queries[:count].sum())

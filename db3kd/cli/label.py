@@ -1,8 +1,5 @@
 """`db3kd label`."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,14 +13,15 @@ from db3kd.cli.options import (
     Device,
     Seed,
     Size,
+    hint_at_resuming,
     open_teacher,
+    parse_counts,
 )
 from db3kd.folder import check_free, holds_run, queries_in_flight
 from db3kd.labels import LabelSettings
 from db3kd.manifest import read_manifest
 from db3kd.ops import Normalisation
 from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, Source, Totals, write_run
-from db3kd.teachers import TeacherError
 
 
 def label(
@@ -158,7 +156,7 @@ def label(
         "queries_per_pair": queries_per_pair,
         "queries_per_sample": queries_per_sample,
         "queries": budget,
-        "snapshots": _parse_counts(snapshots) or None,
+        "snapshots": parse_counts(snapshots) or None,
     }
     settings = _settings(preset, measure, seed, changes)
     soft_labels = _soft_label_settings(normalisation, scale, temperature)
@@ -166,7 +164,7 @@ def label(
     before = read_manifest(out) if holds_run(out) else None
     source = Source(data, split, size, channels)
     asked = open_teacher(teacher, source.load(), architecture, device)
-    with _hint_at_resuming(out):
+    with hint_at_resuming(out):
         totals = write_run(
             out, asked, source, settings, limit=limit, soft_labels=soft_labels, resume=resume
         )
@@ -176,29 +174,12 @@ def label(
     _print_summary(totals, queries_in_flight(after), out)
 
 
-@contextmanager
-def _hint_at_resuming(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except (TeacherError, OSError, KeyboardInterrupt) as error:
-        if holds_run(out) and not isinstance(error, BlockingIOError):
-            print("what was answered is kept; go on with --resume", file=sys.stderr)
-        raise
-
-
 def _settings(
     preset: str | None, measure: str, seed: int, changes: dict[str, Any]
 ) -> LabelSettings:
     given = {name: value for name, value in changes.items() if value is not None}
     make = LabelSettings.published if preset else LabelSettings
     return make(measure=measure, seed=seed, **given)
-
-
-def _parse_counts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ValueError(f"snapshots: expected numbers as 100,200,400, got {text!r}") from None
 
 
 def _soft_label_settings(

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from db3kd.cli.options import TEACHER_HELP, Architecture, Device, Seed, open_teacher_of
+from db3kd.cli.options import (
+    TEACHER_HELP,
+    Architecture,
+    Device,
+    Seed,
+    hint_at_resuming,
+    open_teacher_of,
+    parse_counts,
+)
 from db3kd.folder import check_free
 from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.starts import STARTS
@@ -54,7 +62,7 @@ QueriesPerMove = Annotated[
     typer.Option(
         "--queries-per-move",
         min=0,
-        help="Most queries to find the boundary anew before a move.",
+        help="About how many queries find the boundary anew before a move.",
         show_default="50",
     ),
 ]
@@ -90,7 +98,9 @@ Resume = Annotated[
 
 def synthesize(
     teacher: TeacherOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run; must be new.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the run; must be new, but for --resume.")
+    ],
     preset: Preset = "guided",
     guide_model: Annotated[
         str, typer.Option("--guide-model", help="Of the students that choose; see --preset.")
@@ -136,7 +146,9 @@ def synthesize(
     )
     check_free(out, resume)
     asked = open_teacher_of(teacher, image_shape, classes, architecture, device)
-    print_totals(write_pseudo_samples(out, asked, settings, resume=resume))
+    with hint_at_resuming(out):
+        totals = write_pseudo_samples(out, asked, settings, resume=resume)
+    print_totals(totals)
     print(f"written to     {out}")
 
 
@@ -168,7 +180,7 @@ def synthesis_settings(
         starts=starts,
         effort=effort,
         queries=budget,
-        snapshots=_parse_counts(snapshots) or None,
+        snapshots=parse_counts(snapshots) or None,
         seed=seed,
     )
     moved = dataclasses.replace(settings.moves, **moving)
@@ -177,13 +189,6 @@ def synthesis_settings(
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _parse_counts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ValueError(f"snapshots: expected numbers as 0,5,10, got {text!r}") from None
 
 
 def print_totals(totals: SynthesisTotals) -> None:

@@ -11,8 +11,8 @@ from db3kd.cli.options import (
     BatchSize,
     Device,
     Seed,
+    hint_at_resuming,
     open_teacher_of,
-    refuse_existing,
 )
 from db3kd.cli.synthesize import (
     Budget,
@@ -31,6 +31,7 @@ from db3kd.cli.synthesize import (
     print_totals,
     synthesis_settings,
 )
+from db3kd.folder import check_free
 
 
 def zero_shot(
@@ -100,7 +101,7 @@ def zero_shot(
     from db3kd.labels import LabelSettings
     from db3kd.synthesis.report import table
     from db3kd.training import TrainSettings
-    from db3kd.zero_shot import ZeroShotSettings, run_zero_shot
+    from db3kd.zero_shot import SAMPLES_FOLDER, ZeroShotSettings, run_zero_shot
 
     synthesis = synthesis_settings(
         preset,
@@ -132,10 +133,12 @@ def zero_shot(
         ),
         seeds=seeds,
     )
+    check_free(out / SAMPLES_FOLDER, resume)
     if not resume:
-        refuse_existing(out)
+        check_free(out)
     asked = open_teacher_of(teacher, image_shape, classes, architecture, device)
-    result = run_zero_shot(asked, out, settings, test=test, resume=resume)
+    with hint_at_resuming(out / SAMPLES_FOLDER):
+        result = run_zero_shot(asked, out, settings, test=test, resume=resume)
     print_totals(result.totals)
     if result.rows:
         print(table(result.rows))

@@ -69,8 +69,8 @@ def collect(
 
     Starts are asked, in their order, until each class has its share or `most_starts` were asked.
     Where a class then has less than a tenth of its share, up to `most_crossings` queries go to
-    crossings: mixtures of two images, the one of the class where it has any. Images of other
-    classes take the places that remain.
+    crossings: mixtures of two images, the one of the class where it has any. They take no more
+    places than such classes have shares, and starts those that remain.
 
     Account 0 pays. rows: images per batch.
     """
@@ -78,14 +78,17 @@ def collect(
     decisions = yield from _ask_starts(starts, classes, share, most_starts, bounds, rows)
     found = torch.bincount(decisions[decisions != UNANSWERED], minlength=classes)
     number, kept = _spread(decisions, found, samples)
-    crossings = decisions.new_empty(0), starts.draw(number[:0])
-    if len(kept) and bool((found < share / 10).any()):
-        crossings = yield from _cross(
+    crossed, images = decisions.new_empty(0), starts.draw(number[:0])
+    scarce = int((found < share / 10).sum())
+    if len(kept) and scarce:
+        crossed, images = yield from _cross(
             starts, number, kept, classes, share, most_crossings, bounds, seed, rows, purse
         )
-        number, kept = _spread(decisions, found, samples - len(crossings[0]))
-        found = found + torch.bincount(crossings[0], minlength=classes)
-    crossed, images = crossings
+        reached = torch.bincount(crossed, minlength=classes)
+        chosen, crossed = _spread(crossed, reached, samples * scarce // classes)
+        images = images[chosen]
+        number, kept = _spread(decisions, found, samples - len(crossed))
+        found = found + reached
     return Collected(
         start=torch.cat([number, torch.full_like(crossed, -1)]),
         decision=torch.cat([kept, crossed]),

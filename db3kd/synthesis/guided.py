@@ -31,7 +31,7 @@ class Guide:
     """How students choose.
 
     model: their networks, as `build_model` takes. rounds: in which the samples are asked, in equal
-    parts; those of the first are starts as they come. pool: proposals for each sample that is
+    parts; the first asks about starts as they come. pool: proposals for each sample that is
     asked, half of them new starts, half crossings: one image shown through a soft shape in
     another. students, steps, learning_rate: how many networks choose, and how each is trained for
     each round, anew. device: where, as in TrainSettings.
@@ -87,6 +87,8 @@ def collect_guided(
 ) -> Search[Collected]:
     """`samples` images, a round at a time, all of them kept.
 
+    Until two classes are known there is nothing to learn from: starts are asked as they come.
+
     Account 0 pays. rows: images per batch.
     """
     known = Chosen(torch.empty(0, dtype=torch.int64), torch.empty(0, *image_shape).byte())
@@ -98,9 +100,10 @@ def collect_guided(
         if count < 1:
             continue
         chosen = choices.load(round_number) if choices is not None else None
-        news = count if round_number == 0 else count * guide.pool - count * guide.pool // 2
-        if chosen is None and round_number == 0:
-            number = torch.arange(count)
+        untaught = not bool((decisions != decisions[:1]).any())
+        news = count if untaught else count * guide.pool - count * guide.pool // 2
+        if chosen is None and untaught:
+            number = torch.arange(drawn, drawn + count)
             chosen = Chosen(number, starts.draw(number))
         elif chosen is None:
             students = list(_train(known.levels, decisions, classes, guide, seed, round_number))
@@ -121,8 +124,6 @@ def collect_guided(
             torch.cat([known.levels, chosen.levels[answered]]),
         )
         decisions = torch.cat([decisions, answers[answered]])
-        if not bool((decisions != decisions[:1]).any()):
-            break  # a teacher of one class: there is nothing to learn from
     return Collected(
         start=known.start,
         decision=decisions,

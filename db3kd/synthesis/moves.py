@@ -1,5 +1,6 @@
 """Moving pseudo samples away from the decision boundary (ZSDB3KD, section 4.2)."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,10 +32,11 @@ class Moves:
     count: most moves of a sample; 0 leaves the starts as they are.
     length: of a move, L2 in units of the teacher's range (1 is from lower to upper in one pixel).
     halvings: how often a move that leaves the class is halved before the sample is left where it is
-        for good.
+        for good; so it is once a move is too short to change a level.
     warm: whether each move looks for the boundary from the boundary point of the one before, which
         costs no query, or from random directions again, as published.
-    queries_per_move: most queries to find the boundary anew before a move.
+    queries_per_move: queries to find the boundary anew before a move, about: the descent begins no
+        round that would go beyond, but a first boundary point is sought whatever it takes.
     queries_per_sample: most queries of one sample over all its moves, a hard limit.
     tolerance: width of the last bracket on the way to the first boundary point, as a share of the
         distance.
@@ -53,8 +55,8 @@ class Moves:
     def __post_init__(self) -> None:
         for name in ("count", "halvings", "queries_per_move", "queries_per_sample"):
             check_count(getattr(self, name), name, least=0)
-        if not self.length > 0:
-            raise ValueError(f"length: expected a length above 0, got {self.length}")
+        if not (self.length > 0 and math.isfinite(self.length)):
+            raise ValueError(f"length: expected a finite length above 0, got {self.length}")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
 
@@ -192,22 +194,23 @@ class _Walk:
         self.moving &= self.boundary.distance.isfinite() & (norm > 0)
         away /= torch.where(norm > 0, norm, 1)[:, None]
         waiting = self.moving.nonzero()[:, 0]
-        length = torch.full_like(norm, self.length)
+        self.moving = torch.zeros_like(self.moving)
+        length = self.length
         for _ in range(self.settings.halvings + 1):
+            ends = samples[waiting] + away[waiting] * length
+            tried = to_levels(ends.clamp_(*self.bounds), self.bounds).view_as(self.levels[waiting])
+            changed = (tried != self.levels[waiting]).flatten(1).any(1)
+            waiting, tried = waiting[changed], tried[changed]
             if not len(waiting):
                 break
-            ends = samples[waiting] + away[waiting] * length[waiting, None]
-            tried = to_levels(ends.clamp_(*self.bounds), self.bounds).view(
-                len(waiting), *self.levels.shape[1:]
-            )
             images = to_images(tried, self.bounds)
             decisions = yield from ask(lambda part, images=images: images[part], waiting, self.rows)
             stays = decisions == self.own[waiting]
             self.levels[waiting[stays]] = tried[stays]
             self.moves[waiting[stays]] += 1
+            self.moving[waiting[stays]] = True
             waiting = waiting[~stays]
-            length[waiting] /= 2
-        self.moving[waiting] = False
+            length /= 2
         known = self.boundary.distance.isfinite()
         self.boundary.distance = torch.where(known, self._lengths(), torch.inf)
 
@@ -223,11 +226,12 @@ class _Walk:
         return (yield from self._random_rays(pairs, number))
 
     def _random_rays(self, pairs: Pairs, number: int) -> Search[Rays]:
-        """Rays in random directions, as far as the bounds, of those that leave the class there."""
+        """Rays in random directions, as far as the bounds, of those that leave the class there; the
+        shortest of a sample first."""
         chosen = self.moving.nonzero()[:, 0]
         noise = [
             np.random.Generator(
-                np.random.Philox(key=[self.seed, int(sample)], counter=number)
+                np.random.Philox(key=[self.seed, int(sample)], counter=[0, number, 0, 0])
             ).standard_normal((_DIRECTIONS, pairs.samples.shape[1]), dtype=np.float32)
             for sample in self.index[chosen].tolist()
         ]
@@ -237,7 +241,9 @@ class _Walk:
         ends = (ends + pairs.samples[pair_of]).clamp_(*self.bounds)
         decisions = yield from ask(lambda part: ends[part], pair_of, self.rows)
         left = ((decisions != self.own[pair_of]) & (decisions >= 0)).nonzero()[:, 0]
-        return Rays.towards(pairs, ends, pair_of[left], left)
+        rays = Rays.towards(pairs, ends, pair_of[left], left)
+        order = rays.lengths.argsort(stable=True)
+        return rays.select(order[rays.pair_of[order].argsort(stable=True)])
 
     def _pairs(self) -> Pairs:
         here = torch.arange(len(self.own), device=self.own.device)
@@ -265,4 +271,4 @@ class _Allowance:
 
 def _seed(seed: int, number: int) -> int:
     """A seed of its own for the probes of each move, whose rounds are counted from 0 again."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0]) >> 1

@@ -53,7 +53,7 @@ def move_grid(snapshots: Mapping[int, Tensor], decisions: Tensor, classes: int, 
         _name(axes[own, 0], str(own))
     for place, count in enumerate(counts):
         axes[0, place].set_title(f"{count} moves", fontsize=8)
-    figure.suptitle("One sample of each class, moved away from the boundary", fontsize=10)
+    figure.suptitle("One sample of each class", fontsize=10)
     figure.savefig(path, dpi=DPI)
 
 

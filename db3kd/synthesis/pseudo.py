@@ -38,7 +38,7 @@ class PseudoSamples:
             found; +inf where none was looked for.
         queries: [n] int64, spent on its moves.
         status: [n] of `STATUSES`: "ok" (all moves made), "stuck" (no boundary found, or no move
-            stays in the class), "budget" (its budget ended its moves).
+            that changes the image stays in the class), "budget" (its budget ended its moves).
         bounds: lowest and highest value of an image.
         classes: of the teacher.
         snapshots: levels and distance as above, by the number of moves after which they were noted.

@@ -1,6 +1,6 @@
 """The report of a zero-shot run: a table, pictures of the samples, what they came to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +52,12 @@ def write_zero_shot_report(
     rows: Sequence[Row],
     samples: PseudoSamples,
     *,
-    curve: Sequence[Row] = (),
+    curves: Mapping[str, Sequence[Row]] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Writes report.md and its pictures into `folder`, and returns its path.
 
-    curve: rows of the same kind, drawn as accuracy against queries.
+    curves: by name, rows of one kind, drawn as accuracy against queries; a baseline has one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     page = ["# Zero-shot: students of pseudo samples"]
@@ -80,21 +80,20 @@ def write_zero_shot_report(
     if len(moved) > 1:
         distance_by_moves(list(moved), list(moved.values()), folder / "distance.png")
         page += ["![Distance to the boundary by number of moves](distance.png)"]
-    if len(curve) > 1:
-        points = sorted(curve, key=lambda row: row.queries)
+    if curves:
         accuracy_by_queries(
-            {
-                "pseudo samples": (
-                    [row.queries for row in points],
-                    [row.accuracies for row in points],
-                )
-            },
-            folder / "accuracy.png",
+            {name: _points(kind) for name, kind in curves.items()}, folder / "accuracy.png"
         )
         page += ["## Accuracy against queries", "![Accuracy against queries](accuracy.png)"]
     report = folder / "report.md"
     report.write_text("\n\n".join(page) + "\n", encoding="utf-8")
     return report
+
+
+def _points(rows: Sequence[Row]) -> tuple[list[int], list[Sequence[float]]]:
+    """Queries in ascending order, and the accuracies reached with them."""
+    rows = sorted(rows, key=lambda row: row.queries)
+    return [row.queries for row in rows], [row.accuracies for row in rows]
 
 
 def _mean_distances(samples: PseudoSamples) -> dict[int, float]:
@@ -106,4 +105,6 @@ def _mean_distances(samples: PseudoSamples) -> dict[int, float]:
     known = samples.distance.isfinite()
     for distance in noted.values():
         known = known & distance.isfinite()
+    if not known.any():
+        return {}
     return {count: distance[known].mean().item() for count, distance in noted.items()}

@@ -77,12 +77,19 @@ def write_pseudo_samples(
     ) as run:
         if not run.finished:
             run.finish(vars(_write_shards(run, teacher, settings)))
-            FolderChoices(run.path).clear()
+        FolderChoices(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])
 
 
 def _write_shards(run: RunFolder, teacher: Teacher, settings: SynthesisSettings) -> SynthesisTotals:
-    progress = Progress(settings.samples, settings.queries, title="making pseudo samples")
+    before = _add_up(run, [], 0, teacher.classes) if run.has_shards else SynthesisTotals()
+    progress = Progress(
+        settings.samples,
+        settings.queries,
+        title="making pseudo samples",
+        samples_before=before.samples,
+        queries_before=before.queries,  # those for starts are counted when replayed
+    )
     synthesis = Synthesis(teacher, settings, progress=progress, folder=run)
     with progress:
         for position, chunk in synthesis.chunks():

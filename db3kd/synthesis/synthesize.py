@@ -13,6 +13,7 @@ from db3kd.driver import Ledger, run
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal
 from db3kd.labels import Progress
+from db3kd.models import check_model
 from db3kd.synthesis.choices import FolderChoices
 from db3kd.synthesis.collect import Collected, collect
 from db3kd.synthesis.guided import Guide, collect_guided
@@ -148,7 +149,9 @@ class Synthesis:
         self.teacher, self.settings = teacher, settings
         self._starts = make_starts(settings.starts, tuple(teacher.image_shape), settings.seed)
         if settings.guide is not None:
-            make_masks(tuple(teacher.image_shape), settings.seed)  # refuses what has none
+            # Either refuses what does not fit, before anything is paid for.
+            make_masks(tuple(teacher.image_shape), settings.seed)
+            check_model(settings.guide.model, tuple(teacher.image_shape), teacher.classes)
         self._progress, self._folder = progress, folder
         self._answered = 0
         self._samples = 0
@@ -257,7 +260,7 @@ class Synthesis:
         )
         moved = run(search, teacher, ledger, self._report, journal)
         stopped = (moved.moves < moves.count).tolist()
-        spent_out = (ledger.remaining <= moves.descent.line_search_queries).tolist()
+        spent_out = (ledger.remaining == 0).tolist()
         return PseudoSamples(
             levels=moved.levels.cpu(),
             decision=collected.decision[rows],
