@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from db3kd.ops import build_config, soft_labels
     from db3kd.scale import choose_scale
     from db3kd.store import Labels, load_labels
+    from db3kd.synthesis.moves import Moves
+    from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
+    from db3kd.synthesis.starts import make_starts
+    from db3kd.synthesis.synthesize import SynthesisSettings, synthesize
     from db3kd.teachers import (
         FunctionTeacher,
         ModuleTeacher,
@@ -37,6 +41,10 @@ _HOME = {
     "ops": ("build_config", "soft_labels"),
     "scale": ("choose_scale",),
     "store": ("Labels", "load_labels"),
+    "synthesis.moves": ("Moves",),
+    "synthesis.pseudo": ("PseudoSamples", "load_pseudo_samples"),
+    "synthesis.starts": ("make_starts",),
+    "synthesis.synthesize": ("SynthesisSettings", "synthesize"),
     "teachers": (
         "FunctionTeacher",
         "ModuleTeacher",
@@ -57,6 +65,9 @@ __all__ = [
     "LabelSettings",
     "Labels",
     "ModuleTeacher",
+    "Moves",
+    "PseudoSamples",
+    "SynthesisSettings",
     "Teacher",
     "TeacherError",
     "TrainSettings",
@@ -69,9 +80,12 @@ __all__ = [
     "label_chunks",
     "load_data",
     "load_labels",
+    "load_pseudo_samples",
     "load_teacher",
+    "make_starts",
     "save_teacher",
     "soft_labels",
+    "synthesize",
     "train_classifier",
     "train_student",
     "with_soft_labels",

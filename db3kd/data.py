@@ -20,6 +20,7 @@ from db3kd.pixels import (
     optional_package,
     read_idx,
 )
+from db3kd.synthesis.pseudo import PSEUDO_SAMPLES, PseudoSamples, load_pseudo_samples
 from db3kd.validation import check_classes
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
@@ -129,8 +130,9 @@ def load_data(
     cifar10        from the hub (uoft-cs/cifar10); flowers102 (nelorth/oxford-flowers), resized to
                    224 by default
     hub:NAME       any image classification set of the Hugging Face hub
-    DIRECTORY      IDX files (train-images-idx3-ubyte, t10k-..., also .gz); Parquet files; or an
-                   image folder (class/image.png, or split/class/image.png)
+    DIRECTORY      IDX files (train-images-idx3-ubyte, t10k-..., also .gz); Parquet files; an image
+                   folder (class/image.png, or split/class/image.png); or the pseudo samples of a
+                   run, labelled with the teacher's decisions (split "train" alone)
     FILE.npz       keys images and labels, or x_train, y_train, x_test and y_test
     FILE.npy       images alone
     FILE.parquet   an image column and a label column
@@ -293,6 +295,8 @@ def _idx_files(directory: Path, prefixes: Sequence[str]) -> tuple[Path, Path | N
 def _load_directory(
     path: Path, split: str, classes: int | None, options: dict[str, int | None]
 ) -> ImageSet:
+    if PSEUDO_SAMPLES.shards(path):
+        return _load_pseudo_samples(path, split, options)
     if any(path.rglob("*.parquet")):
         return _load_datasets(
             path.resolve().name, split, classes, options, "parquet", data_dir=str(path)
@@ -305,6 +309,39 @@ def _load_directory(
     return _load_datasets(
         path.resolve().name, split, classes, options, "imagefolder", data_dir=str(path)
     )
+
+
+def pseudo_sample_set(samples: PseudoSamples, name: str = "pseudo samples") -> ImageSet:
+    """Pseudo samples as an image set, labelled with the teacher's decisions.
+
+    Raises ValueError for bounds other than [0, 1], and for images of a shape that sets do not have.
+    """
+    if samples.bounds != (0.0, 1.0):
+        raise ValueError(
+            f"{name}: expected pseudo samples in [0, 1] for an image set, got them in "
+            f"{list(samples.bounds)}; load_pseudo_samples(...).images() has them as they were asked"
+        )
+    images = ImageSet.from_arrays(samples.levels.numpy(), samples.decision, name, samples.classes)
+    shape = tuple(samples.levels.shape[1:])
+    if images.image_shape != shape:
+        raise ValueError(
+            f"{name}: expected pseudo samples of shape (channels, height, width) or (values,) for "
+            f"an image set, got {shape}, which would be read as {images.image_shape}"
+        )
+    return images
+
+
+def _load_pseudo_samples(path: Path, split: str, options: dict[str, int | None]) -> ImageSet:
+    if split != "train":
+        raise ValueError(
+            f"split: expected 'train' of the pseudo samples in {path.name}, got {split!r}"
+        )
+    if any(value is not None for value in options.values()):
+        raise ValueError(
+            f"{path.name}: size and channels are for image files; pseudo samples have those that "
+            "they were made with"
+        )
+    return pseudo_sample_set(load_pseudo_samples(path), path.resolve().name)
 
 
 def _load_datasets(

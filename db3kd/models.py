@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,6 +36,12 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
     if name != "linear" and len(shape) != 3:
         raise ValueError(f"model: {name} takes images (channels, height, width), got {shape}")
     return _FACTORIES[name](shape, classes)
+
+
+def check_model(name: str, image_shape: tuple[int, ...], classes: int) -> None:
+    """Raises as `build_model` does, and leaves torch's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        build_model(name, image_shape, classes)
 
 
 def model_names() -> tuple[str, ...]:

@@ -22,12 +22,12 @@ if TYPE_CHECKING:  # with the whole training behind it, which a report does with
     from db3kd.baselines import RecipeResult
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the palest is left out.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "os^Dv<P"
-_OWN, _OTHER = _COLOURS[1], _COLOURS[0]
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv<P"
+_OWN, _OTHER = COLOURS[1], COLOURS[0]
 _GREY = "#767676"
 _NO_VALUE = "\N{EN DASH}"
-_DPI = 150
+DPI = 150
 _MOST_BARS = 12
 _TOP_CLASSES = 5
 _MOST_NUMBERS = 20
@@ -39,8 +39,8 @@ def comparison_table(rows: Sequence["RecipeResult"]) -> tuple[str, Table]:
     cells = [
         (
             row.method,
-            _mean_and_deviation(row.accuracies),
-            _mean_and_deviation(row.agreements),
+            mean_and_deviation(row.accuracies),
+            mean_and_deviation(row.agreements),
             _NO_VALUE if row.queries_per_sample is None else f"{row.queries_per_sample:,.0f}",
         )
         for row in rows
@@ -105,13 +105,13 @@ def sample_grid(
         if place >= len(images):
             bars.axis("off")
             continue
-        _draw_image(picture, images[place])
+        draw_image(picture, images[place])
         decision = int(decisions[place])
         picture.set_title(names[decision], fontsize=9, color=_OWN, pad=3)
         draw = _draw_bars if len(names) <= _MOST_BARS else _draw_top_classes
         draw(bars, soft_labels[place], decision, names, limit)
     figure.suptitle("Samples and their soft labels (the teacher's class in orange)", fontsize=10)
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
 
 
 def distance_curve(
@@ -136,9 +136,9 @@ def distance_curve(
         axes.plot(
             queries[shown],
             distances[shown],
-            color=_COLOURS[number % len(_COLOURS)],
-            marker=_MARKERS[number % len(_MARKERS)],
-            linestyle="-" if number < len(_COLOURS) else "--",
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle="-" if number < len(COLOURS) else "--",
             markersize=5,
             linewidth=1.6,
             label=name,
@@ -149,12 +149,10 @@ def distance_curve(
     axes.set_xlabel("queries per pair of sample and class")
     axes.set_ylabel(ylabel)
     axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color="#E0E0E0", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    soften(axes)
     if curves:
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
 
 
 def mean_class_distances(
@@ -226,7 +224,7 @@ def class_distance_matrix(
     axes.set_title(f"Mean distance between classes\n{share}", fontsize=10)
     if np.isfinite(means).any():
         figure.colorbar(heat, label="mean distance (L2)", shrink=0.8)
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
 
 
 @dataclass(frozen=True)
@@ -310,7 +308,8 @@ def write_report(
     return report
 
 
-def _mean_and_deviation(shares: Sequence[float]) -> str:
+def mean_and_deviation(shares: Sequence[float]) -> str:
+    """Shares in [0, 1] as a percentage, with their sample deviation where there are several."""
     if not shares:
         return _NO_VALUE
     percent = [100 * share for share in shares]
@@ -330,7 +329,15 @@ def _names(class_names: Sequence[str] | None, classes: int) -> list[str]:
     return list(class_names)
 
 
-def _draw_image(axes: Axes, image: NDArray) -> None:
+def soften(axes: Axes) -> None:
+    """Leaves of a plot's frame what helps to read it."""
+    axes.grid(axis="y", color="#E0E0E0", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_image(axes: Axes, image: NDArray) -> None:
+    """Shows [1 or 3, height, width] in [0, 1]."""
     if len(image) == 1:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
     else:

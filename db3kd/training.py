@@ -22,12 +22,16 @@ Model = nn.Module | Callable[[], nn.Module]
 Progress = Callable[[int, int, float], None]
 
 _PRECISIONS = ("no", "fp16", "bf16")
+_SCHEDULES = ("constant", "cosine")
 _REPORTS = 100
+
+_MOST_REPEATS = 30
+"""A sample of a rare class is trained on at most this much more often than one of the commonest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How a network is trained, with Adam at a constant rate. Nothing here depends on a test set.
+    """How a network is trained, with Adam. Nothing here depends on a test set.
 
     Attributes:
         epochs: times through the training rows.
@@ -35,7 +39,8 @@ class TrainSettings:
             equal training).
         batch_size: the most rows in a step, over all processes. An epoch is cut into batches of
             equal size (to one row).
-        learning_rate: Adam's.
+        learning_rate: Adam's, at the start.
+        schedule: "constant", or "cosine", which lowers the rate to 0 over the steps.
         seed: of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:1"; under `accelerate launch` leave the choice of a
             card to it ("auto").
@@ -47,6 +52,7 @@ class TrainSettings:
     steps: int | None = None
     batch_size: int = 128
     learning_rate: float = 1e-3
+    schedule: str = "constant"
     seed: int = 0
     device: str = "auto"
     precision: str = "no"
@@ -60,6 +66,7 @@ class TrainSettings:
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
         check_choice("precision", self.precision, _PRECISIONS)
+        check_choice("schedule", self.schedule, _SCHEDULES)
         if self.device != "auto" and torch.device(self.device).type not in ("cpu", "cuda"):
             raise ValueError(
                 f'device: expected "auto", "cpu", "cuda" or "cuda:<n>", got {self.device!r}'
@@ -126,6 +133,7 @@ def train(
         device = accelerator.device
         network = copy.deepcopy(model) if isinstance(model, nn.Module) else model()
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+        schedule = _schedule(optimizer, settings, len(rows))
         prepared, optimizer = accelerator.prepare(network, optimizer)
         read = image_reader(images, device)
         targets = [t.to(device) for t in (decisions, soft_labels) if t is not None]
@@ -138,8 +146,22 @@ def train(
             value = loss(prepared(read(index)), *(t[index] for t in targets))
             accelerator.backward(value)
             optimizer.step()
+            schedule.step()
             meter.add(value)
         return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).eval()
+
+
+def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
+    """Rows to train on, int64 [R], those of rare classes named several times.
+
+    decisions: int64 [n]. A sample of a class with k images, of at most K in any, is named
+    (K/k)^balance times in the mean.
+    """
+    counts = torch.bincount(decisions).double()
+    times = (counts.max() / counts.clamp_min(1)).pow(balance).clamp_max(_MOST_REPEATS)[decisions]
+    chance = torch.rand(len(decisions), generator=torch.Generator().manual_seed(seed))
+    repeats = times.floor() + (chance < times.frac())
+    return torch.arange(len(decisions)).repeat_interleave(repeats.long())
 
 
 class _Meter:
@@ -185,6 +207,19 @@ def _batches(rows: Tensor, settings: TrainSettings) -> Iterator[Tensor]:
         epoch = rows[order].tensor_split(settings.batches(len(rows)))[:left]
         yield from epoch
         left -= len(epoch)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, rows: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    steps = settings.total_steps(rows)
+
+    def share(step: int) -> float:
+        if settings.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
 @contextmanager

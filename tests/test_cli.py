@@ -7,40 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 import db3kd.cli
-from db3kd.cli.app import app
 from db3kd.manifest import read_manifest
 from db3kd.store import load_labels
 
-COMMANDS = ("info", "teacher", "label", "distill", "evaluate", "report", "demo")
-
-
-class Result:
-    """What a command did: its exit code, standard output and standard error."""
-
-    def __init__(self, *arguments: object) -> None:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
-        self.exception = result.exception
-
-
-def succeed(*arguments: object) -> str:
-    result = Result(*arguments)
-    assert result.code == 0, result.err or repr(result.exception)
-    return result.out
-
-
-def fail(*arguments: object) -> str:
-    """The line on standard error that a failing command ends with."""
-    result = Result(*arguments)
-    assert result.code == 1
-    assert "Traceback" not in result.err
-    assert result.err.count("error: ") == 1, result.err
-    last = result.err.splitlines()[-1]
-    assert last.startswith("error: "), result.err
-    return last
+COMMANDS = (
+    "info",
+    "teacher",
+    "label",
+    "distill",
+    "evaluate",
+    "report",
+    "synthesize",
+    "zero-shot",
+    "demo",
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,42 +48,6 @@ def label(teacher: Path, out: Path, *options: object) -> str:
 def label_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
     where = ("--teacher", teacher, "--data", "digits", "--out", out)
     return ("label", *where, "--measure", "bd", "--limit", 40, "--device", "cpu")
-
-
-class CountingTeacher:
-    """Says the sign of the mean, and counts what it is asked; named by the tests below."""
-
-    image_shape, classes, bounds, max_batch = (1, 8, 8), 10, (0.0, 1.0), 64
-    device = torch.device("cpu")
-    asked = 0
-
-    def decide(self, images: torch.Tensor) -> torch.Tensor:
-        CountingTeacher.asked += len(images)
-        return (images.flatten(1).mean(1) > 0.3).long()
-
-    def fingerprint(self) -> str:
-        return "counting"
-
-
-class TiringTeacher(CountingTeacher):
-    """Answers the first call, and no other."""
-
-    def __init__(self) -> None:
-        self._left = 1
-
-    def decide(self, images: torch.Tensor) -> torch.Tensor:
-        self._left -= 1
-        if self._left < 0:
-            raise ConnectionError("out of service")
-        return super().decide(images)
-
-
-def constant(images):
-    return [3] * len(images)
-
-
-def failing(images):
-    raise RuntimeError("out of service")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -174,7 +121,7 @@ def test_a_run_is_resumed_when_that_is_asked_for(teacher, run, tmp_path):
 
 
 def test_a_run_that_fails_says_how_to_go_on(tmp_path):
-    arguments = label_arguments(f"{__name__}:TiringTeacher", tmp_path / "run")
+    arguments = label_arguments(f"{TEACHERS}:TiringTeacher", tmp_path / "run")
 
     failing = Result(*arguments, "--queries-per-pair", 100)
 
@@ -185,7 +132,7 @@ def test_a_run_that_fails_says_how_to_go_on(tmp_path):
 def test_the_manifest_counts_what_the_teacher_saw(tmp_path):
     CountingTeacher.asked = 0
 
-    label(f"{__name__}:CountingTeacher", tmp_path / "run", "--queries-per-pair", 10)
+    label(f"{TEACHERS}:CountingTeacher", tmp_path / "run", "--queries-per-pair", 10)
 
     assert read_manifest(tmp_path / "run")["totals"]["queries"] == CountingTeacher.asked
 
@@ -336,8 +283,8 @@ def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
         (("--data", "nothing"), "data: expected mnist5k"),
         (("--data", "mnist5k"), "expected shape (1, 8, 8)"),
         (("--teacher", "missing.safetensors"), "expected a teacher file"),
-        (("--teacher", f"{__name__}:constant"), "in class 3: expected at least two classes"),
-        (("--teacher", f"{__name__}:failing"), "out of service"),
+        (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
+        (("--teacher", f"{TEACHERS}:failing"), "out of service"),
     ],
 )
 def test_what_cannot_be_labelled_is_named(teacher, tmp_path, options, words):

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from db3kd.data import ImageSet, _mnist5k, load_data
+from db3kd.data import ImageSet, _mnist5k, load_data, pseudo_sample_set
+from db3kd.folder import RunFolder
+from db3kd.manifest import manifest
+from db3kd.synthesis.pseudo import PSEUDO_SAMPLES, PseudoSamples, to_table
 
 DRAW = np.random.RandomState(0)
 BYTES = DRAW.randint(0, 256, (12, 6, 5)).astype(np.uint8)
@@ -351,3 +354,71 @@ def test_arrays_are_not_resized(tmp_path):
     np.save(tmp_path / "set.npy", BYTES)
     with pytest.raises(ValueError, match="size and channels are for image files"):
         load_data(tmp_path / "set.npy", size=8)
+
+
+# Pseudo samples
+
+
+def pseudo_samples(shape=(1, 5, 6), bounds=(0.0, 1.0)):
+    generator = torch.Generator().manual_seed(0)
+    zeros = torch.zeros(8, dtype=torch.int64)
+    return PseudoSamples(
+        levels=torch.randint(0, 256, (8, *shape), generator=generator, dtype=torch.uint8),
+        decision=torch.arange(8) % 3,
+        start=torch.arange(8),
+        moves=zeros,
+        distance=torch.full((8,), torch.inf),
+        queries=zeros,
+        status=["ok"] * 8,
+        bounds=bounds,
+        classes=5,
+    )
+
+
+@pytest.fixture
+def pseudo_run(tmp_path):
+    described = manifest(
+        {"image_shape": (1, 5, 6), "bounds": (0.0, 1.0), "classes": 5},
+        seed=0,
+        teacher_fingerprint="",
+        data_fingerprint=None,
+    )
+    with RunFolder.create(tmp_path / "pseudo", PSEUDO_SAMPLES, described) as run:
+        run.write_shard(0, to_table(pseudo_samples()))
+    return tmp_path / "pseudo"
+
+
+def test_a_run_of_pseudo_samples_is_a_set_labelled_with_the_decisions(pseudo_run):
+    samples = pseudo_samples()
+
+    images = load_data(pseudo_run)
+
+    assert images.read(range(8)).equal(samples.images()), "to the bit what the teacher was asked"
+    assert images.labels.equal(samples.decision)
+    assert (images.classes, images.image_shape, images.name) == (5, (1, 5, 6), "pseudo")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "test"}, "split: expected 'train' of the pseudo samples in pseudo, got 'test'"),
+        ({"size": 3}, "pseudo: size and channels are for image files"),
+        ({"channels": 1}, "pseudo: size and channels are for image files"),
+    ],
+)
+def test_what_pseudo_samples_do_not_have_is_refused(pseudo_run, options, words):
+    with pytest.raises(ValueError, match=words):
+        load_data(pseudo_run, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bounds": (-1.0, 1.0)}, r"expected pseudo samples in \[0, 1\] .*, got them in \[-1"),
+        ({"shape": (5, 6)}, r"got \(5, 6\), which would be read as \(1, 5, 6\)"),
+        ({"shape": (2, 6, 4)}, r"got \(2, 6, 4\), which would be read as \(4, 2, 6\)"),
+    ],
+)
+def test_pseudo_samples_that_a_set_would_change_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        pseudo_sample_set(pseudo_samples(**changes))

@@ -105,7 +105,8 @@ class Candidates:
             pool = self._pool(wanted, pairs.targeted)
             if not len(pool):
                 continue
-            bits = np.random.Philox(key=[self.seed, sample], counter=wanted)
+            # The class in a word of its own: streams of classes side by side would overlap.
+            bits = np.random.Philox(key=[self.seed, sample], counter=[0, wanted, 0, 0])
             size = min(self.count, len(pool))
             picks = np.random.Generator(bits).choice(len(pool), size, replace=False)
             chosen[pair, : len(picks)] = pool[torch.from_numpy(picks)]

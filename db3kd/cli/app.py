@@ -11,7 +11,9 @@ from db3kd.cli.evaluate import evaluate
 from db3kd.cli.info import info
 from db3kd.cli.label import label
 from db3kd.cli.report import demo, report
+from db3kd.cli.synthesize import synthesize
 from db3kd.cli.teacher import teacher
+from db3kd.cli.zero_shot import zero_shot
 from db3kd.teachers import TeacherError
 
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, ArithmeticError, TeacherError)
@@ -56,11 +58,13 @@ def db3kd(
 ) -> None:
     """Distil a student from a teacher that answers with a class and nothing else.
 
-    The way: teacher (or one of your own), label, distill, evaluate.
+    The way: teacher (or one of your own), label, distill, evaluate; without images, zero-shot.
 
     The command demo goes all of it, on real images, in a few minutes.
     """
 
 
-for _command in (info, teacher, label, distill, evaluate, report, demo):
+for _command in (
+    info, teacher, label, distill, evaluate, report, synthesize, zero_shot, demo
+):  # fmt: skip
     app.command()(_command)

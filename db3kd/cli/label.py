@@ -1,9 +1,6 @@
 """`db3kd label`."""
 
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +15,9 @@ from db3kd.cli.options import (
     Device,
     Seed,
     Size,
+    hint_at_resuming,
     open_teacher,
+    parse_counts,
 )
 from db3kd.cli.preflight import print_estimate
 from db3kd.estimate import estimate_run
@@ -34,7 +33,6 @@ from db3kd.runs import (
     draw_samples,
     write_run,
 )
-from db3kd.teachers import TeacherError
 from db3kd.workers import Workers, import_ray
 
 
@@ -205,7 +203,7 @@ def label(
         "queries_per_pair": queries_per_pair,
         "queries_per_sample": queries_per_sample,
         "queries": budget,
-        "snapshots": _parse_counts(snapshots) or None,
+        "snapshots": parse_counts(snapshots) or None,
     }
     settings = _settings(preset, measure, seed, changes)
     soft_labels = _soft_label_settings(normalisation, scale, temperature)
@@ -225,7 +223,7 @@ def label(
         shards = math.ceil(len(chosen) / chunk_size(asked, settings))
         print_estimate(estimate, min(workers, shards), price)
         return
-    with _hint_at_resuming(out):
+    with hint_at_resuming(out):
         totals = write_run(
             out,
             asked,
@@ -247,29 +245,12 @@ def _found(teacher: str) -> str:
     return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
 
 
-@contextmanager
-def _hint_at_resuming(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except (TeacherError, OSError, KeyboardInterrupt) as error:
-        if holds_run(out) and not isinstance(error, BlockingIOError):
-            print("what was answered is kept; go on with --resume", file=sys.stderr)
-        raise
-
-
 def _settings(
     preset: str | None, measure: str, seed: int, changes: dict[str, Any]
 ) -> LabelSettings:
     given = {name: value for name, value in changes.items() if value is not None}
     make = LabelSettings.published if preset else LabelSettings
     return make(measure=measure, seed=seed, **given)
-
-
-def _parse_counts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ValueError(f"snapshots: expected numbers as 100,200,400, got {text!r}") from None
 
 
 def _soft_label_settings(

@@ -1,5 +1,8 @@
 """Options that several commands share, and what they stand for."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +10,8 @@ import torch
 import typer
 
 from db3kd.data import ImageSet
-from db3kd.teachers import Teacher, load_teacher
+from db3kd.folder import holds_run
+from db3kd.teachers import Teacher, TeacherError, load_teacher
 
 DATA_HELP = (
     "Images: mnist5k, digits, cifar10, flowers102, hub:NAME, a directory (IDX files, Parquet, or "
@@ -66,11 +70,56 @@ def open_teacher(
     )
 
 
+def open_teacher_of(
+    source: str,
+    image_shape: str | None,
+    classes: int | None,
+    architecture: str | None,
+    device: str,
+) -> Teacher:
+    """The teacher a command line names, where there are no images to tell what it takes."""
+    return load_teacher(
+        source,
+        model=architecture,
+        image_shape=_parse_shape(image_shape),
+        classes=classes,
+        device=resolve_device(device),
+    )
+
+
+def _parse_shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"image-shape: expected sizes as 1,28,28, got {text!r}") from None
+
+
 def resolve_device(name: str) -> str:
     """A torch device for a --device option."""
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def parse_counts(text: str) -> tuple[int, ...]:
+    """The numbers of a --snapshots option."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"snapshots: expected numbers as 5,10,20, got {text!r}") from None
+
+
+@contextmanager
+def hint_at_resuming(run: Path) -> Iterator[None]:
+    """Says that what a run has paid for is kept, where an error ends it."""
+    try:
+        yield
+    except (TeacherError, OSError, KeyboardInterrupt) as error:
+        if holds_run(run) and not isinstance(error, BlockingIOError):
+            print("what was answered is kept; go on with --resume", file=sys.stderr)
+        raise
 
 
 def refuse_existing(path: Path) -> None:

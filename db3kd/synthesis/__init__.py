@@ -1,0 +1,1 @@
+"""Pseudo samples: images for a teacher of which nothing is known but its decisions."""

@@ -1,0 +1,162 @@
+"""Pseudo samples, and the columns they have in a run folder."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.manifest import read_manifest
+from db3kd.shards import Kind, import_pyarrow, read_shards
+from db3kd.synthesis.levels import to_images
+
+if TYPE_CHECKING:
+    import pyarrow
+
+PSEUDO_SAMPLES = Kind("pseudo-samples", 1)
+"""Run folders that hold pseudo samples."""
+
+STATUSES = ("ok", "stuck", "budget")
+
+_SNAPSHOT = re.compile(r"image_at_(\d+)")
+
+
+@dataclass(frozen=True)
+class PseudoSamples:
+    """n images made for a teacher, and what it says of them.
+
+    Attributes:
+        levels: uint8 [n, *image_shape]; level l stands for lower + (upper - lower)·l/255.
+        decision: [n] int64, the teacher's class for each.
+        start: [n] int64, the number of the start it came from, -1 for a crossing.
+        moves: [n] int64, how often it was moved.
+        distance: [n] float32, L2 in input units, to the nearest boundary point that the moves
+            found; +inf where none was looked for.
+        queries: [n] int64, spent on its moves.
+        status: [n] of `STATUSES`: "ok" (all moves made), "stuck" (no boundary found, or no move
+            that changes the image stays in the class), "budget" (its budget ended its moves).
+        bounds: lowest and highest value of an image.
+        classes: of the teacher.
+        snapshots: levels and distance as above, by the number of moves after which they were noted.
+    """
+
+    levels: Tensor
+    decision: Tensor
+    start: Tensor
+    moves: Tensor
+    distance: Tensor
+    queries: Tensor
+    status: list[str]
+    bounds: tuple[float, float]
+    classes: int
+    snapshots: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.decision)
+
+    def images(self) -> Tensor:
+        """float32 [n, *image_shape] inside the bounds, to the bit what the teacher was asked."""
+        return to_images(self.levels, self.bounds)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """All parts as one, in their order.
+
+        Raises:
+            ValueError: there are no parts.
+        """
+        if not parts:
+            raise ValueError("parts: expected at least one PseudoSamples, got none")
+        first = parts[0]
+
+        def join(name: str) -> Tensor:
+            return torch.cat([getattr(part, name) for part in parts])
+
+        return cls(
+            *(join(name) for name in ("levels", "decision", "start", "moves", "distance")),
+            queries=join("queries"),
+            status=[status for part in parts for status in part.status],
+            bounds=first.bounds,
+            classes=first.classes,
+            snapshots={
+                count: tuple(
+                    torch.cat([part.snapshots[count][place] for part in parts]) for place in (0, 1)
+                )
+                for count in first.snapshots
+            },
+        )
+
+
+def to_table(samples: PseudoSamples) -> "pyarrow.Table":
+    """A shard's columns: those of `PseudoSamples`, an image as a list of its levels."""
+    arrow, _ = import_pyarrow()
+
+    def pictures(levels: Tensor) -> "pyarrow.Array":
+        flat = levels.flatten(1)
+        return arrow.FixedSizeListArray.from_arrays(
+            arrow.array(flat.flatten().numpy()), flat.shape[1]
+        )
+
+    columns = {
+        "image": pictures(samples.levels),
+        "decision": arrow.array(samples.decision.numpy()).cast(arrow.int32()),
+        "start": arrow.array(samples.start.numpy()),
+        "moves": arrow.array(samples.moves.numpy()).cast(arrow.int32()),
+        "distance": arrow.array(samples.distance.numpy()),
+        "queries": arrow.array(samples.queries.numpy()),
+        "status": arrow.array(samples.status, arrow.string()),
+    }
+    for count, (levels, distance) in sorted(samples.snapshots.items()):
+        columns[f"image_at_{count}"] = pictures(levels)
+        columns[f"distance_at_{count}"] = arrow.array(distance.numpy())
+    return arrow.table(columns)
+
+
+def load_pseudo_samples(path: str | Path) -> PseudoSamples:
+    """The pseudo samples in the run folder at `path`, finished or not, in the run's order.
+
+    Raises:
+        FileNotFoundError, ValueError: as `db3kd.shards.read_shards`.
+    """
+    settings = read_manifest(path, PSEUDO_SAMPLES.format)["settings"]
+    shape = tuple(settings["image_shape"])
+    bounds = tuple(float(bound) for bound in settings["bounds"])
+    shards = read_shards(path, PSEUDO_SAMPLES)
+    return PseudoSamples.concat(
+        [from_table(table, shape, bounds, settings["classes"]) for _, table in shards]
+    )
+
+
+def from_table(
+    table: "pyarrow.Table", shape: tuple[int, ...], bounds: tuple[float, float], classes: int
+) -> PseudoSamples:
+    """What `to_table` wrote."""
+
+    def column(name: str, dtype: torch.dtype = torch.int64) -> Tensor:
+        values = table.column(name).combine_chunks().to_numpy(zero_copy_only=False)
+        return torch.tensor(np.asarray(values)).to(dtype)
+
+    def pictures(name: str) -> Tensor:
+        flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return torch.tensor(np.asarray(flat)).view(len(table), *shape)
+
+    noted = [match for name in table.column_names if (match := _SNAPSHOT.fullmatch(name))]
+    return PseudoSamples(
+        levels=pictures("image"),
+        decision=column("decision"),
+        start=column("start"),
+        moves=column("moves"),
+        distance=column("distance", torch.float32),
+        queries=column("queries"),
+        status=table.column("status").to_pylist(),
+        bounds=bounds,
+        classes=classes,
+        snapshots={
+            int(match[1]): (pictures(match[0]), column(f"distance_at_{match[1]}", torch.float32))
+            for match in noted
+        },
+    )

@@ -1,0 +1,173 @@
+"""What pseudo samples start from: random images of any shape, drawn by number.
+
+No image of any data set, nor statistics of one, shaped these distributions. They are:
+
+    published      the noise of ZSDB3KD, pixel by pixel; the only one for shapes that are no images
+    low-frequency  smooth noise of any level and contrast
+    shapes         a soft shape with a texture
+    strokes        one or two curves with a texture
+    blends         two shapes, each shown in its own part of the image
+    mixed          shapes, blends, strokes and low-frequency in turn
+
+Shapes, strokes and blends lie on a black ground in 70 % of the images, on a textured ground of any
+level in 15 %, and are inverted in 15 %. With several channels, images go from grey to saturated.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.synthesis.draws import Array, Draws, draws_of
+from db3kd.synthesis.fields import low_frequency, published
+from db3kd.synthesis.figures import blends, shapes, soft_shapes, strokes
+from db3kd.validation import INTEGER_DTYPES, check_image_shape
+
+_FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
+    "published": published,
+    "low-frequency": low_frequency,
+    "shapes": shapes,
+    "strokes": strokes,
+    "blends": blends,
+}
+_MASKS = "masks"
+_MIXED = ("shapes", "blends", "strokes", "low-frequency")
+
+STARTS = (*_FAMILIES, "mixed")
+DEFAULT_STARTS = "mixed"
+
+_BLOCK_IMAGES = 128
+_BLOCK_VALUES = 2**17  # half a MiB a working array, so that they stay in the cache
+
+
+class Starts(Protocol):
+    """A distribution of images, drawn by number."""
+
+    name: str
+    image_shape: tuple[int, ...]
+
+    def draw(self, index: Tensor) -> Tensor:
+        """The images of these numbers: index [n] int64, at least 0 -> [n, *image_shape] uint8,
+        on the CPU.
+
+        Level l in [0, 255] stands for lower + (upper - lower) · l / 255 of the teacher's bounds.
+        An image depends on (seed, number, image_shape, name) alone: not on the other numbers, their
+        order, threads or process. Numbers in order are drawn fastest.
+        """
+        ...
+
+
+def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
+    """The starts of that name for images of `image_shape`.
+
+    Args:
+        name: one of `STARTS`.
+        image_shape: (channels, height, width), 1 to 4 channels of at least 4x4 pixels; any shape
+            for "published".
+        seed: of everything drawn, at least 0 and below 2^63.
+
+    Raises:
+        ValueError: an argument is none of these.
+    """
+    if name not in STARTS:
+        raise ValueError(f"name: expected one of {', '.join(STARTS)}, got {name!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected an integer of at least 0 and below 2^63, got {seed!r}")
+    shape = check_image_shape(image_shape)
+    if name != "published":
+        _check_spatial(name, shape)
+    if name == "mixed":
+        return _Interleaved(name, [_Blocks(family, shape, seed) for family in _MIXED])
+    return _Blocks(name, shape, seed)
+
+
+def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
+    """Soft shapes, white on black, of one channel: where one image is to show instead of another.
+
+    Args:
+        image_shape: (channels, height, width) of the images.
+        seed: of everything drawn.
+
+    Raises:
+        ValueError: the images have no height and width.
+    """
+    shape = check_image_shape(image_shape)
+    _check_spatial(_MASKS, shape)
+    return _Blocks(_MASKS, (1, *shape[1:]), seed)
+
+
+class _Blocks:
+    """Starts of one family: numbers are drawn by whole blocks, of which the last is kept."""
+
+    def __init__(self, name: str, image_shape: tuple[int, ...], seed: int) -> None:
+        self.name = name
+        self.image_shape = image_shape
+        self._seed = seed
+        self._family = soft_shapes if name == _MASKS else _FAMILIES[name]
+        self._size = min(_BLOCK_IMAGES, max(1, _BLOCK_VALUES // math.prod(image_shape)))
+        self._last: tuple[int, Tensor] | None = None
+
+    def draw(self, index: Tensor) -> Tensor:
+        index = _checked(index)
+        images = torch.empty(len(index), *self.image_shape, dtype=torch.uint8)
+        order = index.argsort()
+        blocks, counts = (index[order] // self._size).unique_consecutive(return_counts=True)
+        for block, rows in zip(blocks.tolist(), order.split(counts.tolist()), strict=True):
+            images[rows] = self._block(block)[index[rows] - block * self._size]
+        return images
+
+    def _block(self, block: int) -> Tensor:
+        last = self._last
+        if last is None or last[0] != block:
+            stream = f"{self.name} {self.image_shape}"
+            draws = draws_of(self._seed, stream, block, self._size)
+            last = (block, _to_levels(self._family(draws, self.image_shape)))
+            self._last = last
+        return last[1]
+
+
+class _Interleaved:
+    """Starts of several families in turn: number i is number i // k of family i % k."""
+
+    def __init__(self, name: str, parts: Sequence[Starts]) -> None:
+        self.name = name
+        self.image_shape = parts[0].image_shape
+        self._parts = parts
+
+    def draw(self, index: Tensor) -> Tensor:
+        index = _checked(index)
+        images = torch.empty(len(index), *self.image_shape, dtype=torch.uint8)
+        count = len(self._parts)
+        for number, part in enumerate(self._parts):
+            rows = (index % count == number).nonzero()[:, 0]
+            images[rows] = part.draw(index[rows] // count)
+        return images
+
+
+def _to_levels(images: Array) -> Tensor:
+    """[0, 1] to the nearest of 256 levels."""
+    images *= 255
+    images += 0.5
+    return torch.from_numpy(images.astype(np.uint8))
+
+
+def _checked(index: Tensor) -> Tensor:
+    index = torch.as_tensor(index)
+    if index.dtype not in INTEGER_DTYPES or index.ndim != 1 or bool((index < 0).any()):
+        raise ValueError(
+            f"index: expected [n] int64 numbers of at least 0, got {list(index.shape)} "
+            f"{str(index.dtype).removeprefix('torch.')}"
+            + (f" with {int(index.min())}" if index.numel() and index.min() < 0 else "")
+        )
+    return index.to("cpu", torch.int64)
+
+
+def _check_spatial(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or shape[0] > 4 or min(shape[1:]) < 4:
+        raise ValueError(
+            "image_shape: expected (channels, height, width) with 1 to 4 channels and at least 4x4 "
+            f"pixels for the starts {name!r}, got {shape}; the starts 'published' take any shape"
+        )
