@@ -1,4 +1,6 @@
-"""The demo: the whole path on a few real images, beside what soft labels are compared with."""
+"""The demo: the whole path on a few real images, beside what soft labels are compared with; then
+without any.
+"""
 
 import dataclasses
 import itertools
@@ -43,8 +45,12 @@ from db3kd.runs import (
 )
 from db3kd.scale import ScaleChoice, choose_scale
 from db3kd.store import Labels
+from db3kd.synthesis.guided import Guide
+from db3kd.synthesis.report import rich_table, table
+from db3kd.synthesis.synthesize import SynthesisSettings
 from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, save_teacher
 from db3kd.training import TrainSettings
+from db3kd.zero_shot import ZeroShotSettings, run_zero_shot
 
 MEASURES = ("sd", "bd", "mbd")
 
@@ -61,6 +67,9 @@ class DemoSettings:
     snapshots: queries per pair at which distances are noted.
     steps, batch_size: of every student.
     scale_steps: of each of the students that choose the scale.
+    pseudo_samples: made without any image, then, in rounds of `guide_rounds` that students of
+        `guide_steps` steps choose.
+    zero_shot_steps: of the students of pseudo samples, at a rate of their own.
     seeds: how many students a row has.
     seed: the first one, and that of everything else.
     """
@@ -76,6 +85,10 @@ class DemoSettings:
     batch_size: int = 50
     scale_steps: int = 100
     relative_scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    pseudo_samples: int = 10_000
+    guide_rounds: int = 3
+    guide_steps: int = 300
+    zero_shot_steps: int = 800
     seeds: int = 3
     seed: int = 0
 
@@ -93,6 +106,10 @@ class DemoSettings:
             steps=20,
             scale_steps=5,
             relative_scales=(1.0, 4.0),
+            pseudo_samples=300,
+            guide_rounds=2,
+            guide_steps=10,
+            zero_shot_steps=20,
             seeds=2,
             seed=seed,
         )
@@ -101,6 +118,19 @@ class DemoSettings:
     def training(self) -> TrainSettings:
         return TrainSettings(
             steps=self.steps, batch_size=self.batch_size, seed=self.seed, device="cpu"
+        )
+
+    @property
+    def zero_shot(self) -> ZeroShotSettings:
+        guide = Guide(self.student, rounds=self.guide_rounds, steps=self.guide_steps, device="cpu")
+        synthesis = SynthesisSettings.guided(
+            samples=self.pseudo_samples, guide=guide, seed=self.seed
+        )
+        training = dataclasses.replace(
+            ZeroShotSettings().training, steps=self.zero_shot_steps, seed=self.seed, device="cpu"
+        )
+        return ZeroShotSettings(
+            synthesis, student=self.student, training=training, seeds=self.seeds, shares=()
         )
 
 
@@ -143,11 +173,19 @@ def run_demo(settings: DemoSettings, out: Path, console: Console | None = None) 
     recipes = _recipes(settings, student, teaching, transfer, choices)
     decisions = decide_checked(teaching.teacher, test.read(range(len(test))))
     rows = _compare(settings, recipes, test, decisions)
-    notes = _notes(settings, teaching, transfer, choices, rows, train, test)
+    zero_shot = run_zero_shot(
+        teaching.teacher, out / "zero-shot", settings.zero_shot, test=settings.data
+    )
+    notes = [
+        *_notes(settings, teaching, transfer, choices, rows, train, test),
+        f"## Without any image\n\n{table(zero_shot.rows)}\n\nMore in "
+        "[zero-shot/report.md](zero-shot/report.md).",
+    ]
     page = _write(out, rows, notes, transfer, choices)
     console.print(comparison_table(rows)[1])
-    for note in notes:
+    for note in notes[:-1]:
         console.print(note, style="dim", highlight=False)
+    console.print(rich_table(zero_shot.rows))
     console.print(f"written to {page}", highlight=False)
     return page
 

@@ -37,6 +37,16 @@ def test_the_demo_ends_with_a_row_for_each_method(demo):
         assert row in screen
 
 
+def test_the_demo_ends_without_any_image(demo):
+    out, screen = demo
+    page = (out / "report.md").read_text()
+
+    for row in ("pseudo samples, decisions", "plain noise, decisions", "real images, decisions"):
+        assert f"| {row} |" in page
+        assert row.split(",")[0] in screen
+    assert (out / "zero-shot" / "report.md").exists()
+
+
 def test_the_demo_draws_its_pictures(demo):
     out, _ = demo
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Table
+
 from db3kd.report import mean_and_deviation
 from db3kd.synthesis.pictures import (
     accuracy_by_queries,
@@ -12,6 +14,8 @@ from db3kd.synthesis.pictures import (
     move_grid,
 )
 from db3kd.synthesis.pseudo import PseudoSamples
+
+_HEAD = ("students of", "images", "queries in all", "accuracy %", "agreement %")
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,32 @@ class Row:
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown: mean ± sample deviation over seeds."""
     lines = [
-        "| students of | images | queries in all | accuracy % | agreement % |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        *(
-            f"| {row.name} | {row.images:,} | {row.queries:,} | "
-            f"{mean_and_deviation(row.accuracies)} | {mean_and_deviation(row.agreements)} |"
-            for row in rows
-        ),
+        _HEAD,
+        ("---", "---:", "---:", "---:", "---:"),
+        *(_cells(row) for row in rows),
     ]
-    return "\n".join(lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def rich_table(rows: Sequence[Row]) -> Table:
+    """The same for the terminal."""
+    shown = Table(*_HEAD)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+        column.no_wrap = True
+    for row in rows:
+        shown.add_row(*_cells(row))
+    return shown
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        f"{row.images:,}",
+        f"{row.queries:,}",
+        mean_and_deviation(row.accuracies),
+        mean_and_deviation(row.agreements),
+    )
 
 
 def write_zero_shot_report(
