@@ -5,7 +5,8 @@
 
 `curve` compares presets over numbers of queries with plain noise and with real images; `ablation`
 takes the procedure apart. The teacher is trained on the whole train split. Every student of a table
-trains equally long; test images are looked at once, at the end of each. Rows are kept as they come.
+trains equally long; test images are looked at once, at the end of each. Rows are kept as they come,
+and written as Markdown too when all are there.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.setting import RESULTS, keep, parser, teacher_and_data
 from db3kd.baselines import share_equal
-from db3kd.data import ImageSet
+from db3kd.data import ImageSet, pseudo_sample_set
 from db3kd.distill import KDLoss, predict, train_classifier, train_student
 from db3kd.labels import LabelSettings, label, with_soft_labels
 from db3kd.models import build_model
@@ -58,8 +59,7 @@ class Made:
 
     @property
     def images(self) -> ImageSet:
-        levels = self.samples.levels.numpy()
-        return ImageSet.from_arrays(levels, self.samples.decision, "pseudo", self.samples.classes)
+        return pseudo_sample_set(self.samples)
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def main() -> None:
     rows = _rows_so_far(setting) if options.resume else []
     parts = {"curve": _curve, "ablation": _ablation}
     for name, make in parts[options.part](setting):
-        if any(row.name == name for row in rows):
+        if options.only not in name or any(row.name == name for row in rows):
             continue
         try:
             row, students = make(name)
@@ -91,6 +91,14 @@ def main() -> None:
         print(table([row]).splitlines()[-1], flush=True)
         keep(options, _result(setting, accuracy, rows))
     print(table(rows))
+    if options.save:
+        head = f"# Zero-shot, {options.part}: {train.name}, {options.student}"
+        said = (
+            f"Teacher {accuracy:.2%}; {training.steps:,} steps of {training.batch_size}, "
+            f"{options.seeds} seeds; made from {options.save}.json."
+        )
+        page = RESULTS / f"{options.save}.md"
+        page.write_text("\n\n".join([head, table(rows), said]) + "\n")
 
 
 Case = tuple[str, Callable[[str], tuple[Row, Students]]]
@@ -241,6 +249,7 @@ def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("part", choices=("curve", "ablation"))
     options.add_argument("--resume", action="store_true", help="keep the rows saved before")
+    options.add_argument("--only", default="", help="rows with this in their names")
     options.add_argument("--student", default="lenet5-half")
     options.add_argument("--steps", type=int, default=4000, help="of every student, batch 128")
     options.add_argument("--seeds", type=int, default=3)
