@@ -64,13 +64,10 @@ class Candidates:
 
     def _shortest(self, rays: Rays, used: Tensor) -> Rays:
         """The `count` shortest rays of each pair, by length and then by image number."""
-        order = torch.argsort(used[rays.end_of], stable=True)
-        order = order[torch.argsort(rays.lengths[order], stable=True)]
-        order = order[torch.argsort(rays.pair_of[order], stable=True)]
-        pair_of = rays.pair_of[order]
-        place = torch.arange(len(order), device=order.device)
-        starts = torch.searchsorted(pair_of, pair_of)
-        return rays.select(order[place - starts < self.count])
+        rays = rays.select(torch.argsort(used[rays.end_of], stable=True)).shortest_first()
+        place = torch.arange(len(rays), device=rays.pair_of.device)
+        starts = torch.searchsorted(rays.pair_of, rays.pair_of)
+        return rays.select((place - starts < self.count).nonzero()[:, 0])
 
     def _nearest(self, pairs: Pairs) -> Tensor:
         """[P, count + spare] int64 image numbers, -1 where there are fewer."""

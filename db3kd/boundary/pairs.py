@@ -58,6 +58,11 @@ class Rays:
         """The rays numbered by `chosen` [n] int64, in that order."""
         return Rays(self.ends, self.pair_of[chosen], self.end_of[chosen], self.lengths[chosen])
 
+    def shortest_first(self) -> "Rays":
+        """The rays of each pair by length, those of equal length in the order they have."""
+        order = torch.argsort(self.lengths, stable=True)
+        return self.select(order[torch.argsort(self.pair_of[order], stable=True)])
+
     def __len__(self) -> int:
         return len(self.pair_of)
 

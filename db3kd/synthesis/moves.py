@@ -113,7 +113,7 @@ def move_away(
     and where settings.warm is off, rays lead in random directions. seed, rows: as for labelling.
     purse: account i pays for sample i.
     """
-    walk = _Walk(levels, index, own, settings, candidates, bounds, seed, rows, purse)
+    walk = _Walk(levels.clone(), index, own, settings, candidates, bounds, seed, rows, purse)
     for number in range(settings.count):
         if not bool(walk.moving.any()):
             break
@@ -124,28 +124,23 @@ def move_away(
     return Moved(walk.levels, walk.boundary.distance, walk.moves, walk.snapshots)
 
 
+@dataclass
 class _Walk:
-    """The samples of one `move_away`, on their way."""
+    """The samples of one `move_away`, on their way; `levels` is written to."""
 
-    def __init__(
-        self,
-        levels: Tensor,
-        index: Tensor,
-        own: Tensor,
-        settings: Moves,
-        candidates: Candidates | None,
-        bounds: tuple[float, float],
-        seed: int,
-        rows: int,
-        purse: Purse,
-    ) -> None:
-        self.levels = levels.clone()
-        self.index, self.own = index, own
-        self.settings, self.candidates = settings, candidates
-        self.bounds, self.seed, self.rows, self.purse = bounds, seed, rows, purse
-        self.length = settings.length * (bounds[1] - bounds[0])
-        self.moving = torch.ones_like(own, dtype=torch.bool)
-        self.moves = torch.zeros_like(own)
+    levels: Tensor
+    index: Tensor
+    own: Tensor
+    settings: Moves
+    candidates: Candidates | None
+    bounds: tuple[float, float]
+    seed: int
+    rows: int
+    purse: Purse
+
+    def __post_init__(self) -> None:
+        self.moving = torch.ones_like(self.own, dtype=torch.bool)
+        self.moves = torch.zeros_like(self.own)
         self.snapshots: dict[int, tuple[Tensor, Tensor]] = {}
         self.boundary = Boundary.unknown(self._pairs())
 
@@ -168,11 +163,9 @@ class _Walk:
                 rows=self.rows,
                 purse=allowance,
             )
-            better = self.moving & (found.distance < self.boundary.distance)
-            if not self.settings.warm:
-                better = self.moving & found.distance.isfinite()
-            self.boundary.distance = torch.where(better, found.distance, self.boundary.distance)
-            self.boundary.points[better] = found.points[better]
+            known = self.moving & found.distance.isfinite()
+            self.boundary.distance = torch.where(known, found.distance, self.boundary.distance)
+            self.boundary.points[known] = found.points[known]
         kept = self.boundary.distance
         self.boundary.distance = torch.where(self.moving, kept, torch.inf)
         yield from minimal_boundary_distance(
@@ -195,7 +188,7 @@ class _Walk:
         away /= torch.where(norm > 0, norm, 1)[:, None]
         waiting = self.moving.nonzero()[:, 0]
         self.moving = torch.zeros_like(self.moving)
-        length = self.length
+        length = self.settings.length * (self.bounds[1] - self.bounds[0])
         for _ in range(self.settings.halvings + 1):
             ends = samples[waiting] + away[waiting] * length
             tried = to_levels(ends.clamp_(*self.bounds), self.bounds).view_as(self.levels[waiting])
@@ -241,9 +234,7 @@ class _Walk:
         ends = (ends + pairs.samples[pair_of]).clamp_(*self.bounds)
         decisions = yield from ask(lambda part: ends[part], pair_of, self.rows)
         left = ((decisions != self.own[pair_of]) & (decisions >= 0)).nonzero()[:, 0]
-        rays = Rays.towards(pairs, ends, pair_of[left], left)
-        order = rays.lengths.argsort(stable=True)
-        return rays.select(order[rays.pair_of[order].argsort(stable=True)])
+        return Rays.towards(pairs, ends, pair_of[left], left).shortest_first()
 
     def _pairs(self) -> Pairs:
         here = torch.arange(len(self.own), device=self.own.device)
