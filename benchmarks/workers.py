@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.crashes import NotingTeacher, notes_of, queries_asked, same_run
+from benchmarks.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
 from benchmarks.setting import keep, parser, teacher_and_data
 from db3kd.folder import queries_in_flight
 from db3kd.labels import LabelSettings
@@ -29,24 +29,13 @@ from db3kd.teachers import Teacher, load_teacher, save_teacher
 from db3kd.workers import Workers
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is labelled: the first `limit` images that the seed draws."""
-
-    teacher: Path
-    data: str
-    settings: LabelSettings
-    limit: int
-    max_batch: int
-
-    def label(self, folder: Path, workers: int) -> float:
-        """Labels into `folder` and returns how many seconds that took."""
-        make = partial(_noting_teacher, self.teacher, folder, self.max_batch)
-        crew = Workers(workers, gpus=False, make_teacher=make) if workers > 1 else None
-        start = time.perf_counter()
-        source = Source(self.data)
-        write_run(folder, make(), source, self.settings, limit=self.limit, workers=crew)
-        return time.perf_counter() - start
+def label(work: Work, folder: Path, workers: int) -> float:
+    """Labels into `folder` and returns how many seconds that took."""
+    make = partial(_noting_teacher, work.teacher, folder, work.max_batch)
+    crew = Workers(workers, gpus=False, make_teacher=make) if workers > 1 else None
+    start = time.perf_counter()
+    write_run(folder, make(), Source(work.data), work.settings, limit=work.limit, workers=crew)
+    return time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -113,10 +102,10 @@ def main() -> None:
             one, two, killed = (
                 Path(parent) / f"{name}-{number}" for name in ("one", "two", "kill")
             )
-            outcomes.append(outcome(one, 1, work.label(one, 1), one))
-            outcomes.append(outcome(two, 2, work.label(two, 2), one))
+            outcomes.append(outcome(one, 1, label(work, one, 1), one))
+            outcomes.append(outcome(two, 2, label(work, two, 2), one))
             threading.Thread(target=kill_a_worker, args=(killed,), daemon=True).start()
-            outcomes.append(outcome(killed, 2, work.label(killed, 2), one))
+            outcomes.append(outcome(killed, 2, label(work, killed, 2), one))
             for each in outcomes[-3:]:
                 print(each, flush=True)
         queries = queries_asked(one)

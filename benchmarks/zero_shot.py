@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.setting import RESULTS, keep, parser, teacher_and_data
-from db3kd.baselines import share_equal
+from db3kd.baselines import on_decisions, on_soft_labels
 from db3kd.data import ImageSet, pseudo_sample_set
-from db3kd.distill import KDLoss, predict, train_classifier, train_student
+from db3kd.distill import KDLoss, predict, share_equal
 from db3kd.labels import LabelSettings, label, with_soft_labels
 from db3kd.models import build_model
 from db3kd.runs import margin_soft_labels
@@ -33,8 +33,9 @@ from db3kd.synthesis.pseudo import PseudoSamples
 from db3kd.synthesis.report import Row, table
 from db3kd.synthesis.starts import STARTS
 from db3kd.synthesis.synthesize import Synthesis, SynthesisSettings
-from db3kd.teachers import Teacher, TeacherError, decide_checked
+from db3kd.teachers import Teacher, TeacherError
 from db3kd.training import TrainSettings, balanced_rows
+from db3kd.zero_shot import decide_all
 
 Students = Callable[[int], torch.nn.Module]
 
@@ -70,7 +71,7 @@ def main() -> None:
     )
     student = partial(build_model, options.student, train.image_shape, train.classes)
     setting = Setting(teacher, train, student, training, options)
-    decisions = decide_checked(teacher, test.read(range(len(test))))
+    decisions = decide_all(teacher, test)
     rows = _rows_so_far(setting) if options.resume else []
     parts = {"curve": _curve, "ablation": _ablation}
     for name, make in parts[options.part](setting):
@@ -166,8 +167,7 @@ def _on(
 def _real(setting: Setting, name: str) -> tuple[Row, Students]:
     """The teacher's own training images, with its decisions."""
     real = setting.train
-    parts = torch.arange(len(real)).split(2048)
-    decisions = torch.cat([decide_checked(setting.teacher, real.read(part)) for part in parts])
+    decisions = decide_all(setting.teacher, real)
     return Row(name, len(real), len(real)), _on_decisions(setting, real, decisions)
 
 
@@ -213,24 +213,23 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
     # The decision of a sample is known from its making: it is not paid for again.
     queries = made.queries + int(labels.queries.sum()) - len(labels)
     rows = balanced_rows(labels.decision, 0.5)
-
-    def students(seed: int) -> torch.nn.Module:
-        training = dataclasses.replace(setting.training, seed=seed)
-        return train_student(
-            setting.student, images, labels.decision, soft, loss, training, rows=rows
-        )
-
-    return Row(name, len(images), queries), students
+    recipe = on_soft_labels(
+        name,
+        queries / len(images),
+        setting.student,
+        images,
+        labels.decision,
+        soft,
+        loss,
+        setting.training,
+        rows=rows,
+    )
+    return Row(name, len(images), queries), recipe.run
 
 
 def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Students:
     rows = balanced_rows(decisions, 0.5)
-
-    def students(seed: int) -> torch.nn.Module:
-        training = dataclasses.replace(setting.training, seed=seed)
-        return train_classifier(setting.student, images, decisions, training, rows=rows)
-
-    return students
+    return on_decisions(setting.student, images, decisions, setting.training, rows=rows).run
 
 
 def _result(setting: Setting, accuracy: float, rows: list[Row]) -> dict[str, object]:

@@ -102,13 +102,22 @@ def compare(
 
 
 def on_decisions(
-    student: Model, images: Images, decisions: Tensor, settings: TrainSettings
+    student: Model,
+    images: Images,
+    decisions: Tensor,
+    settings: TrainSettings,
+    *,
+    rows: Tensor | None = None,
 ) -> Recipe:
-    """Cross-entropy on the teacher's decisions: one query a sample, and no soft labels."""
+    """Cross-entropy on the teacher's decisions: one query a sample, and no soft labels.
+
+    rows: as for `train`.
+    """
     _check_steps(settings)
 
     def run(seed: int) -> nn.Module:
-        return train_classifier(student, images, decisions, replace(settings, seed=seed))
+        seeded = replace(settings, seed=seed)
+        return train_classifier(student, images, decisions, seeded, rows=rows)
 
     return Recipe("cross-entropy on decisions", 1.0, run)
 
@@ -122,13 +131,15 @@ def on_soft_labels(
     soft_labels: Tensor,
     loss: KDLoss,
     settings: TrainSettings,
+    *,
+    rows: Tensor | None = None,
 ) -> Recipe:
-    """Distillation of given soft labels, from distances or anything else."""
+    """Distillation of given soft labels, from distances or anything else. rows: as for `train`."""
     _check_steps(settings)
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
-        return train_student(student, images, decisions, soft_labels, loss, seeded)
+        return train_student(student, images, decisions, soft_labels, loss, seeded, rows=rows)
 
     return Recipe(name, queries_per_sample, run)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from db3kd.baselines import Recipe, compare
+from db3kd.baselines import Recipe, compare, on_decisions, on_soft_labels
 from db3kd.data import ImageSet, load_data, pseudo_sample_set
-from db3kd.distill import KDLoss, train_classifier, train_student
+from db3kd.distill import KDLoss
 from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model, check_model
 from db3kd.progress import counted
@@ -183,7 +183,7 @@ def train_students(
                 recipes[0].run(seed)
             show(len(seeds))
             return []
-        decisions = _decide(teacher, test)
+        decisions = decide_all(teacher, test)
         results = compare(
             recipes, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )
@@ -221,12 +221,12 @@ def _rows(
         yield row, on(row.name, images.subset(part), decisions[: len(part)])
     noise = _plain_noise(teacher, count, settings.synthesis.seed)
     row = Row("plain noise, decisions", len(noise), len(noise))
-    yield row, on(row.name, noise, _decide(teacher, noise))
+    yield row, on(row.name, noise, decide_all(teacher, noise))
     if real is not None:
         chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
         known = real.subset(chosen)
         row = Row("real images, decisions", len(known), len(known))
-        yield row, on(row.name, known, _decide(teacher, known))
+        yield row, on(row.name, known, decide_all(teacher, known))
 
 
 def _on_decisions(
@@ -237,12 +237,9 @@ def _on_decisions(
     decisions: Tensor,
 ) -> Recipe:
     rows = balanced_rows(decisions, settings.balance)
-
-    def run(seed: int) -> nn.Module:
-        training = replace(settings.training, seed=seed)
-        return train_classifier(student, images, decisions, training, rows=rows)
-
-    return Recipe(name, None, run)
+    return replace(
+        on_decisions(student, images, decisions, settings.training, rows=rows), name=name
+    )
 
 
 def _on_soft_labels(
@@ -260,19 +257,17 @@ def _on_soft_labels(
     ).scale
     soft = with_soft_labels(labels, scale=scale, temperature=settings.loss.temperature)
     rows = balanced_rows(labels.decision.clamp_min(0), settings.balance)
-
-    def run(seed: int) -> nn.Module:
-        return train_student(
-            student,
-            images,
-            labels.decision,
-            soft.soft_labels,
-            settings.loss,
-            replace(training, seed=seed),
-            rows=rows,
-        )
-
-    return Recipe(name, None, run)
+    return on_soft_labels(
+        name,
+        labels.queries.sum().item() / len(labels),
+        student,
+        images,
+        labels.decision,
+        soft.soft_labels,
+        settings.loss,
+        training,
+        rows=rows,
+    )
 
 
 def _keeping(
@@ -300,7 +295,7 @@ def _plain_noise(teacher: Teacher, count: int, seed: int) -> ImageSet:
     return ImageSet.from_arrays(starts.draw(torch.arange(count)).numpy(), name="plain noise")
 
 
-def _decide(teacher: Teacher, images: ImageSet) -> Tensor:
+def decide_all(teacher: Teacher, images: ImageSet) -> Tensor:
     """int64 [n], the teacher's class of each image."""
     parts = torch.arange(len(images)).split(_READ_ROWS)
     return torch.cat([decide_checked(teacher, images.read(part)) for part in parts])

@@ -15,6 +15,7 @@ from db3kd.cli.options import (
     Device,
     Seed,
     Size,
+    given,
     hint_at_resuming,
     open_teacher,
     parse_counts,
@@ -248,9 +249,8 @@ def _found(teacher: str) -> str:
 def _settings(
     preset: str | None, measure: str, seed: int, changes: dict[str, Any]
 ) -> LabelSettings:
-    given = {name: value for name, value in changes.items() if value is not None}
     make = LabelSettings.published if preset else LabelSettings
-    return make(measure=measure, seed=seed, **given)
+    return make(measure=measure, seed=seed, **given(**changes))
 
 
 def _soft_label_settings(

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -94,6 +94,11 @@ def _parse_shape(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"image-shape: expected sizes as 1,28,28, got {text!r}") from None
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that a command line gave; those left out are None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def resolve_device(name: str) -> str:

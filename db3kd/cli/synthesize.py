@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from db3kd.cli.options import (
     Architecture,
     Device,
     Seed,
+    given,
     hint_at_resuming,
     open_teacher_of,
     parse_counts,
@@ -172,10 +173,10 @@ def synthesis_settings(
         "plain": SynthesisSettings(),
         "published": SynthesisSettings.published(),
     }[preset]
-    moving = _given(
+    moving = given(
         count=moves, queries_per_move=queries_per_move, queries_per_sample=queries_per_sample
     )
-    changes = _given(
+    changes = given(
         samples=samples,
         starts=starts,
         effort=effort,
@@ -185,10 +186,6 @@ def synthesis_settings(
     )
     moved = dataclasses.replace(settings.moves, **moving)
     return dataclasses.replace(settings, moves=moved, **changes)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def print_totals(totals: SynthesisTotals) -> None:
