@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import patch_environment
 from torch import Tensor, nn
 
+from db3kd.layout import to_channels_last
 from db3kd.reader import Images, image_reader
 
 Model = nn.Module | Callable[[], nn.Module]
@@ -132,6 +133,7 @@ def train(
     with _seeded(settings.seed), _accelerator(settings) as accelerator:
         device = accelerator.device
         network = copy.deepcopy(model) if isinstance(model, nn.Module) else model()
+        to_channels_last(network)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         schedule = _schedule(optimizer, settings, len(rows))
         prepared, optimizer = accelerator.prepare(network, optimizer)
