@@ -14,7 +14,7 @@ def linear_optimum(
 
     weights: [C, D]; bias: [C]; images: [P, D] in [0, 1]; targets: [P] int64. -> [P] float64.
 
-    That set is a polytope, and the nearest point of it is y = clamp(x + Σ λ_k (w_t − w_k), 0, 1)
+    That set is a polytope, and the nearest point of it is y = clamp(x + Σ λ_k (w_t - w_k), 0, 1)
     with the λ_k ≥ 0 that solve the dual problem: each is 0, or makes its class tie with the target.
     They are found one at a time, by bisection, in sweeps over the classes: coordinate ascent, which
     converges as the dual is concave and smooth. +inf where the target is the highest nowhere found.

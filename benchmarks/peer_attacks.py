@@ -88,7 +88,7 @@ def published(task: Task, *, search: Callable, procedure: Procedure) -> list[str
             procedure=procedure,
         )
 
-    return _pair_after_pair(task, attack)
+    return pair_after_pair(task, attack)
 
 
 def foolbox(task: Task, *, attack: str, **settings: object) -> list[str]:
@@ -130,7 +130,7 @@ def art_hop_skip_jump(task: Task, **settings: object) -> list[str]:
         image, target = _as_arrays(task.problem, pair)
         runner.generate(image, y=target, x_adv_init=task.problem.starts[pair, :1].numpy())
 
-    return _pair_after_pair(task, attack)
+    return pair_after_pair(task, attack)
 
 
 def art_sign_opt(task: Task) -> list[str]:
@@ -145,7 +145,7 @@ def art_sign_opt(task: Task) -> list[str]:
         image, target = _as_arrays(task.problem, pair)
         runner.generate(image, y=target, x_init=task.problem.starts[pair].numpy())
 
-    return _pair_after_pair(task, attack)
+    return pair_after_pair(task, attack)
 
 
 def _art_classifier(task: Task, pair: int) -> object:
@@ -176,7 +176,8 @@ def _scalar_teacher(task: Task, pair: int) -> Callable[[NDArray], NDArray]:
     return decide
 
 
-def _pair_after_pair(task: Task, attack: Callable[[int], None]) -> list[str]:
+def pair_after_pair(task: Task, attack: Callable[[int], None]) -> list[str]:
+    """Runs a peer that takes one pair at a time; `attack` takes its number."""
     errors = []
     for pair in range(len(task.problem)):
         np.random.seed(task.seed + pair)  # ART draws from NumPy's global state

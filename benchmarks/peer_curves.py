@@ -1,7 +1,8 @@
-"""Curves of distance against queries and seconds: means, what an equal distance costs, pictures."""
+"""Distance against queries and seconds: curves, what an equal distance costs, and pictures."""
 
+import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,6 @@ class Curve:
         place = int(np.flatnonzero(self.queries == count)[0])
         names = ("seconds", "mean", "median", "of_means")
         return {name: float(getattr(self, name)[place]) for name in names}
-
-    def lists(self) -> dict[str, list[float]]:
-        """The curve, for a file."""
-        return {name: value.tolist() for name, value in vars(self).items()}
 
 
 def reaching(ratio: float, mean: NDArray[np.floating], cost: NDArray[np.floating]) -> float:
@@ -114,6 +111,17 @@ def best_peer(ours: Curve, peers: Mapping[str, Curve], budgets: list[int]) -> li
             row[f"{unit}_over_peer"] = mine / costs[name] if near and costs[name] > 0 else None
         rows.append(row)
     return rows
+
+
+def write(curves: Mapping[str, Curve], path: Path) -> None:
+    """A CSV file with a line for each point of each curve."""
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        names = [field.name for field in fields(Curve)]
+        lines.writerow(["attack", *names])
+        for attack, curve in curves.items():
+            for point in zip(*(getattr(curve, name) for name in names), strict=True):
+                lines.writerow([attack, *(f"{value:.6g}" for value in point)])
 
 
 def draw(curves: Mapping[str, Curve], title: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The problem that all searches of benchmarks.peers are given: a teacher, pairs and their starts."""
+"""The problem that all searches of benchmarks.peers are given: a teacher, pairs and starts."""
 
 import argparse
 from dataclasses import asdict, dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.linear_optimum import linear_optimum
@@ -123,10 +124,20 @@ def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSe
         _calibrate(network, bank.read(range(min(len(bank), 128))))
         return network, bank, test
     train, test = load_data(options.data, "train"), load_data(options.data, "test")
-    network = trained_network(options, train, kind)
     if options.bank is not None:
         train = train.subset(torch.arange(min(options.bank, len(train))))
-    return network, train, test
+    if kind == "alexnet" and train.image_shape == (1, 28, 28):
+        train, test = _padded(train), _padded(test)
+    return trained_network(options, train, kind), train, test
+
+
+def _padded(images: ImageSet) -> ImageSet:
+    """Grey images of 28 x 28 as those of 3 x 32 x 32 that AlexNet-32 takes, with a black frame."""
+    pixels = torch.empty(len(images), *GENERATED["alexnet"], dtype=torch.uint8)
+    for part in torch.arange(len(images)).split(4096):
+        levels = (images.read(part) * 255).round().to(torch.uint8)
+        pixels[part] = F.pad(levels, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
+    return ImageSet.from_arrays(pixels, images.labels, f"{images.name}-3x32x32", images.classes)
 
 
 def _generated(shape: tuple[int, ...], options: argparse.Namespace) -> tuple[ImageSet, ImageSet]:

@@ -7,7 +7,8 @@ the least that a gradient attack finds on the teacher itself (benchmarks.whitebo
 
     python -m benchmarks.peers --teacher-kind lenet5 --data DIR --teacher FILE --save peers-mnist
 
-With --save, the curves of distance against queries and seconds are drawn beside the result.
+With --save, the curves of distance against queries and seconds are written and drawn beside the
+result, which gives the points at --budgets. Seconds are those of all pairs.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.peer_attacks import ATTACKS, NEEDS
-from benchmarks.peer_curves import Curve, best_peer, draw, equal_distance
+from benchmarks.peer_curves import Curve, best_peer, draw, equal_distance, write
 from benchmarks.peer_problem import KINDS, Problem, make_problem
 from benchmarks.peer_process import Measured, curve_counts, measure_apart
 from benchmarks.setting import RESULTS, keep, parser
@@ -45,6 +46,7 @@ def main() -> None:
         print(_verdict(row))
     keep(options, result)
     if options.save:
+        write(curves, RESULTS / f"{options.save}.csv")
         title = f"{problem.kind}, {problem.data}, {len(problem)} pairs"
         draw(curves, title, RESULTS / f"{options.save}.png")
 
@@ -65,14 +67,17 @@ def _measure_all(problem: Problem, options: argparse.Namespace) -> dict[str, Mea
 
 
 def _line(name: str, measured: Measured, curve: Curve, budgets: list[int]) -> str:
-    ratios = "   ".join(f"{count}: {curve.at(count)['mean']:.3f}" for count in budgets)
+    points = {count: curve.at(count) for count in budgets}
+    ratios = "   ".join(
+        f"{count}: {point['mean']:.3f} ({point['median']:.3f})" for count, point in points.items()
+    )
     growth = measured.mebibytes - measured.before
     lines = [
         f"{name}: {measured.queries:.0f} queries a pair, {measured.wall:.2f} s, "
         f"{measured.in_teacher / measured.wall:.0%} of it in the teacher, "
         f"{measured.mebibytes:.0f} MiB, {growth:+.0f} by the search; missed {measured.missed}, "
         f"unconfirmed {measured.unconfirmed}",
-        f"    {ratios}",
+        f"    mean (median) ratio by queries: {ratios}",
         *(f"    {error}" for error in measured.errors),
     ]
     return "\n".join(lines)
@@ -106,7 +111,6 @@ def _result(
             name: one.facts() | {"at": {count: curves[name].at(count) for count in options.budgets}}
             for name, one in measured.items()
         },
-        "curves": {name: curve.lists() for name, curve in curves.items()},
     }
     if problem.exact is not None:
         exact = problem.exact.numpy()

@@ -17,6 +17,7 @@ of its own (there, the mean of a batch is compared with the limit).
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,10 +71,8 @@ def published_bd(
     considered before any query hits. Past the box, where images are clamped, it is an upper bound.
     """
     search = _Search(decide, image, own, target, budget, on_progress)
-    try:
+    with suppress(_Spent):
         _start(search, starts, procedure)
-    except _Spent:
-        pass
     return search.distance, search.queries
 
 
@@ -94,12 +93,10 @@ def published_mbd(
     Arguments and result as for `published_bd`; rng draws the directions.
     """
     search = _Search(decide, image, own, target, budget, on_progress)
-    try:
+    with suppress(_Spent):
         _start(search, starts, procedure)
         if np.isfinite(search.distance):
             _descend(search, rng, procedure)
-    except _Spent:
-        pass
     return search.distance, search.queries
 
 
