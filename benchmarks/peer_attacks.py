@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.peer_problem import Problem
-from benchmarks.published import Procedure, published_bd, published_mbd
+from benchmarks.published import published_bd, published_mbd
 from benchmarks.witness import BudgetSpent, Witness, witnessed
 from db3kd.boundary import (
     Boundary,
@@ -71,7 +71,7 @@ def db3kd(task: Task, *, mixes: int, tolerance: float, descent: Descent | None) 
     return []
 
 
-def published(task: Task, *, search: Callable, procedure: Procedure) -> list[str]:
+def published(task: Task, *, search: Callable[..., tuple[float, int]]) -> list[str]:
     """The paper's procedure, pair after pair."""
     problem = task.problem
 
@@ -85,7 +85,6 @@ def published(task: Task, *, search: Callable, procedure: Procedure) -> list[str
             problem.starts[pair].flatten(1).numpy(),
             task.budget,
             np.random.default_rng([task.seed, pair]),
-            procedure=procedure,
         )
 
     return pair_after_pair(task, attack)
@@ -200,11 +199,8 @@ def _searched(task: Task, search: Callable[[], None]) -> list[str]:
 ATTACKS: dict[str, Attack] = {
     "db3kd BD": partial(db3kd, mixes=2, tolerance=1e-2, descent=None),
     "db3kd MBD": partial(db3kd, mixes=0, tolerance=1e-3, descent=Descent()),
-    "published BD": partial(published, search=published_bd, procedure=Procedure()),
-    "published MBD": partial(published, search=published_mbd, procedure=Procedure()),
-    "paper MBD": partial(
-        published, search=published_mbd, procedure=Procedure(cut_after_gain=False)
-    ),
+    "published BD": partial(published, search=published_bd),
+    "published MBD": partial(published, search=published_mbd),
     "Foolbox HopSkipJump": partial(foolbox, attack="HopSkipJumpAttack"),
     "Foolbox HopSkipJump 25": partial(
         foolbox, attack="HopSkipJumpAttack", initial_gradient_eval_steps=25

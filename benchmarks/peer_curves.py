@@ -127,6 +127,7 @@ def write(curves: Mapping[str, Curve], path: Path) -> None:
 def draw(curves: Mapping[str, Curve], title: str, path: Path) -> None:
     """Two pictures side by side: the mean ratio against queries a pair, and against seconds."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     from db3kd.report import COLOURS, MARKERS
 
@@ -150,6 +151,8 @@ def draw(curves: Mapping[str, Curve], title: str, path: Path) -> None:
                 markersize=4,
             )
         panel.set(xscale="log", yscale="log", xlabel=label)
+        for formatted in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+            formatted(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.grid(which="both", alpha=0.25)
     axes[0].set_ylabel("distance over the white-box optimum, mean")
     axes[0].legend(fontsize="small")

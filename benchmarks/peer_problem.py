@@ -177,7 +177,13 @@ def _decide_all(teacher: ModuleTeacher, images: ImageSet) -> Tensor:
 def _draw_targets(
     decided: Tensor, own: Tensor, classes: int, options: argparse.Namespace
 ) -> Tensor:
-    """[n] int64: for each sample a class other than its own, -1 where none has enough images."""
+    """[n] int64: for each sample a class other than its own, -1 where none has enough images.
+
+    Where the options name the classes of all pairs, it is the one named, for samples of the other.
+    """
+    if options.classes is not None:
+        wanted_own, target = options.classes
+        return torch.where(own == wanted_own, target, -1)
     enough = (torch.bincount(decided, minlength=classes) >= options.starts).nonzero()[:, 0].numpy()
     random = np.random.default_rng(options.seed)
     targets = torch.full_like(own, -1)

@@ -87,7 +87,7 @@ def measure(problem: Problem, attack: str, counts: np.ndarray, seed: int) -> Mea
     for name, package in NEEDS.items():
         if attack.startswith(name):
             import_module(package)
-    teacher.decide(problem.starts.flatten(0, 1)[: teacher.max_batch])  # its first call is slow
+    teacher.decide(problem.samples[:1])  # its first call is slow
     before = _memory("VmRSS")
     errors = ATTACKS[attack](Task(problem, witness, budget, seed))
     peak = _memory("VmHWM")

@@ -104,6 +104,7 @@ def _result(
         "data": problem.data,
         "image_shape": list(problem.image_shape),
         "pairs": len(problem),
+        "classes": options.classes,
         "starts": options.starts,
         "seed": options.seed,
         "optimum": _spread(problem.optimum.numpy()),
@@ -145,6 +146,9 @@ def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--teacher-kind", choices=KINDS, default="lenet5")
     options.add_argument("--pairs", type=int, default=100)
+    options.add_argument(
+        "--classes", type=int, nargs=2, metavar=("OWN", "TARGET"), help="of all pairs; any"
+    )
     options.add_argument("--starts", type=int, default=10, help="starting images a pair")
     options.add_argument("--bank", type=int, help="images that starts are found among; all")
     options.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))

@@ -8,12 +8,11 @@ A step-by-step NumPy translation, written from a description of the procedure. K
   present radius, a step length that is doubled while that helps and else cut by four, and a search
   for the new direction's radius that grows or shrinks the bracket by 1 % before it bisects
 - one call of the teacher a query, with one image; directions, norms and brackets in NumPy
-- the published line search tries shorter steps also after one that helped, and pays for them;
-  `Procedure(cut_after_gain=False)` is the line search as the paper means it
 
-Where the published code has no bound of its own, this one has: a bracket grows no further than the
-diagonal of the unit box, a line search tries a limited number of steps, and each pair has a budget
-of its own (there, the mean of a batch is compared with the limit).
+Not kept are defects of the published code that only cost queries or have no bound. Its line search
+goes on with shorter steps after one that helped; this one stops. A bracket grows no further than
+the diagonal of the unit box, a line search tries a limited number of steps, all queries are
+counted, and each pair has a step length and a budget of its own.
 """
 
 from collections.abc import Callable
@@ -37,15 +36,13 @@ class Procedure:
 
     bracket: width at which a bisection of BD ends. directions: queries of one estimate. step: first
     step length. smoothing: length of a probe's step (beta); a 500th of it ends the search for a
-    radius. cut_after_gain: whether shorter steps are tried also where one helped. tries: steps
-    tried at most, of the longer and of the shorter ones.
+    radius. tries: steps tried at most, of the longer and of the shorter ones.
     """
 
     bracket: float = 1e-5
     directions: int = 200
     step: float = 0.2
     smoothing: float = 1e-3
-    cut_after_gain: bool = True
     tries: int = 15
 
 
@@ -215,12 +212,13 @@ def _line_search(
         if not helps(step):
             break
         gained, step = step, step * 2
-    if gained is None or procedure.cut_after_gain:
-        for _ in range(procedure.tries):
-            step /= 4
-            if helps(step):
-                return step
-    return gained
+    if gained is not None:
+        return gained
+    for _ in range(procedure.tries):
+        step /= 4
+        if helps(step):
+            return step
+    return None
 
 
 def _radius(search: _Search, direction: NDArray[np.float64], radius: float, width: float) -> float:

@@ -11,14 +11,15 @@ from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher
 
 from db3kd.models import build_model
 
-peers = pytest.importorskip("benchmarks.peers", reason="benchmarks are not installed")
+pytest.importorskip("benchmarks.peers", reason="benchmarks are not installed")
 
+from benchmarks import peers, setting
 from benchmarks.linear_optimum import linear_optimum
 from benchmarks.peer_attacks import ATTACKS, NEEDS, Task, pair_after_pair
 from benchmarks.peer_curves import Curve, best_peer, equal_distance, reaching
 from benchmarks.peer_problem import Problem
 from benchmarks.peer_process import curve_counts, measure
-from benchmarks.published import Procedure, published_bd, published_mbd
+from benchmarks.published import published_bd, published_mbd
 from benchmarks.witness import BudgetSpent, Trace, Witness
 
 OWN, TARGET, SIZE = 0, 1, 16
@@ -93,11 +94,9 @@ def test_a_direction_that_misses_at_the_best_radius_costs_one_query():
     assert both == alone + 1
 
 
-@pytest.mark.parametrize("cut_after_gain", [True, False])
-def test_the_published_descent_comes_near_the_distance_of_a_plane(cut_after_gain):
-    procedure = Procedure(cut_after_gain=cut_after_gain)
+def test_the_published_descent_comes_near_the_distance_of_a_plane():
     start, _ = run(published_bd, plane())
-    distance, _ = run(published_mbd, plane(), budget=4000, procedure=procedure)
+    distance, _ = run(published_mbd, plane(), budget=4000)
     assert 0.2 - 1e-6 <= distance < 0.2 * 1.05 < start
 
 
@@ -319,7 +318,7 @@ def test_each_search_stays_within_its_budget_and_above_the_truth(problem, attack
 
 
 def test_the_same_seed_asks_the_same(problem):
-    first, second = (measure(problem, "paper MBD", np.array([300]), seed=1) for _ in range(2))
+    first, second = (measure(problem, "published MBD", np.array([300]), seed=1) for _ in range(2))
     assert (first.trace.distance == second.trace.distance).all()
 
 
@@ -358,29 +357,29 @@ def test_a_peer_that_fails_ends_its_search_and_no_other(problem, monkeypatch):
 
 def test_the_command_writes_figures_curves_and_a_picture(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
-    from benchmarks import setting
-
     monkeypatch.setattr(setting, "RESULTS", tmp_path)
     monkeypatch.setattr(peers, "RESULTS", tmp_path)
     arguments = "peers --teacher-kind linear --data digits --teacher-epochs 2 --pairs 2 --starts 3"
     arguments += " --budgets 20 60 --white-box-steps 30 --threads 1 --save smoke"
-    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--attacks", "db3kd MBD", "paper MBD"])
+    monkeypatch.setattr(
+        sys, "argv", [*arguments.split(), "--attacks", "db3kd MBD", "published MBD"]
+    )
 
     peers.main()
 
     result = json.loads((tmp_path / "smoke.json").read_text())
     assert result["pairs"] == 2
-    assert set(result["attacks"]) == {"db3kd MBD", "paper MBD"}
+    assert set(result["attacks"]) == {"db3kd MBD", "published MBD"}
     for attack in result["attacks"].values():
         assert attack["queries_a_pair"] <= 60
         assert set(attack["at"]) == set(attack["over_exact"]) == {"20", "60"}
         assert attack["over_exact"]["60"]["mean"] >= 1 - 1e-4
     assert result["white_box_over_exact"]["least"] >= 1 - 1e-4
-    assert [row["budget"] for row in result["equal_distance"]["paper MBD"]] == [20, 60]
+    assert [row["budget"] for row in result["equal_distance"]["published MBD"]] == [20, 60]
     assert (tmp_path / "smoke.png").stat().st_size > 10_000
     with (tmp_path / "smoke.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["attack"] for row in rows} == set(result["attacks"])
-    last = result["attacks"]["paper MBD"]["at"]["60"]["mean"]
+    last = result["attacks"]["published MBD"]["at"]["60"]["mean"]
     assert float(rows[-1]["mean"]) == pytest.approx(last, rel=1e-4)
     assert "db3kd MBD at" in capsys.readouterr().out
