@@ -38,10 +38,12 @@ def parser(description: str | None, default_data: str = "mnist5k") -> argparse.A
     return options
 
 
-def trained_network(options: argparse.Namespace, train: ImageSet) -> nn.Module:
-    """A LeNet-5 trained on all of `train`, read from `options.teacher` where that exists."""
+def trained_network(
+    options: argparse.Namespace, train: ImageSet, model: str = "lenet5"
+) -> nn.Module:
+    """A network trained on all of `train`, read from `options.teacher` where that exists."""
     shape, classes = train.image_shape, train.classes
-    make = partial(build_model, "lenet5", shape, classes)
+    make = partial(build_model, model, shape, classes)
     if options.teacher is not None and options.teacher.exists():
         network = make()
         network.load_state_dict(load_file(options.teacher))
@@ -50,7 +52,7 @@ def trained_network(options: argparse.Namespace, train: ImageSet) -> nn.Module:
     network = train_classifier(make, train, train.labels, settings)
     if options.teacher is not None:
         options.teacher.parent.mkdir(parents=True, exist_ok=True)
-        save_teacher(options.teacher, network, model="lenet5", image_shape=shape, classes=classes)
+        save_teacher(options.teacher, network, model=model, image_shape=shape, classes=classes)
     return network
 
 
