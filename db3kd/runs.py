@@ -201,8 +201,9 @@ def write_run(
     what they would have been without a stop. Answers are kept before the teacher is called again,
     so at most one call, of `settings.rows` or `teacher.max_batch` queries, whichever is less, is
     paid twice for each time the process was killed, or as many as it has `flights`;
-    `db3kd.folder.queries_in_flight` says how many queries that may be. A power cut costs at most the answers of a second and of `settings.rows`
-    queries. Nothing is asked for a finished run.
+    `db3kd.folder.queries_in_flight` says how many queries that may be. A power cut costs at most
+    the answers of a second and of `settings.rows` queries a flight. Nothing is asked for a finished
+    run.
 
     workers: label in several processes; labels, totals and budgets are those of one, and a run may
     go on with any number of them. All images are decided by this process, which for a measure other
