@@ -1,5 +1,7 @@
 """What a teacher is, and the one place that checks what it answers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -111,7 +113,10 @@ def launch_checked(teacher: Teacher, images: Tensor) -> Answers:
             f"got {list(images.shape)}"
         )
     launch = getattr(teacher, "launch", None)
-    return Settled(_decide_in_chunks(teacher, images)) if launch is None else launch(images)
+    if launch is None:
+        return Settled(_decide_in_chunks(teacher, images))
+    with _one_error(teacher, images):
+        return launch(images)
 
 
 def _decide_in_chunks(teacher: Teacher, images: Tensor) -> Tensor:
@@ -137,14 +142,21 @@ def failure(name: str, count: int, error: Exception) -> TeacherError:
     return TeacherError(f"teacher {name} raised {type(error).__name__} on {count} images: {error}")
 
 
-def _decide_chunk(teacher: Teacher, images: Tensor) -> Tensor:
-    who = f"teacher {describe(teacher)}"
+@contextmanager
+def _one_error(teacher: Teacher, images: Tensor) -> Iterator[None]:
+    """Whatever the teacher raises becomes a TeacherError."""
     try:
-        decisions = teacher.decide(images.to(teacher.device))
+        yield
     except TeacherError:
         raise
     except Exception as error:
         raise failure(describe(teacher), len(images), error) from error
+
+
+def _decide_chunk(teacher: Teacher, images: Tensor) -> Tensor:
+    who = f"teacher {describe(teacher)}"
+    with _one_error(teacher, images):
+        decisions = teacher.decide(images.to(teacher.device))
     _check_decisions(decisions, len(images), teacher.classes, who)
     return decisions
 

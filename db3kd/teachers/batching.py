@@ -41,7 +41,7 @@ class Batches:
             try:
                 answers.append(self._try(batch, classify))
             except Exception as error:
-                raise Interrupted(answers, len(batch)) from error
+                raise Interrupted(answers, min(len(batch), self.most)) from error
             start += len(answers[-1])
         return torch.cat(answers)
 
