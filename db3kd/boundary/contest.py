@@ -64,7 +64,7 @@ def bisect(
             at, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],
         )  # fmt: skip
 
-    covered = _rounds_covered(purse.remaining, rays.pair_of)
+    covered = _rounds_covered(purse.remaining, rays.pair_of) if len(rays) else 0
     for number in range(MOST_ROUNDS):
         if not len(active):
             break

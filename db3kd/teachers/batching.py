@@ -105,6 +105,7 @@ def batch_on_cuda(
     free, _ = torch.cuda.mem_get_info(device)
 
     def seconds(count: int) -> float:
+        torch.cuda.empty_cache()
         images = torch.zeros(count, *image_shape, device=device)
         times = [_timed(classify, images, device) for _ in range(_REPEATS + 1)][1:]
         left, _ = torch.cuda.mem_get_info(device)
