@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import torch
 from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
+from torch import nn
 
 from db3kd import labels as labelling
 from db3kd.driver import Ledger, fly, land
@@ -12,9 +13,15 @@ from db3kd.flights import default_flights, in_order
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal, read_journal
 from db3kd.labels import LabelSettings, label, label_chunks
+from db3kd.ops import build_config
 from db3kd.search import Query
 from db3kd.store import LABELS, Labels, to_table
-from db3kd.teachers.base import TeacherError
+from db3kd.teachers import ModuleTeacher, TeacherError
+
+cuda = pytest.mark.skipif(
+    not (build_config()["cuda"] and torch.cuda.is_available()),
+    reason="no CUDA device, or no build for it",
+)
 
 SHAPE = (1, 6, 6)
 CPU = torch.device("cpu")
@@ -218,7 +225,25 @@ def test_what_is_no_answer_never_reaches_a_journal(tmp_path):
     assert sum(map(len, answers)) == 6 and ledger.spent.tolist() == [3, 3]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@cuda
+@pytest.mark.parametrize("with_journals", [False, True])
+def test_labels_on_a_gpu_are_those_of_a_cpu_however_many_fly(small_chunks, tmp_path, with_journals):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
+    on_cpu = label(ModuleTeacher(network, SHAPE, 4), some_images(), SMALL)
+    teacher = ModuleTeacher(network, SHAPE, 4, device="cuda", max_batch=100)
+    found = []
+    for flights in (1, 2, 3):
+        with RunFolder.create(tmp_path / str(flights), LABELS, {}) as folder:
+            kept = folder if with_journals else None
+            chunks = label_chunks(teacher, some_images(), SMALL, folder=kept, flights=flights)
+            found.append(Labels.concat(list(chunks)))
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+    torch.testing.assert_close(found[0].distances, on_cpu.distances, rtol=1e-4, atol=1e-6)
+
+
+@cuda
 def test_each_flight_has_a_stream_of_its_own():
     device, streams = torch.device("cuda"), []
 
