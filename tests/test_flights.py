@@ -1,6 +1,7 @@
 """Several searches in flight: the same results as one after another, whatever ends them."""
 
 import contextlib
+import shutil
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from db3kd import labels as labelling
 from db3kd.driver import Ledger, fly, land
 from db3kd.flights import default_flights, in_order
-from db3kd.folder import RunFolder
+from db3kd.folder import RunFolder, queries_in_flight
 from db3kd.journal import Journal, read_journal
 from db3kd.labels import LabelSettings, label, label_chunks
 from db3kd.ops import build_config
@@ -118,6 +119,34 @@ def test_a_run_that_failed_goes_on_with_any_number_in_flight(
 
     assert_same(Labels.concat(chunks), one_after_another)
     assert counting.total == int(one_after_another.queries.sum()), "nothing is asked twice"
+
+
+def test_a_kill_costs_the_calls_in_flight_alone(small_chunks, one_after_another, tmp_path):
+    run, killed = tmp_path / "run", tmp_path / "killed"
+
+    class Killed(LateTeacher):
+        """Keeps what is on the disk at a moment in its launch: all that a kill would leave."""
+
+        def launch(self, images):
+            if self.launched > 200 and self.open and not killed.exists():
+                self.last_call = len(images)
+                shutil.copytree(run, killed)
+            return super().launch(images)
+
+    teacher = Killed(some_teacher(max_batch=16))
+    with RunFolder.create(run, LABELS, {"seed": 0}) as folder:
+        list(label_chunks(teacher, some_images(), SMALL, folder=folder, flights=2))
+
+    counting = CountingTeacher(some_teacher(max_batch=16))
+    with RunFolder.open(killed, LABELS, {"seed": 0}, resume=True) as folder:
+        found = [folder.journals.read(file) for file in folder.journals.files()]
+        lost = queries_in_flight(folder.manifest)
+        chunks = list(label_chunks(counting, some_images(), SMALL, folder=folder, flights=2))
+    kept = sum(len(call.answers) for journal in found for call in journal.calls)
+
+    assert_same(Labels.concat(chunks), one_after_another)
+    assert kept > 150 and teacher.last_call < lost <= 2 * 16, "a call of each flight"
+    assert kept + counting.total == int(one_after_another.queries.sum())
 
 
 # How they take turns

@@ -98,17 +98,19 @@ class ModuleTeacher:
         """As `decide`, any number of images at once; on CUDA the answers are under way."""
         if len(images) == 0:
             return Settled(torch.empty(0, dtype=torch.int64, device=images.device))
-        complaint = f"{self._expected(len(images))}, got NaN among them; the weights or the "
-        complaint += "precision are unfit"
+        complaint = (
+            f"{self._expected(len(images))}, got NaN among them; the weights or the precision are "
+            "unfit"
+        )
         with self._on_device():
             try:
                 decisions = self._batches.answer(images, self._answer_batch)
             except Interrupted as stop:
-                error = stop.__cause__
-                if not isinstance(error, TeacherError):
-                    error = failure(self.name, stop.count, error)
+                cause = stop.__cause__
+                known = isinstance(cause, TeacherError)
+                error = cause if known else failure(self.name, stop.count, cause)
                 error.answered = UnderWay(stop.answers, images.device, complaint).settle()
-                raise error from stop.__cause__
+                raise error from (None if known else cause)
             return UnderWay(decisions, images.device, complaint)
 
     def fingerprint(self) -> str:
