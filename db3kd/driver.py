@@ -63,6 +63,15 @@ class Ledger:
         """Undoes `book` where there turns out to be no answer."""
         self.spent -= self._count(accounts)
 
+    def check(self) -> None:
+        """Raises RuntimeError where an account is overdrawn: a search was wrong about its purse."""
+        over = int((self.spent - self.limits).max()) if len(self.limits) else 0
+        if over > 0:
+            raise RuntimeError(
+                f"a search said that its queries were covered, and spent {over} more than an "
+                "account may; please report this"
+            )
+
     def _count(self, accounts: Tensor) -> Tensor:
         """[A] int64; unlike torch.bincount it does not make the host wait."""
         return torch.zeros_like(self.limits).index_add_(0, accounts, torch.ones_like(accounts))
@@ -118,6 +127,7 @@ def fly(
             query = next(search) if decisions is None else search.send(decisions)
         except StopIteration as finished:
             desk.settle_all()
+            ledger.check()
             return finished.value
         desk.settle_ready()
         decisions, asked = yield from desk.answer(query)

@@ -169,8 +169,9 @@ def test_a_round_of_a_bisection_waits_for_one_count(work, rows):
     noted, calls = waits_of(search, ledger, teacher)
     rounds = noted.count("bracket_update")
     assert rounds > 8 and calls >= rounds
-    # Whether the budget covers the rounds; the first rays of the pairs; which pairs have won.
-    assert len(noted) == rounds + 3, noted
+    # Whether the budget covers the rounds; the first rays of the pairs; which pairs have won; and
+    # whether the ledger is in order at the end.
+    assert len(noted) == rounds + 4, noted
 
 
 @pytest.mark.parametrize("rows", [2048, 16])
@@ -184,8 +185,9 @@ def test_a_descent_waits_for_one_count_a_round_and_four_at_its_turns(work, rows)
     )
     noted, _ = waits_of(search, ledger, teacher)
     rounds = noted.count("bracket_update")
-    # Which pairs go on, what they may still ask, whether the budget covers the rounds, who has won.
-    assert len(noted) == rounds + 4 * settings.rounds, noted
+    # Which pairs go on, what they may still ask, whether the budget covers the rounds, who has won;
+    # and whether the ledger is in order at the end.
+    assert len(noted) == rounds + 4 * settings.rounds + 1, noted
 
 
 def test_where_a_budget_runs_out_each_batch_waits_for_two_numbers_more(work):
@@ -193,7 +195,7 @@ def test_where_a_budget_runs_out_each_batch_waits_for_two_numbers_more(work):
     ledger = Ledger(limits_of(pairs, 9))
     search = boundary_distance(pairs, rays, purse=ledger)
     noted, calls = waits_of(search, ledger, teacher)
-    assert len(noted) <= noted.count("bracket_update") + 2 * calls + 3
+    assert len(noted) <= noted.count("bracket_update") + 2 * calls + 4
     assert int(ledger.remaining.min()) == 0
 
 
