@@ -15,7 +15,7 @@ from db3kd.boundary import (
     minimal_boundary_distance,
     sample_distance,
 )
-from db3kd.driver import Ledger, run
+from db3kd.driver import Flight, Ledger, fly, land
 from db3kd.journal import Journal
 from db3kd.label_settings import LabelSettings, divide_over_targets
 from db3kd.reader import NamedImages
@@ -53,6 +53,18 @@ class Labeller:
         journal: Journal | None = None,
     ) -> Labels:
         """The labels of the samples at `index`, int64 [n]; else as `db3kd.driver.run`."""
+        return land(self.fly(index, on_answers, journal))
+
+    def fly(
+        self,
+        index: Tensor,
+        on_answers: Callable[[int], None] | None = None,
+        journal: Journal | None = None,
+    ) -> Flight[Labels]:
+        """As `label`, with the pauses of `db3kd.driver.fly`.
+
+        What is searched lies on the teacher's device until the labels are done.
+        """
         teacher, settings = self.teacher, self.settings
         decision = self.decisions[index]
         pairs = pairs_of(teacher, self.images.read(index), index, decision)
@@ -61,7 +73,7 @@ class Labeller:
         )
         ledger = Ledger(limits.flatten().to(teacher.device))
         search = measure(pairs, self.candidates, teacher.image_shape, settings, ledger)
-        boundary = run(search, teacher, ledger, on_answers, journal)
+        boundary = yield from fly(search, teacher, ledger, on_answers, journal)
 
         own_column = torch.arange(teacher.classes) == decision[:, None]
 

@@ -1,13 +1,24 @@
-"""Runs a search against a teacher, and keeps the ledger: the only place that spends queries."""
+"""Runs a search against a teacher, and keeps the ledger: the only place that spends queries.
 
-from collections.abc import Callable
+A teacher on a GPU answers while the search goes on: its decisions are a place in memory that what
+is queued behind it may read. So a search without a journal waits for the device only where it must
+know a number itself, and what the teacher says of its answers (that they are none, say) is heard
+afterwards. A journal has to have each answer before the next is asked for: then the answers of each
+call are waited for, and copied to the CPU, once.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from db3kd.journal import Journal
 from db3kd.search import UNANSWERED, Query, Result, Search
-from db3kd.teachers.base import Teacher, TeacherError, decide_checked
+from db3kd.teachers.base import Answers, Teacher, TeacherError, launch_checked
+
+Flight = Generator[None, None, Result]
+"""Pauses wherever others may go on, and returns a result; see db3kd.flights."""
 
 
 class Ledger:
@@ -29,22 +40,41 @@ class Ledger:
         """[A] int64, what each account may still spend."""
         return self.limits - self.spent
 
-    def covers(self, accounts: Tensor) -> Tensor:
-        """[B] bool: which queries, taken in order, the accounts can pay for."""
-        wanted = torch.bincount(accounts, minlength=len(self.limits))
-        remaining = self.remaining
+    def payable(self, accounts: Tensor) -> Tensor | None:
+        """Which queries, taken in order, the accounts can pay for: int64 rows; None for all.
+
+        accounts: [B] int64.
+        """
+        wanted, remaining = self._count(accounts), self.remaining
         if bool((wanted <= remaining).all()):
-            return torch.ones_like(accounts, dtype=torch.bool)
+            return None
         # The rank of a query among its account's queries in this batch.
         order = torch.argsort(accounts, stable=True)
         first = wanted.cumsum(0) - wanted
         rank = torch.empty_like(accounts)
         rank[order] = torch.arange(len(accounts), device=accounts.device) - first[accounts[order]]
-        return rank < remaining[accounts]
+        return (rank < remaining[accounts]).nonzero()[:, 0]
 
     def book(self, accounts: Tensor) -> None:
         """Counts one answered query for each entry of accounts."""
-        self.spent += torch.bincount(accounts, minlength=len(self.limits))
+        self.spent += self._count(accounts)
+
+    def take_back(self, accounts: Tensor) -> None:
+        """Undoes `book` where there turns out to be no answer."""
+        self.spent -= self._count(accounts)
+
+    def check(self) -> None:
+        """Raises RuntimeError where an account is overdrawn: a search was wrong about its purse."""
+        over = int((self.spent - self.limits).max()) if len(self.limits) else 0
+        if over > 0:
+            raise RuntimeError(
+                f"a search said that its queries were covered, and spent {over} more than an "
+                "account may; please report this"
+            )
+
+    def _count(self, accounts: Tensor) -> Tensor:
+        """[A] int64; unlike torch.bincount it does not make the host wait."""
+        return torch.zeros_like(self.limits).index_add_(0, accounts, torch.ones_like(accounts))
 
 
 def run(
@@ -66,56 +96,139 @@ def run(
     Raises TeacherError where the teacher raises or answers anything but a class an image, and
     OSError or ValueError where the journal cannot be written, or is that of another search.
     """
+    return land(fly(search, teacher, ledger, on_answers, journal))
+
+
+def land(flight: Flight[Result]) -> Result:
+    """What a flight returns, flown to its end."""
+    while True:
+        try:
+            next(flight)
+        except StopIteration as finished:
+            return finished.value
+
+
+def fly(
+    search: Search[Result],
+    teacher: Teacher,
+    ledger: Ledger,
+    on_answers: Callable[[int], None] | None = None,
+    journal: Journal | None = None,
+) -> Flight[Result]:
+    """As `run`, but pauses after each batch, with its answers there or under way.
+
+    Closed before its end, it keeps the answers that are under way: they are booked, and in the
+    journal.
+    """
+    desk = _Desk(teacher, ledger, journal)
     decisions = None
     while True:
         try:
             query = next(search) if decisions is None else search.send(decisions)
         except StopIteration as finished:
+            desk.settle_all()
+            ledger.check()
             return finished.value
-        decisions = _answer(query, teacher, ledger, journal)
+        desk.settle_ready()
+        decisions, asked = yield from desk.answer(query)
         if on_answers is not None:
-            on_answers(int((decisions != UNANSWERED).sum()))
+            on_answers(asked)
+        yield
 
 
-def _answer(query: Query, teacher: Teacher, ledger: Ledger, journal: Journal | None) -> Tensor:
-    images = query.images.view(len(query.images), *teacher.image_shape)
-    covered = ledger.covers(query.accounts)
-    if bool(covered.all()):
-        return _decide(images, query.accounts, teacher, ledger, journal)
-    decisions = torch.full_like(query.accounts, UNANSWERED)
-    decisions[covered] = _decide(images[covered], query.accounts[covered], teacher, ledger, journal)
-    return decisions
+@dataclass
+class _Desk:
+    """Where the queries of one search are answered and booked.
 
+    unsettled: answers that were handed on before the teacher could say whether they are any, with
+    the accounts that paid.
+    """
 
-def _decide(
-    images: Tensor, accounts: Tensor, teacher: Teacher, ledger: Ledger, journal: Journal | None
-) -> Tensor:
-    """The answers to queries that are paid for: from the journal while it has any, then asked."""
-    if journal is None:
-        return _ask(images, accounts, teacher, ledger)
-    known = journal.take(accounts)
-    ledger.book(accounts[: len(known)])
-    if len(known) == len(accounts):
-        return known
-    answers = [known]
-    for start in range(len(known), len(accounts), teacher.max_batch):
-        call = slice(start, start + teacher.max_batch)
-        journal.ask(accounts[call])
+    teacher: Teacher
+    ledger: Ledger
+    journal: Journal | None
+    unsettled: list[tuple[Answers, Tensor]] = field(default_factory=list)
+
+    def answer(self, query: Query) -> Flight[tuple[Tensor, int]]:
+        """The decisions, UNANSWERED where the budget refused, and how many it did not refuse."""
+        images = query.images.view(len(query.images), *self.teacher.image_shape)
+        rows = None if query.covered else self.ledger.payable(query.accounts)
+        if rows is None:
+            return (yield from self._decide(images, query.accounts)), len(images)
+        decisions = torch.full_like(query.accounts, UNANSWERED)
+        decisions[rows] = yield from self._decide(images[rows], query.accounts[rows])
+        return decisions, len(rows)
+
+    def settle_ready(self) -> None:
+        """Hears of the answers that are there by now, in their order."""
+        while self.unsettled and self.unsettled[0][0].ready():
+            self._hear(*self.unsettled.pop(0))
+
+    def settle_all(self) -> None:
+        """Waits for all answers."""
+        while self.unsettled:
+            self._hear(*self.unsettled.pop(0))
+
+    def _decide(self, images: Tensor, accounts: Tensor) -> Flight[Tensor]:
+        """The answers to queries that are paid for, from the journal while it has any."""
+        if self.journal is None:
+            return self._hand_on(images, accounts)
+        known = self.journal.take(accounts)
+        self.ledger.book(accounts[: len(known)])
+        if len(known) == len(accounts):
+            return known
+        answers = [known]
+        for start in range(len(known), len(accounts), self.teacher.max_batch):
+            call = slice(start, start + self.teacher.max_batch)
+            answers.append((yield from self._write_down(images[call], accounts[call])))
+        self.journal.sync()
+        return torch.cat(answers)
+
+    def _hand_on(self, images: Tensor, accounts: Tensor) -> Tensor:
+        answers = self._launch(images, accounts)
+        if answers.ready():
+            return self._settle(answers, accounts)
+        self.ledger.book(accounts)
+        self.unsettled.append((answers, accounts))
+        return answers.decisions
+
+    def _write_down(self, images: Tensor, accounts: Tensor) -> Flight[Tensor]:
+        """Asks one call's worth, and keeps what comes in the journal."""
+        self.journal.ask(accounts)
         try:
-            answers.append(_ask(images[call], accounts[call], teacher, ledger))
+            answers = self._launch(images, accounts)
+            try:
+                if not answers.ready():
+                    yield
+            finally:  # also where the flight ends here: the answers are paid for
+                decisions = self._settle(answers, accounts)
+                self.journal.answer(decisions)
         except TeacherError as error:
-            journal.answer(error.answered)
+            self.journal.answer(error.answered)
             raise
-        journal.answer(answers[-1])
-    journal.sync()
-    return torch.cat(answers)
+        return decisions
 
+    def _launch(self, images: Tensor, accounts: Tensor) -> Answers:
+        try:
+            return launch_checked(self.teacher, images)
+        except TeacherError as error:
+            self.ledger.book(accounts[: len(error.answered)])
+            raise
 
-def _ask(images: Tensor, accounts: Tensor, teacher: Teacher, ledger: Ledger) -> Tensor:
-    try:
-        answers = decide_checked(teacher, images)
-    except TeacherError as error:
-        ledger.book(accounts[: len(error.answered)])
-        raise
-    ledger.book(accounts)
-    return answers
+    def _settle(self, answers: Answers, accounts: Tensor) -> Tensor:
+        """Waits for answers, and books them."""
+        try:
+            decisions = answers.settle()
+        except TeacherError as error:
+            self.ledger.book(accounts[: len(error.answered)])
+            raise
+        self.ledger.book(accounts)
+        return decisions
+
+    def _hear(self, answers: Answers, accounts: Tensor) -> None:
+        """What the teacher says of answers that are booked already."""
+        try:
+            answers.settle()
+        except TeacherError as error:
+            self.ledger.take_back(accounts[len(error.answered) :])
+            raise

@@ -15,7 +15,8 @@ from db3kd import ops
 from db3kd.boundary.contest import ask
 from db3kd.chunks import Labeller
 from db3kd.data import ImageSet
-from db3kd.driver import Ledger, run
+from db3kd.driver import Flight, Ledger, run
+from db3kd.flights import default_flights, in_order
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal
 from db3kd.label_settings import LabelSettings, divide_budget
@@ -23,7 +24,7 @@ from db3kd.reader import NamedImages, TensorImages
 from db3kd.search import UNANSWERED
 from db3kd.store import Labels
 from db3kd.teachers.base import Teacher, TeacherError, describe
-from db3kd.validation import check_images
+from db3kd.validation import check_count, check_images
 
 _CHUNK_BYTES = 256 * 2**20
 """Memory that the search state of one chunk of samples may take."""
@@ -68,9 +69,12 @@ def label(
     *,
     index: Tensor | None = None,
     progress: Progress | None = None,
+    flights: int | None = None,
 ) -> Labels:
     """What `label_chunks` yields, as one."""
-    chunks = label_chunks(teacher, images, settings, index=index, progress=progress)
+    chunks = label_chunks(
+        teacher, images, settings, index=index, progress=progress, flights=flights
+    )
     return Labels.concat(list(chunks))
 
 
@@ -83,6 +87,7 @@ def label_chunks(
     progress: Progress | None = None,
     folder: RunFolder | None = None,
     crew: Crew | None = None,
+    flights: int | None = None,
 ) -> Iterator[Labels]:
     """Labels images, a chunk of samples at a time.
 
@@ -90,7 +95,9 @@ def label_chunks(
     its bounds. index: int64 [n], which of them to label, in this order; all by default. folder:
     keeps each answer until the shard of its chunk is committed, at the chunk's place in `index`,
     and gives the answers it has; chunks that have a shard are left out. crew: labels the chunks
-    in this process's stead, and they come in any order; the labels are the same.
+    in this process's stead, and they come in any order; the labels are the same. flights: chunks
+    that this process searches at once, by default 2 where the teacher is on CUDA, so that it need
+    not wait, and else 1; the labels are the same. Each may have a call of the teacher in flight.
 
     First each image is decided (one query), also those not to be labelled, for rays start towards
     them; then a sample's distance to every other class is measured. Memory does not grow with N but
@@ -105,7 +112,11 @@ def label_chunks(
     settings = settings or LabelSettings()
     images = _checked_images(teacher, images)
     index = _checked_index(index, len(images))
-    return _Labelling(teacher, images, settings, _Meter(progress), folder, crew).chunks(index)
+    if flights is None:
+        flights = default_flights(torch.device(teacher.device))
+    check_count(flights, "flights")
+    meter = _Meter(progress)
+    return _Labelling(teacher, images, settings, meter, folder, crew, flights).chunks(index)
 
 
 def with_soft_labels(
@@ -195,6 +206,7 @@ class _Labelling:
     meter: _Meter
     folder: RunFolder | None
     crew: Crew | None
+    flights: int
 
     def chunks(self, index: Tensor) -> Iterator[Labels]:
         limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
@@ -202,7 +214,8 @@ class _Labelling:
         labeller = Labeller(self.teacher, self.images, self.settings, decisions, limits)
         parts = self._parts(index)
         if self.crew is None:
-            chunks = self._one_by_one(labeller, parts)
+            flights = (self._flight(labeller, *part) for part in parts.items())
+            chunks = in_order(flights, self.flights, torch.device(self.teacher.device))
         else:
             chunks = self.crew.label(labeller, parts, self.meter.queries)
         for labels in chunks:
@@ -219,11 +232,9 @@ class _Labelling:
             if self.folder is None or not self.folder.has_shard(position)
         }
 
-    def _one_by_one(self, labeller: Labeller, parts: Mapping[int, Tensor]) -> Iterator[Labels]:
-        for position, part in parts.items():
-            with self._journal(position) as journal:
-                labels = labeller.label(part, self.meter.queries, journal)
-            yield labels
+    def _flight(self, labeller: Labeller, position: int, part: Tensor) -> Flight[Labels]:
+        with self._journal(position) as journal:
+            return (yield from labeller.fly(part, self.meter.queries, journal))
 
     def _journal(self, of: int | str) -> AbstractContextManager[Journal | None]:
         if self.folder is None:

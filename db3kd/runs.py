@@ -188,6 +188,7 @@ def write_run(
     soft_labels: SoftLabelSettings | None = None,
     resume: bool = False,
     workers: Workers | None = None,
+    flights: int | None = None,
 ) -> Totals:
     """Labels the images of a source into a run folder, a shard at a time, showing progress.
 
@@ -199,14 +200,17 @@ def write_run(
     teacher, images and settings (what they are called may differ). Its labels and totals become
     what they would have been without a stop. Answers are kept before the teacher is called again,
     so at most one call, of `settings.rows` or `teacher.max_batch` queries, whichever is less, is
-    paid twice for each time the process was killed; `db3kd.folder.queries_in_flight` says how many
-    queries that may be. A power cut costs at most the answers of a second and of `settings.rows`
-    queries. Nothing is asked for a finished run.
+    paid twice for each time the process was killed, or as many as it has `flights`;
+    `db3kd.folder.queries_in_flight` says how many queries that may be. A power cut costs at most
+    the answers of a second and of `settings.rows` queries a flight. Nothing is asked for a finished
+    run.
 
     workers: label in several processes; labels, totals and budgets are those of one, and a run may
     go on with any number of them. All images are decided by this process, which for a measure other
     than "sd" is a small share. Where a worker dies, its shard goes on in another, and what it had
     in flight counts as above. ChildProcessError, an OSError, where a shard keeps killing workers.
+
+    flights: shards that one process searches at once, as for `label_chunks`; a worker searches one.
 
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
     the teacher or a run that is not the same, TeacherError where the teacher fails, and OSError
@@ -241,7 +245,7 @@ def write_run(
             else start_workers(workers, run, teacher, chosen, settings)
         )
         with crew as helpers:
-            _label_into(run, teacher, chosen, rows, settings, soft_labels, helpers)
+            _label_into(run, teacher, chosen, rows, settings, soft_labels, helpers, flights)
         totals = _add_up(run)
         run.finish(vars(totals))
     return totals
@@ -255,6 +259,7 @@ def _label_into(
     settings: LabelSettings,
     soft_labels: SoftLabelSettings | None,
     crew: RayCrew | None,
+    flights: int | None,
 ) -> None:
     """Labels what the run has no shard of yet. index: [n] int64, of the images in their source."""
     before = _add_up(run)
@@ -265,7 +270,9 @@ def _label_into(
         samples_before=before.samples,
         queries_before=before.queries - before.decided,  # decisions are counted when replayed
     )
-    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run, crew=crew)
+    chunks = label_chunks(
+        teacher, images, settings, progress=progress, folder=run, crew=crew, flights=flights
+    )
     with progress:
         for chunk in chunks:
             position = int(chunk.index[0])

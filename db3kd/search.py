@@ -14,10 +14,13 @@ class Query(NamedTuple):
 
     images: [B, D] or [B, *image_shape] float, inside the teacher's bounds.
     accounts: [B] int64, the ledger account that pays for each.
+    covered: the search knows from its purse that every account can pay for its queries, so that the
+        ledger need not look: on a GPU each look waits for all that is under way.
     """
 
     images: Tensor
     accounts: Tensor
+    covered: bool = False
 
 
 Result = TypeVar("Result")

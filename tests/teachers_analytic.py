@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.teachers.base import TeacherError
+
 
 class AnalyticTeacher:
     """What the teachers here share. Images of any shape are seen as rows of float64."""
@@ -184,6 +186,51 @@ class RaisingTeacher(WrappedTeacher):
             raise self.error
         self.left -= len(images)
         return super().decide(images)
+
+
+class LateTeacher(WrappedTeacher):
+    """Answers as a teacher on a GPU does: launched, and not heard of before they are waited for.
+
+    none_from: images from which on there is no answer, counted over all calls. waits: how often an
+    answer was waited for. under_way: most calls at once whose answers had not been.
+    """
+
+    def __init__(self, inner: Any, none_from: int | None = None) -> None:
+        super().__init__(inner)
+        self.none_from = none_from
+        self.launched = 0
+        self.waits = 0
+        self.open = 0
+        self.under_way = 0
+
+    def launch(self, images: Tensor) -> "LateAnswers":
+        decisions = torch.cat([self.inner.decide(part) for part in images.split(self.max_batch)])
+        if self.none_from is not None:
+            numbers = torch.arange(self.launched, self.launched + len(images))
+            decisions = decisions.masked_fill(numbers >= self.none_from, -1)
+        self.launched += len(images)
+        self.open += 1
+        self.under_way = max(self.under_way, self.open)
+        return LateAnswers(self, decisions)
+
+
+class LateAnswers:
+    """Of a LateTeacher."""
+
+    def __init__(self, teacher: LateTeacher, decisions: Tensor) -> None:
+        self.decisions = decisions
+        self._teacher = teacher
+
+    def ready(self) -> bool:
+        return False
+
+    def settle(self) -> Tensor:
+        self._teacher.waits += 1
+        self._teacher.open -= 1
+        missing = (self.decisions < 0).nonzero()
+        if len(missing):
+            raise TeacherError("no answer", self.decisions[: int(missing[0])])
+        return self.decisions
 
 
 class WrongTeacher(WrappedTeacher):

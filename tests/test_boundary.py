@@ -1,5 +1,7 @@
 """The searches, against teachers whose boundary is known in closed form."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from db3kd.boundary import (
     minimal_boundary_distance,
     sample_distance,
 )
+from db3kd.boundary import candidates as candidate_module
 from db3kd.boundary.probes import dct_basis
 from db3kd.driver import Ledger, run
 from db3kd.reader import TensorImages
@@ -271,6 +274,37 @@ def test_the_nearest_candidates_are_those_a_full_search_finds():
         mine = rays.lengths[rays.pair_of == pair]
         gaps = (bank[classes == pairs.wanted[pair]] - samples[pair]).norm(dim=1)
         torch.testing.assert_close(mine, gaps.sort().values[:7])
+
+
+@pytest.mark.parametrize("most_bytes", [0, 640 << 20])
+@pytest.mark.parametrize("order", ["nearest", "random"])
+def test_candidates_on_a_device_are_the_same_images_held_there_or_not(
+    device, order, most_bytes, monkeypatch
+):
+    monkeypatch.setattr(candidate_module, "RESIDENT_BYTES", most_bytes)
+    teacher, bank = plane(12), gaussian(60, 12, seed=2)
+    pairs = targeted_pairs(teacher, gaussian(8, 12, seed=1))
+    there = dataclasses.replace(
+        pairs,
+        samples=pairs.samples.to(device),
+        sample_index=pairs.sample_index.to(device),
+        sample_of=pairs.sample_of.to(device),
+        wanted=pairs.wanted.to(device),
+    )
+    here = candidates(teacher, bank, order=order).rays(pairs)
+    rays = candidates(teacher, bank, order=order).rays(there)
+    assert rays.lengths.device.type == device.type
+    assert torch.equal(rays.ends[rays.end_of].cpu(), here.ends[here.end_of])
+    assert torch.equal(rays.pair_of.cpu(), here.pair_of)
+
+
+def test_images_are_held_on_a_device_where_they_are_not_too_many(monkeypatch):
+    bank = gaussian(7, 12)
+    monkeypatch.setattr(candidate_module, "_BLOCK_BYTES", {"cpu": 2 * 12 * 4})
+    for most, held in ((7 * 12 * 4, True), (7 * 12 * 4 - 1, False)):
+        monkeypatch.setattr(candidate_module, "RESIDENT_BYTES", most)
+        found = candidate_module._hold(TensorImages(bank), torch.device("cpu"))
+        assert (found is not None) == held and (found is None or found.equal(bank))
 
 
 def test_random_candidates_depend_on_seed_sample_and_target_alone():

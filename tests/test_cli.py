@@ -120,6 +120,13 @@ def test_a_run_is_resumed_when_that_is_asked_for(teacher, run, tmp_path):
     assert read_manifest(copy)["totals"] == read_manifest(run)["totals"]
 
 
+def test_how_a_teacher_runs_and_what_flies_beside_changes_no_label(teacher, run, tmp_path):
+    options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
+    label(teacher, tmp_path / "other", *options, "--flights", 3, "--max-batch", 16)
+
+    assert torch.equal(load_labels(tmp_path / "other").distances, load_labels(run).distances)
+
+
 def test_a_run_that_fails_says_how_to_go_on(tmp_path):
     arguments = label_arguments(f"{TEACHERS}:TiringTeacher", tmp_path / "run")
 
@@ -283,6 +290,8 @@ def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
         (("--data", "nothing"), "data: expected mnist5k"),
         (("--data", "mnist5k"), "expected shape (1, 8, 8)"),
         (("--teacher", "missing.safetensors"), "expected a teacher file"),
+        (("--cuda-graphs",), "cuda_graphs: expected a CUDA device, got cpu"),
+        (("--compile", "--teacher", f"{TEACHERS}:constant"), "compile: belongs to a torch module"),
         (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),
     ],

@@ -64,6 +64,14 @@ def test_the_ledger_equals_what_the_teacher_saw_and_stays_within_its_limits(
     assert sum(int((decisions != UNANSWERED).sum()) for decisions in received) == teacher.total
 
 
+def test_a_search_that_is_wrong_about_its_purse_is_found_out():
+    def search():
+        yield Query(torch.rand(3, 2), torch.tensor([0, 0, 0]), covered=True)
+
+    with pytest.raises(RuntimeError, match="spent 1 more than an account may"):
+        run(search(), teacher_of_two(), Ledger(torch.tensor([2])))
+
+
 def test_answers_before_a_failure_in_the_same_batch_are_booked():
     ledger = Ledger(torch.tensor([4, 4]))
     with pytest.raises(TeacherError, match="the line is dead"):

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from db3kd.boundary.pairs import Pairs, Rays
-from db3kd.reader import ImageSource
+from db3kd.reader import RESIDENT_BYTES, ImageSource
 from db3kd.search import UNANSWERED
 
 Order = Literal["nearest", "random"]
 
-_BLOCK_BYTES = 8 * 2**20
-"""Memory for the images of the set that are held at once while neighbours are sought."""
+_BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
+"""Memory for the images of the set that are looked at at once while neighbours are sought: on a CPU
+what its caches hold, on a GPU enough to keep it busy."""
 
 _SPARE = 4
 """Neighbours kept beyond those asked for, so that rounding in the matrix product of the first pass
@@ -50,6 +51,7 @@ class Candidates:
             for c in decisions.unique()
             if int(c) != UNANSWERED
         }
+        self._held: dict[torch.device, Tensor | None] = {}
 
     def rays(self, pairs: Pairs) -> Rays:
         """Up to `count` rays a pair, the shortest first; none where no image is of its class."""
@@ -58,7 +60,7 @@ class Candidates:
         pair_of = present.nonzero()[:, 0]
         used, end_of = torch.unique(chosen[present], return_inverse=True)
         device = pairs.samples.device
-        ends = self.images.read(used).flatten(1).to(device)
+        ends = self._read(used, device)
         rays = Rays.towards(pairs, ends, pair_of.to(device), end_of.to(device))
         return self._shortest(rays, used.to(device))
 
@@ -71,28 +73,39 @@ class Candidates:
 
     def _nearest(self, pairs: Pairs) -> Tensor:
         """[P, count + spare] int64 image numbers, -1 where there are fewer."""
-        samples = pairs.samples.cpu()
-        sample_of, wanted = pairs.sample_of.cpu(), pairs.wanted.cpu()
-        keep = self.count + _SPARE
-        best = torch.full((len(pairs), keep), torch.inf)
-        chosen = torch.full((len(pairs), keep), -1)
-        size = max(1, _BLOCK_BYTES // (samples.shape[1] * samples.element_size()))
+        samples, sample_of, wanted = pairs.samples, pairs.sample_of, pairs.wanted.cpu()
+        device, keep = samples.device, self.count + _SPARE
+        best = samples.new_full((len(pairs), keep), torch.inf)
+        chosen = sample_of.new_full((len(pairs), keep), -1)
+        seekers = {c: ((wanted == c) == pairs.targeted).nonzero()[:, 0] for c in self._members}
+        seekers = {c: mine.to(device) for c, mine in seekers.items() if len(mine)}
+        size = _block_size(samples.shape[1], device)
         for numbers in torch.arange(len(self.images)).split(size):
-            block = self.images.read(numbers).flatten(1)
+            block = self._read(numbers, device)
             # ‖x - c‖² less ‖x‖², which is the same for all candidates of a sample.
             gaps = torch.addmm((block * block).sum(1), samples, block.T, alpha=-2)
-            for c in self._members:
-                mine = ((wanted == c) == pairs.targeted).nonzero()[:, 0]
+            for c, mine in seekers.items():
                 theirs = (self.decisions[numbers] == c).nonzero()[:, 0]
-                if not len(mine) or not len(theirs):
+                if not len(theirs):
                     continue
-                near = gaps[:, theirs].topk(min(keep, len(theirs)), largest=False)
-                rows = sample_of[mine]
+                near = gaps[:, theirs.to(device)].topk(min(keep, len(theirs)), largest=False)
+                rows, found = sample_of[mine], numbers[theirs].to(device)
                 distance = torch.cat([best[mine], near.values[rows]], dim=1)
-                number = torch.cat([chosen[mine], numbers[theirs][near.indices[rows]]], dim=1)
+                number = torch.cat([chosen[mine], found[near.indices[rows]]], dim=1)
                 distance, place = distance.topk(keep, largest=False)
                 best[mine], chosen[mine] = distance, number.gather(1, place)
-        return chosen
+        return chosen.cpu()
+
+    def _read(self, numbers: Tensor, device: torch.device) -> Tensor:
+        """Images as rows on the device: float32 [n, D]."""
+        if device.type == "cpu":
+            return self.images.read(numbers).flatten(1)
+        if device not in self._held:
+            self._held[device] = _hold(self.images, device)
+        held = self._held[device]
+        if held is None:
+            return self.images.read(numbers).flatten(1).to(device)
+        return held[numbers.to(device)]
 
     def _random(self, pairs: Pairs) -> Tensor:
         """[P, count] int64 image numbers, -1 where there are fewer."""
@@ -113,3 +126,21 @@ class Candidates:
         if targeted:
             return self._members.get(wanted, self.decisions.new_empty(0))
         return ((self.decisions != wanted) & (self.decisions != UNANSWERED)).nonzero()[:, 0]
+
+
+def _block_size(values: int, device: torch.device) -> int:
+    """Images of a block, of so many float32 values each."""
+    return max(1, _BLOCK_BYTES.get(device.type, _BLOCK_BYTES["cpu"]) // (4 * values))
+
+
+def _hold(images: ImageSource, device: torch.device) -> Tensor | None:
+    """All images as rows on a device, to be read for each chunk; None where they are too many."""
+    first = images.read(torch.zeros(1, dtype=torch.int64)).flatten(1)
+    if len(images) * first.nbytes > RESIDENT_BYTES:
+        return None
+    held = torch.empty(len(images), first.shape[1], device=device)
+    for numbers in torch.arange(len(images)).split(_block_size(first.shape[1], device)):
+        held[numbers[0] : numbers[-1] + 1] = images.read(numbers).flatten(1)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # searches on other streams will read them
+    return held

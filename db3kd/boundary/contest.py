@@ -13,12 +13,17 @@ MOST_ROUNDS = 64
 """A float32 bracket has no float left between its ends after fewer rounds than this."""
 
 
-def ask(build: Callable[[slice], Tensor], accounts: Tensor, rows: int) -> Search[Tensor]:
-    """Decisions, int64 [B], for B queries built and yielded in batches of at most `rows`."""
+def ask(
+    build: Callable[[slice], Tensor], accounts: Tensor, rows: int, covered: bool = False
+) -> Search[Tensor]:
+    """Decisions, int64 [B], for B queries built and yielded in batches of at most `rows`.
+
+    covered: as in `Query`, of all of them together.
+    """
     answers = []
     for start in range(0, len(accounts), rows):
         batch = slice(start, start + rows)
-        answers.append((yield Query(build(batch), accounts[batch])))
+        answers.append((yield Query(build(batch), accounts[batch], covered)))
     return torch.cat(answers) if answers else accounts.new_empty(0)
 
 
@@ -46,6 +51,8 @@ def bisect(
     at which a pair is done. rows: images per batch.
 
     Returns [P] int64: the ray that now holds the best point, -1 where none improved on it.
+
+    Of each round the host hears one number, how many rays are left, and of the whole two more.
     """
     high, winner = boundary.distance.clone(), torch.full_like(pairs.sample_of, -1)
     low, radius = low.clone(), radius.clone()
@@ -57,12 +64,16 @@ def bisect(
             at, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],
         )  # fmt: skip
 
-    for _ in range(MOST_ROUNDS):
+    covered = _rounds_covered(purse.remaining, rays.pair_of) if len(rays) else 0
+    for number in range(MOST_ROUNDS):
         if not len(active):
             break
         asked, at = active, radius
         decisions = yield from ask(
-            lambda batch, asked=asked, at=at: points(asked[batch], at), rays.pair_of[asked], rows
+            lambda batch, asked=asked, at=at: points(asked[batch], at),
+            rays.pair_of[asked],
+            rows,
+            covered=number < covered,
         )
         active = ops.bracket_update(
             low, high, radius, winner, active, rays.pair_of, decisions, pairs.wanted,
@@ -73,3 +84,10 @@ def bisect(
     boundary.distance = high
     boundary.points[won] = points(winner[won], high)
     return winner
+
+
+def _rounds_covered(remaining: Tensor, pair_of: Tensor) -> int:
+    """How many rounds every pair can pay for whatever becomes of its rays; they only get fewer."""
+    rays = torch.zeros_like(remaining).index_add_(0, pair_of, torch.ones_like(pair_of))
+    rounds = torch.where(rays > 0, remaining // rays.clamp_min(1), MOST_ROUNDS)
+    return int(rounds.min())

@@ -34,8 +34,8 @@ class Directions:
         return {
             "noise": self.noise,
             "channels": channels,
-            "row_basis": dct_basis(min(self.frequencies, height), height).to(device),
-            "column_basis": dct_basis(min(self.frequencies, width), width).to(device),
+            "row_basis": dct_basis(min(self.frequencies, height), height, device),
+            "column_basis": dct_basis(min(self.frequencies, width), width, device),
         }
 
 
@@ -59,16 +59,19 @@ def probe_normals(
     boundary or further (Cheng et al., ICLR 2020, equation 4).
 
     chosen: [n] int64, pairs with a finite distance. step: [n] float32, length of a probe's step, in
-    input units. count: probes of each pair; allowed: [n] int64, how many of them it may ask. seed,
-    round_number: name the directions. rows: images per batch.
+    input units. count: probes of each pair; allowed: [n] int64, how many of them it may ask, no
+    more than its purse has. seed, round_number: name the directions. rows: images per batch.
 
     Returns [n, D] float32: unit vectors towards the wanted side, zeros where nothing was answered.
     """
     drawn = directions.arguments(boundary.points.device)
     counters = pairs.counters(chosen, round_number)
     decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
-    place = torch.arange(count, device=chosen.device)
-    for batch in torch.arange(len(chosen), device=chosen.device).split(max(1, rows // count)):
+    numbers = torch.arange(len(chosen), device=chosen.device)
+    allowed, pairs_a_batch = allowed.clamp(0, count), max(1, rows // count)
+    # All that the host hears of a round.
+    asked = torch.stack([part.sum() for part in allowed.split(pairs_a_batch)]).tolist()
+    for batch, total in zip(numbers.split(pairs_a_batch), asked, strict=True):
         queries = ops.probe_queries(
             pairs.samples[pairs.sample_of[chosen[batch]]],
             boundary.points[chosen[batch]],
@@ -80,12 +83,14 @@ def probe_normals(
             upper=pairs.bounds[1],
             **drawn,
         )
-        accounts = chosen[batch].repeat_interleave(count)
-        covered = place < allowed[batch, None]
-        if not bool(covered.all()):
-            queries, accounts = queries[covered.flatten()], accounts[covered.flatten()]
-        answers = yield from ask(lambda part, queries=queries: queries[part], accounts, rows)
-        decisions[batch] = decisions[batch].masked_scatter(covered, answers)
+        pair, place = _first_of_each(allowed[batch], total)
+        if total < len(queries):
+            queries = queries[pair * count + place]
+        accounts = chosen[batch][pair]
+        answers = yield from ask(
+            lambda part, queries=queries: queries[part], accounts, rows, covered=True
+        )
+        decisions[batch[pair], place] = answers
     return ops.probe_gradient(
         decisions,
         pairs.wanted[chosen],
@@ -97,11 +102,25 @@ def probe_normals(
     )
 
 
+def _first_of_each(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """The first counts[p] places of each pair p in turn: int64 [total] pairs, and places.
+
+    total: the sum of counts [n] int64, so that the device need not be asked for it.
+    """
+    here = torch.arange(len(counts), device=counts.device)
+    pair = here.repeat_interleave(counts, output_size=total)
+    before = counts.cumsum(0) - counts
+    return pair, torch.arange(total, device=counts.device) - before[pair]
+
+
 @cache
-def dct_basis(count: int, size: int) -> Tensor:
-    """The lowest vectors of the orthonormal DCT-II over `size` points: float32 [count, size]."""
+def dct_basis(count: int, size: int, device: torch.device | None = None) -> Tensor:
+    """The lowest vectors of the orthonormal DCT-II over `size` points: float32 [count, size].
+
+    device: where to keep them, by default on the CPU; each is taken there once.
+    """
     position = torch.arange(size, dtype=torch.float64) + 0.5
     frequency = torch.arange(count, dtype=torch.float64)[:, None]
     basis = torch.cos(math.pi / size * position * frequency) * math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
-    return basis.float()
+    return basis.float().to(device)

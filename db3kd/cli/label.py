@@ -10,15 +10,20 @@ import typer
 from db3kd.cli.options import (
     TEACHER_HELP,
     Architecture,
+    Autocast,
     Channels,
+    Compile,
+    CudaGraphs,
     Data,
     Device,
+    MaxBatch,
     Seed,
     Size,
     given,
     hint_at_resuming,
     open_teacher,
     parse_counts,
+    running_options,
 )
 from db3kd.cli.preflight import print_estimate
 from db3kd.estimate import estimate_run
@@ -172,6 +177,20 @@ def label(
         float | None,
         typer.Option("--price-per-1000", min=0, help="Of 1,000 queries; --dry-run says the cost."),
     ] = None,
+    flights: Annotated[
+        int | None,
+        typer.Option(
+            "--flights",
+            min=1,
+            help="Shards that one process searches at once, so that a GPU need not wait for it; a "
+            "kill may cost a call of the teacher for each. Labels and queries are those of one.",
+            show_default="2 on CUDA, else 1",
+        ),
+    ] = None,
+    max_batch: MaxBatch = None,
+    autocast: Autocast = None,
+    compile: Compile = False,
+    cuda_graphs: CudaGraphs = False,
     architecture: Architecture = None,
     size: Size = None,
     channels: Channels = None,
@@ -212,12 +231,13 @@ def label(
     before = read_manifest(out) if holds_run(out) else None
     source = Source(data, split, size, channels)
     images = source.load()
-    make_teacher = partial(open_teacher, _found(teacher), images, architecture, device)
+    running = running_options(max_batch, autocast, compile, cuda_graphs)
+    make_teacher = partial(open_teacher, _found(teacher), images, architecture, device, running)
     crew = None
     if workers > 1 or ray_address is not None:
         import_ray()
         crew = Workers(workers, ray_address, device != "cpu", make_teacher)
-    asked = open_teacher(teacher, images, architecture, device)
+    asked = open_teacher(teacher, images, architecture, device, running)
     if dry_run:
         chosen = images.subset(draw_samples(len(images), limit, seed))
         estimate = estimate_run(asked, chosen, settings, dry_run_queries)
@@ -234,6 +254,7 @@ def label(
             soft_labels=soft_labels,
             resume=resume,
             workers=crew,
+            flights=flights,
         )
     after = read_manifest(out)
     if after == before:

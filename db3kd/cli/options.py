@@ -1,10 +1,10 @@
 """Options that several commands share, and what they stand for."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -51,15 +51,53 @@ Architecture = Annotated[
         "package.module:factory.",
     ),
 ]
+MaxBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--max-batch",
+        min=1,
+        help="Most images that the teacher is asked at once.",
+        show_default="256 on a CPU; found for a torch module on CUDA",
+    ),
+]
+Autocast = Annotated[
+    Literal["bf16", "fp16"] | None,
+    typer.Option("--autocast", help="Run a torch teacher in mixed precision."),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Run a torch teacher by torch.compile.")]
+CudaGraphs = Annotated[
+    bool,
+    typer.Option(
+        "--cuda-graphs",
+        help="Run a torch teacher as CUDA graphs, so that small batches cost one launch each.",
+    ),
+]
+
+
+def running_options(
+    max_batch: int | None, autocast: str | None, compile: bool, cuda_graphs: bool
+) -> dict[str, Any]:
+    """How to run a teacher, as `load_teacher` takes it."""
+    dtypes = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return {
+        "max_batch": max_batch,
+        "autocast": dtypes[autocast],
+        "compile": compile,
+        "cuda_graphs": cuda_graphs,
+    }
 
 
 def open_teacher(
-    source: str, images: ImageSet | None, architecture: str | None, device: str
+    source: str,
+    images: ImageSet | None,
+    architecture: str | None,
+    device: str,
+    running: Mapping[str, Any] | None = None,
 ) -> Teacher:
     """The teacher a command line names.
 
     What neither its file, its address nor its object tells (image shape and classes) is taken from
-    the images.
+    the images. running: as from `running_options`.
     """
     return load_teacher(
         source,
@@ -67,6 +105,7 @@ def open_teacher(
         device=resolve_device(device),
         assumed_shape=None if images is None else images.image_shape,
         assumed_classes=None if images is None else images.classes,
+        **(running or {}),
     )
 
 

@@ -1,5 +1,8 @@
 """What a teacher is, and the one place that checks what it answers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,6 +22,9 @@ class Teacher(Protocol):
     device       where it wants its images
 
     Ask through `decide_checked`, which splits, moves and checks; `decide` itself need not.
+
+    A teacher that answers while the caller goes on has another method, `launch(images) -> Answers`:
+    for images of its shape, any number on any device, which it splits, moves and checks itself.
     """
 
     image_shape: tuple[int, ...]
@@ -48,6 +54,42 @@ class TeacherError(RuntimeError):
         self.answered = torch.empty(0, dtype=torch.int64) if answered is None else answered
 
 
+class Answers(Protocol):
+    """Decisions that may be under way.
+
+    decisions: int64 [N], on the device of the images. Whatever is queued behind them on the same
+    stream may read them. Where the teacher has no answer, which `settle` will say, they are -1.
+    """
+
+    @property
+    def decisions(self) -> Tensor: ...
+
+    def ready(self) -> bool:
+        """Whether they are there, so that `settle` does not wait."""
+        ...
+
+    def settle(self) -> Tensor:
+        """The decisions, once they are there, every entry in [0, classes).
+
+        Raises TeacherError where they are not answers; `answered` holds those before the first that
+        is none.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Answers that are there, and were checked."""
+
+    decisions: Tensor
+
+    def ready(self) -> bool:
+        return True
+
+    def settle(self) -> Tensor:
+        return self.decisions
+
+
 def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
     """The teacher's class for each image, asked in chunks of at most `teacher.max_batch`.
 
@@ -56,12 +98,28 @@ def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
     teacher raises or answers anything but one class an image; its `answered` holds the decisions of
     the chunks before, and those that the teacher itself says it has of the one that failed.
     """
+    return launch_checked(teacher, images).settle()
+
+
+def launch_checked(teacher: Teacher, images: Tensor) -> Answers:
+    """As `decide_checked`, but the answers may still be under way, and the last errors with them.
+
+    The answers of a teacher without `launch` are there.
+    """
     if tuple(images.shape[1:]) != tuple(teacher.image_shape):
         raise ValueError(
             f"images: expected [N, {', '.join(map(str, teacher.image_shape))}] for "
             f"{describe(teacher)}, "
             f"got {list(images.shape)}"
         )
+    launch = getattr(teacher, "launch", None)
+    if launch is None:
+        return Settled(_decide_in_chunks(teacher, images))
+    with _one_error(teacher, images):
+        return launch(images)
+
+
+def _decide_in_chunks(teacher: Teacher, images: Tensor) -> Tensor:
     answered = torch.empty(len(images), dtype=torch.int64, device=images.device)
     for start in range(0, len(images), teacher.max_batch):
         chunk = images[start : start + teacher.max_batch]
@@ -79,15 +137,26 @@ def describe(teacher: Teacher) -> str:
     return str(getattr(teacher, "name", None) or type(teacher).__name__)
 
 
-def _decide_chunk(teacher: Teacher, images: Tensor) -> Tensor:
-    who = f"teacher {describe(teacher)}"
+def failure(name: str, count: int, error: Exception) -> TeacherError:
+    """What is raised where the teacher of that name raised `error` on so many images."""
+    return TeacherError(f"teacher {name} raised {type(error).__name__} on {count} images: {error}")
+
+
+@contextmanager
+def _one_error(teacher: Teacher, images: Tensor) -> Iterator[None]:
+    """Whatever the teacher raises becomes a TeacherError."""
     try:
-        decisions = teacher.decide(images.to(teacher.device))
+        yield
     except TeacherError:
         raise
     except Exception as error:
-        kind = type(error).__name__
-        raise TeacherError(f"{who} raised {kind} on {len(images)} images: {error}") from error
+        raise failure(describe(teacher), len(images), error) from error
+
+
+def _decide_chunk(teacher: Teacher, images: Tensor) -> Tensor:
+    who = f"teacher {describe(teacher)}"
+    with _one_error(teacher, images):
+        decisions = teacher.decide(images.to(teacher.device))
     _check_decisions(decisions, len(images), teacher.classes, who)
     return decisions
 

@@ -72,6 +72,8 @@ def load_teacher(
     max_batch: int | None = None,
     autocast: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    compile: bool = False,
+    cuda_graphs: bool = False,
     assumed_shape: tuple[int, ...] | None = None,
     assumed_classes: int | None = None,
 ) -> Teacher:
@@ -96,6 +98,7 @@ def load_teacher(
                               can be called without arguments.
     model is what `build_model` takes. A file that names a package.module:factory is obeyed only
     when `model` repeats it. bounds is (0, 1) unless the file says otherwise; device is the CPU.
+    autocast, compile and cuda_graphs are those of `ModuleTeacher`, and belong to torch modules.
     assumed_shape and assumed_classes stand in for `image_shape` and `classes` where neither these
     nor the source tell them.
 
@@ -110,11 +113,18 @@ def load_teacher(
         "assumed_shape": assumed_shape,
         "assumed_classes": assumed_classes,
     }
+    running = {
+        "autocast": autocast,
+        "device": device,
+        "compile": compile,
+        "cuda_graphs": cuda_graphs,
+    }
     if is_described(source):
+        _refuse_running(source, running)
         return load_described(source, given, max_batch, device)
     path = Path(source)
     if _REFERENCE.fullmatch(str(source)) and not path.exists():
-        return _named_teacher(str(source), given, max_batch, autocast, device)
+        return _named_teacher(str(source), given, max_batch, running)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a teacher file or package.module:object")
     fingerprint = None
@@ -137,10 +147,9 @@ def load_teacher(
         module,
         *_complete(str(path), given),
         max_batch,
-        autocast,
-        device,
         name=path.name,
         fingerprint=fingerprint,
+        **running,
     )
 
 
@@ -210,24 +219,30 @@ def _named_teacher(
     reference: str,
     given: dict[str, Any],
     max_batch: int | None,
-    autocast: torch.dtype | None,
-    device: torch.device,
+    running: dict[str, Any],
 ) -> Teacher:
     found = import_named(reference, "teacher")
     if not isinstance(found, nn.Module) and not _is_teacher(found) and _takes_no_arguments(found):
         found = found()
+    if isinstance(found, nn.Module) and not _is_teacher(found):
+        complete = _complete(reference, given)
+        return ModuleTeacher(found, *complete, max_batch, name=reference, **running)
+    _refuse_running(reference, running)
     if _is_teacher(found):
         return found
-    if isinstance(found, nn.Module):
-        return ModuleTeacher(
-            found, *_complete(reference, given), max_batch, autocast, device, name=reference
-        )
     if callable(found):
         return FunctionTeacher(found, *_complete(reference, given), max_batch or 256, reference)
     raise TeacherError(
         f"{reference}: expected a teacher, a torch module, a factory or a function, got "
         f"{type(found).__name__}"
     )
+
+
+def _refuse_running(source: str | Path, running: dict[str, Any]) -> None:
+    """Says of the ways to run a torch module that they mean nothing for another teacher."""
+    for name in ("autocast", "compile", "cuda_graphs"):
+        if running[name]:
+            raise ValueError(f"{name}: belongs to a torch module, which {source} is not")
 
 
 def _is_teacher(found: object) -> bool:

@@ -2,13 +2,25 @@
 
 import copy
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from db3kd.layout import to_channels_last
-from db3kd.teachers.base import TeacherError
+from db3kd.teachers.base import Answers, Settled, TeacherError, failure
+from db3kd.teachers.batching import Batches, Interrupted, batch_on_cuda
+from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
+from db3kd.teachers.staging import Staging
+from db3kd.teachers.underway import NO_ANSWER, UnderWay
 from db3kd.validation import check_bounds, check_count, check_image_shape
+
+CPU_BATCH = 256
+"""Images of one forward pass on a CPU where nobody says: LeNet-5 on one thread takes 0.06 ms an
+image at 64 and at 256, 0.10 at 512 and 0.11 at 2048. Larger batches leave the caches, smaller ones
+cost more calls."""
 
 
 class ModuleTeacher:
@@ -22,11 +34,19 @@ class ModuleTeacher:
     image_shape  shape of one image
     classes      number of classes
     bounds       lowest and highest value of an image
-    max_batch    most images of one forward pass; by default 256 on a CPU, 2048 elsewhere
+    max_batch    most images of one forward pass; by default 256 on a CPU and, on CUDA, as many as
+                 are of use and fit in memory, which is measured when it is first needed. Where
+                 memory runs out all the same, it is halved
     autocast     a dtype (torch.bfloat16, torch.float16) to run under torch.autocast, or None
     device       where to run; by default where the module's parameters are
+    compile      run it by torch.compile
+    cuda_graphs  on CUDA, run it as graphs, one for each power of two of images: for small batches
     name         what errors call it; by default the module's class
     fingerprint  SHA-256 hex of what defines it; by default of the architecture and the weights
+
+    max_batch, compile and cuda_graphs change scores by rounding alone, and so no fingerprint.
+
+    Raises TypeError for what is no module, and ValueError for options that do not go together.
     """
 
     def __init__(
@@ -39,6 +59,8 @@ class ModuleTeacher:
         autocast: torch.dtype | None = None,
         device: torch.device | str | None = None,
         *,
+        compile: bool = False,
+        cuda_graphs: bool = False,
         name: str | None = None,
         fingerprint: str | None = None,
     ) -> None:
@@ -51,20 +73,45 @@ class ModuleTeacher:
         self.autocast = autocast
         first = next(module.parameters(), None)
         self.device = torch.device(device or (first.device if first is not None else "cpu"))
-        self.max_batch = check_count(max_batch or default_max_batch(self.device), "max_batch")
+        _check_options(module, self.device, compile, cuda_graphs)
+        self._compile, self._cuda_graphs = compile, cuda_graphs
+        self._wanted_batch = None if max_batch is None else check_count(max_batch, "max_batch")
         with torch.no_grad():  # else the copied weights of TorchScript have a history
             self._module = to_channels_last(copy.deepcopy(module).eval().to(self.device))
         floating = (p.dtype for p in self._module.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
+        colour = len(self.image_shape) == 3 and self.image_shape[0] > 1
+        self._layout = torch.channels_last if colour else torch.preserve_format
         self._fingerprint = fingerprint
 
-    @torch.inference_mode()
+    @property
+    def max_batch(self) -> int:
+        """Most images of one forward pass."""
+        return self._batches.most
+
     def decide(self, images: Tensor) -> Tensor:
         """images [N, *image_shape] -> int64 [N], same device; TeacherError for unusable scores."""
+        return self.launch(images).settle()
+
+    @torch.inference_mode()
+    def launch(self, images: Tensor) -> Answers:
+        """As `decide`, any number of images at once; on CUDA the answers are under way."""
         if len(images) == 0:
-            return torch.empty(0, dtype=torch.int64, device=images.device)
-        chunks = [self._decide_chunk(chunk) for chunk in images.split(self.max_batch)]
-        return torch.cat(chunks).to(images.device)
+            return Settled(torch.empty(0, dtype=torch.int64, device=images.device))
+        complaint = (
+            f"{self._expected(len(images))}, got NaN among them; the weights or the precision are "
+            "unfit"
+        )
+        with self._on_device():
+            try:
+                decisions = self._batches.answer(images, self._answer_batch)
+            except Interrupted as stop:
+                cause = stop.__cause__
+                known = isinstance(cause, TeacherError)
+                error = cause if known else failure(self.name, stop.count, cause)
+                error.answered = UnderWay(stop.answers, images.device, complaint).settle()
+                raise error from (None if known else cause)
+            return UnderWay(decisions, images.device, complaint)
 
     def fingerprint(self) -> str:
         """SHA-256 hex of architecture, weights and autocast dtype; equal for equal copies."""
@@ -72,38 +119,91 @@ class ModuleTeacher:
             self._fingerprint = module_fingerprint(self._module, self.autocast)
         return self._fingerprint
 
-    def _decide_chunk(self, images: Tensor) -> Tensor:
-        # A copy, because a module may work in place and the images are the caller's.
-        images = images.to(self.device, self._dtype, copy=True)
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            scores = self._module(images)
-        expected = (
-            f"teacher {self.name}: expected scores [{len(images)}, {self.classes}] from the module"
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs; what is made when first needed, it makes itself."""
+        made = ("_batches", "_network", "_classifier", "_staging")
+        return {name: value for name, value in vars(self).items() if name not in made}
+
+    @cached_property
+    def _batches(self) -> Batches:
+        if self._wanted_batch is not None:
+            return Batches(self._wanted_batch)
+        if self.device.type != "cuda":
+            return Batches(CPU_BATCH)
+        with torch.inference_mode(), self._on_device():
+            try:
+                return Batches(batch_on_cuda(self._classify_copy, self.image_shape, self.device))
+            except TeacherError:
+                raise
+            except Exception as error:
+                raise failure(self.name, 0, error) from error
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        return torch.compile(self._module) if self._compile else self._module
+
+    @cached_property
+    def _classifier(self) -> Classify:
+        if not self._cuda_graphs:
+            return self._classify_copy
+        return GraphedClassifier(
+            self._classify, self._blank, CudaCapture(self.device), torch.cuda.Event()
         )
+
+    @cached_property
+    def _staging(self) -> Staging | None:
+        return Staging(self.device) if self.device.type == "cuda" else None
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+    def _answer_batch(self, images: Tensor) -> Tensor:
+        """images of any device -> int64 [n] on the teacher's."""
+        if self._staging is not None and images.is_cpu:
+            images = self._staging.send(images)
+        return self._classifier(images.to(self.device))
+
+    def _blank(self, count: int) -> Tensor:
+        images = torch.zeros(count, *self.image_shape, dtype=self._dtype, device=self.device)
+        return images.contiguous(memory_format=self._layout)
+
+    def _classify_copy(self, images: Tensor) -> Tensor:
+        """A copy, because a module may work in place and the images are the caller's."""
+        return self._classify(images.to(self._dtype, copy=True, memory_format=self._layout))
+
+    def _classify(self, images: Tensor) -> Tensor:
+        """The class of each image, NO_ANSWER where its scores are NaN; the host does not wait."""
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            scores = self._network(images)
         if not isinstance(scores, Tensor):
             raise TeacherError(
-                f"{expected}, got {type(scores).__name__}; wrap it to return the scores alone"
+                f"{self._expected(len(images))} from the module, got {type(scores).__name__}; wrap "
+                "it to return the scores alone"
             )
         if tuple(scores.shape) != (len(images), self.classes):
             raise TeacherError(
-                f"{expected}, got {list(scores.shape)}; correct `classes` or the module's last "
-                "layer"
+                f"{self._expected(len(images))} from the module, got {list(scores.shape)}; correct "
+                "`classes` or the module's last layer"
             )
-        if scores.isnan().any():
-            raise TeacherError(
-                f"{expected}, got NaN among them; the weights or the precision are unfit"
-            )
-        return scores.argmax(1)
+        best = scores.max(1)  # NaN where any is NaN
+        return torch.where(best.values.isnan(), NO_ANSWER, best.indices)
+
+    def _expected(self, count: int) -> str:
+        return f"teacher {self.name}: expected scores [{count}, {self.classes}]"
 
 
-def default_max_batch(device: torch.device) -> int:
-    """Images of one forward pass where nobody says.
-
-    LeNet-5 on one CPU thread takes 0.06 ms an image at 64 and at 256, 0.10 at 512 and 0.11 at
-    2048: larger batches leave the caches, smaller ones cost more calls. The accelerator's 2048 is a
-    guess that keeps it busy, not a measurement.
-    """
-    return 256 if device.type == "cpu" else 2048
+def _check_options(
+    module: nn.Module, device: torch.device, compile: bool, cuda_graphs: bool
+) -> None:
+    if compile and isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(
+            "compile: expected a Python module, got TorchScript, which is compiled already; leave "
+            "it out"
+        )
+    if cuda_graphs and device.type != "cuda":
+        raise ValueError(
+            f"cuda_graphs: expected a CUDA device, got {device}; leave it out, or give a device"
+        )
 
 
 def module_fingerprint(module: nn.Module, autocast: torch.dtype | None = None) -> str:

@@ -1,0 +1,101 @@
+"""A module's forward pass as CUDA graphs: one launch a batch, however many kernels it has."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from db3kd.teachers.base import TeacherError
+from db3kd.teachers.batching import bucket_of
+
+_WARM_UPS = 3
+
+Classify = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A captured pass.
+
+    images: [B, *shape], what it reads. decisions: int64 [B], what it writes. replay: runs it.
+    """
+
+    images: Tensor
+    decisions: Tensor
+    replay: Callable[[], None]
+
+
+class GraphedClassifier:
+    """Answers a batch by the graph of the next power of two, captured when first needed.
+
+    The rows that a batch leaves empty hold older images, and what comes of them is not looked at.
+    Graphs share their memory, so one runs at a time, whatever streams they are asked for on: the
+    device sees to that, not the host.
+
+    classify: images [n, *shape] on the device -> int64 [n]; must not make the host wait. empty:
+    makes a batch of so many images, as `classify` wants them. capture: makes a `Graph` of it.
+    idle: a torch.cuda.Event, or what takes its place.
+    """
+
+    def __init__(
+        self,
+        classify: Classify,
+        empty: Callable[[int], Tensor],
+        capture: Callable[[Classify, Tensor], Graph],
+        idle: Any,
+    ) -> None:
+        self._classify = classify
+        self._empty = empty
+        self._capture = capture
+        self._idle = idle
+        self._graphs: dict[int, Graph] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images [n, *shape] on the device -> int64 [n], queued on its current stream."""
+        graph = self._graph(bucket_of(len(images)))
+        self._idle.wait()
+        graph.images[: len(images)].copy_(images)
+        graph.replay()
+        decisions = graph.decisions[: len(images)].clone()
+        self._idle.record()
+        return decisions
+
+    def _graph(self, size: int) -> Graph:
+        if size not in self._graphs:
+            self._graphs[size] = self._capture(self._classify, self._empty(size))
+        return self._graphs[size]
+
+
+class CudaCapture:
+    """Captures passes on a CUDA device, all in one memory pool."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = None
+
+    def __call__(self, classify: Classify, images: Tensor) -> Graph:
+        """Raises TeacherError where the pass cannot be captured."""
+        graph = torch.cuda.CUDAGraph()
+        here, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
+        side.wait_stream(here)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UPS):  # what is set up at first use cannot be captured
+                    classify(images)
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
+            ):
+                decisions = classify(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise TeacherError(
+                f"cuda_graphs: expected a module whose forward pass can be captured, got "
+                f"{type(error).__name__}: {error}; it may make the host wait, or do something else "
+                "for each batch; leave cuda_graphs out"
+            ) from error
+        here.wait_stream(side)
+        self._pool = graph.pool()
+        return Graph(images, decisions, graph.replay)
