@@ -297,11 +297,70 @@ def test_fewer_candidates_than_asked_for_are_all_taken():
         assert torch.equal(torch.bincount(rays.pair_of), have[pairs.wanted])
 
 
+def many_classes(dimensions=6, classes=4):
+    return NearestCentroidTeacher(gaussian(classes, dimensions, seed=5), bounds=WIDE)
+
+
+def ends_by_class(teacher, images, **options):
+    """How many images of each class are led to by the rays of pairs with every class."""
+    wanted = torch.arange(4).repeat(3)
+    samples, sample_of = gaussian(3, 6, seed=1), torch.arange(3).repeat_interleave(4)
+    pairs = Pairs(samples, torch.arange(3), sample_of, wanted, bounds=WIDE)
+    rays = candidates(teacher, images, count=10**6, **options).rays(pairs)
+    classes = teacher.decide(rays.ends)
+    assert torch.equal(classes[rays.end_of], wanted[rays.pair_of])
+    return torch.bincount(classes, minlength=4).tolist(), rays
+
+
+@pytest.mark.parametrize("order", ["nearest", "random"])
+def test_a_set_that_fits_into_the_bank_is_used_whole(order):
+    teacher, images = many_classes(), gaussian(50, 6, seed=2)
+    whole, rays = ends_by_class(teacher, images, order=order)
+    banked, same = ends_by_class(teacher, images, order=order, bank=50)
+    assert sum(whole) == 50 and whole == banked
+    assert torch.equal(rays.lengths, same.lengths) and torch.equal(rays.ends, same.ends)
+
+
+@pytest.mark.parametrize("order", ["nearest", "random"])
+def test_of_a_larger_set_each_class_gives_the_same_or_all_it_has(order):
+    teacher, images = many_classes(), gaussian(400, 6, seed=2)
+    have = torch.bincount(teacher.decide(images)).tolist()
+    banked, _ = ends_by_class(teacher, images, order=order, bank=200)
+    share = max(banked)
+    assert banked == [min(count, share) for count in have]
+    assert sum(banked) <= 200 < sum(min(count, share + 1) for count in have)
+
+
+def test_even_the_smallest_bank_has_an_image_of_each_class():
+    assert ends_by_class(many_classes(), gaussian(100, 6, seed=2), bank=1)[0] == [1] * 4
+
+
+def test_what_is_in_the_bank_depends_on_the_seed_alone():
+    teacher, images = many_classes(), gaussian(100, 6, seed=2)
+    first, again, other = (
+        ends_by_class(teacher, images, bank=20, seed=seed)[1].ends for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("order", ["nearest", "random"])
+def test_an_untargeted_pair_may_be_led_to_any_other_class_in_the_bank(order):
+    teacher, images = many_classes(), gaussian(100, 6, seed=2)
+    samples, number = gaussian(3, 6, seed=1), torch.arange(3)
+    pairs = Pairs(samples, number, number, number, targeted=False, bounds=WIDE)
+    rays = candidates(teacher, images, count=100, order=order, bank=40).rays(pairs)
+    classes = teacher.decide(rays.ends)
+    assert not bool((classes[rays.end_of] == rays.pair_of).any())
+    in_bank = torch.bincount(classes, minlength=4)
+    assert torch.equal(torch.bincount(rays.pair_of), in_bank.sum() - in_bank[:3])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"count": 0}, "count: expected at least 1 candidate a pair, got 0"),
         ({"order": "far"}, "order: expected 'nearest' or 'random', got 'far'"),
+        ({"bank": 0}, "bank: expected at least 1 image, or None for all, got 0"),
     ],
 )
 def test_wrong_candidate_options_are_refused(options, message):
