@@ -23,7 +23,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 from torch import Tensor, nn
 
 from benchmarks.setting import RESULTS, keep
@@ -86,7 +88,7 @@ class Series:
     def values(self) -> list[int]:
         return [getattr(point, self.varied) for point in self.points]
 
-    def exponents(self, of: str, last: int = 0) -> float:
+    def exponent(self, of: str, last: int = 0) -> float:
         """The exponent at which a cost grows with the values, over the `last` points or all."""
         costs = [getattr(cost, of) for cost in self.costs]
         slope, _ = np.polyfit(np.log(self.values[-last:]), np.log(costs[-last:]), 1)
@@ -227,7 +229,7 @@ def _say(series: Series) -> None:
 
 def _say_exponents(series: Series) -> None:
     told = ", ".join(
-        f"{of} {series.exponents(of):+.2f} (last two {series.exponents(of, 2):+.2f})"
+        f"{of} {series.exponent(of):+.2f} (last two {series.exponent(of, 2):+.2f})"
         for of in _FITTED
     )
     print(f"{series.name}, exponents: {told}", flush=True)
@@ -238,7 +240,7 @@ def _described(series: Series) -> dict[str, object]:
         "name": series.name,
         "varied": series.varied,
         "exponents": {
-            of: {"all": series.exponents(of), "last two": series.exponents(of, 2)} for of in _FITTED
+            of: {"all": series.exponent(of), "last two": series.exponent(of, 2)} for of in _FITTED
         },
         "points": [
             asdict(point) | {series.varied: value} | asdict(cost)
@@ -254,24 +256,36 @@ def _draw(series: Sequence[Series], file: Path) -> None:
     panels = figure.subplots(2, len(varied), squeeze=False)
     for column, thing in enumerate(varied):
         lines = [one for one in series if one.varied == thing]
-        for row, (of, unit) in enumerate((("seconds", "seconds"), ("peak_mib", "peak MiB"))):
-            axes = panels[row, column]
-            for number, one in enumerate(lines):
-                axes.loglog(
-                    one.values,
-                    [getattr(cost, of) for cost in one.costs],
-                    color=COLOURS[number],
-                    marker=MARKERS[number],
-                    label=f"{one.name}: exponent {one.exponents(of):.2f}",
-                )
-            axes.set_xlabel(thing)
-            axes.set_ylabel(unit)
-            if of == "peak_mib":
-                axes.set_ylim(10, 10_000)
-            soften(axes)
-            axes.legend(frameon=False, fontsize=7)
+        seconds, memory = panels[:, column]
+        _draw_lines(seconds, lines, "seconds", "seconds")
+        seconds.set_yscale("log")
+        seconds.yaxis.set_minor_formatter(NullFormatter())
+        found = [cost.seconds for one in lines for cost in one.costs]
+        decades = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
+        seconds.set_ylim(10.0 ** decades[0], 10.0 ** decades[1])
+        _draw_lines(memory, lines, "peak_mib", "peak MiB")
+        memory.set_ylim(0, 1.3 * max(cost.peak_mib for one in lines for cost in one.costs))
     figure.savefig(file, dpi=DPI)
     print(f"drawn to {file}")
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Series], of: str, unit: str) -> None:
+    for number, one in enumerate(lines):
+        axes.plot(
+            one.values,
+            [getattr(cost, of) for cost in one.costs],
+            color=COLOURS[number],
+            marker=MARKERS[number],
+            label=f"{one.name}: exponent {one.exponent(of):.2f}",
+        )
+    axes.set_xscale("log")
+    values = sorted({value for one in lines for value in one.values})
+    axes.set_xticks(values, [f"{value:,}" for value in values], rotation=30, fontsize=7)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(lines[0].varied)
+    axes.set_ylabel(unit)
+    soften(axes)
+    axes.legend(frameon=False, fontsize=7)
 
 
 def _options() -> argparse.Namespace:

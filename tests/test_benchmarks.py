@@ -31,9 +31,9 @@ def test_the_exponent_of_a_power_law_is_found():
     for number, point in enumerate(series.points):
         series.costs.append(Cost(3 * point.samples**1.5, 0, point.samples, 400, 100 * number + 1))
 
-    assert series.exponents("seconds") == pytest.approx(1.5)
-    assert series.exponents("queries", last=2) == pytest.approx(1)
-    assert series.exponents("peak_mib") == pytest.approx(0, abs=1e-9)
+    assert series.exponent("seconds") == pytest.approx(1.5)
+    assert series.exponent("queries", last=2) == pytest.approx(1)
+    assert series.exponent("peak_mib") == pytest.approx(0, abs=1e-9)
 
 
 def test_a_point_costs_what_its_budget_allows():
