@@ -60,12 +60,20 @@ def teacher_and_data(
     options: argparse.Namespace,
 ) -> tuple[nn.Module, ModuleTeacher, ImageSet, ImageSet, float]:
     """The network, the teacher it is, its data's train and test split, and its test accuracy."""
-    torch.set_num_threads(options.threads)
     train, test = load_data(options.data, "train"), load_data(options.data, "test")
+    network, teacher, accuracy = teacher_of(options, train, test)
+    return network, teacher, train, test, accuracy
+
+
+def teacher_of(
+    options: argparse.Namespace, train: ImageSet, test: ImageSet
+) -> tuple[nn.Module, ModuleTeacher, float]:
+    """The network of a train split, the teacher it is, and its accuracy on the test split."""
+    torch.set_num_threads(options.threads)
     network = trained_network(options, train)
     accuracy = evaluate(network, test, test.labels)
     print(f"teacher: lenet5, {accuracy:.2%} of {len(test):,} test images of {train.name}")
-    return network, ModuleTeacher(network, train.image_shape, train.classes), train, test, accuracy
+    return network, ModuleTeacher(network, train.image_shape, train.classes), accuracy
 
 
 def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:

@@ -11,9 +11,9 @@ import dataclasses
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.label_quality import chosen_scale, rank_correlation
 from benchmarks.setting import keep, parser, teacher_and_data
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import (
@@ -34,8 +34,7 @@ from db3kd.labels import LabelSettings, label, with_soft_labels
 from db3kd.models import build_model
 from db3kd.progress import Progress
 from db3kd.report import comparison_table
-from db3kd.runs import margin_soft_labels
-from db3kd.scale import choose_scale
+from db3kd.scale import ScaleChoice
 from db3kd.store import Labels
 from db3kd.teachers import Teacher, decide_checked
 from db3kd.training import TrainSettings
@@ -67,10 +66,11 @@ def main() -> None:
     for measure in ("sd", "bd", "mbd"):
         labels = _label(teacher, images, measure, options)
         runs[measure] = labels
-        scale, trials = _choose_scale(student, images, labels, loss, options)
-        notes[measure] = _describe(labels, logits(images), scale, trials)
+        steps, students = options.scale_steps, options.scale_students
+        choice = chosen_scale(student, images, labels, loss, steps, students)
+        notes[measure] = _describe(labels, logits(images), choice)
         print(measure, notes[measure], flush=True)
-        recipes.append(_on_margin(measure, student, images, labels, scale, loss, training))
+        recipes.append(_on_margin(measure, student, images, labels, choice.scale, loss, training))
     recipes.append(_as_published(student, images, runs["mbd"], training))
 
     test_decisions = decide_checked(teacher, test.read(range(len(test))))
@@ -90,21 +90,6 @@ def _label(teacher: Teacher, images: ImageSet, measure: str, options: argparse.N
     settings = LabelSettings(measure, queries_per_pair=options.queries_per_pair)
     with Progress(len(images), title=f"labelling ({measure})", interval=60) as progress:
         return label(teacher, images, settings, progress=progress)
-
-
-def _choose_scale(student, images, labels, loss, options):
-    choice = choose_scale(
-        student,
-        images,
-        labels.distances,
-        labels.decision,
-        margin_soft_labels,
-        loss,
-        TrainSettings(steps=options.scale_steps, device="cpu"),
-        folds=5,
-        students=options.scale_students,
-    )
-    return choice.scale, choice.trials
 
 
 def _on_margin(measure, student, images, labels, scale, loss, training) -> Recipe:
@@ -130,30 +115,17 @@ def _as_published(student, images, labels, training) -> Recipe:
     )
 
 
-def _describe(labels: Labels, logits: Tensor, scale: float, trials) -> dict[str, object]:
+def _describe(labels: Labels, logits: Tensor, choice: ScaleChoice) -> dict[str, object]:
     """What a label run cost and what it is worth; the logits serve this figure alone."""
     others = labels.distances.isfinite() & (labels.distances > 0)
     return {
         "queries_per_sample": labels.queries.sum().item() / len(labels),
         "queries_per_pair": (labels.queries.sum().item() / len(labels) - 1) / (labels.classes - 1),
         "mean_distance": labels.distances[others].mean().item(),
-        "rank_correlation_with_logits": _rank_correlation(labels, logits),
-        "scale": scale,
-        "trials": [dataclasses.asdict(trial) for trial in trials],
+        "rank_correlation_with_logits": rank_correlation(labels, logits),
+        "scale": choice.scale,
+        "trials": [dataclasses.asdict(trial) for trial in choice.trials],
     }
-
-
-def _rank_correlation(labels: Labels, logits: Tensor) -> float:
-    """Spearman's, over the other classes of a sample, between -distance and logit; the mean."""
-    keep_others = ~F.one_hot(labels.decision, labels.classes).bool()
-    shape = len(labels), labels.classes - 1
-    near = -labels.distances[keep_others].view(shape)
-    ranks = [
-        values.argsort(1).argsort(1).double() for values in (near, logits[keep_others].view(shape))
-    ]
-    centred = [rank - rank.mean(1, keepdim=True) for rank in ranks]
-    first, second = (values / values.norm(dim=1, keepdim=True) for values in centred)
-    return (first * second).sum(1).mean().item()
 
 
 def _result(options, train, accuracy, notes, results: list[RecipeResult]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.boundary import (
@@ -21,6 +22,7 @@ from db3kd.label_settings import LabelSettings, divide_over_targets
 from db3kd.reader import NamedImages
 from db3kd.search import UNANSWERED, Purse, Search
 from db3kd.store import Labels
+from db3kd.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.teachers.base import Teacher
 
 
@@ -43,7 +45,12 @@ class Labeller:
         """Where the rays of all samples lead to."""
         settings = self.settings
         return Candidates(
-            self.images, self.decisions, settings.candidates, settings.order, settings.seed
+            self.images,
+            self.decisions,
+            settings.candidates,
+            settings.order,
+            settings.seed,
+            settings.bank,
         )
 
     def label(
@@ -66,44 +73,76 @@ class Labeller:
         What is searched lies on the teacher's device until the labels are done.
         """
         teacher, settings = self.teacher, self.settings
-        decision = self.decisions[index]
-        pairs = pairs_of(teacher, self.images.read(index), index, decision)
+        samples, decision = self.images.read(index), self.decisions[index]
+        targets = self.targets(samples, decision)
         limits = divide_over_targets(
-            self.limits[index], decision, teacher.classes, settings.queries_per_pair
+            self.limits[index], targets.searched, settings.queries_per_pair
         )
-        ledger = Ledger(limits.flatten().to(teacher.device))
+        ledger = Ledger(limits[targets.searched].to(teacher.device))
+        pairs = pairs_of(teacher, samples, index, targets.searched)
         search = measure(pairs, self.candidates, teacher.image_shape, settings, ledger)
         boundary = yield from fly(search, teacher, ledger, on_answers, journal)
-
-        own_column = torch.arange(teacher.classes) == decision[:, None]
-
-        def table(distance: Tensor) -> Tensor:
-            return distance.cpu().view(own_column.shape).masked_fill(own_column, 0)
-
-        distances = table(boundary.distance)
+        queries = F.one_hot(decision.clamp_min(0), teacher.classes)
+        queries[decision == UNANSWERED] = 0
+        queries[targets.searched] = ledger.spent.cpu()
+        distances = targets.table(boundary.distance, decision)
         labels = self.images.labels
         return Labels(
             index=index,
             decision=decision,
             distances=distances,
-            queries=ledger.spent.cpu().view(own_column.shape) + own_column.long(),
+            queries=queries,
             status=_status(distances, decision != UNANSWERED),
             label=None if labels is None else labels[index],
-            snapshots={count: table(noted) for count, noted in boundary.snapshots.items()},
+            searched=None if targets.sample_distance is None else targets.searched,
+            snapshots={
+                count: targets.table(noted, decision) for count, noted in boundary.snapshots.items()
+            },
         )
 
+    def targets(self, samples: Tensor, decision: Tensor) -> "Targets":
+        """The classes to search for samples [n, *image_shape] that the teacher puts in these."""
+        classes = self.teacher.classes
+        others = other_classes(decision, classes)
+        count = self.settings.targets_among(classes)
+        if count == classes - 1:
+            return Targets(others)
+        every = torch.ones_like(others)
+        pairs = pairs_of(self.teacher, samples, torch.arange(len(samples)), every)
+        sample_distance = self.candidates.nearest_distance(pairs).view(others.shape)
+        return Targets(nearest_classes(sample_distance, others, count), sample_distance)
 
-def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, decision: Tensor) -> Pairs:
-    """Each sample with every class; nothing is wanted of its own, or where it has no decision."""
-    device, classes = teacher.device, teacher.classes
-    target = torch.arange(classes).repeat(len(index))
-    own = decision.repeat_interleave(classes)
-    searched = (target != own) & (own != UNANSWERED)
+
+@dataclass(frozen=True)
+class Targets:
+    """Which classes of n samples are searched.
+
+    searched: [n, C] bool. sample_distance: [n, C] float32, L2 to the nearest image of each class;
+    None where all classes are searched.
+    """
+
+    searched: Tensor
+    sample_distance: Tensor | None = None
+
+    def table(self, distance: Tensor, decision: Tensor) -> Tensor:
+        """[n, C] float32: the distances found, [P], and what stands in for the others."""
+        table = torch.full(self.searched.shape, torch.inf)
+        table[self.searched] = distance.cpu()
+        if self.sample_distance is not None:
+            table = estimate_unsearched(table, self.sample_distance, self.searched)
+        own_column = torch.arange(table.shape[1]) == decision[:, None]
+        return table.masked_fill(own_column, 0)
+
+
+def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor) -> Pairs:
+    """Each sample with each of its targets, in the order of `searched`, [n, C] bool."""
+    device = teacher.device
+    sample_of, wanted = searched.nonzero(as_tuple=True)
     return Pairs(
         samples=samples.flatten(1).to(device),
         sample_index=index.to(device),
-        sample_of=torch.arange(len(index), device=device).repeat_interleave(classes),
-        wanted=torch.where(searched, target, UNANSWERED).to(device),
+        sample_of=sample_of.to(device),
+        wanted=wanted.to(device),
         bounds=teacher.bounds,
     )
 
@@ -116,7 +155,7 @@ def measure(
     purse: Purse,
 ) -> Search[Boundary]:
     """The search for the distances of pairs, as the settings want them measured."""
-    rays = candidates.rays(pairs)
+    rays, rows = candidates.rays(pairs), settings.batch_rows(image_shape)
     if settings.measure == "sd":
         return sample_distance(pairs, rays, settings.snapshots)
     boundary = yield from boundary_distance(
@@ -124,7 +163,7 @@ def measure(
         rays,
         mixes=settings.mixes if settings.measure == "bd" else 0,
         relative=settings.tolerance,
-        rows=settings.rows,
+        rows=rows,
         purse=purse,
         snapshots=settings.snapshots,
     )
@@ -135,14 +174,14 @@ def measure(
             image_shape,
             settings.descent,
             seed=settings.seed,
-            rows=settings.rows,
+            rows=rows,
             purse=purse,
         )
     return boundary
 
 
 def _status(distances: Tensor, decided: Tensor) -> list[str]:
-    """A sample's row in words; its own class is always reached."""
+    """A sample's row in words; a class counts as reached where there is a distance to it."""
     reached = distances.isfinite().sum(1).tolist()
     classes = distances.shape[1]
     return [

@@ -46,11 +46,11 @@ def estimate_run(
 ) -> Estimate:
     """Estimates the labelling of `images`; asks the teacher at most `queries` times.
 
-    Half of them decide images drawn by the seed, and time the teacher. The others measure pairs
-    among these images, one after the other, under the limits of the run; one that they do not
-    suffice for is left out. Where no pair was measured to its end, the run is expected to spend all
-    it may. A pair has fewer images to start towards here than in the run, which makes "bd" ask
-    somewhat less.
+    Half of them decide images drawn by the seed, and time the teacher. The others measure pairs of
+    a sample and one of its targets among these images, one after the other, under the limits of the
+    run; one that they do not suffice for is left out. Where no pair was measured to its end, the
+    run is expected to spend all it may. A pair has fewer images to start towards here than in the
+    run, which makes "bd" ask somewhat less.
 
     Raises:
         TeacherError: the teacher failed.
@@ -63,13 +63,15 @@ def estimate_run(
         return Estimate(len(images), most)
     drawn = may_ask[draw_samples(len(may_ask), math.ceil(queries / 2), settings.seed)]
     sample, limits = images.subset(drawn), limits[drawn]
-    decisions, batch, seconds = _decide(teacher, sample, settings.rows)
+    rows = settings.batch_rows(teacher.image_shape)
+    decisions, batch, seconds = _decide(teacher, sample, rows)
     left = queries - len(sample)
     costs, asked = _measure_pairs(teacher, sample, decisions, limits, settings, left)
     mean = statistics.fmean(costs) if costs else None
     expected = most
     if mean is not None:
-        expected = min(most, round(len(may_ask) * (1 + mean * (teacher.classes - 1))))
+        targets = settings.targets_among(teacher.classes)
+        expected = min(most, round(len(may_ask) * (1 + mean * targets)))
     elif settings.measure == "sd":
         expected = len(may_ask)
     return Estimate(
@@ -108,16 +110,18 @@ def _measure_pairs(
     queries: int,
 ) -> tuple[list[int], int]:
     """What each pair cost that was measured to its end, and what all cost: at most `queries`."""
-    present = decisions.unique()
-    if settings.measure == "sd" or len(present) < 2:
+    present = torch.zeros(teacher.classes, dtype=torch.bool)
+    present[decisions] = True
+    if settings.measure == "sd" or int(present.sum()) < 2:
         return [], 0
     labeller = Labeller(teacher, images, settings, decisions, limits)
     generator = torch.Generator().manual_seed(settings.seed)
     costs, left = [], queries
     for index in torch.randperm(len(images), generator=generator).split(1):
-        others = present[present != decisions[index]]
-        target = int(others[torch.randint(len(others), (1,), generator=generator)])
-        spent, at_end = _measure_pair(labeller, index, target, left)
+        searched = labeller.targets(images.read(index), decisions[index]).searched
+        within_reach = (searched[0] & present).nonzero()[:, 0]
+        target = int(within_reach[torch.randint(len(within_reach), (1,), generator=generator)])
+        spent, at_end = _measure_pair(labeller, index, searched, target, left)
         left -= spent
         if at_end:
             costs.append(spent)
@@ -126,19 +130,20 @@ def _measure_pairs(
     return costs, queries - left
 
 
-def _measure_pair(labeller: Labeller, index: Tensor, target: int, most: int) -> tuple[int, bool]:
+def _measure_pair(
+    labeller: Labeller, index: Tensor, searched: Tensor, target: int, most: int
+) -> tuple[int, bool]:
     """What the pair cost, at most `most`, and whether that was all that it would have in a run.
 
-    index: int64 [1], of the sample.
+    index: int64 [1], of the sample. searched: [1, C] bool, its targets.
     """
     teacher, settings = labeller.teacher, labeller.settings
-    own, per_pair = labeller.decisions[index], settings.queries_per_pair
-    limits = divide_over_targets(labeller.limits[index], own, teacher.classes, per_pair)
+    limits = divide_over_targets(labeller.limits[index], searched, settings.queries_per_pair)
     limit = int(limits[0, target])
-    purse = torch.zeros_like(limits[0])
-    purse[target] = min(limit, most)
-    ledger = Ledger(purse.to(teacher.device))
-    pairs = pairs_of(teacher, labeller.images.read(index), index, own)
+    may_spend = min(limit, most)
+    ledger = Ledger(torch.tensor([may_spend], device=teacher.device))
+    alone = torch.arange(teacher.classes)[None] == target
+    pairs = pairs_of(teacher, labeller.images.read(index), index, alone)
     run(measure(pairs, labeller.candidates, teacher.image_shape, settings, ledger), teacher, ledger)
-    spent = int(ledger.spent.sum())
-    return spent, spent < int(purse[target]) or spent == limit
+    spent = int(ledger.spent)
+    return spent, spent < may_spend or spent == limit

@@ -1,6 +1,7 @@
 """How samples are labelled, and what each may spend on it."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from db3kd.boundary import Descent
 from db3kd.boundary.candidates import Order
-from db3kd.search import UNANSWERED
 from db3kd.validation import check_count
 
 Measure = Literal["sd", "bd", "mbd"]
+
+_BATCH_BYTES = 256 * 2**20
+"""Memory that the images of one batch of queries may take."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,15 @@ class LabelSettings:
     measure: "sd", "bd" or "mbd" (sample, boundary and minimal boundary distance; DB3KD, section 3).
     candidates: images of the target class that rays of a pair start towards.
     order: "nearest" of them (L2), or "random" as published.
+    bank: most images in all that rays may lead to, and that say which classes are near; None for
+        all. A set up to that size is used whole, of a larger one see Candidates: so what a sample
+        takes does not grow with the set.
+    targets: how many classes are searched for each sample, those with the nearest images; None for
+        all. The distances to the others are estimated; see db3kd.targets.estimate_unsearched.
     mixes: rounds of "bd" towards mixtures of images; see boundary_distance.
     queries_per_pair: most queries for one (sample, target). "sd" spends none of them.
     queries_per_sample: most queries for one sample, its own decision included; what the decision
-        leaves is divided evenly over its targets.
+        leaves is divided evenly over its targets, the classes that are searched.
     queries: most queries of the whole run, divided evenly over the samples beforehand, so that what
         a sample may spend does not depend on the others.
     snapshots: numbers of queries per pair at which the distances are noted as well.
@@ -33,12 +41,14 @@ class LabelSettings:
         distance. A descent from a point well inside the class misjudges its probes.
     descent: settings of "mbd".
     seed: of everything random.
-    rows: images built at once for a batch of queries.
+    rows: images built at once for a batch of queries; fewer where they would take over 256 MiB.
     """
 
     measure: Measure = "mbd"
     candidates: int = 20
     order: Order = "nearest"
+    bank: int | None = 20_000
+    targets: int | None = None
     mixes: int = 0
     queries_per_pair: int = 1000
     queries_per_sample: int | None = None
@@ -56,9 +66,14 @@ class LabelSettings:
         check_count(self.rows, "rows")
         check_count(self.mixes, "mixes", least=0)
         check_count(self.queries_per_pair, "queries_per_pair", least=0)
-        for name in ("queries_per_sample", "queries"):
+        for name, least in (("queries_per_sample", 0), ("queries", 0), ("bank", 1), ("targets", 1)):
             if getattr(self, name) is not None:
-                check_count(getattr(self, name), name, least=0)
+                check_count(getattr(self, name), name, least=least)
+        if self.measure == "sd" and self.targets is not None:
+            raise ValueError(
+                f"targets: expected None with measure 'sd', which measures every class without a "
+                f"query, got {self.targets}"
+            )
         for count in self.snapshots:
             check_count(count, "snapshots", least=0)
         if not 0 < self.tolerance < 1:
@@ -82,13 +97,32 @@ class LabelSettings:
         )
         return dataclasses.replace(settings, **changes)
 
+    def targets_among(self, classes: int) -> int:
+        """How many of a sample's other classes are searched.
+
+        Raises:
+            ValueError: `targets` are more than there are.
+        """
+        others = classes - 1
+        if self.targets is not None and self.targets > others:
+            raise ValueError(
+                f"targets: expected at most {others}, as a sample has {others} classes beside its "
+                f"own, got {self.targets}"
+            )
+        return others if self.targets is None else self.targets
+
+    def batch_rows(self, image_shape: tuple[int, ...]) -> int:
+        """Images of this shape that are built at once."""
+        return max(1, min(self.rows, _BATCH_BYTES // (4 * math.prod(image_shape))))
+
 
 def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor:
     """[samples] int64: what each sample may spend in all.
 
-    A remainder of the run's budget goes to the first samples.
+    A remainder of the run's budget goes to the first samples. Raises ValueError as `targets_among`.
     """
-    limit = 1 + (classes - 1) * (0 if settings.measure == "sd" else settings.queries_per_pair)
+    per_pair = 0 if settings.measure == "sd" else settings.queries_per_pair
+    limit = 1 + settings.targets_among(classes) * per_pair
     if settings.queries_per_sample is not None:
         limit = min(limit, settings.queries_per_sample)
     limits = torch.full((samples,), limit, dtype=torch.int64)
@@ -98,14 +132,14 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
     return limits
 
 
-def divide_over_targets(limits: Tensor, decision: Tensor, classes: int, most: int) -> Tensor:
+def divide_over_targets(limits: Tensor, searched: Tensor, most: int) -> Tensor:
     """[n, C] int64: the sample limits, less the own decision, divided over the targets.
 
-    A remainder goes to the first targets. The own column is 0: that query is paid already.
+    limits: [n] int64. searched: [n, C] bool, the targets of each sample; a remainder goes to the
+    first of them. most: what a target may get.
     """
     share = (limits - 1).clamp_min(0)[:, None]
-    target = torch.arange(classes)[None]
-    own = decision[:, None]
-    place = target - (target > own).long()
-    each = share // (classes - 1) + (place < share % (classes - 1)).long()
-    return each.clamp_max(most).masked_fill((target == own) | (own == UNANSWERED), 0)
+    targets = searched.sum(1, keepdim=True).clamp_min(1)
+    place = searched.cumsum(1) - 1
+    each = share // targets + (place < share % targets).long()
+    return each.clamp_max(most).masked_fill(~searched, 0)

@@ -100,11 +100,12 @@ def label_chunks(
     not wait, and else 1; the labels are the same. Each may have a call of the teacher in flight.
 
     First each image is decided (one query), also those not to be labelled, for rays start towards
-    them; then a sample's distance to every other class is measured. Memory does not grow with N but
-    for one class number an image. A sample that its data set puts in another class than the teacher
-    does is labelled by the teacher's decision. The distance to a class without images, or that was
-    not reached, is +inf; that of the own class is 0. A sample that no query was left for has the
-    decision -1.
+    them; then a sample's distance to every other class, or to its nearest ones, is measured. Memory
+    does not grow with N but for one class number an image. A sample that its data set puts in
+    another class than the teacher does is labelled by the teacher's decision. The distance to a
+    class without images, or that was not reached, is +inf; that of the own class is 0; that of a
+    class which `settings.targets` leaves out is estimated, and marked. A sample that no query was
+    left for has the decision -1.
 
     Raises ValueError for images that do not fit the teacher, and TeacherError where the teacher
     fails, or puts all images in one class: then there is no boundary to measure.
@@ -187,7 +188,7 @@ class _Meter:
 
     def chunk(self, labels: Labels) -> None:
         self._samples += len(labels)
-        reached = labels.distances[labels.distances.isfinite() & (labels.distances > 0)].double()
+        reached = labels.distances[labels.targets & labels.distances.isfinite()].double()
         self._distance += torch.stack([reached.sum(), torch.tensor(float(len(reached)))])
         if self._progress is not None:
             total, count = self._distance.tolist()
@@ -243,7 +244,8 @@ class _Labelling:
 
     def _decide_all(self, limits: Tensor) -> Tensor:
         """[N] int64: the teacher's class of each image, UNANSWERED where its limit is 0."""
-        teacher, images, rows = self.teacher, self.images, self.settings.rows
+        teacher, images = self.teacher, self.images
+        rows = self.settings.batch_rows(teacher.image_shape)
         decisions = torch.full((len(images),), UNANSWERED)
         with self._journal("decisions") as journal:
             for index in (limits > 0).nonzero()[:, 0].split(rows):
@@ -269,5 +271,5 @@ def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
     rows = settings.candidates + 4
     if settings.measure == "mbd":
         rows = max(rows, len(settings.descent.steps) + 6)
-    per_sample = teacher.classes * rows * values * 4
+    per_sample = settings.targets_among(teacher.classes) * rows * values * 4
     return max(1, min(_MOST_SAMPLES, _CHUNK_BYTES // per_sample))

@@ -26,6 +26,7 @@ from db3kd.ops import soft_labels as make_soft_labels
 from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
 from db3kd.store import LABELS, Labels, iterate_shards, load_labels, to_table
+from db3kd.targets import other_classes
 from db3kd.teachers import Teacher, describe
 from db3kd.workers import RayCrew, Workers, import_ray, start_workers
 
@@ -65,6 +66,7 @@ class Totals:
 
     samples, queries: counted.
     pairs, reached: pairs of a sample and another class, and those whose class was reached.
+    estimated: pairs that were not searched, whose distance is an estimate.
     mean_distance: over the reached pairs, L2 in input units; None where there are none.
     statuses: samples by status.
     disagreements: samples that the teacher puts in another class than their data set does.
@@ -74,6 +76,7 @@ class Totals:
     queries: int = 0
     pairs: int = 0
     reached: int = 0
+    estimated: int = 0
     mean_distance: float | None = None
     statuses: Counter[str] = field(default_factory=Counter)
     disagreements: int = 0
@@ -85,6 +88,7 @@ class Totals:
         self.queries += int(labels.queries.sum())
         self.pairs += len(labels) * (labels.classes - 1)
         self.reached += len(distances)
+        self.estimated += count_estimates(labels)
         self.mean_distance = total / self.reached if self.reached else None
         self.statuses.update(labels.status)
         self.disagreements += count_disagreements(labels)
@@ -114,8 +118,14 @@ class LabelRun:
 
 
 def reached_distances(labels: Labels) -> Tensor:
-    """[k] float64, the finite distances to classes other than the sample's own."""
-    return labels.distances[_searched(labels) & labels.distances.isfinite()].double()
+    """[k] float64, the finite distances to other classes than the sample's own; no estimates."""
+    return labels.distances[labels.targets & labels.distances.isfinite()].double()
+
+
+def count_estimates(labels: Labels) -> int:
+    """Pairs of a sample and another class that have a distance without having been searched."""
+    others = other_classes(labels.decision, labels.classes)
+    return int((others & ~labels.targets & labels.distances.isfinite()).sum())
 
 
 def count_disagreements(labels: Labels) -> int:
@@ -132,7 +142,7 @@ def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:
     The last point lies at the mean number spent, and a snapshot beyond it adds nothing. A pair
     counts where its class was reached at every point, so that all means are over the same pairs.
     """
-    other = _searched(labels)
+    other = labels.targets
     spent = labels.queries[other].double().mean().item()
     points = [(float(count), labels.snapshots[count]) for count in sorted(labels.snapshots)]
     points = [(count, noted) for count, noted in points if count < spent]
@@ -160,12 +170,6 @@ def margin_soft_labels(distances: Tensor, own: Tensor, scale: float, temperature
     return make_soft_labels(
         distances, own, normalisation="margin", scale=scale, temperature=temperature
     )
-
-
-def _searched(labels: Labels) -> Tensor:
-    """[n, C] bool: the classes other than the own one of each answered sample."""
-    own = labels.decision[:, None]
-    return (torch.arange(labels.classes) != own) & (own != UNANSWERED)
 
 
 def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:

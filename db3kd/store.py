@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from db3kd.shards import Kind, import_pyarrow, read_shards
+from db3kd.targets import other_classes
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,9 +38,11 @@ class Labels:
             column means nothing.
         queries: [n, C] int64, queries spent per class; the own column holds those of the sample's
             own decision.
-        status: [n] of `STATUSES`: "ok" (every class reached), "partly reached", "unreached" (none
-            reached), "budget" (a budget ended the search).
+        status: [n] of `STATUSES`: "ok" (a distance to every class), "partly reached", "unreached"
+            (to none), "budget" (a budget ended the search).
         label: [n] int64, the data set's own class, -1 where it has none; or None.
+        searched: [n, C] bool, where the distance was measured; elsewhere it is estimated (see
+            db3kd.targets). None where all other classes were.
         snapshots: distances as above, by the number of queries per class they had cost.
         soft_labels: [n, C] float32, rows sum to 1; or None.
 
@@ -55,6 +58,7 @@ class Labels:
     label: Tensor | None = None
     snapshots: dict[int, Tensor] = field(default_factory=dict)
     soft_labels: Tensor | None = None
+    searched: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self.index)
@@ -65,6 +69,8 @@ class Labels:
         _check("queries", self.queries, (n, classes), torch.int64)
         if self.label is not None:
             _check("label", self.label, (n,), torch.int64)
+        if self.searched is not None:
+            _check("searched", self.searched, (n, classes), torch.bool)
         for count, distances in self.snapshots.items():
             _check(f"snapshots[{count}]", distances, (n, classes), torch.float32)
         if self.soft_labels is not None:
@@ -81,6 +87,12 @@ class Labels:
     @property
     def classes(self) -> int:
         return self.distances.shape[1]
+
+    @property
+    def targets(self) -> Tensor:
+        """[n, C] bool: the classes whose distance was measured, of each answered sample."""
+        others = other_classes(self.decision, self.classes)
+        return others if self.searched is None else others & self.searched
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
@@ -112,6 +124,7 @@ class Labels:
                 count: join([part.snapshots[count] for part in parts]) for count in first.snapshots
             },
             soft_labels=join([part.soft_labels for part in parts]),
+            searched=join([part.searched for part in parts]),
         )
 
     def _layout(self) -> str:
@@ -119,7 +132,8 @@ class Labels:
         return (
             f"{self.classes} classes, {'a' if self.label is not None else 'no'} label, "
             f"snapshots at {sorted(self.snapshots)}, "
-            f"{'with' if self.soft_labels is not None else 'without'} soft labels"
+            f"{'with' if self.soft_labels is not None else 'without'} soft labels, "
+            f"{'some' if self.searched is not None else 'all'} classes searched"
         )
 
 
@@ -176,6 +190,8 @@ def to_table(labels: Labels) -> "pyarrow.Table":
         "queries": rows(labels.queries, arrow.int32()),
         "distances": rows(labels.distances, arrow.float32()),
     }
+    if labels.searched is not None:
+        columns["searched"] = rows(labels.searched, arrow.bool_())
     for count, distances in sorted(labels.snapshots.items()):
         columns[f"distances_at_{count}"] = rows(distances, arrow.float32())
     if labels.soft_labels is not None:
@@ -197,6 +213,9 @@ def from_table(table: "pyarrow.Table") -> Labels:
         values = torch.tensor(flat.to_numpy(zero_copy_only=False)).to(dtype)
         return values if width is None else values.reshape(-1, width)
 
+    def optional(name: str, dtype: torch.dtype) -> Tensor | None:
+        return column(name, dtype) if name in table.column_names else None
+
     snapshots = (_SNAPSHOT.fullmatch(name) for name in table.column_names)
     return Labels(
         index=column("index", torch.int64),
@@ -206,7 +225,6 @@ def from_table(table: "pyarrow.Table") -> Labels:
         status=table.column("status").to_pylist(),
         label=column("label", torch.int64),
         snapshots={int(match[1]): column(match[0], torch.float32) for match in snapshots if match},
-        soft_labels=column("soft_label", torch.float32)
-        if "soft_label" in table.column_names
-        else None,
+        soft_labels=optional("soft_label", torch.float32),
+        searched=optional("searched", torch.bool),
     )

@@ -16,7 +16,7 @@ from db3kd.boundary import (
     minimal_boundary_distance,
     sample_distance,
 )
-from db3kd.boundary import candidates as candidate_module
+from db3kd.boundary import bank as bank_module
 from db3kd.boundary.probes import dct_basis
 from db3kd.driver import Ledger, run
 from db3kd.reader import TensorImages
@@ -281,7 +281,7 @@ def test_the_nearest_candidates_are_those_a_full_search_finds():
 def test_candidates_on_a_device_are_the_same_images_held_there_or_not(
     device, order, most_bytes, monkeypatch
 ):
-    monkeypatch.setattr(candidate_module, "RESIDENT_BYTES", most_bytes)
+    monkeypatch.setattr(bank_module, "RESIDENT_BYTES", most_bytes)
     teacher, bank = plane(12), gaussian(60, 12, seed=2)
     pairs = targeted_pairs(teacher, gaussian(8, 12, seed=1))
     there = dataclasses.replace(
@@ -298,13 +298,19 @@ def test_candidates_on_a_device_are_the_same_images_held_there_or_not(
     assert torch.equal(rays.pair_of.cpu(), here.pair_of)
 
 
-def test_images_are_held_on_a_device_where_they_are_not_too_many(monkeypatch):
-    bank = gaussian(7, 12)
-    monkeypatch.setattr(candidate_module, "_BLOCK_BYTES", {"cpu": 2 * 12 * 4})
-    for most, held in ((7 * 12 * 4, True), (7 * 12 * 4 - 1, False)):
-        monkeypatch.setattr(candidate_module, "RESIDENT_BYTES", most)
-        found = candidate_module._hold(TensorImages(bank), torch.device("cpu"))
-        assert (found is not None) == held and (found is None or found.equal(bank))
+@pytest.mark.parametrize(("most_bytes", "reads"), [(4 * 12 * 4, 0), (4 * 12 * 4 - 1, 2)])
+def test_a_device_gets_the_bank_once_where_it_is_not_too_large(most_bytes, reads, monkeypatch):
+    monkeypatch.setattr(bank_module, "_BLOCK_BYTES", {"cpu": 2 * 12 * 4})
+    monkeypatch.setattr(bank_module, "RESIDENT_BYTES", most_bytes)
+    images = gaussian(7, 12)
+    bank = bank_module.Bank(TensorImages(images), torch.tensor([0, 0, 0, 1, 1, 1, -1]), most=4)
+    far = torch.device("meta")
+    first = bank.read(bank.numbers, far)
+    read = []
+    monkeypatch.setattr(bank.images, "read", lambda rows: read.append(rows) or images[rows])
+    for _ in range(2):
+        assert bank.read(bank.numbers[:3], far).shape == (3, 12)
+    assert first.shape == (4, 12) and len(read) == reads
 
 
 def test_random_candidates_depend_on_seed_sample_and_target_alone():
@@ -331,11 +337,70 @@ def test_fewer_candidates_than_asked_for_are_all_taken():
         assert torch.equal(torch.bincount(rays.pair_of), have[pairs.wanted])
 
 
+def many_classes(dimensions=6, classes=4):
+    return NearestCentroidTeacher(gaussian(classes, dimensions, seed=5), bounds=WIDE)
+
+
+def ends_by_class(teacher, images, **options):
+    """How many images of each class are led to by the rays of pairs with every class."""
+    wanted = torch.arange(4).repeat(3)
+    samples, sample_of = gaussian(3, 6, seed=1), torch.arange(3).repeat_interleave(4)
+    pairs = Pairs(samples, torch.arange(3), sample_of, wanted, bounds=WIDE)
+    rays = candidates(teacher, images, count=10**6, **options).rays(pairs)
+    classes = teacher.decide(rays.ends)
+    assert torch.equal(classes[rays.end_of], wanted[rays.pair_of])
+    return torch.bincount(classes, minlength=4).tolist(), rays
+
+
+@pytest.mark.parametrize("order", ["nearest", "random"])
+def test_a_set_that_fits_into_the_bank_is_used_whole(order):
+    teacher, images = many_classes(), gaussian(50, 6, seed=2)
+    whole, rays = ends_by_class(teacher, images, order=order)
+    banked, same = ends_by_class(teacher, images, order=order, bank=50)
+    assert sum(whole) == 50 and whole == banked
+    assert torch.equal(rays.lengths, same.lengths) and torch.equal(rays.ends, same.ends)
+
+
+@pytest.mark.parametrize("order", ["nearest", "random"])
+def test_of_a_larger_set_each_class_gives_the_same_or_all_it_has(order):
+    teacher, images = many_classes(), gaussian(400, 6, seed=2)
+    have = torch.bincount(teacher.decide(images)).tolist()
+    banked, _ = ends_by_class(teacher, images, order=order, bank=200)
+    share = max(banked)
+    assert banked == [min(count, share) for count in have]
+    assert sum(banked) <= 200 < sum(min(count, share + 1) for count in have)
+
+
+def test_even_the_smallest_bank_has_an_image_of_each_class():
+    assert ends_by_class(many_classes(), gaussian(100, 6, seed=2), bank=1)[0] == [1] * 4
+
+
+def test_what_is_in_the_bank_depends_on_the_seed_alone():
+    teacher, images = many_classes(), gaussian(100, 6, seed=2)
+    first, again, other = (
+        ends_by_class(teacher, images, bank=20, seed=seed)[1].ends for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("order", ["nearest", "random"])
+def test_an_untargeted_pair_may_be_led_to_any_other_class_in_the_bank(order):
+    teacher, images = many_classes(), gaussian(100, 6, seed=2)
+    samples, number = gaussian(3, 6, seed=1), torch.arange(3)
+    pairs = Pairs(samples, number, number, number, targeted=False, bounds=WIDE)
+    rays = candidates(teacher, images, count=100, order=order, bank=40).rays(pairs)
+    classes = teacher.decide(rays.ends)
+    assert not bool((classes[rays.end_of] == rays.pair_of).any())
+    in_bank = torch.bincount(classes, minlength=4)
+    assert torch.equal(torch.bincount(rays.pair_of), in_bank.sum() - in_bank[:3])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"count": 0}, "count: expected at least 1 candidate a pair, got 0"),
         ({"order": "far"}, "order: expected 'nearest' or 'random', got 'far'"),
+        ({"bank": 0}, "bank: expected at least 1 image, or None for all, got 0"),
     ],
 )
 def test_wrong_candidate_options_are_refused(options, message):

@@ -169,6 +169,36 @@ def test_a_dry_run_without_queries_says_the_bounds(tmp_path):
     assert CountingTeacher.asked == 0
 
 
+def test_targets_are_searched_alone_and_the_rest_is_said_to_be_estimated(teacher, tmp_path):
+    out = label(teacher, tmp_path / "run", "--targets", 2, "--queries-per-pair", 20)
+
+    labels = load_labels(tmp_path / "run")
+    assert labels.searched.sum(1).tolist() == [2] * 40 and bool(labels.distances.isfinite().all())
+    assert "pairs reached  80 of 360" in out
+    assert "not searched   280 pairs, whose distances are estimated" in out
+    page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
+    assert "280 pairs were not searched" in page
+
+
+def test_a_dry_run_knows_the_targets(tmp_path):
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+    options = ("--targets", 3, "--queries-per-pair", 10, "--dry-run", "--dry-run-queries", 0)
+
+    assert "queries   at most 1,240" in succeed(*arguments, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--targets", 10), "targets: expected at most 9"),
+        (("--targets", 2, "--measure", "sd"), "targets: expected None with measure 'sd'"),
+    ],
+)
+def test_targets_that_there_cannot_be_are_refused(teacher, tmp_path, options, words):
+    assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("options", [("--workers", 2), ("--ray-address", "localhost:1")])
 def test_without_ray_workers_name_their_extra(teacher, tmp_path, monkeypatch, options):
     monkeypatch.setitem(sys.modules, "ray", None)

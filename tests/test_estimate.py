@@ -48,6 +48,7 @@ def test_without_queries_the_bound_is_said_and_the_teacher_left_alone(images):
     [
         ({}, 120 * 3001),
         ({"queries_per_sample": 50}, 120 * 50),
+        ({"targets": 2}, 120 * 2001),
         ({"queries": 100}, 100),
         ({"queries": 0}, 0),
     ],
@@ -62,6 +63,17 @@ def test_the_bound_is_that_of_the_budgets(images, budgets, most):
 
 def test_what_is_expected_is_near_what_a_run_asks(images):
     settings = LabelSettings("bd", candidates=8)
+
+    estimate = estimate_run(teacher(), images, settings, 2000)
+
+    asked = int(label(teacher(), images, settings).queries.sum())
+    assert estimate.pairs > 10
+    assert 0.7 < estimate.expected / asked < 1.3
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_targets_alone_are_measured_and_expected(images, targets):
+    settings = LabelSettings("bd", candidates=8, targets=targets)
 
     estimate = estimate_run(teacher(), images, settings, 2000)
 

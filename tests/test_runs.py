@@ -49,6 +49,17 @@ def test_totals_add_up_over_shards():
     assert totals.disagreements == 2, "a sample without a decision disagrees with nothing"
 
 
+def test_totals_tell_estimates_from_what_was_measured():
+    totals = Totals()
+
+    totals.add(
+        labels(searched=torch.tensor([[False, True, False], [False, True, False], [False] * 3]))
+    )
+
+    assert (totals.pairs, totals.reached, totals.estimated) == (6, 2, 1)
+    assert totals.mean_distance == 2.5
+
+
 def test_totals_of_a_run_that_reached_nothing_have_no_mean():
     totals = Totals()
 
@@ -147,6 +158,24 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, wh
     assert queries_in_flight(read_manifest(tmp_path)) == 0
 
 
+def test_a_run_of_a_few_targets_is_resumed_as_if_nothing_had_stopped_it(tmp_path):
+    write_three_hundred(tmp_path / "whole", 10_000, targets=4)
+    FailingTeacher.answered = 0
+    with pytest.raises(TeacherError, match="out of service"):
+        write_three_hundred(tmp_path / "run", 1000, targets=4)
+    totals = write_three_hundred(tmp_path / "run", 10_000, resume=True, targets=4)
+
+    assert same_labels(tmp_path / "run", tmp_path / "whole")
+    assert totals.queries == FailingTeacher.answered == 300 + 300 * 4 * 2
+    assert load_labels(tmp_path / "run").searched.sum(1).tolist() == [4] * 300
+
+
+def test_more_targets_than_classes_leave_no_folder_behind(tmp_path):
+    with pytest.raises(ValueError, match="targets: expected at most 9"):
+        write_three_hundred(tmp_path / "run", 10_000, targets=10)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_resumed_as_often_as_needed(tmp_path, whole):
     for _ in range(3):
         with pytest.raises(TeacherError):
@@ -187,10 +216,11 @@ def test_another_run_is_not_resumed_and_each_difference_is_named(tmp_path):
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
 
     with pytest.raises(ValueError, match="holds another run") as raised:
-        write_three_hundred(tmp_path, 0, resume=True, seed=1, queries_per_pair=3)
+        write_three_hundred(tmp_path, 0, resume=True, seed=1, queries_per_pair=3, targets=4)
 
     assert "seed: was 0, is 1" in str(raised.value)
     assert "settings.labelling.queries_per_pair: was 2, is 3" in str(raised.value)
+    assert "settings.labelling.targets: was null, is 4" in str(raised.value)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

@@ -29,6 +29,7 @@ def some_labels(n: int = 4, classes: int = 3, *, first: int = 0, optional: bool 
         label=torch.arange(n) % classes - 1,
         snapshots={1000: distances * 2, 500: distances * 3} if optional else {},
         soft_labels=distances.nan_to_num(posinf=0).softmax(1) if optional else None,
+        searched=distances > 0.5 if optional else None,
     )
 
 
@@ -39,8 +40,13 @@ def same(one: Labels, other: Labels) -> bool:
         and one.status == other.status
         and one.snapshots.keys() == other.snapshots.keys()
         and all(torch.equal(one.snapshots[n], other.snapshots[n]) for n in one.snapshots)
-        and (one.soft_labels is None) == (other.soft_labels is None)
-        and (one.soft_labels is None or torch.equal(one.soft_labels, other.soft_labels))
+        and all(
+            (getattr(one, name) is None) == (getattr(other, name) is None)
+            and (
+                getattr(one, name) is None or torch.equal(getattr(one, name), getattr(other, name))
+            )
+            for name in ("soft_labels", "searched")
+        )
     )
 
 
@@ -78,7 +84,7 @@ def test_pandas_reads_a_run(run):
     run.write_shard(0, to_table(labels))
     frame = pandas.read_parquet(sorted(run.path.glob("*.parquet"))[0])
     assert list(frame.columns) == [
-        *("index", "decision", "label", "status", "queries", "distances"),
+        *("index", "decision", "label", "status", "queries", "distances", "searched"),
         *("distances_at_500", "distances_at_1000", "soft_label"),
     ]
     assert frame["status"].tolist() == labels.status
@@ -119,6 +125,7 @@ def test_a_shard_without_a_column_is_named(run):
         ("queries", torch.ones(4, 2).long(), r"queries: expected \[4, 3\]"),
         ("snapshots", {500: torch.ones(4, 2)}, r"snapshots\[500\]"),
         ("soft_labels", torch.ones(4, 2), "soft_labels: expected"),
+        ("searched", torch.ones(4, 3), r"searched: expected \[4, 3\] torch.bool"),
         ("status", ["ok"] * 3, "status: expected 4"),
         ("status", ["fine"] * 4, "fine"),
     ],
@@ -131,5 +138,19 @@ def test_labels_of_the_wrong_shape_are_refused(name, value, message):
 def test_only_parts_that_hold_the_same_things_are_joined():
     with pytest.raises(ValueError, match="without soft labels"):
         Labels.concat([some_labels(), some_labels(optional=False)])
+    with pytest.raises(ValueError, match="all classes searched"):
+        Labels.concat([some_labels(), dataclasses.replace(some_labels(), searched=None)])
     with pytest.raises(ValueError, match="at least one"):
         Labels.concat([])
+
+
+def test_targets_are_the_other_classes_that_were_searched():
+    labels = some_labels(2)
+    labels.decision[1] = -1
+    searched = torch.tensor([[True, False, True], [True, True, True]])
+
+    narrowed = dataclasses.replace(labels, searched=searched).targets.tolist()
+
+    assert narrowed == [[False, False, True], [False, False, False]]
+    everything = dataclasses.replace(labels, searched=None).targets.tolist()
+    assert everything == [[False, True, True], [False, False, False]]

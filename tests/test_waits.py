@@ -16,6 +16,7 @@ from db3kd.chunks import pairs_of
 from db3kd.driver import Ledger, run
 from db3kd.journal import Journal
 from db3kd.reader import TensorImages
+from db3kd.targets import other_classes
 
 SHAPE = (1, 16, 16)
 CLASSES = 4
@@ -113,7 +114,7 @@ def work():
     teacher = NearestCentroidTeacher(torch.rand(CLASSES, *SHAPE, generator=draw), SHAPE)
     decisions = teacher.decide(images)
     index = torch.arange(12)
-    pairs = pairs_of(teacher, images[:12], index, decisions[:12])
+    pairs = pairs_of(teacher, images[:12], index, other_classes(decisions[:12], CLASSES))
     return pairs, Candidates(TensorImages(images), decisions, 6).rays(pairs), teacher
 
 

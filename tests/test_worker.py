@@ -147,3 +147,17 @@ def test_a_labeller_can_be_asked_for_any_samples():
     index = torch.tensor([28, 3])
 
     assert torch.equal(labeller.label(index).distances, whole.distances[index])
+
+
+def test_a_worker_searches_the_targets_that_the_run_would(run, ready):
+    settings = replace(SETTINGS, targets=2)
+    images, asked = some_images(), teacher()
+    decisions = asked.decide(images.read(torch.arange(30)))
+    limits = divide_budget(settings, 30, asked.classes)
+    worker = ready(replace(job(run, asked), settings=settings))
+
+    labels = worker.label(20, torch.arange(20, 30), decisions, limits)
+
+    whole = label(teacher(), images, settings)
+    assert torch.equal(labels.searched, whole.searched[20:])
+    assert torch.equal(labels.distances, whole.distances[20:])

@@ -1,20 +1,16 @@
 """Where rays start from: images at hand that the teacher puts in another class."""
 
+from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.boundary.bank import Bank, draw
 from db3kd.boundary.pairs import Pairs, Rays
-from db3kd.reader import RESIDENT_BYTES, ImageSource
-from db3kd.search import UNANSWERED
+from db3kd.reader import ImageSource
 
 Order = Literal["nearest", "random"]
-
-_BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
-"""Memory for the images of the set that are looked at at once while neighbours are sought: on a CPU
-what its caches hold, on a GPU enough to keep it busy."""
 
 _SPARE = 4
 """Neighbours kept beyond those asked for, so that rounding in the matrix product of the first pass
@@ -26,7 +22,9 @@ class Candidates:
 
     images: N images. decisions: [N] int64, the teacher's class of each, UNANSWERED where it was not
     asked. count: ends per pair. order: "nearest" (L2), or "random" as published. seed: of the
-    random choice, which depends on (seed, sample index, target) alone.
+    random choice, which depends on (seed, sample index, target) alone. bank: most images in all
+    that ends are chosen among, so that what a sample takes does not grow with N; None for all (see
+    Bank).
     """
 
     def __init__(
@@ -36,33 +34,55 @@ class Candidates:
         count: int,
         order: Order = "nearest",
         seed: int = 0,
+        bank: int | None = None,
     ) -> None:
         if count < 1:
             raise ValueError(f"count: expected at least 1 candidate a pair, got {count}")
         if order not in ("nearest", "random"):
             raise ValueError(f"order: expected 'nearest' or 'random', got {order!r}")
-        self.images = images
-        self.decisions = decisions
+        self.bank = Bank(images, decisions, bank, seed)
         self.count = count
         self.order = order
         self.seed = seed
-        self._members = {
-            int(c): (decisions == c).nonzero()[:, 0]
-            for c in decisions.unique()
-            if int(c) != UNANSWERED
-        }
-        self._held: dict[torch.device, Tensor | None] = {}
 
     def rays(self, pairs: Pairs) -> Rays:
         """Up to `count` rays a pair, the shortest first; none where no image is of its class."""
-        chosen = self._nearest(pairs) if self.order == "nearest" else self._random(pairs)
+        chosen = (
+            self._nearest(pairs, self.count) if self.order == "nearest" else self._random(pairs)
+        )
         present = chosen >= 0
         pair_of = present.nonzero()[:, 0]
         used, end_of = torch.unique(chosen[present], return_inverse=True)
         device = pairs.samples.device
-        ends = self._read(used, device)
+        ends = self.bank.read(used, device)
         rays = Rays.towards(pairs, ends, pair_of.to(device), end_of.to(device))
         return self._shortest(rays, used.to(device))
+
+    def nearest_distance(self, pairs: Pairs) -> Tensor:
+        """[P] float32 on the CPU: L2 to the nearest image of each pair's class, whatever `order`;
+        or +inf.
+
+        Unlike that of `rays`, memory does not grow with pairs times the size of an image.
+        """
+        chosen = self._nearest(pairs, 1)
+        present = chosen >= 0
+        numbers, pair_of = chosen[present], present.nonzero()[:, 0]
+        order = torch.argsort(numbers)
+        used, uses = torch.unique(numbers, return_counts=True)
+        size = self.bank.block_size(pairs.samples)
+        nearest = torch.full((len(pairs),), torch.inf)
+        parts = order.split([int(part.sum()) for part in uses.split(size)])
+        for block, part in zip(used.split(size), parts, strict=True):
+            mine = pair_of[part]
+            lengths = self._lengths(pairs, mine, block, torch.searchsorted(block, numbers[part]))
+            nearest.scatter_reduce_(0, mine, lengths, "amin")
+        return nearest
+
+    def _lengths(self, pairs: Pairs, chosen: Tensor, block: Tensor, end_of: Tensor) -> Tensor:
+        """[n] float32: from the samples of the chosen pairs to images of a block."""
+        device = pairs.samples.device
+        ends = self.bank.read(block, device)
+        return Rays.towards(pairs, ends, chosen.to(device), end_of.to(device)).lengths.cpu()
 
     def _shortest(self, rays: Rays, used: Tensor) -> Rays:
         """The `count` shortest rays of each pair, by length and then by image number."""
@@ -71,23 +91,23 @@ class Candidates:
         starts = torch.searchsorted(rays.pair_of, rays.pair_of)
         return rays.select((place - starts < self.count).nonzero()[:, 0])
 
-    def _nearest(self, pairs: Pairs) -> Tensor:
+    def _nearest(self, pairs: Pairs, count: int) -> Tensor:
         """[P, count + spare] int64 image numbers, -1 where there are fewer."""
-        samples, sample_of, wanted = pairs.samples, pairs.sample_of, pairs.wanted.cpu()
-        device, keep = samples.device, self.count + _SPARE
+        samples, sample_of = pairs.samples, pairs.sample_of
+        device, keep = samples.device, count + _SPARE
+        seeking = _by_class(pairs)
         best = samples.new_full((len(pairs), keep), torch.inf)
         chosen = sample_of.new_full((len(pairs), keep), -1)
-        seekers = {c: ((wanted == c) == pairs.targeted).nonzero()[:, 0] for c in self._members}
-        seekers = {c: mine.to(device) for c, mine in seekers.items() if len(mine)}
-        size = _block_size(samples.shape[1], device)
-        for numbers in torch.arange(len(self.images)).split(size):
-            block = self._read(numbers, device)
+        for numbers in self.bank.numbers.split(self.bank.block_size(samples)):
+            block = self.bank.read(numbers, device)
             # ‖x - c‖² less ‖x‖², which is the same for all candidates of a sample.
             gaps = torch.addmm((block * block).sum(1), samples, block.T, alpha=-2)
-            for c, mine in seekers.items():
-                theirs = (self.decisions[numbers] == c).nonzero()[:, 0]
-                if not len(theirs):
+            classes = self.bank.decisions[numbers]
+            for c in classes.unique().tolist():
+                mine = seeking(c)
+                if not len(mine):
                     continue
+                theirs = (classes == c).nonzero()[:, 0]
                 near = gaps[:, theirs.to(device)].topk(min(keep, len(theirs)), largest=False)
                 rows, found = sample_of[mine], numbers[theirs].to(device)
                 distance = torch.cat([best[mine], near.values[rows]], dim=1)
@@ -96,51 +116,28 @@ class Candidates:
                 best[mine], chosen[mine] = distance, number.gather(1, place)
         return chosen.cpu()
 
-    def _read(self, numbers: Tensor, device: torch.device) -> Tensor:
-        """Images as rows on the device: float32 [n, D]."""
-        if device.type == "cpu":
-            return self.images.read(numbers).flatten(1)
-        if device not in self._held:
-            self._held[device] = _hold(self.images, device)
-        held = self._held[device]
-        if held is None:
-            return self.images.read(numbers).flatten(1).to(device)
-        return held[numbers.to(device)]
-
     def _random(self, pairs: Pairs) -> Tensor:
         """[P, count] int64 image numbers, -1 where there are fewer."""
         chosen = torch.full((len(pairs), self.count), -1)
         index = pairs.sample_index[pairs.sample_of].tolist()
+        pool_of = self.bank.of_class if pairs.targeted else self.bank.of_other_classes
         for pair, (sample, wanted) in enumerate(zip(index, pairs.wanted.tolist(), strict=True)):
-            pool = self._pool(wanted, pairs.targeted)
+            pool = pool_of(wanted)
             if not len(pool):
                 continue
             # The class in a word of its own: streams of classes side by side would overlap.
-            bits = np.random.Philox(key=[self.seed, sample], counter=[0, wanted, 0, 0])
-            size = min(self.count, len(pool))
-            picks = np.random.Generator(bits).choice(len(pool), size, replace=False)
-            chosen[pair, : len(picks)] = pool[torch.from_numpy(picks)]
+            picks = draw(pool, min(self.count, len(pool)), (self.seed, sample), (0, wanted, 0, 0))
+            chosen[pair, : len(picks)] = picks
         return chosen
 
-    def _pool(self, wanted: int, targeted: bool) -> Tensor:
-        if targeted:
-            return self._members.get(wanted, self.decisions.new_empty(0))
-        return ((self.decisions != wanted) & (self.decisions != UNANSWERED)).nonzero()[:, 0]
 
-
-def _block_size(values: int, device: torch.device) -> int:
-    """Images of a block, of so many float32 values each."""
-    return max(1, _BLOCK_BYTES.get(device.type, _BLOCK_BYTES["cpu"]) // (4 * values))
-
-
-def _hold(images: ImageSource, device: torch.device) -> Tensor | None:
-    """All images as rows on a device, to be read for each chunk; None where they are too many."""
-    first = images.read(torch.zeros(1, dtype=torch.int64)).flatten(1)
-    if len(images) * first.nbytes > RESIDENT_BYTES:
-        return None
-    held = torch.empty(len(images), first.shape[1], device=device)
-    for numbers in torch.arange(len(images)).split(_block_size(first.shape[1], device)):
-        held[numbers[0] : numbers[-1] + 1] = images.read(numbers).flatten(1)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)  # searches on other streams will read them
-    return held
+def _by_class(pairs: Pairs) -> Callable[[int], Tensor]:
+    """A function from a class to the pairs that look for images of it, int64 [n]."""
+    wanted = pairs.wanted.cpu()
+    device = pairs.wanted.device
+    if not pairs.targeted:
+        return lambda c: (wanted != c).nonzero()[:, 0].to(device)
+    classes, counts = wanted.unique(return_counts=True)
+    parts = torch.argsort(wanted, stable=True).to(device).split(counts.tolist())
+    groups = dict(zip(classes.tolist(), parts, strict=True))
+    return lambda c: groups.get(c, pairs.wanted[:0])

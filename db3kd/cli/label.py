@@ -89,6 +89,25 @@ def label(
         Literal["nearest", "random"] | None,
         typer.Option("--order", help="Which images of a class those are.", show_default="nearest"),
     ] = None,
+    bank: Annotated[
+        int | None,
+        typer.Option(
+            "--bank",
+            min=1,
+            help="Most images, in all, that rays may lead to; of a larger set some are drawn.",
+            show_default="20000",
+        ),
+    ] = None,
+    targets: Annotated[
+        int | None,
+        typer.Option(
+            "--targets",
+            min=1,
+            help="Search only this many classes of each sample, those with the nearest images, and "
+            "estimate the distances to the others.",
+            show_default="all",
+        ),
+    ] = None,
     mixes: Annotated[
         int | None,
         typer.Option(
@@ -210,6 +229,9 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --out runs/mine
 
+        db3kd label --teacher my_package.model:predict --data images.npz --targets 5
+        --out runs/nearest-five
+
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --out runs/mine --resume
 
@@ -219,6 +241,8 @@ def label(
     changes = {
         "candidates": candidates,
         "order": order,
+        "bank": bank,
+        "targets": targets,
         "mixes": mixes,
         "queries_per_pair": queries_per_pair,
         "queries_per_sample": queries_per_sample,
@@ -300,6 +324,8 @@ def _print_summary(totals: Totals, in_flight: int, out: Path) -> None:
         print(f"paid twice     at most {in_flight:,}, unanswered at stops or with a lost worker")
     print(f"mean distance  {distance}")
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
+    if totals.estimated:
+        print(f"not searched   {totals.estimated:,} pairs, whose distances are estimated")
     if totals.disagreements:
         print(
             f"disagreement   {totals.disagreements:,} of {totals.samples:,} samples are in another "

@@ -61,7 +61,9 @@ def report(
         notes=[*_notes(run), note],
         samples=Samples(run.images.read(rows), shown.soft_labels[rows], shown.decision[rows]),
         curves=_curves(run),
-        class_distances=ClassDistances(shown.distances, shown.decision),
+        class_distances=ClassDistances(
+            shown.distances.masked_fill(~shown.targets, torch.inf), shown.decision
+        ),
     )
     print(page)
 
@@ -101,6 +103,12 @@ def _notes(run: LabelRun) -> list[str]:
         f"{totals.queries:,} queries, {totals.queries_per_sample:,.1f} a sample; "
         f"{totals.reached:,} of {totals.pairs:,} pairs of a sample and another class were reached.",
     ]
+    if totals.estimated:
+        notes.append(
+            f"{totals.estimated:,} pairs were not searched: their classes have no image near the "
+            "sample, and their distances are estimated. Means and the picture of distances between "
+            "classes leave them out."
+        )
     if totals.mean_distance is not None:
         notes.append(f"Mean distance {totals.mean_distance:.3f} (L2, input units).")
     if totals.disagreements:

@@ -1,0 +1,52 @@
+"""What labels are worth: how their distances order the classes, and the scale they are read at.
+
+Shared by the benchmarks; the logits of a teacher that shows them serve these figures alone.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from db3kd.distill import KDLoss
+from db3kd.reader import Images
+from db3kd.runs import margin_soft_labels
+from db3kd.scale import ScaleChoice, choose_scale
+from db3kd.store import Labels
+from db3kd.training import Model, TrainSettings
+
+
+def chosen_scale(
+    student: Model, images: Images, labels: Labels, loss: KDLoss, steps: int, students: int
+) -> ScaleChoice:
+    """The scale of margin soft labels as `db3kd distill` chooses it, by shorter trainings."""
+    return choose_scale(
+        student,
+        images,
+        labels.distances,
+        labels.decision,
+        margin_soft_labels,
+        loss,
+        TrainSettings(steps=steps, device="cpu"),
+        folds=5,
+        students=students,
+    )
+
+
+def rank_correlation(labels: Labels, logits: Tensor) -> float:
+    """Spearman's, over the other classes of a sample, between -distance and logit; the mean."""
+    keep_others = ~F.one_hot(labels.decision, labels.classes).bool()
+    shape = len(labels), labels.classes - 1
+    near = -labels.distances[keep_others].view(shape)
+    ranks = [
+        values.argsort(1).argsort(1).double() for values in (near, logits[keep_others].view(shape))
+    ]
+    centred = [rank - rank.mean(1, keepdim=True) for rank in ranks]
+    first, second = (values / values.norm(dim=1, keepdim=True) for values in centred)
+    return (first * second).sum(1).mean().item()
+
+
+def runner_up_share(labels: Labels, logits: Tensor) -> float:
+    """Share of samples whose nearest other class has the greatest logit of the other classes."""
+    own = labels.decision[:, None]
+    nearest = labels.distances.scatter(1, own, torch.inf).argmin(1)
+    return (nearest == logits.scatter(1, own, -torch.inf).argmax(1)).double().mean().item()

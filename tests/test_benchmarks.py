@@ -1,0 +1,78 @@
+"""What the benchmarks compute of what they measure."""
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("benchmarks.growth", reason="benchmarks are not installed")
+
+from teachers_analytic import NearestCentroidTeacher
+
+from benchmarks.generated import many_classes
+from benchmarks.growth import Cost, Point, Series, _measure
+from benchmarks.label_quality import rank_correlation, runner_up_share
+from benchmarks.targets import _narrowed
+from db3kd.labels import LabelSettings, label
+from db3kd.store import Labels
+
+
+def some_labels(distances: torch.Tensor, decision: torch.Tensor) -> Labels:
+    return Labels(
+        index=torch.arange(len(decision)),
+        decision=decision,
+        distances=distances,
+        queries=torch.ones(distances.shape, dtype=torch.int64),
+        status=["ok"] * len(decision),
+    )
+
+
+def test_the_exponent_of_a_power_law_is_found():
+    series = Series("samples", "samples", [Point(samples=n) for n in (10, 100, 1000)])
+    for number, point in enumerate(series.points):
+        series.costs.append(Cost(3 * point.samples**1.5, 0, point.samples, 400, 100 * number + 1))
+
+    assert series.exponent("seconds") == pytest.approx(1.5)
+    assert series.exponent("queries", last=2) == pytest.approx(1)
+    assert series.exponent("peak_mib") == pytest.approx(0, abs=1e-9)
+
+
+def test_a_point_costs_what_its_budget_allows():
+    point = Point(
+        samples=40, labelled=8, classes=4, shape=(1, 5, 5), targets=2, threads=1, queries_per_pair=9
+    )
+    cost = _measure(point)
+
+    assert 8 < cost.queries <= 8 * (1 + 2 * 9)
+    assert 0 < cost.teacher_seconds < cost.seconds and cost.before_mib <= cost.peak_mib
+
+
+def test_distances_that_order_classes_as_the_logits_do_correlate_fully():
+    decision = torch.tensor([0, 2])
+    logits = torch.tensor([[9.0, 1, 2, 3], [1, 2, 9, 3]])
+    alike, opposed = some_labels(10 - logits, decision), some_labels(logits, decision)
+
+    assert rank_correlation(alike, logits) == pytest.approx(1)
+    assert rank_correlation(opposed, logits) == pytest.approx(-1)
+    assert (runner_up_share(alike, logits), runner_up_share(opposed, logits)) == (1, 0)
+
+
+def test_labels_narrowed_from_a_full_run_are_those_of_a_run_with_fewer_targets():
+    centroids = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(9))
+    images = torch.rand(40, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    teacher = NearestCentroidTeacher(centroids, (1, 5, 5))
+    sample_distances = label(teacher, images, LabelSettings("sd"))
+    full = label(teacher, images, LabelSettings(queries_per_pair=60))
+
+    narrowed = _narrowed(full, sample_distances, 2)
+
+    few = label(teacher, images, LabelSettings(queries_per_pair=60, targets=2))
+    for name in ("distances", "queries", "searched"):
+        assert torch.equal(getattr(narrowed, name), getattr(few, name)), name
+
+
+def test_generated_classes_have_equally_many_images_which_the_seed_changes():
+    first, other = many_classes(7, 3, 0), many_classes(7, 3, 1)
+
+    assert torch.bincount(first.labels).tolist() == [3] * 7
+    assert first.image_shape == (1, 28, 28)
+    assert not torch.equal(first.read([0]), other.read([0]))
