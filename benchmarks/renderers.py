@@ -110,7 +110,8 @@ def distances(result: Result, name: str) -> list[Block]:
         search: [(float(count), ratio) for count, ratio in curve.items()]
         for search, curve in curves.items()
     }
-    plot = Plot(name, "Distance for queries", "queries a pair", "distance / optimum", points, True)
+    title = "Distance for queries"
+    plot = Plot(name, title, "queries a pair", "distance / optimum", points, level=1.0)
     return [said, table(("", *counts), rows), plot]
 
 
