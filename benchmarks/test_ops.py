@@ -4,8 +4,8 @@
 
 native    db3kd's own.
 eager     the same numbers in batched PyTorch (benchmarks/eager.py).
-compiled  the eager way under torch.compile, for two sizes and all threads alone: a graph takes
-          seconds to compile, and is made again for every shape.
+compiled  the eager way under torch.compile, for few rows of three sizes and two threads alone: a
+          graph takes seconds to compile, and is made again for every shape.
 numpy     the published procedure, a row or a direction at a time (benchmarks/numpy_loops.py), for
           few rows alone.
 stored    the probe ops with other random directions: drawn by torch for the queries, read back
@@ -16,8 +16,9 @@ every input once; `of_copy` is how fast they were moved over how fast a plain co
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from db3kd import ops
 from db3kd.boundary.probes import dct_basis
 
 SHAPES = {64: (1, 8, 8), 784: (1, 28, 28), 3072: (3, 32, 32), 150528: (3, 224, 224)}
-COMPILED = (784, 3072)
+COMPILED = (10, 784, 3072)
 FEW = 256
 BOUND = {"rays": 512 * 2**20, "probes": 64 * 2**20}
 """Bytes of an op's results. Eager probes hold a dozen times as much between."""
@@ -43,10 +44,48 @@ HAS_CUDA = ops.build_config()["cuda"] and torch.cuda.is_available()
 PLACES = [Place(torch.device("cpu"), threads) for threads in (1, 2)]
 PLACES += [Place(torch.device("cuda"), torch.get_num_threads())] * HAS_CUDA
 
-sizes = pytest.mark.parametrize("size", SHAPES)
-ways = pytest.mark.parametrize("way", ["eager", "compiled", "numpy", "native"])
-probe_ways = pytest.mark.parametrize("way", ["eager", "compiled", "numpy", "stored", "native"])
 kinds = pytest.mark.parametrize("kind", ["rademacher, low frequencies", "gaussian, all pixels"])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way on one place. many: as many rows as fit, or FEW. bound: bytes of the result."""
+
+    place: Place
+    size: int
+    many: bool
+    way: str
+    bound: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.place.device
+
+    @property
+    def rows(self) -> int:
+        return self.bound // (4 * self.size) if self.many else FEW
+
+    @property
+    def is_measured(self) -> bool:
+        """Loops and compiled graphs are for few rows, on the CPU one and all threads."""
+        if self.many and self.rows <= FEW:
+            return False
+        if self.way == "numpy":
+            return self.place == PLACES[0] and not self.many
+        if self.way == "compiled":
+            return self.place in PLACES[1:] and not self.many and self.size in COMPILED
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.place}-{self.size}-{'many' if self.many else 'few'}-{self.way}"
+
+
+def cases(bound: int, *ways: str, sizes: Iterable[int] = SHAPES) -> pytest.MarkDecorator:
+    """A test for each case; an op of one size, which has no bound, is measured with few rows."""
+    crossed = product(PLACES, sizes, (False, True), ways)
+    all_cases = [Case(*case, bound) for case in crossed]
+    chosen = [case for case in all_cases if case.is_measured]
+    return pytest.mark.parametrize("case", chosen, ids=str, indirect=True)
 
 
 @dataclass
@@ -68,45 +107,43 @@ class Contest:
     moved: int
     ways: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
-    def both(self, call: Callable[[Any], Any], compilable: bool) -> None:
+    def add(self, call: Callable[[Any], Any]) -> None:
         """Adds the native and the eager way, which differ in their module alone.
 
         The compiled way is compiled where it is run.
         """
         self.ways["native"] = lambda: call(ops)
-        self.ways["eager"] = lambda: call(eager)
-        if compilable:
-            self.ways["compiled"] = self.ways["eager"]
-
-
-@pytest.fixture(params=PLACES, ids=str)
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    if request.config.getoption("--benchmark-disable") and request.param == PLACES[1]:
-        pytest.skip("one thread will do for a smoke run")
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param.threads)
-    torch.manual_seed(0)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(params=[False, True], ids=["few", "many"])
-def many(request: pytest.FixtureRequest) -> bool:
-    """Whether an op gets as many rows as fit, or FEW."""
-    if request.param and request.config.getoption("--benchmark-disable"):
-        pytest.skip("few rows will do for a smoke run")
-    return request.param
+        self.ways["eager"] = self.ways["compiled"] = lambda: call(eager)
 
 
 @pytest.fixture
-def run(benchmark, place) -> Callable[[Contest, str], Any]:
-    """Times one way of a contest and notes what it is to be compared by."""
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    chosen = request.param
+    if request.config.getoption("--benchmark-disable") and not _is_quick(chosen):
+        pytest.skip("not in a smoke run")
+    before = torch.get_num_threads()
+    torch.set_num_threads(chosen.place.threads)
+    torch.manual_seed(0)
+    yield chosen
+    torch.set_num_threads(before)
 
-    def run_one(contest: Contest, way: str) -> Any:
+
+def _is_quick(case: Case) -> bool:
+    """A graph takes seconds to compile, and large images in eager PyTorch take as long."""
+    quick = not case.many and case.size < max(SHAPES) and case.way != "compiled"
+    return quick and case.place != PLACES[1]
+
+
+@pytest.fixture
+def run(case, benchmark) -> Callable[[Contest], Any]:
+    """Times one way of a contest and notes what it is to be compared by."""
+    place, way = case.place, case.way
+
+    def run_one(contest: Contest) -> Any:
         if way not in contest.ways:
-            pytest.skip(f"{contest.op}: not measured {way} here")
+            pytest.skip(f"{contest.op}{contest.what}: nothing to measure {way}")
         if way == "compiled":
-            _compile(benchmark, contest)
+            _compile(contest)
         benchmark.group = f"{contest.op}{contest.what}, {contest.rows} x {contest.size}, {place}"
         benchmark.extra_info |= {
             "op": contest.op + contest.what,
@@ -125,54 +162,45 @@ def run(benchmark, place) -> Callable[[Contest, str], Any]:
     return run_one
 
 
-@ways
-@sizes
-def test_ray_lengths(run, place, size, many, way):
-    count = BOUND["rays"] // (4 * size) if many else FEW
-    rays = _rays(size, count, ends=count, device=place.device)
+@cases(BOUND["rays"], "eager", "compiled", "numpy", "native")
+def test_ray_lengths(run, case):
+    size, count = case.size, case.rows
+    rays = _rays(size, count, ends=count, device=case.device)
     places = rays["sample_of"][rays["pair_of"]], rays["end_of"]
     contest = Contest("ray_lengths", "", size, count, moved=_bytes(rays["ends"], rays["lengths"]))
-    contest.both(
-        lambda library: library.ray_lengths(rays["samples"], rays["ends"], *places),
-        compilable=_compilable(place, size, many),
-    )
-    if _loopable(place, many):
+    contest.add(lambda library: library.ray_lengths(rays["samples"], rays["ends"], *places))
+    if case.way == "numpy":
         arrays = _arrays(rays)
         sample_of = arrays["sample_of"][arrays["pair_of"]]
         contest.ways["numpy"] = lambda: numpy_loops.ray_lengths(
             arrays["samples"], arrays["ends"], sample_of, arrays["end_of"]
         )
-    torch.testing.assert_close(
-        _tensor(run(contest, way), place), rays["lengths"], rtol=1e-5, atol=0
-    )
+    lengths = _tensor(run(contest), case.device)
+    torch.testing.assert_close(lengths, rays["lengths"], rtol=1e-5, atol=0)
 
 
-@ways
-@sizes
-def test_bracket_queries(run, place, size, many, way):
-    count = BOUND["rays"] // (4 * size) if many else FEW
-    rays = _rays(size, count, ends=64, device=place.device)
+@cases(BOUND["rays"], "eager", "compiled", "numpy", "native")
+def test_bracket_queries(run, case):
+    size, count = case.size, case.rows
+    rays = _rays(size, count, ends=64, device=case.device)
     contest = Contest("bracket_queries", "", size, count, moved=4 * size * (count + 64))
-    contest.both(
-        lambda library: library.bracket_queries(**rays, **BOUNDS),
-        compilable=_compilable(place, size, many),
-    )
-    if _loopable(place, many):
+    contest.add(lambda library: library.bracket_queries(**rays, **BOUNDS))
+    if case.way == "numpy":
         arrays = _arrays(rays)
         contest.ways["numpy"] = lambda: numpy_loops.bracket_queries(**arrays, **BOUNDS)
-    queries = run(contest, way)
-    if not many:
+    queries = run(contest)
+    if not case.many:
         expected = ops.bracket_queries(**rays, **BOUNDS)
-        torch.testing.assert_close(_tensor(queries, place), expected)
+        torch.testing.assert_close(_tensor(queries, case.device), expected)
 
 
-@ways
-def test_bracket_update(run, place, way):
+@cases(0, "eager", "numpy", "native", sizes=[1])
+def test_bracket_update(run, case):
     """Brackets are updated in place, so each call gets new ones, in the time measured."""
     pairs, each = 2304, 20
-    decisions = torch.randint(-1, 20, (pairs * each,)).to(place.device)
+    decisions = torch.randint(-1, 20, (pairs * each,)).to(case.device)
     rules = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
-    start = {name: value.to(place.device) for name, value in _brackets(pairs, each).items()}
+    start = {name: value.to(case.device) for name, value in _brackets(pairs, each).items()}
 
     def update(library: Any) -> Tensor:
         low, high, radius, winner = (
@@ -183,107 +211,97 @@ def test_bracket_update(run, place, way):
 
     moved = 8 * pairs * each * 4
     contest = Contest("bracket_update", f", {each} rays a pair", 1, pairs * each, moved)
-    contest.both(update, compilable=False)
-    if place.device.type == "cpu":
+    contest.add(update)
+    if case.way == "numpy":
         arrays = _arrays(start | {"decisions": decisions})
         names = ("low", "high", "radius", "winner")
         contest.ways["numpy"] = lambda: numpy_loops.bracket_update(
             **(arrays | {name: arrays[name].copy() for name in names}), **rules
         )
-    assert torch.equal(_tensor(run(contest, way), place), update(ops))
+    assert torch.equal(_tensor(run(contest), case.device), update(ops))
 
 
-@ways
+@cases(0, "eager", "compiled", "numpy", "native", sizes=[10])
 @pytest.mark.parametrize("normalisation", ["inverse", "margin"])
-def test_soft_labels(run, place, normalisation, way):
+def test_soft_labels(run, case, normalisation):
     samples, classes = 16_384, 10
-    distances = torch.rand(samples, classes, device=place.device) + 0.5
+    distances = torch.rand(samples, classes, device=case.device) + 0.5
     distances[torch.rand_like(distances) < 0.05] = torch.inf
-    own = torch.randint(classes, (samples,), device=place.device)
+    own = torch.randint(classes, (samples,), device=case.device)
     settings = {"normalisation": normalisation, "scale": 2.0, "temperature": 4.0}
     moved = 2 * _bytes(distances) + _bytes(own)
     contest = Contest("soft_labels", f", {normalisation}", classes, samples, moved)
-    contest.both(
-        lambda library: library.soft_labels(distances, own, **settings),
-        compilable=_compilable(place, COMPILED[0], many=False),
-    )
-    if place.device.type == "cpu":
+    contest.add(lambda library: library.soft_labels(distances, own, **settings))
+    if case.way == "numpy":
         arrays = distances.numpy(), own.numpy()
         contest.ways["numpy"] = lambda: numpy_loops.soft_labels(*arrays, **settings)
-    soft = _tensor(run(contest, way), place)
+    soft = _tensor(run(contest), case.device)
     torch.testing.assert_close(soft, ops.soft_labels(distances, own, **settings))
 
 
-@probe_ways
+@cases(BOUND["probes"], "eager", "compiled", "numpy", "stored", "native")
 @kinds
-@sizes
-def test_probe_queries(run, place, size, kind, many, way):
-    points = _points(size, many)
-    drawn = _drawn(kind, size, place.device)
-    steps = torch.full((points,), 0.1, device=place.device)
-    ends = torch.rand(2, points, size, device=place.device)
-    arguments = {"counters": _counters(points, place), "seed": 7, "count": PROBES}
+def test_probe_queries(run, case, kind):
+    size, points = case.size, max(case.rows // PROBES, 1)
+    drawn = _drawn(kind, size, case.device)
+    steps = torch.full((points,), 0.1, device=case.device)
+    ends = torch.rand(2, points, size, device=case.device)
+    arguments = {"counters": _counters(points, case.device), "seed": 7, "count": PROBES}
     count = points * PROBES
     contest = Contest(
         "probe_queries", f", {kind}", size, count, moved=4 * size * (count + 2 * points)
     )
-    contest.both(
-        lambda library: library.probe_queries(*ends, steps, **arguments, **drawn, **BOUNDS),
-        compilable=_compilable(place, size, many),
-    )
+    contest.add(lambda library: library.probe_queries(*ends, steps, **arguments, **drawn, **BOUNDS))
 
     def with_stored() -> Tensor:
-        u = _to_pixels(_own_coefficients(points, drawn, size, place), drawn)
+        u = _to_pixels(_own_coefficients(points, drawn, size, case.device), drawn)
         return eager.queries_along(u, *ends, steps, *BOUNDS.values())
 
     contest.ways["stored"] = with_stored
-    if _loopable(place, many) and drawn["noise"] == "gaussian":
+    if case.way == "numpy" and drawn["noise"] == "gaussian":
         arrays = ends[0].numpy(), ends[1].numpy(), steps.numpy()
         contest.ways["numpy"] = lambda: numpy_loops.probe_queries(
             *arrays, numpy_loops.drawn(points, PROBES, size), **BOUNDS
         )
-    queries = run(contest, way)
+    queries = run(contest)
     assert queries.shape == (count, size)
-    if way == "eager" and not many:
+    if case.way == "eager" and not case.many:
         torch.testing.assert_close(queries, contest.ways["native"](), rtol=0, atol=1e-5)
 
 
-@probe_ways
+@cases(BOUND["probes"], "eager", "compiled", "numpy", "stored", "native")
 @kinds
-@sizes
-def test_probe_gradient(run, place, size, kind, many, way):
-    points = _points(size, many)
-    drawn = _drawn(kind, size, place.device)
-    decisions = torch.randint(-1, 3, (points, PROBES), device=place.device)
-    wanted = torch.ones(points, dtype=torch.int64, device=place.device)
-    named = {"counters": _counters(points, place), "seed": 7, "targeted": True, "components": size}
+def test_probe_gradient(run, case, kind):
+    size, points = case.size, max(case.rows // PROBES, 1)
+    drawn = _drawn(kind, size, case.device)
+    decisions = torch.randint(-1, 3, (points, PROBES), device=case.device)
+    wanted = torch.ones(points, dtype=torch.int64, device=case.device)
+    counters = _counters(points, case.device)
+    named = {"counters": counters, "seed": 7, "targeted": True, "components": size}
     moved = 4 * size * points + _bytes(decisions)
     contest = Contest("probe_gradient", f", {kind}", size, points * PROBES, moved)
-    contest.both(
-        lambda library: library.probe_gradient(decisions, wanted, **named, **drawn),
-        compilable=_compilable(place, size, many),
-    )
-    stored = _own_coefficients(points, drawn, size, place) if way in ("stored", "numpy") else None
+    contest.add(lambda library: library.probe_gradient(decisions, wanted, **named, **drawn))
+    stored = None
+    if case.way in ("stored", "numpy"):
+        stored = _own_coefficients(points, drawn, size, case.device)
 
     def with_stored() -> Tensor:
         total = eager.weighted_sum(stored, decisions, wanted, True)
         return torch.nn.functional.normalize(_to_pixels(total, drawn), dim=1)
 
     contest.ways["stored"] = with_stored
-    if _loopable(place, many) and drawn["noise"] == "gaussian":
+    if case.way == "numpy" and drawn["noise"] == "gaussian":
         contest.ways["numpy"] = lambda: numpy_loops.probe_gradient(
             decisions.numpy(), wanted.numpy(), stored.numpy(), targeted=True
         )
-    normals = run(contest, way)
+    normals = run(contest)
     assert normals.shape == (points, size)
-    if way == "eager" and not many:
+    if case.way == "eager" and not case.many:
         torch.testing.assert_close(normals, contest.ways["native"](), rtol=0, atol=1e-5)
 
 
-def _compile(benchmark: Any, contest: Contest) -> None:
-    """Compiles the compiled way, or skips the test where that is left out or fails."""
-    if benchmark.disabled:
-        pytest.skip("compiling takes seconds a graph: not in a smoke run")
+def _compile(contest: Contest) -> None:
+    """Compiles the compiled way, or skips the test where that fails."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -292,16 +310,6 @@ def _compile(benchmark: Any, contest: Contest) -> None:
             contest.ways["compiled"]()
         except Exception as error:
             pytest.skip(f"torch.compile: {type(error).__name__}: {str(error)[:200]}")
-
-
-def _compilable(place: Place, size: int, many: bool) -> bool:
-    """On the CPU a graph is compiled for all threads alone."""
-    all_threads = place.device.type == "cuda" or place == PLACES[1]
-    return all_threads and size in COMPILED and not many
-
-
-def _loopable(place: Place, many: bool) -> bool:
-    return place == PLACES[0] and not many
 
 
 def _rays(size: int, count: int, ends: int, device: torch.device) -> dict[str, Tensor]:
@@ -336,10 +344,6 @@ def _brackets(pairs: int, each: int) -> dict[str, Tensor]:
     }
 
 
-def _points(size: int, many: bool) -> int:
-    return max((BOUND["probes"] // (4 * size) if many else FEW) // PROBES, 1)
-
-
 def _drawn(kind: str, size: int, device: torch.device) -> dict[str, Any]:
     """How directions are drawn: as by default, or as published."""
     noise, _, frequencies = kind.partition(", ")
@@ -350,10 +354,10 @@ def _drawn(kind: str, size: int, device: torch.device) -> dict[str, Any]:
     return {"noise": noise, "row_basis": basis, "column_basis": basis, "channels": channels}
 
 
-def _own_coefficients(points: int, drawn: dict, size: int, place: Place) -> Tensor:
+def _own_coefficients(points: int, drawn: dict, size: int, device: torch.device) -> Tensor:
     basis, channels = drawn.get("row_basis"), drawn.get("channels", 1)
     coefficients = size if basis is None else channels * basis.size(0) ** 2
-    return eager.own_directions(points, PROBES, drawn["noise"], coefficients, place.device)
+    return eager.own_directions(points, PROBES, drawn["noise"], coefficients, device)
 
 
 def _to_pixels(coefficients: Tensor, drawn: dict) -> Tensor:
@@ -361,8 +365,8 @@ def _to_pixels(coefficients: Tensor, drawn: dict) -> Tensor:
     return eager.to_pixels(coefficients, basis, basis, channels)
 
 
-def _counters(points: int, place: Place) -> Tensor:
-    number = torch.arange(points, device=place.device)
+def _counters(points: int, device: torch.device) -> Tensor:
+    number = torch.arange(points, device=device)
     return torch.stack([number, number % 10, torch.full_like(number, 3)], dim=1)
 
 
@@ -374,8 +378,8 @@ def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def _tensor(result: Tensor | np.ndarray, place: Place) -> Tensor:
-    return torch.as_tensor(result).to(place.device, dtype=_DTYPES.get(result.dtype))
+def _tensor(result: Tensor | np.ndarray, device: torch.device) -> Tensor:
+    return torch.as_tensor(result).to(device, dtype=_DTYPES.get(result.dtype))
 
 
 _DTYPES = {np.dtype("float64"): torch.float32}

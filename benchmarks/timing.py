@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-_SECONDS = 0.4
+_SECONDS = 0.2
 """Each way is timed for about so long, within the rounds below."""
 _FEWEST, _MOST = 3, 200
 _COPIED = 256 * 2**20
