@@ -34,7 +34,7 @@ from db3kd.boundary.probes import dct_basis
 SHAPES = {64: (1, 8, 8), 784: (1, 28, 28), 3072: (3, 32, 32), 150528: (3, 224, 224)}
 COMPILED = (10, 784, 3072)
 FEW = 256
-BOUND = {"rays": 512 * 2**20, "probes": 64 * 2**20}
+BOUND = {"rays": 512 * 2**20, "probes": 32 * 2**20}
 """Bytes of an op's results. Eager probes hold a dozen times as much between."""
 PROBES = 32
 """Of a point: rows of the probe ops are as many points times PROBES."""
