@@ -37,7 +37,7 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build bench bench-smoke clean
+.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build bench bench-full bench-smoke clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,8 +80,15 @@ cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the 
 	$(CUDA_RUN) -c 'from db3kd import ops; config = ops.build_config(); print(config); assert config["cuda"]'
 	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py $(ARGS)
 
-bench: $(INSTALLED) ## Run the benchmarks (ARGS="-k teacher" picks some)
-	$(BIN)/python -m pytest benchmarks $(ARGS)
+# The page is made whatever failed; the exit status tells.
+BENCH = $(BIN)/python -m benchmarks.full $(1) $(ARGS); status=$$?; \
+	$(BIN)/python -m benchmarks.page && exit $$status
+
+bench: $(INSTALLED) ## Measure in minutes, make benchmarks/results/README.md (ARGS="--only ops")
+	$(call BENCH,--quick --again)
+
+bench-full: $(INSTALLED) ## Measure in hours what has no result yet (MNIST=DIR FASHION=DIR, IDX files)
+	$(call BENCH,$(MNIST:%=--mnist %) $(FASHION:%=--fashion %))
 
 bench-smoke: $(INSTALLED) ## Run each benchmark once, unmeasured
 	$(if $(wildcard benchmarks/*.py),$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS))

@@ -16,6 +16,9 @@ DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
 # Contraction would round differently on machines with and without fused multiply-add; the other two
 # let loops vectorise and change no result.
 CPU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+# Without it, torch's parallel loops are compiled to plain ones. The library is the one that torch
+# has loaded. Apple's compiler does not know the flag.
+OPENMP = ["-fopenmp"] if sys.platform.startswith("linux") else []
 CUDA_FLAGS = ["-O3", "-fmad=false"]
 
 
@@ -70,7 +73,8 @@ def native_extension() -> Extension:
         sorted(str(source) for source in sources),
         include_dirs=[pybind11.get_include()],
         define_macros=macros,
-        extra_compile_args={"cxx": CPU_FLAGS, "nvcc": CUDA_FLAGS},
+        extra_compile_args={"cxx": CPU_FLAGS + OPENMP, "nvcc": CUDA_FLAGS},
+        extra_link_args=OPENMP,
     )
 
 

@@ -120,12 +120,13 @@ def directions(counters: Tensor, *, seed: int, count: int, noise: str, size: int
     return F.normalize(numbers.flatten(2)[..., :size], dim=2)
 
 
-def own_directions(points: int, count: int, noise: str, size: int) -> Tensor:
+def own_directions(points: int, count: int, noise: str, size: int, device=None) -> Tensor:
     """Like `directions`, by torch's own random numbers, which cannot be drawn again by name."""
+    shape = points, count, size
     if noise == "rademacher":
-        signs = torch.randint(0, 2, (points, count, size), dtype=torch.float32)
+        signs = torch.randint(0, 2, shape, dtype=torch.float32, device=device)
         return signs.mul_(2).sub_(1).div_(math.sqrt(size))
-    return F.normalize(torch.randn(points, count, size), dim=2)
+    return F.normalize(torch.randn(shape, device=device), dim=2)
 
 
 def _coefficient_count(components, row_basis, column_basis, channels) -> int:

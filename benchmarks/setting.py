@@ -76,20 +76,24 @@ def teacher_of(
     return network, ModuleTeacher(network, train.image_shape, train.classes), accuracy
 
 
-def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
-    """Writes the result, and what it was measured with, if asked to."""
-    if not options.save:
-        return
-    RESULTS.mkdir(exist_ok=True)
-    measured = {
+def measured() -> dict[str, Any]:
+    """What a result was measured with."""
+    return {
         "commit": _commit(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "numpy")}
         | {"python": platform.python_version()},
     }
+
+
+def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
+    """Writes the result, and what it was measured with, if asked to."""
+    if not options.save:
+        return
+    RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{options.save}.json"
-    file.write_text(json.dumps({"measured": measured, **result}, indent=1) + "\n")
+    file.write_text(json.dumps({"measured": measured(), **result}, indent=1) + "\n")
     print(f"written to {file}")
 
 

@@ -1,8 +1,7 @@
 """How fast a small set is labelled, by LeNet-5 with random weights.
 
-    python -m pytest benchmarks/test_labelling.py
+    python -m pytest benchmarks/test_labelling.py --benchmark-json benchmarks/results/labelling.json
 
-Extra info of each result: the queries of one call, which over its time are queries per second.
 benchmarks.teacher_share says how much of that time the teacher takes.
 """
 
@@ -40,6 +39,7 @@ def test_labelling(benchmark, teacher, images, measure):
     labels = benchmark.pedantic(
         label, (teacher, images, settings), {"index": index}, rounds=3, warmup_rounds=1
     )
-    benchmark.extra_info["queries"] = len(images) - SAMPLES + int(labels.queries.sum())
+    queries = len(images) - SAMPLES + int(labels.queries.sum())
+    benchmark.extra_info |= {"measure": measure.upper(), "samples": SAMPLES, "queries": queries}
     assert set(labels.status) == {"ok"}
     assert (labels.queries.sum(1) <= 1 + (CLASSES - 1) * settings.queries_per_pair).all()

@@ -5,8 +5,7 @@
 
 `curve` compares presets over numbers of queries with plain noise and with real images; `ablation`
 takes the procedure apart. The teacher is trained on the whole train split. Every student of a table
-trains equally long; test images are looked at once, at the end of each. Rows are kept as they come,
-and written as Markdown too when all are there.
+trains equally long; test images are looked at once, at the end of each. Rows are kept as they come.
 """
 
 import argparse
@@ -92,14 +91,6 @@ def main() -> None:
         print(table([row]).splitlines()[-1], flush=True)
         keep(options, _result(setting, accuracy, rows))
     print(table(rows))
-    if options.save:
-        head = f"# Zero-shot, {options.part}: {train.name}, {options.student}"
-        said = (
-            f"Teacher {accuracy:.2%}; {training.steps:,} steps of {training.batch_size}, "
-            f"{options.seeds} seeds; made from {options.save}.json."
-        )
-        page = RESULTS / f"{options.save}.md"
-        page.write_text("\n\n".join([head, table(rows), said]) + "\n")
 
 
 Case = tuple[str, Callable[[str], tuple[Row, Students]]]

@@ -35,22 +35,25 @@ DB3KD_HOST_DEVICE DirectionId direction_id(std::int64_t seed, std::int64_t probe
       static_cast<std::uint32_t>(counters[1]) * 65536u + static_cast<std::uint32_t>(counters[2])};
 }
 
+// A lane's rounds stand inside the loop over lanes: the other way round, compilers unroll the lanes
+// and give up on vectors.
 template <int Lanes>
 DB3KD_HOST_DEVICE void philox(Blocks<Lanes>& blocks, std::uint32_t key_low,
                               std::uint32_t key_high) {
-  for (int round = 0; round < 10; ++round) {
-    for (int lane = 0; lane < Lanes; ++lane) {
-      const std::uint64_t first = std::uint64_t{0xD2511F53u} * blocks.word[0][lane];
-      const std::uint64_t second = std::uint64_t{0xCD9E8D57u} * blocks.word[2][lane];
-      blocks.word[0][lane] =
-          static_cast<std::uint32_t>(second >> 32) ^ blocks.word[1][lane] ^ key_low;
-      blocks.word[1][lane] = static_cast<std::uint32_t>(second);
-      blocks.word[2][lane] =
-          static_cast<std::uint32_t>(first >> 32) ^ blocks.word[3][lane] ^ key_high;
-      blocks.word[3][lane] = static_cast<std::uint32_t>(first);
+  for (int lane = 0; lane < Lanes; ++lane) {
+    std::uint32_t word[4];
+    for (int i = 0; i < 4; ++i) word[i] = blocks.word[i][lane];
+    for (std::uint32_t round = 0; round < 10; ++round) {
+      const std::uint64_t first = std::uint64_t{0xD2511F53u} * word[0];
+      const std::uint64_t second = std::uint64_t{0xCD9E8D57u} * word[2];
+      const std::uint32_t low = key_low + round * 0x9E3779B9u;
+      const std::uint32_t high = key_high + round * 0xBB67AE85u;
+      word[0] = static_cast<std::uint32_t>(second >> 32) ^ word[1] ^ low;
+      word[1] = static_cast<std::uint32_t>(second);
+      word[2] = static_cast<std::uint32_t>(first >> 32) ^ word[3] ^ high;
+      word[3] = static_cast<std::uint32_t>(first);
     }
-    key_low += 0x9E3779B9u;
-    key_high += 0xBB67AE85u;
+    for (int i = 0; i < 4; ++i) blocks.word[i][lane] = word[i];
   }
 }
 

@@ -8,37 +8,70 @@
 namespace db3kd::cpu {
 namespace {
 
-constexpr int kColumns = 8;  // of a tile
-using Vector = float
-    __attribute__((vector_size(kColumns * sizeof(float)), aligned(alignof(float)), may_alias));
-constexpr int kRows = 4;  // of a tile: enough independent sums to hide the latency of an addition
+// mixed[r, :] = Σ_k weights[r, k] · source[k, :]
+struct Mix {
+  const float* weights;  // [rows, depth]
+  std::int64_t rows;
+  std::int64_t depth;
+  const float* source;  // [depth, source_width], source_width ≥ kWidest
+  std::int64_t source_width;
+  float* mixed;  // [rows, width]
+  std::int64_t width;
+};
 
-// mixed[r, :] = Σ_k weights[r, k] · source[k, :], every element summed in the order of k. The last
-// tile of a row or column is moved back to end with it: it writes some values a second time, and
-// they are the same.
-DB3KD_CLONES void mix_rows(const float* weights, std::int64_t rows, std::int64_t depth,
-                           const float* source, std::int64_t source_width, float* mixed,
-                           std::int64_t width) {
-  for (std::int64_t row = 0; row < rows; row += kRows) {
+constexpr int kWidest = 16;  // floats in the widest vector of any clone
+
+// A tile is kRows rows of kVectors vectors: enough independent sums to hide the latency of an
+// addition, few enough for 16 registers.
+constexpr int kRows = 4;
+constexpr int kVectors = 2;
+
+// Every element is summed in the order of k, however wide a vector is. The last tile of a row or
+// column is moved back to end with it: it writes some values a second time, and they are the same.
+template <int Lanes>
+__attribute__((always_inline)) inline void mix_by_tiles(const Mix& mix) {
+  // A typedef, for in an alias GCC 12 forgets the size.
+  typedef float Vector
+      __attribute__((vector_size(Lanes * sizeof(float)), aligned(alignof(float)), may_alias));
+  for (std::int64_t row = 0; row < mix.rows; row += kRows) {
     std::int64_t tile_row[kRows];
-    for (int r = 0; r < kRows; ++r) tile_row[r] = std::min(row + r, rows - 1);
-    for (std::int64_t start = 0; start < width; start += kColumns) {
-      const std::int64_t column = std::max<std::int64_t>(std::min(start, width - kColumns), 0);
-      Vector sum[kRows] = {};
-      for (std::int64_t k = 0; k < depth; ++k) {
-        const Vector values = *reinterpret_cast<const Vector*>(source + k * source_width + column);
-        for (int r = 0; r < kRows; ++r) sum[r] += weights[tile_row[r] * depth + k] * values;
+    for (int r = 0; r < kRows; ++r) tile_row[r] = std::min(row + r, mix.rows - 1);
+    for (std::int64_t start = 0; start < mix.width; start += kVectors * Lanes) {
+      std::int64_t column[kVectors];
+      for (int v = 0; v < kVectors; ++v)
+        column[v] = std::max<std::int64_t>(std::min(start + v * Lanes, mix.width - Lanes), 0);
+      Vector sum[kRows][kVectors] = {};
+      for (std::int64_t k = 0; k < mix.depth; ++k) {
+        const float* source = mix.source + k * mix.source_width;
+        for (int r = 0; r < kRows; ++r) {
+          const float weight = mix.weights[tile_row[r] * mix.depth + k];
+          for (int v = 0; v < kVectors; ++v)
+            sum[r][v] += weight * *reinterpret_cast<const Vector*>(source + column[v]);
+        }
       }
       for (int r = 0; r < kRows; ++r) {
-        float* out = mixed + tile_row[r] * width + column;
-        if (width >= kColumns) {
-          *reinterpret_cast<Vector*>(out) = sum[r];
-        } else {
-          std::memcpy(out, &sum[r], static_cast<std::size_t>(width) * sizeof(float));
+        for (int v = 0; v < kVectors; ++v) {
+          float* out = mix.mixed + tile_row[r] * mix.width + column[v];
+          if (mix.width >= Lanes) {
+            *reinterpret_cast<Vector*>(out) = sum[r][v];
+          } else {
+            std::memcpy(out, &sum[r][v], static_cast<std::size_t>(mix.width) * sizeof(float));
+          }
         }
       }
     }
   }
+}
+
+// As DB3KD_CLONES, but each with its own vectors: wider ones than the machine's would live in
+// memory, and narrower ones waste it.
+#if DB3KD_HAS_CLONES
+__attribute__((target("arch=x86-64-v4"))) void mix_rows(const Mix& mix) { mix_by_tiles<16>(mix); }
+__attribute__((target("arch=x86-64-v3"))) void mix_rows(const Mix& mix) { mix_by_tiles<8>(mix); }
+__attribute__((target("default")))
+#endif
+void mix_rows(const Mix& mix) {
+  mix_by_tiles<4>(mix);
 }
 
 }  // namespace
@@ -50,7 +83,7 @@ Basis::Basis(const float* row_basis, std::int64_t h, std::int64_t height, const 
       w_(w),
       width_(width),
       channels_(channels),
-      padded_width_(std::max<std::int64_t>(width, kColumns)),
+      padded_width_(std::max<std::int64_t>(width, kWidest)),
       row_basis_by_pixel_(height * h),
       column_basis_(w * padded_width_) {
   for (std::int64_t i = 0; i < h; ++i) {
@@ -64,10 +97,10 @@ Basis::Basis(const float* row_basis, std::int64_t h, std::int64_t height, const 
 
 void Basis::to_pixels(const float* coefficients, float* scratch, float* pixels) const {
   for (std::int64_t channel = 0; channel < channels_; ++channel) {
-    mix_rows(coefficients + channel * h_ * w_, h_, w_, column_basis_.data(), padded_width_, scratch,
-             padded_width_);
-    mix_rows(row_basis_by_pixel_.data(), height_, h_, scratch, padded_width_,
-             pixels + channel * height_ * width_, width_);
+    mix_rows({coefficients + channel * h_ * w_, h_, w_, column_basis_.data(), padded_width_,
+              scratch, padded_width_});
+    mix_rows({row_basis_by_pixel_.data(), height_, h_, scratch, padded_width_,
+              pixels + channel * height_ * width_, width_});
   }
 }
 

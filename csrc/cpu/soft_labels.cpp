@@ -2,6 +2,8 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include <vector>
+
 #include "../checks.h"
 #include "../contiguous.h"
 #include "../core/soft_label.h"
@@ -17,17 +19,18 @@ void check_distances(const float* distances, std::int64_t classes, std::int64_t 
   }
 }
 
+// weights: room for `classes` numbers, so that each exponential is taken once.
 void soft_label(const float* distances, std::int64_t classes, std::int64_t own,
-                const SoftLabelSettings& settings, float* label) {
+                const SoftLabelSettings& settings, double* weights, float* label) {
   const double largest = own_logit(distances, classes, own, settings);
+  weights[own] = 1.0;
   double total = 1.0;
   for (std::int64_t m = 0; m < classes; ++m) {
-    if (m != own) total += relative_weight(distances[m], largest, settings);
+    if (m == own) continue;
+    weights[m] = relative_weight(distances[m], largest, settings);
+    total += weights[m];
   }
-  for (std::int64_t m = 0; m < classes; ++m) {
-    const double weight = m == own ? 1.0 : relative_weight(distances[m], largest, settings);
-    label[m] = static_cast<float>(weight / total);
-  }
+  for (std::int64_t m = 0; m < classes; ++m) label[m] = static_cast<float>(weights[m] / total);
 }
 
 at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& own,
@@ -42,11 +45,12 @@ at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& own,
   float* out = labels.mutable_data_ptr<float>();
   at::parallel_for(
       0, distances.size(0), rows_per_task(classes), [&](std::int64_t begin, std::int64_t end) {
+        std::vector<double> weights(classes);
         for (std::int64_t sample = begin; sample < end; ++sample) {
           const std::int64_t own_column = checked_index(own_class, sample, classes, "own");
           check_distances(distance_data + sample * classes, classes, own_column, sample);
           soft_label(distance_data + sample * classes, classes, own_column, settings,
-                     out + sample * classes);
+                     weights.data(), out + sample * classes);
         }
       });
   return labels;

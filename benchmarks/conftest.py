@@ -1,0 +1,17 @@
+"""What pytest writes with --benchmark-json: rows like those of every other result here."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.setting import measured
+from benchmarks.timing import rows_of
+
+
+@pytest.hookimpl
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]
+) -> None:
+    rows = rows_of(output_json["benchmarks"])
+    output_json.clear()
+    output_json |= {"measured": measured(), "rows": rows}

@@ -1,0 +1,108 @@
+"""The native ops' work as the published procedure does it: in NumPy, a row or direction at a time.
+
+Written from the paper's description (sections 3.2 and 3.3). Names are those of `db3kd.ops`, arrays
+stand where those have tensors. Directions are drawn as the paper draws them, Gaussian in all
+pixels, so that only shapes compare with the native probe ops.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+def ray_lengths(samples, ends, sample_of, end_of) -> Array:
+    return np.array(
+        [np.linalg.norm(ends[e] - samples[s]) for s, e in zip(sample_of, end_of, strict=True)]
+    )
+
+
+def bracket_queries(
+    samples, ends, sample_of, pair_of, end_of, lengths, radius, active, *, lower, upper
+) -> Array:
+    queries = []
+    for ray in active:
+        start = samples[sample_of[pair_of[ray]]]
+        direction = (ends[end_of[ray]] - start) / lengths[ray]
+        queries.append(np.clip(start + radius[pair_of[ray]] * direction, lower, upper))
+    return np.stack(queries)
+
+
+def bracket_update(
+    low, high, radius, winner, active, pair_of, decisions, wanted, *, targeted, absolute, relative
+) -> NDArray[np.int64]:
+    survivors: list[int] = []
+    for pair, rows in _rows_of_pairs(active, pair_of):
+        answered = [row for row in rows if decisions[row] >= 0]
+        hits = [row for row in answered if (decisions[row] == wanted[pair]) == targeted]
+        if hits:
+            high[pair], winner[pair] = radius[pair], active[hits[0]]
+        elif answered:
+            low[pair] = radius[pair]
+        radius[pair] = low[pair] + (high[pair] - low[pair]) / 2
+        wide = high[pair] - low[pair] > max(absolute, relative * high[pair])
+        if len(answered) == len(rows) and wide and low[pair] < radius[pair] < high[pair]:
+            survivors += [active[row] for row in hits or rows]
+    return np.array(survivors, dtype=np.int64)
+
+
+def soft_labels(distances, own, *, normalisation, scale=1.0, temperature=1.0) -> Array:
+    labels = []
+    for row, label in zip(distances, own, strict=True):
+        others = np.delete(row, label)
+        if normalisation == "inverse":
+            logits = np.insert(1 / others, label, (1 / others).sum())
+        else:
+            logits = np.insert(-scale * others, label, 0.0)
+        weights = np.exp((logits - logits.max()) / temperature)
+        labels.append(weights / weights.sum())
+    return np.stack(labels)
+
+
+def probe_queries(origins, points, step, directions, *, lower, upper) -> Array:
+    """directions: what draws one probe's direction, such as `drawn(...)`."""
+    queries = []
+    for origin, point, length in zip(origins, points, step, strict=True):
+        radius = np.linalg.norm(point - origin)
+        for direction in next(directions):
+            moved = point - origin + length * direction
+            queries.append(np.clip(origin + moved * radius / np.linalg.norm(moved), lower, upper))
+    return np.stack(queries)
+
+
+def probe_gradient(decisions, wanted, directions, *, targeted) -> Array:
+    """directions [P, K, D]: as they were drawn for the queries, and kept."""
+    gradients = []
+    for row, target, drawn_before in zip(decisions, wanted, directions, strict=True):
+        gradient = np.zeros(directions.shape[2], dtype=np.float32)
+        for decision, direction in zip(row, drawn_before, strict=True):
+            if decision >= 0:
+                hit = (decision == target) == targeted
+                gradient += direction if hit else -direction
+        gradients.append(gradient / np.linalg.norm(gradient))
+    return np.stack(gradients)
+
+
+def drawn(points: int, count: int, size: int) -> Iterator[Iterator[Array]]:
+    """For each point, `count` Gaussian directions of unit length, drawn when they are asked for."""
+    generator = np.random.default_rng(0)
+
+    def direction() -> Array:
+        numbers = generator.standard_normal(size, dtype=np.float32)
+        return numbers / np.linalg.norm(numbers)
+
+    return ((direction() for _ in range(count)) for _ in range(points))
+
+
+def _rows_of_pairs(active, pair_of) -> Iterator[tuple[int, list[int]]]:
+    """Each pair among the active rays and their rows, which stand side by side."""
+    rows: list[int] = []
+    for row, ray in enumerate(active):
+        if rows and pair_of[ray] != pair_of[active[rows[0]]]:
+            yield pair_of[active[rows[0]]], rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield pair_of[active[rows[0]]], rows

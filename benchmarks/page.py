@@ -1,0 +1,109 @@
+"""Makes the page of results, benchmarks/results/README.md, from the JSON files beside it.
+
+    python -m benchmarks.page
+
+The page is never edited by hand: a test fails where it is not what its files make. A file's kind
+is the longest beginning of its name among KINDS; one that fits none is shown as it is, in tables,
+as are kinds whose renderer is `anything`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import renderers
+from benchmarks.plots import Plot, draw
+from benchmarks.renderers import Block, Renderer, Result, anything
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = "README.md"
+
+KINDS: dict[str, tuple[str, Renderer]] = {
+    "ops": ("Native ops", renderers.ops),
+    "labelling": ("Labelling a small set", renderers.labelling),
+    "distances": ("Distance for queries", renderers.distances),
+    "peers": ("Beside other attacks", anything),
+    "growth": ("How cost grows", anything),
+    "targets": ("Many classes", anything),
+    "students": ("Students", renderers.students),
+    "zero-shot": ("Without any image", renderers.zero_shot),
+    "teacher-share": ("Time in the teacher", renderers.teacher_share),
+    "memory": ("Memory", renderers.memory),
+    "journal-share": ("The journal", renderers.journal_share),
+    "crashes": ("Stops", renderers.crashes),
+    "workers": ("Several workers", renderers.workers),
+    "serving": ("Served teachers", renderers.serving),
+}
+"""What a file shows, by the beginning of its name, in the order of the page."""
+
+_HEAD = """# What was measured
+
+Made by `python -m benchmarks.page` from the JSON files in this folder; do not edit.
+[docs/benchmarks.md](../../docs/benchmarks.md): how each number is made, and where db3kd loses."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page's text and the plots it shows."""
+
+    text: str
+    plots: tuple[Plot, ...]
+
+
+def build(results: Path) -> Page:
+    """The page of a folder of results; kinds without a file are left out."""
+    files = sorted(results.glob("*.json"))
+    kinds = [*KINDS, *(file.stem for file in files if _kind(file.stem) not in KINDS)]
+    parts, plots = [_HEAD], []
+    for kind in dict.fromkeys(kinds):
+        title, renderer = KINDS.get(kind, (kind, anything))
+        own = [file for file in files if _kind(file.stem) == kind]
+        parts += [f"## {title}"] * bool(own)
+        for file in own:
+            result = json.loads(file.read_text())
+            parts.append(f"### {file.stem}")
+            for block in renderer(result, file.stem):
+                parts.append(_markdown(block))
+                plots += [block] if isinstance(block, Plot) else []
+            parts.append(_said_of(result, file.name))
+    return Page("\n\n".join(parts) + "\n", tuple(plots))
+
+
+def main() -> None:
+    page = build(RESULTS)
+    for old in RESULTS.glob("*.png"):
+        old.unlink()
+    for plot in page.plots:
+        draw(plot, RESULTS)
+    (RESULTS / PAGE).write_text(page.text)
+    print(f"written to {RESULTS / PAGE}, with {len(page.plots)} plots")
+
+
+def _kind(stem: str) -> str:
+    """The longest of KINDS that a name begins with; its own name where there is none."""
+    fitting = [kind for kind in KINDS if stem == kind or stem.startswith(f"{kind}-")]
+    return max(fitting, key=len, default=stem)
+
+
+def _markdown(block: Block) -> str:
+    return f"![{block.title}]({block.file})" if isinstance(block, Plot) else block
+
+
+def _said_of(result: Result, file: str) -> str:
+    """What a result was measured on and with."""
+    said = []
+    if "data" in result:
+        said.append(f"data {result['data']}")
+    if "teacher_accuracy" in result:
+        said.append(f"teacher at {100 * result['teacher_accuracy']:.2f} %")
+    if "measured" in result:
+        measured = result["measured"]
+        versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+        threads = "thread" if measured["threads"] == 1 else "threads"
+        said.append(f"{measured['processor']}, {measured['threads']} {threads}")
+        said.append(f"{versions}, commit {measured['commit']}")
+    return f"*[{file}]({file}): {'; '.join(said)}.*" if said else f"*[{file}]({file})*"
+
+
+if __name__ == "__main__":
+    main()
