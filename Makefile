@@ -26,6 +26,14 @@ CUDA_ENVIRONMENT = CUDA_HOME=$(CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0
 # -P keeps the CPU build in this folder from being found.
 CUDA_RUN := PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_PYTHON) -P
 
+# What gpu builds with: PYTHON's own torch, for the GPU that is there, out of the way of other builds.
+GPU_BUILD := build/gpu
+GPU_CUDA_HOME := $(if $(wildcard $(CUDA_HOME)),CUDA_HOME=$(CUDA_HOME))
+GPU_RUN := PYTHONPATH=$(GPU_BUILD)/lib:. $(PYTHON) -P
+GPU_TESTS := $(wildcard $(addprefix tests/,test_build.py test_ops.py test_probe_ops.py \
+	test_op_grid.py test_cuda_parity.py test_module_on_cuda.py))
+SANITIZER ?= $(firstword $(wildcard $(CUDA_HOME)/bin/compute-sanitizer) compute-sanitizer)
+
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
@@ -37,7 +45,7 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build bench bench-smoke clean
+.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build gpu bench bench-smoke clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,7 +86,21 @@ cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the 
 	$(CUDA_ENVIRONMENT) $(CUDA_PYTHON) setup.py --quiet build --force \
 		--build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
 	$(CUDA_RUN) -c 'from db3kd import ops; config = ops.build_config(); print(config); assert config["cuda"]'
-	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py $(ARGS)
+	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py \
+		tests/test_op_grid.py tests/test_cuda_parity.py $(ARGS)
+
+# No network and no set-up of its own; ends with one JSON in benchmarks/results. -W default: what torch warns of on some machine is no failure.
+gpu: ## Build, test, sanitise and measure on this GPU, with PYTHON's own CUDA torch
+	$(GPU_CUDA_HOME) $(PYTHON) benchmarks/gpu_needs.py
+	$(GPU_CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$$($(PYTHON) -c \
+		'import torch; print("%d.%d" % torch.cuda.get_device_capability())') \
+		$(PYTHON) setup.py --quiet build --force --build-base $(GPU_BUILD) --build-lib $(GPU_BUILD)/lib
+	$(GPU_RUN) -m pytest -q -W default $(GPU_TESTS) $(ARGS)
+	@if command -v $(SANITIZER) >/dev/null; then set -ex; for tool in memcheck racecheck; do \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=$(GPU_BUILD)/lib:tests $(SANITIZER) --tool $$tool \
+		--report-api-errors no --error-exitcode 1 $(PYTHON) -P tests/small_cuda_run.py; done; \
+	else echo "gpu: SKIPPED compute-sanitizer, which is not there"; fi
+	$(GPU_RUN) -m benchmarks.gpu --save
 
 bench: $(INSTALLED) ## Run the benchmarks (ARGS="-k teacher" picks some)
 	$(BIN)/python -m pytest benchmarks $(ARGS)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -32,9 +33,13 @@ def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
 
 
 def _commit() -> str:
+    """The commit of this working tree; of a copy without its history, what DB3KD_COMMIT says."""
     command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
+    try:
+        found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
+    except OSError:
+        return os.environ.get("DB3KD_COMMIT", "unknown")
+    return found.stdout.strip() or os.environ.get("DB3KD_COMMIT", "unknown")
 
 
 def _processor() -> str:
