@@ -76,20 +76,22 @@ cuda-compile: $(INSTALLED) ## Compile the CUDA side for sm_80 and sm_90; no GPU 
 	@if command -v $(NVCC) >/dev/null; then set -x; $(BIN)/python $(CUDA_COMPILE); \
 	else echo "cuda-compile: SKIPPED, no $(NVCC) on the path: the CUDA side was not compiled"; fi
 
-# PyPI's torch for Linux is the CUDA build. Whether each op has its kernel is among the tests.
+# PyPI's torch for Linux is the CUDA build; 2.11.0 is the oldest and 2.13.0 the newest supported.
+# Whether each op has its kernel is among the tests.
 cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the ops; no GPU is needed
 	test -x $(CUDA_PYTHON) || $(PYTHON) -m venv $(CUDA_VENV)
 	grep -vE '^(torch|setuptools)==' constraints.txt > $(CUDA_VENV)/constraints.txt
 	$(CUDA_PYTHON) -m pip --disable-pip-version-check install --quiet \
 		-c $(CUDA_VENV)/constraints.txt torch==$(TORCH_CUDA) \
-		numpy setuptools wheel pybind11 ninja pytest hypothesis
+		numpy safetensors setuptools wheel pybind11 ninja pytest hypothesis
 	$(CUDA_ENVIRONMENT) $(CUDA_PYTHON) setup.py --quiet build --force \
 		--build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
 	$(CUDA_RUN) -c 'from db3kd import ops; config = ops.build_config(); print(config); assert config["cuda"]'
 	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py \
 		tests/test_op_grid.py tests/test_cuda_parity.py $(ARGS)
 
-# No network and no set-up of its own; ends with one JSON in benchmarks/results. -W default: what torch warns of on some machine is no failure.
+# No network and no set-up of its own; ends with one JSON in benchmarks/results. -W default: what
+# torch warns of on some machine is no failure.
 gpu: ## Build, test, sanitise and measure on this GPU, with PYTHON's own CUDA torch
 	$(GPU_CUDA_HOME) $(PYTHON) benchmarks/gpu_needs.py
 	$(GPU_CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$$($(PYTHON) -c \

@@ -150,8 +150,7 @@ struct Stored {
 };
 
 // sum[r, x] += a[r] · b[x], rounded once.
-__device__ __forceinline__ void add_product(float4 (&sum)[kTileSide], const float4& a,
-                                            const float4& b) {
+__device__ __forceinline__ void add_product(float4 (&sum)[kTileSide], float4 a, float4 b) {
   const float factor[kTileSide] = {a.x, a.y, a.z, a.w};
 #pragma unroll
   for (int r = 0; r < kTileSide; ++r) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "kernels.h"
@@ -98,20 +99,35 @@ __device__ __forceinline__ __nv_bfloat16 rounded<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
+// Four elements as one vector.
+template <typename T>
+__device__ __forceinline__ auto packed(float4 value) {
+  if constexpr (std::is_same_v<T, float>) {
+    return value;
+  } else {
+    const T element[kVector] = {rounded<T>(value.x), rounded<T>(value.y), rounded<T>(value.z),
+                                rounded<T>(value.w)};
+    uint2 words;
+    static_assert(sizeof words == sizeof element);
+    std::memcpy(&words, element, sizeof words);
+    return words;
+  }
+}
+
+// Aligned, by an instruction that the compiler cannot take apart, as it does with assignments after
+// a clamp. It marks lines as the first to leave the L2 cache: queries are read once, samples and
+// ends again and again.
 template <bool kAligned, typename T>
 __device__ __forceinline__ void store_vector(T* row, std::int64_t i, std::int64_t size,
                                              float4 value) {
-  struct alignas(kVector * sizeof(T)) Vector {
-    T element[kVector];
-  };
-  const Vector vector{
-      {rounded<T>(value.x), rounded<T>(value.y), rounded<T>(value.z), rounded<T>(value.w)}};
   if constexpr (kAligned) {
-    *reinterpret_cast<Vector*>(row + i) = vector;
+    auto vector = packed<T>(value);
+    __stcs(reinterpret_cast<decltype(vector)*>(row + i), vector);
   } else {
+    const float element[kVector] = {value.x, value.y, value.z, value.w};
 #pragma unroll
     for (int e = 0; e < kVector; ++e) {
-      if (i + e < size) row[i + e] = vector.element[e];
+      if (i + e < size) row[i + e] = rounded<T>(element[e]);
     }
   }
 }

@@ -28,6 +28,8 @@ __global__ void ray_lengths_kernel(Rays rays, std::int64_t count, float* lengths
 // A row of threads takes a tile of this many vectors of a query each, all of them loaded before the
 // first is needed.
 constexpr int kVectorsPerThread = 4;
+// It takes a second one before another block must find out anew which ray this is.
+constexpr int kTilesPerBlock = 2;
 
 // threadIdx.y and blockIdx.x count queries, threadIdx.x and blockIdx.y vectors within a query.
 template <typename T, bool kAligned>
@@ -100,7 +102,7 @@ cudaError_t launch_bracket_queries(const BracketQueries& queries, const QuerySin
   const unsigned along = threads_along(vectors);
   const dim3 threads(along, kThreads / along);
   const dim3 blocks(grid_x(divide_up(queries.active_count, threads.y)),
-                    grid_y(divide_up(vectors, along * kVectorsPerThread)));
+                    grid_y(divide_up(vectors, along * kVectorsPerThread * kTilesPerBlock)));
   return dispatch_rows(sink, rays.size, rows_are_aligned(rays), [&](auto type, auto rows_aligned) {
     using T = typename decltype(type)::type;
     bracket_queries_kernel<T, decltype(rows_aligned)::value><<<blocks, threads, 0, stream>>>(
