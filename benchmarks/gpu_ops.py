@@ -1,7 +1,7 @@
 """The native ops on a device: throughput against a write per query, and eager PyTorch beside it."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class OpCase:
     """One op on one input. native: a call of it; reference: the same in eager PyTorch, or None.
 
     arguments: makes what both are called with, anew for each call, for ops that work in place.
-    written: bytes that a call has to write.
+    written: bytes that a call has to write. compiled: whether the reference is worth compiling too,
+    which takes far longer than to time it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class OpCase:
     reference: Callable[..., Any] | None
     arguments: Callable[[], tuple]
     written: int
+    compiled: bool = True
 
 
 def measure_ops(
@@ -43,7 +45,7 @@ def measure_ops(
     """A row of figures for each case; `share_of_copy` is written bytes a second by `bandwidth`."""
     rows = []
     for case in [*query_cases(device, small), *other_cases(device, small)]:
-        row = _measured(case, watch, compiled)
+        row = _measured(case, watch, compiled and case.compiled)
         row["share_of_copy"] = case.written / row["native"]["median"] / bandwidth
         print(_line(row), flush=True)
         rows.append(row)
@@ -54,15 +56,23 @@ def query_cases(device: torch.device, small: bool) -> list[OpCase]:
     """Both ops that write queries: all sizes, and at one size all dtypes and kinds of noise."""
     batches = SMALL if small else FULL
     main = max(size for size in batches if size <= 3072)
-    cases = [bracket_queries(device, size, count) for size, count in batches.items()]
+    cases = [
+        replace(bracket_queries(device, size, count), compiled=size == main)
+        for size, count in batches.items()
+    ]
     cases += [
         bracket_queries(device, main, batches[main], dtype)
         for dtype in (torch.float16, torch.bfloat16)
     ]
-    for size, count in batches.items():
-        cases.append(probe_queries(device, size, count, "rademacher", "all pixels"))
-        cases.append(probe_queries(device, size, count, "rademacher", "low frequencies"))
-    cases.append(probe_queries(device, main, batches[main], "gaussian", "all pixels"))
+    kinds = [
+        (size, "rademacher", frequencies)
+        for size in batches
+        for frequencies in ("all pixels", "low frequencies")
+    ]
+    for size, noise, frequencies in [*kinds, (main, "gaussian", "all pixels")]:
+        case = probe_queries(device, size, batches[size], noise, frequencies)
+        plain = (size, noise, frequencies) == (main, "rademacher", "all pixels")
+        cases.append(replace(case, compiled=plain))
     return cases
 
 
