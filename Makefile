@@ -45,7 +45,8 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build gpu bench bench-smoke clean
+.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build gpu \
+	gpu-build gpu-test gpu-sanitize gpu-bench bench bench-smoke clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,18 +91,29 @@ cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the 
 	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py \
 		tests/test_op_grid.py tests/test_cuda_parity.py $(ARGS)
 
-# No network and no set-up of its own; ends with one JSON in benchmarks/results. -W default: what
-# torch warns of on some machine is no failure.
-gpu: ## Build, test, sanitise and measure on this GPU, with PYTHON's own CUDA torch
+# No network and no set-up of its own. Its parts, in this order, are targets too, for machines that are
+# lent for minutes at a time.
+gpu: gpu-build gpu-test gpu-sanitize gpu-bench ## Build, test, sanitise and measure on this GPU, with PYTHON's own CUDA torch
+
+gpu-build:
 	$(GPU_CUDA_HOME) $(PYTHON) benchmarks/gpu_needs.py
 	$(GPU_CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$$($(PYTHON) -c \
 		'import torch; print("%d.%d" % torch.cuda.get_device_capability())') \
 		$(PYTHON) setup.py --quiet build --force --build-base $(GPU_BUILD) --build-lib $(GPU_BUILD)/lib
+
+# -W default: what torch warns of on some machine is no failure.
+gpu-test:
 	$(GPU_RUN) -m pytest -q -W default $(GPU_TESTS) $(ARGS)
+
+# Without torch's cache each tensor is an allocation of its own, so that a step past its end is seen.
+gpu-sanitize:
 	@if command -v $(SANITIZER) >/dev/null; then set -ex; for tool in memcheck racecheck; do \
 		PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=$(GPU_BUILD)/lib:tests $(SANITIZER) --tool $$tool \
 		--report-api-errors no --error-exitcode 1 $(PYTHON) -P tests/small_cuda_run.py; done; \
-	else echo "gpu: SKIPPED compute-sanitizer, which is not there"; fi
+	else echo "gpu-sanitize: SKIPPED, no $(SANITIZER)"; fi
+
+# Writes benchmarks/results/gpu-DEVICE.json.
+gpu-bench:
 	$(GPU_RUN) -m benchmarks.gpu --save
 
 bench: $(INSTALLED) ## Run the benchmarks (ARGS="-k teacher" picks some)
