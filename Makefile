@@ -26,10 +26,19 @@ CUDA_ENVIRONMENT = CUDA_HOME=$(CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0
 # -P keeps the CPU build in this folder from being found.
 CUDA_RUN := PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_PYTHON) -P
 
+# What gpu builds with: PYTHON's own torch, for the GPU that is there, out of the way of other builds.
+GPU_BUILD := build/gpu
+GPU_CUDA_HOME := $(if $(wildcard $(CUDA_HOME)),CUDA_HOME=$(CUDA_HOME))
+GPU_RUN := PYTHONPATH=$(GPU_BUILD)/lib:. $(PYTHON) -P
+GPU_TESTS := $(wildcard $(addprefix tests/,test_build.py test_ops.py test_probe_ops.py \
+	test_op_grid.py test_cuda_parity.py test_module_on_cuda.py))
+SANITIZER ?= $(firstword $(wildcard $(CUDA_HOME)/bin/compute-sanitizer) compute-sanitizer)
+
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
 RAY := $(VENV)/.ray
+PEERS := $(VENV)/.peers
 
 # The servers that test-servers asks want another NumPy than the tests: an environment of their own.
 SERVERS := .venv-servers
@@ -37,7 +46,8 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build bench bench-full bench-smoke clean
+.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build gpu gpu-build gpu-test \
+	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,17 +78,44 @@ cuda-compile: $(INSTALLED) ## Compile the CUDA side for sm_80 and sm_90; no GPU 
 	@if command -v $(NVCC) >/dev/null; then set -x; $(BIN)/python $(CUDA_COMPILE); \
 	else echo "cuda-compile: SKIPPED, no $(NVCC) on the path: the CUDA side was not compiled"; fi
 
-# PyPI's torch for Linux is the CUDA build. Whether each op has its kernel is among the tests.
+# PyPI's torch for Linux is the CUDA build; 2.11.0 is the oldest and 2.13.0 the newest supported.
+# Whether each op has its kernel is among the tests.
 cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the ops; no GPU is needed
 	test -x $(CUDA_PYTHON) || $(PYTHON) -m venv $(CUDA_VENV)
 	grep -vE '^(torch|setuptools)==' constraints.txt > $(CUDA_VENV)/constraints.txt
 	$(CUDA_PYTHON) -m pip --disable-pip-version-check install --quiet \
 		-c $(CUDA_VENV)/constraints.txt torch==$(TORCH_CUDA) \
-		numpy setuptools wheel pybind11 ninja pytest hypothesis
+		numpy safetensors setuptools wheel pybind11 ninja pytest hypothesis
 	$(CUDA_ENVIRONMENT) $(CUDA_PYTHON) setup.py --quiet build --force \
 		--build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
 	$(CUDA_RUN) -c 'from db3kd import ops; config = ops.build_config(); print(config); assert config["cuda"]'
-	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py $(ARGS)
+	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py \
+		tests/test_op_grid.py tests/test_cuda_parity.py $(ARGS)
+
+# No network and no set-up of its own. Its parts, in this order, are targets too, for machines that are
+# lent for minutes at a time.
+gpu: gpu-build gpu-test gpu-sanitize gpu-bench ## Build, test, sanitise and measure on this GPU, with PYTHON's own CUDA torch
+
+gpu-build:
+	$(GPU_CUDA_HOME) $(PYTHON) benchmarks/gpu_needs.py
+	$(GPU_CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$$($(PYTHON) -c \
+		'import torch; print("%d.%d" % torch.cuda.get_device_capability())') \
+		$(PYTHON) setup.py --quiet build --force --build-base $(GPU_BUILD) --build-lib $(GPU_BUILD)/lib
+
+# -W default: what torch warns of on some machine is no failure.
+gpu-test:
+	$(GPU_RUN) -m pytest -q -W default $(GPU_TESTS) $(ARGS)
+
+# Without torch's cache each tensor is an allocation of its own, so that a step past its end is seen.
+gpu-sanitize:
+	@if command -v $(SANITIZER) >/dev/null; then set -ex; for tool in memcheck racecheck; do \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=$(GPU_BUILD)/lib:tests $(SANITIZER) --tool $$tool \
+		--report-api-errors no --error-exitcode 1 $(PYTHON) -P tests/small_cuda_run.py; done; \
+	else echo "gpu-sanitize: SKIPPED, no $(SANITIZER)"; fi
+
+# Writes benchmarks/results/gpu-DEVICE.json.
+gpu-bench:
+	$(GPU_RUN) -m benchmarks.gpu --save
 
 # The page is made whatever failed; the exit status tells.
 BENCH = $(BIN)/python -m benchmarks.full $(1) $(ARGS); status=$$?; \
@@ -89,6 +126,9 @@ bench: $(INSTALLED) ## Measure in minutes, make benchmarks/results/README.md (AR
 
 bench-full: $(INSTALLED) ## Measure in hours what has no result yet (MNIST=DIR FASHION=DIR, IDX files)
 	$(call BENCH,$(MNIST:%=--mnist %) $(FASHION:%=--fashion %))
+
+bench-peers: $(PEERS) ## Compare labelling with Foolbox, ART and the paper's procedure (ARGS="--pairs 10")
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 bench-smoke: $(INSTALLED) ## Run each benchmark once, unmeasured
 	$(if $(wildcard benchmarks/*.py),$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS))
@@ -112,6 +152,10 @@ $(LINTERS): constraints.txt | $(BIN)/python
 
 $(RAY): constraints.txt | $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt ray
+	touch $@
+
+$(PEERS): constraints.txt | $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt foolbox adversarial-robustness-toolbox
 	touch $@
 
 # Only sources changed: rebuild in place, which keeps the objects of an earlier rebuild. Headers are

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.setting import measured
+from benchmarks.record import measured
 from benchmarks.timing import rows_of
 
 

@@ -23,7 +23,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from benchmarks.setting import keep, parser, teacher_and_data
+from benchmarks.record import keep
+from benchmarks.setting import parser, teacher_and_data
 from db3kd.folder import queries_in_flight
 from db3kd.labels import LabelSettings
 from db3kd.manifest import read_manifest

@@ -10,7 +10,8 @@ import argparse
 
 import torch
 
-from benchmarks.setting import keep, parser, teacher_and_data
+from benchmarks.record import keep
+from benchmarks.setting import parser, teacher_and_data
 from benchmarks.whitebox import minimum_norm
 from db3kd.boundary import (
     Candidates,

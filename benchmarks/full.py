@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.markdown import duration
-from benchmarks.setting import RESULTS
+from benchmarks.record import RESULTS
 
 ROOT = Path(__file__).parent.parent
 SERVERS = ".venv-servers/bin/python"

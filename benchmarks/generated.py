@@ -1,49 +1,73 @@
-"""A made-up classification problem with many classes, some of which are much alike."""
+"""Images that any machine can make, and teachers that learn to tell them apart.
+
+For machines without a data set and a network: each class is a smooth random field, an image of it
+that field, moved by some pixels, in its own contrast, with smooth noise on top.
+"""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from db3kd.data import ImageSet
+from db3kd.models import build_model
 
-_SIDE = 28
-_KIN = 5
-"""Classes that vary one theme."""
-
-_FARTHEST = 2
-"""Pixels that an image is shifted by at most, either way."""
+_CELLS = 6
+"""Side of the grid of random numbers that a field is interpolated from."""
 
 
-def many_classes(classes: int, per_class: int, seed: int) -> ImageSet:
-    """Images [classes · per_class, 1, 28, 28] in [0, 1]; other seeds give others of each class.
+def generated_images(
+    shape: tuple[int, int, int], classes: int, count: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """`count` images of `shape`, float32 in [0, 1] [count, *shape], and their classes, int64.
 
-    A class is a smooth random pattern, close to those of its kin; its images are shifted, mixed
-    with a smooth pattern of their own, and noisy.
+    Fields are those of `shape`, `classes` and no seed, so that sets of other seeds are more of the
+    same.
     """
-    patterns = _patterns(classes)
-    draw = torch.Generator().manual_seed(1000 + seed)
-    labels = torch.arange(classes).repeat(per_class)
-    shifts = torch.randint(-_FARTHEST, _FARTHEST + 1, (len(labels), 2), generator=draw)
-    moved = torch.stack(
-        [
-            patterns[label].roll(shift, (0, 1))
-            for label, shift in zip(labels.tolist(), shifts.tolist(), strict=True)
+    fields = _smooth(classes, shape, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(seed + 1)
+    labels = torch.arange(count) % classes
+    reach = max(1, shape[-1] // 8)
+    moves = torch.randint(-reach, reach + 1, (count, 2), generator=generator)
+    contrast = 1 + torch.rand(count, generator=generator)
+    images = torch.empty(count, *shape, device=device)
+    for part in torch.arange(count).split(1024):
+        noise = _smooth(len(part), shape, generator)
+        moved = [
+            fields[label].roll(move, (-2, -1))
+            for label, move in zip(labels[part].tolist(), moves[part].tolist(), strict=True)
         ]
+        mixed = contrast[part, None, None, None] * torch.stack(moved) + noise
+        images[part.to(device)] = mixed.sigmoid().to(device)
+    return images, labels.to(device)
+
+
+def trained_network(
+    model: str, images: Tensor, labels: Tensor, classes: int, steps: int, batch: int = 128
+) -> nn.Module:
+    """A network of `db3kd.models` after some steps of Adam, in eval mode, on the images' device."""
+    torch.manual_seed(0)
+    network = build_model(model, tuple(images.shape[1:]), classes).to(images.device)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        chosen = torch.randint(len(images), (batch,), generator=generator).to(images.device)
+        optimiser.zero_grad()
+        F.cross_entropy(network(images[chosen]), labels[chosen]).backward()
+        optimiser.step()
+    return network.eval()
+
+
+@torch.inference_mode()
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The share of images that the network puts in their class."""
+    right = sum(
+        int((network(part).argmax(1) == truth).sum())
+        for part, truth in zip(images.split(256), labels.split(256), strict=True)
     )
-    moved += 0.35 * _smooth(len(labels), 5, draw)
-    moved += 0.15 * torch.randn(moved.shape, generator=draw)
-    images = (0.5 + 0.2 * moved).clamp_(0, 1)
-    return ImageSet.from_arrays(images[:, None], labels, f"{classes} generated classes")
+    return right / len(images)
 
 
-def _patterns(classes: int) -> Tensor:
-    """[classes, 28, 28]."""
-    draw = torch.Generator().manual_seed(0)
-    themes = _smooth(-(-classes // _KIN), 6, draw).repeat_interleave(_KIN, 0)[:classes]
-    return 0.8 * themes + 0.6 * _smooth(classes, 6, draw)
-
-
-def _smooth(count: int, cells: int, draw: torch.Generator) -> Tensor:
-    """[count, 28, 28]: normal noise of so many cells a side, interpolated."""
-    coarse = torch.randn(count, 1, cells, cells, generator=draw)
-    return F.interpolate(coarse, _SIDE, mode="bicubic", align_corners=True)[:, 0]
+def _smooth(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Smooth random fields of standard deviation 1, about, [count, *shape]."""
+    channels, height, width = shape
+    grid = torch.randn(count, channels, _CELLS, _CELLS, generator=generator)
+    return 1.5 * F.interpolate(grid, (height, width), mode="bicubic", align_corners=True)

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from torch import Tensor, nn
 
-from benchmarks.setting import RESULTS, keep
+from benchmarks.record import RESULTS, keep
 from db3kd.data import ImageSet, load_data
 from db3kd.labels import LabelSettings, label_chunks
 from db3kd.report import COLOURS, DPI, MARKERS, soften

@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from benchmarks.setting import keep, parser, teacher_and_data
+from benchmarks.record import keep
+from benchmarks.setting import parser, teacher_and_data
 from db3kd.data import ImageSet
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal

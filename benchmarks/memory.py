@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.setting import keep, parser
+from benchmarks.record import keep
+from benchmarks.setting import parser
 
 _RUN = """
 import atexit, resource

@@ -24,7 +24,8 @@ from benchmarks.peer_attacks import ATTACKS, NEEDS
 from benchmarks.peer_curves import Curve, best_peer, draw, equal_distance, write
 from benchmarks.peer_problem import KINDS, Problem, make_problem
 from benchmarks.peer_process import Measured, curve_counts, measure_apart
-from benchmarks.setting import RESULTS, keep, parser
+from benchmarks.record import RESULTS, keep
+from benchmarks.setting import parser
 
 BUDGETS = (50, 100, 250, 500, 1000, 2000, 4000)
 _OURS = "db3kd MBD"

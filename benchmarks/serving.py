@@ -28,7 +28,8 @@ from real_servers import MLServer, RealServer, Triton, train_digits, write_linea
 from served_doubles import FaultyServer
 from torch import Tensor
 
-from benchmarks.setting import keep, parser
+from benchmarks.record import keep
+from benchmarks.setting import parser
 from db3kd.data import load_data
 from db3kd.labels import LabelSettings, label
 from db3kd.teachers import (

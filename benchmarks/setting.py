@@ -1,14 +1,8 @@
-"""What the benchmarks share: a trained teacher, and where results go."""
+"""What the benchmarks share: their options, and a trained teacher."""
 
 import argparse
-import json
-import platform
-import subprocess
-from collections.abc import Mapping
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -19,8 +13,6 @@ from db3kd.distill import evaluate, train_classifier
 from db3kd.models import build_model
 from db3kd.teachers import ModuleTeacher, save_teacher
 from db3kd.training import TrainSettings
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def parser(description: str | None, default_data: str = "mnist5k") -> argparse.ArgumentParser:
@@ -74,39 +66,3 @@ def teacher_of(
     accuracy = evaluate(network, test, test.labels)
     print(f"teacher: lenet5, {accuracy:.2%} of {len(test):,} test images of {train.name}")
     return network, ModuleTeacher(network, train.image_shape, train.classes), accuracy
-
-
-def measured() -> dict[str, Any]:
-    """What a result was measured with."""
-    return {
-        "commit": _commit(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "numpy")}
-        | {"python": platform.python_version()},
-    }
-
-
-def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
-    """Writes the result, and what it was measured with, if asked to."""
-    if not options.save:
-        return
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{options.save}.json"
-    file.write_text(json.dumps({"measured": measured(), **result}, indent=1) + "\n")
-    print(f"written to {file}")
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

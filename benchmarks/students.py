@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.label_quality import chosen_scale, rank_correlation
-from benchmarks.setting import keep, parser, teacher_and_data
+from benchmarks.record import keep
+from benchmarks.setting import parser, teacher_and_data
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import (
     Recipe,

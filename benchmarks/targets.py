@@ -18,9 +18,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.generated import many_classes
 from benchmarks.label_quality import chosen_scale, rank_correlation, runner_up_share
-from benchmarks.setting import RESULTS, keep, parser, teacher_and_data, teacher_of
+from benchmarks.many_classes import many_classes
+from benchmarks.record import RESULTS, keep
+from benchmarks.setting import parser, teacher_and_data, teacher_of
 from db3kd.baselines import (
     Recipe,
     RecipeResult,

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.setting import keep, parser, teacher_and_data
+from benchmarks.record import keep
+from benchmarks.setting import parser, teacher_and_data
 from db3kd.data import ImageSet
 from db3kd.labels import LabelSettings, label
 from db3kd.teachers import Teacher

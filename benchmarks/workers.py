@@ -20,7 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
-from benchmarks.setting import keep, parser, teacher_and_data
+from benchmarks.record import keep
+from benchmarks.setting import parser, teacher_and_data
 from db3kd.folder import queries_in_flight
 from db3kd.labels import LabelSettings
 from db3kd.manifest import read_manifest

@@ -18,7 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.setting import RESULTS, keep, parser, teacher_and_data
+from benchmarks.record import RESULTS, keep
+from benchmarks.setting import parser, teacher_and_data
 from db3kd.baselines import on_decisions, on_soft_labels
 from db3kd.data import ImageSet, pseudo_sample_set
 from db3kd.distill import KDLoss, predict, share_equal

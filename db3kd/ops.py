@@ -104,7 +104,8 @@ def bracket_update(
 
     low, high, radius: [P] float32, contiguous, updated.
     winner: [P] int64, contiguous, updated: the ray that hit at `high`, -1 for none.
-    active: [A] int64, ray numbers, those of a pair side by side (not checked on CUDA).
+    active: [A] int64, ray numbers, those of a pair side by side; else ValueError, on CUDA after the
+        brackets have been narrowed.
     pair_of: [R] int64, the pair of each ray.
     decisions: [A] int64; a negative one was not answered.
     wanted: [P] int64, the class to reach if targeted, else the class to leave.

@@ -8,9 +8,9 @@ pytest.importorskip("benchmarks.growth", reason="benchmarks are not installed")
 
 from teachers_analytic import NearestCentroidTeacher
 
-from benchmarks.generated import many_classes
 from benchmarks.growth import Cost, Point, Series, _measure
 from benchmarks.label_quality import rank_correlation, runner_up_share
+from benchmarks.many_classes import many_classes
 from benchmarks.targets import _narrowed
 from db3kd.labels import LabelSettings, label
 from db3kd.store import Labels

@@ -27,10 +27,11 @@ DB3KD_HOST_DEVICE float radius_correction(double radius, double step, double alo
   return squared > 0.0 ? static_cast<float>(radius / sqrt(squared)) : 0.0f;
 }
 
-// One component of the query a step away from `point`, brought back to its distance from `origin`.
-DB3KD_HOST_DEVICE float point_at_radius(float origin, float point, float step, float direction,
+// One component of the query a step away from the point that is `offset` off `origin`, brought back
+// to the point's distance.
+DB3KD_HOST_DEVICE float point_at_radius(float origin, float offset, float step, float direction,
                                         float correction, float lower, float upper) {
-  return clamp(origin + correction * (point - origin + step * direction), lower, upper);
+  return clamp(origin + correction * (offset + step * direction), lower, upper);
 }
 
 // The weight of one probe's direction in the gradient: its sign minus the mean sign, which takes

@@ -112,7 +112,8 @@ DB3KD_CLONES void points_at_radius(const float* origin, const float* point, cons
                                    float step, float correction, float lower, float upper,
                                    std::int64_t size, float* out) {
   for (std::int64_t i = 0; i < size; ++i) {
-    out[i] = point_at_radius(origin[i], point[i], step, direction[i], correction, lower, upper);
+    out[i] = point_at_radius(origin[i], point[i] - origin[i], step, direction[i], correction, lower,
+                             upper);
   }
 }
 

@@ -1,155 +1,288 @@
-#include "../core/probe.h"
 #include "directions.cuh"
 
 namespace db3kd::cuda {
 namespace {
 
 // Shared memory that every device grants without being asked.
-constexpr std::int64_t kSharedFloats = 48 * 1024 / sizeof(float) - kWarps;
+constexpr std::int64_t kSharedFloats = 48 * 1024 / sizeof(float);
 
-// How a block cuts one channel into pieces that fit into shared memory: a few rows of coefficients
-// at a time, and the row transform of a strip of columns.
+// A thread works on kVector × kVector results at a time: two loads for sixteen multiplications.
+constexpr int kTileSide = kVector;
+
+__host__ __device__ constexpr std::int64_t whole_tiles(std::int64_t size) {
+  return (size + kTileSide - 1) / kTileSide * kTileSide;
+}
+
+// How a block cuts its work into pieces that fit into shared memory. It works on `units` channels
+// of images side by side; of each it holds a few rows of coefficients, and the row transform of a
+// strip of columns.
 struct Strip {
-  int coefficient_rows;
-  int columns;
+  int units;
+  int rows;     // of coefficients, whole tiles
+  int columns;  // of the image, whole tiles
 
-  std::size_t bytes(const BasisPair& basis) const {
-    return (coefficient_rows * basis.w + columns * basis.h) * sizeof(float);
+  // Philox blocks that a piece of coefficients can touch.
+  __host__ __device__ int blocks(const BasisPair& basis) const {
+    return static_cast<int>(rows * basis.w / kRademacherPerBlock) + 2;
+  }
+  __host__ __device__ int floats(const BasisPair& basis) const {
+    return static_cast<int>(rows * basis.w + columns * basis.h + blocks(basis) * kVector);
   }
 };
 
 Strip strip_of(const BasisPair& basis) {
-  constexpr std::int64_t kCoefficients = 2048;
-  const std::int64_t rows = std::clamp<std::int64_t>(kCoefficients / basis.w, 1, basis.h);
-  std::int64_t columns = std::min((kSharedFloats - rows * basis.w) / basis.h, basis.width);
-  if (columns > kWarp && columns < basis.width) columns -= columns % kWarp;
-  return {static_cast<int>(rows), static_cast<int>(columns)};
+  constexpr std::int64_t kCoefficients = 3600;
+  const std::int64_t most = kCoefficients / basis.w / kTileSide * kTileSide;
+  const std::int64_t rows = std::clamp<std::int64_t>(most, kTileSide, whole_tiles(basis.h));
+  Strip strip{1, static_cast<int>(rows), 0};
+  const std::int64_t room = std::max<std::int64_t>(kSharedFloats - strip.floats(basis), 0);
+  std::int64_t columns = room / basis.h / kTileSide * kTileSide;
+  if (columns == 0) return strip;
+  // Strips of about the same width.
+  columns = whole_tiles(divide_up(basis.width, divide_up(basis.width, columns)));
+  strip.columns = static_cast<int>(columns);
+  const std::int64_t tiles = divide_up(basis.height, kTileSide) * columns / kTileSide;
+  strip.units = static_cast<int>(std::clamp<std::int64_t>(
+      std::min(kThreads / tiles, kSharedFloats / strip.floats(basis)), 1, kThreads));
+  return strip;
 }
 
-// Draws coefficients where they are needed.
+// One piece of the work of a block: for each of `units` channels, the first of which has number
+// `unit` among all channels of all images, coefficient rows top to top + rows − 1 and columns left
+// to left + columns − 1.
+struct Piece {
+  std::int64_t unit;
+  int units;
+  int top;
+  int rows;
+  std::int64_t left;
+  int columns;
+};
+
+// A block's shared memory, one part a unit: coefficients [w, strip.rows], the row transform
+// [h, strip.columns], and Philox blocks.
+struct Scratch {
+  float* memory;
+  int coefficients;
+  int part;
+
+  __device__ Scratch(const BasisPair& basis, const Strip& strip, float* shared)
+      : memory(shared),
+        coefficients(static_cast<int>(strip.rows * basis.w)),
+        part(strip.floats(basis)) {}
+
+  __device__ float* coefficients_of(int unit) const { return memory + unit * part; }
+  __device__ float* mixed_of(int unit) const { return memory + unit * part + coefficients; }
+  __device__ uint4* blocks_of(int unit, int count) const {
+    return reinterpret_cast<uint4*>(memory + (unit + 1) * part) - count;
+  }
+};
+
+// The number of a piece's first coefficient among those of its image.
+__device__ std::int64_t first_coefficient(const BasisPair& basis, const Piece& piece, int unit) {
+  return ((piece.unit + unit) % basis.channels * basis.h + piece.top) * basis.w;
+}
+
+// Draws the coefficients of a piece.
 template <Noise kNoise>
 struct Drawn {
-  DirectionId id;
-  __device__ float operator()(std::int64_t index) const { return random_number<kNoise>(id, index); }
-};
+  const DirectionSource& source;
 
-struct Stored {
-  const float* coefficients;
-  __device__ float operator()(std::int64_t index) const { return coefficients[index]; }
-};
-
-// Columns first to first + count − 1 of an image: what a block works on at a time.
-struct Columns {
-  std::int64_t first;
-  int count;
-};
-
-// mixed [h, columns] = coefficients of one channel · column_basis; block holds some of their rows.
-template <typename Coefficients>
-__device__ void mix_columns(const BasisPair& basis, const Strip& strip, std::int64_t channel,
-                            const Columns& columns, const Coefficients& coefficient, float* block,
-                            float* mixed) {
-  const int h = static_cast<int>(basis.h), w = static_cast<int>(basis.w);
-  for (int top = 0; top < h; top += strip.coefficient_rows) {
-    const int rows = min(h - top, strip.coefficient_rows);
-    __syncthreads();  // both buffers may still be read
-    for (int i = threadIdx.x; i < rows * w; i += blockDim.x) {
-      block[i] = coefficient((channel * h + top) * w + i);
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < rows * columns.count; i += blockDim.x) {
-      const int row = i / columns.count, column = i % columns.count;
-      const float* basis_column = basis.columns + columns.first + column;
-      float sum = 0.0f;
-      for (int j = 0; j < w; ++j) sum += block[row * w + j] * basis_column[j * basis.width];
-      mixed[(top + row) * columns.count + column] = sum;
-    }
+  __device__ DirectionId id(const BasisPair& basis, const Piece& piece, int unit) const {
+    const std::int64_t row = (piece.unit + unit) / basis.channels;
+    return direction_of(source, row / source.probes, row % source.probes);
   }
-  __syncthreads();
-}
 
-// Hands the components row_basisᵀ · mixed of one channel to emit(index in the image, value).
-template <typename Emit>
-__device__ void mix_rows(const BasisPair& basis, std::int64_t channel, const Columns& columns,
-                         const float* mixed, const Emit& emit) {
-  constexpr int kRows = 4;  // of the image that a thread handles at once
-  const int h = static_cast<int>(basis.h);
-  const std::int64_t groups = (basis.height + kRows - 1) / kRows;
-  for (std::int64_t i = threadIdx.x; i < groups * columns.count; i += blockDim.x) {
-    const std::int64_t y = i / columns.count * kRows;
-    const int column = static_cast<int>(i % columns.count);
-    float sum[kRows] = {};
-    for (int k = 0; k < h; ++k) {
-      const float value = mixed[k * columns.count + column];
+  __device__ void load(const BasisPair& basis, const Strip& strip, const Piece& piece,
+                       const Scratch& scratch) const {
+    const int w = static_cast<int>(basis.w), count = piece.rows * w;
+    const int per_block = kNoise == Noise::kGaussian ? kGaussianPerBlock : kRademacherPerBlock;
+    const int blocks = count / per_block + 2;
+    for (int i = threadIdx.x; i < piece.units * blocks; i += blockDim.x) {
+      const int unit = i / blocks;
+      const std::int64_t begin = first_coefficient(basis, piece, unit);
+      const std::int64_t block = begin / per_block + i % blocks;
+      if (block * per_block >= begin + count) continue;
+      const DirectionId drawn = id(basis, piece, unit);
+      if constexpr (kNoise == Noise::kGaussian) {
+        const float4 numbers = gaussian_vector(drawn, static_cast<std::uint32_t>(block));
+        const float element[kVector] = {numbers.x, numbers.y, numbers.z, numbers.w};
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        sum[r] += basis.rows[k * basis.height + min(y + r, basis.height - 1)] * value;
+        for (int e = 0; e < kVector; ++e) {
+          const int at = static_cast<int>(block * kVector + e - begin);
+          if (at < 0 || at >= count) continue;
+          scratch.coefficients_of(unit)[at % w * strip.rows + at / w] = element[e];
+        }
+      } else {
+        const Blocks<1> words = random_blocks<1>(drawn, static_cast<std::uint32_t>(block));
+        scratch.blocks_of(unit, strip.blocks(basis))[i % blocks] = {
+            words.word[0][0], words.word[1][0], words.word[2][0], words.word[3][0]};
       }
     }
+    if constexpr (kNoise == Noise::kRademacher) {
+      __syncthreads();
+      for (int i = threadIdx.x; i < piece.units * count; i += blockDim.x) {
+        const int unit = i / count, row = i % count % piece.rows, column = i % count / piece.rows;
+        const std::int64_t begin = first_coefficient(basis, piece, unit);
+        const int bit = static_cast<int>(begin % kRademacherPerBlock) + row * w + column;
+        const auto* words =
+            reinterpret_cast<const std::uint32_t*>(scratch.blocks_of(unit, strip.blocks(basis)));
+        scratch.coefficients_of(unit)[column * strip.rows + row] =
+            rademacher(words[bit / 32], bit % 32);
+      }
+    }
+  }
+};
+
+// Takes the coefficients of a piece from memory.
+struct Stored {
+  const float* coefficients;  // [images, channels, h, w]
+
+  __device__ void load(const BasisPair& basis, const Strip& strip, const Piece& piece,
+                       const Scratch& scratch) const {
+    const int w = static_cast<int>(basis.w), count = piece.rows * w;
+    for (int i = threadIdx.x; i < piece.units * count; i += blockDim.x) {
+      const int unit = i / count, at = i % count;
+      const std::int64_t from = ((piece.unit + unit) * basis.h + piece.top) * basis.w + at;
+      scratch.coefficients_of(unit)[at % w * strip.rows + at / w] = coefficients[from];
+    }
+  }
+};
+
+// sum[r, x] += a[r] · b[x], rounded once.
+__device__ __forceinline__ void add_product(float4 (&sum)[kTileSide], float4 a, float4 b) {
+  const float factor[kTileSide] = {a.x, a.y, a.z, a.w};
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (y + r >= basis.height) break;
-      emit((channel * basis.height + y + r) * basis.width + columns.first + column, sum[r]);
+  for (int r = 0; r < kTileSide; ++r) {
+    sum[r] = {fmaf(factor[r], b.x, sum[r].x), fmaf(factor[r], b.y, sum[r].y),
+              fmaf(factor[r], b.z, sum[r].z), fmaf(factor[r], b.w, sum[r].w)};
+  }
+}
+
+// mixed = coefficients · column_basis, for the rows and columns of a piece.
+template <bool kAligned>
+__device__ void mix_columns(const BasisPair& basis, const Strip& strip, const Piece& piece,
+                            const Scratch& scratch) {
+  const int across = (piece.columns + kTileSide - 1) / kTileSide;
+  const int tiles = (piece.rows + kTileSide - 1) / kTileSide * across;
+  for (int i = threadIdx.x; i < piece.units * tiles; i += blockDim.x) {
+    const int unit = i / tiles, row = i % tiles / across * kTileSide;
+    const int column = i % across * kTileSide;
+    const float* coefficients = scratch.coefficients_of(unit) + row;
+    float4 sum[kTileSide] = {};
+    for (int j = 0; j < basis.w; ++j) {
+      add_product(
+          sum, *reinterpret_cast<const float4*>(coefficients + j * strip.rows),
+          load_vector<kAligned>(basis.columns + j * basis.width, piece.left + column, basis.width));
+    }
+    float* mixed = scratch.mixed_of(unit) + column;
+#pragma unroll
+    for (int r = 0; r < kTileSide; ++r) {
+      if (row + r >= piece.rows) break;
+      *reinterpret_cast<float4*>(mixed + (piece.top + row + r) * strip.columns) = sum[r];
     }
   }
 }
 
-// Hands every component of one channel, row_basisᵀ · coefficients · column_basis, to
-// emit(index in the image, value). All threads of a block work on it; sums run in index order.
-template <typename Coefficients, typename Emit>
-__device__ void transform_channel(const BasisPair& basis, const Strip& strip, std::int64_t channel,
-                                  const Coefficients& coefficient, const Emit& emit) {
-  extern __shared__ float shared[];
-  float* block = shared;                                     // [coefficient_rows, w]
-  float* mixed = shared + strip.coefficient_rows * basis.w;  // [h, columns]
-  for (std::int64_t first = 0; first < basis.width; first += strip.columns) {
-    const auto width = static_cast<std::int64_t>(strip.columns);
-    const Columns columns{first, static_cast<int>(min(width, basis.width - first))};
-    mix_columns(basis, strip, channel, columns, coefficient, block, mixed);
-    mix_rows(basis, channel, columns, mixed, emit);
+// Hands the components row_basisᵀ · mixed of a piece's columns to emit(channel among those of all
+// images, index in the image, where that row of the image ends, four components from there on).
+template <bool kAligned, typename Emit>
+__device__ void mix_rows(const BasisPair& basis, const Strip& strip, const Piece& piece,
+                         const Scratch& scratch, const Emit& emit) {
+  const int across = (piece.columns + kTileSide - 1) / kTileSide;
+  const int tiles = static_cast<int>((basis.height + kTileSide - 1) / kTileSide) * across;
+  for (int i = threadIdx.x; i < piece.units * tiles; i += blockDim.x) {
+    const int unit = i / tiles, row = i % tiles / across * kTileSide;
+    const int column = i % across * kTileSide;
+    const float* mixed = scratch.mixed_of(unit) + column;
+    float4 sum[kTileSide] = {};
+    for (int k = 0; k < basis.h; ++k) {
+      add_product(sum, load_vector<kAligned>(basis.rows + k * basis.height, row, basis.height),
+                  *reinterpret_cast<const float4*>(mixed + k * strip.columns));
+    }
+    const std::int64_t channel = (piece.unit + unit) % basis.channels;
+#pragma unroll
+    for (int r = 0; r < kTileSide; ++r) {
+      if (row + r >= basis.height) break;
+      const std::int64_t begin = (channel * basis.height + row + r) * basis.width;
+      emit(piece.unit + unit, begin + piece.left + column, begin + basis.width, sum[r]);
+    }
   }
 }
 
-// One block a query and channel.
-template <Noise kNoise, typename T>
-__global__ void probe_queries_kernel(DirectionSource source, BasisPair basis, Strip strip,
+// Hands every component of `images` images, row_basisᵀ · coefficients · column_basis for each of
+// their channels, to emit as above. All threads of a block take part.
+template <bool kAligned, typename Coefficients, typename Emit>
+__device__ void transform(const BasisPair& basis, const Strip& strip, std::int64_t images,
+                          const Coefficients& coefficients, const Emit& emit) {
+  extern __shared__ float4 shared[];
+  const Scratch scratch(basis, strip, reinterpret_cast<float*>(shared));
+  const std::int64_t all = images * basis.channels, stride = strip.units;
+  for (std::int64_t unit = blockIdx.x * stride; unit < all; unit += gridDim.x * stride) {
+    const int units = static_cast<int>(min(stride, all - unit));
+    for (std::int64_t left = 0; left < basis.width; left += strip.columns) {
+      const auto most = static_cast<std::int64_t>(strip.columns);
+      const int columns = static_cast<int>(min(most, basis.width - left));
+      Piece piece{unit, units, 0, 0, left, columns};
+      for (; piece.top < basis.h; piece.top += strip.rows) {
+        piece.rows = min(strip.rows, static_cast<int>(basis.h) - piece.top);
+        __syncthreads();  // the last piece may still be read
+        coefficients.load(basis, strip, piece, scratch);
+        __syncthreads();
+        mix_columns<kAligned>(basis, strip, piece, scratch);
+      }
+      __syncthreads();
+      mix_rows<kAligned>(basis, strip, piece, scratch, emit);
+    }
+  }
+}
+
+template <Noise kNoise, typename T, bool kAligned>
+__global__ void basis_queries_kernel(DirectionSource source, BasisPair basis, Strip strip,
                                      ProbePoints at, T* out, float lower, float upper) {
-  for (std::int64_t row = blockIdx.x; row < source.points * source.probes; row += gridDim.x) {
-    const std::int64_t point = row / source.probes;
-    const float *origin = at.origins + point * at.size, *from = at.points + point * at.size;
-    T* query = out + row * at.size;
-    const float step = at.step[point] * source.scales[row], correction = at.corrections[row];
-    const Drawn<kNoise> drawn{direction_of(source, point, row % source.probes)};
-    for (std::int64_t channel = blockIdx.y; channel < basis.channels; channel += gridDim.y) {
-      transform_channel(basis, strip, channel, drawn, [&](std::int64_t i, float value) {
-        query[i] =
-            rounded<T>(point_at_radius(origin[i], from[i], step, value, correction, lower, upper));
+  transform<kAligned>(
+      basis, strip, source.points * source.probes, Drawn<kNoise>{source},
+      [&](std::int64_t unit, std::int64_t i, std::int64_t end, const float4& u) {
+        const std::int64_t row = unit / basis.channels, point = row / source.probes;
+        const ProbeFactors factors = at.factors[row];
+        const float4 o = load_vector<kAligned>(at.origins + point * at.size, i, end);
+        const float4 v = load_vector<kAligned>(at.offsets + point * at.size, i, end);
+        store_vector<kAligned>(out + row * at.size, i, end,
+                               {probe_at(o.x, v.x, u.x, factors, lower, upper),
+                                probe_at(o.y, v.y, u.y, factors, lower, upper),
+                                probe_at(o.z, v.z, u.z, factors, lower, upper),
+                                probe_at(o.w, v.w, u.w, factors, lower, upper)});
       });
-    }
-  }
 }
 
-// One block a row and channel.
+template <bool kAligned>
 __global__ void to_pixels_kernel(BasisPair basis, Strip strip, const float* coefficients,
-                                 std::int64_t rows, float* pixels) {
+                                 std::int64_t images, float* pixels) {
   const std::int64_t size = basis.channels * basis.height * basis.width;
-  for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    const Stored stored{coefficients + row * basis.channels * basis.h * basis.w};
-    float* image = pixels + row * size;
-    for (std::int64_t channel = blockIdx.y; channel < basis.channels; channel += gridDim.y) {
-      transform_channel(basis, strip, channel, stored,
-                        [&](std::int64_t i, float value) { image[i] = value; });
-    }
-  }
+  transform<kAligned>(basis, strip, images, Stored{coefficients},
+                      [&](std::int64_t unit, std::int64_t i, std::int64_t end, const float4& u) {
+                        float* image = pixels + unit / basis.channels * size;
+                        store_vector<kAligned>(image, i, end, u);
+                      });
 }
 
-dim3 blocks_of(std::int64_t rows, const BasisPair& basis) {
-  return dim3(grid_x(rows), grid_y(basis.channels));
+unsigned blocks_of(std::int64_t images, const BasisPair& basis, const Strip& strip) {
+  return grid_x(divide_up(images * basis.channels, strip.units));
+}
+
+std::size_t bytes_of(const BasisPair& basis, const Strip& strip) {
+  return static_cast<std::size_t>(strip.units) * strip.floats(basis) * sizeof(float);
+}
+
+// Rows of the bases, and so those of images, begin at whole vectors.
+bool is_aligned(const BasisPair& basis) {
+  return vectors_are_aligned(basis.rows, basis.height) &&
+         vectors_are_aligned(basis.columns, basis.width);
 }
 
 }  // namespace
 
-bool basis_fits(const BasisPair& basis) { return strip_of(basis).columns >= 1; }
+bool basis_fits(const BasisPair& basis) { return strip_of(basis).columns > 0; }
 
 cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair& basis,
                                  const ProbePoints& at, const QuerySink& sink,
@@ -157,24 +290,30 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair&
   const std::int64_t rows = source.points * source.probes;
   if (rows == 0) return cudaSuccess;
   const Strip strip = strip_of(basis);
+  const bool aligned = is_aligned(basis) && vectors_are_aligned(at.origins, at.size) &&
+                       vectors_are_aligned(at.offsets, at.size);
   return dispatch_noise(source.noise, [&](auto noise) {
-    return dispatch_type(sink.type, [&](auto type) {
+    return dispatch_rows(sink, at.size, aligned, [&](auto type, auto rows_aligned) {
       using T = typename decltype(type)::type;
-      probe_queries_kernel<decltype(noise)::value, T>
-          <<<blocks_of(rows, basis), kThreads, strip.bytes(basis), stream>>>(
+      basis_queries_kernel<decltype(noise)::value, T, decltype(rows_aligned)::value>
+          <<<blocks_of(rows, basis, strip), kThreads, bytes_of(basis, strip), stream>>>(
               source, basis, strip, at, static_cast<T*>(sink.data), sink.lower, sink.upper);
       return cudaGetLastError();
     });
   });
 }
 
-cudaError_t launch_to_pixels(const BasisPair& basis, const float* coefficients, std::int64_t rows,
+cudaError_t launch_to_pixels(const BasisPair& basis, const float* coefficients, std::int64_t images,
                              float* pixels, cudaStream_t stream) {
-  if (rows == 0) return cudaSuccess;
+  if (images == 0) return cudaSuccess;
   const Strip strip = strip_of(basis);
-  to_pixels_kernel<<<blocks_of(rows, basis), kThreads, strip.bytes(basis), stream>>>(
-      basis, strip, coefficients, rows, pixels);
-  return cudaGetLastError();
+  const bool aligned = is_aligned(basis) && vectors_are_aligned(pixels, basis.width);
+  return dispatch_aligned(aligned, [&](auto rows_aligned) {
+    to_pixels_kernel<decltype(rows_aligned)::value>
+        <<<blocks_of(images, basis, strip), kThreads, bytes_of(basis, strip), stream>>>(
+            basis, strip, coefficients, images, pixels);
+    return cudaGetLastError();
+  });
 }
 
 }  // namespace db3kd::cuda

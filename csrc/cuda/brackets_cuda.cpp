@@ -1,4 +1,5 @@
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -11,23 +12,22 @@
 namespace db3kd::cuda {
 namespace {
 
-// The rays whose flag is set, in their order. Waits for the device once, to learn how many.
-at::Tensor select(const std::int64_t* rays, const at::Tensor& flags,
+// Puts the rays whose flag is set, in their order, into a tensor of as many as there are flags, and
+// their number into `count`.
+at::Tensor select(const std::int64_t* rays, const at::Tensor& flags, std::int64_t* count,
                   const at::TensorOptions& options) {
-  const std::int64_t count = flags.size(0);
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  at::Tensor selected = at::empty({count}, options), selected_count = at::empty({1}, options);
+  at::Tensor selected = at::empty({flags.size(0)}, options);
   const auto run = [&](void* scratch, std::size_t& bytes) {
-    C10_CUDA_CHECK(launch_select(scratch, bytes, rays, flags.const_data_ptr<std::uint8_t>(), count,
-                                 selected.mutable_data_ptr<std::int64_t>(),
-                                 selected_count.mutable_data_ptr<std::int64_t>(), stream));
+    C10_CUDA_CHECK(launch_select(scratch, bytes, rays, flags.const_data_ptr<std::uint8_t>(),
+                                 flags.size(0), selected.mutable_data_ptr<std::int64_t>(), count,
+                                 c10::cuda::getCurrentCUDAStream()));
   };
   std::size_t bytes = 0;
   run(nullptr, bytes);
   const at::Tensor scratch =
       at::empty({static_cast<std::int64_t>(bytes)}, options.dtype(at::kByte));
   run(scratch.mutable_data_ptr(), bytes);
-  return selected.narrow(0, 0, selected_count.item<std::int64_t>());
+  return selected;
 }
 
 at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
@@ -42,6 +42,9 @@ at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const a
 
   const Contiguous<std::int64_t> ray(active), ray_pair(pair_of), decision(decisions),
       wanted_class(wanted);
+  // How many rays stay, whether a pair was met again, and which pairs were met.
+  const at::Tensor counts = at::zeros({2 + low.size(0)}, active.options());
+  auto* count = counts.mutable_data_ptr<std::int64_t>();
   const BracketUpdate update{low.mutable_data_ptr<float>(),
                              high.mutable_data_ptr<float>(),
                              radius.mutable_data_ptr<float>(),
@@ -54,11 +57,20 @@ at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const a
                              pair_of.size(0),
                              active.size(0),
                              targeted,
-                             {static_cast<float>(absolute), static_cast<float>(relative)}};
+                             {static_cast<float>(absolute), static_cast<float>(relative)},
+                             count + 2,
+                             count + 1};
   const at::Tensor stays = at::empty({active.size(0)}, active.options().dtype(at::kByte));
   C10_CUDA_CHECK(launch_bracket_update(update, stays.mutable_data_ptr<std::uint8_t>(),
                                        c10::cuda::getCurrentCUDAStream()));
-  return select(ray, stays, active.options());
+  const at::Tensor selected = select(ray, stays, count, active.options());
+
+  const at::Tensor known = counts.narrow(0, 0, 2).cpu();  // waits for the device, once
+  const auto* found = known.const_data_ptr<std::int64_t>();
+  TORCH_CHECK_VALUE(found[1] == 0,
+                    "active: expected the rays of a pair side by side, got those of one again at ",
+                    active.size(0) - found[1], "; its bracket is no longer right");
+  return selected.narrow(0, 0, found[0]);
 }
 
 }  // namespace

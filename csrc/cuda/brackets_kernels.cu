@@ -18,9 +18,16 @@ __device__ Outcome outcome_at(const BracketUpdate& update, std::int64_t row, std
   return outcome_of(update.decisions[row], update.wanted[pair], update.targeted);
 }
 
-// The thread of a pair's first active ray walks over all of them, so no two threads share a pair.
+// The thread of a pair's first active ray walks over all of them, so no two threads share a pair:
+// unless its rays do not stand side by side, and then a row that meets it again is reported.
 __device__ void update_pair(const BracketUpdate& update, std::int64_t begin, std::int64_t pair,
                             std::uint8_t* stays) {
+  auto* met = reinterpret_cast<unsigned long long*>(update.met + pair);
+  if (atomicExch(met, 1ull) != 0) {
+    // The earliest of them, whose number from the end is the largest.
+    atomicMax(reinterpret_cast<unsigned long long*>(update.repeated),
+              static_cast<unsigned long long>(update.active_count - begin));
+  }
   Answers answers;
   std::int64_t end = begin;
   do {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "kernels.h"
@@ -36,13 +37,22 @@ inline unsigned threads_for_row(std::int64_t size) {
   return static_cast<unsigned>(kWarp * std::clamp<std::int64_t>(warps, 1, kWarps));
 }
 
+// The sum over each kLanes neighbouring threads of a warp, for each of them. The whole warp must
+// call it.
+template <int kLanes = kWarp, typename T>
+__device__ __forceinline__ T warp_sum(T value) {
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  return value;
+}
+
 // The sum over all threads of a block, for each of them. Every thread must call it.
 template <typename T>
 __device__ T block_sum(T value) {
   __shared__ T partial[kWarps];
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, offset);
-  }
+  value = warp_sum(value);
   __syncthreads();  // an earlier sum may still be read
   if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = value;
   __syncthreads();
@@ -57,15 +67,21 @@ bool vectors_are_aligned(const T* data, std::int64_t size) {
   return size % kVector == 0 && reinterpret_cast<std::uintptr_t>(data) % (kVector * sizeof(T)) == 0;
 }
 
-// Elements i to i + 3 of a row; where rows are not aligned, element by element and 0 past the end.
+// Elements i to i + 3 of a row that no kernel writes meanwhile, so that several loads may go ahead
+// of a store; where rows are not aligned, element by element and 0 past the end.
 template <bool kAligned>
 __device__ __forceinline__ float4 load_vector(const float* row, std::int64_t i, std::int64_t size) {
   if constexpr (kAligned) {
-    return *reinterpret_cast<const float4*>(row + i);
+    return __ldg(reinterpret_cast<const float4*>(row + i));
   } else {
-    return {row[i], i + 1 < size ? row[i + 1] : 0.0f, i + 2 < size ? row[i + 2] : 0.0f,
-            i + 3 < size ? row[i + 3] : 0.0f};
+    return {__ldg(row + i), i + 1 < size ? __ldg(row + i + 1) : 0.0f,
+            i + 2 < size ? __ldg(row + i + 2) : 0.0f, i + 3 < size ? __ldg(row + i + 3) : 0.0f};
   }
+}
+
+// Conversions to double are slow: four squares are summed before one. Rounding stays below 3e-7.
+__device__ __forceinline__ double sum_of_squares(const float4& v) {
+  return (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
 }
 
 template <typename T>
@@ -83,20 +99,35 @@ __device__ __forceinline__ __nv_bfloat16 rounded<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
+// Four elements as one vector.
+template <typename T>
+__device__ __forceinline__ auto packed(float4 value) {
+  if constexpr (std::is_same_v<T, float>) {
+    return value;
+  } else {
+    const T element[kVector] = {rounded<T>(value.x), rounded<T>(value.y), rounded<T>(value.z),
+                                rounded<T>(value.w)};
+    uint2 words;
+    static_assert(sizeof words == sizeof element);
+    std::memcpy(&words, element, sizeof words);
+    return words;
+  }
+}
+
+// Aligned, by an instruction that the compiler cannot take apart, as it does with assignments after
+// a clamp. It marks lines as the first to leave the L2 cache: queries are read once, samples and
+// ends again and again.
 template <bool kAligned, typename T>
 __device__ __forceinline__ void store_vector(T* row, std::int64_t i, std::int64_t size,
                                              float4 value) {
-  struct alignas(kVector * sizeof(T)) Vector {
-    T element[kVector];
-  };
-  const Vector vector{
-      {rounded<T>(value.x), rounded<T>(value.y), rounded<T>(value.z), rounded<T>(value.w)}};
   if constexpr (kAligned) {
-    *reinterpret_cast<Vector*>(row + i) = vector;
+    auto vector = packed<T>(value);
+    __stcs(reinterpret_cast<decltype(vector)*>(row + i), vector);
   } else {
+    const float element[kVector] = {value.x, value.y, value.z, value.w};
 #pragma unroll
     for (int e = 0; e < kVector; ++e) {
-      if (i + e < size) row[i + e] = vector.element[e];
+      if (i + e < size) row[i + e] = rounded<T>(element[e]);
     }
   }
 }
@@ -120,6 +151,12 @@ cudaError_t dispatch_type(QueryType type, const Function& function) {
   }
 }
 
+// Calls function(aligned) with a constant.
+template <typename Function>
+cudaError_t dispatch_aligned(bool aligned, const Function& function) {
+  return aligned ? function(std::true_type{}) : function(std::false_type{});
+}
+
 // Calls function(Type<T>, aligned), where a constant says whether inputs and queries are aligned.
 template <typename Function>
 cudaError_t dispatch_rows(const QuerySink& sink, std::int64_t size, bool inputs_aligned,
@@ -127,8 +164,8 @@ cudaError_t dispatch_rows(const QuerySink& sink, std::int64_t size, bool inputs_
   return dispatch_type(sink.type, [&](auto type) {
     using T = typename decltype(type)::type;
     const auto* out = static_cast<const T*>(sink.data);
-    return inputs_aligned && vectors_are_aligned(out, size) ? function(type, std::true_type{})
-                                                            : function(type, std::false_type{});
+    return dispatch_aligned(inputs_aligned && vectors_are_aligned(out, size),
+                            [&](auto aligned) { return function(type, aligned); });
   });
 }
 

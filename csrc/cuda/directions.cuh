@@ -1,11 +1,12 @@
 #pragma once
 
 #include "../core/noise.h"
+#include "../core/probe.h"
 #include "../core/random.h"
 #include "device.cuh"
 
-// Random numbers as the kernels need them: one at a time, or a tile of 128 with four to each thread
-// of a warp. A tile takes one Philox block of signs or one block a thread of normal numbers.
+// Random numbers as a warp needs them: in tiles of 128, four to each thread. A tile takes one
+// Philox block of signs, or one block a thread of normal numbers.
 
 namespace db3kd::cuda {
 
@@ -17,14 +18,6 @@ __device__ __forceinline__ DirectionId direction_of(const DirectionSource& sourc
   return direction_id(source.seed, probe, source.counters + 3 * point);
 }
 
-// Indexing by a variable would put the words into local memory.
-template <typename T>
-__device__ __forceinline__ T pick(T first, T second, T third, T fourth, int index) {
-  const T low = index % 2 == 0 ? first : second;
-  const T high = index % 2 == 0 ? third : fourth;
-  return index < 2 ? low : high;
-}
-
 // The four normal numbers of block `block`.
 __device__ __forceinline__ float4 gaussian_vector(const DirectionId& id, std::uint32_t block) {
   const Blocks<1> words = random_blocks<1>(id, block);
@@ -34,35 +27,63 @@ __device__ __forceinline__ float4 gaussian_vector(const DirectionId& id, std::ui
   return numbers;
 }
 
-// This thread's four signs of the tile whose block was drawn by thread `owner` of the warp.
-__device__ __forceinline__ float4 rademacher_vector(const Blocks<1>& drawn, int owner) {
-  constexpr unsigned kAll = 0xffffffffu;
+// Shows the block that each thread of a warp drew to all of them. The whole warp must call it, and
+// `blocks` must belong to it alone.
+__device__ __forceinline__ void share_blocks(const Blocks<1>& drawn, uint4 (&blocks)[kWarp]) {
+  __syncwarp();  // the last ones may still be read
+  blocks[threadIdx.x % kWarp] = {drawn.word[0][0], drawn.word[1][0], drawn.word[2][0],
+                                 drawn.word[3][0]};
+  __syncwarp();
+}
+
+// This thread's four signs of a tile, from the tile's block.
+__device__ __forceinline__ float4 rademacher_vector(const uint4& block) {
   constexpr int kThreadsPerWord = 32 / kVector;
   const int lane = threadIdx.x % kWarp;
-  const std::uint32_t word =
-      pick(__shfl_sync(kAll, drawn.word[0][0], owner), __shfl_sync(kAll, drawn.word[1][0], owner),
-           __shfl_sync(kAll, drawn.word[2][0], owner), __shfl_sync(kAll, drawn.word[3][0], owner),
-           lane / kThreadsPerWord);
+  const std::uint32_t word = (&block.x)[lane / kThreadsPerWord];
   const int bit = lane % kThreadsPerWord * kVector;
   return {rademacher(word, bit), rademacher(word, bit + 1), rademacher(word, bit + 2),
           rademacher(word, bit + 3)};
 }
 
-// Random number `index` of a direction.
-template <Noise kNoise>
-__device__ __forceinline__ float random_number(const DirectionId& id, std::int64_t index) {
-  if constexpr (kNoise == Noise::kGaussian) {
-    const float4 numbers =
-        gaussian_vector(id, static_cast<std::uint32_t>(index / kGaussianPerBlock));
-    return pick(numbers.x, numbers.y, numbers.z, numbers.w,
-                static_cast<int>(index % kGaussianPerBlock));
-  } else {
-    const auto block = static_cast<std::uint32_t>(index / kRademacherPerBlock);
-    const int bit = static_cast<int>(index % kRademacherPerBlock);
-    const Blocks<1> words = random_blocks<1>(id, block);
-    const std::uint32_t word =
-        pick(words.word[0][0], words.word[1][0], words.word[2][0], words.word[3][0], bit / 32);
-    return rademacher(word, bit % 32);
+// The first `count` of four numbers, 0 for the others.
+__device__ __forceinline__ float4 first_numbers(const float4& v, std::int64_t count) {
+  return {v.x, count > 1 ? v.y : 0.0f, count > 2 ? v.z : 0.0f, count > 3 ? v.w : 0.0f};
+}
+
+// One component of a query, from its origin's and its point's offset from there.
+__device__ __forceinline__ float probe_at(float origin, float offset, float number,
+                                          const ProbeFactors& factors, float lower, float upper) {
+  return point_at_radius(origin, offset, factors.step, number, factors.correction, lower, upper);
+}
+
+// Tiles that a warp takes at a time: each of its threads draws the signs of one of them.
+constexpr int kTiles = kWarp;
+
+// Hands the first `size` numbers of a direction to visit(index, four numbers from there on), every
+// thread of a warp its own. The warp takes kTiles tiles at a time, then leaves out stride − 1 times
+// as many.
+template <Noise kNoise, typename Visit>
+__device__ __forceinline__ void visit_numbers(const DirectionId& id, std::int64_t size,
+                                              std::int64_t first, std::int64_t stride,
+                                              uint4 (&blocks)[kWarp], const Visit& visit) {
+  const int lane = threadIdx.x % kWarp;
+  for (std::int64_t group = first * kTiles; group * kTile < size; group += stride * kTiles) {
+    if constexpr (kNoise == Noise::kRademacher) {
+      share_blocks(random_blocks<1>(id, static_cast<std::uint32_t>(group + lane)), blocks);
+    }
+    const std::int64_t left = (size - group * kTile + kTile - 1) / kTile;
+    const int tiles = static_cast<int>(left < kTiles ? left : kTiles);
+#pragma unroll 2
+    for (int tile = 0; tile < tiles; ++tile) {
+      const std::int64_t vector = (group + tile) * kWarp + lane;
+      if (vector * kVector >= size) continue;
+      if constexpr (kNoise == Noise::kRademacher) {
+        visit(vector * kVector, rademacher_vector(blocks[tile]));
+      } else {
+        visit(vector * kVector, gaussian_vector(id, static_cast<std::uint32_t>(vector)));
+      }
+    }
   }
 }
 

@@ -68,6 +68,10 @@ struct BracketUpdate {
   std::int64_t active_count;
   bool targeted;
   Tolerance tolerance;
+  std::int64_t* met;  // [pair_count], zeros before
+  // Zero before. Where the rays of a pair do not stand side by side: active_count − the first row
+  // that meets a pair again, after; then no result is right.
+  std::int64_t* repeated;
 };
 
 // stays [active_count]: 1 for the rays of the next round, 0 for those that are dropped.
@@ -88,11 +92,12 @@ struct DirectionSource {
   std::int64_t points;
   std::int64_t probes;
   std::int64_t coefficients;
-  const float* scales;  // [points, probes]: 1 / the length of each draw
+  float sign_scale;  // 1 / the length of `coefficients` signs
 };
 
-cudaError_t launch_direction_scales(const DirectionSource& source, float* scales,
-                                    cudaStream_t stream);
+// scales [points, probes]: 1 / the length of each draw of normal numbers.
+cudaError_t launch_gaussian_scales(const DirectionSource& source, float* scales,
+                                   cudaStream_t stream);
 
 struct BasisPair {
   const float* rows;     // [h, height]
@@ -104,23 +109,33 @@ struct BasisPair {
   std::int64_t width;
 };
 
-// Whether one coefficient row and one column of intermediate results fit into shared memory.
+// Whether one coefficient row and a few columns of intermediate results fit into shared memory.
 bool basis_fits(const BasisPair& basis);
 
-// Where probes start, and how far they go.
-struct ProbePoints {
-  const float* origins;      // [points, size]
-  const float* points;       // [points, size]
-  const float* step;         // [points]
-  const float* corrections;  // [points, probes]: what keeps a query at its point's radius
-  std::int64_t size;
+// offsets [rows, size]: what each point is off its origin; radius [rows]: how far that is.
+cudaError_t launch_offsets(const float* origins, const float* points, std::int64_t rows,
+                           std::int64_t size, float* offsets, float* radius, cudaStream_t stream);
+
+// What turns a draw into a query: numbers times `step` are a step of the right length off the
+// point, and the sum times `correction` is at the point's radius.
+struct alignas(8) ProbeFactors {
+  float step;
+  float correction;
 };
 
-// corrections [points, probes], from what each point is off its origin, [points, coefficients] as
-// the directions are drawn, and how far, radius [points].
-cudaError_t launch_radius_corrections(const DirectionSource& source, const float* offsets,
-                                      const float* radius, const float* step, float* corrections,
-                                      cudaStream_t stream);
+// factors [points, probes], from each point's offset, as coefficients [points, coefficients], its
+// radius [points] and step [points].
+cudaError_t launch_probe_factors(const DirectionSource& source, const float* offsets,
+                                 const float* radius, const float* step, ProbeFactors* factors,
+                                 cudaStream_t stream);
+
+// Where probes start, and how they are made of draws.
+struct ProbePoints {
+  const float* origins;         // [points, size]
+  const float* offsets;         // [points, size]
+  const ProbeFactors* factors;  // [points, probes]
+  std::int64_t size;
+};
 
 // The second form turns coefficients into components first.
 cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoints& at,
@@ -128,7 +143,8 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoint
 cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair& basis,
                                  const ProbePoints& at, const QuerySink& sink, cudaStream_t stream);
 
-// weights [points, probes]: each probe's weight in the gradient, times the scale of its draw.
+// weights [points, probes]: each probe's weight in the gradient, times the scale of its draw, which
+// for normal numbers it holds before.
 cudaError_t launch_probe_weights(const DirectionSource& source, const std::int64_t* decisions,
                                  const std::int64_t* wanted, bool targeted, float* weights,
                                  cudaStream_t stream);

@@ -6,88 +6,97 @@ namespace db3kd::cuda {
 namespace {
 
 // One block a draw.
-template <Noise kNoise>
-__global__ void direction_scales_kernel(DirectionSource source, float* scales) {
+__global__ void gaussian_scales_kernel(DirectionSource source, float* scales) {
   const std::int64_t blocks = (source.coefficients + kGaussianPerBlock - 1) / kGaussianPerBlock;
   for (std::int64_t row = blockIdx.x; row < source.points * source.probes; row += gridDim.x) {
-    double sum = static_cast<double>(source.coefficients);  // signs all have size 1
-    if constexpr (kNoise == Noise::kGaussian) {
-      const DirectionId id = direction_of(source, row / source.probes, row % source.probes);
-      double squares = 0.0;
-      for (std::int64_t block = threadIdx.x; block < blocks; block += blockDim.x) {
-        const float4 numbers = gaussian_vector(id, static_cast<std::uint32_t>(block));
-        const float element[kVector] = {numbers.x, numbers.y, numbers.z, numbers.w};
-#pragma unroll
-        for (int e = 0; e < kVector; ++e) {
-          const double value = element[e];
-          if (block * kVector + e < source.coefficients) squares += value * value;
-        }
-      }
-      sum = block_sum(squares);
+    const DirectionId id = direction_of(source, row / source.probes, row % source.probes);
+    double squares = 0.0;
+    for (std::int64_t block = threadIdx.x; block < blocks; block += blockDim.x) {
+      const float4 numbers = gaussian_vector(id, static_cast<std::uint32_t>(block));
+      squares += sum_of_squares(first_numbers(numbers, source.coefficients - block * kVector));
     }
-    if (threadIdx.x == 0) scales[row] = unit_scale(sum);
+    squares = block_sum(squares);
+    if (threadIdx.x == 0) scales[row] = unit_scale(squares);
   }
 }
 
-// One block a draw.
-template <Noise kNoise>
-__global__ void radius_corrections_kernel(DirectionSource source, const float* offsets,
-                                          const float* radius, const float* step,
-                                          float* corrections) {
+// One block a point.
+template <bool kAligned>
+__global__ void offsets_kernel(const float* origins, const float* points, std::int64_t rows,
+                               std::int64_t size, float* offsets, float* radius) {
+  for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    double squares = 0.0;
+    for (std::int64_t i = threadIdx.x * kVector; i < size; i += blockDim.x * kVector) {
+      const float4 o = load_vector<kAligned>(origins + row * size, i, size);
+      const float4 p = load_vector<kAligned>(points + row * size, i, size);
+      const float4 offset{p.x - o.x, p.y - o.y, p.z - o.z, p.w - o.w};
+      squares += sum_of_squares(offset);
+      store_vector<kAligned>(offsets + row * size, i, size, offset);
+    }
+    squares = block_sum(squares);
+    if (threadIdx.x == 0) radius[row] = static_cast<float>(sqrt(squares));
+  }
+}
+
+// A warp a draw, or a block where draws are long.
+template <Noise kNoise, bool kAligned, bool kBlock>
+__global__ void probe_factors_kernel(DirectionSource source, const float* offsets,
+                                     const float* radius, const float* step,
+                                     ProbeFactors* factors) {
+  __shared__ uint4 blocks[kWarps][kWarp];
+  const int warp = threadIdx.x / kWarp;
   const std::int64_t size = source.coefficients;
-  for (std::int64_t row = blockIdx.x; row < source.points * source.probes; row += gridDim.x) {
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * (kBlock ? 1 : kWarps);
+  for (std::int64_t row = kBlock ? blockIdx.x
+                                 : static_cast<std::int64_t>(blockIdx.x) * kWarps + warp;
+       row < source.points * source.probes; row += stride) {
     const std::int64_t point = row / source.probes;
     const DirectionId id = direction_of(source, point, row % source.probes);
-    double along = 0.0;
-    for (std::int64_t i = threadIdx.x; i < size; i += blockDim.x) {
-      along += static_cast<double>(offsets[point * size + i]) * random_number<kNoise>(id, i);
+    const float* offset = offsets + point * size;
+    double along = 0.0, squares = 0.0;
+    visit_numbers<kNoise>(id, size, kBlock ? warp : 0, kBlock ? kWarps : 1, blocks[warp],
+                          [&](std::int64_t i, const float4& u) {
+                            const float4 v = load_vector<kAligned>(offset, i, size);
+                            along += (v.x * u.x + v.y * u.y) + (v.z * u.z + v.w * u.w);
+                            if constexpr (kNoise == Noise::kGaussian) {
+                              squares += sum_of_squares(first_numbers(u, size - i));
+                            }
+                          });
+    along = kBlock ? block_sum(along) : warp_sum(along);
+    float scale = source.sign_scale;
+    if constexpr (kNoise == Noise::kGaussian) {
+      scale = unit_scale(kBlock ? block_sum(squares) : warp_sum(squares));
     }
-    along = block_sum(along) * source.scales[row];
-    if (threadIdx.x == 0) corrections[row] = radius_correction(radius[point], step[point], along);
+    if (threadIdx.x % (kBlock ? kThreads : kWarp) == 0) {
+      factors[row] = {step[point] * scale,
+                      radius_correction(radius[point], step[point], along * scale)};
+    }
   }
 }
-
-// Tiles that a warp takes at a time: each of its threads draws the signs of one of them.
-constexpr int kTiles = kWarp;
 
 // A warp takes kTiles tiles of one query; threadIdx.y and blockIdx.x count queries.
 template <Noise kNoise, typename T, bool kAligned>
 __global__ void probe_queries_kernel(DirectionSource source, ProbePoints at, T* out, float lower,
                                      float upper) {
-  const int lane = threadIdx.x;
+  __shared__ uint4 blocks[kWarps][kWarp];
   const std::int64_t size = at.size;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kWarps;
   for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.y;
        row < source.points * source.probes; row += stride) {
     const std::int64_t point = row / source.probes;
+    const ProbeFactors factors = at.factors[row];
+    const float *origin = at.origins + point * size, *offset = at.offsets + point * size;
     const DirectionId id = direction_of(source, point, row % source.probes);
-    const float step = at.step[point] * source.scales[row];
-    const float correction = at.corrections[row];
-    for (std::int64_t first = blockIdx.y * kTiles; first * kTile < size;
-         first += static_cast<std::int64_t>(gridDim.y) * kTiles) {
-      Blocks<1> drawn;
-      if constexpr (kNoise == Noise::kRademacher) {
-        drawn = random_blocks<1>(id, static_cast<std::uint32_t>(first + lane));
-      }
-      for (int tile = 0; tile < kTiles && (first + tile) * kTile < size; ++tile) {
-        const std::int64_t vector = (first + tile) * kWarp + lane;
-        float4 u;
-        if constexpr (kNoise == Noise::kRademacher) {
-          u = rademacher_vector(drawn, tile);
-        } else {
-          u = gaussian_vector(id, static_cast<std::uint32_t>(vector));
-        }
-        const std::int64_t i = vector * kVector;
-        if (i >= size) continue;
-        const float4 o = load_vector<kAligned>(at.origins + point * size, i, size);
-        const float4 p = load_vector<kAligned>(at.points + point * size, i, size);
-        store_vector<kAligned>(out + row * size, i, size,
-                               {point_at_radius(o.x, p.x, step, u.x, correction, lower, upper),
-                                point_at_radius(o.y, p.y, step, u.y, correction, lower, upper),
-                                point_at_radius(o.z, p.z, step, u.z, correction, lower, upper),
-                                point_at_radius(o.w, p.w, step, u.w, correction, lower, upper)});
-      }
-    }
+    visit_numbers<kNoise>(
+        id, size, blockIdx.y, gridDim.y, blocks[threadIdx.y], [&](std::int64_t i, const float4& u) {
+          const float4 o = load_vector<kAligned>(origin, i, size);
+          const float4 v = load_vector<kAligned>(offset, i, size);
+          store_vector<kAligned>(out + row * size, i, size,
+                                 {probe_at(o.x, v.x, u.x, factors, lower, upper),
+                                  probe_at(o.y, v.y, u.y, factors, lower, upper),
+                                  probe_at(o.z, v.z, u.z, factors, lower, upper),
+                                  probe_at(o.w, v.w, u.w, factors, lower, upper)});
+        });
   }
 }
 
@@ -103,8 +112,8 @@ __global__ void probe_weights_kernel(DirectionSource source, const std::int64_t*
     const Tally tally{block_sum(mine.hits), block_sum(mine.misses)};
     for (std::int64_t k = threadIdx.x; k < source.probes; k += blockDim.x) {
       const std::int64_t i = point * source.probes + k;
-      weights[i] =
-          probe_weight(outcome_of(row[k], wanted[point], targeted), tally) * source.scales[i];
+      const float scale = source.noise == Noise::kGaussian ? weights[i] : source.sign_scale;
+      weights[i] = probe_weight(outcome_of(row[k], wanted[point], targeted), tally) * scale;
     }
   }
 }
@@ -113,6 +122,7 @@ __global__ void probe_weights_kernel(DirectionSource source, const std::int64_t*
 // order. threadIdx.y and blockIdx.x count tiles, blockIdx.y points.
 template <Noise kNoise>
 __global__ void weighted_sum_kernel(DirectionSource source, const float* weights, float* total) {
+  __shared__ uint4 blocks[kWarps][kWarp];
   const int lane = threadIdx.x;
   const std::int64_t size = source.coefficients;
   const std::int64_t tile = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.y;
@@ -122,17 +132,16 @@ __global__ void weighted_sum_kernel(DirectionSource source, const float* weights
     for (std::int64_t first = 0; first < source.probes; first += kWarp) {
       const std::int64_t own = first + lane;
       const float own_weight = own < source.probes ? weights[point * source.probes + own] : 0.0f;
-      Blocks<1> drawn;
       if constexpr (kNoise == Noise::kRademacher) {
-        drawn =
-            random_blocks<1>(direction_of(source, point, own), static_cast<std::uint32_t>(tile));
+        const DirectionId id = direction_of(source, point, own);
+        share_blocks(random_blocks<1>(id, static_cast<std::uint32_t>(tile)), blocks[threadIdx.y]);
       }
       for (int probe = 0; probe < kWarp; ++probe) {
         const float weight = __shfl_sync(0xffffffffu, own_weight, probe);
         if (weight == 0.0f) continue;
         float4 u;
         if constexpr (kNoise == Noise::kRademacher) {
-          u = rademacher_vector(drawn, probe);
+          u = rademacher_vector(blocks[threadIdx.y][probe]);
         } else {
           u = gaussian_vector(direction_of(source, point, first + probe),
                               static_cast<std::uint32_t>(tile * kWarp + lane));
@@ -166,27 +175,46 @@ __global__ void normalise_kernel(float* vectors, std::int64_t rows, std::int64_t
 
 }  // namespace
 
-cudaError_t launch_direction_scales(const DirectionSource& source, float* scales,
-                                    cudaStream_t stream) {
+cudaError_t launch_gaussian_scales(const DirectionSource& source, float* scales,
+                                   cudaStream_t stream) {
   const std::int64_t rows = source.points * source.probes;
   if (rows == 0) return cudaSuccess;
-  return dispatch_noise(source.noise, [&](auto noise) {
-    direction_scales_kernel<decltype(noise)::value>
-        <<<grid_x(rows), threads_for_row(source.coefficients), 0, stream>>>(source, scales);
+  gaussian_scales_kernel<<<grid_x(rows), threads_for_row(source.coefficients), 0, stream>>>(source,
+                                                                                            scales);
+  return cudaGetLastError();
+}
+
+cudaError_t launch_offsets(const float* origins, const float* points, std::int64_t rows,
+                           std::int64_t size, float* offsets, float* radius, cudaStream_t stream) {
+  if (rows == 0) return cudaSuccess;
+  const bool aligned = vectors_are_aligned(origins, size) && vectors_are_aligned(points, size);
+  return dispatch_aligned(aligned, [&](auto rows_aligned) {
+    offsets_kernel<decltype(rows_aligned)::value>
+        <<<grid_x(rows), threads_for_row(size), 0, stream>>>(origins, points, rows, size, offsets,
+                                                             radius);
     return cudaGetLastError();
   });
 }
 
-cudaError_t launch_radius_corrections(const DirectionSource& source, const float* offsets,
-                                      const float* radius, const float* step, float* corrections,
-                                      cudaStream_t stream) {
+cudaError_t launch_probe_factors(const DirectionSource& source, const float* offsets,
+                                 const float* radius, const float* step, ProbeFactors* factors,
+                                 cudaStream_t stream) {
   const std::int64_t rows = source.points * source.probes;
   if (rows == 0) return cudaSuccess;
-  return dispatch_noise(source.noise, [&](auto noise) {
-    radius_corrections_kernel<decltype(noise)::value>
-        <<<grid_x(rows), threads_for_row(source.coefficients), 0, stream>>>(source, offsets, radius,
-                                                                            step, corrections);
+  const auto launch = [&](auto noise, auto aligned, auto block) {
+    constexpr bool kBlock = decltype(block)::value;
+    probe_factors_kernel<decltype(noise)::value, decltype(aligned)::value, kBlock>
+        <<<grid_x(kBlock ? rows : divide_up(rows, kWarps)), kThreads, 0, stream>>>(
+            source, offsets, radius, step, factors);
     return cudaGetLastError();
+  };
+  // By the size of a draw alone, since the order of a sum follows from it.
+  const bool long_draws = source.coefficients > 4 * kTiles * kTile;
+  return dispatch_noise(source.noise, [&](auto noise) {
+    return dispatch_aligned(vectors_are_aligned(offsets, source.coefficients), [&](auto aligned) {
+      return long_draws ? launch(noise, aligned, std::true_type{})
+                        : launch(noise, aligned, std::false_type{});
+    });
   });
 }
 
@@ -196,9 +224,9 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoint
   if (rows == 0) return cudaSuccess;
   const dim3 threads(kWarp, kWarps);
   const dim3 blocks(grid_x(divide_up(rows, kWarps)), grid_y(divide_up(size, kTiles * kTile)));
+  const bool aligned =
+      vectors_are_aligned(at.origins, size) && vectors_are_aligned(at.offsets, size);
   return dispatch_noise(source.noise, [&](auto noise) {
-    const bool aligned =
-        vectors_are_aligned(at.origins, size) && vectors_are_aligned(at.points, size);
     return dispatch_rows(sink, size, aligned, [&](auto type, auto rows_aligned) {
       using T = typename decltype(type)::type;
       probe_queries_kernel<decltype(noise)::value, T, decltype(rows_aligned)::value>

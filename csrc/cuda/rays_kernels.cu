@@ -7,6 +7,7 @@ namespace db3kd::cuda {
 namespace {
 
 // One block a ray.
+template <bool kAligned>
 __global__ void ray_lengths_kernel(Rays rays, std::int64_t count, float* lengths) {
   for (std::int64_t ray = blockIdx.x; ray < count; ray += gridDim.x) {
     const std::int64_t s = rays.sample_of[ray], e = rays.end_of[ray];
@@ -14,17 +15,21 @@ __global__ void ray_lengths_kernel(Rays rays, std::int64_t count, float* lengths
     const float* sample = rays.samples + s * rays.size;
     const float* end = rays.ends + e * rays.size;
     double sum = 0.0;
-    for (std::int64_t i = threadIdx.x; i < rays.size; i += blockDim.x) {
-      const double difference = static_cast<double>(sample[i]) - end[i];
-      sum += difference * difference;
+    for (std::int64_t i = threadIdx.x * kVector; i < rays.size; i += blockDim.x * kVector) {
+      const float4 x = load_vector<kAligned>(sample, i, rays.size);
+      const float4 y = load_vector<kAligned>(end, i, rays.size);
+      sum += sum_of_squares({x.x - y.x, x.y - y.y, x.z - y.z, x.w - y.w});
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) lengths[ray] = static_cast<float>(sqrt(sum));
   }
 }
 
-// A row of threads takes a tile of this many vectors of a query each.
-constexpr int kVectorsPerThread = 8;
+// A row of threads takes a tile of this many vectors of a query each, all of them loaded before the
+// first is needed.
+constexpr int kVectorsPerThread = 4;
+// It takes a second one before another block must find out anew which ray this is.
+constexpr int kTilesPerBlock = 2;
 
 // threadIdx.y and blockIdx.x count queries, threadIdx.x and blockIdx.y vectors within a query.
 template <typename T, bool kAligned>
@@ -44,20 +49,30 @@ __global__ void bracket_queries_kernel(BracketQueries queries, T* out, float low
     const float* sample = rays.samples + s * rays.size;
     const float* end = rays.ends + e * rays.size;
     for (std::int64_t first = blockIdx.y * tile; first < vectors; first += gridDim.y * tile) {
+      float4 x[kVectorsPerThread], y[kVectorsPerThread];
 #pragma unroll
       for (int step = 0; step < kVectorsPerThread; ++step) {
         const std::int64_t i = (first + step * blockDim.x + threadIdx.x) * kVector;
-        if (i >= rays.size) break;
-        const float4 x = load_vector<kAligned>(sample, i, rays.size);
-        const float4 y = load_vector<kAligned>(end, i, rays.size);
+        if (i >= rays.size) continue;
+        x[step] = load_vector<kAligned>(sample, i, rays.size);
+        y[step] = load_vector<kAligned>(end, i, rays.size);
+      }
+#pragma unroll
+      for (int step = 0; step < kVectorsPerThread; ++step) {
+        const std::int64_t i = (first + step * blockDim.x + threadIdx.x) * kVector;
+        if (i >= rays.size) continue;
         store_vector<kAligned>(out + row * rays.size, i, rays.size,
-                               {point_on_ray(x.x, y.x, fraction, lower, upper),
-                                point_on_ray(x.y, y.y, fraction, lower, upper),
-                                point_on_ray(x.z, y.z, fraction, lower, upper),
-                                point_on_ray(x.w, y.w, fraction, lower, upper)});
+                               {point_on_ray(x[step].x, y[step].x, fraction, lower, upper),
+                                point_on_ray(x[step].y, y[step].y, fraction, lower, upper),
+                                point_on_ray(x[step].z, y[step].z, fraction, lower, upper),
+                                point_on_ray(x[step].w, y[step].w, fraction, lower, upper)});
       }
     }
   }
+}
+
+bool rows_are_aligned(const Rays& rays) {
+  return vectors_are_aligned(rays.samples, rays.size) && vectors_are_aligned(rays.ends, rays.size);
 }
 
 // Threads along a query: a warp, or fewer where a query is shorter than a warp's reach.
@@ -72,9 +87,11 @@ unsigned threads_along(std::int64_t vectors) {
 cudaError_t launch_ray_lengths(const Rays& rays, std::int64_t count, float* lengths,
                                cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
-  ray_lengths_kernel<<<grid_x(count), threads_for_row(rays.size), 0, stream>>>(rays, count,
-                                                                               lengths);
-  return cudaGetLastError();
+  return dispatch_aligned(rows_are_aligned(rays), [&](auto aligned) {
+    ray_lengths_kernel<decltype(aligned)::value>
+        <<<grid_x(count), threads_for_row(rays.size), 0, stream>>>(rays, count, lengths);
+    return cudaGetLastError();
+  });
 }
 
 cudaError_t launch_bracket_queries(const BracketQueries& queries, const QuerySink& sink,
@@ -85,10 +102,8 @@ cudaError_t launch_bracket_queries(const BracketQueries& queries, const QuerySin
   const unsigned along = threads_along(vectors);
   const dim3 threads(along, kThreads / along);
   const dim3 blocks(grid_x(divide_up(queries.active_count, threads.y)),
-                    grid_y(divide_up(vectors, along * kVectorsPerThread)));
-  const bool aligned =
-      vectors_are_aligned(rays.samples, rays.size) && vectors_are_aligned(rays.ends, rays.size);
-  return dispatch_rows(sink, rays.size, aligned, [&](auto type, auto rows_aligned) {
+                    grid_y(divide_up(vectors, along * kVectorsPerThread * kTilesPerBlock)));
+  return dispatch_rows(sink, rays.size, rows_are_aligned(rays), [&](auto type, auto rows_aligned) {
     using T = typename decltype(type)::type;
     bracket_queries_kernel<T, decltype(rows_aligned)::value><<<blocks, threads, 0, stream>>>(
         queries, static_cast<T*>(sink.data), sink.lower, sink.upper);

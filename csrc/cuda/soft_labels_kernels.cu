@@ -5,44 +5,52 @@
 namespace db3kd::cuda {
 namespace {
 
-__device__ double warp_sum(double value) {
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, offset);
-  }
-  return value;
-}
-
-// One warp a row; threadIdx.y counts rows.
+// kLanes threads a row; threadIdx.y counts rows. Each thread keeps the weight of its first class,
+// so with up to kLanes classes every exponential is taken once.
+template <int kLanes>
 __global__ void soft_labels_kernel(const float* distances, const std::int64_t* own,
                                    std::int64_t rows, std::int64_t classes,
                                    SoftLabelSettings settings, float* labels,
                                    unsigned long long* first_bad) {
-  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kWarps;
-  for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.y; row < rows;
-       row += stride) {
+  constexpr int kRows = kThreads / kLanes;
+  const int lane = threadIdx.x;
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kRows;
+  const std::int64_t whole = (rows + kRows - 1) / kRows * kRows;  // all of a warp must sum
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kRows + threadIdx.y; i < whole;
+       i += stride) {
+    const std::int64_t row = i < rows ? i : rows - 1;  // a row too many repeats the last
     const std::int64_t own_class = own[row];
     assert(own_class >= 0 && own_class < classes);
     const float* d = distances + row * classes;
 
     double largest = 0.0;  // the own logit, see core/soft_label.h
-    for (std::int64_t m = threadIdx.x; m < classes; m += kWarp) {
+    for (std::int64_t m = lane; m < classes; m += kLanes) {
       if (m == own_class) continue;
       if (!is_distance(d[m]))
         atomicMin(first_bad, static_cast<unsigned long long>(row * classes + m));
       if (settings.normalisation == Normalisation::kInverse) largest += logit(d[m], settings);
     }
-    largest = warp_sum(largest);
+    largest = warp_sum<kLanes>(largest);
 
-    double total = 0.0;
-    for (std::int64_t m = threadIdx.x; m < classes; m += kWarp) {
-      total += m == own_class ? 1.0 : relative_weight(d[m], largest, settings);
-    }
-    total = warp_sum(total);
-    for (std::int64_t m = threadIdx.x; m < classes; m += kWarp) {
-      const double weight = m == own_class ? 1.0 : relative_weight(d[m], largest, settings);
-      labels[row * classes + m] = static_cast<float>(weight / total);
+    const auto weight = [&](std::int64_t m) {
+      return m == own_class ? 1.0 : relative_weight(d[m], largest, settings);
+    };
+    const double first = lane < classes ? weight(lane) : 0.0;
+    double total = first;
+    for (std::int64_t m = lane + kLanes; m < classes; m += kLanes) total += weight(m);
+    total = warp_sum<kLanes>(total);
+    for (std::int64_t m = lane; m < classes; m += kLanes) {
+      labels[row * classes + m] = static_cast<float>((m == lane ? first : weight(m)) / total);
     }
   }
+}
+
+// Calls function with the number of threads that a row of classes keeps busy, as a constant.
+template <typename Function>
+cudaError_t dispatch_lanes(std::int64_t classes, const Function& function) {
+  if (classes <= 4) return function(std::integral_constant<int, 4>{});
+  if (classes <= 16) return function(std::integral_constant<int, 16>{});
+  return function(std::integral_constant<int, kWarp>{});
 }
 
 }  // namespace
@@ -51,10 +59,13 @@ cudaError_t launch_soft_labels(const float* distances, const std::int64_t* own, 
                                std::int64_t classes, const SoftLabelSettings& settings,
                                float* labels, unsigned long long* first_bad, cudaStream_t stream) {
   if (rows == 0) return cudaSuccess;
-  const dim3 threads(kWarp, kWarps);
-  soft_labels_kernel<<<grid_x(divide_up(rows, kWarps)), threads, 0, stream>>>(
-      distances, own, rows, classes, settings, labels, first_bad);
-  return cudaGetLastError();
+  return dispatch_lanes(classes, [&](auto lanes) {
+    constexpr int kLanes = decltype(lanes)::value;
+    const dim3 threads(kLanes, kThreads / kLanes);
+    soft_labels_kernel<kLanes><<<grid_x(divide_up(rows, threads.y)), threads, 0, stream>>>(
+        distances, own, rows, classes, settings, labels, first_bad);
+    return cudaGetLastError();
+  });
 }
 
 }  // namespace db3kd::cuda

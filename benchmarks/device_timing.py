@@ -1,0 +1,74 @@
+"""Timing on a device: by its own events, from a cold cache, medians of many rounds."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_FLUSH_BYTES = 256 * 2**20
+"""Written between rounds: more than any L2 cache holds."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: the median and the fastest of `rounds`."""
+
+    median: float
+    fastest: float
+    rounds: int
+
+
+class Stopwatch:
+    """Times calls on one device.
+
+    On CUDA a round is timed between two events. Where it is `queued`, the host queues it while the
+    device still flushes its cache, which leaves the kernels alone; otherwise the device is idle
+    when the call starts, and the time to launch counts. On a CPU both are the wall clock.
+    """
+
+    def __init__(self, device: torch.device, rounds: int = 30, warmup: int = 5) -> None:
+        self._device, self._rounds, self._warmup = device, rounds, warmup
+        on_cuda = device.type == "cuda"
+        self._flush = torch.empty(_FLUSH_BYTES if on_cuda else 0, dtype=torch.int8, device=device)
+
+    def time(
+        self,
+        run: Callable[..., Any],
+        arguments: Callable[[], Sequence[Any]] = tuple,
+        *,
+        queued: bool = True,
+    ) -> Timing:
+        """Times `run(*arguments())`; making the arguments, anew for each round, is not timed."""
+        for _ in range(self._warmup):
+            run(*arguments())
+        once = self._on_cuda if self._device.type == "cuda" else self._on_cpu
+        seconds = [once(run, arguments(), queued) for _ in range(self._rounds)]
+        return Timing(statistics.median(seconds), min(seconds), self._rounds)
+
+    def _on_cuda(self, run: Callable[..., Any], arguments: Sequence[Any], queued: bool) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(self._device)
+        self._flush.zero_()
+        if not queued:
+            torch.cuda.synchronize(self._device)
+        start.record()
+        run(*arguments)
+        end.record()
+        torch.cuda.synchronize(self._device)
+        return start.elapsed_time(end) / 1000
+
+    def _on_cpu(self, run: Callable[..., Any], arguments: Sequence[Any], queued: bool) -> float:
+        start = time.perf_counter()
+        run(*arguments)
+        return time.perf_counter() - start
+
+
+def copy_bandwidth(watch: Stopwatch, device: torch.device, size: int) -> float:
+    """Bytes read and written in a second by a copy of `size` bytes on the device."""
+    source = torch.rand(size // 4, device=device)
+    target: Tensor = torch.empty_like(source)
+    return 2 * source.nbytes / watch.time(lambda: target.copy_(source)).median

@@ -1,0 +1,55 @@
+"""Where results go, and what they were measured with. Imports none of what training needs."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
+    """Writes the result, and what it was measured with, if asked to."""
+    if not options.save:
+        return
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{options.save}.json"
+    file.write_text(json.dumps({"measured": measured(), **result}, indent=1) + "\n")
+    print(f"written to {file}")
+
+
+def measured() -> dict[str, Any]:
+    """What a result was measured with."""
+    return {
+        "commit": _commit(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("torch", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def _commit() -> str:
+    """The commit of this working tree; of a copy without its history, what DB3KD_COMMIT says."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
+    except OSError:
+        return os.environ.get("DB3KD_COMMIT", "unknown")
+    return found.stdout.strip() or os.environ.get("DB3KD_COMMIT", "unknown")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,88 @@
+"""The row functions that CPU and CUDA share, over the grid that CUDA is compared on.
+
+They run by the CPU ops, against the eager references: a machine without a GPU tests the arithmetic
+of the kernels, if not their launches.
+"""
+
+import native_reference as reference
+import op_cases as cases
+import pytest
+import torch
+
+from db3kd import ops
+
+sizes = pytest.mark.parametrize("size", cases.SIZES)
+rows = pytest.mark.parametrize("rows", cases.ROWS)
+layouts = pytest.mark.parametrize("layout", [dict, cases.strided], ids=["rows", "strided"])
+
+
+@layouts
+@rows
+@sizes
+def test_ray_lengths_match_the_reference(size, rows, layout):
+    arguments = layout(cases.ray_lengths(rows, size))
+    expected = reference.ray_lengths(**arguments)
+    torch.testing.assert_close(ops.ray_lengths(**arguments), expected, rtol=3e-7, atol=0)
+
+
+@layouts
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+@rows
+@sizes
+def test_bracket_queries_match_the_reference(size, rows, dtype, layout):
+    arguments = layout(cases.bracket_queries(rows, size)) | cases.BOUNDS | {"dtype": dtype}
+    tolerance = cases.TOLERANCE[dtype]
+    torch.testing.assert_close(
+        ops.bracket_queries(**arguments),
+        reference.bracket_queries(**arguments),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 7, 500])
+def test_bracket_updates_match_the_reference(rows, targeted):
+    ours, theirs = cases.bracket_update(rows), cases.bracket_update(rows)
+    rules = {"targeted": targeted, "absolute": 0.1, "relative": 0.2}
+    assert torch.equal(
+        ops.bracket_update(**ours, **rules), reference.bracket_update(**theirs, **rules)
+    )
+    for name in ("low", "high", "radius", "winner"):
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+@layouts
+@pytest.mark.parametrize(("noise", "frequencies"), cases.DRAWS)
+@sizes
+def test_probe_queries_match_the_reference(size, noise, frequencies, layout):
+    drawn = cases.directions(noise, frequencies, size)
+    if drawn is None:
+        pytest.skip("an image of one pixel has no frequencies")
+    arguments = layout(cases.probe_queries(2, size) | drawn) | cases.BOUNDS
+    arguments |= {"count": 1 if size > 10_000 else 3, "dtype": torch.float32}
+    bases = {"row_basis": None, "column_basis": None, "channels": 1}
+    expected = reference.probe_queries(**(bases | arguments))
+    torch.testing.assert_close(ops.probe_queries(**arguments), expected, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize(("noise", "frequencies"), cases.DRAWS)
+@sizes
+def test_probe_gradients_match_the_reference(size, noise, frequencies):
+    drawn = cases.directions(noise, frequencies, size)
+    if drawn is None:
+        pytest.skip("an image of one pixel has no frequencies")
+    arguments = cases.probe_gradient(2, 3 if size > 10_000 else 33, size) | drawn
+    bases = {"row_basis": None, "column_basis": None, "channels": 1}
+    expected = reference.probe_gradient(**(bases | arguments))
+    torch.testing.assert_close(ops.probe_gradient(**arguments), expected, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("normalisation", ["inverse", "margin"])
+@pytest.mark.parametrize("classes", [2, 10, 17, 32, 33, 100])
+@rows
+def test_soft_labels_match_the_reference(rows, classes, normalisation):
+    arguments = cases.soft_labels(rows, classes)
+    settings = {"normalisation": normalisation, "scale": 2.0, "temperature": 3.0}
+    expected = reference.soft_labels(**arguments, **settings)
+    torch.testing.assert_close(ops.soft_labels(**arguments, **settings), expected)
