@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.generated import accuracy, generated_images, trained_network
+from benchmarks.timed_teacher import TimedTeacher
 from db3kd.labels import LabelSettings, label
 from db3kd.store import Labels
 from db3kd.teachers import ModuleTeacher, Teacher
@@ -46,59 +47,6 @@ SNAPSHOTS = (25, 50, 75, 100, 150, 200, 300, 500, 1_000)
 
 MOST_STARTS = 201
 """Images of a class that the published procedure starts towards, as in the paper."""
-
-
-class TimedTeacher:
-    """A teacher that times its calls where they run.
-
-    On CUDA by events on the streams they are queued on, which leave out what was queued before
-    them; else by the wall clock.
-    """
-
-    def __init__(self, teacher: Teacher) -> None:
-        self._teacher = teacher
-        self._spans: list[tuple[Any, Any]] = []
-        self._origin = self._now()
-        self.batches: list[int] = []
-        if hasattr(teacher, "launch"):
-            self.launch = lambda images: self._timed(teacher.launch, images)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._teacher, name)
-
-    def decide(self, images: Tensor) -> Tensor:
-        return self._timed(self._teacher.decide, images)
-
-    def seconds(self) -> float:
-        """How long at least one call was under way; of several at once, time counts once."""
-        busy, reached = 0.0, 0.0
-        for start, end in sorted(
-            (self._since(start), self._since(end)) for start, end in self._spans
-        ):
-            busy += max(0.0, end - max(start, reached))
-            reached = max(reached, end)
-        return busy
-
-    def _timed(self, ask: Callable[[Tensor], Any], images: Tensor) -> Any:
-        start = self._now()
-        answers = ask(images)
-        self._spans.append((start, self._now()))
-        self.batches.append(len(images))
-        return answers
-
-    def _now(self) -> Any:
-        if self._teacher.device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def _since(self, moment: Any) -> float:
-        """Seconds from the origin to a moment that `_now` gave."""
-        if self._teacher.device.type != "cuda":
-            return moment - self._origin
-        moment.synchronize()
-        return self._origin.elapsed_time(moment) / 1000
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,11 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from torch import Tensor, nn
 
 from benchmarks.record import RESULTS, keep
+from benchmarks.timed_teacher import TimedTeacher
 from db3kd.data import ImageSet, load_data
 from db3kd.labels import LabelSettings, label_chunks
 from db3kd.report import COLOURS, DPI, MARKERS, soften
-from db3kd.teachers import ModuleTeacher
+from db3kd.teachers import ModuleTeacher, Teacher
 
 _BLOCK_BYTES = 4 * 2**20
 _FITTED = ("seconds", "own_seconds", "queries", "peak_mib")
@@ -159,32 +160,20 @@ def _measure(point: Point) -> Cost:
     centres = _centres(point)
     with TemporaryDirectory() as folder:
         images = _write_images(Path(folder) / "images.npy", centres, point)
-        teacher = TimedTeacher(_nearest_centre(centres), point.shape, point.classes)
+        teacher = ModuleTeacher(_nearest_centre(centres), point.shape, point.classes)
         before = _peak()
         _label(teacher, images.subset(range(min(20, len(images)))), 1, settings)  # warms up
-        teacher.seconds = 0.0
+        timed = TimedTeacher(teacher)
         start = time.perf_counter()
-        queries = _label(teacher, images, point.labelled, settings)
+        queries = _label(timed, images, point.labelled, settings)
         seconds = time.perf_counter() - start
-    return Cost(seconds, teacher.seconds, queries, _peak(), before)
+    return Cost(seconds, timed.seconds(), queries, _peak(), before)
 
 
-def _label(teacher: "TimedTeacher", images: ImageSet, count: int, settings: LabelSettings) -> int:
+def _label(teacher: Teacher, images: ImageSet, count: int, settings: LabelSettings) -> int:
     """Labels the first images a chunk at a time, keeps none, and returns the queries."""
     chunks = label_chunks(teacher, images, settings, index=torch.arange(count))
     return sum(int(chunk.queries.sum()) for chunk in chunks)
-
-
-class TimedTeacher(ModuleTeacher):
-    """seconds: spent in `decide`."""
-
-    seconds = 0.0
-
-    def decide(self, images: Tensor) -> Tensor:
-        start = time.perf_counter()
-        decisions = super().decide(images)
-        self.seconds += time.perf_counter() - start
-        return decisions
 
 
 def _centres(point: Point) -> Tensor:

@@ -13,7 +13,7 @@ from db3kd.models import build_model
 
 pytest.importorskip("benchmarks.peers", reason="benchmarks are not installed")
 
-from benchmarks import peers, setting
+from benchmarks import peers, record
 from benchmarks.linear_optimum import linear_optimum
 from benchmarks.peer_attacks import ATTACKS, NEEDS, Task, pair_after_pair
 from benchmarks.peer_curves import Curve, best_peer, equal_distance, reaching
@@ -357,7 +357,7 @@ def test_a_peer_that_fails_ends_its_search_and_no_other(problem, monkeypatch):
 
 def test_the_command_writes_figures_curves_and_a_picture(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(setting, "RESULTS", tmp_path)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(peers, "RESULTS", tmp_path)
     arguments = "peers --teacher-kind linear --data digits --teacher-epochs 2 --pairs 2 --starts 3"
     arguments += " --budgets 20 60 --white-box-steps 30 --threads 1 --save smoke"
