@@ -85,14 +85,12 @@ def runs(mnist: Data, fashion: Data) -> Iterator[Run]:
                *mnist.few(), quick=True)  # fmt: skip
 
     yield _run("distances-mnist", "distances", 5, *own)
-    peers = ("--teacher-kind", "lenet5", "--pairs", "100")
-    yield _run("peers-mnist", "peers", None, *peers, *own)
-    yield _run("peers-fashion-mnist", "peers", None, *peers, *fashion.options(),
-               lacks=fashion.lacks)  # fmt: skip
-    for kind in ("linear", "alexnet", "224"):
-        yield _run(f"peers-{kind}", "peers", None, "--teacher-kind", kind)
-    yield _run("growth", "growth", None)
-    yield _run("targets", "targets", None)
+    yield from _peers(mnist, fashion)
+    yield _run("growth", "growth", 5)
+    yield _run("targets-fashion-mnist", "targets", 12, *fashion.options(), lacks=fashion.lacks)
+    yield _run("targets-generated", "targets", 15, "--data", "generated", "--images", "1000",
+               "--targets", "1", "5", "10", "20",
+               "--teacher", str(mnist.teachers / "generated.safetensors"))  # fmt: skip
     yield from _students(mnist, fashion)
     yield from _zero_shot(mnist, fashion)
 
@@ -142,6 +140,23 @@ def carry_out(run: Run, again: bool) -> str:
     return f"done in {took}"
 
 
+def _peers(mnist: Data, fashion: Data) -> Iterator[Run]:
+    """Beside a network that takes milliseconds an image, peers that ask one at a time get fewer."""
+    teachers, few = mnist.teachers, ("--budgets", "50", "100", "250", "500")
+    every = ("--pairs", "100")
+    yield _run("peers-mnist", "peers", 30, "--teacher-kind", "lenet5", *every, *mnist.or_few())
+    yield _run("peers-fashion-mnist", "peers", 30, "--teacher-kind", "lenet5", *every,
+               *fashion.options(), lacks=fashion.lacks)  # fmt: skip
+    own = ("--data", mnist.folder or "mnist5k", "--teacher", str(teachers / "linear.safetensors"))
+    yield _run("peers-linear", "peers", 10, "--teacher-kind", "linear", *every, *own)
+    own = "--data", fashion.folder or "DIR", "--teacher", str(teachers / "alexnet.safetensors")
+    yield _run("peers-alexnet", "peers", 30, "--teacher-kind", "alexnet", *own, "--bank", "10000",
+               "--teacher-epochs", "2", "--pairs", "10", *few, "1000",
+               lacks=fashion.lacks)  # fmt: skip
+    yield _run("peers-resnet18", "peers", 15, "--teacher-kind", "resnet18", "--pairs", "3",
+               "--bank", "200", "--starts", "3", *few, "--white-box-steps", "100")  # fmt: skip
+
+
 def _students(mnist: Data, fashion: Data) -> Iterator[Run]:
     for data in (mnist, fashion):
         for student in ("half", "fifth"):
@@ -157,8 +172,13 @@ def _zero_shot(mnist: Data, fashion: Data) -> Iterator[Run]:
     own, lacks = fashion.options(), fashion.lacks
     yield _run("zero-shot-mnist", "zero_shot", 180, "curve", *mnist.or_few(), *budgets)
     yield _run("zero-shot-fashion-mnist", "zero_shot", 180, "curve", *own, *budgets, lacks=lacks)
-    yield _run("zero-shot-ablation", "zero_shot", 180, "ablation", *own, *budgets,
-               "--steps", "1500", lacks=lacks)  # fmt: skip
+    longer = ("--steps", "12000", "--queries", "20000", "100000", "400000", "--effort", "10",
+              "--labelled", "20000", "100000", "--queries-per-pair", "20")  # fmt: skip
+    yield _run(
+        "zero-shot-fashion-mnist-long", "zero_shot", 240, "curve", *own, *longer, lacks=lacks
+    )
+    yield _run("zero-shot-ablation", "zero_shot", 60, "ablation", *own, "--queries", "50000",
+               "--queries-per-pair", "20", "--steps", "1500", lacks=lacks)  # fmt: skip
 
 
 def _run(

@@ -112,9 +112,9 @@ def _curve(setting: Setting) -> Iterator[Case]:
     for effort in options.effort:
         balanced = SynthesisSettings(samples=count, effort=effort)
         yield f"the most balanced {count:,} of {effort:g} times as many", _on(setting, balanced)
-    if options.labelled:
-        guided = SynthesisSettings.guided(options.student, samples=options.labelled)
-        yield f"guided, {options.labelled:,}, BD soft labels", _on(setting, guided, soft=True)
+    for count in options.labelled:
+        guided = SynthesisSettings.guided(options.student, samples=count)
+        yield f"guided, {count:,}, BD soft labels", _on(setting, guided, soft=True)
 
 
 def _ablation(setting: Setting) -> Iterator[Case]:
@@ -248,7 +248,9 @@ def _options() -> argparse.Namespace:
         "--queries", type=int, nargs="+", default=[20_000, 100_000, 400_000], help="budgets"
     )
     options.add_argument("--effort", type=float, nargs="*", default=[], help="starts per sample")
-    options.add_argument("--labelled", type=int, default=0, help="guided samples with soft labels")
+    options.add_argument(
+        "--labelled", type=int, nargs="*", default=[], help="guided samples with soft labels"
+    )
     options.add_argument("--queries-per-pair", type=int, default=30, help="of soft labels")
     options.add_argument("--starts", type=int, default=20_000, help="samples of each kind of start")
     options.add_argument("--moved", type=int, default=1000, help="samples that are moved")
