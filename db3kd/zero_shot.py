@@ -55,7 +55,7 @@ class ZeroShotSettings:
     labelling: LabelSettings | None = None
     student: str = "lenet5-half"
     training: TrainSettings = field(
-        default_factory=lambda: TrainSettings(steps=4000, learning_rate=3e-3, schedule="cosine")
+        default_factory=lambda: TrainSettings(steps=12_000, learning_rate=3e-3, schedule="cosine")
     )
     loss: KDLoss = field(default_factory=KDLoss)
     balance: float = 0.5

@@ -71,7 +71,7 @@ def zero_shot(
         int,
         typer.Option("--queries-per-pair", min=0, help="Of such labels, for a sample and a class."),
     ] = 60,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Of every student.")] = 4000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Of every student.")] = 12_000,
     batch_size: BatchSize = 128,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="Adam's at the start; it falls to 0.")
