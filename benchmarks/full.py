@@ -160,11 +160,14 @@ def _peers(mnist: Data, fashion: Data) -> Iterator[Run]:
 def _students(mnist: Data, fashion: Data) -> Iterator[Run]:
     for data in (mnist, fashion):
         for student in ("half", "fifth"):
-            for images, minutes in ((1000, 40), (5000, 70), (20_000, 180)):
+            for images, minutes, queries in (
+                (1000, 90, (250, 1000, 4000)), (5000, 120, (250, 1000)), (20_000, 180, (250,)),
+            ):  # fmt: skip
                 name = f"students-{data.name}-{student}-{images}"
                 options = ("--student", f"lenet5-{student}", "--images", str(images))
                 yield _run(name, "students", minutes, *data.options(), *options,
-                           "--queries-per-pair", "250", lacks=data.lacks)  # fmt: skip
+                           "--queries-per-pair", *map(str, queries),
+                           lacks=data.lacks)  # fmt: skip
 
 
 def _zero_shot(mnist: Data, fashion: Data) -> Iterator[Run]:

@@ -8,6 +8,7 @@ data set's own labels, for equally many steps; test images are looked at once, a
 
 import argparse
 import dataclasses
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -63,16 +64,14 @@ def main() -> None:
         on_surrogate_logits(student, surrogate, images, decisions, loss, training),
         on_noise_logits(student, images, decisions, train.classes, loss, training),
     ]
-    runs, notes = {}, {}
-    for measure in ("sd", "bd", "mbd"):
-        labels = _label(teacher, images, measure, options)
-        runs[measure] = labels
+    notes = {}
+    for name, labels in _labels(teacher, images, options):
         steps, students = options.scale_steps, options.scale_students
         choice = chosen_scale(student, images, labels, loss, steps, students)
-        notes[measure] = _describe(labels, logits(images), choice)
-        print(measure, notes[measure], flush=True)
-        recipes.append(_on_margin(measure, student, images, labels, choice.scale, loss, training))
-    recipes.append(_as_published(student, images, runs["mbd"], training))
+        notes[name] = _describe(labels, logits(images), choice)
+        print(name, notes[name], flush=True)
+        recipes.append(_on_margin(name, student, images, labels, choice.scale, loss, training))
+    recipes.append(_as_published(student, images, labels, training))
 
     test_decisions = decide_checked(teacher, test.read(range(len(test))))
     results = compare(
@@ -87,9 +86,32 @@ def main() -> None:
     keep(options, _result(options, train, accuracy, notes, results))
 
 
-def _label(teacher: Teacher, images: ImageSet, measure: str, options: argparse.Namespace) -> Labels:
-    settings = LabelSettings(measure, queries_per_pair=options.queries_per_pair)
-    with Progress(len(images), title=f"labelling ({measure})", interval=60) as progress:
+def _labels(
+    teacher: Teacher, images: ImageSet, options: argparse.Namespace
+) -> Iterator[tuple[str, Labels]]:
+    """Labels by name; of MBD one run, as it stood after each number of queries, and at its end."""
+    *early, most = sorted(options.queries_per_pair)
+    for measure in ("sd", "bd"):
+        settings = LabelSettings(measure, queries_per_pair=most)
+        yield measure, _label(teacher, images, settings)
+    settings = LabelSettings("mbd", queries_per_pair=most, snapshots=tuple(early))
+    labels = _label(teacher, images, settings)
+    for count in early:
+        yield (
+            f"mbd {count}",
+            dataclasses.replace(
+                labels,
+                distances=labels.snapshots[count],
+                queries=labels.queries.clamp_max(count),
+                snapshots={},
+            ),
+        )
+    yield f"mbd {most}" if early else "mbd", labels
+
+
+def _label(teacher: Teacher, images: ImageSet, settings: LabelSettings) -> Labels:
+    title = f"labelling ({settings.measure})"
+    with Progress(len(images), title=title, interval=60) as progress:
         return label(teacher, images, settings, progress=progress)
 
 
@@ -148,17 +170,20 @@ def _options() -> argparse.Namespace:
     options.add_argument("--student", default="lenet5-half")
     options.add_argument("--steps", type=int, default=2500, help="of every student, batch 128")
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--queries-per-pair", type=int, default=500)
+    options.add_argument(
+        "--queries-per-pair", type=int, nargs="+", default=[500], help="MBD is trained on at each"
+    )
     options.add_argument(
         "--augmented",
         type=int,
-        default=160,
-        help="queries a sample of the augmented decisions; 160 are all that 2,500 steps of 128 "
-        "see of 2,000 images",
+        help="queries a sample of the augmented decisions; by default as many as students see",
     )
     options.add_argument("--scale-steps", type=int, default=600)
     options.add_argument("--scale-students", type=int, default=3)
-    return options.parse_args()
+    chosen = options.parse_args()
+    if chosen.augmented is None:
+        chosen.augmented = max(1, chosen.steps * TrainSettings().batch_size // chosen.images)
+    return chosen
 
 
 if __name__ == "__main__":
