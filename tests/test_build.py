@@ -106,3 +106,22 @@ def test_every_op_is_registered_for_the_back_ends_that_were_built(name):
 
     assert is_registered("CPU")
     assert is_registered("CUDA") is ops.build_config()["cuda"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_an_op_runs_on_as_many_threads_as_torch_may_use():
+    program = """
+import os, numpy, torch
+from db3kd import ops
+torch.set_num_threads(2)
+images = torch.from_numpy(numpy.zeros((1000, 784), numpy.float32))  # no thread of torch's at work
+index = torch.arange(1000)
+before = len(os.listdir("/proc/self/task"))
+ops.ray_lengths(images, images, index, index)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    # Of several builds, this one.
+    here = {**os.environ, "PYTHONPATH": str(Path(ops.__file__).parents[1])}
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=here)
+    assert (done.stdout, done.stderr) == ("1\n", "")

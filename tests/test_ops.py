@@ -1,11 +1,7 @@
 """The native ops for rays, brackets and soft labels: right, repeatable, clear about bad input."""
 
 import math
-import os
-import subprocess
-import sys
 from itertools import chain
-from pathlib import Path
 
 import native_reference as reference
 import pytest
@@ -344,25 +340,6 @@ def test_results_do_not_depend_on_the_number_of_threads():
         results.append((lengths, ops.bracket_queries(**r, lower=0.0, upper=1.0)))
     torch.set_num_threads(threads)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-def test_an_op_runs_on_as_many_threads_as_torch_may_use():
-    program = """
-import os, numpy, torch
-from db3kd import ops
-torch.set_num_threads(2)
-images = torch.from_numpy(numpy.zeros((1000, 784), numpy.float32))  # no thread of torch's at work
-index = torch.arange(1000)
-before = len(os.listdir("/proc/self/task"))
-ops.ray_lengths(images, images, index, index)
-print(len(os.listdir("/proc/self/task")) - before)
-"""
-    # Of several builds, this one.
-    here = {**os.environ, "PYTHONPATH": str(Path(ops.__file__).parents[1])}
-    command = [sys.executable, "-P", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, env=here)
-    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_inputs_need_not_be_contiguous(device):
