@@ -66,8 +66,15 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     return right / len(images)
 
 
+def smooth_noise(
+    count: int, shape: tuple[int, int, int], cells: int, generator: torch.Generator
+) -> Tensor:
+    """Normal noise of so many cells a side, interpolated: [count, *shape]."""
+    channels, height, width = shape
+    grid = torch.randn(count, channels, cells, cells, generator=generator)
+    return F.interpolate(grid, (height, width), mode="bicubic", align_corners=True)
+
+
 def _smooth(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
     """Smooth random fields of standard deviation 1, about, [count, *shape]."""
-    channels, height, width = shape
-    grid = torch.randn(count, channels, _CELLS, _CELLS, generator=generator)
-    return 1.5 * F.interpolate(grid, (height, width), mode="bicubic", align_corners=True)
+    return 1.5 * smooth_noise(count, shape, _CELLS, generator)

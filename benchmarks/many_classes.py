@@ -1,12 +1,12 @@
 """A made-up classification problem with many classes, some of which are much alike."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.generated import smooth_noise
 from db3kd.data import ImageSet
 
-_SIDE = 28
+_SHAPE = (1, 28, 28)
 _KIN = 5
 """Classes that vary one theme."""
 
@@ -30,7 +30,7 @@ def many_classes(classes: int, per_class: int, seed: int) -> ImageSet:
             for label, shift in zip(labels.tolist(), shifts.tolist(), strict=True)
         ]
     )
-    moved += 0.35 * _smooth(len(labels), 5, draw)
+    moved += 0.35 * smooth_noise(len(labels), _SHAPE, 5, draw)[:, 0]
     moved += 0.15 * torch.randn(moved.shape, generator=draw)
     images = (0.5 + 0.2 * moved).clamp_(0, 1)
     return ImageSet.from_arrays(images[:, None], labels, f"{classes} generated classes")
@@ -39,11 +39,6 @@ def many_classes(classes: int, per_class: int, seed: int) -> ImageSet:
 def _patterns(classes: int) -> Tensor:
     """[classes, 28, 28]."""
     draw = torch.Generator().manual_seed(0)
-    themes = _smooth(-(-classes // _KIN), 6, draw).repeat_interleave(_KIN, 0)[:classes]
-    return 0.8 * themes + 0.6 * _smooth(classes, 6, draw)
-
-
-def _smooth(count: int, cells: int, draw: torch.Generator) -> Tensor:
-    """[count, 28, 28]: normal noise of so many cells a side, interpolated."""
-    coarse = torch.randn(count, 1, cells, cells, generator=draw)
-    return F.interpolate(coarse, _SIDE, mode="bicubic", align_corners=True)[:, 0]
+    themes = smooth_noise(-(-classes // _KIN), _SHAPE, 6, draw)[:, 0]
+    themes = themes.repeat_interleave(_KIN, 0)[:classes]
+    return 0.8 * themes + 0.6 * smooth_noise(classes, _SHAPE, 6, draw)[:, 0]

@@ -25,7 +25,7 @@ _TURN = 16
 """Batches of the run before the teacher alone is asked as many."""
 
 
-class TimedTeacher:
+class ReplayedTeacher:
     """A teacher that times its calls, and in pauses of the run itself alone.
 
     in_run: seconds of the run's calls. alone: seconds of the same calls again. paused: seconds that
@@ -81,7 +81,7 @@ class Timing:
     @classmethod
     def of(cls, teacher: Teacher, images: ImageSet, index: Tensor, settings: LabelSettings):
         """Labels the images at `index` and times it."""
-        timed = TimedTeacher(teacher)
+        timed = ReplayedTeacher(teacher)
         start = time.perf_counter()
         label(timed, images, settings, index=index)
         wall = time.perf_counter() - start - timed.paused

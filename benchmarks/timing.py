@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
+
+from benchmarks.device_timing import Stopwatch, time_copy
 
 _SECONDS = 0.2
 """Each way is timed for about so long, within the rounds below."""
@@ -45,44 +46,19 @@ def measure(benchmark: Any, function: Callable[[], Any], place: Place) -> Any:
         torch.cuda.synchronize()
     rounds = min(max(int(_SECONDS / (perf_counter() - begun)), _FEWEST), _MOST)
     if on_gpu:
-        benchmark.extra_info["seconds"] = median(device_seconds(function, rounds))
+        watch = Stopwatch(place.device, rounds, warmup=0)
+        benchmark.extra_info["seconds"] = watch.time(function).median
         return benchmark.pedantic(function)
     result = benchmark.pedantic(function, rounds=rounds)
     benchmark.extra_info["seconds"] = benchmark.stats.stats.median
     return result
 
 
-def device_seconds(function: Callable[[], Any], rounds: int) -> list[float]:
-    """Seconds of each round on the GPU. The overwriting keeps it busy while the host gets ahead."""
-    flush = torch.empty(_COPIED, dtype=torch.uint8, device="cuda")
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
-    for begin, end in events:
-        flush.zero_()
-        begin.record()
-        function()
-        end.record()
-    torch.cuda.synchronize()
-    return [begin.elapsed_time(end) / 1000 for begin, end in events]
-
-
 @cache
 def copy_bandwidth(place: Place) -> float:
     """Bytes a second, read and written, of a copy into memory that is there already."""
-    source = torch.zeros(_COPIED, dtype=torch.uint8, device=place.device)
-    target = torch.zeros_like(source)
-
-    def copy() -> None:
-        target.copy_(source)
-
-    copy()
-    if place.device.type == "cuda":
-        return 2 * _COPIED / min(device_seconds(copy, 10))
-    seconds = []
-    for _ in range(10):
-        begun = perf_counter()
-        copy()
-        seconds.append(perf_counter() - begun)
-    return 2 * _COPIED / min(seconds)
+    watch = Stopwatch(place.device, rounds=10, warmup=1)
+    return 2 * _COPIED / time_copy(watch, place.device, _COPIED).fastest
 
 
 def rows_of(benchmarks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
