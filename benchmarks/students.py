@@ -147,11 +147,10 @@ def _recipes(
             spent[measure], student, images, decisions, made, loss, training,
         )  # fmt: skip
     best = list(soft)[-1]
-    for measure in ("sd", best):
-        yield on_soft_labels_and_augmented_decisions(
-            f"{measure.upper()}, margin, and augmented decisions",
-            spent[measure], student, asked, soft[measure], loss, training,
-        )  # fmt: skip
+    yield on_soft_labels_and_augmented_decisions(
+        f"{best.upper()}, margin, and augmented decisions",
+        spent[best], student, asked, soft[best], loss, training,
+    )  # fmt: skip
     yield _as_published(student, lesson, best, training)
 
 

@@ -109,7 +109,6 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
         "noise logits": 1,
         "SD, margin": 1,
         "MBD, margin": spent,
-        "SD, margin, and augmented decisions": 5,
         "MBD, margin, and augmented decisions": spent + 4,
         "MBD, inverse, T = 20 (the paper's)": spent,
     }
