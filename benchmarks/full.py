@@ -141,11 +141,15 @@ def carry_out(run: Run, again: bool) -> str:
 
 
 def _peers(mnist: Data, fashion: Data) -> Iterator[Run]:
-    """Beside a network that takes milliseconds an image, peers that ask one at a time get fewer."""
+    """Beside a network that takes milliseconds an image, peers that ask one at a time get fewer.
+
+    One thread beside LeNet-5: where the cores must wake each other for a single image, as some
+    peers ask, two are slower.
+    """
     teachers, few = mnist.teachers, ("--budgets", "50", "100", "250", "500")
-    every = ("--pairs", "100")
-    yield _run("peers-mnist", "peers", 30, "--teacher-kind", "lenet5", *every, *mnist.or_few())
-    yield _run("peers-fashion-mnist", "peers", 30, "--teacher-kind", "lenet5", *every,
+    every = ("--pairs", "50", "--threads", "1")
+    yield _run("peers-mnist", "peers", 15, "--teacher-kind", "lenet5", *every, *mnist.or_few())
+    yield _run("peers-fashion-mnist", "peers", 15, "--teacher-kind", "lenet5", *every,
                *fashion.options(), lacks=fashion.lacks)  # fmt: skip
     own = ("--data", mnist.folder or "mnist5k", "--teacher", str(teachers / "linear.safetensors"))
     yield _run("peers-linear", "peers", 10, "--teacher-kind", "linear", *every, *own)

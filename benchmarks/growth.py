@@ -23,16 +23,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
 from torch import Tensor, nn
 
-from benchmarks.record import RESULTS, keep
+from benchmarks.record import keep
 from benchmarks.timed_teacher import TimedTeacher
 from db3kd.data import ImageSet, load_data
 from db3kd.labels import LabelSettings, label_chunks
-from db3kd.report import COLOURS, DPI, MARKERS, soften
 from db3kd.teachers import ModuleTeacher, Teacher
 
 _BLOCK_BYTES = 4 * 2**20
@@ -108,8 +104,6 @@ def main() -> None:
             _say(one)
         _say_exponents(one)
     keep(options, {"series": [_described(one) for one in series]})
-    if options.save:
-        _draw(series, RESULTS / f"{options.save}.png")
 
 
 def _series() -> Iterator[Series]:
@@ -238,51 +232,12 @@ def _described(series: Series) -> dict[str, object]:
     }
 
 
-def _draw(series: Sequence[Series], file: Path) -> None:
-    """Seconds above and memory below, a column for each thing that grows."""
-    varied = list(dict.fromkeys(one.varied for one in series))
-    figure = Figure(figsize=(2.9 * len(varied), 5.4), layout="constrained")
-    panels = figure.subplots(2, len(varied), squeeze=False)
-    for column, thing in enumerate(varied):
-        lines = [one for one in series if one.varied == thing]
-        seconds, memory = panels[:, column]
-        _draw_lines(seconds, lines, "seconds", "seconds")
-        seconds.set_yscale("log")
-        seconds.yaxis.set_minor_formatter(NullFormatter())
-        found = [cost.seconds for one in lines for cost in one.costs]
-        decades = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
-        seconds.set_ylim(10.0 ** decades[0], 10.0 ** decades[1])
-        _draw_lines(memory, lines, "peak_mib", "peak MiB")
-        memory.set_ylim(0, 1.3 * max(cost.peak_mib for one in lines for cost in one.costs))
-    figure.savefig(file, dpi=DPI)
-    print(f"drawn to {file}")
-
-
-def _draw_lines(axes: Axes, lines: Sequence[Series], of: str, unit: str) -> None:
-    for number, one in enumerate(lines):
-        axes.plot(
-            one.values,
-            [getattr(cost, of) for cost in one.costs],
-            color=COLOURS[number],
-            marker=MARKERS[number],
-            label=f"{one.name}: exponent {one.exponent(of):.2f}",
-        )
-    axes.set_xscale("log")
-    values = sorted({value for one in lines for value in one.values})
-    axes.set_xticks(values, [f"{value:,}" for value in values], rotation=30, fontsize=7)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(lines[0].varied)
-    axes.set_ylabel(unit)
-    soften(axes)
-    axes.legend(frameon=False, fontsize=7)
-
-
 def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--quick", action="store_true", help="a few small points, in a minute")
-    options.add_argument("--save", metavar="NAME", help="keep as results/NAME.json and .png")
+    options.add_argument("--save", metavar="NAME", help="keep as results/NAME.json")
     options.add_argument("--point", help=argparse.SUPPRESS)
     return options.parse_args()
 

@@ -3,8 +3,7 @@
     python -m benchmarks.page
 
 The page is never edited by hand: a test fails where it is not what its files make. A file's kind
-is the longest beginning of its name among KINDS; one that fits none is shown as it is, in tables,
-as are kinds whose renderer is `anything`.
+is the longest beginning of its name among KINDS; one that fits none is shown as it is, in tables.
 """
 
 import json
@@ -12,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import renderers
+from benchmarks.growth_renderer import growth
+from benchmarks.peer_renderer import peers
 from benchmarks.plots import Plot, draw
 from benchmarks.renderers import Block, Renderer, Result, anything
+from benchmarks.targets_renderer import targets
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = "README.md"
@@ -22,9 +24,9 @@ KINDS: dict[str, tuple[str, Renderer]] = {
     "ops": ("Native ops", renderers.ops),
     "labelling": ("Labelling a small set", renderers.labelling),
     "distances": ("Distance for queries", renderers.distances),
-    "peers": ("Beside other attacks", anything),
-    "growth": ("How cost grows", anything),
-    "targets": ("Many classes", anything),
+    "peers": ("Beside other attacks", peers),
+    "growth": ("How cost grows", growth),
+    "targets": ("Many classes", targets),
     "students": ("Students", renderers.students),
     "zero-shot": ("Without any image", renderers.zero_shot),
     "teacher-share": ("Time in the teacher", renderers.teacher_share),

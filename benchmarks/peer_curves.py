@@ -1,9 +1,7 @@
-"""Distance against queries and seconds: curves, what an equal distance costs, and pictures."""
+"""Distance against queries and seconds: curves, and what an equal distance costs."""
 
-import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,6 +41,14 @@ class Curve:
         place = int(np.flatnonzero(self.queries == count)[0])
         names = ("seconds", "mean", "median", "of_means")
         return {name: float(getattr(self, name)[place]) for name in names}
+
+    def points(self) -> dict[str, list[float]]:
+        """All of the curve for a file: lists of queries, and of the rest to five digits."""
+        rest = {
+            name: [float(f"{value:.5g}") for value in getattr(self, name)]
+            for name in ("seconds", "mean", "median")
+        }
+        return {"queries": self.queries.tolist()} | rest
 
 
 def reaching(ratio: float, mean: NDArray[np.floating], cost: NDArray[np.floating]) -> float:
@@ -111,50 +117,3 @@ def best_peer(ours: Curve, peers: Mapping[str, Curve], budgets: list[int]) -> li
             row[f"{unit}_over_peer"] = mine / costs[name] if near and costs[name] > 0 else None
         rows.append(row)
     return rows
-
-
-def write(curves: Mapping[str, Curve], path: Path) -> None:
-    """A CSV file with a line for each point of each curve."""
-    with path.open("w", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        names = [field.name for field in fields(Curve)]
-        lines.writerow(["attack", *names])
-        for attack, curve in curves.items():
-            for point in zip(*(getattr(curve, name) for name in names), strict=True):
-                lines.writerow([attack, *(f"{value:.6g}" for value in point)])
-
-
-def draw(curves: Mapping[str, Curve], title: str, path: Path) -> None:
-    """Two pictures side by side: the mean ratio against queries a pair, and against seconds."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
-
-    from db3kd.report import COLOURS, MARKERS
-
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for panel, unit, label in zip(
-        axes,
-        ("queries", "seconds"),
-        ("queries a pair", "seconds, all pairs"),
-        strict=True,
-    ):
-        for number, (name, curve) in enumerate(curves.items()):
-            panel.plot(
-                getattr(curve, unit),
-                curve.mean,
-                label=name,
-                color=COLOURS[number % len(COLOURS)],
-                marker=MARKERS[number % len(MARKERS)],
-                linestyle="-" if number < len(COLOURS) else "--",
-                markevery=6,
-                markersize=4,
-            )
-        panel.set(xscale="log", yscale="log", xlabel=label)
-        for formatted in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
-            formatted(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.grid(which="both", alpha=0.25)
-    axes[0].set_ylabel("distance over the white-box optimum, mean")
-    axes[0].legend(fontsize="small")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)

@@ -7,8 +7,8 @@ the least that a gradient attack finds on the teacher itself (benchmarks.whitebo
 
     python -m benchmarks.peers --teacher-kind lenet5 --data DIR --teacher FILE --save peers-mnist
 
-With --save, the curves of distance against queries and seconds are written and drawn beside the
-result, which gives the points at --budgets. Seconds are those of all pairs.
+The result holds the points at --budgets, and of each curve of distance against queries and seconds
+all points. Seconds are those of all pairs.
 """
 
 import argparse
@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from benchmarks.peer_attacks import ATTACKS, NEEDS
-from benchmarks.peer_curves import Curve, best_peer, draw, equal_distance, write
+from benchmarks.peer_curves import Curve, best_peer, equal_distance
 from benchmarks.peer_problem import KINDS, Problem, make_problem
 from benchmarks.peer_process import Measured, curve_counts, measure_apart
-from benchmarks.record import RESULTS, keep
+from benchmarks.record import keep
 from benchmarks.setting import parser
 
 BUDGETS = (50, 100, 250, 500, 1000, 2000, 4000)
@@ -46,10 +46,6 @@ def main() -> None:
     for row in result.get("best_peer", ()):
         print(_verdict(row))
     keep(options, result)
-    if options.save:
-        write(curves, RESULTS / f"{options.save}.csv")
-        title = f"{problem.kind}, {problem.data}, {len(problem)} pairs"
-        draw(curves, title, RESULTS / f"{options.save}.png")
 
 
 def _measure_all(problem: Problem, options: argparse.Namespace) -> dict[str, Measured]:
@@ -113,6 +109,7 @@ def _result(
             name: one.facts() | {"at": {count: curves[name].at(count) for count in options.budgets}}
             for name, one in measured.items()
         },
+        "curves": {name: curve.points() for name, curve in curves.items()},
     }
     if problem.exact is not None:
         exact = problem.exact.numpy()

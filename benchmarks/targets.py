@@ -12,15 +12,13 @@ import argparse
 import dataclasses
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from benchmarks.label_quality import chosen_scale, rank_correlation, runner_up_share
 from benchmarks.many_classes import many_classes
-from benchmarks.record import RESULTS, keep
+from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data, teacher_of
 from db3kd.baselines import (
     Recipe,
@@ -35,7 +33,7 @@ from db3kd.distill import KDLoss, predict_logits
 from db3kd.labels import LabelSettings, label, with_soft_labels
 from db3kd.models import build_model
 from db3kd.progress import Progress
-from db3kd.report import COLOURS, DPI, MARKERS, comparison_table, soften
+from db3kd.report import comparison_table
 from db3kd.store import Labels
 from db3kd.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.teachers import ModuleTeacher, decide_checked
@@ -86,8 +84,6 @@ def main() -> None:
     results = compare(recipes, seeds, test, test.labels, test_decisions)
     print(comparison_table(results)[0])
     keep(options, _result(options, train, accuracy, qualities, results))
-    if options.save:
-        _draw(qualities, results[1:-1], RESULTS / f"{options.save}.png")
 
 
 def _problem(
@@ -155,33 +151,6 @@ def _result(options, train, accuracy, qualities, results: list[RecipeResult]) ->
         "labels": [asdict(quality) for quality in qualities],
         "rows": [dataclasses.asdict(result) for result in results],
     }
-
-
-def _draw(qualities: list[Quality], results: list[RecipeResult], file: Path) -> None:
-    """Rank correlation and accuracy against queries, a point for each number of targets."""
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    queries = [quality.queries_per_sample for quality in qualities]
-    accuracies = 100 * torch.tensor([result.accuracies for result in results], dtype=torch.float64)
-    left.plot(
-        queries, [one.rank_correlation for one in qualities], color=COLOURS[0], marker=MARKERS[0]
-    )
-    deviations = accuracies.std(1) if accuracies.shape[1] > 1 else None
-    right.errorbar(
-        queries, accuracies.mean(1), deviations, color=COLOURS[1], marker=MARKERS[1], capsize=3
-    )
-    for axes, title in ((left, "rank correlation with logits"), (right, "student accuracy %")):
-        axes.set_xscale("log")
-        axes.set_xlabel("queries per sample")
-        axes.set_ylabel(title)
-        soften(axes)
-    for quality in qualities:
-        place = (quality.queries_per_sample, quality.rank_correlation)
-        left.annotate(
-            f"{quality.targets}", place, xytext=(4, 4), textcoords="offset points", fontsize=8
-        )
-    figure.savefig(file, dpi=DPI)
-    print(f"drawn to {file}")
 
 
 def _options() -> argparse.Namespace:

@@ -39,9 +39,6 @@ from db3kd.zero_shot import decide_all
 
 Students = Callable[[int], torch.nn.Module]
 
-_NO_LIMIT = 10**6
-"""Queries of a sample that no number of moves here comes to."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -129,12 +126,12 @@ def _ablation(setting: Setting) -> Iterator[Case]:
     crossed = SynthesisSettings(samples=options.starts, starts="published")
     yield "starts: published, with crossings", _on(setting, crossed)
     for count in (0, 5, 10, 20, 40):
-        moves = Moves(count, queries_per_sample=_NO_LIMIT)
+        moves = Moves(count)
         settings = SynthesisSettings(samples=options.moved, moves=moves)
         yield f"{count} moves", _on(setting, settings)
         if count in (0, 5):
             yield f"{count} moves, BD soft labels", _on(setting, settings, soft=True)
-    moves = Moves(5, warm=False, queries_per_sample=_NO_LIMIT)
+    moves = Moves(5, warm=False)
     cold = SynthesisSettings(samples=options.moved, moves=moves)
     yield "5 moves, each from 20 random directions", _on(setting, cold)
     for count in options.queries:

@@ -16,6 +16,7 @@ DRAWS = (
     ("gaussian", "all pixels"),
     ("rademacher", "low frequencies"),
     ("gaussian", "low frequencies"),
+    ("rademacher", "all frequencies but one"),
 )
 _IMAGES = {64: (1, 8), 784: (1, 28), 3072: (3, 32), 150_528: (3, 224)}
 """Channels and side of the square images of these sizes."""
@@ -79,7 +80,7 @@ def directions(noise: str, frequencies: str, size: int) -> dict[str, object] | N
     if size not in _IMAGES:
         return None
     channels, side = _IMAGES[size]
-    basis = dct_basis(side // 2, side)
+    basis = dct_basis(side // 2 if frequencies == "low frequencies" else side - 1, side)
     return {"noise": noise, "row_basis": basis, "column_basis": basis, "channels": channels}
 
 

@@ -7,6 +7,8 @@ import pytest
 
 markdown = pytest.importorskip("benchmarks.markdown", reason="benchmarks are not installed")
 
+from matplotlib.axes import Axes  # noqa: E402
+
 from benchmarks import page, plots, timing  # noqa: E402
 
 MEASURED = {
@@ -124,6 +126,191 @@ def test_students_of_one_run_have_a_table_each_and_share_the_labels_of_all(resul
         assert f"**{student}**\n\n{head}\n{row}" in made.text
     assert "| scale, half | scale, fifth |" in made.text
     assert "| SD | 1 | 0 | 2.5 | 0.5 | 0.25 | 4 |" in made.text
+
+
+def attack(*, at: dict[str, tuple[float, float]], **facts) -> dict:
+    """What a result of peers says of one attack; at: mean and median of the ratio by budget."""
+    said = {
+        "queries_a_pair": 99.6,
+        "seconds": 0.5,
+        "share_in_teacher": 0.25,
+        "peak_mebibytes": 300.4,
+        "mebibytes_before": 280.0,
+        "missed": 0,
+        "unconfirmed": 0,
+        "errors": [],
+        "at": {budget: {"mean": mean, "median": median} for budget, (mean, median) in at.items()},
+    }
+    return said | facts
+
+
+def some_peers() -> dict:
+    near = {"peer_by_queries": "Rays", "our_queries": 50.0, "peer_queries": 99.8,
+            "queries_over_peer": 0.501, "peer_by_seconds": "Rays", "our_seconds": 0.2,
+            "peer_seconds": 0.4, "seconds_over_peer": 0.5}  # fmt: skip
+    return {
+        "teacher": "linear",
+        "data": "digits",
+        "pairs": 7,
+        "classes": None,
+        "starts": 3,
+        "optimum": {"mean": 1.25, "median": 1.0, "least": 0.5, "most": 2.0},
+        "attacks": {
+            "db3kd MBD": attack(at={"50": (2.5, 2.0), "1000": (1.25, 1.125)}),
+            "Rays": attack(at={"50": (4.0, 3.0), "1000": (2.5, 2.0)}),
+        },
+        "best_peer": [
+            {"budget": 50, "ratio": 2.5} | near,
+            {"budget": 1000, "ratio": 1.25} | {key: None for key in near},
+        ],
+        "curves": {
+            "db3kd MBD": {"queries": [10, 50, 1000], "seconds": [0.0, 0.25, 0.5],
+                          "mean": [5.0, 2.5, 1.25], "median": [5.0, 2.0, 1.125]},
+        },
+    }  # fmt: skip
+
+
+def test_peers_are_compared_at_each_budget_and_at_equal_distance(results):
+    text = results(peers_digits=some_peers()).text
+    assert "7 pairs of any classes, digits, teacher linear, 3 starts a pair." in text
+    assert "White-box optimum: mean L2 1.250.\n" in text
+    assert (
+        "the mean.\n\n|  | 50 | 1,000 |\n| --- | ---: | ---: |\n| db3kd MBD | 2.500 | 1.250 |"
+        in text
+    )
+    assert (
+        "the median.\n\n|  | 50 | 1,000 |\n| --- | ---: | ---: |\n| db3kd MBD | 2.000 | 1.125 |"
+        in text
+    )
+    assert "| Rays | 100 | 500 ms | 25.0 % | 300 | 20 |" in text
+    assert "| 50 | 2.500 | Rays | 100 | 50.1 % | Rays | 400 ms | 50.0 % |" in text
+    assert "| 1,000 | 1.250 | – | – | – | – | – | – |" in text  # noqa: RUF001
+    assert "errors" not in text
+
+
+def test_peers_say_how_far_the_white_box_attack_is_from_the_truth(results):
+    over = {"mean": 1.002, "median": 1.001, "least": 1.0, "most": 1.0625}
+    text = results(peers=some_peers() | {"classes": [3, 8], "white_box_over_exact": over}).text
+    assert "7 pairs 3→8, digits" in text
+    assert "mean L2 1.250, 1.0020 times the true optimum (1.0625 at most)." in text
+
+
+def test_what_peers_missed_and_the_errors_that_ended_them_are_on_the_page(results):
+    broken = attack(at={"50": (9.0, 9.0), "1000": (9.0, 9.0)}, missed=2, errors=["ValueError: a|b"])
+    made = some_peers()
+    made["attacks"]["Rays"] = broken
+    text = results(peers=made).text
+    assert r"| Rays | 2 | 0 | ValueError: a\|b |" in text
+    assert "| db3kd MBD | 0 | 0 |" not in text
+
+
+def test_peers_without_a_search_of_ours_have_no_best_peer(results):
+    made = some_peers()
+    del made["best_peer"]
+    assert "peer by queries" not in results(peers=made).text
+
+
+def test_curves_of_peers_begin_where_they_cost_something(results):
+    queries, seconds = results(peers_x=some_peers()).plots
+    assert (queries.name, seconds.name) == ("peers-x-queries", "peers-x-seconds")
+    assert queries.curves["db3kd MBD"] == [(10, 5.0), (50, 2.5), (1000, 1.25)]
+    assert seconds.curves["db3kd MBD"] == [(0.25, 2.5), (0.5, 1.25)]
+    assert all(plot.log and plot.level == 1 for plot in (queries, seconds))
+
+
+def series(name: str, varied: str, *values: int) -> dict:
+    """Of a result of growth: time and memory are the value's."""
+    settings = {"samples": 100, "classes": 10, "shape": [1, 8, 8], "targets": None, "bank": 2000,
+                "rows": 64, "threads": 1, "queries_per_pair": 20}  # fmt: skip
+    exponent = {"all": 0.5, "last two": -0.001}
+    return {
+        "name": name,
+        "varied": varied,
+        "exponents": dict.fromkeys(("seconds", "own_seconds", "queries", "peak_mib"), exponent),
+        "points": [
+            settings
+            | {"labelled": value, varied: value, "seconds": float(value), "queries": 5000}
+            | {"teacher_seconds": value / 4, "peak_mib": 300.0 + value, "before_mib": 280.0}
+            for value in values
+        ],
+    }
+
+
+def test_growth_shows_exponents_of_sizes_alone_and_the_points_of_all(results):
+    made = results(
+        growth={"series": [series("samples", "samples", 10, 2000), series("rows", "rows", 16)]}
+    )
+    assert "| samples | 0.50 / 0.00 | 0.50 / 0.00 | 0.50 / 0.00 | 0.50 / 0.00 |" in made.text
+    assert "| rows | 0.50" not in made.text
+    assert "| 10 | 10 s | 25.0 % | 5,000 | 310 | 30 |" in made.text
+    assert "| 16 | 16 s | 25.0 % | 5,000 | 316 | 36 |" in made.text
+
+
+def test_growth_names_the_settings_that_the_points_of_a_series_share(results):
+    text = results(growth={"series": [series("samples", "samples", 10, 20)]}).text
+    shared = "classes 10, shape 1x8x8, targets all, bank 2,000, rows a batch 64, threads 1"
+    assert f"**samples** ({shared}, queries a pair 20)" in text
+
+
+def test_growth_draws_time_and_memory_of_all_that_has_an_exponent(results):
+    kinds = [series("samples", "samples", 10, 20), series("pixels", "pixels", 64)]
+    made = results(growth={"series": [*kinds, series("threads", "threads", 1, 2)]})
+    seconds, memory = made.plots
+    assert seconds.curves == {"samples": [(10, 10.0), (20, 20.0)], "pixels": [(64, 64.0)]}
+    assert memory.curves["samples"] == [(10, 310.0), (20, 320.0)]
+    assert seconds.x == memory.x == "samples, pixels"
+
+
+def test_growth_of_rows_and_threads_alone_has_no_exponents(results):
+    made = results(growth={"series": [series("rows", "rows", 16, 64)]})
+    assert "value^exponent" not in made.text
+    assert made.plots == ()
+
+
+def test_targets_show_what_labels_and_their_students_are_worth(results):
+    labels = [
+        {"targets": targets, "queries_per_sample": queries, "rank_correlation": rank,
+         "runner_up_share": 0.5, "covered": covered, "scale": 0.25}
+        for targets, queries, rank, covered in ((0, 1.0, 0.5, 0.0), (99, 4000.5, 0.75, 1.0))
+    ]  # fmt: skip
+    rows = [
+        {"method": method, "accuracies": accuracies, "agreements": [0.5, 0.5],
+         "queries_per_sample": queries}
+        for method, accuracies, queries in (
+            ("decisions", [0.5, 0.75], 1.0), ("sample distances", [0.75, 0.875], 1.0),
+            ("99 targets", [1.0, 1.0], 4000.5), ("logits", [0.9, 0.9], None),
+        )
+    ]  # fmt: skip
+    made = results(
+        targets={"classes": 100, "student": "lenet5-half", "images": 1000, "steps": 2500,
+                 "measure": "mbd", "queries_per_pair": 100, "labels": labels, "rows": rows}
+    )  # fmt: skip
+    assert "1,000 images of 100 classes; MBD, 100 queries a pair; lenet5-half, 2,500" in made.text
+    assert "| none, sample distances | 1 | 0.5 | 50.0 % | – | 0.25 |" in made.text  # noqa: RUF001
+    assert "| 99 | 4,000 | 0.75 | 50.0 % | 100.0 % | 0.25 |" in made.text
+    assert "| 99 targets | 100.0 ± 0.0 | 50.0 ± 0.0 | 4,000 |" in made.text
+    rank, students = made.plots
+    assert rank.curves == {"labels": [(1.0, 0.5), (4000.5, 0.75)]}
+    assert students.curves["labels"] == [(1.0, 81.25), (4000.5, 100.0)]
+    assert students.curves["decisions alone"] == [(1.0, 62.5)]
+    assert students.level == pytest.approx(90)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_ten_curves_of_many_points_can_be_told_apart(tmp_path, monkeypatch, log):
+    drawn, plot = [], Axes.plot
+
+    def noted(axes: Axes, *points: object, **style: object) -> list:
+        drawn.append(style)
+        return plot(axes, *points, **style)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    points = [(float(x), 1 / x) for x in range(1, 41)]
+    curves = {f"curve {number}": points for number in range(10)}
+    plots.draw(plots.Plot("name", "Title", "x", "y", curves, log), tmp_path)
+    looks = {(style["color"], style["marker"], style["linestyle"]) for style in drawn}
+    assert len(looks) == 10
+    assert {style["markevery"] for style in drawn} == {5}
 
 
 def test_a_plot_holds_the_checksum_of_what_it_shows(tmp_path):

@@ -143,7 +143,7 @@ def test_minimal_boundary_distance_between_centroids_is_within_two_percent():
     pairs = targeted_pairs(teacher, samples.flatten(1), wanted=1 - teacher.decide(samples))
     bank = gaussian(40, 256, seed=2).view(-1, 1, 16, 16)
     rays = candidates(teacher, bank).rays(pairs)
-    descent = Descent(frequencies=None)
+    descent = Descent(frequencies=None, tolerance=1e-3)
     boundary, _ = search_mbd(teacher, pairs, rays, 6000, descent, image_shape=(1, 16, 16))
     expected = teacher.distance(samples, 1).where(pairs.wanted == 1, teacher.distance(samples, 0))
     assert float((boundary.distance / expected).max()) < 1.02
@@ -415,7 +415,7 @@ def test_wrong_candidate_options_are_refused(options, message):
         ({"noise": "uniform"}, "noise: expected 'rademacher' or 'gaussian', got 'uniform'"),
         ({"steps": ()}, "steps: expected at least one positive length"),
         ({"momentum": 1.0}, r"momentum.*in \[0, 1\)"),
-        ({"trust": 1.5}, "trust: expected 0 < least_gain <= tolerance < trust < 1"),
+        ({"trust": 1.5}, "trust: expected 0 < least_gain <= tolerance < trust / 2 < 0.5"),
         ({"frequencies": 0}, "frequencies: expected 'auto', None or at least 1, got 0"),
     ],
 )
@@ -426,7 +426,16 @@ def test_wrong_descent_settings_are_refused(change, message):
 
 def test_low_frequencies_need_images_with_height_and_width():
     with pytest.raises(ValueError, match="frequencies: expected None for images of shape"):
-        Descent(frequencies=4).directions((10,))
+        Descent(frequencies=4).directions((10,), 0)
+
+
+def test_probes_begin_smooth_and_come_to_draw_all_frequencies():
+    drawn = [Descent().directions((3, 224, 112), number).frequencies for number in range(60)]
+    assert drawn[0] == 67 and drawn[39] == 223
+    assert drawn[:40] == sorted(drawn[:40]) and drawn[40:] == [None] * 20
+    constant = Descent(frequencies=9).directions((3, 32, 32), 30)
+    assert constant.frequencies == 9
+    assert Descent().directions((1, 8, 8), 0).frequencies is None
 
 
 def test_the_dct_basis_is_orthonormal_and_starts_with_a_constant():

@@ -17,6 +17,15 @@ _FEWEST_PROBES = 4
 
 _MOST_REACH = 8.0
 
+_FIRST_FREQUENCIES = 0.3
+"""Share of the frequencies a side that the first round draws from."""
+
+_FREQUENCIES_A_ROUND = 1 / 56
+"""What each round adds to it."""
+
+_GAINS_TRUSTED = 3.0
+"""How many times its last gain a pair is trusted to gain next."""
+
 
 @dataclass(frozen=True)
 class Descent:
@@ -24,14 +33,18 @@ class Descent:
 
     probes, growth: round r (from 0) estimates the normal from probes·(1 + growth·r) queries.
     momentum: weight that each round leaves to the estimates before it.
-    noise, frequencies: the probe directions; see Directions. "auto" takes the lower half of the
-        frequencies a side for images of 16 x 16 and more, all pixels for anything else.
+    noise, frequencies: the probe directions; see Directions. "auto" begins with the lower 30 % of
+        the frequencies a side, for images of 16 x 16 and more, and adds a 56th of all a round: few
+        probes tell most about smooth directions, many can tell the rest. For anything else it takes
+        all pixels.
     probe_step: how far a probe lies from the boundary point.
     steps: step lengths along the normal tried side by side after each estimate, times the pair's
         own reach, which doubles when the longest wins and halves when none does.
     least_gain: what a step must gain to be taken at all.
-    trust: what a step can gain at most; bounds the line search.
-    tolerance: width of the line search's last bracket.
+    trust: what the first step can gain at most; bounds the line search. A later one of the pair
+        can gain three times what the last one did, but no less than half of trust, no more than it.
+    tolerance: width of the line search's last bracket. On flat boundaries 1e-3 ends nearer to the
+        optimum; on networks, whose boundaries are bent, what it costs buys more elsewhere.
     rounds: most rounds, whatever the budget.
     """
 
@@ -41,10 +54,10 @@ class Descent:
     noise: ops.Noise = "rademacher"
     frequencies: int | str | None = "auto"
     probe_step: float = 0.02
-    steps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8)
+    steps: tuple[float, ...] = (0.1, 0.4, 0.8)
     least_gain: float = 2e-4
-    trust: float = 0.2
-    tolerance: float = 1e-3
+    trust: float = 0.4
+    tolerance: float = 2e-3
     rounds: int = 1000
 
     def __post_init__(self) -> None:
@@ -60,10 +73,10 @@ class Descent:
                 "growth, momentum, probe_step: expected at least 0, in [0, 1) and above 0, got "
                 f"{self.growth}, {self.momentum}, {self.probe_step}"
             )
-        if not 0 < self.least_gain <= self.tolerance < self.trust < 1:
+        if not 0 < self.least_gain <= self.tolerance < self.trust / 2 < 0.5:
             raise ValueError(
-                "least_gain, tolerance, trust: expected 0 < least_gain <= tolerance < trust < 1, "
-                f"got {self.least_gain}, {self.tolerance}, {self.trust}"
+                "least_gain, tolerance, trust: expected 0 < least_gain <= tolerance < trust / 2 < "
+                f"0.5, got {self.least_gain}, {self.tolerance}, {self.trust}"
             )
         if not (self.frequencies in (None, "auto") or _is_count(self.frequencies)):
             raise ValueError(
@@ -85,15 +98,18 @@ class Descent:
             frequencies=None,
             probe_step=1e-3,
             steps=(0.0125, 0.05, 0.2, 0.4, 0.8, 1.6),
+            trust=0.2,
+            tolerance=1e-3,
         )
 
-    def directions(self, image_shape: tuple[int, ...]) -> Directions:
-        """The distribution of probe directions for images of this shape."""
+    def directions(self, image_shape: tuple[int, ...], round_number: int) -> Directions:
+        """The distribution of a round's probe directions for images of this shape."""
         frequencies = self.frequencies
         spatial = len(image_shape) == 3
         if frequencies == "auto":
             smooth = spatial and min(image_shape[1:]) >= 16
-            frequencies = max(image_shape[1:]) // 2 if smooth else None
+            share = _FIRST_FREQUENCIES + _FREQUENCIES_A_ROUND * round_number
+            frequencies = round(share * max(image_shape[1:])) if smooth and share < 1 else None
         if frequencies is not None and not spatial:
             raise ValueError(
                 f"frequencies: expected None for images of shape {image_shape}, which have no "
@@ -127,9 +143,9 @@ def minimal_boundary_distance(
     alone. seed: names the random directions, with sample index, class and round. rows: images per
     batch.
     """
-    directions = settings.directions(image_shape)
     memory = torch.zeros_like(boundary.points)
     reach = torch.ones_like(boundary.distance)
+    trust = torch.full_like(boundary.distance, settings.trust)
     for round_number in range(settings.rounds):
         allowed = purse.remaining - settings.line_search_queries
         chosen = (boundary.distance.isfinite() & (allowed >= _FEWEST_PROBES)).nonzero()[:, 0]
@@ -140,7 +156,7 @@ def minimal_boundary_distance(
             pairs,
             boundary,
             chosen,
-            directions=directions,
+            directions=settings.directions(image_shape, round_number),
             step=boundary.distance[chosen] * settings.probe_step,
             count=count,
             allowed=allowed[chosen],
@@ -151,9 +167,12 @@ def minimal_boundary_distance(
         boundary.note(purse.spent, boundary.distance)
         # An estimate's noise falls, so its weight grows, with the square root of its probes.
         memory[chosen] = memory[chosen] * settings.momentum + normals * math.sqrt(count)
+        before = boundary.distance
         winner = yield from _line_search(
-            pairs, boundary, chosen, memory[chosen], reach[chosen], settings, rows, purse
+            pairs, boundary, chosen, memory[chosen], reach[chosen], trust, settings, rows, purse
         )
+        gain = 1 - boundary.distance[chosen] / before[chosen]
+        trust[chosen] = (_GAINS_TRUSTED * gain).clamp(settings.trust / 2, settings.trust)
         won = winner >= 0
         longest = winner == len(settings.steps) - 1
         factor = torch.where(longest, 2.0, torch.where(won, 1.0, 0.5))
@@ -166,6 +185,7 @@ def _line_search(
     chosen: Tensor,
     normals: Tensor,
     reach: Tensor,
+    trust: Tensor,
     settings: Descent,
     rows: int,
     purse: Purse,
@@ -184,7 +204,7 @@ def _line_search(
         pairs,
         rays,
         boundary,
-        low=boundary.distance * (1 - settings.trust),
+        low=boundary.distance * (1 - trust),
         radius=boundary.distance * (1 - settings.least_gain),
         absolute=0.0,
         relative=settings.tolerance,

@@ -73,7 +73,7 @@ QueriesPerSample = Annotated[
         "--queries-per-sample",
         min=0,
         help="Most queries on the moves of a sample.",
-        show_default="1000",
+        show_default="as many as they take",
     ),
 ]
 Budget = Annotated[

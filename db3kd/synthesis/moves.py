@@ -37,7 +37,8 @@ class Moves:
         costs no query, or from random directions again, as published.
     queries_per_move: queries to find the boundary anew before a move, about: the descent begins no
         round that would go beyond, but a first boundary point is sought whatever it takes.
-    queries_per_sample: most queries of one sample over all its moves, a hard limit.
+    queries_per_sample: most queries of one sample over all its moves, a hard limit; None for as
+        many as its moves take.
     tolerance: width of the last bracket on the way to the first boundary point, as a share of the
         distance.
     descent: how the nearest boundary is looked for.
@@ -48,13 +49,15 @@ class Moves:
     halvings: int = 4
     warm: bool = True
     queries_per_move: int = 50
-    queries_per_sample: int = 1000
+    queries_per_sample: int | None = None
     tolerance: float = 1e-2
     descent: Descent = field(default_factory=Descent)
 
     def __post_init__(self) -> None:
-        for name in ("count", "halvings", "queries_per_move", "queries_per_sample"):
+        for name in ("count", "halvings", "queries_per_move"):
             check_count(getattr(self, name), name, least=0)
+        if self.queries_per_sample is not None:
+            check_count(self.queries_per_sample, "queries_per_sample", least=0)
         if not (self.length > 0 and math.isfinite(self.length)):
             raise ValueError(f"length: expected a finite length above 0, got {self.length}")
         if not 0 < self.tolerance < 1:

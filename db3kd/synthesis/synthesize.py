@@ -27,6 +27,9 @@ from db3kd.validation import check_count
 _STILL, _MOVED = 4096, 256
 """Samples a chunk, and a shard: those that are moved hold a search's state."""
 
+_UNLIMITED = 2**40
+"""More queries than the moves of a sample can take."""
+
 
 @dataclass(frozen=True)
 class SynthesisSettings:
@@ -217,8 +220,9 @@ class Synthesis:
 
     def _limits(self, collected: Collected) -> Tensor:
         """int64 [n], what the moves of each sample may spend."""
-        count = len(collected)
-        most = self.settings.moves.queries_per_sample if self.settings.moves.count else 0
+        count, moves = len(collected), self.settings.moves
+        most = _UNLIMITED if moves.queries_per_sample is None else moves.queries_per_sample
+        most = most if moves.count else 0
         limits = torch.full((count,), most)
         if self.settings.queries is not None and count:
             share, rest = divmod(max(0, self.settings.queries - collected.queries), count)
