@@ -116,19 +116,30 @@ def distances(result: Result, name: str) -> list[Block]:
 
 
 def students(result: Result, name: str) -> list[Block]:
-    labels = result["labels"]
-    columns = ("queries_per_sample", "queries_per_pair", "mean_distance",
-               "rank_correlation_with_logits", "scale")  # fmt: skip
-    head = ("labels", "queries a sample", "queries a pair", "mean distance",
-            "rank correlation with the logits", "scale")  # fmt: skip
+    """A table for each student, then what the labels cost and which scale each student chose."""
+    measures, by_student = result["labels"], result["students"]
     said = (
-        f"{result['student']} on {result['images']:,} images, {result['steps']:,} steps of "
-        f"{result['batch_size']}."
+        f"{result['images']:,} images, {result['steps']:,} steps of {result['batch_size']} for "
+        "each student."
     )
-    rows = [RecipeResult(**row) for row in result["rows"]]
-    notes = [(measure.upper(), *(note[column] for column in columns)) for measure, note in
-             labels.items()]  # fmt: skip
-    return [said, comparison_table(rows)[0].strip(), table(head, notes)]
+    blocks: list[Block] = [said]
+    for student, learnt in by_student.items():
+        rows = [RecipeResult(**row) for row in learnt["rows"]]
+        blocks += [f"**{student}**", comparison_table(rows)[0].strip()]
+    columns = ("queries_per_sample", "queries_per_pair", "mean_distance",
+               "rank_correlation_with_logits")  # fmt: skip
+    scales = (f"scale, {student}" for student in by_student)
+    head = ("labels", "queries a sample", "queries a pair", "mean distance",
+            "rank correlation with the logits", *scales)  # fmt: skip
+    notes = [
+        (
+            measure.upper(),
+            *(note[column] for column in columns),
+            *(learnt["scales"][measure]["scale"] for learnt in by_student.values()),
+        )
+        for measure, note in measures.items()
+    ]
+    return [*blocks, table(head, notes)]
 
 
 def zero_shot(result: Result, name: str) -> list[Block]:

@@ -8,25 +8,27 @@ data set's own labels, for equally many steps; test images are looked at once, a
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.label_quality import chosen_scale, rank_correlation
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import (
+    AugmentedDecisions,
     Recipe,
-    RecipeResult,
     augmented_decisions,
     compare,
     on_augmented_decisions,
     on_decisions,
     on_noise_logits,
     on_soft_labels,
+    on_soft_labels_and_augmented_decisions,
     on_surrogate_logits,
     on_teacher_logits,
 )
@@ -42,48 +44,114 @@ from db3kd.teachers import Teacher, decide_checked
 from db3kd.training import TrainSettings
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What every student of a run learns from, made once for all of them.
+
+    logits: of the teacher, for the white box and the figures on labels alone.
+    """
+
+    images: ImageSet
+    decisions: Tensor
+    asked: AugmentedDecisions
+    labels: dict[str, Labels]
+    logits: Callable[[Tensor], Tensor]
+
+
 def main() -> None:
     options = _options()
     network, teacher, train, test, accuracy = teacher_and_data(options)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     images = train.subset(order[: options.images])
-    training = TrainSettings(steps=options.steps, device="cpu")
-    student = partial(build_model, options.student, train.image_shape, train.classes)
-    surrogate = partial(build_model, "lenet5", train.image_shape, train.classes)
-    loss = KDLoss(temperature=4.0)
-
-    decisions = decide_checked(teacher, images.read(range(len(images))))
-    asked = augmented_decisions(
-        AugmentedImages(images, options.augmented, seed=0), partial(decide_checked, teacher)
-    )
     logits = partial(predict_logits, network)
-    recipes = [
-        on_decisions(student, images, decisions, training),
-        on_augmented_decisions(student, asked, training),
-        on_teacher_logits(student, images, decisions, logits, loss, training),
-        on_surrogate_logits(student, surrogate, images, decisions, loss, training),
-        on_noise_logits(student, images, decisions, train.classes, loss, training),
-    ]
-    notes = {}
-    for name, labels in _labels(teacher, images, options):
-        steps, students = options.scale_steps, options.scale_students
-        choice = chosen_scale(student, images, labels, loss, steps, students)
-        notes[name] = _describe(labels, logits(images), choice)
-        print(name, notes[name], flush=True)
-        recipes.append(_on_margin(name, student, images, labels, choice.scale, loss, training))
-    recipes.append(_as_published(student, images, labels, training))
-
+    lesson = Lesson(
+        images,
+        decide_checked(teacher, images.read(range(len(images)))),
+        augmented_decisions(
+            AugmentedImages(images, options.augmented, seed=0), partial(decide_checked, teacher)
+        ),
+        dict(_labels(teacher, images, options)),
+        logits,
+    )
+    notes = {name: _describe(made, logits(images)) for name, made in lesson.labels.items()}
+    print(notes, flush=True)
     test_decisions = decide_checked(teacher, test.read(range(len(test))))
+    students = {
+        name: _of_student(name, lesson, test, test_decisions, options) for name in options.student
+    }
+    result = {
+        "data": train.name,
+        "teacher_accuracy": accuracy,
+        "images": options.images,
+        "steps": options.steps,
+        "batch_size": TrainSettings().batch_size,
+        "labels": notes,
+        "students": students,
+    }
+    keep(options, result)
+
+
+def _of_student(
+    name: str, lesson: Lesson, test: ImageSet, test_decisions: Tensor, options: argparse.Namespace
+) -> dict[str, object]:
+    """The scales chosen for this student, and its row for each way to learn."""
+    student = partial(build_model, name, test.image_shape, test.classes)
+    loss = KDLoss(temperature=4.0)
+    choices = {}
+    for measure, labels in lesson.labels.items():
+        steps, students = options.scale_steps, options.scale_students
+        choice = chosen_scale(student, lesson.images, labels, loss, steps, students)
+        print(f"{name}, {measure}: scale {choice.scale:.3g}", flush=True)
+        choices[measure] = choice
     results = compare(
-        recipes,
+        list(_recipes(student, lesson, choices, loss, options)),
         range(options.seeds),
         test,
         test.labels,
         test_decisions,
-        lambda name, seed: print(f"training: {name}, seed {seed}", flush=True),
+        lambda row, seed: print(f"training: {name}, {row}, seed {seed}", flush=True),
     )
     print(comparison_table(results)[0])
-    keep(options, _result(options, train, accuracy, notes, results))
+    return {
+        "scales": {measure: dataclasses.asdict(choice) for measure, choice in choices.items()},
+        "rows": [dataclasses.asdict(result) for result in results],
+    }
+
+
+def _recipes(
+    student: Callable[[], nn.Module],
+    lesson: Lesson,
+    choices: dict[str, ScaleChoice],
+    loss: KDLoss,
+    options: argparse.Namespace,
+) -> Iterator[Recipe]:
+    """The rows of a student's table, in order."""
+    images, decisions, asked = lesson.images, lesson.decisions, lesson.asked
+    training = TrainSettings(steps=options.steps, device="cpu")
+    surrogate = partial(build_model, "lenet5", images.image_shape, images.classes)
+    yield on_decisions(student, images, decisions, training)
+    yield on_augmented_decisions(student, asked, training)
+    yield on_teacher_logits(student, images, decisions, lesson.logits, loss, training)
+    yield on_surrogate_logits(student, surrogate, images, decisions, loss, training)
+    yield on_noise_logits(student, images, decisions, images.classes, loss, training)
+    soft = {
+        measure: with_soft_labels(
+            labels, scale=choices[measure].scale, temperature=loss.temperature
+        ).soft_labels
+        for measure, labels in lesson.labels.items()
+    }
+    spent = {name: _queries_per_sample(labels) for name, labels in lesson.labels.items()}
+    for measure, made in soft.items():
+        yield on_soft_labels(
+            f"{measure.upper()}, margin",
+            spent[measure], student, images, decisions, made, loss, training,
+        )  # fmt: skip
+    best = list(soft)[-1]
+    yield on_soft_labels_and_augmented_decisions(
+        f"{best.upper()}, margin, and augmented decisions",
+        spent[best], student, asked, soft[best], loss, training,
+    )  # fmt: skip
+    yield _as_published(student, lesson, best, training)
 
 
 def _labels(
@@ -115,59 +183,43 @@ def _label(teacher: Teacher, images: ImageSet, settings: LabelSettings) -> Label
         return label(teacher, images, settings, progress=progress)
 
 
-def _on_margin(measure, student, images, labels, scale, loss, training) -> Recipe:
-    soft = with_soft_labels(labels, scale=scale, temperature=loss.temperature).soft_labels
-    queries = labels.queries.sum().item() / len(labels)
-    name = f"{measure.upper()}, margin"
-    return on_soft_labels(name, queries, student, images, labels.decision, soft, loss, training)
-
-
-def _as_published(student, images, labels, training) -> Recipe:
-    loss = KDLoss.paper()
+def _as_published(
+    student: Callable[[], nn.Module], lesson: Lesson, measure: str, training: TrainSettings
+) -> Recipe:
+    loss, labels = KDLoss.paper(), lesson.labels[measure]
     soft = with_soft_labels(labels, normalisation="inverse", temperature=loss.temperature)
-    queries = labels.queries.sum().item() / len(labels)
     return on_soft_labels(
-        "MBD, inverse, T = 20 (the paper's)",
-        queries,
+        f"{measure.upper()}, inverse, T = 20 (the paper's)",
+        _queries_per_sample(labels),
         student,
-        images,
-        labels.decision,
+        lesson.images,
+        lesson.decisions,
         soft.soft_labels,
         loss,
         training,
     )
 
 
-def _describe(labels: Labels, logits: Tensor, choice: ScaleChoice) -> dict[str, object]:
+def _describe(labels: Labels, logits: Tensor) -> dict[str, float]:
     """What a label run cost and what it is worth; the logits serve this figure alone."""
     others = labels.distances.isfinite() & (labels.distances > 0)
+    spent = _queries_per_sample(labels)
     return {
-        "queries_per_sample": labels.queries.sum().item() / len(labels),
-        "queries_per_pair": (labels.queries.sum().item() / len(labels) - 1) / (labels.classes - 1),
+        "queries_per_sample": spent,
+        "queries_per_pair": (spent - 1) / (labels.classes - 1),
         "mean_distance": labels.distances[others].mean().item(),
         "rank_correlation_with_logits": rank_correlation(labels, logits),
-        "scale": choice.scale,
-        "trials": [dataclasses.asdict(trial) for trial in choice.trials],
     }
 
 
-def _result(options, train, accuracy, notes, results: list[RecipeResult]) -> dict[str, object]:
-    return {
-        "data": train.name,
-        "teacher_accuracy": accuracy,
-        "student": options.student,
-        "images": options.images,
-        "steps": options.steps,
-        "batch_size": TrainSettings().batch_size,
-        "labels": notes,
-        "rows": [dataclasses.asdict(result) for result in results],
-    }
+def _queries_per_sample(labels: Labels) -> float:
+    return labels.queries.sum().item() / len(labels)
 
 
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--images", type=int, default=2000, help="size of the transfer set")
-    options.add_argument("--student", default="lenet5-half")
+    options.add_argument("--student", nargs="+", default=["lenet5-half"], help="one or several")
     options.add_argument("--steps", type=int, default=2500, help="of every student, batch 128")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument(

@@ -75,6 +75,12 @@ class AugmentedImages:
         indices = torch.as_tensor(indices)
         samples, numbers = indices // self.queries_per_sample, indices % self.queries_per_sample
         clean = self._read_clean(samples)
+        drawn = numbers.nonzero().flatten()
+        augmented = self._augmented(clean[drawn], samples[drawn], numbers[drawn])
+        return clean.index_copy(0, drawn, augmented)
+
+    def _augmented(self, clean: Tensor, samples: Tensor, numbers: Tensor) -> Tensor:
+        """Images k = numbers [n], at least 1, of the samples [n], which are clean [n, *shape]."""
         draws = uniforms(
             self.seed, samples.numpy(), numbers.numpy(), _FIXED_DRAWS + math.prod(self.image_shape)
         )
@@ -85,8 +91,7 @@ class AugmentedImages:
             self._shifted(clean, draws[:, 2:4]), weight
         )
         noise = draws[:, _FIXED_DRAWS:].view_as(mixed).sub_(0.5).mul_(self.noise * math.sqrt(12))
-        mixed = mixed.add_(noise).clamp_(0, 1)
-        return torch.where((numbers == 0)[:, None, None, None], clean, mixed)
+        return mixed.add_(noise).clamp_(0, 1)
 
     def _shifted(self, images: Tensor, draws: Tensor) -> Tensor:
         """Images [n, c, h, w], each moved by whole pixels as draws [n, 2] in [0, 1) say."""

@@ -182,18 +182,67 @@ def on_augmented_decisions(
     the augmented ones.
     """
     _check_steps(settings)
-    if not 0 <= clean_share < 1:
-        raise ValueError(f"clean_share: expected at least 0 and below 1, got {clean_share}")
-    per_sample = asked.images.queries_per_sample
-    repeats = max(1, round((per_sample - 1) * clean_share / (1 - clean_share)))
-    clean = torch.arange(0, len(asked.images), per_sample)
-    rows = torch.cat([torch.arange(len(asked.images)), clean.repeat(repeats - 1)])
+    rows = _rows_with_clean_share(asked.images, clean_share)
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
         return train_classifier(student, asked.images, asked.decisions, seeded, rows=rows)
 
-    return Recipe("cross-entropy on augmented decisions", float(per_sample), run)
+    per_sample = float(asked.images.queries_per_sample)
+    return Recipe("cross-entropy on augmented decisions", per_sample, run)
+
+
+def on_soft_labels_and_augmented_decisions(
+    name: str,
+    label_queries: float,
+    student: Model,
+    asked: AugmentedDecisions,
+    soft_labels: Tensor,
+    loss: KDLoss,
+    settings: TrainSettings,
+    clean_share: float = 0.5,
+) -> Recipe:
+    """Both in one student: `loss` on the clean images, its cross-entropy on the augmented ones.
+
+    Augmented images have no soft label, which would cost a search each.
+
+    Args:
+        name: the recipe's row in the table.
+        label_queries: what a soft label cost, its sample's decision included; the recipe's queries
+            count that decision once.
+        student: as for `train_student`.
+        asked: the augmented images of N samples and the decisions for them.
+        soft_labels: [N, C] float32, of the samples themselves; rows sum to 1.
+        loss: of the clean images.
+        settings: with a number of steps.
+        clean_share: as for `on_augmented_decisions`.
+    """
+    _check_steps(settings)
+    images, per_sample = asked.images, asked.images.queries_per_sample
+    if soft_labels.ndim != 2 or len(soft_labels) != images.samples:
+        raise ValueError(
+            f"soft_labels: expected [{images.samples}, C], one row for each sample, "
+            f"got {list(soft_labels.shape)}"
+        )
+    rows = _rows_with_clean_share(images, clean_share)
+    soft = torch.zeros(len(images), soft_labels.shape[1])
+    soft[::per_sample] = soft_labels
+
+    def run(seed: int) -> nn.Module:
+        seeded = replace(settings, seed=seed)
+        return train_student(student, images, asked.decisions, soft, loss, seeded, rows=rows)
+
+    return Recipe(name, label_queries + per_sample - 1, run)
+
+
+def _rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:
+    """All rows, those of clean images as often as makes them `clean_share` of what is returned."""
+    if not 0 <= clean_share < 1:
+        raise ValueError(f"clean_share: expected at least 0 and below 1, got {clean_share}")
+    per_sample = images.queries_per_sample
+    repeats = max(1, round((per_sample - 1) * clean_share / (1 - clean_share)))
+    clean = torch.arange(0, len(images), per_sample)
+    return torch.cat([torch.arange(len(images)), clean.repeat(repeats - 1)])
 
 
 def on_teacher_logits(

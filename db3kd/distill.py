@@ -17,7 +17,8 @@ class KDLoss(nn.Module):
 
     The soft labels q are probabilities, already taken at temperature T. T² keeps the size of their
     gradient when T changes (Hinton et al. 2015, section 2). Rows whose decision is -1 (the budget
-    refused the query) add nothing, whatever their soft label holds.
+    refused the query) add nothing, whatever their soft label holds. A row whose soft label is all
+    zero has none: its loss is alpha times the cross-entropy with its decision.
 
     Args:
         temperature: T > 0, the temperature at which the soft labels were taken.

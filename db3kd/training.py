@@ -109,7 +109,7 @@ def train(
             copy is trained.
         images: [N, *shape] float32 in [0, 1], or an `ImageSource` of N images.
         decisions: [N] int64, the class of each image; rows with -1 (unanswered) are left out.
-        soft_labels: [N, C], rows sum to 1; or None.
+        soft_labels: [N, C], rows sum to 1, or are all 0 where an image has no soft label; or None.
         loss: called with logits [n, C], decisions [n] and, unless None, soft_labels [n, C]; returns
             a scalar.
         settings: steps, rate, seed, device and precision.
@@ -279,10 +279,11 @@ def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -
         )
     answered = soft_labels[decisions >= 0]
     is_distribution = (answered >= 0).all(1) & ((answered.sum(1) - 1).abs() < 1e-3)
-    if not is_distribution.all():
-        row = (decisions >= 0).nonzero()[~is_distribution][0].item()
+    is_absent = (answered == 0).all(1)
+    if not (is_distribution | is_absent).all():
+        row = (decisions >= 0).nonzero()[~(is_distribution | is_absent)][0].item()
         raise ValueError(
-            f"soft_labels: expected probabilities that sum to 1, "
+            f"soft_labels: expected probabilities that sum to 1, or zeros where there are none, "
             f"got {soft_labels[row].tolist()} in row {row}"
         )
 

@@ -16,6 +16,7 @@ from db3kd.baselines import (
     on_decisions,
     on_noise_logits,
     on_soft_labels,
+    on_soft_labels_and_augmented_decisions,
     on_surrogate_logits,
     on_teacher_logits,
 )
@@ -79,6 +80,9 @@ def test_one_table_compares_them_all(digits):
         on_surrogate_logits(student, partial(network, 32), x, y, loss, SETTINGS),
         on_noise_logits(student, x, y, 10, loss, SETTINGS),
         on_soft_labels("mine", 12.5, student, x, y, soft, loss, SETTINGS),
+        on_soft_labels_and_augmented_decisions(
+            "together", 12.5, student, asked, soft, loss, SETTINGS
+        ),
     )
     assert [(row.method, row.queries_per_sample) for row in rows] == [
         ("cross-entropy on decisions", 1),
@@ -87,6 +91,7 @@ def test_one_table_compares_them_all(digits):
         ("surrogate KD", 1),
         ("noise logits", 1),
         ("mine", 12.5),
+        ("together", 15.5),
     ]
     for row in rows:
         assert len(row.accuracies) == len(row.agreements) == 2
@@ -139,6 +144,9 @@ def test_a_recipe_without_an_explicit_number_of_steps_is_refused(digits):
         lambda: on_surrogate_logits(student, student, x, y, loss, epochs),
         lambda: on_noise_logits(student, x, y, 10, loss, epochs),
         lambda: on_soft_labels("mine", 1.0, student, x, y, F.one_hot(y, 10), loss, epochs),
+        lambda: on_soft_labels_and_augmented_decisions(
+            "both", 1.0, student, asked, F.one_hot(y, 10), loss, epochs
+        ),
     ):
         with pytest.raises(ValueError, match=r"settings\.steps"):
             recipe()
@@ -181,6 +189,48 @@ def test_clean_images_take_their_share_of_the_rows(digits, monkeypatch, clean_sh
     counts = torch.bincount(taken[0])
     assert (counts[::10] == expected).all()
     assert (counts.view(200, 10)[:, 1:] == 1).all()
+
+
+def soft_labels_of(digits: Digits) -> Tensor:
+    return F.softmax(digits.logits(digits.images).detach() / 4, 1)
+
+
+def test_soft_labels_and_augmented_decisions_reach_the_student_as_they_were_given(
+    digits, monkeypatch
+):
+    taken = []
+    monkeypatch.setattr(
+        "db3kd.baselines.train_student", lambda *given, rows: taken.append((*given, rows))
+    )
+    asked = augmented_decisions(AugmentedImages(digits.images, 10, seed=0), digits.decide)
+    soft = soft_labels_of(digits)
+    on_soft_labels_and_augmented_decisions(
+        "both", 7.0, student, asked, soft, KDLoss(), SETTINGS, clean_share=0.25
+    ).run(0)
+    [(_, images, decisions, labels, _, _, rows)] = taken
+    assert images is asked.images
+    assert torch.equal(decisions, asked.decisions)
+    by_sample = labels.view(200, 10, 10)
+    assert torch.equal(by_sample[:, 0], soft)
+    assert (by_sample[:, 1:] == 0).all()
+    assert torch.bincount(rows)[:10].tolist() == [3] + [1] * 9
+
+
+def test_with_clean_images_alone_both_together_are_soft_labels_alone(digits):
+    asked = augmented_decisions(AugmentedImages(digits.images, 1, seed=0), digits.decide)
+    soft, loss = soft_labels_of(digits), KDLoss()
+    both = on_soft_labels_and_augmented_decisions("", 7.0, student, asked, soft, loss, SETTINGS)
+    alone = on_soft_labels("", 7.0, student, digits.images, asked.decisions, soft, loss, SETTINGS)
+    assert both.queries_per_sample == alone.queries_per_sample == 7
+    assert torch.equal(weights(both.run(0)), weights(alone.run(0)))
+
+
+def test_soft_labels_of_augmented_images_are_refused(digits):
+    asked = augmented_decisions(AugmentedImages(digits.images, 3, seed=0), digits.decide)
+    with pytest.raises(ValueError, match=r"soft_labels: expected \[200, C\].*got \[600, 10\]"):
+        on_soft_labels_and_augmented_decisions(
+            "", 1.0, student, asked, torch.zeros(600, 10), KDLoss(), SETTINGS
+        )
 
 
 def test_a_teacher_that_returns_the_wrong_count_is_refused(digits):

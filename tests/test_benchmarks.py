@@ -1,5 +1,8 @@
 """What the benchmarks compute of what they measure."""
 
+from argparse import Namespace
+from functools import partial
+
 import pytest
 import torch
 
@@ -11,8 +14,14 @@ from teachers_analytic import NearestCentroidTeacher
 from benchmarks.growth import Cost, Point, Series, _measure
 from benchmarks.label_quality import rank_correlation, runner_up_share
 from benchmarks.many_classes import many_classes
+from benchmarks.students import Lesson, _recipes
 from benchmarks.targets import _narrowed
+from db3kd.augment import AugmentedImages
+from db3kd.baselines import augmented_decisions
+from db3kd.distill import KDLoss, predict_logits
 from db3kd.labels import LabelSettings, label
+from db3kd.models import build_model
+from db3kd.scale import ScaleChoice
 from db3kd.store import Labels
 
 
@@ -68,6 +77,41 @@ def test_labels_narrowed_from_a_full_run_are_those_of_a_run_with_fewer_targets()
     few = label(teacher, images, LabelSettings(queries_per_pair=60, targets=2))
     for name in ("distances", "queries", "searched"):
         assert torch.equal(getattr(narrowed, name), getattr(few, name)), name
+
+
+def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
+    images = many_classes(4, 6, 0)
+    everything = torch.arange(len(images))
+    teacher = NearestCentroidTeacher(images.read(torch.arange(0, 24, 6)), (1, 28, 28))
+    labels = {
+        "sd": label(teacher, images, LabelSettings("sd")),
+        "mbd": label(teacher, images, LabelSettings(queries_per_pair=20)),
+    }
+    student = partial(build_model, "lenet5-fifth", images.image_shape, images.classes)
+    lesson = Lesson(
+        images,
+        teacher.decide(images.read(everything)),
+        augmented_decisions(AugmentedImages(images, 5, seed=0), teacher.decide),
+        labels,
+        partial(predict_logits, student()),
+    )
+    chosen = {name: ScaleChoice(1.0, ()) for name in labels}
+
+    rows = list(_recipes(student, lesson, chosen, KDLoss(), Namespace(steps=1)))
+
+    spent = labels["mbd"].queries.sum().item() / len(images)
+    assert spent > 10
+    assert {row.name: row.queries_per_sample for row in rows} == {
+        "cross-entropy on decisions": 1,
+        "cross-entropy on augmented decisions": 5,
+        "white-box KD": None,
+        "surrogate KD": 1,
+        "noise logits": 1,
+        "SD, margin": 1,
+        "MBD, margin": spent,
+        "MBD, margin, and augmented decisions": spent + 4,
+        "MBD, inverse, T = 20 (the paper's)": spent,
+    }
 
 
 def test_generated_classes_have_equally_many_images_which_the_seed_changes():

@@ -181,6 +181,16 @@ def test_unanswered_rows_do_not_train():
     assert torch.equal(weights(with_gaps), weights(without))
 
 
+def test_a_student_without_any_soft_label_learns_the_decisions_as_a_classifier_does():
+    images, labels = blobs(60)
+    none = torch.zeros(60, CLASSES)
+    of_decisions = KDLoss(alpha=1, beta=1)
+    student = train_student(network, images, labels, none, of_decisions, quick())
+    torch.testing.assert_close(
+        weights(student), weights(train_classifier(network, images, labels, quick()))
+    )
+
+
 def test_only_the_rows_named_train_and_a_row_named_twice_trains_twice():
     images, labels = blobs(60)
     rows = torch.tensor([3, 3, 10, 41, 7])
@@ -333,6 +343,7 @@ def test_bad_labels_are_refused(labels, message):
     [
         (torch.full((4, 3), 0.5), "soft_labels: expected probabilities that sum to 1.*in row 0"),
         (torch.full((4, 3), math.nan), "soft_labels: expected probabilities"),
+        (torch.tensor([[1.0, -1.0, 0.0]] * 4), "soft_labels: expected probabilities"),
         (torch.full((4, 4), 0.25), "soft_labels: expected 3 columns"),
         (torch.full((3, 3), 1 / 3), r"soft_labels: expected \[4, C\]"),
     ],

@@ -61,6 +61,19 @@ def test_zero_weights_in_a_soft_label_are_no_problem():
 
 
 @pytest.mark.parametrize("reduction", ["batchmean", "sum"])
+def test_a_row_without_a_soft_label_has_the_gradient_of_cross_entropy(reduction):
+    logits = torch.randn(3, 4, requires_grad=True)
+    decisions = torch.tensor([2, 1, 0])
+    q = F.softmax(torch.randn(3, 4), 1)
+    q[1] = 0
+    loss = KDLoss(alpha=0.3, reduction=reduction)
+    [gradient] = torch.autograd.grad(loss(logits, decisions, q), logits)
+    hard = 0.3 * F.cross_entropy(logits[1], decisions[1])
+    [expected] = torch.autograd.grad(hard if reduction == "sum" else hard / 3, logits)
+    torch.testing.assert_close(gradient[1], expected[1])
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "sum"])
 def test_unanswered_rows_change_neither_the_loss_nor_the_gradient(reduction):
     loss = KDLoss(reduction=reduction)
     logits = torch.randn(3, 4, requires_grad=True)
