@@ -20,7 +20,7 @@ from db3kd.driver import Flight, Ledger, fly, land
 from db3kd.journal import Journal
 from db3kd.label_settings import LabelSettings, divide_over_targets
 from db3kd.reader import NamedImages
-from db3kd.search import UNANSWERED, Purse, Search
+from db3kd.search import UNANSWERED, Purse, Search, batch_rows
 from db3kd.store import Labels
 from db3kd.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.teachers.base import Teacher
@@ -155,7 +155,7 @@ def measure(
     purse: Purse,
 ) -> Search[Boundary]:
     """The search for the distances of pairs, as the settings want them measured."""
-    rays, rows = candidates.rays(pairs), settings.batch_rows(image_shape)
+    rays, rows = candidates.rays(pairs), batch_rows(settings.rows, image_shape)
     if settings.measure == "sd":
         return sample_distance(pairs, rays, settings.snapshots)
     boundary = yield from boundary_distance(

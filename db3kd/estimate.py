@@ -14,6 +14,7 @@ from db3kd.data import ImageSet
 from db3kd.driver import Ledger, run
 from db3kd.label_settings import LabelSettings, divide_budget, divide_over_targets
 from db3kd.runs import draw_samples
+from db3kd.search import batch_rows
 from db3kd.teachers import Teacher
 from db3kd.validation import check_count
 
@@ -63,7 +64,7 @@ def estimate_run(
         return Estimate(len(images), most)
     drawn = may_ask[draw_samples(len(may_ask), math.ceil(queries / 2), settings.seed)]
     sample, limits = images.subset(drawn), limits[drawn]
-    rows = settings.batch_rows(teacher.image_shape)
+    rows = batch_rows(settings.rows, teacher.image_shape)
     decisions, batch, seconds = _decide(teacher, sample, rows)
     left = queries - len(sample)
     costs, asked = _measure_pairs(teacher, sample, decisions, limits, settings, left)

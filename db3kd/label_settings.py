@@ -1,7 +1,6 @@
 """How samples are labelled, and what each may spend on it."""
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,9 +12,6 @@ from db3kd.boundary.candidates import Order
 from db3kd.validation import check_count
 
 Measure = Literal["sd", "bd", "mbd"]
-
-_BATCH_BYTES = 256 * 2**20
-"""Memory that the images of one batch of queries may take."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +106,6 @@ class LabelSettings:
                 f"own, got {self.targets}"
             )
         return others if self.targets is None else self.targets
-
-    def batch_rows(self, image_shape: tuple[int, ...]) -> int:
-        """Images of this shape that are built at once."""
-        return max(1, min(self.rows, _BATCH_BYTES // (4 * math.prod(image_shape))))
 
 
 def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor:

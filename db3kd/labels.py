@@ -21,7 +21,7 @@ from db3kd.folder import RunFolder
 from db3kd.journal import Journal
 from db3kd.label_settings import LabelSettings, divide_budget
 from db3kd.reader import NamedImages, TensorImages
-from db3kd.search import UNANSWERED
+from db3kd.search import UNANSWERED, batch_rows
 from db3kd.store import Labels
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.validation import check_count, check_images
@@ -245,7 +245,7 @@ class _Labelling:
     def _decide_all(self, limits: Tensor) -> Tensor:
         """[N] int64: the teacher's class of each image, UNANSWERED where its limit is 0."""
         teacher, images = self.teacher, self.images
-        rows = self.settings.batch_rows(teacher.image_shape)
+        rows = batch_rows(self.settings.rows, teacher.image_shape)
         decisions = torch.full((len(images),), UNANSWERED)
         with self._journal("decisions") as journal:
             for index in (limits > 0).nonzero()[:, 0].split(rows):

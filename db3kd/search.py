@@ -1,5 +1,6 @@
 """The contract between a search and whoever answers it: queries out, decisions in."""
 
+import math
 from collections.abc import Generator
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -7,6 +8,9 @@ from torch import Tensor
 
 UNANSWERED = -1
 """The decision of a query that no budget covered."""
+
+_BATCH_BYTES = 256 * 2**20
+"""Memory that the images of one batch of queries may take."""
 
 
 class Query(NamedTuple):
@@ -40,3 +44,8 @@ class Purse(Protocol):
 
     @property
     def remaining(self) -> Tensor: ...
+
+
+def batch_rows(most: int, image_shape: tuple[int, ...]) -> int:
+    """Images of this shape that a search builds at once: `most`, fewer where they are large."""
+    return max(1, min(most, _BATCH_BYTES // (4 * math.prod(image_shape))))

@@ -81,12 +81,14 @@ def test_a_synthesis_that_fails_says_how_to_go_on(tmp_path):
         (("--starts", "noise"), "starts: expected one of published, "),
         (("--snapshots", "5,ten"), "snapshots: expected numbers"),
         (("--teacher", "missing.safetensors"), "expected a teacher file"),
+        (("--cuda-graphs",), "cuda_graphs: expected a CUDA device, got cpu"),
         (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),
     ],
 )
 def test_what_cannot_be_synthesized_is_named(teacher, tmp_path, options, words):
-    shape = ("--image-shape", "1,8,8", "--classes", 10) if TEACHERS in options[1] else ()
+    named = TEACHERS in options[-1]
+    shape = ("--image-shape", "1,8,8", "--classes", 10) if named else ()
 
     assert words in fail(*synthesize_arguments(teacher, tmp_path / "run"), *options, *shape)
 
@@ -95,6 +97,12 @@ def zero_shot_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
     where = ("--teacher", teacher, "--out", out, "--device", "cpu")
     training = ("--model", "linear", "--steps", 20, "--seeds", 1)
     return ("zero-shot", *where, *PLAIN, "--samples", 60, *training)
+
+
+def test_zero_shot_runs_its_teacher_as_told(teacher, tmp_path):
+    words = fail(*zero_shot_arguments(teacher, tmp_path / "zero"), "--cuda-graphs")
+
+    assert "cuda_graphs: expected a CUDA device, got cpu" in words
 
 
 def test_zero_shot_goes_the_whole_way(teacher, tmp_path):

@@ -14,7 +14,7 @@ from db3kd.chunks import Labeller, pairs_of
 from db3kd.label_settings import divide_over_targets
 from db3kd.labels import LabelSettings, chunk_size, divide_budget, label, with_soft_labels
 from db3kd.reader import TensorImages
-from db3kd.search import UNANSWERED
+from db3kd.search import UNANSWERED, batch_rows
 from db3kd.targets import estimate_unsearched, nearest_classes, other_classes
 
 SHAPE = (1, 6, 6)
@@ -296,15 +296,14 @@ def test_targets_mean_nothing_where_no_class_is_searched():
 
 
 def test_a_batch_of_large_images_is_smaller():
-    settings = LabelSettings()
-    assert settings.batch_rows((1, 28, 28)) == 2048
-    assert settings.batch_rows((3, 224, 224)) == 256 * 2**20 // (4 * 150_528)
-    assert settings.batch_rows((10**10,)) == 1
+    assert batch_rows(2048, (1, 28, 28)) == 2048
+    assert batch_rows(2048, (3, 224, 224)) == 256 * 2**20 // (4 * 150_528)
+    assert batch_rows(2048, (10**10,)) == 1
 
 
 @pytest.mark.parametrize("measure", ["bd", "mbd"])
 def test_no_batch_takes_more_memory_than_allowed(measure, monkeypatch):
-    monkeypatch.setattr("db3kd.label_settings._BATCH_BYTES", 10 * 36 * 4)
+    monkeypatch.setattr("db3kd.search._BATCH_BYTES", 10 * 36 * 4)
     teacher = some_teacher()
     few = label(teacher, some_images(20), dataclasses.replace(FULL, measure=measure))
     assert max(teacher.calls) <= 10

@@ -115,14 +115,16 @@ def open_teacher_of(
     classes: int | None,
     architecture: str | None,
     device: str,
+    running: Mapping[str, Any] | None = None,
 ) -> Teacher:
-    """The teacher a command line names, where there are no images to tell what it takes."""
+    """As `open_teacher`, where there are no images to tell what it takes."""
     return load_teacher(
         source,
         model=architecture,
         image_shape=_parse_shape(image_shape),
         classes=classes,
         device=resolve_device(device),
+        **(running or {}),
     )
 
 

@@ -9,12 +9,17 @@ import typer
 from db3kd.cli.options import (
     TEACHER_HELP,
     Architecture,
+    Autocast,
+    Compile,
+    CudaGraphs,
     Device,
+    MaxBatch,
     Seed,
     given,
     hint_at_resuming,
     open_teacher_of,
     parse_counts,
+    running_options,
 )
 from db3kd.folder import check_free
 from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
@@ -116,6 +121,10 @@ def synthesize(
     snapshots: Snapshots = "",
     image_shape: Shape = None,
     classes: Classes = None,
+    max_batch: MaxBatch = None,
+    autocast: Autocast = None,
+    compile: Compile = False,
+    cuda_graphs: CudaGraphs = False,
     architecture: Architecture = None,
     resume: Resume = False,
     seed: Seed = 0,
@@ -146,7 +155,8 @@ def synthesize(
         seed=seed,
     )
     check_free(out, resume)
-    asked = open_teacher_of(teacher, image_shape, classes, architecture, device)
+    running = running_options(max_batch, autocast, compile, cuda_graphs)
+    asked = open_teacher_of(teacher, image_shape, classes, architecture, device, running)
     with hint_at_resuming(out):
         totals = write_pseudo_samples(out, asked, settings, resume=resume)
     print_totals(totals)

@@ -8,11 +8,16 @@ import typer
 from db3kd.cli.options import (
     DATA_HELP,
     Architecture,
+    Autocast,
     BatchSize,
+    Compile,
+    CudaGraphs,
     Device,
+    MaxBatch,
     Seed,
     hint_at_resuming,
     open_teacher_of,
+    running_options,
 )
 from db3kd.cli.synthesize import (
     Budget,
@@ -81,6 +86,10 @@ def zero_shot(
     ] = 3,
     image_shape: Shape = None,
     classes: Classes = None,
+    max_batch: MaxBatch = None,
+    autocast: Autocast = None,
+    compile: Compile = False,
+    cuda_graphs: CudaGraphs = False,
     architecture: Architecture = None,
     resume: Resume = False,
     seed: Seed = 0,
@@ -136,7 +145,8 @@ def zero_shot(
     check_free(out / SAMPLES_FOLDER, resume)
     if not resume:
         check_free(out)
-    asked = open_teacher_of(teacher, image_shape, classes, architecture, device)
+    running = running_options(max_batch, autocast, compile, cuda_graphs)
+    asked = open_teacher_of(teacher, image_shape, classes, architecture, device, running)
     with hint_at_resuming(out / SAMPLES_FOLDER):
         result = run_zero_shot(asked, out, settings, test=test, resume=resume)
     print_totals(result.totals)

@@ -14,6 +14,7 @@ from db3kd.folder import RunFolder
 from db3kd.journal import Journal
 from db3kd.labels import Progress
 from db3kd.models import check_model
+from db3kd.search import batch_rows
 from db3kd.synthesis.choices import FolderChoices
 from db3kd.synthesis.collect import Collected, collect
 from db3kd.synthesis.guided import Guide, collect_guided
@@ -49,7 +50,7 @@ class SynthesisSettings:
         over the moved samples.
     snapshots: numbers of moves after which images and distances are noted as well.
     seed: of everything random.
-    rows: images built at once for a batch of queries.
+    rows: images built at once for a batch of queries; fewer where they would take over 256 MiB.
     """
 
     samples: int = 20_000
@@ -185,7 +186,7 @@ class Synthesis:
         options = {
             "bounds": teacher.bounds,
             "seed": settings.seed,
-            "rows": settings.rows,
+            "rows": batch_rows(settings.rows, teacher.image_shape),
             "purse": ledger,
         }
         if settings.guide is not None:
@@ -258,7 +259,7 @@ class Synthesis:
             candidates=candidates,
             bounds=teacher.bounds,
             seed=self.settings.seed,
-            rows=self.settings.rows,
+            rows=batch_rows(self.settings.rows, self.teacher.image_shape),
             purse=ledger,
             snapshots=self.settings.snapshots,
         )
