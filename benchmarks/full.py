@@ -79,7 +79,7 @@ class Data:
 def runs(mnist: Data, fashion: Data) -> Iterator[Run]:
     """All runs, in their order."""
     own = mnist.or_few()
-    yield _timed("ops", "test_ops.py", 8)
+    yield _timed("ops", "test_ops.py", 4)
     yield _timed("labelling", "test_labelling.py", 1)
     yield _run("peers-quick", "peers", 5, "--teacher-kind", "lenet5", "--pairs", "10",
                *mnist.few(), quick=True)  # fmt: skip
