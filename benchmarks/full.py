@@ -84,10 +84,10 @@ def runs(mnist: Data, fashion: Data) -> Iterator[Run]:
     yield _run("peers-quick", "peers", 5, "--teacher-kind", "lenet5", "--pairs", "10",
                *mnist.few(), quick=True)  # fmt: skip
 
-    yield _run("distances-mnist", "distances", 5, *own)
+    yield _run("distances-mnist", "distances", 1, *own)
     yield from _peers(mnist, fashion)
     yield _run("growth", "growth", 5)
-    yield _run("targets-fashion-mnist", "targets", 12, *fashion.options(), lacks=fashion.lacks)
+    yield _run("targets-fashion-mnist", "targets", 20, *fashion.options(), lacks=fashion.lacks)
     yield _run("targets-generated", "targets", 15, "--data", "generated", "--images", "1000",
                "--targets", "1", "5", "10", "20",
                "--teacher", str(mnist.teachers / "generated.safetensors"))  # fmt: skip
@@ -148,11 +148,11 @@ def _peers(mnist: Data, fashion: Data) -> Iterator[Run]:
     """
     teachers, few = mnist.teachers, ("--budgets", "50", "100", "250", "500")
     every = ("--pairs", "50", "--threads", "1")
-    yield _run("peers-mnist", "peers", 15, "--teacher-kind", "lenet5", *every, *mnist.or_few())
-    yield _run("peers-fashion-mnist", "peers", 15, "--teacher-kind", "lenet5", *every,
+    yield _run("peers-mnist", "peers", 8, "--teacher-kind", "lenet5", *every, *mnist.or_few())
+    yield _run("peers-fashion-mnist", "peers", 8, "--teacher-kind", "lenet5", *every,
                *fashion.options(), lacks=fashion.lacks)  # fmt: skip
     own = ("--data", mnist.folder or "mnist5k", "--teacher", str(teachers / "linear.safetensors"))
-    yield _run("peers-linear", "peers", 10, "--teacher-kind", "linear", *every, *own)
+    yield _run("peers-linear", "peers", 2, "--teacher-kind", "linear", *every, *own)
     own = "--data", fashion.folder or "DIR", "--teacher", str(teachers / "alexnet.safetensors")
     yield _run("peers-alexnet", "peers", 30, "--teacher-kind", "alexnet", *own, "--bank", "10000",
                "--teacher-epochs", "2", "--pairs", "10", *few, "1000",
