@@ -280,8 +280,9 @@ def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -
     answered = soft_labels[decisions >= 0]
     is_distribution = (answered >= 0).all(1) & ((answered.sum(1) - 1).abs() < 1e-3)
     is_absent = (answered == 0).all(1)
-    if not (is_distribution | is_absent).all():
-        row = (decisions >= 0).nonzero()[~(is_distribution | is_absent)][0].item()
+    wrong = ~(is_distribution | is_absent)
+    if wrong.any():
+        row = (decisions >= 0).nonzero()[wrong][0].item()
         raise ValueError(
             f"soft_labels: expected probabilities that sum to 1, or zeros where there are none, "
             f"got {soft_labels[row].tolist()} in row {row}"

@@ -223,8 +223,7 @@ class Synthesis:
         """int64 [n], what the moves of each sample may spend."""
         count, moves = len(collected), self.settings.moves
         most = _UNLIMITED if moves.queries_per_sample is None else moves.queries_per_sample
-        most = most if moves.count else 0
-        limits = torch.full((count,), most)
+        limits = torch.full((count,), most if moves.count else 0)
         if self.settings.queries is not None and count:
             share, rest = divmod(max(0, self.settings.queries - collected.queries), count)
             limits = limits.clamp_max(share + (torch.arange(count) < rest).long())
