@@ -126,13 +126,11 @@ def _ablation(setting: Setting) -> Iterator[Case]:
     crossed = SynthesisSettings(samples=options.starts, starts="published")
     yield "starts: published, with crossings", _on(setting, crossed)
     for count in (0, 5, 10, 20, 40):
-        moves = Moves(count)
-        settings = SynthesisSettings(samples=options.moved, moves=moves)
+        settings = SynthesisSettings(samples=options.moved, moves=Moves(count))
         yield f"{count} moves", _on(setting, settings)
         if count in (0, 5):
             yield f"{count} moves, BD soft labels", _on(setting, settings, soft=True)
-    moves = Moves(5, warm=False)
-    cold = SynthesisSettings(samples=options.moved, moves=moves)
+    cold = SynthesisSettings(samples=options.moved, moves=Moves(5, warm=False))
     yield "5 moves, each from 20 random directions", _on(setting, cold)
     for count in options.queries:
         yield f"no moves, {count:,} samples", _on(setting, SynthesisSettings(samples=count))
