@@ -14,5 +14,6 @@ def to_channels_last(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                last = torch.empty_like(parameter, memory_format=torch.channels_last)
+                parameter.data = last.copy_(parameter)  # contiguous() would leave one channel as is
     return module
