@@ -162,12 +162,18 @@ def _peers(mnist: Data, fashion: Data) -> Iterator[Run]:
 
 
 def _students(mnist: Data, fashion: Data) -> Iterator[Run]:
-    """Both students in one run, so that labels and augmented decisions are made once."""
-    both = ("--student", "lenet5-half", "lenet5-fifth")
-    for data in (mnist, fashion):
-        for images, queries in ((1000, (250, 1000, 4000)), (5000, (250, 1000)), (20_000, (250,))):
-            yield _run(f"students-{data.name}-{images}", "students", None, *data.options(), *both,
-                       "--images", str(images), "--queries-per-pair", *map(str, queries),
+    """Both students in one run, so that labels and augmented decisions are made once.
+
+    Every class is searched for few images, for more of them the three nearest.
+    """
+    both = ("--student", "lenet5-half", "lenet5-fifth", "--steps", "2000", "--precision", "bf16",
+            "--scale-students", "2")  # fmt: skip
+    sizes = ((1000, 70, ("250", "1000", "4000")), (5000, 50, ("250", "1000", "--targets", "3")),
+             (20_000, 50, ("250", "--targets", "3")))  # fmt: skip
+    for data in (fashion, mnist):
+        for images, minutes, queries in sizes:
+            yield _run(f"students-{data.name}-{images}", "students", minutes, *data.options(),
+                       *both, "--images", str(images), "--queries-per-pair", *queries,
                        lacks=data.lacks)  # fmt: skip
 
 

@@ -16,7 +16,12 @@ from db3kd.training import Model, TrainSettings
 
 
 def chosen_scale(
-    student: Model, images: Images, labels: Labels, loss: KDLoss, steps: int, students: int
+    student: Model,
+    images: Images,
+    labels: Labels,
+    loss: KDLoss,
+    training: TrainSettings,
+    students: int,
 ) -> ScaleChoice:
     """The scale of margin soft labels as `db3kd distill` chooses it, by shorter trainings."""
     return choose_scale(
@@ -26,7 +31,7 @@ def chosen_scale(
         labels.decision,
         margin_soft_labels,
         loss,
-        TrainSettings(steps=steps, device="cpu"),
+        training,
         folds=5,
         students=students,
     )

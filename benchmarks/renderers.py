@@ -116,26 +116,24 @@ def distances(result: Result, name: str) -> list[Block]:
 
 
 def students(result: Result, name: str) -> list[Block]:
-    """A table for each student, then what the labels cost and which scale each student chose."""
-    measures, by_student = result["labels"], result["students"]
+    """A table for each student, then what the labels cost and are worth."""
+    training, measures = result["training"], result["labels"]
     said = (
-        f"{result['images']:,} images, {result['steps']:,} steps of {result['batch_size']} for "
-        "each student."
+        f"{result['images']:,} images, {training['steps']:,} steps of {training['batch_size']} for "
+        f"each student; {result['targets']} classes searched for each image."
     )
     blocks: list[Block] = [said]
-    for student, learnt in by_student.items():
-        rows = [RecipeResult(**row) for row in learnt["rows"]]
-        blocks += [f"**{student}**", comparison_table(rows)[0].strip()]
-    columns = ("queries_per_sample", "queries_per_pair", "mean_distance",
-               "rank_correlation_with_logits")  # fmt: skip
-    scales = (f"scale, {student}" for student in by_student)
-    head = ("labels", "queries a sample", "queries a pair", "mean distance",
-            "rank correlation with the logits", *scales)  # fmt: skip
+    for student, rows in result["students"].items():
+        results = [RecipeResult(**row) for row in rows]
+        blocks += [f"**{student}**", comparison_table(results)[0].strip()]
+    columns = ("queries_per_sample", "mean_distance", "rank_correlation_with_logits")
+    head = ("labels", "queries a sample", "mean distance", "rank correlation with the logits",
+            "scale")  # fmt: skip
     notes = [
         (
             measure.upper(),
             *(note[column] for column in columns),
-            *(learnt["scales"][measure]["scale"] for learnt in by_student.values()),
+            result["scales"][measure]["scale"],
         )
         for measure, note in measures.items()
     ]

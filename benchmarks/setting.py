@@ -49,20 +49,24 @@ def trained_network(
 
 
 def teacher_and_data(
-    options: argparse.Namespace,
+    options: argparse.Namespace, *, compile: bool = False
 ) -> tuple[nn.Module, ModuleTeacher, ImageSet, ImageSet, float]:
     """The network, the teacher it is, its data's train and test split, and its test accuracy."""
     train, test = load_data(options.data, "train"), load_data(options.data, "test")
-    network, teacher, accuracy = teacher_of(options, train, test)
+    network, teacher, accuracy = teacher_of(options, train, test, compile=compile)
     return network, teacher, train, test, accuracy
 
 
 def teacher_of(
-    options: argparse.Namespace, train: ImageSet, test: ImageSet
+    options: argparse.Namespace, train: ImageSet, test: ImageSet, *, compile: bool = False
 ) -> tuple[nn.Module, ModuleTeacher, float]:
-    """The network of a train split, the teacher it is, and its accuracy on the test split."""
+    """The network of a train split, the teacher it is, and its accuracy on the test split.
+
+    compile: as for `ModuleTeacher`, for runs in which the teacher's speed is not the subject.
+    """
     torch.set_num_threads(options.threads)
     network = trained_network(options, train)
     accuracy = evaluate(network, test, test.labels)
     print(f"teacher: lenet5, {accuracy:.2%} of {len(test):,} test images of {train.name}")
-    return network, ModuleTeacher(network, train.image_shape, train.classes), accuracy
+    teacher = ModuleTeacher(network, train.image_shape, train.classes, compile=compile)
+    return network, teacher, accuracy

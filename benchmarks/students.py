@@ -1,18 +1,19 @@
 """What students come out: soft labels beside what they are compared with, on one transfer set.
 
 The teacher is trained on the whole train split. Students see the transfer set alone, without the
-data set's own labels, for equally many steps; test images are looked at once, at the end.
+data set's own labels, for equally many steps; test images are looked at once, at the end. The
+margin's scale belongs to the labels: it is chosen with the first student and serves all. Label runs
+are kept, so that one that was stopped goes on, and one that ended is not paid twice.
 
     python -m benchmarks.students --data DIR --teacher FILE --save NAME
 """
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from benchmarks.label_quality import chosen_scale, rank_correlation
@@ -34,10 +35,10 @@ from db3kd.baselines import (
 )
 from db3kd.data import ImageSet
 from db3kd.distill import KDLoss, predict_logits
-from db3kd.labels import LabelSettings, label, with_soft_labels
+from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model
-from db3kd.progress import Progress
 from db3kd.report import comparison_table
+from db3kd.runs import Source, open_run, reached_distances, write_run
 from db3kd.scale import ScaleChoice
 from db3kd.store import Labels
 from db3kd.teachers import Teacher, decide_checked
@@ -60,74 +61,97 @@ class Lesson:
 
 def main() -> None:
     options = _options()
-    network, teacher, train, test, accuracy = teacher_and_data(options)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    images = train.subset(order[: options.images])
-    logits = partial(predict_logits, network)
-    lesson = Lesson(
-        images,
-        decide_checked(teacher, images.read(range(len(images)))),
-        augmented_decisions(
-            AugmentedImages(images, options.augmented, seed=0), partial(decide_checked, teacher)
-        ),
-        dict(_labels(teacher, images, options)),
-        logits,
-    )
-    notes = {name: _describe(made, logits(images)) for name, made in lesson.labels.items()}
+    network, teacher, train, test, accuracy = teacher_and_data(options, compile=True)
+    lesson = _lesson(network, teacher, train.name, options)
+    logits = lesson.logits(lesson.images)
+    notes = {name: _describe(labels, logits) for name, labels in lesson.labels.items()}
     print(notes, flush=True)
-    test_decisions = decide_checked(teacher, test.read(range(len(test))))
+    loss = KDLoss(temperature=4.0)
     students = {
-        name: _of_student(name, lesson, test, test_decisions, options) for name in options.student
+        name: partial(build_model, name, test.image_shape, test.classes) for name in options.student
     }
+    choices = _choose_scales(students[options.student[0]], lesson, loss, options)
+    scales = {name: choice.scale for name, choice in choices.items()}
+    test_decisions = decide_checked(teacher, test.read(range(len(test))))
+    tables = {}
+    for name, student in students.items():
+        results = compare(
+            list(_recipes(student, lesson, scales, loss, _training(options))),
+            range(options.seeds),
+            test,
+            test.labels,
+            test_decisions,
+            lambda row, seed, name=name: print(f"training: {name}, {row}, seed {seed}", flush=True),
+        )
+        print(comparison_table(results)[0], flush=True)
+        tables[name] = [asdict(result) for result in results]
     result = {
         "data": train.name,
         "teacher_accuracy": accuracy,
         "images": options.images,
-        "steps": options.steps,
-        "batch_size": TrainSettings().batch_size,
+        "targets": options.targets or test.classes - 1,
+        "training": asdict(_training(options)),
         "labels": notes,
-        "students": students,
+        "scales": {name: asdict(choice) for name, choice in choices.items()},
+        "students": tables,
     }
     keep(options, result)
 
 
-def _of_student(
-    name: str, lesson: Lesson, test: ImageSet, test_decisions: Tensor, options: argparse.Namespace
-) -> dict[str, object]:
-    """The scales chosen for this student, and its row for each way to learn."""
-    student = partial(build_model, name, test.image_shape, test.classes)
-    loss = KDLoss(temperature=4.0)
-    choices = {}
-    for measure, labels in lesson.labels.items():
-        steps, students = options.scale_steps, options.scale_students
-        choice = chosen_scale(student, lesson.images, labels, loss, steps, students)
-        print(f"{name}, {measure}: scale {choice.scale:.3g}", flush=True)
-        choices[measure] = choice
-    results = compare(
-        list(_recipes(student, lesson, choices, loss, options)),
-        range(options.seeds),
-        test,
-        test.labels,
-        test_decisions,
-        lambda row, seed: print(f"training: {name}, {row}, seed {seed}", flush=True),
+def _lesson(network: nn.Module, teacher: Teacher, data: str, options: argparse.Namespace) -> Lesson:
+    *early, most = sorted(options.queries_per_pair)
+    labels: dict[str, Labels] = {}
+    searched = LabelSettings("bd", queries_per_pair=most, targets=options.targets)
+    for settings in (
+        LabelSettings("sd"),
+        searched,
+        replace(searched, measure="mbd", snapshots=tuple(early)),
+    ):
+        folder = options.labels / f"{data}-{options.images}-{settings.measure}"
+        source = Source(options.data)
+        write_run(folder, teacher, source, settings, limit=options.images, resume=True)
+        run = open_run(folder, options.data)
+        labels |= _by_queries(run.labels, settings)
+    asked = augmented_decisions(
+        AugmentedImages(run.images, options.augmented, seed=0), partial(decide_checked, teacher)
     )
-    print(comparison_table(results)[0])
-    return {
-        "scales": {measure: dataclasses.asdict(choice) for measure, choice in choices.items()},
-        "rows": [dataclasses.asdict(result) for result in results],
-    }
+    logits = partial(predict_logits, network)
+    return Lesson(run.images, run.labels.decision, asked, labels, logits)
+
+
+def _by_queries(labels: Labels, settings: LabelSettings) -> dict[str, Labels]:
+    """Labels by name; those of a run with snapshots as they stood at each, and at its end."""
+    measure, found = settings.measure, {}
+    for count in settings.snapshots:
+        distances, queries = labels.snapshots[count], labels.queries.clamp_max(count)
+        early = replace(labels, distances=distances, queries=queries, snapshots={})
+        found[f"{measure} {count}"] = early
+    last = f"{measure} {settings.queries_per_pair}" if found else measure
+    return found | {last: labels}
+
+
+def _choose_scales(
+    student: Callable[[], nn.Module], lesson: Lesson, loss: KDLoss, options: argparse.Namespace
+) -> dict[str, ScaleChoice]:
+    training = replace(_training(options), steps=options.scale_steps)
+    choices = {}
+    for name, labels in lesson.labels.items():
+        choices[name] = chosen_scale(
+            student, lesson.images, labels, loss, training, options.scale_students
+        )
+        print(f"{name}: scale {choices[name].scale:.3g}", flush=True)
+    return choices
 
 
 def _recipes(
     student: Callable[[], nn.Module],
     lesson: Lesson,
-    choices: dict[str, ScaleChoice],
+    scales: dict[str, float],
     loss: KDLoss,
-    options: argparse.Namespace,
+    training: TrainSettings,
 ) -> Iterator[Recipe]:
     """The rows of a student's table, in order."""
     images, decisions, asked = lesson.images, lesson.decisions, lesson.asked
-    training = TrainSettings(steps=options.steps, device="cpu")
     surrogate = partial(build_model, "lenet5", images.image_shape, images.classes)
     yield on_decisions(student, images, decisions, training)
     yield on_augmented_decisions(student, asked, training)
@@ -136,7 +160,7 @@ def _recipes(
     yield on_noise_logits(student, images, decisions, images.classes, loss, training)
     soft = {
         measure: with_soft_labels(
-            labels, scale=choices[measure].scale, temperature=loss.temperature
+            labels, scale=scales[measure], temperature=loss.temperature
         ).soft_labels
         for measure, labels in lesson.labels.items()
     }
@@ -152,35 +176,6 @@ def _recipes(
         spent[best], student, asked, soft[best], loss, training,
     )  # fmt: skip
     yield _as_published(student, lesson, best, training)
-
-
-def _labels(
-    teacher: Teacher, images: ImageSet, options: argparse.Namespace
-) -> Iterator[tuple[str, Labels]]:
-    """Labels by name; of MBD one run, as it stood after each number of queries, and at its end."""
-    *early, most = sorted(options.queries_per_pair)
-    for measure in ("sd", "bd"):
-        settings = LabelSettings(measure, queries_per_pair=most)
-        yield measure, _label(teacher, images, settings)
-    settings = LabelSettings("mbd", queries_per_pair=most, snapshots=tuple(early))
-    labels = _label(teacher, images, settings)
-    for count in early:
-        yield (
-            f"mbd {count}",
-            dataclasses.replace(
-                labels,
-                distances=labels.snapshots[count],
-                queries=labels.queries.clamp_max(count),
-                snapshots={},
-            ),
-        )
-    yield f"mbd {most}" if early else "mbd", labels
-
-
-def _label(teacher: Teacher, images: ImageSet, settings: LabelSettings) -> Labels:
-    title = f"labelling ({settings.measure})"
-    with Progress(len(images), title=title, interval=60) as progress:
-        return label(teacher, images, settings, progress=progress)
 
 
 def _as_published(
@@ -202,12 +197,10 @@ def _as_published(
 
 def _describe(labels: Labels, logits: Tensor) -> dict[str, float]:
     """What a label run cost and what it is worth; the logits serve this figure alone."""
-    others = labels.distances.isfinite() & (labels.distances > 0)
     spent = _queries_per_sample(labels)
     return {
         "queries_per_sample": spent,
-        "queries_per_pair": (spent - 1) / (labels.classes - 1),
-        "mean_distance": labels.distances[others].mean().item(),
+        "mean_distance": reached_distances(labels).mean().item(),
         "rank_correlation_with_logits": rank_correlation(labels, logits),
     }
 
@@ -216,14 +209,23 @@ def _queries_per_sample(labels: Labels) -> float:
     return labels.queries.sum().item() / len(labels)
 
 
+def _training(options: argparse.Namespace) -> TrainSettings:
+    return TrainSettings(steps=options.steps, precision=options.precision, device="cpu")
+
+
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--images", type=int, default=2000, help="size of the transfer set")
     options.add_argument("--student", nargs="+", default=["lenet5-half"], help="one or several")
     options.add_argument("--steps", type=int, default=2500, help="of every student, batch 128")
+    options.add_argument("--precision", choices=("no", "bf16"), default="no", help="of training")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument(
         "--queries-per-pair", type=int, nargs="+", default=[500], help="MBD is trained on at each"
+    )
+    options.add_argument("--targets", type=int, help="nearest classes searched; all by default")
+    options.add_argument(
+        "--labels", type=Path, default=Path("runs/labels"), help="folder of the label runs"
     )
     options.add_argument(
         "--augmented",

@@ -65,15 +65,14 @@ def main() -> None:
     logits = predict_logits(network, images)
     student = partial(build_model, options.student, train.image_shape, train.classes)
     training = TrainSettings(steps=options.steps, device="cpu")
+    shorter = replace(training, steps=options.scale_steps)
     loss = KDLoss(temperature=4.0)
 
     recipes = [on_decisions(student, images, full.decision, training)]
     qualities = []
     for count in (0, *options.targets, train.classes - 1):
         labels = sample_distances if count == 0 else _narrowed(full, sample_distances, count)
-        scale = chosen_scale(
-            student, images, labels, loss, options.scale_steps, options.scale_students
-        ).scale
+        scale = chosen_scale(student, images, labels, loss, shorter, options.scale_students).scale
         qualities.append(_quality(labels, full, logits, count, scale))
         print(qualities[-1], flush=True)
         recipes.append(_recipe(count, student, images, labels, scale, loss, training))
@@ -91,9 +90,9 @@ def _problem(
 ) -> tuple[nn.Module, ModuleTeacher, ImageSet, ImageSet, float]:
     """As `teacher_and_data`."""
     if options.data != "generated":
-        return teacher_and_data(options)
+        return teacher_and_data(options, compile=True)
     train, test = many_classes(options.classes, 100, 0), many_classes(options.classes, 20, 1)
-    network, teacher, accuracy = teacher_of(options, train, test)
+    network, teacher, accuracy = teacher_of(options, train, test, compile=True)
     return network, teacher, train, test, accuracy
 
 

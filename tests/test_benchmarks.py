@@ -1,6 +1,5 @@
 """What the benchmarks compute of what they measure."""
 
-from argparse import Namespace
 from functools import partial
 
 import pytest
@@ -21,8 +20,8 @@ from db3kd.baselines import augmented_decisions
 from db3kd.distill import KDLoss, predict_logits
 from db3kd.labels import LabelSettings, label
 from db3kd.models import build_model
-from db3kd.scale import ScaleChoice
 from db3kd.store import Labels
+from db3kd.training import TrainSettings
 
 
 def some_labels(distances: torch.Tensor, decision: torch.Tensor) -> Labels:
@@ -95,9 +94,9 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
         labels,
         partial(predict_logits, student()),
     )
-    chosen = {name: ScaleChoice(1.0, ()) for name in labels}
+    scales = dict.fromkeys(labels, 1.0)
 
-    rows = list(_recipes(student, lesson, chosen, KDLoss(), Namespace(steps=1)))
+    rows = list(_recipes(student, lesson, scales, KDLoss(), TrainSettings(steps=1)))
 
     spent = labels["mbd"].queries.sum().item() / len(images)
     assert spent > 10

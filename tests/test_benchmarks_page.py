@@ -105,18 +105,19 @@ def test_seconds_of_a_device_take_the_place_of_those_of_the_host():
 
 
 def test_students_of_one_run_have_a_table_each_and_share_the_labels_of_all(results):
-    def learnt(name: str, accuracy: float, scale: float) -> dict:
+    def learnt(name: str, accuracy: float) -> list[dict]:
         row = {"accuracies": [accuracy], "agreements": [0.9], "queries_per_sample": 160.0}
-        return {"rows": [row | {"method": name}], "scales": {"sd": {"scale": scale}}}
+        return [row | {"method": name}]
 
-    labels = {"queries_per_sample": 1.0, "queries_per_pair": 0.0, "mean_distance": 2.5}
+    labels = {"queries_per_sample": 1.0, "mean_distance": 2.5}
     made = results(
         students_few={
             "images": 1000,
-            "steps": 2500,
-            "batch_size": 128,
+            "targets": 3,
+            "training": {"steps": 2500, "batch_size": 128},
             "labels": {"sd": labels | {"rank_correlation_with_logits": 0.5}},
-            "students": {"half": learnt("a", 0.75, 0.25), "fifth": learnt("b", 0.5, 4.0)},
+            "scales": {"sd": {"scale": 0.25}},
+            "students": {"half": learnt("a", 0.75), "fifth": learnt("b", 0.5)},
         }
     )
     head = (
@@ -124,8 +125,8 @@ def test_students_of_one_run_have_a_table_each_and_share_the_labels_of_all(resul
     )
     for student, row in (("half", "| a | 75.0 | 90.0 | 160 |"), ("fifth", "| b | 50.0 | 90.0 |")):
         assert f"**{student}**\n\n{head}\n{row}" in made.text
-    assert "| scale, half | scale, fifth |" in made.text
-    assert "| SD | 1 | 0 | 2.5 | 0.5 | 0.25 | 4 |" in made.text
+    assert "2,500 steps of 128 for each student; 3 classes searched" in made.text
+    assert "| SD | 1 | 2.5 | 0.5 | 0.25 |" in made.text
 
 
 def attack(*, at: dict[str, tuple[float, float]], **facts) -> dict:
