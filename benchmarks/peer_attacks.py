@@ -47,8 +47,16 @@ Attack = Callable[[Task], list[str]]
 """Runs a task and returns the errors that ended searches before their budget did."""
 
 
-def db3kd(task: Task, *, mixes: int, tolerance: float, descent: Descent | None) -> list[str]:
-    """BD, and MBD where there is a descent, of all pairs at once."""
+def db3kd(
+    task: Task,
+    *,
+    mixes: int,
+    tolerance: float,
+    descent: Descent | None,
+    surrogate: str | None = None,
+) -> list[str]:
+    """BD, and MBD where there is a descent, of all pairs at once. surrogate: its model."""
+    guess = None if surrogate is None else task.problem.surrogate(surrogate)
     pairs, ledger = task.problem.pairs, Ledger(torch.full((len(task.problem),), task.budget))
     count = task.problem.starts.shape[1]
 
@@ -62,7 +70,7 @@ def db3kd(task: Task, *, mixes: int, tolerance: float, descent: Descent | None) 
         if descent is not None:
             yield from minimal_boundary_distance(
                 pairs, boundary, task.problem.image_shape, descent,
-                seed=task.seed, rows=2048, purse=ledger,
+                seed=task.seed, rows=2048, purse=ledger, surrogate=guess,
             )  # fmt: skip
         return boundary
 
@@ -196,9 +204,15 @@ def _searched(task: Task, search: Callable[[], None]) -> list[str]:
     return []
 
 
+SURROGATES = ("lenet5", "lenet5-half")
+"""Models that a descent may begin with, after a comma in its name."""
+
+_MBD = partial(db3kd, mixes=0, tolerance=1e-3, descent=Descent())
+
 ATTACKS: dict[str, Attack] = {
     "db3kd BD": partial(db3kd, mixes=2, tolerance=1e-2, descent=None),
-    "db3kd MBD": partial(db3kd, mixes=0, tolerance=1e-3, descent=Descent()),
+    "db3kd MBD": _MBD,
+    **{f"db3kd MBD, {model}": partial(_MBD, surrogate=model) for model in SURROGATES},
     "published BD": partial(published, search=published_bd),
     "published MBD": partial(published, search=published_mbd),
     "Foolbox HopSkipJump": partial(foolbox, attack="HopSkipJumpAttack"),

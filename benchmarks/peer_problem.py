@@ -1,7 +1,8 @@
 """The problem that all searches of benchmarks.peers are given: a teacher, pairs and starts."""
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from torch import Tensor, nn
 from benchmarks.linear_optimum import linear_optimum
 from benchmarks.setting import trained_network
 from benchmarks.whitebox import minimum_norm
-from db3kd.boundary import Candidates, Pairs
+from db3kd.augment import AugmentedImages
+from db3kd.baselines import augmented_decisions, on_augmented_decisions
+from db3kd.boundary import Candidates, Pairs, Surrogate
 from db3kd.data import ImageSet, load_data
 from db3kd.models import build_model
 from db3kd.synthesis.starts import make_starts
 from db3kd.teachers import ModuleTeacher, decide_checked
+from db3kd.training import TrainSettings
 
 KINDS = ("lenet5", "alexnet", "linear", "resnet18")
 GENERATED = {"alexnet": (3, 32, 32), "resnet18": (3, 224, 224)}
@@ -32,7 +36,8 @@ class Problem:
     kind: a model's name. state: its weights. samples: [P, *image_shape] float32, of class own [P]
     int64; target: [P] int64. index: [P] int64, the samples' numbers in their set. starts:
     [P, K, *image_shape], images of the target's class, the nearest first. optimum: [P], the
-    white-box distance; exact: [P], the true one where it is known.
+    white-box distance; exact: [P], the true one where it is known. surrogates: weights by the
+    model's name.
     """
 
     kind: str
@@ -46,6 +51,7 @@ class Problem:
     starts: Tensor
     optimum: Tensor
     exact: Tensor | None = None
+    surrogates: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -60,12 +66,19 @@ class Problem:
         return Pairs(samples, self.index, torch.arange(len(self)), self.target)
 
     def network(self) -> nn.Module:
-        network = build_model(self.kind, self.image_shape, self.classes)
-        network.load_state_dict(self.state)
-        return network.eval()
+        return self._build(self.kind, self.state)
+
+    def surrogate(self, model: str) -> Surrogate:
+        network = self._build(model, self.surrogates[model])
+        return Surrogate(network, self.image_shape, self.classes)
 
     def teacher(self) -> ModuleTeacher:
         return ModuleTeacher(self.network(), self.image_shape, self.classes)
+
+    def _build(self, model: str, state: dict[str, Tensor]) -> nn.Module:
+        network = build_model(model, self.image_shape, self.classes)
+        network.load_state_dict(state)
+        return network.eval()
 
     def save(self, path: Path) -> None:
         torch.save(asdict(self), path)
@@ -111,7 +124,26 @@ def make_problem(options: argparse.Namespace) -> Problem:
         starts=rays.ends[rays.end_of].view(len(chosen), options.starts, *bank.image_shape),
         optimum=optimum,
         exact=exact,
+        surrogates=_surrogates(teacher, bank, options),
     )
+
+
+def _surrogates(
+    teacher: ModuleTeacher, bank: ImageSet, options: argparse.Namespace
+) -> dict[str, dict[str, Tensor]]:
+    """Of each model asked for, all trained on the same decisions for augmented images."""
+    if not options.surrogates:
+        return {}
+    images = bank.subset(torch.arange(min(options.surrogate_images, len(bank))))
+    augmented = AugmentedImages(images, options.surrogate_queries, seed=options.seed)
+    asked = augmented_decisions(augmented, partial(decide_checked, teacher))
+    training = TrainSettings(steps=options.surrogate_steps, device="cpu")
+    states = {}
+    for model in options.surrogates:
+        make = partial(build_model, model, teacher.image_shape, teacher.classes)
+        network = on_augmented_decisions(make, asked, training).run(options.seed)
+        states[model] = network.state_dict()
+    return states
 
 
 def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSet, ImageSet]:

@@ -19,8 +19,8 @@ def peers(result: Result, name: str) -> list[Block]:
         *_distances(attacks),
         table(("", *_COSTS), [(attack, *_cost(facts)) for attack, facts in attacks.items()]),
     ]
-    if result.get("best_peer"):
-        blocks += ["Which peer comes as near for least:", _best_peers(result["best_peer"])]
+    for ours, rows in result.get("best_peer", {}).items():
+        blocks += [f"Which peer comes as near as {ours} for least:", _best_peers(rows)]
     return [*blocks, *_failures(attacks), *_plots(result["curves"], name)]
 
 
@@ -37,7 +37,16 @@ def _problem(result: Result) -> str:
     if "white_box_over_exact" in result:
         over = result["white_box_over_exact"]
         said += f", {over['mean']:.4f} times the true optimum ({over['most']:.4f} at most)"
-    return f"{said}."
+    said += "."
+    if "surrogates" in result:
+        learnt = result["surrogates"]
+        images, queries = learnt["surrogate_images"], learnt["surrogate_queries"]
+        said += (
+            f" A model after a comma is that of a surrogate, which learnt {queries} decisions for "
+            f"each of {images:,} other images: {images * queries:,} queries, asked once for all "
+            "pairs and counted for none."
+        )
+    return said
 
 
 def _distances(attacks: Mapping[str, Any]) -> Iterable[str]:
@@ -63,7 +72,7 @@ def _cost(facts: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _best_peers(rows: Iterable[Mapping[str, Any]]) -> str:
-    head = ("after queries", "db3kd's ratio", "peer by queries", "its queries", "ours of them",
+    head = ("after queries", "its ratio", "peer by queries", "its queries", "ours of them",
             "peer by seconds", "its time", "ours of it")  # fmt: skip
     return table(head, [_best_peer(row) for row in rows])
 

@@ -7,6 +7,9 @@ the least that a gradient attack finds on the teacher itself (benchmarks.whitebo
 
     python -m benchmarks.peers --teacher-kind lenet5 --data DIR --teacher FILE --save peers-mnist
 
+Descents that begin with a surrogate are named after its model. What it learnt from is asked once,
+however many pairs there are, and no pair's curve counts it.
+
 The result holds the points at --budgets, and of each curve of distance against queries and seconds
 all points. Seconds are those of all pairs.
 """
@@ -43,8 +46,9 @@ def main() -> None:
     measured = _measure_all(problem, options)
     curves = {name: Curve.of(one.trace, problem.optimum.numpy()) for name, one in measured.items()}
     result = _result(problem, measured, curves, options)
-    for row in result.get("best_peer", ()):
-        print(_verdict(row))
+    for name, rows in result.get("best_peer", {}).items():
+        for row in rows:
+            print(_verdict(name, row))
     keep(options, result)
 
 
@@ -80,14 +84,14 @@ def _line(name: str, measured: Measured, curve: Curve, budgets: list[int]) -> st
     return "\n".join(lines)
 
 
-def _verdict(row: dict[str, Any]) -> str:
+def _verdict(name: str, row: dict[str, Any]) -> str:
     parts = []
     for unit in ("queries", "seconds"):
         share, peer = row[f"{unit}_over_peer"], row[f"peer_by_{unit}"]
         parts.append(
             f"no peer for any {unit}" if share is None else f"{share:.2f} of the {unit} of {peer}"
         )
-    return f"{_OURS} at {row['ratio']:.3f} ({row['budget']} queries): {', '.join(parts)}"
+    return f"{name} at {row['ratio']:.3f} ({row['budget']} queries): {', '.join(parts)}"
 
 
 def _result(
@@ -111,6 +115,9 @@ def _result(
         },
         "curves": {name: curve.points() for name, curve in curves.items()},
     }
+    if problem.surrogates:
+        names = ("surrogate_images", "surrogate_queries", "surrogate_steps")
+        result["surrogates"] = {name: getattr(options, name) for name in names}
     if problem.exact is not None:
         exact = problem.exact.numpy()
         result["white_box_over_exact"] = _spread(problem.optimum.numpy() / exact)
@@ -119,9 +126,14 @@ def _result(
             rows = {count: over.at(count) for count in options.budgets}
             result["attacks"][name]["over_exact"] = rows
     peers = {name: curve for name, curve in curves.items() if not name.startswith("db3kd")}
-    if _OURS in curves and peers:
-        result["equal_distance"] = equal_distance(curves[_OURS], peers, options.budgets)
-        result["best_peer"] = best_peer(curves[_OURS], peers, options.budgets)
+    ours = {name: curve for name, curve in curves.items() if name.startswith(_OURS)}
+    if ours and peers:
+        result["equal_distance"] = {
+            name: equal_distance(curve, peers, options.budgets) for name, curve in ours.items()
+        }
+        result["best_peer"] = {
+            name: best_peer(curve, peers, options.budgets) for name, curve in ours.items()
+        }
     return result
 
 
@@ -152,14 +164,31 @@ def _options() -> argparse.Namespace:
     options.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     options.add_argument("--attacks", nargs="+", choices=list(ATTACKS), metavar="NAME")
     options.add_argument("--white-box-steps", type=int, default=400)
+    options.add_argument(
+        "--surrogate-images", type=int, default=2000, help="of the bank, that surrogates learn from"
+    )
+    options.add_argument(
+        "--surrogate-queries", type=int, default=10, help="decisions for each of these, augmented"
+    )
+    options.add_argument("--surrogate-steps", type=int, default=2000, help="of training each")
     options.add_argument("--seed", type=int, default=0)
     chosen = options.parse_args()
     chosen.budgets = sorted(set(chosen.budgets))
     if chosen.attacks is None:
-        chosen.attacks = [name for name in ATTACKS if _installed(name)]
+        chosen.attacks = [
+            name
+            for name in ATTACKS
+            if _installed(name) and (chosen.teacher_kind == "lenet5" or not _surrogate_of(name))
+        ]
         for name in ATTACKS.keys() - set(chosen.attacks):
-            print(f"left out, as it is not installed: {name}")
+            print(f"left out, as it is not installed, or of another teacher: {name}")
+    chosen.surrogates = [model for model in map(_surrogate_of, chosen.attacks) if model]
     return chosen
+
+
+def _surrogate_of(attack: str) -> str:
+    """The model of an attack's surrogate, empty where it has none."""
+    return attack.partition(", ")[2]
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from db3kd.boundary import (
     Boundary,
     Candidates,
     Pairs,
+    Surrogate,
     boundary_distance,
     minimal_boundary_distance,
     sample_distance,
@@ -31,7 +32,8 @@ class Labeller:
     """Labels any samples of an image set, by what all their labels rest on.
 
     decisions: [N] int64, the teacher's class of each image, UNANSWERED where it was not asked.
-    limits: [N] int64, what each sample may spend, its decision included.
+    limits: [N] int64, what each sample may spend, its decision included. surrogate: of the teacher,
+    for "mbd".
     """
 
     teacher: Teacher
@@ -39,6 +41,7 @@ class Labeller:
     settings: LabelSettings
     decisions: Tensor
     limits: Tensor
+    surrogate: Surrogate | None = None
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -80,7 +83,9 @@ class Labeller:
         )
         ledger = Ledger(limits[targets.searched].to(teacher.device))
         pairs = pairs_of(teacher, samples, index, targets.searched)
-        search = measure(pairs, self.candidates, teacher.image_shape, settings, ledger)
+        search = measure(
+            pairs, self.candidates, teacher.image_shape, settings, ledger, self.surrogate
+        )
         boundary = yield from fly(search, teacher, ledger, on_answers, journal)
         queries = F.one_hot(decision.clamp_min(0), teacher.classes)
         queries[decision == UNANSWERED] = 0
@@ -134,6 +139,22 @@ class Targets:
         return table.masked_fill(own_column, 0)
 
 
+def surrogate_for(
+    teacher: Teacher, settings: LabelSettings, network: nn.Module | None
+) -> Surrogate | None:
+    """The surrogate that a network is for this teacher, None for none.
+
+    Raises ValueError where it does not fit the teacher, or the measure has no use for it.
+    """
+    if network is None:
+        return None
+    if settings.measure != "mbd":
+        raise ValueError(
+            f"surrogate: expected None with measure {settings.measure!r}; only 'mbd' uses one"
+        )
+    return Surrogate(network, teacher.image_shape, teacher.classes, teacher.device)
+
+
 def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor) -> Pairs:
     """Each sample with each of its targets, in the order of `searched`, [n, C] bool."""
     device = teacher.device
@@ -153,6 +174,7 @@ def measure(
     image_shape: tuple[int, ...],
     settings: LabelSettings,
     purse: Purse,
+    surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
     """The search for the distances of pairs, as the settings want them measured."""
     rays, rows = candidates.rays(pairs), batch_rows(settings.rows, image_shape)
@@ -176,6 +198,7 @@ def measure(
             seed=settings.seed,
             rows=rows,
             purse=purse,
+            surrogate=surrogate,
         )
     return boundary
 

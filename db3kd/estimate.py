@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from db3kd.boundary.contest import ask
-from db3kd.chunks import Labeller, measure, pairs_of
+from db3kd.chunks import Labeller, measure, pairs_of, surrogate_for
 from db3kd.data import ImageSet
 from db3kd.driver import Ledger, run
 from db3kd.label_settings import LabelSettings, divide_budget, divide_over_targets
@@ -43,7 +43,12 @@ class Estimate:
 
 
 def estimate_run(
-    teacher: Teacher, images: ImageSet, settings: LabelSettings, queries: int = 400
+    teacher: Teacher,
+    images: ImageSet,
+    settings: LabelSettings,
+    queries: int = 400,
+    *,
+    surrogate: nn.Module | None = None,
 ) -> Estimate:
     """Estimates the labelling of `images`; asks the teacher at most `queries` times.
 
@@ -57,6 +62,7 @@ def estimate_run(
         TeacherError: the teacher failed.
     """
     check_count(queries, "queries", least=0)
+    guess = surrogate_for(teacher, settings, surrogate)
     limits = divide_budget(settings, len(images), teacher.classes)
     most, may_ask = int(limits.sum()), (limits > 0).nonzero()[:, 0]
     queries = min(queries, most)
@@ -67,7 +73,8 @@ def estimate_run(
     rows = batch_rows(settings.rows, teacher.image_shape)
     decisions, batch, seconds = _decide(teacher, sample, rows)
     left = queries - len(sample)
-    costs, asked = _measure_pairs(teacher, sample, decisions, limits, settings, left)
+    labeller = Labeller(teacher, sample, settings, decisions, limits, guess)
+    costs, asked = _measure_pairs(labeller, left)
     mean = statistics.fmean(costs) if costs else None
     expected = most
     if mean is not None:
@@ -102,20 +109,14 @@ def _decide(teacher: Teacher, images: ImageSet, rows: int) -> tuple[Tensor, int,
     return torch.cat(decisions), size, sum(seconds[timed]) / sum(map(len, parts[timed]))
 
 
-def _measure_pairs(
-    teacher: Teacher,
-    images: ImageSet,
-    decisions: Tensor,
-    limits: Tensor,
-    settings: LabelSettings,
-    queries: int,
-) -> tuple[list[int], int]:
+def _measure_pairs(labeller: Labeller, queries: int) -> tuple[list[int], int]:
     """What each pair cost that was measured to its end, and what all cost: at most `queries`."""
+    teacher, images, settings = labeller.teacher, labeller.images, labeller.settings
+    decisions = labeller.decisions
     present = torch.zeros(teacher.classes, dtype=torch.bool)
     present[decisions] = True
     if settings.measure == "sd" or int(present.sum()) < 2:
         return [], 0
-    labeller = Labeller(teacher, images, settings, decisions, limits)
     generator = torch.Generator().manual_seed(settings.seed)
     costs, left = [], queries
     for index in torch.randperm(len(images), generator=generator).split(1):
@@ -145,6 +146,7 @@ def _measure_pair(
     ledger = Ledger(torch.tensor([may_spend], device=teacher.device))
     alone = torch.arange(teacher.classes)[None] == target
     pairs = pairs_of(teacher, labeller.images.read(index), index, alone)
-    run(measure(pairs, labeller.candidates, teacher.image_shape, settings, ledger), teacher, ledger)
+    shape, surrogate = teacher.image_shape, labeller.surrogate
+    run(measure(pairs, labeller.candidates, shape, settings, ledger, surrogate), teacher, ledger)
     spent = int(ledger.spent)
     return spent, spent < may_spend or spent == limit

@@ -9,11 +9,12 @@ from itertools import accumulate
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from db3kd import ops
+from db3kd.boundary import Surrogate
 from db3kd.boundary.contest import ask
-from db3kd.chunks import Labeller
+from db3kd.chunks import Labeller, surrogate_for
 from db3kd.data import ImageSet
 from db3kd.driver import Flight, Ledger, run
 from db3kd.flights import default_flights, in_order
@@ -70,10 +71,17 @@ def label(
     index: Tensor | None = None,
     progress: Progress | None = None,
     flights: int | None = None,
+    surrogate: nn.Module | None = None,
 ) -> Labels:
     """What `label_chunks` yields, as one."""
     chunks = label_chunks(
-        teacher, images, settings, index=index, progress=progress, flights=flights
+        teacher,
+        images,
+        settings,
+        index=index,
+        progress=progress,
+        flights=flights,
+        surrogate=surrogate,
     )
     return Labels.concat(list(chunks))
 
@@ -88,6 +96,7 @@ def label_chunks(
     folder: RunFolder | None = None,
     crew: Crew | None = None,
     flights: int | None = None,
+    surrogate: nn.Module | None = None,
 ) -> Iterator[Labels]:
     """Labels images, a chunk of samples at a time.
 
@@ -98,6 +107,9 @@ def label_chunks(
     in this process's stead, and they come in any order; the labels are the same. flights: chunks
     that this process searches at once, by default 2 where the teacher is on CUDA, so that it need
     not wait, and else 1; the labels are the same. Each may have a call of the teacher in flight.
+    surrogate: a network that has learnt the teacher's decisions, images [n, *image_shape] -> scores
+    [n, classes], from which "mbd" begins; see db3kd.boundary.Surrogate. Its rounding depends on how
+    many threads there are, so labels with one are the same to the bit for equally many alone.
 
     First each image is decided (one query), also those not to be labelled, for rays start towards
     them; then a sample's distance to every other class, or to its nearest ones, is measured. Memory
@@ -116,8 +128,9 @@ def label_chunks(
     if flights is None:
         flights = default_flights(torch.device(teacher.device))
     check_count(flights, "flights")
+    guess = surrogate_for(teacher, settings, surrogate)
     meter = _Meter(progress)
-    return _Labelling(teacher, images, settings, meter, folder, crew, flights).chunks(index)
+    return _Labelling(teacher, images, settings, meter, folder, crew, flights, guess).chunks(index)
 
 
 def with_soft_labels(
@@ -208,11 +221,14 @@ class _Labelling:
     folder: RunFolder | None
     crew: Crew | None
     flights: int
+    surrogate: Surrogate | None
 
     def chunks(self, index: Tensor) -> Iterator[Labels]:
         limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
         decisions = self._decide_all(limits)
-        labeller = Labeller(self.teacher, self.images, self.settings, decisions, limits)
+        labeller = Labeller(
+            self.teacher, self.images, self.settings, decisions, limits, self.surrogate
+        )
         parts = self._parts(index)
         if self.crew is None:
             flights = (self._flight(labeller, *part) for part in parts.items())

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from db3kd.chunks import surrogate_for
 from db3kd.data import ImageSet, load_data
 from db3kd.folder import RunFolder, check_free
 from db3kd.labels import (
@@ -28,7 +29,8 @@ from db3kd.search import UNANSWERED
 from db3kd.store import LABELS, Labels, iterate_shards, load_labels, to_table
 from db3kd.targets import other_classes
 from db3kd.teachers import Teacher, describe
-from db3kd.workers import RayCrew, Workers, import_ray, start_workers
+from db3kd.teachers.module import module_fingerprint
+from db3kd.workers import Workers, import_ray, start_workers
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
 """Temperature of soft labels where none is given; that of inverse is the paper's."""
@@ -193,6 +195,7 @@ def write_run(
     resume: bool = False,
     workers: Workers | None = None,
     flights: int | None = None,
+    surrogate: nn.Module | None = None,
 ) -> Totals:
     """Labels the images of a source into a run folder, a shard at a time, showing progress.
 
@@ -216,6 +219,8 @@ def write_run(
 
     flights: shards that one process searches at once, as for `label_chunks`; a worker searches one.
 
+    surrogate: as for `label_chunks`, and part of what the run is.
+
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
     the teacher or a run that is not the same, TeacherError where the teacher fails, and OSError
     where the disk does. What was answered until then stays; where nothing was, the folder goes.
@@ -233,6 +238,8 @@ def write_run(
         "soft_labels": soft_labels,
         "samples_per_shard": chunk_size(teacher, settings),
     }
+    if surrogate_for(teacher, settings, surrogate) is not None:
+        described["surrogate"] = module_fingerprint(surrogate)
     described = manifest(
         described,
         seed=settings.seed,
@@ -246,10 +253,11 @@ def write_run(
         crew = (
             nullcontext()
             if workers is None
-            else start_workers(workers, run, teacher, chosen, settings)
+            else start_workers(workers, run, teacher, chosen, settings, surrogate)
         )
         with crew as helpers:
-            _label_into(run, teacher, chosen, rows, settings, soft_labels, helpers, flights)
+            options = {"crew": helpers, "flights": flights, "surrogate": surrogate}
+            _label_into(run, teacher, chosen, rows, settings, soft_labels, options)
         totals = _add_up(run)
         run.finish(vars(totals))
     return totals
@@ -262,10 +270,12 @@ def _label_into(
     index: Tensor,
     settings: LabelSettings,
     soft_labels: SoftLabelSettings | None,
-    crew: RayCrew | None,
-    flights: int | None,
+    options: Mapping[str, Any],
 ) -> None:
-    """Labels what the run has no shard of yet. index: [n] int64, of the images in their source."""
+    """Labels what the run has no shard of yet.
+
+    index: [n] int64, of the images in their source. options: others of `label_chunks`.
+    """
     before = _add_up(run)
     progress = Progress(
         len(images),
@@ -274,9 +284,7 @@ def _label_into(
         samples_before=before.samples,
         queries_before=before.queries - before.decided,  # decisions are counted when replayed
     )
-    chunks = label_chunks(
-        teacher, images, settings, progress=progress, folder=run, crew=crew, flights=flights
-    )
+    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run, **options)
     with progress:
         for chunk in chunks:
             position = int(chunk.index[0])

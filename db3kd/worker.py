@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from threading import Event
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from db3kd.chunks import Labeller
+from db3kd.chunks import Labeller, surrogate_for
 from db3kd.data import ImageSet
 from db3kd.disk import Helping
 from db3kd.folder import Journals
@@ -26,7 +26,7 @@ class Job:
     """What all workers of a run are told.
 
     make_teacher: builds the teacher, in the worker. fingerprint, data_fingerprint: what it and the
-    images must come to. threads: of each worker.
+    images must come to. threads: of each worker. surrogate: as for `label_chunks`.
     """
 
     make_teacher: Callable[[], Teacher]
@@ -36,6 +36,7 @@ class Job:
     settings: LabelSettings
     journals: Journals
     threads: int
+    surrogate: nn.Module | None = None
 
 
 class Stopped(Exception):
@@ -68,6 +69,7 @@ class Worker:
         self._teacher = job.make_teacher()
         _check("teacher", describe(self._teacher), self._teacher.fingerprint(), job.fingerprint)
         _check("images", job.images.name, job.images.fingerprint(), job.data_fingerprint)
+        self._surrogate = surrogate_for(self._teacher, job.settings, job.surrogate)
         within_reach = job.journals.within_reach()
         if within_reach:
             self._helping = Helping(job.journals.folder)
@@ -82,7 +84,9 @@ class Worker:
         """
         self._answered = 0
         torch.set_num_threads(self._threads)  # it holds for the thread that calls
-        labeller = Labeller(self._teacher, self._images, self._settings, decisions, limits)
+        labeller = Labeller(
+            self._teacher, self._images, self._settings, decisions, limits, self._surrogate
+        )
         with self._journal(position) as journal:
             return labeller.label(index, self._count, journal)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from db3kd.chunks import Labeller
 from db3kd.data import ImageSet
@@ -71,7 +71,12 @@ def import_ray() -> Any:
 
 @contextmanager
 def start_workers(
-    workers: Workers, run: RunFolder, teacher: Teacher, images: ImageSet, settings: LabelSettings
+    workers: Workers,
+    run: RunFolder,
+    teacher: Teacher,
+    images: ImageSet,
+    settings: LabelSettings,
+    surrogate: nn.Module | None = None,
 ) -> Iterator["RayCrew"]:
     """Starts the workers of a run, and ends them again. They get ready while the caller goes on.
 
@@ -87,6 +92,7 @@ def start_workers(
             images=images,
             data_fingerprint=images.fingerprint(),
             settings=settings,
+            surrogate=surrogate,
             journals=run.journals,
             threads=max(1, min(torch.get_num_threads(), processors // workers.count)),
         )

@@ -160,10 +160,12 @@ def some_peers() -> dict:
             "db3kd MBD": attack(at={"50": (2.5, 2.0), "1000": (1.25, 1.125)}),
             "Rays": attack(at={"50": (4.0, 3.0), "1000": (2.5, 2.0)}),
         },
-        "best_peer": [
-            {"budget": 50, "ratio": 2.5} | near,
-            {"budget": 1000, "ratio": 1.25} | {key: None for key in near},
-        ],
+        "best_peer": {
+            "db3kd MBD": [
+                {"budget": 50, "ratio": 2.5} | near,
+                {"budget": 1000, "ratio": 1.25} | {key: None for key in near},
+            ],
+        },
         "curves": {
             "db3kd MBD": {"queries": [10, 50, 1000], "seconds": [0.0, 0.25, 0.5],
                           "mean": [5.0, 2.5, 1.25], "median": [5.0, 2.0, 1.125]},
@@ -187,6 +189,13 @@ def test_peers_are_compared_at_each_budget_and_at_equal_distance(results):
     assert "| 50 | 2.500 | Rays | 100 | 50.1 % | Rays | 400 ms | 50.0 % |" in text
     assert "| 1,000 | 1.250 | – | – | – | – | – | – |" in text  # noqa: RUF001
     assert "errors" not in text
+    assert "surrogate" not in text
+
+
+def test_what_surrogates_learnt_from_is_said_beside_the_pairs(results):
+    learnt = {"surrogate_images": 2000, "surrogate_queries": 10, "surrogate_steps": 50}
+    text = results(peers=some_peers() | {"surrogates": learnt}).text
+    assert "10 decisions for each of 2,000 other images: 20,000 queries" in text
 
 
 def test_peers_say_how_far_the_white_box_attack_is_from_the_truth(results):

@@ -14,7 +14,7 @@ pytest.importorskip("benchmarks.peers", reason="benchmarks are not installed")
 
 from benchmarks import peers, record
 from benchmarks.linear_optimum import linear_optimum
-from benchmarks.peer_attacks import ATTACKS, NEEDS, Task, pair_after_pair
+from benchmarks.peer_attacks import ATTACKS, NEEDS, SURROGATES, Task, pair_after_pair
 from benchmarks.peer_curves import Curve, best_peer, equal_distance, reaching
 from benchmarks.peer_problem import Problem
 from benchmarks.peer_process import curve_counts, measure
@@ -296,10 +296,11 @@ def problem() -> Problem:
         near = (members - sample).flatten(1).norm(dim=1).argsort()[:4]
         starts.append(members[near])
     exact = linear_optimum(weights, bias, samples.flatten(1), target)
+    surrogates = {name: build_model(name, shape, classes).state_dict() for name in SURROGATES}
     return Problem(
         kind="linear", classes=classes, state=network.state_dict(), data="random",
         samples=samples, index=torch.arange(3), own=own, target=target,
-        starts=torch.stack(starts), optimum=exact.float(), exact=exact,
+        starts=torch.stack(starts), optimum=exact.float(), exact=exact, surrogates=surrogates,
     )  # fmt: skip
 
 
@@ -365,21 +366,25 @@ def test_the_command_writes_figures_and_curves(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     arguments = "peers --teacher-kind linear --data digits --teacher-epochs 2 --pairs 2 --starts 3"
     arguments += " --budgets 20 60 --white-box-steps 30 --threads 1 --save smoke"
-    monkeypatch.setattr(
-        sys, "argv", [*arguments.split(), "--attacks", "db3kd MBD", "published MBD"]
-    )
+    arguments += " --surrogate-images 20 --surrogate-queries 3 --surrogate-steps 2"
+    attacks = ["db3kd MBD", "db3kd MBD, lenet5-half", "published MBD"]
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--attacks", *attacks])
 
     peers.main()
 
     result = json.loads((tmp_path / "smoke.json").read_text())
     assert result["pairs"] == 2
-    assert set(result["attacks"]) == {"db3kd MBD", "published MBD"}
+    assert list(result["attacks"]) == attacks
+    assert result["surrogates"]["surrogate_queries"] == 3
     for attack in result["attacks"].values():
         assert attack["queries_a_pair"] <= 60
         assert set(attack["at"]) == set(attack["over_exact"]) == {"20", "60"}
         assert attack["over_exact"]["60"]["mean"] >= 1 - 1e-4
     assert result["white_box_over_exact"]["least"] >= 1 - 1e-4
-    assert [row["budget"] for row in result["equal_distance"]["published MBD"]] == [20, 60]
+    for ours in attacks[:2]:
+        rows = result["equal_distance"][ours]["published MBD"]
+        assert [row["budget"] for row in rows] == [20, 60]
+        assert [row["budget"] for row in result["best_peer"][ours]] == [20, 60]
     assert set(result["curves"]) == set(result["attacks"])
     last = result["attacks"]["published MBD"]["at"]["60"]["mean"]
     assert result["curves"]["published MBD"]["queries"][-1] == 60

@@ -4,6 +4,7 @@ from db3kd.boundary.candidates import Candidates
 from db3kd.boundary.distance import boundary_distance, sample_distance
 from db3kd.boundary.minimal import Descent, minimal_boundary_distance
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
+from db3kd.boundary.surrogate import Surrogate
 
 __all__ = [
     "Boundary",
@@ -11,6 +12,7 @@ __all__ = [
     "Descent",
     "Pairs",
     "Rays",
+    "Surrogate",
     "boundary_distance",
     "minimal_boundary_distance",
     "sample_distance",

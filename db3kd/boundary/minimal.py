@@ -1,4 +1,4 @@
-"""Minimal boundary distance: descent along the boundary by the signs of probes."""
+"""Minimal boundary distance: descent along the boundary by probes, and by a surrogate if any."""
 
 import math
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from db3kd import ops
 from db3kd.boundary.contest import bisect
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
 from db3kd.boundary.probes import Directions, probe_normals
+from db3kd.boundary.surrogate import WEIGHT, Surrogate
 from db3kd.search import Purse, Search
 
 _FEWEST_PROBES = 4
@@ -25,6 +26,10 @@ _FREQUENCIES_A_ROUND = 1 / 56
 
 _GAINS_TRUSTED = 3.0
 """How many times its last gain a pair is trusted to gain next."""
+
+_MOST_FOLLOWED = 10
+_WORTH_FOLLOWING = 0.02
+"""A surrogate alone is followed so many times at most, and while that gains a pair this share."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ def minimal_boundary_distance(
     seed: int,
     rows: int,
     purse: Purse,
+    surrogate: Surrogate | None = None,
 ) -> Search[None]:
     """MBD: shrinks the distance of each pair until its budget is spent (DB3KD, section 3.2).
 
@@ -141,11 +147,14 @@ def minimal_boundary_distance(
 
     boundary: from `boundary_distance`; updated in place. Pairs with an infinite distance are left
     alone. seed: names the random directions, with sample index, class and round. rows: images per
-    batch.
+    batch. surrogate: is followed first, without a probe, as long as that helps, and then weighs in
+    on every normal.
     """
     memory = torch.zeros_like(boundary.points)
     reach = torch.ones_like(boundary.distance)
     trust = torch.full_like(boundary.distance, settings.trust)
+    if surrogate is not None:
+        yield from _follow(pairs, boundary, surrogate, trust, settings, rows, purse)
     for round_number in range(settings.rounds):
         allowed = purse.remaining - settings.line_search_queries
         chosen = (boundary.distance.isfinite() & (allowed >= _FEWEST_PROBES)).nonzero()[:, 0]
@@ -167,39 +176,82 @@ def minimal_boundary_distance(
         boundary.note(purse.spent, boundary.distance)
         # An estimate's noise falls, so its weight grows, with the square root of its probes.
         memory[chosen] = memory[chosen] * settings.momentum + normals * math.sqrt(count)
-        before = boundary.distance
+        normals = memory[chosen]
+        if surrogate is not None:
+            normals += WEIGHT * surrogate.normals(pairs, boundary.points[chosen], chosen)
+        ends = _steps_along(pairs, boundary, chosen, normals, reach[chosen], settings)
         winner = yield from _line_search(
-            pairs, boundary, chosen, memory[chosen], reach[chosen], trust, settings, rows, purse
+            pairs, boundary, chosen, ends, trust, settings, rows, purse
         )
-        gain = 1 - boundary.distance[chosen] / before[chosen]
-        trust[chosen] = (_GAINS_TRUSTED * gain).clamp(settings.trust / 2, settings.trust)
         won = winner >= 0
         longest = winner == len(settings.steps) - 1
         factor = torch.where(longest, 2.0, torch.where(won, 1.0, 0.5))
         reach[chosen] = (reach[chosen] * factor).clamp(1 / 64, _MOST_REACH)
 
 
-def _line_search(
+def _follow(
+    pairs: Pairs,
+    boundary: Boundary,
+    surrogate: Surrogate,
+    trust: Tensor,
+    settings: Descent,
+    rows: int,
+    purse: Purse,
+) -> Search[None]:
+    """Moves each pair's point to where the surrogate would have it, as long as the teacher agrees.
+
+    trust: [P], as of `_line_search`.
+    """
+    worth = boundary.distance.isfinite()
+    for _ in range(_MOST_FOLLOWED):
+        chosen = (worth & (purse.remaining >= settings.line_search_queries)).nonzero()[:, 0]
+        if not len(chosen):
+            break
+        ends = surrogate.approach(pairs, boundary.points[chosen], chosen)
+        before = boundary.distance[chosen]
+        yield from _line_search(
+            pairs, boundary, chosen, ends[:, None], trust, settings, rows, purse
+        )
+        worth[chosen] = boundary.distance[chosen] < before * (1 - _WORTH_FOLLOWING)
+
+
+def _steps_along(
     pairs: Pairs,
     boundary: Boundary,
     chosen: Tensor,
     normals: Tensor,
     reach: Tensor,
-    trust: Tensor,
     settings: Descent,
-    rows: int,
-    purse: Purse,
-) -> Search[Tensor]:
-    """Moves each chosen pair's point along its normal by the best step; [n] int64, which, or -1."""
+) -> Tensor:
+    """Where the steps along their normals take each chosen pair's point: [n, steps, D]."""
     here = torch.arange(len(chosen), device=chosen.device)
     origin = normals.new_zeros(1, normals.shape[1])
     norm = ops.ray_lengths(origin, normals, torch.zeros_like(here), here)
     unit = torch.where(norm > 0, boundary.distance[chosen] * reach / norm, 0)
     # Products and sums apart: fused, their rounding would depend on a row's place in memory.
     ends = torch.stack([normals * (unit * step)[:, None] for step in settings.steps], dim=1)
-    ends = ends.add_(boundary.points[chosen, None]).clamp_(*pairs.bounds).flatten(0, 1)
-    numbers = torch.arange(len(ends), device=chosen.device)
-    rays = Rays.towards(pairs, ends, chosen.repeat_interleave(len(settings.steps)), numbers)
+    return ends.add_(boundary.points[chosen, None]).clamp_(*pairs.bounds)
+
+
+def _line_search(
+    pairs: Pairs,
+    boundary: Boundary,
+    chosen: Tensor,
+    ends: Tensor,
+    trust: Tensor,
+    settings: Descent,
+    rows: int,
+    purse: Purse,
+) -> Search[Tensor]:
+    """Moves each chosen pair's point to the best of its ways; [n] int64, which, or -1.
+
+    ends: [n, k, D], where the rays of each pair lead. trust: [P] float32, what each can gain at
+    most; set anew by what it did gain.
+    """
+    ways = ends.shape[1]
+    numbers = torch.arange(len(chosen) * ways, device=chosen.device)
+    rays = Rays.towards(pairs, ends.flatten(0, 1), chosen.repeat_interleave(ways), numbers)
+    before = boundary.distance[chosen]
     winner = yield from bisect(
         pairs,
         rays,
@@ -211,8 +263,10 @@ def _line_search(
         rows=rows,
         purse=purse,
     )
-    ray = winner[chosen]
-    return torch.where(ray >= 0, ray - here * len(settings.steps), -1)
+    gain = 1 - boundary.distance[chosen] / before
+    trust[chosen] = (_GAINS_TRUSTED * gain).clamp(settings.trust / 2, settings.trust)
+    ray, first = winner[chosen], numbers.view(-1, ways)[:, 0]
+    return torch.where(ray >= 0, ray - first, -1)
 
 
 def _is_count(value: object) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from torch import nn
 
 from db3kd.cli.options import (
     TEACHER_HELP,
@@ -26,6 +27,7 @@ from db3kd.cli.options import (
     running_options,
 )
 from db3kd.cli.preflight import print_estimate
+from db3kd.data import ImageSet
 from db3kd.estimate import estimate_run
 from db3kd.folder import check_free, holds_run, queries_in_flight
 from db3kd.labels import LabelSettings, chunk_size
@@ -39,6 +41,7 @@ from db3kd.runs import (
     draw_samples,
     write_run,
 )
+from db3kd.teachers import ModuleTeacher
 from db3kd.workers import Workers, import_ray
 
 
@@ -206,6 +209,14 @@ def label(
             show_default="2 on CUDA, else 1",
         ),
     ] = None,
+    surrogate: Annotated[
+        Path | None,
+        typer.Option(
+            "--surrogate",
+            help="A torch network that has learnt the teacher's decisions, as a file; db3kd "
+            "surrogate makes one. mbd begins at its boundaries and needs far fewer queries.",
+        ),
+    ] = None,
     max_batch: MaxBatch = None,
     autocast: Autocast = None,
     compile: Compile = False,
@@ -231,6 +242,9 @@ def label(
 
         db3kd label --teacher my_package.model:predict --data images.npz --targets 5
         --out runs/nearest-five
+
+        db3kd label --teacher my_package.model:predict --data images.npz --queries-per-pair 100
+        --surrogate surrogate.safetensors --out runs/begun-near
 
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --out runs/mine --resume
@@ -262,9 +276,10 @@ def label(
         import_ray()
         crew = Workers(workers, ray_address, device != "cpu", make_teacher)
     asked = open_teacher(teacher, images, architecture, device, running)
+    network = None if surrogate is None else _network(surrogate, images)
     if dry_run:
         chosen = images.subset(draw_samples(len(images), limit, seed))
-        estimate = estimate_run(asked, chosen, settings, dry_run_queries)
+        estimate = estimate_run(asked, chosen, settings, dry_run_queries, surrogate=network)
         shards = math.ceil(len(chosen) / chunk_size(asked, settings))
         print_estimate(estimate, min(workers, shards), price)
         return
@@ -279,6 +294,7 @@ def label(
             resume=resume,
             workers=crew,
             flights=flights,
+            surrogate=network,
         )
     after = read_manifest(out)
     if after == before:
@@ -289,6 +305,16 @@ def label(
 def _found(teacher: str) -> str:
     """A file's whole path, for workers that may run in another folder; anything else as it is."""
     return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
+
+
+def _network(file: Path, images: ImageSet) -> nn.Module:
+    """The surrogate in a file."""
+    found = open_teacher(str(file), images, None, "cpu")
+    if not isinstance(found, ModuleTeacher):
+        raise ValueError(
+            f"surrogate: expected a torch network, whose gradients can be had, got {file}"
+        )
+    return found.module
 
 
 def _settings(

@@ -89,6 +89,11 @@ class ModuleTeacher:
         """Most images of one forward pass."""
         return self._batches.most
 
+    @property
+    def module(self) -> nn.Module:
+        """The network that it asks, in eval mode; not to be changed."""
+        return self._module
+
     def decide(self, images: Tensor) -> Tensor:
         """images [N, *image_shape] -> int64 [N], same device; TeacherError for unusable scores."""
         return self.launch(images).settle()
