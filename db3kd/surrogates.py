@@ -68,7 +68,7 @@ class SurrogateSettings:
     queries_per_sample: images of each sample that are asked about, itself included: exactly that
         many queries.
     clean_share: of what it is trained on, the samples themselves; see `rows_with_clean_share`.
-    training: with a seed, which also draws the images and what is held out.
+    training: with a number of steps, and a seed, which also draws the images and what is held out.
     """
 
     model: str = "lenet5"
@@ -82,6 +82,8 @@ class SurrogateSettings:
             raise ValueError(
                 f"clean_share: expected at least 0 and below 1, got {self.clean_share}"
             )
+        if self.training.steps is None:
+            raise ValueError("training.steps: expected a number, got None")
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def ask_augmented(
     decisions = torch.empty(len(images), dtype=torch.int64)
     if folder is not None and folder.has_shards:
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
-            known = torch.from_numpy(table["decision"].to_numpy())
+            known = torch.tensor(table["decision"].to_numpy())
             decisions[position : position + len(known)] = known
     on_answers = _counter(progress)
     for rows in torch.arange(len(images)).split(_SHARD_ROWS):
@@ -237,8 +239,7 @@ def write_surrogate(
     chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
     asking = described({**named, **_asking(settings)})
     asked = _ask_into(decisions_folder(out), asking, teacher, augment(chosen, settings), resume)
-    steps = settings.training.total_steps(len(asked.images))
-    with counted("training the surrogate", steps, "steps") as show:
+    with counted("training the surrogate", settings.training.steps, "steps") as show:
         surrogate = train_surrogate(asked, teacher.classes, settings, show)
     made |= {"queries": surrogate.queries, "agreement": surrogate.agreement}
     write_manifest(manifest_file(out), made)  # first: where there are weights, they are described

@@ -192,6 +192,7 @@ def test_images_that_do_not_fit_the_teacher_cost_no_query(teacher, given, messag
     [
         ({"queries_per_sample": 0}, "queries_per_sample: expected an integer of at least 1"),
         ({"clean_share": 1.0}, "clean_share: expected at least 0 and below 1"),
+        ({"training": TrainSettings()}, r"training\.steps: expected a number, got None"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message):
