@@ -17,9 +17,9 @@ class AugmentedImages:
     """Every sample itself (k = 0) and augmented images of it (k = 1, 2, ...), as an image set.
 
     Image k ≥ 1 of sample i is weight · shifted(i) + (1 - weight) · shifted(partner) + noise,
-    clamped to [0, 1]: the partner is any sample, the weight uniform in (1 - mixup, 1], each of the
-    two shifted by up to `shift` of its sides (edges are repeated), the noise uniform with standard
-    deviation `noise`. Nothing is stored but the images given.
+    clamped to [0, 1]: the partner is any of the first `partners` samples, the weight uniform in
+    (1 - mixup, 1], each of the two shifted by up to `shift` of its sides (edges are repeated), the
+    noise uniform with standard deviation `noise`. Nothing is stored but the images given.
 
     Args:
         images: [N, channels, height, width] float32 in [0, 1], or an image set of such images.
@@ -28,6 +28,8 @@ class AugmentedImages:
         mixup: the largest weight of the partner, in [0, 1].
         shift: the largest shift as a share of the side, in [0, 1).
         noise: standard deviation of the noise in input units, at least 0.
+        partners: how many; all samples by default. Nothing of the others is in any sample's images
+            but their own.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class AugmentedImages:
         mixup: float = 1.0,
         shift: float = 0.08,
         noise: float = 0.05,
+        partners: int | None = None,
     ) -> None:
         if queries_per_sample < 1:
             raise ValueError(f"queries_per_sample: expected at least 1, got {queries_per_sample}")
@@ -57,6 +60,9 @@ class AugmentedImages:
                 f"images: expected [N, channels, height, width], got images of {list(shape)}"
             )
         self.samples = len(images)
+        self.partners = self.samples if partners is None else partners
+        if not 1 <= self.partners <= self.samples:
+            raise ValueError(f"partners: expected 1 to {self.samples} samples, got {partners}")
         self.image_shape = tuple(shape)
         self.queries_per_sample = queries_per_sample
         self.seed = seed
@@ -85,7 +91,7 @@ class AugmentedImages:
             self.seed, samples.numpy(), numbers.numpy(), _FIXED_DRAWS + math.prod(self.image_shape)
         )
         draws = torch.from_numpy(draws)
-        partner = self._read_clean((draws[:, 0] * self.samples).long())
+        partner = self._read_clean((draws[:, 0] * self.partners).long())
         weight = (1 - self.mixup * draws[:, 1])[:, None, None, None]
         mixed = self._shifted(partner, draws[:, 4:6]).lerp_(
             self._shifted(clean, draws[:, 2:4]), weight

@@ -182,7 +182,7 @@ def on_augmented_decisions(
     the augmented ones.
     """
     _check_steps(settings)
-    rows = _rows_with_clean_share(asked.images, clean_share)
+    rows = rows_with_clean_share(asked.images, clean_share)
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
@@ -224,7 +224,7 @@ def on_soft_labels_and_augmented_decisions(
             f"soft_labels: expected [{images.samples}, C], one row for each sample, "
             f"got {list(soft_labels.shape)}"
         )
-    rows = _rows_with_clean_share(images, clean_share)
+    rows = rows_with_clean_share(images, clean_share)
     soft = torch.zeros(len(images), soft_labels.shape[1])
     soft[::per_sample] = soft_labels
 
@@ -235,8 +235,11 @@ def on_soft_labels_and_augmented_decisions(
     return Recipe(name, label_queries + per_sample - 1, run)
 
 
-def _rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:
-    """All rows, those of clean images as often as makes them `clean_share` of what is returned."""
+def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:
+    """All rows, those of clean images as often as makes them `clean_share` of what is returned.
+
+    Clean images are repeated a whole number of times, at least once. -> [R] int64
+    """
     if not 0 <= clean_share < 1:
         raise ValueError(f"clean_share: expected at least 0 and below 1, got {clean_share}")
     per_sample = images.queries_per_sample

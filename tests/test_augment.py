@@ -44,6 +44,20 @@ def test_the_seed_decides_what_is_drawn():
     assert not torch.equal(first.read(torch.tensor([1])), second.read(torch.tensor([1])))
 
 
+def test_only_partners_are_mixed_into_others():
+    images = torch.cat([torch.zeros(4, 1, 5, 5), torch.ones(2, 1, 5, 5)])
+    augmented = AugmentedImages(images, 50, seed=0, noise=0, partners=4)
+    of_partners, of_others = augmented.read(torch.arange(300)).split([200, 100])
+    assert (of_partners == 0).all()
+    assert of_others.amin() < 0.1
+
+
+@pytest.mark.parametrize("partners", [0, 7])
+def test_more_partners_than_samples_or_none_are_refused(partners):
+    with pytest.raises(ValueError, match=f"partners: expected 1 to 6 samples, got {partners}"):
+        AugmentedImages(pictures(), 4, seed=0, partners=partners)
+
+
 def test_without_mixing_shifting_and_noise_nothing_changes():
     augmented = AugmentedImages(pictures(), 3, seed=0, mixup=0, shift=0, noise=0)
     assert torch.allclose(augmented.read(torch.arange(18)), pictures().repeat_interleave(3, 0))

@@ -16,6 +16,7 @@ from db3kd.store import load_labels
 COMMANDS = (
     "info",
     "teacher",
+    "surrogate",
     "label",
     "distill",
     "evaluate",

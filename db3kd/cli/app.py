@@ -11,6 +11,7 @@ from db3kd.cli.evaluate import evaluate
 from db3kd.cli.info import info
 from db3kd.cli.label import label
 from db3kd.cli.report import demo, report
+from db3kd.cli.surrogate import surrogate
 from db3kd.cli.synthesize import synthesize
 from db3kd.cli.teacher import teacher
 from db3kd.cli.zero_shot import zero_shot
@@ -60,11 +61,13 @@ def db3kd(
 
     The way: teacher (or one of your own), label, distill, evaluate; without images, zero-shot.
 
+    A surrogate, trained beforehand, tells label where boundaries may lie, and saves it queries.
+
     The command demo goes all of it, on real images, in a few minutes.
     """
 
 
 for _command in (
-    info, teacher, label, distill, evaluate, report, synthesize, zero_shot, demo
+    info, teacher, surrogate, label, distill, evaluate, report, synthesize, zero_shot, demo
 ):  # fmt: skip
     app.command()(_command)
