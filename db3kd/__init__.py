@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from db3kd.ops import build_config, soft_labels
     from db3kd.scale import choose_scale
     from db3kd.store import Labels, load_labels
+    from db3kd.surrogates import SurrogateSettings, make_surrogate
     from db3kd.synthesis.moves import Moves
     from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
     from db3kd.synthesis.starts import make_starts
@@ -41,6 +42,7 @@ _HOME = {
     "ops": ("build_config", "soft_labels"),
     "scale": ("choose_scale",),
     "store": ("Labels", "load_labels"),
+    "surrogates": ("SurrogateSettings", "make_surrogate"),
     "synthesis.moves": ("Moves",),
     "synthesis.pseudo": ("PseudoSamples", "load_pseudo_samples"),
     "synthesis.starts": ("make_starts",),
@@ -67,6 +69,7 @@ __all__ = [
     "ModuleTeacher",
     "Moves",
     "PseudoSamples",
+    "SurrogateSettings",
     "SynthesisSettings",
     "Teacher",
     "TeacherError",
@@ -83,6 +86,7 @@ __all__ = [
     "load_pseudo_samples",
     "load_teacher",
     "make_starts",
+    "make_surrogate",
     "save_teacher",
     "soft_labels",
     "synthesize",

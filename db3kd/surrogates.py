@@ -87,7 +87,7 @@ class SurrogateSettings:
 
 
 @dataclass(frozen=True)
-class Surrogate:
+class TrainedSurrogate:
     """A network that decides much as its teacher does.
 
     network: from images [N, *image_shape] to scores [N, classes], in eval mode.
@@ -103,7 +103,7 @@ class Surrogate:
 
 def make_surrogate(
     teacher: Teacher, images: ImageSet | Tensor, settings: SurrogateSettings | None = None
-) -> Surrogate:
+) -> TrainedSurrogate:
     """Asks a teacher about augmented images, and trains a network on what it answers.
 
     images: N ≥ 2 of the teacher's image shape, [C, H, W], in [0, 1]; exactly `N ·
@@ -178,7 +178,7 @@ def train_surrogate(
     classes: int,
     settings: SurrogateSettings,
     progress: TrainProgress | None = None,
-) -> Surrogate:
+) -> TrainedSurrogate:
     """A network that learnt decisions, measured on those of the samples that are no partners.
 
     classes: of the teacher. progress: as for `train`.
@@ -193,7 +193,7 @@ def train_surrogate(
     alike = None
     if seen < len(images):
         alike = agreement(network, _From(images, seen), asked.decisions[seen:])
-    return Surrogate(network, alike, len(images))
+    return TrainedSurrogate(network, alike, len(images))
 
 
 def write_surrogate(
@@ -216,7 +216,7 @@ def write_surrogate(
     there, nothing is done. Where they are not, the network is trained, and its settings may be
     others than before; what was asked may not.
 
-    Returns the manifest: `queries`, `agreement` as `Surrogate` has them, settings, fingerprints.
+    Returns the manifest: `queries` and `agreement` of the `TrainedSurrogate`, and what made it.
 
     Raises FileExistsError where something is in the way, ValueError for images, bounds or a model
     that do not fit the teacher or for another surrogate than the one there, TeacherError as

@@ -200,6 +200,28 @@ def test_targets_that_there_cannot_be_are_refused(teacher, tmp_path, options, wo
     assert not (tmp_path / "run").exists()
 
 
+def test_a_descent_begins_with_a_surrogate_which_is_part_of_the_run(teacher, tmp_path):
+    arguments = ("label", "--teacher", teacher, "--data", "digits", "--limit", 20)
+    few = ("--queries-per-pair", 25, "--device", "cpu")
+    for name, more in (("guessed", ("--surrogate", teacher)), ("plain", ())):
+        succeed(*arguments, *few, "--out", tmp_path / name, *more)
+    guessed, plain = (load_labels(tmp_path / name).distances for name in ("guessed", "plain"))
+
+    reached = plain.isfinite()
+    assert guessed[reached].mean() < plain[reached].mean()
+    assert len(read_manifest(tmp_path / "guessed")["settings"]["surrogate"]) == 64
+    message = fail(*arguments, *few, "--out", tmp_path / "guessed", "--resume")
+    assert "settings.surrogate: was" in message
+
+
+def test_a_surrogate_without_gradients_is_refused(teacher, tmp_path):
+    arguments = label_arguments(teacher, tmp_path / "run")
+    message = fail(*arguments, "--measure", "mbd", "--surrogate", f"{TEACHERS}:CountingTeacher")
+
+    assert "surrogate: expected a torch network" in message
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("options", [("--workers", 2), ("--ray-address", "localhost:1")])
 def test_without_ray_workers_name_their_extra(teacher, tmp_path, monkeypatch, options):
     monkeypatch.setitem(sys.modules, "ray", None)

@@ -32,8 +32,8 @@ from db3kd.runs import Source
 from db3kd.shards import read_shards
 from db3kd.surrogates import (
     AUGMENTED_DECISIONS,
-    Surrogate,
     SurrogateSettings,
+    TrainedSurrogate,
     ask_augmented,
     augment,
     decisions_folder,
@@ -82,7 +82,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surrogates, "_BATCH_ROWS", 48)
 
 
-def weights(surrogate: Surrogate) -> Tensor:
+def weights(surrogate: TrainedSurrogate) -> Tensor:
     return torch.cat([value.flatten() for value in surrogate.network.state_dict().values()])
 
 
