@@ -168,8 +168,9 @@ def _students(mnist: Data, fashion: Data) -> Iterator[Run]:
     """
     both = ("--student", "lenet5-half", "lenet5-fifth", "--steps", "2000", "--precision", "bf16",
             "--scale-students", "2")  # fmt: skip
-    sizes = ((1000, 70, ("250", "1000", "4000")), (5000, 50, ("250", "1000", "--targets", "3")),
-             (20_000, 50, ("250", "--targets", "3")))  # fmt: skip
+    near = ("--targets", "3", "--scale-steps", "400", "--surrogate-queries-per-pair", "100")
+    sizes = ((1000, 60, ("250", "1000", "4000")), (5000, 50, ("250", "1000", *near)),
+             (20_000, 40, ("100", *near)))  # fmt: skip
     for data in (fashion, mnist):
         for images, minutes, queries in sizes:
             yield _run(f"students-{data.name}-{images}", "students", minutes, *data.options(),

@@ -131,7 +131,7 @@ def students(result: Result, name: str) -> list[Block]:
             "scale")  # fmt: skip
     notes = [
         (
-            measure.upper(),
+            measure,
             *(note[column] for column in columns),
             result["scales"][measure]["scale"],
         )

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.label_quality import chosen_scale, rank_correlation
@@ -38,10 +39,11 @@ from db3kd.distill import KDLoss, predict_logits
 from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model
 from db3kd.report import comparison_table
-from db3kd.runs import Source, open_run, reached_distances, write_run
+from db3kd.runs import LabelRun, Source, open_run, reached_distances, write_run
 from db3kd.scale import ScaleChoice
 from db3kd.store import Labels
-from db3kd.teachers import Teacher, decide_checked
+from db3kd.surrogates import SurrogateSettings, write_surrogate
+from db3kd.teachers import Teacher, decide_checked, load_teacher
 from db3kd.training import TrainSettings
 
 
@@ -107,11 +109,16 @@ def _lesson(network: nn.Module, teacher: Teacher, data: str, options: argparse.N
         searched,
         replace(searched, measure="mbd", snapshots=tuple(early)),
     ):
-        folder = options.labels / f"{data}-{options.images}-{settings.measure}"
-        source = Source(options.data)
-        write_run(folder, teacher, source, settings, limit=options.images, resume=True)
-        run = open_run(folder, options.data)
+        run = _label_run(teacher, data, settings.measure, settings, None, options)
         labels |= _by_queries(run.labels, settings)
+    if options.surrogate_queries_per_pair is not None:
+        network, per_sample = _surrogate(teacher, data, options)
+        few = options.surrogate_queries_per_pair
+        settings = replace(searched, measure="mbd", queries_per_pair=few)
+        run = _label_run(teacher, data, "mbd-surrogate", settings, network, options)
+        learnt = F.one_hot(run.labels.decision, run.labels.classes) * (per_sample - 1)
+        name = f"MBD {few}, surrogate"
+        labels[name] = replace(run.labels, queries=run.labels.queries + learnt)
     asked = augmented_decisions(
         AugmentedImages(run.images, options.augmented, seed=0), partial(decide_checked, teacher)
     )
@@ -119,9 +126,42 @@ def _lesson(network: nn.Module, teacher: Teacher, data: str, options: argparse.N
     return Lesson(run.images, run.labels.decision, asked, labels, logits)
 
 
+def _label_run(
+    teacher: Teacher,
+    data: str,
+    name: str,
+    settings: LabelSettings,
+    surrogate: nn.Module | None,
+    options: argparse.Namespace,
+) -> LabelRun:
+    """The labels of the transfer set, from the folder of that name as far as they are there."""
+    folder = options.labels / f"{data}-{options.images}-{name}"
+    write_run(
+        folder,
+        teacher,
+        Source(options.data),
+        settings,
+        limit=options.images,
+        resume=True,
+        surrogate=surrogate,
+    )
+    return open_run(folder, options.data)
+
+
+def _surrogate(teacher: Teacher, data: str, options: argparse.Namespace) -> tuple[nn.Module, int]:
+    """A surrogate that learnt from the transfer set, and its queries a sample."""
+    file = options.labels / f"{data}-{options.images}-surrogate.safetensors"
+    training = replace(_training(options), seed=0)
+    settings = SurrogateSettings(options.surrogate, options.surrogate_queries, training=training)
+    write_surrogate(
+        file, teacher, Source(options.data), settings, limit=options.images, resume=True
+    )
+    return load_teacher(file).module, options.surrogate_queries
+
+
 def _by_queries(labels: Labels, settings: LabelSettings) -> dict[str, Labels]:
     """Labels by name; those of a run with snapshots as they stood at each, and at its end."""
-    measure, found = settings.measure, {}
+    measure, found = settings.measure.upper(), {}
     for count in settings.snapshots:
         distances, queries = labels.snapshots[count], labels.queries.clamp_max(count)
         early = replace(labels, distances=distances, queries=queries, snapshots={})
@@ -167,12 +207,12 @@ def _recipes(
     spent = {name: _queries_per_sample(labels) for name, labels in lesson.labels.items()}
     for measure, made in soft.items():
         yield on_soft_labels(
-            f"{measure.upper()}, margin",
+            f"{measure}, margin",
             spent[measure], student, images, decisions, made, loss, training,
         )  # fmt: skip
     best = list(soft)[-1]
     yield on_soft_labels_and_augmented_decisions(
-        f"{best.upper()}, margin, and augmented decisions",
+        f"{best}, margin, and augmented decisions",
         spent[best], student, asked, soft[best], loss, training,
     )  # fmt: skip
     yield _as_published(student, lesson, best, training)
@@ -184,7 +224,7 @@ def _as_published(
     loss, labels = KDLoss.paper(), lesson.labels[measure]
     soft = with_soft_labels(labels, normalisation="inverse", temperature=loss.temperature)
     return on_soft_labels(
-        f"{measure.upper()}, inverse, T = 20 (the paper's)",
+        f"{measure}, inverse, T = 20 (the paper's)",
         _queries_per_sample(labels),
         student,
         lesson.images,
@@ -224,6 +264,13 @@ def _options() -> argparse.Namespace:
         "--queries-per-pair", type=int, nargs="+", default=[500], help="MBD is trained on at each"
     )
     options.add_argument("--targets", type=int, help="nearest classes searched; all by default")
+    options.add_argument(
+        "--surrogate-queries-per-pair", type=int, help="of one more MBD, which has a surrogate"
+    )
+    options.add_argument("--surrogate", default="lenet5", help="its model")
+    options.add_argument(
+        "--surrogate-queries", type=int, default=30, help="decisions a sample it learns from"
+    )
     options.add_argument(
         "--labels", type=Path, default=Path("runs/labels"), help="folder of the label runs"
     )

@@ -83,8 +83,8 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
     everything = torch.arange(len(images))
     teacher = NearestCentroidTeacher(images.read(torch.arange(0, 24, 6)), (1, 28, 28))
     labels = {
-        "sd": label(teacher, images, LabelSettings("sd")),
-        "mbd": label(teacher, images, LabelSettings(queries_per_pair=20)),
+        "SD": label(teacher, images, LabelSettings("sd")),
+        "MBD": label(teacher, images, LabelSettings(queries_per_pair=20)),
     }
     student = partial(build_model, "lenet5-fifth", images.image_shape, images.classes)
     lesson = Lesson(
@@ -98,7 +98,7 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
 
     rows = list(_recipes(student, lesson, scales, KDLoss(), TrainSettings(steps=1)))
 
-    spent = labels["mbd"].queries.sum().item() / len(images)
+    spent = labels["MBD"].queries.sum().item() / len(images)
     assert spent > 10
     assert {row.name: row.queries_per_sample for row in rows} == {
         "cross-entropy on decisions": 1,

@@ -115,8 +115,8 @@ def test_students_of_one_run_have_a_table_each_and_share_the_labels_of_all(resul
             "images": 1000,
             "targets": 3,
             "training": {"steps": 2500, "batch_size": 128},
-            "labels": {"sd": labels | {"rank_correlation_with_logits": 0.5}},
-            "scales": {"sd": {"scale": 0.25}},
+            "labels": {"SD": labels | {"rank_correlation_with_logits": 0.5}},
+            "scales": {"SD": {"scale": 0.25}},
             "students": {"half": learnt("a", 0.75), "fifth": learnt("b", 0.5)},
         }
     )
