@@ -23,7 +23,7 @@ from db3kd.folder import RunFolder, queries_in_flight
 from db3kd.labels import LabelSettings, divide_budget
 from db3kd.manifest import read_manifest
 from db3kd.runs import Source, Totals, write_run
-from db3kd.store import LABELS, to_table
+from db3kd.store import LABELS, load_labels, to_table
 from db3kd.teachers import FunctionTeacher, TeacherError
 from db3kd.workers import Workers
 
@@ -137,6 +137,21 @@ def test_two_workers_write_the_run_of_one_and_leave_ray_as_it_was(ray, tmp_path,
     assert ray.is_initialized()
     left = {file.name for file in (tmp_path / "run").iterdir()} - set(shards(whole))
     assert left == {"manifest.json", "decisions.journal"}
+
+
+@needs_ray
+def test_workers_have_the_surrogate_of_the_run(ray, tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    few = LabelSettings(queries_per_pair=30, targets=2)
+    found = {}
+    for name, workers in (("one", None), ("two", Workers(2))):
+        teacher = LevelTeacher(tmp_path / f"{name}.notes")
+        options = {"limit": 300, "workers": workers, "surrogate": network}
+        write_run(tmp_path / name, teacher, Source("digits"), few, **options)
+        found[name] = load_labels(tmp_path / name)
+    torch.testing.assert_close(found["two"].distances, found["one"].distances)
+    assert torch.equal(found["two"].queries, found["one"].queries)
 
 
 @needs_ray
