@@ -1,6 +1,7 @@
 """Several searches in flight: the same results as one after another, whatever ends them."""
 
 import contextlib
+import copy
 import shutil
 
 import pytest
@@ -254,6 +255,18 @@ def test_what_is_no_answer_never_reaches_a_journal(tmp_path):
     assert sum(map(len, answers)) == 6 and ledger.spent.tolist() == [3, 3]
 
 
+@pytest.mark.parametrize("flights", [1, 2])
+def test_a_surrogate_says_the_same_however_late_the_answers_come(small_chunks, flights):
+    torch.manual_seed(0)
+    surrogate = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+    teachers = some_teacher(), LateTeacher(some_teacher())
+    at_once, late = (
+        label(teacher, some_images(), SMALL, flights=flights, surrogate=surrogate)
+        for teacher in teachers
+    )
+    assert_same(late, at_once)
+
+
 @cuda
 @pytest.mark.parametrize("with_journals", [False, True])
 def test_labels_on_a_gpu_are_those_of_a_cpu_however_many_fly(small_chunks, tmp_path, with_journals):
@@ -270,6 +283,21 @@ def test_labels_on_a_gpu_are_those_of_a_cpu_however_many_fly(small_chunks, tmp_p
     assert_same(found[0], found[1])
     assert_same(found[0], found[2])
     torch.testing.assert_close(found[0].distances, on_cpu.distances, rtol=1e-4, atol=1e-6)
+
+
+@cuda
+def test_a_surrogate_lies_where_the_teacher_does(small_chunks):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
+    surrogate = copy.deepcopy(network).float()
+    on_cpu, on_gpu = (
+        label(
+            ModuleTeacher(network, SHAPE, 4, device=home), some_images(), SMALL, surrogate=surrogate
+        )
+        for home in ("cpu", "cuda")
+    )
+    assert next(surrogate.parameters()).is_cpu
+    torch.testing.assert_close(on_gpu.distances, on_cpu.distances, rtol=1e-2, atol=1e-4)
 
 
 @cuda
