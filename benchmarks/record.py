@@ -37,13 +37,28 @@ def measured() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of this working tree; of a copy without its history, what DB3KD_COMMIT says."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
-    except OSError:
+    """The commit of this working tree; of a copy without its history, what DB3KD_COMMIT says.
+
+    "-dirty" where files differ from it, other than results, which a run before this one wrote.
+    """
+    changes = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
+    )
+    commit = _git("rev-parse", "--short", "HEAD")
+    if not commit:
         return os.environ.get("DB3KD_COMMIT", "unknown")
-    return found.stdout.strip() or os.environ.get("DB3KD_COMMIT", "unknown")
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(*command: str) -> str:
+    """What git says of the working tree, empty where it says nothing."""
+    try:
+        root = RESULTS.parent.parent
+        return subprocess.run(
+            ["git", *command], cwd=root, capture_output=True, text=True
+        ).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _processor() -> str:

@@ -1,5 +1,6 @@
 """What the benchmarks compute of what they measure."""
 
+import subprocess
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ pytest.importorskip("benchmarks.growth", reason="benchmarks are not installed")
 
 from teachers_analytic import NearestCentroidTeacher
 
+from benchmarks import record
 from benchmarks.growth import Cost, Point, Series, _measure
 from benchmarks.label_quality import rank_correlation, runner_up_share
 from benchmarks.many_classes import many_classes
@@ -111,6 +113,26 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
         "MBD, margin, and augmented decisions": spent + 4,
         "MBD, inverse, T = 20 (the paper's)": spent,
     }
+
+
+def test_results_that_were_written_before_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
+    results, code = tmp_path / "benchmarks" / "results", tmp_path / "code.py"
+    results.mkdir(parents=True)
+    monkeypatch.setattr(record, "RESULTS", results)
+    monkeypatch.delenv("DB3KD_COMMIT", raising=False)
+    for file in (results / "old.json", code):
+        file.write_text("1")
+    author = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "Begin"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+
+    (results / "old.json").write_text("2")
+    clean = record.measured()["commit"]
+    code.write_text("2")
+
+    assert record.measured()["commit"] == f"{clean}-dirty" and not clean.endswith("dirty")
+    monkeypatch.setattr(record, "RESULTS", tmp_path.parent / "nowhere" / "else")
+    assert record.measured()["commit"] == "unknown"
 
 
 def test_generated_classes_have_equally_many_images_which_the_seed_changes():
