@@ -140,6 +140,18 @@ def test_normals_point_to_the_wanted_side_or_away_from_the_class_to_leave():
     torch.testing.assert_close(surrogate.normals(leave, pairs.samples, chosen), expected)
 
 
+def test_a_surrogate_may_compute_in_double_precision():
+    teacher = linear_teacher(classes=2)
+    pairs, chosen = pairs_of(teacher), torch.arange(6)
+    network = network_of(teacher)
+    double = Surrogate(copy.deepcopy(network).double(), (SIDE,), 2)
+    found = double.normals(pairs, pairs.samples, chosen)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found, Surrogate(network, (SIDE,), 2).normals(pairs, pairs.samples, chosen)
+    )
+
+
 def test_an_approach_keeps_to_the_surrogates_level_and_to_the_bounds():
     teacher = linear_teacher(classes=2)
     pairs, chosen = pairs_of(teacher), torch.arange(6)
@@ -206,8 +218,9 @@ def test_where_a_surrogate_knows_no_gradient_the_search_goes_on_without_it():
         (lambda images: images, TypeError, "surrogate: expected a torch.nn.Module, got function"),
         (nn.Linear(SIDE, 3), ValueError, r"surrogate: expected scores \[1, 4\].*got \[1, 3\]"),
         (nn.Identity(), ValueError, r"for an image of shape \[40\], got \[1, 40\]"),
+        (nn.Linear(39, 4), ValueError, r"surrogate: expected a network of images \[40\].*1x40"),
     ],
-    ids=["no module", "other classes", "no scores"],
+    ids=["no module", "other classes", "no scores", "other images"],
 )
 def test_a_network_that_cannot_stand_in_is_refused(network, error, message):
     with pytest.raises(error, match=message):

@@ -5,6 +5,7 @@ costs queries, it cannot make a distance wrong.
 """
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,9 @@ WEIGHT = 5.0
 """Of a surrogate's normal beside the estimates of probes, whose weight is the square root of their
 number: it counts as 25 probes in every round."""
 
-_BLOCK = 64
-"""Images of one pass. Always as many, so that a row's rounding does not depend on who else is
-there."""
+_BLOCK_VALUES, _LEAST_BLOCK, _MOST_BLOCK = 2**20, 8, 64
+"""Numbers in the images of one pass, and how few and many images. Always as many, so that a row's
+rounding does not depend on who else is there."""
 
 _STEPS = 8
 _SHARE = 0.2
@@ -35,8 +36,8 @@ class Surrogate:
     classes      of the teacher
     device       where pairs are searched; the copy is moved there
 
-    Raises TypeError for what is no module, and ValueError where its scores are not of the teacher's
-    classes.
+    Raises TypeError for what is no module, and ValueError for one that does not take the teacher's
+    images, or whose scores are not of its classes.
     """
 
     def __init__(
@@ -51,8 +52,20 @@ class Surrogate:
         self._shape = tuple(image_shape)
         self._network = to_channels_last(copy.deepcopy(network).eval().to(device))
         self._network.requires_grad_(False)
-        with torch.no_grad():
-            scores = self._network(torch.zeros(1, *self._shape, device=device))
+        most = _BLOCK_VALUES // math.prod(self._shape)
+        self._block = max(_LEAST_BLOCK, min(_MOST_BLOCK, most))
+        floating = (p.dtype for p in self._network.parameters() if p.is_floating_point())
+        self._dtype = next(floating, torch.float32)
+        try:
+            with torch.no_grad():
+                scores = self._network(
+                    torch.zeros(1, *self._shape, device=device, dtype=self._dtype)
+                )
+        except Exception as error:
+            raise ValueError(
+                f"surrogate: expected a network of images {list(self._shape)}, as the teacher's "
+                f"are, got one that fails on them: {error}"
+            ) from error
         if not isinstance(scores, Tensor) or tuple(scores.shape) != (1, classes):
             found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ValueError(
@@ -94,7 +107,9 @@ class Surrogate:
         wanted = pairs.wanted[chosen]
         parts = [
             self._look_at_block(images, classes)
-            for images, classes in zip(points.split(_BLOCK), wanted.split(_BLOCK), strict=True)
+            for images, classes in zip(
+                points.split(self._block), wanted.split(self._block), strict=True
+            )
         ]
         margin, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
         return (margin, gradient) if pairs.targeted else (-margin, -gradient)
@@ -103,10 +118,11 @@ class Surrogate:
         count = len(points)
         # The caller may be in inference mode, in which nothing has a gradient.
         with torch.inference_mode(False), torch.enable_grad():
-            images = points.new_zeros(_BLOCK, points.shape[1])
+            images = points.new_zeros(self._block, points.shape[1])
             images[:count] = points
             images.requires_grad_()
-            scores = self._network(images.view(_BLOCK, *self._shape))[:count].float()
+            shaped = images.view(self._block, *self._shape).to(self._dtype)
+            scores = self._network(shaped)[:count].float()
             column = wanted.clone()[:, None]
             others = scores.scatter(1, column, -torch.inf).amax(1)
             margin = scores.gather(1, column)[:, 0] - others
