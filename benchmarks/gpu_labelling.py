@@ -136,7 +136,7 @@ def measure_published(prepared: Prepared, samples: int, budget: int) -> dict[str
 
 def _published_run(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
     """The published procedure, pair by pair: its mean distance, queries, and seconds a pair."""
-    from benchmarks.published import published_mbd
+    from benchmarks.published import published_search
 
     decide = decide_rows(prepared.teacher)
     rows = prepared.images.flatten(1).numpy()
@@ -149,7 +149,9 @@ def _published_run(prepared: Prepared, samples: int, budget: int) -> dict[str, A
         if not len(starts):
             continue
         own = int(classes[sample])
-        distance, spent = published_mbd(decide, rows[sample], own, target, starts, budget, rng)
+        distance, spent = published_search(
+            decide, rows[sample], own, target, starts, budget, rng, descent=True
+        )
         distances.append(distance)
         queries += spent
     seconds = time.perf_counter() - start

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.peer_problem import Problem
-from benchmarks.published import published_bd, published_mbd
+from benchmarks.published import published_search
 from benchmarks.witness import BudgetSpent, Witness, witnessed
 from db3kd.boundary import (
     Boundary,
@@ -79,13 +79,13 @@ def db3kd(
     return []
 
 
-def published(task: Task, *, search: Callable[..., tuple[float, int]]) -> list[str]:
+def published(task: Task, *, descent: bool) -> list[str]:
     """The paper's procedure, pair after pair."""
     problem = task.problem
 
     def attack(pair: int) -> None:
         decide = _scalar_teacher(task, pair)
-        search(
+        published_search(
             decide,
             problem.samples[pair].flatten().numpy(),
             int(problem.own[pair]),
@@ -93,6 +93,7 @@ def published(task: Task, *, search: Callable[..., tuple[float, int]]) -> list[s
             problem.starts[pair].flatten(1).numpy(),
             task.budget,
             np.random.default_rng([task.seed, pair]),
+            descent=descent,
         )
 
     return pair_after_pair(task, attack)
@@ -213,8 +214,8 @@ ATTACKS: dict[str, Attack] = {
     "db3kd BD": partial(db3kd, mixes=2, tolerance=1e-2, descent=None),
     "db3kd MBD": _MBD,
     **{f"db3kd MBD, {model}": partial(_MBD, surrogate=model) for model in SURROGATES},
-    "published BD": partial(published, search=published_bd),
-    "published MBD": partial(published, search=published_mbd),
+    "published BD": partial(published, descent=False),
+    "published MBD": partial(published, descent=True),
     "Foolbox HopSkipJump": partial(foolbox, attack="HopSkipJumpAttack"),
     "Foolbox HopSkipJump 25": partial(
         foolbox, attack="HopSkipJumpAttack", initial_gradient_eval_steps=25

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.linear_optimum import linear_optimum
-from benchmarks.setting import trained_network
+from benchmarks.setting import kept_network
 from benchmarks.whitebox import minimum_norm
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import augmented_decisions, on_augmented_decisions
@@ -160,7 +160,7 @@ def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSe
         train = train.subset(torch.arange(min(options.bank, len(train))))
     if kind == "alexnet" and train.image_shape == (1, 28, 28):
         train, test = _padded(train), _padded(test)
-    return trained_network(options, train, kind), train, test
+    return kept_network(options, train, kind), train, test
 
 
 def _padded(images: ImageSet) -> ImageSet:

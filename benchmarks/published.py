@@ -46,7 +46,7 @@ class Procedure:
     tries: int = 15
 
 
-def published_bd(
+def published_search(
     decide: Decide,
     image: NDArray[np.float32],
     own: int,
@@ -55,14 +55,16 @@ def published_bd(
     budget: int,
     rng: np.random.Generator,
     *,
+    descent: bool,
     procedure: Procedure = Procedure(),
     on_progress: Progress | None = None,
 ) -> tuple[float, int]:
-    """The least radius at which a direction towards one of `starts` meets class `target`.
+    """BD of one pair, the least radius at which a direction towards one of `starts` meets class
+    `target`; with `descent` MBD, the radius that Sign-OPT's descent from there reaches.
 
     decide: [n, D] float32 in [0, 1] -> [n] classes. image: [D], of class `own`. starts: [n, D], of
-    class `target`, taken in order. budget: most queries. rng: not drawn from; BD is deterministic.
-    on_progress: called with (queries, distance) whenever the distance shrinks.
+    class `target`, taken in order. budget: most queries. rng: draws the descent's directions; BD
+    draws none. on_progress: called with (queries, distance) whenever the distance shrinks.
 
     Returns (distance, queries): the distance is +inf without starts, and that of the nearest start
     considered before any query hits. Past the box, where images are clamped, it is an upper bound.
@@ -70,29 +72,7 @@ def published_bd(
     search = _Search(decide, image, own, target, budget, on_progress)
     with suppress(_Spent):
         _start(search, starts, procedure)
-    return search.distance, search.queries
-
-
-def published_mbd(
-    decide: Decide,
-    image: NDArray[np.float32],
-    own: int,
-    target: int,
-    starts: NDArray[np.float32],
-    budget: int,
-    rng: np.random.Generator,
-    *,
-    procedure: Procedure = Procedure(),
-    on_progress: Progress | None = None,
-) -> tuple[float, int]:
-    """The radius that Sign-OPT's descent from BD's best direction reaches within `budget` queries.
-
-    Arguments and result as for `published_bd`; rng draws the directions.
-    """
-    search = _Search(decide, image, own, target, budget, on_progress)
-    with suppress(_Spent):
-        _start(search, starts, procedure)
-        if np.isfinite(search.distance):
+        if descent and np.isfinite(search.distance):
             _descend(search, rng, procedure)
     return search.distance, search.queries
 

@@ -30,9 +30,7 @@ def parser(description: str | None, default_data: str = "mnist5k") -> argparse.A
     return options
 
 
-def trained_network(
-    options: argparse.Namespace, train: ImageSet, model: str = "lenet5"
-) -> nn.Module:
+def kept_network(options: argparse.Namespace, train: ImageSet, model: str = "lenet5") -> nn.Module:
     """A network trained on all of `train`, read from `options.teacher` where that exists."""
     shape, classes = train.image_shape, train.classes
     make = partial(build_model, model, shape, classes)
@@ -65,7 +63,7 @@ def teacher_of(
     compile: as for `ModuleTeacher`, for runs in which the teacher's speed is not the subject.
     """
     torch.set_num_threads(options.threads)
-    network = trained_network(options, train)
+    network = kept_network(options, train)
     accuracy = evaluate(network, test, test.labels)
     print(f"teacher: lenet5, {accuracy:.2%} of {len(test):,} test images of {train.name}")
     teacher = ModuleTeacher(network, train.image_shape, train.classes, compile=compile)

@@ -18,7 +18,7 @@ from benchmarks.peer_attacks import ATTACKS, NEEDS, SURROGATES, Task, pair_after
 from benchmarks.peer_curves import Curve, best_peer, equal_distance, reaching
 from benchmarks.peer_problem import Problem
 from benchmarks.peer_process import curve_counts, measure
-from benchmarks.published import published_bd, published_mbd
+from benchmarks.published import published_search
 from benchmarks.witness import BudgetSpent, Trace, Witness
 
 OWN, TARGET, SIZE = 0, 1, 16
@@ -60,11 +60,14 @@ def starts_in(teacher, count: int) -> np.ndarray:
     return images[teacher.decide(images) == TARGET][:count].numpy()
 
 
-def run(search, teacher, budget=1000, starts=None, **options):
+def run(measure, teacher, budget=1000, starts=None, **options):
     asked = Asked(teacher)
     starts = starts_in(teacher, 5) if starts is None else starts
     random = np.random.default_rng(0)
-    distance, queries = search(asked, middle(), OWN, TARGET, starts, budget, random, **options)
+    descent = measure == "mbd"
+    distance, queries = published_search(
+        asked, middle(), OWN, TARGET, starts, budget, random, descent=descent, **options
+    )
     assert queries == asked.queries
     return distance, queries
 
@@ -75,7 +78,7 @@ def test_the_published_start_finds_where_the_best_ray_meets_the_plane():
     rays = (starts - middle()) / np.linalg.norm(starts - middle(), axis=1, keepdims=True)
     crossings = 0.2 / (rays @ teacher.weights[1].numpy())
 
-    distance, _ = run(published_bd, teacher, starts=starts)
+    distance, _ = run("bd", teacher, starts=starts)
 
     assert distance == pytest.approx(crossings.min(), abs=2e-5)
 
@@ -87,15 +90,15 @@ def test_a_direction_that_misses_at_the_best_radius_costs_one_query():
     order = np.argsort(-(rays @ teacher.weights[1].numpy()))
     best_and_worst = starts[order[[0, -1]]]
 
-    _, alone = run(published_bd, teacher, starts=best_and_worst[:1])
-    _, both = run(published_bd, teacher, starts=best_and_worst)
+    _, alone = run("bd", teacher, starts=best_and_worst[:1])
+    _, both = run("bd", teacher, starts=best_and_worst)
 
     assert both == alone + 1
 
 
 def test_the_published_descent_comes_near_the_distance_of_a_plane():
-    start, _ = run(published_bd, plane())
-    distance, _ = run(published_mbd, plane(), budget=4000)
+    start, _ = run("bd", plane())
+    distance, _ = run("mbd", plane(), budget=4000)
     assert 0.2 - 1e-6 <= distance < 0.2 * 1.05 < start
 
 
@@ -104,27 +107,27 @@ def test_the_published_descent_comes_near_the_distance_of_a_ball():
     center[0] = 0.9
     teacher = BallTeacher(center, 0.3)
     inside = center.numpy()[None] + np.float32(0.05)
-    distance, _ = run(published_mbd, teacher, budget=4000, starts=inside.astype(np.float32))
+    distance, _ = run("mbd", teacher, budget=4000, starts=inside.astype(np.float32))
     assert 0.1 - 1e-6 <= distance < 0.105
 
 
-@pytest.mark.parametrize("search", [published_bd, published_mbd])
+@pytest.mark.parametrize("measure", ["bd", "mbd"])
 @pytest.mark.parametrize("budget", [0, 1, 7, 100, 333])
-def test_the_published_procedure_never_exceeds_its_budget(search, budget):
-    distance, queries = run(search, plane(), budget=budget)
+def test_the_published_procedure_never_exceeds_its_budget(measure, budget):
+    distance, queries = run(measure, plane(), budget=budget)
     assert queries <= budget
     assert np.isfinite(distance)  # the nearest start is known without a query
 
 
 def test_the_published_procedure_without_starts_says_so_and_asks_nothing():
     empty = np.empty((0, SIZE), np.float32)
-    assert run(published_mbd, plane(), starts=empty) == (np.inf, 0)
+    assert run("mbd", plane(), starts=empty) == (np.inf, 0)
 
 
 def test_progress_falls_to_the_result():
     seen = []
     distance, queries = run(
-        published_mbd, plane(), on_progress=lambda queries, best: seen.append((queries, best))
+        "mbd", plane(), on_progress=lambda queries, best: seen.append((queries, best))
     )
     counts, best = zip(*seen, strict=True)
     assert list(counts) == sorted(counts)
@@ -135,7 +138,8 @@ def test_progress_falls_to_the_result():
 
 def test_the_own_class_is_no_target():
     with pytest.raises(ValueError, match="target: expected another class than the own, 0, got 0"):
-        published_bd(None, middle(), 0, 0, starts_in(plane(), 1), 10, np.random.default_rng(0))
+        random = np.random.default_rng(0)
+        published_search(None, middle(), 0, 0, starts_in(plane(), 1), 10, random, descent=True)
 
 
 def test_the_linear_optimum_is_the_distance_to_the_plane_where_the_bounds_are_far():
@@ -339,10 +343,10 @@ def test_the_witness_sees_the_distance_that_the_published_procedure_reports(prob
     measured = measure(problem, "published BD", np.array([150]), seed=0)
 
     for pair in range(len(problem)):
-        distance, _ = published_bd(
+        distance, _ = published_search(
             decide, problem.samples[pair].flatten().numpy(), int(problem.own[pair]),
             int(problem.target[pair]), problem.starts[pair].flatten(1).numpy(), 150,
-            np.random.default_rng(0),
+            np.random.default_rng(0), descent=False,
         )  # fmt: skip
         assert measured.trace.distance[pair, 0] == pytest.approx(distance, rel=1e-5)
 
