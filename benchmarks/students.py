@@ -112,10 +112,10 @@ def _lesson(network: nn.Module, teacher: Teacher, data: str, options: argparse.N
         run = _label_run(teacher, data, settings.measure, settings, None, options)
         labels |= _by_queries(run.labels, settings)
     if options.surrogate_queries_per_pair is not None:
-        network, per_sample = _surrogate(teacher, data, options)
+        surrogate, per_sample = _surrogate(teacher, data, options)
         few = options.surrogate_queries_per_pair
         settings = replace(searched, measure="mbd", queries_per_pair=few)
-        run = _label_run(teacher, data, "mbd-surrogate", settings, network, options)
+        run = _label_run(teacher, data, "mbd-surrogate", settings, surrogate, options)
         learnt = F.one_hot(run.labels.decision, run.labels.classes) * (per_sample - 1)
         name = f"MBD {few}, surrogate"
         labels[name] = replace(run.labels, queries=run.labels.queries + learnt)
@@ -160,13 +160,13 @@ def _surrogate(teacher: Teacher, data: str, options: argparse.Namespace) -> tupl
 
 
 def _by_queries(labels: Labels, settings: LabelSettings) -> dict[str, Labels]:
-    """Labels by name; those of a run with snapshots as they stood at each, and at its end."""
+    """Labels by name; MBD's have their queries in it, and are taken at each snapshot as well."""
     measure, found = settings.measure.upper(), {}
     for count in settings.snapshots:
         distances, queries = labels.snapshots[count], labels.queries.clamp_max(count)
         early = replace(labels, distances=distances, queries=queries, snapshots={})
         found[f"{measure} {count}"] = early
-    last = f"{measure} {settings.queries_per_pair}" if found else measure
+    last = f"{measure} {settings.queries_per_pair}" if measure == "MBD" else measure
     return found | {last: labels}
 
 

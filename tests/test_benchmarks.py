@@ -1,5 +1,6 @@
 """What the benchmarks compute of what they measure."""
 
+import argparse
 import subprocess
 from functools import partial
 
@@ -15,7 +16,7 @@ from benchmarks import record
 from benchmarks.growth import Cost, Point, Series, _measure
 from benchmarks.label_quality import rank_correlation, runner_up_share
 from benchmarks.many_classes import many_classes
-from benchmarks.students import Lesson, _recipes
+from benchmarks.students import Lesson, _lesson, _recipes
 from benchmarks.targets import _narrowed
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import augmented_decisions
@@ -23,6 +24,7 @@ from db3kd.distill import KDLoss, predict_logits
 from db3kd.labels import LabelSettings, label
 from db3kd.models import build_model
 from db3kd.store import Labels
+from db3kd.teachers import ModuleTeacher
 from db3kd.training import TrainSettings
 
 
@@ -113,6 +115,21 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
         "MBD, margin, and augmented decisions": spent + 4,
         "MBD, inverse, T = 20 (the paper's)": spent,
     }
+
+
+def test_beside_a_surrogate_the_logits_that_count_are_still_the_teachers(tmp_path):
+    network = build_model("lenet5", (1, 8, 8), 10).eval()
+    options = argparse.Namespace(
+        data="digits", labels=tmp_path, images=12, targets=1, queries_per_pair=[8],
+        surrogate="lenet5-fifth", surrogate_queries=2, surrogate_queries_per_pair=8,
+        steps=1, precision="no", augmented=2,
+    )  # fmt: skip
+
+    lesson = _lesson(network, ModuleTeacher(network, (1, 8, 8), 10), "digits", options)
+
+    images = lesson.images.read(range(12))
+    assert torch.equal(lesson.logits(lesson.images), predict_logits(network, images))
+    assert list(lesson.labels) == ["SD", "BD", "MBD 8", "MBD 8, surrogate"]
 
 
 def test_results_that_were_written_before_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
