@@ -20,11 +20,11 @@ from benchmarks.students import Lesson, _lesson, _recipes
 from benchmarks.targets import _narrowed
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import augmented_decisions
+from db3kd.data import load_data
 from db3kd.distill import KDLoss, predict_logits
 from db3kd.labels import LabelSettings, label
 from db3kd.models import build_model
 from db3kd.store import Labels
-from db3kd.teachers import ModuleTeacher
 from db3kd.training import TrainSettings
 
 
@@ -124,8 +124,9 @@ def test_beside_a_surrogate_the_logits_that_count_are_still_the_teachers(tmp_pat
         surrogate="lenet5-fifth", surrogate_queries=2, surrogate_queries_per_pair=8,
         steps=1, precision="no", augmented=2,
     )  # fmt: skip
+    teacher = NearestCentroidTeacher(load_data("digits").read(range(10)), (1, 8, 8))
 
-    lesson = _lesson(network, ModuleTeacher(network, (1, 8, 8), 10), "digits", options)
+    lesson = _lesson(network, teacher, "digits", options)
 
     images = lesson.images.read(range(12))
     assert torch.equal(lesson.logits(lesson.images), predict_logits(network, images))
