@@ -7,6 +7,8 @@ is the longest beginning of its name among KINDS; one that fits none is shown as
 """
 
 import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,28 +17,39 @@ from benchmarks.growth_renderer import growth
 from benchmarks.peer_renderer import peers
 from benchmarks.plots import Plot, draw
 from benchmarks.renderers import Block, Renderer, Result, anything
+from benchmarks.students_renderer import overview, students
 from benchmarks.targets_renderer import targets
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = "README.md"
 
-KINDS: dict[str, tuple[str, Renderer]] = {
-    "ops": ("Native ops", renderers.ops),
-    "labelling": ("Labelling a small set", renderers.labelling),
-    "distances": ("Distance for queries", renderers.distances),
-    "peers": ("Beside other attacks", peers),
-    "growth": ("How cost grows", growth),
-    "targets": ("Many classes", targets),
-    "students": ("Students", renderers.students),
-    "zero-shot": ("Without any image", renderers.zero_shot),
-    "teacher-share": ("Time in the teacher", renderers.teacher_share),
-    "memory": ("Memory", renderers.memory),
-    "journal-share": ("The journal", renderers.journal_share),
-    "crashes": ("Stops", renderers.crashes),
-    "workers": ("Several workers", renderers.workers),
-    "serving": ("Served teachers", renderers.serving),
+
+@dataclass(frozen=True)
+class Kind:
+    """What results of one kind show: each by itself, and all of them before that."""
+
+    title: str
+    renderer: Renderer
+    overview: Callable[[Sequence[Result]], list[Block]] = lambda _: []
+
+
+KINDS: dict[str, Kind] = {
+    "ops": Kind("Native ops", renderers.ops),
+    "labelling": Kind("Labelling a small set", renderers.labelling),
+    "distances": Kind("Distance for queries", renderers.distances),
+    "peers": Kind("Beside other attacks", peers),
+    "growth": Kind("How cost grows", growth),
+    "targets": Kind("Many classes", targets),
+    "students": Kind("Students", students, overview),
+    "zero-shot": Kind("Without any image", renderers.zero_shot),
+    "teacher-share": Kind("Time in the teacher", renderers.teacher_share),
+    "memory": Kind("Memory", renderers.memory),
+    "journal-share": Kind("The journal", renderers.journal_share),
+    "crashes": Kind("Stops", renderers.crashes),
+    "workers": Kind("Several workers", renderers.workers),
+    "serving": Kind("Served teachers", renderers.serving),
 }
-"""What a file shows, by the beginning of its name, in the order of the page."""
+"""By the beginning of a file's name, in the order of the page."""
 
 _HEAD = """# What was measured
 
@@ -54,17 +67,17 @@ class Page:
 
 def build(results: Path) -> Page:
     """The page of a folder of results; kinds without a file are left out."""
-    files = sorted(results.glob("*.json"))
+    files = sorted(results.glob("*.json"), key=_in_order)
     kinds = [*KINDS, *(file.stem for file in files if _kind(file.stem) not in KINDS)]
     parts, plots = [_HEAD], []
-    for kind in dict.fromkeys(kinds):
-        title, renderer = KINDS.get(kind, (kind, anything))
-        own = [file for file in files if _kind(file.stem) == kind]
-        parts += [f"## {title}"] * bool(own)
-        for file in own:
-            result = json.loads(file.read_text())
+    for name in dict.fromkeys(kinds):
+        kind = KINDS.get(name, Kind(name, anything))
+        own = {file: json.loads(file.read_text()) for file in files if _kind(file.stem) == name}
+        parts += [f"## {kind.title}"] * bool(own)
+        parts += map(_markdown, kind.overview(list(own.values())))
+        for file, result in own.items():
             parts.append(f"### {file.stem}")
-            for block in renderer(result, file.stem):
+            for block in kind.renderer(result, file.stem):
                 parts.append(_markdown(block))
                 plots += [block] if isinstance(block, Plot) else []
             parts.append(_said_of(result, file.name))
@@ -79,6 +92,12 @@ def main() -> None:
         draw(plot, RESULTS)
     (RESULTS / PAGE).write_text(page.text)
     print(f"written to {RESULTS / PAGE}, with {len(page.plots)} plots")
+
+
+def _in_order(file: Path) -> list[tuple[int, str]]:
+    """By name, but a number by what it counts: 5000 before 20000."""
+    parts = re.findall(r"\d+|\D+", file.stem)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _kind(stem: str) -> str:

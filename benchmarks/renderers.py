@@ -9,8 +9,6 @@ from typing import Any
 
 from benchmarks.markdown import duration, nested, number, percent, table
 from benchmarks.plots import Plot
-from db3kd.baselines import RecipeResult
-from db3kd.report import comparison_table
 from db3kd.synthesis import report as synthesis_report
 
 Result = Mapping[str, Any]
@@ -113,31 +111,6 @@ def distances(result: Result, name: str) -> list[Block]:
     title = "Distance for queries"
     plot = Plot(name, title, "queries a pair", "distance / optimum", points, level=1.0)
     return [said, table(("", *counts), rows), plot]
-
-
-def students(result: Result, name: str) -> list[Block]:
-    """A table for each student, then what the labels cost and are worth."""
-    training, measures = result["training"], result["labels"]
-    said = (
-        f"{result['images']:,} images, {training['steps']:,} steps of {training['batch_size']} for "
-        f"each student; {result['targets']} classes searched for each image."
-    )
-    blocks: list[Block] = [said]
-    for student, rows in result["students"].items():
-        results = [RecipeResult(**row) for row in rows]
-        blocks += [f"**{student}**", comparison_table(results)[0].strip()]
-    columns = ("queries_per_sample", "mean_distance", "rank_correlation_with_logits")
-    head = ("labels", "queries a sample", "mean distance", "rank correlation with the logits",
-            "scale")  # fmt: skip
-    notes = [
-        (
-            measure,
-            *(note[column] for column in columns),
-            result["scales"][measure]["scale"],
-        )
-        for measure, note in measures.items()
-    ]
-    return [*blocks, table(head, notes)]
 
 
 def zero_shot(result: Result, name: str) -> list[Block]:

@@ -55,8 +55,7 @@ def test_every_link_of_the_page_leads_to_a_file():
 
 @pytest.mark.parametrize("kind", page.KINDS)
 def test_a_kind_without_a_file_is_left_out(results, kind):
-    title, _ = page.KINDS[kind]
-    assert f"## {title}\n" not in results().text
+    assert f"## {page.KINDS[kind].title}\n" not in results().text
 
 
 def test_the_longest_fitting_beginning_of_a_name_is_its_kind(results):
@@ -104,22 +103,28 @@ def test_seconds_of_a_device_take_the_place_of_those_of_the_host():
     assert timing.rows_of([entry])[0]["seconds"] == 0.25
 
 
-def test_students_of_one_run_have_a_table_each_and_share_the_labels_of_all(results):
-    def learnt(name: str, accuracy: float) -> list[dict]:
-        row = {"accuracies": [accuracy], "agreements": [0.9], "queries_per_sample": 160.0}
-        return [row | {"method": name}]
+def taught(images: int, **students: list[dict]) -> dict:
+    """A result of students."""
+    labels = {"queries_per_sample": 1.0, "mean_distance": 2.5, "rank_correlation_with_logits": 0.5}
+    return {
+        "data": "digits-train",
+        "images": images,
+        "targets": 3,
+        "training": {"steps": 2500, "batch_size": 128},
+        "labels": {"SD": labels},
+        "scales": {"SD": {"scale": 0.25}},
+        "students": students,
+    }
 
-    labels = {"queries_per_sample": 1.0, "mean_distance": 2.5}
-    made = results(
-        students_few={
-            "images": 1000,
-            "targets": 3,
-            "training": {"steps": 2500, "batch_size": 128},
-            "labels": {"SD": labels | {"rank_correlation_with_logits": 0.5}},
-            "scales": {"SD": {"scale": 0.25}},
-            "students": {"half": learnt("a", 0.75), "fifth": learnt("b", 0.5)},
-        }
-    )
+
+def learnt(method: str, accuracy: float, queries: float | None = 160.0) -> dict:
+    """A row of a student."""
+    cost = {"queries_per_sample": queries}
+    return {"method": method, "accuracies": [accuracy], "agreements": [0.9]} | cost
+
+
+def test_students_of_one_run_have_a_table_each_and_share_the_labels_of_all(results):
+    made = results(students_few=taught(1000, half=[learnt("a", 0.75)], fifth=[learnt("b", 0.5)]))
     head = (
         "| method | accuracy % | agreement % | queries per sample |\n| --- | ---: | ---: | ---: |"
     )
@@ -127,6 +132,21 @@ def test_students_of_one_run_have_a_table_each_and_share_the_labels_of_all(resul
         assert f"**{student}**\n\n{head}\n{row}" in made.text
     assert "2,500 steps of 128 for each student; 3 classes searched" in made.text
     assert "| SD | 1 | 2.5 | 0.5 | 0.25 |" in made.text
+    assert "in brackets" not in made.text
+
+
+def test_students_of_several_runs_stand_beside_each_other_by_number_of_images(results):
+    made = results(
+        students_20000=taught(20_000, half=[learnt("a", 0.5, None)], fifth=[learnt("a", 0.25)]),
+        students_5000=taught(5000, half=[learnt("a", 0.75, 1.0), learnt("b", 0.875, 2985.0)]),
+    )
+
+    first, *_ = made.text.split("### ")
+    table = "| images | digits 5,000 | digits 20,000 |\n| --- | ---: | ---: |\n"
+    rows = "| a | 75.0 (1) | 50.0 |\n| b | 87.5 (2,985) | – |"  # noqa: RUF001
+    assert f"in brackets the queries a sample.\n\n{table}{rows}\n\n**fifth**" in first
+    assert "| images | digits 20,000 |\n| --- | ---: |\n| a | 25.0 (160) |" in first
+    assert made.text.index("### students-5000") < made.text.index("### students-20000")
 
 
 def attack(*, at: dict[str, tuple[float, float]], **facts) -> dict:
