@@ -6,7 +6,6 @@ from the journals, without the teacher: what resuming a run that was killed at i
     python -m benchmarks.journal_share --data DIR --teacher FILE
 """
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import keep
-from benchmarks.setting import parser, teacher_and_data
+from benchmarks.timed_run import timed_run, timed_run_parser
 from db3kd.data import ImageSet
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal
@@ -96,37 +95,15 @@ class _Nobody:
 
 
 def main() -> None:
-    options = _options()
-    _, teacher, train, _, accuracy = teacher_and_data(options)
-    images = train if options.among is None else train.subset(torch.arange(options.among))
-    index = torch.arange(options.images)
+    options = timed_run_parser(__doc__).parse_args()
+    run = timed_run(options)
     settings = LabelSettings("mbd", queries_per_pair=options.queries_per_pair)
     watch = Stopwatch(Journal, ("__init__", "take", "ask", "answer", "sync"))
     shares = []
     for _ in range(options.repeats):
-        shares.append(measure(watch, teacher, images, settings, index))
+        shares.append(measure(watch, run.teacher, run.images, settings, run.index))
         print(f"mbd: {shares[-1]}", flush=True)
-    keep(
-        options,
-        {
-            "data": train.name,
-            "teacher_accuracy": accuracy,
-            "images": options.images,
-            "among": len(images),
-            "max_batch": teacher.max_batch,
-            "queries_per_pair": options.queries_per_pair,
-            "runs": [asdict(share) for share in shares],
-        },
-    )
-
-
-def _options() -> argparse.Namespace:
-    options = parser(__doc__)
-    options.add_argument("--images", type=int, default=256, help="to label; 256 are one chunk")
-    options.add_argument("--among", type=int, help="images of the transfer set; all by default")
-    options.add_argument("--queries-per-pair", type=int, default=200)
-    options.add_argument("--repeats", type=int, default=1)
-    return options.parse_args()
+    keep(options, run.facts | {"runs": [asdict(share) for share in shares]})
 
 
 if __name__ == "__main__":

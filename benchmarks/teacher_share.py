@@ -8,15 +8,13 @@ longer than digits, which would hide as much of the run's own cost. The batch is
     python -m benchmarks.teacher_share --data DIR --teacher FILE
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from benchmarks.record import keep
-from benchmarks.setting import parser, teacher_and_data
+from benchmarks.timed_run import timed_run, timed_run_parser
 from db3kd.data import ImageSet
 from db3kd.labels import LabelSettings, label
 from db3kd.teachers import Teacher
@@ -107,46 +105,27 @@ class Timing:
 
 
 def main() -> None:
-    options = _options()
-    _, teacher, train, _, accuracy = teacher_and_data(options)
-    images = train if options.among is None else train.subset(torch.arange(options.among))
-    index = torch.arange(options.images)
-    runs = {
-        "sd": LabelSettings("sd"),
-        "bd": LabelSettings("bd"),
-        "mbd": LabelSettings("mbd", queries_per_pair=options.queries_per_pair),
-    }
-    timings = {}
-    for name in options.measures:
-        timings[name] = [
-            Timing.of(teacher, images, index, runs[name]) for _ in range(options.repeats)
-        ]
-        for timing in timings[name]:
-            print(f"{name}: {timing}", flush=True)
-    keep(
-        options,
-        {
-            "data": train.name,
-            "teacher_accuracy": accuracy,
-            "images": options.images,
-            "among": len(images),
-            "max_batch": teacher.max_batch,
-            "queries_per_pair": options.queries_per_pair,
-            "runs": {name: [vars(timing) for timing in all_] for name, all_ in timings.items()},
-        },
-    )
-
-
-def _options() -> argparse.Namespace:
-    options = parser(__doc__)
-    options.add_argument("--images", type=int, default=256, help="to label; 256 are one chunk")
-    options.add_argument("--among", type=int, help="images of the transfer set; all by default")
-    options.add_argument("--queries-per-pair", type=int, default=500, help="of mbd")
+    options = timed_run_parser(__doc__)
     options.add_argument(
         "--measures", nargs="+", choices=("sd", "bd", "mbd"), default=["bd", "mbd"]
     )
-    options.add_argument("--repeats", type=int, default=1)
-    return options.parse_args()
+    chosen = options.parse_args()
+    run = timed_run(chosen)
+    settings = {
+        "sd": LabelSettings("sd"),
+        "bd": LabelSettings("bd"),
+        "mbd": LabelSettings("mbd", queries_per_pair=chosen.queries_per_pair),
+    }
+    timings = {}
+    for name in chosen.measures:
+        timings[name] = [
+            Timing.of(run.teacher, run.images, run.index, settings[name])
+            for _ in range(chosen.repeats)
+        ]
+        for timing in timings[name]:
+            print(f"{name}: {timing}", flush=True)
+    runs = {name: [vars(timing) for timing in all_] for name, all_ in timings.items()}
+    keep(chosen, run.facts | {"runs": runs})
 
 
 if __name__ == "__main__":
