@@ -17,7 +17,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.label_quality import chosen_scale, rank_correlation
+from benchmarks.label_quality import chosen_scale, logit_gaps, rank_correlation
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
 from db3kd.augment import AugmentedImages
@@ -46,12 +46,14 @@ from db3kd.surrogates import SurrogateSettings, write_surrogate
 from db3kd.teachers import Teacher, decide_checked, load_teacher
 from db3kd.training import TrainSettings
 
+_WHITE_BOX = "white-box KD"
+
 
 @dataclass(frozen=True)
 class Lesson:
     """What every student of a run learns from, made once for all of them.
 
-    logits: of the teacher, for the white box and the figures on labels alone.
+    logits: the teacher's, for the white box and the figures on labels alone.
     """
 
     images: ImageSet
@@ -59,6 +61,12 @@ class Lesson:
     asked: AugmentedDecisions
     labels: dict[str, Labels]
     logits: Callable[[Tensor], Tensor]
+
+    @property
+    def margins(self) -> dict[str, Labels]:
+        """All that is read as margins, each at a scale of its own: the labels, the white box."""
+        some = next(iter(self.labels.values()))
+        return self.labels | {_WHITE_BOX: logit_gaps(some, self.logits(self.images))}
 
 
 def main() -> None:
@@ -175,7 +183,7 @@ def _choose_scales(
 ) -> dict[str, ScaleChoice]:
     training = replace(_training(options), steps=options.scale_steps)
     choices = {}
-    for name, labels in lesson.labels.items():
+    for name, labels in lesson.margins.items():
         choices[name] = chosen_scale(
             student, lesson.images, labels, loss, training, options.scale_students
         )
@@ -202,15 +210,15 @@ def _recipes(
         measure: with_soft_labels(
             labels, scale=scales[measure], temperature=loss.temperature
         ).soft_labels
-        for measure, labels in lesson.labels.items()
+        for measure, labels in lesson.margins.items()
     }
     spent = {name: _queries_per_sample(labels) for name, labels in lesson.labels.items()}
     for measure, made in soft.items():
         yield on_soft_labels(
             f"{measure}, margin",
-            spent[measure], student, images, decisions, made, loss, training,
+            spent.get(measure), student, images, decisions, made, loss, training,
         )  # fmt: skip
-    best = list(soft)[-1]
+    best = list(lesson.labels)[-1]
     yield on_soft_labels_and_augmented_decisions(
         f"{best}, margin, and augmented decisions",
         spent[best], student, asked, soft[best], loss, training,

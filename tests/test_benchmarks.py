@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("benchmarks.growth", reason="benchmarks are not installed")
@@ -14,7 +15,7 @@ from teachers_analytic import NearestCentroidTeacher
 
 from benchmarks import record
 from benchmarks.growth import Cost, Point, Series, _measure
-from benchmarks.label_quality import rank_correlation, runner_up_share
+from benchmarks.label_quality import logit_gaps, rank_correlation, runner_up_share
 from benchmarks.many_classes import many_classes
 from benchmarks.students import Lesson, _lesson, _recipes
 from benchmarks.targets import _narrowed
@@ -22,7 +23,7 @@ from db3kd.augment import AugmentedImages
 from db3kd.baselines import augmented_decisions
 from db3kd.data import load_data
 from db3kd.distill import KDLoss, predict_logits
-from db3kd.labels import LabelSettings, label
+from db3kd.labels import LabelSettings, label, with_soft_labels
 from db3kd.models import build_model
 from db3kd.store import Labels
 from db3kd.training import TrainSettings
@@ -68,6 +69,15 @@ def test_distances_that_order_classes_as_the_logits_do_correlate_fully():
     assert (runner_up_share(alike, logits), runner_up_share(opposed, logits)) == (1, 0)
 
 
+def test_margins_of_the_white_box_at_scale_one_are_its_own_soft_labels():
+    logits = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    labels = some_labels(torch.ones(20, 6), logits.argmax(1))
+
+    made = with_soft_labels(logit_gaps(labels, logits), scale=1.0, temperature=4.0)
+
+    torch.testing.assert_close(made.soft_labels, F.softmax(logits / 4, 1))
+
+
 def test_labels_narrowed_from_a_full_run_are_those_of_a_run_with_fewer_targets():
     centroids = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(9))
     images = torch.rand(40, 1, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -98,7 +108,7 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
         labels,
         partial(predict_logits, student()),
     )
-    scales = dict.fromkeys(labels, 1.0)
+    scales = dict.fromkeys(lesson.margins, 1.0)
 
     rows = list(_recipes(student, lesson, scales, KDLoss(), TrainSettings(steps=1)))
 
@@ -112,6 +122,7 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
         "noise logits": 1,
         "SD, margin": 1,
         "MBD, margin": spent,
+        "white-box KD, margin": None,
         "MBD, margin, and augmented decisions": spent + 4,
         "MBD, inverse, T = 20 (the paper's)": spent,
     }
