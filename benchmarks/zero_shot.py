@@ -31,7 +31,7 @@ from db3kd.synthesis.guided import Guide
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.pseudo import PseudoSamples
 from db3kd.synthesis.report import Row, table
-from db3kd.synthesis.starts import STARTS
+from db3kd.synthesis.start_names import STARTS
 from db3kd.synthesis.synthesize import Synthesis, SynthesisSettings
 from db3kd.teachers import Teacher, TeacherError
 from db3kd.training import TrainSettings, balanced_rows

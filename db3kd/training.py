@@ -9,15 +9,16 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import patch_environment
 from torch import Tensor, nn
 
 from db3kd.layout import to_channels_last
 from db3kd.reader import Images, image_reader
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Model = nn.Module | Callable[[], nn.Module]
 Progress = Callable[[int, int, float], None]
@@ -233,12 +234,17 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _accelerator(settings: TrainSettings) -> Iterator[Accelerator]:
+def _accelerator(settings: TrainSettings) -> "Iterator[Accelerator]":
     """An accelerator for these settings.
 
     accelerate keeps one state for the whole process and refuses a second device or precision. A
-    training gets a fresh state, and a caller who uses accelerate gets theirs back.
+    training gets a fresh state, and a caller who uses accelerate gets theirs back. accelerate is
+    loaded here, since much that never trains reads `TrainSettings`.
     """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import patch_environment
+
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"device: expected one that is there, got {settings.device!r} without CUDA"

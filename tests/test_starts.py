@@ -19,7 +19,8 @@ from torch import Tensor
 from db3kd.boundary.probes import dct_basis
 from db3kd.synthesis import fields
 from db3kd.synthesis.draws import Draws
-from db3kd.synthesis.starts import DEFAULT_STARTS, STARTS, make_starts
+from db3kd.synthesis.start_names import DEFAULT_STARTS, STARTS
+from db3kd.synthesis.starts import make_starts
 
 GREY, COLOUR = (1, 28, 28), (3, 16, 20)
 FIGURES = ("shapes", "strokes", "blends")

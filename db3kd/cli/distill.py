@@ -3,12 +3,10 @@
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import typer
 
-from db3kd import ops
 from db3kd.cli.options import (
     DATA_HELP,
     Device,
@@ -16,17 +14,15 @@ from db3kd.cli.options import (
     Seed,
     refuse_existing,
 )
-from db3kd.data import ImageSet
-from db3kd.distill import KDLoss, evaluate, train_student
-from db3kd.labels import with_soft_labels
-from db3kd.manifest import manifest, write_manifest
-from db3kd.models import build_model
-from db3kd.progress import counted
-from db3kd.runs import DEFAULT_TEMPERATURE, LabelRun, Source, margin_soft_labels, open_run
-from db3kd.scale import RELATIVE_SCALES, choose_scale
-from db3kd.search import UNANSWERED
-from db3kd.teachers import save_teacher
-from db3kd.training import Model, TrainSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from db3kd.data import ImageSet
+    from db3kd.distill import KDLoss
+    from db3kd.ops import Normalisation
+    from db3kd.runs import LabelRun
+    from db3kd.training import Model, TrainSettings
 
 DEFAULT_STEPS = 1500
 PAPER_EPOCHS = 200
@@ -42,10 +38,10 @@ SCALE_STUDENTS = 3
 class _Plan:
     """How students are to be trained. A scale of None is to be chosen."""
 
-    normalisation: ops.Normalisation
+    normalisation: "Normalisation"
     scale: float | None
-    loss: KDLoss
-    settings: TrainSettings
+    loss: "KDLoss"
+    settings: "TrainSettings"
 
 
 def distill(
@@ -140,6 +136,10 @@ def distill(
 
         db3kd distill --labels runs/bd --preset paper --seeds 3 --out student.safetensors
     """
+    from db3kd.distill import KDLoss
+    from db3kd.runs import open_run
+    from db3kd.training import TrainSettings
+
     files = _student_files(out, seed, seeds)
     if epochs is not None and steps is not None:
         raise ValueError("steps: give --epochs or --steps, not both")
@@ -185,14 +185,17 @@ def _refuse_beside_preset(*given: object) -> None:
 
 
 def _plan(
-    run: LabelRun,
-    normalisation: ops.Normalisation | None,
+    run: "LabelRun",
+    normalisation: "Normalisation | None",
     scale: str | None,
     temperature: float | None,
     alpha: float | None,
-    training: TrainSettings,
+    training: "TrainSettings",
 ) -> _Plan:
     """What is not given is as the run was labelled, where it holds soft labels."""
+    from db3kd.distill import KDLoss
+    from db3kd.runs import DEFAULT_TEMPERATURE
+
     stored = run.soft_label_settings
     if normalisation not in (None, stored.get("normalisation")):
         stored = {}
@@ -215,8 +218,10 @@ def _parse_scale(text: str) -> float | None:
         raise ValueError(f"scale: expected a number or auto, got {text!r}") from None
 
 
-def _test_set(run: LabelRun, data: str | None) -> ImageSet | None:
+def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
     """The test split of the run's data; None where there is none, or no labels to compare with."""
+    from db3kd.runs import Source
+
     source = Source(**run.manifest["settings"]["source"])
     try:
         test = replace(source, data=data or source.data, split="test").load()
@@ -226,11 +231,19 @@ def _test_set(run: LabelRun, data: str | None) -> ImageSet | None:
 
 
 def _train_students(
-    run: LabelRun, model: str, plan: _Plan, files: dict[int, Path], test: ImageSet | None
+    run: "LabelRun", model: str, plan: _Plan, files: dict[int, Path], test: "ImageSet | None"
 ) -> None:
+    from db3kd.distill import evaluate, train_student
+    from db3kd.labels import with_soft_labels
+    from db3kd.manifest import manifest, write_manifest
+    from db3kd.models import build_model
+    from db3kd.progress import counted
+    from db3kd.search import UNANSWERED
+    from db3kd.teachers import save_teacher
+
     classes = run.labels.classes
 
-    def student() -> torch.nn.Module:
+    def student() -> "nn.Module":
         return build_model(model, run.images.image_shape, classes)
 
     scale = _scale(run, student, plan)
@@ -275,8 +288,12 @@ def _train_students(
         print(f"mean {mean:.2%}, deviation {deviation:.2%} over {len(accuracies)} seeds")
 
 
-def _scale(run: LabelRun, student: Model, plan: _Plan) -> float | None:
+def _scale(run: "LabelRun", student: "Model", plan: _Plan) -> float | None:
     """That of margin soft labels, chosen where none is given; None for inverse ones."""
+    from db3kd.progress import counted
+    from db3kd.runs import margin_soft_labels
+    from db3kd.scale import RELATIVE_SCALES, choose_scale
+
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale
     steps = plan.settings.total_steps(len(run.labels)) // SCALE_TRAINING_SHARE

@@ -1,8 +1,7 @@
 """`db3kd evaluate`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
 from db3kd.cli.options import (
@@ -14,9 +13,12 @@ from db3kd.cli.options import (
     Size,
     open_teacher,
 )
-from db3kd.data import ImageSet
-from db3kd.runs import Source
-from db3kd.teachers import Teacher, decide_checked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from db3kd.data import ImageSet
+    from db3kd.teachers import Teacher
 
 _READ_ROWS = 1024
 
@@ -45,6 +47,8 @@ def evaluate(
 
         db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
     """
+    from db3kd.runs import Source
+
     images = Source(data, split, size, channels).load()
     if images.labels is None and agree_with is None:
         raise ValueError(f"data: {images.name} has no labels to compare with; give --agree-with")
@@ -59,6 +63,10 @@ def evaluate(
         print(f"queries    {len(images):,}, asked of {agree_with}")
 
 
-def _decide_all(teacher: Teacher, images: ImageSet) -> torch.Tensor:
+def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
+    import torch
+
+    from db3kd.teachers import decide_checked
+
     rows = torch.arange(len(images)).split(_READ_ROWS)
     return torch.cat([decide_checked(teacher, images.read(part)) for part in rows])

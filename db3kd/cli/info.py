@@ -4,14 +4,14 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
 from db3kd.cli.options import TEACHER_HELP, Architecture, open_teacher
-from db3kd.ops import build_config
-from db3kd.teachers import Teacher
+
+if TYPE_CHECKING:
+    from db3kd.teachers import Teacher
 
 _PACKAGES = (
     "db3kd",
@@ -47,6 +47,8 @@ def info(
 
 
 def _build_rows() -> Iterable[tuple[str, str]]:
+    from db3kd.ops import build_config
+
     build = build_config()
     cuda = f"CUDA {build['cuda_version']}" if build["cuda"] else "CPU only"
     yield "build", f"{cuda}, torch {build['torch_version']}, {build['compiler']}"
@@ -55,6 +57,8 @@ def _build_rows() -> Iterable[tuple[str, str]]:
 
 
 def _device_rows() -> Iterable[tuple[str, str]]:
+    import torch
+
     yield "cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in torch"
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
@@ -70,7 +74,7 @@ def _version_rows() -> Iterable[tuple[str, str]]:
             yield package, "not installed"
 
 
-def _teacher_rows(teacher: Teacher) -> Iterable[tuple[str, str]]:
+def _teacher_rows(teacher: "Teacher") -> Iterable[tuple[str, str]]:
     yield "image shape", " x ".join(map(str, teacher.image_shape))
     yield "classes", str(teacher.classes)
     yield "bounds", f"{teacher.bounds[0]:g} to {teacher.bounds[1]:g}"

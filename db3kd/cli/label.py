@@ -3,10 +3,9 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from torch import nn
 
 from db3kd.cli.options import (
     TEACHER_HELP,
@@ -27,22 +26,14 @@ from db3kd.cli.options import (
     running_options,
 )
 from db3kd.cli.preflight import print_estimate
-from db3kd.data import ImageSet
-from db3kd.estimate import estimate_run
-from db3kd.folder import check_free, holds_run, queries_in_flight
-from db3kd.labels import LabelSettings, chunk_size
-from db3kd.manifest import read_manifest
-from db3kd.ops import Normalisation
-from db3kd.runs import (
-    DEFAULT_TEMPERATURE,
-    SoftLabelSettings,
-    Source,
-    Totals,
-    draw_samples,
-    write_run,
-)
-from db3kd.teachers import ModuleTeacher
-from db3kd.workers import Workers, import_ray
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from db3kd.data import ImageSet
+    from db3kd.labels import LabelSettings
+    from db3kd.ops import Normalisation
+    from db3kd.runs import SoftLabelSettings, Totals
 
 
 def label(
@@ -252,6 +243,13 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --out runs/mine --workers 8 --dry-run --price-per-1000 0.5
     """
+    from db3kd.estimate import estimate_run
+    from db3kd.folder import check_free, holds_run, queries_in_flight
+    from db3kd.labels import chunk_size
+    from db3kd.manifest import read_manifest
+    from db3kd.runs import Source, draw_samples, write_run
+    from db3kd.workers import Workers, import_ray
+
     changes = {
         "candidates": candidates,
         "order": order,
@@ -307,8 +305,10 @@ def _found(teacher: str) -> str:
     return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
 
 
-def _network(file: Path, images: ImageSet) -> nn.Module:
+def _network(file: Path, images: "ImageSet") -> "nn.Module":
     """The surrogate in a file."""
+    from db3kd.teachers import ModuleTeacher
+
     found = open_teacher(str(file), images, None, "cpu")
     if not isinstance(found, ModuleTeacher):
         raise ValueError(
@@ -319,15 +319,19 @@ def _network(file: Path, images: ImageSet) -> nn.Module:
 
 def _settings(
     preset: str | None, measure: str, seed: int, changes: dict[str, Any]
-) -> LabelSettings:
+) -> "LabelSettings":
+    from db3kd.labels import LabelSettings
+
     make = LabelSettings.published if preset else LabelSettings
     return make(measure=measure, seed=seed, **given(**changes))
 
 
 def _soft_label_settings(
-    normalisation: Normalisation, scale: float | None, temperature: float | None
-) -> SoftLabelSettings | None:
+    normalisation: "Normalisation", scale: float | None, temperature: float | None
+) -> "SoftLabelSettings | None":
     """None where margin soft labels still lack their scale."""
+    from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings
+
     if normalisation == "inverse" and scale is not None:
         raise ValueError("scale: belongs to --normalisation margin; inverse has none")
     if normalisation == "margin" and scale is None:
@@ -339,7 +343,7 @@ def _soft_label_settings(
     return SoftLabelSettings(normalisation, 1.0 if scale is None else scale, temperature)
 
 
-def _print_summary(totals: Totals, in_flight: int, out: Path) -> None:
+def _print_summary(totals: "Totals", in_flight: int, out: Path) -> None:
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
     distance = "no class was reached"
     if totals.mean_distance is not None:

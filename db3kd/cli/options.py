@@ -4,14 +4,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import typer
 
-from db3kd.data import ImageSet
-from db3kd.folder import holds_run
-from db3kd.teachers import Teacher, TeacherError, load_teacher
+if TYPE_CHECKING:
+    from db3kd.data import ImageSet
+    from db3kd.teachers import Teacher
 
 DATA_HELP = (
     "Images: mnist5k, digits, cifar10, flowers102, hub:NAME, a directory (IDX files, Parquet, or "
@@ -78,6 +77,8 @@ def running_options(
     max_batch: int | None, autocast: str | None, compile: bool, cuda_graphs: bool
 ) -> dict[str, Any]:
     """How to run a teacher, as `load_teacher` takes it."""
+    import torch
+
     dtypes = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
     return {
         "max_batch": max_batch,
@@ -89,16 +90,18 @@ def running_options(
 
 def open_teacher(
     source: str,
-    images: ImageSet | None,
+    images: "ImageSet | None",
     architecture: str | None,
     device: str,
     running: Mapping[str, Any] | None = None,
-) -> Teacher:
+) -> "Teacher":
     """The teacher a command line names.
 
     What neither its file, its address nor its object tells (image shape and classes) is taken from
     the images. running: as from `running_options`.
     """
+    from db3kd.teachers import load_teacher
+
     return load_teacher(
         source,
         model=architecture,
@@ -116,8 +119,10 @@ def open_teacher_of(
     architecture: str | None,
     device: str,
     running: Mapping[str, Any] | None = None,
-) -> Teacher:
+) -> "Teacher":
     """As `open_teacher`, where there are no images to tell what it takes."""
+    from db3kd.teachers import load_teacher
+
     return load_teacher(
         source,
         model=architecture,
@@ -146,6 +151,8 @@ def resolve_device(name: str) -> str:
     """A torch device for a --device option."""
     if name != "auto":
         return name
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -160,6 +167,9 @@ def parse_counts(text: str) -> tuple[int, ...]:
 @contextmanager
 def hint_at_resuming(run: Path) -> Iterator[None]:
     """Says that what a run has paid for is kept, where an error ends it."""
+    from db3kd.folder import holds_run
+    from db3kd.teachers import TeacherError
+
     try:
         yield
     except (TeacherError, OSError, KeyboardInterrupt) as error:

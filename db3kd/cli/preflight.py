@@ -1,10 +1,14 @@
 """What `db3kd label --dry-run` says."""
 
-from db3kd.estimate import Estimate
+from typing import TYPE_CHECKING
+
 from db3kd.progress import duration
 
+if TYPE_CHECKING:
+    from db3kd.estimate import Estimate
 
-def print_estimate(estimate: Estimate, workers: int, price: float | None) -> None:
+
+def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> None:
     """workers: that have work at once. price: of 1,000 queries, in whatever currency."""
     print(f"dry run   {_asked(estimate)}; nothing was written")
     print(f"samples   {estimate.samples:,}")
@@ -23,7 +27,7 @@ def print_estimate(estimate: Estimate, workers: int, price: float | None) -> Non
         print(f"cost      {_range(costs)}, at {price:g} for 1,000 queries")
 
 
-def _asked(estimate: Estimate) -> str:
+def _asked(estimate: "Estimate") -> str:
     if not estimate.asked:
         return "the teacher was not asked"
     return f"{estimate.asked:,} real queries were asked, which count towards no budget"
@@ -33,7 +37,7 @@ def _range(values: list[str]) -> str:
     return f"at most {values[0]}" if len(values) == 1 else f"about {values[0]}, at most {values[1]}"
 
 
-def _basis(estimate: Estimate) -> str:
+def _basis(estimate: "Estimate") -> str:
     if estimate.queries_a_pair is None:
         return ""
     return f": {estimate.queries_a_pair:,.1f} a pair, by {estimate.pairs:,} that were measured"

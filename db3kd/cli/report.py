@@ -1,25 +1,15 @@
 """`db3kd report` and `db3kd demo`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
 from db3kd.cli.options import DATA_HELP, Seed, refuse_existing
-from db3kd.labels import with_soft_labels
-from db3kd.runs import (
-    DEFAULT_TEMPERATURE,
-    LabelRun,
-    SoftLabelSettings,
-    Totals,
-    distance_against_queries,
-    open_run,
-    reached_distances,
-    spread_over_classes,
-)
-from db3kd.search import UNANSWERED
-from db3kd.store import Labels
+
+if TYPE_CHECKING:
+    from db3kd.runs import LabelRun
+    from db3kd.store import Labels
 
 SHOWN = 12
 UNCHOSEN_MARGIN = 4.0
@@ -47,7 +37,10 @@ def report(
 
         db3kd report --labels runs/bd
     """
+    import torch
+
     from db3kd.report import ClassDistances, Samples, write_report
+    from db3kd.runs import open_run, spread_over_classes
 
     out = labels / "report" if out is None else out
     refuse_existing(out)
@@ -92,7 +85,9 @@ def demo(
     run_demo(DemoSettings.quick(seed) if quick else DemoSettings(seed=seed), out)
 
 
-def _notes(run: LabelRun) -> list[str]:
+def _notes(run: "LabelRun") -> list[str]:
+    from db3kd.runs import Totals
+
     totals = Totals()
     totals.add(run.labels)
     labelling = run.manifest["settings"]["labelling"]
@@ -119,8 +114,15 @@ def _notes(run: LabelRun) -> list[str]:
     return notes
 
 
-def _with_shown_soft_labels(run: LabelRun) -> tuple[Labels, str]:
+def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
     """Labels with soft labels to draw, and where those come from."""
+    import torch
+
+    from db3kd.labels import with_soft_labels
+    from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, reached_distances
+    from db3kd.scale import median_nearest_distance
+    from db3kd.search import UNANSWERED
+
     if run.labels.soft_labels is not None:
         stored = SoftLabelSettings(**run.soft_label_settings)
         said = f", scale {stored.scale:.3g}" if stored.normalisation == "margin" else ""
@@ -128,9 +130,6 @@ def _with_shown_soft_labels(run: LabelRun) -> tuple[Labels, str]:
             f"The soft labels are the run's: {stored.normalisation}{said}, temperature "
             f"{stored.temperature:g}."
         )
-    # imported late: it brings the whole training with it
-    from db3kd.scale import median_nearest_distance
-
     labels = run.labels
     nearest = torch.inf
     if len(reached_distances(labels)):
@@ -149,7 +148,9 @@ def _with_shown_soft_labels(run: LabelRun) -> tuple[Labels, str]:
     )
 
 
-def _curves(run: LabelRun) -> dict[str, tuple[list[float], list[float]]]:
+def _curves(run: "LabelRun") -> dict[str, tuple[list[float], list[float]]]:
+    from db3kd.runs import distance_against_queries
+
     queries, distances = distance_against_queries(run.labels)
     name = run.manifest["settings"]["labelling"]["measure"].upper()
     return {name: (queries, distances)} if max(queries) > 0 else {}

@@ -24,11 +24,6 @@ from db3kd.cli.options import (
     open_teacher,
     running_options,
 )
-from db3kd.folder import holds_run, queries_in_flight
-from db3kd.manifest import read_manifest
-from db3kd.runs import Source
-from db3kd.surrogates import SurrogateSettings, check_out, decisions_folder, write_surrogate
-from db3kd.training import TrainSettings
 
 
 def surrogate(
@@ -97,6 +92,12 @@ def surrogate(
         db3kd surrogate --teacher teacher.safetensors --data mnist5k --limit 1000
         --out surrogate.safetensors
     """
+    from db3kd.folder import holds_run, queries_in_flight
+    from db3kd.manifest import read_manifest
+    from db3kd.runs import Source
+    from db3kd.surrogates import SurrogateSettings, check_out, decisions_folder, write_surrogate
+    from db3kd.training import TrainSettings
+
     training = TrainSettings(
         steps=steps,
         batch_size=batch_size,

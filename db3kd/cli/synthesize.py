@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,10 +21,11 @@ from db3kd.cli.options import (
     parse_counts,
     running_options,
 )
-from db3kd.folder import check_free
-from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
-from db3kd.synthesis.starts import STARTS
-from db3kd.synthesis.synthesize import SynthesisSettings
+from db3kd.synthesis.start_names import STARTS
+
+if TYPE_CHECKING:
+    from db3kd.synthesis.runs import SynthesisTotals
+    from db3kd.synthesis.synthesize import SynthesisSettings
 
 TeacherOption = Annotated[str, typer.Option("--teacher", help=TEACHER_HELP)]
 Shape = Annotated[
@@ -141,6 +142,9 @@ def synthesize(
         db3kd synthesize --teacher teacher.safetensors --samples 1000 --moves 10
         --snapshots 0,5,10 --out runs/moved
     """
+    from db3kd.folder import check_free
+    from db3kd.synthesis.runs import write_pseudo_samples
+
     settings = synthesis_settings(
         preset,
         guide_model=guide_model,
@@ -176,8 +180,10 @@ def synthesis_settings(
     budget: int | None,
     snapshots: str,
     seed: int,
-) -> SynthesisSettings:
+) -> "SynthesisSettings":
     """The preset's settings with the options that were given in their place."""
+    from db3kd.synthesis.synthesize import SynthesisSettings
+
     settings = {
         "guided": SynthesisSettings.guided(guide_model),
         "plain": SynthesisSettings(),
@@ -198,7 +204,7 @@ def synthesis_settings(
     return dataclasses.replace(settings, moves=moved, **changes)
 
 
-def print_totals(totals: SynthesisTotals) -> None:
+def print_totals(totals: "SynthesisTotals") -> None:
     """What a run of pseudo samples came to."""
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.items())
     print(f"pseudo samples {totals.samples:,}: {statuses}")

@@ -17,10 +17,6 @@ from db3kd.cli.options import (
     Size,
     refuse_existing,
 )
-from db3kd.models import build_model
-from db3kd.progress import counted
-from db3kd.runs import Source
-from db3kd.teachers import load_teacher, save_teacher
 
 
 def teacher(
@@ -55,6 +51,10 @@ def teacher(
     """
     from db3kd.distill import evaluate, train_classifier
     from db3kd.manifest import manifest, write_manifest
+    from db3kd.models import build_model
+    from db3kd.progress import counted
+    from db3kd.runs import Source
+    from db3kd.teachers import load_teacher, save_teacher
     from db3kd.training import TrainSettings
 
     if out.suffix != ".safetensors":

@@ -36,7 +36,6 @@ from db3kd.cli.synthesize import (
     print_totals,
     synthesis_settings,
 )
-from db3kd.folder import check_free
 
 
 def zero_shot(
@@ -106,7 +105,7 @@ def zero_shot(
         db3kd zero-shot --teacher my_package.model:predict --image-shape 3,32,32 --classes 10
         --model alexnet-quarter --samples 200000 --out runs/mine
     """
-    # imported late: they bring the whole training with them
+    from db3kd.folder import check_free
     from db3kd.labels import LabelSettings
     from db3kd.synthesis.report import table
     from db3kd.training import TrainSettings

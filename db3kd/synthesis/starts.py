@@ -24,6 +24,7 @@ from torch import Tensor
 from db3kd.synthesis.draws import Array, Draws, draws_of
 from db3kd.synthesis.fields import low_frequency, published
 from db3kd.synthesis.figures import blends, shapes, soft_shapes, strokes
+from db3kd.synthesis.start_names import STARTS
 from db3kd.validation import INTEGER_DTYPES, check_image_shape
 
 _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
@@ -35,9 +36,6 @@ _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
 }
 _MASKS = "masks"
 _MIXED = ("shapes", "blends", "strokes", "low-frequency")
-
-STARTS = (*_FAMILIES, "mixed")
-DEFAULT_STARTS = "mixed"
 
 _BLOCK_IMAGES = 128
 _BLOCK_VALUES = 2**17  # half a MiB a working array, so that they stay in the cache

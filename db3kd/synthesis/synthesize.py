@@ -21,7 +21,8 @@ from db3kd.synthesis.guided import Guide, collect_guided
 from db3kd.synthesis.levels import to_images
 from db3kd.synthesis.moves import Moves, move_away
 from db3kd.synthesis.pseudo import PseudoSamples
-from db3kd.synthesis.starts import STARTS, Starts, make_masks, make_starts
+from db3kd.synthesis.start_names import STARTS
+from db3kd.synthesis.starts import Starts, make_masks, make_starts
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.validation import check_count
 
