@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -11,9 +12,48 @@ from typing import TYPE_CHECKING, Self, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
+_WINDOW = 60.0
+"""Seconds that a recent rate is taken over; longer where counts come less often."""
+
+_MARKS = 60
+"""Counts remembered in a window."""
+
+
+class RecentRate:
+    """How fast a count has grown lately.
+
+    now: seconds since any fixed moment. count: at that moment.
+    """
+
+    def __init__(self, now: float, count: int) -> None:
+        self._marks = deque([(now, count)])
+        self._last = now, count
+
+    def update(self, now: float, count: int) -> None:
+        """Tells the count at a moment, which is not before the last."""
+        if count == self._last[1]:
+            return
+        self._last = now, count
+        if now - self._marks[-1][0] >= _WINDOW / _MARKS:
+            self._marks.append(self._last)
+        while len(self._marks) > 1 and now - self._marks[1][0] >= _WINDOW:
+            self._marks.popleft()
+
+    def per_second(self, now: float) -> float:
+        """Growth a second since the last mark that is a window old, or since the first; 0 where
+        no time has passed.
+        """
+        since, count = self._marks[0]
+        return (self._last[1] - count) / (now - since) if now > since else 0.0
+
 
 class Progress:
     """Shows samples done, queries spent, queries per second, mean distance and time left.
+
+    Speed and time left follow the last minute: a teacher may slow down, and answers that a journal
+    brings back come faster than new ones. What is left is counted in queries, where there are any:
+    as many for each further sample as there were for those done, or, as long as none is done, the
+    rest of the budget.
 
     On a terminal, and with rich installed, a bar and a line are redrawn in place. Elsewhere plain
     lines are written, at most one every `interval` seconds, and one at the end:
@@ -55,14 +95,20 @@ class Progress:
         self._samples_done = samples_before
         self._queries_spent: int | None = queries_before or None
         self._mean_distance: float | None = None
-        self._started = clock()
+        self._spent_when_done = queries_before
+        self._start(clock())
         stream = sys.stderr if stream is None else stream
         self._display = _live_display(samples, stream) or _PlainLines(stream, clock, interval)
 
     def __enter__(self) -> Self:
-        self._started = self._clock()
+        self._start(self._clock())
         self._display.start()
         return self
+
+    def _start(self, now: float) -> None:
+        self._started = now
+        self._samples_rate = RecentRate(now, self._samples_done)
+        self._queries_rate = RecentRate(now, self._queries_spent or 0)
 
     def __exit__(
         self,
@@ -87,38 +133,57 @@ class Progress:
             queries: queries spent so far.
             mean_distance: mean of the finite distances so far, L2 in input units.
         """
-        if samples is not None:
-            self._samples_done = self._before[0] + samples
+        now = self._clock()
         if queries is not None:
             self._queries_spent = self._before[1] + queries
+            self._queries_rate.update(now, self._queries_spent)
+        if samples is not None and self._before[0] + samples != self._samples_done:
+            self._samples_done = self._before[0] + samples
+            self._samples_rate.update(now, self._samples_done)
+            self._spent_when_done = self._queries_spent or 0
         if mean_distance is not None:
             self._mean_distance = mean_distance
         self._display.show(self.title, self._status(final=False), self._samples_done)
 
     def _status(self, *, final: bool) -> str:
-        elapsed = self._clock() - self._started
+        now = self._clock()
+        elapsed = now - self._started
         parts = [f"{self._samples_done:,}/{self.samples:,} {self.unit}"]
         if self._queries_spent is not None:
             budget = "" if self.queries is None else f" of {self.queries:,}"
             parts.append(f"{self._queries_spent:,}{budget} queries")
             if elapsed > 0:
-                parts.append(f"{(self._queries_spent - self._before[1]) / elapsed:,.0f} queries/s")
+                overall = (self._queries_spent - self._before[1]) / elapsed
+                rate = overall if final else self._queries_rate.per_second(now)
+                parts.append(f"{rate:,.0f} queries/s")
         if self._mean_distance is not None and math.isfinite(self._mean_distance):
             parts.append(f"mean distance {self._mean_distance:.3g}")
         if final:
             parts.append(f"{duration(elapsed)} taken")
-        elif (fraction := self._fraction_done()) > 0:
-            parts.append(f"{duration(elapsed * (1 - fraction) / fraction)} left")
+        elif (left := self._seconds_left(now)) is not None:
+            parts.append(f"{duration(left)} left")
         return " · ".join(parts)
 
-    def _fraction_done(self) -> float:
-        """Of what was left. By queries as long as no sample is done: a budget may stay unspent."""
-        samples, queries = self._before
-        if self._samples_done > samples:
-            return min(1.0, (self._samples_done - samples) / (self.samples - samples))
-        if self.queries and (self._queries_spent or 0) > queries:
-            return min(1.0, (self._queries_spent - queries) / (self.queries - queries))
-        return 0.0
+    def _seconds_left(self, now: float) -> float | None:
+        """None where nothing tells."""
+        queries, rate = self._queries_left(), self._queries_rate.per_second(now)
+        if queries is not None and rate > 0:
+            return queries / rate
+        rate = self._samples_rate.per_second(now)
+        return max(0, self.samples - self._samples_done) / rate if rate > 0 else None
+
+    def _queries_left(self) -> float | None:
+        if self._queries_spent is None:
+            return None
+        rest = None if self.queries is None else max(0, self.queries - self._queries_spent)
+        done = self._samples_done - self._before[0]
+        spent = self._spent_when_done - self._before[1]
+        if done == 0 or spent == 0:
+            return rest
+        # What the samples under way have spent already comes off what all the rest will.
+        since = self._queries_spent - self._spent_when_done
+        left = max(0.0, spent / done * (self.samples - self._samples_done) - since)
+        return left if rest is None else min(left, rest)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from db3kd.progress import Progress
+from db3kd.progress import Progress, RecentRate
 
 
 class Clock:
@@ -100,9 +100,64 @@ def test_time_left_comes_from_the_budget_until_a_sample_is_done(clock):
         progress.update(queries=250)
         assert lines(stream)[-1].endswith("0:03:00 left")
         progress.update(samples=5)
-        clock.now += 60
-        progress.update(queries=300)
-        assert lines(stream)[-1].endswith("0:02:00 left")
+        clock.now += 15
+        progress.update(queries=300)  # 4 a second; half of those for the next samples
+        assert lines(stream)[-1].endswith("0:00:50 left")
+
+
+def test_time_left_does_not_grow_while_a_chunk_is_under_way(clock):
+    stream = io.StringIO()
+    with Progress(600, stream=stream, clock=clock, interval=1) as progress:
+        clock.now += 100
+        progress.update(samples=200, queries=2000)
+        for second in range(1, 101):
+            clock.now += 1
+            progress.update(queries=2000 + 20 * second)
+    left = [line.rsplit(" ", 2)[1] for line in lines(stream)[:-1]]
+    assert left[0] == "0:03:20"
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == "0:01:40"
+
+
+def test_time_left_follows_the_recent_rate(clock):
+    stream = io.StringIO()
+    with Progress(1000, title="training", unit="steps", stream=stream, clock=clock) as progress:
+        for step in range(1, 501):
+            clock.now += 0.1
+            progress.update(samples=step)
+        for step in range(501, 601):
+            clock.now += 2
+            progress.update(samples=step)
+        assert lines(stream)[-1].endswith("0:13:20 left"), "400 steps, 2 s each by now"
+
+
+def test_answers_from_a_journal_count_into_the_speed_for_a_minute_only(clock):
+    stream = io.StringIO()
+    with Progress(1000, 100_000, stream=stream, clock=clock, interval=1) as progress:
+        clock.now += 1
+        progress.update(queries=50_000)
+        for second in range(1, 101):
+            clock.now += 1
+            progress.update(queries=50_000 + 10 * second)
+        assert "51,000 of 100,000 queries · 10 queries/s" in lines(stream)[-1]
+        assert lines(stream)[-1].endswith(" 1:21:40 left")
+    assert "505 queries/s" in lines(stream)[-1], "of the whole run"
+
+
+def test_a_count_that_seldom_moves_has_the_rate_of_its_last_steps():
+    rate = RecentRate(0.0, 0)
+    assert rate.per_second(0.0) == 0
+    for number in range(1, 4):
+        rate.update(300.0 * number, number)
+    assert rate.per_second(900.0) == pytest.approx(1 / 300)
+
+
+def test_a_rate_remembers_little_of_many_counts():
+    rate = RecentRate(0.0, 0)
+    for number in range(1, 100_001):
+        rate.update(number / 1000, number)
+    assert rate.per_second(100.0) == pytest.approx(1000)
+    assert len(rate._marks) < 70
 
 
 @pytest.mark.parametrize("distance", [float("nan"), float("inf")])
