@@ -11,6 +11,9 @@ beginning is in the log, it is known how many queries that may have cost twice. 
 the end of a batch of the search, the log is put on disk, so a power cut costs the answers of a
 second and of a batch at most.
 
+Each CRC-32 starts from the one before it, and the first from the head's. So a record that is
+removed, repeated, moved, or taken from another journal does not fit the records around it.
+
 Bytes that a crash cut short at the end are cut off. Anything else that does not fit is an error.
 """
 
@@ -32,7 +35,7 @@ from db3kd.disk import named, sync_folder
 SYNC_SECONDS = 1.0
 """Least time between two syncs: each takes milliseconds, as long as a fast teacher's call."""
 
-_MAGIC = b"db3kd journal 1\n"
+_MAGIC = b"db3kd journal 2\n"
 _HEAD = struct.Struct("<16sB8sI")  # magic, bytes an answer, digest of the run, CRC-32
 _ASKED = struct.Struct("<III")  # queries, digest of their accounts, CRC-32
 _ANSWERED = struct.Struct("<II")  # answers, CRC-32
@@ -55,12 +58,14 @@ class Contents(NamedTuple):
 
     calls: in the order they were made. end: bytes up to the end of the last of them, 0 for a
     file without any. in_flight: queries that were asked when the process ended, whose answers are
-    not there.
+    not there. check: the CRC-32 of the last call's last record, from which the next record's
+    starts.
     """
 
     calls: list[Call]
     end: int
     in_flight: int
+    check: int
 
 
 class Journal:
@@ -77,13 +82,13 @@ class Journal:
         self._path = path
         self._width = next(width for width in (1, 2, 4) if classes <= 256**width)
         self._head = _head(self._width, run)
-        calls, self._end, _ = read_journal(path, run)
+        calls, self._end, _, self._check = read_journal(path, run)
         if calls and calls[0].answers.itemsize != self._width:
             raise ValueError(
                 f"{path}: expected answers for {classes} classes; the teacher it was written for "
                 "has other classes"
             )
-        self._before = self._end
+        self._before = self._end, self._check
         self._waiting = deque(calls)
         self._file: int | None = None
         self._unsynced = False
@@ -131,9 +136,13 @@ class Journal:
 
     def ask(self, accounts: Tensor) -> None:
         """Notes that these queries are about to be asked, int64 [B]; `answer` must follow."""
-        self._before = self._end
+        self._before = self._end, self._check
         if len(accounts):
-            self._write((b"" if self._end else self._head) + _asked(accounts.cpu()))
+            query = struct.pack("<II", len(accounts), _digest(accounts.cpu()))
+            if self._end:
+                self._write(query)
+            else:
+                self._write(self._head, query)
 
     def answer(self, answers: Tensor) -> None:
         """Keeps the answers to the first of them, int64 [n], for whatever may end this process.
@@ -145,8 +154,7 @@ class Journal:
             self._take_back()
             return
         body = answers.cpu().numpy().astype(f"<u{self._width}").tobytes()
-        count = _checked(struct.pack("<I", len(answers)))
-        self._write(count + _checked(body))
+        self._write(struct.pack("<I", len(answers)), body)
 
     def sync(self, *, at_once: bool = False) -> None:
         """Keeps what was written for a power cut too; by default at most once a second."""
@@ -162,14 +170,18 @@ class Journal:
         """Forgets a call that brought no answer; without any other, the file goes."""
         if self._file is None:
             return
-        self._end = self._before
+        self._end, self._check = self._before
         os.ftruncate(self._file, self._end)
         if not self._end:
             self.close()
             self._path.unlink()
 
-    def _write(self, content: bytes) -> None:
-        """Writes all of it, or nothing and raises OSError."""
+    def _write(self, *records: bytes) -> None:
+        """Writes all records, each with its check, or nothing and raises OSError."""
+        content, check = b"", self._check
+        for record in records:
+            check = zlib.crc32(record, check)
+            content += record + _CHECK.pack(check)
         try:
             if self._file is None:
                 self._file = self._open()
@@ -181,6 +193,7 @@ class Journal:
                 os.ftruncate(self._file, self._end)
             raise named(error, self._path) from error
         self._end += len(content)
+        self._check = check
         self._unsynced = True
 
     def _open(self) -> int:
@@ -201,49 +214,70 @@ def read_journal(path: Path, run: str) -> Contents:
     """
     content = path.read_bytes() if path.exists() else b""
     if len(content) < _HEAD.size:
-        return Contents([], 0, 0)
-    width = _check_head(path, content, run)
+        return Contents([], 0, 0, 0)
+    width, check = _check_head(path, content, run)
     calls, end = [], _HEAD.size
-    while (asked := _read_asked(path, content, end)) is not None:
-        answers = _read_answers(path, content, end + _ASKED.size, width, asked[0])
-        if answers is None:
-            return Contents(calls, end if calls else 0, asked[0])
-        calls.append(Call(*asked, answers))
+    while (asked := _read_asked(path, content, end, check)) is not None:
+        answered = _read_answers(path, content, end + _ASKED.size, width, asked)
+        if answered is None:
+            return Contents(calls, end, asked.count, check) if calls else _begun(asked.count)
+        answers, check = answered
+        calls.append(Call(asked.count, asked.digest, answers))
         end += _ASKED.size + _ANSWERED.size + answers.nbytes + _CHECK.size
-    return Contents(calls, end if calls else 0, 0)
+    return Contents(calls, end, 0, check) if calls else _begun(0)
 
 
-def _read_asked(path: Path, content: bytes, start: int) -> tuple[int, int] | None:
-    """How many queries, and the digest of their accounts; None where no call begins any more."""
+class _Asked(NamedTuple):
+    """How many queries a call asks, the digest of their accounts, and the record's CRC-32."""
+
+    count: int
+    digest: int
+    check: int
+
+
+def _begun(in_flight: int) -> Contents:
+    """A journal without a finished call, which is written anew from its head."""
+    return Contents([], 0, in_flight, 0)
+
+
+def _read_asked(path: Path, content: bytes, start: int, before: int) -> _Asked | None:
+    """The record of a call that begins at `start`; None where none does.
+
+    before: the CRC-32 of the record before it.
+    """
     if len(content) - start < _ASKED.size:
         return None
-    asked, digest, check = _ASKED.unpack_from(content, start)
+    asked = _Asked(*_ASKED.unpack_from(content, start))
     last = start + _ASKED.size
-    if check == zlib.crc32(content[start : last - _CHECK.size]):
-        return asked, digest
+    if asked.check == zlib.crc32(content[start : last - _CHECK.size], before):
+        return asked
     if any(content[last:]):
         raise _damaged(path, start)
     return None
 
 
 def _read_answers(
-    path: Path, content: bytes, start: int, width: int, asked: int
-) -> np.ndarray | None:
-    """None where they are not all there: they were in flight, and are the last in the file."""
+    path: Path, content: bytes, start: int, width: int, asked: _Asked
+) -> tuple[np.ndarray, int] | None:
+    """The answers to a call, and their CRC-32.
+
+    None where they are not all there: they were in flight, and are the last in the file.
+    """
     first = start + _ANSWERED.size
     if len(content) < first:
         return None
     count, check = _ANSWERED.unpack_from(content, start)
-    if check != zlib.crc32(content[start : first - _CHECK.size]):
-        if len(content) > first + asked * width + _CHECK.size:
+    if check != zlib.crc32(content[start : first - _CHECK.size], asked.check):
+        if len(content) > first + asked.count * width + _CHECK.size:
             raise _damaged(path, start)
         return None
     last = first + count * width
     end = last + _CHECK.size
     if end > len(content):
         return None
-    if _CHECK.unpack_from(content, last)[0] == zlib.crc32(content[first:last]):
-        return np.frombuffer(content[first:last], f"<u{width}")
+    (stored,) = _CHECK.unpack_from(content, last)
+    if stored == zlib.crc32(content[first:last], check):
+        return np.frombuffer(content[first:last], f"<u{width}"), stored
     if end < len(content):
         raise _damaged(path, first)
     return None
@@ -256,28 +290,24 @@ def _damaged(path: Path, place: int) -> ValueError:
     )
 
 
-def _check_head(path: Path, content: bytes, run: str) -> int:
-    """Bytes an answer."""
-    magic, width, digest, _ = _HEAD.unpack_from(content)
+def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
+    """Bytes an answer takes, and the head's CRC-32."""
+    magic, width, digest, check = _HEAD.unpack_from(content)
     if magic != _MAGIC:
         raise ValueError(
             f"{path}: expected a journal ({_MAGIC.decode().strip()}), got another file"
         )
-    if content[: _HEAD.size] != _head(width, run):
+    if content[: _HEAD.size] != _checked(_head(width, run)):
         raise ValueError(
             f"{path}: damaged, or the journal of another run ({digest.hex()}); put back the right "
             "file, or remove this one to ask for its answers again"
         )
-    return width
+    return width, check
 
 
 def _head(width: int, run: str) -> bytes:
     digest = hashlib.sha256(run.encode()).digest()[:8]
-    return _checked(struct.pack("<16sB8s", _MAGIC, width, digest))
-
-
-def _asked(accounts: Tensor) -> bytes:
-    return _checked(struct.pack("<II", len(accounts), _digest(accounts)))
+    return struct.pack("<16sB8s", _MAGIC, width, digest)
 
 
 def _checked(content: bytes) -> bytes:

@@ -164,6 +164,79 @@ def test_a_changed_byte_is_an_error_or_costs_the_last_call(tmp_path_factory, dat
         assert taken == [[0, 1, 2, 3]] * 4 + [[]], "only a change in the last call passes"
 
 
+def records(content: bytes) -> tuple[bytes, list[bytes]]:
+    """The head of a journal, and its records, for calls whose answers take a byte each."""
+    head, place, found = 29, 29, []
+    while place < len(content):
+        answers = int.from_bytes(content[place + 12 : place + 16], "little")
+        for size in (12, 8, answers + 4):  # what was asked, how many answers came, the answers
+            found.append(content[place : place + size])
+            place += size
+    return content[:head], found
+
+
+def a_journal(folder: Path, name: str, answers: Tensor, run: str = RUN) -> bytes:
+    """Five calls for the same accounts with the same answers, so that records look alike."""
+    file = folder / name
+    with Journal(file, 10, run) as journal:
+        for _ in range(5):
+            journal.ask(torch.zeros(4, dtype=torch.int64))
+            journal.answer(answers)
+    return file.read_bytes()
+
+
+@given(data=st.data())
+def test_a_record_that_is_removed_moved_repeated_or_foreign_never_gives_another_answer(
+    tmp_path_factory, data
+):
+    folder = tmp_path_factory.mktemp("journals")
+    content = a_journal(folder, "a.journal", torch.arange(4))
+    foreign = a_journal(folder, "b.journal", torch.arange(4) + 5, "another run")
+    head, own = records(content)
+    _, other = records(foreign)
+    assert head + b"".join(own) == content
+    whole = data.draw(st.sampled_from([1, 3]), label="records that are handled as one")
+    groups = [b"".join(own[i : i + whole]) for i in range(0, len(own), whole)]
+    strange = [b"".join(other[i : i + whole]) for i in range(0, len(other), whole)]
+    before = list(groups)
+    places = st.integers(0, len(groups) - 1)
+    first, second = data.draw(places), data.draw(places)
+    match data.draw(st.sampled_from(["remove", "swap", "repeat", "splice", "cut"])):
+        case "remove":
+            del groups[first]
+        case "swap":
+            groups[first], groups[second] = groups[second], groups[first]
+        case "repeat":
+            groups.insert(first, groups[second])
+        case "splice":
+            groups[first] = strange[second]
+        case "cut":
+            groups = groups[:first] + groups[second + 1 :] if first < second else groups[:first]
+    file = folder / "a.journal"
+    file.write_bytes(head + b"".join(groups))
+    unchanged = 0
+    while unchanged < min(len(groups), len(before)) and groups[unchanged] == before[unchanged]:
+        unchanged += 1
+    try:
+        calls = read_journal(file, RUN).calls
+    except ValueError as error:
+        assert "a.journal: damaged at byte" in str(error)
+    else:
+        assert len(calls) <= unchanged * whole // 3, "what comes after the first change is not read"
+        assert all(call.answers.tolist() == [0, 1, 2, 3] for call in calls)
+        behind = b"".join(groups[unchanged:])
+        assert len(behind) <= len(b"".join(own[:3])), "a change before the last call is an error"
+
+
+def test_a_journal_without_its_first_call_is_an_error(two_calls):
+    content = two_calls.read_bytes()
+    head, own = records(content)
+    for kept in (own[3:], [*own[3:], *own[:3]], [*own[:3], *own[:3], *own[3:]]):
+        two_calls.write_bytes(head + b"".join(kept))
+        with pytest.raises(ValueError, match="damaged at byte"):
+            read_journal(two_calls, RUN)
+
+
 def test_a_journal_of_another_search_is_noticed(two_calls):
     with pytest.raises(ValueError, match="goes on with 3 queries where this search asks 3 others"):
         take(two_calls, accounts(0, 1, 3))
@@ -177,7 +250,7 @@ def test_a_journal_of_another_run_or_teacher_is_noticed(two_calls):
     with pytest.raises(ValueError, match="the teacher it was written for has other classes"):
         Journal(two_calls, 1000, RUN)
     two_calls.write_text("notes of mine, and more than a head of them")
-    with pytest.raises(ValueError, match=r"db3kd journal 1.*got another file"):
+    with pytest.raises(ValueError, match=r"db3kd journal 2.*got another file"):
         Journal(two_calls, 10, RUN)
 
 
