@@ -9,6 +9,19 @@ namespace {
 
 constexpr std::int64_t kMaxProbes = std::int64_t{1}
                                     << 32;  // a probe's number is one word of its counter
+// A block's number is another word, and a block of normal numbers makes four components.
+constexpr std::int64_t kMaxComponents = std::int64_t{4} << 32;
+
+// The product of sizes, none of them negative. Every size that an op computes from its arguments
+// comes from here, or is at most the size of a tensor.
+std::int64_t checked_product(std::initializer_list<std::int64_t> sizes, const char* what) {
+  std::int64_t total = 1;
+  for (const std::int64_t size : sizes) {
+    TORCH_CHECK_VALUE(!__builtin_mul_overflow(total, size, &total), what,
+                      ": expected sizes whose product is below 2^63, got ", at::IntArrayRef(sizes));
+  }
+  return total;
+}
 
 bool fits(at::IntArrayRef sizes, std::initializer_list<Dimension> shape) {
   if (sizes.size() != shape.size()) return false;
@@ -91,7 +104,8 @@ Directions check_directions(const at::Tensor& counters, std::int64_t rows, c10::
                             std::int64_t components) {
   check_tensor(counters, "counters", at::kLong, device, {{"P", rows}, {"3", 3}});
   TORCH_CHECK_VALUE(channels >= 1, "channels: expected at least 1, got ", channels);
-  TORCH_CHECK_VALUE(components >= 1, "components: expected at least 1, got ", components);
+  TORCH_CHECK_VALUE(components >= 1 && components <= kMaxComponents, "components: expected 1 to ",
+                    kMaxComponents, ", got ", components);
   TORCH_CHECK_VALUE(row_basis.has_value() == column_basis.has_value(),
                     "row_basis, column_basis: expected both or neither, got only ",
                     row_basis.has_value() ? "row_basis" : "column_basis");
@@ -103,12 +117,17 @@ Directions check_directions(const at::Tensor& counters, std::int64_t rows, c10::
   TORCH_CHECK_VALUE(row_basis->size(0) >= 1 && column_basis->size(0) >= 1,
                     "row_basis, column_basis: expected at least one row each, got ",
                     row_basis->sizes(), " and ", column_basis->sizes());
-  const std::int64_t pixels = row_basis->size(1) * column_basis->size(1);
-  TORCH_CHECK_VALUE(components == channels * pixels,
+  const std::int64_t described = checked_product(
+      {channels, row_basis->size(1), column_basis->size(1)}, "channels, row_basis, column_basis");
+  TORCH_CHECK_VALUE(components == described,
                     "row_basis, column_basis: expected channels·H·W = ", components,
                     " components, got ", channels, "·", row_basis->size(1), "·",
-                    column_basis->size(1), " = ", channels * pixels);
-  directions.coefficients = channels * row_basis->size(0) * column_basis->size(0);
+                    column_basis->size(1), " = ", described);
+  directions.coefficients = checked_product({channels, row_basis->size(0), column_basis->size(0)},
+                                            "channels, row_basis, column_basis");
+  TORCH_CHECK_VALUE(directions.coefficients <= kMaxComponents,
+                    "row_basis, column_basis: expected at most ", kMaxComponents,
+                    " coefficients, got ", directions.coefficients);
   directions.row_basis = row_basis->contiguous();
   directions.column_basis = column_basis->contiguous();
   return directions;
@@ -188,6 +207,7 @@ Directions check_probe_queries(const at::Tensor& origins, const at::Tensor& poin
   check_tensor(step, "step", at::kFloat, device, {{"P", points.size(0)}});
   TORCH_CHECK_VALUE(count >= 0 && count <= kMaxProbes, "count: expected 0 to ", kMaxProbes,
                     ", got ", count);
+  checked_product({points.size(0), count, points.size(1)}, "points, count");
   check_bounds(lower, upper);
   check_query_dtype(dtype);
   return check_directions(counters, points.size(0), device, seed, noise, row_basis, column_basis,
@@ -204,8 +224,11 @@ Directions check_probe_gradient(const at::Tensor& decisions, const at::Tensor& w
   check_tensor(wanted, "wanted", at::kLong, device, {{"P", decisions.size(0)}});
   TORCH_CHECK_VALUE(decisions.size(1) <= kMaxProbes, "decisions: expected at most ", kMaxProbes,
                     " probes a row, got ", decisions.size(1));
-  return check_directions(counters, decisions.size(0), device, seed, noise, row_basis, column_basis,
-                          channels, components);
+  const Directions directions = check_directions(counters, decisions.size(0), device, seed, noise,
+                                                 row_basis, column_basis, channels, components);
+  checked_product({decisions.size(0), components}, "decisions, components");
+  checked_product({decisions.size(1), components}, "decisions, components");
+  return directions;
 }
 
 SoftLabelSettings check_soft_labels(const at::Tensor& distances, const at::Tensor& own,

@@ -381,3 +381,20 @@ def test_empty_batches_give_empty_results(device):
     wanted = torch.zeros(0, dtype=torch.int64, device=device)
     gradient = ops.probe_gradient(decisions, wanted, **none, targeted=True, components=37)
     assert gradient.shape == (0, 37)
+
+
+@pytest.mark.parametrize("channels", [2**62 + 1, 2**63 - 1])
+def test_sizes_whose_product_overflows_are_refused(channels):
+    with pytest.raises(ValueError, match="channels, row_basis, column_basis: expected sizes"):
+        ops.probe_gradient(
+            torch.zeros(1, 2, dtype=torch.int64),
+            torch.zeros(1, dtype=torch.int64),
+            torch.zeros(1, 3, dtype=torch.int64),
+            targeted=True,
+            seed=0,
+            noise="gaussian",
+            row_basis=torch.eye(2),
+            column_basis=torch.eye(2),
+            channels=channels,
+            components=4,
+        )

@@ -1,0 +1,177 @@
+"""Any arguments whatever: every op answers as its schema says, or raises an error of its own.
+
+An argument that slips through ends the process, or trips a sanitizer (`make sanitize`).
+"""
+
+import math
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from op_cases import (
+    BOUNDS,
+    bracket_queries,
+    bracket_update,
+    directions,
+    probe_gradient,
+    probe_queries,
+    ray_lengths,
+    soft_labels,
+)
+
+from db3kd import ops  # noqa: F401 - registers the ops
+
+EXAMPLES = int(os.environ.get("DB3KD_FUZZ_EXAMPLES", "60"))
+QUERIES = {**BOUNDS, "dtype": torch.float32}
+BASIS = directions("gaussian", "low frequencies", 64)
+NO_BASIS = {"row_basis": None, "column_basis": None, "channels": 1, "noise": "rademacher"}
+VALID = {
+    "ray_lengths": lambda: ray_lengths(5, 64),
+    "bracket_queries": lambda: {**bracket_queries(5, 64), **QUERIES},
+    "bracket_update": lambda: {
+        **bracket_update(6),
+        "targeted": True,
+        "absolute": 1e-3,
+        "relative": 0.0,
+    },
+    "probe_queries": lambda: {**probe_queries(3, 64), **BASIS, **QUERIES, "count": 4},
+    "probe_queries without bases": lambda: {
+        **probe_queries(3, 64),
+        **NO_BASIS,
+        **QUERIES,
+        "count": 4,
+    },
+    "probe_gradient": lambda: {**probe_gradient(3, 4, 64), **BASIS},
+    "probe_gradient without bases": lambda: {**probe_gradient(3, 4, 64), **NO_BASIS},
+    "soft_labels": lambda: {
+        **soft_labels(4, 5),
+        "normalisation": "margin",
+        "scale": 2.0,
+        "temperature": 1.0,
+    },
+}
+"""Arguments that each op takes; a fuzzed call changes some of them."""
+
+# Nothing between 100 and 2^35: such a size may be right, and then takes its time and memory.
+INTEGERS = st.sampled_from(
+    [-(2**63), -(2**32), -1, 0, 1, 2, 3, 64, 2**35, 2**61, 2**62 + 1, 2**63 - 1]
+)
+FLOATS = st.sampled_from(
+    [-1.0, 0.0, 1e-38, 0.5, 1.0, 3e38, 1e300, torch.inf, -torch.inf, torch.nan]
+)
+DTYPES = st.sampled_from(
+    [
+        torch.float32,
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.uint8,
+        torch.bool,
+        torch.complex64,
+    ]
+)
+SIZES = st.sampled_from([0, 1, 2, 3, 5, 64])
+
+
+def _filled(shape: list[int], dtype: torch.dtype, value: float) -> torch.Tensor:
+    """Ones, every other of them replaced by the value that this dtype has nearest to `value`."""
+    tensor = torch.ones(shape, dtype=dtype)
+    if tensor.numel():
+        flat = tensor.view(-1)
+        if dtype.is_floating_point or dtype.is_complex:
+            flat[::2] = torch.tensor(float(value), dtype=torch.float64).to(dtype)
+        elif dtype != torch.bool:
+            limits = torch.iinfo(dtype)
+            flat[::2] = max(min(value, limits.max), limits.min)
+    return tensor
+
+
+@st.composite
+def tensors(draw: st.DrawFn, like: torch.Tensor) -> torch.Tensor:
+    """A tensor of any dtype, shape, strides and values, most often near to what is right."""
+    dtype = like.dtype if draw(st.integers(0, 3)) else draw(DTYPES)
+    kind = draw(st.sampled_from(["as it is", "sizes", "dimensions", "huge", "empty"]))
+    if kind == "huge":
+        # One value shown over and over: no memory, but sizes whose product overflows.
+        sizes = [draw(st.sampled_from([1, 3, 2**20, 2**45])) for _ in like.shape]
+        return torch.zeros(1, dtype=dtype).expand(sizes if math.prod(sizes) < 2**60 else sizes[:1])
+    if kind == "sizes":
+        shape = [draw(SIZES) for _ in like.shape]
+    elif kind == "dimensions":
+        shape = draw(st.lists(SIZES, max_size=4))
+    elif kind == "empty":
+        shape = [0, *(draw(st.sampled_from([0, 2**20, 2**31])) for _ in like.shape[1:])]
+        shape = draw(st.permutations(shape))
+    else:
+        shape = list(like.shape)
+    value = draw(FLOATS if dtype.is_floating_point or dtype.is_complex else INTEGERS)
+    tensor = _filled(shape, dtype, value)
+    if not tensor.ndim:
+        return tensor
+    layout = draw(st.sampled_from(["contiguous", "transposed", "every other"]))
+    if layout == "transposed":
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    if layout == "every other":
+        return tensor.repeat_interleave(2, dim=-1)[..., ::2]
+    return tensor
+
+
+@st.composite
+def calls(draw: st.DrawFn, case: str) -> dict[str, object]:
+    arguments = VALID[case]()
+    changed = draw(st.sets(st.sampled_from(sorted(arguments)), min_size=1, max_size=3))
+    for name in sorted(changed):
+        value = arguments[name]
+        if isinstance(value, torch.Tensor):
+            arguments[name] = draw(tensors(value))
+        elif value is None:
+            arguments[name] = draw(tensors(torch.eye(3)))
+        elif isinstance(value, bool):
+            arguments[name] = not value
+        elif isinstance(value, int):
+            arguments[name] = draw(INTEGERS)
+        elif isinstance(value, float):
+            arguments[name] = draw(FLOATS)
+        elif isinstance(value, str):
+            arguments[name] = draw(
+                st.sampled_from(["", "inverse", "margin", "gaussian", "\0", "é"])
+            )
+        else:
+            arguments[name] = draw(DTYPES)
+    return arguments
+
+
+@pytest.mark.parametrize("case", VALID)
+def test_what_is_fuzzed_is_right_before_it_is_changed(case):
+    getattr(torch.ops.db3kd, case.split()[0])(**VALID[case]())
+
+
+@pytest.mark.parametrize("case", VALID)
+@given(data=st.data())
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_any_arguments_give_a_result_or_an_error_of_the_op(case, data):
+    name = case.split()[0]
+    arguments = data.draw(calls(case))
+    try:
+        result = getattr(torch.ops.db3kd, name)(**arguments)
+    except (ValueError, TypeError, IndexError) as error:
+        assert "expected" in str(error)
+        return
+    except (RuntimeError, MemoryError) as error:
+        # What no op can know beforehand: there is not that much memory.
+        text = str(error)
+        assert any(word in text for word in ("memory", "overflow", "bad_alloc", "allocate")), text
+        return
+    assert result.is_contiguous()
+    assert result.device.type == "cpu"
+    _ = result.sum()  # every value that is returned can be read
