@@ -34,6 +34,16 @@ GPU_TESTS := $(wildcard $(addprefix tests/,test_build.py test_ops.py test_probe_
 	test_op_grid.py test_cuda_parity.py test_module_on_cuda.py))
 SANITIZER ?= $(firstword $(wildcard $(CUDA_HOME)/bin/compute-sanitizer) compute-sanitizer)
 
+# What sanitize builds with: the address and undefined-behaviour sanitizers, whose runtime has to be
+# loaded before Python. Leaks are not looked for: Python and torch keep what they hold until the end.
+SANITIZE_BUILD := build/sanitize
+SANITIZE_BUILT := $(SANITIZE_BUILD)/.built
+SANITIZE_RUN = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	SANITIZE=1 PYTHONPATH=$(SANITIZE_BUILD)/lib $(BIN)/python -P
+SANITIZE_TESTS := $(addprefix tests/,test_op_fuzz.py test_build.py test_ops.py test_probe_ops.py test_op_grid.py)
+FUZZ_EXAMPLES ?= 1000
+
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
@@ -46,7 +56,7 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers ray demo lint format cuda-compile cuda-build gpu gpu-build gpu-test \
+.PHONY: help test test-servers ray demo lint format sanitize cuda-compile cuda-build gpu gpu-build gpu-test \
 	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke clean
 
 help: ## Print the targets
@@ -73,6 +83,15 @@ format: $(LINTERS) ## Mend what lint can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(if $(NATIVE),$(BIN)/clang-format -i $(NATIVE))
+
+sanitize: $(SANITIZE_BUILT) ## Run the op tests and the fuzz tests under sanitizers (FUZZ_EXAMPLES=100 is quick)
+	$(SANITIZE_RUN) -c 'from db3kd import ops; assert ops.build_config()["sanitizers"]'
+	DB3KD_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(SANITIZE_RUN) -m pytest -q $(SANITIZE_TESTS) $(ARGS)
+
+$(SANITIZE_BUILT): $(INSTALLED) setup.py $(NATIVE) $(shell find db3kd -name "*.py")
+	SANITIZE=1 FORCE_CPU=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python setup.py --quiet build --force \
+		--build-base $(SANITIZE_BUILD) --build-lib $(SANITIZE_BUILD)/lib
+	touch $@
 
 cuda-compile: $(INSTALLED) ## Compile the CUDA side for sm_80 and sm_90; no GPU is needed
 	@if command -v $(NVCC) >/dev/null; then set -x; $(BIN)/python $(CUDA_COMPILE); \

@@ -1,6 +1,7 @@
 """Builds the native extension: for CUDA where torch and a toolkit allow it, for the CPU otherwise.
 
 FORCE_CUDA=1 and FORCE_CPU=1 override the choice; whether a GPU is visible never matters.
+SANITIZE=1 builds with the address and undefined-behaviour sanitizers (`make sanitize`).
 """
 
 import os
@@ -20,6 +21,11 @@ CPU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trappin
 # has loaded. Apple's compiler does not know the flag.
 OPENMP = ["-fopenmp"] if sys.platform.startswith("linux") else []
 CUDA_FLAGS = ["-O3", "-fmad=false"]
+SANITIZERS = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+]
 
 
 def choose_cuda(
@@ -67,14 +73,18 @@ def native_extension() -> Extension:
         sources += [*SOURCES.glob("cuda/*.cpp"), *SOURCES.glob("cuda/*.cu")]
         architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
         macros = [("DB3KD_CUDA", None), ("DB3KD_ARCHITECTURES", f'"{architectures}"')]
+    cpu_flags, link_flags = CPU_FLAGS + OPENMP, list(OPENMP)
+    if os.environ.get("SANITIZE", "0") == "1":
+        cpu_flags += [*SANITIZERS, "-O1", "-g"]  # the last optimisation level counts
+        link_flags += SANITIZERS
     extension = CUDAExtension if use_cuda else CppExtension
     return extension(
         "db3kd._C",
         sorted(str(source) for source in sources),
         include_dirs=[pybind11.get_include()],
         define_macros=macros,
-        extra_compile_args={"cxx": CPU_FLAGS + OPENMP, "nvcc": CUDA_FLAGS},
-        extra_link_args=OPENMP,
+        extra_compile_args={"cxx": cpu_flags, "nvcc": CUDA_FLAGS},
+        extra_link_args=link_flags,
     )
 
 

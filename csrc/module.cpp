@@ -31,9 +31,14 @@ py::dict build_config() {
   const py::object architectures = py::none();
   const bool cuda = false;
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+  const bool sanitizers = true;
+#else
+  const bool sanitizers = false;
+#endif
   return py::dict("cuda"_a = cuda, "cuda_version"_a = cuda_version,
                   "architectures"_a = architectures, "torch_version"_a = TORCH_VERSION,
-                  "compiler"_a = compiler());
+                  "compiler"_a = compiler(), "sanitizers"_a = sanitizers);
 }
 
 }  // namespace
@@ -44,5 +49,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("build_config", &build_config,
              "How this extension was built: cuda (bool), cuda_version and architectures (None "
              "without CUDA), "
-             "torch_version, compiler.");
+             "torch_version, compiler, sanitizers (bool).");
 }

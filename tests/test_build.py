@@ -83,10 +83,18 @@ def test_a_build_without_what_it_needs_says_how_to_install(tmp_path, missing):
 
 def test_build_config_tells_how_the_extension_was_built():
     config = ops.build_config()
-    assert config.keys() == {"cuda", "cuda_version", "architectures", "torch_version", "compiler"}
+    assert config.keys() == {
+        "cuda",
+        "cuda_version",
+        "architectures",
+        "torch_version",
+        "compiler",
+        "sanitizers",
+    }
     assert torch.__version__.startswith(config["torch_version"])
     assert (config["cuda_version"] is not None) is config["cuda"]
     assert (config["architectures"] is not None) is config["cuda"]
+    assert config["sanitizers"] is (os.environ.get("SANITIZE", "0") == "1")
 
 
 @pytest.mark.parametrize(
