@@ -23,6 +23,8 @@ from db3kd.distill import (
     train_student,
 )
 from db3kd.reader import Images, image_reader
+from db3kd.search import batch_rows
+from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.training import Model, TrainSettings
 
 
@@ -161,7 +163,7 @@ def augmented_decisions(
     time and not kept.
     """
     answers = []
-    for rows in torch.arange(len(images)).split(batch):
+    for rows in torch.arange(len(images)).split(batch_rows(batch, images.image_shape)):
         classes = torch.as_tensor(decide(images.read(rows)))
         if classes.shape != rows.shape:
             raise ValueError(
@@ -255,17 +257,19 @@ def on_teacher_logits(
     logits: Callable[[Tensor], Tensor],
     loss: KDLoss,
     settings: TrainSettings,
-    batch: int = 512,
+    batch: int | None = None,
 ) -> Recipe:
     """White-box distillation (Hinton et al. 2015): soft labels from the teacher's own logits.
 
     Not a black-box method: what could be reached if the teacher said everything. `logits` takes
-    [n, *shape] float32 images and returns [n, C]; it is asked once, for all seeds.
+    [n, *shape] float32 images and returns [n, C]; it is asked once, for all seeds, in batches that
+    suit a network on a CPU unless `batch` says otherwise.
     """
     _check_steps(settings)
     read = image_reader(images, "cpu")
     with torch.no_grad():
-        rows = torch.arange(len(images)).split(batch)
+        shape = read(torch.zeros(1, dtype=torch.int64)).shape[1:]
+        rows = torch.arange(len(images)).split(batch or batch_for_images(shape))
         answers = torch.cat([torch.as_tensor(logits(read(part))).cpu() for part in rows])
     soft = F.softmax(answers.float() / loss.temperature, 1)
     return on_soft_labels("white-box KD", None, student, images, decisions, soft, loss, settings)

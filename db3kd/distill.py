@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.reader import Images, image_reader
+from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.training import Model, Progress, TrainSettings, check_choice, check_positive, train
 
 _REDUCTIONS = ("batchmean", "sum", "none")
@@ -131,9 +132,11 @@ def train_student(
 
 
 def predict_logits(
-    model: nn.Module, images: Images, batch: int = 512, rows: Tensor | None = None
+    model: nn.Module, images: Images, batch: int | None = None, rows: Tensor | None = None
 ) -> Tensor:
     """The network's logits for all images, or the rows named, in eval mode.
+
+    batch: images of one pass; by default 512, and on a CPU what suits the network and its images.
 
     -> [n, C] float32 on the CPU; the network stays on its device and in its mode.
     """
@@ -143,6 +146,8 @@ def predict_logits(
     was_training = model.training
     model.eval()
     try:
+        if batch is None:
+            batch = _batch(model, read(rows[:1]))
         with torch.inference_mode():
             logits = torch.cat([model(read(part)).float().cpu() for part in rows.split(batch)])
     finally:
@@ -150,19 +155,27 @@ def predict_logits(
     return logits.clone()  # out of inference mode: the result may take part in training
 
 
+def _batch(model: nn.Module, image: Tensor) -> int:
+    if image.is_cpu:
+        return batch_for_module(model, model, image.shape[1:], image)
+    return 512
+
+
 def predict(
-    model: nn.Module, images: Images, batch: int = 512, rows: Tensor | None = None
+    model: nn.Module, images: Images, batch: int | None = None, rows: Tensor | None = None
 ) -> Tensor:
     """The network's classes for all images, or the rows named -> [n] int64 on the CPU."""
     return predict_logits(model, images, batch, rows).argmax(1)
 
 
-def evaluate(model: nn.Module, images: Images, labels: Tensor, batch: int = 512) -> float:
+def evaluate(model: nn.Module, images: Images, labels: Tensor, batch: int | None = None) -> float:
     """The share, 0 to 1, of N images that the network puts in their label's class, [N] int64."""
     return share_equal(predict(model, images, batch), labels, "labels")
 
 
-def agreement(model: nn.Module, images: Images, decisions: Tensor, batch: int = 512) -> float:
+def agreement(
+    model: nn.Module, images: Images, decisions: Tensor, batch: int | None = None
+) -> float:
     """The share, 0 to 1, of answered images on which the network decides like the teacher.
 
     decisions [N] int64, -1 where unanswered.

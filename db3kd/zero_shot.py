@@ -21,6 +21,7 @@ from db3kd.models import build_model, check_model
 from db3kd.progress import counted
 from db3kd.runs import LabelRun, Source, margin_soft_labels, open_run, write_run
 from db3kd.scale import choose_scale
+from db3kd.search import batch_rows
 from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
 from db3kd.synthesis.report import Row, write_zero_shot_report
 from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
@@ -297,7 +298,7 @@ def _plain_noise(teacher: Teacher, count: int, seed: int) -> ImageSet:
 
 def decide_all(teacher: Teacher, images: ImageSet) -> Tensor:
     """int64 [n], the teacher's class of each image."""
-    parts = torch.arange(len(images)).split(_READ_ROWS)
+    parts = torch.arange(len(images)).split(batch_rows(_READ_ROWS, images.image_shape))
     return torch.cat([decide_checked(teacher, images.read(part)) for part in parts])
 
 

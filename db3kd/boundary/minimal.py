@@ -8,7 +8,7 @@ from torch import Tensor
 
 from db3kd import ops
 from db3kd.boundary.contest import bisect
-from db3kd.boundary.pairs import Boundary, Pairs, Rays
+from db3kd.boundary.pairs import Boundary, Pairs, Rays, zero_rows
 from db3kd.boundary.probes import Directions, probe_normals
 from db3kd.boundary.surrogate import WEIGHT, Surrogate
 from db3kd.search import Purse, Search
@@ -150,7 +150,7 @@ def minimal_boundary_distance(
     batch. surrogate: is followed first, without a probe, as long as that helps, and then weighs in
     on every normal.
     """
-    memory = torch.zeros_like(boundary.points)
+    memory = zero_rows(pairs)
     reach = torch.ones_like(boundary.distance)
     trust = torch.full_like(boundary.distance, settings.trust)
     if surrogate is not None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +68,16 @@ class Rays:
         return len(self.pair_of)
 
 
+def zero_rows(pairs: Pairs) -> Tensor:
+    """[P, D] float32 zeros, a row a pair. On a CPU a row takes memory once it is written to, so a
+    pair whose class no image is of takes none.
+    """
+    shape, device = (len(pairs), pairs.samples.shape[1]), pairs.samples.device
+    if device.type == "cpu":
+        return torch.from_numpy(np.zeros(shape, np.float32))
+    return torch.zeros(shape, device=device)
+
+
 @dataclass
 class Boundary:
     """The best boundary point of each pair so far.
@@ -83,8 +94,7 @@ class Boundary:
     @classmethod
     def unknown(cls, pairs: Pairs, snapshots: tuple[int, ...] = ()) -> "Boundary":
         distance = torch.full((len(pairs),), float("inf"), device=pairs.samples.device)
-        points = torch.zeros(len(pairs), pairs.samples.shape[1], device=pairs.samples.device)
-        return cls(distance, points, {count: distance.clone() for count in snapshots})
+        return cls(distance, zero_rows(pairs), {count: distance.clone() for count in snapshots})
 
     def note(self, spent: Tensor, distance: Tensor) -> None:
         """Keeps `distance` for each snapshot whose query count a pair has not passed."""

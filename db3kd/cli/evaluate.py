@@ -66,7 +66,8 @@ def evaluate(
 def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
     import torch
 
+    from db3kd.search import batch_rows
     from db3kd.teachers import decide_checked
 
-    rows = torch.arange(len(images)).split(_READ_ROWS)
+    rows = torch.arange(len(images)).split(batch_rows(_READ_ROWS, images.image_shape))
     return torch.cat([decide_checked(teacher, images.read(part)) for part in rows])

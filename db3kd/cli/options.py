@@ -56,7 +56,7 @@ MaxBatch = Annotated[
         "--max-batch",
         min=1,
         help="Most images that the teacher is asked at once.",
-        show_default="256 on a CPU; found for a torch module on CUDA",
+        show_default="as many as suit the model and its images",
     ),
 ]
 Autocast = Annotated[

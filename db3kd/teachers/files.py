@@ -231,7 +231,7 @@ def _named_teacher(
     if _is_teacher(found):
         return found
     if callable(found):
-        return FunctionTeacher(found, *_complete(reference, given), max_batch or 256, reference)
+        return FunctionTeacher(found, *_complete(reference, given), max_batch, reference)
     raise TeacherError(
         f"{reference}: expected a teacher, a torch module, a factory or a function, got "
         f"{type(found).__name__}"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.validation import check_bounds, check_count, check_image_shape
 
 
@@ -24,7 +25,7 @@ class FunctionTeacher:
     image_shape  shape of one image
     classes      number of classes
     bounds       lowest and highest value of an image
-    max_batch    most images of one call
+    max_batch    most images of one call; by default 256, fewer if so many take over 16 MiB
     name         what errors call it; by default the function's qualified name
     flatten      hand over rows of D = prod(image_shape) numbers
     fingerprint  SHA-256 hex, or any text, of what defines the function; by default found as
@@ -37,7 +38,7 @@ class FunctionTeacher:
         image_shape: tuple[int, ...],
         classes: int,
         bounds: tuple[float, float] = (0.0, 1.0),
-        max_batch: int = 256,
+        max_batch: int | None = None,
         name: str | None = None,
         flatten: bool = False,
         *,
@@ -49,6 +50,8 @@ class FunctionTeacher:
         self.image_shape = check_image_shape(image_shape)
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
+        if max_batch is None:
+            max_batch = batch_for_calls(self.image_shape)
         self.max_batch = check_count(max_batch, "max_batch")
         self.device = torch.device("cpu")
         self.name = name or getattr(function, "__qualname__", type(function).__name__)

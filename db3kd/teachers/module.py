@@ -12,15 +12,11 @@ from torch import Tensor, nn
 from db3kd.layout import to_channels_last
 from db3kd.teachers.base import Answers, Settled, TeacherError, failure
 from db3kd.teachers.batching import Batches, Interrupted, batch_on_cuda
+from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
 from db3kd.teachers.staging import Staging
 from db3kd.teachers.underway import NO_ANSWER, UnderWay
 from db3kd.validation import check_bounds, check_count, check_image_shape
-
-CPU_BATCH = 256
-"""Images of one forward pass on a CPU where nobody says: LeNet-5 on one thread takes 0.06 ms an
-image at 64 and at 256, 0.10 at 512 and 0.11 at 2048. Larger batches leave the caches, smaller ones
-cost more calls."""
 
 
 class ModuleTeacher:
@@ -34,8 +30,9 @@ class ModuleTeacher:
     image_shape  shape of one image
     classes      number of classes
     bounds       lowest and highest value of an image
-    max_batch    most images of one forward pass; by default 256 on a CPU and, on CUDA, as many as
-                 are of use and fit in memory, which is measured when it is first needed. Where
+    max_batch    most images of one forward pass; by default, on a CPU, at most 256, fewer where
+                 the module works on large images (see `cpu_batch`), and on CUDA as many as are of
+                 use and fit in memory. Both are found when first needed, by passes of zeros. Where
                  memory runs out all the same, it is halved
     autocast     a dtype (torch.bfloat16, torch.float16) to run under torch.autocast, or None
     device       where to run; by default where the module's parameters are
@@ -134,7 +131,7 @@ class ModuleTeacher:
         if self._wanted_batch is not None:
             return Batches(self._wanted_batch)
         if self.device.type != "cuda":
-            return Batches(CPU_BATCH)
+            return Batches(self._batch_on_cpu())
         with torch.inference_mode(), self._on_device():
             try:
                 return Batches(batch_on_cuda(self._classify_copy, self.image_shape, self.device))
@@ -142,6 +139,12 @@ class ModuleTeacher:
                 raise
             except Exception as error:
                 raise failure(self.name, 0, error) from error
+
+    def _batch_on_cpu(self) -> int:
+        def forward(images: Tensor) -> Any:
+            return self._score(self._module, images)
+
+        return batch_for_module(self._module, forward, self.image_shape, self._blank(1))
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -178,8 +181,7 @@ class ModuleTeacher:
 
     def _classify(self, images: Tensor) -> Tensor:
         """The class of each image, NO_ANSWER where its scores are NaN; the host does not wait."""
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            scores = self._network(images)
+        scores = self._score(self._network, images)
         if not isinstance(scores, Tensor):
             raise TeacherError(
                 f"{self._expected(len(images))} from the module, got {type(scores).__name__}; wrap "
@@ -192,6 +194,10 @@ class ModuleTeacher:
             )
         best = scores.max(1)  # NaN where any is NaN
         return torch.where(best.values.isnan(), NO_ANSWER, best.indices)
+
+    def _score(self, network: nn.Module, images: Tensor) -> Any:
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            return network(images)
 
     def _expected(self, count: int) -> str:
         return f"teacher {self.name}: expected scores [{count}, {self.classes}]"

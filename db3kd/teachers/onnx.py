@@ -12,6 +12,7 @@ from torch import Tensor
 
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.contract import Declared, Said, agree
+from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.validation import check_count
@@ -36,7 +37,8 @@ class OnnxTeacher:
     path           the .onnx file, complete in itself: weights in files beside it are not read
     said           what the user says of the model; the rest is read from its graph
     preprocessing  from db3kd's images to the model's input
-    max_batch      most images of one run of the model; by default 256 on a CPU, 2048 elsewhere
+    max_batch      most images of one run of the model; by default at most 256 on a CPU, fewer of
+                   large images (see `cpu_batch`), and eight times as many elsewhere
     device         cpu, or cuda or cuda:N with a CUDA build of ONNX Runtime
     name           what errors call it; by default the file's name
 
@@ -67,8 +69,11 @@ class OnnxTeacher:
         self.classes = self._contract.classes
         self.bounds = self.preprocessing.bounds
         self.device = torch.device("cpu")  # NumPy's; ONNX Runtime moves the images on itself
-        default = 256 if torch.device(device).type == "cpu" else 2048
-        self.max_batch = self._contract.batch or check_count(max_batch or default, "max_batch")
+        if max_batch is None:
+            input_shape = self.preprocessing.input_shape(self.image_shape)
+            max_batch = batch_for_images(input_shape)
+            max_batch *= 1 if torch.device(device).type == "cpu" else 8
+        self.max_batch = self._contract.batch or check_count(max_batch, "max_batch")
         said_here = (self.preprocessing, said.names, self._contract.output.name)
         self._fingerprint = hashlib.sha256(content + repr(said_here).encode()).hexdigest()
 
