@@ -15,7 +15,7 @@ from torch import Tensor
 
 from db3kd.journal import Journal
 from db3kd.search import UNANSWERED, Query, Result, Search
-from db3kd.teachers.base import Answers, Teacher, TeacherError, launch_checked
+from db3kd.teachers.base import Answers, Teacher, TeacherError, launch_checked, open_stream
 
 Flight = Generator[None, None, Result]
 """Pauses wherever others may go on, and returns a result; see db3kd.flights."""
@@ -91,7 +91,8 @@ def run(
 
     on_answers: called with the number of queries answered after each batch. journal: answers that
     were paid for before, which are booked but not asked again; all others are added to it. So a
-    process that is killed loses the answers of one call of the teacher at most.
+    process that is killed loses the answers of one call of the teacher at most, or of the requests
+    in flight (`batch * in_flight`) if the teacher streams its answers.
 
     Raises TeacherError where the teacher raises or answers anything but a class an image, and
     OSError or ValueError where the journal cannot be written, or is that of another search.
@@ -177,6 +178,11 @@ class _Desk:
         self.ledger.book(accounts[: len(known)])
         if len(known) == len(accounts):
             return known
+        if hasattr(self.teacher, "stream"):
+            new = slice(len(known), None)
+            answered = self._stream(images[new], accounts[new])
+            self.journal.sync()
+            return torch.cat([known, answered.to(known.device)])
         answers = [known]
         for start in range(len(known), len(accounts), self.teacher.max_batch):
             call = slice(start, start + self.teacher.max_batch)
@@ -207,6 +213,40 @@ class _Desk:
             self.journal.answer(error.answered)
             raise
         return decisions
+
+    def _stream(self, images: Tensor, accounts: Tensor) -> Tensor:
+        """Keeps each decision in the journal before anything is asked beyond the window.
+
+        Whatever ends it, what is in flight is waited for and kept as well.
+        """
+        stream = open_stream(self.teacher, images)
+        written = self.journal.written
+        parts = []
+        try:
+            self.journal.ask(accounts[: stream.window])
+            while len(part := stream.next_part()):
+                parts.append(part)
+                done = self.journal.written - written
+                first, last = done + len(part), done + len(part) + stream.window
+                self.ledger.book(accounts[done:first])
+                self.journal.answer(part, accounts[first:last])
+            return torch.cat(parts)
+        except TeacherError as error:
+            self._keep_rest(error.answered, error.maybe_paid, accounts, written)
+            raise
+        except BaseException:
+            self._keep_rest(stream.stop(), stream.maybe_paid, accounts, written)
+            raise
+
+    def _keep_rest(self, answered: Tensor, maybe_paid: int, accounts: Tensor, written: int) -> None:
+        """Keeps what a stream had answered when it ended, and notes what may be paid for besides.
+
+        answered: int64 [n], the decisions from the first of its images on. written: `written` of
+        the journal when the stream began: an interrupt may come before or after any write.
+        """
+        done, count = self.journal.written - written, len(answered)
+        self.ledger.book(accounts[done:count])
+        self.journal.answer(answered[done:], accounts[count : count + maybe_paid])
 
     def _launch(self, images: Tensor, accounts: Tensor) -> Answers:
         try:

@@ -95,6 +95,22 @@ def queries_in_flight(manifest: Mapping[str, Any]) -> int:
     return sum(end["queries_in_flight"] for end in ends)
 
 
+def queries_unanswered(path: str | Path) -> int:
+    """Queries that were asked when the run at `path` ended, and are not in its journals.
+
+    So many, at most, are paid for again when it is resumed. 0 if there is no run.
+
+    Raises:
+        ValueError: the manifest or a journal is damaged.
+    """
+    path = Path(path)
+    if not holds_run(path):
+        return 0
+    run = identity(read_manifest(path))
+    journals = path.glob("*.journal")
+    return sum(read_journal(file, f"{file.stem} {run}").in_flight for file in journals)
+
+
 @dataclass(frozen=True)
 class Journals:
     """The journals of a run, for the process that holds its folder and for those that help it.

@@ -68,6 +68,14 @@ class Contents(NamedTuple):
     check: int
 
 
+class _Place(NamedTuple):
+    """Its end in bytes, the CRC-32 of its last record, and the answers written by this process."""
+
+    end: int
+    check: int
+    written: int
+
+
 class Journal:
     """The log of one search, to be read from the start and then written on.
 
@@ -82,13 +90,14 @@ class Journal:
         self._path = path
         self._width = next(width for width in (1, 2, 4) if classes <= 256**width)
         self._head = _head(self._width, run)
-        calls, self._end, _, self._check = read_journal(path, run)
+        calls, end, _, check = read_journal(path, run)
         if calls and calls[0].answers.itemsize != self._width:
             raise ValueError(
                 f"{path}: expected answers for {classes} classes; the teacher it was written for "
                 "has other classes"
             )
-        self._before = self._end, self._check
+        # An interrupt may come between any two calls: one assignment changes all of it.
+        self._place = self._before = _Place(end, check, 0)
         self._waiting = deque(calls)
         self._file: int | None = None
         self._unsynced = False
@@ -99,6 +108,11 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def written(self) -> int:
+        """Answers that `answer` has written since the journal was opened."""
+        return self._place.written
 
     def close(self) -> None:
         if self._file is None:
@@ -136,25 +150,31 @@ class Journal:
 
     def ask(self, accounts: Tensor) -> None:
         """Notes that these queries are about to be asked, int64 [B]; `answer` must follow."""
-        self._before = self._end, self._check
+        self._before = self._place
         if len(accounts):
-            query = struct.pack("<II", len(accounts), _digest(accounts.cpu()))
-            if self._end:
-                self._write(query)
-            else:
-                self._write(self._head, query)
+            self._write([_asking(accounts)], self._place.written)
 
-    def answer(self, answers: Tensor) -> None:
+    def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
         """Keeps the answers to the first of them, int64 [n], for whatever may end this process.
+
+        asked: int64 [B], the accounts of the queries that are asked, or about to be, behind these
+            answers; they are noted in the same write, as by `ask`.
 
         Raises:
             OSError: they could not be written; the queries remain noted as asked.
         """
         if not len(answers):
             self._take_back()
+            if asked is not None:
+                self.ask(asked)
             return
         body = answers.cpu().numpy().astype(f"<u{self._width}").tobytes()
-        self._write(struct.pack("<I", len(answers)), body)
+        records = [struct.pack("<I", len(answers)), body]
+        written = self._place.written + len(answers)
+        if asked is None or not len(asked):
+            self._write(records, written)
+            return
+        self._write([*records, _asking(asked)], written, also_asked=True)
 
     def sync(self, *, at_once: bool = False) -> None:
         """Keeps what was written for a power cut too; by default at most once a second."""
@@ -168,39 +188,51 @@ class Journal:
 
     def _take_back(self) -> None:
         """Forgets a call that brought no answer; without any other, the file goes."""
+        self._place = self._before
         if self._file is None:
             return
-        self._end, self._check = self._before
-        os.ftruncate(self._file, self._end)
-        if not self._end:
+        os.ftruncate(self._file, self._place.end)
+        if not self._place.end:
             self.close()
             self._path.unlink()
 
-    def _write(self, *records: bytes) -> None:
-        """Writes all records, each with its check, or nothing and raises OSError."""
-        content, check = b"", self._check
+    def _write(self, records: list[bytes], written: int, *, also_asked: bool = False) -> None:
+        """Writes all records, each with its check, or nothing and raises OSError.
+
+        also_asked: the last record notes what is asked next, and is taken back alone.
+        """
+        if not self._place.end:
+            records = [self._head, *records]
+        content, check = b"", self._place.check
+        before = place = self._place
         for record in records:
+            before = place
             check = zlib.crc32(record, check)
             content += record + _CHECK.pack(check)
+            place = _Place(self._place.end + len(content), check, written)
+        if not also_asked:
+            before = self._before
         try:
             if self._file is None:
                 self._file = self._open()
+            elif os.fstat(self._file).st_size != self._place.end:  # an interrupt left it so
+                os.ftruncate(self._file, self._place.end)
             left = memoryview(content)
             while left:
                 left = left[os.write(self._file, left) :]
-        except OSError as error:
+            self._unsynced, self._before, self._place = True, before, place
+        except BaseException as error:
             if self._file is not None:
-                os.ftruncate(self._file, self._end)
-            raise named(error, self._path) from error
-        self._end += len(content)
-        self._check = check
-        self._unsynced = True
+                os.ftruncate(self._file, self._place.end)
+            if isinstance(error, OSError):
+                raise named(error, self._path) from error
+            raise
 
     def _open(self) -> int:
         new = not self._path.exists()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         file = os.open(self._path, flags, 0o666)
-        os.ftruncate(file, self._end)
+        os.ftruncate(file, self._place.end)
         if new:
             sync_folder(self._path.parent)
         return file
@@ -303,6 +335,11 @@ def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
             "file, or remove this one to ask for its answers again"
         )
     return width, check
+
+
+def _asking(accounts: Tensor) -> bytes:
+    """The record of queries that are about to be asked."""
+    return struct.pack("<II", len(accounts), _digest(accounts.cpu()))
 
 
 def _head(width: int, run: str) -> bytes:

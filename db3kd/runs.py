@@ -207,7 +207,8 @@ def write_run(
     teacher, images and settings (what they are called may differ). Its labels and totals become
     what they would have been without a stop. Answers are kept before the teacher is called again,
     so at most one call, of `settings.rows` or `teacher.max_batch` queries, whichever is less, is
-    paid twice for each time the process was killed, or as many as it has `flights`;
+    paid twice for each time the process was killed, or as many as it has `flights`; of a served
+    teacher, its requests in flight (`batch * in_flight` queries);
     `db3kd.folder.queries_in_flight` says how many queries that may be. A power cut costs at most
     the answers of a second and of `settings.rows` queries a flight. Nothing is asked for a finished
     run.

@@ -254,6 +254,54 @@ def test_a_journal_of_another_run_or_teacher_is_noticed(two_calls):
         Journal(two_calls, 10, RUN)
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_in_a_write_leaves_whole_records(two_calls, monkeypatch, after):
+    write = os.write
+
+    def interrupted(descriptor: int, content: bytes) -> int:
+        write(descriptor, content if after else content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    with Journal(two_calls, 10, RUN) as journal:
+        journal.take(accounts(0, 1, 2, 3, 4))
+        journal.ask(accounts(5, 5))
+        monkeypatch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.answer(accounts(1, 1))
+        monkeypatch.undo()
+        assert journal.written == 0
+        journal.answer(accounts(1, 1))
+        assert journal.written == 2
+    assert take(two_calls, accounts(0, 1, 2, 3, 4, 5, 5))[-1][-2:] == [1, 1]
+
+
+def test_an_interrupt_before_a_call_is_taken_back_leaves_nothing_of_it(two_calls, monkeypatch):
+    def interrupted(descriptor: int, length: int) -> None:
+        raise KeyboardInterrupt
+
+    with Journal(two_calls, 10, RUN) as journal:
+        journal.take(accounts(0, 1, 2, 3, 4))
+        journal.ask(accounts(5, 5))
+        monkeypatch.setattr(os, "ftruncate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.answer(accounts())
+        monkeypatch.undo()
+        journal.ask(accounts(6))
+        journal.answer(accounts(2))
+    assert take(two_calls, accounts(0, 1, 2, 3, 4), accounts(6))[-1] == [2]
+
+
+def test_what_is_asked_next_is_noted_with_the_answers_before_it(file):
+    with Journal(file, 10, RUN) as journal:
+        journal.ask(accounts(0, 1, 2))
+        journal.answer(accounts(7), accounts(1, 2, 3))
+        assert read_journal(file, RUN).in_flight == 3
+        journal.answer(accounts(8, 9), accounts(3, 4))
+        journal.answer(accounts())
+    assert read_journal(file, RUN).in_flight == 0
+    assert take(file, accounts(0, 1, 2, 3, 4)) == [[7, 8, 9]]
+
+
 def test_a_full_disk_leaves_the_answers_before(two_calls, monkeypatch):
     def full(descriptor: int, content: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")

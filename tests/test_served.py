@@ -18,6 +18,7 @@ from db3kd.teachers import (
     Traffic,
     decide_checked,
     open_inference_teacher,
+    traffic,
 )
 from db3kd.teachers.traffic import RateLimit
 
@@ -226,15 +227,15 @@ def test_attempts_are_bounded(truth, many):
 def test_a_rate_limit_spreads_queries_over_time(monkeypatch):
     waits = []
 
-    async def sleep(seconds: float) -> None:
+    async def sleep(seconds: float, given_up: asyncio.Event) -> None:
         waits.append(seconds)
 
     async def take() -> None:
         limit = RateLimit(100)
         for queries in (50, 25, 25, 1):
-            await limit.take(queries)
+            await limit.take(queries, asyncio.Event())
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(traffic, "_sleep", sleep)
     asyncio.run(take())
 
     assert waits == pytest.approx([0.5, 0.75, 1.0], abs=0.05)

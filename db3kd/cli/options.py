@@ -165,17 +165,32 @@ def parse_counts(text: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def hint_at_resuming(run: Path) -> Iterator[None]:
-    """Says that what a run has paid for is kept, where an error ends it."""
+def hint_at_resuming(*runs: Path) -> Iterator[None]:
+    """Says what is kept of what the runs have paid for, if an error ends them."""
     from db3kd.folder import holds_run
     from db3kd.teachers import TeacherError
 
     try:
         yield
     except (TeacherError, OSError, KeyboardInterrupt) as error:
-        if holds_run(run) and not isinstance(error, BlockingIOError):
-            print("what was answered is kept; go on with --resume", file=sys.stderr)
+        if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):
+            print(_what_is_kept(runs), file=sys.stderr)
         raise
+
+
+def _what_is_kept(runs: tuple[Path, ...]) -> str:
+    from db3kd.folder import queries_unanswered
+
+    try:
+        unanswered = sum(map(queries_unanswered, runs))
+    except (ValueError, OSError) as error:
+        return f"what was answered is kept, but a journal cannot be read: {error}"
+    if unanswered:
+        return (
+            f"what was answered is kept, but for at most {unanswered:,} queries in flight, which "
+            "will be asked again; go on with --resume"
+        )
+    return "what was answered is kept; go on with --resume"
 
 
 def refuse_existing(path: Path) -> None:

@@ -109,7 +109,12 @@ def zero_shot(
     from db3kd.labels import LabelSettings
     from db3kd.synthesis.report import table
     from db3kd.training import TrainSettings
-    from db3kd.zero_shot import SAMPLES_FOLDER, ZeroShotSettings, run_zero_shot
+    from db3kd.zero_shot import (
+        LABELS_FOLDER,
+        SAMPLES_FOLDER,
+        ZeroShotSettings,
+        run_zero_shot,
+    )
 
     synthesis = synthesis_settings(
         preset,
@@ -146,7 +151,7 @@ def zero_shot(
         check_free(out)
     running = running_options(max_batch, autocast, compile, cuda_graphs)
     asked = open_teacher_of(teacher, image_shape, classes, architecture, device, running)
-    with hint_at_resuming(out / SAMPLES_FOLDER):
+    with hint_at_resuming(out / SAMPLES_FOLDER, out / LABELS_FOLDER):
         result = run_zero_shot(asked, out, settings, test=test, resume=resume)
     print_totals(result.totals)
     if result.rows:

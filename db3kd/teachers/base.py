@@ -1,7 +1,6 @@
 """What a teacher is, and the one place that checks what it answers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +24,9 @@ class Teacher(Protocol):
 
     A teacher that answers while the caller goes on has another method, `launch(images) -> Answers`:
     for images of its shape, any number on any device, which it splits, moves and checks itself.
+
+    A teacher whose decisions arrive one after the other, so that each can be kept before the next
+    is paid for, has `stream(images) -> DecisionStream`, for such images too.
     """
 
     image_shape: tuple[int, ...]
@@ -46,11 +48,15 @@ class TeacherError(RuntimeError):
     """A teacher that cannot be loaded, or that failed to answer.
 
     answered: int64 [n], the decisions for the first n images, obtained before the failure. They
-    were paid for; keep them.
+    were paid for; keep them. maybe_paid: how many images behind those may have been paid for
+    without a decision that could be handed over.
     """
 
-    def __init__(self, message: str, answered: Tensor | None = None) -> None:
+    def __init__(
+        self, message: str, answered: Tensor | None = None, *, maybe_paid: int = 0
+    ) -> None:
         super().__init__(message)
+        self.maybe_paid = maybe_paid
         self.answered = torch.empty(0, dtype=torch.int64) if answered is None else answered
 
 
@@ -73,6 +79,41 @@ class Answers(Protocol):
 
         Raises TeacherError where they are not answers; `answered` holds those before the first that
         is none.
+        """
+        ...
+
+
+class DecisionStream(Protocol):
+    """Decisions that arrive while others are still being asked for, in the order of the images.
+
+    window: most images that are asked about at any time and whose decisions were not handed over,
+    or were and are not yet kept. So whatever ends the process, no more of them are lost.
+    maybe_paid: once it has ended, how many images behind the decisions that it handed over may have
+    been paid for.
+    """
+
+    window: int
+
+    @property
+    def maybe_paid(self) -> int: ...
+
+    def next_part(self) -> Tensor:
+        """Waits for the next decisions: int64 [n] on the CPU, empty once all were handed over.
+
+        Calling it says that the decisions handed over before are kept. Nothing is asked before the
+        first call.
+
+        Raises:
+            TeacherError: the teacher fails; `answered` holds all decisions from the first image to
+                the first gap, also those that were handed over.
+        """
+        ...
+
+    def stop(self) -> Tensor:
+        """Asks nothing more and waits for what is under way.
+
+        Returns all decisions from the first image to the first gap, as `TeacherError.answered`.
+        If this is interrupted, what is under way is given up.
         """
         ...
 
@@ -106,17 +147,30 @@ def launch_checked(teacher: Teacher, images: Tensor) -> Answers:
 
     The answers of a teacher without `launch` are there.
     """
-    if tuple(images.shape[1:]) != tuple(teacher.image_shape):
-        raise ValueError(
-            f"images: expected [N, {', '.join(map(str, teacher.image_shape))}] for "
-            f"{describe(teacher)}, "
-            f"got {list(images.shape)}"
-        )
+    _check_shape(teacher, images)
     launch = getattr(teacher, "launch", None)
     if launch is None:
         return Settled(_decide_in_chunks(teacher, images))
-    with _one_error(teacher, images):
+    with _OneError(teacher, images):
         return launch(images)
+
+
+def open_stream(teacher: Teacher, images: Tensor) -> DecisionStream:
+    """The stream of a teacher that has one.
+
+    Raises:
+        ValueError: the images have another shape.
+    """
+    _check_shape(teacher, images)
+    return teacher.stream(images)
+
+
+def _check_shape(teacher: Teacher, images: Tensor) -> None:
+    if tuple(images.shape[1:]) != tuple(teacher.image_shape):
+        raise ValueError(
+            f"images: expected [N, {', '.join(map(str, teacher.image_shape))}] for "
+            f"{describe(teacher)}, got {list(images.shape)}"
+        )
 
 
 def _decide_in_chunks(teacher: Teacher, images: Tensor) -> Tensor:
@@ -137,25 +191,34 @@ def describe(teacher: Teacher) -> str:
     return str(getattr(teacher, "name", None) or type(teacher).__name__)
 
 
-def failure(name: str, count: int, error: Exception) -> TeacherError:
+def failure(name: str, count: int, error: BaseException) -> TeacherError:
     """What is raised where the teacher of that name raised `error` on so many images."""
     return TeacherError(f"teacher {name} raised {type(error).__name__} on {count} images: {error}")
 
 
-@contextmanager
-def _one_error(teacher: Teacher, images: Tensor) -> Iterator[None]:
-    """Whatever the teacher raises becomes a TeacherError."""
-    try:
-        yield
-    except TeacherError:
-        raise
-    except Exception as error:
-        raise failure(describe(teacher), len(images), error) from error
+class _OneError:
+    """A context in which whatever the teacher raises becomes a TeacherError.
+
+    Also StopIteration and GeneratorExit: in the generators that searches are, they would end the
+    search, or be reported by Python as "generator raised StopIteration". An interrupt and an exit
+    of the process remain what they are.
+    """
+
+    def __init__(self, teacher: Teacher, images: Tensor) -> None:
+        self._teacher, self._count = teacher, len(images)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, TeacherError) or error is None:
+            return
+        if isinstance(error, Exception | GeneratorExit | asyncio.CancelledError):
+            raise failure(describe(self._teacher), self._count, error) from error
 
 
 def _decide_chunk(teacher: Teacher, images: Tensor) -> Tensor:
     who = f"teacher {describe(teacher)}"
-    with _one_error(teacher, images):
+    with _OneError(teacher, images):
         decisions = teacher.decide(images.to(teacher.device))
     _check_decisions(decisions, len(images), teacher.classes, who)
     return decisions

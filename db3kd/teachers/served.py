@@ -1,14 +1,13 @@
-"""A teacher behind a network: many requests under way, answers in order, nothing paid for lost."""
+"""A teacher behind a network: several requests in flight, answers in order, none lost."""
 
 import asyncio
 import hashlib
 import json
-import threading
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +15,9 @@ from torch import Tensor
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.traffic import Patience, RateLimit, Traffic
+from db3kd.teachers.requests import UNANSWERED, Background, RequestStream
+from db3kd.teachers.traffic import Patience, RateLimit, Traffic, Withdrawn
 
-Result = TypeVar("Result")
-
-_UNANSWERED = -1
 _REQUESTS_A_CALL = 64
 """Requests of one `decide` for each that may be under way, so that it seldom waits for its last."""
 
@@ -57,13 +54,16 @@ class Service(Protocol):
 class ServedTeacher:
     """A model behind a network as a teacher.
 
-    A call of `decide` is divided into requests, of which several are under way at once; the answers
-    keep the order of the images. Where a request fails for good, those under way are waited for,
-    and no more are sent. The error then has as `answered` the answers before the first gap, and the
-    teacher keeps those behind it: the next call that asks for the same images is given them, and
-    the server is not asked again. They are kept in memory only: a process that ends then loses what
-    lies behind the gap, at most the answers of that call. What the server may charge twice besides
-    is said at `Traffic.retry_lost`.
+    A call is divided into requests, of which several are in flight at once; the answers keep the
+    order of the images. `stream` hands the answers over as they arrive, and never has more than
+    `batch * in_flight` images between the first whose answer is not kept yet and the last that was
+    sent: so many answers, at most, are lost when the process is killed.
+
+    If a request fails for good, no more are sent and those in flight are waited for. The error has
+    as `answered` the answers before the first gap, and the teacher keeps those behind it in memory:
+    the next call that asks for the same images is given them, and the server is not asked again.
+    An interrupt (Ctrl-C) is treated alike; a second one gives up what is in flight. What the server
+    may charge twice besides is said at `Traffic.retry_lost`.
 
     service        the model
     background     the event loop that the service's connections belong to; the teacher closes both
@@ -78,7 +78,7 @@ class ServedTeacher:
     def __init__(
         self,
         service: Service,
-        background: "Background",
+        background: Background,
         image_shape: tuple[int, ...],
         reader: AnswerReader,
         preprocessing: Preprocessing,
@@ -108,15 +108,22 @@ class ServedTeacher:
         Raises TeacherError where the server cannot be reached, gives up, or answers anything but
         classes; its `answered` holds the decisions for the first images, as far as there is no gap.
         """
-        decisions = self._take_spare(images)
-        missing = (decisions == _UNANSWERED).nonzero()[:, 0]
-        failure = self._background.run(self._ask_all(images, missing, decisions))
-        if failure is None:
-            return decisions.to(images.device)
-        gap = int((decisions == _UNANSWERED).nonzero()[0])
-        self._keep_spare(images[gap:], decisions[gap:])
-        failure.answered = decisions[:gap].clone()
-        raise failure
+        stream = self._open(images, window=None)
+        parts = []
+        try:
+            while len(part := stream.next_part()):
+                parts.append(part)
+        except TeacherError:
+            raise
+        except BaseException:
+            answered = stream.stop()  # nobody was handed them
+            self._keep_spare(images[: len(answered)], answered)
+            raise
+        return torch.cat([*parts, torch.empty(0, dtype=torch.int64)]).to(images.device)
+
+    def stream(self, images: Tensor) -> RequestStream:
+        """As `decide`, but the decisions are handed over as they arrive."""
+        return self._open(images, window=self.traffic.batch * self.traffic.in_flight)
 
     def fingerprint(self) -> str:
         """SHA-256 hex of what is known of the model: see `fingerprint` above."""
@@ -142,98 +149,49 @@ class ServedTeacher:
         """Closes all connections; the teacher cannot be asked any more. Also when it is deleted."""
         self._finalizer()
 
-    async def _ask_all(
-        self, images: Tensor, missing: Tensor, decisions: Tensor
-    ) -> TeacherError | None:
-        """Writes the answers of the missing images; returns what stopped it, if anything did."""
-        given_up = asyncio.Event()
-        failures: list[TeacherError] = []
-        parts = iter(missing.split(self.traffic.batch) if len(missing) else ())
-
-        async def work() -> None:
-            for part in parts:
-                if given_up.is_set():
-                    return
-                try:
-                    decisions[part] = await self._ask(images[part], given_up)
-                except Exception as error:
-                    failures.append(self._as_failure(error))
-                    given_up.set()
-
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(self.traffic.in_flight):
-                tasks.create_task(work())
-        return failures[0] if failures else None
+    def _open(self, images: Tensor, window: int | None) -> RequestStream:
+        return RequestStream(
+            self._background,
+            self._ask,
+            images,
+            known=self._take_spare(images),
+            batch=self.traffic.batch,
+            in_flight=self.traffic.in_flight,
+            window=window,
+            keep=self._keep_spare,
+        )
 
     async def _ask(self, images: Tensor, given_up: asyncio.Event) -> Tensor:
+        """The decisions of one request; raises TeacherError alone."""
         request = uuid.uuid4().hex
         who = f"teacher {self.name}"
 
         async def attempt() -> Any:
-            await self._rate.take(len(images))
+            await self._rate.take(len(images), given_up)
+            if given_up.is_set():
+                raise Withdrawn
             return await self._service.ask(images, request)
 
-        answers = await self._patience.until_answered(attempt, given_up, who)
-        return self._reader.read(answers, len(images), who)
-
-    def _as_failure(self, error: Exception) -> TeacherError:
-        if isinstance(error, TeacherError):
-            return error
-        # Its kind alone: a library's message could hold what was sent, a secret among it.
-        failure = TeacherError(f"teacher {self.name}: failed with {type(error).__name__}")
-        failure.__cause__ = error
-        return failure
+        try:
+            answers = await self._patience.until_answered(attempt, given_up, who)
+            return self._reader.read(answers, len(images), who)
+        except TeacherError:
+            raise
+        except Exception as error:
+            # Its kind alone: a library's message could hold what was sent, a secret among it.
+            raise TeacherError(f"{who}: failed with {type(error).__name__}") from error
 
     def _take_spare(self, images: Tensor) -> Tensor:
-        decisions = torch.full((len(images),), _UNANSWERED)
+        decisions = torch.full((len(images),), UNANSWERED)
         if self._spare:
             for row, image in enumerate(images):
-                decisions[row] = self._spare.pop(_digest(image), _UNANSWERED)
+                decisions[row] = self._spare.pop(_digest(image), UNANSWERED)
         return decisions
 
     def _keep_spare(self, images: Tensor, decisions: Tensor) -> None:
         for image, decision in zip(images, decisions.tolist(), strict=True):
-            if decision != _UNANSWERED:
+            if decision != UNANSWERED:
                 self._spare[_digest(image)] = decision
-
-
-class Background:
-    """An event loop in a thread of its own, so that callers may have one or none.
-
-    Connections belong to their event loop; one that lasts keeps them open from call to call.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._serve, name="db3kd-served-teacher", daemon=True
-        )
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """What the coroutine returns; where the caller is interrupted, it is cancelled."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def close(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Awaits `last()`, ends the thread, and waits for that unless it is the caller."""
-
-        async def finish() -> None:
-            await last()
-            await self._loop.shutdown_default_executor()
-            self._loop.stop()
-
-        asyncio.run_coroutine_threadsafe(finish(), self._loop)
-        if threading.current_thread() is not self._thread:  # else: collected as garbage in there
-            self._thread.join()
-
-    def _serve(self) -> None:
-        self._loop.run_forever()
-        self._loop.close()
 
 
 def _digest(image: Tensor) -> bytes:

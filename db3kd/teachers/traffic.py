@@ -56,6 +56,10 @@ class Traffic:
         return dataclasses.replace(self, batch=batch)
 
 
+class Withdrawn(Exception):
+    """An attempt that was not made, because all has been given up."""
+
+
 class Unanswered(Exception):
     """An attempt that brought no answer, and may be repeated.
 
@@ -76,13 +80,13 @@ class RateLimit:
         self._seconds = 0.0 if per_second is None else 1 / per_second
         self._free = 0.0
 
-    async def take(self, queries: int) -> None:
-        """Returns when this many more may be sent."""
+    async def take(self, queries: int, given_up: asyncio.Event) -> None:
+        """Returns when this many more may be sent, or at once when `given_up` is set."""
         now = asyncio.get_running_loop().time()
         start = max(now, self._free)
         self._free = start + queries * self._seconds
         if start > now:
-            await asyncio.sleep(start - now)
+            await _sleep(start - now, given_up)
 
 
 class Patience:
@@ -100,9 +104,13 @@ class Patience:
     ) -> Any:
         """What `attempt` returns, the first time that it does not raise Unanswered.
 
-        given_up: once set, nothing is repeated any more. Raises TeacherError, beginning with `who`,
-        where no attempt is left.
+        given_up: once set, nothing is repeated any more.
+
+        Raises:
+            TeacherError: no attempt is left; the message begins with `who`, and `maybe_paid` is 1
+                if the server may have answered any of them.
         """
+        maybe_paid = False
         retrying = self._tenacity.AsyncRetrying(
             retry=self._tenacity.retry_if_exception(self._repeatable),
             wait=self._wait,
@@ -115,14 +123,22 @@ class Patience:
         )
 
         async def once() -> Any:  # tenacity awaits only what it sees to be a coroutine function
-            return await attempt()
+            nonlocal maybe_paid
+            try:
+                return await attempt()
+            except Unanswered as error:
+                maybe_paid |= error.maybe_paid
+                raise
 
         try:
             return await retrying(once)
         except Unanswered as error:
             count = retrying.statistics["attempt_number"]
             times = "1 attempt" if count == 1 else f"{count} attempts"
-            raise TeacherError(f"{who}: no answer in {times}; {error}") from None
+            message = f"{who}: no answer in {times}; {error}"
+            raise TeacherError(message, maybe_paid=int(maybe_paid)) from None
+        except Withdrawn:
+            raise TeacherError(f"{who}: was given up", maybe_paid=int(maybe_paid)) from None
 
     def _repeatable(self, error: BaseException) -> bool:
         return (
