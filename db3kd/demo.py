@@ -43,7 +43,7 @@ from db3kd.runs import (
     spread_over_classes,
     write_run,
 )
-from db3kd.scale import ScaleChoice, choose_scale
+from db3kd.scale import RELATIVE_SCALES, ScaleChoice, choose_scale
 from db3kd.store import Labels
 from db3kd.synthesis.guided import Guide
 from db3kd.synthesis.report import rich_table, table
@@ -84,7 +84,7 @@ class DemoSettings:
     steps: int = 300
     batch_size: int = 50
     scale_steps: int = 100
-    relative_scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    relative_scales: tuple[float, ...] = RELATIVE_SCALES
     pseudo_samples: int = 10_000
     guide_rounds: int = 3
     guide_steps: int = 300
@@ -350,7 +350,7 @@ def _notes(
         f"{count_disagreements(transfer.runs['mbd'].labels)} of the {samples:,} images are in "
         "another class for the teacher than in the data set; labels follow the teacher's decision.",
         f"Mean distance (L2, input units): {distances}.",
-        f"Scales of the margin soft labels, chosen by agreement with the teacher's decisions on "
+        f"Scales of the margin soft labels, chosen by how well students predict decisions on "
         f"held-out transfer images, which costs no query: {scales}; temperature "
         f"{KDLoss().temperature:g}.",
         f"Queries in all: {spent + augmented + len(test):,}, of which {spent:,} for the labels, "

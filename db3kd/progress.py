@@ -98,7 +98,7 @@ class Progress:
         self._spent_when_done = queries_before
         self._start(clock())
         stream = sys.stderr if stream is None else stream
-        self._display = _live_display(samples, stream) or _PlainLines(stream, clock, interval)
+        self._display = _live_display(stream) or _PlainLines(stream, clock, interval)
 
     def __enter__(self) -> Self:
         self._start(self._clock())
@@ -143,7 +143,8 @@ class Progress:
             self._spent_when_done = self._queries_spent or 0
         if mean_distance is not None:
             self._mean_distance = mean_distance
-        self._display.show(self.title, self._status(final=False), self._samples_done)
+        status = self._status(final=False)
+        self._display.show(self.title, status, self._samples_done, self.samples)
 
     def _status(self, *, final: bool) -> str:
         now = self._clock()
@@ -190,10 +191,16 @@ class Progress:
 def counted(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     """Shows work that counts itself: yields a function to call with how many are done.
 
-    Further arguments are left aside, so it fits callers that also tell a total or a loss.
+    A second argument is the total, as far as it is known by then; further ones, such as a loss, are
+    left aside.
     """
     with Progress(total, title=title, unit=unit) as progress:
-        yield lambda done, *_: progress.update(samples=done)
+
+        def show(done: int, total: int = total, *_: object) -> None:
+            progress.samples = total
+            progress.update(samples=done)
+
+        yield show
 
 
 class _PlainLines:
@@ -208,7 +215,7 @@ class _PlainLines:
     def start(self) -> None:
         self._last = self._clock()
 
-    def show(self, title: str, status: str, samples_done: int) -> None:
+    def show(self, title: str, status: str, samples_done: int, samples: int) -> None:
         if self._clock() - self._last >= self._interval:
             self._last = self._clock()
             self._write(f"{title}: {status}")
@@ -220,7 +227,7 @@ class _PlainLines:
         print(line, file=self._stream, flush=True)
 
 
-def _live_display(samples: int, stream: TextIO) -> "_LiveLines | None":
+def _live_display(stream: TextIO) -> "_LiveLines | None":
     """None where lines cannot be redrawn: no terminal, or rich is not installed."""
     try:
         from rich.console import Console
@@ -229,29 +236,28 @@ def _live_display(samples: int, stream: TextIO) -> "_LiveLines | None":
     console = Console(file=stream)
     if not console.is_terminal or console.is_dumb_terminal:
         return None
-    return _LiveLines(samples, console)
+    return _LiveLines(console)
 
 
 class _LiveLines:
     """A bar and the status below it, redrawn in place; at the end one line stays on the screen."""
 
-    def __init__(self, samples: int, console: "Console") -> None:
+    def __init__(self, console: "Console") -> None:
         from rich.live import Live
 
-        self._samples = samples
         self._live = Live(console=console, transient=True)
         self._console = console
 
     def start(self) -> None:
         self._live.start()
 
-    def show(self, title: str, status: str, samples_done: int) -> None:
+    def show(self, title: str, status: str, samples_done: int, samples: int) -> None:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(title, ProgressBar(max(1, self._samples), samples_done, width=40))
+        bar.add_row(title, ProgressBar(max(1, samples), samples_done, width=40))
         self._live.update(Group(bar, status))
 
     def finish(self, line: str) -> None:

@@ -20,7 +20,7 @@ from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model, check_model
 from db3kd.progress import counted
 from db3kd.runs import LabelRun, Source, margin_soft_labels, open_run, write_run
-from db3kd.scale import choose_scale
+from db3kd.scale import choose_scale, scale_training
 from db3kd.search import batch_rows
 from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
 from db3kd.synthesis.report import Row, write_zero_shot_report
@@ -35,9 +35,6 @@ SAMPLES_FOLDER, LABELS_FOLDER = "pseudo-samples", "labels"
 
 _READ_ROWS = 2048
 """Images read at once to be decided."""
-
-_SCALE_SHARE = 5
-"""Students that choose the scale train this many times shorter than the final one."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +251,7 @@ def _on_soft_labels(
         labels.decision,
         margin_soft_labels,
         settings.loss,
-        replace(training, steps=max(1, training.steps // _SCALE_SHARE)),
+        scale_training(training, len(labels)),
     ).scale
     soft = with_soft_labels(labels, scale=scale, temperature=settings.loss.temperature)
     rows = balanced_rows(labels.decision.clamp_min(0), settings.balance)

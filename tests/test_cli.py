@@ -253,7 +253,10 @@ def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teache
 
     out = succeed("distill", "--labels", run, "--out", student, *options)
 
-    assert "chosen by agreement on held-out images" in out and "over 2 seeds" in out
+    assert (
+        "chosen on held-out images (agreement with the teacher by scale: " in out
+        and "over 2 seeds" in out
+    )
     assert not student.exists(), "with several seeds each file is named by its seed"
     one = student.with_stem("student-seed1")
     out = succeed("evaluate", "--model", one, "--data", "digits", "--agree-with", teacher)

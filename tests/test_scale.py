@@ -6,7 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.distill import KDLoss
-from db3kd.scale import choose_scale, median_nearest_distance, smooth
+from db3kd.scale import (
+    ScaleChoice,
+    ScaleTrial,
+    choose_scale,
+    held_out_loss,
+    median_nearest_distance,
+    scale_training,
+)
 from db3kd.training import TrainSettings
 
 CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])
@@ -36,7 +43,7 @@ def choose(distances: Tensor, own: Tensor, images: Tensor, make=margin, **option
     return choose_scale(network, images, distances, own, make, KDLoss(), SETTINGS, **options)
 
 
-def test_the_scale_with_the_best_held_out_agreement_is_chosen():
+def test_the_scale_whose_students_predict_the_decisions_best_is_chosen():
     images, distances, own = points()
     median = median_nearest_distance(distances, own)
 
@@ -51,12 +58,13 @@ def test_the_scale_with_the_best_held_out_agreement_is_chosen():
         own,
         only_four_is_right,
         KDLoss(temperature=1, alpha=0),
-        TrainSettings(steps=60, learning_rate=5e-2, device="cpu"),
-        relative_scales=(0.25, 1.0, 4.0),
+        TrainSettings(steps=30, learning_rate=1e-1, device="cpu"),
+        relative_scales=(1.0, 4.0, 16.0),
         students=2,
     )
-    assert choice.scale == choice.trials[2].scale
-    assert choice.trials[2].agreement > 0.7 > choice.trials[0].agreement
+    by_scale = {trial.relative: trial for trial in choice.trials}
+    assert choice.best == by_scale[4.0]
+    assert by_scale[4.0].agreement > 0.7 > by_scale[1.0].agreement
 
 
 def test_the_choice_is_deterministic():
@@ -68,8 +76,9 @@ def test_the_trials_list_every_scale_from_the_smallest():
     images, distances, own = points()
     median = median_nearest_distance(distances, own)
     trials = choose(distances, own, images, relative_scales=(4.0, 1.0)).trials
-    assert [trial.relative for trial in trials] == [1.0, 4.0]
-    assert [trial.scale for trial in trials] == pytest.approx([1 / median, 4 / median])
+    relative = [trial.relative for trial in trials]
+    assert relative == sorted(relative) and {1.0, 4.0} <= set(relative)
+    assert [trial.scale for trial in trials] == pytest.approx([one / median for one in relative])
     assert all(0 <= trial.agreement <= 1 and trial.deviation >= 0 for trial in trials)
 
 
@@ -96,11 +105,120 @@ def test_unanswered_samples_are_neither_labelled_nor_trained_on_nor_held_out():
     assert choose(distances, gaps, images, checked) == kept
 
 
-def test_progress_counts_the_students():
+def rewarding(best: float, median: float):
+    """Soft labels that teach the right class at one relative scale, less so the farther from it."""
+
+    def make(distances, own, scale, temperature):
+        steps = abs(math.log2(scale * median / best))
+        right, wrong = F.one_hot(own, 3).float(), F.one_hot((own + 1) % 3, 3).float()
+        share = 0.045 * steps
+        return (1 - share) * right + share * wrong
+
+    return make
+
+
+def choose_rewarded(best: float, **options) -> ScaleChoice:
     images, distances, own = points()
+    return choose_scale(
+        network,
+        images,
+        distances,
+        own,
+        rewarding(best, median_nearest_distance(distances, own)),
+        KDLoss(temperature=1, alpha=0),
+        TrainSettings(steps=25, learning_rate=1e-1, device="cpu"),
+        students=2,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (1.0, [0.5, 1.0, 2.0]),
+        (8.0, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]),
+        (1 / 8, [1 / 16, 1 / 8, 1 / 4, 0.5, 1.0, 2.0]),
+    ],
+)
+def test_the_grid_grows_until_the_best_lies_inside(best, tried):
+    choice = choose_rewarded(best)
+    assert [trial.relative for trial in choice.trials] == tried
+    assert choice.best.relative == best
+    assert not choice.at_edge
+    assert not any("warning" in line for line in choice.describe())
+
+
+def test_a_grid_that_never_holds_the_best_stops_growing_and_says_so():
+    choice = choose_rewarded(2.0**9)
+    assert [trial.relative for trial in choice.trials] == [2.0**n for n in range(-1, 8)]
+    assert choice.at_edge
+    assert "warning: the best scale is the last that was tried; a larger" in choice.describe()[1]
+
+
+def test_one_scale_alone_is_taken():
+    choice = choose_rewarded(8.0, relative_scales=(1.0,))
+    assert [trial.relative for trial in choice.trials] == [1.0]
+    assert len(choice.describe()) == 1
+
+
+def test_progress_counts_the_students_and_those_of_a_grown_grid():
     told = []
-    choose(distances, own, images, progress=lambda *report: told.append(report))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    choose_rewarded(4.0, progress=lambda *report: told.append(report))
+    assert told == [(n, max(6, 2 * ((n + 1) // 2))) for n in range(1, 11)]
+
+
+def trial(scale: float, *losses: float) -> ScaleTrial:
+    return ScaleTrial(scale, scale, 0.9, 0.0, losses)
+
+
+def test_scales_are_alike_where_students_differ_more_than_scales():
+    best = trial(1.0, 0.20, 0.30, 0.25)
+    choice = ScaleChoice(1.0, (trial(0.5, 0.21, 0.29, 0.26), best, trial(2.0, 0.22, 0.32, 0.27)))
+    assert [one.scale for one in choice.alike] == [0.5, 1.0]
+    assert choice.describe()[1] == "scales from 0.5 to 1 do about as well"
+
+
+def test_a_flat_choice_is_warned_of():
+    best = trial(1.0, 0.20, 0.30)
+    choice = ScaleChoice(1.0, (trial(0.5, 0.26, 0.25), best, trial(2.0, 0.25, 0.27)))
+    assert len(choice.alike) == 3
+    assert "no scale tried is clearly better" in choice.describe()[1]
+
+
+def test_agreement_is_shown_by_scale():
+    choice = ScaleChoice(1.0, (trial(0.5, 0.4), trial(1.0, 0.2), trial(2.0, 0.3)))
+    assert choice.describe() == [
+        "scale 1, chosen on held-out images (agreement with the teacher by scale: 0.5: 90.0%, "
+        "1: 90.0%, 2: 90.0%)"
+    ]
+
+
+def test_the_held_out_loss_does_not_depend_on_how_sure_a_student_is():
+    logits = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    decisions = (3 * logits).softmax(1).multinomial(1, generator=torch.Generator().manual_seed(1))
+    losses = [held_out_loss(factor * logits, decisions[:, 0]) for factor in (0.01, 1.0, 100.0)]
+    assert losses == pytest.approx([losses[1]] * 3, rel=1e-6)
+    assert losses[1] <= F.cross_entropy(3 * logits, decisions[:, 0]).item()
+    assert losses[1] == pytest.approx(F.cross_entropy(3 * logits, decisions[:, 0]).item(), rel=0.02)
+
+
+def test_logits_that_are_always_right_have_no_loss():
+    own = torch.tensor([0, 1, 2, 1])
+    assert held_out_loss(F.one_hot(own, 3).float(), own) < 1e-6
+    assert held_out_loss(torch.zeros(4, 3), own) == pytest.approx(math.log(3))
+
+
+def test_the_training_that_chooses_is_a_small_part_of_the_final_one():
+    final = TrainSettings(steps=1500, batch_size=128, learning_rate=1e-3, seed=4)
+    short = scale_training(final, 600)
+    assert (short.steps, short.batch_size, short.schedule) == (125, 32, "cosine")
+    assert short.learning_rate == pytest.approx(3e-3)
+    images_seen = 9 * short.steps * short.batch_size
+    assert images_seen < 0.2 * final.steps * final.batch_size
+    assert scale_training(TrainSettings(steps=120), 600).steps == 40
+    falling = TrainSettings(epochs=3, batch_size=2, learning_rate=3e-3, schedule="cosine")
+    shortest = scale_training(falling, 2)
+    assert (shortest.steps, shortest.batch_size, shortest.learning_rate) == (3, 1, 3e-3)
 
 
 def test_the_median_is_over_the_nearest_class_that_was_reached():
@@ -129,8 +247,3 @@ def test_bad_options_are_refused(options, message):
     images, distances, own = points()
     with pytest.raises(ValueError, match=message):
         choose(distances, own, images, **options)
-
-
-def test_smoothing_weighs_a_value_twice_as_much_as_its_neighbours():
-    assert smooth([0.0, 4.0, 0.0, 8.0]) == pytest.approx([4 / 3, 2.0, 3.0, 16 / 3])
-    assert smooth([5.0]) == [5.0]

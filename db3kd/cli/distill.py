@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 DEFAULT_STEPS = 1500
 PAPER_EPOCHS = 200
 
-SCALE_TRAINING_SHARE = 5
-"""Students that choose the scale train this many times shorter than the final one."""
-
 SCALE_STUDENTS = 3
 """Students for each scale tried."""
 
@@ -84,8 +81,8 @@ def distill(
         str | None,
         typer.Option(
             "--scale",
-            help="Of margin soft labels: a number, or auto to choose it by "
-            "agreement with the teacher's decisions on held-out images.",
+            help="Of margin soft labels: a number, or auto to choose it by how well short "
+            "trainings predict the teacher's decisions on held-out images.",
             show_default="as labelled, or auto",
         ),
     ] = None,
@@ -292,11 +289,10 @@ def _scale(run: "LabelRun", student: "Model", plan: _Plan) -> float | None:
     """That of margin soft labels, chosen where none is given; None for inverse ones."""
     from db3kd.progress import counted
     from db3kd.runs import margin_soft_labels
-    from db3kd.scale import RELATIVE_SCALES, choose_scale
+    from db3kd.scale import RELATIVE_SCALES, choose_scale, scale_training
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale
-    steps = plan.settings.total_steps(len(run.labels)) // SCALE_TRAINING_SHARE
     trainings = SCALE_STUDENTS * len(RELATIVE_SCALES)
     with counted("choosing the scale", trainings, "students") as show:
         choice = choose_scale(
@@ -306,10 +302,9 @@ def _scale(run: "LabelRun", student: "Model", plan: _Plan) -> float | None:
             run.labels.decision,
             margin_soft_labels,
             plan.loss,
-            replace(plan.settings, steps=max(1, steps)),
+            scale_training(plan.settings, len(run.labels)),
             students=SCALE_STUDENTS,
             progress=show,
         )
-    tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in choice.trials)
-    print(f"scale {choice.scale:.3g}, chosen by agreement on held-out images ({tried})")
+    print("\n".join(choice.describe()))
     return choice.scale
