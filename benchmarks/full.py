@@ -99,6 +99,7 @@ def runs(mnist: Data, fashion: Data) -> Iterator[Run]:
     yield _run("memory-bd", "memory", 8, *mnist.options(), "--sizes", "20000", "60000",
                lacks=mnist.lacks)  # fmt: skip
     yield _run("crashes", "crashes", 15, "--images", "600", "--queries-per-pair", "40")
+    yield _run("interrupts", "interrupts", 5)
     yield _run("journal-share", "journal_share", 5, *own, *labelled, "--threads", "1")
     yield _run("workers", "workers", 8, *own, lacks=_without_module("ray"))
     yield _run("serving", "serving", 10, lacks=_without_servers())

@@ -46,6 +46,7 @@ KINDS: dict[str, Kind] = {
     "memory": Kind("Memory", renderers.memory),
     "journal-share": Kind("The journal", renderers.journal_share),
     "crashes": Kind("Stops", renderers.crashes),
+    "interrupts": Kind("Stops of a served run", renderers.interrupts),
     "workers": Kind("Several workers", renderers.workers),
     "serving": Kind("Served teachers", renderers.serving),
 }

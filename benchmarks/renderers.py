@@ -156,6 +156,20 @@ def crashes(result: Result, name: str) -> list[Block]:
     return [table(head, [(*cells, most, result["same"])])]
 
 
+def interrupts(result: Result, name: str) -> list[Block]:
+    said = (
+        f"{number(result['queries_per_second'])} queries a second, requests of {result['batch']} "
+        f"images, {result['in_flight']} in flight; {len(result['runs'])} runs, labels the same: "
+        f"{'yes' if result['same'] else 'no'}."
+    )
+    head = ("stopped by", "stops", "answers lost, most", "in all", "allowed each time")
+    rows = [
+        (how, len(lost), max(lost, default=0), sum(lost), result["allowed"])
+        for how, lost in result["lost"].items()
+    ]
+    return [said, table(head, rows)]
+
+
 def journal_share(result: Result, name: str) -> list[Block]:
     head = ("time", "in the journal", "share", "bytes a query", "queries replayed a second")
     rows = [

@@ -39,11 +39,12 @@ from db3kd.distill import KDLoss, predict_logits
 from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model
 from db3kd.report import comparison_table
-from db3kd.runs import LabelRun, Source, open_run, reached_distances, write_run
+from db3kd.runs import LabelRun, Source, open_run, write_run
 from db3kd.scale import ScaleChoice
 from db3kd.store import Labels
 from db3kd.surrogates import SurrogateSettings, write_surrogate
 from db3kd.teachers import Teacher, decide_checked, load_teacher
+from db3kd.totals import reached_distances
 from db3kd.training import TrainSettings
 
 _WHITE_BOX = "white-box KD"

@@ -35,11 +35,9 @@ from db3kd.report import ClassDistances, Samples, comparison_table, write_report
 from db3kd.runs import (
     LabelRun,
     Source,
-    count_disagreements,
     distance_against_queries,
     margin_soft_labels,
     open_run,
-    reached_distances,
     spread_over_classes,
     write_run,
 )
@@ -49,6 +47,7 @@ from db3kd.synthesis.guided import Guide
 from db3kd.synthesis.report import rich_table, table
 from db3kd.synthesis.synthesize import SynthesisSettings
 from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, save_teacher
+from db3kd.totals import count_disagreements, reached_distances
 from db3kd.training import TrainSettings
 from db3kd.zero_shot import ZeroShotSettings, run_zero_shot
 

@@ -131,22 +131,7 @@ class Journal:
         Raises:
             ValueError: the journal goes on with the answers to other queries.
         """
-        if not self._waiting:  # which is nearly always, and the accounts may be on a GPU
-            return accounts.new_empty(0)
-        taken = [np.empty(0, np.int64)]
-        rest = accounts.cpu()
-        while len(rest) and self._waiting:
-            call = self._waiting[0]
-            if call.asked > len(rest) or call.digest != _digest(rest[: call.asked]):
-                raise ValueError(
-                    f"{self._path}: goes on with {call.asked} queries where this search asks "
-                    f"{len(rest)} others: expected the journal of the same search; if another "
-                    "version of db3kd or torch began it, go on with that one, or remove the file "
-                    "to ask for its answers again"
-                )
-            taken.append(self._waiting.popleft().answers.astype(np.int64))
-            rest = rest[len(taken[-1]) :]
-        return torch.from_numpy(np.concatenate(taken)).to(accounts.device)
+        return take_answers(self._waiting, accounts, str(self._path))
 
     def ask(self, accounts: Tensor) -> None:
         """Notes that these queries are about to be asked, int64 [B]; `answer` must follow."""
@@ -236,6 +221,26 @@ class Journal:
         if new:
             sync_folder(self._path.parent)
         return file
+
+
+def take_answers(waiting: deque[Call], accounts: Tensor, where: str) -> Tensor:
+    """As `Journal.take`, from calls that are taken out of `waiting`. where: for the error."""
+    if not waiting:  # which is nearly always, and the accounts may be on a GPU
+        return accounts.new_empty(0)
+    taken = [np.empty(0, np.int64)]
+    rest = accounts.cpu()
+    while len(rest) and waiting:
+        call = waiting[0]
+        if call.asked > len(rest) or call.digest != digest_of(rest[: call.asked]):
+            raise ValueError(
+                f"{where}: goes on with {call.asked} queries where this search asks {len(rest)} "
+                "others: expected the journal of the same search; if another version of db3kd or "
+                "torch began it, go on with that one, or remove the file to ask for its answers "
+                "again"
+            )
+        taken.append(waiting.popleft().answers.astype(np.int64))
+        rest = rest[len(taken[-1]) :]
+    return torch.from_numpy(np.concatenate(taken)).to(accounts.device)
 
 
 def read_journal(path: Path, run: str) -> Contents:
@@ -339,7 +344,7 @@ def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
 
 def _asking(accounts: Tensor) -> bytes:
     """The record of queries that are about to be asked."""
-    return struct.pack("<II", len(accounts), _digest(accounts.cpu()))
+    return struct.pack("<II", len(accounts), digest_of(accounts.cpu()))
 
 
 def _head(width: int, run: str) -> bytes:
@@ -351,5 +356,6 @@ def _checked(content: bytes) -> bytes:
     return content + _CHECK.pack(zlib.crc32(content))
 
 
-def _digest(accounts: Tensor) -> int:
+def digest_of(accounts: Tensor) -> int:
+    """CRC-32 of the accounts, int64 [B] on the CPU, that pay for a call's queries."""
     return zlib.crc32(accounts.contiguous().numpy())

@@ -1,17 +1,21 @@
 """Labelling a data set: the teacher's decisions, the distances to its boundaries, soft labels."""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from db3kd import ops
+from db3kd.arguments import as_images, as_teacher
 from db3kd.boundary import Surrogate
 from db3kd.boundary.contest import ask
 from db3kd.chunks import Labeller, surrogate_for
@@ -21,14 +25,21 @@ from db3kd.flights import default_flights, in_order
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal
 from db3kd.label_settings import LabelSettings, divide_budget
+from db3kd.manifest import manifest
 from db3kd.reader import NamedImages, TensorImages
+from db3kd.recovered import Recovered
 from db3kd.search import UNANSWERED, batch_rows
-from db3kd.store import Labels
+from db3kd.store import LABELS, Labels, load_labels, to_table
 from db3kd.teachers.base import Teacher, TeacherError, describe
+from db3kd.teachers.module import module_fingerprint
+from db3kd.totals import add_up
 from db3kd.validation import check_count, check_images
 
 _CHUNK_BYTES = 256 * 2**20
 """Memory that the search state of one chunk of samples may take."""
+
+NAMES = ("settings.source.data", "settings.teacher")
+"""What may differ when a run is resumed: the fingerprints tell whether these are the same."""
 
 _MOST_SAMPLES = 256
 """Samples searched at once: with ten classes enough pairs to fill a teacher's batches."""
@@ -64,26 +75,109 @@ class Crew(Protocol):
 
 
 def label(
-    teacher: Teacher,
-    images: ImageSet | Tensor,
+    teacher: Teacher | nn.Module,
+    images: ImageSet | Tensor | np.ndarray,
     settings: LabelSettings | None = None,
     *,
     index: Tensor | None = None,
     progress: Progress | None = None,
     flights: int | None = None,
     surrogate: nn.Module | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    recovered: Recovered | None = None,
 ) -> Labels:
-    """What `label_chunks` yields, as one."""
-    chunks = label_chunks(
-        teacher,
-        images,
-        settings,
-        index=index,
-        progress=progress,
-        flights=flights,
-        surrogate=surrogate,
+    """What `label_chunks` yields, as one; what it paid for outlives an error.
+
+        labels = db3kd.label(teacher, images, out="runs/mine", resume=True)
+
+    Args:
+        teacher: also a torch module, which takes the images as they are, in [0, 1].
+        images: an image set; or float images [N, *image_shape], inside the teacher's bounds; or
+            uint8 images, which are divided by 255.
+        settings, index, progress, flights, surrogate: as for `label_chunks`.
+        out: a run folder, as `db3kd label --out` writes, in which each answer is kept. The labels
+            are read back from it.
+        resume: go on with the run in `out`, if there is one, after checking that it is the same.
+        recovered: what an error of an earlier call has as `.recovered`: nothing in it is asked
+            again. It must be of the same teacher, images and settings.
+
+    Raises:
+        TypeError: the teacher or the images are of another type; the message says how to wrap them.
+        TeacherError, ValueError: as `label_chunks`. Without `out`, whatever error or interrupt ends
+            this has `.recovered`, if anything was answered.
+        FileExistsError: `out` holds something, and `resume` is off.
+    """
+    if resume and out is None:
+        raise ValueError("resume: belongs to out=, the folder to resume; without one, recovered=")
+    if out is not None and recovered is not None:
+        raise ValueError("recovered: expected None with out=, which keeps answers itself")
+    settings, images = settings or LabelSettings(), as_images(images)
+    teacher = as_teacher(teacher, images)
+    checked = _checked_images(teacher, images)
+    index = _checked_index(index, len(images))
+    parts = index.split(chunk_size(teacher, settings))
+    positions = list(accumulate(map(len, parts), initial=0))[:-1]
+    kept: Recovered | RunFolder = Recovered(teacher, checked, settings, index, surrogate)
+    with ExitStack() as stack:
+        if out is not None:
+            described = _described(teacher, checked, settings, index, surrogate)
+            run = RunFolder.open(out, LABELS, described, resume=resume, apart_from=NAMES)
+            kept = stack.enter_context(run)
+        else:
+            if recovered is not None:
+                recovered.check(kept)
+                kept = recovered
+            stack.enter_context(kept.attached())
+        left = [position for position in positions if not kept.has_shard(position)]
+        chunks = label_chunks(
+            teacher,
+            images,
+            settings,
+            index=index,
+            progress=progress,
+            folder=kept,
+            flights=flights,
+            surrogate=surrogate,
+        )
+        for position, chunk in zip(left, chunks, strict=True) if left else ():
+            if isinstance(kept, Recovered):
+                kept.add(position, chunk)
+            else:
+                kept.write_shard(position, to_table(chunk))
+        if isinstance(kept, Recovered):
+            return kept.labels
+        if not kept.finished:
+            kept.finish(vars(add_up(kept)))
+    return load_labels(out)
+
+
+def _described(
+    teacher: Teacher,
+    images: NamedImages,
+    settings: LabelSettings,
+    index: Tensor,
+    surrogate: nn.Module | None,
+) -> dict[str, Any]:
+    """The manifest of a run of images that are at hand, as `db3kd.runs.write_run` writes one."""
+    described = {
+        "source": {"data": images.name},
+        "limit": None,
+        "teacher": describe(teacher),
+        "labelling": settings,
+        "soft_labels": None,
+        "samples_per_shard": chunk_size(teacher, settings),
+    }
+    if not index.equal(torch.arange(len(images))):
+        described["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
+    if surrogate_for(teacher, settings, surrogate) is not None:
+        described["surrogate"] = module_fingerprint(surrogate)
+    return manifest(
+        described,
+        seed=settings.seed,
+        teacher_fingerprint=teacher.fingerprint(),
+        data_fingerprint=images.fingerprint(),
     )
-    return Labels.concat(list(chunks))
 
 
 def label_chunks(
@@ -93,7 +187,7 @@ def label_chunks(
     *,
     index: Tensor | None = None,
     progress: Progress | None = None,
-    folder: RunFolder | None = None,
+    folder: RunFolder | Recovered | None = None,
     crew: Crew | None = None,
     flights: int | None = None,
     surrogate: nn.Module | None = None,
@@ -122,7 +216,8 @@ def label_chunks(
     Raises ValueError for images that do not fit the teacher, and TeacherError where the teacher
     fails, or puts all images in one class: then there is no boundary to measure.
     """
-    settings = settings or LabelSettings()
+    settings, images = settings or LabelSettings(), as_images(images)
+    teacher = as_teacher(teacher, images)
     images = _checked_images(teacher, images)
     index = _checked_index(index, len(images))
     if flights is None:
@@ -218,7 +313,7 @@ class _Labelling:
     images: NamedImages
     settings: LabelSettings
     meter: _Meter
-    folder: RunFolder | None
+    folder: RunFolder | Recovered | None
     crew: Crew | None
     flights: int
     surrogate: Surrogate | None

@@ -1,8 +1,10 @@
 """Images by index, wherever they are held: a tensor, or an image set that reads them when asked."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +33,8 @@ class NamedImages(ImageSource, Protocol):
     name: str
     labels: Tensor | None
 
+    def fingerprint(self) -> str: ...
+
     @property
     def image_shape(self) -> tuple[int, ...]: ...
 
@@ -51,6 +55,13 @@ class TensorImages:
     def read(self, indices: Tensor) -> Tensor:
         return self._images[indices]
 
+    def fingerprint(self) -> str:
+        """SHA-256 hex of the images."""
+        digest = hashlib.sha256(f"{tuple(self._images.shape)}\n".encode())
+        for part in self._images.split(_READ_ROWS):
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
 
 Images = Tensor | ImageSource
 
@@ -63,6 +74,13 @@ def image_reader(images: Images, device: torch.device | str) -> Callable[[Tensor
     Raises ValueError for an empty set, and TypeError or ValueError for images that are not float32
     in [0, 1]: of an image set too large to be held, when the batch they are in is read.
     """
+    if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+        images = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+    if not isinstance(images, Tensor) and not hasattr(images, "read"):
+        raise TypeError(
+            f"images: expected an ImageSet, or a tensor [N, C, H, W], got {type(images).__name__}; "
+            "make one with db3kd.ImageSet.from_arrays(array, labels)"
+        )
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
     held_already = isinstance(images, Tensor)

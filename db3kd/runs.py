@@ -1,10 +1,9 @@
 """Label runs from end to end: labelling a data set into a folder, and finding its images again."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from db3kd.chunks import surrogate_for
 from db3kd.data import ImageSet, load_data
 from db3kd.folder import RunFolder, check_free
 from db3kd.labels import (
+    NAMES,
     LabelSettings,
     chunk_size,
     divide_budget,
@@ -26,18 +26,14 @@ from db3kd.ops import Normalisation
 from db3kd.ops import soft_labels as make_soft_labels
 from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
-from db3kd.store import LABELS, Labels, iterate_shards, load_labels, to_table
-from db3kd.targets import other_classes
+from db3kd.store import LABELS, Labels, load_labels, to_table
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.module import module_fingerprint
+from db3kd.totals import Totals, add_up
 from db3kd.workers import Workers, import_ray, start_workers
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
 """Temperature of soft labels where none is given; that of inverse is the paper's."""
-
-
-_NAMES = ("settings.source.data", "settings.teacher")
-"""What may differ when a run is resumed: the fingerprints tell whether these are the same."""
 
 
 @dataclass(frozen=True)
@@ -62,49 +58,6 @@ class SoftLabelSettings:
     temperature: float
 
 
-@dataclass
-class Totals:
-    """What a run has come to so far; memory does not grow with it.
-
-    samples, queries: counted.
-    pairs, reached: pairs of a sample and another class, and those whose class was reached.
-    estimated: pairs that were not searched, whose distance is an estimate.
-    mean_distance: over the reached pairs, L2 in input units; None where there are none.
-    statuses: samples by status.
-    disagreements: samples that the teacher puts in another class than their data set does.
-    """
-
-    samples: int = 0
-    queries: int = 0
-    pairs: int = 0
-    reached: int = 0
-    estimated: int = 0
-    mean_distance: float | None = None
-    statuses: Counter[str] = field(default_factory=Counter)
-    disagreements: int = 0
-
-    def add(self, labels: Labels) -> None:
-        distances = reached_distances(labels)
-        total = (self.mean_distance or 0.0) * self.reached + distances.sum().item()
-        self.samples += len(labels)
-        self.queries += int(labels.queries.sum())
-        self.pairs += len(labels) * (labels.classes - 1)
-        self.reached += len(distances)
-        self.estimated += count_estimates(labels)
-        self.mean_distance = total / self.reached if self.reached else None
-        self.statuses.update(labels.status)
-        self.disagreements += count_disagreements(labels)
-
-    @property
-    def decided(self) -> int:
-        """Samples whose own decision was paid for."""
-        return self.samples - self.statuses["budget"]
-
-    @property
-    def queries_per_sample(self) -> float:
-        return self.queries / max(1, self.samples)
-
-
 @dataclass(frozen=True)
 class LabelRun:
     """A run read back: its labels, and its images in the same order."""
@@ -117,25 +70,6 @@ class LabelRun:
     def soft_label_settings(self) -> dict[str, Any]:
         """The `SoftLabelSettings` it was labelled with; empty where it holds distances alone."""
         return self.manifest["settings"].get("soft_labels") or {}
-
-
-def reached_distances(labels: Labels) -> Tensor:
-    """[k] float64, the finite distances to other classes than the sample's own; no estimates."""
-    return labels.distances[labels.targets & labels.distances.isfinite()].double()
-
-
-def count_estimates(labels: Labels) -> int:
-    """Pairs of a sample and another class that have a distance without having been searched."""
-    others = other_classes(labels.decision, labels.classes)
-    return int((others & ~labels.targets & labels.distances.isfinite()).sum())
-
-
-def count_disagreements(labels: Labels) -> int:
-    """Samples that the teacher puts in another class than their data set does."""
-    if labels.label is None:
-        return 0
-    known = (labels.label >= 0) & (labels.decision != UNANSWERED)
-    return int((known & (labels.label != labels.decision)).sum())
 
 
 def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:
@@ -247,9 +181,9 @@ def write_run(
         teacher_fingerprint=teacher.fingerprint(),
         data_fingerprint=images.fingerprint(),
     )
-    with RunFolder.open(folder, LABELS, described, resume=resume, apart_from=_NAMES) as run:
+    with RunFolder.open(folder, LABELS, described, resume=resume, apart_from=NAMES) as run:
         if run.finished:
-            return _add_up(run)
+            return add_up(run)
         chosen = images.subset(rows)
         crew = (
             nullcontext()
@@ -259,7 +193,7 @@ def write_run(
         with crew as helpers:
             options = {"crew": helpers, "flights": flights, "surrogate": surrogate}
             _label_into(run, teacher, chosen, rows, settings, soft_labels, options)
-        totals = _add_up(run)
+        totals = add_up(run)
         run.finish(vars(totals))
     return totals
 
@@ -277,7 +211,7 @@ def _label_into(
 
     index: [n] int64, of the images in their source. options: others of `label_chunks`.
     """
-    before = _add_up(run)
+    before = add_up(run)
     progress = Progress(
         len(images),
         int(divide_budget(settings, len(images), teacher.classes).sum()),
@@ -293,14 +227,6 @@ def _label_into(
             if soft_labels is not None:
                 chunk = with_soft_labels(chunk, **dataclasses.asdict(soft_labels))
             run.write_shard(position, to_table(chunk))
-
-
-def _add_up(run: RunFolder) -> Totals:
-    """The totals of what is committed, read back, so that a run stopped on its way has the same."""
-    totals = Totals()
-    for _, labels in iterate_shards(run.path) if run.has_shards else ():
-        totals.add(labels)
-    return totals
 
 
 def open_run(folder: str | Path, data: str | None = None) -> LabelRun:

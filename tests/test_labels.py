@@ -253,7 +253,7 @@ def test_wrong_answers_are_one_clear_error(change, message):
     ("images", "error", "message"),
     [
         (torch.rand(4, 6, 6), ValueError, r"images: expected \[N, 1, 6, 6\] float32"),
-        (torch.zeros(4, *SHAPE, dtype=torch.uint8), TypeError, "divide by 255"),
+        (torch.zeros(4, *SHAPE, dtype=torch.int32), TypeError, "convert it to uint8"),
         (torch.full((4, *SHAPE), 2.0), ValueError, "finite values in .0, 1., got 2 at row 0"),
         (torch.full((4, *SHAPE), torch.nan), ValueError, "NaN"),
         (torch.rand(0, *SHAPE), ValueError, "images: expected at least one"),

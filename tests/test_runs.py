@@ -12,7 +12,6 @@ from db3kd.labels import LabelSettings
 from db3kd.manifest import read_manifest
 from db3kd.runs import (
     Source,
-    Totals,
     distance_against_queries,
     draw_samples,
     spread_over_classes,
@@ -20,6 +19,7 @@ from db3kd.runs import (
 )
 from db3kd.store import Labels, load_labels
 from db3kd.teachers import FunctionTeacher, TeacherError
+from db3kd.totals import Totals
 
 INF = torch.inf
 

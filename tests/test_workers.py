@@ -22,9 +22,10 @@ from db3kd.data import load_data
 from db3kd.folder import RunFolder, queries_in_flight
 from db3kd.labels import LabelSettings, divide_budget
 from db3kd.manifest import read_manifest
-from db3kd.runs import Source, Totals, write_run
+from db3kd.runs import Source, write_run
 from db3kd.store import LABELS, load_labels, to_table
 from db3kd.teachers import FunctionTeacher, TeacherError
+from db3kd.totals import Totals
 from db3kd.workers import Workers
 
 pytest.importorskip("pyarrow")

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from db3kd.data import ImageSet
     from db3kd.labels import LabelSettings
     from db3kd.ops import Normalisation
-    from db3kd.runs import SoftLabelSettings, Totals
+    from db3kd.runs import SoftLabelSettings
+    from db3kd.totals import Totals
 
 
 def label(

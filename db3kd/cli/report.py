@@ -86,7 +86,7 @@ def demo(
 
 
 def _notes(run: "LabelRun") -> list[str]:
-    from db3kd.runs import Totals
+    from db3kd.totals import Totals
 
     totals = Totals()
     totals.add(run.labels)
@@ -119,9 +119,10 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
     import torch
 
     from db3kd.labels import with_soft_labels
-    from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings, reached_distances
+    from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings
     from db3kd.scale import median_nearest_distance
     from db3kd.search import UNANSWERED
+    from db3kd.totals import reached_distances
 
     if run.labels.soft_labels is not None:
         stored = SoftLabelSettings(**run.soft_label_settings)
