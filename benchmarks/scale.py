@@ -104,7 +104,7 @@ def _choose_now(run: LabelRun, student: Callable, training: TrainSettings) -> fl
         scale_training(training, len(labels)),
     )
     print("\n".join(choice.describe()))
-    return choice.best.relative
+    return choice.scale * median_nearest_distance(labels.distances, labels.decision)
 
 
 def _choose_on_grid(run: LabelRun, student: Callable, training: TrainSettings) -> float:

@@ -72,15 +72,21 @@ class ScaleChoice:
     scale: float
     trials: tuple[ScaleTrial, ...]
 
+    @classmethod
+    def among(cls, trials: Sequence[ScaleTrial]) -> "ScaleChoice":
+        """The largest scale that cannot be told from the best: see `choose_scale`."""
+        trials = tuple(sorted(trials, key=lambda trial: trial.scale))
+        return cls(cls(math.nan, trials).alike[-1].scale, trials)
+
     @property
     def best(self) -> ScaleTrial:
-        """The trial of the scale chosen."""
-        return next(trial for trial in self.trials if trial.scale == self.scale)
+        """The trial with the smallest loss."""
+        return _best(self.trials)
 
     @property
     def at_edge(self) -> bool:
         """Whether the best scale is the smallest or the largest that was tried."""
-        return self.scale in (self.trials[0].scale, self.trials[-1].scale)
+        return self.best in (self.trials[0], self.trials[-1])
 
     @property
     def alike(self) -> tuple[ScaleTrial, ...]:
@@ -99,7 +105,7 @@ class ScaleChoice:
             f"scale: {tried})"
         ]
         if self.at_edge and len(self.trials) > 1:
-            side = "smaller" if self.scale == self.trials[0].scale else "larger"
+            side = "smaller" if self.best == self.trials[0] else "larger"
             lines.append(
                 f"warning: the best scale is the last that was tried; a {side} one may be better, "
                 "give --scale to try it"
@@ -155,11 +161,12 @@ def choose_scale(
 
     The answered samples are cut at random into `folds` equal parts. Student i holds out part i
     (modulo `folds`) and trains with seed `settings.seed + i`, on the same split and from the same
-    weights at every scale, so that scales differ by the labels alone. The scale with the smallest
-    mean `held_out_loss` is chosen, the smallest scale of equal ones: a loss tells scales apart with
-    far fewer students than the share of images that they agree on, which moves in steps of one
-    image. While the best scale is the smallest or the largest tried, the next beyond it is tried
-    too, up to six of them. No query is spent.
+    weights at every scale, so that scales differ by the labels alone. The best scale has the
+    smallest mean `held_out_loss`, which tells scales apart with far fewer students than the share
+    of images that they agree on: that moves in steps of one image. Of the scales that cannot be
+    told from the best, the largest is chosen, as students that are trained to the end want larger
+    scales than short trainings do. While the best scale is the smallest or the largest tried, the
+    next beyond it is tried too, up to six of them. No query is spent.
 
     Args:
         model: the student, as for `train_student`.
@@ -221,8 +228,7 @@ def choose_scale(
         if following is None:
             break
         try_scale(following)
-    tried = tuple(trials[relative] for relative in sorted(trials))
-    return ScaleChoice(_best(tried).scale, tried)
+    return ScaleChoice.among(list(trials.values()))
 
 
 def held_out_loss(logits: Tensor, decisions: Tensor) -> float:

@@ -178,6 +178,13 @@ def test_scales_are_alike_where_students_differ_more_than_scales():
     assert choice.describe()[1] == "scales from 0.5 to 1 do about as well"
 
 
+def test_the_largest_scale_that_cannot_be_told_from_the_best_is_chosen():
+    best, alike, worse = trial(1.0, 0.2, 0.3), trial(2.0, 0.25, 0.27), trial(4.0, 0.3, 0.4)
+    assert ScaleChoice.among([alike, worse, best]) == ScaleChoice(2.0, (best, alike, worse))
+    assert ScaleChoice.among([worse, best]).scale == 1.0
+    assert ScaleChoice.among([trial(2.0, 0.25), trial(1.0, 0.2)]).scale == 1.0
+
+
 def test_a_flat_choice_is_warned_of():
     best = trial(1.0, 0.20, 0.30)
     choice = ScaleChoice(1.0, (trial(0.5, 0.26, 0.25), best, trial(2.0, 0.25, 0.27)))
