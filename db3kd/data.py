@@ -114,6 +114,11 @@ class ImageSet:
         return chosen.astype(np.int64)
 
 
+def is_remote(spec: str) -> bool:
+    """Whether `load_data` asks the Hugging Face hub for this set."""
+    return spec in HUB_NAMES or spec.startswith("hub:")
+
+
 def load_data(
     spec: str | Path,
     split: str = "train",

@@ -213,7 +213,7 @@ def _label(settings: DemoSettings, teacher: Teacher, out: Path) -> _Transfer:
         )
         folder = out / "labels" / measure
         write_run(folder, teacher, Source(settings.data), labelling, limit=settings.transfer)
-        runs[measure] = open_run(folder)
+        runs[measure] = open_run(folder, settings.data)
     images = runs["mbd"].images
     return _Transfer(images, runs["mbd"].labels.decision, runs)
 

@@ -1,6 +1,8 @@
 """What a disk keeps through a crash: files put in place whole, folders that one process writes."""
 
+import errno
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +19,9 @@ _HELPERS = ".helpers"
 LOCKS = (LOCK, _HELPERS)
 """Files that keep processes apart, and hold nothing."""
 
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""A folder may be somebody else's, with links in it to files that are not to be written."""
+
 _HELPERS_END_SECONDS = 15.0
 """How long the helpers of a process that was killed may take to notice."""
 
@@ -26,19 +31,49 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises OSError, naming `path`, where the disk is full or may not be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    created = False
     try:
-        with open(temporary, "wb") as file:
+        with os.fdopen(
+            open_unlinked(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb"
+        ) as file:
+            created = True
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        if created:
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise named(error, path) from error
         raise
+
+
+def open_unlinked(path: Path, flags: int) -> int:
+    """A descriptor of the file at `path` itself, as `os.open`.
+
+    Raises:
+        OSError: it cannot be opened, or is a symbolic link.
+    """
+    try:
+        return os.open(path, flags | _NO_LINKS, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
+            raise OSError(
+                error.errno, "expected a file, found a symbolic link; remove it", str(path)
+            ) from error
+        raise
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cuts off what the file at `path` holds beyond `size` bytes; a link is an error."""
+    descriptor = open_unlinked(path, os.O_WRONLY)
+    try:
+        os.ftruncate(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -73,10 +108,10 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
-        self._file = open(self._path, "ab")  # noqa: SIM115 - held open as long as the lock
+        self._file = _open_lock(self._path)
         while not self._acquire(folder):
             self._file.close()
-            self._file = open(self._path, "ab")  # noqa: SIM115
+            self._file = _open_lock(self._path)
 
     def release(self) -> None:
         """Lets others write; more than once does no harm."""
@@ -110,7 +145,7 @@ class Helping:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = open(folder / _HELPERS, "ab")  # noqa: SIM115 - held open as long as the lock
+        self._file = _open_lock(folder / _HELPERS)
         if fcntl is not None:
             fcntl.flock(self._file, fcntl.LOCK_SH)
 
@@ -130,7 +165,7 @@ def wait_for_helpers(folder: Path, seconds: float | None = None) -> None:
     if not path.exists():
         return
     end = time.monotonic() + (_HELPERS_END_SECONDS if seconds is None else seconds)
-    with open(path, "ab") as file:
+    with _open_lock(path) as file:
         while not _alone(file):
             if time.monotonic() >= end:
                 raise BlockingIOError(
@@ -139,6 +174,11 @@ def wait_for_helpers(folder: Path, seconds: float | None = None) -> None:
                 )
             time.sleep(0.1)
         path.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    """The file of a lock, to be held open as long as the lock is."""
+    return os.fdopen(open_unlinked(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 
 def _alone(file: BinaryIO) -> bool:

@@ -1,12 +1,13 @@
 """Run folders: Parquet shards beside a manifest that says where they come from.
 
-    run/manifest.json                        settings, seed, versions, fingerprints, totals
+    run/_manifest.json                       settings, seed, versions, fingerprints, totals
     run/labels-0000000000-7f3a90c2.parquet   one shard, named by the position of its first row and
     run/labels-0000000512-01b4e65d.parquet   the CRC-32 of its bytes
     …
-    run/labels-0000001024.journal            the answers paid for so far towards the next shard
-    run/decisions.journal                    those to a stage that all shards rest on
+    run/_labels-0000001024.journal           the answers paid for so far towards the next shard
+    run/_decisions.journal                   those to a stage that all shards rest on
 
+Readers of Parquet folders skip names that begin with "_" or ".", so to them the folder is a table.
 What a run holds, labels or pseudo samples, is its `Kind`; its columns are its owner's business. A
 shard appears whole or not at all, and a byte that changes in it later is noticed. One process at a
 time writes a folder; others write journals there for it (`RunFolder.journals`), one a shard, as
@@ -17,7 +18,6 @@ cleared away when the run is reopened, so that a kill at any moment loses no ans
 flight (see db3kd.journal) and leaves none twice.
 """
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from db3kd.disk import (
     FolderLock,
     is_leftover,
     sync_folder,
+    truncate,
     wait_for_helpers,
     write_atomically,
 )
@@ -108,7 +109,7 @@ def queries_unanswered(path: str | Path) -> int:
         return 0
     run = identity(read_manifest(path))
     journals = path.glob("*.journal")
-    return sum(read_journal(file, f"{file.stem} {run}").in_flight for file in journals)
+    return sum(read_journal(file, _journal_identity(file, run)).in_flight for file in journals)
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,12 @@ class Journals:
 
         of: the shard's position, or the stage's name. classes: of the teacher.
         """
-        return Journal(self.file(of), classes, self._identity(of))
+        file = self.file(of)
+        return Journal(file, classes, _journal_identity(file, self.run))
 
     def file(self, of: int | str) -> Path:
         name = of if isinstance(of, str) else self.kind.shard_prefix(of)
-        return self.folder / f"{name}.journal"
+        return self.folder / f"_{name}.journal"
 
     def within_reach(self) -> bool:
         """Whether this process has the run's folder on its disk: on another machine it may not."""
@@ -150,10 +152,7 @@ class Journals:
 
     def read(self, file: Path) -> Contents:
         """What one of the files holds."""
-        return read_journal(file, self._identity(file.stem))
-
-    def _identity(self, of: int | str) -> str:
-        return f"{self.file(of).stem} {self.run}"
+        return read_journal(file, _journal_identity(file, self.run))
 
 
 class RunFolder:
@@ -377,10 +376,15 @@ class RunFolder:
         write_manifest(self.path / MANIFEST, self.manifest)
 
 
+def _journal_identity(file: Path, run: str) -> str:
+    """What tells a journal from those of other searches and runs."""
+    return f"{file.stem} {run}"
+
+
 def _cut_off_unanswered(file: Path, found: Contents) -> None:
     """Once they are noted: else they would be counted again."""
     if found.end:
-        os.truncate(file, found.end)
+        truncate(file, found.end)
     else:
         file.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from db3kd.disk import write_atomically
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
 
 _IDENTITY = ("seed", "settings", "teacher", "data")
 """What makes two runs the same; the rest of a manifest are circumstances."""

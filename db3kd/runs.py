@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.chunks import surrogate_for
-from db3kd.data import ImageSet, load_data
+from db3kd.data import ImageSet, is_remote, load_data
 from db3kd.folder import RunFolder, check_free
 from db3kd.labels import (
     NAMES,
@@ -232,13 +232,14 @@ def _label_into(
 def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
     """A run and its images.
 
-    data: what `load_data` takes, where the images lie elsewhere than when they were labelled; a run
-    remembers of an absolute path only its last part.
+    data: what `load_data` takes, if the images lie elsewhere than when they were labelled; a run
+    remembers of an absolute path only its last part. A run may be somebody else's, so what it says
+    of its images is used only if they lie on this machine: a set from the hub has to be named here.
 
-    Raises ValueError where the images are not those that were labelled.
+    Raises ValueError if the images are not those that were labelled, or are to be named.
     """
     described = read_manifest(folder, LABELS.format)
-    source = _source(described["settings"]["source"], data)
+    source = _source(folder, described["settings"]["source"], data)
     try:
         images = source.load()
     except (ValueError, FileNotFoundError) as error:
@@ -256,6 +257,18 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
     return LabelRun(labels, images.subset(labels.index), described)
 
 
-def _source(stored: Mapping[str, Any], data: str | None) -> Source:
+def _source(folder: str | Path, stored: Mapping[str, Any], data: str | None) -> Source:
     source = Source(**stored)
-    return source if data is None else dataclasses.replace(source, data=data)
+    if data is not None:
+        return dataclasses.replace(source, data=data)
+    if is_remote(source.data):
+        raise ValueError(
+            f"{folder}: its images come from the Hugging Face hub, and nothing is fetched because "
+            f"a file says so; if you trust it, name them: --data {source.data} (data=)"
+        )
+    if Path(source.data).is_absolute():
+        raise ValueError(
+            f"{folder}: expected the name of a data set or a relative path in its manifest, got "
+            f"{source.data!r}; say where its images are with --data (data=)"
+        )
+    return source

@@ -302,7 +302,7 @@ def test_a_run_without_queries_has_no_curve(teacher, tmp_path):
 
     succeed("report", "--labels", tmp_path / "run")
 
-    assert not (tmp_path / "run" / "report" / "distance_curve.png").exists()
+    assert not (tmp_path / "run" / "_report" / "distance_curve.png").exists()
 
 
 def test_a_run_that_reached_nothing_has_a_report(teacher, tmp_path):
@@ -372,7 +372,7 @@ def test_weights_are_never_overwritten(command, run, teacher):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    assert "expected a run folder, found no manifest.json" in fail("report", "--labels", tmp_path)
+    assert "expected a run folder, found no _manifest.json" in fail("report", "--labels", tmp_path)
 
 
 def test_debug_shows_the_whole_error(tmp_path):

@@ -129,7 +129,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path, a_manifest):
 
 def test_a_folder_of_a_run_killed_before_its_manifest_is_free(tmp_path, a_manifest):
     (tmp_path / ".lock").touch()
-    (tmp_path / ".manifest.json.1.tmp").write_text("{")
+    (tmp_path / "._manifest.json.1.tmp").write_text("{")
     RunFolder.create(tmp_path, KIND, a_manifest).close()
     assert read_manifest(tmp_path)["format"] == "db3kd rows 3"
 
@@ -256,7 +256,7 @@ def test_a_journal_outlives_its_process_and_goes_with_its_shard(run, a_manifest)
             assert len(journal.take(torch.arange(5))) == 5
         again.write_shard(0, some_rows(5))
 
-    assert [file.name for file in run.path.glob("*.journal")] == ["decisions.journal"]
+    assert [file.name for file in run.path.glob("*.journal")] == ["_decisions.journal"]
     assert "resumed" in read_manifest(run.path)
 
 
@@ -313,7 +313,7 @@ def test_a_run_waits_for_workers_that_outlived_the_process_they_helped(
 
     with RunFolder.reopen(run.path, KIND, a_manifest):
         pass
-    assert [file.name for file in run.path.iterdir()] == ["manifest.json"]
+    assert [file.name for file in run.path.iterdir()] == ["_manifest.json"]
 
 
 def test_a_run_that_paid_for_answers_keeps_them(tmp_path, a_manifest):
@@ -323,7 +323,7 @@ def test_a_run_that_paid_for_answers_keeps_them(tmp_path, a_manifest):
     ):
         note(run, 0, 5, 1)
         raise KeyboardInterrupt
-    assert (tmp_path / "a" / "rows-0000000000.journal").exists()
+    assert (tmp_path / "a" / "_rows-0000000000.journal").exists()
 
 
 def test_another_run_is_not_reopened_and_stays_as_it_is(run, a_manifest):
@@ -341,11 +341,11 @@ def test_another_run_is_not_reopened_and_stays_as_it_is(run, a_manifest):
 def test_a_damaged_journal_is_an_error_before_anything_is_asked(run, a_manifest):
     for _ in range(3):
         note(run, 0, 5, 5)
-    file = run.path / "rows-0000000000.journal"
+    file = run.path / "_rows-0000000000.journal"
     content = file.read_bytes()
     file.write_bytes(content[:50] + b"?" + content[51:])
     stop(run)
-    with pytest.raises(ValueError, match=r"rows-0000000000\.journal: damaged at byte"):
+    with pytest.raises(ValueError, match=r"_rows-0000000000\.journal: damaged at byte"):
         RunFolder.reopen(run.path, KIND, a_manifest)
 
 

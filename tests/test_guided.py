@@ -96,7 +96,7 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, an
 
     assert same(load_pseudo_samples(tmp_path), synthesize(linear(), plan()))
     assert paid.total == read_manifest(tmp_path)["totals"]["queries"] == 90
-    kept = list(tmp_path.glob("round-*"))
+    kept = list(tmp_path.glob("_round-*"))
     assert len(kept) == 2 and not any(file.stat().st_size for file in kept), "it is in the shard"
 
 
@@ -117,7 +117,7 @@ def test_a_lost_shard_is_made_again_only_where_students_choose_alike(tmp_path, m
 def test_a_choice_that_was_damaged_is_noticed(tmp_path):
     with pytest.raises(TeacherError):
         write_pseudo_samples(tmp_path, RaisingTeacher(linear(max_batch=8), 45), plan())
-    (choice,) = tmp_path.glob("round-*")
+    (choice,) = tmp_path.glob("_round-*")
     choice.write_bytes(choice.read_bytes()[:-1] + b"?")
 
     with pytest.raises(ValueError, match=rf"{choice.name}: damaged"):

@@ -50,19 +50,19 @@ def test_the_manifest_names_no_path_of_the_machine(tmp_path):
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "another"}', "{}"])
 def test_a_manifest_of_another_kind_is_refused(tmp_path, content):
-    (tmp_path / "manifest.json").write_text(content)
+    (tmp_path / "_manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json: expected"):
         read_manifest(tmp_path, "db3kd labels 2")
 
 
 def test_a_manifest_of_another_version_says_who_wrote_it(tmp_path, a_manifest):
-    write_manifest(tmp_path / "manifest.json", {"format": "db3kd labels 1"} | a_manifest)
+    write_manifest(tmp_path / "_manifest.json", {"format": "db3kd labels 1"} | a_manifest)
     with pytest.raises(ValueError, match="got 'db3kd labels 1', written by db3kd"):
         read_manifest(tmp_path, "db3kd labels 2")
 
 
 def test_a_run_does_not_differ_from_itself_on_another_machine(tmp_path, a_manifest):
-    write_manifest(tmp_path / "manifest.json", {"format": "f"} | a_manifest)
+    write_manifest(tmp_path / "_manifest.json", {"format": "f"} | a_manifest)
     elsewhere = a_manifest | {"platform": "another", "versions": {}}
     assert differences(read_manifest(tmp_path), elsewhere) == []
 

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import torch
 
 from db3kd.folder import queries_in_flight
 from db3kd.labels import LabelSettings
-from db3kd.manifest import read_manifest
+from db3kd.manifest import MANIFEST, read_manifest
 from db3kd.runs import (
     Source,
     distance_against_queries,
     draw_samples,
+    open_run,
     spread_over_classes,
     write_run,
 )
@@ -284,3 +286,14 @@ def test_a_used_folder_is_refused_before_the_images_are_looked_for(tmp_path):
 def test_a_limit_of_nothing_is_refused():
     with pytest.raises(ValueError, match="limit: expected at least 1"):
         draw_samples(5, 0, 0)
+
+
+def test_no_data_set_is_fetched_because_a_manifest_names_it(tmp_path, monkeypatch):
+    write_three_hundred(tmp_path / "run", 10_000)
+    monkeypatch.setattr("db3kd.runs.load_data", lambda *_, **__: pytest.fail("it was looked for"))
+    for data in ("hub:somebody/images", "cifar10", "/dev/zero", "/somebody/images.npz"):
+        content = read_manifest(tmp_path / "run")
+        content["settings"]["source"]["data"] = data
+        (tmp_path / "run" / MANIFEST).write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="--data"):
+            open_run(tmp_path / "run")

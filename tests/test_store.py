@@ -82,7 +82,11 @@ def test_pandas_reads_a_run(run):
     pandas = pytest.importorskip("pandas")
     labels = some_labels()
     run.write_shard(0, to_table(labels))
-    frame = pandas.read_parquet(sorted(run.path.glob("*.parquet"))[0])
+    with run.journal("decisions", 10) as journal:
+        journal.ask(torch.arange(3))
+    (run.path / "_report").mkdir()
+    (run.path / "_report" / "report.md").write_text("# A report")
+    frame = pandas.read_parquet(run.path)
     assert list(frame.columns) == [
         *("index", "decision", "label", "status", "queries", "distances", "searched"),
         *("distances_at_500", "distances_at_1000", "soft_label"),

@@ -137,7 +137,7 @@ def test_two_workers_write_the_run_of_one_and_leave_ray_as_it_was(ray, tmp_path,
     assert teacher.asked == totals.queries <= 9000
     assert ray.is_initialized()
     left = {file.name for file in (tmp_path / "run").iterdir()} - set(shards(whole))
-    assert left == {"manifest.json", "decisions.journal"}
+    assert left == {"_manifest.json", "_decisions.journal"}
 
 
 @needs_ray
@@ -177,7 +177,7 @@ def test_a_shard_that_kills_workers_is_named_when_the_others_are_done(
 ):
     monkeypatch.setattr(module, "ATTEMPTS", 2)
     run = tmp_path / "run"
-    deadly = run / f"labels-{SHARD:010d}.journal"  # there while the second shard is at hand
+    deadly = run / f"_labels-{SHARD:010d}.journal"  # there while the second shard is at hand
 
     with pytest.raises(ChildProcessError, match=r"shard at 256: 2 workers died over it.*all other"):
         write(run, LevelTeacher(tmp_path / "notes", deadly=deadly), Workers(1))

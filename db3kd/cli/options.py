@@ -195,5 +195,5 @@ def _what_is_kept(runs: tuple[Path, ...]) -> str:
 
 def refuse_existing(path: Path) -> None:
     """Raises FileExistsError: nothing is overwritten, and that is said before the work."""
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path}: exists already; choose another --out, or remove it")

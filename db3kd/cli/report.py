@@ -21,7 +21,7 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder to write to.", show_default="report in the run's folder"
+            "--out", help="Folder to write to.", show_default="_report in the run's folder"
         ),
     ] = None,
     data: Annotated[
@@ -42,7 +42,7 @@ def report(
     from db3kd.report import ClassDistances, Samples, write_report
     from db3kd.runs import open_run, spread_over_classes
 
-    out = labels / "report" if out is None else out
+    out = labels / "_report" if out is None else out
     refuse_existing(out)
     run = open_run(labels, data)
     shown, note = _with_shown_soft_labels(run)

@@ -1,14 +1,13 @@
 """Keeps what a guide chose in the run folder; once the run is done, its checksum alone."""
 
 import io
-import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from db3kd.disk import write_atomically
+from db3kd.disk import truncate, write_atomically
 from db3kd.synthesis.guided import Chosen
 
 
@@ -43,7 +42,7 @@ class FolderChoices:
         buffer = io.BytesIO()
         np.savez(buffer, start=chosen.start.numpy(), levels=chosen.levels.numpy())
         content = buffer.getvalue()
-        name = f"round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
+        name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
         if any(file.name != name for file in self._files(f"{round_number:03d}")):
             raise ValueError(
                 f"{self._folder}: students trained here choose other images than those that were "
@@ -55,7 +54,7 @@ class FolderChoices:
     def empty(self) -> None:
         """Keeps the names of the files, and so their checksums; the shards hold the images."""
         for file in self._files("*"):
-            os.truncate(file, 0)
+            truncate(file, 0)
 
     def _files(self, round_number: str) -> list[Path]:
-        return sorted(self._folder.glob(f"round-{round_number}-*.npz"))
+        return sorted(self._folder.glob(f"_round-{round_number}-*.npz"))

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import os
 import pickle
 import re
 from collections.abc import Callable
@@ -12,9 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from db3kd.disk import write_atomically
 from db3kd.models import build_model, model_names
 from db3kd.teachers.base import Teacher, TeacherError
 from db3kd.teachers.described import is_described, load_described
@@ -56,9 +56,7 @@ def save_teacher(
     state = {
         key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()
     }
-    unfinished = path.with_name(path.name + ".unfinished")
-    save_file(state, unfinished, header)
-    os.replace(unfinished, path)
+    write_atomically(path, save(state, header))
     return path
 
 
