@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from db3kd.labels import LabelSettings, label, label_chunks, with_soft_labels
     from db3kd.models import build_model
     from db3kd.ops import build_config, soft_labels
+    from db3kd.recovered import Recovered
     from db3kd.scale import choose_scale
     from db3kd.store import Labels, load_labels
     from db3kd.surrogates import SurrogateSettings, make_surrogate
     from db3kd.synthesis.moves import Moves
     from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
+    from db3kd.synthesis.runs import write_pseudo_samples
     from db3kd.synthesis.starts import make_starts
     from db3kd.synthesis.synthesize import SynthesisSettings, synthesize
     from db3kd.teachers import (
@@ -40,11 +42,13 @@ _HOME = {
     "labels": ("LabelSettings", "label", "label_chunks", "with_soft_labels"),
     "models": ("build_model",),
     "ops": ("build_config", "soft_labels"),
+    "recovered": ("Recovered",),
     "scale": ("choose_scale",),
     "store": ("Labels", "load_labels"),
     "surrogates": ("SurrogateSettings", "make_surrogate"),
     "synthesis.moves": ("Moves",),
     "synthesis.pseudo": ("PseudoSamples", "load_pseudo_samples"),
+    "synthesis.runs": ("write_pseudo_samples",),
     "synthesis.starts": ("make_starts",),
     "synthesis.synthesize": ("SynthesisSettings", "synthesize"),
     "teachers": (
@@ -69,6 +73,7 @@ __all__ = [
     "ModuleTeacher",
     "Moves",
     "PseudoSamples",
+    "Recovered",
     "SurrogateSettings",
     "SynthesisSettings",
     "Teacher",
@@ -93,6 +98,7 @@ __all__ = [
     "train_classifier",
     "train_student",
     "with_soft_labels",
+    "write_pseudo_samples",
 ]
 
 

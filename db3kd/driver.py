@@ -89,7 +89,8 @@ def run(
     A query that its account cannot pay for is not asked; its decision is UNANSWERED. Whatever the
     teacher has answered is booked, also when it fails in the middle of a batch.
 
-    on_answers: called with the number of queries answered after each batch. journal: answers that
+    on_answers: called with the number of queries answered after each batch, or each part of a
+    stream. journal: answers that
     were paid for before, which are booked but not asked again; all others are added to it. So a
     process that is killed loses the answers of one call of the teacher at most, or of the requests
     in flight (`batch * in_flight`) if the teacher streams its answers.
@@ -121,7 +122,7 @@ def fly(
     Closed before its end, it keeps the answers that are under way: they are booked, and in the
     journal.
     """
-    desk = _Desk(teacher, ledger, journal)
+    desk = _Desk(teacher, ledger, journal, on_answers)
     decisions = None
     while True:
         try:
@@ -133,7 +134,8 @@ def fly(
         desk.settle_ready()
         decisions, asked = yield from desk.answer(query)
         if on_answers is not None:
-            on_answers(asked)
+            on_answers(asked - desk.told)
+        desk.told = 0
         yield
 
 
@@ -142,12 +144,14 @@ class _Desk:
     """Where the queries of one search are answered and booked.
 
     unsettled: answers that were handed on before the teacher could say whether they are any, with
-    the accounts that paid.
+    the accounts that paid. told: queries of this batch that `on_answers` knows of.
     """
 
     teacher: Teacher
     ledger: Ledger
     journal: Journal | None
+    on_answers: Callable[[int], None] | None = None
+    told: int = 0
     unsettled: list[tuple[Answers, Tensor]] = field(default_factory=list)
 
     def answer(self, query: Query) -> Flight[tuple[Tensor, int]]:
@@ -230,6 +234,9 @@ class _Desk:
                 first, last = done + len(part), done + len(part) + stream.window
                 self.ledger.book(accounts[done:first])
                 self.journal.answer(part, accounts[first:last])
+                if self.on_answers is not None:
+                    self.told += len(part)
+                    self.on_answers(len(part))
             return torch.cat(parts)
         except TeacherError as error:
             self._keep_rest(error.answered, error.maybe_paid, accounts, written)

@@ -21,9 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from db3kd.arguments import as_images, as_teacher
 from db3kd.augment import AugmentedImages
 from db3kd.baselines import AugmentedDecisions, rows_with_clean_share
 from db3kd.boundary.contest import ask
@@ -35,6 +37,7 @@ from db3kd.journal import Journal
 from db3kd.manifest import differences, manifest, write_manifest
 from db3kd.models import build_model, check_model
 from db3kd.progress import Progress, counted
+from db3kd.reader import TensorImages
 from db3kd.runs import Source, draw_samples
 from db3kd.search import batch_rows
 from db3kd.shards import Kind, import_pyarrow, read_shards
@@ -102,19 +105,47 @@ class TrainedSurrogate:
 
 
 def make_surrogate(
-    teacher: Teacher, images: ImageSet | Tensor, settings: SurrogateSettings | None = None
+    teacher: Teacher | nn.Module,
+    images: ImageSet | Tensor | np.ndarray,
+    settings: SurrogateSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
 ) -> TrainedSurrogate:
     """Asks a teacher about augmented images, and trains a network on what it answers.
 
     images: N ≥ 2 of the teacher's image shape, [C, H, W], in [0, 1]; exactly `N ·
     settings.queries_per_sample` queries. Equal arguments give equal weights.
 
+    out: a run folder in which each answer is kept, so that an error, an interrupt or another
+    network costs none of them twice. resume: go on with the answers there, if there are any, after
+    checking that they are of the same teacher, images and settings.
+
     Raises ValueError for images, bounds or a model that do not fit the teacher, and TeacherError
     where it fails, or puts all images in one class: then there is nothing to learn.
     """
-    settings = settings or SurrogateSettings()
+    if resume and out is None:
+        raise ValueError("resume: belongs to out=, the folder to resume")
+    settings, images = settings or SurrogateSettings(), as_images(images)
+    teacher = as_teacher(teacher, images)
     check_model(settings.model, tuple(teacher.image_shape), teacher.classes)
-    asked = ask_augmented(teacher, augment(images, settings))
+    augmented = augment(images, settings)
+    if out is None:
+        asked = ask_augmented(teacher, augmented)
+    else:
+        source = TensorImages(images) if isinstance(images, Tensor) else images
+        described = manifest(
+            {
+                "source": {"data": source.name},
+                "limit": None,
+                "teacher": describe(teacher),
+                **_asking(settings),
+            },
+            seed=settings.training.seed,
+            teacher_fingerprint=teacher.fingerprint(),
+            data_fingerprint=source.fingerprint(),
+        )
+        asked = _ask_into(Path(out), described, teacher, augmented, resume)
     return train_surrogate(asked, teacher.classes, settings)
 
 

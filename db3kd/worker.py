@@ -95,7 +95,7 @@ class Worker:
         return self._answered
 
     def stop(self) -> None:
-        """Ends the chunk at hand before its next batch."""
+        """Ends the chunk at hand before its next batch, or part of a stream."""
         self._stop.set()
 
     def leave(self) -> None:

@@ -11,7 +11,14 @@ from served_doubles import Answer, Asked, ModelServer, Scripted
 from db3kd.driver import Ledger, run
 from db3kd.journal import Contents, Journal, read_journal
 from db3kd.search import Query
-from db3kd.teachers import Said, TeacherError, Traffic, open_inference_teacher
+from db3kd.teachers import (
+    FunctionTeacher,
+    Said,
+    TeacherError,
+    Traffic,
+    decide_checked,
+    open_inference_teacher,
+)
 from db3kd.teachers import requests as requests_in_flight
 
 SHAPE = (1, 8, 8)
@@ -201,3 +208,94 @@ def test_an_interrupted_call_without_a_journal_is_not_asked_again(truth, many):
         assert teacher.decide(many).equal(truth.decide(many))
         assert server.paid == len(many)
         teacher.close()
+
+
+class OneByOne:
+    """A generator function that fails, or is interrupted, at an image."""
+
+    def __init__(self, truth, stop: int | None = None, error: BaseException | None = None) -> None:
+        self.truth, self.stop, self.error = truth, stop, error
+        self.asked = 0
+
+    def teacher(self) -> FunctionTeacher:
+        def decide(rows):
+            for row in rows:
+                if self.asked == self.stop:
+                    raise self.error
+                self.asked += 1
+                yield int(self.truth.decide(torch.from_numpy(row)[None]))
+
+        return FunctionTeacher(decide, SHAPE, 10, name="slow", fingerprint="slow", max_batch=16)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (ConnectionError("gone"), TeacherError, "teacher slow raised ConnectionError on 1 images"),
+        (StopIteration("x"), TeacherError, "teacher slow raised StopIteration on 1 images: x"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+def test_each_answer_of_a_generator_is_kept(truth, many, file, error, expected, message):
+    work = OneByOne(truth, stop=37, error=error)
+    with pytest.raises(expected, match=message):
+        decide(work.teacher(), many, file)
+    assert (
+        work.asked == 37 and answers(read_journal(file, "run")) == truth.decide(many[:37]).tolist()
+    )
+    assert read_journal(file, "run").in_flight == int(expected is KeyboardInterrupt)
+    work.stop = None
+    assert decide(work.teacher(), many, file).equal(truth.decide(many))
+    assert work.asked == len(many)
+
+
+def test_a_generator_is_a_teacher_without_a_journal_too(truth, many):
+    work = OneByOne(truth, stop=20, error=ConnectionError("gone"))
+    with pytest.raises(TeacherError) as raised:
+        decide_checked(work.teacher(), many)
+    assert raised.value.answered.equal(truth.decide(many[:20]))
+    work.stop = None
+    assert decide_checked(work.teacher(), many).equal(truth.decide(many))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda rows: iter(()), "got NoneType for image 0; yield each image's class once"),
+        (lambda rows: ([1, 2] for _ in rows), "got list for image 0"),
+        (lambda rows: (0.5 for _ in rows), "got float for image 0"),
+        (lambda rows: (10 for _ in rows), r"answered class 10, expected \[0, 10\)"),
+        (lambda rows: iter([1] * (len(rows) + 1)), "expected 16 answers, got more"),
+    ],
+)
+def test_a_generator_that_yields_no_classes_is_one_clear_error(many, file, answer, message):
+    def decide_rows(rows):
+        yield from answer(rows)
+
+    teacher = FunctionTeacher(decide_rows, SHAPE, 10, name="mine", max_batch=16)
+    with pytest.raises(TeacherError, match=f"teacher mine.*{message}"):
+        decide(teacher, many, file)
+
+
+def test_progress_is_told_of_each_part_and_may_stop_the_search(truth, many, file):
+    told = []
+
+    def stop(answered: int) -> None:
+        told.append(answered)
+        if sum(told) >= 5 * BATCH:
+            raise InterruptedError
+
+    with ModelServer(truth) as server:
+        teacher = ask(server)
+        with pytest.raises(InterruptedError), Journal(file, 10, "run") as journal:
+            run(search(many), teacher, Ledger(torch.tensor([1000])), stop, journal)
+        teacher.close()
+        assert 5 * BATCH <= server.paid == len(answers(read_journal(file, "run"))) < len(many)
+    told.clear()
+    with ModelServer(truth) as server:
+        teacher = ask(server)
+        with Journal(file, 10, "run") as journal:
+            ledger = Ledger(torch.tensor([1000]))
+            run(search(many), teacher, ledger, told.append, journal)
+        teacher.close()
+    assert sum(told) == len(many)

@@ -96,6 +96,24 @@ def test_a_surrogate_costs_exactly_the_queries_announced():
     assert {image_key(image) for image in images()} < set(teacher.per_image)
 
 
+def test_the_answers_of_a_surrogate_are_kept_in_a_folder(tmp_path, small_shards):
+    whole = make_surrogate(centroids(), images(), SETTINGS)
+    teacher, out = CountingTeacher(centroids()), tmp_path / "answers"
+
+    for left in (100, 64):
+        with pytest.raises(TeacherError):
+            make_surrogate(RaisingTeacher(teacher, left), images(), SETTINGS, out=out, resume=True)
+    made = make_surrogate(teacher, images(), SETTINGS, out=out, resume=True)
+    again = make_surrogate(teacher, images(), SETTINGS, out=out, resume=True)
+
+    assert weights(made).equal(weights(whole)) and weights(again).equal(weights(whole))
+    assert max(teacher.per_image.values()) == 1 and teacher.total == SAMPLES * EACH
+    with pytest.raises(ValueError, match="holds another run"):
+        make_surrogate(teacher, images().flip(0), SETTINGS, out=out, resume=True)
+    with pytest.raises(ValueError, match="resume: belongs to out="):
+        make_surrogate(teacher, images(), SETTINGS, resume=True)
+
+
 def test_a_surrogate_decides_as_its_teacher_does_on_images_it_never_saw():
     teacher = centroids()
     near = 0.4 * teacher.weights.view(-1, *SHAPE).float() / 2  # weights are twice the centroids

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from db3kd.arguments import as_teacher
 from db3kd.boundary import Candidates
 from db3kd.driver import Ledger, run
 from db3kd.folder import RunFolder
@@ -125,6 +126,9 @@ def synthesize(
 ) -> PseudoSamples:
     """Makes pseudo samples for a teacher of which nothing is known but its decisions.
 
+    All of it is in memory, and lost with an error. `db3kd.write_pseudo_samples` keeps each answer
+    in a run folder and resumes it, and `db3kd.load_pseudo_samples` reads that.
+
     A sample depends on (seed, its number, teacher, settings) alone. A class that no image was found
     for has no samples, which holds up no other.
 
@@ -132,7 +136,7 @@ def synthesize(
     boundary. ValueError where no query was left, or for starts that need images in rows and columns
     where the teacher's have none.
     """
-    synthesis = Synthesis(teacher, settings or SynthesisSettings(), progress=progress)
+    synthesis = Synthesis(as_teacher(teacher), settings or SynthesisSettings(), progress=progress)
     return PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
 
 

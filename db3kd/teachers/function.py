@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.cpu_batch import batch_for_calls
+from db3kd.teachers.generator import GeneratorStream
 from db3kd.validation import check_bounds, check_count, check_image_shape
 
 
@@ -21,7 +22,8 @@ class FunctionTeacher:
         FunctionTeacher(svc.predict, (1, 8, 8), 10, flatten=True)
 
     function     float32 array [N, *image_shape], or [N, D] with `flatten`, -> N class numbers. It
-                 gets a copy, free to change.
+                 gets a copy, free to change. If an image takes long or costs money, make it a
+                 generator that yields one class after the other: each is kept as it comes
     image_shape  shape of one image
     classes      number of classes
     bounds       lowest and highest value of an image
@@ -58,16 +60,32 @@ class FunctionTeacher:
         self._function = function
         self._flatten = flatten
         self._fingerprint = fingerprint
+        if inspect.isgeneratorfunction(function):
+            self.stream = self._stream
 
     def decide(self, images: Tensor) -> Tensor:
         """images [N, *image_shape] -> the function's answers, integers as int64."""
-        array = images.detach().to("cpu", torch.float32, copy=True).numpy()
-        if self._flatten:
-            array = array.reshape(len(array), -1)
-        answer = np.asarray(self._function(array))
+        if inspect.isgeneratorfunction(self._function):
+            return self._decide_one_by_one(images)
+        answer = np.asarray(self._function(self._array(images)))
         if answer.dtype.kind in "iu":
             answer = answer.astype(np.int64)
         return torch.tensor(answer, device=images.device)
+
+    def _array(self, images: Tensor) -> np.ndarray:
+        array = images.detach().to("cpu", torch.float32, copy=True).numpy()
+        return array.reshape(len(array), -1) if self._flatten else array
+
+    def _decide_one_by_one(self, images: Tensor) -> Tensor:
+        stream, parts = self._stream(images), []
+        while len(part := stream.next_part()):
+            parts.append(part)
+        return torch.cat([*parts, torch.empty(0, dtype=torch.int64)]).to(images.device)
+
+    def _stream(self, images: Tensor) -> GeneratorStream:
+        """As `decide`, of a generator function, but each decision is handed over as it comes."""
+        arrays = [self._array(part) for part in images.split(self.max_batch)]
+        return GeneratorStream(self._function, arrays, self.classes, self.name)
 
     def fingerprint(self) -> str:
         """SHA-256 hex of a function's source and closure, or of a method's object as pickled.
