@@ -41,7 +41,8 @@ SANITIZE_BUILT := $(SANITIZE_BUILD)/.built
 SANITIZE_RUN = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	SANITIZE=1 PYTHONPATH=$(SANITIZE_BUILD)/lib $(BIN)/python -P
-SANITIZE_TESTS := $(addprefix tests/,test_op_fuzz.py test_build.py test_ops.py test_probe_ops.py test_op_grid.py)
+SANITIZE_TESTS := $(addprefix tests/,test_sanitizers.py test_op_fuzz.py test_build.py test_ops.py \
+	test_probe_ops.py test_op_grid.py)
 FUZZ_EXAMPLES ?= 1000
 
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')

@@ -20,11 +20,14 @@ CPU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trappin
 # Without it, torch's parallel loops are compiled to plain ones. The library is the one that torch
 # has loaded. Apple's compiler does not know the flag.
 OPENMP = ["-fopenmp"] if sys.platform.startswith("linux") else []
-CUDA_FLAGS = ["-O3", "-fmad=false"]
+# Memory safety on CUDA rests on the kernels' assertions: no flag of the environment turns them off.
+CUDA_FLAGS = ["-O3", "-fmad=false", "-UNDEBUG"]
+# Python's own flags define signed overflow, and then it is not looked for.
 SANITIZERS = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
+    "-fno-wrapv",
 ]
 
 

@@ -1,14 +1,17 @@
 #include "checks.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
 #include <sstream>
 #include <string>
 
 namespace db3kd {
 namespace {
 
-constexpr std::int64_t kMaxProbes = std::int64_t{1}
-                                    << 32;  // a probe's number is one word of its counter
+// A probe's number is one word of its counter.
+constexpr std::int64_t kMaxProbes = std::int64_t{1} << 32;
 // A block's number is another word, and a block of normal numbers makes four components.
 constexpr std::int64_t kMaxComponents = std::int64_t{4} << 32;
 
@@ -85,10 +88,57 @@ void check_query_dtype(at::ScalarType dtype) {
                    "dtype: expected float32, float16 or bfloat16, got ", describe(dtype));
 }
 
-void check_state(const at::Tensor& tensor, const char* name) {
-  TORCH_CHECK_VALUE(tensor.is_contiguous(), name,
-                    ": expected a contiguous tensor, since it is updated in place, got strides ",
-                    tensor.strides());
+// How many elements there are from a tensor's first to its last in memory, both included. Strides
+// can make their number overflow, and then no storage holds them.
+std::int64_t reach(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return 0;
+  std::int64_t total = 1;
+  for (std::int64_t d = 0; d < tensor.dim(); ++d) {
+    std::int64_t along;
+    if (__builtin_mul_overflow(tensor.size(d) - 1, tensor.stride(d), &along) ||
+        __builtin_add_overflow(total, along, &total)) {
+      return std::numeric_limits<std::int64_t>::max();
+    }
+  }
+  return total;
+}
+
+// A storage may have been made smaller after a tensor was made of it.
+bool storage_holds(const at::Tensor& tensor) {
+  std::int64_t end;
+  if (__builtin_add_overflow(tensor.storage_offset(), reach(tensor), &end)) return false;
+  const auto held = tensor.storage().nbytes() / tensor.itemsize();
+  return tensor.numel() == 0 || static_cast<std::uint64_t>(end) <= held;
+}
+
+struct Argument {
+  const at::Tensor& tensor;
+  const char* name;
+};
+
+bool share_memory(const at::Tensor& a, const at::Tensor& b) {
+  if (a.numel() == 0 || b.numel() == 0 || a.device() != b.device()) return false;
+  const auto* a_begin = static_cast<const char*>(a.const_data_ptr());
+  const auto* b_begin = static_cast<const char*>(b.const_data_ptr());
+  const std::less<const char*> before;
+  return before(a_begin, b_begin + reach(b) * b.itemsize()) &&
+         before(b_begin, a_begin + reach(a) * a.itemsize());
+}
+
+// What an op updates in place: contiguous, and read through no other argument meanwhile.
+void check_state(std::initializer_list<Argument> state, std::initializer_list<Argument> others) {
+  for (const Argument* updated = state.begin(); updated != state.end(); ++updated) {
+    TORCH_CHECK_VALUE(updated->tensor.is_contiguous(), updated->name,
+                      ": expected a contiguous tensor, since it is updated in place, got strides ",
+                      updated->tensor.strides());
+    const auto check = [&](const Argument& other) {
+      TORCH_CHECK_VALUE(!share_memory(updated->tensor, other.tensor), updated->name, ", ",
+                        other.name, ": expected tensors that share no memory, since ",
+                        updated->name, " is updated in place");
+    };
+    std::for_each(updated + 1, state.end(), check);
+    std::for_each(others.begin(), others.end(), check);
+  }
 }
 
 Noise parse_noise(std::string_view noise) {
@@ -144,6 +194,8 @@ void check_tensor(const at::Tensor& tensor, const char* name, at::ScalarType dty
   };
   TORCH_CHECK_TYPE(tensor.scalar_type() == dtype && tensor.device() == device, message());
   TORCH_CHECK_VALUE(fits(tensor.sizes(), shape), message());
+  TORCH_CHECK_VALUE(storage_holds(tensor), name, ": expected a storage that holds all of ",
+                    tensor.sizes(), ", got one of ", tensor.storage().nbytes(), " bytes");
 }
 
 void check_ray_lengths(const at::Tensor& samples, const at::Tensor& ends,
@@ -186,10 +238,9 @@ void check_bracket_update(const at::Tensor& low, const at::Tensor& high, const a
   check_tensor(pair_of, "pair_of", at::kLong, device, {{"R"}});
   check_tensor(decisions, "decisions", at::kLong, device, {{"A", active.size(0)}});
   check_tensor(wanted, "wanted", at::kLong, device, {{"P", low.size(0)}});
-  check_state(low, "low");
-  check_state(high, "high");
-  check_state(radius, "radius");
-  check_state(winner, "winner");
+  check_state(
+      {{low, "low"}, {high, "high"}, {radius, "radius"}, {winner, "winner"}},
+      {{active, "active"}, {pair_of, "pair_of"}, {decisions, "decisions"}, {wanted, "wanted"}});
   check_not_negative(absolute, "absolute");
   check_not_negative(relative, "relative");
 }

@@ -112,7 +112,11 @@ def tensors(draw: st.DrawFn, like: torch.Tensor) -> torch.Tensor:
     tensor = _filled(shape, dtype, value)
     if not tensor.ndim:
         return tensor
-    layout = draw(st.sampled_from(["contiguous", "transposed", "every other"]))
+    layout = draw(st.sampled_from(["contiguous", "transposed", "every other", "cut"]))
+    if layout == "cut":
+        storage = tensor.untyped_storage()
+        storage.resize_(draw(st.integers(0, storage.nbytes())))
+        return tensor
     if layout == "transposed":
         return tensor.transpose(0, -1).contiguous().transpose(0, -1)
     if layout == "every other":
@@ -142,12 +146,42 @@ def calls(draw: st.DrawFn, case: str) -> dict[str, object]:
             )
         else:
             arguments[name] = draw(DTYPES)
+    if not draw(st.integers(0, 3)):
+        # Two arguments in the same memory.
+        names = sorted(n for n, value in arguments.items() if isinstance(value, torch.Tensor))
+        one, other = draw(st.sampled_from(names)), draw(st.sampled_from(names))
+        arguments[one] = arguments[other]
     return arguments
 
 
 @pytest.mark.parametrize("case", VALID)
 def test_what_is_fuzzed_is_right_before_it_is_changed(case):
     getattr(torch.ops.db3kd, case.split()[0])(**VALID[case]())
+
+
+@pytest.mark.parametrize("other", ["low", "high", "radius", "wanted"])
+def test_state_that_is_updated_shares_no_memory_with_another_argument(other):
+    memory = torch.ones(8)
+    wanted = memory.view(torch.int64)[:2]  # the same bytes as another type
+    arguments = VALID["bracket_update"]() | {
+        "pair_of": torch.zeros(6, dtype=torch.int64),
+        "winner": torch.full((2,), -1),
+        "wanted": torch.zeros(2, dtype=torch.int64),
+        **{name: torch.ones(2) for name in ("low", "high", "radius")},
+    }
+    state = "high" if other == "low" else "low"
+    arguments |= {state: memory[1:3], other: wanted if other == "wanted" else memory[2:4]}
+    with pytest.raises(ValueError, match=rf"{state}.*{other}|{other}.*{state}"):
+        torch.ops.db3kd.bracket_update(**arguments)
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_storage_too_small_for_its_tensor_is_refused(rows):
+    arguments = VALID["ray_lengths"]()
+    samples = torch.ones(rows, 2 * 64)[:, 64:]  # its last element is the storage's
+    samples.untyped_storage().resize_(4 * (rows * 128 - 1))
+    with pytest.raises(ValueError, match=rf"samples: expected a storage .* \[{rows}, 64\]"):
+        torch.ops.db3kd.ray_lengths(**arguments | {"samples": samples})
 
 
 @pytest.mark.parametrize("case", VALID)
@@ -168,7 +202,7 @@ def test_any_arguments_give_a_result_or_an_error_of_the_op(case, data):
         assert "expected" in str(error)
         return
     except (RuntimeError, MemoryError) as error:
-        # What no op can know beforehand: there is not that much memory.
+        # What no op can know beforehand: there is not that much memory, or none behind a tensor.
         text = str(error)
         assert any(word in text for word in ("memory", "overflow", "bad_alloc", "allocate")), text
         return

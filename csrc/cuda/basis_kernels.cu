@@ -6,6 +6,9 @@ namespace {
 // Shared memory that every device grants without being asked.
 constexpr std::int64_t kSharedFloats = 48 * 1024 / sizeof(float);
 
+// Rows and columns of an image, at most.
+constexpr std::int64_t kMaxSide = 1 << 20;
+
 // A thread works on kVector × kVector results at a time: two loads for sixteen multiplications.
 constexpr int kTileSide = kVector;
 
@@ -282,7 +285,11 @@ bool is_aligned(const BasisPair& basis) {
 
 }  // namespace
 
-bool basis_fits(const BasisPair& basis) { return strip_of(basis).columns > 0; }
+bool basis_fits(const BasisPair& basis) {
+  // Within a channel, kernels and strip_of count in 32 bits: first what keeps them from overflow.
+  return std::max(basis.h, basis.w) <= kSharedFloats &&
+         std::max(basis.height, basis.width) <= kMaxSide && strip_of(basis).columns > 0;
+}
 
 cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair& basis,
                                  const ProbePoints& at, const QuerySink& sink,

@@ -109,7 +109,8 @@ struct BasisPair {
   std::int64_t width;
 };
 
-// Whether one coefficient row and a few columns of intermediate results fit into shared memory.
+// Whether one coefficient row and a few columns of intermediate results fit into shared memory, and
+// what kernels count within an image into 32 bits.
 bool basis_fits(const BasisPair& basis);
 
 // offsets [rows, size]: what each point is off its origin; radius [rows]: how far that is.

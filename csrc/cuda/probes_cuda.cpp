@@ -17,9 +17,9 @@ BasisPair basis_pair(const at::Tensor& rows, const at::Tensor& columns, std::int
                         columns.size(0),
                         columns.size(1)};
   TORCH_CHECK_VALUE(basis_fits(basis),
-                    "row_basis, column_basis: expected at most about 2900 rows "
-                    "in both together on CUDA, got ",
-                    basis.h, " and ", basis.w);
+                    "row_basis, column_basis: expected at most about 2900 rows in both together, "
+                    "and at most 2^20 columns in each, on CUDA, got ",
+                    rows.sizes(), " and ", columns.sizes());
   return basis;
 }
 
