@@ -128,7 +128,7 @@ def test_a_second_interrupt_gives_up_what_is_in_flight_and_notes_it(truth, many,
     released, told = threading.Event(), []
 
     def hold(number: int, asked: Asked, infer):
-        if number == IN_FLIGHT:
+        if number == 2 * IN_FLIGHT - 1:  # which is sent when all before `IN_FLIGHT` are kept
             interrupt()
         if number >= IN_FLIGHT:
             released.wait(5)
