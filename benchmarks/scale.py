@@ -21,7 +21,13 @@ from db3kd.distill import KDLoss, evaluate, predict, share_equal, train_student
 from db3kd.labels import with_soft_labels
 from db3kd.models import build_model
 from db3kd.runs import LabelRun, Source, margin_soft_labels, open_run
-from db3kd.scale import choose_scale, median_nearest_distance, scale_training
+from db3kd.scale import (
+    SHORT_TRAINING_FACTOR,
+    SHORT_TRAINING_STUDENTS,
+    choose_scale,
+    median_nearest_distance,
+    scale_training,
+)
 from db3kd.training import TrainSettings
 
 _GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -102,6 +108,8 @@ def _choose_now(run: LabelRun, student: Callable, training: TrainSettings) -> fl
         margin_soft_labels,
         KDLoss(),
         scale_training(training, len(labels)),
+        students=SHORT_TRAINING_STUDENTS,
+        factor=SHORT_TRAINING_FACTOR,
     )
     print("\n".join(choice.describe()))
     return choice.scale * median_nearest_distance(labels.distances, labels.decision)

@@ -20,7 +20,12 @@ from db3kd.labels import LabelSettings, with_soft_labels
 from db3kd.models import build_model, check_model
 from db3kd.progress import counted
 from db3kd.runs import LabelRun, Source, margin_soft_labels, open_run, write_run
-from db3kd.scale import choose_scale, scale_training
+from db3kd.scale import (
+    SHORT_TRAINING_FACTOR,
+    SHORT_TRAINING_STUDENTS,
+    choose_scale,
+    scale_training,
+)
 from db3kd.search import batch_rows
 from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
 from db3kd.synthesis.report import Row, write_zero_shot_report
@@ -252,6 +257,8 @@ def _on_soft_labels(
         margin_soft_labels,
         settings.loss,
         scale_training(training, len(labels)),
+        students=SHORT_TRAINING_STUDENTS,
+        factor=SHORT_TRAINING_FACTOR,
     ).scale
     soft = with_soft_labels(labels, scale=scale, temperature=settings.loss.temperature)
     rows = balanced_rows(labels.decision.clamp_min(0), settings.balance)

@@ -254,7 +254,7 @@ def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teache
     out = succeed("distill", "--labels", run, "--out", student, *options)
 
     assert (
-        "chosen on held-out images (agreement with the teacher by scale: " in out
+        "times the best of short trainings on held-out images (agreement" in out
         and "over 2 seeds" in out
     )
     assert not student.exists(), "with several seeds each file is named by its seed"

@@ -178,9 +178,10 @@ def test_scales_are_alike_where_students_differ_more_than_scales():
     assert choice.describe()[1] == "scales from 0.5 to 1 do about as well"
 
 
-def test_the_largest_scale_that_cannot_be_told_from_the_best_is_chosen():
-    best, alike, worse = trial(1.0, 0.2, 0.3), trial(2.0, 0.25, 0.27), trial(4.0, 0.3, 0.4)
+def test_the_middle_of_the_scales_that_cannot_be_told_from_the_best_is_chosen():
+    best, alike, worse = trial(1.0, 0.2, 0.3), trial(4.0, 0.25, 0.27), trial(8.0, 0.3, 0.4)
     assert ScaleChoice.among([alike, worse, best]) == ScaleChoice(2.0, (best, alike, worse))
+    assert ScaleChoice.among([alike, worse, best], 3.0).scale == 6.0
     assert ScaleChoice.among([worse, best]).scale == 1.0
     assert ScaleChoice.among([trial(2.0, 0.25), trial(1.0, 0.2)]).scale == 1.0
 
@@ -195,9 +196,16 @@ def test_a_flat_choice_is_warned_of():
 def test_agreement_is_shown_by_scale():
     choice = ScaleChoice(1.0, (trial(0.5, 0.4), trial(1.0, 0.2), trial(2.0, 0.3)))
     assert choice.describe() == [
-        "scale 1, chosen on held-out images (agreement with the teacher by scale: 0.5: 90.0%, "
+        "scale 1, the best on held-out images (agreement with the teacher by scale: 0.5: 90.0%, "
         "1: 90.0%, 2: 90.0%)"
     ]
+
+
+def test_a_multiple_of_the_best_scale_is_chosen_if_asked_for():
+    choice = choose_rewarded(1.0, factor=2.0)
+    assert choice.best.relative == 1.0
+    assert choice == ScaleChoice.among(choice.trials, factor=2.0)
+    assert "2 times the best of short trainings on held-out images" in choice.describe()[0]
 
 
 def test_the_held_out_loss_does_not_depend_on_how_sure_a_student_is():
@@ -218,10 +226,10 @@ def test_logits_that_are_always_right_have_no_loss():
 def test_the_training_that_chooses_is_a_small_part_of_the_final_one():
     final = TrainSettings(steps=1500, batch_size=128, learning_rate=1e-3, seed=4)
     short = scale_training(final, 600)
-    assert (short.steps, short.batch_size, short.schedule) == (125, 32, "cosine")
+    assert (short.steps, short.batch_size, short.schedule) == (250, 32, "cosine")
     assert short.learning_rate == pytest.approx(3e-3)
-    images_seen = 9 * short.steps * short.batch_size
-    assert images_seen < 0.2 * final.steps * final.batch_size
+    images_seen = 6 * short.steps * short.batch_size
+    assert images_seen < 0.3 * final.steps * final.batch_size
     assert scale_training(TrainSettings(steps=120), 600).steps == 40
     falling = TrainSettings(epochs=3, batch_size=2, learning_rate=3e-3, schedule="cosine")
     shortest = scale_training(falling, 2)

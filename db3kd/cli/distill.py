@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 DEFAULT_STEPS = 1500
 PAPER_EPOCHS = 200
 
-SCALE_STUDENTS = 3
-"""Students for each scale tried."""
-
 
 @dataclass(frozen=True)
 class _Plan:
@@ -289,11 +286,17 @@ def _scale(run: "LabelRun", student: "Model", plan: _Plan) -> float | None:
     """That of margin soft labels, chosen where none is given; None for inverse ones."""
     from db3kd.progress import counted
     from db3kd.runs import margin_soft_labels
-    from db3kd.scale import RELATIVE_SCALES, choose_scale, scale_training
+    from db3kd.scale import (
+        RELATIVE_SCALES,
+        SHORT_TRAINING_FACTOR,
+        SHORT_TRAINING_STUDENTS,
+        choose_scale,
+        scale_training,
+    )
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale
-    trainings = SCALE_STUDENTS * len(RELATIVE_SCALES)
+    trainings = SHORT_TRAINING_STUDENTS * len(RELATIVE_SCALES)
     with counted("choosing the scale", trainings, "students") as show:
         choice = choose_scale(
             student,
@@ -303,7 +306,8 @@ def _scale(run: "LabelRun", student: "Model", plan: _Plan) -> float | None:
             margin_soft_labels,
             plan.loss,
             scale_training(plan.settings, len(run.labels)),
-            students=SCALE_STUDENTS,
+            students=SHORT_TRAINING_STUDENTS,
+            factor=SHORT_TRAINING_FACTOR,
             progress=show,
         )
     print("\n".join(choice.describe()))
