@@ -1,7 +1,7 @@
 """The search for the labels of a chunk of samples: the piece of work that a run is made of."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -17,6 +17,7 @@ from db3kd.boundary import (
     minimal_boundary_distance,
     sample_distance,
 )
+from db3kd.contradictions import contradicted_classes
 from db3kd.driver import Flight, Ledger, fly, land
 from db3kd.journal import Journal
 from db3kd.label_settings import LabelSettings, divide_over_targets
@@ -33,7 +34,8 @@ class Labeller:
 
     decisions: [N] int64, the teacher's class of each image, UNANSWERED where it was not asked.
     limits: [N] int64, what each sample may spend, its decision included. surrogate: of the teacher,
-    for "mbd".
+    for "mbd". contradictions: [K, 2] int64, images and classes that equal images are in; the
+    distance between them is 0, and nothing is spent on it. None for none.
     """
 
     teacher: Teacher
@@ -42,6 +44,7 @@ class Labeller:
     decisions: Tensor
     limits: Tensor
     surrogate: Surrogate | None = None
+    contradictions: Tensor | None = None
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -77,7 +80,9 @@ class Labeller:
         """
         teacher, settings = self.teacher, self.settings
         samples, decision = self.images.read(index), self.decisions[index]
-        targets = self.targets(samples, decision)
+        targets, contradicted = self.targets(samples, decision), self._contradicted(index)
+        searched = targets.searched | contradicted
+        targets = replace(targets, searched=targets.searched & ~contradicted)
         limits = divide_over_targets(
             self.limits[index], targets.searched, settings.queries_per_pair
         )
@@ -90,20 +95,28 @@ class Labeller:
         queries = F.one_hot(decision.clamp_min(0), teacher.classes)
         queries[decision == UNANSWERED] = 0
         queries[targets.searched] = ledger.spent.cpu()
-        distances = targets.table(boundary.distance, decision)
+        distances = targets.table(boundary.distance, decision).masked_fill(contradicted, 0)
         labels = self.images.labels
         return Labels(
             index=index,
             decision=decision,
             distances=distances,
             queries=queries,
-            status=_status(distances, decision != UNANSWERED),
+            status=_status(distances, decision != UNANSWERED, contradicted.any(1)),
             label=None if labels is None else labels[index],
-            searched=None if targets.sample_distance is None else targets.searched,
+            searched=None if targets.sample_distance is None else searched,
             snapshots={
-                count: targets.table(noted, decision) for count, noted in boundary.snapshots.items()
+                count: targets.table(noted, decision).masked_fill(contradicted, 0)
+                for count, noted in boundary.snapshots.items()
             },
         )
+
+    def _contradicted(self, index: Tensor) -> Tensor:
+        """[n, C] bool, of these samples."""
+        known = torch.empty(0, 2, dtype=torch.int64)
+        if self.contradictions is not None:
+            known = self.contradictions
+        return contradicted_classes(known, index, self.teacher.classes)
 
     def targets(self, samples: Tensor, decision: Tensor) -> "Targets":
         """The classes to search for samples [n, *image_shape] that the teacher puts in these."""
@@ -203,14 +216,17 @@ def measure(
     return boundary
 
 
-def _status(distances: Tensor, decided: Tensor) -> list[str]:
+def _status(distances: Tensor, decided: Tensor, contradicted: Tensor) -> list[str]:
     """A sample's row in words; a class counts as reached where there is a distance to it."""
     reached = distances.isfinite().sum(1).tolist()
     classes = distances.shape[1]
     return [
         "budget" if not asked
+        else "contradictory" if other
         else "ok" if count == classes
         else "partly reached" if count > 1
         else "unreached"
-        for asked, count in zip(decided.tolist(), reached, strict=True)
+        for asked, other, count in zip(
+            decided.tolist(), contradicted.tolist(), reached, strict=True
+        )
     ]  # fmt: skip

@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     created = False
     try:
         with os.fdopen(
-            open_unlinked(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb"
+            open_no_follow(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb"
         ) as file:
             created = True
             file.write(content)
@@ -51,7 +51,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def open_unlinked(path: Path, flags: int) -> int:
+def open_no_follow(path: Path, flags: int) -> int:
     """A descriptor of the file at `path` itself, as `os.open`.
 
     Raises:
@@ -69,7 +69,7 @@ def open_unlinked(path: Path, flags: int) -> int:
 
 def truncate(path: Path, size: int) -> None:
     """Cuts off what the file at `path` holds beyond `size` bytes; a link is an error."""
-    descriptor = open_unlinked(path, os.O_WRONLY)
+    descriptor = open_no_follow(path, os.O_WRONLY)
     try:
         os.ftruncate(descriptor, size)
     finally:
@@ -178,7 +178,7 @@ def wait_for_helpers(folder: Path, seconds: float | None = None) -> None:
 
 def _open_lock(path: Path) -> BinaryIO:
     """The file of a lock, to be held open as long as the lock is."""
-    return os.fdopen(open_unlinked(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+    return os.fdopen(open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 
 def _alone(file: BinaryIO) -> bool:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.disk import named, open_unlinked, sync_folder
+from db3kd.disk import named, open_no_follow, sync_folder
 
 SYNC_SECONDS = 1.0
 """Least time between two syncs: each takes milliseconds, as long as a fast teacher's call."""
@@ -215,7 +215,7 @@ class Journal:
 
     def _open(self) -> int:
         new = not self._path.exists()
-        file = open_unlinked(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        file = open_no_follow(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.ftruncate(file, self._place.end)
         if new:
             sync_folder(self._path.parent)

@@ -19,6 +19,7 @@ from db3kd.arguments import as_images, as_teacher
 from db3kd.boundary import Surrogate
 from db3kd.boundary.contest import ask
 from db3kd.chunks import Labeller, surrogate_for
+from db3kd.contradictions import EqualImages
 from db3kd.data import ImageSet
 from db3kd.driver import Flight, Ledger, run
 from db3kd.flights import default_flights, in_order
@@ -29,10 +30,11 @@ from db3kd.manifest import manifest
 from db3kd.reader import NamedImages, TensorImages
 from db3kd.recovered import Recovered
 from db3kd.search import UNANSWERED, batch_rows
+from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.module import module_fingerprint
-from db3kd.totals import add_up
+from db3kd.totals import add_up, reached_distances
 from db3kd.validation import check_count, check_images
 
 _CHUNK_BYTES = 256 * 2**20
@@ -237,11 +239,12 @@ def with_soft_labels(
 ) -> Labels:
     """`labels` with soft labels made of its distances; see db3kd.ops.soft_labels.
 
-    A sample without a decision gets the uniform distribution.
+    A sample without a decision gets the uniform distribution. One that is equal to an image in
+    another class (distance 0) counts as each of these classes equally.
     """
     decided = labels.decision != UNANSWERED
     soft = torch.full_like(labels.distances, 1 / labels.classes)
-    soft[decided] = ops.soft_labels(
+    soft[decided] = make_soft_labels(
         labels.distances[decided],
         labels.decision[decided],
         normalisation=normalisation,
@@ -296,7 +299,7 @@ class _Meter:
 
     def chunk(self, labels: Labels) -> None:
         self._samples += len(labels)
-        reached = labels.distances[labels.targets & labels.distances.isfinite()].double()
+        reached = reached_distances(labels)
         self._distance += torch.stack([reached.sum(), torch.tensor(float(len(reached)))])
         if self._progress is not None:
             total, count = self._distance.tolist()
@@ -320,9 +323,15 @@ class _Labelling:
 
     def chunks(self, index: Tensor) -> Iterator[Labels]:
         limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
-        decisions = self._decide_all(limits)
+        decisions, contradictions = self._decide_all(limits)
         labeller = Labeller(
-            self.teacher, self.images, self.settings, decisions, limits, self.surrogate
+            self.teacher,
+            self.images,
+            self.settings,
+            decisions,
+            limits,
+            self.surrogate,
+            contradictions,
         )
         parts = self._parts(index)
         if self.crew is None:
@@ -353,15 +362,20 @@ class _Labelling:
             return nullcontext()
         return self.folder.journal(of, self.teacher.classes)
 
-    def _decide_all(self, limits: Tensor) -> Tensor:
-        """[N] int64: the teacher's class of each image, UNANSWERED where its limit is 0."""
+    def _decide_all(self, limits: Tensor) -> tuple[Tensor, Tensor]:
+        """[N] int64: the teacher's class of each image, UNANSWERED where its limit is 0.
+
+        And what contradicts itself among them, [K, 2]; see db3kd.contradictions.
+        """
         teacher, images = self.teacher, self.images
         rows = batch_rows(self.settings.rows, teacher.image_shape)
         decisions = torch.full((len(images),), UNANSWERED)
+        equal = EqualImages(len(images))
         with self._journal("decisions") as journal:
             for index in (limits > 0).nonzero()[:, 0].split(rows):
                 batch = images.read(index)
                 check_images(batch, teacher.image_shape, teacher.bounds, f"images of {images.name}")
+                equal.add(index, batch)
                 ledger = Ledger(torch.ones_like(index))
                 everyone = torch.arange(len(index))
                 search = ask(lambda rows, batch=batch: batch[rows], everyone, rows)
@@ -373,7 +387,7 @@ class _Labelling:
                 f"class {int(decided[0])}: expected at least two classes, there is no boundary to "
                 "measure"
             )
-        return decisions
+        return decisions, equal.contradictions(images, decisions)
 
 
 def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:

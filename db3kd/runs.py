@@ -23,9 +23,9 @@ from db3kd.labels import (
 )
 from db3kd.manifest import manifest, read_manifest
 from db3kd.ops import Normalisation
-from db3kd.ops import soft_labels as make_soft_labels
 from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
+from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.module import module_fingerprint

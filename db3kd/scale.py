@@ -301,6 +301,7 @@ def median_nearest_distance(distances: Tensor, own: Tensor) -> float:
     distances [N, C] (+inf: not reached; the own column is not read), own [N] int64 -> input units.
     """
     others = distances.scatter(1, own[:, None], math.inf)
+    others = others.masked_fill(others == 0, math.inf)  # of samples that contradict themselves
     nearest = others.min(1).values
     nearest = nearest[nearest.isfinite()]
     if len(nearest) == 0:

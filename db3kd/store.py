@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LABELS = Kind("labels", 2)
 """Run folders that hold labels."""
 
-STATUSES = ("ok", "partly reached", "unreached", "budget")
+STATUSES = ("ok", "partly reached", "unreached", "contradictory", "budget")
 
 _SNAPSHOT = re.compile(r"distances_at_(\d+)")
 
@@ -39,7 +39,8 @@ class Labels:
         queries: [n, C] int64, queries spent per class; the own column holds those of the sample's
             own decision.
         status: [n] of `STATUSES`: "ok" (a distance to every class), "partly reached", "unreached"
-            (to none), "budget" (a budget ended the search).
+            (to none), "contradictory" (the teacher put an equal image in another class, whose
+            distance is 0), "budget" (a budget ended the search).
         label: [n] int64, the data set's own class, -1 where it has none; or None.
         searched: [n, C] bool, where the distance was measured; elsewhere it is estimated (see
             db3kd.targets). None where all other classes were.

@@ -63,8 +63,12 @@ def add_up(run: RunFolder) -> Totals:
 
 
 def reached_distances(labels: Labels) -> Tensor:
-    """[k] float64, the finite distances to other classes than the sample's own; no estimates."""
-    return labels.distances[labels.targets & labels.distances.isfinite()].double()
+    """[k] float64, the distances that were measured to other classes than the sample's own.
+
+    Neither estimates, nor the zeros of samples that contradict themselves.
+    """
+    measured = labels.distances.isfinite() & (labels.distances > 0)
+    return labels.distances[labels.targets & measured].double()
 
 
 def count_estimates(labels: Labels) -> int:

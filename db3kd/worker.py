@@ -76,7 +76,14 @@ class Worker:
         self._journals = job.journals if within_reach else None
         return within_reach
 
-    def label(self, position: int, index: Tensor, decisions: Tensor, limits: Tensor) -> Labels:
+    def label(
+        self,
+        position: int,
+        index: Tensor,
+        decisions: Tensor,
+        limits: Tensor,
+        contradictions: Tensor | None = None,
+    ) -> Labels:
         """The labels of a chunk, whose shard will lie at `position`; else as `Labeller`.
 
         Raises:
@@ -85,7 +92,13 @@ class Worker:
         self._answered = 0
         torch.set_num_threads(self._threads)  # it holds for the thread that calls
         labeller = Labeller(
-            self._teacher, self._images, self._settings, decisions, limits, self._surrogate
+            self._teacher,
+            self._images,
+            self._settings,
+            decisions,
+            limits,
+            self._surrogate,
+            contradictions,
         )
         with self._journal(position) as journal:
             return labeller.label(index, self._count, journal)

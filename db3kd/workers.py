@@ -286,7 +286,8 @@ class _Handout:
         self._counted: Counter[int] = Counter()
 
     def chunks(self) -> Iterator[Labels]:
-        shared = self._crew.share(self._labeller.decisions, self._labeller.limits)
+        given = self._labeller
+        shared = self._crew.share(given.decisions, given.limits, given.contradictions)
         while self._left or self._crew.at_work:
             while self._left and self._crew.has_idle:
                 position = self._left.popleft()

@@ -357,6 +357,11 @@ def _print_summary(totals: "Totals", in_flight: int, out: Path) -> None:
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
     if totals.estimated:
         print(f"not searched   {totals.estimated:,} pairs, whose distances are estimated")
+    if totals.statuses["contradictory"]:
+        print(
+            f"contradictory  {totals.statuses['contradictory']:,} samples: the teacher put equal "
+            "images in different classes, so it is noisy or was replaced"
+        )
     if totals.disagreements:
         print(
             f"disagreement   {totals.disagreements:,} of {totals.samples:,} samples are in another "

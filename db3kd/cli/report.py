@@ -106,6 +106,12 @@ def _notes(run: "LabelRun") -> list[str]:
         )
     if totals.mean_distance is not None:
         notes.append(f"Mean distance {totals.mean_distance:.3f} (L2, input units).")
+    if totals.statuses["contradictory"]:
+        notes.append(
+            f"{totals.statuses['contradictory']:,} samples are contradictory: the teacher put "
+            "equal images in different classes, so it is noisy or was replaced. Their distance is "
+            "0, and their soft labels count as each of these classes equally."
+        )
     if totals.disagreements:
         notes.append(
             f"{totals.disagreements:,} of {totals.samples:,} samples are in another class for the "
