@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -84,8 +86,9 @@ class RequestStream:
     window     see `DecisionStream`, at least `batch`; None for no limit
     keep       called with images and their decisions, if any lie behind a gap at the end
 
-    The caller waits in `next_part` and `stop`; all else runs in the event loop's thread. What both
-    threads touch is guarded by `_changed`, a condition on which the caller waits.
+    The caller waits in `next_part` and `stop`; all else runs in the event loop's thread. An
+    interrupt may end a wait anywhere, so the threads share no lock: the event loop writes
+    decisions, then `_first_gap`, then a token into `_changed`, for which the caller waits.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class RequestStream:
         self._may_send = 0
         self._unsure: set[int] = set()
         self._failure: TeacherError | None = None
-        self._changed = threading.Condition()
+        self._changed: SimpleQueue[None] = SimpleQueue()
         self._first_gap = self._gap()
         self._taken = 0
 
@@ -142,12 +145,18 @@ class RequestStream:
         """As `DecisionStream.stop`."""
         if self._work is None:
             self._keep_behind_gap()
-        else:
+            return self._decisions[: self._first_gap].clone()
+        try:
             self._background.call(self._give_up)
-            self._wait_for_end(
-                "stopping: waiting for the answers to the requests in flight; interrupt again to "
-                "give them up"
-            )
+            if not self._wait_until(lambda: self._ended, _SILENT_SECONDS):
+                _log.warning(
+                    "stopping: waiting for the answers to the requests in flight; interrupt again "
+                    "to give them up"
+                )
+        except BaseException:
+            self._work.cancel()
+            raise
+        self._wait_for_end()
         return self._decisions[: self._first_gap].clone()
 
     @property
@@ -164,11 +173,8 @@ class RequestStream:
         failure.maybe_paid = self.maybe_paid
         return failure
 
-    def _wait_for_end(self, told: str | None = None) -> None:
-        """told: what to say if it takes more than a moment."""
+    def _wait_for_end(self) -> None:
         try:
-            if not self._wait_until(lambda: self._ended, _SILENT_SECONDS) and told:
-                _log.warning(told)
             self._wait_until(lambda: self._ended)
         except BaseException:
             self._work.cancel()
@@ -179,13 +185,12 @@ class RequestStream:
     def _wait_until(self, reached: Callable[[], bool], seconds: float = math.inf) -> bool:
         """Whether it was reached within that time."""
         deadline = time.monotonic() + seconds
-        with self._changed:
-            while not reached():
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                # On Windows an interrupt is noticed only between two waits.
-                self._changed.wait(min(left, _LOOK_SECONDS))
+        while not reached():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with suppress(Empty):  # and look again now and then: an interrupt may lose a token
+                self._changed.get(timeout=min(left, _LOOK_SECONDS))
         return True
 
     def _widen(self, limit: int) -> None:
@@ -238,10 +243,10 @@ class RequestStream:
                 self._give_up()
                 continue
             self._unsure.discard(number)
-            with self._changed:
-                self._decisions[rows] = decisions
-                self._first_gap = self._gap()
-                self._changed.notify_all()
+            self._decisions[rows] = decisions
+            before, self._first_gap = self._first_gap, self._gap()
+            if self._first_gap > before:
+                self._changed.put(None)
 
     def _gap(self) -> int:
         """The first image without a decision, or how many images there are."""
@@ -253,8 +258,7 @@ class RequestStream:
         return len(self._decisions)
 
     def _tell_end(self, _: "Future[None]") -> None:
-        with self._changed:
-            self._changed.notify_all()
+        self._changed.put(None)
 
 
 def _split(known: Tensor, batch: int) -> list[slice]:
