@@ -111,6 +111,25 @@ class Labeller:
             },
         )
 
+    def first_query(self, index: Tensor) -> Tensor:
+        """The images that the search of these samples asks first, [n, *image_shape].
+
+        Fewer than that where a budget refuses some.
+        """
+        samples, decision = self.images.read(index), self.decisions[index]
+        searched = self.targets(samples, decision).searched & ~self._contradicted(index)
+        limits = divide_over_targets(self.limits[index], searched, self.settings.queries_per_pair)
+        ledger = Ledger(limits[searched].to(self.teacher.device))
+        pairs = pairs_of(self.teacher, samples, index, searched)
+        search = measure(pairs, self.candidates, self.teacher.image_shape, self.settings, ledger)
+        try:
+            query = next(search)
+        except StopIteration:
+            return samples[:0]
+        rows = ledger.payable(query.accounts)
+        images = query.images.view(len(query.images), *self.teacher.image_shape)
+        return images if rows is None else images[rows]
+
     def _contradicted(self, index: Tensor) -> Tensor:
         """[n, C] bool, of these samples."""
         known = torch.empty(0, 2, dtype=torch.int64)

@@ -315,6 +315,11 @@ class RunFolder:
         self._write_manifest()
         _cut_off_unanswered(file, found)
 
+    def note(self, key: str, entry: Mapping[str, Any]) -> None:
+        """Adds an entry to a list of the manifest's, which is on disk once this returns."""
+        self.manifest[key] = [*self.manifest.get(key, []), plain(entry)]
+        self._write_manifest()
+
     def write_shard(self, position: int, table: "pyarrow.Table") -> Path:
         """Commits a shard: once this returns it outlives a crash; before, there is none.
 

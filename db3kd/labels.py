@@ -59,6 +59,12 @@ class Progress(Protocol):
     ) -> None: ...
 
 
+class Checks(Protocol):
+    """Is told once all images are decided; see db3kd.consistency.ConsistencyChecks."""
+
+    def decided(self, labeller: Labeller, parts: Mapping[int, Tensor]) -> None: ...
+
+
 class Crew(Protocol):
     """Other processes that label chunks; see db3kd.workers.RayCrew."""
 
@@ -193,6 +199,7 @@ def label_chunks(
     crew: Crew | None = None,
     flights: int | None = None,
     surrogate: nn.Module | None = None,
+    checks: Checks | None = None,
 ) -> Iterator[Labels]:
     """Labels images, a chunk of samples at a time.
 
@@ -206,6 +213,7 @@ def label_chunks(
     surrogate: a network that has learnt the teacher's decisions, images [n, *image_shape] -> scores
     [n, classes], from which "mbd" begins; see db3kd.boundary.Surrogate. Its rounding depends on how
     many threads there are, so labels with one are the same to the bit for equally many alone.
+    checks: ask the teacher for answers that are known, to see whether it has changed.
 
     First each image is decided (one query), also those not to be labelled, for rays start towards
     them; then a sample's distance to every other class, or to its nearest ones, is measured. Memory
@@ -227,7 +235,9 @@ def label_chunks(
     check_count(flights, "flights")
     guess = surrogate_for(teacher, settings, surrogate)
     meter = _Meter(progress)
-    return _Labelling(teacher, images, settings, meter, folder, crew, flights, guess).chunks(index)
+    return _Labelling(
+        teacher, images, settings, meter, folder, crew, flights, guess, checks
+    ).chunks(index)
 
 
 def with_soft_labels(
@@ -320,9 +330,14 @@ class _Labelling:
     crew: Crew | None
     flights: int
     surrogate: Surrogate | None
+    checks: Checks | None
 
     def chunks(self, index: Tensor) -> Iterator[Labels]:
         limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
+        checks = self.checks
+        if checks is not None and (known := self._known_decisions(limits)) is not None:
+            checks.decided(Labeller(self.teacher, self.images, self.settings, known, limits), {})
+            checks = None
         decisions, contradictions = self._decide_all(limits)
         labeller = Labeller(
             self.teacher,
@@ -334,6 +349,8 @@ class _Labelling:
             contradictions,
         )
         parts = self._parts(index)
+        if checks is not None:
+            checks.decided(labeller, parts)
         if self.crew is None:
             flights = (self._flight(labeller, *part) for part in parts.items())
             chunks = in_order(flights, self.flights, torch.device(self.teacher.device))
@@ -361,6 +378,17 @@ class _Labelling:
         if self.folder is None:
             return nullcontext()
         return self.folder.journal(of, self.teacher.classes)
+
+    def _known_decisions(self, limits: Tensor) -> Tensor | None:
+        """The decisions from before, of a run that was stopped when some of them were there."""
+        journals, wanted = self.folder.journals, (limits > 0).nonzero()[:, 0]
+        calls = journals.read(journals.file("decisions")).calls
+        answers = [answer for call in calls for answer in call.answers.tolist()]
+        if not 0 < len(answers) < len(wanted):
+            return None
+        known = torch.full_like(limits, UNANSWERED)
+        known[wanted[: len(answers)]] = torch.tensor(answers)
+        return known
 
     def _decide_all(self, limits: Tensor) -> tuple[Tensor, Tensor]:
         """[N] int64: the teacher's class of each image, UNANSWERED where its limit is 0.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.chunks import surrogate_for
+from db3kd.consistency import ConsistencyChecks, reserved_queries
 from db3kd.data import ImageSet, is_remote, load_data
 from db3kd.folder import RunFolder, check_free
 from db3kd.labels import (
@@ -130,6 +131,8 @@ def write_run(
     workers: Workers | None = None,
     flights: int | None = None,
     surrogate: nn.Module | None = None,
+    consistency_checks: int = 0,
+    accept_changes: bool = False,
 ) -> Totals:
     """Labels the images of a source into a run folder, a shard at a time, showing progress.
 
@@ -156,6 +159,11 @@ def write_run(
 
     surrogate: as for `label_chunks`, and part of what the run is.
 
+    consistency_checks: most queries that ask for known answers again, to find a teacher that is
+    noisy or was replaced; see db3kd.consistency, whose findings the manifest has. Labels are those
+    of a run without, unless `settings.queries` is given: then the budget pays for the checks too,
+    with at most a hundredth of it. accept_changes: resume a run although answers have changed.
+
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
     the teacher or a run that is not the same, TeacherError where the teacher fails, and OSError
     where the disk does. What was answered until then stays; where nothing was, the folder goes.
@@ -164,6 +172,10 @@ def write_run(
     if workers is not None:
         import_ray()
     images = source.load()
+    if settings.queries is not None:
+        reserved = reserved_queries(consistency_checks, settings.queries)
+        settings = dataclasses.replace(settings, queries=settings.queries - reserved)
+        consistency_checks = reserved
     rows = draw_samples(len(images), limit, settings.seed)
     described = {
         "source": source,
@@ -190,9 +202,19 @@ def write_run(
             if workers is None
             else start_workers(workers, run, teacher, chosen, settings, surrogate)
         )
+        checks = None
+        if consistency_checks:
+            checks = ConsistencyChecks(run, consistency_checks, accept_changes)
         with crew as helpers:
-            options = {"crew": helpers, "flights": flights, "surrogate": surrogate}
+            options = {
+                "crew": helpers,
+                "flights": flights,
+                "surrogate": surrogate,
+                "checks": checks,
+            }
             _label_into(run, teacher, chosen, rows, settings, soft_labels, options)
+        if checks is not None:
+            checks.end(teacher, chosen, settings.measure)
         totals = add_up(run)
         run.finish(vars(totals))
     return totals

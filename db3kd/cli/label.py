@@ -1,6 +1,7 @@
 """`db3kd label`."""
 
 import math
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from db3kd.ops import Normalisation
     from db3kd.runs import SoftLabelSettings
     from db3kd.totals import Totals
+
+
+INCONSISTENT = 3
+"""Exit status of a run that is finished, of a teacher that is noisy or was replaced."""
 
 
 def label(
@@ -209,6 +214,22 @@ def label(
             "surrogate makes one. mbd begins at its boundaries and needs far fewer queries.",
         ),
     ] = None,
+    consistency_checks: Annotated[
+        int,
+        typer.Option(
+            "--consistency-checks",
+            min=0,
+            help="Most queries that ask for known answers again, at the start, before resuming and "
+            "at the end, to find a teacher that is noisy or was replaced; 0 for none.",
+        ),
+    ] = 32,
+    accept_changed_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-teacher",
+            help="Resume although the teacher's answers have changed, and mix the two.",
+        ),
+    ] = False,
     max_batch: MaxBatch = None,
     autocast: Autocast = None,
     compile: Compile = False,
@@ -222,7 +243,8 @@ def label(
     """Ask a teacher for its classes and measure how far each image is from every other class.
 
     A query is one answered image; no budget is exceeded by a single one. Query only teachers that
-    you may query.
+    you may query. The exit status is 3 if the run is finished, and its teacher is noisy or was
+    replaced on the way.
 
     Examples:
 
@@ -244,10 +266,11 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --out runs/mine --workers 8 --dry-run --price-per-1000 0.5
     """
+    from db3kd.consistency import describe_checks, is_inconsistent, queries_of_checks
     from db3kd.estimate import estimate_run
     from db3kd.folder import check_free, holds_run, queries_in_flight
     from db3kd.labels import chunk_size
-    from db3kd.manifest import read_manifest
+    from db3kd.manifest import MANIFEST, read_manifest
     from db3kd.runs import Source, draw_samples, write_run
     from db3kd.workers import Workers, import_ray
 
@@ -294,11 +317,22 @@ def label(
             workers=crew,
             flights=flights,
             surrogate=network,
+            consistency_checks=consistency_checks,
+            accept_changes=accept_changed_teacher,
         )
     after = read_manifest(out)
     if after == before:
         print("nothing to do  the run was finished already")
     _print_summary(totals, queries_in_flight(after), out)
+    if asked_again := queries_of_checks(after):
+        print(f"checks         {asked_again} queries beside the labels'; {describe_checks(after)}")
+    if is_inconsistent(after) or totals.statuses["contradictory"]:
+        print(
+            f"error: the teacher gave different answers to the same images; {out / MANIFEST} says "
+            "how many",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INCONSISTENT)
 
 
 def _found(teacher: str) -> str:

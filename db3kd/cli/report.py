@@ -86,6 +86,7 @@ def demo(
 
 
 def _notes(run: "LabelRun") -> list[str]:
+    from db3kd.consistency import describe_checks
     from db3kd.totals import Totals
 
     totals = Totals()
@@ -112,6 +113,8 @@ def _notes(run: "LabelRun") -> list[str]:
             "equal images in different classes, so it is noisy or was replaced. Their distance is "
             "0, and their soft labels count as each of these classes equally."
         )
+    if checked := describe_checks(run.manifest):
+        notes.append(f"Consistency: {checked}.")
     if totals.disagreements:
         notes.append(
             f"{totals.disagreements:,} of {totals.samples:,} samples are in another class for the "
