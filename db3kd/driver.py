@@ -230,13 +230,12 @@ class _Desk:
             self.journal.ask(accounts[: stream.window])
             while len(part := stream.next_part()):
                 parts.append(part)
-                done = self.journal.written - written
-                first, last = done + len(part), done + len(part) + stream.window
-                self.ledger.book(accounts[done:first])
-                self.journal.answer(part, accounts[first:last])
+                done = self.journal.written - written + len(part)
+                self.journal.answer(part, accounts[done : done + stream.window])
                 if self.on_answers is not None:
                     self.told += len(part)
                     self.on_answers(len(part))
+            self.ledger.book(accounts)
             return torch.cat(parts)
         except TeacherError as error:
             self._keep_rest(error.answered, error.maybe_paid, accounts, written)
@@ -252,7 +251,7 @@ class _Desk:
         the journal when the stream began: an interrupt may come before or after any write.
         """
         done, count = self.journal.written - written, len(answered)
-        self.ledger.book(accounts[done:count])
+        self.ledger.book(accounts[:count])
         self.journal.answer(answered[done:], accounts[count : count + maybe_paid])
 
     def _launch(self, images: Tensor, accounts: Tensor) -> Answers:

@@ -16,7 +16,9 @@ class Traffic:
     """How a served teacher is asked. None of it changes an answer.
 
     batch               most images of one request
-    in_flight           most requests under way at once
+    in_flight           most requests under way at once. `batch * in_flight` images are also the
+                        most that a kill loses; none is sent further ahead of an unanswered one, so
+                        if the server's times vary much, more in flight are faster
     timeout             seconds from sending a request to having read all of its answer
     attempts            how often a request is sent at most
     first_wait          seconds before the second attempt, at most; doubled for each one after it,
