@@ -28,12 +28,11 @@ from served_doubles import Answer, Asked, ModelServer
 from benchmarks.crashes import same_run
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.folder import queries_in_flight
-from db3kd.journal import read_journal
+from db3kd.folder import Journals, holds_run, queries_in_flight
 from db3kd.labels import LabelSettings
 from db3kd.manifest import identity, read_manifest
 from db3kd.runs import Source, write_run
-from db3kd.store import iterate_shards
+from db3kd.store import LABELS, iterate_shards
 from db3kd.teachers import Said, Traffic, open_inference_teacher
 
 _PROCESSES = get_context("forkserver")
@@ -157,17 +156,18 @@ def stop_often(
 
 def answers_kept(folder: Path) -> tuple[int, int]:
     """Answers in a run's shards and journals, and queries that these note as in flight."""
-    if not (folder / "manifest.json").exists():
+    if not holds_run(folder):
         return 0, 0
-    run = identity(read_manifest(folder))
+    made = read_manifest(folder)
+    journals = Journals(folder.absolute(), LABELS, run=identity(made), started=made["started"])
     kept = in_flight = 0
-    done = set()
+    finished = set()
     for position, labels in iterate_shards(folder) if any(folder.glob("*.parquet")) else ():
-        done.add(f"labels-{position:010d}")
+        finished.add(journals.file(position))
         kept += int(labels.queries.sum()) - len(labels)  # the journal of decisions stays
-    for file in folder.glob("*.journal"):
-        if file.stem not in done:
-            found = read_journal(file, f"{file.stem} {run}")
+    for file in journals.files():
+        if file not in finished:
+            found = journals.read(file)
             kept += sum(len(call.answers) for call in found.calls)
             in_flight += found.in_flight
     return kept, in_flight
