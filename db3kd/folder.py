@@ -37,6 +37,7 @@ from db3kd.disk import (
 from db3kd.journal import Contents, Journal, read_journal
 from db3kd.manifest import (
     MANIFEST,
+    check_state,
     differences,
     identity,
     plain,
@@ -47,6 +48,8 @@ from db3kd.shards import (
     Kind,
     checked_bytes,
     import_pyarrow,
+    marked,
+    place_of,
     read_columns,
     read_shard,
     to_parquet,
@@ -235,6 +238,7 @@ class RunFolder:
         try:
             wait_for_helpers(path)
             stored = read_manifest(path, kind.format)
+            check_state(path, stored)
             found = differences(stored, manifest, apart_from)
             if found:
                 raise ValueError(
@@ -287,7 +291,10 @@ class RunFolder:
         """Whether it is done, and all its shards are still there."""
         if self.manifest["state"] != "finished":
             return False
-        rows = sum(len(read_shard(file)) for file in self._shards.values())
+        rows = sum(
+            len(read_shard(file, place_of(self.manifest, position)))
+            for position, file in self._shards.items()
+        )
         return rows == self.manifest["totals"]["samples"]
 
     @property
@@ -334,7 +341,7 @@ class RunFolder:
         """
         if position in self._shards:
             raise FileExistsError(f"{self.path}: this run has a shard at {position} already")
-        content = to_parquet(table)
+        content = to_parquet(marked(table, place_of(self.manifest, position)))
         self._check_columns(read_columns(content))
         file = self.path / self.kind.shard_name(position, content)
         write_atomically(file, content)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,13 @@ MANIFEST = "_manifest.json"
 
 _IDENTITY = ("seed", "settings", "teacher", "data")
 """What makes two runs the same; the rest of a manifest are circumstances."""
+
+_LISTS = {
+    "resumed": ("queries_in_flight",),
+    "lost_workers": ("queries_in_flight",),
+    "consistency": ("asked", "changed"),
+}
+"""Lists that a manifest may have, and the counts in each of their entries."""
 
 
 def manifest(
@@ -92,9 +99,45 @@ def differences(
     ]
 
 
-def identity(content: Mapping[str, Any]) -> str:
-    """What tells the run of a manifest from all others, as text."""
-    return json.dumps(dict(_entries(plain(content))), sort_keys=True)
+def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
+    """What tells the run of a manifest from all others, as text.
+
+    apart_from: entries that are left out, as `settings.source.data`.
+    """
+    entries = dict(_entries(plain(content)))
+    return json.dumps(
+        {name: value for name, value in entries.items() if name not in apart_from}, sort_keys=True
+    )
+
+
+def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Checks what readers of a run folder rely on.
+
+    Raises:
+        ValueError: an entry is missing, or is not what a run writes there.
+    """
+    file = Path(path) / MANIFEST
+    state, totals = content.get("state"), content.get("totals")
+    if state not in ("running", "finished"):
+        raise ValueError(f"{file}: entry state: expected 'running' or 'finished', got {state!r}")
+    if not isinstance(content.get("started"), str):
+        raise ValueError(f"{file}: entry started: expected a time, got {content.get('started')!r}")
+    if not isinstance(content.get("settings", {}), Mapping):
+        raise ValueError(f"{file}: entry settings: expected a mapping")
+    if state == "finished" and not isinstance(totals, Mapping):
+        raise ValueError(f"{file}: entry totals: expected the totals of a finished run, got none")
+    for name in ("samples", "queries"):
+        value = (totals or {}).get(name, 0) if state == "finished" else 0
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{file}: entry totals.{name}: expected a count, got {value!r}")
+    for name, counts in _LISTS.items():
+        entries = content.get(name, [])
+        if not isinstance(entries, list) or not all(
+            isinstance(entry, Mapping)
+            and all(type(entry.get(key)) is int and entry[key] >= 0 for key in counts)
+            for entry in entries
+        ):
+            raise ValueError(f"{file}: entry {name}: expected a list of entries with {counts}")
 
 
 def plain(value: Any) -> Any:

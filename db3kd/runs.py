@@ -22,7 +22,7 @@ from db3kd.labels import (
     label_chunks,
     with_soft_labels,
 )
-from db3kd.manifest import manifest, read_manifest
+from db3kd.manifest import check_state, manifest, read_manifest
 from db3kd.ops import Normalisation
 from db3kd.progress import Progress
 from db3kd.search import UNANSWERED
@@ -261,7 +261,8 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
     Raises ValueError if the images are not those that were labelled, or are to be named.
     """
     described = read_manifest(folder, LABELS.format)
-    source = _source(folder, described["settings"]["source"], data)
+    check_state(folder, described)
+    source = _source(folder, described.get("settings", {}).get("source"), data)
     try:
         images = source.load()
     except (ValueError, FileNotFoundError) as error:
@@ -276,11 +277,35 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
             f"labels in {source.data!r} ({source.split}); give --data as it was"
         )
     labels = load_labels(folder)
+    if int(labels.index.max()) >= len(images):
+        raise ValueError(
+            f"{folder}: column index: expected numbers in [0, {len(images)}) as there are images, "
+            f"got {int(labels.index.max())}"
+        )
     return LabelRun(labels, images.subset(labels.index), described)
 
 
+def _stored_source(folder: str | Path, stored: Any) -> Source:
+    """The source in a manifest.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kinds = {"data": str, "split": str, "size": int | None, "channels": int | None}
+    names = {"data"} if not isinstance(stored, Mapping) else kinds.keys() & stored.keys()
+    if (
+        not isinstance(stored, Mapping)
+        or not {"data"} <= stored.keys() <= kinds.keys()
+        or not all(isinstance(stored[name], kinds[name]) for name in names)
+    ):
+        raise ValueError(
+            f"{folder}: entry settings.source: expected the names of its images, got {stored!r:.80}"
+        )
+    return Source(**stored)
+
+
 def _source(folder: str | Path, stored: Mapping[str, Any], data: str | None) -> Source:
-    source = Source(**stored)
+    source = _stored_source(folder, stored)
     if data is not None:
         return dataclasses.replace(source, data=data)
     if is_remote(source.data):

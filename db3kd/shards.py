@@ -1,16 +1,23 @@
 """Shards: Parquet files whose names hold their place in a run and the checksum of their bytes."""
 
+import hashlib
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from db3kd.manifest import read_manifest
+from db3kd.manifest import check_state, identity, read_manifest
 
 if TYPE_CHECKING:
     import pyarrow
+
+_PLACE = b"db3kd"
+"""Key of a shard's metadata: the run and the position that it was written for."""
+
+_NAMES = ("settings.source.data", "settings.teacher")
+"""What things are called tells no run from others; their fingerprints do."""
 
 _SHARD = re.compile(r"-(\d{10})-([0-9a-f]{8})\.parquet")
 
@@ -67,6 +74,7 @@ def read_shards(path: str | Path, kind: Kind) -> Iterator[tuple[int, "pyarrow.Ta
             finished run.
     """
     content = read_manifest(path, kind.format)
+    check_state(path, content)
     files = kind.shards(path)
     if not files:
         raise FileNotFoundError(
@@ -77,25 +85,46 @@ def read_shards(path: str | Path, kind: Kind) -> Iterator[tuple[int, "pyarrow.Ta
     for position, file in files.items():
         if finished and position != rows:
             raise _missing(path, rows)
-        table = read_shard(file)
+        table = read_shard(file, place_of(content, position))
         rows += len(table)
         yield position, table
     if finished and rows != content["totals"].get("samples", rows):
         raise _missing(path, rows)
 
 
-def read_shard(file: Path) -> "pyarrow.Table":
+def place_of(manifest: Mapping[str, Any], position: int) -> bytes:
+    """What tells a shard from those of other runs, and of other places in its run."""
+    run = hashlib.sha256(identity(manifest, _NAMES).encode()).hexdigest()[:16]
+    return f"{run} {position}".encode()
+
+
+def marked(table: "pyarrow.Table", place: bytes) -> "pyarrow.Table":
+    """The table, which says where it belongs; see `place_of`."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _PLACE: place})
+
+
+def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
     """One shard, whole and as it was written.
 
+    place: where it belongs; see `place_of`.
+
     Raises:
-        ValueError: it is damaged.
+        ValueError: it is damaged, or belongs elsewhere.
     """
     arrow, parquet = import_pyarrow()
     content = checked_bytes(file)
     try:
-        return parquet.ParquetFile(arrow.BufferReader(content)).read()
+        table = parquet.ParquetFile(arrow.BufferReader(content)).read()
+        table.validate(full=True)
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{file}: expected a Parquet file: {error}") from error
+    found = (table.schema.metadata or {}).get(_PLACE)
+    if found != place:
+        raise ValueError(
+            f"{file}: a shard of another run, or of another place in this one; remove it and "
+            "resume the run to have its samples again"
+        )
+    return table
 
 
 def checked_bytes(file: Path) -> bytes:
@@ -109,7 +138,7 @@ def checked_bytes(file: Path) -> bytes:
     if written != found:
         raise ValueError(
             f"{file}: damaged: its checksum is {found}, expected {written}; remove it and resume "
-            "the run to have its samples again"
+            "resume the run to have its samples again"
         )
     return content
 

@@ -4,6 +4,7 @@ Anything that reads Parquet reads them; the columns are those of `Labels`, with 
 column of its own (`distances_at_1000`). Reading and writing need pyarrow.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from db3kd.manifest import MANIFEST, read_manifest
 from db3kd.shards import Kind, import_pyarrow, read_shards
 from db3kd.targets import other_classes
+from db3kd.values import check_distinct, check_range, check_sums, invalid_shard, read_column
 
 if TYPE_CHECKING:
     import pyarrow
@@ -152,7 +155,16 @@ def load_labels(path: str | Path) -> Labels:
     Raises:
         FileNotFoundError, ValueError: as `iterate_shards`.
     """
-    return Labels.concat([labels for _, labels in iterate_shards(path)])
+    labels = Labels.concat([labels for _, labels in iterate_shards(path)])
+    check_distinct(f"{path}: index", labels.index)
+    manifest = read_manifest(path, LABELS.format)
+    paid = manifest["totals"].get("queries") if manifest["state"] == "finished" else None
+    if paid not in (None, int(labels.queries.sum())):
+        raise ValueError(
+            f"{path}: column queries: expected {paid:,} in all as {MANIFEST} says, got "
+            f"{int(labels.queries.sum()):,}"
+        )
+    return labels
 
 
 def iterate_shards(path: str | Path) -> Iterator[tuple[int, Labels]]:
@@ -167,11 +179,27 @@ def iterate_shards(path: str | Path) -> Iterator[tuple[int, Labels]]:
     """
     for position, table in read_shards(path, LABELS):
         try:
-            yield position, from_table(table)
-        except (KeyError, ValueError) as error:
-            raise ValueError(
-                f"{path}: the shard at {position} does not hold labels: {error}"
-            ) from error
+            labels = from_table(table)
+            _check_values(labels)
+        except (KeyError, TypeError, ValueError) as error:
+            raise invalid_shard(path, LABELS, position, error) from error
+        yield position, labels
+
+
+def _check_values(labels: Labels) -> None:
+    """Raises ValueError, naming the column, for values that no run writes."""
+    classes = labels.classes
+    check_range("index", labels.index, 0, math.inf)
+    check_distinct("column index", labels.index)
+    check_range("decision", labels.decision, -1, classes, "a class, or -1,")
+    check_range("label", labels.label, -1, classes, "a class, or -1,")
+    check_range("queries", labels.queries, 0, 2**31)
+    check_range("distances", labels.distances, 0, math.inf)
+    for count, distances in labels.snapshots.items():
+        check_range(f"distances_at_{count}", distances, 0, math.inf)
+    if labels.soft_labels is not None:
+        check_range("soft_label", labels.soft_labels, 0, 1 + 1e-6)
+        check_sums("soft_label", labels.soft_labels)
 
 
 def to_table(labels: Labels) -> "pyarrow.Table":
@@ -208,11 +236,7 @@ def from_table(table: "pyarrow.Table") -> Labels:
     """
 
     def column(name: str, dtype: torch.dtype) -> Tensor:
-        array = table.column(name).combine_chunks()
-        width = getattr(array.type, "list_size", None)
-        flat = array if width is None else array.flatten()
-        values = torch.tensor(flat.to_numpy(zero_copy_only=False)).to(dtype)
-        return values if width is None else values.reshape(-1, width)
+        return read_column(table, name, dtype)
 
     def optional(name: str, dtype: torch.dtype) -> Tensor | None:
         return column(name, dtype) if name in table.column_names else None

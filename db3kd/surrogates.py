@@ -45,6 +45,7 @@ from db3kd.teachers import Teacher, TeacherError, describe, save_teacher
 from db3kd.training import Progress as TrainProgress
 from db3kd.training import TrainSettings
 from db3kd.validation import check_count
+from db3kd.values import check_range, invalid_shard, read_column
 
 if TYPE_CHECKING:
     import pyarrow
@@ -185,7 +186,7 @@ def ask_augmented(
     decisions = torch.empty(len(images), dtype=torch.int64)
     if folder is not None and folder.has_shards:
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
-            known = torch.tensor(table["decision"].to_numpy())
+            known = _read_decisions(folder.path, position, table, images, teacher.classes)
             decisions[position : position + len(known)] = known
     on_answers = _counter(progress)
     for rows in torch.arange(len(images)).split(_SHARD_ROWS):
@@ -370,6 +371,29 @@ def _to_table(images: AugmentedImages, rows: Tensor, decisions: Tensor) -> "pyar
         "decision": decisions,
     }
     return arrow.table({name: column.numpy() for name, column in columns.items()})
+
+
+def _read_decisions(
+    path: Path, position: int, table: "pyarrow.Table", images: AugmentedImages, classes: int
+) -> Tensor:
+    """The decisions in the shard at a position, int64 [n].
+
+    Raises:
+        ValueError: it holds values that no run writes; the message names file and column.
+    """
+    rows = torch.arange(position, position + len(table))
+    per_sample = images.queries_per_sample
+    try:
+        if position + len(table) > len(images):
+            raise ValueError(f"expected at most {len(images) - position} rows, got {len(table)}")
+        for name, expected in (("sample", rows // per_sample), ("number", rows % per_sample)):
+            if not read_column(table, name, torch.int64).equal(expected):
+                raise ValueError(f"column {name}: expected the images in their order")
+        decisions = read_column(table, "decision", torch.int64)
+        check_range("decision", decisions, 0, classes, "a class")
+    except (KeyError, ValueError) as error:
+        raise invalid_shard(path, AUGMENTED_DECISIONS, position, error) from error
+    return decisions
 
 
 def _asking(settings: SurrogateSettings) -> dict[str, Any]:

@@ -1,18 +1,19 @@
 """Pseudo samples, and the columns they have in a run folder."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from db3kd.manifest import read_manifest
 from db3kd.shards import Kind, import_pyarrow, read_shards
 from db3kd.synthesis.levels import to_images
+from db3kd.values import check_range, invalid_shard, read_column
 
 if TYPE_CHECKING:
     import pyarrow
@@ -126,9 +127,45 @@ def load_pseudo_samples(path: str | Path) -> PseudoSamples:
     shape = tuple(settings["image_shape"])
     bounds = tuple(float(bound) for bound in settings["bounds"])
     shards = read_shards(path, PSEUDO_SAMPLES)
+    classes = settings["classes"]
     return PseudoSamples.concat(
-        [from_table(table, shape, bounds, settings["classes"]) for _, table in shards]
+        [checked_shard(path, at, table, shape, bounds, classes) for at, table in shards]
     )
+
+
+def checked_shard(
+    path: str | Path,
+    position: int,
+    table: "pyarrow.Table",
+    shape: tuple[int, ...],
+    bounds: tuple[float, float],
+    classes: int,
+) -> PseudoSamples:
+    """The pseudo samples in the shard at a position of the run at `path`.
+
+    Raises:
+        ValueError: it holds values that no run writes; the message names file and column.
+    """
+    try:
+        part = from_table(table, shape, bounds, classes)
+        _check_values(part)
+    except (KeyError, TypeError, ValueError) as error:
+        raise invalid_shard(path, PSEUDO_SAMPLES, position, error) from error
+    return part
+
+
+def _check_values(part: PseudoSamples) -> None:
+    check_range("decision", part.decision, 0, part.classes, "a class")
+    check_range("start", part.start, -1, math.inf)
+    check_range("moves", part.moves, 0, math.inf)
+    check_range("queries", part.queries, 0, math.inf)
+    check_range("distance", part.distance, 0, math.inf)
+    for count, (_, distance) in part.snapshots.items():
+        check_range(f"distance_at_{count}", distance, 0, math.inf)
+    if not set(part.status) <= set(STATUSES):
+        raise ValueError(
+            f"column status: expected {STATUSES}, got {sorted(map(str, set(part.status)))}"
+        )
 
 
 def from_table(
@@ -137,12 +174,16 @@ def from_table(
     """What `to_table` wrote."""
 
     def column(name: str, dtype: torch.dtype = torch.int64) -> Tensor:
-        values = table.column(name).combine_chunks().to_numpy(zero_copy_only=False)
-        return torch.tensor(np.asarray(values)).to(dtype)
+        return read_column(table, name, dtype)
 
     def pictures(name: str) -> Tensor:
-        flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return torch.tensor(np.asarray(flat)).view(len(table), *shape)
+        levels = read_column(table, name, torch.uint8)
+        if levels.shape[1:] != (math.prod(shape),):
+            raise ValueError(
+                f"column {name}: expected {math.prod(shape)} levels an image, got "
+                f"{list(levels.shape[1:])}"
+            )
+        return levels.view(len(table), *shape)
 
     noted = [match for name in table.column_names if (match := _SNAPSHOT.fullmatch(name))]
     return PseudoSamples(

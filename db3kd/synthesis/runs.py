@@ -10,7 +10,7 @@ from db3kd.manifest import manifest
 from db3kd.progress import Progress
 from db3kd.shards import read_shards
 from db3kd.synthesis.choices import FolderChoices
-from db3kd.synthesis.pseudo import PSEUDO_SAMPLES, from_table, to_table
+from db3kd.synthesis.pseudo import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.synthesis.synthesize import Synthesis, SynthesisSettings
 from db3kd.teachers import Teacher, describe
 
@@ -106,8 +106,8 @@ def _add_up(run: RunFolder, found: list[int], start_queries: int, classes: int) 
     settings = run.manifest["settings"]
     shape, bounds = tuple(settings["image_shape"]), tuple(settings["bounds"])
     moves, distance, known = 0, 0.0, 0
-    for _, table in read_shards(run.path, PSEUDO_SAMPLES):
-        part = from_table(table, shape, bounds, classes)
+    for position, table in read_shards(run.path, PSEUDO_SAMPLES):
+        part = checked_shard(run.path, position, table, shape, bounds, classes)
         totals.samples += len(part)
         totals.queries += int(part.queries.sum())
         kept = torch.bincount(part.decision, minlength=classes).tolist()
