@@ -45,7 +45,12 @@ SANITIZE_TESTS := $(addprefix tests/,test_sanitizers.py test_op_fuzz.py test_bui
 	test_probe_ops.py test_op_grid.py)
 FUZZ_EXAMPLES ?= 1000
 
+# The CUDA side compiled for an emulated GPU, and what runs on it.
+EMULATION := build/emulation
+EMULATION_TESTS := $(addprefix tests/,test_emulation.py test_cuda_parity.py test_op_fuzz.py)
+
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+FORMATTED := $(NATIVE) $(shell find tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cuh')
 LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
 RAY := $(VENV)/.ray
@@ -57,7 +62,7 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers ray demo lint format sanitize cuda-compile cuda-build gpu gpu-build gpu-test \
+.PHONY: help test test-servers ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
 	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke clean
 
 help: ## Print the targets
@@ -78,12 +83,12 @@ demo: $(INSTALLED) ## From real images and decisions alone to a trained student,
 lint: $(LINTERS) ## Check style and format of Python and C++
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(if $(NATIVE),$(BIN)/clang-format --dry-run -Werror $(NATIVE))
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 
 format: $(LINTERS) ## Mend what lint can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(if $(NATIVE),$(BIN)/clang-format -i $(NATIVE))
+	$(BIN)/clang-format -i $(FORMATTED)
 
 sanitize: $(SANITIZE_BUILT) ## Run the op tests and the fuzz tests under sanitizers (FUZZ_EXAMPLES=100 is quick)
 	$(SANITIZE_RUN) -c 'from db3kd import ops; assert ops.build_config()["sanitizers"]'
@@ -93,6 +98,11 @@ $(SANITIZE_BUILT): $(INSTALLED) setup.py $(NATIVE) $(shell find db3kd -name "*.p
 	SANITIZE=1 FORCE_CPU=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python setup.py --quiet build --force \
 		--build-base $(SANITIZE_BUILD) --build-lib $(SANITIZE_BUILD)/lib
 	touch $@
+
+emulate: $(INSTALLED) ## Run the CUDA kernels on an emulated GPU: parity, planted faults, fuzz; no GPU is needed
+	$(BIN)/python tests/emulation/build.py $(EMULATION)
+	DB3KD_EMULATION=$(abspath $(EMULATION))/emulated.so DB3KD_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) \
+		$(BIN)/python -m pytest -q $(EMULATION_TESTS) $(ARGS)
 
 cuda-compile: $(INSTALLED) ## Compile the CUDA side for sm_80 and sm_90; no GPU is needed
 	@if command -v $(NVCC) >/dev/null; then set -x; $(BIN)/python $(CUDA_COMPILE); \

@@ -152,6 +152,17 @@ struct Stored {
   }
 };
 
+// Puts zeros where the last tile of a piece has no row: a tile is read as a whole.
+__device__ void fill_last_tile(const BasisPair& basis, const Strip& strip, const Piece& piece,
+                               const Scratch& scratch) {
+  const int w = static_cast<int>(basis.w);
+  const int missing = static_cast<int>(whole_tiles(piece.rows)) - piece.rows;
+  for (int i = threadIdx.x; i < piece.units * missing * w; i += blockDim.x) {
+    const int unit = i / (missing * w), row = piece.rows + i % missing, column = i / missing % w;
+    scratch.coefficients_of(unit)[column * strip.rows + row] = 0.0f;
+  }
+}
+
 // sum[r, x] += a[r] · b[x], rounded once.
 __device__ __forceinline__ void add_product(float4 (&sum)[kTileSide], float4 a, float4 b) {
   const float factor[kTileSide] = {a.x, a.y, a.z, a.w};
@@ -231,6 +242,7 @@ __device__ void transform(const BasisPair& basis, const Strip& strip, std::int64
         piece.rows = min(strip.rows, static_cast<int>(basis.h) - piece.top);
         __syncthreads();  // the last piece may still be read
         coefficients.load(basis, strip, piece, scratch);
+        fill_last_tile(basis, strip, piece, scratch);
         __syncthreads();
         mix_columns<kAligned>(basis, strip, piece, scratch);
       }

@@ -69,7 +69,7 @@ at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const a
   const auto* found = known.const_data_ptr<std::int64_t>();
   TORCH_CHECK_VALUE(found[1] == 0,
                     "active: expected the rays of a pair side by side, got those of one again at ",
-                    active.size(0) - found[1], "; its bracket is no longer right");
+                    active.size(0) - found[1], "; the brackets are no longer right");
   return selected.narrow(0, 0, found[0]);
 }
 

@@ -19,21 +19,25 @@ __device__ Outcome outcome_at(const BracketUpdate& update, std::int64_t row, std
 }
 
 // The thread of a pair's first active ray walks over all of them, so no two threads share a pair:
-// unless its rays do not stand side by side, and then a row that meets it again is reported.
+// unless its rays do not stand side by side, and then the pair is left to the thread that meets it
+// first, and the earliest row that meets it again is reported.
 __device__ void update_pair(const BracketUpdate& update, std::int64_t begin, std::int64_t pair,
                             std::uint8_t* stays) {
+  // Rows are numbered from the end, so that 0 is none and the largest is the earliest. Whichever of
+  // two comes first here, the later row is the one that repeats, and of those the earliest counts.
   auto* met = reinterpret_cast<unsigned long long*>(update.met + pair);
-  if (atomicExch(met, 1ull) != 0) {
-    // The earliest of them, whose number from the end is the largest.
-    atomicMax(reinterpret_cast<unsigned long long*>(update.repeated),
-              static_cast<unsigned long long>(update.active_count - begin));
-  }
+  auto* repeated = reinterpret_cast<unsigned long long*>(update.repeated);
+  const auto own = static_cast<unsigned long long>(update.active_count - begin);
+  const unsigned long long other = atomicMax(met, own);
+  if (other != 0) atomicMax(repeated, min(other, own));
   Answers answers;
   std::int64_t end = begin;
   do {
     answers.add(update.active[end], outcome_at(update, end, pair));
+    stays[end] = 0;
     ++end;
   } while (end < update.active_count && pair_at(update, end) == pair);
+  if (other != 0) return;
 
   Bracket bracket{update.low[pair], update.high[pair], update.radius[pair]};
   const bool goes_on = narrow(bracket, answers, update.tolerance);
@@ -41,8 +45,8 @@ __device__ void update_pair(const BracketUpdate& update, std::int64_t begin, std
   update.high[pair] = bracket.high;
   update.radius[pair] = bracket.radius;
   if (answers.hit()) update.winner[pair] = answers.first_hit;
-  for (std::int64_t row = begin; row < end; ++row) {
-    stays[row] = goes_on && can_still_win(outcome_at(update, row, pair), answers);
+  for (std::int64_t row = begin; goes_on && row < end; ++row) {
+    stays[row] = can_still_win(outcome_at(update, row, pair), answers);
   }
 }
 

@@ -39,6 +39,7 @@ __global__ void soft_labels_kernel(const float* distances, const std::int64_t* o
     double total = first;
     for (std::int64_t m = lane + kLanes; m < classes; m += kLanes) total += weight(m);
     total = warp_sum<kLanes>(total);
+    if (i >= rows) continue;  // the last row has threads of its own
     for (std::int64_t m = lane; m < classes; m += kLanes) {
       labels[row * classes + m] = static_cast<float>((m == lane ? first : weight(m)) / total);
     }

@@ -1,0 +1,64 @@
+"""The CUDA kernels on an emulated GPU: `ops` has the functions of db3kd.ops, by name.
+
+`make emulate` builds the library and names it in DB3KD_EMULATION. What a kernel must not do raises
+RuntimeError: out of bounds, race, uninitialised, overflow, misaligned, device assertion.
+"""
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+from types import FunctionType, SimpleNamespace
+
+import torch
+
+from db3kd import ops as native_ops
+
+LIBRARY = os.environ.get("DB3KD_EMULATION")
+
+NAMES = (
+    "ray_lengths",
+    "bracket_queries",
+    "bracket_update",
+    "probe_queries",
+    "probe_gradient",
+    "soft_labels",
+)
+
+
+def _load(path: str) -> tuple[SimpleNamespace, ctypes.CDLL]:
+    torch.ops.load_library(path)
+    library = ctypes.CDLL(path)
+    library.emulation_seed.argtypes = [ctypes.c_uint64]
+    library.emulation_begin()
+    # The functions of db3kd.ops, where `torch.ops.db3kd` means the emulated ops.
+    words = {"torch": SimpleNamespace(ops=SimpleNamespace(db3kd=torch.ops.db3kd_emulated))}
+    functions = {}
+    for name in NAMES:
+        function = getattr(native_ops, name)
+        copy = FunctionType(
+            function.__code__, {**function.__globals__, **words}, name, function.__defaults__
+        )
+        copy.__kwdefaults__ = function.__kwdefaults__
+        functions[name] = copy
+    return SimpleNamespace(**functions), library
+
+
+if LIBRARY is None or not Path(LIBRARY).exists():
+    ops, library = None, None
+else:
+    ops, library = _load(LIBRARY)
+
+
+def seed(number: int) -> None:
+    """Draws the order of threads and blocks anew."""
+    library.emulation_seed(number)
+
+
+def plant(fault: int) -> None:
+    """Switches on one of the faults of emulation/build.py, counted from 1; 0 for none."""
+    library.emulation_plant(fault)
+
+
+if __name__ == "__main__":
+    sys.exit(__doc__)

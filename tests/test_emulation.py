@@ -1,0 +1,91 @@
+"""The emulated GPU finds what it is there to find. `make emulate` builds and runs it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import emulated
+import op_cases as cases
+import pytest
+import torch
+from emulation.build import FAULTS, rewritten
+
+needs_emulation = pytest.mark.skipif(emulated.ops is None, reason="runs in make emulate")
+
+FOUND = {
+    "a missing barrier": "race: ",
+    "a store one too far": "race: |out of bounds: ",
+    "a wrong lane": "wrong",
+    "shared memory that nobody wrote": "uninitialised: ",
+    "an index of 32 bits": "out of bounds: ",
+}
+
+
+def test_a_launch_becomes_a_call():
+    source = """
+  // one <<< more
+  scale_kernel<T, (1 + 1)>
+      <<<grid_x(count), kThreads, 0, stream>>>(values, f(count));
+  return cudaGetLastError();"""
+    assert " ".join(rewritten(source).split()) == (
+        "emulation::Launch{grid_x(count), kThreads, 0, stream} << "
+        "[&] { scale_kernel<T, (1 + 1)>(values, f(count)); }; return cudaGetLastError();"
+    )
+
+
+def test_a_shared_variable_becomes_one_of_the_emulated_block():
+    assert rewritten("__shared__ uint4 blocks[kWarps][32];") == (
+        "auto& blocks = emulation::shared<uint4[kWarps][32]>([] {});"
+    )
+    assert rewritten("extern __shared__ float4 memory[];") == (
+        "auto* memory = static_cast<float4*>(emulation::dynamic_shared_memory());"
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, dict[str, list[str]]]:
+    """What became of a call that meets each planted fault, with and without it, by seed."""
+    library = Path(emulated.LIBRARY).with_name("planted.so")
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(here / "planted_faults.py")],
+        env={**os.environ, "DB3KD_EMULATION": str(library)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(zip(FAULTS, json.loads(done.stdout), strict=True))
+
+
+@needs_emulation
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_whatever_the_order_of_threads(outcomes, fault):
+    assert outcomes[fault]["without"] == ["right"] * 5
+    assert all(re.match(FOUND[fault], found) for found in outcomes[fault]["with"])
+
+
+BAD = {
+    "ray_lengths": (cases.ray_lengths(5, 64), "sample_of"),
+    "bracket_queries": (cases.bracket_queries(5, 64) | cases.BOUNDS, "active"),
+    "bracket_update": (
+        cases.bracket_update(6) | {"targeted": True, "absolute": 0.0, "relative": 0.0},
+        "pair_of",
+    ),
+    "soft_labels": (cases.soft_labels(4, 5) | {"normalisation": "margin"}, "own"),
+}
+
+
+@needs_emulation
+@pytest.mark.parametrize("bad", [-1, 2**40])
+@pytest.mark.parametrize("name", BAD)
+def test_an_index_out_of_range_trips_an_assertion(name, bad):
+    arguments, index = BAD[name]
+    copies = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
+    copies[index][2] = bad
+    with pytest.raises(RuntimeError, match="emulation: device assertion: "):
+        getattr(emulated.ops, name)(**copies)
+    # The next launch is none the worse for it.
+    assert getattr(emulated.ops, name)(**arguments).numel()
