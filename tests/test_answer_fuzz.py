@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served_doubles import Answer, Scripted
+from served_doubles import Answer, Loopback, Scripted
 
 from db3kd.teachers import (
     Said,
@@ -59,9 +59,9 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def rest(truth) -> Iterator[Served]:
+def rest() -> Iterator[Served]:
     served = Served()
-    with Scripted(truth, served.answer) as server:
+    with Loopback(served.answer) as server:
         address = f"{server.url}/predict"
         served.teacher = rest_teacher(address, {"x": "$images"}, "y", SAID, traffic=TRAFFIC)
         yield served
