@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from db3kd.arguments import as_images, as_teacher
 from db3kd.augment import AugmentedImages
+from db3kd.augmented_decisions import AUGMENTED_DECISIONS, read_decisions, to_table
 from db3kd.baselines import AugmentedDecisions, rows_with_clean_share
 from db3kd.boundary.contest import ask
 from db3kd.data import ImageSet
@@ -40,19 +41,14 @@ from db3kd.progress import Progress, counted
 from db3kd.reader import TensorImages
 from db3kd.runs import Source, draw_samples
 from db3kd.search import batch_rows
-from db3kd.shards import Kind, import_pyarrow, read_shards
+from db3kd.shards import read_shards
 from db3kd.teachers import Teacher, TeacherError, describe, save_teacher
 from db3kd.training import Progress as TrainProgress
 from db3kd.training import TrainSettings
 from db3kd.validation import check_count
-from db3kd.values import check_range, invalid_shard, read_column
 
 if TYPE_CHECKING:
-    import pyarrow
-
-AUGMENTED_DECISIONS = Kind("augmented-decisions", 1)
-"""Runs of a teacher's answers about augmented images. Columns: `sample`, in the order they were
-drawn; `number`, of its image, 0 for the sample itself; `decision`."""
+    pass
 
 HELD_OUT_SHARE = 0.05
 """Of the samples, to measure a surrogate on; at least one."""
@@ -186,7 +182,7 @@ def ask_augmented(
     decisions = torch.empty(len(images), dtype=torch.int64)
     if folder is not None and folder.has_shards:
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
-            known = _read_decisions(folder.path, position, table, images, teacher.classes)
+            known = read_decisions(folder.path, position, table, images, teacher.classes)
             decisions[position : position + len(known)] = known
     on_answers = _counter(progress)
     for rows in torch.arange(len(images)).split(_SHARD_ROWS):
@@ -196,7 +192,7 @@ def ask_augmented(
         with _journal(folder, position, teacher.classes) as journal:
             decisions[rows] = _ask(teacher, images, rows, on_answers, journal)
         if folder is not None:
-            folder.write_shard(position, _to_table(images, rows, decisions[rows]))
+            folder.write_shard(position, to_table(images, rows, decisions[rows]))
     if len(decisions) > 1 and bool((decisions == decisions[0]).all()):
         raise TeacherError(
             f"teacher {describe(teacher)} put all {len(decisions)} augmented images in class "
@@ -361,39 +357,6 @@ def _counter(progress: Progress | None) -> Callable[[int], None]:
             progress.update(samples=answered, queries=answered)
 
     return count
-
-
-def _to_table(images: AugmentedImages, rows: Tensor, decisions: Tensor) -> "pyarrow.Table":
-    arrow, _ = import_pyarrow()
-    columns = {
-        "sample": rows // images.queries_per_sample,
-        "number": rows % images.queries_per_sample,
-        "decision": decisions,
-    }
-    return arrow.table({name: column.numpy() for name, column in columns.items()})
-
-
-def _read_decisions(
-    path: Path, position: int, table: "pyarrow.Table", images: AugmentedImages, classes: int
-) -> Tensor:
-    """The decisions in the shard at a position, int64 [n].
-
-    Raises:
-        ValueError: it holds values that no run writes; the message names file and column.
-    """
-    rows = torch.arange(position, position + len(table))
-    per_sample = images.queries_per_sample
-    try:
-        if position + len(table) > len(images):
-            raise ValueError(f"expected at most {len(images) - position} rows, got {len(table)}")
-        for name, expected in (("sample", rows // per_sample), ("number", rows % per_sample)):
-            if not read_column(table, name, torch.int64).equal(expected):
-                raise ValueError(f"column {name}: expected the images in their order")
-        decisions = read_column(table, "decision", torch.int64)
-        check_range("decision", decisions, 0, classes, "a class")
-    except (KeyError, ValueError) as error:
-        raise invalid_shard(path, AUGMENTED_DECISIONS, position, error) from error
-    return decisions
 
 
 def _asking(settings: SurrogateSettings) -> dict[str, Any]:

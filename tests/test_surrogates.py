@@ -278,6 +278,7 @@ def test_the_answers_stay_beside_the_surrogate(tmp_path, source, small_shards):
     assert tables[1]["sample"][0].as_py() == 25 and tables[1]["number"][3].as_py() == 3
     assert totals == {"samples": 240, "queries": 240}
     assert not list(folder.glob("*.journal"))
+    assert len(pytest.importorskip("pandas").read_parquet(folder)) == 240
 
 
 def test_a_limit_takes_so_many_of_the_images(tmp_path, source):

@@ -199,3 +199,9 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path, wh
     assert totals == SynthesisTotals(**read_manifest(whole)["totals"])
     asked = sum(map(int, notes.read_text().split()))
     assert asked - totals.queries == queries_in_flight(read_manifest(folder)) <= 3 * 16
+
+
+def test_pandas_reads_a_run_of_pseudo_samples(whole):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_parquet(whole)
+    assert len(frame) == 40 and {"image", "decision", "distance"} <= set(frame.columns)
