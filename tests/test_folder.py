@@ -16,7 +16,8 @@ import torch
 
 from db3kd import disk
 from db3kd.disk import Helping
-from db3kd.folder import RunFolder, queries_in_flight
+from db3kd.cli.options import hint_at_resuming
+from db3kd.folder import RunFolder, queries_in_flight, queries_unanswered
 from db3kd.manifest import manifest, read_manifest
 from db3kd.shards import Kind, read_shards
 
@@ -149,6 +150,22 @@ def test_a_run_that_fails_after_its_first_shard_keeps_it(run):
         raise KeyboardInterrupt
     assert indices(run.path) == [0, 1, 2, 3]
     assert read_manifest(run.path)["state"] == "running"
+
+
+def test_an_interrupt_says_what_may_be_lost(run, capsys):
+    def hint() -> str:
+        with pytest.raises(KeyboardInterrupt), hint_at_resuming(run.path, run.path / "none"):
+            raise KeyboardInterrupt
+        return capsys.readouterr().err
+
+    with run.journal(0, 10) as journal:
+        journal.ask(torch.arange(1200))
+        assert queries_unanswered(run.path) == 1200
+        assert "but for at most 1,200 queries in flight, which will be asked again" in hint()
+        journal.answer(torch.ones(1200, dtype=torch.int64))
+        assert queries_unanswered(run.path) == 0
+        assert hint() == "what was answered is kept; go on with --resume\n"
+    assert queries_unanswered(run.path / "none") == 0
 
 
 def test_what_others_put_beside_a_failed_run_is_kept(run):
