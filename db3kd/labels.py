@@ -124,6 +124,8 @@ def label(
     teacher = as_teacher(teacher, images)
     checked = _checked_images(teacher, images)
     index = _checked_index(index, len(images))
+    if out is not None and len(index.unique()) < len(index):
+        raise ValueError("index: expected each image once with out=, got some of them twice")
     parts = index.split(chunk_size(teacher, settings))
     positions = list(accumulate(map(len, parts), initial=0))[:-1]
     kept: Recovered | RunFolder = Recovered(teacher, checked, settings, index, surrogate)

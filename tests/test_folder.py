@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from db3kd import disk
-from db3kd.disk import Helping
 from db3kd.cli.options import hint_at_resuming
+from db3kd.disk import Helping
 from db3kd.folder import RunFolder, queries_in_flight, queries_unanswered
 from db3kd.manifest import manifest, read_manifest
 from db3kd.shards import Kind, read_shards

@@ -90,7 +90,7 @@ def test_an_error_before_any_answer_leaves_nothing(images):
     assert not hasattr(raised.value, "recovered")
 
 
-@pytest.mark.parametrize("index", [None, torch.tensor([7, 2, 2, 11, 0, 5, 3])])
+@pytest.mark.parametrize("index", [None, torch.tensor([7, 2, 9, 11, 0, 5, 3])])
 def test_a_folder_keeps_what_was_paid_for(images, tmp_path, index):
     whole_teacher = CountingTeacher(a_teacher())
     whole = label(whole_teacher, images, SETTINGS, index=index)
@@ -129,6 +129,8 @@ def test_a_run_of_an_image_set_is_read_back_with_its_images(images, tmp_path):
 def test_arguments_that_do_not_go_together_are_named(images, tmp_path):
     with pytest.raises(ValueError, match="resume: belongs to out="):
         label(a_teacher(), images, resume=True)
+    with pytest.raises(ValueError, match="index: expected each image once with out="):
+        label(a_teacher(), images, index=torch.tensor([1, 1]), out=tmp_path / "run")
     with pytest.raises(TeacherError) as raised:
         label(RaisingTeacher(a_teacher(), 64), images, SETTINGS)
     with pytest.raises(ValueError, match="recovered: expected None with out="):
