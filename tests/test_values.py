@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_store import some_labels
 
+from db3kd.augment import AugmentedImages
+from db3kd.augmented_decisions import AUGMENTED_DECISIONS, read_decisions
 from db3kd.folder import RunFolder
 from db3kd.manifest import MANIFEST, manifest
 from db3kd.runs import open_run
@@ -145,7 +147,7 @@ NUMBERS = st.sampled_from([0, 1, -1, 2, 3, 10**6, 2**31 - 1, math.nan, math.inf,
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_any_value_in_any_cell_is_an_error_or_a_sound_label(tmp_path_factory, data):
     import pyarrow
 
@@ -182,7 +184,7 @@ ENTRIES = st.recursive(
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_any_manifest_is_an_error_of_its_own_or_the_run(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("fuzz") / "run"
     described = {"source": {"data": "nowhere.npz", "split": "train"}}
@@ -214,3 +216,24 @@ def test_any_manifest_is_an_error_of_its_own_or_the_run(tmp_path_factory, data):
     file.write_text(text[: data.draw(st.integers(0, len(text) - 2))])
     with pytest.raises(ValueError, match=r"expected JSON|expected format"):
         load_labels(folder)
+
+
+@pytest.mark.parametrize(
+    "changes, column",
+    [
+        ({"decision": [0, 7, 1, 2]}, "decision, row 1"),
+        ({"decision": [0.5, 1, 1, 2]}, "decision: expected int64"),
+        ({"number": [0, 1, 1, 1]}, "number: expected the images in their order"),
+    ],
+)
+def test_what_a_surrogate_learns_from_is_checked_too(tmp_path, changes, column):
+    import pyarrow
+
+    images = AugmentedImages(torch.rand(4, 1, 4, 4), 2, 0, partners=4)
+    right = {"sample": [0, 0, 1, 1], "number": [0, 1, 0, 1], "decision": [0, 1, 1, 2]}
+    with begin(tmp_path / "run", AUGMENTED_DECISIONS) as run:
+        file = run.write_shard(0, pyarrow.table(right | changes))
+        ((_, table),) = read_shards(run.path, AUGMENTED_DECISIONS)
+        assert read_decisions(run.path, 0, pyarrow.table(right), images, 3).tolist() == [0, 1, 1, 2]
+        with pytest.raises(ValueError, match=f"{file.name}.*column {column}"):
+            read_decisions(run.path, 0, table, images, 3)
