@@ -9,6 +9,7 @@ from teachers_analytic import LinearTeacher
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
+from db3kd.consistency import queries_of_checks
 from db3kd.data import load_data
 from db3kd.manifest import read_manifest
 from db3kd.store import load_labels
@@ -49,6 +50,7 @@ def test_a_description_of_a_service_labels_from_the_command_line(tmp_path, truth
 
     monkeypatch.setenv("DIGITS_KEY", "Bearer 3b1f")
     with Loopback(answer) as server:
+        monkeypatch.setenv("DB3KD_ALLOW_SECRET", f"DIGITS_KEY={server.url}")
         path = describe(
             tmp_path / "teacher.toml",
             """
@@ -72,7 +74,8 @@ def test_a_description_of_a_service_labels_from_the_command_line(tmp_path, truth
         options = ("--data", "digits", "--measure", "bd", "--limit", 20, "--queries-per-pair", 20)
         result = invoke("label", "--teacher", path, *options, "--out", tmp_path / "run")
         assert result.exit_code == 0, result.output
-        assert read_manifest(tmp_path / "run")["totals"]["queries"] == paid
+        manifest = read_manifest(tmp_path / "run")
+        assert manifest["totals"]["queries"] + queries_of_checks(manifest) == paid
         assert {asked.headers["X-Key"] for asked in server.asked} == {"Bearer 3b1f"}
         shown = invoke("info", "--teacher", path).output
         assert "predictions.*.label" in shown and "0 to 255" in shown
@@ -103,7 +106,9 @@ def test_an_address_alone_takes_its_classes_from_the_images(tmp_path, truth):
         options = ("--data", "digits", "--measure", "sd", "--limit", 10, "--out", tmp_path / "run")
         result = invoke("label", "--teacher", server.model, *options)
         assert result.exit_code == 0, result.output
-    assert server.answered == read_manifest(tmp_path / "run")["totals"]["queries"] == 10
+        manifest = read_manifest(tmp_path / "run")
+        assert manifest["totals"]["queries"] == 10
+        assert server.answered == 10 + queries_of_checks(manifest)
 
 
 def test_what_is_given_wins_over_the_description(tmp_path, truth):

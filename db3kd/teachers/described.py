@@ -19,7 +19,7 @@
     queries_per_second = 200
 
     [header]                           # the fields of SecretHeader: the secret stays outside
-    variable = "MNIST_AUTHORIZATION"
+    variable = "MNIST_AUTHORIZATION"   # sent if DB3KD_ALLOW_SECRET="MNIST_AUTHORIZATION=https://models.example.org"
 
     [rest]                             # the model is behind another JSON service: see rest.py
     request = { instances = "$images" }
@@ -40,7 +40,7 @@ import torch
 from db3kd.teachers.answers import read_names
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.contract import Said
-from db3kd.teachers.http import SecretHeader
+from db3kd.teachers.http import SecretHeader, check_secret_allowed, split_url
 from db3kd.teachers.onnx import OnnxTeacher
 from db3kd.teachers.open_inference import open_inference_teacher
 from db3kd.teachers.preprocessing import Preprocessing
@@ -135,6 +135,10 @@ def _open(
     if max_batch is not None:
         traffic = traffic.with_batch(max_batch)
     rest: dict[str, Any] = described.get("rest", {})
+    if isinstance(variable := described.get("header", {}).get("variable"), str):
+        schemes = tuple(scheme.removesuffix("://") for scheme in _SCHEMES)
+        split_url(described["url"], schemes)  # refuses a password before an error could repeat it
+        check_secret_allowed(variable, described["url"])
     options = {
         "said": said,
         "preprocessing": preprocessing,

@@ -23,6 +23,10 @@ _QUOTED = 200
 """Most bytes of a server's own words in an error."""
 
 
+_ALLOWED_SECRETS = "DB3KD_ALLOW_SECRET"
+"""The environment variable with the pairs of secrets and addresses that the user allows."""
+
+
 @dataclass(frozen=True)
 class SecretHeader:
     """A header whose value stands in an environment variable, and is kept nowhere else.
@@ -107,7 +111,8 @@ class HttpClient:
                 # Compressed answers could grow without bound on the way.
                 headers={"Accept-Encoding": "identity"},
                 auto_decompress=False,
-                trust_env=True,
+                # Otherwise aiohttp sends passwords of ~/.netrc and uses the environment's proxies.
+                trust_env=False,
             )
         return self._opened
 
@@ -167,6 +172,41 @@ def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
     if not known:
         raise ValueError(f"url: expected {' or '.join(schemes)}, then ://host:port/…")
     return parts
+
+
+def check_secret_allowed(variable: str, url: str) -> None:
+    """Checks that the user lets this address receive the secret in an environment variable.
+
+    A description file may be somebody else's. It must not choose both the secret and who receives
+    it, so the user repeats the pair in the environment variable DB3KD_ALLOW_SECRET, as
+    VARIABLE=scheme://host:port. Several pairs are separated by spaces. Scheme, host and port must
+    all be the same.
+
+    Raises:
+        ValueError: if the pair is not there. The message says what to set, and repeats no secret.
+    """
+    pair = (variable, _origin(url))
+    for entry in os.environ.get(_ALLOWED_SECRETS, "").split():
+        allowed, _, address = entry.partition("=")
+        if (allowed, _origin(address)) == pair:
+            return
+    raise ValueError(
+        "header: the description wants to send the secret in the environment variable "
+        f"{variable!r} to {pair[1]}; if you trust it, set {_ALLOWED_SECRETS}='{variable}={pair[1]}'"
+    )
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port, in one spelling; the text itself if it is no address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return url
+    if not parts.scheme or not parts.hostname:
+        return url
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
 
 
 def most_bytes(images: int, classes: int) -> int:

@@ -38,6 +38,7 @@ class GrpcTransport:
             # As most_bytes, for the many classes that a model may turn out to have.
             ("grpc.max_receive_message_length", most_bytes(traffic.batch, _MANY_CLASSES)),
             ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.enable_http_proxy", 0),  # else gRPC follows the proxies of the environment
         ]
         self._client = self._triton.InferenceServerClient(
             address.host, ssl=address.secure, channel_args=options
