@@ -50,7 +50,7 @@ EMULATION := build/emulation
 EMULATION_TESTS := $(addprefix tests/,test_emulation.py test_cuda_parity.py test_op_fuzz.py)
 
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
-FORMATTED := $(NATIVE) $(shell find tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cuh')
+FORMATTED := $(NATIVE) $(shell find tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cu*')
 LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
 RAY := $(VENV)/.ray

@@ -6,7 +6,6 @@ RuntimeError: out of bounds, race, uninitialised, overflow, misaligned, device a
 
 import ctypes
 import os
-import sys
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 
@@ -60,5 +59,8 @@ def plant(fault: int) -> None:
     library.emulation_plant(fault)
 
 
-if __name__ == "__main__":
-    sys.exit(__doc__)
+def run_faulty(kernel: str, values: torch.Tensor) -> str:
+    """Runs a kernel of emulation/faulty_kernels.cu; returns what the emulation finds."""
+    library.emulation_run_faulty.restype = ctypes.c_char_p
+    data = ctypes.c_void_p(values.data_ptr())
+    return library.emulation_run_faulty(kernel.encode(), data, values.numel()).decode()

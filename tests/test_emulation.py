@@ -89,3 +89,36 @@ def test_an_index_out_of_range_trips_an_assertion(name, bad):
         getattr(emulated.ops, name)(**copies)
     # The next launch is none the worse for it.
     assert getattr(emulated.ops, name)(**arguments).numel()
+
+
+@needs_emulation
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("kernel", "found"),
+    [
+        ("race_between_blocks", "race: a write .* another block"),
+        ("race_of_bytes", "race: a write .* the same block"),
+        ("race_behind_a_barrier_of_the_warp", "race: |uninitialised: "),
+        ("barrier_that_some_never_reach", "some threads of a block wait .* others never reach"),
+        ("barrier_in_another_shuffle", "threads of a warp wait for different operations"),
+        ("shuffle_from_outside", "a shuffle reads from lane 16, which takes no part in it"),
+        ("misaligned", "misaligned: "),
+        ("overflow", "overflow: a signed mul"),
+        ("beyond_the_end", "out of bounds: 4 bytes at 256 of an allocation of 256"),
+        ("beyond_shared_memory", "out of bounds: 4 bytes beyond all shared variables"),
+        ("too_many_threads", "a launch asks for more"),
+        ("too_much_shared_memory", "a launch asks for more"),
+        ("right", "$"),
+    ],
+)
+def test_a_faulty_kernel_is_found_out(kernel, found, seed):
+    emulated.seed(seed)
+    result = emulated.run_faulty(kernel, torch.zeros(64))
+    assert re.match(found, result), result
+
+
+@needs_emulation
+def test_memory_that_is_not_of_the_device_is_out_of_bounds():
+    numpy = pytest.importorskip("numpy")
+    values = torch.from_numpy(numpy.zeros(64, numpy.float32))
+    assert "in no allocation of the device" in emulated.run_faulty("right", values)

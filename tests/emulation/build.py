@@ -141,7 +141,9 @@ def commands(out: Path, faults: bool) -> Iterator[tuple[list[str], Path]]:
     write_sources(folder, faults)
     compiler = os.environ.get("CXX", "g++")
     includes = [f"-I{path}" for path in [HERE / "include", HERE, *include_paths()]]
-    for source in sorted((folder / "cuda").glob("*.cu")):
+    own = folder / "faulty_kernels.cu"
+    own.write_text(rewritten((HERE / own.name).read_text()))
+    for source in [*sorted((folder / "cuda").glob("*.cu")), *([] if faults else [own])]:
         target = folder / f"{source.stem}.o"
         plant = ["-include", str(HERE / "plant.h")] if faults else []
         yield (
@@ -186,7 +188,8 @@ def build(out: Path) -> None:
     right = [target for _, target in jobs if target.parent.name == "right"]
     kernels = [target for _, target in jobs if target.parent.name == "planted"]
     link(out, "emulated", right)
-    link(out, "planted", [*kernels, *(one for one in right if "kernels" not in one.name)])
+    shared = [one for one in right if "_kernels" not in one.name]
+    link(out, "planted", [*kernels, *shared])
 
 
 def main() -> None:

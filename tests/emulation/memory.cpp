@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::size_t kWord = 4;       // bytes that one cell watches
 constexpr std::size_t kRedZone = 256;  // bytes between shared variables
+constexpr std::size_t kMargin = 4096;  // bytes before and behind each allocation
 // Allocations from here on take memory where they are written, and none may be larger than that.
 constexpr std::size_t kLarge = std::size_t{1} << 26, kLargest = std::size_t{1} << 35;
 constexpr std::uint32_t kMany = 0xffffffffu;
@@ -135,7 +136,9 @@ class WatchedAllocator final : public c10::Allocator {
       data = nullptr;
     } else if (size >= kLarge) {
       data = map_pages(size);
-    } else if (posix_memalign(&data, 64, size) != 0) {
+    } else if (posix_memalign(&data, 64, size + 2 * kMargin) == 0) {
+      data = static_cast<char*>(data) + kMargin;
+    } else {
       data = nullptr;
     }
     TORCH_CHECK(data != nullptr, "emulation: not enough memory for ", size, " bytes");
@@ -160,7 +163,7 @@ class WatchedAllocator final : public c10::Allocator {
     if (allocation.size >= kLarge) {
       munmap(data, allocation.size);
     } else {
-      std::free(data);
+      std::free(static_cast<char*>(data) - kMargin);
     }
   }
 };
@@ -262,6 +265,12 @@ void check_access(const void* pointer, std::size_t size, Access access) {
   static const std::vector<Free> free = free_memory();
   for (const Free& range : free) {
     if (address >= range.begin && address < range.end) return;
+  }
+  const auto before = allocations.lower_bound(address);
+  if (before != allocations.end() && address < before->first + before->second.size + kMargin) {
+    fail("out of bounds: " + std::to_string(size) + " bytes at " +
+         std::to_string(address - before->first) + " of an allocation of " +
+         std::to_string(before->second.size));
   }
   fail("out of bounds: " + std::to_string(size) + " bytes in no allocation of the device");
 }
