@@ -1,6 +1,7 @@
 """A module's forward pass as CUDA graphs: one launch a batch, however many kernels it has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,25 +70,31 @@ class GraphedClassifier:
 
 
 class CudaCapture:
-    """Captures passes on a CUDA device, all in one memory pool."""
+    """Captures passes on a CUDA device, all on one stream and in one memory pool.
+
+    Memory of a pool is given out again only on the stream that it was given to.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._side: Any = None
         self._pool: Any = None
 
     def __call__(self, classify: Classify, images: Tensor) -> Graph:
-        """Raises TeacherError where the pass cannot be captured."""
+        """A graph of the pass.
+
+        Raises:
+            TeacherError: if the pass cannot be captured. The current stream stays what it was.
+        """
+        if self._side is None:
+            self._side = torch.cuda.Stream(self._device)
+        here, side = torch.cuda.current_stream(self._device), self._side
         graph = torch.cuda.CUDAGraph()
-        here, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
         side.wait_stream(here)
         try:
-            with torch.cuda.stream(side):
-                for _ in range(_WARM_UPS):  # what is set up at first use cannot be captured
-                    classify(images)
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
-            ):
-                decisions = classify(images)
+            # A capture that fails may leave its own stream current (pytorch#180395).
+            with torch.cuda.stream(here):
+                decisions = self._captured(graph, classify, images)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -96,6 +103,29 @@ class CudaCapture:
                 f"{type(error).__name__}: {error}; it may make the host wait, or do something else "
                 "for each batch; leave cuda_graphs out"
             ) from error
-        here.wait_stream(side)
+        finally:
+            here.wait_stream(side)
         self._pool = graph.pool()
         return Graph(images, decisions, graph.replay)
+
+    def _captured(self, graph: Any, classify: Classify, images: Tensor) -> Tensor:
+        with torch.cuda.stream(self._side):
+            for _ in range(_WARM_UPS):  # what is set up at first use cannot be captured
+                classify(images)
+            with _no_waits():
+                classify(images)
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
+        ):
+            return classify(images)
+
+
+@contextmanager
+def _no_waits() -> Iterator[None]:
+    """An operation that makes the host wait is an error here, before it spoils a capture."""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
