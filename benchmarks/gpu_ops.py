@@ -1,7 +1,8 @@
 """The native ops on a device: throughput against a write per query, and eager PyTorch beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,49 +42,60 @@ class OpCase:
 
 def measure_ops(
     device: torch.device, watch: Stopwatch, bandwidth: float, *, small: bool, compiled: bool
-) -> list[dict[str, Any]]:
-    """A row of figures for each case; `share_of_copy` is written bytes a second by `bandwidth`."""
-    rows = []
-    for case in [*query_cases(device, small), *other_cases(device, small)]:
-        row = _measured(case, watch, compiled and case.compiled)
-        row["share_of_copy"] = case.written / row["native"]["median"] / bandwidth
-        print(_line(row), flush=True)
-        rows.append(row)
-    return rows
+) -> Iterator[dict[str, Any]]:
+    """A row of figures for each case; `share_of_copy` is written bytes a second by `bandwidth`.
+
+    A case that fails is its error, and the others are measured all the same.
+    """
+    for number, make in enumerate([*query_cases(device, small), *other_cases(device, small)]):
+        name = f"case {number}"
+        try:
+            case = make()
+            name = case.name
+            row = _measured(case, watch, compiled and case.compiled)
+            row["share_of_copy"] = case.written / row["native"]["median"] / bandwidth
+            print(_line(row), flush=True)
+        except Exception as error:  # the memory of a device is no more than it is
+            row = {"name": name, "error": f"{type(error).__name__}: {str(error)[:200]}"}
+            print(f"{name}: {row['error']}", flush=True)
+        yield row
 
 
-def query_cases(device: torch.device, small: bool) -> list[OpCase]:
+def query_cases(device: torch.device, small: bool) -> list[Callable[[], OpCase]]:
     """Both ops that write queries: all sizes, and at one size all dtypes and kinds of noise."""
     batches = SMALL if small else FULL
     main = max(size for size in batches if size <= 3072)
-    cases = [
-        replace(bracket_queries(device, size, count), compiled=size == main)
-        for size, count in batches.items()
-    ]
-    cases += [
-        bracket_queries(device, main, batches[main], dtype)
-        for dtype in (torch.float16, torch.bfloat16)
-    ]
+
+    def plain(size: int) -> OpCase:
+        case = bracket_queries(device, size, batches[size])
+        return replace(case, compiled=size == main)
+
+    def probes(size: int, noise: str, frequencies: str) -> OpCase:
+        case = probe_queries(device, size, batches[size], noise, frequencies)
+        is_main = (size, noise, frequencies) == (main, "rademacher", "all pixels")
+        return replace(case, compiled=is_main)
+
     kinds = [
         (size, "rademacher", frequencies)
         for size in batches
         for frequencies in ("all pixels", "low frequencies")
     ]
-    for size, noise, frequencies in [*kinds, (main, "gaussian", "all pixels")]:
-        case = probe_queries(device, size, batches[size], noise, frequencies)
-        plain = (size, noise, frequencies) == (main, "rademacher", "all pixels")
-        cases.append(replace(case, compiled=plain))
-    return cases
+    half = (torch.float16, torch.bfloat16)
+    return [
+        *(partial(plain, size) for size in batches),
+        *(partial(bracket_queries, device, main, batches[main], dtype) for dtype in half),
+        *(partial(probes, *kind) for kind in [*kinds, (main, "gaussian", "all pixels")]),
+    ]
 
 
-def other_cases(device: torch.device, small: bool) -> list[OpCase]:
+def other_cases(device: torch.device, small: bool) -> list[Callable[[], OpCase]]:
     size, points = (784, 8) if small else (3072, 2048)
     pairs, samples = (32, 64) if small else (2304, 2**17)
     return [
-        probe_gradient(device, size, points, "rademacher", "all pixels"),
-        probe_gradient(device, size, points, "rademacher", "low frequencies"),
-        bracket_update(device, pairs, each=20),
-        soft_labels(device, samples, classes=10),
+        partial(probe_gradient, device, size, points, "rademacher", "all pixels"),
+        partial(probe_gradient, device, size, points, "rademacher", "low frequencies"),
+        partial(bracket_update, device, pairs, each=20),
+        partial(soft_labels, device, samples, classes=10),
     ]
 
 

@@ -19,10 +19,17 @@ def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
     """Writes the result, and what it was measured with, if asked to."""
     if not options.save:
         return
-    RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{options.save}.json"
-    file.write_text(json.dumps({"measured": measured(), **result}, indent=1) + "\n")
+    write(file, {"measured": measured(), **result})
     print(f"written to {file}")
+
+
+def write(file: Path, result: Mapping[str, Any]) -> None:
+    """Writes the result whole or not at all, whatever ends the process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(file)
 
 
 def measured() -> dict[str, Any]:

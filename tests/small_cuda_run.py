@@ -57,7 +57,8 @@ def check_labels() -> None:
     network = build_model("lenet5-fifth", (1, 16, 16), 4)
     with torch.inference_mode():
         network.classifier[-1].bias -= network(images).mean(0)
-    teacher = ModuleTeacher(network, (1, 16, 16), 4, device="cuda")
+    # Else the largest batch is searched for, which takes minutes here.
+    teacher = ModuleTeacher(network, (1, 16, 16), 4, device="cuda", max_batch=64)
     settings = LabelSettings("mbd", candidates=5, queries_per_pair=60)
     labels = label(teacher, images, settings, index=torch.arange(3))
     assert (labels.queries.sum(1) <= 1 + 3 * 60).all()

@@ -14,6 +14,8 @@ import torch
 
 REASON = "benchmarks are not installed"
 gpu = pytest.importorskip("benchmarks.gpu", reason=REASON)
+gpu_ops = pytest.importorskip("benchmarks.gpu_ops", reason=REASON)
+record = pytest.importorskip("benchmarks.record", reason=REASON)
 gpu_needs = pytest.importorskip("benchmarks.gpu_needs", reason=REASON)
 generated = pytest.importorskip("benchmarks.generated", reason=REASON)
 
@@ -69,6 +71,90 @@ def test_a_part_that_fails_leaves_the_others(monkeypatch, capsys):
     assert result["ops"] == {"error": "ZeroDivisionError: division by zero"}
     assert "wall" in result["labelling_lenet5-fifth"]
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_an_op_that_fails_leaves_the_others(monkeypatch):
+    def measured(case, watch, compiled):
+        if case.name.startswith("probe_queries"):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        time = {"median": 1.0}
+        return {"name": case.name, "native": time, "native_with_launch": time}
+
+    monkeypatch.setattr(gpu_ops, "_measured", measured)
+    rows = list(gpu_ops.measure_ops(CPU, None, 1.0, small=True, compiled=False))
+    failed = [row["name"].split(",")[0] for row in rows if "error" in row]
+    assert set(failed) == {"probe_queries"} and len(rows) > len(failed) > 0
+    assert gpu.has_failed(rows)
+
+
+def test_results_are_kept_after_each_part_and_measured_once(monkeypatch, tmp_path, capsys):
+    file = tmp_path / "there" / "some.json"
+    command = ["gpu", "--device", "cpu", "--small", "--no-compile", "--folder", str(file.parent)]
+    monkeypatch.setattr(sys, "argv", [*command, "--save", "some"])
+    monkeypatch.setenv("DB3KD_COMMIT", "abc")
+    monkeypatch.setattr(record, "_git", lambda *_: "")
+    rows = [{"name": "first"}, {"name": "second"}]
+    monkeypatch.setattr(gpu, "measure_ops", lambda *_, **__: iter(rows))
+    monkeypatch.setattr(gpu, "measure_run", lambda *_: json.loads(file.read_text()))
+    monkeypatch.setattr(gpu, "measure_published", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit, match="failed: published;"):
+        gpu.main()
+    kept = json.loads(file.read_text())
+    assert kept["measured"]["commit"] == "abc" and kept["ops"] == rows
+    assert kept["published"] == {"error": "ZeroDivisionError: division by zero"}
+    # When the run was measured, the ops had been written.
+    assert kept["labelling_lenet5-fifth"]["ops"] == rows
+
+    monkeypatch.setattr(gpu, "measure_ops", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(gpu, "measure_run", lambda *_: 1 / 0)
+    monkeypatch.setattr(gpu, "measure_published", lambda *_: {"fine": True})
+    gpu.main()
+    again = json.loads(file.read_text())
+    assert again["ops"] == rows and again["published"] == {"fine": True}
+
+    # Of another commit nothing is kept; only the part that is named is measured.
+    monkeypatch.setenv("DB3KD_COMMIT", "def")
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", "published"])
+    gpu.main()
+    last = json.loads(file.read_text())
+    assert "ops" not in last and last["published"] == {"fine": True}
+    assert [path.name for path in file.parent.iterdir()] == ["some.json"]
+
+
+def test_a_part_that_is_not_there_is_named(monkeypatch):
+    with pytest.raises(SystemExit, match="--only: expected some of ops, labelling_lenet5-fifth"):
+        gpu.measure(CPU, small=True, compiled=False, only=["op"])
+
+
+def test_no_part_of_make_gpu_hides_the_others(tmp_path):
+    log = tmp_path / "log"
+    doubles = {
+        # Tests fail; everything else that Python is asked for succeeds.
+        "python": 'case "$*" in *"-m pytest"*) exit 1;; esac',
+        # One tool finds a fault, the other does not work on this device.
+        "sanitizer": 'case "$*" in --help) exit 0;; *memcheck*) echo found; exit 1;; esac\n'
+        'echo "Error: Device not supported"; exit 1',
+    }
+    for name, body in doubles.items():
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\n{body}\n')
+        script.chmod(0o755)
+    names = {"PYTHON": "python", "SANITIZER": "sanitizer", "GPU_BUILD": "build"}
+    done = subprocess.run(
+        ["make", "gpu", *(f"{variable}={tmp_path / name}" for variable, name in names.items())],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[-1] == "gpu: failed: gpu-test gpu-sanitize"
+    assert "found\n" in done.stdout
+    assert "gpu-sanitize: SKIPPED racecheck, this device does not allow it" in done.stdout
+    parts = ("setup.py", "-m pytest", "benchmarks.gpu --save", "memcheck", "racecheck")
+    calls = [
+        next((part for part in parts if part in line), "") for line in log.read_text().splitlines()
+    ]
+    assert [call for call in calls if call] == list(parts)
 
 
 def test_generated_images_can_be_learnt():
