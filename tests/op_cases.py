@@ -6,7 +6,7 @@ from torch import Tensor
 from db3kd import ops
 from db3kd.boundary.probes import dct_basis
 
-SIZES = (1, 64, 784, 3072, 150_528)
+SIZES = (1, 64, 81, 100, 130, 784, 3072, 150_528)
 ROWS = (0, 1, 7)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -18,7 +18,7 @@ DRAWS = (
     ("gaussian", "low frequencies"),
     ("rademacher", "all frequencies but one"),
 )
-_IMAGES = {64: (1, 8), 784: (1, 28), 3072: (3, 32), 150_528: (3, 224)}
+_IMAGES = {64: (1, 8), 81: (1, 9), 100: (1, 10), 784: (1, 28), 3072: (3, 32), 150_528: (3, 224)}
 """Channels and side of the square images of these sizes."""
 
 

@@ -255,19 +255,13 @@ __device__ void transform(const BasisPair& basis, const Strip& strip, std::int64
 template <Noise kNoise, typename T, bool kAligned>
 __global__ void basis_queries_kernel(DirectionSource source, BasisPair basis, Strip strip,
                                      ProbePoints at, T* out, float lower, float upper) {
-  transform<kAligned>(
-      basis, strip, source.points * source.probes, Drawn<kNoise>{source},
-      [&](std::int64_t unit, std::int64_t i, std::int64_t end, const float4& u) {
-        const std::int64_t row = unit / basis.channels, point = row / source.probes;
-        const ProbeFactors factors = at.factors[row];
-        const float4 o = load_vector<kAligned>(at.origins + point * at.size, i, end);
-        const float4 v = load_vector<kAligned>(at.offsets + point * at.size, i, end);
-        store_vector<kAligned>(out + row * at.size, i, end,
-                               {probe_at(o.x, v.x, u.x, factors, lower, upper),
-                                probe_at(o.y, v.y, u.y, factors, lower, upper),
-                                probe_at(o.z, v.z, u.z, factors, lower, upper),
-                                probe_at(o.w, v.w, u.w, factors, lower, upper)});
-      });
+  transform<kAligned>(basis, strip, source.points * source.probes, Drawn<kNoise>{source},
+                      [&](std::int64_t unit, std::int64_t i, std::int64_t end, const float4& u) {
+                        const std::int64_t row = unit / basis.channels, point = row / source.probes;
+                        const ProbeFactors factors = at.factors[row];
+                        write_probe<kAligned>(at, point, row, factors, u, i, end, out, lower,
+                                              upper);
+                      });
 }
 
 template <bool kAligned>
@@ -277,7 +271,7 @@ __global__ void to_pixels_kernel(BasisPair basis, Strip strip, const float* coef
   transform<kAligned>(basis, strip, images, Stored{coefficients},
                       [&](std::int64_t unit, std::int64_t i, std::int64_t end, const float4& u) {
                         float* image = pixels + unit / basis.channels * size;
-                        store_vector<kAligned>(image, i, end, u);
+                        store_vector<kAligned, Reuse::kSoon>(image, i, end, u);
                       });
 }
 

@@ -114,15 +114,25 @@ __device__ __forceinline__ auto packed(float4 value) {
   }
 }
 
+// How soon what is stored is read again.
+enum class Reuse {
+  kSoon,   // by the next kernel: it may stay in the L2 cache
+  kLater,  // its lines are the first to leave the L2 cache, where samples and ends are read again
+};
+
 // Aligned, by an instruction that the compiler cannot take apart, as it does with assignments after
-// a clamp. It marks lines as the first to leave the L2 cache: queries are read once, samples and
-// ends again and again.
-template <bool kAligned, typename T>
+// a clamp.
+template <bool kAligned, Reuse kReuse, typename T>
 __device__ __forceinline__ void store_vector(T* row, std::int64_t i, std::int64_t size,
                                              float4 value) {
   if constexpr (kAligned) {
     auto vector = packed<T>(value);
-    __stcs(reinterpret_cast<decltype(vector)*>(row + i), vector);
+    auto* address = reinterpret_cast<decltype(vector)*>(row + i);
+    if constexpr (kReuse == Reuse::kSoon) {
+      __stcg(address, vector);
+    } else {
+      __stcs(address, vector);
+    }
   } else {
     const float element[kVector] = {value.x, value.y, value.z, value.w};
 #pragma unroll

@@ -57,6 +57,22 @@ __device__ __forceinline__ float probe_at(float origin, float offset, float numb
   return point_at_radius(origin, offset, factors.step, number, factors.correction, lower, upper);
 }
 
+// Writes four components of query `row` of `out`, of a point and their four numbers `u`, from
+// component i of an image on; `end`: where the rows of its vectors end.
+template <bool kAligned, typename T>
+__device__ __forceinline__ void write_probe(const ProbePoints& at, std::int64_t point,
+                                            std::int64_t row, const ProbeFactors& factors,
+                                            const float4& u, std::int64_t i, std::int64_t end,
+                                            T* out, float lower, float upper) {
+  const float4 o = load_vector<kAligned>(at.origins + point * at.size, i, end);
+  const float4 v = load_vector<kAligned>(at.offsets + point * at.size, i, end);
+  store_vector<kAligned, Reuse::kLater>(out + row * at.size, i, end,
+                                        {probe_at(o.x, v.x, u.x, factors, lower, upper),
+                                         probe_at(o.y, v.y, u.y, factors, lower, upper),
+                                         probe_at(o.z, v.z, u.z, factors, lower, upper),
+                                         probe_at(o.w, v.w, u.w, factors, lower, upper)});
+}
+
 // Tiles that a warp takes at a time: each of its threads draws the signs of one of them.
 constexpr int kTiles = kWarp;
 

@@ -31,7 +31,7 @@ __global__ void offsets_kernel(const float* origins, const float* points, std::i
       const float4 p = load_vector<kAligned>(points + row * size, i, size);
       const float4 offset{p.x - o.x, p.y - o.y, p.z - o.z, p.w - o.w};
       squares += sum_of_squares(offset);
-      store_vector<kAligned>(offsets + row * size, i, size, offset);
+      store_vector<kAligned, Reuse::kSoon>(offsets + row * size, i, size, offset);
     }
     squares = block_sum(squares);
     if (threadIdx.x == 0) radius[row] = static_cast<float>(sqrt(squares));
@@ -85,18 +85,34 @@ __global__ void probe_queries_kernel(DirectionSource source, ProbePoints at, T* 
        row < source.points * source.probes; row += stride) {
     const std::int64_t point = row / source.probes;
     const ProbeFactors factors = at.factors[row];
-    const float *origin = at.origins + point * size, *offset = at.offsets + point * size;
     const DirectionId id = direction_of(source, point, row % source.probes);
     visit_numbers<kNoise>(
         id, size, blockIdx.y, gridDim.y, blocks[threadIdx.y], [&](std::int64_t i, const float4& u) {
-          const float4 o = load_vector<kAligned>(origin, i, size);
-          const float4 v = load_vector<kAligned>(offset, i, size);
-          store_vector<kAligned>(out + row * size, i, size,
-                                 {probe_at(o.x, v.x, u.x, factors, lower, upper),
-                                  probe_at(o.y, v.y, u.y, factors, lower, upper),
-                                  probe_at(o.z, v.z, u.z, factors, lower, upper),
-                                  probe_at(o.w, v.w, u.w, factors, lower, upper)});
+          write_probe<kAligned>(at, point, row, factors, u, i, size, out, lower, upper);
         });
+  }
+}
+
+// Queries of at most one tile: a warp for each would be idle in part. A thread takes four numbers
+// of a query and draws their block itself; threadIdx.y and blockIdx.x count queries.
+template <Noise kNoise, typename T, bool kAligned>
+__global__ void short_probe_queries_kernel(DirectionSource source, ProbePoints at, T* out,
+                                           float lower, float upper) {
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.y;
+  for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
+       row < source.points * source.probes; row += stride) {
+    const std::int64_t point = row / source.probes;
+    const DirectionId id = direction_of(source, point, row % source.probes);
+    float4 u;
+    if constexpr (kNoise == Noise::kRademacher) {
+      const Blocks<1> drawn = random_blocks<1>(id, 0);
+      u = rademacher_vector(
+          {drawn.word[0][0], drawn.word[1][0], drawn.word[2][0], drawn.word[3][0]});
+    } else {
+      u = gaussian_vector(id, threadIdx.x);
+    }
+    write_probe<kAligned>(at, point, row, at.factors[row], u, threadIdx.x * kVector, at.size, out,
+                          lower, upper);
   }
 }
 
@@ -153,7 +169,7 @@ __global__ void weighted_sum_kernel(DirectionSource source, const float* weights
       }
     }
     const std::int64_t i = tile * kTile + lane * kVector;
-    if (i < size) store_vector<false>(total + point * size, i, size, sum);
+    if (i < size) store_vector<false, Reuse::kSoon>(total + point * size, i, size, sum);
   }
 }
 
@@ -222,16 +238,25 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoint
                                  const QuerySink& sink, cudaStream_t stream) {
   const std::int64_t rows = source.points * source.probes, size = at.size;
   if (rows == 0) return cudaSuccess;
-  const dim3 threads(kWarp, kWarps);
-  const dim3 blocks(grid_x(divide_up(rows, kWarps)), grid_y(divide_up(size, kTiles * kTile)));
+  const bool is_short = size <= kTile;
+  const auto along = static_cast<unsigned>(is_short ? divide_up(size, kVector) : kWarp);
+  const dim3 threads(along, kThreads / along);
+  const dim3 blocks(grid_x(divide_up(rows, threads.y)), grid_y(divide_up(size, kTiles * kTile)));
   const bool aligned =
       vectors_are_aligned(at.origins, size) && vectors_are_aligned(at.offsets, size);
   return dispatch_noise(source.noise, [&](auto noise) {
     return dispatch_rows(sink, size, aligned, [&](auto type, auto rows_aligned) {
       using T = typename decltype(type)::type;
-      probe_queries_kernel<decltype(noise)::value, T, decltype(rows_aligned)::value>
-          <<<blocks, threads, 0, stream>>>(source, at, static_cast<T*>(sink.data), sink.lower,
-                                           sink.upper);
+      constexpr Noise kNoise = decltype(noise)::value;
+      constexpr bool kAligned = decltype(rows_aligned)::value;
+      auto* out = static_cast<T*>(sink.data);
+      if (is_short) {
+        short_probe_queries_kernel<kNoise, T, kAligned>
+            <<<blocks, threads, 0, stream>>>(source, at, out, sink.lower, sink.upper);
+      } else {
+        probe_queries_kernel<kNoise, T, kAligned>
+            <<<blocks, threads, 0, stream>>>(source, at, out, sink.lower, sink.upper);
+      }
       return cudaGetLastError();
     });
   });

@@ -61,11 +61,12 @@ __global__ void bracket_queries_kernel(BracketQueries queries, T* out, float low
       for (int step = 0; step < kVectorsPerThread; ++step) {
         const std::int64_t i = (first + step * blockDim.x + threadIdx.x) * kVector;
         if (i >= rays.size) continue;
-        store_vector<kAligned>(out + row * rays.size, i, rays.size,
-                               {point_on_ray(x[step].x, y[step].x, fraction, lower, upper),
-                                point_on_ray(x[step].y, y[step].y, fraction, lower, upper),
-                                point_on_ray(x[step].z, y[step].z, fraction, lower, upper),
-                                point_on_ray(x[step].w, y[step].w, fraction, lower, upper)});
+        store_vector<kAligned, Reuse::kLater>(
+            out + row * rays.size, i, rays.size,
+            {point_on_ray(x[step].x, y[step].x, fraction, lower, upper),
+             point_on_ray(x[step].y, y[step].y, fraction, lower, upper),
+             point_on_ray(x[step].z, y[step].z, fraction, lower, upper),
+             point_on_ray(x[step].w, y[step].w, fraction, lower, upper)});
       }
     }
   }

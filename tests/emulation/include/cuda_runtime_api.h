@@ -72,6 +72,11 @@ void __stcs(T* address, T value) {
   *address = value;
 }
 
+template <typename T>
+void __stcg(T* address, T value) {
+  *address = value;
+}
+
 template <typename T, typename Change>
 __attribute__((no_sanitize("thread"))) T emulated_atomic(T* address, const Change& change) {
   emulation::check_access(address, sizeof(T), emulation::Access::kAtomic);
