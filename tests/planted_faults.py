@@ -1,4 +1,4 @@
-"""Runs kernels with planted faults on the emulated GPU, and prints what becomes of each, as JSON.
+"""Runs kernels with planted faults, and in small grids, on the emulated GPU; prints outcomes.
 
     DB3KD_EMULATION=build/emulation/planted.so python tests/planted_faults.py
 
@@ -10,6 +10,7 @@ import json
 import emulated
 import op_cases as cases
 import torch
+from emulation.build import SMALL_GRIDS
 
 from db3kd import ops
 
@@ -38,15 +39,44 @@ CASES = (
 """For each fault of emulation/build.py, in its order, a call that meets it."""
 
 
+def large_calls() -> list[tuple[str, dict]]:
+    """Each op with more blocks than a small grid has, in all the ways that probes are drawn."""
+    rules = {"targeted": True, "absolute": 0.1, "relative": 0.2}
+    calls = [
+        ("ray_lengths", cases.ray_lengths(20, 784)),
+        ("bracket_queries", cases.bracket_queries(90, 784) | cases.BOUNDS),
+        ("bracket_queries", cases.bracket_queries(2, 9_001) | cases.BOUNDS),
+        ("bracket_update", cases.bracket_update(1_500) | rules),
+        *(
+            ("soft_labels", cases.soft_labels(701, classes) | {"normalisation": "inverse"})
+            for classes in (3, 10, 40)
+        ),
+        ("probe_queries", cases.probe_queries(1, 9_001) | DRAWN | cases.BOUNDS | {"count": 2}),
+        # Three blocks cover all components: no grid limits those.
+        ("probe_gradient", cases.probe_gradient(5, 3, 3_000) | DRAWN),
+    ]
+    for noise, frequencies in cases.DRAWS:
+        for size in (81, 784):
+            drawn = cases.directions(noise, frequencies, size)
+            probes = cases.probe_queries(9, size) | drawn | cases.BOUNDS | {"count": 20}
+            calls += [
+                ("probe_queries", probes),
+                ("probe_gradient", cases.probe_gradient(9, 20, size) | drawn),
+            ]
+    return calls
+
+
 def outcome(name: str, arguments: dict) -> str:
     """ "right", "wrong" or what the emulation says."""
+    copies = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
     try:
-        result = getattr(emulated.ops, name)(**arguments)
+        result = getattr(emulated.ops, name)(**copies)
     except RuntimeError as error:
         return str(error).splitlines()[0].removeprefix("emulation: ")
     expected = getattr(ops, name)(**arguments)
-    close = torch.allclose(result, expected, rtol=3e-6, atol=3e-6)
-    return "right" if close else "wrong"
+    if result.shape != expected.shape:
+        return "wrong"
+    return "right" if torch.allclose(result, expected, rtol=3e-6, atol=3e-6) else "wrong"
 
 
 def main() -> None:
@@ -60,7 +90,9 @@ def main() -> None:
             emulated.plant(fault)
             with_fault.append(outcome(name, arguments()))
         outcomes.append({"without": without, "with": with_fault})
-    print(json.dumps(outcomes))
+    emulated.plant(SMALL_GRIDS)
+    large = [(name, outcome(name, arguments)) for name, arguments in large_calls()]
+    print(json.dumps({"faults": outcomes, "small grids": large}))
 
 
 if __name__ == "__main__":

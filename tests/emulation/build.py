@@ -62,7 +62,22 @@ FAULTS = {
         "    double",
     ),
 }
-"""Name -> (file, what stands there, what takes its place); switched on by emulation_plant."""
+"""Name -> (file, what stands there, what takes its place); emulation_plant(1) is the first."""
+
+SMALL_GRIDS = len(FAULTS) + 1
+LIMITS = {
+    "a grid of at most three blocks": (
+        "device.cuh",
+        "(blocks, 2147483647)",
+        f"(blocks, PLANTED({SMALL_GRIDS}) ? 3 : 2147483647)",
+    ),
+    "and of at most two more": (
+        "device.cuh",
+        "(blocks, 65535)",
+        f"(blocks, PLANTED({SMALL_GRIDS}) ? 2 : 65535)",
+    ),
+}
+"""No fault: kernels have to go over what is left, as they do where a grid reaches CUDA's limits."""
 
 
 def without_comments(source: str) -> str:
@@ -109,7 +124,7 @@ def rewritten(source: str) -> str:
 
 def planted(name: str, source: str) -> str:
     """The source with every fault of this file in it, each behind its switch."""
-    for file, right, wrong in FAULTS.values():
+    for file, right, wrong in (*FAULTS.values(), *LIMITS.values()):
         if file == name:
             if source.count(right) != 1:
                 raise ValueError(f"{file}: expected {right!r} once, got {source.count(right)}")
