@@ -12,16 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.class_labels import as_labels
+from db3kd.image_files import EncodedPixels, ImageFiles
+from db3kd.image_folders import scan_image_folder, split_files
+from db3kd.image_tables import ImageTable, class_count, hub_table, parquet_table, require_split
+from db3kd.manifest import MANIFEST, read_manifest
 from db3kd.pixels import (
     ArrayPixels,
-    DatasetPixels,
     MappedArray,
     Pixels,
+    open_npz,
     optional_package,
     read_idx,
 )
 from db3kd.synthesis.pseudo import PSEUDO_SAMPLES, PseudoSamples, load_pseudo_samples
-from db3kd.validation import check_classes
+from db3kd.validation import check_class_names, check_classes
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
 FLOWERS_SIZE = 224
@@ -32,6 +37,7 @@ class ImageSet:
 
     labels       int64 [N], or None
     classes      number of classes, or None where there are no labels to tell
+    class_names  the name of each class, or None where they have none
     image_shape  shape of one image, channels first
     """
 
@@ -42,7 +48,11 @@ class ImageSet:
         classes: int | None,
         name: str,
         rows: np.ndarray | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
+        if class_names is not None:
+            class_names = check_class_names(class_names, classes, name)
+            classes = len(class_names)
         self._pixels = pixels
         self._rows = np.arange(len(pixels)) if rows is None else rows
         if len(self._rows) == 0:
@@ -52,6 +62,7 @@ class ImageSet:
             labels = check_classes(labels, len(self._rows), classes, f"{name} labels")
         self.labels = labels
         self.classes = classes
+        self.class_names = class_names
         self.name = name
 
     @classmethod
@@ -61,18 +72,20 @@ class ImageSet:
         labels: Any = None,
         name: str = "arrays",
         classes: int | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> "ImageSet":
         """A set over an array or tensor, which is not copied.
 
         images   uint8, divided by 255 when read, or floats in [0, 1]: [N, H, W], [N, C, H, W] or
                  [N, D]; also [N, H, W, C], where the last size alone can be channels (1, 3, 4)
         labels   N class numbers, or None
-        classes  by default the highest label plus one
+        classes  by default the highest label plus one, or the number of names
+        class_names  the name of each class; by default those of labels that are names, sorted
         """
         pixels = ArrayPixels(np.asarray(images), name)
         if labels is not None:
-            labels = torch.as_tensor(np.asarray(labels))
-        return cls(pixels, labels, classes, name)
+            labels, class_names = as_labels(labels, f"{name} labels", class_names)
+        return cls(pixels, labels, classes, name, class_names=class_names)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -85,11 +98,21 @@ class ImageSet:
         """The images at `indices`, in that order -> float32 [n, *image_shape] in [0, 1]."""
         return self._pixels.read(self._rows[self._checked(indices)])
 
+    def check(self) -> None:
+        """Reads every image once, in little memory, so that a bad one is found before a run begins.
+
+        Raises:
+            ValueError: an image cannot be decoded, has values outside [0, 1], or does not have the
+                shape of the first; the error names its file or row.
+        """
+        self._pixels.check(np.unique(self._rows))
+
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageSet":
         """A view of the images at `indices`, in that order."""
         chosen = self._checked(indices)
         labels = None if self.labels is None else self.labels[torch.from_numpy(chosen)]
-        return ImageSet(self._pixels, labels, self.classes, self.name, self._rows[chosen])
+        rows = self._rows[chosen]
+        return ImageSet(self._pixels, labels, self.classes, self.name, rows, self.class_names)
 
     def fingerprint(self) -> str:
         """SHA-256 hex of the stored images, which of them are in, and the labels; reads all."""
@@ -136,8 +159,9 @@ def load_data(
                    224 by default
     hub:NAME       any image classification set of the Hugging Face hub
     DIRECTORY      IDX files (train-images-idx3-ubyte, t10k-..., also .gz); Parquet files; an image
-                   folder (class/image.png, or split/class/image.png); or the pseudo samples of a
-                   run, labelled with the teacher's decisions (split "train" alone)
+                   folder (class/image.png, or split/class/image.png; see
+                   db3kd.image_folders.scan_image_folder); or the pseudo samples of a run, labelled
+                   with the teacher's decisions (split "train" alone)
     FILE.npz       keys images and labels, or x_train, y_train, x_test and y_test
     FILE.npy       images alone
     FILE.parquet   an image column and a label column
@@ -159,14 +183,15 @@ def load_data(
     if name in HUB_NAMES:
         if name == "flowers102" and size is None:
             options["size"] = FLOWERS_SIZE
-        return _load_datasets(name, split, classes, options, HUB_NAMES[name])
+        return _load_table(name, hub_table(HUB_NAMES[name], split, name), classes, options)
     if name.startswith("hub:"):
-        return _load_datasets(name, split, classes, options, name.removeprefix("hub:"))
+        table = hub_table(name.removeprefix("hub:"), split, name)
+        return _load_table(name, table, classes, options)
     if path.is_dir() and not _holds_idx(path):
         return _load_directory(path, split, classes, options)
     if path.suffix == ".parquet":
         _require_file(path)
-        return _load_datasets(name, split, classes, options, "parquet", data_files=str(path))
+        return _load_table(name, parquet_table({"train": [path]}, split, name), classes, options)
     if size is not None or channels is not None:
         raise ValueError(
             f"{name}: size and channels are for image files; these images are arrays of one size"
@@ -206,7 +231,7 @@ _BUNDLED: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
 
 def _held_out_fifth(images: np.ndarray, labels: np.ndarray, name: str, split: str) -> ImageSet:
     """A part of an unsplit set: "test" is a fifth of each class. Shuffled, always alike."""
-    _require_split(split, ("train", "test"), name)
+    require_split(split, ("train", "test"), name)
     draw = np.random.RandomState(0)  # its stream is frozen for good, unlike default_rng's
     chosen = []
     for label in np.unique(labels):
@@ -220,29 +245,30 @@ def _held_out_fifth(images: np.ndarray, labels: np.ndarray, name: str, split: st
 
 
 def _load_npz(path: Path, split: str, classes: int | None) -> ImageSet:
-    try:
-        # opened here, because numpy leaves a broken archive open
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except Exception as error:  # a broken archive raises whatever zipfile, zlib and numpy do
-        raise ValueError(
-            f"{path}: expected plain arrays, which numpy could not read: {error}"
-        ) from error
-    if "images" in arrays:
-        _require_split(split, ("train",), path)
-        return ImageSet.from_arrays(arrays["images"], arrays.get("labels"), path.stem, classes)
-    splits = [key.removeprefix("x_") for key in arrays if key.startswith("x_")]
-    if not splits:
-        keys = ", ".join(arrays) or "nothing"
-        raise ValueError(f"{path}: expected images and labels, or x_train and y_train, got {keys}")
-    _require_split(split, splits, path)
-    labels = [arrays[f"y_{part}"] for part in splits if f"y_{part}" in arrays]
-    return ImageSet.from_arrays(
-        arrays[f"x_{split}"],
-        arrays.get(f"y_{split}"),
-        f"{path.stem}-{split}",
-        classes or _class_count(labels),
-    )
+    with open_npz(path) as archive:
+        keys = archive.files
+        if "images" in keys:
+            require_split(split, ("train",), path)
+            labels = archive["labels"] if "labels" in keys else None
+            return ImageSet.from_arrays(archive["images"], labels, path.stem, classes)
+        splits = [key.removeprefix("x_") for key in keys if key.startswith("x_")]
+        if not splits:
+            found = ", ".join(keys) or "nothing"
+            raise ValueError(
+                f"{path}: expected images and labels, or x_train and y_train, got {found}"
+            )
+        require_split(split, splits, path)
+        labels = {part: archive[f"y_{part}"] for part in splits if f"y_{part}" in keys}
+        names = None
+        if any(each.dtype.kind in "US" for each in labels.values()):
+            names = sorted({str(label) for each in labels.values() for label in each.ravel()})
+        return ImageSet.from_arrays(
+            archive[f"x_{split}"],
+            labels.get(split),
+            f"{path.stem}-{split}",
+            classes or class_count(list(labels.values())),
+            names,
+        )
 
 
 def _load_npy(path: Path, classes: int | None) -> ImageSet:
@@ -266,7 +292,7 @@ def _load_idx_directory(directory: Path, split: str, classes: int | None) -> Ima
         for part, prefixes in (("train", ("train",)), ("test", ("t10k", "test")))
         if (directory_files := _idx_files(directory, prefixes))
     }
-    _require_split(split, parts, directory)
+    require_split(split, parts, directory)
     labels = {part: read_idx(files[1], 1) for part, files in parts.items() if files[1]}
     images = read_idx(parts[split][0], 3)
     own = labels.get(split)
@@ -275,7 +301,7 @@ def _load_idx_directory(directory: Path, split: str, classes: int | None) -> Ima
         raise ValueError(
             f"{directory}: {split} has {images.shape[0]} images and {own.shape[0]} labels"
         )
-    count = classes or _class_count(
+    count = classes or class_count(
         [np.asarray(part[np.arange(part.shape[0])]) for part in labels.values()]
     )
     if own is not None:
@@ -302,18 +328,33 @@ def _load_directory(
 ) -> ImageSet:
     if PSEUDO_SAMPLES.shards(path):
         return _load_pseudo_samples(path, split, options)
-    if any(path.rglob("*.parquet")):
-        return _load_datasets(
-            path.resolve().name, split, classes, options, "parquet", data_dir=str(path)
-        )
-    if not any(entry.is_file() for entry in path.rglob("*")):
+    if (path / MANIFEST).is_file():
         raise ValueError(
-            f"{path}: the directory is empty, expected IDX files, Parquet files or folders of "
-            "images"
+            f"data: {path} is a run ({read_manifest(path)['format']}), expected the images that it "
+            "was made from"
         )
-    return _load_datasets(
-        path.resolve().name, split, classes, options, "imagefolder", data_dir=str(path)
-    )
+    name = path.resolve().name
+    tables = [file for file in path.rglob("*.parquet") if file.is_file()]
+    if tables:
+        table = parquet_table(split_files(path, tables), split, name)
+        return _load_table(name, table, classes, options)
+    folder = scan_image_folder(path)
+    require_split(split, folder.splits, path)
+    labels, names = folder.classes[split], folder.class_names
+    if labels is not None:
+        number = {name: position for position, name in enumerate(names)}
+        labels = torch.tensor([number[label] for label in labels])
+    pixels = EncodedPixels(ImageFiles(path, folder.splits[split]), name, **options)
+    return ImageSet(pixels, labels, classes, f"{name}-{split}", class_names=names)
+
+
+def _load_table(
+    name: str, table: ImageTable, classes: int | None, options: dict[str, int | None]
+) -> ImageSet:
+    pixels = EncodedPixels(table.images, name, **options)
+    count = classes or table.classes
+    full_name = f"{name}-{table.split}"
+    return ImageSet(pixels, table.labels, count, full_name, class_names=table.class_names)
 
 
 def pseudo_sample_set(samples: PseudoSamples, name: str = "pseudo samples") -> ImageSet:
@@ -347,64 +388,6 @@ def _load_pseudo_samples(path: Path, split: str, options: dict[str, int | None])
             "they were made with"
         )
     return pseudo_sample_set(load_pseudo_samples(path), path.resolve().name)
-
-
-def _load_datasets(
-    name: str,
-    split: str,
-    classes: int | None,
-    options: dict[str, int | None],
-    builder: str,
-    **arguments: str,
-) -> ImageSet:
-    """A set that the `datasets` library reads, by its builder or hub name."""
-    datasets = optional_package("datasets")
-    parts = datasets.load_dataset(builder, **arguments)
-    _require_split(split, parts, name)
-    dataset = parts[split]
-    if len(dataset) == 0:
-        raise ValueError(f"{name}: the split {split!r} is empty, expected at least one image")
-    dataset, images = _image_column(dataset, name, datasets.Image)
-    labels = _label_column(dataset, datasets.ClassLabel)
-    values = None
-    if labels is not None:
-        feature = dataset.features[labels]
-        classes = classes or getattr(feature, "num_classes", None)
-        classes = classes or _class_count([np.asarray(part[labels][:]) for part in parts.values()])
-        values = torch.as_tensor(np.asarray(dataset[labels][:]))
-    pixels = DatasetPixels(dataset.select_columns([images]), images, name, **options)
-    return ImageSet(pixels, values, classes, f"{name}-{split}")
-
-
-def _image_column(dataset: Any, name: str, image_type: Any) -> tuple[Any, str]:
-    """The first column of images; undeclared encoded bytes count when called `image` or `img`."""
-    for column, feature in dataset.features.items():
-        if isinstance(feature, image_type):
-            return dataset, column
-    for column in ("image", "img"):
-        if column in dataset.features:
-            return dataset.cast_column(column, image_type()), column
-    raise ValueError(
-        f"{name}: expected a column of images, got the columns {', '.join(dataset.features)}"
-    )
-
-
-def _label_column(dataset: Any, class_type: Any) -> str | None:
-    for column, feature in dataset.features.items():
-        if isinstance(feature, class_type):
-            return column
-    return next((column for column in ("label", "labels") if column in dataset.features), None)
-
-
-def _class_count(labels: Sequence[np.ndarray]) -> int | None:
-    """Counted over every split, so that a class that one of them lacks keeps its number."""
-    highest = [int(part.max()) for part in labels if part.size and part.dtype.kind in "iu"]
-    return max(highest) + 1 if highest else None
-
-
-def _require_split(split: str, splits: Any, name: str | Path) -> None:
-    if split not in splits:
-        raise ValueError(f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}")
 
 
 def _require_file(path: Path) -> None:

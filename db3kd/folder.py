@@ -18,7 +18,7 @@ cleared away when the run is reopened, so that a kill at any moment loses no ans
 flight (see db3kd.journal) and leaves none twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,6 +57,16 @@ from db3kd.shards import (
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+def _advice(differences: Sequence[str]) -> str:
+    """What to do where images changed since a run was begun; nothing where something else did."""
+    if not any(each.startswith("data:") for each in differences):
+        return ""
+    return (
+        "; the images or their labels are not those that the run was begun with: put them back, or "
+        "begin another run in another folder"
+    )
 
 
 def holds_run(path: str | Path) -> bool:
@@ -243,6 +253,7 @@ class RunFolder:
             if found:
                 raise ValueError(
                     f"{path}: holds another run than the one asked for: {'; '.join(found)}"
+                    f"{_advice(found)}"
                 )
             run = cls(path, kind, stored, lock, made=False)
             if not run.finished:

@@ -282,6 +282,7 @@ def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> NamedImages:
             f"images: expected labels in [0, {teacher.classes}) as teacher {describe(teacher)} has "
             f"{teacher.classes} classes, got {int(images.labels.max())} in {images.name}"
         )
+    images.check()
     return images
 
 

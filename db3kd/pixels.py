@@ -1,9 +1,11 @@
-"""Where images lie: in an array, a mapped file or a `datasets` table. Read by row, never held."""
+"""Where images lie: in an array or a mapped file. Read by row, never held."""
 
 import gzip
-import hashlib
+import math
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import Tensor
 from db3kd.validation import check_images
 
 _HASHED_ROWS = 1024
-_GREY_MODES = ("1", "L", "I", "I;16")
+_MAX_INFLATED = "DB3KD_MAX_INFLATED_GIB"
 
 
 class Pixels(Protocol):
@@ -28,6 +30,10 @@ class Pixels(Protocol):
 
     def read(self, rows: np.ndarray) -> Tensor:
         """rows int64 [n] -> float32 [n, *image_shape] in [0, 1]."""
+        ...
+
+    def check(self, rows: np.ndarray) -> None:
+        """Raises ValueError, naming the image, unless all images at `rows` can be read."""
         ...
 
     def hash_into(self, digest: Any) -> None:
@@ -66,8 +72,13 @@ class ArrayPixels:
             images = images.permute(0, 3, 1, 2).contiguous()
         images = images.reshape(len(rows), *self.image_shape)
         if stored.dtype != torch.uint8:
-            check_images(images, self.image_shape, (0.0, 1.0), f"{self._name} images")
+            check_images(images, self.image_shape, (0.0, 1.0), f"{self._name} images", rows)
         return images
+
+    def check(self, rows: np.ndarray) -> None:
+        if self._array.dtype != np.uint8:  # of which every value is right
+            for start in range(0, len(rows), _HASHED_ROWS):
+                self.read(rows[start : start + _HASHED_ROWS])
 
     def hash_into(self, digest: Any) -> None:
         digest.update(f"{self._array.dtype} {self._array.shape}\n".encode())
@@ -88,105 +99,122 @@ class MappedArray:
         return np.array(self._map_file()[rows])
 
 
-class DatasetPixels:
-    """Images of a `datasets.Dataset`, decoded when read."""
+def most_inflated() -> int:
+    """The most bytes that a compressed file may become in memory.
 
-    def __init__(
-        self, dataset: Any, column: str, name: str, size: int | None, channels: int | None
-    ) -> None:
-        if channels not in (None, 1, 3):
-            raise ValueError(f"channels: expected 1 or 3, got {channels}")
-        self._dataset, self._column, self._name, self._size = dataset, column, name, size
-        first = dataset[0][column]
-        self._channels = channels or (1 if first.mode in _GREY_MODES else 3)
-        self._convert = channels is not None
-        height, width = (size, size) if size else (first.height, first.width)
-        self.image_shape = (self._channels, height, width)
+    4 GiB, or as many GiB as the environment variable DB3KD_MAX_INFLATED_GIB says.
+    """
+    text = os.environ.get(_MAX_INFLATED, "4")
+    try:
+        return int(float(text) * 2**30)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{_MAX_INFLATED}: expected a number of GiB, got {text!r}") from None
 
-    def __len__(self) -> int:
-        return len(self._dataset)
 
-    def read(self, rows: np.ndarray) -> Tensor:
-        images = torch.empty(len(rows), *self.image_shape)
-        if len(rows):
-            for slot, row, image in zip(
-                images, rows, self._dataset[rows.tolist()][self._column], strict=True
-            ):
-                slot.copy_(self._decode(image, int(row)))
-        return images
-
-    def hash_into(self, digest: Any) -> None:
-        datasets = optional_package("datasets")
-        digest.update(f"{self.image_shape}\n".encode())
-        for row in self._dataset.cast_column(self._column, datasets.Image(decode=False)):
-            stored = row[self._column]
-            content = stored["bytes"] or Path(stored["path"]).read_bytes()
-            digest.update(hashlib.sha256(content).digest())
-
-    def _decode(self, image: Any, row: int) -> Tensor:
-        grey = image.mode in _GREY_MODES
-        if self._channels == 1 and not grey and not self._convert:
-            raise ValueError(
-                f"{self._name}: image {row} is coloured ({image.mode}) and the first is grey; "
-                "give channels=1 or channels=3"
-            )
-        if image.mode.startswith("I"):
-            # 16 bits a pixel, which convert() alone would clip rather than scale.
-            image = image.point(lambda value: value / 257).convert("L")
-        image = image.convert("L" if self._channels == 1 else "RGB")
-        if self._size:
-            image = _resize(image, self._size)
-        if (image.height, image.width) != self.image_shape[1:]:
-            raise ValueError(
-                f"{self._name}: image {row} is {image.height}x{image.width} and the first is "
-                f"{self.image_shape[1]}x{self.image_shape[2]}; give size="
-            )
-        pixels = torch.from_numpy(np.array(image)).reshape(
-            image.height, image.width, self._channels
+def _check_inflated(path: Path, what: str, size: int) -> None:
+    if size > most_inflated():
+        raise ValueError(
+            f"{path}: expected at most {most_inflated() / 2**30:.3g} GiB once decompressed, got "
+            f"{size / 2**30:.3g} GiB for {what}; store it uncompressed (.npy or raw IDX), or set "
+            f"{_MAX_INFLATED} to as many GiB if you trust it"
         )
-        return pixels.permute(2, 0, 1).float() / 255
 
 
-def _resize(image: Any, size: int) -> Any:
-    """The shorter side to `size`, then the central square."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height)).crop((left, top, left + size, top + size))
+class NpzArrays:
+    """The arrays of a .npz file, read one by one when they are asked for."""
+
+    def __init__(self, path: Path, archive: Any) -> None:
+        self._path, self._archive = path, archive
+        self.files: list[str] = archive.files
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        with _readable(self._path):
+            member = next(
+                entry
+                for entry in self._archive.zip.infolist()
+                if entry.filename.removesuffix(".npy") == key
+            )
+        _check_inflated(self._path, f"the array {key}", member.file_size)
+        with _readable(self._path):
+            return self._archive[key]
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[NpzArrays]:
+    """The arrays of the .npz file at `path`.
+
+    Raises:
+        ValueError: it is broken, holds other things than plain arrays, or one that is asked for
+            would take more than `most_inflated` bytes.
+    """
+    # Opened here, because numpy leaves a broken archive open.
+    with path.open("rb") as file:
+        with _readable(path):
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array, which belongs into a .npy file")
+        with archive:
+            yield NpzArrays(path, archive)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a broken archive raises whatever zipfile, zlib and numpy do
+        raise ValueError(
+            f"{path}: expected plain arrays, which numpy could not read: {error}"
+        ) from error
 
 
 def read_idx(path: Path, dimensions: int) -> Any:
-    """The uint8 array of an IDX file: mapped where raw, in memory where gzipped."""
-    content = None
+    """The uint8 array of an IDX file: mapped where raw, in memory where gzipped.
+
+    Raises:
+        ValueError: the file is no IDX file of bytes, is incomplete, or would take more than
+            `most_inflated` bytes once decompressed.
+    """
+    length = 4 + 4 * dimensions
+    if path.suffix != ".gz":
+        with path.open("rb") as file:
+            header = file.read(length)
+        shape = _idx_shape(path, header, dimensions)
+        _check_idx_size(path, shape, length, path.stat().st_size)
+        if 0 in shape:
+            return np.empty(shape, np.uint8)
+        return MappedArray(partial(np.memmap, path, np.uint8, "r", length, shape))
     try:
-        if path.suffix == ".gz":
-            content = gzip.decompress(path.read_bytes())
-            header = content[: 4 + 4 * dimensions]
-        else:
-            with path.open("rb") as file:
-                header = file.read(4 + 4 * dimensions)
+        with gzip.open(path) as file:
+            header = file.read(length)
+            shape = _idx_shape(path, header, dimensions)
+            size = math.prod(shape)
+            _check_inflated(path, str(list(shape)), size)
+            content = file.read(size + 1)  # one byte more than there should be
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(
             f"{path}: expected a gzipped IDX file, got a broken one: {error}"
         ) from error
+    _check_idx_size(path, shape, length, length + len(content))
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _idx_shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) < 4 + 4 * dimensions:
         raise ValueError(
             f"{path}: expected an IDX file of bytes in {dimensions} dimensions, got the header "
             f"{header[:4].hex()}"
         )
-    shape = tuple(int(size) for size in np.frombuffer(header, ">u4", dimensions, offset=4))
-    expected = len(header) + int(np.prod(shape, dtype=np.int64))
-    size = path.stat().st_size if content is None else len(content)
+    return tuple(int(size) for size in np.frombuffer(header, ">u4", dimensions, offset=4))
+
+
+def _check_idx_size(path: Path, shape: tuple[int, ...], header: int, size: int) -> None:
+    expected = header + math.prod(shape)
     if size != expected:
+        came = "more" if size > expected and path.suffix == ".gz" else str(size)
         raise ValueError(
-            f"{path}: expected {expected} bytes for {list(shape)}, got {size}; the file is "
-            "incomplete"
+            f"{path}: expected {expected} bytes for {list(shape)}, got {came}; the file is "
+            "incomplete or has something behind its end"
         )
-    if content is not None:
-        return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
-    if 0 in shape:
-        return np.empty(shape, np.uint8)
-    return MappedArray(partial(np.memmap, path, np.uint8, "r", len(header), shape))
 
 
 def optional_package(name: str) -> Any:

@@ -158,6 +158,8 @@ def augment(images: ImageSet | Tensor, settings: SurrogateSettings) -> Augmented
             f"images: expected at least 2, one to train on and one to hold out, got {count}"
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    if isinstance(images, ImageSet):
+        images.check()
     drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
     held_out = max(1, round(count * HELD_OUT_SHARE))
     return AugmentedImages(drawn, settings.queries_per_sample, seed, partners=count - held_out)

@@ -46,8 +46,11 @@ def check_images(
     image_shape: Sequence[int],
     bounds: tuple[float, float],
     name: str = "images",
+    rows: Sequence[int] | None = None,
 ) -> Tensor:
     """`images` itself, if it is [N, *image_shape] float32, finite and inside `bounds`; N may be 0.
+
+    rows: what errors call the N images, where they are a part of a set; 0 to N - 1 by default.
 
     Raises TypeError for a wrong type or dtype and ValueError otherwise; the message says what is
     likely to help.
@@ -64,7 +67,7 @@ def check_images(
         raise TypeError("; ".join([problem, " and ".join(fix for fix in fixes if fix)]))
     if tuple(images.shape[1:]) != shape or images.ndim != len(shape) + 1:
         raise ValueError("; ".join([problem, *(fix for fix in fixes if fix)]))
-    _check_values(images, bounds, name)
+    _check_values(images, bounds, name, rows)
     return images
 
 
@@ -89,6 +92,22 @@ def check_classes(labels: Tensor, count: int, classes: int, name: str = "labels"
     return labels.long()
 
 
+def check_class_names(names: Sequence[str], classes: int | None, name: str) -> tuple[str, ...]:
+    """`names` as a tuple of different, non-empty strings, as many as `classes` if that is given."""
+    wanted = f"{name} class_names: expected {'different' if classes is None else classes} names"
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(f"{wanted}, got {type(names).__name__}")
+    stripped = tuple(each.strip() if isinstance(each, str) else each for each in names)
+    for number, each in enumerate(stripped):
+        if not isinstance(each, str) or not each:
+            raise ValueError(f"{wanted}, got {each!r} for class {number}")
+        if each in stripped[:number]:
+            raise ValueError(f"{wanted}, got {each!r} twice")
+    if classes is not None and len(stripped) != classes:
+        raise ValueError(f"{wanted}, got {len(stripped)}")
+    return stripped
+
+
 def import_named(reference: str, name: str) -> Any:
     """The object `package.module:object` that `reference` names; errors call it `name`."""
     module_name, _, path = reference.partition(":")
@@ -110,7 +129,9 @@ def import_named(reference: str, name: str) -> Any:
     return found
 
 
-def _check_values(images: Tensor, bounds: tuple[float, float], name: str) -> None:
+def _check_values(
+    images: Tensor, bounds: tuple[float, float], name: str, numbers: Sequence[int] | None
+) -> None:
     """Two reductions in the good case; the offending row is looked for only when there is one."""
     if images.numel() == 0:
         return
@@ -124,6 +145,7 @@ def _check_values(images: Tensor, bounds: tuple[float, float], name: str) -> Non
     if broken.any():
         row = int(broken.nonzero()[0])
         kind = "NaN" if rows[row].isnan().any() else "an infinite value"
+        row = row if numbers is None else int(numbers[row])
         raise ValueError(f"{wanted}, got {kind} at row {row}; remove or repair that image")
     outside = (rows < lower) | (rows > upper)
     row = int(outside.any(1).nonzero()[0])
@@ -131,7 +153,8 @@ def _check_values(images: Tensor, bounds: tuple[float, float], name: str) -> Non
     hint = "scale or clamp the images"
     if bounds == (0.0, 1.0) and smallest >= 0 and 1.5 < largest <= 255:
         hint = "divide by 255"
-    raise ValueError(f"{wanted}, got {value:g} at row {row}; {hint}")
+    row = row if numbers is None else int(numbers[row])
+    raise ValueError(f"{wanted}, got {value:.9g} at row {row}; {hint}")
 
 
 def _shape_fix(came: tuple[int, ...], shape: tuple[int, ...]) -> str:

@@ -322,6 +322,7 @@ def _load(test: str, split: str, teacher: Teacher) -> ImageSet:
             f"test: expected labels in [0, {teacher.classes}) as {who} has {teacher.classes} "
             f"classes, got {int(images.labels.max())} in {images.name}"
         )
+    images.check()
     return images
 
 

@@ -126,6 +126,35 @@ def test_labels_beyond_the_class_count_are_refused():
         ImageSet.from_arrays(BYTES, LABELS, classes=2)
 
 
+@pytest.mark.parametrize("value", [np.nan, 255.0, -0.1, np.nextafter(np.float32(1), np.float32(2))])
+def test_a_check_finds_floats_that_are_no_fractions_and_names_their_row(value):
+    images = np.full((3000, 2, 2), 0.5, np.float32)
+    images[2777, 1, 1] = value
+    data = ImageSet.from_arrays(images)
+    with pytest.raises(ValueError, match=r"arrays images: .* at row 2777"):
+        data.check()
+    data.subset(np.arange(2777)).check()
+    ImageSet.from_arrays(BYTES).check()
+
+
+def test_a_value_just_outside_is_told_apart_from_the_bound():
+    images = np.full((1, 2, 2), np.nextafter(np.float32(1), np.float32(2)), np.float32)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1\.00000012 at row 0"):
+        ImageSet.from_arrays(images).check()
+
+
+def test_class_names_go_with_subsets_and_must_be_different():
+    data = ImageSet.from_arrays(BYTES, LABELS, class_names=["one", "two", " three "])
+    assert data.subset([1]).class_names == ("one", "two", "three")
+    for names, message in (
+        (["one", "two"], "expected 3 names, got 2"),
+        (["one", "one", "two"], "got 'one' twice"),
+        (["one", "", "two"], "got '' for class 1"),
+    ):
+        with pytest.raises(ValueError, match=f"class_names: .*{message}"):
+            ImageSet.from_arrays(BYTES, LABELS, class_names=names, classes=3)
+
+
 @pytest.mark.parametrize("value", [np.nan, 255.0, -0.1])
 def test_floats_that_are_no_fractions_are_refused_when_read(value):
     images = np.full((3, 4, 4), 0.5, np.float32)
@@ -327,6 +356,95 @@ def memory_in_files() -> int:
         return 0
 
 
+def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
+    monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "0.001")
+    images = np.zeros((2000, 28, 28), np.uint8)
+    np.savez_compressed(tmp_path / "set.npz", images=images[:10], labels=LABELS[:10], huge=images)
+    assert len(load_data(tmp_path / "set.npz")) == 10, "what is not needed is not read"
+    np.savez_compressed(tmp_path / "huge.npz", images=images)
+    (tmp_path / "idx").mkdir()
+    write_idx(tmp_path / "idx" / "train-images-idx3-ubyte.gz", images)
+    tracemalloc.start()
+    for name in ("huge.npz", "idx"):
+        with pytest.raises(ValueError, match=r"at most 0.001 GiB once .*DB3KD_MAX_INFLATED_GIB"):
+            load_data(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < images.nbytes / 4
+    tracemalloc.stop()
+    monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "1")
+    assert len(load_data(tmp_path / "huge.npz")) == len(load_data(tmp_path / "idx")) == 2000
+
+
+def test_a_gzip_that_holds_more_than_its_header_says_is_not_inflated(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    header = struct.pack(">BBBB3I", 0, 0, 8, 3, 2, 4, 4)
+    path.write_bytes(gzip.compress(header + bytes(50_000_000)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"expected 48 bytes for \[2, 4, 4\], got more"):
+        load_data(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_an_idx_header_whose_sizes_overflow_is_refused(tmp_path):
+    header = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header)
+    with pytest.raises(ValueError, match="expected 79228162458924105385300197391 bytes"):
+        load_data(tmp_path)
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int8, ">i4", ">u2", ">i8"]
+)
+@pytest.mark.parametrize("shape", [(12,), (12, 1)])
+def test_class_numbers_of_any_integer_type_are_labels(tmp_path, dtype, shape):
+    labels = LABELS.astype(dtype).reshape(shape)
+    assert ImageSet.from_arrays(BYTES, labels).labels.equal(torch.from_numpy(LABELS))
+    np.savez(tmp_path / "set.npz", images=BYTES, labels=labels)
+    assert load_data(tmp_path / "set.npz").labels.equal(torch.from_numpy(LABELS))
+
+
+def test_names_are_labels(tmp_path):
+    names = np.array(["two", "zero", "one"])[LABELS]
+    data = ImageSet.from_arrays(BYTES, names)
+    assert data.class_names == ("one", "two", "zero")
+    assert data.labels.equal(torch.tensor([1, 2, 0]).repeat(4))
+    assert ImageSet.from_arrays(BYTES, list(names), class_names=("zero", "one", "two")).labels[
+        :3
+    ].tolist() == [2, 0, 1]
+    np.savez(tmp_path / "set.npz", x_train=BYTES, y_train=names, x_test=BYTES[:1], y_test=["zero"])
+    assert load_data(tmp_path / "set.npz", "test").labels.tolist() == [2]
+    with pytest.raises(ValueError, match="expected names among 'one', 'two', got 'zero'"):
+        ImageSet.from_arrays(BYTES, names, class_names=("one", "two"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "message"),
+    [
+        (np.empty((12, 0), int), ValueError, r"one label an image, got the shape \[12, 0\]"),
+        (np.eye(12, dtype=int), ValueError, r"got the shape \[12, 12\]; take argmax"),
+        (np.full(12, 2**63, np.uint64), ValueError, r"below 2\^63, got 9223372036854775808"),
+        (np.array([]), TypeError, "expected names, or class numbers as int64, got float64"),
+        (np.array([None] * 12), TypeError, "class numbers as int64, got object"),
+        (np.ones(12, bool), TypeError, "class numbers as int64, got bool"),
+    ],
+)
+def test_labels_that_are_neither_numbers_nor_names_are_refused(labels, kind, message):
+    with pytest.raises(kind, match=f"arrays labels: .*{message}"):
+        ImageSet.from_arrays(BYTES, labels)
+
+
+@pytest.mark.parametrize("cut", [10, 60, 400, -30])
+def test_a_truncated_npz_is_named(tmp_path, cut):
+    np.savez(tmp_path / "set.npz", images=BYTES, labels=LABELS)
+    content = (tmp_path / "set.npz").read_bytes()
+    (tmp_path / "set.npz").write_bytes(content[:cut])
+    with pytest.raises(ValueError, match=r"set.npz: expected plain arrays"):
+        load_data(tmp_path / "set.npz")
+
+
 # Specs
 
 
@@ -345,7 +463,7 @@ def test_an_unknown_spec_lists_what_there_is(spec, kind, message):
 
 def test_an_empty_directory_is_named(tmp_path):
     with pytest.raises(
-        ValueError, match="the directory is empty, expected IDX files, Parquet files"
+        ValueError, match=r"expected images .*IDX files or Parquet files, got none among 0 files"
     ):
         load_data(tmp_path)
 

@@ -52,6 +52,7 @@ def evaluate(
     images = Source(data, split, size, channels).load()
     if images.labels is None and agree_with is None:
         raise ValueError(f"data: {images.name} has no labels to compare with; give --agree-with")
+    images.check()
     decisions = _decide_all(open_teacher(model, images, architecture, device), images)
     if images.labels is not None:
         right = int((decisions == images.labels).sum())
