@@ -60,6 +60,7 @@ def estimate_run(
 
     Raises:
         TeacherError: the teacher failed.
+        ValueError: an image is broken, whichever it is; nothing was asked then.
     """
     check_count(queries, "queries", least=0)
     guess = surrogate_for(teacher, settings, surrogate)
@@ -68,6 +69,7 @@ def estimate_run(
     queries = min(queries, most)
     if not queries:
         return Estimate(len(images), most)
+    images.check()  # also those that are not drawn: the run would not begin with a bad one
     drawn = may_ask[draw_samples(len(may_ask), math.ceil(queries / 2), settings.seed)]
     sample, limits = images.subset(drawn), limits[drawn]
     rows = batch_rows(settings.rows, teacher.image_shape)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from db3kd.pixels import optional_package
+from db3kd.validation import number_text
 
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -198,8 +199,9 @@ class EncodedPixels:
             values = values / np.float32(65535)
         if not (values.min() >= 0 and values.max() <= 1):  # which NaN is not either
             raise ValueError(
-                f"{where}: expected floats in [0, 1], got values from {values.min():.9g} to "
-                f"{values.max():.9g}; divide by the largest value that a pixel can have"
+                f"{where}: expected floats in [0, 1], got values from "
+                f"{number_text(values.min())} to {number_text(values.max())}; divide by "
+                "the largest value that a pixel can have"
             )
         return pillow.fromarray(values)
 

@@ -94,12 +94,22 @@ def _table(parts: Any, split: str, name: str, trusted: Sequence[Path]) -> ImageT
     if column is None:
         return ImageTable(split, images, None, None, None)
     declared = getattr(dataset.features[column], "names", None)
-    columns = {part: list(rows[column]) for part, rows in parts.items() if column in rows.features}
+    columns = {
+        part: _stored(rows, column) for part, rows in parts.items() if column in rows.features
+    }
     if declared is None and all(isinstance(each, str) for each in columns[split]):
         declared = sorted({label for labels in columns.values() for label in labels})
     labels, names = as_labels(columns[split], f"{name}, column {column}", declared)
     classes = class_count([np.asarray(part) for part in columns.values()])
     return ImageTable(split, images, labels, len(names) if names else classes, names)
+
+
+def _stored(rows: Any, column: str) -> list[Any]:
+    """The cells of a column as they are stored.
+
+    Features that a table declares are not decoded: that may open files and ask hosts.
+    """
+    return rows.select_columns([column]).with_format("arrow")[:][column].to_pylist()
 
 
 def _image_column(dataset: Any, name: str, image_type: Any) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -19,6 +20,10 @@ from db3kd.validation import check_images
 
 _HASHED_ROWS = 1024
 _MAX_INFLATED = "DB3KD_MAX_INFLATED_GIB"
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class Pixels(Protocol):
@@ -136,7 +141,26 @@ class NpzArrays:
             )
         _check_inflated(self._path, f"the array {key}", member.file_size)
         with _readable(self._path):
+            _check_npy_size(self._archive.zip, member)
             return self._archive[key]
+
+
+def _check_npy_size(archive: ZipFile, member: ZipInfo) -> None:
+    """Raises ValueError unless an array's header speaks of as many bytes as the archive has of it.
+
+    NumPy takes memory for what the header says, before it reads any of it.
+    """
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in _NPY_HEADERS:
+            raise ValueError(f"{member.filename} has the format {version}")
+        shape, _, dtype = _NPY_HEADERS[version](stream)
+        expected = stream.tell() + math.prod(shape) * dtype.itemsize
+    if expected != member.file_size and not dtype.hasobject:  # which NumPy refuses
+        raise ValueError(
+            f"{member.filename} has {member.file_size} bytes, expected {expected} for "
+            f"{list(shape)} {dtype}"
+        )
 
 
 @contextmanager

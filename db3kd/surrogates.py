@@ -45,7 +45,7 @@ from db3kd.shards import read_shards
 from db3kd.teachers import Teacher, TeacherError, describe, save_teacher
 from db3kd.training import Progress as TrainProgress
 from db3kd.training import TrainSettings
-from db3kd.validation import check_count
+from db3kd.validation import check_count, interval_text
 
 if TYPE_CHECKING:
     pass
@@ -322,7 +322,7 @@ def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
     if lower > 0 or upper < 1:
         raise ValueError(
             f"teacher: expected bounds that hold [0, 1], where augmented images lie, got "
-            f"[{lower:g}, {upper:g}] of {describe(teacher)}"
+            f"{interval_text(teacher.bounds)} of {describe(teacher)}"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,9 +30,28 @@ def check_bounds(bounds: Sequence[float], name: str = "bounds") -> tuple[float, 
         lower, upper = (float(bound) for bound in bounds)
     except (TypeError, ValueError):
         raise ValueError(f"{name}: expected (lower, upper), got {bounds!r}") from None
-    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
-        raise ValueError(f"{name}: expected finite lower < upper, got {bounds!r}")
+    if not (
+        math.isfinite(_as_float32(lower))
+        and math.isfinite(_as_float32(upper))
+        and _as_float32(lower) < _as_float32(upper)
+    ):
+        raise ValueError(f"{name}: expected finite lower < upper as float32, got {bounds!r}")
     return lower, upper
+
+
+def number_text(value: float) -> str:
+    """`value` in the fewest digits that tell it from all other float32 numbers.
+
+    Example:
+        >>> number_text(1.0), number_text(1.0000001)
+        ('1', '1.0000001')
+    """
+    return str(np.float32(value)).removesuffix(".0")
+
+
+def interval_text(bounds: tuple[float, float]) -> str:
+    """`bounds` as `[lower, upper]`, with as many digits as `number_text` has."""
+    return f"[{number_text(bounds[0])}, {number_text(bounds[1])}]"
 
 
 def check_count(value: int, name: str, least: int = 1) -> int:
@@ -56,7 +76,7 @@ def check_images(
     likely to help.
     """
     shape = tuple(image_shape)
-    wanted = f"{name}: expected [N, {_sizes(shape)}] float32 in [{bounds[0]:g}, {bounds[1]:g}]"
+    wanted = f"{name}: expected [N, {_sizes(shape)}] float32 in {interval_text(bounds)}"
     if not isinstance(images, Tensor):
         came = type(images).__name__
         raise TypeError(f"{wanted}, got {came}; use torch.as_tensor(images)")
@@ -129,6 +149,10 @@ def import_named(reference: str, name: str) -> Any:
     return found
 
 
+def _as_float32(value: float) -> float:
+    return torch.tensor(value, dtype=torch.float32).item()
+
+
 def _check_values(
     images: Tensor, bounds: tuple[float, float], name: str, numbers: Sequence[int] | None
 ) -> None:
@@ -136,10 +160,10 @@ def _check_values(
     if images.numel() == 0:
         return
     smallest, largest = (float(value) for value in torch.aminmax(images))
-    lower, upper = bounds
+    lower, upper = (_as_float32(bound) for bound in bounds)  # as images on the bounds are rounded
     if smallest >= lower and largest <= upper:
         return
-    wanted = f"{name}: expected finite values in [{lower:g}, {upper:g}]"
+    wanted = f"{name}: expected finite values in {interval_text(bounds)}"
     rows = images.flatten(1)
     broken = ~rows.isfinite().all(1)
     if broken.any():
@@ -154,7 +178,7 @@ def _check_values(
     if bounds == (0.0, 1.0) and smallest >= 0 and 1.5 < largest <= 255:
         hint = "divide by 255"
     row = row if numbers is None else int(numbers[row])
-    raise ValueError(f"{wanted}, got {value:.9g} at row {row}; {hint}")
+    raise ValueError(f"{wanted}, got {number_text(value)} at row {row}; {hint}")
 
 
 def _shape_fix(came: tuple[int, ...], shape: tuple[int, ...]) -> str:

@@ -139,7 +139,7 @@ def test_a_check_finds_floats_that_are_no_fractions_and_names_their_row(value):
 
 def test_a_value_just_outside_is_told_apart_from_the_bound():
     images = np.full((1, 2, 2), np.nextafter(np.float32(1), np.float32(2)), np.float32)
-    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1\.00000012 at row 0"):
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1\.0000001 at row 0"):
         ImageSet.from_arrays(images).check()
 
 
@@ -372,6 +372,21 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_inflated(tmp_
     tracemalloc.stop()
     monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "1")
     assert len(load_data(tmp_path / "huge.npz")) == len(load_data(tmp_path / "idx")) == 2000
+
+
+@pytest.mark.parametrize("declared", [1000, 200_000])
+def test_an_npz_that_holds_more_than_it_says_is_not_inflated(tmp_path, declared):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, images=np.zeros((50_000, 1000), np.uint8))
+    content = bytearray(path.read_bytes())
+    entry = content.rfind(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = struct.pack("<I", declared)
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"set.npz: expected plain arrays"):
+        load_data(path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
 
 
 def test_a_gzip_that_holds_more_than_its_header_says_is_not_inflated(tmp_path):

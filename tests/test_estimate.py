@@ -43,6 +43,16 @@ def test_without_queries_the_bound_is_said_and_the_teacher_left_alone(images):
     assert estimate.expected is estimate.seconds_a_query is None
 
 
+def test_a_bad_image_is_found_before_anything_is_asked():
+    asked, values = teacher(), torch.full((120, *SHAPE), 0.5)
+    values[119] = torch.nan
+
+    with pytest.raises(ValueError, match="got NaN at row 119"):
+        estimate_run(asked, ImageSet.from_arrays(values), LabelSettings("bd"), 4)
+
+    assert asked.total == 0
+
+
 @pytest.mark.parametrize(
     ("budgets", "most"),
     [

@@ -346,6 +346,19 @@ def test_a_cell_that_names_a_file_or_an_address_is_refused_and_nothing_is_opened
             read()
 
 
+def test_a_label_column_that_declares_images_is_not_decoded(tmp_path, cache, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    write_png(tmp_path / "0.png", GREY)
+    cell = {"bytes": (tmp_path / "0.png").read_bytes(), "path": None}
+    named = {"bytes": None, "path": str(tmp_path / "0.png")}
+    table = datasets.Dataset.from_dict({"image": [cell], "label": [named]})
+    table.cast_column("label", datasets.Image()).to_parquet(tmp_path / "set.parquet")
+    opened = lambda *_, **__: pytest.fail("a cell was decoded")  # noqa: E731
+    monkeypatch.setattr(datasets.Image, "decode_example", opened)
+    with pytest.raises(TypeError, match=r"column label: expected names, .*, got object"):
+        load_data(tmp_path / "set.parquet")
+
+
 def test_a_word_in_the_name_of_a_parquet_file_picks_no_split(tmp_path, cache):
     datasets = pytest.importorskip("datasets")
     write_png(tmp_path / "0.png", GREY)

@@ -10,6 +10,7 @@ from db3kd.validation import (
     check_image_shape,
     check_images,
     import_named,
+    number_text,
 )
 
 SHAPE = (1, 28, 28)
@@ -68,6 +69,8 @@ def test_an_array_is_told_to_become_a_tensor():
         (math.inf, "got an infinite value at row 2"),
         (-0.5, "got -0.5 at row 2; scale or clamp"),
         (255.0, "got 255 at row 2; divide by 255"),
+        (1.0000001, "got 1.0000001 at row 2; scale or clamp"),
+        (-1e-45, "got -1e-45 at row 2; scale or clamp"),
     ],
 )
 def test_a_bad_value_is_named_with_its_row(value, message):
@@ -76,6 +79,29 @@ def test_a_bad_value_is_named_with_its_row(value, message):
     with pytest.raises(ValueError, match=r"images: expected finite values in \[0, 1\]") as caught:
         check_images(images, SHAPE, UNIT)
     assert message in str(caught.value)
+
+
+def test_a_bound_is_shown_with_all_the_digits_that_matter():
+    with pytest.raises(ValueError, match=r"in \[-2.117904, 1.0000001\], got 1.0000002 at row 0"):
+        check_images(torch.full((1, 2), 1.0000002), (2,), (-2.1179039301310043, 1.0000001))
+    with pytest.raises(ValueError, match=r"expected \[N, 2\] float32 in \[0, 1.0000001\], got"):
+        check_images(torch.zeros(1, 3), (2,), (0.0, 1.0000001))
+
+
+def test_images_on_a_bound_that_float32_rounds_are_valid():
+    for bounds in ((0.1, 0.3), (-2.64, 2.64), (-0.1, 1 / 3)):
+        images = torch.tensor([bounds])
+        assert check_images(images, (2,), bounds) is images
+        beyond = images.nextafter(torch.tensor([-torch.inf, torch.inf]))
+        with pytest.raises(ValueError, match="expected finite values"):
+            check_images(beyond, (2,), bounds)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "1"), (0.1, "0.1"), (1 + 2**-23, "1.0000001"), (-2.5e-9, "-2.5e-09")]
+)
+def test_a_number_is_shown_in_as_few_digits_as_tell_it_from_others(value, text):
+    assert number_text(value) == text
 
 
 def test_classes_come_back_as_int64():
@@ -104,7 +130,9 @@ def test_an_image_shape_is_positive_integers(shape):
         check_image_shape(shape)
 
 
-@pytest.mark.parametrize("bounds", [(1, 0), (0, 0), (0, math.inf), (math.nan, 1), (0,), None])
+@pytest.mark.parametrize(
+    "bounds", [(1, 0), (0, 0), (0, math.inf), (math.nan, 1), (0,), (0, 1e39), (1, 1 + 1e-12), None]
+)
 def test_bounds_are_finite_and_in_order(bounds):
     with pytest.raises(ValueError, match="bounds: expected"):
         check_bounds(bounds)

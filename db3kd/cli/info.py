@@ -75,9 +75,11 @@ def _version_rows() -> Iterable[tuple[str, str]]:
 
 
 def _teacher_rows(teacher: "Teacher") -> Iterable[tuple[str, str]]:
+    from db3kd.validation import number_text
+
     yield "image shape", " x ".join(map(str, teacher.image_shape))
     yield "classes", str(teacher.classes)
-    yield "bounds", f"{teacher.bounds[0]:g} to {teacher.bounds[1]:g}"
+    yield "bounds", " to ".join(map(number_text, teacher.bounds))
     yield "largest batch", str(teacher.max_batch)
     yield from getattr(teacher, "rows", tuple)()
     yield "fingerprint", teacher.fingerprint()

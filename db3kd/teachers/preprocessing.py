@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from db3kd.validation import check_bounds, check_count
+from db3kd.validation import check_bounds, check_count, number_text
 
 Layout = Literal["NCHW", "NHWC", "flat"]
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64")
@@ -112,7 +112,7 @@ class Preprocessing:
         if self.resize is not None:
             yield "resize", f"{self.resize[0]} x {self.resize[1]}, bilinear"
         if self.scale is not None:
-            yield "scale", f"{self.scale[0]:g} to {self.scale[1]:g}"
+            yield "scale", " to ".join(map(number_text, self.scale))
         if any(self.mean):
             yield "mean", _listed(self.mean)
         if any(value != 1 for value in self.std):
@@ -151,4 +151,4 @@ def _two_sizes(value: Any) -> tuple[int, int]:
 
 
 def _listed(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+    return ", ".join(map(number_text, values))
