@@ -2,7 +2,6 @@
 are read.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from db3kd.class_labels import as_labels
+from db3kd.image_digests import ImageDigests
 from db3kd.image_files import EncodedPixels, ImageFiles
 from db3kd.image_folders import scan_image_folder, split_files
 from db3kd.image_tables import ImageTable, class_count, hub_table, parquet_table, require_split
@@ -64,6 +64,7 @@ class ImageSet:
         self.classes = classes
         self.class_names = class_names
         self.name = name
+        self._is_checked = False
 
     @classmethod
     def from_arrays(
@@ -101,27 +102,45 @@ class ImageSet:
     def check(self) -> None:
         """Reads every image once, in little memory, so that a bad one is found before a run begins.
 
+        A set that was checked is not read again, nor is a subset of it.
+
         Raises:
             ValueError: an image cannot be decoded, has values outside [0, 1], or does not have the
                 shape of the first; the error names its file or row.
         """
-        self._pixels.check(np.unique(self._rows))
+        if not self._is_checked:
+            self._pixels.check(np.unique(self._rows))
+            self._is_checked = True
+
+    def name_of(self, index: int) -> str:
+        """What errors call the image at `index`: its file, or its row."""
+        return self._pixels.name_of(int(self._rows[index]))
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageSet":
         """A view of the images at `indices`, in that order."""
         chosen = self._checked(indices)
         labels = None if self.labels is None else self.labels[torch.from_numpy(chosen)]
         rows = self._rows[chosen]
-        return ImageSet(self._pixels, labels, self.classes, self.name, rows, self.class_names)
+        part = ImageSet(self._pixels, labels, self.classes, self.name, rows, self.class_names)
+        part._is_checked = self._is_checked
+        return part
+
+    def digests(self, *, check: bool = False) -> ImageDigests:
+        """A digest of each image as it is stored, and its label; reads all images once.
+
+        Args:
+            check: also do what `check` does, in the same pass.
+
+        Raises:
+            ValueError: as `check`.
+        """
+        digests = self._pixels.digests(self._rows, check and not self._is_checked)
+        self._is_checked |= check
+        return ImageDigests.of(digests, self.labels, self.image_shape, self.classes)
 
     def fingerprint(self) -> str:
-        """SHA-256 hex of the stored images, which of them are in, and the labels; reads all."""
-        digest = hashlib.sha256(f"{self.image_shape} {self.classes}\n".encode())
-        self._pixels.hash_into(digest)
-        digest.update(self._rows.tobytes())
-        if self.labels is not None:
-            digest.update(self.labels.numpy().tobytes())
-        return digest.hexdigest()
+        """SHA-256 hex of the images in their order, and of their labels; reads all."""
+        return self.digests().fingerprint
 
     def _checked(self, indices: Sequence[int] | Tensor | np.ndarray) -> np.ndarray:
         chosen = np.asarray(indices)

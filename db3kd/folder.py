@@ -6,6 +6,7 @@
     …
     run/_labels-0000001024.journal           the answers paid for so far towards the next shard
     run/_decisions.journal                   those to a stage that all shards rest on
+    run/_images-9f86d081884c7d65             what tells each image from others (db3kd.run_images)
 
 Readers of Parquet folders skip names that begin with "_" or ".", so to them the folder is a table.
 What a run holds, labels or pseudo samples, is its `Kind`; its columns are its owner's business. A
@@ -18,7 +19,7 @@ cleared away when the run is reopened, so that a kill at any moment loses no ans
 flight (see db3kd.journal) and leaves none twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,11 +39,21 @@ from db3kd.journal import Contents, Journal, read_journal
 from db3kd.manifest import (
     MANIFEST,
     check_state,
+    describe_differences,
     differences,
     identity,
     plain,
     read_manifest,
     write_manifest,
+)
+from db3kd.run_images import (
+    RunImages,
+    accept_changes,
+    current_data,
+    find_changes,
+    images_files,
+    remove_old_images,
+    write_images,
 )
 from db3kd.shards import (
     Kind,
@@ -59,19 +70,14 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def _advice(differences: Sequence[str]) -> str:
-    """What to do where images changed since a run was begun; nothing where something else did."""
-    if not any(each.startswith("data:") for each in differences):
-        return ""
-    return (
-        "; the images or their labels are not those that the run was begun with: put them back, or "
-        "begin another run in another folder"
-    )
-
-
 def holds_run(path: str | Path) -> bool:
     """Whether a run was begun there."""
     return (Path(path) / MANIFEST).is_file()
+
+
+def is_finished(path: str | Path) -> bool:
+    """Whether a run is there whose manifest says that it is finished."""
+    return holds_run(path) and read_manifest(path).get("state") == "finished"
 
 
 def check_free(path: str | Path, resume: bool = False) -> None:
@@ -198,8 +204,16 @@ class RunFolder:
         self._columns: dict[str, str] = {}
 
     @classmethod
-    def create(cls, path: str | Path, kind: Kind, manifest: Mapping[str, Any]) -> Self:
+    def create(
+        cls,
+        path: str | Path,
+        kind: Kind,
+        manifest: Mapping[str, Any],
+        images: RunImages | None = None,
+    ) -> Self:
         """Makes the folder, with its parents, and writes the manifest.
+
+        images: those of the run, if it is to go on where some change that nobody asked about.
 
         Raises:
             FileExistsError: as `check_free`.
@@ -218,6 +232,8 @@ class RunFolder:
             head = {"format": kind.format, "state": "running", "started": _now()}
             run = cls(path, kind, head | plain(manifest), lock, made)
             run._write_manifest()
+            if images is not None:
+                write_images(path, images.digests)
         except BaseException:
             lock.release()
             raise
@@ -230,16 +246,19 @@ class RunFolder:
         kind: Kind,
         manifest: Mapping[str, Any],
         apart_from: tuple[str, ...] = (),
+        images: RunImages | None = None,
     ) -> Self:
         """Goes on with a run that was stopped or killed at any moment; a finished one stays as is.
 
         manifest: as for `create`; seed, settings and fingerprints must be those of the run.
         apart_from: entries that may differ, as `settings.source.data`.
+        images: as for `create`. Those that changed are accepted, and noted in the manifest, if the
+            teacher was not asked about any of them.
 
         Raises:
             FileNotFoundError: there is no run.
             ValueError: it is another run, and in what; or its manifest, a shard or a journal is
-                damaged.
+                damaged; or images changed that the teacher was asked about.
             BlockingIOError: another process is writing it.
         """
         path = Path(path)
@@ -249,13 +268,23 @@ class RunFolder:
             wait_for_helpers(path)
             stored = read_manifest(path, kind.format)
             check_state(path, stored)
-            found = differences(stored, manifest, apart_from)
-            if found:
+            found = differences(stored | {"data": current_data(stored)}, manifest, apart_from)
+            changed = None
+            if images is not None and [each.partition(":")[0] for each in found] == ["data"]:
+                answered = _count_answers(path, kind, stored, images.stage)
+                changed = find_changes(path, stored, images, answered)
+            if found and changed is None:
                 raise ValueError(
-                    f"{path}: holds another run than the one asked for: {'; '.join(found)}"
-                    f"{_advice(found)}"
+                    f"{path}: holds another run than the one asked for: "
+                    f"{describe_differences(found)}"
                 )
             run = cls(path, kind, stored, lock, made=False)
+            if changed is not None:
+                accept_changes(path, images, changed, _now(), run.manifest)
+                run._write_manifest()
+            if images is not None:
+                write_images(path, images.digests)
+                remove_old_images(path, images.digests)
             if not run.finished:
                 run._clear_up()
         except BaseException:
@@ -272,11 +301,12 @@ class RunFolder:
         *,
         resume: bool = False,
         apart_from: tuple[str, ...] = (),
+        images: RunImages | None = None,
     ) -> Self:
         """As `reopen` where there is a run and it may be resumed, else as `create`."""
         if resume and holds_run(path):
-            return cls.reopen(path, kind, manifest, apart_from)
-        return cls.create(path, kind, manifest)
+            return cls.reopen(path, kind, manifest, apart_from, images)
+        return cls.create(path, kind, manifest, images)
 
     def __enter__(self) -> Self:
         return self
@@ -284,7 +314,11 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self._holds_anything():
             with suppress(OSError):  # the error that ended the run is the one to hear of
-                for file in (*self.journals.files(), self.path / MANIFEST):
+                for file in (
+                    *self.journals.files(),
+                    *images_files(self.path),
+                    self.path / MANIFEST,
+                ):
                     file.unlink()
         self.close()
         if kind is not None and self._made:
@@ -402,6 +436,15 @@ class RunFolder:
 def _journal_identity(file: Path, run: str) -> str:
     """What tells a journal from those of other searches and runs."""
     return f"{file.stem} {run}"
+
+
+def _count_answers(path: Path, kind: Kind, manifest: Mapping[str, Any], stage: str) -> int | None:
+    """How many answers a run has to its first stage; None if it has gone beyond that."""
+    journals = Journals(path.absolute(), kind, identity(manifest), manifest["started"])
+    first = journals.file(stage)
+    if kind.shards(path) or any(file != first for file in journals.files()):
+        return None
+    return sum(len(call.answers) for call in journals.read(first).calls)
 
 
 def _cut_off_unanswered(file: Path, found: Contents) -> None:

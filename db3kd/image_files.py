@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.pixels import optional_package
+from db3kd.image_digests import DIGEST_BYTES
+from db3kd.pixels import as_rows, optional_package
 from db3kd.validation import number_text
 
 _GREY = ("1", "L", "LA", "La")
@@ -137,20 +138,41 @@ class EncodedPixels:
         for row in rows.tolist():
             self._tensor(self._open(row), row)
 
-    def hash_into(self, digest: Any) -> None:
-        """Feeds every image's encoded bytes to a hashlib digest."""
-        digest.update(f"{self.image_shape}\n".encode())
-        for row in range(len(self)):
-            digest.update(hashlib.sha256(self._images.content(row)).digest())
+    def digests(self, rows: np.ndarray, check: bool) -> np.ndarray:
+        """[n, DIGEST_BYTES] uint8: a digest of each image at `rows` as it is encoded.
+
+        Raises:
+            ValueError: with `check`, as that does.
+        """
+        digests = []
+        for row in rows.tolist():
+            content = self._content(row)
+            digests.append(hashlib.sha256(content).digest()[:DIGEST_BYTES])
+            if check:
+                self._tensor(self._decode(content, row), row)
+        return as_rows(digests)
+
+    def name_of(self, row: int) -> str:
+        """What errors call the image at `row`: its file, or its row in a table."""
+        return self._images.name(row)
+
+    def _content(self, row: int) -> bytes:
+        try:
+            return self._images.content(row)
+        except ValueError as error:
+            raise ValueError(f"{self._name}: {error}") from error
 
     def _open(self, row: int) -> Any:
+        return self._decode(self._content(row), row)
+
+    def _decode(self, content: bytes, row: int) -> Any:
         """The image at `row`, decoded, in a mode that is read."""
         pillow = optional_package("PIL.Image")
         where = f"{self._name}: {self._images.name(row)}"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what is odd about a file it can read all the same
-                image = pillow.open(io.BytesIO(self._images.content(row)))
+                image = pillow.open(io.BytesIO(content))
                 image.load()
         except ImportError:
             raise

@@ -37,6 +37,9 @@ from db3kd.teachers.module import module_fingerprint
 from db3kd.totals import add_up, reached_distances
 from db3kd.validation import check_count, check_images
 
+DECISIONS = "decisions"
+"""The stage in which all images are decided, and its journal's name."""
+
 _CHUNK_BYTES = 256 * 2**20
 """Memory that the search state of one chunk of samples may take."""
 
@@ -402,7 +405,7 @@ class _Labelling:
         rows = batch_rows(self.settings.rows, teacher.image_shape)
         decisions = torch.full((len(images),), UNANSWERED)
         equal = EqualImages(len(images))
-        with self._journal("decisions") as journal:
+        with self._journal(DECISIONS) as journal:
             for index in (limits > 0).nonzero()[:, 0].split(rows):
                 batch = images.read(index)
                 check_images(batch, teacher.image_shape, teacher.bounds, f"images of {images.name}")

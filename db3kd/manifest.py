@@ -24,6 +24,8 @@ _LISTS = {
     "consistency": ("asked", "changed"),
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
+_CHOOSES_IMAGES = ("seed:", "settings.limit:", "settings.source.")
+"""Entries of a manifest that say which images a run is of."""
 
 
 def manifest(
@@ -97,6 +99,20 @@ def differences(
         for name in sorted(was.keys() | now.keys())
         if name not in apart_from and was.get(name) != now.get(name)
     ]
+
+
+def describe_differences(differences: Sequence[str]) -> str:
+    """What `differences` found, and what to do where only their images explain one."""
+    others = [each for each in differences if not each.startswith("data:")]
+    if any(each.startswith(_CHOOSES_IMAGES) for each in others):
+        return "; ".join(others)  # other settings, and therefore other images
+    listed = "; ".join(differences)
+    if len(others) == len(differences):
+        return listed
+    return (
+        f"{listed}; the images or their labels are not those that the run was begun with: put them "
+        "back, or begin another run in another folder"
+    )
 
 
 def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:

@@ -1,6 +1,7 @@
 """Where images lie: in an array or a mapped file. Read by row, never held."""
 
 import gzip
+import hashlib
 import math
 import os
 import zlib
@@ -16,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.image_digests import DIGEST_BYTES
 from db3kd.validation import check_images
 
-_HASHED_ROWS = 1024
+_BLOCK_BYTES = 2**24
 _MAX_INFLATED = "DB3KD_MAX_INFLATED_GIB"
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -41,8 +43,15 @@ class Pixels(Protocol):
         """Raises ValueError, naming the image, unless all images at `rows` can be read."""
         ...
 
-    def hash_into(self, digest: Any) -> None:
-        """Feeds what is stored, all of it, to a hashlib digest."""
+    def digests(self, rows: np.ndarray, check: bool) -> np.ndarray:
+        """[n, DIGEST_BYTES] uint8: a digest of each image at `rows` as it is stored.
+
+        check: whether to do what `check` does in the same pass.
+        """
+        ...
+
+    def name_of(self, row: int) -> str:
+        """What errors call the image at `row`."""
         ...
 
 
@@ -71,25 +80,51 @@ class ArrayPixels:
         return self._array.shape[0]
 
     def read(self, rows: np.ndarray) -> Tensor:
-        stored = torch.from_numpy(np.ascontiguousarray(self._array[rows]))
-        images = stored.float().div_(255) if stored.dtype == torch.uint8 else stored.float()
-        if self._channels_last:
-            images = images.permute(0, 3, 1, 2).contiguous()
-        images = images.reshape(len(rows), *self.image_shape)
-        if stored.dtype != torch.uint8:
-            check_images(images, self.image_shape, (0.0, 1.0), f"{self._name} images", rows)
-        return images
+        return self._as_images(self._array[rows], rows)
 
     def check(self, rows: np.ndarray) -> None:
         if self._array.dtype != np.uint8:  # of which every value is right
-            for start in range(0, len(rows), _HASHED_ROWS):
-                self.read(rows[start : start + _HASHED_ROWS])
+            for part in self._parts(rows):
+                self.read(part)
 
-    def hash_into(self, digest: Any) -> None:
-        digest.update(f"{self._array.dtype} {self._array.shape}\n".encode())
-        for start in range(0, len(self), _HASHED_ROWS):
-            rows = np.arange(start, min(start + _HASHED_ROWS, len(self)))
-            digest.update(np.ascontiguousarray(self._array[rows]).tobytes())
+    def digests(self, rows: np.ndarray, check: bool) -> np.ndarray:
+        start = hashlib.sha256(f"{self._array.dtype} {self._array.shape[1:]}\n".encode())
+        digests = []
+        for part in self._parts(rows):
+            block = np.ascontiguousarray(self._array[part])
+            if check and block.dtype != np.uint8:
+                self._as_images(block, part)
+            for stored in block:
+                digest = start.copy()
+                digest.update(stored)
+                digests.append(digest.digest()[:DIGEST_BYTES])
+        return as_rows(digests)
+
+    def name_of(self, row: int) -> str:
+        return f"row {row}"
+
+    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """`rows` in parts whose images take little memory."""
+        size = max(1, _BLOCK_BYTES // max(1, 4 * math.prod(self.image_shape)))
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def _as_images(self, stored: np.ndarray, rows: np.ndarray) -> Tensor:
+        if stored.dtype == np.uint8:
+            images = torch.from_numpy(np.ascontiguousarray(stored)).float().div_(255)
+        else:
+            with np.errstate(over="ignore"):  # what overflows is refused below
+                images = torch.from_numpy(np.ascontiguousarray(stored, np.float32))
+        if self._channels_last:
+            images = images.permute(0, 3, 1, 2).contiguous()
+        images = images.reshape(len(rows), *self.image_shape)
+        if stored.dtype != np.uint8:
+            check_images(images, self.image_shape, (0.0, 1.0), f"{self._name} images", rows)
+        return images
+
+
+def as_rows(digests: list[bytes]) -> np.ndarray:
+    """Digests as [n, DIGEST_BYTES] uint8."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), DIGEST_BYTES)
 
 
 class MappedArray:

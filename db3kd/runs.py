@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from db3kd.chunks import surrogate_for
 from db3kd.consistency import ConsistencyChecks, reserved_queries
 from db3kd.data import ImageSet, is_remote, load_data
-from db3kd.folder import RunFolder, check_free
+from db3kd.folder import RunFolder, check_free, is_finished
 from db3kd.labels import (
+    DECISIONS,
     NAMES,
     LabelSettings,
     chunk_size,
@@ -25,6 +26,7 @@ from db3kd.labels import (
 from db3kd.manifest import check_state, manifest, read_manifest
 from db3kd.ops import Normalisation
 from db3kd.progress import Progress
+from db3kd.run_images import RunImages, current_data
 from db3kd.search import UNANSWERED
 from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
@@ -155,6 +157,9 @@ def write_run(
     than "sd" is a small share. Where a worker dies, its shard goes on in another, and what it had
     in flight counts as above. ChildProcessError, an OSError, where a shard keeps killing workers.
 
+    Of its images some may have changed since, if the teacher was not asked about them yet: one that
+    is broken, or left out by `limit`, is repaired and the run goes on. The manifest says so.
+
     flights: shards that one process searches at once, as for `label_chunks`; a worker searches one.
 
     surrogate: as for `label_chunks`, and part of what the run is.
@@ -177,6 +182,8 @@ def write_run(
         settings = dataclasses.replace(settings, queries=settings.queries - reserved)
         consistency_checks = reserved
     rows = draw_samples(len(images), limit, settings.seed)
+    chosen = images.subset(rows)
+    digests = chosen.digests(check=not (resume and is_finished(folder)))
     described = {
         "source": source,
         "limit": limit,
@@ -191,12 +198,16 @@ def write_run(
         described,
         seed=settings.seed,
         teacher_fingerprint=teacher.fingerprint(),
-        data_fingerprint=images.fingerprint(),
+        data_fingerprint=digests.fingerprint,
     )
-    with RunFolder.open(folder, LABELS, described, resume=resume, apart_from=NAMES) as run:
+    limits = divide_budget(settings, len(chosen), teacher.classes)
+    may_ask = (limits > 0).nonzero()[:, 0].numpy()
+    known = RunImages(digests, chosen.name_of, may_ask, DECISIONS)
+    with RunFolder.open(
+        folder, LABELS, described, resume=resume, apart_from=NAMES, images=known
+    ) as run:
         if run.finished:
             return add_up(run)
-        chosen = images.subset(rows)
         crew = (
             nullcontext()
             if workers is None
@@ -271,7 +282,8 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         raise ValueError(
             f"{folder}: its images, {source.data!r}, were not found; say where they are with --data"
         ) from error
-    if images.fingerprint() != described["data"]:
+    rows = draw_samples(len(images), described["settings"].get("limit"), described["seed"])
+    if images.subset(rows).fingerprint() != current_data(described):
         raise ValueError(
             f"data: expected the images that {folder} was labelled from, got other images or "
             f"labels in {source.data!r} ({source.split}); give --data as it was"

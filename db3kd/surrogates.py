@@ -256,17 +256,17 @@ def write_surrogate(
     check_out(out, resume)
     check_model(settings.model, tuple(teacher.image_shape), teacher.classes)
     images = source.load()
+    chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
     described = partial(
         manifest,
         seed=settings.training.seed,
         teacher_fingerprint=teacher.fingerprint(),
-        data_fingerprint=images.fingerprint(),
+        data_fingerprint=chosen.digests(check=not out.exists()).fingerprint,
     )
     named = {"source": source, "limit": limit, "teacher": describe(teacher)}
     made = described({**named, "surrogate": settings})
     if out.exists():
         return _same(out, made)
-    chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
     asking = described({**named, **_asking(settings)})
     asked = _ask_into(decisions_folder(out), asking, teacher, augment(chosen, settings), resume)
     with counted("training the surrogate", settings.training.steps, "steps") as show:

@@ -241,7 +241,7 @@ def test_images_may_lie_elsewhere_but_must_be_the_same(tmp_path):
 
     with pytest.raises(TeacherError, match="out of service"):
         write("here.npz", 100)
-    with pytest.raises(ValueError, match=r"holds another run.*: data: was"):
+    with pytest.raises(ValueError, match=r"30 of its 30 images, .* changed .*: put them back"):
         write("other.npz", 1000)
     assert write("there.npz", 1000).samples == 30
 

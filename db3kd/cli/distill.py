@@ -232,6 +232,7 @@ def _train_students(
     from db3kd.manifest import manifest, write_manifest
     from db3kd.models import build_model
     from db3kd.progress import counted
+    from db3kd.run_images import current_data
     from db3kd.search import UNANSWERED
     from db3kd.teachers import save_teacher
 
@@ -273,7 +274,7 @@ def _train_students(
             {"model": model, "scale": scale, "plan": replace(plan, settings=settings)},
             seed=seed,
             teacher_fingerprint=run.manifest["teacher"],
-            data_fingerprint=run.manifest["data"],
+            data_fingerprint=current_data(run.manifest),
         )
         write_manifest(file.with_suffix(".json"), described | found)
         print(f"{file}{said}")
