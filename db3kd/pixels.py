@@ -151,7 +151,8 @@ def most_inflated() -> int:
         raise ValueError(f"{_MAX_INFLATED}: expected a number of GiB, got {text!r}") from None
 
 
-def _check_inflated(path: Path, what: str, size: int) -> None:
+def check_inflated(path: Path, what: str, size: int) -> None:
+    """Raises ValueError if `what`, in the file at `path`, takes more than `most_inflated` bytes."""
     if size > most_inflated():
         raise ValueError(
             f"{path}: expected at most {most_inflated() / 2**30:.3g} GiB once decompressed, got "
@@ -174,7 +175,7 @@ class NpzArrays:
                 for entry in self._archive.zip.infolist()
                 if entry.filename.removesuffix(".npy") == key
             )
-        _check_inflated(self._path, f"the array {key}", member.file_size)
+        check_inflated(self._path, f"the array {key}", member.file_size)
         with _readable(self._path):
             _check_npy_size(self._archive.zip, member)
             return self._archive[key]
@@ -247,7 +248,7 @@ def read_idx(path: Path, dimensions: int) -> Any:
             header = file.read(length)
             shape = _idx_shape(path, header, dimensions)
             size = math.prod(shape)
-            _check_inflated(path, str(list(shape)), size)
+            check_inflated(path, str(list(shape)), size)
             content = file.read(size + 1)  # one byte more than there should be
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(

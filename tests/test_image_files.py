@@ -359,6 +359,24 @@ def test_a_label_column_that_declares_images_is_not_decoded(tmp_path, cache, mon
         load_data(tmp_path / "set.parquet")
 
 
+def test_a_parquet_file_that_would_fill_the_memory_is_refused(tmp_path, cache, monkeypatch):
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    write_png(tmp_path / "0.png", GREY)
+    content = (tmp_path / "0.png").read_bytes().ljust(2_000_000, b"\0")
+    table = arrow.table({"image": [{"bytes": content, "path": None}], "label": [0]})
+    parquet.write_table(table, tmp_path / "set.parquet", compression="zstd")
+    assert len(load_data(tmp_path / "set.parquet")) == 1
+    monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "0.001")
+    with pytest.raises(ValueError, match=r"set.parquet: expected at most 0.001 GiB once decompr"):
+        load_data(tmp_path / "set.parquet")
+
+
+def test_a_broken_parquet_file_is_named(tmp_path, cache):
+    (tmp_path / "set.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ValueError, match=r"set.parquet: expected a Parquet file, got a broken one"):
+        load_data(tmp_path / "set.parquet")
+
+
 def test_a_word_in_the_name_of_a_parquet_file_picks_no_split(tmp_path, cache):
     datasets = pytest.importorskip("datasets")
     write_png(tmp_path / "0.png", GREY)
