@@ -29,6 +29,7 @@ from db3kd.label_settings import LabelSettings, divide_budget
 from db3kd.manifest import manifest
 from db3kd.reader import NamedImages, TensorImages
 from db3kd.recovered import Recovered
+from db3kd.run_images import RunImages
 from db3kd.search import UNANSWERED, batch_rows
 from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
@@ -135,7 +136,12 @@ def label(
     with ExitStack() as stack:
         if out is not None:
             described = _described(teacher, checked, settings, index, surrogate)
-            run = RunFolder.open(out, LABELS, described, resume=resume, apart_from=NAMES)
+            known = None
+            if isinstance(checked, ImageSet):
+                known = run_images(checked, settings, teacher.classes)
+            run = RunFolder.open(
+                out, LABELS, described, resume=resume, apart_from=NAMES, images=known
+            )
             kept = stack.enter_context(run)
         else:
             if recovered is not None:
@@ -163,6 +169,18 @@ def label(
         if not kept.finished:
             kept.finish(vars(add_up(kept)))
     return load_labels(out)
+
+
+def run_images(
+    images: ImageSet, settings: LabelSettings, classes: int, *, check: bool = False
+) -> RunImages:
+    """What the folder of a run of these images needs to know of them.
+
+    classes: of the teacher. check: whether to do what `images.check()` does in the same pass.
+    """
+    limits = divide_budget(settings, len(images), classes)
+    order = (limits > 0).nonzero()[:, 0].numpy()
+    return RunImages(images.digests(check=check), images.name_of, order, DECISIONS)
 
 
 def _described(
@@ -285,7 +303,8 @@ def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> NamedImages:
             f"images: expected labels in [0, {teacher.classes}) as teacher {describe(teacher)} has "
             f"{teacher.classes} classes, got {int(images.labels.max())} in {images.name}"
         )
-    images.check()
+    if isinstance(images, ImageSet):
+        images.check()
     return images
 
 

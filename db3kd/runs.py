@@ -15,18 +15,18 @@ from db3kd.consistency import ConsistencyChecks, reserved_queries
 from db3kd.data import ImageSet, is_remote, load_data
 from db3kd.folder import RunFolder, check_free, is_finished
 from db3kd.labels import (
-    DECISIONS,
     NAMES,
     LabelSettings,
     chunk_size,
     divide_budget,
     label_chunks,
+    run_images,
     with_soft_labels,
 )
 from db3kd.manifest import check_state, manifest, read_manifest
 from db3kd.ops import Normalisation
 from db3kd.progress import Progress
-from db3kd.run_images import RunImages, current_data
+from db3kd.run_images import current_data
 from db3kd.search import UNANSWERED
 from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
@@ -183,7 +183,8 @@ def write_run(
         consistency_checks = reserved
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
-    digests = chosen.digests(check=not (resume and is_finished(folder)))
+    check = not (resume and is_finished(folder))
+    known = run_images(chosen, settings, teacher.classes, check=check)
     described = {
         "source": source,
         "limit": limit,
@@ -198,11 +199,8 @@ def write_run(
         described,
         seed=settings.seed,
         teacher_fingerprint=teacher.fingerprint(),
-        data_fingerprint=digests.fingerprint,
+        data_fingerprint=known.digests.fingerprint,
     )
-    limits = divide_budget(settings, len(chosen), teacher.classes)
-    may_ask = (limits > 0).nonzero()[:, 0].numpy()
-    known = RunImages(digests, chosen.name_of, may_ask, DECISIONS)
     with RunFolder.open(
         folder, LABELS, described, resume=resume, apart_from=NAMES, images=known
     ) as run:

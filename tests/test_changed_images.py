@@ -7,7 +7,7 @@ import pytest
 
 from db3kd.data import ImageSet, load_data
 from db3kd.image_digests import ImageDigests
-from db3kd.labels import LabelSettings
+from db3kd.labels import LabelSettings, label
 from db3kd.manifest import read_manifest
 from db3kd.run_images import current_data, images_files
 from db3kd.runs import Source, Totals, open_run, write_run
@@ -195,3 +195,14 @@ def test_the_fingerprint_that_a_run_was_begun_with_stays(stopped):
     write(stopped, stopped.parent / "images.npy", LevelTeacher())
     after = read_manifest(stopped)
     assert after["data"] == begun != current_data(after)
+
+
+def test_a_folder_that_labelling_from_python_fills_goes_on_too(tmp_path):
+    settings = LabelSettings("bd", queries_per_pair=2, rows=32)
+    with pytest.raises(TeacherError, match="out of service"):
+        label(LevelTeacher(100), ImageSet.from_arrays(IMAGES), settings, out=tmp_path / "run")
+    np.save(tmp_path / "images.npy", IMAGES)
+    change(tmp_path / "run", 150)
+    images = ImageSet.from_arrays(np.load(tmp_path / "images.npy"))
+    made = label(LevelTeacher(), images, settings, out=tmp_path / "run", resume=True)
+    assert made.distances.equal(label(LevelTeacher(), images, settings).distances)
