@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from db3kd.data import load_data
 from db3kd.image_folders import scan_image_folder, split_named
+from db3kd.manifest import MANIFEST
 
 DRAW = np.random.RandomState(0)
 GREY = DRAW.randint(0, 256, (6, 5)).astype(np.uint8)
@@ -401,7 +402,7 @@ def test_the_names_that_a_table_declares_are_kept(tmp_path, cache):
 
 
 def test_a_run_of_labels_is_no_data(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"format": "db3kd labels 2"}')
+    (tmp_path / MANIFEST).write_text('{"format": "db3kd labels 2"}')
     (tmp_path / "labels-0000000000-00000000.parquet").write_bytes(b"")
     with pytest.raises(ValueError, match=r"is a run \(db3kd labels 2\), expected the images"):
         load_data(tmp_path)
