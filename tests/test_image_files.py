@@ -1,18 +1,20 @@
 """Image files, in folders and in Parquet."""
 
+import os
 import socket
 import struct
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from db3kd.data import load_data
 from db3kd.image_folders import scan_image_folder, split_named
 from db3kd.manifest import MANIFEST
 
+EXAMPLES = int(os.environ.get("DB3KD_FUZZ_EXAMPLES", "60"))
 DRAW = np.random.RandomState(0)
 GREY = DRAW.randint(0, 256, (6, 5)).astype(np.uint8)
 COLOURED = DRAW.randint(0, 256, (6, 6, 5, 3)).astype(np.uint8)
@@ -217,7 +219,7 @@ def test_what_is_left_out_is_said(tmp_path, caplog):
 NAMES = st.sampled_from(["a", "b", "train", "test", "Val", "2023", "my-train", "x.png", " é"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.sets(
         st.tuples(
@@ -253,6 +255,38 @@ def test_any_folder_is_read_whole_or_refused_with_two_of_its_paths(tmp_path_fact
         if found.classes[split] is not None:
             for path, name in zip(files, found.classes[split], strict=True):
                 assert name in path.relative_to(root).parts[: below + 1]
+
+
+ANY_NAME = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1, max_size=12
+).filter(lambda name: not name.startswith((".", "__MACOSX")))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.data())
+def test_the_class_is_the_folder_below_the_split_whatever_it_is_called(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("folder")
+    names = data.draw(st.lists(ANY_NAME, min_size=1, max_size=3, unique=True))
+    splits = data.draw(st.sampled_from([(), ("train",), ("Test", "dev"), ("train", "val", "eval")]))
+    assume(splits or not all(map(split_named, names)))
+    expected = {}
+    for split in splits or ("",):
+        depth = data.draw(st.integers(0, 2))
+        for name in names:
+            below = data.draw(st.lists(ANY_NAME, min_size=depth, max_size=depth))
+            path = root.joinpath(split, name, *below, data.draw(ANY_NAME)[:8] + ".png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            expected[path] = split_named(split) or "train", name
+
+    found = scan_image_folder(root)
+
+    assert found.class_names == tuple(sorted(names))
+    assert expected == {
+        path: (split, name)
+        for split, paths in found.splits.items()
+        for path, name in zip(paths, found.classes[split], strict=True)
+    }
 
 
 # Which images can be read
