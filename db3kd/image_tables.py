@@ -11,10 +11,8 @@ from torch import Tensor
 
 from db3kd.class_labels import as_labels
 from db3kd.image_files import TableImages
-from db3kd.pixels import check_inflated, optional_package
-
-_MOST_EXPANSION = 20
-"""How many times its size a Parquet file of images may take once decompressed, if that is much."""
+from db3kd.parquet_size import check_parquet_size
+from db3kd.pixels import optional_package
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def parquet_table(files: Mapping[str, Sequence[Path]], split: str, name: str) ->
     datasets = optional_package("datasets")
     for part_files in files.values():
         for path in part_files:
-            _check_expansion(path)
+            check_parquet_size(path)
     paths = {part: [str(path) for path in part_files] for part, part_files in files.items()}
     with _without_progress(datasets):
         parts = datasets.load_dataset("parquet", data_files=paths)
@@ -76,26 +74,6 @@ def class_count(labels: Sequence[np.ndarray]) -> int | None:
     """One more than the highest label of all splits, so that a class that one lacks is counted."""
     highest = [int(part.max()) for part in labels if part.size and part.dtype.kind in "iu"]
     return max(highest) + 1 if highest else None
-
-
-def _check_expansion(path: Path) -> None:
-    """Raises ValueError if a Parquet file says that it is broken, or a bomb.
-
-    Encoded images hardly shrink, so a file whose columns take many times its size holds none.
-    """
-    parquet = optional_package("pyarrow.parquet")
-    try:
-        described = parquet.read_metadata(path)
-    except Exception as error:  # Arrow's errors have no common base but this
-        raise ValueError(f"{path}: expected a Parquet file, got a broken one: {error}") from error
-    groups = (described.row_group(number) for number in range(described.num_row_groups))
-    size = sum(
-        group.column(number).total_uncompressed_size
-        for group in groups
-        for number in range(group.num_columns)
-    )
-    if size > _MOST_EXPANSION * path.stat().st_size:
-        check_inflated(path, "its columns", size)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""Image files, in folders and in Parquet."""
+"""Image files, in folders."""
 
 import os
-import socket
 import struct
 
 import numpy as np
@@ -81,61 +80,6 @@ def test_a_resized_image_keeps_its_middle(tmp_path, cache):
     stripes[:, 4:8] = 255
     write_png(tmp_path / "set" / "a" / "0.png", stripes)
     assert load_data(tmp_path / "set", size=4).read([0]).eq(1).all()
-
-
-@pytest.mark.parametrize("declared", [True, False])
-def test_parquet_with_an_image_column_is_read(tmp_path, cache, declared):
-    datasets = pytest.importorskip("datasets")
-    for row, image in enumerate(COLOURED):
-        write_png(tmp_path / f"{row}.png", image)
-    content = [{"bytes": (tmp_path / f"{row}.png").read_bytes(), "path": None} for row in range(6)]
-    table = datasets.Dataset.from_dict({"img": content, "label": [0, 1, 2, 0, 1, 2]})
-    if declared:
-        table = table.cast_column("img", datasets.Image())
-    (tmp_path / "set").mkdir()
-    table.select(range(4)).to_parquet(tmp_path / "set" / "train-00000.parquet")
-    table.select(range(4, 6)).to_parquet(tmp_path / "set" / "test-00000.parquet")
-
-    test = load_data(tmp_path / "set", "test")
-    assert test.labels.tolist() == [1, 2] and test.classes == 3
-    assert test.read([1, 0]).equal(as_tensor(COLOURED[[5, 4]]))
-    single = load_data(tmp_path / "set" / "train-00000.parquet")
-    assert len(single) == 4 and single.read([3]).equal(as_tensor(COLOURED[[3]]))
-    with pytest.raises(ValueError, match=r"split: set has .*'train'.*got 'validation'"):
-        load_data(tmp_path / "set", "validation")
-
-
-def test_parquet_without_images_lists_its_columns(tmp_path, cache):
-    datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_dict({"text": ["a"], "label": [0]}).to_parquet(tmp_path / "set.parquet")
-    with pytest.raises(
-        ValueError, match="expected a column of images, got the columns text, label"
-    ):
-        load_data(tmp_path / "set.parquet")
-
-
-@pytest.mark.parametrize(
-    ("spec", "hub_name", "side"),
-    [
-        ("cifar10", "uoft-cs/cifar10", 6),
-        ("flowers102", "nelorth/oxford-flowers", 224),
-        ("hub:me/set", "me/set", 6),
-    ],
-)
-def test_a_hub_name_is_handed_to_the_hub(monkeypatch, spec, hub_name, side):
-    datasets = pytest.importorskip("datasets")
-    image = pytest.importorskip("PIL.Image").fromarray(COLOURED[0, :, :5])
-    features = datasets.Features(
-        {"img": datasets.Image(), "label": datasets.ClassLabel(num_classes=9)}
-    )
-    part = datasets.Dataset.from_dict({"img": [image], "label": [4]}, features=features)
-    asked = []
-    monkeypatch.setattr(
-        datasets, "load_dataset", lambda name: asked.append(name) or {"train": part}
-    )
-    data = load_data(spec)
-    assert asked == [hub_name]
-    assert (data.image_shape[1], data.classes, data.labels.tolist()) == (side, 9, [4])
 
 
 # Which images a folder holds, and what its folders mean
@@ -355,84 +299,6 @@ def test_an_image_that_is_cut_short_is_found_by_a_check_and_named(tmp_path):
     data = load_data(tmp_path)
     with pytest.raises(ValueError, match=r"a/2.png: expected an image, which Pillow"):
         data.check()
-
-
-# Tables that name files and hosts
-
-
-@pytest.mark.parametrize("path", ["http://127.0.0.1:9/image.png", "/dev/zero", "private.png"])
-def test_a_cell_that_names_a_file_or_an_address_is_refused_and_nothing_is_opened(
-    tmp_path, cache, monkeypatch, path
-):
-    datasets = pytest.importorskip("datasets")
-    write_png(tmp_path / "private.png", GREY)
-    write_png(tmp_path / "0.png", GREY)
-    cells = [
-        {"bytes": (tmp_path / "0.png").read_bytes(), "path": "/dev/zero"},
-        {"bytes": None, "path": str(tmp_path / path) if path == "private.png" else path},
-    ]
-    table = datasets.Dataset.from_dict({"image": cells, "label": [0, 1]})
-    table.to_parquet(tmp_path / "set.parquet")
-    data = load_data(tmp_path / "set.parquet")
-    monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("a host was asked"))
-    assert data.read([0]).shape == (1, 1, 6, 5)
-    for read in (data.check, data.fingerprint, lambda: data.read([1])):
-        with pytest.raises(ValueError, match=r"row 1, column image: expected .*not opened"):
-            read()
-
-
-def test_a_label_column_that_declares_images_is_not_decoded(tmp_path, cache, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    write_png(tmp_path / "0.png", GREY)
-    cell = {"bytes": (tmp_path / "0.png").read_bytes(), "path": None}
-    named = {"bytes": None, "path": str(tmp_path / "0.png")}
-    table = datasets.Dataset.from_dict({"image": [cell], "label": [named]})
-    table.cast_column("label", datasets.Image()).to_parquet(tmp_path / "set.parquet")
-    opened = lambda *_, **__: pytest.fail("a cell was decoded")  # noqa: E731
-    monkeypatch.setattr(datasets.Image, "decode_example", opened)
-    with pytest.raises(TypeError, match=r"column label: expected names, .*, got object"):
-        load_data(tmp_path / "set.parquet")
-
-
-def test_a_parquet_file_that_would_fill_the_memory_is_refused(tmp_path, cache, monkeypatch):
-    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-    write_png(tmp_path / "0.png", GREY)
-    content = (tmp_path / "0.png").read_bytes().ljust(2_000_000, b"\0")
-    table = arrow.table({"image": [{"bytes": content, "path": None}], "label": [0]})
-    parquet.write_table(table, tmp_path / "set.parquet", compression="zstd")
-    assert len(load_data(tmp_path / "set.parquet")) == 1
-    monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "0.001")
-    with pytest.raises(ValueError, match=r"set.parquet: expected at most 0.001 GiB once decompr"):
-        load_data(tmp_path / "set.parquet")
-
-
-def test_a_broken_parquet_file_is_named(tmp_path, cache):
-    (tmp_path / "set.parquet").write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(ValueError, match=r"set.parquet: expected a Parquet file, got a broken one"):
-        load_data(tmp_path / "set.parquet")
-
-
-def test_a_word_in_the_name_of_a_parquet_file_picks_no_split(tmp_path, cache):
-    datasets = pytest.importorskip("datasets")
-    write_png(tmp_path / "0.png", GREY)
-    cell = {"bytes": (tmp_path / "0.png").read_bytes(), "path": None}
-    table = datasets.Dataset.from_dict({"image": [cell], "label": [0]})
-    (tmp_path / "set").mkdir()
-    for name in ("my-test-shots", "others"):
-        table.to_parquet(tmp_path / "set" / f"{name}.parquet")
-    assert len(load_data(tmp_path / "set")) == 2
-
-
-def test_the_names_that_a_table_declares_are_kept(tmp_path, cache):
-    datasets = pytest.importorskip("datasets")
-    write_png(tmp_path / "0.png", GREY)
-    cell = {"bytes": (tmp_path / "0.png").read_bytes(), "path": None}
-    table = datasets.Dataset.from_dict({"image": [cell], "label": [1]})
-    table.cast_column("label", datasets.ClassLabel(names=["ant", "bee"])).to_parquet(
-        tmp_path / "set.parquet"
-    )
-    data = load_data(tmp_path / "set.parquet")
-    assert data.class_names == ("ant", "bee") and data.labels.tolist() == [1]
 
 
 def test_a_run_of_labels_is_no_data(tmp_path):
