@@ -60,8 +60,9 @@ def hub_table(hub_name: str, split: str, name: str) -> ImageTable:
     datasets = optional_package("datasets")
     parts = datasets.load_dataset(hub_name)
     require_split(split, parts, name)
-    config = datasets.config
-    return _table(parts, split, name, (Path(config.HF_CACHE_HOME), Path(config.HF_DATASETS_CACHE)))
+    downloads = optional_package("huggingface_hub.constants").HF_HUB_CACHE
+    # Not the folder of both, where the user's token lies too.
+    return _table(parts, split, name, (Path(datasets.config.HF_DATASETS_CACHE), Path(downloads)))
 
 
 def require_split(split: str, splits: Iterable[str], name: str | Path) -> None:

@@ -184,3 +184,22 @@ def test_the_names_that_a_table_declares_are_kept(tmp_path, cache):
     )
     data = load_data(tmp_path / "set.parquet")
     assert data.class_names == ("ant", "bee") and data.labels.tolist() == [1]
+
+
+def test_a_set_of_the_hub_reads_files_that_were_downloaded_and_no_others(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    for path in ("hub/0.png", "token.png"):
+        write_png(tmp_path / path, GREY)
+    (tmp_path / "token.png").rename(tmp_path / "token")
+    cells = [{"bytes": None, "path": str(tmp_path / path)} for path in ("hub/0.png", "token")]
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    part = datasets.Dataset.from_dict({"image": cells}, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": part})
+    data = load_data("hub:me/set")
+    assert data.read([0]).shape == (1, 1, 6, 5)
+    with pytest.raises(ValueError, match=r"row 1, column image: expected .*not opened"):
+        data.read([1])
