@@ -136,9 +136,8 @@ def label(
     with ExitStack() as stack:
         if out is not None:
             described = _described(teacher, checked, settings, index, surrogate)
-            known = None
-            if isinstance(checked, ImageSet):
-                known = run_images(checked, settings, teacher.classes)
+            is_set = isinstance(checked, ImageSet)
+            known = run_images(checked, settings, teacher.classes) if is_set else None
             run = RunFolder.open(
                 out, LABELS, described, resume=resume, apart_from=NAMES, images=known
             )

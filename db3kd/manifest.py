@@ -86,6 +86,11 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
     return content
 
 
+def is_finished(path: str | Path) -> bool:
+    """Whether there is a run whose manifest says that it is finished."""
+    return (Path(path) / MANIFEST).is_file() and read_manifest(path).get("state") == "finished"
+
+
 def differences(
     stored: Mapping[str, Any], wanted: Mapping[str, Any], apart_from: tuple[str, ...] = ()
 ) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from db3kd.chunks import surrogate_for
 from db3kd.consistency import ConsistencyChecks, reserved_queries
 from db3kd.data import ImageSet, is_remote, load_data
-from db3kd.folder import RunFolder, check_free, is_finished
+from db3kd.folder import RunFolder, check_free
 from db3kd.labels import (
     NAMES,
     LabelSettings,
@@ -23,7 +23,7 @@ from db3kd.labels import (
     run_images,
     with_soft_labels,
 )
-from db3kd.manifest import check_state, manifest, read_manifest
+from db3kd.manifest import check_state, is_finished, manifest, read_manifest
 from db3kd.ops import Normalisation
 from db3kd.progress import Progress
 from db3kd.run_images import current_data

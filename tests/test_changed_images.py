@@ -72,6 +72,17 @@ def test_a_run_goes_on_with_images_that_changed_before_they_were_asked(stopped, 
     assert len(images_files(stopped)) == 1
 
 
+def test_a_run_that_checks_its_teacher_goes_on_with_images_that_changed(stopped):
+    data, teacher = stopped.parent / "images.npy", LevelTeacher()
+    change(stopped, 150)
+    (stopped / "_check-0-first.journal").touch()  # of a check that was killed
+    settings = LabelSettings("bd", queries_per_pair=2, rows=32)
+    write_run(stopped, teacher, Source(str(data)), settings, resume=True, consistency_checks=32)
+    write(stopped.parent / "undisturbed", data, LevelTeacher())
+    assert shards(stopped) == shards(stopped.parent / "undisturbed")
+    assert not any(check["changed"] for check in read_manifest(stopped)["consistency"])
+
+
 def test_images_may_change_more_than_once(stopped):
     data = stopped.parent / "images.npy"
     change(stopped, 150)
