@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from db3kd.data import ImageSet, load_data
@@ -35,9 +36,9 @@ def write(folder: Path, data: Path, teacher: LevelTeacher, limit=None, resume=Tr
     return write_run(folder, teacher, Source(str(data)), settings, limit=limit, resume=resume)
 
 
-def shards(folder: Path) -> list[str]:
-    """Their names hold the checksums of all labels."""
-    return sorted(file.name for file in folder.glob("*.parquet"))
+def shards(folder: Path) -> list[dict]:
+    """The values of all shards; their files also say which run they belong to."""
+    return [pq.read_table(file).to_pylist() for file in sorted(folder.glob("*.parquet"))]
 
 
 @pytest.fixture
