@@ -5,6 +5,7 @@
 It is a process of its own: two emulations would register the same ops.
 """
 
+import copy
 import json
 
 import emulated
@@ -68,9 +69,9 @@ def large_calls() -> list[tuple[str, dict]]:
 
 def outcome(name: str, arguments: dict) -> str:
     """ "right", "wrong" or what the emulation says."""
-    copies = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
+    given = copy.deepcopy(arguments) if name == "bracket_update" else arguments
     try:
-        result = getattr(emulated.ops, name)(**copies)
+        result = getattr(emulated.ops, name)(**given)
     except RuntimeError as error:
         return str(error).splitlines()[0].removeprefix("emulation: ")
     expected = getattr(ops, name)(**arguments)
