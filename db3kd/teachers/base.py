@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from db3kd.validation import INTEGER_DTYPES
+from db3kd.validation import INTEGER_DTYPES, check_class_names
 
 
 @runtime_checkable
@@ -19,6 +19,9 @@ class Teacher(Protocol):
     bounds       lowest and highest value of an image
     max_batch    most images of one `decide` call
     device       where it wants its images
+
+    A teacher whose classes have names has them as `class_names`, a tuple of C texts in the order of
+    their numbers; `class_names_of` reads it.
 
     Ask through `decide_checked`, which splits, moves and checks; `decide` itself need not.
 
@@ -189,6 +192,18 @@ def _decide_in_chunks(teacher: Teacher, images: Tensor) -> Tensor:
 def describe(teacher: Teacher) -> str:
     """How errors call this teacher: its own `name` where it has one, else its type."""
     return str(getattr(teacher, "name", None) or type(teacher).__name__)
+
+
+def class_names_of(teacher: Teacher) -> tuple[str, ...] | None:
+    """The names of the teacher's classes in the order of their numbers; None if it tells none.
+
+    Raises:
+        TypeError, ValueError: they are not as many different texts as it has classes.
+    """
+    names = getattr(teacher, "class_names", None)
+    if names is None:
+        return None
+    return check_class_names(names, teacher.classes, f"teacher {describe(teacher)}")
 
 
 def failure(name: str, count: int, error: BaseException) -> TeacherError:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db3kd.teachers.answers import AnswerReader
+from db3kd.teachers.answers import AnswerReader, Numbering
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.validation import check_count, check_image_shape
 
@@ -29,6 +29,8 @@ class Said:
     input, output          which of the model's tensors, where it has several
     image_shape, classes   of the images as db3kd holds them; a model that says otherwise is refused
     names                  class names in the order of their numbers
+    numbering              how the model numbers the classes, if not from 0
+    threshold              of a model that gives one score an image: class 1 begins there
     assumed_shape, assumed_classes  taken where neither the user nor the model says
     """
 
@@ -37,6 +39,8 @@ class Said:
     image_shape: tuple[int, ...] | None = None
     classes: int | None = None
     names: tuple[str, ...] | None = None
+    numbering: Numbering | None = None
+    threshold: float | None = None
     assumed_shape: tuple[int, ...] | None = None
     assumed_classes: int | None = None
 
@@ -55,6 +59,10 @@ class Contract:
     @property
     def classes(self) -> int:
         return self.reader.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.reader.names
 
 
 def agree(
@@ -78,7 +86,7 @@ def agree(
         output,
         shape,
         preprocessing,
-        AnswerReader(_agree_classes(who, output, said), said.names),
+        AnswerReader(_agree_classes(who, output, said), said.names, said.numbering, said.threshold),
         input.shape[0] if input.shape and input.shape[0] > 0 else None,
     )
 
@@ -135,10 +143,19 @@ def _fits(comes: tuple[int, ...], declared: tuple[int, ...]) -> bool:
 def _agree_classes(who: str, output: Declared, said: Said) -> int:
     scores = output.dtype.startswith("float") and output.shape is not None
     declared = output.shape[-1] if scores and len(output.shape) == 2 else None
+    declared = declared if declared is not None and declared > 1 else None
+    if said.threshold is not None and declared is not None:
+        raise ValueError(f"threshold: expected {who} to give one score an image, got {declared}")
+    numbering = said.numbering
+    if numbering is not None and declared is not None:
+        # Scores may have columns that are none of the classes.
+        declared = _classes_among(who, declared, numbering)
     known = {
-        "the model's scores": declared if declared is not None and declared > 1 else None,
+        "the model's scores": declared,
         "classes=": said.classes,
         "the label file": len(said.names) if said.names else None,
+        "class_numbers": len(numbering.numbers) if numbering and numbering.numbers else None,
+        "threshold": None if said.threshold is None else 2,
     }
     counts = {where: count for where, count in known.items() if count is not None}
     if len(set(counts.values())) > 1:
@@ -149,6 +166,18 @@ def _agree_classes(who: str, output: Declared, said: Said) -> int:
     if output.dtype == "text" and not said.names:
         raise ValueError(f"{who}: answers class names; give the file that lists them with labels=")
     return check_count(next(iter(counts.values()), said.assumed_classes), "classes", least=2)
+
+
+def _classes_among(who: str, columns: int, numbering: Numbering) -> int:
+    """How many classes the scores of a model with so many columns are of."""
+    if numbering.numbers is None:
+        return columns - numbering.offset
+    if max(numbering.numbers) >= columns:
+        raise ValueError(
+            f"class_numbers: expected numbers in [0, {columns}), which are the scores of {who}, "
+            f"got {max(numbering.numbers)}"
+        )
+    return len(numbering.numbers)
 
 
 def _sizes(shape: Sequence[int]) -> str:

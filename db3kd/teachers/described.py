@@ -3,7 +3,14 @@
     url = "https://models.example.org/v2/models/mnist"   # or file = "mnist.onnx"
     image_shape = [1, 28, 28]          # what the model does not tell itself
     classes = 10
-    labels = "classes.txt"             # class names, one a line, where the model answers names
+    labels = "classes.txt"             # class names, one a line: of a model that answers names, and
+                                       # to match the classes of data that have names
+    class_offset = 1                   # the model's number of class 0: it has a background class in
+                                       # front, or numbers its classes from 1
+    class_numbers = [3, 7, 8]          # in place of class_offset, the model's number of each class
+    background = "next best"           # of scores, those of the classes alone count; by default an
+                                       # answer that is none of the classes is an error
+    threshold = 0.5                    # of one score an image: class 1 begins here
     input = "images"                   # which tensors, where it has several
     output = "label"
     binary = true                      # tensors as bytes or as JSON; by default as the server can
@@ -37,7 +44,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from db3kd.teachers.answers import read_names
+from db3kd.teachers.answers import Numbering, read_names
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.contract import Said
 from db3kd.teachers.http import SecretHeader, check_secret_allowed, split_url
@@ -56,6 +63,10 @@ _KEYS = {
     "image_shape": list,
     "classes": int,
     "labels": str,
+    "class_offset": int,
+    "class_numbers": list,
+    "background": str,
+    "threshold": float,
     "input": str,
     "output": str,
     "binary": bool,
@@ -110,6 +121,8 @@ def _read(path: Path) -> dict[str, Any]:
     for key, value in described.items():
         if key not in _KEYS:
             raise ValueError(f"{path}: expected one of {', '.join(_KEYS)}, got the key {key!r}")
+        if type(value) is int and _KEYS[key] is float:
+            continue
         if type(value) is not _KEYS[key]:
             raise ValueError(f"{path}: expected {key} as {_KEYS[key].__name__}, got {value!r}")
     return described
@@ -175,9 +188,30 @@ def _said(described: Mapping[str, Any], folder: Path, given: Mapping[str, Any]) 
         output=described.get("output"),
         image_shape=given["image_shape"] or described.get("image_shape"),
         classes=given["classes"] or described.get("classes"),
-        names=read_names(folder / described["labels"]) if "labels" in described else None,
+        names=_names(described, folder, given),
+        numbering=_numbering(described),
+        threshold=described.get("threshold", given.get("threshold")),
         assumed_shape=given["assumed_shape"],
         assumed_classes=given["assumed_classes"],
+    )
+
+
+def _names(
+    described: Mapping[str, Any], folder: Path, given: Mapping[str, Any]
+) -> tuple[str, ...] | None:
+    if given.get("class_names") is not None:
+        return tuple(given["class_names"])
+    return read_names(folder / described["labels"]) if "labels" in described else None
+
+
+def _numbering(described: Mapping[str, Any]) -> Numbering | None:
+    if not any(key in described for key in ("class_offset", "class_numbers", "background")):
+        return None
+    numbers = described.get("class_numbers")
+    return Numbering(
+        described.get("class_offset", 0),
+        None if numbers is None else tuple(numbers),
+        described.get("background"),
     )
 
 

@@ -5,7 +5,7 @@ import inspect
 import json
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,19 @@ from torch import Tensor, nn
 
 from db3kd.disk import write_atomically
 from db3kd.models import build_model, model_names
-from db3kd.teachers.base import Teacher, TeacherError
+from db3kd.teachers.answers import check_threshold
+from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.described import is_described, load_described
 from db3kd.teachers.function import FunctionTeacher
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.programs import is_torchscript, read_exported, read_torchscript
-from db3kd.validation import check_bounds, check_count, check_image_shape, import_named
+from db3kd.validation import (
+    check_bounds,
+    check_class_names,
+    check_count,
+    check_image_shape,
+    import_named,
+)
 
 FORMAT = "db3kd-teacher-1"
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -36,10 +43,13 @@ def save_teacher(
     image_shape: tuple[int, ...],
     classes: int,
     bounds: tuple[float, float] = (0.0, 1.0),
+    class_names: Sequence[str] | None = None,
+    threshold: float | None = None,
 ) -> Path:
     """Writes a module's weights to a `.safetensors` file that `load_teacher(path)` reads unaided.
 
-    model: the name `build_model` takes, a registry name or package.module:factory.
+    model: the name `build_model` takes, a registry name or package.module:factory. class_names and
+    threshold: as for `ModuleTeacher`.
     The file appears complete or not at all.
     """
     path = Path(path)
@@ -52,6 +62,11 @@ def save_teacher(
         "classes": json.dumps(check_count(classes, "classes", least=2)),
         "bounds": json.dumps(check_bounds(bounds)),
     }
+    if class_names is not None:
+        names = check_class_names(class_names, classes, path.name)
+        header["class_names"] = json.dumps(names, ensure_ascii=False)
+    if threshold is not None:
+        header["threshold"] = json.dumps(check_threshold(threshold, classes))
     # Clones, because tied weights share memory and the format refuses that.
     state = {
         key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()
@@ -74,6 +89,8 @@ def load_teacher(
     cuda_graphs: bool = False,
     assumed_shape: tuple[int, ...] | None = None,
     assumed_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    threshold: float | None = None,
 ) -> Teacher:
     """A teacher from a file, an address or a name. Nothing in a file is unpickled.
 
@@ -97,6 +114,8 @@ def load_teacher(
     model is what `build_model` takes. A file that names a package.module:factory is obeyed only
     when `model` repeats it. bounds is (0, 1) unless the file says otherwise; device is the CPU.
     autocast, compile and cuda_graphs are those of `ModuleTeacher`, and belong to torch modules.
+    class_names are the names of the classes in the order of their numbers; threshold is that of
+    `ModuleTeacher`, for a model that gives one score an image.
     assumed_shape and assumed_classes stand in for `image_shape` and `classes` where neither these
     nor the source tell them.
 
@@ -110,6 +129,8 @@ def load_teacher(
         "bounds": bounds,
         "assumed_shape": assumed_shape,
         "assumed_classes": assumed_classes,
+        "class_names": class_names,
+        "threshold": threshold,
     }
     running = {
         "autocast": autocast,
@@ -147,6 +168,7 @@ def load_teacher(
         max_batch,
         name=path.name,
         fingerprint=fingerprint,
+        **_named(given),
         **running,
     )
 
@@ -167,7 +189,8 @@ def _read_safetensors(
                 "repeat it as model="
             )
         model = model or stored
-        said = {key: json.loads(header[key]) for key in ("image_shape", "classes", "bounds")}
+        keys = ("image_shape", "classes", "bounds", "class_names", "threshold")
+        said = {key: json.loads(header[key]) for key in keys if key in header}
         given = {key: said.get(key) if value is None else value for key, value in given.items()}
     return _build(path, model, given, state), given
 
@@ -207,7 +230,8 @@ def _exported_settings(
 ) -> tuple[dict[str, Any], int | None]:
     given = {**given}
     given["image_shape"] = given["image_shape"] or tuple(module.shape)
-    given["classes"] = given["classes"] or module.classes
+    if given["threshold"] is None:
+        given["classes"] = given["classes"] or module.classes
     if module.most is not None:
         max_batch = min(max_batch or module.most, module.most)
     return given, max_batch
@@ -224,16 +248,39 @@ def _named_teacher(
         found = found()
     if isinstance(found, nn.Module) and not _is_teacher(found):
         complete = _complete(reference, given)
-        return ModuleTeacher(found, *complete, max_batch, name=reference, **running)
+        return ModuleTeacher(
+            found, *complete, max_batch, name=reference, **_named(given), **running
+        )
     _refuse_running(reference, running)
     if _is_teacher(found):
-        return found
+        return _with_names(found, given["class_names"])
     if callable(found):
-        return FunctionTeacher(found, *_complete(reference, given), max_batch, reference)
+        _refuse_threshold(reference, given)
+        names = given["class_names"]
+        complete = _complete(reference, given)
+        return FunctionTeacher(found, *complete, max_batch, reference, class_names=names)
     raise TeacherError(
         f"{reference}: expected a teacher, a torch module, a factory or a function, got "
         f"{type(found).__name__}"
     )
+
+
+def _named(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: given[key] for key in ("class_names", "threshold")}
+
+
+def _with_names(teacher: Teacher, names: Sequence[str] | None) -> Teacher:
+    if names is not None:
+        teacher.class_names = check_class_names(names, teacher.classes, describe(teacher))
+    return teacher
+
+
+def _refuse_threshold(reference: str, given: dict[str, Any]) -> None:
+    if given["threshold"] is not None:
+        raise ValueError(
+            f"threshold: belongs to a model that gives scores; {reference} is a function, which "
+            "answers classes"
+        )
 
 
 def _refuse_running(source: str | Path, running: dict[str, Any]) -> None:
@@ -256,10 +303,12 @@ def _takes_no_arguments(found: object) -> bool:
 
 
 def _complete(who: str, given: dict[str, Any]) -> tuple[tuple[int, ...], int, tuple[float, float]]:
+    names = given["class_names"]
+    told = 2 if given["threshold"] is not None else None if names is None else len(names)
     given = {
         **given,
         "image_shape": given["image_shape"] or given["assumed_shape"],
-        "classes": given["classes"] or given["assumed_classes"],
+        "classes": given["classes"] or told or given["assumed_classes"],
     }
     missing = [f"{key}=" for key in ("image_shape", "classes") if given[key] is None]
     if missing:

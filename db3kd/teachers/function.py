@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.generator import GeneratorStream
-from db3kd.validation import check_bounds, check_count, check_image_shape
+from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
 
 
 class FunctionTeacher:
@@ -32,6 +32,7 @@ class FunctionTeacher:
     flatten      hand over rows of D = prod(image_shape) numbers
     fingerprint  SHA-256 hex, or any text, of what defines the function; by default found as
                  `fingerprint()` says
+    class_names  the name of each class, in the order of their numbers, or None
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class FunctionTeacher:
         flatten: bool = False,
         *,
         fingerprint: str | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         if not callable(function):
             hint = "; pass its predict method" if hasattr(function, "predict") else ""
@@ -57,6 +59,9 @@ class FunctionTeacher:
         self.max_batch = check_count(max_batch, "max_batch")
         self.device = torch.device("cpu")
         self.name = name or getattr(function, "__qualname__", type(function).__name__)
+        if class_names is not None:
+            class_names = check_class_names(class_names, self.classes, f"teacher {self.name}")
+        self.class_names = class_names
         self._function = function
         self._flatten = flatten
         self._fingerprint = fingerprint

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.layout import to_channels_last
+from db3kd.teachers.answers import check_threshold
 from db3kd.teachers.base import Answers, Settled, TeacherError, failure
 from db3kd.teachers.batching import Batches, Interrupted, batch_on_cuda
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
 from db3kd.teachers.staging import Staging
 from db3kd.teachers.underway import NO_ANSWER, UnderWay
-from db3kd.validation import check_bounds, check_count, check_image_shape
+from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
 
 
 class ModuleTeacher:
@@ -26,7 +28,8 @@ class ModuleTeacher:
     changed nor watched, so it can go on training while the teacher, and its fingerprint, stay what
     they were.
 
-    module       images [N, *image_shape] -> scores [N, classes]
+    module       images [N, *image_shape] -> scores [N, classes], or, with `threshold`, one score an
+                 image, [N] or [N, 1]
     image_shape  shape of one image
     classes      number of classes
     bounds       lowest and highest value of an image
@@ -40,6 +43,9 @@ class ModuleTeacher:
     cuda_graphs  on CUDA, run it as graphs, one for each power of two of images: for small batches
     name         what errors call it; by default the module's class
     fingerprint  SHA-256 hex of what defines it; by default of the architecture and the weights
+    class_names  the name of each class, in the order of their numbers, or None
+    threshold    of a module that gives one score an image: class 1 begins at this score, such as
+                 0.5 for a sigmoid and 0 for a logit; `classes` must be 2
 
     max_batch, compile and cuda_graphs change scores by rounding alone, and so no fingerprint.
 
@@ -60,6 +66,8 @@ class ModuleTeacher:
         cuda_graphs: bool = False,
         name: str | None = None,
         fingerprint: str | None = None,
+        class_names: Sequence[str] | None = None,
+        threshold: float | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
@@ -67,6 +75,10 @@ class ModuleTeacher:
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
         self.name = name or type(module).__name__
+        if class_names is not None:
+            class_names = check_class_names(class_names, self.classes, f"teacher {self.name}")
+        self.class_names = class_names
+        self.threshold = None if threshold is None else check_threshold(threshold, self.classes)
         self.autocast = autocast
         first = next(module.parameters(), None)
         self.device = torch.device(device or (first.device if first is not None else "cpu"))
@@ -119,7 +131,9 @@ class ModuleTeacher:
         """SHA-256 hex of architecture, weights and autocast dtype; equal for equal copies."""
         if self._fingerprint is None:
             self._fingerprint = module_fingerprint(self._module, self.autocast)
-        return self._fingerprint
+        if self.threshold is None:
+            return self._fingerprint
+        return hashlib.sha256(f"{self._fingerprint} {self.threshold!r}".encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs; what is made when first needed, it makes itself."""
@@ -187,10 +201,19 @@ class ModuleTeacher:
                 f"{self._expected(len(images))} from the module, got {type(scores).__name__}; wrap "
                 "it to return the scores alone"
             )
-        if tuple(scores.shape) != (len(images), self.classes):
+        one_each = tuple(scores.shape) in ((len(images),), (len(images), 1))
+        if self.threshold is not None and one_each:
+            scores = scores.reshape(-1)
+            return torch.where(scores.isnan(), NO_ANSWER, (scores >= self.threshold).long())
+        if self.threshold is not None or tuple(scores.shape) != (len(images), self.classes):
+            hint = "correct `classes` or the module's last layer"
+            if one_each:
+                hint = (
+                    "give classes=2 and threshold= if it is the one score of a model with two "
+                    "classes: 0.5 for a sigmoid, 0 for a logit"
+                )
             raise TeacherError(
-                f"{self._expected(len(images))} from the module, got {list(scores.shape)}; correct "
-                "`classes` or the module's last layer"
+                f"{self._expected(len(images))} from the module, got {list(scores.shape)}; {hint}"
             )
         best = scores.max(1)  # NaN where any is NaN
         return torch.where(best.values.isnan(), NO_ANSWER, best.indices)
@@ -200,7 +223,8 @@ class ModuleTeacher:
             return network(images)
 
     def _expected(self, count: int) -> str:
-        return f"teacher {self.name}: expected scores [{count}, {self.classes}]"
+        columns = self.classes if self.threshold is None else 1
+        return f"teacher {self.name}: expected scores [{count}, {columns}]"
 
 
 def _check_options(

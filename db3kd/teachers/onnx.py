@@ -1,8 +1,9 @@
 """An ONNX file as a teacher, run by ONNX Runtime."""
 
+import ast
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from db3kd.teachers.contract import Declared, Said, agree
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.validation import check_count
+from db3kd.validation import check_class_names, check_count
 
 _DTYPES = {
     "float16": "float16",
@@ -28,6 +29,9 @@ _DTYPES = {
     "int64": "int64",
     "string": "text",
 }
+_NAME_KEYS = ("names", "class_names", "labels", "classes")
+"""Where exporters keep class names; Ultralytics, for example, under "names"."""
+
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -74,7 +78,12 @@ class OnnxTeacher:
             max_batch = batch_for_images(input_shape)
             max_batch *= 1 if torch.device(device).type == "cpu" else 8
         self.max_batch = self._contract.batch or check_count(max_batch, "max_batch")
+        self.class_names = self._contract.class_names or _names_in(
+            self._session.get_modelmeta().custom_metadata_map, self.classes
+        )
         said_here = (self.preprocessing, said.names, self._contract.output.name)
+        if identity := self._contract.reader.identity():
+            said_here = (*said_here, identity)
         self._fingerprint = hashlib.sha256(content + repr(said_here).encode()).hexdigest()
 
     def decide(self, images: Tensor) -> Tensor:
@@ -138,6 +147,26 @@ def _open(content: bytes, device: torch.device, path: Path) -> Any:
     if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise TeacherError(f"{path}: ONNX Runtime could not start on {device}; use cpu")
     return session
+
+
+def _names_in(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | None:
+    """The class names that exporters note beside a model, if they are as many as its classes.
+
+    A list, or numbers with their names, as JSON or as a Python literal.
+    """
+    for key in _NAME_KEYS:
+        try:
+            found = ast.literal_eval(metadata.get(key, ""))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            numbers = {str(number): name for number, name in found.items()}
+            found = [numbers.get(str(number)) for number in range(len(numbers))]
+        try:
+            return check_class_names(found, classes, "ONNX metadata")
+        except (TypeError, ValueError):
+            continue
+    return None
 
 
 def _plain(node: Any) -> bool:

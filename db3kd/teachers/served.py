@@ -88,6 +88,7 @@ class ServedTeacher:
         self.name = service.name
         self.image_shape = image_shape
         self.classes = reader.classes
+        self.class_names = reader.names
         self.preprocessing = preprocessing
         self.bounds = preprocessing.bounds
         self.device = torch.device("cpu")
@@ -132,7 +133,7 @@ class ServedTeacher:
             "image_shape": self.image_shape,
             "preprocessing": asdict(self.preprocessing),
             "classes": self._reader.names or self.classes,
-        }
+        } | self._reader.identity()
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def rows(self) -> Iterator[tuple[str, str]]:
