@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from db3kd.teachers import (
         FunctionTeacher,
         ModuleTeacher,
+        RescaledTeacher,
         Teacher,
         TeacherError,
         load_teacher,
@@ -54,6 +55,7 @@ _HOME = {
     "teachers": (
         "FunctionTeacher",
         "ModuleTeacher",
+        "RescaledTeacher",
         "Teacher",
         "TeacherError",
         "load_teacher",
@@ -74,6 +76,7 @@ __all__ = [
     "Moves",
     "PseudoSamples",
     "Recovered",
+    "RescaledTeacher",
     "SurrogateSettings",
     "SynthesisSettings",
     "Teacher",

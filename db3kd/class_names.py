@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from db3kd.data import ImageSet
+from db3kd.reader import NamedImages
+from db3kd.teachers.base import Teacher, class_names_of, describe
 
 _LOG = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -54,6 +56,20 @@ def match_classes(images: ImageSet, names: Names, classes: int, who: str) -> Ima
     return images.with_labels(table[images.labels], names)
 
 
+def matched(images: ImageSet, teacher: Teacher) -> ImageSet:
+    """As `match_classes`, with the classes of this teacher."""
+    who = f"teacher {describe(teacher)}"
+    return match_classes(images, class_names_of(teacher), teacher.classes, who)
+
+
+def run_class_names(teacher: Teacher, images: NamedImages) -> Names:
+    """The names of a run's classes: the teacher's, else those of images that `matched` made."""
+    names = class_names_of(teacher)
+    if names is None and getattr(images, "labels", None) is not None:
+        names = getattr(images, "class_names", None)
+    return names
+
+
 def class_table(
     names: Sequence[str], others: Sequence[str], numbers: Tensor, who: str, other: str
 ) -> Tensor:
@@ -76,9 +92,7 @@ def class_table(
     return table
 
 
-def renumbered(
-    decisions: Tensor, names: Names, others: Names, who: str, other: str
-) -> Tensor:
+def renumbered(decisions: Tensor, names: Names, others: Names, who: str, other: str) -> Tensor:
     """Decisions of one teacher in the numbering of another; -1 stays.
 
     If only one of them names its classes, they stay as they are, and that is said once in the log.
@@ -106,7 +120,8 @@ def _without_names(images: ImageSet, classes: int, who: str) -> ImageSet:
             how, place = "by these numbers", dict(enumerate(numbers))
         else:
             how = "in the order of these numbers"
-            place = {old: new for new, old in enumerate(sorted(range(len(numbers)), key=numbers.__getitem__))}
+            by_number = sorted(range(len(numbers)), key=numbers.__getitem__)
+            place = {old: new for new, old in enumerate(by_number)}
         labels = torch.tensor([place[number] for number in range(len(names))])[labels]
         by_place = {place[number]: name for number, name in enumerate(names)}
         names = [by_place.get(number, str(number)) for number in range(max(by_place) + 1)]
@@ -123,15 +138,18 @@ def _without_names(images: ImageSet, classes: int, who: str) -> ImageSet:
 
 
 def _difference(names: Sequence[str], others: Sequence[str], who: str, other: str) -> str:
-    left = [name.strip() for name in names if name.strip() not in {each.strip() for each in others}]
-    right = [name.strip() for name in others if name.strip() not in {each.strip() for each in names}]
+    ours, theirs = [each.strip() for each in names], [each.strip() for each in others]
+    left, right = (
+        [name for name in these if name not in those]
+        for these, those in ((ours, set(theirs)), (theirs, set(ours)))
+    )
     text = (
         f"class names: expected those of {who} among those of {other}, got others. Only in {who}: "
         f"{_listed(left)}. Only in {other}: {_listed(right)}"
     )
     near = [(name, like) for name in left if (like := _like(name, right)) is not None]
     if near:
-        pairs = ", ".join(f"{json.dumps(a, ensure_ascii=False)} for {json.dumps(b, ensure_ascii=False)}" for a, b in near[:_SHOWN])
+        pairs = ", ".join(f"{_quoted(name)} is {_quoted(like)}" for name, like in near[:_SHOWN])
         text += f". Perhaps {pairs}: names must be equal, case and spelling included"
     return text + ". Rename the classes of the data, or correct the names that the teacher is given"
 
@@ -150,8 +168,12 @@ def _plain(name: str) -> str:
 def _listed(names: Sequence[str]) -> str:
     if not names:
         return "none"
-    shown = ", ".join(json.dumps(name, ensure_ascii=False) for name in names[:_SHOWN])
+    shown = ", ".join(map(_quoted, names[:_SHOWN]))
     return f"{shown} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else shown
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _numbered(names: Sequence[str]) -> str:

@@ -21,12 +21,19 @@ from db3kd.pixels import (
     ArrayPixels,
     MappedArray,
     Pixels,
+    between_0_and_1,
     open_npz,
     optional_package,
     read_idx,
 )
 from db3kd.synthesis.pseudo import PSEUDO_SAMPLES, PseudoSamples, load_pseudo_samples
-from db3kd.validation import check_class_names, check_classes
+from db3kd.validation import (
+    CONVENTIONS,
+    check_bounds,
+    check_class_names,
+    check_classes,
+    interval_text,
+)
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
 FLOWERS_SIZE = 224
@@ -39,7 +46,11 @@ class ImageSet:
     classes      number of classes, or None where there are no labels to tell
     class_names  the name of each class, or None where they have none
     image_shape  shape of one image, channels first
+    bounds       lowest and highest value of an image: always (0, 1); a teacher of other bounds is
+                 asked through db3kd.RescaledTeacher
     """
+
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,
@@ -74,16 +85,22 @@ class ImageSet:
         name: str = "arrays",
         classes: int | None = None,
         class_names: Sequence[str] | None = None,
+        bounds: tuple[float, float] = (0.0, 1.0),
     ) -> "ImageSet":
-        """A set over an array or tensor, which is not copied.
+        """A set over an array or tensor, which is not copied unless `bounds` are given.
 
         images   uint8, divided by 255 when read, or floats in [0, 1]: [N, H, W], [N, C, H, W] or
                  [N, D]; also [N, H, W, C], where the last size alone can be channels (1, 3, 4)
         labels   N class numbers, or None
         classes  by default the highest label plus one, or the number of names
         class_names  the name of each class; by default those of labels that are names, sorted
+        bounds   what black and white are in `images`, if not 0 and 1, nor 0 and 255 of uint8; the
+                 values are mapped to [0, 1]
         """
-        pixels = ArrayPixels(np.asarray(images), name)
+        array = np.asarray(images)
+        if check_bounds(bounds) != cls.bounds:
+            array = between_0_and_1(array, check_bounds(bounds), name)
+        pixels = ArrayPixels(array, name)
         if labels is not None:
             labels, class_names = as_labels(labels, f"{name} labels", class_names)
         return cls(pixels, labels, classes, name, class_names=class_names)
@@ -124,6 +141,12 @@ class ImageSet:
         part = ImageSet(self._pixels, labels, self.classes, self.name, rows, self.class_names)
         part._is_checked = self._is_checked
         return part
+
+    def with_labels(self, labels: Tensor, class_names: Sequence[str] | None) -> "ImageSet":
+        """A view of the same images with other labels, int64 [N], of the classes so named."""
+        view = ImageSet(self._pixels, labels, None, self.name, self._rows, class_names)
+        view._is_checked = self._is_checked
+        return view
 
     def digests(self, *, check: bool = False) -> ImageDigests:
         """A digest of each image as it is stored, and its label; reads all images once.
@@ -379,14 +402,21 @@ def _load_table(
 def pseudo_sample_set(samples: PseudoSamples, name: str = "pseudo samples") -> ImageSet:
     """Pseudo samples as an image set, labelled with the teacher's decisions.
 
-    Raises ValueError for bounds other than [0, 1], and for images of a shape that sets do not have.
+    Samples of a teacher of other bounds, such as [0, 255], are mapped to [0, 1] like any image.
+
+    Raises ValueError for bounds whose mapping to [0, 1] is not clear, and for images of a shape
+    that sets do not have.
     """
-    if samples.bounds != (0.0, 1.0):
+    if samples.bounds not in CONVENTIONS:
         raise ValueError(
-            f"{name}: expected pseudo samples in [0, 1] for an image set, got them in "
-            f"{list(samples.bounds)}; load_pseudo_samples(...).images() has them as they were asked"
+            f"{name}: expected pseudo samples in [0, 1] or in bounds that are mapped to it "
+            f"({', '.join(map(interval_text, CONVENTIONS))}) for an image set, got them in "
+            f"{interval_text(samples.bounds)}; load_pseudo_samples(...).images() has them as they "
+            "were asked"
         )
-    images = ImageSet.from_arrays(samples.levels.numpy(), samples.decision, name, samples.classes)
+    images = ImageSet.from_arrays(
+        samples.levels.numpy(), samples.decision, name, samples.classes, samples.class_names
+    )
     shape = tuple(samples.levels.shape[1:])
     if images.image_shape != shape:
         raise ValueError(

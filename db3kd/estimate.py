@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from db3kd.boundary.contest import ask
 from db3kd.chunks import Labeller, measure, pairs_of, surrogate_for
+from db3kd.class_names import matched
 from db3kd.data import ImageSet
 from db3kd.driver import Ledger, run
 from db3kd.label_settings import LabelSettings, divide_budget, divide_over_targets
 from db3kd.runs import draw_samples
 from db3kd.search import batch_rows
 from db3kd.teachers import Teacher
+from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_count
 
 _CALLS = 4
@@ -63,6 +65,7 @@ def estimate_run(
         ValueError: an image is broken, whichever it is; nothing was asked then.
     """
     check_count(queries, "queries", least=0)
+    teacher, images = takes_unit_images(teacher), matched(images, teacher)
     guess = surrogate_for(teacher, settings, surrogate)
     limits = divide_budget(settings, len(images), teacher.classes)
     most, may_ask = int(limits.sum()), (limits > 0).nonzero()[:, 0]

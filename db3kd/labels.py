@@ -19,6 +19,7 @@ from db3kd.arguments import as_images, as_teacher
 from db3kd.boundary import Surrogate
 from db3kd.boundary.contest import ask
 from db3kd.chunks import Labeller, surrogate_for
+from db3kd.class_names import matched, run_class_names
 from db3kd.contradictions import EqualImages
 from db3kd.data import ImageSet
 from db3kd.driver import Flight, Ledger, run
@@ -26,7 +27,7 @@ from db3kd.flights import default_flights, in_order
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal
 from db3kd.label_settings import LabelSettings, divide_budget
-from db3kd.manifest import manifest
+from db3kd.manifest import CLASS_NAMES, manifest
 from db3kd.reader import NamedImages, TensorImages
 from db3kd.recovered import Recovered
 from db3kd.run_images import RunImages
@@ -35,6 +36,7 @@ from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.module import module_fingerprint
+from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.totals import add_up, reached_distances
 from db3kd.validation import check_count, check_images
 
@@ -125,8 +127,7 @@ def label(
     if out is not None and recovered is not None:
         raise ValueError("recovered: expected None with out=, which keeps answers itself")
     settings, images = settings or LabelSettings(), as_images(images)
-    teacher = as_teacher(teacher, images)
-    checked = _checked_images(teacher, images)
+    teacher, checked = _fitted(as_teacher(teacher, images), images)
     index = _checked_index(index, len(images))
     if out is not None and len(index.unique()) < len(index):
         raise ValueError("index: expected each image once with out=, got some of them twice")
@@ -198,6 +199,9 @@ def _described(
         "soft_labels": None,
         "samples_per_shard": chunk_size(teacher, settings),
     }
+    names = run_class_names(teacher, images)
+    if names is not None:
+        described[CLASS_NAMES] = names
     if not index.equal(torch.arange(len(images))):
         described["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
     if surrogate_for(teacher, settings, surrogate) is not None:
@@ -249,8 +253,7 @@ def label_chunks(
     fails, or puts all images in one class: then there is no boundary to measure.
     """
     settings, images = settings or LabelSettings(), as_images(images)
-    teacher = as_teacher(teacher, images)
-    images = _checked_images(teacher, images)
+    teacher, images = _fitted(as_teacher(teacher, images), images)
     index = _checked_index(index, len(images))
     if flights is None:
         flights = default_flights(torch.device(teacher.device))
@@ -286,12 +289,17 @@ def with_soft_labels(
     return dataclasses.replace(labels, soft_labels=soft)
 
 
-def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> NamedImages:
+def _fitted(teacher: Teacher, images: ImageSet | Tensor) -> tuple[Teacher, NamedImages]:
+    """The teacher for the images' bounds, and the images with labels in its numbering."""
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
     if isinstance(images, Tensor):
         check_images(images, teacher.image_shape, teacher.bounds)
-        return TensorImages(images)
+        check_scaled(images, teacher)
+        return teacher, TensorImages(images)
+    if isinstance(images, ImageSet):
+        teacher = takes_unit_images(teacher)
+        images = matched(images, teacher)
     if tuple(images.image_shape) != tuple(teacher.image_shape):
         raise ValueError(
             f"images: expected shape {tuple(teacher.image_shape)} as teacher {describe(teacher)} "
@@ -304,7 +312,7 @@ def _checked_images(teacher: Teacher, images: ImageSet | Tensor) -> NamedImages:
         )
     if isinstance(images, ImageSet):
         images.check()
-    return images
+    return teacher, images
 
 
 def _checked_index(index: Tensor | None, count: int) -> Tensor:

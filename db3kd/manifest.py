@@ -15,6 +15,9 @@ from db3kd.disk import write_atomically
 
 MANIFEST = "_manifest.json"
 
+CLASS_NAMES = "class_names"
+"""Setting of a run whose classes have names: these, in the order of their numbers."""
+
 _IDENTITY = ("seed", "settings", "teacher", "data")
 """What makes two runs the same; the rest of a manifest are circumstances."""
 
@@ -175,12 +178,19 @@ def plain(value: Any) -> Any:
         case os.PathLike():
             return Path(value).name
         case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
+            return {str(key): _plain_item(str(key), item) for key, item in value.items()}
         case list() | tuple():
             return [plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     return str(value)
+
+
+def _plain_item(key: str, value: Any) -> Any:
+    """Names of classes stay as they are: one may well look like a path, as `/m/01g317` does."""
+    if key == CLASS_NAMES and value is not None:
+        return [str(name) for name in value]
+    return plain(value)
 
 
 def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -286,3 +286,13 @@ def optional_package(name: str) -> Any:
         raise ImportError(
             f"this data needs the package {error.name}: pip install db3kd[data]"
         ) from error
+
+
+def between_0_and_1(images: np.ndarray, bounds: tuple[float, float], name: str) -> np.ndarray:
+    """float32: images whose values lie in the bounds, mapped to [0, 1]."""
+    if images.dtype == np.uint8 and bounds == (0.0, 255.0):
+        return images
+    lower, upper = bounds
+    if images.dtype.kind not in "fiu" or not ((images >= lower) & (images <= upper)).all():
+        raise ValueError(f"{name}: expected numbers in bounds={bounds}, got others")
+    return ((images.astype(np.float64) - lower) / (upper - lower)).astype(np.float32)

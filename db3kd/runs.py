@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.chunks import surrogate_for
+from db3kd.class_names import match_classes, matched, run_class_names
 from db3kd.consistency import ConsistencyChecks, reserved_queries
 from db3kd.data import ImageSet, is_remote, load_data
 from db3kd.folder import RunFolder, check_free
@@ -23,7 +24,7 @@ from db3kd.labels import (
     run_images,
     with_soft_labels,
 )
-from db3kd.manifest import check_state, is_finished, manifest, read_manifest
+from db3kd.manifest import CLASS_NAMES, check_state, is_finished, manifest, read_manifest
 from db3kd.ops import Normalisation
 from db3kd.progress import Progress
 from db3kd.run_images import current_data
@@ -32,6 +33,7 @@ from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.module import module_fingerprint
+from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.totals import Totals, add_up
 from db3kd.workers import Workers, import_ray, start_workers
 
@@ -68,6 +70,21 @@ class LabelRun:
     labels: Labels
     images: ImageSet
     manifest: dict[str, Any]
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes in the order of their numbers, if they have names."""
+        names = self.manifest["settings"].get(CLASS_NAMES)
+        return None if names is None else tuple(names)
+
+    def match(self, images: ImageSet) -> ImageSet:
+        """Other images, such as a test split, with labels in the numbering of the run's teacher.
+
+        Raises:
+            ValueError: they are in classes that the run does not know by name.
+        """
+        who = f"teacher {self.manifest['settings']['teacher']}"
+        return match_classes(images, self.class_names, self.labels.classes, who)
 
     @property
     def soft_label_settings(self) -> dict[str, Any]:
@@ -177,12 +194,14 @@ def write_run(
     if workers is not None:
         import_ray()
     images = source.load()
+    teacher = takes_unit_images(teacher)
     if settings.queries is not None:
         reserved = reserved_queries(consistency_checks, settings.queries)
         settings = dataclasses.replace(settings, queries=settings.queries - reserved)
         consistency_checks = reserved
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
+    renumbered = matched(chosen, teacher)
     check = not (resume and is_finished(folder))
     known = run_images(chosen, settings, teacher.classes, check=check)
     described = {
@@ -193,6 +212,9 @@ def write_run(
         "soft_labels": soft_labels,
         "samples_per_shard": chunk_size(teacher, settings),
     }
+    names = run_class_names(teacher, renumbered)
+    if names is not None:
+        described[CLASS_NAMES] = names
     if surrogate_for(teacher, settings, surrogate) is not None:
         described["surrogate"] = module_fingerprint(surrogate)
     described = manifest(
@@ -209,7 +231,7 @@ def write_run(
         crew = (
             nullcontext()
             if workers is None
-            else start_workers(workers, run, teacher, chosen, settings, surrogate)
+            else start_workers(workers, run, teacher, renumbered, settings, surrogate)
         )
         checks = None
         if consistency_checks:
@@ -221,9 +243,9 @@ def write_run(
                 "surrogate": surrogate,
                 "checks": checks,
             }
-            _label_into(run, teacher, chosen, rows, settings, soft_labels, options)
+            _label_into(run, teacher, renumbered, rows, settings, soft_labels, options)
         if checks is not None:
-            checks.end(teacher, chosen, settings.measure)
+            checks.end(teacher, renumbered, settings.measure)
         totals = add_up(run)
         run.finish(vars(totals))
     return totals
@@ -292,7 +314,8 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
             f"{folder}: column index: expected numbers in [0, {len(images)}) as there are images, "
             f"got {int(labels.index.max())}"
         )
-    return LabelRun(labels, images.subset(labels.index), described)
+    run = LabelRun(labels, images.subset(labels.index), described)
+    return dataclasses.replace(run, images=run.match(run.images))
 
 
 def _stored_source(folder: str | Path, stored: Any) -> Source:

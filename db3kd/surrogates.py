@@ -43,6 +43,8 @@ from db3kd.runs import Source, draw_samples
 from db3kd.search import batch_rows
 from db3kd.shards import read_shards
 from db3kd.teachers import Teacher, TeacherError, describe, save_teacher
+from db3kd.teachers.base import class_names_of
+from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.training import Progress as TrainProgress
 from db3kd.training import TrainSettings
 from db3kd.validation import check_count, interval_text
@@ -125,6 +127,10 @@ def make_surrogate(
         raise ValueError("resume: belongs to out=, the folder to resume")
     settings, images = settings or SurrogateSettings(), as_images(images)
     teacher = as_teacher(teacher, images)
+    if isinstance(images, Tensor):
+        check_scaled(images, teacher)
+    else:
+        teacher = takes_unit_images(teacher)
     check_model(settings.model, tuple(teacher.image_shape), teacher.classes)
     augmented = augment(images, settings)
     if out is None:
@@ -254,6 +260,7 @@ def write_surrogate(
     """
     out, settings = Path(out), settings or SurrogateSettings()
     check_out(out, resume)
+    teacher = takes_unit_images(teacher)
     check_model(settings.model, tuple(teacher.image_shape), teacher.classes)
     images = source.load()
     chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
@@ -280,6 +287,7 @@ def write_surrogate(
         image_shape=tuple(teacher.image_shape),
         classes=teacher.classes,
         bounds=tuple(teacher.bounds),
+        class_names=class_names_of(teacher),
     )
     return made
 

@@ -11,6 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+UNIT_BOUNDS = (0.0, 1.0)
+"""The bounds of every image set."""
+
+CONVENTIONS = (UNIT_BOUNDS, (0.0, 255.0), (0.0, 65535.0), (-1.0, 1.0), (-0.5, 0.5))
+"""Bounds for which it is clear what black and white are: the lower and the upper one."""
+
 INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 

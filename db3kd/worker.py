@@ -19,6 +19,7 @@ from db3kd.journal import Journal
 from db3kd.label_settings import LabelSettings
 from db3kd.store import Labels
 from db3kd.teachers.base import Teacher, TeacherError, describe
+from db3kd.teachers.rescaled import takes_unit_images
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Worker:
         """
         self._threads = job.threads
         self._settings, self._images = job.settings, job.images
-        self._teacher = job.make_teacher()
+        self._teacher = takes_unit_images(job.make_teacher())
         _check("teacher", describe(self._teacher), self._teacher.fingerprint(), job.fingerprint)
         _check("images", job.images.name, job.images.fingerprint(), job.data_fingerprint)
         self._surrogate = surrogate_for(self._teacher, job.settings, job.surrogate)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.baselines import Recipe, compare, on_decisions, on_soft_labels
+from db3kd.class_names import matched
 from db3kd.data import ImageSet, load_data, pseudo_sample_set
 from db3kd.distill import KDLoss
 from db3kd.labels import LabelSettings, with_soft_labels
@@ -33,6 +34,8 @@ from db3kd.synthesis.runs import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.starts import make_starts
 from db3kd.synthesis.synthesize import SynthesisSettings
 from db3kd.teachers import Teacher, decide_checked, describe, save_teacher
+from db3kd.teachers.base import class_names_of
+from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.training import TrainSettings, balanced_rows
 
 SAMPLES_FOLDER, LABELS_FOLDER = "pseudo-samples", "labels"
@@ -103,6 +106,7 @@ def run_zero_shot(
     Raises ValueError for a student or for test images that do not fit the teacher, before anything
     is asked; and as `make_transfer_set`.
     """
+    teacher = takes_unit_images(teacher)
     check_model(settings.student, tuple(teacher.image_shape), teacher.classes)
     sets = [] if test is None else [_load(test, split, teacher) for split in ("test", "train")]
     made = make_transfer_set(teacher, out, settings, resume=resume)
@@ -136,14 +140,12 @@ def make_transfer_set(
 
     resume: go on with the runs in these folders.
 
-    Raises ValueError for a teacher whose bounds are not [0, 1], the range of the images that
-    students take; and as `write_pseudo_samples` and `write_run`.
+    Students take images in [0, 1], and so do pseudo samples here, whatever the teacher's bounds.
+
+    Raises ValueError for bounds to which [0, 1] cannot be mapped without a doubt; and as
+    `write_pseudo_samples` and `write_run`.
     """
-    if tuple(teacher.bounds) != (0.0, 1.0):
-        raise ValueError(
-            f"teacher: expected bounds (0, 1) for students that take such images, got "
-            f"{tuple(teacher.bounds)}; wrap the teacher, so that it takes [0, 1] and rescales"
-        )
+    teacher = takes_unit_images(teacher)
     folder = out / SAMPLES_FOLDER
     totals = write_pseudo_samples(folder, teacher, settings.synthesis, resume=resume)
     run = None
@@ -168,6 +170,7 @@ def train_students(
     images of the teacher's own data, to compare with; as many of them are used as there are pseudo
     samples, or all.
     """
+    teacher = takes_unit_images(teacher)
     student = partial(build_model, settings.student, teacher.image_shape, teacher.classes)
     seeds = range(settings.training.seed, settings.training.seed + settings.seeds)
     rows = (
@@ -288,6 +291,7 @@ def _keeping(
             model=model,
             image_shape=teacher.image_shape,
             classes=teacher.classes,
+            class_names=class_names_of(teacher),
         )
         return network
 
@@ -317,6 +321,7 @@ def _load(test: str, split: str, teacher: Teacher) -> ImageSet:
         )
     if images.labels is None:
         raise ValueError(f"test: expected labels to measure students by, got none in {images.name}")
+    images = matched(images, teacher)
     if int(images.labels.max()) >= teacher.classes:
         raise ValueError(
             f"test: expected labels in [0, {teacher.classes}) as {who} has {teacher.classes} "
@@ -347,7 +352,9 @@ def _notes(made: TransferSet, settings: ZeroShotSettings) -> list[str]:
         "Queries about test images are not counted.",
     ]
     if totals.unreached:
-        notes.append(f"No image was found for the classes {', '.join(map(str, totals.unreached))}.")
+        names = made.samples.class_names
+        missing = [str(number) if names is None else names[number] for number in totals.unreached]
+        notes.append(f"No image was found for the classes {', '.join(missing)}.")
     return notes
 
 

@@ -247,13 +247,11 @@ def write(out: Path, source: Source, teacher: Any = None, **options: Any) -> dic
 
 def test_a_surrogate_is_written_as_a_teacher_that_decides_as_the_network(tmp_path, source):
     out = tmp_path / "there" / "surrogate.safetensors"
-    bounds = (-1.0, 2.0)
+    made = write(out, source)
 
-    made = write(out, source, centroids(bounds))
-
-    network = make_surrogate(centroids(bounds), images(), SETTINGS).network
+    network = make_surrogate(centroids(), images(), SETTINGS).network
     loaded = load_teacher(out)
-    assert (loaded.image_shape, loaded.classes, loaded.bounds) == (SHAPE, CLASSES, bounds)
+    assert (loaded.image_shape, loaded.classes, loaded.bounds) == (SHAPE, CLASSES, (0.0, 1.0))
     unseen = torch.rand(200, *SHAPE)
     assert torch.equal(loaded.decide(unseen), predict(network, unseen))
     assert made == json.loads(manifest_file(out).read_text())

@@ -221,7 +221,9 @@ def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
         test = replace(source, data=data or source.data, split="test").load()
     except (ValueError, FileNotFoundError):
         return None
-    return test if test.labels is not None and source.split != "test" else None
+    if test.labels is None or source.split == "test":
+        return None
+    return run.match(test)
 
 
 def _train_students(
@@ -264,7 +266,14 @@ def _train_students(
             )
         file.parent.mkdir(parents=True, exist_ok=True)
         shape = run.images.image_shape
-        save_teacher(file, network, model=model, image_shape=shape, classes=classes)
+        save_teacher(
+            file,
+            network,
+            model=model,
+            image_shape=shape,
+            classes=classes,
+            class_names=run.class_names,
+        )
         said, found = "", {"queries": int(labels.queries.sum())}
         if test is not None:
             accuracies.append(evaluate(network, test, test.labels))

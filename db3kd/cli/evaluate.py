@@ -47,18 +47,24 @@ def evaluate(
 
         db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
     """
+    from db3kd.class_names import matched, renumbered
     from db3kd.runs import Source
+    from db3kd.teachers.base import class_names_of
 
     images = Source(data, split, size, channels).load()
     if images.labels is None and agree_with is None:
         raise ValueError(f"data: {images.name} has no labels to compare with; give --agree-with")
     images.check()
-    decisions = _decide_all(open_teacher(model, images, architecture, device), images)
+    asked = open_teacher(model, images, architecture, device)
+    decisions = _decide_all(asked, images)
     if images.labels is not None:
-        right = int((decisions == images.labels).sum())
+        right = int((decisions == matched(images, asked).labels).sum())
         print(f"accuracy   {right / len(images):.2%} ({right:,} of {len(images):,} {split} images)")
     if agree_with is not None:
         teacher = open_teacher(agree_with, images, architecture, device)
+        decisions = renumbered(
+            decisions, class_names_of(asked), class_names_of(teacher), model, agree_with
+        )
         alike = int((decisions == _decide_all(teacher, images)).sum())
         print(f"agreement  {alike / len(images):.2%} ({alike:,} of {len(images):,} images)")
         print(f"queries    {len(images):,}, asked of {agree_with}")
@@ -69,6 +75,8 @@ def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
 
     from db3kd.search import batch_rows
     from db3kd.teachers import decide_checked
+    from db3kd.teachers.rescaled import takes_unit_images
 
+    teacher = takes_unit_images(teacher)
     rows = torch.arange(len(images)).split(batch_rows(_READ_ROWS, images.image_shape))
     return torch.cat([decide_checked(teacher, images.read(part)) for part in rows])

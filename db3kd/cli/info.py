@@ -75,10 +75,13 @@ def _version_rows() -> Iterable[tuple[str, str]]:
 
 
 def _teacher_rows(teacher: "Teacher") -> Iterable[tuple[str, str]]:
+    from db3kd.teachers.base import class_names_of
     from db3kd.validation import number_text
 
     yield "image shape", " x ".join(map(str, teacher.image_shape))
     yield "classes", str(teacher.classes)
+    if (names := class_names_of(teacher)) is not None:
+        yield "class names", ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     yield "bounds", " to ".join(map(number_text, teacher.bounds))
     yield "largest batch", str(teacher.max_batch)
     yield from getattr(teacher, "rows", tuple)()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from db3kd.labels import LabelSettings
     from db3kd.ops import Normalisation
     from db3kd.runs import SoftLabelSettings
+    from db3kd.teachers import Teacher
     from db3kd.totals import Totals
 
 
@@ -298,7 +299,7 @@ def label(
         import_ray()
         crew = Workers(workers, ray_address, device != "cpu", make_teacher)
     asked = open_teacher(teacher, images, architecture, device, running)
-    network = None if surrogate is None else _network(surrogate, images)
+    network = None if surrogate is None else _network(surrogate, images, asked)
     if dry_run:
         chosen = images.subset(draw_samples(len(images), limit, seed))
         estimate = estimate_run(asked, chosen, settings, dry_run_queries, surrogate=network)
@@ -340,14 +341,26 @@ def _found(teacher: str) -> str:
     return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
 
 
-def _network(file: Path, images: "ImageSet") -> "nn.Module":
-    """The surrogate in a file."""
+def _network(file: Path, images: "ImageSet", teacher: "Teacher") -> "nn.Module":
+    """The surrogate in a file, which must number its classes as the teacher does."""
     from db3kd.teachers import ModuleTeacher
+    from db3kd.teachers.base import class_names_of
 
     found = open_teacher(str(file), images, None, "cpu")
     if not isinstance(found, ModuleTeacher):
         raise ValueError(
             f"surrogate: expected a torch network, whose gradients can be had, got {file}"
+        )
+    if found.bounds != images.bounds:
+        raise ValueError(
+            f"surrogate: expected a network for images in [0, 1], got bounds {found.bounds} in "
+            f"{file}; make one with db3kd surrogate"
+        )
+    names = class_names_of(teacher)
+    if None not in (names, found.class_names) and names != found.class_names:
+        raise ValueError(
+            f"surrogate: expected one of the teacher's classes in their order, got other names, "
+            f"or another order, in {file}; make one of this teacher with db3kd surrogate"
         )
     return found.module
 

@@ -57,6 +57,7 @@ def report(
         class_distances=ClassDistances(
             shown.distances.masked_fill(~shown.targets, torch.inf), shown.decision
         ),
+        class_names=run.class_names,
     )
     print(page)
 

@@ -49,6 +49,7 @@ def teacher(
 
     Beside the weights a .json file of the same name says how they came about.
     """
+    from db3kd.class_names import match_classes
     from db3kd.distill import evaluate, train_classifier
     from db3kd.manifest import manifest, write_manifest
     from db3kd.models import build_model
@@ -66,6 +67,7 @@ def teacher(
     for part in (images, test):
         if part.labels is None:
             raise ValueError(f"data: expected labels to train and test on, {part.name} has none")
+    test = match_classes(test, images.class_names, images.classes, f"the split {images.name}")
     settings = TrainSettings(
         epochs=epochs,
         batch_size=batch_size,
@@ -78,7 +80,14 @@ def teacher(
     with counted("training the teacher", settings.total_steps(len(images)), "steps") as show:
         network = train_classifier(make, images, images.labels, settings, progress=show)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_teacher(out, network, model=model, image_shape=images.image_shape, classes=images.classes)
+    save_teacher(
+        out,
+        network,
+        model=model,
+        image_shape=images.image_shape,
+        classes=images.classes,
+        class_names=images.class_names,
+    )
     accuracy = evaluate(network, test, test.labels)
     described = manifest(
         {"model": model, "data": data, "training": settings},

@@ -18,7 +18,13 @@ _MOST_CLASSES = 20
 _CELL = 0.62
 
 
-def class_grid(levels: Tensor, decisions: Tensor, classes: int, path: Path) -> None:
+def class_grid(
+    levels: Tensor,
+    decisions: Tensor,
+    classes: int,
+    path: Path,
+    class_names: Sequence[str] | None = None,
+) -> None:
     """Draws the first images of each class, a row a class, and their mean in the last column.
 
     levels: uint8 [n, 1 or 3, height, width]. decisions: int64 [n]. Of many classes the first are
@@ -32,13 +38,19 @@ def class_grid(levels: Tensor, decisions: Tensor, classes: int, path: Path) -> N
             draw_image(axes[own, place], levels[row].numpy() / LEVELS)
         if len(members):
             draw_image(axes[own, _COLUMNS], _mean(levels, members))
-        _name(axes[own, 0], f"{own}: {len(members):,}")
+        _name(axes[own, 0], f"{_called(class_names, own)}: {len(members):,}")
     axes[0, _COLUMNS].set_title("mean", fontsize=8)
     figure.suptitle("Pseudo samples by class (number: how many)", fontsize=10)
     figure.savefig(path, dpi=DPI)
 
 
-def move_grid(snapshots: Mapping[int, Tensor], decisions: Tensor, classes: int, path: Path) -> None:
+def move_grid(
+    snapshots: Mapping[int, Tensor],
+    decisions: Tensor,
+    classes: int,
+    path: Path,
+    class_names: Sequence[str] | None = None,
+) -> None:
     """Draws one sample of each class, a row a class, a column a number of moves.
 
     snapshots: uint8 [n, 1 or 3, height, width] by number of moves. decisions: int64 [n].
@@ -50,7 +62,7 @@ def move_grid(snapshots: Mapping[int, Tensor], decisions: Tensor, classes: int, 
         members = (decisions == own).nonzero()[:, 0]
         for place, count in enumerate(counts if len(members) else []):
             draw_image(axes[own, place], snapshots[count][members[0]].numpy() / LEVELS)
-        _name(axes[own, 0], str(own))
+        _name(axes[own, 0], _called(class_names, own))
     for place, count in enumerate(counts):
         axes[0, place].set_title(f"{count} moves", fontsize=8)
     figure.suptitle("One sample of each class", fontsize=10)
@@ -100,6 +112,10 @@ def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
         for spine in each.spines.values():
             spine.set_visible(False)
     return figure, axes
+
+
+def _called(class_names: Sequence[str] | None, number: int) -> str:
+    return str(number) if class_names is None else class_names[number][:12]
 
 
 def _name(axes: Axes, text: str) -> None:

@@ -3,14 +3,14 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
-from db3kd.manifest import read_manifest
+from db3kd.manifest import CLASS_NAMES, read_manifest
 from db3kd.shards import Kind, import_pyarrow, read_shards
 from db3kd.synthesis.levels import to_images
 from db3kd.values import check_range, invalid_shard, read_column
@@ -42,6 +42,7 @@ class PseudoSamples:
             that changes the image stays in the class), "budget" (its budget ended its moves).
         bounds: lowest and highest value of an image.
         classes: of the teacher.
+        class_names: of the teacher's classes in the order of their numbers, or None.
         snapshots: levels and distance as above, by the number of moves after which they were noted.
     """
 
@@ -55,6 +56,7 @@ class PseudoSamples:
     bounds: tuple[float, float]
     classes: int
     snapshots: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.decision)
@@ -83,6 +85,7 @@ class PseudoSamples:
             status=[status for part in parts for status in part.status],
             bounds=first.bounds,
             classes=first.classes,
+            class_names=first.class_names,
             snapshots={
                 count: tuple(
                     torch.cat([part.snapshots[count][place] for part in parts]) for place in (0, 1)
@@ -128,9 +131,11 @@ def load_pseudo_samples(path: str | Path) -> PseudoSamples:
     bounds = tuple(float(bound) for bound in settings["bounds"])
     shards = read_shards(path, PSEUDO_SAMPLES)
     classes = settings["classes"]
-    return PseudoSamples.concat(
+    samples = PseudoSamples.concat(
         [checked_shard(path, at, table, shape, bounds, classes) for at, table in shards]
     )
+    names = settings.get(CLASS_NAMES)
+    return samples if names is None else replace(samples, class_names=tuple(names))
 
 
 def checked_shard(

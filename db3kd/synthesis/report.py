@@ -91,11 +91,23 @@ def write_zero_shot_report(
     page += notes
     pictures = samples.levels.ndim == 4 and samples.levels.shape[1] in (1, 3)
     if pictures:
-        class_grid(samples.levels, samples.decision, samples.classes, folder / "classes.png")
+        class_grid(
+            samples.levels,
+            samples.decision,
+            samples.classes,
+            folder / "classes.png",
+            samples.class_names,
+        )
         page += ["## Pseudo samples by class", "![Pseudo samples by class](classes.png)"]
     if samples.snapshots and pictures:
         levels = {count: noted[0] for count, noted in samples.snapshots.items()}
-        move_grid(levels, samples.decision, samples.classes, folder / "moves.png")
+        move_grid(
+            levels,
+            samples.decision,
+            samples.classes,
+            folder / "moves.png",
+            samples.class_names,
+        )
         page += ["## By number of moves", "![Samples by number of moves](moves.png)"]
     moved = _mean_distances(samples)
     if len(moved) > 1:

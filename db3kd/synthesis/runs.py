@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 
 from db3kd.folder import RunFolder, check_free
-from db3kd.manifest import manifest
+from db3kd.manifest import CLASS_NAMES, manifest
 from db3kd.progress import Progress
 from db3kd.shards import read_shards
 from db3kd.synthesis.choices import FolderChoices
 from db3kd.synthesis.pseudo import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.synthesis.synthesize import Synthesis, SynthesisSettings
 from db3kd.teachers import Teacher, describe
+from db3kd.teachers.base import class_names_of
 
 
 @dataclass
@@ -66,6 +67,7 @@ def write_pseudo_samples(
             "classes": teacher.classes,
             "synthesis": settings,
             "samples_per_shard": settings.samples_per_shard,
+            **_named(teacher),
         },
         seed=settings.seed,
         teacher_fingerprint=teacher.fingerprint(),
@@ -79,6 +81,11 @@ def write_pseudo_samples(
             run.finish(vars(_write_shards(run, teacher, settings)))
         FolderChoices(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])
+
+
+def _named(teacher: Teacher) -> dict[str, tuple[str, ...]]:
+    names = class_names_of(teacher)
+    return {} if names is None else {CLASS_NAMES: names}
 
 
 def _write_shards(run: RunFolder, teacher: Teacher, settings: SynthesisSettings) -> SynthesisTotals:

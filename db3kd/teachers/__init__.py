@@ -9,6 +9,7 @@ from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.onnx import OnnxTeacher
 from db3kd.teachers.open_inference import open_inference_teacher
 from db3kd.teachers.preprocessing import Preprocessing
+from db3kd.teachers.rescaled import RescaledTeacher
 from db3kd.teachers.rest import rest_teacher
 from db3kd.teachers.served import ServedTeacher
 from db3kd.teachers.traffic import Traffic
@@ -18,6 +19,7 @@ __all__ = [
     "ModuleTeacher",
     "OnnxTeacher",
     "Preprocessing",
+    "RescaledTeacher",
     "Said",
     "SecretHeader",
     "ServedTeacher",

@@ -8,13 +8,7 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.base import Teacher, class_names_of, describe
-from db3kd.validation import check_bounds
-
-UNIT = (0.0, 1.0)
-"""The bounds of every image set."""
-
-CONVENTIONS = (UNIT, (0.0, 255.0), (0.0, 65535.0), (-1.0, 1.0), (-0.5, 0.5))
-"""Bounds for which it is clear what black and white are: the lower and the upper one."""
+from db3kd.validation import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
 
 
 class RescaledTeacher:
@@ -30,7 +24,7 @@ class RescaledTeacher:
             highest, and what lies between them is mapped linearly.
     """
 
-    def __init__(self, teacher: Teacher, bounds: tuple[float, float] = UNIT) -> None:
+    def __init__(self, teacher: Teacher, bounds: tuple[float, float] = UNIT_BOUNDS) -> None:
         self.teacher = teacher
         self.bounds = check_bounds(bounds)
         self.image_shape = tuple(teacher.image_shape)
@@ -80,16 +74,16 @@ def takes_unit_images(teacher: Teacher) -> Teacher:
             says how to declare it.
     """
     bounds = tuple(float(bound) for bound in teacher.bounds)
-    if bounds == UNIT:
+    if bounds == UNIT_BOUNDS:
         return teacher
     if bounds in CONVENTIONS:
         return RescaledTeacher(teacher)
     lower, upper = bounds
     raise ValueError(
-        f"teacher: {describe(teacher)} takes images in [{lower:g}, {upper:g}], and the images lie "
-        "in [0, 1]; how they become each other is not clear. Describe the model in a teacher.toml "
-        f"with [preprocessing] scale = [{lower:g}, {upper:g}], or mean and std, or in Python give "
-        "db3kd.RescaledTeacher(teacher) if the mapping is linear"
+        f"teacher: {describe(teacher)} takes images in {interval_text(bounds)}, and the images lie "
+        "in [0, 1]; how they become each other is not clear. If the mapping is linear, give "
+        "db3kd.RescaledTeacher(teacher), also as package.module:name; a described model says it by "
+        f"[preprocessing] scale = [{lower:g}, {upper:g}], or mean and std, in its teacher.toml"
     )
 
 
@@ -100,14 +94,14 @@ def check_scaled(images: Tensor, teacher: Teacher) -> None:
         ValueError: all values lie in [0, 1], and the teacher's bounds are another convention.
     """
     bounds = tuple(float(bound) for bound in teacher.bounds)
-    if bounds == UNIT or bounds not in CONVENTIONS or not images.numel():
+    if bounds == UNIT_BOUNDS or bounds not in CONVENTIONS or not images.numel():
         return
     lowest, highest = (float(value) for value in torch.aminmax(images))
     if lowest < 0 or highest > 1:
         return
     lower, upper = bounds
     raise ValueError(
-        f"images: expected values in [{lower:g}, {upper:g}] as teacher {describe(teacher)} takes "
+        f"images: expected values in {interval_text(bounds)} as teacher {describe(teacher)} takes "
         f"them, got values from {lowest:g} to {highest:g}, which look scaled to [0, 1]. Give "
         "db3kd.ImageSet.from_arrays(images), and they are mapped to the teacher's bounds; or, if "
         f"they are as they should be, ImageSet.from_arrays(images, bounds=({lower:g}, {upper:g}))"
