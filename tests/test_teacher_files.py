@@ -83,7 +83,9 @@ def test_weights_of_another_model_do_not_fit(tmp_path, module):
 def test_torchscript_is_read_without_a_warning(tmp_path, module, images, recwarn):
     torch.jit.trace(module.eval(), images).save(tmp_path / "t.pt")
     recwarn.clear()
-    teacher = load_teacher(tmp_path / "t.pt", image_shape=SHAPE, classes=10, max_batch=6)
+    teacher = load_teacher(
+        tmp_path / "t.pt", image_shape=SHAPE, classes=10, max_batch=6, trust_code=True
+    )
     assert not recwarn.list
     assert decide_checked(teacher, images).equal(module(images).argmax(1))
     assert len(teacher.fingerprint()) == 64
@@ -98,7 +100,7 @@ def export(module: nn.Module, path: Path, batch: int, dynamic: bool) -> None:
 @pytest.mark.parametrize(("batch", "dynamic"), [(2, True), (1, False), (8, False)])
 def test_an_exported_program_is_read_with_its_shape(tmp_path, images, module, batch, dynamic):
     export(module, tmp_path / "t.pt2", batch, dynamic)
-    teacher = load_teacher(tmp_path / "t.pt2")
+    teacher = load_teacher(tmp_path / "t.pt2", trust_code=True)
     assert (teacher.image_shape, teacher.classes) == (SHAPE, 10)
     assert teacher.max_batch == (256 if dynamic else batch)
     assert decide_checked(teacher, images).equal(module(images).argmax(1))
@@ -109,7 +111,7 @@ def test_an_exported_program_is_asked_within_the_batches_it_allows(tmp_path, ima
     sizes = ({0: torch.export.Dim("n", min=3, max=6)},)
     program = torch.export.export(linear, (torch.rand(4, *SHAPE),), dynamic_shapes=sizes)
     torch.export.save(program, tmp_path / "t.pt2")
-    teacher = load_teacher(tmp_path / "t.pt2", max_batch=100)
+    teacher = load_teacher(tmp_path / "t.pt2", max_batch=100, trust_code=True)
     assert teacher.max_batch == 6
     assert decide_checked(teacher, images).equal(linear(images).argmax(1))
     assert teacher.decide(images[:1]).equal(linear(images[:1]).argmax(1))
@@ -131,13 +133,17 @@ def test_an_exported_program_gives_scores_alone(tmp_path, images):
         program = torch.export.export(Scores(container), (images,))
         torch.export.save(program, tmp_path / "t.pt2")
         with pytest.raises(TeacherError, match=r"wrap it to return the scores|one batch of scores"):
-            decide_checked(load_teacher(tmp_path / "t.pt2"), images)
+            decide_checked(load_teacher(tmp_path / "t.pt2", trust_code=True), images)
 
 
 def test_an_exported_resnet_passes_the_checks(tmp_path, images):
     module = ResNet(SHAPE, 10, blocks=(1, 0, 0, 0))
     export(module, tmp_path / "t.pt2", 2, True)
-    assert load_teacher(tmp_path / "t.pt2").decide(images).equal(module(images).argmax(1))
+    assert (
+        load_teacher(tmp_path / "t.pt2", trust_code=True)
+        .decide(images)
+        .equal(module(images).argmax(1))
+    )
 
 
 class Payload:
@@ -185,7 +191,9 @@ def test_a_pickled_file_is_refused_unopened(tmp_path, payload, name, writer):
     else:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(TeacherError, match=name):
-        load_teacher(tmp_path / name, model="lenet5", image_shape=SHAPE, classes=10)
+        load_teacher(
+            tmp_path / name, model="lenet5", image_shape=SHAPE, classes=10, trust_code=True
+        )
     assert not payload.marker.exists()
     pickle.loads(content)
     assert payload.marker.exists(), "the payload of this test is a dud"
@@ -196,7 +204,7 @@ def test_pickled_sample_inputs_of_a_program_are_left_alone(tmp_path, module, ima
     export(module, path, 2, True)
     torch.save(payload, tmp_path / "inputs")
     rewrite(path, {"data/sample_inputs/model.pt": (tmp_path / "inputs").read_bytes()})
-    assert load_teacher(path).decide(images).equal(module(images).argmax(1))
+    assert load_teacher(path, trust_code=True).decide(images).equal(module(images).argmax(1))
     assert not payload.marker.exists()
     torch.load(tmp_path / "inputs", weights_only=False)
     assert payload.marker.exists(), "the payload of this test is a dud"
@@ -216,7 +224,7 @@ def test_pickled_weights_of_a_program_are_refused(tmp_path, module, payload):
     }
     rewrite(path, changes)
     with pytest.raises(TeacherError, match=r"t\.pt2: .* is stored pickled"):
-        load_teacher(path)
+        load_teacher(path, trust_code=True)
     assert not payload.marker.exists()
 
 
@@ -228,6 +236,7 @@ def first_node(program: dict) -> dict:
     "edit",
     [
         lambda program: first_node(program).update(target="torch.os.system"),
+        lambda program: first_node(program).update(target="torch.ops.aten.from_file.default"),
         lambda program: first_node(program).update(name="x=__import__('os').system('true')"),
         lambda program: program["range_constraints"].update({"exec('1')": {"min_val": 0}}),
         lambda program: next(
@@ -242,7 +251,7 @@ def test_a_program_that_would_run_other_code_is_refused(tmp_path, edit):
     export(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), path, 2, True)
     rewrite(path, {"models/model.json": edit_json(edit)})
     with pytest.raises(TeacherError, match="which no plain image classifier needs; not loaded"):
-        load_teacher(path)
+        load_teacher(path, trust_code=True)
 
 
 @pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
@@ -250,7 +259,9 @@ def test_a_program_that_would_run_other_code_is_refused(tmp_path, edit):
 def test_a_corrupt_file_is_one_clear_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TeacherError, match=f"{name}: .*(corrupt|expected)"):
-        load_teacher(tmp_path / name, model="lenet5", image_shape=SHAPE, classes=10)
+        load_teacher(
+            tmp_path / name, model="lenet5", image_shape=SHAPE, classes=10, trust_code=True
+        )
 
 
 def test_a_truncated_teacher_is_refused(tmp_path, module):
@@ -296,3 +307,52 @@ def test_a_name_of_something_else_is_refused():
         TeacherError, match="expected a teacher, a torch module, a factory or a fun"
     ):
         load_teacher("test_teacher_files:SHAPE")
+
+
+class Writer(nn.Module):
+    """Scores that come with a file written: what TorchScript may do."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        torch.save(images, self.path)
+        return images.flatten(1)[:, :3]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_file_that_is_code_is_read_only_if_it_is_trusted(tmp_path, module, images):
+    torch.jit.script(Writer(str(tmp_path / "written"))).save(tmp_path / "t.pt")
+    export(module, tmp_path / "t.pt2", 2, True)
+    for name, kind in (("t.pt", "TorchScript"), ("t.pt2", "an exported program")):
+        with pytest.raises(ValueError, match=f"{name}: is {kind}, which is code: .*trust_code="):
+            decide_checked(load_teacher(tmp_path / name, image_shape=SHAPE, classes=3), images)
+    assert not (tmp_path / "written").exists()
+    trusted = load_teacher(tmp_path / "t.pt", image_shape=SHAPE, classes=3, trust_code=True)
+    decide_checked(trusted, images)
+    assert (tmp_path / "written").exists(), "this is what trusting it means"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod.module."])
+@pytest.mark.parametrize(
+    "nested", [(), ("state_dict",), ("net",), ("model_state",), ("a", "model")]
+)
+def test_weights_are_found_under_prefixes_and_in_nested_dictionaries(
+    tmp_path, module, images, prefix, nested
+):
+    content = {prefix + key: value for key, value in module.state_dict().items()}
+    for key in reversed(nested):
+        content = {key: content, "epoch": 3, "optimizer": {"state": {}}}
+    torch.save(content, tmp_path / "t.pt")
+    teacher = load_teacher(tmp_path / "t.pt", model="lenet5-fifth", image_shape=SHAPE, classes=10)
+    assert decide_checked(teacher, images).equal(module(images).argmax(1))
+
+
+def test_keys_that_do_not_fit_are_listed(tmp_path):
+    torch.save({"other.weight": torch.zeros(2), "another.bias": torch.zeros(2)}, tmp_path / "t.pt")
+    with pytest.raises(TeacherError, match=r"file has other\.weight, another\.bias, the model"):
+        load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)
+    torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "t.pt")
+    with pytest.raises(TeacherError, match="a state dict of tensors, got keys epoch, loss"):
+        load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)

@@ -5,6 +5,7 @@ alone takes 1.6 s of CPU time to load, and --help, --version and shell completio
 """
 
 import importlib.metadata
+import re
 import sys
 from typing import Annotated, Any
 
@@ -37,6 +38,26 @@ class _OneLineErrors(TyperGroup):
             raise typer.Exit(1) from error
 
 
+_OPTIONS = {"model": "architecture"}
+"""Arguments whose options have another name."""
+
+_ARGUMENT = re.compile(
+    r"\b(image_shape|classes|model|channels|size|trust_code|max_batch|architecture|threshold)="
+    r"(True\b|(?=[\s;,.]|$))"
+)
+_LEADING = re.compile(r"^(image_shape|image-shape|classes|channels|size|data|split|max_batch): ")
+
+
+def as_options(text: str) -> str:
+    """An error's text with the options of the command line in place of Python's arguments."""
+
+    def option(name: str) -> str:
+        return "--" + _OPTIONS.get(name, name).replace("_", "-")
+
+    text = _ARGUMENT.sub(lambda found: option(found[1]), text)
+    return _LEADING.sub(lambda found: f"{option(found[1])}: ", text)
+
+
 def _is_expected(error: Exception) -> bool:
     teachers = sys.modules.get("db3kd.teachers.base")  # loaded by whatever raises a TeacherError
     known = _EXPECTED if teachers is None else (*_EXPECTED, teachers.TeacherError)
@@ -44,7 +65,7 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = as_options(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
         text += '; pip install "db3kd[all]"'
     return text

@@ -8,9 +8,12 @@ from db3kd.cli.options import (
     TEACHER_HELP,
     Architecture,
     Channels,
+    Classes,
     Data,
     Device,
+    Shape,
     Size,
+    TrustCode,
     open_teacher,
 )
 
@@ -37,6 +40,9 @@ def evaluate(
         ),
     ] = None,
     architecture: Architecture = None,
+    image_shape: Shape = None,
+    classes: Classes = None,
+    trust_code: TrustCode = False,
     size: Size = None,
     channels: Channels = None,
     device: Device = "auto",
@@ -55,13 +61,14 @@ def evaluate(
     if images.labels is None and agree_with is None:
         raise ValueError(f"data: {images.name} has no labels to compare with; give --agree-with")
     images.check()
-    asked = open_teacher(model, images, architecture, device)
+    described = {"image_shape": image_shape, "classes": classes, "trust_code": trust_code}
+    asked = open_teacher(model, images, architecture, device, **described)
     decisions = _decide_all(asked, images)
     if images.labels is not None:
         right = int((decisions == matched(images, asked).labels).sum())
         print(f"accuracy   {right / len(images):.2%} ({right:,} of {len(images):,} {split} images)")
     if agree_with is not None:
-        teacher = open_teacher(agree_with, images, architecture, device)
+        teacher = open_teacher(agree_with, images, architecture, device, **described)
         decisions = renumbered(
             decisions, class_names_of(asked), class_names_of(teacher), model, agree_with
         )

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db3kd.cli.options import TEACHER_HELP, Architecture, open_teacher
+from db3kd.cli.options import (
+    TEACHER_HELP,
+    Architecture,
+    Classes,
+    Shape,
+    TrustCode,
+    open_teacher,
+)
 
 if TYPE_CHECKING:
     from db3kd.teachers import Teacher
@@ -31,6 +38,9 @@ def info(
         str | None, typer.Option("--teacher", help="Describe this teacher instead. " + TEACHER_HELP)
     ] = None,
     architecture: Architecture = None,
+    image_shape: Shape = None,
+    classes: Classes = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Show how this db3kd was built and where it runs, or what a teacher is.
 
@@ -43,7 +53,18 @@ def info(
     if teacher is None:
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
     else:
-        _print_rows(_teacher_rows(open_teacher(teacher, None, architecture, "cpu")))
+        _print_rows(_teacher_rows(_opened(teacher, architecture, image_shape, classes, trust_code)))
+
+
+def _opened(
+    teacher: str,
+    architecture: str | None,
+    image_shape: str | None,
+    classes: int | None,
+    trust_code: bool,
+) -> "Teacher":
+    given = {"image_shape": image_shape, "classes": classes, "trust_code": trust_code}
+    return open_teacher(teacher, None, architecture, "cpu", **given)
 
 
 def _build_rows() -> Iterable[tuple[str, str]]:

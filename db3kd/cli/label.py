@@ -13,13 +13,16 @@ from db3kd.cli.options import (
     Architecture,
     Autocast,
     Channels,
+    Classes,
     Compile,
     CudaGraphs,
     Data,
     Device,
     MaxBatch,
     Seed,
+    Shape,
     Size,
+    TrustCode,
     given,
     hint_at_resuming,
     open_teacher,
@@ -236,6 +239,9 @@ def label(
     compile: Compile = False,
     cuda_graphs: CudaGraphs = False,
     architecture: Architecture = None,
+    image_shape: Shape = None,
+    classes: Classes = None,
+    trust_code: TrustCode = False,
     size: Size = None,
     channels: Channels = None,
     seed: Seed = 0,
@@ -293,13 +299,16 @@ def label(
     source = Source(data, split, size, channels)
     images = source.load()
     running = running_options(max_batch, autocast, compile, cuda_graphs)
-    make_teacher = partial(open_teacher, _found(teacher), images, architecture, device, running)
+    described = {"image_shape": image_shape, "classes": classes, "trust_code": trust_code}
+    make_teacher = partial(
+        open_teacher, _found(teacher), images, architecture, device, running, **described
+    )
     crew = None
     if workers > 1 or ray_address is not None:
         import_ray()
         crew = Workers(workers, ray_address, device != "cpu", make_teacher)
-    asked = open_teacher(teacher, images, architecture, device, running)
-    network = None if surrogate is None else _network(surrogate, images, asked)
+    asked = open_teacher(teacher, images, architecture, device, running, **described)
+    network = None if surrogate is None else _network(surrogate, images, asked, trust_code)
     if dry_run:
         chosen = images.subset(draw_samples(len(images), limit, seed))
         estimate = estimate_run(asked, chosen, settings, dry_run_queries, surrogate=network)
@@ -341,12 +350,12 @@ def _found(teacher: str) -> str:
     return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
 
 
-def _network(file: Path, images: "ImageSet", teacher: "Teacher") -> "nn.Module":
+def _network(file: Path, images: "ImageSet", teacher: "Teacher", trust_code: bool) -> "nn.Module":
     """The surrogate in a file, which must number its classes as the teacher does."""
     from db3kd.teachers import ModuleTeacher
     from db3kd.teachers.base import class_names_of
 
-    found = open_teacher(str(file), images, None, "cpu")
+    found = open_teacher(str(file), images, None, "cpu", trust_code=trust_code)
     if not isinstance(found, ModuleTeacher):
         raise ValueError(
             f"surrogate: expected a torch network, whose gradients can be had, got {file}"

@@ -50,6 +50,23 @@ Architecture = Annotated[
         "package.module:factory.",
     ),
 ]
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        "--image-shape", help="As 1,28,28, where neither the teacher nor the images tell."
+    ),
+]
+Classes = Annotated[
+    int | None,
+    typer.Option("--classes", min=2, help="Where neither the teacher nor the images tell."),
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Read TorchScript and .pt2 files, which are code and can do whatever you may.",
+    ),
+]
 MaxBatch = Annotated[
     int | None,
     typer.Option(
@@ -94,33 +111,16 @@ def open_teacher(
     architecture: str | None,
     device: str,
     running: Mapping[str, Any] | None = None,
+    *,
+    image_shape: str | None = None,
+    classes: int | None = None,
+    trust_code: bool = False,
 ) -> "Teacher":
     """The teacher a command line names.
 
-    What neither its file, its address nor its object tells (image shape and classes) is taken from
-    the images. running: as from `running_options`.
+    What neither the options, its file, its address nor its object tells (image shape and classes)
+    is taken from the images. running: as from `running_options`.
     """
-    from db3kd.teachers import load_teacher
-
-    return load_teacher(
-        source,
-        model=architecture,
-        device=resolve_device(device),
-        assumed_shape=None if images is None else images.image_shape,
-        assumed_classes=None if images is None else images.classes,
-        **(running or {}),
-    )
-
-
-def open_teacher_of(
-    source: str,
-    image_shape: str | None,
-    classes: int | None,
-    architecture: str | None,
-    device: str,
-    running: Mapping[str, Any] | None = None,
-) -> "Teacher":
-    """As `open_teacher`, where there are no images to tell what it takes."""
     from db3kd.teachers import load_teacher
 
     return load_teacher(
@@ -129,6 +129,9 @@ def open_teacher_of(
         image_shape=_parse_shape(image_shape),
         classes=classes,
         device=resolve_device(device),
+        assumed_shape=None if images is None else images.image_shape,
+        assumed_classes=None if images is None else images.classes,
+        trust_code=trust_code,
         **(running or {}),
     )
 

@@ -11,6 +11,7 @@ from db3kd.cli.options import (
     Autocast,
     BatchSize,
     Channels,
+    Classes,
     Compile,
     CudaGraphs,
     Data,
@@ -19,7 +20,9 @@ from db3kd.cli.options import (
     MaxBatch,
     Precision,
     Seed,
+    Shape,
     Size,
+    TrustCode,
     hint_at_resuming,
     open_teacher,
     running_options,
@@ -64,6 +67,9 @@ def surrogate(
     compile: Compile = False,
     cuda_graphs: CudaGraphs = False,
     architecture: Architecture = None,
+    image_shape: Shape = None,
+    classes: Classes = None,
+    trust_code: TrustCode = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -111,7 +117,16 @@ def surrogate(
     finished = out.exists()
     source = Source(data, split, size, channels)
     running = running_options(max_batch, autocast, compile, cuda_graphs)
-    asked = open_teacher(teacher, source.load(), architecture, device, running)
+    asked = open_teacher(
+        teacher,
+        source.load(),
+        architecture,
+        device,
+        running,
+        image_shape=image_shape,
+        classes=classes,
+        trust_code=trust_code,
+    )
     folder = decisions_folder(out)
     with hint_at_resuming(folder):
         made = write_surrogate(out, asked, source, settings, limit=limit, resume=resume)

@@ -10,14 +10,17 @@ from db3kd.cli.options import (
     TEACHER_HELP,
     Architecture,
     Autocast,
+    Classes,
     Compile,
     CudaGraphs,
     Device,
     MaxBatch,
     Seed,
+    Shape,
+    TrustCode,
     given,
     hint_at_resuming,
-    open_teacher_of,
+    open_teacher,
     parse_counts,
     running_options,
 )
@@ -28,13 +31,6 @@ if TYPE_CHECKING:
     from db3kd.synthesis.synthesize import SynthesisSettings
 
 TeacherOption = Annotated[str, typer.Option("--teacher", help=TEACHER_HELP)]
-Shape = Annotated[
-    str | None,
-    typer.Option("--image-shape", help="As 1,28,28, where the teacher does not tell."),
-]
-Classes = Annotated[
-    int | None, typer.Option("--classes", min=2, help="Where the teacher does not tell.")
-]
 Samples = Annotated[
     int | None,
     typer.Option(
@@ -127,6 +123,7 @@ def synthesize(
     compile: Compile = False,
     cuda_graphs: CudaGraphs = False,
     architecture: Architecture = None,
+    trust_code: TrustCode = False,
     resume: Resume = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -160,7 +157,16 @@ def synthesize(
     )
     check_free(out, resume)
     running = running_options(max_batch, autocast, compile, cuda_graphs)
-    asked = open_teacher_of(teacher, image_shape, classes, architecture, device, running)
+    asked = open_teacher(
+        teacher,
+        None,
+        architecture,
+        device,
+        running,
+        image_shape=image_shape,
+        classes=classes,
+        trust_code=trust_code,
+    )
     with hint_at_resuming(out):
         totals = write_pseudo_samples(out, asked, settings, resume=resume)
     print_totals(totals)

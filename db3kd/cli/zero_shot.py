@@ -10,18 +10,20 @@ from db3kd.cli.options import (
     Architecture,
     Autocast,
     BatchSize,
+    Classes,
     Compile,
     CudaGraphs,
     Device,
     MaxBatch,
     Seed,
+    Shape,
+    TrustCode,
     hint_at_resuming,
-    open_teacher_of,
+    open_teacher,
     running_options,
 )
 from db3kd.cli.synthesize import (
     Budget,
-    Classes,
     Effort,
     MovesOption,
     Preset,
@@ -29,7 +31,6 @@ from db3kd.cli.synthesize import (
     QueriesPerSample,
     Resume,
     Samples,
-    Shape,
     Snapshots,
     StartsOption,
     TeacherOption,
@@ -90,6 +91,7 @@ def zero_shot(
     compile: Compile = False,
     cuda_graphs: CudaGraphs = False,
     architecture: Architecture = None,
+    trust_code: TrustCode = False,
     resume: Resume = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -150,7 +152,16 @@ def zero_shot(
     if not resume:
         check_free(out)
     running = running_options(max_batch, autocast, compile, cuda_graphs)
-    asked = open_teacher_of(teacher, image_shape, classes, architecture, device, running)
+    asked = open_teacher(
+        teacher,
+        None,
+        architecture,
+        device,
+        running,
+        image_shape=image_shape,
+        classes=classes,
+        trust_code=trust_code,
+    )
     with hint_at_resuming(out / SAMPLES_FOLDER, out / LABELS_FOLDER):
         result = run_zero_shot(asked, out, settings, test=test, resume=resume)
     print_totals(result.totals)

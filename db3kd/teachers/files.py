@@ -5,7 +5,7 @@ import inspect
 import json
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from db3kd.validation import (
 
 FORMAT = "db3kd-teacher-1"
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_NESTED_STATES = ("state_dict", "model_state_dict", "model")
+_NESTED_STATES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
+_MOST_NESTED = 4
 
 
 def save_teacher(
@@ -89,6 +90,7 @@ def load_teacher(
     cuda_graphs: bool = False,
     assumed_shape: tuple[int, ...] | None = None,
     assumed_classes: int | None = None,
+    trust_code: bool = False,
     class_names: Sequence[str] | None = None,
     threshold: float | None = None,
 ) -> Teacher:
@@ -99,8 +101,8 @@ def load_teacher(
                               `image_shape`, `classes`
       weights.pt, .pth        a state dict read with weights_only=True: `model`, `image_shape`,
                               `classes`
-      program.pt              TorchScript: `image_shape`, `classes`
-      program.pt2             torch.export: shape and classes are read from its graph
+      program.pt              TorchScript: `image_shape`, `classes`, `trust_code`
+      program.pt2             torch.export: shape and classes are read from its graph; `trust_code`
       model.onnx              run by ONNX Runtime: shape and classes are read where it tells them
       http://…, grpc://…      a model behind the Open Inference Protocol v2, as `ModelAddress` reads
                               it: shape and classes are read from its metadata where it tells them
@@ -111,6 +113,8 @@ def load_teacher(
                               or a function from float32 arrays [N, *image_shape] to N classes:
                               `image_shape`, `classes`. A function is taken for a factory when it
                               can be called without arguments.
+    trust_code: TorchScript and exported programs are code. They can read and write any file that
+    their user may, so they are read only with True. Weights, ONNX files and addresses never are.
     model is what `build_model` takes. A file that names a package.module:factory is obeyed only
     when `model` repeats it. bounds is (0, 1) unless the file says otherwise; device is the CPU.
     autocast, compile and cuda_graphs are those of `ModuleTeacher`, and belong to torch modules.
@@ -150,6 +154,7 @@ def load_teacher(
     if path.suffix == ".safetensors":
         module, given = _read_safetensors(path, model, given)
     elif path.suffix == ".pt2":
+        _require_trust(path, "an exported program", trust_code)
         module = _reading(path, lambda: read_exported(path, device))
         fingerprint = _file_hash(path)
         given, max_batch = _exported_settings(module, given, max_batch)
@@ -159,6 +164,7 @@ def load_teacher(
             f"{path.suffix or 'no suffix'!r}"
         )
     elif is_torchscript(path):
+        _require_trust(path, "TorchScript", trust_code)
         module, fingerprint = _reading(path, lambda: read_torchscript(path)), _file_hash(path)
     else:
         module = _build(path, model, given, _read_checkpoint(path))
@@ -171,6 +177,14 @@ def load_teacher(
         **_named(given),
         **running,
     )
+
+
+def _require_trust(path: Path, kind: str, trust_code: bool) -> None:
+    if not trust_code:
+        raise ValueError(
+            f"{path}: is {kind}, which is code: it can read and write any file that you may; if "
+            "you trust whoever made it, give trust_code=True, else ask for weights or an ONNX file"
+        )
 
 
 def _read_safetensors(
@@ -198,14 +212,53 @@ def _read_safetensors(
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     state = _reading(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
     if isinstance(state, dict):
-        state = next(
-            (state[key] for key in _NESTED_STATES if isinstance(state.get(key), dict)), state
+        found = list(_states(state))
+        # Several, as where averaged weights lie beside the last: the usual name tells.
+        usual = [weights for key, weights in found if key in _NESTED_STATES]
+        chosen = [weights for _, weights in found] if len(found) == 1 else usual[:1]
+        state = chosen[0] if chosen else state
+    if not isinstance(state, dict) or not _is_state(state):
+        found = f"keys {_listed(state)}" if isinstance(state, dict) else type(state).__name__
+        raise TeacherError(
+            f"{path}: expected a state dict of tensors, got {found}; save module.state_dict()"
         )
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise TeacherError(f"{path}: expected a state dict of tensors; save module.state_dict()")
     return state
+
+
+def _states(
+    content: dict[str, Any], key: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The state dicts inside nested dictionaries, each with the key it lies under."""
+    if _is_state(content):
+        yield key, content
+    elif depth < _MOST_NESTED:
+        for name, value in content.items():
+            if isinstance(value, dict):
+                yield from _states(value, str(name), depth + 1)
+
+
+def _is_state(state: dict[str, Any]) -> bool:
+    return bool(state) and all(isinstance(value, Tensor) for value in state.values())
+
+
+def _without_prefix(state: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """The weights without a prefix that is common to all of them, if the module has none such.
+
+    Wrappers such as DataParallel ("module."), torch.compile ("_orig_mod.") and Lightning ("model.")
+    leave one, and several of them one each.
+    """
+    wanted = set(wanted)
+    while state and not wanted & state.keys():
+        heads = {key.partition(".")[0] for key in state}
+        if len(heads) != 1 or not all("." in key for key in state):
+            break
+        state = {key.partition(".")[2]: value for key, value in state.items()}
+    return state
+
+
+def _listed(keys: Iterable[str], most: int = 6) -> str:
+    keys = [str(key) for key in keys]
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
 def _build(
@@ -215,12 +268,14 @@ def _build(
         raise ValueError(f"{path}: holds weights only; name their architecture with model=")
     image_shape, classes, _ = _complete(str(path), given)
     module = build_model(model, image_shape, classes)
+    wanted = module.state_dict()
+    state = _without_prefix(state, wanted)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise TeacherError(
             f"{path}: its weights do not fit {model} for images {image_shape} and {classes} "
-            f"classes: {error}"
+            f"classes: the file has {_listed(state)}, the model {_listed(wanted)}: {error}"
         ) from error
     return module
 

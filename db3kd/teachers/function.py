@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.teachers.base import TeacherError
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.generator import GeneratorStream
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
@@ -21,9 +22,10 @@ class FunctionTeacher:
 
         FunctionTeacher(svc.predict, (1, 8, 8), 10, flatten=True)
 
-    function     float32 array [N, *image_shape], or [N, D] with `flatten`, -> N class numbers. It
-                 gets a copy, free to change. If an image takes long or costs money, make it a
-                 generator that yields one class after the other: each is kept as it comes
+    function     float32 array [N, *image_shape], or [N, D] with `flatten`, -> N class numbers, or
+                 names among `class_names`. It gets a copy, free to change. If an image takes long
+                 or costs money, make it a generator that yields one class after the other: each is
+                 kept as it comes
     image_shape  shape of one image
     classes      number of classes
     bounds       lowest and highest value of an image
@@ -72,10 +74,50 @@ class FunctionTeacher:
         """images [N, *image_shape] -> the function's answers, integers as int64."""
         if inspect.isgeneratorfunction(self._function):
             return self._decide_one_by_one(images)
-        answer = np.asarray(self._function(self._array(images)))
-        if answer.dtype.kind in "iu":
-            answer = answer.astype(np.int64)
+        answer = self._numbers(self._function(self._array(images)))
         return torch.tensor(answer, device=images.device)
+
+    def _numbers(self, answer: Any) -> np.ndarray:
+        """What the function returned, as an array of numbers; names become class numbers.
+
+        Raises:
+            TeacherError: it is no array of numbers or known names, or hides some of its entries.
+        """
+        wanted = f"{self.name}: expected a class number for each image"
+        if answer is None:
+            raise TeacherError(f"{wanted}, got None; does the function return what it computes?")
+        if np.ma.is_masked(answer):
+            row = int(np.flatnonzero(np.ma.getmaskarray(answer))[0])
+            raise TeacherError(f"{wanted}, got a masked array whose entry {row} is hidden")
+        values = np.asarray(answer)
+        if values.dtype.kind in "iu":
+            return values.astype(np.int64)
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise TeacherError(
+                f"{wanted}, got NaN at row {int(np.argwhere(np.isnan(values))[0][0])}"
+            )
+        if values.dtype.kind in "OSU":
+            return self._numbers_of_names(values, wanted)
+        return values
+
+    def _numbers_of_names(self, values: np.ndarray, wanted: str) -> np.ndarray:
+        entries = values.ravel().tolist()
+        texts = [each.decode() if isinstance(each, bytes) else each for each in entries]
+        for row, each in enumerate(texts):
+            if isinstance(each, int) and not isinstance(each, bool):
+                continue
+            if not isinstance(each, str):
+                raise TeacherError(f"{wanted}, got {each!r} ({type(each).__name__}) at row {row}")
+            if self.class_names is None:
+                raise TeacherError(
+                    f"{wanted}, got the name {each!r}; give class_names=, in the order of their "
+                    "numbers"
+                )
+            if each.strip() not in self.class_names:
+                raise TeacherError(f"{wanted}, got the name {each!r}, which is not in class_names")
+        names = self.class_names or ()
+        numbers = [names.index(each.strip()) if isinstance(each, str) else each for each in texts]
+        return np.array(numbers, np.int64).reshape(values.shape)
 
     def _array(self, images: Tensor) -> np.ndarray:
         array = images.detach().to("cpu", torch.float32, copy=True).numpy()

@@ -24,7 +24,7 @@ from db3kd.teachers.base import TeacherError
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _PLAIN = re.compile(r"[\w.+\-]*")
 _OPERATOR = re.compile(
-    r"torch\.ops\.(aten|prims)\.[a-z]\w*\.\w+|torch\.ops\.aten\._[a-z]\w*\.\w+"
+    r"torch\.ops\.(aten|prims)\.(?!from_file)[a-z]\w*\.\w+|torch\.ops\.aten\._[a-z]\w*\.\w+"
     r"|torch\.ops\.higher_order\.(cond|wrap_with_autocast|wrap_with_set_grad_enabled)"
     r"|_operator\.(add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
     r"|torch\.sym_\w+|math\.(ceil|floor|trunc|sqrt)"
