@@ -1,5 +1,6 @@
 """The networks of the paper (section 4.1), and any other by `package.module:factory`."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -22,7 +23,16 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
     shape = check_image_shape(image_shape)
     check_count(classes, "classes", least=2)
     if ":" in name:
-        module = import_named(name, "model")(shape, classes)
+        factory = import_named(name, "model")
+        try:
+            inspect.signature(factory).bind(shape, classes)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"model: expected {name!r} to be a factory(image_shape, classes) of a "
+                f"torch.nn.Module, as {name.partition(':')[2]}({shape}, {classes}); got "
+                f"{type(factory).__name__} that cannot be called so ({error})"
+            ) from error
+        module = factory(shape, classes)
         if not isinstance(module, nn.Module):
             raise TypeError(
                 f"model: {name!r} returned {type(module).__name__}, expected a torch.nn.Module"

@@ -8,6 +8,7 @@ a run begins, so the labels, and the queries, are those of one process.
 
 import math
 import os
+import tempfile
 import time
 import warnings
 from collections import Counter, deque
@@ -333,6 +334,12 @@ class _Handout:
             )
 
 
+_RAY_SESSION = "session_2026-01-01_00-00-00_000000_0000000"
+"""A session of Ray, as long as its name can be."""
+
+_MOST_SOCKET_BYTES = 107
+
+
 @dataclass(frozen=True)
 class _Sent:
     """Makes a teacher of the one that was sent."""
@@ -341,6 +348,18 @@ class _Sent:
 
     def __call__(self) -> Teacher:
         return self.teacher
+
+
+def _check_socket_path() -> None:
+    """Raises ValueError if Ray's sockets would have a path longer than the system takes."""
+    base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    longest = os.path.join(base, "ray", _RAY_SESSION, "sockets", "plasma_store")
+    if len(os.fsencode(longest)) > _MOST_SOCKET_BYTES:
+        raise ValueError(
+            f"workers: Ray's sockets would lie under {base}, whose path of "
+            f"{len(os.fsencode(base))} bytes is too long for a socket; set RAY_TMPDIR to a short "
+            "path, such as /tmp"
+        )
 
 
 @contextmanager
@@ -355,6 +374,7 @@ def _connected(workers: Workers) -> Iterator[tuple[Any, int]]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     if workers.address is None:
+        _check_socket_path()
         ray.init("local", num_cpus=workers.count, include_dashboard=False, **quiet)
         processors = torch.get_num_threads()
     else:

@@ -45,7 +45,9 @@ _ARGUMENT = re.compile(
     r"\b(image_shape|classes|model|channels|size|trust_code|max_batch|architecture|threshold)="
     r"(True\b|(?=[\s;,.]|$))"
 )
-_LEADING = re.compile(r"^(image_shape|image-shape|classes|channels|size|data|split|max_batch): ")
+_LEADING = re.compile(
+    r"^(image_shape|image-shape|classes|model|channels|size|data|split|max_batch): "
+)
 
 
 def as_options(text: str) -> str:
@@ -54,6 +56,7 @@ def as_options(text: str) -> str:
     def option(name: str) -> str:
         return "--" + _OPTIONS.get(name, name).replace("_", "-")
 
+    text = re.sub(r"\b(channels|size|classes|max_batch)=(?=\d)", r"--\1 ", text)
     text = _ARGUMENT.sub(lambda found: option(found[1]), text)
     return _LEADING.sub(lambda found: f"{option(found[1])}: ", text)
 

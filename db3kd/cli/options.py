@@ -47,7 +47,7 @@ Architecture = Annotated[
     typer.Option(
         "--architecture",
         help="Model of a weights file that does not name its own: lenet5, resnet18, …, or "
-        "package.module:factory.",
+        "package.module:factory, called as factory(image_shape, classes).",
     ),
 ]
 Shape = Annotated[

@@ -118,6 +118,11 @@ def _agree_shape(
 ) -> tuple[int, ...]:
     declared = None if input.shape is None else input.shape[1:]
     told = None if declared is None else preprocessing.image_shape(declared)
+    hint = ""
+    if declared is not None and preprocessing.layout == "NCHW" and _looks_channels_last(declared):
+        hint = '; its channels seem to come last: layout = "NHWC" in [preprocessing]'
+        if said.image_shape is None and told is not None:
+            raise ValueError(f"layout: {who} takes {_sizes(declared)} an image{hint}")
     if told is not None and len(told) != 3:  # rows of numbers: what images they are, it leaves open
         told = said.assumed_shape or told
     shape = said.image_shape or told or said.assumed_shape
@@ -129,9 +134,13 @@ def _agree_shape(
         raise ValueError(
             f"image_shape: {who} takes {_sizes(declared)} an image, got {_sizes(comes)} from "
             f"images {_sizes(shape)} in layout {preprocessing.layout}; correct image_shape, layout "
-            "or resize"
+            f"or resize{hint}"
         )
     return shape
+
+
+def _looks_channels_last(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
 
 
 def _fits(comes: tuple[int, ...], declared: tuple[int, ...]) -> bool:

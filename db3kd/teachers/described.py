@@ -1,6 +1,7 @@
 """Teachers that are described: an ONNX file, an address, or a small TOML or JSON file about one.
 
-    url = "https://models.example.org/v2/models/mnist"   # or file = "mnist.onnx"
+    url = "https://models.example.org/v2/models/mnist"   # or file = "mnist.onnx", or any torch file
+    architecture = "resnet18"          # of a file with weights alone, as `build_model` takes it
     image_shape = [1, 28, 28]          # what the model does not tell itself
     classes = 10
     labels = "classes.txt"             # class names, one a line: of a model that answers names, and
@@ -38,7 +39,7 @@ Paths are relative to the description.
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,10 +57,15 @@ from db3kd.teachers.traffic import Traffic
 
 Table = TypeVar("Table")
 
+OpenModule = Callable[[Path, str | None, Said, Preprocessing, int | None], Teacher]
+"""Makes a teacher of a torch file, its architecture, what is said of it, its preprocessing and the
+most images that it is asked at once."""
+
 _SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
 _KEYS = {
     "url": str,
     "file": str,
+    "architecture": str,
     "image_shape": list,
     "classes": int,
     "labels": str,
@@ -89,8 +95,11 @@ def load_described(
     given: Mapping[str, Any],
     max_batch: int | None = None,
     device: torch.device | str = "cpu",
+    open_module: "OpenModule | None" = None,
 ) -> Teacher:
     """The teacher.
+
+    open_module: makes a teacher of a described torch file; see `OpenModule`.
 
     given: image_shape, classes, bounds, assumed_shape and assumed_classes as `load_teacher` takes
     them, None where not given; what is given wins over the description. device is an ONNX model's.
@@ -100,14 +109,14 @@ def load_described(
     """
     source = str(source)
     if source.startswith(_SCHEMES):
-        return _open(source, {"url": source}, Path(), given, max_batch, device)
+        return _open(source, {"url": source}, Path(), given, max_batch, device, None)
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a teacher file or package.module:object")
     if path.suffix == ".onnx":
-        return _open(source, {"file": path.name}, path.parent, given, max_batch, device)
+        return _open(source, {"file": path.name}, path.parent, given, max_batch, device, None)
     described = _read(path)
-    return _open(source, described, path.parent, given, max_batch, device)
+    return _open(source, described, path.parent, given, max_batch, device, open_module)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -135,6 +144,7 @@ def _open(
     given: Mapping[str, Any],
     max_batch: int | None,
     device: torch.device | str,
+    open_module: "OpenModule | None",
 ) -> Teacher:
     _check_kind(source, described)
     said = _said(described, folder, given)
@@ -143,6 +153,8 @@ def _open(
         preprocessing = dataclasses.replace(preprocessing, bounds=given["bounds"])
     if "file" in described:
         file, most = folder / described["file"], max_batch or described.get("max_batch")
+        if file.suffix != ".onnx" and open_module is not None:
+            return open_module(file, described.get("architecture"), said, preprocessing, most)
         return OnnxTeacher(file, said, preprocessing, most, device, name=Path(source).name)
     traffic = _table(source, described, "traffic", Traffic) or Traffic()
     if max_batch is not None:
@@ -173,13 +185,20 @@ def _check_kind(source: str, described: Mapping[str, Any]) -> None:
         raise ValueError(f"{source}: expected either url or file")
     foreign = {
         "file": ("traffic", "header", "rest", "binary", "fingerprint"),
-        "url": ("max_batch",),
+        "url": ("max_batch", "architecture"),
         "rest": ("input", "output", "binary"),
     }
     for kind, keys in foreign.items():
         wrong = [key for key in keys if kind in described and key in described]
         if wrong:
             raise ValueError(f"{source}: {wrong[0]} does not go with {kind}")
+    onnx = ("input", "output", "class_offset", "class_numbers", "background")
+    wrong = [key for key in onnx if key in described]
+    if wrong and "file" in described and Path(described["file"]).suffix != ".onnx":
+        raise ValueError(
+            f"{source}: {wrong[0]} does not go with a torch file; give the module those classes "
+            "alone, or export it to ONNX"
+        )
 
 
 def _said(described: Mapping[str, Any], folder: Path, given: Mapping[str, Any]) -> Said:

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from db3kd.disk import write_atomically
 from db3kd.models import build_model, model_names
 from db3kd.teachers.answers import check_threshold
 from db3kd.teachers.base import Teacher, TeacherError, describe
+from db3kd.teachers.contract import Said
 from db3kd.teachers.described import is_described, load_described
 from db3kd.teachers.function import FunctionTeacher
 from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.programs import is_torchscript, read_exported, read_torchscript
 from db3kd.validation import (
     check_bounds,
@@ -106,9 +109,9 @@ def load_teacher(
       model.onnx              run by ONNX Runtime: shape and classes are read where it tells them
       http://…, grpc://…      a model behind the Open Inference Protocol v2, as `ModelAddress` reads
                               it: shape and classes are read from its metadata where it tells them
-      teacher.toml, .json     a description of one of the last two, or of a model behind another
-                              JSON service, with preprocessing, a label file, limits and secrets:
-                              see db3kd/teachers/described.py
+      teacher.toml, .json     a description of any of these files or addresses, or of a model
+                              behind another JSON service, with preprocessing, a label file, limits
+                              and secrets: see db3kd/teachers/described.py
       package.module:object   a teacher or a module; a factory of either, called without arguments;
                               or a function from float32 arrays [N, *image_shape] to N classes:
                               `image_shape`, `classes`. A function is taken for a factory when it
@@ -143,8 +146,11 @@ def load_teacher(
         "cuda_graphs": cuda_graphs,
     }
     if is_described(source):
-        _refuse_running(source, running)
-        return load_described(source, given, max_batch, device)
+        described = _DescribedModule(str(source), model, running, trust_code)
+        teacher = load_described(source, given, max_batch, device, described.open)
+        if not isinstance(teacher, ModuleTeacher):
+            _refuse_running(source, running)
+        return teacher
     path = Path(source)
     if _REFERENCE.fullmatch(str(source)) and not path.exists():
         return _named_teacher(str(source), given, max_batch, running)
@@ -177,6 +183,75 @@ def load_teacher(
         **_named(given),
         **running,
     )
+
+
+@dataclass(frozen=True)
+class _DescribedModule:
+    """What `load_teacher` was given to open the torch file of a description with."""
+
+    source: str
+    model: str | None
+    running: dict[str, Any]
+    trust_code: bool
+
+    def open(
+        self,
+        file: Path,
+        architecture: str | None,
+        said: Said,
+        preprocessing: Preprocessing,
+        max_batch: int | None,
+    ) -> Teacher:
+        if self.model is None and architecture not in (None, *model_names()):
+            raise ValueError(
+                f"{self.source}: its architecture is {architecture!r}; a file does not choose what "
+                "code runs, so repeat it as model="
+            )
+        if said.image_shape is None and said.assumed_shape is None:
+            shape = assumed = None
+        else:
+            shape = said.image_shape and preprocessing.input_shape(tuple(said.image_shape))
+            assumed = said.assumed_shape and preprocessing.input_shape(tuple(said.assumed_shape))
+        inner = load_teacher(
+            file,
+            model=self.model or architecture,
+            image_shape=shape,
+            classes=said.classes,
+            device=self.running["device"],
+            assumed_shape=assumed,
+            assumed_classes=said.assumed_classes or (said.names and len(said.names)),
+            trust_code=self.trust_code,
+            threshold=said.threshold,
+        )
+        outer = said.image_shape or preprocessing.image_shape(inner.image_shape)
+        outer = tuple(outer or said.assumed_shape or inner.image_shape)
+        fingerprint = hashlib.sha256(f"{inner.fingerprint()} {preprocessing}".encode())
+        return ModuleTeacher(
+            PreprocessedModule(inner.module, preprocessing),
+            outer,
+            inner.classes,
+            preprocessing.bounds,
+            max_batch,
+            name=Path(self.source).name,
+            fingerprint=fingerprint.hexdigest(),
+            class_names=said.names or inner.class_names,
+            threshold=said.threshold,
+            **self.running,
+        )
+
+
+class PreprocessedModule(nn.Module):
+    """A module behind the steps that stand between images and its input."""
+
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.module = module
+        self.preprocessing = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [N, *image_shape] -> the module's scores."""
+        prepared = self.preprocessing.steps(images)
+        return self.module(prepared.to(images.dtype))
 
 
 def _require_trust(path: Path, kind: str, trust_code: bool) -> None:

@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from db3kd.validation import check_bounds, check_count, number_text
 
 Layout = Literal["NCHW", "NHWC", "flat"]
+ChannelOrder = Literal["RGB", "BGR"]
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64")
 
 
@@ -21,6 +22,8 @@ class Preprocessing:
 
     bounds  lowest and highest value of the images; distances are measured in these units
     resize  (height, width) of the model's input, bilinear, antialiased; None: as the images are
+    channel_order  "RGB", or "BGR" for a model that takes the channels reversed; mean and std are
+            in the model's order
     scale   lowest and highest value that `bounds` become, such as (0, 255); None: as they are
     mean    subtracted, one number or one a channel
     std     divided by, one number or one a channel
@@ -38,6 +41,7 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     layout: Layout = "NCHW"
     dtype: str | None = None
+    channel_order: ChannelOrder = "RGB"
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -52,12 +56,23 @@ class Preprocessing:
             raise ValueError(f"std: expected positive numbers, got {self.std!r}")
         if self.layout not in get_args(Layout):
             raise ValueError(f"layout: expected NCHW, NHWC or flat, got {self.layout!r}")
+        if self.channel_order not in get_args(ChannelOrder):
+            raise ValueError(f"channel_order: expected RGB or BGR, got {self.channel_order!r}")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """images [N, *image_shape], any device -> an array [N, *input_shape(image_shape)]."""
-        images = images.detach().to("cpu", torch.float32)
+        images = self.steps(images.detach().to("cpu", torch.float32))
+        return self._typed(images.contiguous().numpy())
+
+    def steps(self, images: Tensor) -> Tensor:
+        """All steps but the dtype, where the images are: [N, *image_shape] floats.
+
+        They can be differentiated, so they may stand in front of a torch module.
+        """
+        if self.channel_order == "BGR":
+            images = images.flip(1)
         if self.resize is not None:
             images = interpolate(
                 images, self.resize, mode="bilinear", antialias=True, align_corners=False
@@ -67,12 +82,13 @@ class Preprocessing:
             low, high = self.scale
             images = low + (images - lower) * ((high - low) / (upper - lower))
         if any(self.mean) or any(value != 1 for value in self.std):
-            images = (images - _per_channel(self.mean, images)) / _per_channel(self.std, images)
+            mean, std = _per_channel(self.mean, images), _per_channel(self.std, images)
+            images = (images - mean) / std
         if self.layout == "NHWC":
             images = images.movedim(1, -1)
         elif self.layout == "flat":
             images = images.flatten(1)
-        return self._typed(images.contiguous().numpy())
+        return images
 
     def input_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of one image as the model sees it.
@@ -80,6 +96,8 @@ class Preprocessing:
         Raises ValueError for an image shape that the steps cannot be applied to.
         """
         shape = tuple(image_shape)
+        if self.channel_order == "BGR" and (len(shape) != 3 or shape[0] != 3):
+            raise ValueError(f"channel_order: BGR is for images (3, height, width), got {shape}")
         if self.resize is not None or self.layout == "NHWC":
             if len(shape) != 3:
                 raise ValueError(
@@ -117,6 +135,8 @@ class Preprocessing:
             yield "mean", _listed(self.mean)
         if any(value != 1 for value in self.std):
             yield "std", _listed(self.std)
+        if self.channel_order != "RGB":
+            yield "channel order", self.channel_order
         yield "layout", self.layout
         yield "dtype", self.dtype or "float32"
 
@@ -129,7 +149,7 @@ class Preprocessing:
 
 
 def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
-    return torch.tensor(values).view(-1, *(1 for _ in images.shape[2:]))
+    return torch.tensor(values, device=images.device).view(-1, *(1 for _ in images.shape[2:]))
 
 
 def _numbers(value: Any, name: str) -> tuple[float, ...]:
