@@ -26,6 +26,7 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
+from db3kd.boundary.minimal import FOLLOWED_FROM
 from db3kd.driver import Ledger, run
 from db3kd.search import Search
 
@@ -57,6 +58,7 @@ def db3kd(
 ) -> list[str]:
     """BD, and MBD where there is a descent, of all pairs at once. surrogate: its model."""
     guess = None if surrogate is None else task.problem.surrogate(surrogate)
+    relative = tolerance if guess is None else FOLLOWED_FROM
     pairs, ledger = task.problem.pairs, Ledger(torch.full((len(task.problem),), task.budget))
     count = task.problem.starts.shape[1]
 
@@ -65,7 +67,7 @@ def db3kd(
         number = torch.arange(len(ends))
         rays = Rays.towards(pairs, ends, number // count, number).shortest_first()
         boundary = yield from boundary_distance(
-            pairs, rays, mixes=mixes, relative=tolerance, purse=ledger
+            pairs, rays, mixes=mixes, relative=relative, purse=ledger, surrogate=guess
         )
         if descent is not None:
             yield from minimal_boundary_distance(

@@ -12,11 +12,13 @@ from db3kd.boundary import (
     Boundary,
     Candidates,
     Pairs,
+    Rays,
     Surrogate,
     boundary_distance,
     minimal_boundary_distance,
     sample_distance,
 )
+from db3kd.boundary.minimal import FOLLOWED_FROM
 from db3kd.contradictions import contradicted_classes
 from db3kd.driver import Flight, Ledger, fly, land
 from db3kd.journal import Journal
@@ -53,7 +55,7 @@ class Labeller:
         return Candidates(
             self.images,
             self.decisions,
-            settings.candidates,
+            settings.most_candidates,
             settings.order,
             settings.seed,
             settings.bank,
@@ -88,9 +90,7 @@ class Labeller:
         )
         ledger = Ledger(limits[targets.searched].to(teacher.device))
         pairs = pairs_of(teacher, samples, index, targets.searched)
-        search = measure(
-            pairs, self.candidates, teacher.image_shape, settings, ledger, self.surrogate
-        )
+        search = self.search(pairs, ledger, ledger.limits)
         boundary = yield from fly(search, teacher, ledger, on_answers, journal)
         queries = F.one_hot(decision.clamp_min(0), teacher.classes)
         queries[decision == UNANSWERED] = 0
@@ -111,6 +111,14 @@ class Labeller:
             },
         )
 
+    def search(self, pairs: Pairs, purse: Purse, limits: Tensor) -> Search[Boundary]:
+        """The search for the distances of pairs. limits: [P] int64, what the run lets each spend,
+        by which its candidates are counted."""
+        settings, surrogate = self.settings, self.surrogate
+        counts = settings.candidates_a_pair(limits, surrogate is not None)
+        rays = self.candidates.rays(pairs, counts)
+        return measure(pairs, rays, self.teacher.image_shape, settings, purse, surrogate)
+
     def first_query(self, index: Tensor) -> Tensor:
         """The images that the search of these samples asks first, [n, *image_shape].
 
@@ -121,7 +129,7 @@ class Labeller:
         limits = divide_over_targets(self.limits[index], searched, self.settings.queries_per_pair)
         ledger = Ledger(limits[searched].to(self.teacher.device))
         pairs = pairs_of(self.teacher, samples, index, searched)
-        search = measure(pairs, self.candidates, self.teacher.image_shape, self.settings, ledger)
+        search = self.search(pairs, ledger, ledger.limits)
         try:
             query = next(search)
         except StopIteration:
@@ -202,24 +210,25 @@ def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor)
 
 def measure(
     pairs: Pairs,
-    candidates: Candidates,
+    rays: Rays,
     image_shape: tuple[int, ...],
     settings: LabelSettings,
     purse: Purse,
     surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
-    """The search for the distances of pairs, as the settings want them measured."""
-    rays, rows = candidates.rays(pairs), batch_rows(settings.rows, image_shape)
+    """The search for the distances of pairs from these rays, as the settings want them measured."""
+    rows = batch_rows(settings.rows, image_shape)
     if settings.measure == "sd":
         return sample_distance(pairs, rays, settings.snapshots)
     boundary = yield from boundary_distance(
         pairs,
         rays,
         mixes=settings.mixes if settings.measure == "bd" else 0,
-        relative=settings.tolerance,
+        relative=settings.tolerance if surrogate is None else FOLLOWED_FROM,
         rows=rows,
         purse=purse,
         snapshots=settings.snapshots,
+        surrogate=surrogate,
     )
     if settings.measure == "mbd":
         yield from minimal_boundary_distance(

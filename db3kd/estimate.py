@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.boundary.contest import ask
-from db3kd.chunks import Labeller, measure, pairs_of, surrogate_for
+from db3kd.boundary.surrogate import Surrogate
+from db3kd.chunks import Labeller, pairs_of, surrogate_for
 from db3kd.class_names import matched
 from db3kd.data import ImageSet
 from db3kd.driver import Ledger, run
@@ -32,6 +33,8 @@ class Estimate:
     that the estimate itself cost; they count towards no run. pairs: measured to their end.
     queries_a_pair: their mean; None where there are none. expected: queries of the run; None where
     nothing was asked. seconds_a_query: of the teacher, in calls of `batch` images; None likewise.
+    surrogate_seconds_a_query: what the surrogate takes of this machine beside that; None without
+    one, or where no pair was measured.
     """
 
     samples: int
@@ -42,6 +45,7 @@ class Estimate:
     expected: int | None = None
     seconds_a_query: float | None = None
     batch: int = 0
+    surrogate_seconds_a_query: float | None = None
 
 
 def estimate_run(
@@ -96,6 +100,7 @@ def estimate_run(
         expected=expected,
         seconds_a_query=seconds,
         batch=batch,
+        surrogate_seconds_a_query=None if guess is None or not costs else _cost(guess, asked),
     )
 
 
@@ -112,6 +117,16 @@ def _decide(teacher: Teacher, images: ImageSet, rows: int) -> tuple[Tensor, int,
         seconds.append(time.perf_counter() - start)
     timed = slice(1, None) if len(parts) > 1 else slice(None)
     return torch.cat(decisions), size, sum(seconds[timed]) / sum(map(len, parts[timed]))
+
+
+def _cost(surrogate: Surrogate, queries: int) -> float:
+    """Seconds a query of what the surrogate was asked for so many queries, in whole blocks.
+
+    A pair that is measured alone fills no block, those of a run do; so blocks are timed by
+    themselves.
+    """
+    scoring, differentiating = surrogate.seconds_an_image()
+    return (surrogate.scored * scoring + surrogate.differentiated * differentiating) / queries
 
 
 def _measure_pairs(labeller: Labeller, queries: int) -> tuple[list[int], int]:
@@ -151,7 +166,6 @@ def _measure_pair(
     ledger = Ledger(torch.tensor([may_spend], device=teacher.device))
     alone = torch.arange(teacher.classes)[None] == target
     pairs = pairs_of(teacher, labeller.images.read(index), index, alone)
-    shape, surrogate = teacher.image_shape, labeller.surrogate
-    run(measure(pairs, labeller.candidates, shape, settings, ledger, surrogate), teacher, ledger)
+    run(labeller.search(pairs, ledger, limits[0, target, None].to(teacher.device)), teacher, ledger)
     spent = int(ledger.spent)
     return spent, spent < may_spend or spent == limit

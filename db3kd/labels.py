@@ -453,8 +453,8 @@ class _Labelling:
 def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
     """Samples a chunk: as many as memory holds the searches of, a few rows of D floats a pair."""
     values = math.prod(teacher.image_shape)
-    rows = settings.candidates + 4
+    rows = settings.most_candidates + 4
     if settings.measure == "mbd":
-        rows = max(rows, len(settings.descent.steps) + 6)
+        rows = max(rows, len(settings.descent.steps) + 7)
     per_sample = settings.targets_among(teacher.classes) * rows * values * 4
     return max(1, min(_MOST_SAMPLES, _CHUNK_BYTES // per_sample))

@@ -62,7 +62,9 @@ def search(teacher, pairs, limit, surrogate=None, spread=1.0):
     rays = Candidates(TensorImages(bank), teacher.decide(bank), 5).rays(pairs)
 
     def descend():
-        boundary = yield from boundary_distance(pairs, rays, relative=1e-2, purse=ledger)
+        boundary = yield from boundary_distance(
+            pairs, rays, relative=1e-2, purse=ledger, surrogate=surrogate
+        )
         yield from minimal_boundary_distance(
             pairs, boundary, (SIDE,), Descent(), seed=0, rows=512, purse=ledger, surrogate=surrogate
         )
@@ -157,14 +159,14 @@ def test_an_approach_keeps_to_the_surrogates_level_and_to_the_bounds():
     pairs, chosen = pairs_of(teacher), torch.arange(6)
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
     points = pairs.samples + gaussian(6, seed=5)
-    nearer = surrogate.approach(pairs, points, chosen)
+    nearer = surrogate.approach(pairs, points, chosen)[0]
 
     difference = (teacher.weights[1] - teacher.weights[0]).float()
     torch.testing.assert_close(nearer @ difference, points @ difference, rtol=1e-3, atol=1e-3)
     assert bool(((nearer - pairs.samples).norm(dim=1) < (points - pairs.samples).norm(dim=1)).all())
 
     tight = Pairs(pairs.samples.clamp(-1, 1), chosen, chosen, pairs.wanted, bounds=(-1.0, 1.0))
-    within = surrogate.approach(tight, points.clamp(-1, 1), chosen)
+    within = surrogate.approach(tight, points.clamp(-1, 1), chosen)[0]
     assert float(within.abs().max()) <= 1
 
 
@@ -176,9 +178,9 @@ def test_a_pair_is_told_the_same_whoever_else_asks():
     number = torch.arange(150)
     pairs = Pairs(gaussian(150), number, number, number % 3, bounds=WIDE)
     points = pairs.samples + gaussian(150, seed=3)
-    together = surrogate.approach(pairs, points, number)
+    together = surrogate.approach(pairs, points, number)[0]
     for one in (0, 63, 64, 149):
-        alone = surrogate.approach(pairs, points[[one]], number[[one]])
+        alone = surrogate.approach(pairs, points[[one]], number[[one]])[0]
         assert torch.equal(alone, together[[one]])
 
 
@@ -206,7 +208,7 @@ def test_where_a_surrogate_knows_no_gradient_the_search_goes_on_without_it():
     surrogate = Surrogate(Nowhere(), (SIDE,), 4)
     chosen = torch.arange(6)
     assert not bool(surrogate.normals(pairs, pairs.samples, chosen).any())
-    assert torch.equal(surrogate.approach(pairs, pairs.samples, chosen), pairs.samples)
+    assert torch.equal(surrogate.approach(pairs, pairs.samples, chosen)[0], pairs.samples)
     boundary, _ = search(teacher, pairs, 400, surrogate)
     without, _ = search(teacher, pairs, 400)
     assert bool((boundary.distance < 1.2 * without.distance).all())

@@ -45,8 +45,11 @@ class Candidates:
         self.order = order
         self.seed = seed
 
-    def rays(self, pairs: Pairs) -> Rays:
-        """Up to `count` rays a pair, the shortest first; none where no image is of its class."""
+    def rays(self, pairs: Pairs, counts: Tensor | None = None) -> Rays:
+        """Up to `count` rays a pair, the shortest first; none where no image is of its class.
+
+        counts: [P] int64, how many rays of each pair are wanted; no more than `count`.
+        """
         chosen = (
             self._nearest(pairs, self.count) if self.order == "nearest" else self._random(pairs)
         )
@@ -56,7 +59,7 @@ class Candidates:
         device = pairs.samples.device
         ends = self.bank.read(used, device)
         rays = Rays.towards(pairs, ends, pair_of.to(device), end_of.to(device))
-        return self._shortest(rays, used.to(device))
+        return self._shortest(rays, used.to(device), counts)
 
     def nearest_distance(self, pairs: Pairs) -> Tensor:
         """[P] float32 on the CPU: L2 to the nearest image of each pair's class, whatever `order`;
@@ -84,12 +87,13 @@ class Candidates:
         ends = self.bank.read(block, device)
         return Rays.towards(pairs, ends, chosen.to(device), end_of.to(device)).lengths.cpu()
 
-    def _shortest(self, rays: Rays, used: Tensor) -> Rays:
-        """The `count` shortest rays of each pair, by length and then by image number."""
+    def _shortest(self, rays: Rays, used: Tensor, counts: Tensor | None) -> Rays:
+        """The `count` or fewer shortest rays of each pair, by length and then by image number."""
         rays = rays.select(torch.argsort(used[rays.end_of], stable=True)).shortest_first()
         place = torch.arange(len(rays), device=rays.pair_of.device)
         starts = torch.searchsorted(rays.pair_of, rays.pair_of)
-        return rays.select((place - starts < self.count).nonzero()[:, 0])
+        most = self.count if counts is None else counts[rays.pair_of].clamp_max(self.count)
+        return rays.select((place - starts < most).nonzero()[:, 0])
 
     def _nearest(self, pairs: Pairs, count: int) -> Tensor:
         """[P, count + spare] int64 image numbers, -1 where there are fewer."""

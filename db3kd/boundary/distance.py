@@ -5,6 +5,7 @@ from torch import Tensor
 
 from db3kd.boundary.contest import bisect
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
+from db3kd.boundary.surrogate import Surrogate
 from db3kd.search import Purse, Search
 
 _SHARE = 0.25
@@ -39,6 +40,7 @@ def boundary_distance(
     rows: int = 2048,
     purse: Purse,
     snapshots: tuple[int, ...] = (),
+    surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
     """BD: the least distance at which a ray of each pair meets the boundary (DB3KD, section 3.2).
 
@@ -47,9 +49,12 @@ def boundary_distance(
     than what is one's own.
 
     rays: as for `sample_distance`, whose result is the start. absolute, relative: width of the
-    final bracket, in input units and as a share of the distance. rows: images per batch.
+    final bracket, in input units and as a share of the distance. rows: images per batch. surrogate:
+    compares the rays of each pair, and the teacher is asked about the best alone.
     """
     boundary = sample_distance(pairs, rays, snapshots)
+    if surrogate is not None:
+        rays = surrogate.best_rays(pairs, rays, boundary.distance)
     options = {"absolute": absolute, "relative": relative, "rows": rows, "purse": purse}
     reached = boundary.distance.nan_to_num(posinf=0)
     yield from bisect(

@@ -29,7 +29,13 @@ _GAINS_TRUSTED = 3.0
 
 _MOST_FOLLOWED = 10
 _WORTH_FOLLOWING = 0.02
-"""A surrogate alone is followed so many times at most, and while that gains a pair this share."""
+_FEWEST_TO_FOLLOW = 4
+"""A surrogate alone is followed so many times at most, while that gains a pair this share and the
+pair has a few queries left."""
+
+FOLLOWED_FROM = 0.03
+"""Width of the bracket, as a share of the distance, at which a surrogate is followed from: the line
+searches that come after narrow it."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +157,11 @@ def minimal_boundary_distance(
     on every normal.
     """
     memory = zero_rows(pairs)
+    guess = None if surrogate is None else _Guess(surrogate, pairs)
     reach = torch.ones_like(boundary.distance)
     trust = torch.full_like(boundary.distance, settings.trust)
-    if surrogate is not None:
-        yield from _follow(pairs, boundary, surrogate, trust, settings, rows, purse)
+    if guess is not None:
+        yield from _follow(pairs, boundary, guess, trust, settings, rows, purse)
     for round_number in range(settings.rounds):
         allowed = purse.remaining - settings.line_search_queries
         chosen = (boundary.distance.isfinite() & (allowed >= _FEWEST_PROBES)).nonzero()[:, 0]
@@ -177,22 +184,52 @@ def minimal_boundary_distance(
         # An estimate's noise falls, so its weight grows, with the square root of its probes.
         memory[chosen] = memory[chosen] * settings.momentum + normals * math.sqrt(count)
         normals = memory[chosen]
-        if surrogate is not None:
-            normals += WEIGHT * surrogate.normals(pairs, boundary.points[chosen], chosen)
+        if guess is not None:
+            normals += WEIGHT * guess.normals(boundary, chosen)
         ends = _steps_along(pairs, boundary, chosen, normals, reach[chosen], settings)
         winner = yield from _line_search(
             pairs, boundary, chosen, ends, trust, settings, rows, purse
         )
         won = winner >= 0
+        if guess is not None:
+            guess.moved[chosen] = won
         longest = winner == len(settings.steps) - 1
         factor = torch.where(longest, 2.0, torch.where(won, 1.0, 0.5))
         reach[chosen] = (reach[chosen] * factor).clamp(1 / 64, _MOST_REACH)
 
 
+class _Guess:
+    """A surrogate's normals at the points of pairs, each looked up once while its point stays.
+
+    moved: [P] bool, pairs whose normal is not known where their point is now.
+    """
+
+    def __init__(self, surrogate: Surrogate, pairs: Pairs) -> None:
+        self._surrogate = surrogate
+        self._pairs = pairs
+        self._known = zero_rows(pairs)
+        self.moved = torch.ones_like(pairs.sample_of, dtype=torch.bool)
+
+    def normals(self, boundary: Boundary, chosen: Tensor) -> Tensor:
+        """[n, D] float32: unit normals at the points of the chosen pairs."""
+        unknown = chosen[self.moved[chosen]]
+        if len(unknown):
+            points = boundary.points[unknown]
+            self._known[unknown] = self._surrogate.normals(self._pairs, points, unknown)
+            self.moved[unknown] = False
+        return self._known[chosen]
+
+    def approach(self, boundary: Boundary, chosen: Tensor) -> Tensor:
+        """[n, D] float32: where the points could be; see `Surrogate.approach`."""
+        points = boundary.points[chosen]
+        ends, self._known[chosen] = self._surrogate.approach(self._pairs, points, chosen)
+        return ends
+
+
 def _follow(
     pairs: Pairs,
     boundary: Boundary,
-    surrogate: Surrogate,
+    guess: _Guess,
     trust: Tensor,
     settings: Descent,
     rows: int,
@@ -204,14 +241,15 @@ def _follow(
     """
     worth = boundary.distance.isfinite()
     for _ in range(_MOST_FOLLOWED):
-        chosen = (worth & (purse.remaining >= settings.line_search_queries)).nonzero()[:, 0]
+        chosen = (worth & (purse.remaining >= _FEWEST_TO_FOLLOW)).nonzero()[:, 0]
         if not len(chosen):
             break
-        ends = surrogate.approach(pairs, boundary.points[chosen], chosen)
+        ends = guess.approach(boundary, chosen)
         before = boundary.distance[chosen]
-        yield from _line_search(
+        winner = yield from _line_search(
             pairs, boundary, chosen, ends[:, None], trust, settings, rows, purse
         )
+        guess.moved[chosen] = winner >= 0
         worth[chosen] = boundary.distance[chosen] < before * (1 - _WORTH_FOLLOWING)
 
 

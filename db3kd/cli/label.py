@@ -86,7 +86,10 @@ def label(
     candidates: Annotated[
         int | None,
         typer.Option(
-            "--candidates", min=1, help="Images of a class that rays lead to.", show_default="20"
+            "--candidates",
+            min=1,
+            help="Images of a class that rays lead to.",
+            show_default="what suits the queries, at most 10 for mbd, 20 for bd",
         ),
     ] = None,
     order: Annotated[

@@ -15,13 +15,19 @@ def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> N
     bounds = [estimate.most] if estimate.expected is None else [estimate.expected, estimate.most]
     print(f"queries   {_range([f'{queries:,}' for queries in bounds])}{_basis(estimate)}")
     if estimate.seconds_a_query is not None:
-        each = estimate.seconds_a_query
+        beside = estimate.surrogate_seconds_a_query
+        each = estimate.seconds_a_query + (beside or 0)
         times = [duration(queries * each / workers) for queries in bounds]
         crew = "" if workers == 1 else f" and {workers} workers"
         print(
             f"time      {_range(times)}: {each * 1000:.3g} ms a query in calls of "
             f"{estimate.batch:,}{crew}"
         )
+        if beside is not None:
+            print(
+                f"surrogate {beside * 1000:.3g} ms of that, {beside / each:.0%}, on this machine: "
+                "the teacher is not asked in it"
+            )
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
         print(f"cost      {_range(costs)}, at {price:g} for 1,000 queries")
