@@ -85,6 +85,9 @@ def runs(mnist: Data, fashion: Data) -> Iterator[Run]:
                *mnist.few(), quick=True)  # fmt: skip
 
     yield _run("distances-mnist", "distances", 1, *own)
+    yield _run("candidates-mnist", "candidates", 20, *own, "--threads", "1")
+    yield _run("candidates-fashion-mnist", "candidates", 20, *fashion.options(), "--threads", "1",
+               lacks=fashion.lacks)  # fmt: skip
     yield from _peers(mnist, fashion)
     yield _run("growth", "growth", 5)
     yield _run("targets-fashion-mnist", "targets", 20, *fashion.options(), lacks=fashion.lacks)

@@ -122,17 +122,37 @@ def zero_shot(result: Result, name: str) -> list[Block]:
     return [said, synthesis_report.table([synthesis_report.Row(**row) for row in result["rows"]])]
 
 
+def candidates(result: Result, name: str) -> list[Block]:
+    """A table of each search: a row a number of images, and the default over the best of them."""
+    blocks: list[Block] = [
+        f"{result['pairs']} pairs, each budget a search of its own: mean distance over that of the "
+        f"white-box optimum (mean L2 {result['optimum_mean_l2']:.3f}), by queries a pair and how "
+        "many images rays lead to."
+    ]
+    for search, rows in result["distance_over_optimum"].items():
+        budgets = list(next(iter(rows.values())))
+        lines = [(images, *map(rows[images].get, budgets)) for images in rows]
+        if search in result["auto_over_best"]:
+            shares = result["auto_over_best"][search]
+            lines.append(("auto over the best", *map(shares.get, budgets)))
+        blocks += [f"**{search.replace('bd', 'BD').replace('mBD', 'MBD')}**",
+                   table(("images", *budgets), lines)]  # fmt: skip
+    return blocks
+
+
 def teacher_share(result: Result, name: str) -> list[Block]:
     head = ("", "share in the teacher", "time", "over the teacher alone", "queries",
-            "queries a second")  # fmt: skip
+            "queries a second", "CPU a query", "share of CPU time")  # fmt: skip
     rows = [
         (
-            measure.upper(),
+            measure.replace("bd", "BD").replace("sd", "SD").replace("mBD", "MBD"),
             percent(run["share"]),
             duration(run["wall"]),
             run["wall_over_alone"],
             run["queries"],
             run["queries_per_second"],
+            duration(run["cpu_a_query"]) if "cpu_a_query" in run else None,
+            percent(run["cpu_share"]) if "cpu_share" in run else None,
         )
         for measure, runs in result["runs"].items()
         for run in runs

@@ -10,6 +10,7 @@ from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher, Raisi
 from torch import nn
 
 from db3kd.boundary import (
+    Boundary,
     Candidates,
     Descent,
     Pairs,
@@ -17,6 +18,8 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
+from db3kd.boundary.minimal import Guess
+from db3kd.boundary.surrogate import block_size
 from db3kd.driver import Ledger, run
 from db3kd.estimate import estimate_run
 from db3kd.labels import LabelSettings, label
@@ -116,6 +119,82 @@ def test_no_surrogate_makes_a_distance_wrong_or_spends_what_is_not_there(seed, l
         assert bool(confirmed[started].all())
     assert int(ledger.spent.max()) <= limit
     assert counting.total - BANK == int(ledger.spent.sum())
+
+
+def test_a_surrogate_chooses_the_ray_that_the_teacher_is_asked_about():
+    teacher = linear_teacher(classes=2)
+    pairs, bank = pairs_of(teacher), gaussian(BANK, seed=2)
+    rays = Candidates(TensorImages(bank), teacher.decide(bank), 8).rays(pairs)
+    nearest = rays.lengths.view(6, 8)[:, 0]
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    best = surrogate.best_rays(pairs, rays, nearest)
+
+    # Of two classes the margin is linear, so a ray crosses where its ends' margins share it out.
+    margin = network_of(teacher)(torch.cat([pairs.samples, rays.ends])).diff(dim=1)[:, 0]
+    margin = margin * torch.where(pairs.wanted == 1, 1.0, -1.0)[rays.pair_of[0]]
+    here, there = margin[: len(pairs)][rays.pair_of], margin[len(pairs) :][rays.end_of]
+    crossing = (rays.lengths * here / (here - there)).view(6, 8)
+    assert best.pair_of.tolist() == list(range(6))
+    of_best = (best.lengths * here.view(6, 8)[:, 0] / (
+        here.view(6, 8)[:, 0] - margin[len(pairs) :][best.end_of]
+    ))  # fmt: skip
+    assert bool((of_best <= crossing.quantile(0.3, dim=1)).all())
+    assert surrogate.scored == len(rays)
+
+
+def test_rays_are_compared_without_a_query_and_one_of_each_pair_is_asked_about():
+    teacher = linear_teacher(classes=2)
+    pairs, bank = pairs_of(teacher), gaussian(BANK, seed=2)
+    rays = Candidates(TensorImages(bank), teacher.decide(bank), 8).rays(pairs)
+    ledger = Ledger(torch.full((6,), 100))
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    search = boundary_distance(pairs, rays, relative=1e-2, purse=ledger, surrogate=surrogate)
+    assert next(search).accounts.tolist() == list(range(6))
+
+
+def test_a_surrogate_is_followed_with_the_last_few_queries():
+    teacher = linear_teacher(classes=2)
+    pairs = pairs_of(teacher)
+    guessed, ledger = search(teacher, pairs, 20, Surrogate(network_of(teacher), (SIDE,), 2))
+    probed, _ = search(teacher, pairs, 20)
+    assert float(guessed.distance.sum() / probed.distance.sum()) < 0.7
+    assert int(ledger.spent.min()) > 20 - 4
+
+
+def test_the_distance_to_the_nearest_image_is_kept_where_the_surrogate_chooses_another():
+    teacher = linear_teacher(classes=2)
+    pairs = pairs_of(teacher)
+    wrong = Surrogate(network_of(teacher, gain=-1.0), (SIDE,), 2)
+    boundary, _ = search(teacher, pairs, 1, wrong)
+    bank = gaussian(BANK, seed=2)
+    rays = Candidates(TensorImages(bank), teacher.decide(bank), 1).rays(pairs)
+    assert bool((boundary.distance <= rays.lengths).all())
+
+
+def test_a_normal_is_looked_up_once_while_the_point_stays():
+    teacher = linear_teacher(classes=2)
+    pairs, chosen = pairs_of(teacher), torch.arange(6)
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    boundary, guess = Boundary(torch.ones(6), pairs.samples + 1, {}), Guess(surrogate, pairs)
+    first = guess.normals(boundary, chosen)
+    guess.moved[2] = True
+    assert torch.equal(guess.normals(boundary, chosen), first)
+    assert surrogate.differentiated == 7
+    torch.testing.assert_close(first, surrogate.normals(pairs, boundary.points, chosen))
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "block"),
+    [
+        ((1, 28, 28), "cpu", 64),
+        ((1, 28, 28), "cuda", 1024),
+        ((3, 32, 32), "cuda", 1024),
+        ((3, 224, 224), "cpu", 8),
+        ((3, 224, 224), "cuda", 55),
+    ],
+)
+def test_a_gpu_gets_larger_blocks(shape, device, block):
+    assert block_size(shape, device) == block
 
 
 def test_a_poor_surrogate_is_overruled_by_probes():
@@ -248,6 +327,7 @@ def test_an_estimate_is_of_the_search_with_the_surrogate():
     plain = estimate_run(teacher, images, few, 3000)
     assert told.asked <= 3000
     assert told.queries_a_pair <= plain.queries_a_pair
+    assert told.surrogate_seconds_a_query > 0 and plain.surrogate_seconds_a_query is None
     with pytest.raises(ValueError, match="surrogate: expected None with measure 'sd'"):
         estimate_run(teacher, images, LabelSettings("sd"), 300, surrogate=network)
 

@@ -157,7 +157,7 @@ def minimal_boundary_distance(
     on every normal.
     """
     memory = zero_rows(pairs)
-    guess = None if surrogate is None else _Guess(surrogate, pairs)
+    guess = None if surrogate is None else Guess(surrogate, pairs)
     reach = torch.ones_like(boundary.distance)
     trust = torch.full_like(boundary.distance, settings.trust)
     if guess is not None:
@@ -198,7 +198,7 @@ def minimal_boundary_distance(
         reach[chosen] = (reach[chosen] * factor).clamp(1 / 64, _MOST_REACH)
 
 
-class _Guess:
+class Guess:
     """A surrogate's normals at the points of pairs, each looked up once while its point stays.
 
     moved: [P] bool, pairs whose normal is not known where their point is now.
@@ -229,7 +229,7 @@ class _Guess:
 def _follow(
     pairs: Pairs,
     boundary: Boundary,
-    guess: _Guess,
+    guess: Guess,
     trust: Tensor,
     settings: Descent,
     rows: int,

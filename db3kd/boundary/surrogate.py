@@ -67,7 +67,7 @@ class Surrogate:
         self._network = to_channels_last(copy.deepcopy(network).eval().to(device))
         self._network.requires_grad_(False)
         self._device = torch.device(device)
-        self.block = _block_size(self._shape, self._device.type)
+        self.block = block_size(self._shape, self._device.type)
         self.scored = self.differentiated = 0
         floating = (p.dtype for p in self._network.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
@@ -222,7 +222,7 @@ def _unit(rows: Tensor) -> Tensor:
     return torch.where(length > 0, rows / length, 0)
 
 
-def _block_size(shape: tuple[int, ...], device: str) -> int:
+def block_size(shape: tuple[int, ...], device: str) -> int:
     """Images of a pass on a device of this type."""
     kind = device if device in _MOST_BLOCK else "cpu"
     return max(_LEAST_BLOCK, min(_MOST_BLOCK[kind], _BLOCK_VALUES[kind] // math.prod(shape)))
