@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd import ops
+from db3kd.boundary.input_gradients import with_fast_input_gradients
 from db3kd.boundary.pairs import Pairs, Rays
 from db3kd.layout import to_channels_last
 
@@ -63,10 +64,11 @@ class Surrogate:
     ) -> None:
         if not isinstance(network, nn.Module):
             raise TypeError(f"surrogate: expected a torch.nn.Module, got {type(network).__name__}")
-        self._shape = tuple(image_shape)
+        self._shape, self._device = tuple(image_shape), torch.device(device)
         self._network = to_channels_last(copy.deepcopy(network).eval().to(device))
         self._network.requires_grad_(False)
-        self._device = torch.device(device)
+        if self._device.type == "cpu":
+            with_fast_input_gradients(self._network)
         self.block = block_size(self._shape, self._device.type)
         self.scored = self.differentiated = 0
         floating = (p.dtype for p in self._network.parameters() if p.is_floating_point())
