@@ -1,6 +1,7 @@
 """The command line from end to end, on small data."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -214,6 +215,15 @@ def test_a_descent_begins_with_a_surrogate_which_is_part_of_the_run(teacher, tmp
     assert len(read_manifest(tmp_path / "guessed")["settings"]["surrogate"]) == 64
     message = fail(*arguments, *few, "--out", tmp_path / "guessed", "--resume")
     assert "settings.surrogate: was" in message
+
+
+def test_a_dry_run_says_what_the_surrogate_takes(teacher, tmp_path):
+    arguments = label_arguments(teacher, tmp_path / "run")
+    few = ("--measure", "mbd", "--queries-per-pair", 20, "--dry-run", "--dry-run-queries", 100)
+    assert re.search(
+        r"\nsurrogate +[\d.e-]+ ms of that, \d+%", succeed(*arguments, *few, "--surrogate", teacher)
+    )
+    assert "surrogate" not in succeed(*arguments, *few)
 
 
 def test_a_surrogate_without_gradients_is_refused(teacher, tmp_path):
