@@ -3,9 +3,8 @@
 import hashlib
 import inspect
 import json
-import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from db3kd.disk import write_atomically
 from db3kd.models import build_model, model_names
 from db3kd.teachers.answers import check_threshold
 from db3kd.teachers.base import Teacher, TeacherError, describe
+from db3kd.teachers.checkpoints import listed, read_checkpoint, reading, without_prefix
 from db3kd.teachers.contract import Said
 from db3kd.teachers.described import is_described, load_described
 from db3kd.teachers.function import FunctionTeacher
@@ -35,8 +35,6 @@ from db3kd.validation import (
 
 FORMAT = "db3kd-teacher-1"
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_NESTED_STATES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
-_MOST_NESTED = 4
 
 
 def save_teacher(
@@ -161,7 +159,7 @@ def load_teacher(
         module, given = _read_safetensors(path, model, given)
     elif path.suffix == ".pt2":
         _require_trust(path, "an exported program", trust_code)
-        module = _reading(path, lambda: read_exported(path, device))
+        module = reading(path, lambda: read_exported(path, device))
         fingerprint = _file_hash(path)
         given, max_batch = _exported_settings(module, given, max_batch)
     elif path.suffix not in (".pt", ".pth", ".ckpt", ".bin", ".ts"):
@@ -171,9 +169,9 @@ def load_teacher(
         )
     elif is_torchscript(path):
         _require_trust(path, "TorchScript", trust_code)
-        module, fingerprint = _reading(path, lambda: read_torchscript(path)), _file_hash(path)
+        module, fingerprint = reading(path, lambda: read_torchscript(path)), _file_hash(path)
     else:
-        module = _build(path, model, given, _read_checkpoint(path))
+        module = _build(path, model, given, read_checkpoint(path))
     return ModuleTeacher(
         module,
         *_complete(str(path), given),
@@ -269,7 +267,7 @@ def _read_safetensors(
         with safe_open(path, "pt") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
-    header, state = _reading(path, read)
+    header, state = reading(path, read)
     if header.get("format") == FORMAT:
         stored = header["model"]
         if model is None and stored not in model_names():
@@ -284,58 +282,6 @@ def _read_safetensors(
     return _build(path, model, given, state), given
 
 
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    state = _reading(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
-    if isinstance(state, dict):
-        found = list(_states(state))
-        # Several, as where averaged weights lie beside the last: the usual name tells.
-        usual = [weights for key, weights in found if key in _NESTED_STATES]
-        chosen = [weights for _, weights in found] if len(found) == 1 else usual[:1]
-        state = chosen[0] if chosen else state
-    if not isinstance(state, dict) or not _is_state(state):
-        found = f"keys {_listed(state)}" if isinstance(state, dict) else type(state).__name__
-        raise TeacherError(
-            f"{path}: expected a state dict of tensors, got {found}; save module.state_dict()"
-        )
-    return state
-
-
-def _states(
-    content: dict[str, Any], key: str = "", depth: int = 0
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The state dicts inside nested dictionaries, each with the key it lies under."""
-    if _is_state(content):
-        yield key, content
-    elif depth < _MOST_NESTED:
-        for name, value in content.items():
-            if isinstance(value, dict):
-                yield from _states(value, str(name), depth + 1)
-
-
-def _is_state(state: dict[str, Any]) -> bool:
-    return bool(state) and all(isinstance(value, Tensor) for value in state.values())
-
-
-def _without_prefix(state: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """The weights without a prefix that is common to all of them, if the module has none such.
-
-    Wrappers such as DataParallel ("module."), torch.compile ("_orig_mod.") and Lightning ("model.")
-    leave one, and several of them one each.
-    """
-    wanted = set(wanted)
-    while state and not wanted & state.keys():
-        heads = {key.partition(".")[0] for key in state}
-        if len(heads) != 1 or not all("." in key for key in state):
-            break
-        state = {key.partition(".")[2]: value for key, value in state.items()}
-    return state
-
-
-def _listed(keys: Iterable[str], most: int = 6) -> str:
-    keys = [str(key) for key in keys]
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
-
-
 def _build(
     path: Path, model: str | None, given: dict[str, Any], state: dict[str, Tensor]
 ) -> nn.Module:
@@ -344,13 +290,13 @@ def _build(
     image_shape, classes, _ = _complete(str(path), given)
     module = build_model(model, image_shape, classes)
     wanted = module.state_dict()
-    state = _without_prefix(state, wanted)
+    state = without_prefix(state, wanted)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise TeacherError(
             f"{path}: its weights do not fit {model} for images {image_shape} and {classes} "
-            f"classes: the file has {_listed(state)}, the model {_listed(wanted)}: {error}"
+            f"classes: the file has {listed(state)}, the model {listed(wanted)}: {error}"
         ) from error
     return module
 
@@ -448,24 +394,6 @@ def _complete(who: str, given: dict[str, Any]) -> tuple[tuple[int, ...], int, tu
         check_count(given["classes"], "classes", least=2),
         check_bounds(given["bounds"] or (0.0, 1.0)),
     )
-
-
-def _reading(path: Path, read: Callable[[], Any]) -> Any:
-    """What `read` returns; whatever a corrupt file makes it raise becomes one clear error."""
-    try:
-        return read()
-    except TeacherError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise TeacherError(
-            f"{path}: is corrupt or holds pickled Python objects, which db3kd never unpickles; "
-            "save module.state_dict() or use save_teacher"
-        ) from error
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TeacherError(
-            f"{path}: cannot be read as {path.suffix}; it is corrupt or of another kind ({first})"
-        ) from error
 
 
 def _file_hash(path: Path) -> str:
