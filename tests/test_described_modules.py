@@ -106,7 +106,7 @@ def test_a_factory_states_how_it_is_called():
         ("if you trust it, give trust_code=True, else", "give --trust-code, else"),
         ("give channels=1 or channels=3", "give --channels 1 or --channels 3"),
         ("split: digits has 'train', got 'x'", "--split: digits has"),
-        ("model: expected one of lenet5", "--architecture: expected one of"),
+        ("model: expected one of lenet5", "model: expected one of"),
     ],
 )
 def test_errors_of_the_command_line_name_its_options(text, shown):

@@ -45,9 +45,7 @@ _ARGUMENT = re.compile(
     r"\b(image_shape|classes|model|channels|size|trust_code|max_batch|architecture|threshold)="
     r"(True\b|(?=[\s;,.]|$))"
 )
-_LEADING = re.compile(
-    r"^(image_shape|image-shape|classes|model|channels|size|data|split|max_batch): "
-)
+_LEADING = re.compile(r"^(image_shape|image-shape|classes|channels|size|data|split|max_batch): ")
 
 
 def as_options(text: str) -> str:
