@@ -7,6 +7,7 @@ from real_servers import MLServer, RealServer, Triton, servers_python, train_dig
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
+from db3kd.consistency import queries_of_checks
 from db3kd.manifest import read_manifest
 from db3kd.store import load_labels
 from db3kd.teachers import load_teacher
@@ -28,14 +29,16 @@ def server(request, weights, tmp_path_factory):
 
 
 def label(tmp_path, text: str, name: str):
-    """Labels digits by the teacher that `text` describes; the labels and the queries booked."""
+    """Labels digits by the teacher that `text` describes; the labels and all queries booked."""
     described = tmp_path / f"{name}.toml"
     described.write_text(text)
     options = ("--data", "digits", "--measure", "bd", "--limit", "30", "--queries-per-pair", "40")
     arguments = ["label", "--teacher", str(described), *options, "--out", str(tmp_path / name)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    return load_labels(tmp_path / name), read_manifest(tmp_path / name)["totals"]["queries"]
+    found = read_manifest(tmp_path / name)
+    queries = found["totals"]["queries"] + queries_of_checks(found)
+    return load_labels(tmp_path / name), queries
 
 
 def linear(images: np.ndarray) -> np.ndarray:
