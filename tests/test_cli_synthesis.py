@@ -52,8 +52,8 @@ def test_pseudo_samples_are_made_labelled_and_distilled(teacher, tmp_path):
 def test_pseudo_samples_need_what_the_teacher_does_not_tell(tmp_path):
     arguments = synthesize_arguments(f"{TEACHERS}:striped", tmp_path / "run")
 
-    assert "image_shape" in fail(*arguments)
-    assert "image-shape: expected sizes as 1,28,28" in fail(*arguments, "--image-shape", "8x8")
+    assert "give --image-shape and --classes" in fail(*arguments)
+    assert "--image-shape: expected sizes as 1,28,28" in fail(*arguments, "--image-shape", "8x8")
     out = succeed(*arguments, "--image-shape", "1,8,8", "--classes", 3)
 
     assert "not reached    classes 2: no image was found" in out

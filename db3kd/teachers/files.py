@@ -144,6 +144,8 @@ def load_teacher(
         "cuda_graphs": cuda_graphs,
     }
     if is_described(source):
+        if Path(source).suffix not in (".toml", ".json"):
+            _refuse_running(source, running)  # only a description may be of a torch module
         described = _DescribedModule(str(source), model, running, trust_code)
         teacher = load_described(source, given, max_batch, device, described.open)
         if not isinstance(teacher, ModuleTeacher):
