@@ -122,8 +122,8 @@ def test_what_is_given_wins_over_the_description(tmp_path, truth):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "expected either url or file"),
-        ('url = "http://h/v2/models/m"\nfile = "m.onnx"', "expected either url or file"),
+        ("", "expected either url, file or function"),
+        ('url = "http://h/v2/models/m"\nfile = "m.onnx"', "expected either url, file or function"),
         ('url = "http://h"\ncolour = "red"', "got the key 'colour'"),
         ('url = "http://h"\nclasses = "ten"', "expected classes as int, got 'ten'"),
         ('url = "http://h"\nmax_batch = 3', "max_batch does not go with url"),

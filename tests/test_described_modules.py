@@ -53,7 +53,11 @@ def test_weights_have_mean_and_deviation_in_front_of_them(tmp_path, module, imag
 
 
 def test_the_channels_may_be_reversed_and_scaled(tmp_path, module, images):
-    save_teacher(tmp_path / "t.safetensors", module, model="resnet18", image_shape=SHAPE, classes=5)
+    described = {"model": "resnet18", "image_shape": SHAPE, "classes": 5, "bounds": (0, 255)}
+    save_teacher(tmp_path / "t.safetensors", module, **described)
+    plain = 'file = "t.safetensors"\n[preprocessing]\nchannel_order = "BGR"\n'
+    with pytest.raises(ValueError, match=r"takes images in \[0, 255\], .* set scale = \[0, 255\]"):
+        load_teacher(describe(tmp_path, plain))
     text = 'file = "t.safetensors"\n[preprocessing]\nchannel_order = "BGR"\nscale = [0, 255]\n'
     teacher = load_teacher(describe(tmp_path, text))
     assert decide_checked(teacher, images).equal(module(images.flip(1) * 255).argmax(1))
@@ -87,6 +91,22 @@ def test_what_belongs_to_onnx_is_refused_for_a_torch_file(tmp_path):
     text = 'file = "weights.pth"\nclass_offset = 1\n'
     with pytest.raises(ValueError, match="class_offset does not go with a torch file"):
         load_teacher(describe(tmp_path, text))
+
+
+def first_pixel(images: np.ndarray) -> np.ndarray:
+    return (images.reshape(len(images), -1)[:, 0] > 100).astype(np.int64)
+
+
+def test_a_function_may_be_described_and_needs_trust(tmp_path, images):
+    text = (
+        'function = "test_described_modules:first_pixel"\nimage_shape = [3, 32, 32]\nclasses = 2\n'
+        "[preprocessing]\nscale = [0, 255]\n"
+    )
+    with pytest.raises(ValueError, match=r"does not choose what code runs: .*trust_code="):
+        load_teacher(describe(tmp_path, text))
+    teacher = load_teacher(describe(tmp_path, text), trust_code=True)
+    expected = (images[:, 0, 0, 0] * 255 > 100).long()
+    assert decide_checked(teacher, images).equal(expected)
 
 
 def not_a_factory() -> nn.Module:

@@ -1,6 +1,8 @@
 """Teachers that are described: an ONNX file, an address, or a small TOML or JSON file about one.
 
-    url = "https://models.example.org/v2/models/mnist"   # or file = "mnist.onnx", or any torch file
+    url = "https://models.example.org/v2/models/mnist"
+                                       # or file = "mnist.onnx", or any torch file; or
+                                       # function = "package.module:name", from arrays to classes
     architecture = "resnet18"          # of a file with weights alone, as `build_model` takes it
     image_shape = [1, 28, 28]          # what the model does not tell itself
     classes = 10
@@ -57,14 +59,15 @@ from db3kd.teachers.traffic import Traffic
 
 Table = TypeVar("Table")
 
-OpenModule = Callable[[Path, str | None, Said, Preprocessing, int | None], Teacher]
-"""Makes a teacher of a torch file, its architecture, what is said of it, its preprocessing and the
-most images that it is asked at once."""
+OpenModule = Callable[[Path | str, str | None, Said, Preprocessing, int | None], Teacher]
+"""Makes a teacher of a torch file or `package.module:function`, the architecture of its weights,
+what is said of it, its preprocessing, and the most images that it is asked at once."""
 
 _SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
 _KEYS = {
     "url": str,
     "file": str,
+    "function": str,
     "architecture": str,
     "image_shape": list,
     "classes": int,
@@ -156,6 +159,9 @@ def _open(
         if file.suffix != ".onnx" and open_module is not None:
             return open_module(file, described.get("architecture"), said, preprocessing, most)
         return OnnxTeacher(file, said, preprocessing, most, device, name=Path(source).name)
+    if "function" in described and open_module is not None:
+        most = max_batch or described.get("max_batch")
+        return open_module(described["function"], None, said, preprocessing, most)
     traffic = _table(source, described, "traffic", Traffic) or Traffic()
     if max_batch is not None:
         traffic = traffic.with_batch(max_batch)
@@ -181,11 +187,15 @@ def _open(
 
 def _check_kind(source: str, described: Mapping[str, Any]) -> None:
     """Refuses what does not go together."""
-    if ("url" in described) == ("file" in described):
-        raise ValueError(f"{source}: expected either url or file")
+    if sum(key in described for key in ("url", "file", "function")) != 1:
+        raise ValueError(f"{source}: expected either url, file or function")
     foreign = {
         "file": ("traffic", "header", "rest", "binary", "fingerprint"),
         "url": ("max_batch", "architecture"),
+        "function": (
+            *("traffic", "header", "rest", "binary", "fingerprint", "architecture", "threshold"),
+            *("input", "output", "class_offset", "class_numbers", "background"),
+        ),
         "rest": ("input", "output", "binary"),
     }
     for kind, keys in foreign.items():

@@ -187,7 +187,7 @@ def load_teacher(
 
 @dataclass(frozen=True)
 class _DescribedModule:
-    """What `load_teacher` was given to open the torch file of a description with."""
+    """What `load_teacher` was given to open a description's torch file or function with."""
 
     source: str
     model: str | None
@@ -196,22 +196,22 @@ class _DescribedModule:
 
     def open(
         self,
-        file: Path,
+        file: Path | str,
         architecture: str | None,
         said: Said,
         preprocessing: Preprocessing,
         max_batch: int | None,
     ) -> Teacher:
+        """file: of a torch module, or `package.module:function`."""
+        if isinstance(file, str):
+            return self._open_function(file, said, preprocessing, max_batch)
         if self.model is None and architecture not in (None, *model_names()):
             raise ValueError(
                 f"{self.source}: its architecture is {architecture!r}; a file does not choose what "
                 "code runs, so repeat it as model="
             )
-        if said.image_shape is None and said.assumed_shape is None:
-            shape = assumed = None
-        else:
-            shape = said.image_shape and preprocessing.input_shape(tuple(said.image_shape))
-            assumed = said.assumed_shape and preprocessing.input_shape(tuple(said.assumed_shape))
+        shape = said.image_shape and preprocessing.input_shape(tuple(said.image_shape))
+        assumed = said.assumed_shape and preprocessing.input_shape(tuple(said.assumed_shape))
         inner = load_teacher(
             file,
             model=self.model or architecture,
@@ -223,6 +223,7 @@ class _DescribedModule:
             trust_code=self.trust_code,
             threshold=said.threshold,
         )
+        _check_range(self.source, inner.bounds, preprocessing)
         outer = said.image_shape or preprocessing.image_shape(inner.image_shape)
         outer = tuple(outer or said.assumed_shape or inner.image_shape)
         fingerprint = hashlib.sha256(f"{inner.fingerprint()} {preprocessing}".encode())
@@ -237,6 +238,52 @@ class _DescribedModule:
             class_names=said.names or inner.class_names,
             threshold=said.threshold,
             **self.running,
+        )
+
+    def _open_function(
+        self, reference: str, said: Said, preprocessing: Preprocessing, max_batch: int | None
+    ) -> Teacher:
+        if not self.trust_code:
+            raise ValueError(
+                f"{self.source}: its function is {reference!r}; a file does not choose what code "
+                "runs: if you trust it, give trust_code=True"
+            )
+        given = {
+            "image_shape": said.image_shape,
+            "classes": said.classes or (said.names and len(said.names)),
+            "assumed_shape": said.assumed_shape,
+            "assumed_classes": said.assumed_classes,
+            "bounds": preprocessing.bounds,
+            "class_names": said.names,
+            "threshold": None,
+        }
+        shape, classes, bounds = _complete(self.source, given)
+        preprocessing.input_shape(shape)  # refuses steps that do not fit
+        function = import_named(reference, "function")
+        inner = FunctionTeacher(function, shape, classes, bounds)
+        fingerprint = hashlib.sha256(f"{inner.fingerprint()} {preprocessing}".encode())
+        return FunctionTeacher(
+            lambda images: function(preprocessing(torch.from_numpy(images))),
+            shape,
+            classes,
+            bounds,
+            max_batch,
+            name=Path(self.source).name,
+            fingerprint=fingerprint.hexdigest(),
+            class_names=said.names,
+        )
+
+
+def _check_range(source: str, declared: tuple[float, float], preprocessing: Preprocessing) -> None:
+    """Refuses steps that do not end at the range which a file of `save_teacher` declares."""
+    reached = preprocessing.scale or preprocessing.bounds
+    normalised = any(preprocessing.mean) or any(value != 1 for value in preprocessing.std)
+    if declared not in ((0.0, 1.0), reached) and not normalised:
+        lower, upper = declared
+        raise ValueError(
+            f"{source}: its file takes images in [{lower:g}, {upper:g}], and its steps end in "
+            f"[{reached[0]:g}, {reached[1]:g}]; set scale = [{lower:g}, {upper:g}] in "
+            "[preprocessing]"
         )
 
 
