@@ -3,6 +3,7 @@ are read.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ from db3kd.validation import (
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
 FLOWERS_SIZE = 224
+
+
+@dataclass
+class _State:
+    """What is known of the images of a set, and of all its views with other labels."""
+
+    checked: bool = False
 
 
 class ImageSet:
@@ -75,7 +83,7 @@ class ImageSet:
         self.classes = classes
         self.class_names = class_names
         self.name = name
-        self._is_checked = False
+        self._state = _State()
 
     @classmethod
     def from_arrays(
@@ -125,9 +133,9 @@ class ImageSet:
             ValueError: an image cannot be decoded, has values outside [0, 1], or does not have the
                 shape of the first; the error names its file or row.
         """
-        if not self._is_checked:
+        if not self._state.checked:
             self._pixels.check(np.unique(self._rows))
-            self._is_checked = True
+            self._state.checked = True
 
     def name_of(self, index: int) -> str:
         """What errors call the image at `index`: its file, or its row."""
@@ -139,13 +147,13 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[torch.from_numpy(chosen)]
         rows = self._rows[chosen]
         part = ImageSet(self._pixels, labels, self.classes, self.name, rows, self.class_names)
-        part._is_checked = self._is_checked
+        part._state = _State(self._state.checked)
         return part
 
     def with_labels(self, labels: Tensor, class_names: Sequence[str] | None) -> "ImageSet":
         """A view of the same images with other labels, int64 [N], of the classes so named."""
         view = ImageSet(self._pixels, labels, None, self.name, self._rows, class_names)
-        view._is_checked = self._is_checked
+        view._state = self._state  # the same images: what one view has read, the other need not
         return view
 
     def digests(self, *, check: bool = False) -> ImageDigests:
@@ -157,8 +165,8 @@ class ImageSet:
         Raises:
             ValueError: as `check`.
         """
-        digests = self._pixels.digests(self._rows, check and not self._is_checked)
-        self._is_checked |= check
+        digests = self._pixels.digests(self._rows, check and not self._state.checked)
+        self._state.checked |= check
         return ImageDigests.of(digests, self.labels, self.image_shape, self.classes)
 
     def fingerprint(self) -> str:

@@ -1,14 +1,13 @@
 """Labelling a data set: the teacher's decisions, the distances to its boundaries, soft labels."""
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,35 +18,27 @@ from db3kd.arguments import as_images, as_teacher
 from db3kd.boundary import Surrogate
 from db3kd.boundary.contest import ask
 from db3kd.chunks import Labeller, surrogate_for
-from db3kd.class_names import matched, run_class_names
+from db3kd.class_names import matched
 from db3kd.contradictions import EqualImages
 from db3kd.data import ImageSet
 from db3kd.driver import Flight, Ledger, run
 from db3kd.flights import default_flights, in_order
 from db3kd.folder import RunFolder
 from db3kd.journal import Journal
+from db3kd.label_identity import DECISIONS, NAMES, label_manifest, run_images
 from db3kd.label_settings import LabelSettings, divide_budget
-from db3kd.manifest import CLASS_NAMES, manifest
 from db3kd.reader import NamedImages, TensorImages
 from db3kd.recovered import Recovered
-from db3kd.run_images import RunImages
 from db3kd.search import UNANSWERED, batch_rows
 from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
 from db3kd.teachers.base import Teacher, TeacherError, describe
-from db3kd.teachers.module import module_fingerprint
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.totals import add_up, reached_distances
 from db3kd.validation import check_count, check_images
 
-DECISIONS = "decisions"
-"""The stage in which all images are decided, and its journal's name."""
-
 _CHUNK_BYTES = 256 * 2**20
 """Memory that the search state of one chunk of samples may take."""
-
-NAMES = ("settings.source.data", "settings.teacher")
-"""What may differ when a run is resumed: the fingerprints tell whether these are the same."""
 
 _MOST_SAMPLES = 256
 """Samples searched at once: with ten classes enough pairs to fill a teacher's batches."""
@@ -136,9 +127,18 @@ def label(
     kept: Recovered | RunFolder = Recovered(teacher, checked, settings, index, surrogate)
     with ExitStack() as stack:
         if out is not None:
-            described = _described(teacher, checked, settings, index, surrogate)
             is_set = isinstance(checked, ImageSet)
             known = run_images(checked, settings, teacher.classes) if is_set else None
+            described = label_manifest(
+                teacher,
+                checked,
+                settings,
+                source={"data": checked.name},
+                samples_per_shard=chunk_size(teacher, settings),
+                data_fingerprint=known.digests.fingerprint if known else checked.fingerprint(),
+                surrogate=surrogate,
+                index=index,
+            )
             run = RunFolder.open(
                 out, LABELS, described, resume=resume, apart_from=NAMES, images=known
             )
@@ -169,49 +169,6 @@ def label(
         if not kept.finished:
             kept.finish(vars(add_up(kept)))
     return load_labels(out)
-
-
-def run_images(
-    images: ImageSet, settings: LabelSettings, classes: int, *, check: bool = False
-) -> RunImages:
-    """What the folder of a run of these images needs to know of them.
-
-    classes: of the teacher. check: whether to do what `images.check()` does in the same pass.
-    """
-    limits = divide_budget(settings, len(images), classes)
-    order = (limits > 0).nonzero()[:, 0].numpy()
-    return RunImages(images.digests(check=check), images.name_of, order, DECISIONS)
-
-
-def _described(
-    teacher: Teacher,
-    images: NamedImages,
-    settings: LabelSettings,
-    index: Tensor,
-    surrogate: nn.Module | None,
-) -> dict[str, Any]:
-    """The manifest of a run of images that are at hand, as `db3kd.runs.write_run` writes one."""
-    described = {
-        "source": {"data": images.name},
-        "limit": None,
-        "teacher": describe(teacher),
-        "labelling": settings,
-        "soft_labels": None,
-        "samples_per_shard": chunk_size(teacher, settings),
-    }
-    names = run_class_names(teacher, images)
-    if names is not None:
-        described[CLASS_NAMES] = names
-    if not index.equal(torch.arange(len(images))):
-        described["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
-    if surrogate_for(teacher, settings, surrogate) is not None:
-        described["surrogate"] = module_fingerprint(surrogate)
-    return manifest(
-        described,
-        seed=settings.seed,
-        teacher_fingerprint=teacher.fingerprint(),
-        data_fingerprint=images.fingerprint(),
-    )
 
 
 def label_chunks(

@@ -10,29 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from db3kd.chunks import surrogate_for
-from db3kd.class_names import match_classes, matched, run_class_names
+from db3kd.class_names import match_classes, matched
 from db3kd.consistency import ConsistencyChecks, reserved_queries
 from db3kd.data import ImageSet, is_remote, load_data
 from db3kd.folder import RunFolder, check_free
+from db3kd.label_identity import NAMES, label_manifest, run_images
 from db3kd.labels import (
-    NAMES,
     LabelSettings,
     chunk_size,
     divide_budget,
     label_chunks,
-    run_images,
     with_soft_labels,
 )
-from db3kd.manifest import CLASS_NAMES, check_state, is_finished, manifest, read_manifest
+from db3kd.manifest import CLASS_NAMES, check_state, is_finished, read_manifest
 from db3kd.ops import Normalisation
 from db3kd.progress import Progress
 from db3kd.run_images import current_data
 from db3kd.search import UNANSWERED
 from db3kd.soft_labels import make_soft_labels
 from db3kd.store import LABELS, Labels, load_labels, to_table
-from db3kd.teachers import Teacher, describe
-from db3kd.teachers.module import module_fingerprint
+from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.totals import Totals, add_up
 from db3kd.workers import Workers, import_ray, start_workers
@@ -204,24 +201,16 @@ def write_run(
     renumbered = matched(chosen, teacher)
     check = not (resume and is_finished(folder))
     known = run_images(chosen, settings, teacher.classes, check=check)
-    described = {
-        "source": source,
-        "limit": limit,
-        "teacher": describe(teacher),
-        "labelling": settings,
-        "soft_labels": soft_labels,
-        "samples_per_shard": chunk_size(teacher, settings),
-    }
-    names = run_class_names(teacher, renumbered)
-    if names is not None:
-        described[CLASS_NAMES] = names
-    if surrogate_for(teacher, settings, surrogate) is not None:
-        described["surrogate"] = module_fingerprint(surrogate)
-    described = manifest(
-        described,
-        seed=settings.seed,
-        teacher_fingerprint=teacher.fingerprint(),
+    described = label_manifest(
+        teacher,
+        renumbered,
+        settings,
+        source=source,
+        limit=limit,
+        soft_labels=soft_labels,
+        samples_per_shard=chunk_size(teacher, settings),
         data_fingerprint=known.digests.fingerprint,
+        surrogate=surrogate,
     )
     with RunFolder.open(
         folder, LABELS, described, resume=resume, apart_from=NAMES, images=known

@@ -41,3 +41,11 @@ def truth() -> LinearTeacher:
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(10, 64, generator=generator)
     return LinearTeacher(weights - weights.mean(1, keepdim=True), torch.zeros(10), (1, 8, 8))
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path_factory):
+    """Keeps what the datasets library prepares inside the test's folder."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()

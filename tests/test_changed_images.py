@@ -8,6 +8,7 @@ import pytest
 
 from db3kd.data import ImageSet, load_data
 from db3kd.image_digests import ImageDigests
+from db3kd.image_files import EncodedPixels
 from db3kd.labels import LabelSettings, label
 from db3kd.manifest import read_manifest
 from db3kd.run_images import current_data, images_files
@@ -218,3 +219,25 @@ def test_a_folder_that_labelling_from_python_fills_goes_on_too(tmp_path):
     images = ImageSet.from_arrays(np.load(tmp_path / "images.npy"))
     made = label(LevelTeacher(), images, settings, out=tmp_path / "run", resume=True)
     assert made.distances.equal(label(LevelTeacher(), images, settings).distances)
+
+
+def test_images_whose_classes_are_matched_are_decoded_once(tmp_path, monkeypatch):
+    pillow = pytest.importorskip("PIL.Image")
+    for name, level in (("bright", 200), ("dark", 10)):
+        for row in range(3):
+            file = tmp_path / "set" / name / f"{row}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pillow.fromarray(np.full((4, 4), level + row, np.uint8)).save(file)
+    data = load_data(tmp_path / "set")
+    view = data.with_labels(1 - data.labels, ("dark", "bright"))
+    decoded = []
+    decode = EncodedPixels._decode
+    monkeypatch.setattr(
+        EncodedPixels,
+        "_decode",
+        lambda self, *given: decoded.append(given[1]) or decode(self, *given),
+    )
+    data.digests(check=True)
+    view.check()
+    view.subset([1, 2]).check()
+    assert sorted(decoded) == list(range(6))

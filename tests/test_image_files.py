@@ -8,33 +8,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from image_cases import COLOURED, GREY, as_tensor, write_png
 
 from db3kd.data import load_data
 from db3kd.image_folders import scan_image_folder, split_named
 from db3kd.manifest import MANIFEST
 
 EXAMPLES = int(os.environ.get("DB3KD_FUZZ_EXAMPLES", "60"))
-DRAW = np.random.RandomState(0)
-GREY = DRAW.randint(0, 256, (6, 5)).astype(np.uint8)
-COLOURED = DRAW.randint(0, 256, (6, 6, 5, 3)).astype(np.uint8)
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path_factory):
-    """Keeps what the datasets library prepares inside the test's folder."""
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    datasets.disable_progress_bars()
-
-
-def write_png(path, array):
-    image = pytest.importorskip("PIL.Image")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.fromarray(array).save(path)
-
-
-def as_tensor(arrays):
-    return torch.from_numpy(arrays.transpose(0, 3, 1, 2).copy()).float() / 255
 
 
 def test_an_image_folder_is_read(tmp_path, cache):

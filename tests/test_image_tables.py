@@ -4,32 +4,10 @@ import socket
 
 import numpy as np
 import pytest
-import torch
+from image_cases import COLOURED, DRAW, GREY, as_tensor, write_png
 
 from db3kd.data import load_data
 from db3kd.parquet_size import check_parquet_size
-
-DRAW = np.random.RandomState(0)
-GREY = DRAW.randint(0, 256, (6, 5)).astype(np.uint8)
-COLOURED = DRAW.randint(0, 256, (6, 6, 5, 3)).astype(np.uint8)
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path_factory):
-    """Keeps what the datasets library prepares inside the test's folder."""
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    datasets.disable_progress_bars()
-
-
-def write_png(path, array):
-    image = pytest.importorskip("PIL.Image")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.fromarray(array).save(path)
-
-
-def as_tensor(arrays):
-    return torch.from_numpy(arrays.transpose(0, 3, 1, 2).copy()).float() / 255
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -64,6 +64,13 @@ def answers(found: Contents) -> list[int]:
     return [int(answer) for call in found.calls for answer in call.answers]
 
 
+def interrupted_at_7(number: int, asked: Asked, infer):
+    """The program is interrupted while the server has its eighth request."""
+    if number == 7:
+        interrupt()
+    return infer(asked)
+
+
 def test_each_answer_is_in_the_journal_before_anything_is_sent_beyond_the_window(truth, many, file):
     lost = []
 
@@ -105,12 +112,7 @@ def test_no_request_runs_further_ahead_of_an_unanswered_one_than_the_window(trut
 
 
 def test_an_interrupt_keeps_what_is_in_flight(truth, many, file):
-    def interrupted(number: int, asked: Asked, infer):
-        if number == 7:
-            interrupt()
-        return infer(asked)
-
-    with Scripted(truth, interrupted) as server:
+    with Scripted(truth, interrupted_at_7) as server:
         teacher = ask(server)
         with pytest.raises(KeyboardInterrupt):
             decide(teacher, many, file)
@@ -201,12 +203,7 @@ def test_a_lost_answer_counts_as_in_flight(truth, many, file):
 
 
 def test_an_interrupted_call_without_a_journal_is_not_asked_again(truth, many):
-    def interrupted(number: int, asked: Asked, infer):
-        if number == 7:
-            interrupt()
-        return infer(asked)
-
-    with Scripted(truth, interrupted) as server:
+    with Scripted(truth, interrupted_at_7) as server:
         teacher = ask(server)
         with pytest.raises(KeyboardInterrupt):
             teacher.decide(many)

@@ -43,7 +43,7 @@ _OPTIONS = {"model": "architecture"}
 
 _ARGUMENT = re.compile(
     r"\b(image_shape|classes|model|channels|size|trust_code|max_batch|architecture|threshold)="
-    r"(True\b|(?=[\s;,.]|$))"
+    r"(?:True\b|(?=[\s;,.]|$)|(?P<value>(?=\d)))"
 )
 _LEADING = re.compile(r"^(image_shape|image-shape|classes|channels|size|data|split|max_batch): ")
 
@@ -54,8 +54,10 @@ def as_options(text: str) -> str:
     def option(name: str) -> str:
         return "--" + _OPTIONS.get(name, name).replace("_", "-")
 
-    text = re.sub(r"\b(channels|size|classes|max_batch)=(?=\d)", r"--\1 ", text)
-    text = _ARGUMENT.sub(lambda found: option(found[1]), text)
+    def with_value(found: re.Match[str]) -> str:
+        return option(found[1]) + ("" if found["value"] is None else " ")
+
+    text = _ARGUMENT.sub(with_value, text)
     return _LEADING.sub(lambda found: f"{option(found[1])}: ", text)
 
 

@@ -53,18 +53,9 @@ def info(
     if teacher is None:
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
     else:
-        _print_rows(_teacher_rows(_opened(teacher, architecture, image_shape, classes, trust_code)))
-
-
-def _opened(
-    teacher: str,
-    architecture: str | None,
-    image_shape: str | None,
-    classes: int | None,
-    trust_code: bool,
-) -> "Teacher":
-    given = {"image_shape": image_shape, "classes": classes, "trust_code": trust_code}
-    return open_teacher(teacher, None, architecture, "cpu", **given)
+        described = {"image_shape": image_shape, "classes": classes, "trust_code": trust_code}
+        asked = open_teacher(teacher, None, architecture, "cpu", **described)
+        _print_rows(_teacher_rows(asked))
 
 
 def _build_rows() -> Iterable[tuple[str, str]]:
