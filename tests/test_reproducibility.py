@@ -1,8 +1,8 @@
 """Labels, pseudo samples and students are to the bit what earlier versions made of the same seeds.
 
 The digests are over the values, not over files, so that names and formats may change. What is
-searched with a teacher in float64 has the same digest on every x86-64 machine. Where a network
-is trained or asked, the bits depend on the kernels that torch picks for the processor; those digests
+searched with a teacher in float64 has the same digest on every x86-64 machine. If a network is
+trained or asked, the bits depend on the kernels that torch picks for the processor; those digests
 are compared only on machines that round a short training in plain PyTorch as theirs did.
 """
 
