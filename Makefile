@@ -30,8 +30,8 @@ CUDA_RUN := PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_PYTHON) -P
 GPU_BUILD := build/gpu
 GPU_CUDA_HOME := $(if $(wildcard $(CUDA_HOME)),CUDA_HOME=$(CUDA_HOME))
 GPU_RUN := PYTHONPATH=$(GPU_BUILD)/lib:. $(PYTHON) -P
-GPU_TESTS := $(wildcard $(addprefix tests/,test_build.py test_ops.py test_probe_ops.py \
-	test_op_grid.py test_cuda_parity.py test_cuda_capture.py test_module_on_cuda.py test_flights.py))
+GPU_TESTS := $(wildcard $(addprefix tests/,$(addprefix ops/test_,build.py ops.py probe_ops.py op_grid.py \
+	cuda_parity.py) teachers/test_cuda_capture.py teachers/test_module_on_cuda.py querying/test_concurrent.py))
 SANITIZER ?= $(firstword $(wildcard $(CUDA_HOME)/bin/compute-sanitizer) compute-sanitizer)
 
 # What sanitize builds with: the address and undefined-behaviour sanitizers, whose runtime has to be
@@ -41,13 +41,12 @@ SANITIZE_BUILT := $(SANITIZE_BUILD)/.built
 SANITIZE_RUN = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	SANITIZE=1 PYTHONPATH=$(SANITIZE_BUILD)/lib $(BIN)/python -P
-SANITIZE_TESTS := $(addprefix tests/,test_sanitizers.py test_op_fuzz.py test_build.py test_ops.py \
-	test_probe_ops.py test_op_grid.py)
+SANITIZE_TESTS := $(addprefix tests/ops/test_,sanitizers.py op_fuzz.py build.py ops.py probe_ops.py op_grid.py)
 FUZZ_EXAMPLES ?= 1000
 
 # The CUDA side compiled for an emulated GPU, and what runs on it.
 EMULATION := build/emulation
-EMULATION_TESTS := $(addprefix tests/,test_emulation.py test_cuda_parity.py test_op_fuzz.py)
+EMULATION_TESTS := $(addprefix tests/ops/test_,emulation.py cuda_parity.py op_fuzz.py)
 
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 FORMATTED := $(NATIVE) $(shell find tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cu*')
@@ -72,7 +71,7 @@ test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
 	$(BIN)/python -m pytest tests $(ARGS)
 
 test-servers: $(INSTALLED) $(SERVERS_INSTALLED) ## Test against MLServer and Triton, on loopback
-	DB3KD_SERVERS=$(SERVERS)/bin/python $(BIN)/python -m pytest tests/test_real_servers.py $(ARGS)
+	DB3KD_SERVERS=$(SERVERS)/bin/python $(BIN)/python -m pytest tests/teachers/remote/test_real_servers.py $(ARGS)
 
 ray: $(RAY) ## Install Ray (70 MB), so that test has several workers too, half a minute more
 
@@ -119,8 +118,7 @@ cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the 
 	$(CUDA_ENVIRONMENT) $(CUDA_PYTHON) setup.py --quiet build --force \
 		--build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
 	$(CUDA_RUN) -c 'from db3kd import ops; config = ops.build_config(); print(config); assert config["cuda"]'
-	$(CUDA_RUN) -m pytest tests/test_build.py tests/test_ops.py tests/test_probe_ops.py \
-		tests/test_op_grid.py tests/test_cuda_parity.py $(ARGS)
+	$(CUDA_RUN) -m pytest $(addprefix tests/ops/test_,build.py ops.py probe_ops.py op_grid.py cuda_parity.py) $(ARGS)
 
 # No network and no set-up of its own. Every part runs whatever became of those before it, and each is
 # a target too, for machines that are lent for minutes at a time. GPU_BENCH="--only ops" measures less.
@@ -150,8 +148,8 @@ gpu-sanitize:
 	mkdir -p $(GPU_BUILD); failed=; \
 	$(SANITIZER) --help | grep -q -e '--kernel-name' && only="--kernel-name kernel_substring=db3kd"; \
 	for tool in memcheck racecheck; do \
-		PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=$(GPU_BUILD)/lib:tests $(SANITIZER) --tool $$tool $$only \
-			--report-api-errors no --error-exitcode 1 $(PYTHON) -P tests/small_cuda_run.py \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=$(GPU_BUILD)/lib:tests/helpers $(SANITIZER) --tool $$tool $$only \
+			--report-api-errors no --error-exitcode 1 $(PYTHON) -P tests/helpers/small_cuda_run.py \
 			> $(GPU_BUILD)/$$tool.log 2>&1 && { tail -n 2 $(GPU_BUILD)/$$tool.log; continue; }; \
 		if grep -qiE 'device (is )?not supported|not supported on this (device|platform)' $(GPU_BUILD)/$$tool.log; \
 		then echo "gpu-sanitize: SKIPPED $$tool, this device does not allow it"; \

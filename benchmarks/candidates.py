@@ -27,10 +27,11 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.chunks import measure
-from db3kd.driver import Ledger, run
-from db3kd.label_settings import LabelSettings
-from db3kd.search import Search
+from db3kd.labelling.chunk_search import measure
+from db3kd.labelling.settings import LabelSettings
+from db3kd.querying.driver import run
+from db3kd.querying.ledger import Ledger
+from db3kd.querying.search import Search
 
 BUDGETS = (15, 25, 35, 50, 100, 150, 300, 1000)
 COUNTS = (1, 2, 5, 10, 20, 40)

@@ -25,15 +25,17 @@ from torch import Tensor
 
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.folder import queries_in_flight
-from db3kd.labels import LabelSettings
-from db3kd.manifest import read_manifest
-from db3kd.runs import Source, write_run
-from db3kd.store import load_labels
+from db3kd.labelling.label_images import LabelSettings
+from db3kd.labelling.label_run import Source, write_run
+from db3kd.labelling.labels import load_labels
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import queries_in_flight
 from db3kd.teachers import Teacher, load_teacher, save_teacher
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["db3kd.runs", "sklearn.datasets", "pyarrow.parquet"])
+_PROCESSES.set_forkserver_preload(
+    ["db3kd.labelling.label_run", "sklearn.datasets", "pyarrow.parquet"]
+)
 
 
 class NotingTeacher:

@@ -20,7 +20,8 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.driver import Ledger, run
+from db3kd.querying.driver import run
+from db3kd.querying.ledger import Ledger
 from db3kd.teachers import decide_checked
 
 COUNTS = (25, 50, 100, 150, 250, 500, 1000, 2000, 4000)

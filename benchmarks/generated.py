@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.models import build_model
+from db3kd.models.networks import build_model
 
 _CELLS = 6
 """Side of the grid of random numbers that a field is interpolated from."""

@@ -28,15 +28,17 @@ from served_doubles import Answer, Asked, ModelServer
 from benchmarks.crashes import same_run
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.folder import Journals, holds_run, queries_in_flight
-from db3kd.labels import LabelSettings
-from db3kd.manifest import identity, read_manifest
-from db3kd.runs import Source, write_run
-from db3kd.store import LABELS, iterate_shards
+from db3kd.labelling.label_images import LabelSettings
+from db3kd.labelling.label_run import Source, write_run
+from db3kd.labelling.labels import LABELS, iterate_shards
+from db3kd.storage.manifest import identity, read_manifest
+from db3kd.storage.run_folder import Journals, holds_run, queries_in_flight
 from db3kd.teachers import Said, Traffic, open_inference_teacher
 
 _PROCESSES = get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["db3kd.runs", "sklearn.datasets", "pyarrow.parquet", "aiohttp"])
+_PROCESSES.set_forkserver_preload(
+    ["db3kd.labelling.label_run", "sklearn.datasets", "pyarrow.parquet", "aiohttp"]
+)
 
 SIGNALS = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL}
 

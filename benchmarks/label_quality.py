@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from db3kd.distill import KDLoss
-from db3kd.reader import Images
-from db3kd.runs import margin_soft_labels
-from db3kd.scale import ScaleChoice, choose_scale
-from db3kd.store import Labels
-from db3kd.training import Model, TrainSettings
+from db3kd.data.image_source import Images
+from db3kd.distillation.scale import ScaleChoice, choose_scale
+from db3kd.distillation.student import KDLoss
+from db3kd.distillation.training import Model, TrainSettings
+from db3kd.labelling.label_run import margin_soft_labels
+from db3kd.labelling.labels import Labels
 
 
 def chosen_scale(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.generated import smooth_noise
-from db3kd.data import ImageSet
+from db3kd.data.image_set import ImageSet
 
 _SHAPE = (1, 28, 28)
 _KIN = 5

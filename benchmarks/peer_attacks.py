@@ -26,9 +26,10 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.boundary.minimal import FOLLOWED_FROM
-from db3kd.driver import Ledger, run
-from db3kd.search import Search
+from db3kd.boundary.sign_opt import FOLLOWED_FROM
+from db3kd.querying.driver import run
+from db3kd.querying.ledger import Ledger
+from db3kd.querying.search import Search
 
 _NO_END = 10**6
 """Steps that a peer never gets to make: the budget ends it before."""

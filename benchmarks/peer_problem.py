@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from benchmarks.linear_optimum import linear_optimum
 from benchmarks.setting import kept_network
 from benchmarks.whitebox import minimum_norm
-from db3kd.augment import AugmentedImages
-from db3kd.baselines import augmented_decisions, on_augmented_decisions
 from db3kd.boundary import Candidates, Pairs, Surrogate
-from db3kd.data import ImageSet, load_data
-from db3kd.models import build_model
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import load_data
+from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.baselines import augmented_decisions, on_augmented_decisions
+from db3kd.distillation.training import TrainSettings
+from db3kd.models.networks import build_model
 from db3kd.synthesis.starts import make_starts
 from db3kd.teachers import ModuleTeacher, decide_checked
-from db3kd.training import TrainSettings
 
 KINDS = ("lenet5", "alexnet", "linear", "resnet18")
 GENERATED = {"alexnet": (3, 32, 32), "resnet18": (3, 224, 224)}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.markdown import number as cell
-from db3kd.report import COLOURS, MARKERS
+from db3kd.report.tables import COLOURS, MARKERS
 
 _MARKERS_A_CURVE = 8
 _FEW_POWERS = 300

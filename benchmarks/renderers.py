@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.markdown import duration, nested, number, percent, table
 from benchmarks.plots import Plot
-from db3kd.synthesis import report as synthesis_report
+from db3kd.report import zero_shot as synthesis_report
 
 Result = Mapping[str, Any]
 Block = str | Plot

@@ -17,18 +17,18 @@ from functools import partial
 import torch
 
 from benchmarks.record import keep
-from db3kd.distill import KDLoss, evaluate, predict, share_equal, train_student
-from db3kd.labels import with_soft_labels
-from db3kd.models import build_model
-from db3kd.runs import LabelRun, Source, margin_soft_labels, open_run
-from db3kd.scale import (
+from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
     choose_scale,
     median_nearest_distance,
     scale_training,
 )
-from db3kd.training import TrainSettings
+from db3kd.distillation.student import KDLoss, evaluate, predict, share_equal, train_student
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.label_images import with_soft_labels
+from db3kd.labelling.label_run import LabelRun, Source, margin_soft_labels, open_run
+from db3kd.models.networks import build_model
 
 _GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from db3kd.data import ImageSet, load_data
-from db3kd.distill import evaluate, train_classifier
-from db3kd.models import build_model
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import load_data
+from db3kd.distillation.student import evaluate, train_classifier
+from db3kd.distillation.training import TrainSettings
+from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher, save_teacher
-from db3kd.training import TrainSettings
 
 
 def parser(description: str | None, default_data: str = "mnist5k") -> argparse.ArgumentParser:

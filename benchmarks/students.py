@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from benchmarks.label_quality import chosen_scale, logit_gaps, rank_correlation
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.augment import AugmentedImages
-from db3kd.baselines import (
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.baselines import (
     AugmentedDecisions,
     Recipe,
     augmented_decisions,
@@ -34,18 +35,17 @@ from db3kd.baselines import (
     on_surrogate_logits,
     on_teacher_logits,
 )
-from db3kd.data import ImageSet
-from db3kd.distill import KDLoss, predict_logits
-from db3kd.labels import LabelSettings, with_soft_labels
-from db3kd.models import build_model
-from db3kd.report import comparison_table
-from db3kd.runs import LabelRun, Source, open_run, write_run
-from db3kd.scale import ScaleChoice
-from db3kd.store import Labels
-from db3kd.surrogates import SurrogateSettings, write_surrogate
+from db3kd.distillation.scale import ScaleChoice
+from db3kd.distillation.student import KDLoss, predict_logits
+from db3kd.distillation.surrogate_training import SurrogateSettings, write_surrogate
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.label_images import LabelSettings, with_soft_labels
+from db3kd.labelling.label_run import LabelRun, Source, open_run, write_run
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.totals import reached_distances
+from db3kd.models.networks import build_model
+from db3kd.report.tables import comparison_table
 from db3kd.teachers import Teacher, decide_checked, load_teacher
-from db3kd.totals import reached_distances
-from db3kd.training import TrainSettings
 
 _WHITE_BOX = "white-box KD"
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from benchmarks.markdown import table
 from benchmarks.renderers import Block, Result
-from db3kd.baselines import RecipeResult
-from db3kd.report import comparison_table, mean_and_deviation
+from db3kd.distillation.baselines import RecipeResult
+from db3kd.report.tables import comparison_table, mean_and_deviation
 
 
 def overview(results: Sequence[Result]) -> list[Block]:

@@ -1,8 +1,8 @@
 """What it costs in label quality to search the nearest classes of a sample alone.
 
 One run searches every class; the labels of a run with fewer targets are among what it found, to the
-bit (tests/test_targets.py), and are taken from it. Students train on each, and are compared with
-what costs one query a sample and with what a teacher that shows its logits gives.
+bit (tests/labelling/test_targets.py), and are taken from it. Students train on each, and are
+compared with what costs one query a sample and with what a teacher that shows its logits gives.
 
     python -m benchmarks.targets --data DIR --teacher FILE --save targets-fashion-mnist
     python -m benchmarks.targets --data generated --save targets-generated
@@ -20,7 +20,8 @@ from benchmarks.label_quality import chosen_scale, rank_correlation, runner_up_s
 from benchmarks.many_classes import many_classes
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data, teacher_of
-from db3kd.baselines import (
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.baselines import (
     Recipe,
     RecipeResult,
     compare,
@@ -28,16 +29,15 @@ from db3kd.baselines import (
     on_soft_labels,
     on_teacher_logits,
 )
-from db3kd.data import ImageSet
-from db3kd.distill import KDLoss, predict_logits
-from db3kd.labels import LabelSettings, label, with_soft_labels
-from db3kd.models import build_model
+from db3kd.distillation.student import KDLoss, predict_logits
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.label_images import LabelSettings, label, with_soft_labels
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
+from db3kd.models.networks import build_model
 from db3kd.progress import Progress
-from db3kd.report import comparison_table
-from db3kd.store import Labels
-from db3kd.targets import estimate_unsearched, nearest_classes, other_classes
+from db3kd.report.tables import comparison_table
 from db3kd.teachers import ModuleTeacher, decide_checked
-from db3kd.training import TrainSettings
 
 
 @dataclass(frozen=True)

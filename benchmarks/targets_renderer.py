@@ -7,8 +7,8 @@ from typing import Any
 from benchmarks.markdown import number, percent, table
 from benchmarks.plots import Plot
 from benchmarks.renderers import Block, Result
-from db3kd.baselines import RecipeResult
-from db3kd.report import comparison_table
+from db3kd.distillation.baselines import RecipeResult
+from db3kd.report.tables import comparison_table
 
 _LABELS = "labels"
 _X = "queries a sample"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.data import ImageSet
+from db3kd.data.image_set import ImageSet
 from db3kd.teachers import Teacher
 
 

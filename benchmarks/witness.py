@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from db3kd.search import UNANSWERED, Result, Search
+from db3kd.querying.search import UNANSWERED, Result, Search
 from db3kd.teachers import Teacher
 
 

@@ -22,12 +22,12 @@ from tempfile import TemporaryDirectory
 from benchmarks.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.folder import queries_in_flight
-from db3kd.labels import LabelSettings
-from db3kd.manifest import read_manifest
-from db3kd.runs import Source, write_run
+from db3kd.labelling.label_images import LabelSettings
+from db3kd.labelling.label_run import Source, write_run
+from db3kd.labelling.worker_pool import Workers
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import queries_in_flight
 from db3kd.teachers import Teacher, load_teacher, save_teacher
-from db3kd.workers import Workers
 
 
 def label(work: Work, folder: Path, workers: int) -> float:

@@ -20,22 +20,23 @@ from torch import Tensor
 
 from benchmarks.record import RESULTS, keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.baselines import on_decisions, on_soft_labels
-from db3kd.data import ImageSet, pseudo_sample_set
-from db3kd.distill import KDLoss, predict, share_equal
-from db3kd.labels import LabelSettings, label, with_soft_labels
-from db3kd.models import build_model
-from db3kd.runs import margin_soft_labels
-from db3kd.scale import choose_scale
-from db3kd.synthesis.guided import Guide
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import pseudo_sample_set
+from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.distillation.baselines import on_decisions, on_soft_labels
+from db3kd.distillation.scale import choose_scale
+from db3kd.distillation.student import KDLoss, predict, share_equal
+from db3kd.distillation.training import TrainSettings, balanced_rows
+from db3kd.labelling.label_images import LabelSettings, label, with_soft_labels
+from db3kd.labelling.label_run import margin_soft_labels
+from db3kd.models.networks import build_model
+from db3kd.pipelines.zero_shot import decide_all
+from db3kd.report.zero_shot import Row, table
+from db3kd.synthesis.acquisition import Guide
 from db3kd.synthesis.moves import Moves
-from db3kd.synthesis.pseudo import PseudoSamples
-from db3kd.synthesis.report import Row, table
 from db3kd.synthesis.start_names import STARTS
-from db3kd.synthesis.synthesize import Synthesis, SynthesisSettings
+from db3kd.synthesis.synthesis import Synthesis, SynthesisSettings
 from db3kd.teachers import Teacher, TeacherError
-from db3kd.training import TrainSettings, balanced_rows
-from db3kd.zero_shot import decide_all
 
 Students = Callable[[int], torch.nn.Module]
 

@@ -11,20 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from db3kd.boundary import Descent
-    from db3kd.data import ImageSet, load_data
-    from db3kd.distill import KDLoss, agreement, evaluate, train_classifier, train_student
-    from db3kd.labels import LabelSettings, label, label_chunks, with_soft_labels
+    from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples
+    from db3kd.distillation import (
+        KDLoss,
+        SurrogateSettings,
+        TrainSettings,
+        agreement,
+        choose_scale,
+        evaluate,
+        make_surrogate,
+        train_classifier,
+        train_student,
+    )
+    from db3kd.labelling import (
+        Labels,
+        LabelSettings,
+        Recovered,
+        label,
+        label_chunks,
+        load_labels,
+        with_soft_labels,
+    )
     from db3kd.models import build_model
     from db3kd.ops import build_config, soft_labels
-    from db3kd.recovered import Recovered
-    from db3kd.scale import choose_scale
-    from db3kd.store import Labels, load_labels
-    from db3kd.surrogates import SurrogateSettings, make_surrogate
-    from db3kd.synthesis.moves import Moves
-    from db3kd.synthesis.pseudo import PseudoSamples, load_pseudo_samples
-    from db3kd.synthesis.runs import write_pseudo_samples
-    from db3kd.synthesis.starts import make_starts
-    from db3kd.synthesis.synthesize import SynthesisSettings, synthesize
+    from db3kd.synthesis import (
+        Moves,
+        SynthesisSettings,
+        make_starts,
+        synthesize,
+        write_pseudo_samples,
+    )
     from db3kd.teachers import (
         FunctionTeacher,
         ModuleTeacher,
@@ -34,24 +50,39 @@ if TYPE_CHECKING:
         load_teacher,
         save_teacher,
     )
-    from db3kd.training import TrainSettings
 
 _HOME = {
     "boundary": ("Descent",),
-    "data": ("ImageSet", "load_data"),
-    "distill": ("KDLoss", "agreement", "evaluate", "train_classifier", "train_student"),
-    "labels": ("LabelSettings", "label", "label_chunks", "with_soft_labels"),
+    "data": ("ImageSet", "PseudoSamples", "load_data", "load_pseudo_samples"),
+    "distillation": (
+        "KDLoss",
+        "SurrogateSettings",
+        "TrainSettings",
+        "agreement",
+        "choose_scale",
+        "evaluate",
+        "make_surrogate",
+        "train_classifier",
+        "train_student",
+    ),
+    "labelling": (
+        "LabelSettings",
+        "Labels",
+        "Recovered",
+        "label",
+        "label_chunks",
+        "load_labels",
+        "with_soft_labels",
+    ),
     "models": ("build_model",),
     "ops": ("build_config", "soft_labels"),
-    "recovered": ("Recovered",),
-    "scale": ("choose_scale",),
-    "store": ("Labels", "load_labels"),
-    "surrogates": ("SurrogateSettings", "make_surrogate"),
-    "synthesis.moves": ("Moves",),
-    "synthesis.pseudo": ("PseudoSamples", "load_pseudo_samples"),
-    "synthesis.runs": ("write_pseudo_samples",),
-    "synthesis.starts": ("make_starts",),
-    "synthesis.synthesize": ("SynthesisSettings", "synthesize"),
+    "synthesis": (
+        "Moves",
+        "SynthesisSettings",
+        "make_starts",
+        "synthesize",
+        "write_pseudo_samples",
+    ),
     "teachers": (
         "FunctionTeacher",
         "ModuleTeacher",
@@ -61,7 +92,6 @@ _HOME = {
         "load_teacher",
         "save_teacher",
     ),
-    "training": ("TrainSettings",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

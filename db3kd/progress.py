@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +17,18 @@ _WINDOW = 60.0
 
 _MARKS = 60
 """Counts remembered in a window."""
+
+
+class ProgressListener(Protocol):
+    """Receives the counts of a labelling or a synthesis; `Progress` implements it."""
+
+    def update(
+        self,
+        *,
+        samples: int | None = None,
+        queries: int | None = None,
+        mean_distance: float | None = None,
+    ) -> None: ...
 
 
 class RecentRate:

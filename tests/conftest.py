@@ -7,7 +7,7 @@ from teachers_analytic import LinearTeacher
 from torch import nn
 
 from db3kd import ops
-from db3kd.models import build_model
+from db3kd.models.networks import build_model
 
 settings.register_profile("db3kd", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("db3kd")

@@ -20,15 +20,15 @@ from teachers_analytic import CountingTeacher, LinearTeacher
 from torch import Tensor, nn
 
 import db3kd
-from db3kd.augment import AugmentedImages
-from db3kd.baselines import augmented_decisions, on_augmented_decisions
-from db3kd.labels import LabelSettings
-from db3kd.synthesis.guided import Guide
+from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.baselines import augmented_decisions, on_augmented_decisions
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.label_images import LabelSettings
+from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
+from db3kd.synthesis.acquisition import Guide
 from db3kd.synthesis.moves import Moves
-from db3kd.synthesis.synthesize import SynthesisSettings
+from db3kd.synthesis.synthesis import SynthesisSettings
 from db3kd.teachers.base import TeacherError
-from db3kd.training import TrainSettings
-from db3kd.zero_shot import ZeroShotSettings, run_zero_shot
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="digests are those of x86-64"
@@ -216,5 +216,5 @@ def test_zero_shot(tmp_path: Path):
     )
     made = run_zero_shot(teacher(), tmp_path / "out", settings, test=str(file))
     shares = [torch.tensor([*row.accuracies, *row.agreements]) for row in made.rows]
-    student = db3kd.load_teacher(min((tmp_path / "out").glob("*.safetensors")))
+    student = db3kd.load_teacher(next((tmp_path / "out").glob("*.safetensors")))
     check_trained("zero-shot", *shares, *student.module.parameters())

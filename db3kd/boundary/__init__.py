@@ -2,8 +2,8 @@
 
 from db3kd.boundary.candidates import Candidates
 from db3kd.boundary.distance import boundary_distance, sample_distance
-from db3kd.boundary.minimal import Descent, minimal_boundary_distance
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
+from db3kd.boundary.sign_opt import Descent, minimal_boundary_distance
 from db3kd.boundary.surrogate import Surrogate
 
 __all__ = [

@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from db3kd.boundary.bank import Bank, draw
+from db3kd.boundary.candidate_pool import Bank, draw
 from db3kd.boundary.pairs import Pairs, Rays
-from db3kd.reader import ImageSource
+from db3kd.data.image_source import ImageSource
 
 Order = Literal["nearest", "random"]
 

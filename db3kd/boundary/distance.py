@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from db3kd.boundary.contest import bisect
+from db3kd.boundary.bisection import bisect
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
 from db3kd.boundary.surrogate import Surrogate
-from db3kd.search import Purse, Search
+from db3kd.querying.search import Purse, Search
 
 _SHARE = 0.25
 """Weight of an end in a mixture with the best point."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.boundary.contest import ask
+from db3kd.boundary.bisection import ask
 from db3kd.boundary.pairs import Boundary, Pairs
-from db3kd.search import UNANSWERED, Search
+from db3kd.querying.search import UNANSWERED, Search
 
 
 @dataclass(frozen=True)

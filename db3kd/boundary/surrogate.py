@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from db3kd import ops
 from db3kd.boundary.input_gradients import with_fast_input_gradients
 from db3kd.boundary.pairs import Pairs, Rays
-from db3kd.layout import to_channels_last
+from db3kd.models.channels_last import to_channels_last
 
 WEIGHT = 5.0
 """Of a surrogate's normal beside the estimates of probes, whose weight is the square root of their

@@ -18,11 +18,11 @@ from db3kd.cli.options import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from db3kd.data import ImageSet
-    from db3kd.distill import KDLoss
+    from db3kd.data.image_set import ImageSet
+    from db3kd.distillation.student import KDLoss
+    from db3kd.distillation.training import Model, TrainSettings
+    from db3kd.labelling.label_run import LabelRun
     from db3kd.ops import Normalisation
-    from db3kd.runs import LabelRun
-    from db3kd.training import Model, TrainSettings
 
 DEFAULT_STEPS = 1500
 PAPER_EPOCHS = 200
@@ -130,9 +130,9 @@ def distill(
 
         db3kd distill --labels runs/bd --preset paper --seeds 3 --out student.safetensors
     """
-    from db3kd.distill import KDLoss
-    from db3kd.runs import open_run
-    from db3kd.training import TrainSettings
+    from db3kd.distillation.student import KDLoss
+    from db3kd.distillation.training import TrainSettings
+    from db3kd.labelling.label_run import open_run
 
     files = _student_files(out, seed, seeds)
     if epochs is not None and steps is not None:
@@ -187,8 +187,8 @@ def _plan(
     training: "TrainSettings",
 ) -> _Plan:
     """What is not given is as the run was labelled, where it holds soft labels."""
-    from db3kd.distill import KDLoss
-    from db3kd.runs import DEFAULT_TEMPERATURE
+    from db3kd.distillation.student import KDLoss
+    from db3kd.labelling.label_run import DEFAULT_TEMPERATURE
 
     stored = run.soft_label_settings
     if normalisation not in (None, stored.get("normalisation")):
@@ -214,7 +214,7 @@ def _parse_scale(text: str) -> float | None:
 
 def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
     """The test split of the run's data; None where there is none, or no labels to compare with."""
-    from db3kd.runs import Source
+    from db3kd.labelling.label_run import Source
 
     source = Source(**run.manifest["settings"]["source"])
     try:
@@ -229,13 +229,13 @@ def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
 def _train_students(
     run: "LabelRun", model: str, plan: _Plan, files: dict[int, Path], test: "ImageSet | None"
 ) -> None:
-    from db3kd.distill import evaluate, train_student
-    from db3kd.labels import with_soft_labels
-    from db3kd.manifest import manifest, write_manifest
-    from db3kd.models import build_model
+    from db3kd.distillation.student import evaluate, train_student
+    from db3kd.labelling.label_images import with_soft_labels
+    from db3kd.models.networks import build_model
     from db3kd.progress import counted
-    from db3kd.run_images import current_data
-    from db3kd.search import UNANSWERED
+    from db3kd.querying.search import UNANSWERED
+    from db3kd.storage.manifest import manifest, write_manifest
+    from db3kd.storage.run_images import current_data
     from db3kd.teachers import save_teacher
 
     classes = run.labels.classes
@@ -294,15 +294,15 @@ def _train_students(
 
 def _scale(run: "LabelRun", student: "Model", plan: _Plan) -> float | None:
     """That of margin soft labels, chosen where none is given; None for inverse ones."""
-    from db3kd.progress import counted
-    from db3kd.runs import margin_soft_labels
-    from db3kd.scale import (
+    from db3kd.distillation.scale import (
         RELATIVE_SCALES,
         SHORT_TRAINING_FACTOR,
         SHORT_TRAINING_STUDENTS,
         choose_scale,
         scale_training,
     )
+    from db3kd.labelling.label_run import margin_soft_labels
+    from db3kd.progress import counted
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale

@@ -20,7 +20,7 @@ from db3kd.cli.options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from db3kd.data import ImageSet
+    from db3kd.data.image_set import ImageSet
     from db3kd.teachers import Teacher
 
 _READ_ROWS = 1024
@@ -53,8 +53,8 @@ def evaluate(
 
         db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
     """
-    from db3kd.class_names import matched, renumbered
-    from db3kd.runs import Source
+    from db3kd.data.class_names import matched, renumbered
+    from db3kd.labelling.label_run import Source
     from db3kd.teachers.base import class_names_of
 
     images = Source(data, split, size, channels).load()
@@ -80,7 +80,7 @@ def evaluate(
 def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
     import torch
 
-    from db3kd.search import batch_rows
+    from db3kd.querying.search import batch_rows
     from db3kd.teachers import decide_checked
     from db3kd.teachers.rescaled import takes_unit_images
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from db3kd.data import ImageSet
+    from db3kd.data.image_set import ImageSet
     from db3kd.teachers import Teacher
 
 DATA_HELP = (
@@ -170,7 +170,7 @@ def parse_counts(text: str) -> tuple[int, ...]:
 @contextmanager
 def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """Says what is kept of what the runs have paid for, if an error ends them."""
-    from db3kd.folder import holds_run
+    from db3kd.storage.run_folder import holds_run
     from db3kd.teachers import TeacherError
 
     try:
@@ -182,7 +182,7 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
 
 
 def _what_is_kept(runs: tuple[Path, ...]) -> str:
-    from db3kd.folder import queries_unanswered
+    from db3kd.storage.run_folder import queries_unanswered
 
     try:
         unanswered = sum(map(queries_unanswered, runs))

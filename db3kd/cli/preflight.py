@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from db3kd.progress import duration
 
 if TYPE_CHECKING:
-    from db3kd.estimate import Estimate
+    from db3kd.labelling.dry_run import Estimate
 
 
 def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> None:

@@ -8,8 +8,8 @@ import typer
 from db3kd.cli.options import DATA_HELP, Seed, refuse_existing
 
 if TYPE_CHECKING:
-    from db3kd.runs import LabelRun
-    from db3kd.store import Labels
+    from db3kd.labelling.label_run import LabelRun
+    from db3kd.labelling.labels import Labels
 
 SHOWN = 12
 UNCHOSEN_MARGIN = 4.0
@@ -39,8 +39,8 @@ def report(
     """
     import torch
 
-    from db3kd.report import ClassDistances, Samples, write_report
-    from db3kd.runs import open_run, spread_over_classes
+    from db3kd.labelling.label_run import open_run, spread_over_classes
+    from db3kd.report.tables import ClassDistances, Samples, write_report
 
     out = labels / "_report" if out is None else out
     refuse_existing(out)
@@ -80,15 +80,15 @@ def demo(
 
         db3kd demo --out runs/demo
     """
-    from db3kd.demo import DemoSettings, run_demo
+    from db3kd.pipelines.demo import DemoSettings, run_demo
 
     refuse_existing(out)
     run_demo(DemoSettings.quick(seed) if quick else DemoSettings(seed=seed), out)
 
 
 def _notes(run: "LabelRun") -> list[str]:
-    from db3kd.consistency import describe_checks
-    from db3kd.totals import Totals
+    from db3kd.labelling.consistency import describe_checks
+    from db3kd.labelling.totals import Totals
 
     totals = Totals()
     totals.add(run.labels)
@@ -128,11 +128,11 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
     """Labels with soft labels to draw, and where those come from."""
     import torch
 
-    from db3kd.labels import with_soft_labels
-    from db3kd.runs import DEFAULT_TEMPERATURE, SoftLabelSettings
-    from db3kd.scale import median_nearest_distance
-    from db3kd.search import UNANSWERED
-    from db3kd.totals import reached_distances
+    from db3kd.distillation.scale import median_nearest_distance
+    from db3kd.labelling.label_images import with_soft_labels
+    from db3kd.labelling.label_run import DEFAULT_TEMPERATURE, SoftLabelSettings
+    from db3kd.labelling.totals import reached_distances
+    from db3kd.querying.search import UNANSWERED
 
     if run.labels.soft_labels is not None:
         stored = SoftLabelSettings(**run.soft_label_settings)
@@ -160,7 +160,7 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
 
 
 def _curves(run: "LabelRun") -> dict[str, tuple[list[float], list[float]]]:
-    from db3kd.runs import distance_against_queries
+    from db3kd.labelling.label_run import distance_against_queries
 
     queries, distances = distance_against_queries(run.labels)
     name = run.manifest["settings"]["labelling"]["measure"].upper()

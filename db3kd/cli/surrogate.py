@@ -98,11 +98,16 @@ def surrogate(
         db3kd surrogate --teacher teacher.safetensors --data mnist5k --limit 1000
         --out surrogate.safetensors
     """
-    from db3kd.folder import holds_run, queries_in_flight
-    from db3kd.manifest import read_manifest
-    from db3kd.runs import Source
-    from db3kd.surrogates import SurrogateSettings, check_out, decisions_folder, write_surrogate
-    from db3kd.training import TrainSettings
+    from db3kd.distillation.surrogate_training import (
+        SurrogateSettings,
+        check_out,
+        decisions_folder,
+        write_surrogate,
+    )
+    from db3kd.distillation.training import TrainSettings
+    from db3kd.labelling.label_run import Source
+    from db3kd.storage.manifest import read_manifest
+    from db3kd.storage.run_folder import holds_run, queries_in_flight
 
     training = TrainSettings(
         steps=steps,

@@ -27,8 +27,8 @@ from db3kd.cli.options import (
 from db3kd.synthesis.start_names import STARTS
 
 if TYPE_CHECKING:
-    from db3kd.synthesis.runs import SynthesisTotals
-    from db3kd.synthesis.synthesize import SynthesisSettings
+    from db3kd.synthesis.sample_run import SynthesisTotals
+    from db3kd.synthesis.synthesis import SynthesisSettings
 
 TeacherOption = Annotated[str, typer.Option("--teacher", help=TEACHER_HELP)]
 Samples = Annotated[
@@ -139,8 +139,8 @@ def synthesize(
         db3kd synthesize --teacher teacher.safetensors --samples 1000 --moves 10
         --snapshots 0,5,10 --out runs/moved
     """
-    from db3kd.folder import check_free
-    from db3kd.synthesis.runs import write_pseudo_samples
+    from db3kd.storage.run_folder import check_free
+    from db3kd.synthesis.sample_run import write_pseudo_samples
 
     settings = synthesis_settings(
         preset,
@@ -188,7 +188,7 @@ def synthesis_settings(
     seed: int,
 ) -> "SynthesisSettings":
     """The preset's settings with the options that were given in their place."""
-    from db3kd.synthesis.synthesize import SynthesisSettings
+    from db3kd.synthesis.synthesis import SynthesisSettings
 
     settings = {
         "guided": SynthesisSettings.guided(guide_model),

@@ -49,14 +49,14 @@ def teacher(
 
     Beside the weights a .json file of the same name says how they came about.
     """
-    from db3kd.class_names import match_classes
-    from db3kd.distill import evaluate, train_classifier
-    from db3kd.manifest import manifest, write_manifest
-    from db3kd.models import build_model
+    from db3kd.data.class_names import match_classes
+    from db3kd.distillation.student import evaluate, train_classifier
+    from db3kd.distillation.training import TrainSettings
+    from db3kd.labelling.label_run import Source
+    from db3kd.models.networks import build_model
     from db3kd.progress import counted
-    from db3kd.runs import Source
+    from db3kd.storage.manifest import manifest, write_manifest
     from db3kd.teachers import load_teacher, save_teacher
-    from db3kd.training import TrainSettings
 
     if out.suffix != ".safetensors":
         raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")

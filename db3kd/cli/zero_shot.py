@@ -107,16 +107,16 @@ def zero_shot(
         db3kd zero-shot --teacher my_package.model:predict --image-shape 3,32,32 --classes 10
         --model alexnet-quarter --samples 200000 --out runs/mine
     """
-    from db3kd.folder import check_free
-    from db3kd.labels import LabelSettings
-    from db3kd.synthesis.report import table
-    from db3kd.training import TrainSettings
-    from db3kd.zero_shot import (
+    from db3kd.distillation.training import TrainSettings
+    from db3kd.labelling.label_images import LabelSettings
+    from db3kd.pipelines.zero_shot import (
         LABELS_FOLDER,
         SAMPLES_FOLDER,
         ZeroShotSettings,
         run_zero_shot,
     )
+    from db3kd.report.zero_shot import table
+    from db3kd.storage.run_folder import check_free
 
     synthesis = synthesis_settings(
         preset,

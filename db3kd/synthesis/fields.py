@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from db3kd.boundary.probes import dct_basis
-from db3kd.synthesis.draws import Array, Draws
+from db3kd.synthesis.random_draws import Array, Draws
 
 # Frequencies count half periods over the image, so that an image of any size shows the same scene.
 _STRETCH = 0.7  # log of how far a band is stretched in one direction and squeezed in the other

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from db3kd.synthesis.draws import Array, Draws
 from db3kd.synthesis.fields import field, texture
+from db3kd.synthesis.random_draws import Array, Draws
 
 Shape = tuple[int, int, int]
 

@@ -16,9 +16,9 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.boundary.contest import ask
-from db3kd.search import Purse, Search
-from db3kd.synthesis.levels import to_images, to_levels
+from db3kd.boundary.bisection import ask
+from db3kd.data.uint8_pixels import to_images, to_levels
+from db3kd.querying.search import Purse, Search
 from db3kd.validation import check_count
 
 _DIRECTIONS = 20

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.synthesis.draws import Array, Draws, draws_of
 from db3kd.synthesis.fields import low_frequency, published
 from db3kd.synthesis.figures import blends, shapes, soft_shapes, strokes
+from db3kd.synthesis.random_draws import Array, Draws, draws_of
 from db3kd.synthesis.start_names import STARTS
 from db3kd.validation import INTEGER_DTYPES, check_image_shape
 

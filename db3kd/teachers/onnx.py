@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.contract import Declared, Said, agree
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.preprocessing import Preprocessing
+from db3kd.teachers.signature import Declared, Said, agree
 from db3kd.validation import check_class_names, check_count
 
 _DTYPES = {

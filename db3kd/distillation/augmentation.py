@@ -1,0 +1,138 @@
+"""Augmented images, made when they are read from (seed, sample index, k) and the set alone."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from db3kd.data.image_source import Images, image_reader
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIXED_DRAWS = 6  # partner, weight, and two shifts of two
+
+
+class AugmentedImages:
+    """Every sample itself (k = 0) and augmented images of it (k = 1, 2, ...), as an image set.
+
+    Image k ≥ 1 of sample i is weight · shifted(i) + (1 - weight) · shifted(partner) + noise,
+    clamped to [0, 1]: the partner is any of the first `partners` samples, the weight uniform in
+    (1 - mixup, 1], each of the two shifted by up to `shift` of its sides (edges are repeated), the
+    noise uniform with standard deviation `noise`. Nothing is stored but the images given.
+
+    Args:
+        images: [N, channels, height, width] float32 in [0, 1], or an image set of such images.
+        queries_per_sample: images per sample, the clean one included; at least 1.
+        seed: of everything drawn.
+        mixup: the largest weight of the partner, in [0, 1].
+        shift: the largest shift as a share of the side, in [0, 1).
+        noise: standard deviation of the noise in input units, at least 0.
+        partners: how many; all samples by default. Nothing of the others is in any sample's images
+            but their own.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        queries_per_sample: int,
+        seed: int,
+        *,
+        mixup: float = 1.0,
+        shift: float = 0.08,
+        noise: float = 0.05,
+        partners: int | None = None,
+    ) -> None:
+        if queries_per_sample < 1:
+            raise ValueError(f"queries_per_sample: expected at least 1, got {queries_per_sample}")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed: expected at least 0 and below 2^63, got {seed}")
+        if not 0 <= mixup <= 1:
+            raise ValueError(f"mixup: expected 0 to 1, got {mixup}")
+        if not 0 <= shift < 1:
+            raise ValueError(f"shift: expected at least 0 and below 1, got {shift}")
+        if not 0 <= noise < math.inf:
+            raise ValueError(f"noise: expected at least 0, got {noise}")
+        self._read_clean = image_reader(images, "cpu")
+        shape = self._read_clean(torch.zeros(1, dtype=torch.int64)).shape[1:]
+        if len(shape) != 3:
+            raise ValueError(
+                f"images: expected [N, channels, height, width], got images of {list(shape)}"
+            )
+        self.samples = len(images)
+        self.partners = self.samples if partners is None else partners
+        if not 1 <= self.partners <= self.samples:
+            raise ValueError(f"partners: expected 1 to {self.samples} samples, got {partners}")
+        self.image_shape = tuple(shape)
+        self.queries_per_sample = queries_per_sample
+        self.seed = seed
+        self.mixup = mixup
+        self.noise = noise
+        self._reach = [round(shift * side) for side in shape[1:]]
+
+    def __len__(self) -> int:
+        return self.samples * self.queries_per_sample
+
+    def read(self, indices: Tensor) -> Tensor:
+        """The images numbered `sample · queries_per_sample + k`.
+
+        indices [n] int64 -> [n, *shape] float32 in [0, 1].
+        """
+        indices = torch.as_tensor(indices)
+        samples, numbers = indices // self.queries_per_sample, indices % self.queries_per_sample
+        clean = self._read_clean(samples)
+        drawn = numbers.nonzero().flatten()
+        augmented = self._augmented(clean[drawn], samples[drawn], numbers[drawn])
+        return clean.index_copy(0, drawn, augmented)
+
+    def _augmented(self, clean: Tensor, samples: Tensor, numbers: Tensor) -> Tensor:
+        """Images k = numbers [n], at least 1, of the samples [n], which are clean [n, *shape]."""
+        draws = uniforms(
+            self.seed, samples.numpy(), numbers.numpy(), _FIXED_DRAWS + math.prod(self.image_shape)
+        )
+        draws = torch.from_numpy(draws)
+        partner = self._read_clean((draws[:, 0] * self.partners).long())
+        weight = (1 - self.mixup * draws[:, 1])[:, None, None, None]
+        mixed = self._shifted(partner, draws[:, 4:6]).lerp_(
+            self._shifted(clean, draws[:, 2:4]), weight
+        )
+        noise = draws[:, _FIXED_DRAWS:].view_as(mixed).sub_(0.5).mul_(self.noise * math.sqrt(12))
+        return mixed.add_(noise).clamp_(0, 1)
+
+    def _shifted(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Images [n, c, h, w], each moved by whole pixels as draws [n, 2] in [0, 1) say."""
+        places = []
+        for axis, reach in enumerate(self._reach):
+            side = images.shape[2 + axis]
+            offset = (draws[:, axis] * (2 * reach + 1)).long() - reach
+            places.append((torch.arange(side) - offset[:, None]).clamp_(0, side - 1))
+        rows, columns = places
+        number = torch.arange(len(images))[:, None, None, None]
+        channel = torch.arange(images.shape[1])[:, None, None]
+        return images[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def uniforms(
+    seed: int, samples: NDArray[np.int64], numbers: NDArray[np.int64], count: int
+) -> NDArray[np.float32]:
+    """Uniform numbers in [0, 1) that depend on (seed, sample, number) alone.
+
+    samples [n], numbers [n] -> [n, count] float32. SplitMix64 (Steele, Lea and Flood 2014) is a
+    generator whose k-th word follows from its state by one hash; each row starts it from a hash of
+    the three. A torch generator seeded for each image would cost more than the image.
+    """
+    with np.errstate(over="ignore"):
+        state = _mixed(_GOLDEN * np.uint64(seed + 1)[None])
+        for part in (samples, numbers):
+            state = _mixed((state ^ part.astype(np.uint64)) + _GOLDEN)
+        words = np.arange(1, (count + 1) // 2 + 1, dtype=np.uint64) * _GOLDEN
+        words = _mixed(state[:, None] + words)
+    top_bits = words.view(np.uint32)[:, :count] >> np.uint32(8)
+    return top_bits.astype(np.float32) * np.float32(2**-24)
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's hash of 64 bits."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

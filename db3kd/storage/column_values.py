@@ -1,0 +1,79 @@
+"""Checks of the values in a shard: a checksum says that they are as they were written,
+not that they mean anything.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from db3kd.storage.shards import Kind
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def check_range(column: str, values: Tensor, low: float, high: float, meaning: str = "") -> None:
+    """Raises ValueError, with the first row that is wrong, unless all values lie in [low, high).
+
+    NaN lies nowhere. high: may be infinite, which then is a value as well.
+    """
+    below = values <= high if math.isinf(high) else values < high
+    wrong = ~((values >= low) & below)
+    if bool(wrong.any()):
+        place = wrong.nonzero()[0].tolist()
+        limit = "]" if math.isinf(high) else ")"
+        raise ValueError(
+            f"column {column}, row {place[0]}: expected {meaning or 'values'} in "
+            f"[{low:g}, {high:g}{limit}, got {values[tuple(place)].item():g}"
+        )
+
+
+def check_distinct(column: str, values: Tensor) -> None:
+    """Raises ValueError, naming the value, if one is there twice."""
+    ordered = values.sort().values
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        raise ValueError(f"{column}: expected each number once, got {int(twice[0])} twice")
+
+
+def check_sums(column: str, values: Tensor) -> None:
+    """Raises ValueError unless each row [C] sums to 1."""
+    sums = values.double().sum(1)
+    wrong = ~((sums - 1).abs() < 1e-3)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"column {column}, row {row}: expected a sum of 1, got {sums[row]:g}")
+
+
+def read_column(table: "pyarrow.Table", name: str, dtype: torch.dtype) -> Tensor:
+    """A column of numbers, [n], or of lists of one length, [n, length].
+
+    Raises:
+        KeyError: there is none.
+        ValueError: it holds anything but numbers of this kind, or lacks some.
+    """
+    array = table.column(name).combine_chunks()
+    width = getattr(array.type, "list_size", None)
+    flat = array if width is None else array.flatten()
+    values = flat.to_numpy(zero_copy_only=False)
+    kinds = "biu" if not dtype.is_floating_point else "f"
+    if array.null_count or flat.null_count or values.dtype.kind not in kinds:
+        raise ValueError(
+            f"column {name}: expected {str(dtype).removeprefix('torch.')} in every row, got "
+            f"{array.type} with {array.null_count + flat.null_count} missing"
+        )
+    found = torch.tensor(values).to(dtype)
+    return found if width is None else found.reshape(len(array), width)
+
+
+def invalid_shard(path: str | Path, kind: Kind, position: int, error: Exception) -> ValueError:
+    """What is raised for a shard with values that no run writes."""
+    file = Path(path) / kind.shards(path)[position].name
+    what = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    return ValueError(
+        f"{file}: does not hold {kind.name}: {what}; remove it and resume the run to have its "
+        "samples again"
+    )

@@ -1,0 +1,129 @@
+"""Runs of pseudo samples on disk."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
+from db3kd.progress import Progress
+from db3kd.storage.manifest import CLASS_NAMES, manifest
+from db3kd.storage.run_folder import RunFolder, check_free
+from db3kd.storage.shards import read_shards
+from db3kd.synthesis.acquisition_log import FolderChoices
+from db3kd.synthesis.synthesis import Synthesis, SynthesisSettings
+from db3kd.teachers import Teacher, describe
+from db3kd.teachers.base import class_names_of
+
+
+@dataclass
+class SynthesisTotals:
+    """What a run has come to.
+
+    samples: pseudo samples. queries: in all; start_queries: of them, those for finding images of
+    every class. found: images found per class, kept or not. kept: samples per class. statuses:
+    samples by status. mean_moves: a sample. mean_distance: to the boundary, over the samples it is
+    known for; None where there are none.
+    """
+
+    samples: int = 0
+    queries: int = 0
+    start_queries: int = 0
+    found: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    statuses: dict[str, int] = field(default_factory=dict)
+    mean_moves: float = 0.0
+    mean_distance: float | None = None
+
+    @property
+    def unreached(self) -> list[int]:
+        """Classes that no image was found for."""
+        return [c for c, count in enumerate(self.found) if not count]
+
+
+def write_pseudo_samples(
+    folder: str | Path,
+    teacher: Teacher,
+    settings: SynthesisSettings | None = None,
+    *,
+    resume: bool = False,
+) -> SynthesisTotals:
+    """Makes pseudo samples into a run folder, a shard at a time, showing progress.
+
+    resume: as for `write_run`: same samples, and at most one call of the teacher is paid twice for
+    each time the process was killed.
+
+    Raises FileExistsError for a folder with something in it, ValueError for a run that is not the
+    same, TeacherError as `synthesize`, and OSError where the disk fails. What was answered until
+    then stays; where nothing was, the folder goes.
+    """
+    settings = settings or SynthesisSettings()
+    check_free(folder, resume)
+    described = manifest(
+        {
+            "teacher": describe(teacher),
+            "image_shape": tuple(teacher.image_shape),
+            "bounds": tuple(teacher.bounds),
+            "classes": teacher.classes,
+            "synthesis": settings,
+            "samples_per_shard": settings.samples_per_shard,
+            **_named(teacher),
+        },
+        seed=settings.seed,
+        teacher_fingerprint=teacher.fingerprint(),
+        data_fingerprint=None,
+    )
+    apart_from = ("settings.teacher",)
+    with RunFolder.open(
+        folder, PSEUDO_SAMPLES, described, resume=resume, apart_from=apart_from
+    ) as run:
+        if not run.finished:
+            run.finish(vars(_write_shards(run, teacher, settings)))
+        FolderChoices(run.path).empty()
+        return SynthesisTotals(**run.manifest["totals"])
+
+
+def _named(teacher: Teacher) -> dict[str, tuple[str, ...]]:
+    names = class_names_of(teacher)
+    return {} if names is None else {CLASS_NAMES: names}
+
+
+def _write_shards(run: RunFolder, teacher: Teacher, settings: SynthesisSettings) -> SynthesisTotals:
+    before = _add_up(run, [], 0, teacher.classes) if run.has_shards else SynthesisTotals()
+    progress = Progress(
+        settings.samples,
+        settings.queries,
+        title="making pseudo samples",
+        samples_before=before.samples,
+        queries_before=before.queries,  # those for starts are counted when replayed
+    )
+    synthesis = Synthesis(teacher, settings, progress=progress, folder=run)
+    with progress:
+        for position, chunk in synthesis.chunks():
+            run.write_shard(position, to_table(chunk))
+    found, queries = synthesis.collected.found.tolist(), synthesis.collected.queries
+    return _add_up(run, found, queries, teacher.classes)
+
+
+def _add_up(run: RunFolder, found: list[int], start_queries: int, classes: int) -> SynthesisTotals:
+    """Read back, so that a run stopped on its way has the same totals."""
+    totals = SynthesisTotals(
+        start_queries=start_queries, queries=start_queries, found=found, kept=[0] * classes
+    )
+    settings = run.manifest["settings"]
+    shape, bounds = tuple(settings["image_shape"]), tuple(settings["bounds"])
+    moves, distance, known = 0, 0.0, 0
+    for position, table in read_shards(run.path, PSEUDO_SAMPLES):
+        part = checked_shard(run.path, position, table, shape, bounds, classes)
+        totals.samples += len(part)
+        totals.queries += int(part.queries.sum())
+        kept = torch.bincount(part.decision, minlength=classes).tolist()
+        totals.kept = [a + b for a, b in zip(totals.kept, kept, strict=True)]
+        for status in part.status:
+            totals.statuses[status] = totals.statuses.get(status, 0) + 1
+        moves += int(part.moves.sum())
+        finite = part.distance[part.distance.isfinite()].double()
+        distance, known = distance + finite.sum().item(), known + len(finite)
+    totals.mean_moves = moves / max(1, totals.samples)
+    totals.mean_distance = distance / known if known else None
+    return totals

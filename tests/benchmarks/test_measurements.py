@@ -1,0 +1,172 @@
+"""What the benchmarks compute of what they measure."""
+
+import argparse
+import subprocess
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("benchmarks.growth", reason="benchmarks are not installed")
+
+from teachers_analytic import NearestCentroidTeacher
+
+from benchmarks import record
+from benchmarks.growth import Cost, Point, Series, _measure
+from benchmarks.label_quality import logit_gaps, rank_correlation, runner_up_share
+from benchmarks.many_classes import many_classes
+from benchmarks.students import Lesson, _lesson, _recipes
+from benchmarks.targets import _narrowed
+from db3kd.data.loading import load_data
+from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.baselines import augmented_decisions
+from db3kd.distillation.student import KDLoss, predict_logits
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.label_images import LabelSettings, label, with_soft_labels
+from db3kd.labelling.labels import Labels
+from db3kd.models.networks import build_model
+
+
+def some_labels(distances: torch.Tensor, decision: torch.Tensor) -> Labels:
+    return Labels(
+        index=torch.arange(len(decision)),
+        decision=decision,
+        distances=distances,
+        queries=torch.ones(distances.shape, dtype=torch.int64),
+        status=["ok"] * len(decision),
+    )
+
+
+def test_the_exponent_of_a_power_law_is_found():
+    series = Series("samples", "samples", [Point(samples=n) for n in (10, 100, 1000)])
+    for number, point in enumerate(series.points):
+        series.costs.append(Cost(3 * point.samples**1.5, 0, point.samples, 400, 100 * number + 1))
+
+    assert series.exponent("seconds") == pytest.approx(1.5)
+    assert series.exponent("queries", last=2) == pytest.approx(1)
+    assert series.exponent("peak_mib") == pytest.approx(0, abs=1e-9)
+
+
+def test_a_point_costs_what_its_budget_allows():
+    point = Point(
+        samples=40, labelled=8, classes=4, shape=(1, 5, 5), targets=2, threads=1, queries_per_pair=9
+    )
+    cost = _measure(point)
+
+    assert 8 < cost.queries <= 8 * (1 + 2 * 9)
+    assert 0 < cost.teacher_seconds < cost.seconds and cost.before_mib <= cost.peak_mib
+
+
+def test_distances_that_order_classes_as_the_logits_do_correlate_fully():
+    decision = torch.tensor([0, 2])
+    logits = torch.tensor([[9.0, 1, 2, 3], [1, 2, 9, 3]])
+    alike, opposed = some_labels(10 - logits, decision), some_labels(logits, decision)
+
+    assert rank_correlation(alike, logits) == pytest.approx(1)
+    assert rank_correlation(opposed, logits) == pytest.approx(-1)
+    assert (runner_up_share(alike, logits), runner_up_share(opposed, logits)) == (1, 0)
+
+
+def test_margins_of_the_white_box_at_scale_one_are_its_own_soft_labels():
+    logits = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    labels = some_labels(torch.ones(20, 6), logits.argmax(1))
+
+    made = with_soft_labels(logit_gaps(labels, logits), scale=1.0, temperature=4.0)
+
+    torch.testing.assert_close(made.soft_labels, F.softmax(logits / 4, 1))
+
+
+def test_labels_narrowed_from_a_full_run_are_those_of_a_run_with_fewer_targets():
+    centroids = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(9))
+    images = torch.rand(40, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    teacher = NearestCentroidTeacher(centroids, (1, 5, 5))
+    sample_distances = label(teacher, images, LabelSettings("sd"))
+    full = label(teacher, images, LabelSettings(queries_per_pair=60))
+
+    narrowed = _narrowed(full, sample_distances, 2)
+
+    few = label(teacher, images, LabelSettings(queries_per_pair=60, targets=2))
+    for name in ("distances", "queries", "searched"):
+        assert torch.equal(getattr(narrowed, name), getattr(few, name)), name
+
+
+def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
+    images = many_classes(4, 6, 0)
+    everything = torch.arange(len(images))
+    teacher = NearestCentroidTeacher(images.read(torch.arange(0, 24, 6)), (1, 28, 28))
+    labels = {
+        "SD": label(teacher, images, LabelSettings("sd")),
+        "MBD": label(teacher, images, LabelSettings(queries_per_pair=20)),
+    }
+    student = partial(build_model, "lenet5-fifth", images.image_shape, images.classes)
+    lesson = Lesson(
+        images,
+        teacher.decide(images.read(everything)),
+        augmented_decisions(AugmentedImages(images, 5, seed=0), teacher.decide),
+        labels,
+        partial(predict_logits, student()),
+    )
+    scales = dict.fromkeys(lesson.margins, 1.0)
+
+    rows = list(_recipes(student, lesson, scales, KDLoss(), TrainSettings(steps=1)))
+
+    spent = labels["MBD"].queries.sum().item() / len(images)
+    assert spent > 10
+    assert {row.name: row.queries_per_sample for row in rows} == {
+        "cross-entropy on decisions": 1,
+        "cross-entropy on augmented decisions": 5,
+        "white-box KD": None,
+        "surrogate KD": 1,
+        "noise logits": 1,
+        "SD, margin": 1,
+        "MBD, margin": spent,
+        "white-box KD, margin": None,
+        "MBD, margin, and augmented decisions": spent + 4,
+        "MBD, inverse, T = 20 (the paper's)": spent,
+    }
+
+
+def test_beside_a_surrogate_the_logits_that_count_are_still_the_teachers(tmp_path):
+    network = build_model("lenet5", (1, 8, 8), 10).eval()
+    options = argparse.Namespace(
+        data="digits", labels=tmp_path, images=12, targets=1, queries_per_pair=[8],
+        surrogate="lenet5-fifth", surrogate_queries=2, surrogate_queries_per_pair=8,
+        steps=1, precision="no", augmented=2,
+    )  # fmt: skip
+    teacher = NearestCentroidTeacher(load_data("digits").read(range(10)), (1, 8, 8))
+
+    lesson = _lesson(network, teacher, "digits", options)
+
+    images = lesson.images.read(range(12))
+    assert torch.equal(lesson.logits(lesson.images), predict_logits(network, images))
+    assert list(lesson.labels) == ["SD", "BD", "MBD 8", "MBD 8, surrogate"]
+
+
+def test_results_that_were_written_before_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
+    results, code = tmp_path / "benchmarks" / "results", tmp_path / "code.py"
+    results.mkdir(parents=True)
+    monkeypatch.setattr(record, "RESULTS", results)
+    monkeypatch.delenv("DB3KD_COMMIT", raising=False)
+    for file in (results / "old.json", code):
+        file.write_text("1")
+    author = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "Begin"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+
+    (results / "old.json").write_text("2")
+    clean = record.measured()["commit"]
+    code.write_text("2")
+
+    assert record.measured()["commit"] == f"{clean}-dirty" and not clean.endswith("dirty")
+    monkeypatch.setattr(record, "RESULTS", tmp_path.parent / "nowhere" / "else")
+    assert record.measured()["commit"] == "unknown"
+
+
+def test_generated_classes_have_equally_many_images_which_the_seed_changes():
+    first, other = many_classes(7, 3, 0), many_classes(7, 3, 1)
+
+    assert torch.bincount(first.labels).tolist() == [3] * 7
+    assert first.image_shape == (1, 28, 28)
+    assert not torch.equal(first.read([0]), other.read([0]))

@@ -1,0 +1,397 @@
+"""What db3kd is compared with: the paper's procedure, the peers, and what measures them all."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher
+
+from db3kd.models.networks import build_model
+
+pytest.importorskip("benchmarks.peers", reason="benchmarks are not installed")
+
+from benchmarks import peers, record
+from benchmarks.linear_optimum import linear_optimum
+from benchmarks.peer_attacks import ATTACKS, NEEDS, SURROGATES, Task, pair_after_pair
+from benchmarks.peer_curves import Curve, best_peer, equal_distance, reaching
+from benchmarks.peer_problem import Problem
+from benchmarks.peer_process import curve_counts, measure
+from benchmarks.published import published_search
+from benchmarks.witness import BudgetSpent, Trace, Witness
+
+OWN, TARGET, SIZE = 0, 1, 16
+
+
+class Asked:
+    """A teacher as the procedure asks it, from NumPy, one image at a time."""
+
+    def __init__(self, teacher) -> None:
+        self.teacher = CountingTeacher(teacher)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        assert images.shape == (1, SIZE)
+        assert images.dtype == np.float32
+        assert images.min() >= 0
+        assert images.max() <= 1
+        return self.teacher.decide(torch.from_numpy(images)).numpy()
+
+    @property
+    def queries(self) -> int:
+        return self.teacher.total
+
+
+def plane() -> LinearTeacher:
+    """Class 1 behind a plane that is 0.2 away from the middle of the box."""
+    normal = torch.randn(SIZE, generator=torch.Generator().manual_seed(0))
+    normal /= normal.norm()
+    weights = torch.stack([torch.zeros(SIZE), normal])
+    return LinearTeacher(weights, torch.tensor([0.0, -0.2 - 0.5 * normal.sum().item()]))
+
+
+def middle() -> np.ndarray:
+    return np.full(SIZE, 0.5, np.float32)
+
+
+def starts_in(teacher, count: int) -> np.ndarray:
+    """Random images of class 1."""
+    images = torch.rand(2000, SIZE, generator=torch.Generator().manual_seed(1))
+    return images[teacher.decide(images) == TARGET][:count].numpy()
+
+
+def run(measure, teacher, budget=1000, starts=None, **options):
+    asked = Asked(teacher)
+    starts = starts_in(teacher, 5) if starts is None else starts
+    random = np.random.default_rng(0)
+    descent = measure == "mbd"
+    distance, queries = published_search(
+        asked, middle(), OWN, TARGET, starts, budget, random, descent=descent, **options
+    )
+    assert queries == asked.queries
+    return distance, queries
+
+
+def test_the_published_start_finds_where_the_best_ray_meets_the_plane():
+    teacher = plane()
+    starts = starts_in(teacher, 5)
+    rays = (starts - middle()) / np.linalg.norm(starts - middle(), axis=1, keepdims=True)
+    crossings = 0.2 / (rays @ teacher.weights[1].numpy())
+
+    distance, _ = run("bd", teacher, starts=starts)
+
+    assert distance == pytest.approx(crossings.min(), abs=2e-5)
+
+
+def test_a_direction_that_misses_at_the_best_radius_costs_one_query():
+    teacher = plane()
+    starts = starts_in(teacher, 200)
+    rays = (starts - middle()) / np.linalg.norm(starts - middle(), axis=1, keepdims=True)
+    order = np.argsort(-(rays @ teacher.weights[1].numpy()))
+    best_and_worst = starts[order[[0, -1]]]
+
+    _, alone = run("bd", teacher, starts=best_and_worst[:1])
+    _, both = run("bd", teacher, starts=best_and_worst)
+
+    assert both == alone + 1
+
+
+def test_the_published_descent_comes_near_the_distance_of_a_plane():
+    start, _ = run("bd", plane())
+    distance, _ = run("mbd", plane(), budget=4000)
+    assert 0.2 - 1e-6 <= distance < 0.2 * 1.05 < start
+
+
+def test_the_published_descent_comes_near_the_distance_of_a_ball():
+    center = torch.full((SIZE,), 0.5)
+    center[0] = 0.9
+    teacher = BallTeacher(center, 0.3)
+    inside = center.numpy()[None] + np.float32(0.05)
+    distance, _ = run("mbd", teacher, budget=4000, starts=inside.astype(np.float32))
+    assert 0.1 - 1e-6 <= distance < 0.105
+
+
+@pytest.mark.parametrize("measure", ["bd", "mbd"])
+@pytest.mark.parametrize("budget", [0, 1, 7, 100, 333])
+def test_the_published_procedure_never_exceeds_its_budget(measure, budget):
+    distance, queries = run(measure, plane(), budget=budget)
+    assert queries <= budget
+    assert np.isfinite(distance)  # the nearest start is known without a query
+
+
+def test_the_published_procedure_without_starts_says_so_and_asks_nothing():
+    empty = np.empty((0, SIZE), np.float32)
+    assert run("mbd", plane(), starts=empty) == (np.inf, 0)
+
+
+def test_progress_falls_to_the_result():
+    seen = []
+    distance, queries = run(
+        "mbd", plane(), on_progress=lambda queries, best: seen.append((queries, best))
+    )
+    counts, best = zip(*seen, strict=True)
+    assert list(counts) == sorted(counts)
+    assert list(best) == sorted(best, reverse=True)
+    assert best[-1] == distance
+    assert counts[-1] <= queries
+
+
+def test_the_own_class_is_no_target():
+    with pytest.raises(ValueError, match="target: expected another class than the own, 0, got 0"):
+        random = np.random.default_rng(0)
+        published_search(None, middle(), 0, 0, starts_in(plane(), 1), 10, random, descent=True)
+
+
+def test_the_linear_optimum_is_the_distance_to_the_plane_where_the_bounds_are_far():
+    teacher = plane()
+    images = torch.from_numpy(middle())[None]
+    found = linear_optimum(teacher.weights, teacher.bias, images, torch.tensor([TARGET]))
+    assert found.item() == pytest.approx(0.2, abs=1e-7)
+
+
+def test_the_linear_optimum_goes_along_a_bound_where_the_plane_is_beyond_it():
+    weights, bias = torch.tensor([[0.0, 0.0], [10.0, 1.0]]), torch.tensor([0.0, -10.5])
+    found = linear_optimum(weights, bias, torch.tensor([[0.9, 0.1]]), torch.tensor([1]))
+    assert found.item() == pytest.approx(np.hypot(0.1, 0.4), abs=1e-7)
+
+
+def test_the_linear_optimum_beats_all_other_classes_at_once():
+    # Class 2 needs y > x and y > 0.6: from (0.5, 0.1) the corner (0.5, 0.6) is nearest.
+    weights = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    bias = torch.tensor([0.0, 0.6, 0.0])
+    found = linear_optimum(weights, bias, torch.tensor([[0.5, 0.1]]), torch.tensor([2]))
+    assert found.item() == pytest.approx(0.5, abs=1e-7)
+
+
+def test_a_class_that_no_image_has_is_infinitely_far():
+    weights, bias = torch.zeros(2, 4), torch.tensor([1.0, 0.0])
+    found = linear_optimum(weights, bias, torch.rand(3, 4), torch.ones(3, dtype=torch.int64))
+    assert found.isinf().all()
+
+
+def witness_of(budget: int = 10) -> Witness:
+    """Of two pairs in a plane of two pixels, where the first pixel above one half is class 1."""
+    teacher = LinearTeacher(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([0.0, -0.5]))
+    samples = torch.tensor([[0.0, 0.0], [0.25, 0.0]])
+    return Witness(teacher, samples, torch.tensor([1, 1]), torch.tensor([1.0, 1.0]), budget)
+
+
+def test_a_witness_keeps_the_nearest_hit_of_each_pair_by_queries():
+    witness = witness_of()
+    with witness.searching():
+        witness.ask(torch.tensor([[0.75, 0.0], [0.25, 0.0]]), np.array([0, 0]))
+        witness.ask(torch.tensor([[0.625, 0.0], [0.75, 0.0], [0.5625, 0.0]]), np.array([0, 1, 0]))
+
+    trace = witness.trace(np.array([1, 2, 3, 9]))
+
+    assert trace.distance[0].tolist() == [0.75, 0.75, 0.625, 0.5625]
+    assert trace.distance[1].tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert witness.points.tolist() == [[0.5625, 0.0], [0.75, 0.0]]
+    assert witness.queries.tolist() == [4, 1]
+    assert witness.asked == 5
+    assert (witness.missed(), witness.unconfirmed()) == (0, 0)
+
+
+def test_a_witness_asks_images_inside_the_bounds_and_measures_them_there():
+    witness = witness_of()
+    with witness.searching():
+        witness.ask(torch.tensor([[3.0, 0.0]]), np.array([0]))
+    assert witness.trace(np.array([1])).distance[0].item() == 1.0
+
+
+def test_a_pair_that_no_query_hits_keeps_what_it_had_and_is_counted():
+    witness = witness_of()
+    with witness.searching():
+        witness.ask(torch.tensor([[0.25, 0.0]]), np.array([0]))
+    assert witness.trace(np.array([5])).distance[:, 0].tolist() == [1.0, 1.0]
+    assert witness.missed() == 2
+
+
+def test_a_witness_answers_nothing_beyond_the_budget():
+    witness = witness_of(budget=2)
+    with pytest.raises(BudgetSpent), witness.searching():
+        witness.ask(torch.zeros(2, 2), np.array([0, 1]))
+        witness.ask(torch.zeros(3, 2), np.array([0, 0, 1]))
+    assert witness.queries.tolist() == [1, 1]
+    assert witness.asked == 2
+
+
+def test_seconds_of_searches_one_after_another_add_up():
+    witness = witness_of()
+    for pair in (0, 1):
+        with witness.searching():
+            witness.ask(torch.zeros(1, 2), np.array([pair]))
+    seconds = witness.trace(np.array([1])).seconds.item()
+    assert 0 < witness.in_teacher <= seconds <= witness.wall
+
+
+def curve_of(queries, mean, seconds=None) -> Curve:
+    mean = np.array(mean, float)
+    seconds = np.array(queries, float) / 100 if seconds is None else np.array(seconds, float)
+    return Curve(np.array(queries), seconds, mean, mean, mean)
+
+
+def test_a_curve_is_of_the_ratios_of_its_pairs():
+    trace = Trace(np.array([1]), np.array([[2.0], [3.0], [8.0]]), np.array([0.5]))
+    point = Curve.of(trace, np.array([1.0, 2.0, 2.0])).at(1)
+    expected = {"seconds": 0.5, "mean": 2.5, "median": 2.0, "of_means": 13 / 5}
+    assert point == pytest.approx(expected)
+
+
+def test_a_curve_is_written_point_by_point_to_five_digits():
+    points = curve_of([100, 1234567], [2.0, 1.234567]).points()
+    assert points["queries"] == [100, 1234567]
+    assert points["seconds"] == [1, 12346]
+    assert points["mean"] == points["median"] == [2, 1.2346]
+
+
+def test_what_a_distance_costs_lies_on_the_line_between_two_points():
+    mean, cost = np.array([3.0, 2.0, 2.0, 1.0]), np.array([10, 20, 30, 40])
+    assert reaching(2.5, mean, cost) == 15
+    assert reaching(2.0, mean, cost) == 20
+    assert reaching(1.25, mean, cost) == 37.5
+    assert reaching(4.0, mean, cost) == 10
+    assert reaching(0.5, mean, cost) == np.inf
+
+
+def test_equal_distance_charges_each_what_it_took_to_get_there():
+    ours = curve_of([100, 200, 400], [3.0, 2.0, 1.5])
+    peer = curve_of([100, 200, 400], [3.5, 2.5, 2.5], seconds=[2, 4, 8])
+    (row,) = equal_distance(ours, {"peer": peer}, [400])["peer"]
+    assert (row["ratio"], row["peer_queries"], row["our_queries"]) == (2.5, 200, 150)
+    assert (row["queries_over_peer"], row["seconds_over_peer"]) == (0.75, 1.5 / 4)
+
+
+def test_the_best_peer_is_the_one_that_comes_as_near_for_least():
+    ours = curve_of([100, 200], [2.0, 1.0])
+    slow = curve_of([100, 200, 400], [4.0, 3.0, 2.0], seconds=[1, 2, 4])
+    dear = curve_of([100, 200, 800], [4.0, 3.0, 2.0], seconds=[1, 1.5, 2])
+    near, far = best_peer(ours, {"slow": slow, "dear": dear}, [100, 200])
+    assert (near["peer_by_queries"], near["queries_over_peer"]) == ("slow", 0.25)
+    assert (near["peer_by_seconds"], near["seconds_over_peer"]) == ("dear", 0.5)
+    assert far["peer_by_queries"] is None
+    assert far["queries_over_peer"] is None
+
+
+def test_a_curve_goes_through_all_budgets():
+    counts = curve_counts([50, 123, 1000])
+    assert {50, 123, 1000} <= set(counts)
+    assert counts == sorted(counts)
+    assert counts[-1] == 1000
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """Three pairs of a linear teacher of four classes, with the true distance of each."""
+    torch.manual_seed(0)
+    shape, classes = (1, 6, 6), 4
+    network = build_model("linear", shape, classes)
+    images = torch.rand(600, *shape)
+    with torch.no_grad():
+        layer = network[-1]
+        layer.bias -= network(images).mean(0)
+        decided = network(images).argmax(1)
+    weights, bias = layer.weight.detach(), layer.bias.detach()
+    samples, own = images[:3], decided[:3]
+    target = (own + 1) % classes
+    starts = []
+    for sample, wanted in zip(samples, target, strict=True):
+        members = images[decided == wanted]
+        near = (members - sample).flatten(1).norm(dim=1).argsort()[:4]
+        starts.append(members[near])
+    exact = linear_optimum(weights, bias, samples.flatten(1), target)
+    surrogates = {name: build_model(name, shape, classes).state_dict() for name in SURROGATES}
+    return Problem(
+        kind="linear", classes=classes, state=network.state_dict(), data="random",
+        samples=samples, index=torch.arange(3), own=own, target=target,
+        starts=torch.stack(starts), optimum=exact.float(), exact=exact, surrogates=surrogates,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_each_search_stays_within_its_budget_and_above_the_truth(problem, attack):
+    for name, package in NEEDS.items():
+        if attack.startswith(name):
+            pytest.importorskip(package)
+    measured = measure(problem, attack, np.array([20, 60, 150]), seed=0)
+
+    known = (problem.starts[:, 0] - problem.samples).flatten(1).norm(dim=1).numpy()
+    distance = measured.trace.distance
+    assert measured.errors == []
+    assert measured.missed == 0
+    assert 0 < measured.queries <= 150
+    assert (distance >= problem.exact.numpy()[:, None] * (1 - 1e-4)).all()
+    assert (np.diff(distance, axis=1) <= 0).all()
+    assert (distance[:, -1] <= known * (1 + 1e-6)).all()
+    assert (np.diff(measured.trace.seconds) >= 0).all()
+    assert 0 < measured.in_teacher <= measured.wall
+    assert measured.mebibytes >= measured.before > 0
+
+
+def test_the_same_seed_asks_the_same(problem):
+    first, second = (measure(problem, "published MBD", np.array([300]), seed=1) for _ in range(2))
+    assert (first.trace.distance == second.trace.distance).all()
+
+
+def test_the_witness_sees_the_distance_that_the_published_procedure_reports(problem):
+    network = problem.network()
+
+    def decide(images):
+        batch = torch.from_numpy(images).view(-1, *problem.image_shape)
+        return network(batch).argmax(1).numpy()
+
+    measured = measure(problem, "published BD", np.array([150]), seed=0)
+
+    for pair in range(len(problem)):
+        distance, _ = published_search(
+            decide, problem.samples[pair].flatten().numpy(), int(problem.own[pair]),
+            int(problem.target[pair]), problem.starts[pair].flatten(1).numpy(), 150,
+            np.random.default_rng(0), descent=False,
+        )  # fmt: skip
+        assert measured.trace.distance[pair, 0] == pytest.approx(distance, rel=1e-5)
+
+
+def test_a_peer_that_fails_ends_its_search_and_no_other(problem, monkeypatch):
+    def fail_on_second(task: Task) -> list[str]:
+        def attack(pair: int) -> None:
+            task.witness.ask(problem.starts[pair, :1], np.array([pair]))
+            if pair == 1:
+                raise AssertionError("not adversarial")
+
+        return pair_after_pair(task, attack)
+
+    monkeypatch.setitem(ATTACKS, "failing", fail_on_second)
+    measured = measure(problem, "failing", np.array([5]), seed=0)
+    assert measured.errors == ["AssertionError: not adversarial"]
+    assert measured.queries == 1
+
+
+def test_the_command_writes_figures_and_curves(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    arguments = "peers --teacher-kind linear --data digits --teacher-epochs 2 --pairs 2 --starts 3"
+    arguments += " --budgets 20 60 --white-box-steps 30 --threads 1 --save smoke"
+    arguments += " --surrogate-images 20 --surrogate-queries 3 --surrogate-steps 2"
+    attacks = ["db3kd MBD", "db3kd MBD, lenet5-half", "published MBD"]
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--attacks", *attacks])
+
+    peers.main()
+
+    result = json.loads((tmp_path / "smoke.json").read_text())
+    assert result["pairs"] == 2
+    assert list(result["attacks"]) == attacks
+    assert result["surrogates"]["surrogate_queries"] == 3
+    for attack in result["attacks"].values():
+        assert attack["queries_a_pair"] <= 60
+        assert set(attack["at"]) == set(attack["over_exact"]) == {"20", "60"}
+        assert attack["over_exact"]["60"]["mean"] >= 1 - 1e-4
+    assert result["white_box_over_exact"]["least"] >= 1 - 1e-4
+    for ours in attacks[:2]:
+        rows = result["equal_distance"][ours]["published MBD"]
+        assert [row["budget"] for row in rows] == [20, 60]
+        assert [row["budget"] for row in result["best_peer"][ours]] == [20, 60]
+    assert set(result["curves"]) == set(result["attacks"])
+    last = result["attacks"]["published MBD"]["at"]["60"]["mean"]
+    assert result["curves"]["published MBD"]["queries"][-1] == 60
+    assert result["curves"]["published MBD"]["mean"][-1] == pytest.approx(last, rel=1e-4)
+    assert [file.name for file in tmp_path.iterdir()] == ["smoke.json"]
+    assert "db3kd MBD at" in capsys.readouterr().out

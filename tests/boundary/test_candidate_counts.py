@@ -1,0 +1,93 @@
+"""How many candidates a pair gets whose user gives no number."""
+
+import dataclasses
+
+import pytest
+import torch
+from teachers_analytic import CountingTeacher, NearestCentroidTeacher
+
+from db3kd.boundary import Candidates, Pairs
+from db3kd.data.image_source import TensorImages
+from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_run import Source, write_run
+
+SHAPE = (1, 6, 6)
+LIMITS = torch.tensor([0, 3, 15, 25, 35, 70, 1000])
+
+
+def teacher() -> NearestCentroidTeacher:
+    centroids = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(9))
+    return NearestCentroidTeacher(centroids, SHAPE)
+
+
+def images(count: int = 60) -> torch.Tensor:
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("measure", "surrogate", "counts"),
+    [
+        ("mbd", False, [1, 1, 4, 7, 10, 10, 10]),
+        ("mbd", True, [10] * 7),
+        ("bd", False, [1, 1, 4, 7, 10, 20, 20]),
+        ("sd", False, [1] * 7),
+    ],
+)
+def test_the_number_follows_from_what_a_pair_may_spend(measure, surrogate, counts):
+    settings = LabelSettings(measure)
+    assert settings.candidates_a_pair(LIMITS, surrogate).tolist() == counts
+    assert settings.most_candidates == max(counts)
+
+
+@pytest.mark.parametrize("surrogate", [False, True])
+def test_a_number_that_is_given_holds_for_every_pair(surrogate):
+    counts = LabelSettings(candidates=33).candidates_a_pair(LIMITS, surrogate)
+    assert counts.tolist() == [33] * 7
+
+
+def test_pairs_get_as_many_of_their_nearest_images_as_each_wants():
+    bank, number = images(400), torch.arange(5)
+    decided = teacher().decide(bank)
+    wanted = (decided[:5] + 1) % 4
+    pairs = Pairs(bank[:5].flatten(1), number, number, wanted)
+    candidates = Candidates(TensorImages(bank), decided, 6)
+    counts = torch.tensor([1, 6, 3, 0, 9])
+    rays, every = candidates.rays(pairs, counts), candidates.rays(pairs)
+    assert every.pair_of.bincount(minlength=5).tolist() == [6] * 5
+    assert rays.pair_of.bincount(minlength=5).tolist() == [1, 6, 3, 0, 6]
+    for pair in range(5):
+        mine, whole = rays.pair_of == pair, every.pair_of == pair
+        assert torch.equal(rays.lengths[mine], every.lengths[whole][: int(mine.sum())])
+
+
+def test_a_label_is_that_of_the_number_its_budget_leads_to():
+    automatic = LabelSettings(queries_per_pair=25)
+    found = label(teacher(), images(), automatic)
+    given = label(teacher(), images(), dataclasses.replace(automatic, candidates=7))
+    assert torch.equal(found.distances, given.distances)
+
+
+def test_a_run_budget_that_ends_within_a_sample_changes_no_other_samples_number():
+    """What each sample may spend is fixed beforehand, so its candidates are as well."""
+    settings = LabelSettings(queries_per_pair=100, queries=60 * 50 + 7)
+    alone = label(teacher(), images(), settings, index=torch.tensor([40]))
+    whole = label(teacher(), images(), settings)
+    assert torch.equal(alone.distances[0], whole.distances[40])
+
+
+@pytest.mark.parametrize("order", ["nearest", "random"])
+def test_no_budget_is_exceeded_with_the_number_left_open(order):
+    counting = CountingTeacher(teacher())
+    settings = LabelSettings("bd", order=order, queries_per_sample=20)
+    found = label(counting, images(), settings)
+    assert counting.total == int(found.queries.sum()) <= 60 * 20
+
+
+def test_a_run_is_not_resumed_with_another_number(tmp_path):
+    centroids = Source("digits").load().read(range(10))
+    asked = NearestCentroidTeacher(centroids, (1, 8, 8))
+    settings = LabelSettings("bd", queries_per_pair=12)
+    write_run(tmp_path / "run", asked, Source("digits"), settings, limit=12)
+    other = dataclasses.replace(settings, candidates=3)
+    with pytest.raises(ValueError, match=r"candidates: was null, is 3"):
+        write_run(tmp_path / "run", asked, Source("digits"), other, limit=12, resume=True)

@@ -1,0 +1,366 @@
+"""A descent that begins at the boundaries of a surrogate, against teachers known in closed form."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
+from torch import nn
+
+from db3kd.boundary import (
+    Boundary,
+    Candidates,
+    Descent,
+    Pairs,
+    Surrogate,
+    boundary_distance,
+    minimal_boundary_distance,
+)
+from db3kd.boundary.sign_opt import Guess
+from db3kd.boundary.surrogate import block_size
+from db3kd.data.image_source import TensorImages
+from db3kd.labelling.dry_run import estimate_run
+from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_run import Source, write_run
+from db3kd.labelling.labels import load_labels
+from db3kd.querying.driver import run
+from db3kd.querying.ledger import Ledger
+from db3kd.teachers import ModuleTeacher, TeacherError
+
+WIDE = (-100.0, 100.0)
+SIDE = 40
+BANK = 200
+
+
+def gaussian(n, dimensions=SIDE, seed=0):
+    return torch.randn(n, dimensions, generator=torch.Generator().manual_seed(seed))
+
+
+def linear_teacher(classes=4):
+    return LinearTeacher(gaussian(classes, seed=7), gaussian(classes, 1, seed=8)[:, 0], bounds=WIDE)
+
+
+def network_of(teacher, gain=1.0, shift=0.0):
+    """A network with the teacher's boundaries, or with others where there is a shift."""
+    layer = nn.Linear(SIDE, teacher.classes)
+    with torch.no_grad():
+        layer.weight.copy_(teacher.weights * gain)
+        layer.bias.copy_(teacher.bias * gain + shift * torch.arange(teacher.classes))
+    return layer
+
+
+def pairs_of(teacher, count=6, seed=1):
+    """Each sample with the class after its own."""
+    samples = gaussian(count, seed=seed)
+    number = torch.arange(count)
+    wanted = (teacher.decide(samples) + 1) % teacher.classes
+    return Pairs(samples, number, number, wanted, bounds=teacher.bounds)
+
+
+def search(teacher, pairs, limit, surrogate=None, spread=1.0):
+    """MBD of the pairs from images so far spread, and what it cost."""
+    ledger = Ledger(torch.full((len(pairs),), limit))
+    bank = gaussian(BANK, seed=2) * spread
+    rays = Candidates(TensorImages(bank), teacher.decide(bank), 5).rays(pairs)
+
+    def descend():
+        boundary = yield from boundary_distance(
+            pairs, rays, relative=1e-2, purse=ledger, surrogate=surrogate
+        )
+        yield from minimal_boundary_distance(
+            pairs, boundary, (SIDE,), Descent(), seed=0, rows=512, purse=ledger, surrogate=surrogate
+        )
+        return boundary
+
+    return run(descend(), teacher, ledger), ledger
+
+
+def optimum(teacher, pairs):
+    """The true distances: the nearest point at which the wanted class wins against all others."""
+    return torch.stack(
+        [
+            teacher.distance(pairs.samples[[number]], int(wanted))[0]
+            for number, wanted in enumerate(pairs.wanted.tolist())
+        ]
+    )
+
+
+def test_a_surrogate_with_the_teachers_boundaries_leads_to_the_optimum_without_probes():
+    teacher = linear_teacher(classes=2)
+    pairs = pairs_of(teacher)
+    guessed, _ = search(teacher, pairs, 80, Surrogate(network_of(teacher), (SIDE,), 2))
+    probed, _ = search(teacher, pairs, 80)
+    assert float((guessed.distance / optimum(teacher, pairs)).max()) < 1.01
+    assert float((probed.distance / optimum(teacher, pairs)).min()) > 1.1
+
+
+def test_a_surrogates_boundary_may_lie_elsewhere_if_it_runs_alike():
+    teacher = linear_teacher(classes=2)
+    pairs = pairs_of(teacher)
+    surrogate = Surrogate(network_of(teacher, gain=0.1, shift=3.0), (SIDE,), 2)
+    boundary, _ = search(teacher, pairs, 80, surrogate)
+    assert float((boundary.distance / optimum(teacher, pairs)).max()) < 1.01
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), limit=st.integers(0, 150))
+def test_no_surrogate_makes_a_distance_wrong_or_spends_what_is_not_there(seed, limit):
+    teacher, other = linear_teacher(), LinearTeacher(gaussian(4, seed=seed), torch.zeros(4))
+    pairs = pairs_of(teacher)
+    counting = CountingTeacher(teacher)
+    boundary, ledger = search(counting, pairs, limit, Surrogate(network_of(other), (SIDE,), 4))
+    reached = boundary.distance.isfinite()
+    length = (boundary.points - pairs.samples)[reached].norm(dim=1)
+    torch.testing.assert_close(boundary.distance[reached], length, rtol=1e-4, atol=1e-5)
+    if limit > 0:
+        confirmed = teacher.decide(boundary.points[reached]) == pairs.wanted[reached]
+        started = ledger.spent[reached] > 0
+        assert bool(confirmed[started].all())
+    assert int(ledger.spent.max()) <= limit
+    assert counting.total - BANK == int(ledger.spent.sum())
+
+
+def test_a_surrogate_chooses_the_ray_that_the_teacher_is_asked_about():
+    teacher = linear_teacher(classes=2)
+    pairs, bank = pairs_of(teacher), gaussian(BANK, seed=2)
+    rays = Candidates(TensorImages(bank), teacher.decide(bank), 8).rays(pairs)
+    nearest = rays.lengths.view(6, 8)[:, 0]
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    best = surrogate.best_rays(pairs, rays, nearest)
+
+    # Of two classes the margin is linear, so a ray crosses where its ends' margins share it out.
+    margin = network_of(teacher)(torch.cat([pairs.samples, rays.ends])).diff(dim=1)[:, 0]
+    margin = margin * torch.where(pairs.wanted == 1, 1.0, -1.0)[rays.pair_of[0]]
+    here, there = margin[: len(pairs)][rays.pair_of], margin[len(pairs) :][rays.end_of]
+    crossing = (rays.lengths * here / (here - there)).view(6, 8)
+    assert best.pair_of.tolist() == list(range(6))
+    of_best = (best.lengths * here.view(6, 8)[:, 0] / (
+        here.view(6, 8)[:, 0] - margin[len(pairs) :][best.end_of]
+    ))  # fmt: skip
+    assert bool((of_best <= crossing.quantile(0.3, dim=1)).all())
+    assert surrogate.scored == len(rays)
+
+
+def test_rays_are_compared_without_a_query_and_one_of_each_pair_is_asked_about():
+    teacher = linear_teacher(classes=2)
+    pairs, bank = pairs_of(teacher), gaussian(BANK, seed=2)
+    rays = Candidates(TensorImages(bank), teacher.decide(bank), 8).rays(pairs)
+    ledger = Ledger(torch.full((6,), 100))
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    search = boundary_distance(pairs, rays, relative=1e-2, purse=ledger, surrogate=surrogate)
+    assert next(search).accounts.tolist() == list(range(6))
+
+
+def test_a_surrogate_is_followed_with_the_last_few_queries():
+    teacher = linear_teacher(classes=2)
+    pairs = pairs_of(teacher)
+    guessed, ledger = search(teacher, pairs, 20, Surrogate(network_of(teacher), (SIDE,), 2))
+    probed, _ = search(teacher, pairs, 20)
+    assert float(guessed.distance.sum() / probed.distance.sum()) < 0.7
+    assert int(ledger.spent.min()) > 20 - 4
+
+
+def test_the_distance_to_the_nearest_image_is_kept_where_the_surrogate_chooses_another():
+    teacher = linear_teacher(classes=2)
+    pairs = pairs_of(teacher)
+    wrong = Surrogate(network_of(teacher, gain=-1.0), (SIDE,), 2)
+    boundary, _ = search(teacher, pairs, 1, wrong)
+    bank = gaussian(BANK, seed=2)
+    rays = Candidates(TensorImages(bank), teacher.decide(bank), 1).rays(pairs)
+    assert bool((boundary.distance <= rays.lengths).all())
+
+
+def test_a_normal_is_looked_up_once_while_the_point_stays():
+    teacher = linear_teacher(classes=2)
+    pairs, chosen = pairs_of(teacher), torch.arange(6)
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    boundary, guess = Boundary(torch.ones(6), pairs.samples + 1, {}), Guess(surrogate, pairs)
+    first = guess.normals(boundary, chosen)
+    guess.moved[2] = True
+    assert torch.equal(guess.normals(boundary, chosen), first)
+    assert surrogate.differentiated == 7
+    torch.testing.assert_close(first, surrogate.normals(pairs, boundary.points, chosen))
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "block"),
+    [
+        ((1, 28, 28), "cpu", 64),
+        ((1, 28, 28), "cuda", 1024),
+        ((3, 32, 32), "cuda", 1024),
+        ((3, 224, 224), "cpu", 8),
+        ((3, 224, 224), "cuda", 55),
+    ],
+)
+def test_a_gpu_gets_larger_blocks(shape, device, block):
+    assert block_size(shape, device) == block
+
+
+def test_a_poor_surrogate_is_overruled_by_probes():
+    teacher = BallTeacher(torch.zeros(SIDE), 4.0, bounds=WIDE)
+    samples = gaussian(8, seed=1) * 2
+    samples = samples[teacher.decide(samples) == 0]
+    number = torch.arange(len(samples))
+    pairs = Pairs(samples, number, number, torch.ones_like(number), bounds=WIDE)
+    surrogate = Surrogate(nn.Linear(SIDE, 2), (SIDE,), 2)
+    boundary, _ = search(teacher, pairs, 4000, surrogate, spread=0.3)
+    assert float((boundary.distance / teacher.distance(samples)).max()) < 1.1
+
+
+def test_normals_point_to_the_wanted_side_or_away_from_the_class_to_leave():
+    teacher = linear_teacher(classes=2)
+    pairs, chosen = pairs_of(teacher), torch.arange(6)
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    normal = teacher.weights[1] - teacher.weights[0]
+    sign = torch.where(pairs.wanted == 1, 1.0, -1.0)[:, None]
+    expected = (normal / normal.norm() * sign).float()
+    torch.testing.assert_close(surrogate.normals(pairs, pairs.samples, chosen), expected)
+
+    leave = Pairs(pairs.samples, chosen, chosen, 1 - pairs.wanted, targeted=False, bounds=WIDE)
+    torch.testing.assert_close(surrogate.normals(leave, pairs.samples, chosen), expected)
+
+
+def test_a_surrogate_may_compute_in_double_precision():
+    teacher = linear_teacher(classes=2)
+    pairs, chosen = pairs_of(teacher), torch.arange(6)
+    network = network_of(teacher)
+    double = Surrogate(copy.deepcopy(network).double(), (SIDE,), 2)
+    found = double.normals(pairs, pairs.samples, chosen)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found, Surrogate(network, (SIDE,), 2).normals(pairs, pairs.samples, chosen)
+    )
+
+
+def test_an_approach_keeps_to_the_surrogates_level_and_to_the_bounds():
+    teacher = linear_teacher(classes=2)
+    pairs, chosen = pairs_of(teacher), torch.arange(6)
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    points = pairs.samples + gaussian(6, seed=5)
+    nearer = surrogate.approach(pairs, points, chosen)[0]
+
+    difference = (teacher.weights[1] - teacher.weights[0]).float()
+    torch.testing.assert_close(nearer @ difference, points @ difference, rtol=1e-3, atol=1e-3)
+    assert bool(((nearer - pairs.samples).norm(dim=1) < (points - pairs.samples).norm(dim=1)).all())
+
+    tight = Pairs(pairs.samples.clamp(-1, 1), chosen, chosen, pairs.wanted, bounds=(-1.0, 1.0))
+    within = surrogate.approach(tight, points.clamp(-1, 1), chosen)[0]
+    assert float(within.abs().max()) <= 1
+
+
+def test_a_pair_is_told_the_same_whoever_else_asks():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Unflatten(1, (1, 8, 5)), nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(),
+                            nn.Linear(4 * 6 * 3, 3))  # fmt: skip
+    surrogate = Surrogate(network, (SIDE,), 3)
+    number = torch.arange(150)
+    pairs = Pairs(gaussian(150), number, number, number % 3, bounds=WIDE)
+    points = pairs.samples + gaussian(150, seed=3)
+    together = surrogate.approach(pairs, points, number)[0]
+    for one in (0, 63, 64, 149):
+        alone = surrogate.approach(pairs, points[[one]], number[[one]])[0]
+        assert torch.equal(alone, together[[one]])
+
+
+def test_the_module_is_left_as_it_was_and_may_go_on_training():
+    network = nn.Sequential(nn.Linear(SIDE, 8), nn.Dropout(0.5), nn.Linear(8, 3)).train()
+    before = copy.deepcopy(network.state_dict())
+    surrogate = Surrogate(network, (SIDE,), 3)
+    pairs, chosen = pairs_of(linear_teacher(3)), torch.arange(6)
+    first = surrogate.normals(pairs, pairs.samples, chosen)
+    assert network.training and all(p.requires_grad for p in network.parameters())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        network[0].weight.zero_()
+    with torch.inference_mode():
+        assert torch.equal(surrogate.normals(pairs, pairs.samples, chosen), first)
+
+
+def test_where_a_surrogate_knows_no_gradient_the_search_goes_on_without_it():
+    class Nowhere(nn.Module):
+        def forward(self, images):
+            return (images.sum(1, keepdim=True) * torch.nan).expand(-1, 4)
+
+    teacher = linear_teacher()
+    pairs = pairs_of(teacher)
+    surrogate = Surrogate(Nowhere(), (SIDE,), 4)
+    chosen = torch.arange(6)
+    assert not bool(surrogate.normals(pairs, pairs.samples, chosen).any())
+    assert torch.equal(surrogate.approach(pairs, pairs.samples, chosen)[0], pairs.samples)
+    boundary, _ = search(teacher, pairs, 400, surrogate)
+    without, _ = search(teacher, pairs, 400)
+    assert bool((boundary.distance < 1.2 * without.distance).all())
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        (lambda images: images, TypeError, "surrogate: expected a torch.nn.Module, got function"),
+        (nn.Linear(SIDE, 3), ValueError, r"surrogate: expected scores \[1, 4\].*got \[1, 3\]"),
+        (nn.Identity(), ValueError, r"for an image of shape \[40\], got \[1, 40\]"),
+        (nn.Linear(39, 4), ValueError, r"surrogate: expected a network of images \[40\].*1x40"),
+    ],
+    ids=["no module", "other classes", "no scores", "other images"],
+)
+def test_a_network_that_cannot_stand_in_is_refused(network, error, message):
+    with pytest.raises(error, match=message):
+        Surrogate(network, (SIDE,), 4)
+
+
+def test_labels_take_a_surrogate_and_only_those_of_a_descent_do():
+    teacher, images = linear_teacher(), gaussian(40, seed=4)
+    few = LabelSettings(queries_per_pair=60, candidates=3)
+    plain = label(teacher, images, few)
+    guessed = label(teacher, images, few, surrogate=network_of(teacher))
+    assert guessed.distances.mean() < 0.9 * plain.distances.mean()
+    assert int(guessed.queries.max()) <= 60
+    with pytest.raises(ValueError, match="surrogate: expected None with measure 'bd'"):
+        label(teacher, images, LabelSettings("bd"), surrogate=network_of(teacher))
+
+
+def test_an_estimate_is_of_the_search_with_the_surrogate():
+    teacher, network = ModuleTeacher(digits_network(3), (1, 8, 8), 10), digits_network(3)
+    images = Source("digits").load()
+    few = LabelSettings(queries_per_pair=100)
+    told = estimate_run(teacher, images, few, 3000, surrogate=network)
+    plain = estimate_run(teacher, images, few, 3000)
+    assert told.asked <= 3000
+    assert told.queries_a_pair <= plain.queries_a_pair
+    assert told.surrogate_seconds_a_query > 0 and plain.surrogate_seconds_a_query is None
+    with pytest.raises(ValueError, match="surrogate: expected None with measure 'sd'"):
+        estimate_run(teacher, images, LabelSettings("sd"), 300, surrogate=network)
+
+
+def digits_network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)).eval()
+
+
+def write_digits(folder, most, network, resume=False):
+    """A run of 30 digits, whose teacher goes out of service after so many queries."""
+    teacher = RaisingTeacher(ModuleTeacher(digits_network(3), (1, 8, 8), 10, max_batch=64), most)
+    few = LabelSettings(queries_per_pair=40, candidates=3)
+    return write_run(
+        folder, teacher, Source("digits"), few, limit=30, resume=resume, surrogate=network
+    )
+
+
+@pytest.mark.parametrize("answered", [10, 900, 2900])
+def test_a_run_with_a_surrogate_is_resumed_as_if_nothing_had_stopped_it(tmp_path, answered):
+    network = digits_network(3)
+    with pytest.raises(TeacherError):
+        write_digits(tmp_path / "run", answered, network)
+    stopped = write_digits(tmp_path / "run", 10**6, network, resume=True)
+    whole = write_digits(tmp_path / "whole", 10**6, network)
+    assert vars(stopped) == vars(whole)
+    one, other = (load_labels(tmp_path / name) for name in ("run", "whole"))
+    assert torch.equal(one.distances, other.distances)
+
+
+def test_a_run_is_not_resumed_with_another_surrogate_or_without_one(tmp_path):
+    write_digits(tmp_path / "run", 10**6, digits_network(3))
+    for other in (digits_network(4), None):
+        with pytest.raises(ValueError, match=r"settings\.surrogate: was"):
+            write_digits(tmp_path / "run", 0, other, resume=True)

@@ -1,0 +1,401 @@
+"""The command line from end to end, on small data."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+
+import db3kd.cli
+from db3kd.labelling.consistency import queries_of_checks
+from db3kd.labelling.labels import load_labels
+from db3kd.storage.manifest import read_manifest
+
+COMMANDS = (
+    "info",
+    "teacher",
+    "surrogate",
+    "label",
+    "distill",
+    "evaluate",
+    "report",
+    "synthesize",
+    "zero-shot",
+    "demo",
+)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    options = ("--model", "linear", "--epochs", 10, "--learning-rate", 0.01, "--device", "cpu")
+    assert "test images" in succeed("teacher", "--data", "digits", *options, "--out", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "bd"
+    label(teacher, out, "--queries-per-pair", 30, "--snapshots", "5,10,20")
+    return out
+
+
+def label(teacher: Path, out: Path, *options: object) -> str:
+    return succeed(*label_arguments(teacher, out), *options)
+
+
+def label_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
+    where = ("--teacher", teacher, "--data", "digits", "--out", out)
+    return ("label", *where, "--measure", "bd", "--limit", 40, "--device", "cpu")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_explains_itself(command):
+    text = " ".join(succeed(command, "--help").split())
+
+    assert "Example" in text
+    assert len(text) > 200
+
+
+def test_help_lists_the_commands():
+    text = succeed("--help")
+
+    assert all(command in text for command in COMMANDS)
+
+
+def test_info_shows_build_devices_and_versions():
+    text = succeed("info")
+
+    assert all(word in text for word in ("build", "cpu", "torch", "python"))
+
+
+def test_info_shows_what_a_teacher_is(teacher):
+    text = succeed("info", "--teacher", teacher)
+
+    assert "1 x 8 x 8" in text and "10" in text and "0 to 1" in text and "fingerprint" in text
+
+
+def test_labels_lie_in_the_folder_with_their_manifest(run):
+    labels, manifest = load_labels(run), read_manifest(run)
+
+    assert len(labels) == 40 and sorted(labels.snapshots) == [5, 10, 20]
+    assert labels.index.max() >= 40, "indices are those of the data set, not of the images drawn"
+    assert manifest["totals"]["queries"] == int(labels.queries.sum())
+    assert manifest["totals"]["statuses"] == {"ok": 40}
+    assert manifest["settings"]["labelling"]["measure"] == "bd"
+    assert manifest["state"] == "finished"
+
+
+def test_the_summary_says_what_was_spent(teacher, tmp_path):
+    out = label(teacher, tmp_path / "run", "--budget", 400)
+
+    spent = int(load_labels(tmp_path / "run").queries.sum())
+    assert spent <= 400
+    assert f"queries        {spent}, {spent / 40:.1f} a sample" in out
+
+
+def test_a_used_folder_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+
+    message = fail(*label_arguments("missing.safetensors", tmp_path), "--data", "nothing")
+
+    assert "expected a new or an empty folder" in message
+
+
+def test_a_run_is_resumed_when_that_is_asked_for(teacher, run, tmp_path):
+    options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    next(copy.glob("*.parquet")).unlink()
+
+    message = fail(*label_arguments(teacher, copy), *options)
+    assert "holds a run already; continue it with --resume" in message
+    message = fail(*label_arguments(teacher, copy), "--queries-per-pair", 31, "--resume")
+    assert "settings.labelling.queries_per_pair: was 30, is 31" in message
+    assert "nothing to do" not in label(teacher, copy, *options, "--resume")
+    out = label(teacher, copy, *options, "--resume")
+
+    assert out.startswith("nothing to do  the run was finished already")
+    assert torch.equal(load_labels(copy).distances, load_labels(run).distances)
+    assert read_manifest(copy)["totals"] == read_manifest(run)["totals"]
+
+
+def test_how_a_teacher_runs_and_what_flies_beside_changes_no_label(teacher, run, tmp_path):
+    options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
+    label(teacher, tmp_path / "other", *options, "--flights", 3, "--max-batch", 16)
+
+    assert torch.equal(load_labels(tmp_path / "other").distances, load_labels(run).distances)
+
+
+def test_a_run_that_fails_says_how_to_go_on(tmp_path):
+    arguments = label_arguments(f"{TEACHERS}:TiringTeacher", tmp_path / "run")
+
+    failing = Result(*arguments, "--queries-per-pair", 100)
+
+    assert "what was answered is kept; go on with --resume" in failing.err
+    assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
+
+
+def test_the_manifest_counts_what_the_teacher_saw(tmp_path):
+    CountingTeacher.asked = 0
+
+    label(f"{TEACHERS}:CountingTeacher", tmp_path / "run", "--queries-per-pair", 10)
+
+    described = read_manifest(tmp_path / "run")
+    assert described["totals"]["queries"] + queries_of_checks(described) == CountingTeacher.asked
+
+
+def test_a_dry_run_says_what_the_run_would_cost_and_writes_nothing(tmp_path):
+    CountingTeacher.asked = 0
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+
+    out = succeed(
+        *arguments, "--queries-per-pair", 10, "--dry-run", "--price-per-1000", 2, "--workers", 1
+    )
+
+    assert f"{CountingTeacher.asked} real queries were asked" in out
+    assert 0 < CountingTeacher.asked <= 400
+    assert "at most 3,640" in out and "at most 7.28, at 2 for 1,000 queries" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_without_queries_says_the_bounds(tmp_path):
+    CountingTeacher.asked = 0
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+
+    out = succeed(*arguments, "--budget", 500, "--dry-run", "--dry-run-queries", 0)
+
+    assert "the teacher was not asked" in out and "queries   at most 500" in out
+    assert "time" not in out and "cost" not in out
+    assert CountingTeacher.asked == 0
+
+
+def test_targets_are_searched_alone_and_the_rest_is_said_to_be_estimated(teacher, tmp_path):
+    out = label(teacher, tmp_path / "run", "--targets", 2, "--queries-per-pair", 20)
+
+    labels = load_labels(tmp_path / "run")
+    assert labels.searched.sum(1).tolist() == [2] * 40 and bool(labels.distances.isfinite().all())
+    assert "pairs reached  80 of 360" in out
+    assert "not searched   280 pairs, whose distances are estimated" in out
+    page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
+    assert "280 pairs were not searched" in page
+
+
+def test_a_dry_run_knows_the_targets(tmp_path):
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+    options = ("--targets", 3, "--queries-per-pair", 10, "--dry-run", "--dry-run-queries", 0)
+
+    assert "queries   at most 1,240" in succeed(*arguments, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--targets", 10), "targets: expected at most 9"),
+        (("--targets", 2, "--measure", "sd"), "targets: expected None with measure 'sd'"),
+    ],
+)
+def test_targets_that_there_cannot_be_are_refused(teacher, tmp_path, options, words):
+    assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_descent_begins_with_a_surrogate_which_is_part_of_the_run(teacher, tmp_path):
+    arguments = ("label", "--teacher", teacher, "--data", "digits", "--limit", 20)
+    few = ("--queries-per-pair", 25, "--device", "cpu")
+    for name, more in (("guessed", ("--surrogate", teacher)), ("plain", ())):
+        succeed(*arguments, *few, "--out", tmp_path / name, *more)
+    guessed, plain = (load_labels(tmp_path / name).distances for name in ("guessed", "plain"))
+
+    reached = plain.isfinite()
+    assert guessed[reached].mean() < plain[reached].mean()
+    assert len(read_manifest(tmp_path / "guessed")["settings"]["surrogate"]) == 64
+    message = fail(*arguments, *few, "--out", tmp_path / "guessed", "--resume")
+    assert "settings.surrogate: was" in message
+
+
+def test_a_dry_run_says_what_the_surrogate_takes(teacher, tmp_path):
+    arguments = label_arguments(teacher, tmp_path / "run")
+    few = ("--measure", "mbd", "--queries-per-pair", 20, "--dry-run", "--dry-run-queries", 100)
+    assert re.search(
+        r"\nsurrogate +[\d.e-]+ ms of that, \d+%", succeed(*arguments, *few, "--surrogate", teacher)
+    )
+    assert "surrogate" not in succeed(*arguments, *few)
+
+
+def test_a_surrogate_without_gradients_is_refused(teacher, tmp_path):
+    arguments = label_arguments(teacher, tmp_path / "run")
+    message = fail(*arguments, "--measure", "mbd", "--surrogate", f"{TEACHERS}:CountingTeacher")
+
+    assert "surrogate: expected a torch network" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [("--workers", 2), ("--ray-address", "localhost:1")])
+def test_without_ray_workers_name_their_extra(teacher, tmp_path, monkeypatch, options):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    message = fail(*label_arguments(teacher, tmp_path / "run"), *options)
+
+    assert 'pip install "db3kd[ray]"' in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_inverse_soft_labels_are_written_at_the_papers_temperature(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--normalisation", "inverse", "--queries-per-pair", 10)
+
+    assert load_labels(tmp_path / "run").soft_labels.shape == (40, 10)
+    assert read_manifest(tmp_path / "run")["settings"]["soft_labels"]["temperature"] == 20
+
+
+def test_the_published_preset_takes_the_papers_candidates(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--preset", "published", "--queries-per-pair", 10)
+
+    labelling = read_manifest(tmp_path / "run")["settings"]["labelling"]
+    assert (labelling["candidates"], labelling["order"]) == (201, "random")
+    assert labelling["queries_per_pair"] == 10, "what is given stands"
+
+
+def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teacher, tmp_path):
+    student = tmp_path / "student.safetensors"
+    options = ("--model", "linear", "--steps", 30, "--seeds", 2, "--device", "cpu")
+
+    out = succeed("distill", "--labels", run, "--out", student, *options)
+
+    assert (
+        "times the best of short trainings on held-out images (agreement" in out
+        and "over 2 seeds" in out
+    )
+    assert not student.exists(), "with several seeds each file is named by its seed"
+    one = student.with_stem("student-seed1")
+    out = succeed("evaluate", "--model", one, "--data", "digits", "--agree-with", teacher)
+    assert "accuracy" in out and "agreement" in out and "queries    359" in out
+    described = json.loads(one.with_suffix(".json").read_text())
+    labelled = read_manifest(run)
+    assert described["seed"] == 1 and described["settings"]["scale"] > 0
+    assert (described["teacher"], described["data"]) == (labelled["teacher"], labelled["data"])
+    assert described["queries"] == labelled["totals"]["queries"]
+    assert json.loads(teacher.with_suffix(".json").read_text())["teacher"] == labelled["teacher"]
+
+
+def test_a_run_with_soft_labels_is_distilled_at_its_own_scale(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--scale", 3, "--queries-per-pair", 10)
+    options = ("--model", "linear", "--steps", 5, "--device", "cpu")
+
+    out = succeed(
+        "distill", "--labels", tmp_path / "run", "--out", tmp_path / "s.safetensors", *options
+    )
+
+    assert "chosen" not in out
+    assert load_labels(tmp_path / "run").soft_labels is not None
+
+
+def test_a_student_is_trained_the_papers_way(run, tmp_path):
+    options = ("--preset", "paper", "--epochs", 2, "--model", "linear", "--device", "cpu")
+
+    out = succeed("distill", "--labels", run, "--out", tmp_path / "s.safetensors", *options)
+
+    assert "scale" not in out and (tmp_path / "s.safetensors").is_file()
+
+
+def test_the_report_of_a_run_has_its_pictures(run, tmp_path):
+    succeed("report", "--labels", run, "--out", tmp_path / "report")
+
+    names = {file.name for file in (tmp_path / "report").iterdir()}
+    assert names == {"report.md", "samples.png", "distance_curve.png", "class_distances.png"}
+    assert "40 samples labelled by BD" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_run_without_queries_has_no_curve(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--measure", "sd")
+
+    succeed("report", "--labels", tmp_path / "run")
+
+    assert not (tmp_path / "run" / "_report" / "distance_curve.png").exists()
+
+
+def test_a_run_that_reached_nothing_has_a_report(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--budget", 20)
+
+    succeed("report", "--labels", tmp_path / "run")
+
+
+def test_other_images_than_those_labelled_are_refused(run, tmp_path):
+    message = fail(
+        "distill", "--labels", run, "--data", "mnist5k", "--out", tmp_path / "s.safetensors"
+    )
+
+    assert "expected the images that" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--scale", "large"), "scale: expected a number or auto"),
+        (("--normalisation", "inverse", "--scale", "2"), "inverse has none"),
+        (("--steps", "5", "--epochs", "5"), "--epochs or --steps, not both"),
+        (("--preset", "paper", "--alpha", "0.1"), "preset: decides"),
+        (("--model", "lenet6"), "model: expected one of"),
+    ],
+)
+def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
+    out = tmp_path / "s.safetensors"
+
+    assert words in fail("distill", "--labels", run, "--out", out, *options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--snapshots", "5,ten"), "snapshots: expected numbers"),
+        (("--temperature", "2"), "need a --scale"),
+        (("--normalisation", "inverse", "--scale", "2"), "inverse has none"),
+        (("--split", "validation"), "split: digits has"),
+        (("--data", "nothing"), "data: expected mnist5k"),
+        (("--data", "mnist5k"), "expected shape (1, 8, 8)"),
+        (("--teacher", "missing.safetensors"), "expected a teacher file"),
+        (("--cuda-graphs",), "cuda_graphs: expected a CUDA device, got cpu"),
+        (("--compile", "--teacher", f"{TEACHERS}:constant"), "compile: belongs to a torch module"),
+        (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
+        (("--teacher", f"{TEACHERS}:failing"), "out of service"),
+    ],
+)
+def test_what_cannot_be_labelled_is_named(teacher, tmp_path, options, words):
+    assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
+
+
+def test_an_unknown_choice_is_a_usage_error(teacher, tmp_path):
+    result = Result(*label_arguments(teacher, tmp_path / "run"), "--measure", "l1")
+
+    assert result.code == 2 and "--measure" in result.err
+
+
+@pytest.mark.parametrize("command", ["teacher", "distill"])
+def test_weights_are_never_overwritten(command, run, teacher):
+    before = teacher.read_bytes()
+    source = ("--labels", run) if command == "distill" else ("--data", "digits")
+
+    assert "exists already" in fail(command, *source, "--out", teacher)
+    assert teacher.read_bytes() == before
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    assert "expected a run folder, found no _manifest.json" in fail("report", "--labels", tmp_path)
+
+
+def test_debug_shows_the_whole_error(tmp_path):
+    result = Result("--debug", "report", "--labels", tmp_path)
+
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_without_typer_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "db3kd.cli.app")
+
+    with pytest.raises(SystemExit, match=r"pip install \"db3kd\[cli\]\""):
+        db3kd.cli.main()

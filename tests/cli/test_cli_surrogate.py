@@ -1,0 +1,84 @@
+"""The command that makes a surrogate."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+
+from db3kd.models.networks import build_model
+from db3kd.teachers import load_teacher, save_teacher
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten classes of 8x8 images, told apart at random."""
+    torch.manual_seed(0)
+    network = build_model("linear", (1, 8, 8), 10)
+    file = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_teacher(file, network, model="linear", image_shape=(1, 8, 8), classes=10)
+    return file
+
+
+def arguments(teacher: Path | str, out: Path, *options: object) -> tuple[object, ...]:
+    where = ("--teacher", teacher, "--data", "digits", "--out", out, "--device", "cpu")
+    made = ("--limit", 40, "--queries-per-sample", 5, "--model", "lenet5-fifth", "--steps", 5)
+    return ("surrogate", *where, *made, *options)
+
+
+def test_a_surrogate_is_made_and_evaluated_beside_its_teacher(teacher, tmp_path):
+    out = tmp_path / "surrogate.safetensors"
+
+    said = succeed(*arguments(teacher, out))
+
+    made = json.loads(out.with_suffix(".json").read_text())
+    assert "queries        200, 5 a sample" in said
+    assert f"agreement      {made['agreement']:.1%} with the teacher" in said
+    assert "paid twice" not in said
+    asked = ("--data", "digits", "--agree-with", teacher, "--device", "cpu")
+    assert "agreement" in succeed("evaluate", "--model", out, *asked)
+
+
+def test_every_option_reaches_the_surrogate(tmp_path):
+    out = tmp_path / "surrogate.safetensors"
+    options = ("--batch-size", 7, "--learning-rate", 0.5, "--seed", 3, "--split", "test")
+
+    succeed(*arguments(f"{TEACHERS}:CountingTeacher", out, *options, "--precision", "bf16"))
+
+    settings = json.loads(out.with_suffix(".json").read_text())["settings"]
+    training = settings["surrogate"]["training"]
+    assert (training["batch_size"], training["learning_rate"], training["seed"]) == (7, 0.5, 3)
+    assert (training["steps"], training["precision"], training["device"]) == (5, "bf16", "cpu")
+    assert (settings["surrogate"]["model"], settings["limit"]) == ("lenet5-fifth", 40)
+    assert settings["source"]["split"] == "test"
+    assert load_teacher(out).image_shape == (1, 8, 8)
+
+
+def test_a_surrogate_is_resumed_when_that_is_asked_for(tmp_path):
+    out, teacher = tmp_path / "surrogate.safetensors", f"{TEACHERS}:CountingTeacher"
+    CountingTeacher.asked = 0
+
+    failing = Result(*arguments(f"{TEACHERS}:TiringTeacher", out))
+
+    assert failing.code == 1 and CountingTeacher.asked == 64
+    assert "what was answered is kept; go on with --resume" in failing.err
+    message = fail(*arguments(teacher, out))
+    assert "holds a run already; continue it with --resume" in message
+    message = fail(*arguments(teacher, out, "--resume", "--seed", 1))
+    assert "holds another run than the one asked for: seed: was 0, is 1" in message
+    assert "nothing to do" not in succeed(*arguments(teacher, out, "--resume"))
+    assert CountingTeacher.asked == 200
+    assert "nothing to do" in succeed(*arguments(teacher, out, "--resume"))
+    message = fail(*arguments(teacher, out, "--resume", "--steps", 6))
+    assert "settings.surrogate.training.steps: was 5, is 6" in message
+    assert "exists already" in fail(*arguments(teacher, out))
+    assert CountingTeacher.asked == 200
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_images_are_looked_for(tmp_path):
+    options = ("--data", "no such data", "--teacher", "no such teacher")
+
+    message = fail("surrogate", *options, "--out", tmp_path / "surrogate.pt")
+
+    assert "out: expected a name ending in .safetensors" in message

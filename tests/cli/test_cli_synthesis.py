@@ -1,0 +1,155 @@
+"""The commands that need no images: synthesize and zero-shot."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import TEACHERS, Result, fail, succeed
+
+from db3kd.data.pseudo_samples import load_pseudo_samples
+from db3kd.models.networks import build_model
+from db3kd.storage.manifest import read_manifest
+from db3kd.teachers import save_teacher
+
+PLAIN = ("--preset", "plain")
+"""Options of pseudo samples from starts as they come."""
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten classes of 8x8 images, told apart at random."""
+    torch.manual_seed(0)
+    network = build_model("linear", (1, 8, 8), 10)
+    file = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_teacher(file, network, model="linear", image_shape=(1, 8, 8), classes=10)
+    return file
+
+
+def synthesize_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
+    where = ("--teacher", teacher, "--out", out, "--device", "cpu")
+    return ("synthesize", *where, *PLAIN, "--samples", 60)
+
+
+MOVED = ("--moves", 2, "--queries-per-sample", 60, "--snapshots", "0,1")
+
+
+def test_pseudo_samples_are_made_labelled_and_distilled(teacher, tmp_path):
+    pseudo, labels = tmp_path / "pseudo", tmp_path / "labels"
+
+    out = succeed(*synthesize_arguments(teacher, pseudo), *MOVED)
+
+    samples, totals = load_pseudo_samples(pseudo), read_manifest(pseudo)["totals"]
+    assert len(samples) == 60 and sorted(samples.snapshots) == [0, 1]
+    assert f"queries        {totals['queries']:,}, of which {totals['start_queries']}" in out
+    where = ("--teacher", teacher, "--data", pseudo, "--device", "cpu")
+    succeed("label", *where, "--measure", "bd", "--queries-per-pair", 10, "--out", labels)
+    student = tmp_path / "student.safetensors"
+    options = ("--model", "linear", "--steps", 5, "--device", "cpu", "--scale", 1)
+    succeed("distill", "--labels", labels, "--data", pseudo, "--out", student, *options)
+    assert student.is_file()
+
+
+def test_pseudo_samples_need_what_the_teacher_does_not_tell(tmp_path):
+    arguments = synthesize_arguments(f"{TEACHERS}:striped", tmp_path / "run")
+
+    assert "give --image-shape and --classes" in fail(*arguments)
+    assert "--image-shape: expected sizes as 1,28,28" in fail(*arguments, "--image-shape", "8x8")
+    out = succeed(*arguments, "--image-shape", "1,8,8", "--classes", 3)
+
+    assert "not reached    classes 2: no image was found" in out
+
+
+def test_a_synthesis_that_fails_says_how_to_go_on(tmp_path):
+    arguments = synthesize_arguments(f"{TEACHERS}:TiringTeacher", tmp_path / "run")
+
+    failing = Result(*arguments, *MOVED)
+
+    assert "what was answered is kept; go on with --resume" in failing.err
+    assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
+    message = fail(*arguments, *MOVED)
+    assert "holds a run already; continue it with --resume" in message
+    message = fail(*arguments, *MOVED, "--resume", "--seed", 1)
+    assert "holds another run" in message and "seed: was 0, is 1" in message
+    succeed(
+        *synthesize_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run"), *MOVED, "--resume"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--starts", "noise"), "starts: expected one of published, "),
+        (("--snapshots", "5,ten"), "snapshots: expected numbers"),
+        (("--teacher", "missing.safetensors"), "expected a teacher file"),
+        (("--cuda-graphs",), "cuda_graphs: expected a CUDA device, got cpu"),
+        (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
+        (("--teacher", f"{TEACHERS}:failing"), "out of service"),
+    ],
+)
+def test_what_cannot_be_synthesized_is_named(teacher, tmp_path, options, words):
+    named = TEACHERS in options[-1]
+    shape = ("--image-shape", "1,8,8", "--classes", 10) if named else ()
+
+    assert words in fail(*synthesize_arguments(teacher, tmp_path / "run"), *options, *shape)
+
+
+def zero_shot_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
+    where = ("--teacher", teacher, "--out", out, "--device", "cpu")
+    training = ("--model", "linear", "--steps", 20, "--seeds", 1)
+    return ("zero-shot", *where, *PLAIN, "--samples", 60, *training)
+
+
+def test_zero_shot_runs_its_teacher_as_told(teacher, tmp_path):
+    words = fail(*zero_shot_arguments(teacher, tmp_path / "zero"), "--cuda-graphs")
+
+    assert "cuda_graphs: expected a CUDA device, got cpu" in words
+
+
+def test_zero_shot_goes_the_whole_way(teacher, tmp_path):
+    out = tmp_path / "zero"
+    labels = ("--measure", "bd", "--queries-per-pair", 5)
+
+    text = succeed(*zero_shot_arguments(teacher, out), *labels, "--test", "digits")
+
+    assert "| plain noise, decisions | 60 | 60 |" in text
+    assert "| real images, decisions | 60 | 60 |" in text
+    files = {file.name for file in out.iterdir()}
+    assert {"report.md", "classes.png", "accuracy.png", "student-seed0.safetensors"} <= files
+    assert "accuracy" in succeed(
+        "evaluate", "--model", out / "student-seed0.safetensors", "--data", "digits"
+    )
+
+
+def test_a_zero_shot_run_goes_on_when_that_is_asked_for(teacher, tmp_path):
+    out = tmp_path / "zero"
+    failing = Result(*zero_shot_arguments(f"{TEACHERS}:TiringTeacher", out), *MOVED)
+    assert "what was answered is kept; go on with --resume" in failing.err
+    arguments = (*zero_shot_arguments(f"{TEACHERS}:CountingTeacher", out), *MOVED)
+
+    assert "holds a run already; continue it with --resume" in fail(*arguments)
+    assert "written to" in succeed(*arguments, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "lenet6"), "model: expected one of"),
+        (("--test", "nothing"), "data: expected mnist5k"),
+        (("--test", "mnist5k"), "test: expected images of shape (1, 8, 8)"),
+        (("--starts", "noise"), "starts: expected one of published, "),
+    ],
+)
+def test_what_zero_shot_cannot_do_is_named_before_anything_is_paid_for(
+    teacher, tmp_path, options, words
+):
+    assert words in fail(*zero_shot_arguments(teacher, tmp_path / "zero"), *options)
+    assert not (tmp_path / "zero").exists()
+
+
+@pytest.mark.parametrize("command", [synthesize_arguments, zero_shot_arguments])
+def test_used_folders_are_refused_before_a_teacher_is_looked_for(tmp_path, command):
+    (tmp_path / "notes.txt").write_text("mine")
+
+    message = fail(*command("missing.safetensors", tmp_path))
+
+    assert "expected a new or an empty folder" in message

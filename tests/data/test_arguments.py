@@ -1,0 +1,133 @@
+"""Teachers and images as callers give them."""
+
+import numpy as np
+import pytest
+import torch
+from teachers_analytic import NearestCentroidTeacher
+from torch import nn
+
+import db3kd
+from db3kd.data.arguments import as_images, as_teacher
+from db3kd.data.image_source import image_reader
+from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.teachers import FunctionTeacher, TeacherError
+
+SHAPE = (1, 4, 4)
+SETTINGS = LabelSettings("bd", queries_per_pair=10)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(10, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def teacher():
+    return NearestCentroidTeacher(
+        torch.rand(3, 16, generator=torch.Generator().manual_seed(0)), SHAPE
+    )
+
+
+@pytest.fixture
+def module(teacher):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    with torch.no_grad():
+        network[1].weight.copy_(teacher.weights)
+        network[1].bias.copy_(teacher.bias)
+    return network
+
+
+def test_arrays_are_labelled_as_tensors(images, teacher):
+    expected = label(teacher, images, SETTINGS)
+    for given in (images.numpy(), images.double(), images.numpy().astype(">f4")):
+        assert label(teacher, given, SETTINGS).distances.equal(expected.distances)
+
+
+def test_whole_numbers_up_to_255_are_images_from_0_to_1(images, teacher):
+    stored = (images * 255).byte()
+    expected = label(teacher, stored.float() / 255, SETTINGS)
+    for given in (stored, stored.numpy()):
+        assert label(teacher, given, SETTINGS).distances.equal(expected.distances)
+
+
+def test_a_module_is_labelled_as_the_teacher_around_it(images, module):
+    expected = label(db3kd.ModuleTeacher(module, SHAPE, 3), images, SETTINGS)
+    assert label(module, images, SETTINGS).distances.equal(expected.distances)
+    made = as_teacher(module, images)
+    assert (made.image_shape, made.classes, made.bounds) == (SHAPE, 3, (0.0, 1.0))
+
+
+class Estimator:
+    def predict(self, rows):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((4, *SHAPE)), r"got ndarray \[4, 1, 4, 4\] float64; the teacher comes first"),
+        (torch.zeros(4), "the teacher comes first, then the images"),
+        ("teacher.safetensors", r"load_teacher\('teacher.safetensors'\)"),
+        (Estimator(), r"FunctionTeacher\(model.predict, image_shape, classes, flatten=True\)"),
+        (len, r"FunctionTeacher\(function, image_shape, classes\)"),
+        (NearestCentroidTeacher, "got the class NearestCentroidTeacher"),
+        (None, "got NoneType; see db3kd.FunctionTeacher"),
+        (nn.Linear(3, 4), "fails on an image of shape"),
+        (nn.Flatten(0), r"got \[16\]; wrap it: db3kd.ModuleTeacher"),
+    ],
+)
+def test_what_is_no_teacher_is_explained(images, given, message):
+    with pytest.raises(TypeError, match=f"teacher: .*{message}"):
+        label(given, images)
+
+
+def test_a_teacher_that_lacks_something_is_told_what(images):
+    class Half:
+        image_shape, classes = SHAPE, 3
+
+        def decide(self, images): ...
+
+    with pytest.raises(
+        TypeError, match=r"teacher: .* got Half; it lacks bounds, device, fingerprint"
+    ):
+        label(Half(), images)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (nn.Linear(3, 4), "got Linear; the teacher comes first"),
+        ("digits", r"got str; load them: db3kd.load_data\('digits'\)"),
+        ([[0.5]], r"got list; make an array \[N, C, H, W\]"),
+        (np.ma.masked_array(np.zeros((4, *SHAPE)), True), "fill its hidden entries"),
+        (np.array(["a"]), "of dtype <U1: convert it"),
+        (torch.zeros(4, *SHAPE, dtype=torch.int32), "convert it to uint8"),
+    ],
+)
+def test_what_are_no_images_is_explained(teacher, given, message):
+    with pytest.raises(TypeError, match=f"images: .*{message}"):
+        label(teacher, given)
+
+
+def test_what_reads_images_is_taken_as_it_is(images):
+    images = db3kd.ImageSet.from_arrays(images.numpy())
+    assert as_images(images) is images
+
+
+def test_training_takes_arrays_and_explains_the_rest(images):
+    read = image_reader(images.numpy(), "cpu")
+    assert read(torch.tensor([3, 1])).equal(images[[3, 1]])
+    with pytest.raises(TypeError, match=r"images: expected an ImageSet, .* got list"):
+        image_reader([1, 2], "cpu")
+
+
+@pytest.mark.parametrize(
+    "raised", [StopIteration, StopAsyncIteration, GeneratorExit, AttributeError]
+)
+def test_whatever_a_teacher_raises_is_its_own_error(images, raised):
+    def decide(rows):
+        raise raised("no more")
+
+    message = f"teacher mine raised {raised.__name__} on 10 images: no more"
+    with pytest.raises(TeacherError, match=message):
+        label(FunctionTeacher(decide, SHAPE, 3, name="mine"), images)

@@ -1,0 +1,125 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from torch import Tensor
+
+from db3kd.distillation.augmentation import AugmentedImages, uniforms
+
+
+def pictures(count: int = 6) -> Tensor:
+    return torch.rand(count, 2, 5, 7, generator=torch.Generator().manual_seed(0))
+
+
+@given(order=st.permutations(range(24)), size=st.integers(1, 24))
+@examples(max_examples=20, deadline=None)
+def test_an_image_does_not_depend_on_what_is_read_beside_it(order, size):
+    augmented = AugmentedImages(pictures(), 4, seed=5)
+    whole = augmented.read(torch.arange(24))
+    parts = torch.cat([augmented.read(part) for part in torch.tensor(order).split(size)])
+    assert torch.equal(parts, whole[torch.tensor(order)])
+
+
+def test_the_first_image_of_a_sample_is_the_sample_itself():
+    augmented = AugmentedImages(pictures(), 4, seed=5)
+    assert len(augmented) == 24
+    assert torch.equal(augmented.read(torch.arange(0, 24, 4)), pictures())
+
+
+def test_images_stay_inside_the_bounds_and_differ():
+    images = AugmentedImages(pictures(), 10, seed=5, noise=0.5).read(torch.arange(60))
+    assert images.dtype == torch.float32
+    assert images.shape == (60, 2, 5, 7)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert len(images.flatten(1).unique(dim=0)) == 60
+
+
+def test_the_seed_decides_what_is_drawn():
+    first, second = (AugmentedImages(pictures(), 2, seed=seed) for seed in (0, 1))
+    assert not torch.equal(first.read(torch.tensor([1])), second.read(torch.tensor([1])))
+
+
+def test_only_partners_are_mixed_into_others():
+    images = torch.cat([torch.zeros(4, 1, 5, 5), torch.ones(2, 1, 5, 5)])
+    augmented = AugmentedImages(images, 50, seed=0, noise=0, partners=4)
+    of_partners, of_others = augmented.read(torch.arange(300)).split([200, 100])
+    assert (of_partners == 0).all()
+    assert of_others.amin() < 0.1
+
+
+@pytest.mark.parametrize("partners", [0, 7])
+def test_more_partners_than_samples_or_none_are_refused(partners):
+    with pytest.raises(ValueError, match=f"partners: expected 1 to 6 samples, got {partners}"):
+        AugmentedImages(pictures(), 4, seed=0, partners=partners)
+
+
+def test_without_mixing_shifting_and_noise_nothing_changes():
+    augmented = AugmentedImages(pictures(), 3, seed=0, mixup=0, shift=0, noise=0)
+    assert torch.allclose(augmented.read(torch.arange(18)), pictures().repeat_interleave(3, 0))
+
+
+def test_a_shift_moves_an_image_by_whole_pixels_within_reach_and_repeats_its_edges():
+    image = torch.zeros(1, 1, 5, 10)
+    image[0, 0, 2, 5] = 1
+    image[0, 0, :, 0] = 0.5
+    augmented = AugmentedImages(image, 200, seed=0, mixup=0, shift=0.2, noise=0)
+    shifted = augmented.read(torch.arange(1, 200))[:, 0]
+    _, rows, columns = (shifted == 1).nonzero(as_tuple=True)
+    assert len(rows) == 199
+    assert set(rows.tolist()) == {1, 2, 3}
+    assert set(columns.tolist()) == {3, 4, 5, 6, 7}
+    assert (shifted[columns == 7][:, :, :3] == 0.5).all()
+
+
+def test_a_mixture_holds_at_most_the_share_allowed_of_another_sample():
+    images = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+    augmented = AugmentedImages(images, 500, seed=0, mixup=0.4, shift=0, noise=0)
+    of_dark = augmented.read(torch.arange(1, 500))[:, 0, 0, 0]
+    with_bright = of_dark[of_dark > 0]
+    assert 0.4 < len(with_bright) / 499 < 0.6
+    assert 0.35 < with_bright.max() <= 0.4
+
+
+def test_noise_has_the_standard_deviation_asked_for():
+    images = torch.full((1, 1, 20, 20), 0.5)
+    augmented = AugmentedImages(images, 50, seed=0, mixup=0, shift=0, noise=0.1)
+    noise = augmented.read(torch.arange(1, 50)) - 0.5
+    assert noise.std().item() == pytest.approx(0.1, rel=0.03)
+    assert abs(noise.mean().item()) < 0.005
+
+
+def test_draws_are_uniform_and_uncorrelated():
+    samples, numbers = (grid.ravel() for grid in np.mgrid[0:60, 0:60])
+    draws = uniforms(7, samples, numbers, 5)
+    assert draws.dtype == np.float32
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    counts = np.histogram(draws, 20, (0, 1))[0]
+    assert ((counts - 900) ** 2 / 900).sum() < 50  # chi-squared, 19 degrees: 43.8 at 0.1 %
+    correlations = np.corrcoef(draws.T) - np.eye(5)
+    assert abs(correlations).max() < 5 / math.sqrt(3600)
+    between_samples = np.corrcoef(draws[:-60].ravel(), draws[60:].ravel())[0, 1]
+    between_numbers = np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]
+    assert max(abs(between_samples), abs(between_numbers)) < 5 / math.sqrt(17000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"queries_per_sample": 0}, "queries_per_sample: expected at least 1, got 0"),
+        ({"mixup": 1.5}, "mixup: expected 0 to 1, got 1.5"),
+        ({"shift": 1}, "shift: .*got 1"),
+        ({"noise": -0.1}, "noise: .*got -0.1"),
+        ({"noise": math.nan}, "noise: .*got nan"),
+        ({"seed": -1}, "seed: .*got -1"),
+        ({"images": torch.rand(3, 16)}, r"images: expected \[N, channels, height, width\]"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AugmentedImages(**{"images": pictures(), "queries_per_sample": 4, "seed": 0, **arguments})

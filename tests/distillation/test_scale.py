@@ -1,0 +1,264 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.distillation.scale import (
+    ScaleChoice,
+    ScaleTrial,
+    choose_scale,
+    held_out_loss,
+    median_nearest_distance,
+    scale_training,
+)
+from db3kd.distillation.student import KDLoss
+from db3kd.distillation.training import TrainSettings
+
+CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])
+SETTINGS = TrainSettings(steps=6, learning_rate=1e-2, device="cpu", seed=3)
+
+
+def points(count: int = 60) -> tuple[Tensor, Tensor, Tensor]:
+    """Images [count, 1, 1, 2], their distances to nearest-centre boundaries, classes."""
+    images = torch.rand(count, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    to_centres = torch.cdist(images.flatten(1), CENTRES)
+    own = to_centres.argmin(1)
+    gaps = to_centres**2 - to_centres.gather(1, own[:, None]) ** 2
+    between = torch.cdist(CENTRES, CENTRES)[own]
+    return images, gaps / (2 * between), own  # NaN in the own column, which nobody reads
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(2, 3))
+
+
+def margin(distances: Tensor, own: Tensor, scale: float, temperature: float) -> Tensor:
+    return F.softmax((-scale * distances).scatter(1, own[:, None], 0.0) / temperature, 1)
+
+
+def choose(distances: Tensor, own: Tensor, images: Tensor, make=margin, **options):
+    options = {"relative_scales": (1.0, 4.0), "students": 2, **options}
+    return choose_scale(network, images, distances, own, make, KDLoss(), SETTINGS, **options)
+
+
+def test_the_scale_whose_students_predict_the_decisions_best_is_chosen():
+    images, distances, own = points()
+    median = median_nearest_distance(distances, own)
+
+    def only_four_is_right(distances, own, scale, temperature):
+        right = abs(scale * median - 4) < 1e-4
+        return F.one_hot(own if right else (own + 1) % 3, 3).float()
+
+    choice = choose_scale(
+        network,
+        images,
+        distances,
+        own,
+        only_four_is_right,
+        KDLoss(temperature=1, alpha=0),
+        TrainSettings(steps=30, learning_rate=1e-1, device="cpu"),
+        relative_scales=(1.0, 4.0, 16.0),
+        students=2,
+    )
+    by_scale = {trial.relative: trial for trial in choice.trials}
+    assert choice.best == by_scale[4.0]
+    assert by_scale[4.0].agreement > 0.7 > by_scale[1.0].agreement
+
+
+def test_the_choice_is_deterministic():
+    images, distances, own = points()
+    assert choose(distances, own, images) == choose(distances, own, images)
+
+
+def test_the_trials_list_every_scale_from_the_smallest():
+    images, distances, own = points()
+    median = median_nearest_distance(distances, own)
+    trials = choose(distances, own, images, relative_scales=(4.0, 1.0)).trials
+    relative = [trial.relative for trial in trials]
+    assert relative == sorted(relative) and {1.0, 4.0} <= set(relative)
+    assert [trial.scale for trial in trials] == pytest.approx([one / median for one in relative])
+    assert all(0 <= trial.agreement <= 1 and trial.deviation >= 0 for trial in trials)
+
+
+def test_the_scale_follows_the_unit_of_the_distances():
+    images, distances, own = points()
+    near = choose(distances, own, images)
+    far = choose(4 * distances, own, images)
+    assert far.scale == near.scale / 4
+    assert [t.agreement for t in far.trials] == [t.agreement for t in near.trials]
+
+
+def test_unanswered_samples_are_neither_labelled_nor_trained_on_nor_held_out():
+    images, distances, own = points()
+    gaps = own.clone()
+    gaps[::4] = -1
+    distances[::4] = math.nan
+    answered = gaps >= 0
+
+    def checked(distances, own, scale, temperature):
+        assert (own >= 0).all()
+        return margin(distances, own, scale, temperature)
+
+    kept = choose(distances[answered], own[answered], images[answered])
+    assert choose(distances, gaps, images, checked) == kept
+
+
+def rewarding(best: float, median: float):
+    """Soft labels that teach the right class at one relative scale, less so the farther from it."""
+
+    def make(distances, own, scale, temperature):
+        steps = abs(math.log2(scale * median / best))
+        right, wrong = F.one_hot(own, 3).float(), F.one_hot((own + 1) % 3, 3).float()
+        share = 0.045 * steps
+        return (1 - share) * right + share * wrong
+
+    return make
+
+
+def choose_rewarded(best: float, **options) -> ScaleChoice:
+    images, distances, own = points()
+    return choose_scale(
+        network,
+        images,
+        distances,
+        own,
+        rewarding(best, median_nearest_distance(distances, own)),
+        KDLoss(temperature=1, alpha=0),
+        TrainSettings(steps=25, learning_rate=1e-1, device="cpu"),
+        students=2,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (1.0, [0.5, 1.0, 2.0]),
+        (8.0, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]),
+        (1 / 8, [1 / 16, 1 / 8, 1 / 4, 0.5, 1.0, 2.0]),
+    ],
+)
+def test_the_grid_grows_until_the_best_lies_inside(best, tried):
+    choice = choose_rewarded(best)
+    assert [trial.relative for trial in choice.trials] == tried
+    assert choice.best.relative == best
+    assert not choice.at_edge
+    assert not any("warning" in line for line in choice.describe())
+
+
+def test_a_grid_that_never_holds_the_best_stops_growing_and_says_so():
+    choice = choose_rewarded(2.0**9)
+    assert [trial.relative for trial in choice.trials] == [2.0**n for n in range(-1, 8)]
+    assert choice.at_edge
+    assert "warning: the best scale is the last that was tried; a larger" in choice.describe()[1]
+
+
+def test_one_scale_alone_is_taken():
+    choice = choose_rewarded(8.0, relative_scales=(1.0,))
+    assert [trial.relative for trial in choice.trials] == [1.0]
+    assert len(choice.describe()) == 1
+
+
+def test_progress_counts_the_students_and_those_of_a_grown_grid():
+    told = []
+    choose_rewarded(4.0, progress=lambda *report: told.append(report))
+    assert told == [(n, max(6, 2 * ((n + 1) // 2))) for n in range(1, 11)]
+
+
+def trial(scale: float, *losses: float) -> ScaleTrial:
+    return ScaleTrial(scale, scale, 0.9, 0.0, losses)
+
+
+def test_scales_are_alike_where_students_differ_more_than_scales():
+    best = trial(1.0, 0.20, 0.30, 0.25)
+    choice = ScaleChoice(1.0, (trial(0.5, 0.21, 0.29, 0.26), best, trial(2.0, 0.22, 0.32, 0.27)))
+    assert [one.scale for one in choice.alike] == [0.5, 1.0]
+    assert choice.describe()[1] == "scales from 0.5 to 1 do about as well"
+
+
+def test_the_middle_of_the_scales_that_cannot_be_told_from_the_best_is_chosen():
+    best, alike, worse = trial(1.0, 0.2, 0.3), trial(4.0, 0.25, 0.27), trial(8.0, 0.3, 0.4)
+    assert ScaleChoice.among([alike, worse, best]) == ScaleChoice(2.0, (best, alike, worse))
+    assert ScaleChoice.among([alike, worse, best], 3.0).scale == 6.0
+    assert ScaleChoice.among([worse, best]).scale == 1.0
+    assert ScaleChoice.among([trial(2.0, 0.25), trial(1.0, 0.2)]).scale == 1.0
+
+
+def test_a_flat_choice_is_warned_of():
+    best = trial(1.0, 0.20, 0.30)
+    choice = ScaleChoice(1.0, (trial(0.5, 0.26, 0.25), best, trial(2.0, 0.25, 0.27)))
+    assert len(choice.alike) == 3
+    assert "no scale tried is clearly better" in choice.describe()[1]
+
+
+def test_agreement_is_shown_by_scale():
+    choice = ScaleChoice(1.0, (trial(0.5, 0.4), trial(1.0, 0.2), trial(2.0, 0.3)))
+    assert choice.describe() == [
+        "scale 1, the best on held-out images (agreement with the teacher by scale: 0.5: 90.0%, "
+        "1: 90.0%, 2: 90.0%)"
+    ]
+
+
+def test_a_multiple_of_the_best_scale_is_chosen_if_asked_for():
+    choice = choose_rewarded(1.0, factor=2.0)
+    assert choice.best.relative == 1.0
+    assert choice == ScaleChoice.among(choice.trials, factor=2.0)
+    assert "2 times the best of short trainings on held-out images" in choice.describe()[0]
+
+
+def test_the_held_out_loss_does_not_depend_on_how_sure_a_student_is():
+    logits = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    decisions = (3 * logits).softmax(1).multinomial(1, generator=torch.Generator().manual_seed(1))
+    losses = [held_out_loss(factor * logits, decisions[:, 0]) for factor in (0.01, 1.0, 100.0)]
+    assert losses == pytest.approx([losses[1]] * 3, rel=1e-6)
+    assert losses[1] <= F.cross_entropy(3 * logits, decisions[:, 0]).item()
+    assert losses[1] == pytest.approx(F.cross_entropy(3 * logits, decisions[:, 0]).item(), rel=0.02)
+
+
+def test_logits_that_are_always_right_have_no_loss():
+    own = torch.tensor([0, 1, 2, 1])
+    assert held_out_loss(F.one_hot(own, 3).float(), own) < 1e-6
+    assert held_out_loss(torch.zeros(4, 3), own) == pytest.approx(math.log(3))
+
+
+def test_the_training_that_chooses_is_a_small_part_of_the_final_one():
+    final = TrainSettings(steps=1500, batch_size=128, learning_rate=1e-3, seed=4)
+    short = scale_training(final, 600)
+    assert (short.steps, short.batch_size, short.schedule) == (250, 32, "cosine")
+    assert short.learning_rate == pytest.approx(3e-3)
+    images_seen = 6 * short.steps * short.batch_size
+    assert images_seen < 0.3 * final.steps * final.batch_size
+    assert scale_training(TrainSettings(steps=120), 600).steps == 40
+    falling = TrainSettings(epochs=3, batch_size=2, learning_rate=3e-3, schedule="cosine")
+    shortest = scale_training(falling, 2)
+    assert (shortest.steps, shortest.batch_size, shortest.learning_rate) == (3, 1, 3e-3)
+
+
+def test_the_median_is_over_the_nearest_class_that_was_reached():
+    inf = math.inf
+    distances = torch.tensor([[0.1, 3.0, 2.0], [inf, 0.0, 5.0], [inf, inf, 0.0], [7.0, 9.0, 0.0]])
+    assert median_nearest_distance(distances, torch.tensor([0, 1, 2, 2])) == 5.0
+
+
+def test_distances_without_any_class_reached_are_refused():
+    images, distances, own = points()
+    with pytest.raises(ValueError, match="distances: expected a finite distance"):
+        choose(torch.full_like(distances, math.inf), own, images)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"relative_scales": ()}, "relative_scales"),
+        ({"relative_scales": (1.0, 0.0)}, "relative_scales"),
+        ({"folds": 1}, "folds"),
+        ({"folds": 61}, "60 answered samples"),
+        ({"students": 0}, "students"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    images, distances, own = points()
+    with pytest.raises(ValueError, match=message):
+        choose(distances, own, images, **options)

@@ -1,0 +1,207 @@
+"""Teachers that are noisy, or replaced while a run is stopped, are found; all others are not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import Result
+
+from db3kd.labelling.consistency import (
+    describe_checks,
+    interval,
+    is_inconsistent,
+    queries_of_checks,
+)
+from db3kd.labelling.label_images import LabelSettings
+from db3kd.labelling.label_run import Source, write_run
+from db3kd.labelling.labels import load_labels
+from db3kd.labelling.totals import Totals
+from db3kd.storage.manifest import read_manifest
+from db3kd.teachers import FunctionTeacher
+
+SETTINGS = LabelSettings("bd", queries_per_pair=12, candidates=4, rows=256)
+
+
+class MeanTeacher(FunctionTeacher):
+    """Ten classes by a sum of an image's pixels, each weighted.
+
+    noise: share of the answers that are drawn at random. model: seed of the weights. most: queries
+    after which it is out of service. nudge: added to every score, as rounding is, by queries.
+    """
+
+    def __init__(
+        self, noise: float = 0, seed: int = 0, model: int = 0, most: int | None = None
+    ) -> None:
+        super().__init__(self._answer, (1, 8, 8), 10, max_batch=64, fingerprint="served")
+        weights = np.random.default_rng(7).normal(size=(10, 64))
+        self._weights = weights + 0.2 * model * np.random.default_rng(8).normal(size=(10, 64))
+        self._noise, self._random, self._most = noise, np.random.default_rng(seed), most
+        self.queries = 0
+
+    def _answer(self, images: np.ndarray) -> np.ndarray:
+        if self._most is not None and self.queries >= self._most:
+            raise RuntimeError("out of service")
+        self.queries += len(images)
+        rows = images.reshape(len(images), -1).astype(np.float64)
+        classes = (rows[:, None] * self._weights).sum(-1).argmax(1)
+        noisy = self._random.random(len(rows)) < self._noise
+        return np.where(noisy, self._random.integers(0, 10, len(rows)), classes)
+
+
+def write(folder: Path, teacher: FunctionTeacher, limit: int = 300, **options: object) -> Totals:
+    source, settings = Source("digits"), options.pop("settings", SETTINGS)
+    options = {"consistency_checks": 32, **options}
+    return write_run(folder, teacher, source, settings, limit=limit, **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "undisturbed"
+    teacher = MeanTeacher()
+    totals = write(folder, teacher)
+    assert teacher.queries == totals.queries + queries_of_checks(read_manifest(folder))
+    return folder
+
+
+def test_a_teacher_that_repeats_its_answers_is_not_flagged(undisturbed):
+    described = read_manifest(undisturbed)
+
+    assert not is_inconsistent(described)
+    assert [check["when"] for check in described["consistency"]] == ["start", "end"]
+    assert 0 < queries_of_checks(described) <= 32
+    assert "0 of 4 at the start, 0 of 24 at the end" in describe_checks(described)
+    assert not list(undisturbed.glob("_check*"))
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_noisy_teacher_is_flagged_with_its_rate(tmp_path, noise, seed):
+    teacher = MeanTeacher(noise, seed)
+
+    totals = write(tmp_path / "run", teacher)
+
+    described = read_manifest(tmp_path / "run")
+    end = described["consistency"][-1]
+    labels = load_labels(tmp_path / "run")
+    images = Source("digits").load().read(labels.index)
+    wrong = float((MeanTeacher().decide(images) != labels.decision).float().mean())
+    assert is_inconsistent(described)
+    assert queries_of_checks(described) <= 32
+    assert teacher.queries == totals.queries + queries_of_checks(described)
+    low, high = end["interval"]
+    assert low <= end["rate"] <= high and wrong / 2 < end["rate"] < wrong * 2
+    assert f"{end['rate']:.1%}" in describe_checks(described)
+
+
+@pytest.mark.parametrize("most", [100, 700])
+def test_a_teacher_replaced_at_a_stop_is_refused_and_mixed_only_on_request(tmp_path, most):
+    with pytest.raises(RuntimeError, match="out of service"):
+        write(tmp_path, MeanTeacher(most=most))
+    other = MeanTeacher(model=1)
+    before = {file.name for file in tmp_path.iterdir()}
+
+    with pytest.raises(ValueError, match=r"changed \d of \d answers.*--accept-changed-teacher"):
+        write(tmp_path, other, resume=True)
+
+    assert other.queries <= 8, "nothing but the check was asked"
+    assert {file.name for file in tmp_path.iterdir()} == before
+    for _ in range(6):  # also when no query is left to check it
+        with pytest.raises(ValueError, match="--accept-changed-teacher"):
+            write(tmp_path, other, resume=True)
+    write(tmp_path, other, resume=True, accept_changes=True)
+    described = read_manifest(tmp_path)
+    assert is_inconsistent(described) and queries_of_checks(described) <= 32
+
+
+def test_a_run_that_was_refused_goes_on_with_its_own_teacher(tmp_path, undisturbed):
+    with pytest.raises(RuntimeError, match="out of service"):
+        write(tmp_path, MeanTeacher(most=700))
+    with pytest.raises(ValueError, match="--accept-changed-teacher"):
+        write(tmp_path, MeanTeacher(model=1), resume=True)
+
+    write(tmp_path, MeanTeacher(), resume=True)
+
+    assert not is_inconsistent(read_manifest(tmp_path))
+    assert torch.equal(load_labels(tmp_path).distances, load_labels(undisturbed).distances)
+
+
+@pytest.mark.parametrize("most", [100, 700, 2000])
+def test_checks_change_no_label_and_a_resumed_run_is_not_flagged(tmp_path, undisturbed, most):
+    with pytest.raises(RuntimeError, match="out of service"):
+        write(tmp_path, MeanTeacher(most=most))
+    for more in (500, None):
+        try:
+            write(tmp_path, MeanTeacher(most=more), resume=True)
+        except RuntimeError:
+            continue
+    labels, expected = load_labels(tmp_path), load_labels(undisturbed)
+
+    described = read_manifest(tmp_path)
+    assert torch.equal(labels.distances, expected.distances)
+    assert torch.equal(labels.queries, expected.queries)
+    assert not is_inconsistent(described) and queries_of_checks(described) <= 32
+
+
+def test_a_budget_pays_for_the_checks(tmp_path):
+    settings = LabelSettings("bd", queries=2000, queries_per_pair=12, candidates=4)
+    teacher = MeanTeacher()
+
+    totals = write(tmp_path, teacher, settings=settings)
+
+    checks = queries_of_checks(read_manifest(tmp_path))
+    assert 0 < checks <= 20 and teacher.queries == totals.queries + checks <= 2000
+
+
+def test_without_checks_nothing_more_is_asked(tmp_path):
+    teacher = MeanTeacher(0.05)
+
+    totals = write(tmp_path, teacher, limit=40, consistency_checks=0)
+
+    assert teacher.queries == totals.queries
+    assert not is_inconsistent(read_manifest(tmp_path))
+
+
+class BoundaryTeacher(MeanTeacher):
+    """Every image lies on its boundary: any answer about a sample itself may be either class.
+
+    Its answers change with each call, as rounding changes with the batch.
+    """
+
+    def _answer(self, images: np.ndarray) -> np.ndarray:
+        self.queries += len(images)
+        rows = images.reshape(len(images), -1)
+        step = rows - np.round(rows * 16) / 16
+        score = (step * self._weights[0]).sum(1)
+        undecided = np.arange(len(rows)) + self.queries
+        return np.where(np.abs(score) < 1e-4, undecided % 2, score > 0).astype(np.int64)
+
+
+def test_an_answer_that_rounding_alone_changes_is_no_noise(tmp_path, monkeypatch):
+    monkeypatch.setattr("db3kd.labelling.consistency._SURE", 99)
+    write(tmp_path, BoundaryTeacher(), limit=60)
+    end = read_manifest(tmp_path)["consistency"][-1]
+    assert end["changed"] > 0 and not end["flagged"]
+
+
+def noisy() -> FunctionTeacher:
+    return MeanTeacher(0.05)
+
+
+def test_the_command_line_says_so_by_its_exit_status(tmp_path):
+    out = tmp_path / "run"
+    where = ("label", "--teacher", "test_consistency:noisy", "--data", "digits", "--out", out)
+    options = ("--measure", "bd", "--limit", 200, "--queries-per-pair", 12, "--device", "cpu")
+
+    result = Result(*where, *options)
+
+    assert result.code == 3
+    assert "decisions are wrong (95 % interval" in result.out
+    assert "error: the teacher gave different answers" in result.err
+    assert read_manifest(out)["state"] == "finished"
+
+
+def test_intervals_are_those_of_clopper_and_pearson():
+    assert interval(0, 10) == pytest.approx((0, 0.3085), abs=1e-4)
+    assert interval(3, 10) == pytest.approx((0.0667, 0.6525), abs=1e-4)
+    assert interval(10, 10) == pytest.approx((0.6915, 1), abs=1e-4)

@@ -1,0 +1,37 @@
+"""SIGKILL at random moments of a labelling run: a small version of benchmarks/crashes.py."""
+
+import sys
+
+import pytest
+
+from db3kd.data.loading import load_data
+from db3kd.distillation.student import train_classifier
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.label_images import LabelSettings
+from db3kd.models.networks import build_model
+from db3kd.teachers import save_teacher
+
+crashes = pytest.importorskip("benchmarks.crashes", reason="benchmarks are not installed")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
+def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path):
+    images = load_data("digits")
+    network = train_classifier(
+        lambda: build_model("linear", (1, 8, 8), 10),
+        images,
+        images.labels,
+        TrainSettings(epochs=2, device="cpu"),
+    )
+    teacher = tmp_path / "teacher.safetensors"
+    save_teacher(teacher, network, model="linear", image_shape=(1, 8, 8), classes=10)
+    settings = LabelSettings("mbd", queries_per_pair=20, rows=512)
+    work = crashes.Work(teacher, "digits", settings, limit=260, max_batch=64)
+
+    outcomes = list(crashes.kill_often(work, 3, tmp_path, seed=1))
+
+    kills = sum(len(outcome.shards) for outcome in outcomes)
+    assert kills == 3
+    for outcome in outcomes:
+        assert outcome.same
+        assert 0 <= outcome.twice <= outcome.in_flight <= 64 * len(outcome.shards)

@@ -1,0 +1,333 @@
+"""Labelling a whole set: what a label depends on, what it costs, and what bad input does to it."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from teachers_analytic import (
+    ConstantTeacher,
+    CountingTeacher,
+    LinearTeacher,
+    NearestCentroidTeacher,
+    RaisingTeacher,
+    WrongTeacher,
+    as_float,
+    beyond_range,
+    one_short,
+)
+
+from db3kd.boundary import Descent
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling import label_images as labelling
+from db3kd.labelling.label_images import (
+    LabelSettings,
+    divide_budget,
+    label,
+    label_chunks,
+    with_soft_labels,
+)
+from db3kd.labelling.labels import LABELS, Labels, to_table
+from db3kd.querying.search import UNANSWERED
+from db3kd.storage.run_folder import RunFolder
+from db3kd.teachers.base import TeacherError
+
+SHAPE = (1, 6, 6)
+CLASSES = 4
+SMALL = LabelSettings(candidates=4, queries_per_pair=60, snapshots=(10, 60))
+
+
+def some_images(n=40, seed=0):
+    return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def some_teacher(max_batch=512, classes=CLASSES):
+    centroids = some_images(classes, seed=9)
+    return NearestCentroidTeacher(centroids, SHAPE, max_batch=max_batch)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return label(some_teacher(), some_images(), SMALL)
+
+
+def assert_same(first, second):
+    for name in ("index", "decision", "distances", "queries", "status"):
+        one, other = getattr(first, name), getattr(second, name)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, name
+    for count, distances in first.snapshots.items():
+        assert torch.equal(distances, second.snapshots[count])
+
+
+@pytest.mark.parametrize("size", [1, 7, 512])
+def test_labels_do_not_depend_on_batch_sizes(labels, size, monkeypatch):
+    monkeypatch.setattr(labelling, "_MOST_SAMPLES", size)
+    again = label(some_teacher(size), some_images(), dataclasses.replace(SMALL, rows=size))
+    assert_same(labels, again)
+
+
+def test_labels_do_not_depend_on_the_order_of_samples(labels):
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(3))
+    shuffled = label(some_teacher(), some_images(), SMALL, index=order)
+    assert torch.equal(shuffled.index, order)
+    assert torch.equal(shuffled.distances, labels.distances[order])
+    assert torch.equal(shuffled.queries, labels.queries[order])
+
+
+def test_labels_do_not_depend_on_the_number_of_threads(labels):
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert_same(labels, label(some_teacher(), some_images(), SMALL))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_another_seed_gives_other_distances(labels):
+    again = label(some_teacher(), some_images(), dataclasses.replace(SMALL, seed=1))
+    assert not torch.equal(labels.distances, again.distances)
+
+
+def test_chunks_are_the_labels_in_order(labels, monkeypatch):
+    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 16)
+    chunks = list(label_chunks(some_teacher(), some_images(), SMALL))
+    assert [len(chunk) for chunk in chunks] == [16, 16, 8]
+    assert torch.equal(torch.cat([chunk.distances for chunk in chunks]), labels.distances)
+
+
+def test_a_chunk_that_has_a_shard_is_left_out_and_answers_are_not_asked_again(
+    labels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 16)
+    teacher = CountingTeacher(some_teacher())
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
+        first = next(label_chunks(teacher, some_images(), SMALL, folder=folder))
+        folder.write_shard(0, to_table(first))
+        asked = teacher.total
+        chunks = list(label_chunks(teacher, some_images(), SMALL, folder=folder))
+
+    assert [chunk.index[0].item() for chunk in chunks] == [16, 32]
+    assert_same(labels, Labels.concat([first, *chunks]))
+    assert asked + sum(int(chunk.queries.sum()) - len(chunk) for chunk in chunks) == teacher.total
+    assert teacher.total == int(labels.queries.sum())
+
+
+@examples(max_examples=30, deadline=None)
+@given(
+    measure=st.sampled_from(["sd", "bd", "mbd"]),
+    per_pair=st.integers(0, 50),
+    per_sample=st.none() | st.integers(0, 90),
+    whole=st.none() | st.integers(0, 700),
+    classes=st.integers(2, 5),
+    max_batch=st.sampled_from([1, 7, 512]),
+)
+def test_no_budget_is_exceeded_and_the_ledger_equals_the_teachers_count(
+    measure, per_pair, per_sample, whole, classes, max_batch
+):
+    teacher = CountingTeacher(some_teacher(max_batch, classes))
+    settings = LabelSettings(
+        measure=measure,
+        candidates=3,
+        queries_per_pair=per_pair,
+        queries_per_sample=per_sample,
+        queries=whole,
+    )
+    labels = label(teacher, some_images(9), settings)
+    assert int(labels.queries.sum()) == teacher.total
+    other = labels.queries.masked_fill(torch.arange(classes) == labels.decision[:, None], 0)
+    assert int(other.max()) <= per_pair
+    spent = labels.queries.sum(1)
+    assert bool((spent <= divide_budget(settings, 9, classes)).all())
+    assert per_sample is None or int(spent.max()) <= per_sample
+    assert whole is None or teacher.total <= whole
+    assert bool(((labels.decision == UNANSWERED) == (spent == 0)).all())
+
+
+def test_more_measuring_only_shrinks_distances():
+    results = [
+        label(some_teacher(), some_images(), LabelSettings(measure=measure, queries_per_pair=300))
+        for measure in ("sd", "bd", "mbd")
+    ]
+    sd, bd, mbd = (result.distances for result in results)
+    assert bool((bd <= sd).all()) and bool((mbd <= bd).all())
+    assert float(mbd.sum()) < float(bd.sum()) < float(sd.sum())
+    assert int(results[0].queries.sum()) == 40
+
+
+def test_the_own_class_has_distance_zero_and_one_query(labels):
+    own = labels.decision[:, None]
+    assert not bool(labels.distances.gather(1, own).any())
+    assert bool((labels.queries.gather(1, own) == 1).all())
+
+
+def test_samples_are_labelled_by_the_teachers_decision_not_the_data_sets():
+    images = some_images()
+    wrong = (some_teacher().decide(images) + 1) % CLASSES
+    labels = label(some_teacher(), ImageSet.from_arrays(images, wrong), SMALL)
+    assert torch.equal(labels.decision, some_teacher().decide(images))
+    assert torch.equal(labels.label, wrong)
+
+
+def test_published_settings_run():
+    settings = LabelSettings.published("mbd", queries_per_pair=450, candidates=5)
+    assert settings.order == "random" and settings.descent == Descent.published()
+    assert set(label(some_teacher(), some_images(), settings).status) == {"ok"}
+
+
+def test_progress_is_told_samples_queries_and_mean_distance():
+    told = {}
+
+    class Told:
+        def update(self, **reached):
+            told.update({name: value for name, value in reached.items() if value is not None})
+
+    labels = label(some_teacher(), some_images(), SMALL, progress=Told())
+    assert told["samples"] == 40 and told["queries"] == int(labels.queries.sum())
+    assert told["mean_distance"] == pytest.approx(
+        float(labels.distances.sum()) / (40 * 3), rel=1e-4
+    )
+
+
+def test_a_budget_of_one_a_sample_pays_for_the_decision_alone():
+    labels = label(some_teacher(), some_images(), LabelSettings(queries_per_sample=1))
+    assert bool((labels.queries.sum(1) == 1).all())
+    assert torch.equal(
+        labels.distances, label(some_teacher(), some_images(), LabelSettings("sd")).distances
+    )
+
+
+def test_a_budget_of_zero_asks_nothing_and_says_so():
+    teacher = CountingTeacher(some_teacher())
+    labels = label(teacher, some_images(), LabelSettings(queries=0))
+    assert teacher.total == 0 and set(labels.status) == {"budget"}
+    assert bool(labels.distances.isinf().all())
+    soft = with_soft_labels(labels).soft_labels
+    torch.testing.assert_close(soft, torch.full_like(soft, 1 / CLASSES))
+
+
+def test_a_class_without_images_is_unreached_and_gets_no_weight():
+    images = some_images(80)
+    images = images[some_teacher().decide(images) != 2]
+    labels = label(some_teacher(), images, SMALL)
+    assert bool(labels.distances[:, 2].isinf().all()) and set(labels.status) == {"partly reached"}
+    assert bool(labels.distances[:, [0, 1, 3]].isfinite().all())
+    assert not bool(with_soft_labels(labels, scale=2.0).soft_labels[:, 2].any())
+
+
+def test_a_single_image_has_no_candidates():
+    labels = label(some_teacher(), some_images(1), SMALL)
+    assert labels.status == ["unreached"] and int(labels.queries.sum()) == 1
+
+
+def test_one_class_for_everything_is_an_error():
+    with pytest.raises(TeacherError, match="put all 40 images of images in class 2"):
+        label(ConstantTeacher(2, SHAPE, CLASSES), some_images(), SMALL)
+
+
+@pytest.mark.parametrize("queries", [0, 45, 400])
+def test_a_teacher_that_raises_is_one_clear_error(queries):
+    with pytest.raises(TeacherError, match=r"raised ConnectionError .* the line is dead"):
+        label(RaisingTeacher(some_teacher(16), queries), some_images(), SMALL)
+
+
+def test_chunks_before_a_failure_are_not_lost(labels, monkeypatch):
+    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 16)
+    first = int(labels.queries[:16].sum()) - 16 + 40
+    chunks = label_chunks(RaisingTeacher(some_teacher(), first), some_images(), SMALL)
+    assert torch.equal(next(chunks).distances, labels.distances[:16])
+    with pytest.raises(TeacherError):
+        next(chunks)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (one_short, r"expected \d+ classes .* got \d+ answers"),
+        (as_float, "got .* float32; return class numbers as integers"),
+        (beyond_range, r"answered class 100\d, expected \[0, 4\)"),
+    ],
+)
+def test_wrong_answers_are_one_clear_error(change, message):
+    with pytest.raises(TeacherError, match=message):
+        label(WrongTeacher(some_teacher(), change), some_images(), SMALL)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.rand(4, 6, 6), ValueError, r"images: expected \[N, 1, 6, 6\] float32"),
+        (torch.zeros(4, *SHAPE, dtype=torch.int32), TypeError, "convert it to uint8"),
+        (torch.full((4, *SHAPE), 2.0), ValueError, "finite values in .0, 1., got 2 at row 0"),
+        (torch.full((4, *SHAPE), torch.nan), ValueError, "NaN"),
+        (torch.rand(0, *SHAPE), ValueError, "images: expected at least one"),
+    ],
+)
+def test_wrong_images_are_refused_before_anything_is_spent(images, error, message):
+    teacher = CountingTeacher(some_teacher())
+    with pytest.raises(error, match=message):
+        label(teacher, images, SMALL)
+    assert teacher.total == 0
+
+
+def test_a_set_of_another_shape_or_with_more_classes_is_refused():
+    with pytest.raises(ValueError, match=r"images: expected shape \(1, 6, 6\)"):
+        label(some_teacher(), ImageSet.from_arrays(torch.rand(4, 5, 5)), SMALL)
+    with pytest.raises(ValueError, match=r"images: expected labels in \[0, 4\)"):
+        label(some_teacher(), ImageSet.from_arrays(some_images(2), torch.tensor([0, 7])), SMALL)
+
+
+def test_images_in_other_bounds_are_labelled():
+    teacher = LinearTeacher(
+        torch.randn(3, 8, generator=torch.Generator().manual_seed(0)),
+        torch.zeros(3),
+        bounds=(-3, 3),
+    )
+    images = torch.randn(30, 8, generator=torch.Generator().manual_seed(1)).clamp(-3, 3)
+    labels = label(teacher, images, SMALL)
+    assert set(labels.status) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"measure": "gd"}, "measure: expected 'sd', 'bd' or 'mbd', got 'gd'"),
+        ({"candidates": 0}, "candidates: expected .*1.*got 0"),
+        ({"queries_per_pair": -1}, "queries_per_pair: expected .*0.*got -1"),
+        ({"queries": -5}, "queries: expected .*0.*got -5"),
+        ({"snapshots": (-1,)}, "snapshots: expected .*0.*got -1"),
+        ({"tolerance": 0.0}, r"tolerance: expected a share in \(0, 1\), got 0.0"),
+    ],
+)
+def test_wrong_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        LabelSettings(**change)
+
+
+@pytest.mark.parametrize(
+    ("index", "error"),
+    [
+        (torch.tensor([0.5]), TypeError),
+        (torch.tensor([40]), ValueError),
+        (torch.tensor([], dtype=torch.int64), ValueError),
+    ],
+)
+def test_a_wrong_index_is_refused(index, error):
+    with pytest.raises(error, match="index: expected"):
+        label(some_teacher(), some_images(), SMALL, index=index)
+
+
+def test_a_run_budget_is_divided_evenly_with_the_remainder_first():
+    assert divide_budget(LabelSettings(queries=11), 4, 3).tolist() == [3, 3, 3, 2]
+    assert divide_budget(LabelSettings("sd", queries=11), 4, 3).tolist() == [1, 1, 1, 1]
+
+
+def test_soft_labels_favour_near_classes(labels):
+    soft = with_soft_labels(labels, scale=3.0, temperature=2.0).soft_labels
+    torch.testing.assert_close(soft.sum(1), torch.ones(40))
+    assert torch.equal(soft.argmax(1), labels.decision)
+    others = labels.distances.masked_fill(labels.distances == 0, torch.inf)
+    weights = soft.scatter(1, labels.decision[:, None], 0)
+    assert torch.equal(weights.argmax(1), others.argmin(1))

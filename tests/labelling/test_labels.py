@@ -1,0 +1,143 @@
+"""Labels on disk: what is written is read back, by db3kd and by others."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from label_cases import some_labels
+
+from db3kd.labelling.labels import LABELS, Labels, iterate_shards, load_labels, to_table
+from db3kd.storage.run_folder import RunFolder
+
+pytest.importorskip("pyarrow")
+
+
+def same(one: Labels, other: Labels) -> bool:
+    tensors = ("index", "decision", "distances", "queries", "label")
+    return (
+        all(torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
+        and one.status == other.status
+        and one.snapshots.keys() == other.snapshots.keys()
+        and all(torch.equal(one.snapshots[n], other.snapshots[n]) for n in one.snapshots)
+        and all(
+            (getattr(one, name) is None) == (getattr(other, name) is None)
+            and (
+                getattr(one, name) is None or torch.equal(getattr(one, name), getattr(other, name))
+            )
+            for name in ("soft_labels", "searched")
+        )
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunFolder]:
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as run:
+        yield run
+
+
+@given(n=st.integers(0, 5), classes=st.integers(2, 4), optional=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_a_shard_is_read_back_as_it_was_written(tmp_path_factory, n, classes, optional):
+    labels = some_labels(n, classes, optional=optional)
+    with RunFolder.create(tmp_path_factory.mktemp("run"), LABELS, {}) as run:
+        run.write_shard(0, to_table(labels))
+    assert same(load_labels(run.path), labels)
+
+
+def test_shards_are_read_one_by_one_with_their_positions(run):
+    parts = [some_labels(3), some_labels(2, first=3)]
+    for part in parts:
+        run.write_shard(int(part.index[0]), to_table(part))
+    assert same(load_labels(run.path), Labels.concat(parts))
+    assert [(place, len(part)) for place, part in iterate_shards(run.path)] == [(0, 3), (3, 2)]
+
+
+def test_labels_without_a_class_of_the_data_set_read_as_minus_one(run):
+    run.write_shard(0, to_table(dataclasses.replace(some_labels(3), label=None)))
+    assert load_labels(run.path).label.tolist() == [-1, -1, -1]
+
+
+def test_pandas_reads_a_run(run):
+    pandas = pytest.importorskip("pandas")
+    labels = some_labels()
+    run.write_shard(0, to_table(labels))
+    with run.journal("decisions", 10) as journal:
+        journal.ask(torch.arange(3))
+    (run.path / "_report").mkdir()
+    (run.path / "_report" / "report.md").write_text("# A report")
+    frame = pandas.read_parquet(run.path)
+    assert list(frame.columns) == [
+        *("index", "decision", "label", "status", "queries", "distances", "searched"),
+        *("distances_at_500", "distances_at_1000", "soft_label"),
+    ]
+    assert frame["status"].tolist() == labels.status
+    assert frame["distances"][0].tolist() == labels.distances[0].tolist()
+
+
+def test_datasets_reads_a_run(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    parts = [some_labels(3), some_labels(2, first=3)]
+    for part in parts:
+        run.write_shard(int(part.index[0]), to_table(part))
+    rows = datasets.load_dataset(
+        "parquet",
+        data_files=str(run.path / "*.parquet"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    labels = Labels.concat(parts)
+    assert rows["index"][:] == labels.index.tolist()
+    assert rows.features["distances"].length == 3
+    assert torch.equal(rows.with_format("torch")["distances"][:], labels.distances)
+
+
+def test_a_shard_without_a_column_is_named(run):
+    run.write_shard(3, to_table(some_labels()).drop_columns(["queries"]))
+    with pytest.raises(ValueError, match=r"labels-0000000003-.*does not hold labels: .*queries"):
+        load_labels(run.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("distances", torch.ones(4), r"distances: expected \[4, C\]"),
+        ("distances", torch.ones(4, 3).double(), "torch.float32, got"),
+        ("decision", torch.ones(3).long(), r"decision: expected \[4\]"),
+        ("queries", torch.ones(4, 2).long(), r"queries: expected \[4, 3\]"),
+        ("snapshots", {500: torch.ones(4, 2)}, r"snapshots\[500\]"),
+        ("soft_labels", torch.ones(4, 2), "soft_labels: expected"),
+        ("searched", torch.ones(4, 3), r"searched: expected \[4, 3\] torch.bool"),
+        ("status", ["ok"] * 3, "status: expected 4"),
+        ("status", ["fine"] * 4, "fine"),
+    ],
+)
+def test_labels_of_the_wrong_shape_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(some_labels(), **{name: value})
+
+
+def test_only_parts_that_hold_the_same_things_are_joined():
+    with pytest.raises(ValueError, match="without soft labels"):
+        Labels.concat([some_labels(), some_labels(optional=False)])
+    with pytest.raises(ValueError, match="all classes searched"):
+        Labels.concat([some_labels(), dataclasses.replace(some_labels(), searched=None)])
+    with pytest.raises(ValueError, match="at least one"):
+        Labels.concat([])
+
+
+def test_targets_are_the_other_classes_that_were_searched():
+    labels = some_labels(2)
+    labels.decision[1] = -1
+    searched = torch.tensor([[True, False, True], [True, True, True]])
+
+    narrowed = dataclasses.replace(labels, searched=searched).targets.tolist()
+
+    assert narrowed == [[False, False, True], [False, False, False]]
+    everything = dataclasses.replace(labels, searched=None).targets.tolist()
+    assert everything == [[False, True, True], [False, False, False]]

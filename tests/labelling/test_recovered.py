@@ -1,0 +1,137 @@
+"""Labelling from Python: what was paid for outlives errors and interrupts, in memory or on disk."""
+
+import pytest
+import torch
+from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
+
+import db3kd
+from db3kd.labelling import label_images as labelling
+from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_run import open_run
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import queries_in_flight
+from db3kd.teachers import TeacherError
+
+SHAPE, CLASSES = (1, 4, 4), 4
+SETTINGS = LabelSettings("mbd", queries_per_pair=30, rows=64)
+
+
+def a_teacher(max_batch=16):
+    generator = torch.Generator().manual_seed(0)
+    return NearestCentroidTeacher(
+        torch.rand(CLASSES, *SHAPE, generator=generator), SHAPE, max_batch=max_batch
+    )
+
+
+@pytest.fixture
+def images(monkeypatch):
+    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 5)  # several chunks
+    return torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same(one, other):
+    assert one.distances.equal(other.distances) and one.decision.equal(other.decision)
+    assert one.queries.equal(other.queries) and one.status == other.status
+    assert one.index.equal(other.index)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("calls", [0, 1, 9, 30])
+@pytest.mark.parametrize("kind", [lambda teacher: teacher, LateTeacher])
+def test_what_an_error_leaves_is_not_asked_again(images, error, calls, kind):
+    whole_teacher = CountingTeacher(a_teacher())
+    whole = label(whole_teacher, images, SETTINGS)
+
+    teacher = CountingTeacher(a_teacher())
+    failing = kind(RaisingTeacher(teacher, calls * 16, error("out of service")))
+    with pytest.raises((TeacherError, KeyboardInterrupt)) as raised:
+        label(failing, images, SETTINGS)
+    recovered = getattr(raised.value, "recovered", None)
+    assert (recovered.queries if recovered else 0) == teacher.total
+    if calls:
+        assert "label(…, recovered=error.recovered) goes on" in raised.value.__notes__[0]
+    finished = recovered.labels if recovered else None
+    if finished is not None:
+        assert finished.distances.equal(whole.distances[: len(finished)])
+
+    assert_same(label(teacher, images, SETTINGS, recovered=recovered), whole)
+    assert teacher.per_image == whole_teacher.per_image
+
+
+def test_a_second_error_leaves_more(images):
+    teacher = CountingTeacher(a_teacher())
+    recovered, held = None, []
+    for _ in range(3):
+        with pytest.raises(TeacherError) as raised:
+            label(RaisingTeacher(teacher, 64), images, SETTINGS, recovered=recovered)
+        recovered = raised.value.recovered
+        held.append(recovered.queries)
+    assert held[0] < held[1] < held[2] == teacher.total
+
+
+def test_what_is_left_of_another_labelling_is_refused(images):
+    with pytest.raises(TeacherError) as raised:
+        label(RaisingTeacher(a_teacher(), 64), images, SETTINGS)
+    recovered = raised.value.recovered
+    changed = LabelSettings("bd", queries_per_pair=30, rows=64)
+    for what, arguments in {
+        "settings": (a_teacher(), images, changed),
+        "images": (a_teacher(), images.flip(0), SETTINGS),
+        "teacher": (NearestCentroidTeacher(torch.rand(CLASSES, 16), SHAPE), images, SETTINGS),
+    }.items():
+        with pytest.raises(ValueError, match=f"recovered: expected the {what} that it was left by"):
+            label(*arguments, recovered=recovered)
+    assert label(a_teacher(), images.clone(), SETTINGS, recovered=recovered)
+
+
+def test_an_error_before_any_answer_leaves_nothing(images):
+    with pytest.raises(TeacherError) as raised:
+        label(RaisingTeacher(a_teacher(), 0), images, SETTINGS)
+    assert not hasattr(raised.value, "recovered")
+
+
+@pytest.mark.parametrize("index", [None, torch.tensor([7, 2, 9, 11, 0, 5, 3])])
+def test_a_folder_keeps_what_was_paid_for(images, tmp_path, index):
+    whole_teacher = CountingTeacher(a_teacher())
+    whole = label(whole_teacher, images, SETTINGS, index=index)
+
+    teacher, out = CountingTeacher(a_teacher()), tmp_path / "run"
+    for _ in range(3):
+        with pytest.raises(TeacherError):
+            failing = RaisingTeacher(teacher, 80)
+            label(failing, images, SETTINGS, index=index, out=out, resume=True)
+    assert_same(label(teacher, images, SETTINGS, index=index, out=out, resume=True), whole)
+    assert teacher.per_image == whole_teacher.per_image
+    made = read_manifest(out)
+    assert (made["state"], queries_in_flight(made)) == ("finished", 0)
+    assert made["totals"]["queries"] == int(whole.queries.sum())
+    paid = teacher.total
+    assert_same(label(teacher, images, SETTINGS, index=index, out=out, resume=True), whole)
+    assert teacher.total == paid, "nothing is asked of a finished run"
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        label(teacher, images, SETTINGS, out=out)
+
+
+def test_a_folder_of_other_samples_is_refused(images, tmp_path):
+    label(a_teacher(), images, SETTINGS, out=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"holds another run.*settings\.index"):
+        some = torch.tensor([1, 2])
+        label(a_teacher(), images, SETTINGS, index=some, out=tmp_path / "run", resume=True)
+
+
+def test_a_run_of_an_image_set_is_read_back_with_its_images(images, tmp_path):
+    images = db3kd.ImageSet.from_arrays(images.numpy(), name="mine")
+    label(a_teacher(), images, SETTINGS, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="say where they are with --data"):
+        open_run(tmp_path / "run")
+
+
+def test_arguments_that_do_not_go_together_are_named(images, tmp_path):
+    with pytest.raises(ValueError, match="resume: belongs to out="):
+        label(a_teacher(), images, resume=True)
+    with pytest.raises(ValueError, match="index: expected each image once with out="):
+        label(a_teacher(), images, index=torch.tensor([1, 1]), out=tmp_path / "run")
+    with pytest.raises(TeacherError) as raised:
+        label(RaisingTeacher(a_teacher(), 64), images, SETTINGS)
+    with pytest.raises(ValueError, match="recovered: expected None with out="):
+        label(a_teacher(), images, out=tmp_path / "run", recovered=raised.value.recovered)

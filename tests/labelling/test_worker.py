@@ -1,0 +1,163 @@
+"""One worker of a run, without whatever starts it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from teachers_analytic import CountingTeacher, NearestCentroidTeacher
+
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.chunk_search import Labeller
+from db3kd.labelling.label_images import LabelSettings, divide_budget, label
+from db3kd.labelling.labels import LABELS, Labels
+from db3kd.labelling.worker import Job, Stopped, Worker
+from db3kd.storage.manifest import manifest
+from db3kd.storage.run_folder import RunFolder
+from db3kd.teachers import TeacherError
+
+pytest.importorskip("pyarrow")
+
+SETTINGS = LabelSettings("bd", candidates=3, queries_per_pair=20, rows=50)
+
+
+def some_images(seed: int = 0) -> ImageSet:
+    draw = torch.Generator().manual_seed(seed)
+    return ImageSet.from_arrays(torch.rand(30, 1, 6, 6, generator=draw).numpy())
+
+
+def teacher() -> CountingTeacher:
+    centroids = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(9))
+    return CountingTeacher(NearestCentroidTeacher(centroids, (1, 6, 6), max_batch=16))
+
+
+def described(seed: int = 0) -> dict:
+    return manifest(SETTINGS, seed=seed, teacher_fingerprint="t", data_fingerprint="d")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunFolder]:
+    with RunFolder.create(tmp_path / "run", LABELS, described()) as run:
+        yield run
+
+
+def job(run: RunFolder, made: CountingTeacher | None = None) -> Job:
+    made = made or teacher()
+    images = some_images()
+    return Job(
+        make_teacher=lambda: made,
+        fingerprint=teacher().fingerprint(),
+        images=images,
+        data_fingerprint=images.fingerprint(),
+        settings=SETTINGS,
+        journals=run.journals,
+        threads=torch.get_num_threads(),
+    )
+
+
+@pytest.fixture
+def ready(run: RunFolder) -> Iterator[Callable[..., Worker]]:
+    """Workers that are ready for a job."""
+    workers = []
+
+    def prepare(wanted: Job) -> Worker:
+        workers.append(Worker())
+        assert workers[-1].prepare(wanted)
+        return workers[-1]
+
+    yield prepare
+    for worker in workers:
+        worker.leave()
+
+
+def label_last_ten(worker: Worker) -> Labels:
+    images, asked = some_images(), teacher()
+    decisions = asked.decide(images.read(torch.arange(30)))
+    limits = divide_budget(SETTINGS, 30, asked.classes)
+    return worker.label(20, torch.arange(20, 30), decisions, limits)
+
+
+def test_a_worker_labels_its_chunk_as_the_whole_set_would_be(run, ready):
+    worker = ready(job(run))
+
+    labels = label_last_ten(worker)
+
+    whole = label(teacher(), some_images(), SETTINGS)
+    assert torch.equal(labels.distances, whole.distances[20:])
+    assert torch.equal(labels.queries, whole.queries[20:])
+    assert worker.answered() == int(labels.queries.sum()) - 10, "decisions are not its own"
+
+
+def test_a_worker_goes_on_from_the_journal_of_another(run, ready):
+    labels = label_last_ten(ready(job(run)))
+    asked = teacher()
+
+    again = label_last_ten(ready(job(run, asked)))
+
+    assert asked.total == 0
+    assert torch.equal(again.distances, labels.distances)
+
+
+def test_a_worker_that_is_stopped_has_nothing_in_flight(run, ready):
+    asked = teacher()
+    worker = ready(job(run, asked))
+    worker.stop()
+
+    with pytest.raises(Stopped):
+        label_last_ten(worker)
+
+    contents = run.journals.read(run.journals.file(20))
+    assert contents.in_flight == 0
+    assert sum(len(call.answers) for call in contents.calls) == asked.total == 50
+
+
+def test_a_worker_without_the_folder_on_its_disk_writes_no_journal(run, tmp_path):
+    elsewhere = replace(run.journals, folder=tmp_path / "elsewhere")
+    others = RunFolder.create(tmp_path / "others", LABELS, described(seed=1))
+    for journals in (elsewhere, replace(run.journals, folder=others.path)):
+        worker = Worker()
+
+        assert not worker.prepare(replace(job(run), journals=journals))
+        label_last_ten(worker)
+
+    assert not list(tmp_path.rglob("*.journal"))
+    others.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fingerprint": "0" * 64}, "teacher CountingTeacher: expected those of the run"),
+        ({"images": some_images(1)}, "images arrays: expected those of the run"),
+    ],
+)
+def test_a_worker_with_another_teacher_or_other_images_refuses(run, changes, words):
+    with pytest.raises(TeacherError, match=words):
+        Worker().prepare(replace(job(run), **changes))
+
+
+def test_a_labeller_can_be_asked_for_any_samples():
+    images, asked = some_images(), teacher()
+    decisions = asked.decide(images.read(torch.arange(30)))
+    limits = divide_budget(SETTINGS, 30, asked.classes)
+    labeller = Labeller(asked, images, SETTINGS, decisions, limits)
+    whole = label(teacher(), images, SETTINGS)
+
+    index = torch.tensor([28, 3])
+
+    assert torch.equal(labeller.label(index).distances, whole.distances[index])
+
+
+def test_a_worker_searches_the_targets_that_the_run_would(run, ready):
+    settings = replace(SETTINGS, targets=2)
+    images, asked = some_images(), teacher()
+    decisions = asked.decide(images.read(torch.arange(30)))
+    limits = divide_budget(settings, 30, asked.classes)
+    worker = ready(replace(job(run, asked), settings=settings))
+
+    labels = worker.label(20, torch.arange(20, 30), decisions, limits)
+
+    whole = label(teacher(), images, settings)
+    assert torch.equal(labels.searched, whole.searched[20:])
+    assert torch.equal(labels.distances, whole.distances[20:])

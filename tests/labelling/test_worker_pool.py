@@ -1,0 +1,312 @@
+"""Several workers on one run: the labels and the queries are those of one process."""
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from db3kd.data.loading import load_data
+from db3kd.labelling import worker_pool as module
+from db3kd.labelling.chunk_search import Labeller
+from db3kd.labelling.label_images import LabelSettings, divide_budget
+from db3kd.labelling.label_run import Source, write_run
+from db3kd.labelling.labels import LABELS, load_labels, to_table
+from db3kd.labelling.totals import Totals
+from db3kd.labelling.worker_pool import Workers
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import RunFolder, queries_in_flight
+from db3kd.teachers import FunctionTeacher, TeacherError
+
+pytest.importorskip("pyarrow")
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="needs the extra ray")
+
+SHARD = 256  # samples
+
+
+class LevelTeacher:
+    """Says which of ten levels an image's mean has, and notes what it is asked in a file.
+
+    notes: the file. dies_once_at, fails_at: from so many queries on, of all processes, the process
+    that asks is killed, once, before it has an answer; or the call fails. deadly: a file that kills
+    whoever asks while it is there.
+    """
+
+    image_shape, classes, bounds, max_batch = (1, 8, 8), 10, (0.0, 1.0), 64
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        notes: Path,
+        dies_once_at: int | None = None,
+        fails_at: int | None = None,
+        deadly: Path | None = None,
+    ) -> None:
+        self.notes = notes
+        self.dies_once_at = dies_once_at
+        self.fails_at = fails_at
+        self.deadly = deadly
+
+    @property
+    def asked(self) -> int:
+        return sum(map(int, self.notes.read_text().split())) if self.notes.exists() else 0
+
+    def decide(self, images: torch.Tensor) -> torch.Tensor:
+        if self.fails_at is not None and self.asked >= self.fails_at:
+            raise ConnectionError("out of service")
+        with self.notes.open("a") as file:
+            file.write(f"{len(images)}\n")
+        if self._is_to_die():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (images.mean((1, 2, 3)) * 20).long() % 10
+
+    def fingerprint(self) -> str:
+        return "levels"
+
+    def _is_to_die(self) -> bool:
+        if self.deadly is not None and self.deadly.exists():
+            return True
+        if self.dies_once_at is None or self.asked < self.dies_once_at:
+            return False
+        try:
+            self.notes.with_suffix(".died").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+def write(folder: Path, teacher: Any, workers: Workers | None, resume: bool = False) -> Totals:
+    """Three shards, 600 decisions, and 3,000 queries for pairs: more than that find no use."""
+    settings = LabelSettings("bd", queries=9000, rows=200)
+    return write_run(
+        folder,
+        teacher,
+        Source("digits"),
+        settings,
+        limit=600,
+        resume=resume,
+        workers=workers,
+    )
+
+
+def shards(folder: Path) -> list[str]:
+    """Their names, which hold their checksums."""
+    return sorted(file.name for file in folder.glob("*.parquet"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    write(folder / "run", LevelTeacher(folder / "notes"), None)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """Ray as db3kd starts it, once for all tests; its processes find the teachers of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        with module._connected(Workers(2)) as (ray, _):
+            yield ray
+    assert not ray.is_initialized(), "what was started is stopped"
+
+
+@needs_ray
+def test_two_workers_write_the_run_of_one_and_leave_ray_as_it_was(ray, tmp_path, whole):
+    teacher = LevelTeacher(tmp_path / "notes")
+
+    totals = write(tmp_path / "run", teacher, Workers(2))
+
+    assert shards(tmp_path / "run") == shards(whole)
+    assert len(shards(whole)) == 3
+    assert read_manifest(tmp_path / "run")["totals"] == read_manifest(whole)["totals"]
+    assert teacher.asked == totals.queries <= 9000
+    assert ray.is_initialized()
+    left = {file.name for file in (tmp_path / "run").iterdir()} - set(shards(whole))
+    images = {name for name in left if name.startswith("_images-")}
+    assert left - images == {"_manifest.json", "_decisions.journal"} and len(images) == 1
+
+
+@needs_ray
+def test_workers_have_the_surrogate_of_the_run(ray, tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    few = LabelSettings(queries_per_pair=30, targets=2)
+    found = {}
+    for name, workers in (("one", None), ("two", Workers(2))):
+        teacher = LevelTeacher(tmp_path / f"{name}.notes")
+        options = {"limit": 300, "workers": workers, "surrogate": network}
+        write_run(tmp_path / name, teacher, Source("digits"), few, **options)
+        found[name] = load_labels(tmp_path / name)
+    torch.testing.assert_close(found["two"].distances, found["one"].distances)
+    assert torch.equal(found["two"].queries, found["one"].queries)
+
+
+@needs_ray
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_killed_worker_costs_the_call_it_was_at(ray, tmp_path, whole):
+    teacher = LevelTeacher(tmp_path / "notes", dies_once_at=3000)
+
+    made = partial(LevelTeacher, teacher.notes, teacher.dies_once_at)
+    totals = write(tmp_path / "run", teacher, Workers(2, make_teacher=made))
+
+    assert shards(tmp_path / "run") == shards(whole)
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest["totals"] == read_manifest(whole)["totals"]
+    assert len(manifest["lost_workers"]) == 1
+    assert 0 < teacher.asked - totals.queries == queries_in_flight(manifest) <= teacher.max_batch
+
+
+@needs_ray
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_shard_that_kills_workers_is_named_when_the_others_are_done(
+    ray, tmp_path, whole, monkeypatch
+):
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    run = tmp_path / "run"
+    deadly = run / f"_labels-{SHARD:010d}.journal"  # there while the second shard is at hand
+
+    with pytest.raises(ChildProcessError, match=r"shard at 256: 2 workers died over it.*all other"):
+        write(run, LevelTeacher(tmp_path / "notes", deadly=deadly), Workers(1))
+
+    assert shards(run) == [shards(whole)[0], shards(whole)[2]]
+    teacher = LevelTeacher(tmp_path / "notes")
+    totals = write(run, teacher, None, resume=True)
+    assert shards(run) == shards(whole), "one process goes on where workers stopped"
+    assert teacher.asked - totals.queries == queries_in_flight(read_manifest(run)) <= 2 * 64
+
+
+@needs_ray
+def test_a_teacher_that_fails_ends_the_run_and_nothing_is_asked_twice(ray, tmp_path, whole):
+    teacher = LevelTeacher(tmp_path / "notes", fails_at=2000)
+    with pytest.raises(TeacherError, match=r"raised ConnectionError on .*: out of service"):
+        write(tmp_path / "run", teacher, Workers(2))
+    teacher.fails_at = None
+
+    totals = write(tmp_path / "run", teacher, Workers(1), resume=True)
+
+    assert shards(tmp_path / "run") == shards(whole)
+    assert teacher.asked == totals.queries
+    assert queries_in_flight(read_manifest(tmp_path / "run")) == 0
+
+
+@needs_ray
+def test_workers_that_get_another_teacher_are_refused(ray, tmp_path):
+    def another() -> FunctionTeacher:
+        return FunctionTeacher(np.sum, (1, 8, 8), 10, fingerprint="others")
+
+    with pytest.raises(TeacherError, match="expected those of the run in each worker"):
+        write(tmp_path / "run", LevelTeacher(tmp_path / "notes"), Workers(1, make_teacher=another))
+
+
+@needs_ray
+def test_a_teacher_that_cannot_be_sent_says_what_to_do(ray, tmp_path):
+    teacher = LevelTeacher(tmp_path / "notes")
+    teacher.connection = threading.Lock()
+
+    with pytest.raises(TypeError, match=r"teacher LevelTeacher: cannot be sent.*make_teacher"):
+        write(tmp_path / "run", teacher, Workers(2))
+    assert not (tmp_path / "run").exists() and teacher.asked == 0
+
+
+class OneByOne:
+    """Labels in this process; the first worker dies over its chunk, and it had no journal."""
+
+    at_work = ()
+    has_idle = True
+
+    def __init__(self, labeller: Labeller, run: RunFolder) -> None:
+        self._labeller, self.run = labeller, run
+        self._ended: deque[tuple] = deque()
+        self._died = False
+
+    def share(self, *values: Any) -> tuple:
+        return ()
+
+    def hire(self) -> None:
+        self._died = True
+
+    def give(self, position: int, index: torch.Tensor) -> None:
+        self.has_idle = False
+        labels = self._labeller.label(index) if self._died else module._DiedError("power cut")
+        member = module._Member(None, has_journal=False)
+        self.at_work = (member,)
+        self._ended += [None, (member, position, labels)]
+
+    def answered(self) -> dict[int, int]:
+        return {0: 7}
+
+    def next_ended(self) -> tuple | None:
+        ended = self._ended.popleft()
+        if ended is not None:
+            self.has_idle, self.at_work = True, ()
+        return ended
+
+
+def test_a_chunk_without_a_journal_is_lost_with_its_worker_and_that_is_counted(tmp_path):
+    images, teacher = load_data("digits"), LevelTeacher(tmp_path / "notes")
+    settings = LabelSettings("bd", queries_per_pair=2)
+    decisions = teacher.decide(images.read(torch.arange(len(images))))
+    limits = divide_budget(settings, len(images), teacher.classes)
+    labeller = Labeller(teacher, images, settings, decisions, limits)
+    counted = []
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as run:
+        crew = OneByOne(labeller, run)
+        handout = module._Handout(crew, labeller, {0: torch.arange(9)}, counted.append)
+
+        chunks = list(handout.chunks())
+
+        assert queries_in_flight(run.manifest) == int(limits[:9].sum())
+        run.write_shard(0, to_table(chunks[0]))
+    assert len(chunks) == 1
+    answered = int(chunks[0].queries.sum()) - 9
+    assert counted == [7, -7, 7, answered - 7], "what is lost is counted once"
+
+
+def test_without_ray_the_extra_is_named_before_anything_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    teacher = LevelTeacher(tmp_path / "notes")
+    with pytest.raises(ImportError, match=r"workers: .*pip install \"db3kd\[ray\]\""):
+        write(tmp_path / "run", teacher, Workers(2))
+    assert not (tmp_path / "run").exists() and teacher.asked == 0
+
+
+def test_a_cluster_that_cannot_be_reached_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    def init(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init)
+    )
+    teacher = LevelTeacher(tmp_path / "notes")
+    with pytest.raises(ConnectionError, match=r"ray-address: .* at nowhere:1.*RAY_AUTH_TOKEN"):
+        write(tmp_path / "run", teacher, Workers(2, address="nowhere:1"))
+    assert not (tmp_path / "run").exists() and teacher.asked == 0
+
+
+def test_no_worker_at_all_is_refused():
+    with pytest.raises(ValueError, match="workers: expected"):
+        Workers(0)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count", "share"), [(0, 3, 0), (2, 2, 1), (2, 1, 1), (2, 3, 1 / 2), (1, 3, 1 / 3)]
+)
+def test_gpus_are_shared_so_that_each_worker_has_one(gpus, count, share):
+    ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": float(gpus)})
+    assert module._share_of_gpu(ray, Workers(count)) == share
+    assert module._share_of_gpu(ray, Workers(count, gpus=False)) == 0

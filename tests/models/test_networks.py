@@ -1,0 +1,95 @@
+import pytest
+import torch
+from torch import nn
+
+from db3kd.models.networks import ResNet, build_model, model_names
+
+
+def two_layers(image_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(image_shape[0] * 4, classes))
+
+
+def not_a_module(image_shape, classes):
+    return "surprise"
+
+
+def parameter_count(name, image_shape, classes=10):
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_model(name, image_shape, classes).parameters())
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_model_scores_every_class_of_small_colour_images(name):
+    with torch.device("meta"):
+        module = build_model(name, (3, 32, 32), 7).eval()
+        assert module(torch.empty(2, 3, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("side", [4, 8, 15, 16, 28, 33])
+@pytest.mark.parametrize("name", ["lenet5", "lenet5-half", "lenet5-fifth"])
+def test_lenet_takes_images_of_any_size_from_four_pixels(name, side):
+    assert build_model(name, (1, side, side + 1), 10)(torch.rand(2, 1, side, side + 1)).shape == (
+        2,
+        10,
+    )
+
+
+def test_lenets_have_the_widths_of_the_paper():
+    # Weights and biases of two convolutions and two linear layers over a 4x4 map.
+    for name, (first, second, hidden) in {
+        "lenet5": (20, 50, 200),
+        "lenet5-half": (10, 25, 100),
+        "lenet5-fifth": (4, 10, 40),
+    }.items():
+        expected = (
+            26 * first + (25 * first + 1) * second + (16 * second + 1) * hidden + (hidden + 1) * 10
+        )
+        assert parameter_count(name, (1, 28, 28)) == expected
+
+
+def test_alexnets_have_the_widths_of_the_paper():
+    for name, divisor in {"alexnet": 1, "alexnet-half": 2, "alexnet-quarter": 4}.items():
+        with torch.device("meta"):
+            layers = list(build_model(name, (3, 32, 32), 10).modules())
+        filters = [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)]
+        hidden = [layer.out_features for layer in layers if isinstance(layer, nn.Linear)]
+        assert filters == [width // divisor for width in (64, 192, 384, 256, 256)]
+        assert hidden == [4096 // divisor, 4096 // divisor, 10]
+
+
+def test_resnets_have_the_size_of_the_published_ones():
+    assert parameter_count("resnet18", (3, 224, 224), 1000) == 11_689_512
+    assert parameter_count("resnet34", (3, 224, 224), 1000) == 21_797_672
+
+
+def test_a_resnet_keeps_small_images_large():
+    with torch.device("meta"):
+        small = ResNet((3, 32, 32), 10, blocks=(1, 1, 1, 1))
+        large = ResNet((3, 224, 224), 10, blocks=(1, 1, 1, 1))
+        forced = ResNet((3, 32, 32), 10, blocks=(1, 1, 1, 1), small_images=False)
+        assert small.stem(torch.empty(1, 3, 32, 32)).shape == (1, 64, 32, 32)
+        assert large.stem(torch.empty(1, 3, 224, 224)).shape == (1, 64, 56, 56)
+        assert forced.stem(torch.empty(1, 3, 32, 32)).shape == (1, 64, 8, 8)
+
+
+def test_a_factory_is_called_by_its_name():
+    assert build_model("test_models:two_layers", (1, 2, 2), 3)(torch.rand(5, 1, 2, 2)).shape == (
+        5,
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "kind", "message"),
+    [
+        ("lenet6", (1, 28, 28), 10, ValueError, "model: expected one of lenet5.*got 'lenet6'"),
+        ("lenet5", (1, 3, 3), 10, ValueError, "image_shape: LeNet-5 needs at least 4x4"),
+        ("alexnet", (3, 4, 4), 10, ValueError, "image_shape: AlexNet needs at least 8x8"),
+        ("lenet5", (784,), 10, ValueError, r"takes images \(channels, height, width\)"),
+        ("lenet5", (1, 28, 28), 1, ValueError, "classes: expected an integer of at least 2"),
+        ("test_models:not_a_module", (1, 2, 2), 2, TypeError, "returned str, expected a torch.nn"),
+    ],
+)
+def test_what_cannot_be_built_says_why(name, shape, classes, kind, message):
+    with pytest.raises(kind, match=message):
+        build_model(name, shape, classes)

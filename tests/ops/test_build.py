@@ -1,0 +1,135 @@
+"""The choice between a CUDA and a CPU build, and what the built extension says of itself."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from db3kd import ops
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def setup_module() -> ModuleType:
+    """setup.py as a module: importing it builds nothing."""
+    spec = importlib.util.spec_from_file_location("db3kd_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("environment", "torch_cuda", "toolkit", "expected"),
+    [
+        ({}, "13.0", "/toolkit", True),
+        ({}, "13.0", None, False),
+        ({}, None, "/toolkit", False),
+        ({}, None, None, False),
+        ({"FORCE_CPU": "1"}, "13.0", "/toolkit", False),
+        ({"FORCE_CPU": "0", "FORCE_CUDA": "0"}, "13.0", "/toolkit", True),
+        ({"FORCE_CUDA": "1"}, "13.0", "/toolkit", True),
+        ({"CUDA_VISIBLE_DEVICES": ""}, "13.0", "/toolkit", True),
+    ],
+)
+def test_cuda_is_chosen_where_torch_and_a_toolkit_allow_it(
+    setup_module, environment, torch_cuda, toolkit, expected
+):
+    use_cuda, reason = setup_module.choose_cuda(environment, torch_cuda, toolkit)
+    assert use_cuda is expected
+    assert reason
+
+
+@pytest.mark.parametrize(
+    ("environment", "torch_cuda", "toolkit", "message"),
+    [
+        (
+            {"FORCE_CUDA": "1", "FORCE_CPU": "1"},
+            "13.0",
+            "/toolkit",
+            "at most one of them, got both",
+        ),
+        ({"FORCE_CUDA": "1"}, None, "/toolkit", "expected a CUDA build of torch, got a CPU build"),
+        ({"FORCE_CUDA": "1"}, "13.0", None, "expected a CUDA toolkit, found none; set CUDA_HOME"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_an_error(
+    setup_module, environment, torch_cuda, toolkit, message
+):
+    with pytest.raises(ValueError, match=message):
+        setup_module.choose_cuda(environment, torch_cuda, toolkit)
+
+
+@pytest.mark.parametrize("missing", ["torch", "pybind11"])
+def test_a_build_without_what_it_needs_says_how_to_install(tmp_path, missing):
+    (tmp_path / f"{missing}.py").write_text(f"raise ImportError(name='{missing}')\n")
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "setup.py"), "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0
+    assert result.stderr.splitlines() == [
+        f"db3kd: building needs {missing}; install it, then pip install --no-build-isolation ."
+    ]
+
+
+def test_build_config_tells_how_the_extension_was_built():
+    config = ops.build_config()
+    assert config.keys() == {
+        "cuda",
+        "cuda_version",
+        "architectures",
+        "torch_version",
+        "compiler",
+        "sanitizers",
+    }
+    assert torch.__version__.startswith(config["torch_version"])
+    assert (config["cuda_version"] is not None) is config["cuda"]
+    assert (config["architectures"] is not None) is config["cuda"]
+    assert config["sanitizers"] is (os.environ.get("SANITIZE", "0") == "1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ray_lengths",
+        "bracket_queries",
+        "bracket_update",
+        "probe_queries",
+        "probe_gradient",
+        "soft_labels",
+    ],
+)
+def test_every_op_is_registered_for_the_back_ends_that_were_built(name):
+    def is_registered(key: str) -> bool:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(f"db3kd::{name}", key)
+
+    assert is_registered("CPU")
+    assert is_registered("CUDA") is ops.build_config()["cuda"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_an_op_runs_on_as_many_threads_as_torch_may_use():
+    program = """
+import os, numpy, torch
+from db3kd import ops
+torch.set_num_threads(2)
+images = torch.from_numpy(numpy.zeros((1000, 784), numpy.float32))  # no thread of torch's at work
+index = torch.arange(1000)
+before = len(os.listdir("/proc/self/task"))
+ops.ray_lengths(images, images, index, index)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    # Of several builds, this one.
+    here = {**os.environ, "PYTHONPATH": str(Path(ops.__file__).parents[1])}
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=here)
+    assert (done.stdout, done.stderr) == ("1\n", "")

@@ -1,0 +1,134 @@
+"""The emulated GPU finds what it is there to find. `make emulate` builds and runs it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import emulated
+import op_cases as cases
+import pytest
+import torch
+from emulation.build import FAULTS, rewritten
+
+needs_emulation = pytest.mark.skipif(emulated.ops is None, reason="runs in make emulate")
+
+FOUND = {
+    "a missing barrier": "race: ",
+    "a store one too far": "race: |out of bounds: ",
+    "a wrong lane": "wrong",
+    "shared memory that nobody wrote": "uninitialised: ",
+    "an index of 32 bits": "out of bounds: ",
+}
+
+
+def test_a_launch_becomes_a_call():
+    source = """
+  // one <<< more
+  scale_kernel<T, (1 + 1)>
+      <<<grid_x(count), kThreads, 0, stream>>>(values, f(count));
+  return cudaGetLastError();"""
+    assert " ".join(rewritten(source).split()) == (
+        "emulation::Launch{grid_x(count), kThreads, 0, stream} << "
+        "[&] { scale_kernel<T, (1 + 1)>(values, f(count)); }; return cudaGetLastError();"
+    )
+
+
+def test_a_shared_variable_becomes_one_of_the_emulated_block():
+    assert rewritten("__shared__ uint4 blocks[kWarps][32];") == (
+        "auto& blocks = emulation::shared<uint4[kWarps][32]>([] {});"
+    )
+    assert rewritten("extern __shared__ float4 memory[];") == (
+        "auto* memory = static_cast<float4*>(emulation::dynamic_shared_memory());"
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict:
+    """What planted_faults.py prints: a process of its own, for its kernels have the same names."""
+    library = Path(emulated.LIBRARY).with_name("planted.so")
+    done = subprocess.run(
+        [sys.executable, str(Path(emulated.__file__).with_name("planted_faults.py"))],
+        env={
+            **os.environ,
+            "DB3KD_EMULATION": str(library),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@needs_emulation
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_whatever_the_order_of_threads(outcomes, fault):
+    seeds = dict(zip(FAULTS, outcomes["faults"], strict=True))[fault]
+    assert seeds["without"] == ["right"] * 5
+    assert all(re.match(FOUND[fault], found) for found in seeds["with"])
+
+
+@needs_emulation
+def test_kernels_go_over_what_a_grid_leaves(outcomes):
+    assert {name for name, _ in outcomes["small grids"]} == set(emulated.NAMES)
+    assert [(name, found) for name, found in outcomes["small grids"] if found != "right"] == []
+
+
+BAD = {
+    "ray_lengths": (cases.ray_lengths(5, 64), "sample_of"),
+    "bracket_queries": (cases.bracket_queries(5, 64) | cases.BOUNDS, "active"),
+    "bracket_update": (
+        cases.bracket_update(6) | {"targeted": True, "absolute": 0.0, "relative": 0.0},
+        "pair_of",
+    ),
+    "soft_labels": (cases.soft_labels(4, 5) | {"normalisation": "margin"}, "own"),
+}
+
+
+@needs_emulation
+@pytest.mark.parametrize("bad", [-1, 2**40])
+@pytest.mark.parametrize("name", BAD)
+def test_an_index_out_of_range_trips_an_assertion(name, bad):
+    arguments, index = BAD[name]
+    copies = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
+    copies[index][2] = bad
+    with pytest.raises(RuntimeError, match="emulation: device assertion: "):
+        getattr(emulated.ops, name)(**copies)
+    # The next launch is none the worse for it.
+    assert getattr(emulated.ops, name)(**arguments).numel()
+
+
+@needs_emulation
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("kernel", "found"),
+    [
+        ("race_between_blocks", "race: a write .* another block"),
+        ("race_of_bytes", "race: a write .* the same block"),
+        ("race_behind_a_barrier_of_the_warp", "race: |uninitialised: "),
+        ("barrier_that_some_never_reach", "some threads of a block wait .* others never reach"),
+        ("barrier_in_another_shuffle", "threads of a warp wait for different operations"),
+        ("shuffle_from_outside", "a shuffle reads from lane 16, which takes no part in it"),
+        ("misaligned", "misaligned: "),
+        ("overflow", "overflow: a signed mul"),
+        ("beyond_the_end", "out of bounds: 4 bytes at 256 of an allocation of 256"),
+        ("beyond_shared_memory", "out of bounds: 4 bytes beyond all shared variables"),
+        ("too_many_threads", "a launch asks for more"),
+        ("too_much_shared_memory", "a launch asks for more"),
+        ("right", "$"),
+    ],
+)
+def test_a_faulty_kernel_is_found_out(kernel, found, seed):
+    emulated.seed(seed)
+    result = emulated.run_faulty(kernel, torch.zeros(64))
+    assert re.match(found, result), result
+
+
+@needs_emulation
+def test_memory_that_is_not_of_the_device_is_out_of_bounds():
+    numpy = pytest.importorskip("numpy")
+    values = torch.from_numpy(numpy.zeros(64, numpy.float32))
+    assert "in no allocation of the device" in emulated.run_faulty("right", values)

@@ -1,0 +1,313 @@
+"""Several searches in flight: the same results as one after another, whatever ends them."""
+
+import contextlib
+import copy
+import shutil
+
+import pytest
+import torch
+from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
+from torch import nn
+
+from db3kd.labelling import label_images as labelling
+from db3kd.labelling.label_images import LabelSettings, label, label_chunks
+from db3kd.labelling.labels import LABELS, Labels, to_table
+from db3kd.ops import build_config
+from db3kd.querying.concurrent import default_flights, in_order
+from db3kd.querying.driver import fly, land
+from db3kd.querying.ledger import Ledger
+from db3kd.querying.search import Query
+from db3kd.storage.journal import Journal, read_journal
+from db3kd.storage.run_folder import RunFolder, queries_in_flight
+from db3kd.teachers import ModuleTeacher, TeacherError
+
+cuda = pytest.mark.skipif(
+    not (build_config()["cuda"] and torch.cuda.is_available()),
+    reason="no CUDA device, or no build for it",
+)
+
+SHAPE = (1, 6, 6)
+CPU = torch.device("cpu")
+SMALL = LabelSettings(candidates=3, queries_per_pair=40, snapshots=(10,), rows=64)
+
+
+def some_images(n=24, seed=0):
+    return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def some_teacher(max_batch=512):
+    return NearestCentroidTeacher(some_images(4, seed=9), SHAPE, max_batch=max_batch)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 5)
+
+
+@pytest.fixture(scope="module")
+def one_after_another():
+    return label(some_teacher(), some_images(), SMALL)
+
+
+def assert_same(first, second):
+    for name in ("index", "decision", "distances", "queries"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+    assert torch.equal(first.snapshots[10], second.snapshots[10])
+
+
+def counting_flight(log, name, pauses, error=None):
+    """A flight that notes its steps."""
+    try:
+        for step in range(pauses):
+            log.append(f"{name}{step}")
+            yield
+        if error is not None:
+            raise error
+        return name
+    finally:
+        log.append(f"{name} ends")
+
+
+# What they come to
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("flights", [1, 2, 3])
+def test_labels_and_queries_do_not_depend_on_how_many_fly(
+    small_chunks, one_after_another, flights, late
+):
+    counting = CountingTeacher(some_teacher())
+    teacher = LateTeacher(counting) if late else counting
+    labels = label(teacher, some_images(), SMALL, flights=flights)
+    assert_same(labels, one_after_another)
+    assert counting.total == int(labels.queries.sum())
+
+
+def test_a_call_is_launched_while_that_of_another_search_is_under_way(small_chunks, tmp_path):
+    teacher = LateTeacher(some_teacher())
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
+        list(label_chunks(teacher, some_images(), SMALL, folder=folder, flights=3))
+    assert teacher.under_way == 3 and teacher.open == 0
+
+
+def test_a_journal_waits_for_each_call_once(small_chunks, tmp_path):
+    counting = CountingTeacher(some_teacher(max_batch=16))
+    teacher = LateTeacher(counting)
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
+        list(label_chunks(teacher, some_images(), SMALL, folder=folder, flights=2))
+    assert teacher.waits == len(counting.calls)
+
+
+@pytest.mark.parametrize("again", [1, 2, 3])
+@pytest.mark.parametrize("first", [2, 3])
+def test_a_run_that_failed_goes_on_with_any_number_in_flight(
+    small_chunks, one_after_another, tmp_path, first, again
+):
+    counting = CountingTeacher(some_teacher(max_batch=16))
+    chunks = []
+
+    def go_on(teacher, flights):
+        with RunFolder.open(tmp_path / "run", LABELS, {"seed": 0}, resume=True) as folder:
+            for chunk in label_chunks(
+                teacher, some_images(), SMALL, folder=folder, flights=flights
+            ):
+                folder.write_shard(int(chunk.index[0]), to_table(chunk))
+                chunks.append(chunk)
+
+    for stop in (100, 300, 500):
+        with contextlib.suppress(TeacherError):
+            go_on(LateTeacher(RaisingTeacher(counting, stop)), first)
+    go_on(counting, again)
+
+    assert_same(Labels.concat(chunks), one_after_another)
+    assert counting.total == int(one_after_another.queries.sum()), "nothing is asked twice"
+
+
+def test_a_kill_costs_the_calls_in_flight_alone(small_chunks, one_after_another, tmp_path):
+    run, killed = tmp_path / "run", tmp_path / "killed"
+
+    class Killed(LateTeacher):
+        """Keeps what is on the disk at a moment in its launch: all that a kill would leave."""
+
+        def launch(self, images):
+            if self.launched > 200 and self.open and not killed.exists():
+                self.last_call = len(images)
+                shutil.copytree(run, killed)
+            return super().launch(images)
+
+    teacher = Killed(some_teacher(max_batch=16))
+    with RunFolder.create(run, LABELS, {"seed": 0}) as folder:
+        list(label_chunks(teacher, some_images(), SMALL, folder=folder, flights=2))
+
+    counting = CountingTeacher(some_teacher(max_batch=16))
+    with RunFolder.open(killed, LABELS, {"seed": 0}, resume=True) as folder:
+        found = [folder.journals.read(file) for file in folder.journals.files()]
+        lost = queries_in_flight(folder.manifest)
+        chunks = list(label_chunks(counting, some_images(), SMALL, folder=folder, flights=2))
+    kept = sum(len(call.answers) for journal in found for call in journal.calls)
+
+    assert_same(Labels.concat(chunks), one_after_another)
+    assert kept > 150 and teacher.last_call < lost <= 2 * 16, "a call of each flight"
+    assert kept + counting.total == int(one_after_another.queries.sum())
+
+
+# How they take turns
+
+
+def test_flights_take_turns_and_the_next_begins_when_one_has_ended():
+    log = []
+    flights = (counting_flight(log, name, 2) for name in "abc")
+    assert list(in_order(flights, 2, CPU)) == ["a", "b", "c"]
+    assert log == ["a0", "b0", "a1", "b1", "a ends", "b ends", "c0", "c1", "c ends"]
+
+
+def test_results_come_in_order_and_nothing_waits_for_its_turn():
+    log = []
+    flights = (counting_flight(log, *flight) for flight in (("a", 5), ("b", 1), ("c", 1)))
+    assert list(in_order(flights, 2, CPU)) == ["a", "b", "c"]
+    assert log.index("c ends") < log.index("a ends")
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_an_error_comes_in_its_place_and_closes_what_is_behind(most):
+    log, results = [], []
+    flights = (
+        counting_flight(log, "a", 3),
+        counting_flight(log, "b", 1, ConnectionError("the line is dead")),
+        counting_flight(log, "c", 9),
+        counting_flight(log, "d", 1),
+    )
+    with pytest.raises(ConnectionError, match="the line is dead"):
+        for result in in_order(iter(flights), most, CPU):
+            results.append(result)
+    assert results == ["a"]
+    assert ("c ends" in log) == (most == 3) and "d0" not in log
+
+
+def test_whoever_stops_listening_closes_all():
+    log = []
+    flights = (counting_flight(log, *flight) for flight in (("a", 1), ("b", 9), ("c", 9)))
+    results = in_order(flights, 2, CPU)
+    assert next(results) == "a"
+    results.close()
+    assert log[-1] == "b ends" and "c0" not in log
+
+
+def test_an_interrupt_closes_all():
+    log = []
+    flights = (
+        counting_flight(log, "a", 1, KeyboardInterrupt()),
+        counting_flight(log, "b", 9),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(iter(flights), 2, CPU))
+    assert "b ends" in log
+
+
+def test_a_cpu_has_one_search_in_flight_and_a_gpu_two():
+    assert default_flights(CPU) == 1 and default_flights(torch.device("cuda", 1)) == 2
+
+
+def test_no_flight_at_all_is_refused():
+    with pytest.raises(ValueError, match="flights: expected an integer of at least 1, got 0"):
+        label(some_teacher(), some_images(), SMALL, flights=0)
+
+
+# What becomes of answers under way
+
+
+def two_batches():
+    images = some_images(8).flatten(1)
+    first = yield Query(images[:4], torch.tensor([0, 0, 1, 1]))
+    second = yield Query(images[4:], torch.tensor([0, 1, 1, 1]))
+    return torch.cat([first, second])
+
+
+def test_a_flight_that_is_closed_keeps_the_answers_under_way(tmp_path):
+    ledger = Ledger(torch.tensor([9, 9]))
+    with Journal(tmp_path / "a", 4, "run") as journal:
+        flight = fly(two_batches(), LateTeacher(some_teacher()), ledger, journal=journal)
+        next(flight)
+        flight.close()
+    found = read_journal(tmp_path / "a", "run")
+    assert [call.answers.tolist() for call in found.calls] == [
+        some_teacher().decide(some_images(8)[:4]).tolist()
+    ]
+    assert found.in_flight == 0 and ledger.spent.tolist() == [2, 2]
+
+
+def test_what_is_no_answer_is_heard_later_and_not_booked():
+    ledger = Ledger(torch.tensor([9, 9]))
+    with pytest.raises(TeacherError, match="no answer") as caught:
+        land(fly(two_batches(), LateTeacher(some_teacher(), none_from=6), ledger))
+    assert len(caught.value.answered) == 2
+    assert ledger.spent.tolist() == [3, 3]
+
+
+def test_what_is_no_answer_never_reaches_a_journal(tmp_path):
+    ledger = Ledger(torch.tensor([9, 9]))
+    with (
+        pytest.raises(TeacherError, match="no answer"),
+        Journal(tmp_path / "a", 4, "run") as journal,
+    ):
+        teacher = LateTeacher(some_teacher(), none_from=6)
+        land(fly(two_batches(), teacher, ledger, journal=journal))
+    answers = [call.answers.tolist() for call in read_journal(tmp_path / "a", "run").calls]
+    assert sum(map(len, answers)) == 6 and ledger.spent.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("flights", [1, 2])
+def test_a_surrogate_says_the_same_however_late_the_answers_come(small_chunks, flights):
+    torch.manual_seed(0)
+    surrogate = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+    teachers = some_teacher(), LateTeacher(some_teacher())
+    at_once, late = (
+        label(teacher, some_images(), SMALL, flights=flights, surrogate=surrogate)
+        for teacher in teachers
+    )
+    assert_same(late, at_once)
+
+
+@cuda
+@pytest.mark.parametrize("with_journals", [False, True])
+def test_labels_on_a_gpu_are_those_of_a_cpu_however_many_fly(small_chunks, tmp_path, with_journals):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
+    on_cpu = label(ModuleTeacher(network, SHAPE, 4), some_images(), SMALL)
+    teacher = ModuleTeacher(network, SHAPE, 4, device="cuda", max_batch=100)
+    found = []
+    for flights in (1, 2, 3):
+        with RunFolder.create(tmp_path / str(flights), LABELS, {}) as folder:
+            kept = folder if with_journals else None
+            chunks = label_chunks(teacher, some_images(), SMALL, folder=kept, flights=flights)
+            found.append(Labels.concat(list(chunks)))
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+    torch.testing.assert_close(found[0].distances, on_cpu.distances, rtol=1e-4, atol=1e-6)
+
+
+@cuda
+def test_a_surrogate_lies_where_the_teacher_does(small_chunks):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
+    surrogate = copy.deepcopy(network).float()
+    on_cpu, on_gpu = (
+        label(
+            ModuleTeacher(network, SHAPE, 4, device=home), some_images(), SMALL, surrogate=surrogate
+        )
+        for home in ("cpu", "cuda")
+    )
+    assert next(surrogate.parameters()).is_cpu
+    torch.testing.assert_close(on_gpu.distances, on_cpu.distances, rtol=1e-2, atol=1e-4)
+
+
+@cuda
+def test_each_flight_has_a_stream_of_its_own():
+    device, streams = torch.device("cuda"), []
+
+    def flight():
+        streams.append(torch.cuda.current_stream(device))
+        yield
+
+    list(in_order((flight() for _ in range(2)), 2, device))
+    assert streams[0] != streams[1] and torch.cuda.default_stream(device) not in streams

@@ -1,0 +1,157 @@
+import contextlib
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
+
+from db3kd.querying.driver import run
+from db3kd.querying.ledger import Ledger
+from db3kd.querying.search import UNANSWERED, Query
+from db3kd.storage.journal import Journal, read_journal
+from db3kd.teachers.base import TeacherError
+
+
+def teacher_of_two(max_batch=512):
+    return LinearTeacher(
+        torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.zeros(2), max_batch=max_batch
+    )
+
+
+def queries(*batches):
+    """A search that asks the accounts of each batch, and returns all decisions."""
+    received = []
+    for accounts in batches:
+        accounts = torch.tensor(accounts, dtype=torch.int64)
+        received.append((yield Query(torch.rand(len(accounts), 2), accounts)))
+    return received
+
+
+def test_a_search_without_queries_spends_nothing():
+    ledger = Ledger(torch.tensor([3]))
+    assert run(queries(), teacher_of_two(), ledger) == []
+    assert ledger.spent.tolist() == [0]
+
+
+def test_a_search_gets_the_teachers_decisions_in_order():
+    def search():
+        return (yield Query(torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.tensor([0, 0])))
+
+    assert run(search(), teacher_of_two(), Ledger(torch.tensor([2]))).tolist() == [0, 1]
+
+
+def test_queries_beyond_the_budget_are_refused_in_order():
+    teacher, ledger = CountingTeacher(teacher_of_two()), Ledger(torch.tensor([2, 1]))
+    (decisions,) = run(queries([0, 1, 0, 1, 0]), teacher, ledger)
+    assert (decisions == UNANSWERED).tolist() == [False, False, False, True, True]
+    assert ledger.spent.tolist() == [2, 1] and teacher.total == 3
+
+
+@given(
+    limits=st.lists(st.integers(0, 6), min_size=1, max_size=5),
+    batches=st.lists(st.lists(st.integers(0, 4), max_size=12), max_size=4),
+    max_batch=st.integers(1, 5),
+)
+def test_the_ledger_equals_what_the_teacher_saw_and_stays_within_its_limits(
+    limits, batches, max_batch
+):
+    batches = [[account % len(limits) for account in batch] for batch in batches]
+    teacher, ledger = CountingTeacher(teacher_of_two(max_batch)), Ledger(torch.tensor(limits))
+    received = run(queries(*batches), teacher, ledger)
+    wanted = [sum(batch.count(account) for batch in batches) for account in range(len(limits))]
+    assert ledger.spent.tolist() == [min(pair) for pair in zip(limits, wanted, strict=True)]
+    assert teacher.total == int(ledger.spent.sum())
+    assert sum(int((decisions != UNANSWERED).sum()) for decisions in received) == teacher.total
+
+
+def test_a_search_that_is_wrong_about_its_purse_is_found_out():
+    def search():
+        yield Query(torch.rand(3, 2), torch.tensor([0, 0, 0]), covered=True)
+
+    with pytest.raises(RuntimeError, match="spent 1 more than an account may"):
+        run(search(), teacher_of_two(), Ledger(torch.tensor([2])))
+
+
+def test_answers_before_a_failure_in_the_same_batch_are_booked():
+    ledger = Ledger(torch.tensor([4, 4]))
+    with pytest.raises(TeacherError, match="the line is dead"):
+        run(queries([0, 1, 0, 1]), RaisingTeacher(teacher_of_two(max_batch=1), 3), ledger)
+    assert ledger.spent.tolist() == [2, 1]
+
+
+def fixed_queries(*batches):
+    """As `queries`, with the same images each time."""
+    generator = torch.Generator().manual_seed(0)
+    received = []
+    for accounts in batches:
+        images = torch.rand(len(accounts), 2, generator=generator)
+        received.append((yield Query(images, torch.tensor(accounts, dtype=torch.int64))).tolist())
+    return received
+
+
+@given(
+    limits=st.lists(st.integers(0, 6), min_size=1, max_size=3),
+    batches=st.lists(st.lists(st.integers(0, 2), max_size=8), max_size=5),
+    stops=st.lists(st.integers(0, 12), max_size=3),
+    max_batch=st.integers(1, 4),
+)
+def test_a_search_goes_on_where_its_journal_ends(
+    tmp_path_factory, limits, batches, stops, max_batch
+):
+    batches = [[account % len(limits) for account in batch] for batch in batches]
+    limits, journal = torch.tensor(limits), tmp_path_factory.mktemp("run") / "a.journal"
+    whole_ledger, whole_teacher = Ledger(limits), CountingTeacher(teacher_of_two(max_batch))
+    whole = run(fixed_queries(*batches), whole_teacher, whole_ledger)
+
+    teacher = CountingTeacher(teacher_of_two(max_batch))
+    for stop in stops:
+        with contextlib.suppress(TeacherError), Journal(journal, 2, "run") as kept:
+            failing = RaisingTeacher(teacher, stop)
+            run(fixed_queries(*batches), failing, Ledger(limits), journal=kept)
+    ledger = Ledger(limits)
+    with Journal(journal, 2, "run") as kept:
+        assert run(fixed_queries(*batches), teacher, ledger, journal=kept) == whole
+
+    assert ledger.spent.tolist() == whole_ledger.spent.tolist()
+    assert teacher.per_image == whole_teacher.per_image, "nothing is asked twice"
+
+
+def test_a_search_that_is_stopped_in_a_call_says_how_large_that_was(tmp_path):
+    teacher = RaisingTeacher(teacher_of_two(max_batch=1), 4, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "a", 2, "run") as journal:
+        run(queries([0, 1], [0, 1, 1]), teacher, Ledger(torch.tensor([9, 9])), journal=journal)
+    found = read_journal(tmp_path / "a", "run")
+    assert len(found.calls) == 4 and found.in_flight == 1
+
+
+def test_another_search_is_not_answered_from_the_journal(tmp_path):
+    ledger = Ledger(torch.tensor([9, 9]))
+    with Journal(tmp_path / "a", 2, "run") as journal:
+        run(queries([0, 1]), teacher_of_two(), ledger, journal=journal)
+    with (
+        pytest.raises(ValueError, match="expected the journal of the same search"),
+        Journal(tmp_path / "a", 2, "run") as journal,
+    ):
+        run(queries([1, 0]), teacher_of_two(), ledger, journal=journal)
+
+
+def test_progress_is_told_the_answers_of_each_batch():
+    told = []
+    run(
+        queries([0, 0], [0, 0]), ConstantTeacher(0, (2,), 2), Ledger(torch.tensor([3])), told.append
+    )
+    assert told == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (torch.tensor([1.0]), r"limits: expected int64 \[A\], got \[1\] torch.float32"),
+        (torch.tensor([[1]]), r"limits: expected int64 \[A\], got \[1, 1\]"),
+        (torch.tensor([-1]), "limits: expected at least 0 queries, got -1"),
+    ],
+)
+def test_wrong_limits_are_refused(limits, message):
+    with pytest.raises(ValueError, match=message):
+        Ledger(limits)

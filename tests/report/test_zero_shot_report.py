@@ -1,0 +1,151 @@
+"""Tables and pictures of pseudo samples."""
+
+import dataclasses
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+
+from matplotlib.image import imread
+
+from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.report import sample_pictures as pictures
+from db3kd.report.zero_shot import Row, table, write_zero_shot_report
+
+ROWS = [
+    Row("pseudo samples, decisions", 2000, 2_100, (0.80, 0.82, 0.84), (0.9, 0.9, 0.9)),
+    Row("plain noise, decisions", 2000, 2000, (0.5,), (0.6,)),
+]
+
+
+def is_drawn(path) -> bool:
+    picture = imread(path)
+    return min(picture.shape[:2]) > 100 and picture[..., :3].std() > 0.01
+
+
+def some_samples(
+    count: int = 30,
+    classes: int = 3,
+    shape: tuple[int, ...] = (1, 6, 6),
+    snapshots: tuple[int, ...] = (0, 5, 10),
+) -> PseudoSamples:
+    """Whose distance at a snapshot is 1 more than its number of moves."""
+    generator = torch.Generator().manual_seed(0)
+    zeros = torch.zeros(count, dtype=torch.int64)
+
+    def images() -> torch.Tensor:
+        return torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
+
+    return PseudoSamples(
+        levels=images(),
+        decision=torch.arange(count) % classes,
+        start=torch.arange(count),
+        moves=zeros + 10,
+        distance=torch.full((count,), 11.0),
+        queries=zeros,
+        status=["ok"] * count,
+        bounds=(0.0, 1.0),
+        classes=classes,
+        snapshots={n: (images(), torch.full((count,), 1.0 + n)) for n in snapshots},
+    )
+
+
+def test_the_table_gives_means_and_sample_deviations_beside_the_queries():
+    lines = table(ROWS).splitlines()
+
+    assert lines[0] == "| students of | images | queries in all | accuracy % | agreement % |"
+    assert lines[2] == "| pseudo samples, decisions | 2,000 | 2,100 | 82.0 ± 2.0 | 90.0 ± 0.0 |"
+    assert lines[3].startswith("| plain noise, decisions | 2,000 | 2,000 | 50.0")
+
+
+def test_a_report_has_its_table_its_pictures_and_its_notes(tmp_path):
+    report = write_zero_shot_report(
+        tmp_path / "new",
+        ROWS,
+        some_samples(),
+        curves={"pseudo samples": ROWS[:1], "plain noise": ROWS[1:]},
+        notes=["No class is missing."],
+    )
+
+    page = report.read_text()
+    assert table(ROWS) in page and "No class is missing." in page
+    for name in ("classes", "moves", "distance", "accuracy"):
+        assert f"({name}.png)" in page and is_drawn(tmp_path / "new" / f"{name}.png")
+
+
+def test_samples_that_were_not_moved_have_no_pictures_of_moves(tmp_path):
+    samples = dataclasses.replace(some_samples(snapshots=()), distance=torch.full((30,), torch.inf))
+
+    write_zero_shot_report(tmp_path, [], samples)
+
+    assert {file.name for file in tmp_path.iterdir()} == {"report.md", "classes.png"}
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 6, 6), (5, 5)])
+def test_samples_that_are_no_pictures_have_a_report(tmp_path, shape):
+    report = write_zero_shot_report(tmp_path, ROWS, some_samples(shape=shape))
+
+    assert {file.name for file in tmp_path.iterdir()} == {"report.md", "distance.png"}
+    assert "classes.png" not in report.read_text()
+
+
+def test_means_are_over_the_samples_known_at_every_number_of_moves(tmp_path, monkeypatch):
+    samples = some_samples(4)
+    samples.snapshots[0][1][0] = torch.inf
+    samples.snapshots[5][1][1] = 100.0
+    samples.snapshots[10][1][:] = torch.tensor([1000.0, 3, 3, torch.inf])
+    drawn = []
+    monkeypatch.setattr(
+        "db3kd.report.zero_shot.distance_by_moves", lambda *arguments: drawn.append(arguments)
+    )
+
+    write_zero_shot_report(tmp_path, [], samples)
+
+    assert drawn == [([0, 5, 10], [1.0, 53.0, 3.0], tmp_path / "distance.png")]
+
+
+def test_distances_that_no_sample_shares_are_not_drawn(tmp_path):
+    samples = some_samples(2)
+    samples.snapshots[0][1][0] = torch.inf
+    samples.snapshots[5][1][1] = torch.inf
+
+    write_zero_shot_report(tmp_path, [], samples)
+
+    assert not (tmp_path / "distance.png").exists()
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(2, 1), (23, 3)])
+def test_grids_have_any_number_of_classes(tmp_path, monkeypatch, classes, channels):
+    monkeypatch.setattr(pictures, "_COLUMNS", 3)
+    samples = some_samples(40, classes, (channels, 6, 6))
+
+    pictures.class_grid(samples.levels, samples.decision, classes, tmp_path / "classes.png")
+
+    assert is_drawn(tmp_path / "classes.png")
+
+
+def test_a_class_without_samples_has_an_empty_row(tmp_path):
+    samples = some_samples(6, 3)
+    levels = {0: samples.levels, 5: samples.levels}
+
+    pictures.class_grid(samples.levels, samples.decision, 5, tmp_path / "classes.png")
+    pictures.move_grid(levels, samples.decision, 5, tmp_path / "moves.png")
+
+    assert is_drawn(tmp_path / "classes.png") and is_drawn(tmp_path / "moves.png")
+
+
+def test_the_mean_image_is_that_of_the_class():
+    levels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+
+    mean = pictures._mean(levels, torch.tensor([0, 2]))
+
+    assert mean == pytest.approx(0.1)
+
+
+def test_one_accuracy_has_no_deviation(tmp_path):
+    pictures.accuracy_by_queries(
+        {"pseudo samples": ([100, 1000], [[0.5], [0.6, 0.7]])}, tmp_path / "accuracy.png"
+    )
+
+    assert is_drawn(tmp_path / "accuracy.png")

@@ -1,0 +1,69 @@
+"""Files are put in place whole, and never through a link that somebody planted."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+import torch
+
+from db3kd.storage.filesystem import FolderLock, Helping, truncate, write_atomically
+from db3kd.storage.journal import Journal
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    file = tmp_path / "precious"
+    file.write_text("data")
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def test_a_temporary_file_is_never_written_through_a_link(folder, precious, monkeypatch):
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "guessed")
+    link = folder / "._manifest.json.guessed.tmp"
+    link.symlink_to(precious)
+    with pytest.raises(FileExistsError):
+        write_atomically(folder / "_manifest.json", b"{}")
+    assert precious.read_text() == "data" and link.is_symlink(), (
+        "nothing but what is ours is removed"
+    )
+
+
+def test_names_of_temporary_files_cannot_be_guessed(folder, monkeypatch):
+    names = []
+    monkeypatch.setattr("os.replace", lambda source, target: names.append(source.name))
+    for _ in range(2):
+        write_atomically(folder / "file", b"")
+    assert len(set(names)) == 2
+
+
+def test_a_file_that_is_a_link_is_replaced_and_its_target_stays(folder, precious):
+    link = folder / "_manifest.json"
+    link.symlink_to(precious)
+    write_atomically(link, b"{}")
+    assert not link.is_symlink() and precious.read_text() == "data"
+
+
+@pytest.mark.parametrize("lock, name", [(FolderLock, ".lock"), (Helping, ".helpers")])
+def test_a_lock_that_is_a_link_is_refused(folder, lock, name):
+    (folder / name).symlink_to(folder.parent / "new")
+    with pytest.raises(OSError, match=rf"expected a file, found a symbolic link.*{name}"):
+        lock(folder)
+    assert not (folder.parent / "new").exists()
+
+
+@pytest.mark.parametrize("target", ["precious", "new"])
+def test_a_journal_that_is_a_link_is_refused(folder, precious, target):
+    link = folder / "_decisions.journal"
+    link.symlink_to(folder.parent / target)
+    with Journal(link, 10, "a run") as journal, pytest.raises(OSError, match="symbolic link"):
+        journal.ask(torch.arange(3))
+    with pytest.raises(OSError, match="symbolic link"):
+        truncate(link, 0)
+    assert precious.read_text() == "data" and not (folder.parent / "new").exists()

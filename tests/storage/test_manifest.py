@@ -1,0 +1,83 @@
+"""Manifests: what one needs to know to repeat a run, and nothing of the machine it ran on."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from db3kd.storage.manifest import differences, manifest, read_manifest, write_manifest
+
+
+@pytest.fixture
+def a_manifest() -> dict:
+    settings = {"noise": "gaussian", "descent": {"steps": (1, 2)}}
+    return manifest(settings, seed=7, teacher_fingerprint="t", data_fingerprint="d")
+
+
+def test_the_manifest_names_versions(a_manifest):
+    versions = a_manifest["versions"]
+    assert set(versions) == {"db3kd", "torch", "numpy", "python"}
+    assert versions["torch"].startswith(torch.__version__.split("+")[0])
+
+
+def test_the_manifest_names_no_path_of_the_machine(tmp_path):
+    @dataclasses.dataclass
+    class Settings:
+        teacher: Path
+        data: str
+        noise: str
+        radii: tuple[float, ...]
+
+    content = manifest(
+        Settings(
+            tmp_path / "teacher.safetensors", str(tmp_path / "idx"), "gaussian", (0.5, math.inf)
+        ),
+        seed=0,
+        teacher_fingerprint="t",
+        data_fingerprint="d",
+    )
+    assert content["settings"] == {
+        "teacher": "teacher.safetensors",
+        "data": "idx",
+        "noise": "gaussian",
+        "radii": [0.5, "inf"],
+    }
+    assert str(tmp_path) not in json.dumps(content)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "another"}', "{}"])
+def test_a_manifest_of_another_kind_is_refused(tmp_path, content):
+    (tmp_path / "_manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=r"manifest\.json: expected"):
+        read_manifest(tmp_path, "db3kd labels 2")
+
+
+def test_a_manifest_of_another_version_says_who_wrote_it(tmp_path, a_manifest):
+    write_manifest(tmp_path / "_manifest.json", {"format": "db3kd labels 1"} | a_manifest)
+    with pytest.raises(ValueError, match="got 'db3kd labels 1', written by db3kd"):
+        read_manifest(tmp_path, "db3kd labels 2")
+
+
+def test_a_run_does_not_differ_from_itself_on_another_machine(tmp_path, a_manifest):
+    write_manifest(tmp_path / "_manifest.json", {"format": "f"} | a_manifest)
+    elsewhere = a_manifest | {"platform": "another", "versions": {}}
+    assert differences(read_manifest(tmp_path), elsewhere) == []
+
+
+def test_each_difference_between_runs_is_named(a_manifest):
+    other = manifest(
+        {"noise": "rademacher", "descent": {"steps": (1, 2), "rounds": 3}},
+        seed=8,
+        teacher_fingerprint="t",
+        data_fingerprint=None,
+    )
+    assert differences(a_manifest, other) == [
+        'data: was "d", is null',
+        "seed: was 7, is 8",
+        "settings.descent.rounds: was null, is 3",
+        'settings.noise: was "gaussian", is "rademacher"',
+    ]
+    assert differences(a_manifest, a_manifest | {"seed": 8}, apart_from=("seed",)) == []

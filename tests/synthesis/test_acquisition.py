@@ -1,0 +1,156 @@
+"""Pseudo samples that students of the answers so far choose."""
+
+import pytest
+import torch
+from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
+
+from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
+from db3kd.storage.manifest import read_manifest
+from db3kd.synthesis import acquisition as guided
+from db3kd.synthesis.acquisition import Guide
+from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.synthesis import SynthesisSettings, synthesize
+from db3kd.teachers import TeacherError
+
+SHAPE = (1, 6, 6)
+
+
+def linear(*, max_batch: int = 512, bounds: tuple[float, float] = (0.0, 1.0)) -> LinearTeacher:
+    """Three classes."""
+    generator = torch.Generator().manual_seed(5)
+    weights = torch.randn(3, 36, generator=generator, dtype=torch.float64)
+    weights -= weights.mean(1, keepdim=True)
+    return LinearTeacher(weights, torch.zeros(3), SHAPE, max_batch=max_batch, bounds=bounds)
+
+
+def plan(rounds: int = 3, model: str = "linear", **changes: object) -> SynthesisSettings:
+    guide = Guide(
+        model, rounds=rounds, pool=6, students=1, steps=60, learning_rate=0.03, device="cpu"
+    )
+    return SynthesisSettings(**{"samples": 90, "guide": guide} | changes)
+
+
+def same(one: PseudoSamples, other: PseudoSamples) -> bool:
+    return torch.equal(one.levels, other.levels) and torch.equal(one.decision, other.decision)
+
+
+def gaps(teacher: LinearTeacher, samples: PseudoSamples) -> torch.Tensor:
+    """Between the scores of the likeliest two classes."""
+    top = teacher.scores(samples.images()).topk(2, 1).values
+    return top[:, 0] - top[:, 1]
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0)])
+def test_every_sample_is_a_query_and_what_the_teacher_says_of_it(bounds):
+    teacher = CountingTeacher(linear(bounds=bounds))
+
+    samples = synthesize(teacher, plan())
+
+    assert len(samples) == teacher.total == 90
+    assert torch.equal(teacher.inner.decide(samples.images()), samples.decision)
+    assert samples.start[:30].tolist() == list(range(30)), "starts as they come in the first round"
+    assert (samples.start[30:] == -1).any() and (samples.start[30:] >= 30).any()
+
+
+def test_students_choose_images_near_the_boundary():
+    chosen = synthesize(linear(), plan(samples=600))
+    plain = synthesize(linear(), plan(samples=600, guide=None))
+
+    assert gaps(linear(), chosen)[200:].mean() < 0.7 * gaps(linear(), plain).mean()
+
+
+@pytest.mark.parametrize(("rows", "max_batch"), [(1, 1), (7, 512), (2048, 16)])
+def test_the_batch_size_does_not_matter(rows, max_batch):
+    expected = synthesize(linear(), plan())
+
+    assert same(synthesize(linear(max_batch=max_batch), plan(rows=rows)), expected)
+
+
+@pytest.mark.parametrize("budget", [1, 30, 31, 77])
+def test_a_budget_may_end_with_any_query(budget):
+    teacher = CountingTeacher(linear())
+
+    assert len(synthesize(teacher, plan(queries=budget))) == teacher.total == budget
+
+
+@pytest.mark.parametrize("samples", [2, 4, 5])
+def test_fewer_samples_than_rounds_are_starts_until_two_classes_are_known(samples):
+    assert len(synthesize(linear(), plan(rounds=5, samples=samples))) == samples
+
+
+def test_a_teacher_of_one_class_is_named():
+    teacher = CountingTeacher(ConstantTeacher(1, SHAPE, 3))
+
+    with pytest.raises(TeacherError, match="in class 1: expected at least two classes"):
+        synthesize(teacher, plan())
+    assert teacher.total <= 90
+
+
+@pytest.mark.parametrize("answered", [10, 30, 45, 89])
+def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, answered):
+    paid = CountingTeacher(linear(max_batch=8))
+    with pytest.raises(TeacherError, match="the line is dead"):
+        write_pseudo_samples(tmp_path, RaisingTeacher(paid, answered), plan())
+
+    write_pseudo_samples(tmp_path, paid, plan(), resume=True)
+
+    assert same(load_pseudo_samples(tmp_path), synthesize(linear(), plan()))
+    assert paid.total == read_manifest(tmp_path)["totals"]["queries"] == 90
+    kept = list(tmp_path.glob("_round-*"))
+    assert len(kept) == 2 and not any(file.stat().st_size for file in kept), "it is in the shard"
+
+
+def test_a_lost_shard_is_made_again_only_where_students_choose_alike(tmp_path, monkeypatch):
+    write_pseudo_samples(tmp_path, linear(), plan())
+    (shard,) = tmp_path.glob("*.parquet")
+    shard.unlink()
+    monkeypatch.setattr(guided, "_choose", lambda proposals, students, count: next(proposals))
+    with pytest.raises(ValueError, match="choose other images than those that were asked about"):
+        write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+    monkeypatch.undo()
+
+    write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+
+    assert shard.exists(), "its name holds its checksum"
+
+
+def test_a_choice_that_was_damaged_is_noticed(tmp_path):
+    with pytest.raises(TeacherError):
+        write_pseudo_samples(tmp_path, RaisingTeacher(linear(max_batch=8), 45), plan())
+    (choice,) = tmp_path.glob("_round-*")
+    choice.write_bytes(choice.read_bytes()[:-1] + b"?")
+
+    with pytest.raises(ValueError, match=rf"{choice.name}: damaged"):
+        write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+
+
+def test_another_guide_is_another_run(tmp_path):
+    write_pseudo_samples(tmp_path, linear(), plan())
+
+    with pytest.raises(ValueError, match=r"synthesis\.guide\.rounds: was 3, is 4"):
+        write_pseudo_samples(tmp_path, linear(), plan(rounds=4), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("lenet6", "model: expected one of"), ("alexnet-half", "AlexNet needs at least 8x8 pixels")],
+)
+def test_a_student_that_does_not_fit_is_named_before_a_query(model, words):
+    teacher = CountingTeacher(linear())
+
+    with pytest.raises(ValueError, match=words):
+        synthesize(teacher, plan(model=model))
+    assert teacher.total == 0
+
+
+def test_choosing_leaves_the_random_state_alone():
+    before = torch.random.get_rng_state()
+
+    synthesize(linear(), plan())
+
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_effort_has_no_part_beside_a_guide():
+    with pytest.raises(ValueError, match="effort: has no part where there is a guide"):
+        plan(effort=2.0)

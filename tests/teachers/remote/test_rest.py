@@ -1,0 +1,177 @@
+"""Models behind JSON services of any form."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from served_doubles import Answer, Loopback
+
+from db3kd.teachers import Preprocessing, Said, TeacherError, Traffic, decide_checked, rest_teacher
+from db3kd.teachers.remote.rest import AnswerPath, Template
+
+SHAPE = (1, 8, 8)
+SAID = Said(image_shape=SHAPE, classes=10)
+BRISK = Traffic(batch=8, in_flight=3, timeout=5.0, attempts=3, first_wait=0.001)
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def service(truth, images_in, answer_of):
+    """A server that finds images in a request, and makes an answer of their classes."""
+
+    def answer(asked):
+        images = torch.tensor(images_in(json.loads(asked.body)), dtype=torch.float32)
+        return Answer.of(answer_of(truth.decide(images.view(-1, *SHAPE)).tolist()))
+
+    return Loopback(answer)
+
+
+FORMS = {
+    "a list in, a list out": (
+        {"instances": "$images"},
+        lambda body: body["instances"],
+        "predictions",
+        lambda classes: {"predictions": classes},
+    ),
+    "objects in, objects out": (
+        {"instances": [{"image": {"pixels": "$image"}}], "top": 1},
+        lambda body: [instance["image"]["pixels"] for instance in body["instances"]],
+        "predictions.*.class.0",
+        lambda classes: {"predictions": [{"class": [value]} for value in classes]},
+    ),
+    "names": (
+        ["$images"],
+        lambda body: body[0],
+        "*.label",
+        lambda classes: [{"label": NAMES[value]} for value in classes],
+    ),
+    "scores": (
+        {"x": "$images"},
+        lambda body: body["x"],
+        "scores",
+        lambda classes: {"scores": np.eye(10)[classes].tolist()},
+    ),
+    "one image, its class": (
+        {"image": "$image"},
+        lambda body: [body["image"]],
+        "class",
+        lambda classes: {"class": classes[0]},
+    ),
+    "one image, its scores": (
+        {"image": "$image"},
+        lambda body: [body["image"]],
+        "scores",
+        lambda classes: {"scores": np.eye(10)[classes[0]].tolist()},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_service_of_any_form_is_asked(truth, images, form):
+    request, images_in, path, answer_of = FORMS[form]
+    said = Said(image_shape=SHAPE, names=NAMES)
+    with service(truth, images_in, answer_of) as server:
+        teacher = rest_teacher(f"{server.url}/predict", request, path, said, traffic=BRISK)
+        assert decide_checked(teacher, images).equal(truth.decide(images))
+        assert len(server.asked) == (20 if form.startswith("one") else 3)
+        keys = [asked.headers["Idempotency-Key"] for asked in server.asked]
+        assert len(set(keys)) == len(keys)
+        assert all(asked.method == "POST" for asked in server.asked)
+        teacher.close()
+
+
+def test_preprocessing_stands_before_the_request(truth, images):
+    steps = Preprocessing(scale=(0, 255), layout="flat", dtype="uint8")
+    seen = []
+
+    def answer(asked):
+        seen.extend(json.loads(asked.body)["x"])
+        return Answer.of([0] * 8)
+
+    with Loopback(answer) as server:
+        teacher = rest_teacher(server.url, {"x": "$images"}, "*", SAID, steps, BRISK)
+        teacher.decide(images[:8])
+        teacher.close()
+    assert seen == (images[:8] * 255).round().flatten(1).int().tolist()
+
+
+@pytest.mark.parametrize("request_form", [{}, {"x": 1}, {"x": "$images", "y": "$image"}])
+def test_a_request_has_one_placeholder(request_form):
+    with pytest.raises(ValueError, match=r"request: expected one placeholder, '\$images' or"):
+        Template(request_form)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "found"),
+    [
+        ("a.b", {"a": {"b": 3}}, 3),
+        ("a.1", {"a": [1, 2]}, 2),
+        ("*", [1, 2], [1, 2]),
+        ("*.*.x", [[{"x": 1}], [{"x": 2}]], [[1], [2]]),
+        ("0", {"0": 5}, 5),
+    ],
+)
+def test_a_path_leads_through_objects_and_lists(path, value, found):
+    assert AnswerPath(path).find(value, "who") == found
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("a.b", {"a": {}}, "expected the answer at a.b, found no 'b' in an object"),
+        ("a.2", {"a": [1, 2]}, "found no '2' in a list"),
+        ("*.a", {"a": 1}, r"found no '\*' in an object"),
+        ("a", "text", "found no 'a' in a value that is neither"),
+        ("-1", [1], "found no '-1' in a list"),
+    ],
+)
+def test_an_answer_that_is_elsewhere_is_a_typed_error(path, value, words):
+    with pytest.raises(TeacherError, match="^who: .*" + words):
+        AnswerPath(path).find(value, "who")
+
+
+@pytest.mark.parametrize("path", ["", "a..b", ".a", 3])
+def test_a_path_has_a_name_between_dots(path):
+    with pytest.raises(ValueError, match="answer: expected a path"):
+        AnswerPath(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "cannot be read"),
+        (b"not JSON", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b'{"y": ' + b"9" * 5000 + b"}", "cannot be read"),
+        (b'{"y": NaN}', r"got an answer of shape \[\]"),
+        (b'{"y": [NaN, 0]}', "got class nan for image 0"),
+        (b'{"y": [99999999999999999999999, 0]}', "got"),
+        (b'{"y": [[1e400, NaN], [0, 0]]}', "got an answer of shape"),
+        (b'{"y": {"0": 1}}', r"got an answer of shape \[\]"),
+        (b'{"z": 1}', "found no 'y' in an object"),
+        (b" " * (2 * 2**20), "expected an answer of at most"),
+    ],
+)
+def test_a_hostile_answer_is_a_typed_error(images, body, words):
+    with Loopback(lambda asked: Answer(200, body)) as server:
+        teacher = rest_teacher(server.url, {"x": "$images"}, "y", SAID, traffic=BRISK)
+        with pytest.raises(TeacherError, match=words):
+            decide_checked(teacher, images[:2])
+        teacher.close()
+
+
+def test_a_key_in_the_address_is_not_shown(images):
+    with Loopback(lambda asked: Answer(403)) as server:
+        teacher = rest_teacher(f"{server.url}/p?key=3b1f", "$images", "y", SAID, traffic=BRISK)
+        with pytest.raises(TeacherError, match="the server says 403") as raised:
+            teacher.decide(images[:2])
+        assert "3b1f" not in str(raised.value) + teacher.name + str(list(teacher.rows()))
+        assert server.asked[0].path == "/p?key=3b1f"
+        teacher.close()
+
+
+def test_what_the_service_cannot_tell_is_asked_for():
+    with pytest.raises(ValueError, match="does not say what its images are; give image_shape="):
+        rest_teacher("http://h/p", "$images", "y")
+    with pytest.raises(ValueError, match="does not say how many classes it has; give classes="):
+        rest_teacher("http://h/p", "$images", "y", Said(image_shape=SHAPE))

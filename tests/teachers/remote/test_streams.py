@@ -1,0 +1,304 @@
+"""Answers that are kept as they arrive: what an interrupt, a kill or a failure can cost."""
+
+import logging
+import signal
+import threading
+
+import pytest
+import torch
+from served_doubles import Answer, Asked, ModelServer, Scripted
+
+from db3kd.querying.driver import run
+from db3kd.querying.ledger import Ledger
+from db3kd.querying.search import Query
+from db3kd.storage.journal import Contents, Journal, read_journal
+from db3kd.teachers import (
+    FunctionTeacher,
+    Said,
+    TeacherError,
+    Traffic,
+    decide_checked,
+    open_inference_teacher,
+)
+from db3kd.teachers.remote import requests as requests_in_flight
+
+SHAPE = (1, 8, 8)
+BATCH, IN_FLIGHT = 4, 3
+WINDOW = BATCH * IN_FLIGHT
+
+
+@pytest.fixture
+def many() -> torch.Tensor:
+    return torch.rand(100, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "a.journal"
+
+
+def ask(server: ModelServer):
+    traffic = Traffic(
+        batch=BATCH, in_flight=IN_FLIGHT, timeout=5.0, first_wait=0.001, longest_wait=0.01
+    )
+    return open_inference_teacher(
+        server.model, Said(image_shape=SHAPE, classes=10), traffic=traffic
+    )
+
+
+def interrupt() -> None:
+    """What Ctrl-C does."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def search(images):
+    return (yield Query(images, torch.zeros(len(images), dtype=torch.int64)))
+
+
+def decide(teacher, images, file):
+    """One search whose answers are kept in a journal."""
+    with Journal(file, 10, "run") as journal:
+        return run(search(images), teacher, Ledger(torch.tensor([1000])), journal=journal)
+
+
+def answers(found: Contents) -> list[int]:
+    return [int(answer) for call in found.calls for answer in call.answers]
+
+
+def interrupted_at_7(number: int, asked: Asked, infer):
+    """The program is interrupted while the server has its eighth request."""
+    if number == 7:
+        interrupt()
+    return infer(asked)
+
+
+def test_each_answer_is_in_the_journal_before_anything_is_sent_beyond_the_window(truth, many, file):
+    lost = []
+
+    def look(number: int, asked: Asked, infer):
+        answer = infer(asked)
+        lost.append(server.paid - len(answers(read_journal(file, "run"))))
+        return answer
+
+    with Scripted(truth, look) as server:
+        teacher = ask(server)
+        decisions = decide(teacher, many, file)
+        teacher.close()
+    assert decisions.equal(truth.decide(many))
+    assert 0 < max(lost) <= WINDOW
+    assert server.paid == len(many)
+    assert read_journal(file, "run").in_flight == 0
+    assert answers(read_journal(file, "run")) == truth.decide(many).tolist()
+
+
+def test_no_request_runs_further_ahead_of_an_unanswered_one_than_the_window(truth, many, file):
+    released, others = threading.Event(), threading.Semaphore(0)
+    ahead = []
+
+    def hold_first(number: int, asked: Asked, infer):
+        if many[:BATCH].numpy().tobytes() in asked.body:
+            for _ in range(IN_FLIGHT - 1):
+                assert others.acquire(timeout=5)
+            released.wait(0.2)  # for as long as others may wrongly be sent
+            ahead.append(server.paid)
+        else:
+            others.release()
+        return infer(asked)
+
+    with Scripted(truth, hold_first) as server:
+        teacher = ask(server)
+        assert decide(teacher, many, file).equal(truth.decide(many))
+        teacher.close()
+    assert ahead == [WINDOW - BATCH]
+
+
+def test_an_interrupt_keeps_what_is_in_flight(truth, many, file):
+    with Scripted(truth, interrupted_at_7) as server:
+        teacher = ask(server)
+        with pytest.raises(KeyboardInterrupt):
+            decide(teacher, many, file)
+        found = read_journal(file, "run")
+        paid = server.paid
+        assert 7 * BATCH < paid < len(many)
+        assert len(answers(found)) == paid and found.in_flight == 0
+        assert decide(teacher, many, file).equal(truth.decide(many))
+        assert server.paid == len(many), "nothing is asked twice"
+        teacher.close()
+
+
+def test_a_second_interrupt_gives_up_what_is_in_flight_and_notes_it(truth, many, file, monkeypatch):
+    monkeypatch.setattr(requests_in_flight, "_SILENT_SECONDS", 0.01)
+    released, told = threading.Event(), []
+
+    first = [images.numpy().tobytes() for images in many[:WINDOW].split(BATCH)]
+    held = []
+
+    def hold(number: int, asked: Asked, infer):
+        # The last of those that are held is sent when all before them are kept.
+        if not any(images in asked.body for images in first):
+            held.append(number)
+            if len(held) == IN_FLIGHT:
+                interrupt()
+            released.wait(5)
+        return infer(asked)
+
+    class Again(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+            interrupt()
+
+    again = Again()
+    logging.getLogger("db3kd").addHandler(again)
+    try:
+        with Scripted(truth, hold) as server:
+            teacher = ask(server)
+            with pytest.raises(KeyboardInterrupt):
+                decide(teacher, many, file)
+            found = read_journal(file, "run")
+            released.set()
+            assert len(answers(found)) == WINDOW
+            assert found.in_flight == WINDOW
+            assert len(told) == 1 and "interrupt again to give them up" in told[0]
+            teacher.close()
+    finally:
+        logging.getLogger("db3kd").removeHandler(again)
+    assert server.paid - len(answers(found)) <= WINDOW
+
+
+def test_what_lies_behind_a_gap_is_noted_as_in_flight(truth, many, file):
+    def fail_second(number: int, asked: Asked, infer):
+        if many[BATCH : 2 * BATCH].numpy().tobytes() in asked.body:
+            while server.paid < WINDOW - BATCH:
+                threading.Event().wait(0.001)
+            return Answer(500)
+        return infer(asked)
+
+    with Scripted(truth, fail_second) as server:
+        teacher = ask(server)
+        with pytest.raises(TeacherError, match="the server says 500") as raised:
+            decide(teacher, many, file)
+        found = read_journal(file, "run")
+        assert raised.value.answered.equal(truth.decide(many[:BATCH]))
+        assert len(answers(found)) == BATCH
+        assert server.paid - BATCH <= found.in_flight == raised.value.maybe_paid <= WINDOW
+        teacher.close()
+
+
+def test_a_server_that_refuses_all_leaves_no_journal(truth, many, file):
+    with Scripted(truth, lambda *_: Answer(401)) as server:
+        teacher = ask(server)
+        with pytest.raises(TeacherError, match="the server says 401"):
+            decide(teacher, many, file)
+        teacher.close()
+    assert not file.exists()
+
+
+def test_a_lost_answer_counts_as_in_flight(truth, many, file):
+    with Scripted(truth, lambda *_: None) as server:
+        teacher = ask(server)
+        with pytest.raises(TeacherError, match="no answer in 8 attempts") as raised:
+            decide(teacher, many, file)
+        teacher.close()
+    assert BATCH <= raised.value.maybe_paid <= WINDOW
+    assert raised.value.maybe_paid == read_journal(file, "run").in_flight
+
+
+def test_an_interrupted_call_without_a_journal_is_not_asked_again(truth, many):
+    with Scripted(truth, interrupted_at_7) as server:
+        teacher = ask(server)
+        with pytest.raises(KeyboardInterrupt):
+            teacher.decide(many)
+        assert teacher.decide(many).equal(truth.decide(many))
+        assert server.paid == len(many)
+        teacher.close()
+
+
+class OneByOne:
+    """A generator function that fails, or is interrupted, at an image."""
+
+    def __init__(self, truth, stop: int | None = None, error: BaseException | None = None) -> None:
+        self.truth, self.stop, self.error = truth, stop, error
+        self.asked = 0
+
+    def teacher(self) -> FunctionTeacher:
+        def decide(rows):
+            for row in rows:
+                if self.asked == self.stop:
+                    raise self.error
+                self.asked += 1
+                yield int(self.truth.decide(torch.from_numpy(row)[None]))
+
+        return FunctionTeacher(decide, SHAPE, 10, name="slow", fingerprint="slow", max_batch=16)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (ConnectionError("gone"), TeacherError, "teacher slow raised ConnectionError on 1 images"),
+        (StopIteration("x"), TeacherError, "teacher slow raised StopIteration on 1 images: x"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+def test_each_answer_of_a_generator_is_kept(truth, many, file, error, expected, message):
+    work = OneByOne(truth, stop=37, error=error)
+    with pytest.raises(expected, match=message):
+        decide(work.teacher(), many, file)
+    assert (
+        work.asked == 37 and answers(read_journal(file, "run")) == truth.decide(many[:37]).tolist()
+    )
+    assert read_journal(file, "run").in_flight == int(expected is KeyboardInterrupt)
+    work.stop = None
+    assert decide(work.teacher(), many, file).equal(truth.decide(many))
+    assert work.asked == len(many)
+
+
+def test_a_generator_is_a_teacher_without_a_journal_too(truth, many):
+    work = OneByOne(truth, stop=20, error=ConnectionError("gone"))
+    with pytest.raises(TeacherError) as raised:
+        decide_checked(work.teacher(), many)
+    assert raised.value.answered.equal(truth.decide(many[:20]))
+    work.stop = None
+    assert decide_checked(work.teacher(), many).equal(truth.decide(many))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda rows: iter(()), "got NoneType for image 0; yield each image's class once"),
+        (lambda rows: ([1, 2] for _ in rows), "got list for image 0"),
+        (lambda rows: (0.5 for _ in rows), "got float for image 0"),
+        (lambda rows: (10 for _ in rows), r"answered class 10, expected \[0, 10\)"),
+        (lambda rows: iter([1] * (len(rows) + 1)), "expected 16 answers, got more"),
+    ],
+)
+def test_a_generator_that_yields_no_classes_is_one_clear_error(many, file, answer, message):
+    def decide_rows(rows):
+        yield from answer(rows)
+
+    teacher = FunctionTeacher(decide_rows, SHAPE, 10, name="mine", max_batch=16)
+    with pytest.raises(TeacherError, match=f"teacher mine.*{message}"):
+        decide(teacher, many, file)
+
+
+def test_progress_is_told_of_each_part_and_may_stop_the_search(truth, many, file):
+    told = []
+
+    def stop(answered: int) -> None:
+        told.append(answered)
+        if sum(told) >= 5 * BATCH:
+            raise InterruptedError
+
+    with ModelServer(truth) as server:
+        teacher = ask(server)
+        with pytest.raises(InterruptedError), Journal(file, 10, "run") as journal:
+            run(search(many), teacher, Ledger(torch.tensor([1000])), stop, journal)
+        teacher.close()
+        assert 5 * BATCH <= server.paid == len(answers(read_journal(file, "run"))) < len(many)
+    told.clear()
+    with ModelServer(truth) as server:
+        teacher = ask(server)
+        with Journal(file, 10, "run") as journal:
+            ledger = Ledger(torch.tensor([1000]))
+            run(search(many), teacher, ledger, told.append, journal)
+        teacher.close()
+    assert sum(told) == len(many)

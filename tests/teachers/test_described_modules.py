@@ -1,0 +1,152 @@
+"""Descriptions of torch files: their architecture, and the steps in front of them."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from db3kd.cli.app import as_options
+from db3kd.labelling.worker_pool import _check_socket_path
+from db3kd.models.networks import build_model
+from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher, save_teacher
+from db3kd.teachers.preprocessing import Preprocessing
+from db3kd.teachers.signature import Declared, Said, agree
+
+SHAPE = (3, 32, 32)
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return build_model("resnet18", SHAPE, 5).eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def describe(folder, text: str):
+    path = folder / "teacher.toml"
+    path.write_text(text)
+    return path
+
+
+def test_weights_have_mean_and_deviation_in_front_of_them(tmp_path, module, images):
+    torch.save(module.state_dict(), tmp_path / "weights.pth")
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    path = describe(
+        tmp_path,
+        'file = "weights.pth"\narchitecture = "resnet18"\nimage_shape = [3, 32, 32]\nclasses = 5\n'
+        f"[preprocessing]\nmean = {list(mean)}\nstd = {list(std)}\n",
+    )
+    teacher = load_teacher(path)
+    assert isinstance(teacher, ModuleTeacher) and teacher.image_shape == SHAPE
+    normal = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    assert decide_checked(teacher, images).equal(module(normal).argmax(1))
+    assert (
+        teacher.fingerprint()
+        != load_teacher(
+            tmp_path / "weights.pth", model="resnet18", image_shape=SHAPE, classes=5
+        ).fingerprint()
+    )
+
+
+def test_the_channels_may_be_reversed_and_scaled(tmp_path, module, images):
+    described = {"model": "resnet18", "image_shape": SHAPE, "classes": 5, "bounds": (0, 255)}
+    save_teacher(tmp_path / "t.safetensors", module, **described)
+    plain = 'file = "t.safetensors"\n[preprocessing]\nchannel_order = "BGR"\n'
+    with pytest.raises(ValueError, match=r"takes images in \[0, 255\], .* set scale = \[0, 255\]"):
+        load_teacher(describe(tmp_path, plain))
+    text = 'file = "t.safetensors"\n[preprocessing]\nchannel_order = "BGR"\nscale = [0, 255]\n'
+    teacher = load_teacher(describe(tmp_path, text))
+    assert decide_checked(teacher, images).equal(module(images.flip(1) * 255).argmax(1))
+
+
+def test_the_steps_are_the_same_for_files_of_every_kind(images):
+    steps = Preprocessing(
+        resize=(16, 16), scale=(0, 255), mean=(1.0, 2.0, 3.0), std=(2.0, 3.0, 4.0), layout="NHWC"
+    )
+    assert np.array_equal(steps(images), steps.steps(images).numpy())
+    with pytest.raises(ValueError, match=r"channel_order: BGR is for images \(3, height, width\)"):
+        Preprocessing(channel_order="BGR").input_shape((1, 8, 8))
+    with pytest.raises(ValueError, match="channel_order: expected RGB or BGR, got 'GBR'"):
+        Preprocessing(channel_order="GBR")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_described_file_chooses_no_code(tmp_path, module):
+    torch.save(module.state_dict(), tmp_path / "weights.pth")
+    path = describe(tmp_path, 'file = "weights.pth"\narchitecture = "os:system"\nclasses = 5\n')
+    with pytest.raises(ValueError, match="a file does not choose what code runs"):
+        load_teacher(path, image_shape=SHAPE)
+    torch.jit.trace(module, torch.rand(1, *SHAPE)).save(tmp_path / "t.pt")
+    text = 'file = "t.pt"\nimage_shape = [3, 32, 32]\nclasses = 5\n'
+    with pytest.raises(ValueError, match="which is code"):
+        load_teacher(describe(tmp_path, text))
+    assert load_teacher(describe(tmp_path, text), trust_code=True).classes == 5
+
+
+def test_what_belongs_to_onnx_is_refused_for_a_torch_file(tmp_path):
+    text = 'file = "weights.pth"\nclass_offset = 1\n'
+    with pytest.raises(ValueError, match="class_offset does not go with a torch file"):
+        load_teacher(describe(tmp_path, text))
+
+
+def first_pixel(images: np.ndarray) -> np.ndarray:
+    return (images.reshape(len(images), -1)[:, 0] > 100).astype(np.int64)
+
+
+def test_a_function_may_be_described_and_needs_trust(tmp_path, images):
+    text = (
+        'function = "test_described_modules:first_pixel"\nimage_shape = [3, 32, 32]\nclasses = 2\n'
+        "[preprocessing]\nscale = [0, 255]\n"
+    )
+    with pytest.raises(ValueError, match=r"does not choose what code runs: .*trust_code="):
+        load_teacher(describe(tmp_path, text))
+    teacher = load_teacher(describe(tmp_path, text), trust_code=True)
+    expected = (images[:, 0, 0, 0] * 255 > 100).long()
+    assert decide_checked(teacher, images).equal(expected)
+
+
+def not_a_factory() -> nn.Module:
+    return nn.Linear(2, 2)
+
+
+def test_a_factory_states_how_it_is_called():
+    with pytest.raises(TypeError, match=r"to be a factory\(image_shape, classes\) of a torch.nn"):
+        build_model("test_described_modules:not_a_factory", SHAPE, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("does not say what its images are; give image_shape= and classes=", "--image-shape and"),
+        ("name their architecture with model=", "with --architecture"),
+        ("if you trust it, give trust_code=True, else", "give --trust-code, else"),
+        ("give channels=1 or channels=3", "give --channels 1 or --channels 3"),
+        ("split: digits has 'train', got 'x'", "--split: digits has"),
+        ("model: expected one of lenet5", "model: expected one of"),
+    ],
+)
+def test_errors_of_the_command_line_name_its_options(text, shown):
+    assert shown in as_options(text)
+    assert not any(f"{name}=" in as_options(text) for name in ("classes", "model", "image_shape"))
+
+
+def test_a_declared_shape_with_its_channels_last_suggests_the_layout():
+    inputs = [Declared("images", "float32", (-1, 32, 32, 3))]
+    outputs = [Declared("scores", "float32", (-1, 5))]
+    for said in (Said(), Said(image_shape=SHAPE)):
+        with pytest.raises(ValueError, match=r'layout = "NHWC" in \[preprocessing\]'):
+            agree("it", inputs, outputs, said, Preprocessing())
+    contract = agree("it", inputs, outputs, Said(), Preprocessing(layout="NHWC"))
+    assert contract.image_shape == SHAPE
+
+
+def test_a_path_too_long_for_a_socket_names_the_variable(monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "long" * 12)
+    with pytest.raises(ValueError, match="set RAY_TMPDIR to a short path"):
+        _check_socket_path()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    _check_socket_path()

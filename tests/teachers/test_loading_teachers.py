@@ -1,0 +1,358 @@
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from teachers_analytic import ConstantTeacher, brightness
+from torch import nn
+
+from db3kd.models.networks import ResNet, build_model
+from db3kd.teachers import (
+    ModuleTeacher,
+    Teacher,
+    TeacherError,
+    decide_checked,
+    load_teacher,
+    save_teacher,
+)
+
+SHAPE = (1, 8, 8)
+
+
+def constant_teacher() -> Teacher:
+    return ConstantTeacher(1, SHAPE, 3)
+
+
+def small_factory(image_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return build_model("linear", image_shape, classes)
+
+
+def test_a_saved_teacher_describes_itself(tmp_path, module, images):
+    path = save_teacher(
+        tmp_path / "t.safetensors",
+        module,
+        model="lenet5-fifth",
+        image_shape=SHAPE,
+        classes=10,
+        bounds=(0, 2),
+    )
+    teacher = load_teacher(path)
+    assert (teacher.image_shape, teacher.classes, teacher.bounds) == (SHAPE, 10, (0.0, 2.0))
+    original = ModuleTeacher(module, SHAPE, 10)
+    assert teacher.decide(images).equal(original.decide(images))
+    assert teacher.fingerprint() == original.fingerprint()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+def test_a_file_does_not_choose_what_code_runs(tmp_path):
+    factory = "test_teacher_files:small_factory"
+    linear = small_factory(SHAPE, 3)
+    path = save_teacher(
+        tmp_path / "t.safetensors", linear, model=factory, image_shape=SHAPE, classes=3
+    )
+    with pytest.raises(ValueError, match="a file does not choose what code runs"):
+        load_teacher(path)
+    assert load_teacher(path, model=factory).classes == 3
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_state_dict_is_read_into_a_model(tmp_path, module, images, nested):
+    state = module.state_dict()
+    torch.save({"state_dict": state, "epoch": 3} if nested else state, tmp_path / "t.pth")
+    teacher = load_teacher(tmp_path / "t.pth", model="lenet5-fifth", image_shape=SHAPE, classes=10)
+    assert teacher.decide(images).equal(module(images).argmax(1))
+
+
+def test_weights_alone_ask_for_their_model(tmp_path, module):
+    torch.save(module.state_dict(), tmp_path / "t.pt")
+    with pytest.raises(ValueError, match="name their architecture with model="):
+        load_teacher(tmp_path / "t.pt")
+    with pytest.raises(ValueError, match="give image_shape= and classes="):
+        load_teacher(tmp_path / "t.pt", model="lenet5-fifth")
+
+
+def test_weights_of_another_model_do_not_fit(tmp_path, module):
+    torch.save(module.state_dict(), tmp_path / "t.pt")
+    with pytest.raises(TeacherError, match="its weights do not fit lenet5 "):
+        load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_read_without_a_warning(tmp_path, module, images, recwarn):
+    torch.jit.trace(module.eval(), images).save(tmp_path / "t.pt")
+    recwarn.clear()
+    teacher = load_teacher(
+        tmp_path / "t.pt", image_shape=SHAPE, classes=10, max_batch=6, trust_code=True
+    )
+    assert not recwarn.list
+    assert decide_checked(teacher, images).equal(module(images).argmax(1))
+    assert len(teacher.fingerprint()) == 64
+
+
+def export(module: nn.Module, path: Path, batch: int, dynamic: bool) -> None:
+    sizes = ({0: torch.export.Dim("n")},) if dynamic else None
+    program = torch.export.export(module.eval(), (torch.rand(batch, *SHAPE),), dynamic_shapes=sizes)
+    torch.export.save(program, path)
+
+
+@pytest.mark.parametrize(("batch", "dynamic"), [(2, True), (1, False), (8, False)])
+def test_an_exported_program_is_read_with_its_shape(tmp_path, images, module, batch, dynamic):
+    export(module, tmp_path / "t.pt2", batch, dynamic)
+    teacher = load_teacher(tmp_path / "t.pt2", trust_code=True)
+    assert (teacher.image_shape, teacher.classes) == (SHAPE, 10)
+    assert teacher.max_batch == (256 if dynamic else batch)
+    assert decide_checked(teacher, images).equal(module(images).argmax(1))
+
+
+def test_an_exported_program_is_asked_within_the_batches_it_allows(tmp_path, images):
+    linear = small_factory(SHAPE, 3)
+    sizes = ({0: torch.export.Dim("n", min=3, max=6)},)
+    program = torch.export.export(linear, (torch.rand(4, *SHAPE),), dynamic_shapes=sizes)
+    torch.export.save(program, tmp_path / "t.pt2")
+    teacher = load_teacher(tmp_path / "t.pt2", max_batch=100, trust_code=True)
+    assert teacher.max_batch == 6
+    assert decide_checked(teacher, images).equal(linear(images).argmax(1))
+    assert teacher.decide(images[:1]).equal(linear(images[:1]).argmax(1))
+
+
+class Scores(nn.Module):
+    """Scores in another container than a tensor."""
+
+    def __init__(self, container) -> None:
+        super().__init__()
+        self.container = container
+
+    def forward(self, images):
+        return self.container(images.flatten(1))
+
+
+def test_an_exported_program_gives_scores_alone(tmp_path, images):
+    for container in (lambda scores: {"scores": scores}, lambda scores: (scores, scores + 1)):
+        program = torch.export.export(Scores(container), (images,))
+        torch.export.save(program, tmp_path / "t.pt2")
+        with pytest.raises(TeacherError, match=r"wrap it to return the scores|one batch of scores"):
+            decide_checked(load_teacher(tmp_path / "t.pt2", trust_code=True), images)
+
+
+def test_an_exported_resnet_passes_the_checks(tmp_path, images):
+    module = ResNet(SHAPE, 10, blocks=(1, 0, 0, 0))
+    export(module, tmp_path / "t.pt2", 2, True)
+    assert (
+        load_teacher(tmp_path / "t.pt2", trust_code=True)
+        .decide(images)
+        .equal(module(images).argmax(1))
+    )
+
+
+class Payload:
+    """Unpickling this creates a marker file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def rewrite(path: Path, changes: dict) -> None:
+    """Changes entries of a zip archive: name below the root -> bytes, or a function of the old."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            change = changes.get(name.partition("/")[2], content)
+            archive.writestr(name, change(content) if callable(change) else change)
+
+
+def edit_json(edit):
+    def change(content: bytes) -> bytes:
+        value = json.loads(content)
+        edit(value)
+        return json.dumps(value).encode()
+
+    return change
+
+
+@pytest.fixture
+def payload(tmp_path) -> Payload:
+    return Payload(tmp_path / "marker")
+
+
+# torch warns of a pickle protocol that it does not write itself, before it refuses the file.
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_a_pickled_file_is_refused_unopened(tmp_path, payload, name, writer):
+    content = pickle.dumps(payload)
+    if writer == "torch":
+        torch.save({"state_dict": payload}, tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TeacherError, match=name):
+        load_teacher(
+            tmp_path / name, model="lenet5", image_shape=SHAPE, classes=10, trust_code=True
+        )
+    assert not payload.marker.exists()
+    pickle.loads(content)
+    assert payload.marker.exists(), "the payload of this test is a dud"
+
+
+def test_pickled_sample_inputs_of_a_program_are_left_alone(tmp_path, module, images, payload):
+    path = tmp_path / "t.pt2"
+    export(module, path, 2, True)
+    torch.save(payload, tmp_path / "inputs")
+    rewrite(path, {"data/sample_inputs/model.pt": (tmp_path / "inputs").read_bytes()})
+    assert load_teacher(path, trust_code=True).decide(images).equal(module(images).argmax(1))
+    assert not payload.marker.exists()
+    torch.load(tmp_path / "inputs", weights_only=False)
+    assert payload.marker.exists(), "the payload of this test is a dud"
+
+
+def test_pickled_weights_of_a_program_are_refused(tmp_path, module, payload):
+    path = tmp_path / "t.pt2"
+    export(module, path, 2, True)
+    torch.save(payload, tmp_path / "weight")
+
+    def pickled(layout: dict) -> None:
+        next(iter(layout["config"].values()))["use_pickle"] = True
+
+    changes = {
+        "data/weights/model_weights_config.json": edit_json(pickled),
+        "data/weights/weight_0": (tmp_path / "weight").read_bytes(),
+    }
+    rewrite(path, changes)
+    with pytest.raises(TeacherError, match=r"t\.pt2: .* is stored pickled"):
+        load_teacher(path, trust_code=True)
+    assert not payload.marker.exists()
+
+
+def first_node(program: dict) -> dict:
+    return program["graph_module"]["graph"]["nodes"][0]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda program: first_node(program).update(target="torch.os.system"),
+        lambda program: first_node(program).update(target="torch.ops.aten.from_file.default"),
+        lambda program: first_node(program).update(name="x=__import__('os').system('true')"),
+        lambda program: program["range_constraints"].update({"exec('1')": {"min_val": 0}}),
+        lambda program: next(
+            size["as_expr"].update(expr_str="__import__('os').system('true')")
+            for size in program["graph_module"]["graph"]["tensor_values"]["input"]["sizes"]
+            if "as_expr" in size
+        ),
+    ],
+)
+def test_a_program_that_would_run_other_code_is_refused(tmp_path, edit):
+    path = tmp_path / "t.pt2"
+    export(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), path, 2, True)
+    rewrite(path, {"models/model.json": edit_json(edit)})
+    with pytest.raises(TeacherError, match="which no plain image classifier needs; not loaded"):
+        load_teacher(path, trust_code=True)
+
+
+@pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 half a zip archive"])
+def test_a_corrupt_file_is_one_clear_error(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TeacherError, match=f"{name}: .*(corrupt|expected)"):
+        load_teacher(
+            tmp_path / name, model="lenet5", image_shape=SHAPE, classes=10, trust_code=True
+        )
+
+
+def test_a_truncated_teacher_is_refused(tmp_path, module):
+    path = save_teacher(
+        tmp_path / "t.safetensors", module, model="lenet5-fifth", image_shape=SHAPE, classes=10
+    )
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(TeacherError, match="it is corrupt or of another kind"):
+        load_teacher(path)
+
+
+def test_a_missing_file_and_an_unknown_kind_are_told_apart(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected a teacher file or package\.module:object"
+    ):
+        load_teacher(tmp_path / "none.pt")
+    (tmp_path / "t.h5").touch()
+    with pytest.raises(
+        ValueError, match=r"expected .safetensors, .*.onnx, .toml or .json, got '.h5'"
+    ):
+        load_teacher(tmp_path / "t.h5")
+
+
+# Names
+
+
+def test_a_function_is_loaded_by_name(images):
+    teacher = load_teacher("teachers_analytic:brightness", image_shape=SHAPE, classes=2)
+    assert decide_checked(teacher, images).tolist() == brightness(images.numpy()).tolist()
+
+
+def test_a_factory_is_loaded_by_name():
+    assert isinstance(load_teacher("test_teacher_files:constant_teacher"), ConstantTeacher)
+
+
+def test_a_named_function_asks_what_its_images_are():
+    with pytest.raises(ValueError, match="give image_shape= and classes="):
+        load_teacher("teachers_analytic:brightness")
+
+
+def test_a_name_of_something_else_is_refused():
+    with pytest.raises(
+        TeacherError, match="expected a teacher, a torch module, a factory or a fun"
+    ):
+        load_teacher("test_teacher_files:SHAPE")
+
+
+class Writer(nn.Module):
+    """Scores that come with a file written: what TorchScript may do."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        torch.save(images, self.path)
+        return images.flatten(1)[:, :3]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_file_that_is_code_is_read_only_if_it_is_trusted(tmp_path, module, images):
+    torch.jit.script(Writer(str(tmp_path / "written"))).save(tmp_path / "t.pt")
+    export(module, tmp_path / "t.pt2", 2, True)
+    for name, kind in (("t.pt", "TorchScript"), ("t.pt2", "an exported program")):
+        with pytest.raises(ValueError, match=f"{name}: is {kind}, which is code: .*trust_code="):
+            decide_checked(load_teacher(tmp_path / name, image_shape=SHAPE, classes=3), images)
+    assert not (tmp_path / "written").exists()
+    trusted = load_teacher(tmp_path / "t.pt", image_shape=SHAPE, classes=3, trust_code=True)
+    decide_checked(trusted, images)
+    assert (tmp_path / "written").exists(), "this is what trusting it means"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod.module."])
+@pytest.mark.parametrize(
+    "nested", [(), ("state_dict",), ("net",), ("model_state",), ("a", "model")]
+)
+def test_weights_are_found_under_prefixes_and_in_nested_dictionaries(
+    tmp_path, module, images, prefix, nested
+):
+    content = {prefix + key: value for key, value in module.state_dict().items()}
+    for key in reversed(nested):
+        content = {key: content, "epoch": 3, "optimizer": {"state": {}}}
+    torch.save(content, tmp_path / "t.pt")
+    teacher = load_teacher(tmp_path / "t.pt", model="lenet5-fifth", image_shape=SHAPE, classes=10)
+    assert decide_checked(teacher, images).equal(module(images).argmax(1))
+
+
+def test_keys_that_do_not_fit_are_listed(tmp_path):
+    torch.save({"other.weight": torch.zeros(2), "another.bias": torch.zeros(2)}, tmp_path / "t.pt")
+    with pytest.raises(TeacherError, match=r"file has other\.weight, another\.bias, the model"):
+        load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)
+    torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "t.pt")
+    with pytest.raises(TeacherError, match="a state dict of tensors, got keys epoch, loss"):
+        load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)

@@ -1,0 +1,211 @@
+"""How often a search makes the host wait for the device, counted on the CPU.
+
+What would wait on a GPU is told by its name: a number read by Python, a result whose size depends
+on values, a copy between devices. Both modes are needed: one sees what torch dispatches, the other
+what Python calls, of which `tolist` on a CPU tensor dispatches nothing.
+"""
+
+import pytest
+import torch
+from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from db3kd.boundary import Candidates, Descent, boundary_distance, minimal_boundary_distance
+from db3kd.data.image_source import TensorImages
+from db3kd.labelling.chunk_search import pairs_of
+from db3kd.labelling.targets import other_classes
+from db3kd.querying.driver import run
+from db3kd.querying.ledger import Ledger
+from db3kd.storage.journal import Journal
+
+SHAPE = (1, 16, 16)
+CLASSES = 4
+
+WAITING_OPS = {
+    "_local_scalar_dense",
+    "bincount",
+    "bracket_update",
+    "equal",
+    "histc",
+    "is_nonzero",
+    "masked_select",
+    "nonzero",
+    "unique_consecutive",
+    "unique_dim",
+    "_unique",
+    "_unique2",
+}
+WAITING_CALLS = {"tolist", "numpy", "cpu", "__array__"}
+
+
+def _by_mask(arguments) -> bool:
+    """Whether any of an indexing op's indices is a mask, which torch has to count first."""
+    indices = next((part for part in arguments if isinstance(part, (list, tuple))), ())
+    return any(part is not None and part.dtype in (torch.bool, torch.uint8) for part in indices)
+
+
+class _Dispatched(TorchDispatchMode):
+    def __init__(self, noted: list[str]) -> None:
+        super().__init__()
+        self.noted = noted
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        unsized = name == "repeat_interleave" and not (kwargs or {}).get("output_size")
+        if name in WAITING_OPS or unsized or (name.startswith("index") and _by_mask(args)):
+            self.noted.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class _Called(TorchFunctionMode):
+    def __init__(self, noted: list[str]) -> None:
+        super().__init__()
+        self.noted = noted
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in WAITING_CALLS:
+            self.noted.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class Waits:
+    """Notes what waits, by name, while it is entered."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+        self._modes = (_Called(self.noted), _Dispatched(self.noted))
+
+    def __enter__(self) -> list[str]:
+        for mode in self._modes:
+            mode.__enter__()
+        return self.noted
+
+    def __exit__(self, *error: object) -> None:
+        for mode in reversed(self._modes):
+            mode.__exit__(*error)
+
+
+class Unseen:
+    """A teacher whose own work is not counted."""
+
+    def __init__(self, inner: LateTeacher) -> None:
+        self.__dict__.update(vars(inner))
+        self.inner = inner
+
+    def launch(self, images):
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
+            answers = self.inner.launch(images)
+        settle = answers.settle
+
+        def unseen():
+            with _disable_current_modes(), torch._C.DisableTorchFunction():
+                return settle()
+
+        answers.settle = unseen
+        return answers
+
+
+@pytest.fixture(scope="module")
+def work():
+    """Pairs, their rays, and a teacher."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(60, *SHAPE, generator=draw)
+    teacher = NearestCentroidTeacher(torch.rand(CLASSES, *SHAPE, generator=draw), SHAPE)
+    decisions = teacher.decide(images)
+    index = torch.arange(12)
+    pairs = pairs_of(teacher, images[:12], index, other_classes(decisions[:12], CLASSES))
+    return pairs, Candidates(TensorImages(images), decisions, 6).rays(pairs), teacher
+
+
+def limits_of(pairs, most):
+    return torch.where(pairs.wanted >= 0, most, 0)
+
+
+def waits_of(search, ledger, teacher, journal=None):
+    """What waits, and the calls of the teacher."""
+    counting = CountingTeacher(teacher)
+    with Waits() as noted:
+        run(search, Unseen(LateTeacher(counting)), ledger, journal=journal)
+    return list(noted), len(counting.calls)
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        lambda x: int(x.sum()),
+        lambda x: bool((x > 0).all()),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.index_put_((x > 0,), torch.tensor(1)),
+        lambda x: x.unique(),
+        lambda x: x.bincount(),
+        lambda x: x.repeat_interleave(x),
+        lambda x: 1 if (x > 0).any() else 0,
+    ],
+)
+def test_what_waits_is_seen(waiting):
+    with Waits() as noted:
+        waiting(torch.arange(4))
+    assert noted
+
+
+def test_what_does_not_wait_is_not():
+    x = torch.arange(4)
+    with Waits() as noted:
+        x[x.flip(0)] = torch.where(x > 2, x, x.cumsum(0))
+        x.index_add_(0, x.clamp(0, 3), x.clone())
+        x.repeat_interleave(x.clamp(0, 0) + 1, output_size=4)
+        torch.cat([x.to(torch.float32), torch.zeros(2)])
+    assert noted == []
+
+
+@pytest.mark.parametrize("rows", [2048, 16])
+def test_a_round_of_a_bisection_waits_for_one_count(work, rows):
+    pairs, rays, teacher = work
+    ledger = Ledger(limits_of(pairs, 1000))
+    search = boundary_distance(pairs, rays, rows=rows, purse=ledger)
+    noted, calls = waits_of(search, ledger, teacher)
+    rounds = noted.count("bracket_update")
+    assert rounds > 8 and calls >= rounds
+    # Whether the budget covers the rounds; the first rays of the pairs; which pairs have won; and
+    # whether the ledger is in order at the end.
+    assert len(noted) == rounds + 4, noted
+
+
+@pytest.mark.parametrize("rows", [2048, 16])
+def test_a_descent_waits_for_one_count_a_round_and_four_at_its_turns(work, rows):
+    pairs, rays, teacher = work
+    ledger = Ledger(limits_of(pairs, 1000))
+    boundary = run(boundary_distance(pairs, rays, purse=ledger), teacher, ledger)
+    settings = Descent(rounds=5)
+    search = minimal_boundary_distance(
+        pairs, boundary, SHAPE, settings, seed=0, rows=rows, purse=ledger
+    )
+    noted, _ = waits_of(search, ledger, teacher)
+    rounds = noted.count("bracket_update")
+    # Which pairs go on, what they may still ask, whether the budget covers the rounds, who has won;
+    # and whether the ledger is in order at the end.
+    assert len(noted) == rounds + 4 * settings.rounds + 1, noted
+
+
+def test_where_a_budget_runs_out_each_batch_waits_for_two_numbers_more(work):
+    pairs, rays, teacher = work
+    ledger = Ledger(limits_of(pairs, 9))
+    search = boundary_distance(pairs, rays, purse=ledger)
+    noted, calls = waits_of(search, ledger, teacher)
+    assert len(noted) <= noted.count("bracket_update") + 2 * calls + 4
+    assert int(ledger.remaining.min()) == 0
+
+
+def test_a_journal_takes_each_answer_to_the_cpu_once(work, tmp_path):
+    pairs, rays, teacher = work
+    ledger = Ledger(limits_of(pairs, 1000))
+    search = boundary_distance(pairs, rays, purse=ledger)
+    with Journal(tmp_path / "a", CLASSES, "run") as journal:
+        noted, calls = waits_of(search, ledger, teacher, journal)
+    # The accounts before they are asked, and the answers.
+    assert noted.count("cpu") == 2 * calls
