@@ -5,7 +5,7 @@ is a search of its own, since the default depends on it. "auto" is what a user g
 number. With a surrogate its network compares the images' rays and the teacher is asked about one;
 for comparison the teacher is asked about all of them too ("all asked").
 
-    python -m benchmarks.candidates --data DIR --teacher FILE --save candidates-mnist
+    python -m benchmarks.starting_points --data DIR --teacher FILE --save candidates-mnist
 
 The pairs, their optimum and the surrogates take minutes to make; --problem keeps them in a file.
 """
@@ -46,7 +46,7 @@ def main() -> None:
     tables: dict[str, dict[str, dict[int, float]]] = {}
     for name, surrogate, settings, all_asked in _searches(problem, options.counts):
         row = tables.setdefault(name, {})
-        number = "auto" if settings.candidates is None else str(settings.candidates)
+        number = "auto" if settings.starting_points is None else str(settings.starting_points)
         row[number] = {
             budget: _ratio(problem, settings, budget, surrogate, all_asked)
             for budget in options.budgets
@@ -75,13 +75,13 @@ def _searches(
     """Name, surrogate and settings of each search; and whether all rays are asked about."""
     for measured in ("bd", "mbd"):
         for number in (None, *counts):
-            yield measured, None, LabelSettings(measured, candidates=number), True
+            yield measured, None, LabelSettings(measured, starting_points=number), True
     for model in SURROGATES:
         surrogate = problem.surrogate(model)
         for number in (None, *counts):
-            yield f"mbd, {model}", surrogate, LabelSettings(candidates=number), False
+            yield f"mbd, {model}", surrogate, LabelSettings(starting_points=number), False
         for number in (1, 20):
-            yield f"mbd, {model}, all asked", surrogate, LabelSettings(candidates=number), True
+            yield f"mbd, {model}, all asked", surrogate, LabelSettings(starting_points=number), True
 
 
 def _ratio(
@@ -94,7 +94,7 @@ def _ratio(
     """Mean distance over the mean optimum after so many queries a pair."""
     limits = torch.full((len(problem),), budget)
     pairs, ledger, shape = problem.pairs, Ledger(limits), problem.image_shape
-    rays = _rays(problem, settings.candidates_a_pair(limits, surrogate is not None))
+    rays = _rays(problem, settings.starting_points_per_pair(limits, surrogate is not None))
     if surrogate is not None and all_asked:
         search = _all_asked(problem, rays, settings, ledger, surrogate)
     else:
@@ -109,11 +109,11 @@ def _all_asked(
     """A descent with a surrogate from the best of all rays, found by queries."""
     pairs, rows = problem.pairs, settings.rows
     boundary = yield from boundary_distance(
-        pairs, rays, relative=settings.tolerance, rows=rows, purse=ledger
+        pairs, rays, relative=settings.tolerance, rows=rows, budget=ledger
     )
     yield from minimal_boundary_distance(
-        pairs, boundary, problem.image_shape, settings.descent,
-        seed=settings.seed, rows=rows, purse=ledger, surrogate=surrogate,
+        pairs, boundary, problem.image_shape, settings.sign_opt,
+        seed=settings.seed, rows=rows, budget=ledger, surrogate=surrogate,
     )  # fmt: skip
     return boundary
 
@@ -153,7 +153,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--problem", type=Path, help="file of the pairs; made if missing")
     chosen = options.parse_args()
     fixed = {
-        "teacher_kind": "lenet5", "classes": None, "bank": None, "seed": 0,
+        "teacher_kind": "lenet5", "classes": None, "candidate_pool": None, "seed": 0,
         "starts": max(max(chosen.counts), 20), "white_box_steps": 400,
         "surrogates": SURROGATES, "surrogate_images": 2000, "surrogate_queries": 10,
         "surrogate_steps": 2000,

@@ -30,7 +30,7 @@ from db3kd.labelling.label_run import Source, write_run
 from db3kd.labelling.labels import load_labels
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
-from db3kd.teachers import Teacher, load_teacher, save_teacher
+from db3kd.teachers import Teacher, load_teacher, save_model
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
@@ -166,7 +166,7 @@ def main() -> None:
     settings = LabelSettings("mbd", queries_per_pair=options.queries_per_pair, seed=1)
     with TemporaryDirectory() as folder:
         teacher = Path(folder) / "teacher.safetensors"
-        save_teacher(
+        save_model(
             teacher, network, model="lenet5", image_shape=train.image_shape, classes=train.classes
         )
         work = Work(teacher, options.data, settings, options.images, options.max_batch)

@@ -14,9 +14,9 @@ from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
 from benchmarks.whitebox import minimum_norm
 from db3kd.boundary import (
-    Candidates,
-    Descent,
     Pairs,
+    SignOptSettings,
+    StartingPoints,
     boundary_distance,
     minimal_boundary_distance,
 )
@@ -39,18 +39,20 @@ def main() -> None:
 
     number = torch.arange(len(chosen))
     pairs = Pairs(images.flatten(1), chosen, number, torch.full_like(number, options.target))
-    bank = torch.cat([decide_checked(teacher, train.read(part)) for part in
+    candidate_pool = torch.cat([decide_checked(teacher, train.read(part)) for part in
                       torch.arange(len(train)).split(4096)])  # fmt: skip
     curves = {}
     searches = {
         "BD, rays to images alone": (40, 0, 1e-2, None, 150),
         "BD": (20, 2, 1e-2, None, 150),
-        "MBD": (10, 0, 1e-3, Descent(), max(COUNTS)),
+        "MBD": (10, 0, 1e-3, SignOptSettings(), max(COUNTS)),
     }
-    for name, (candidates, mixes, tolerance, descent, budget) in searches.items():
-        rays = Candidates(train, bank, candidates).rays(pairs)
+    for name, (starting_points, mixup_rounds, tolerance, sign_opt, budget) in searches.items():
+        rays = StartingPoints(train, candidate_pool, starting_points).rays(pairs)
         ledger = Ledger(torch.full((len(pairs),), budget))
-        search = _search(pairs, rays, mixes, tolerance, descent, teacher.image_shape, ledger)
+        search = _search(
+            pairs, rays, mixup_rounds, tolerance, sign_opt, teacher.image_shape, ledger
+        )
         boundary = run(search, teacher, ledger)
         curves[name] = {
             count: (noted.mean() / optimum.mean()).item()
@@ -73,13 +75,13 @@ def main() -> None:
     )
 
 
-def _search(pairs, rays, mixes, tolerance, descent, image_shape, ledger):
+def _search(pairs, rays, mixup_rounds, tolerance, sign_opt, image_shape, ledger):
     boundary = yield from boundary_distance(
-        pairs, rays, mixes=mixes, relative=tolerance, purse=ledger, snapshots=COUNTS
+        pairs, rays, mixup_rounds=mixup_rounds, relative=tolerance, budget=ledger, snapshots=COUNTS
     )
-    if descent is not None:
+    if sign_opt is not None:
         yield from minimal_boundary_distance(
-            pairs, boundary, image_shape, descent, seed=0, rows=2048, purse=ledger
+            pairs, boundary, image_shape, sign_opt, seed=0, rows=2048, budget=ledger
         )
     return boundary
 

@@ -158,11 +158,13 @@ def _peers(mnist: Data, fashion: Data) -> Iterator[Run]:
     own = ("--data", mnist.folder or "mnist5k", "--teacher", str(teachers / "linear.safetensors"))
     yield _run("peers-linear", "peers", 2, "--teacher-kind", "linear", *every, *own)
     own = "--data", fashion.folder or "DIR", "--teacher", str(teachers / "alexnet.safetensors")
-    yield _run("peers-alexnet", "peers", 30, "--teacher-kind", "alexnet", *own, "--bank", "10000",
+    yield _run("peers-alexnet", "peers", 30, "--teacher-kind", "alexnet", *own,
+               "--candidate-pool", "10000",
                "--teacher-epochs", "2", "--pairs", "10", *few, "1000",
                lacks=fashion.lacks)  # fmt: skip
     yield _run("peers-resnet18", "peers", 15, "--teacher-kind", "resnet18", "--pairs", "3",
-               "--bank", "200", "--starts", "3", *few, "--white-box-steps", "100")  # fmt: skip
+               "--candidate-pool", "200", "--starts", "3", *few,
+               "--white-box-steps", "100")  # fmt: skip
 
 
 def _students(mnist: Data, fashion: Data) -> Iterator[Run]:

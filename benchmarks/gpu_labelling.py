@@ -150,7 +150,7 @@ def _published_run(prepared: Prepared, samples: int, budget: int) -> dict[str, A
             continue
         own = int(classes[sample])
         distance, spent = published_search(
-            decide, rows[sample], own, target, starts, budget, rng, descent=True
+            decide, rows[sample], own, target, starts, budget, rng, sign_opt=True
         )
         distances.append(distance)
         queries += spent

@@ -47,7 +47,7 @@ class Point:
     classes: int = 10
     shape: tuple[int, ...] = (1, 28, 28)
     targets: int | None = None
-    bank: int | None = 20_000
+    candidate_pool: int | None = 20_000
     rows: int = 2048
     threads: int = 2
     queries_per_pair: int = 60
@@ -109,10 +109,13 @@ def main() -> None:
 
 def _series() -> Iterator[Series]:
     base = Point()
-    for bank in (20_000, 1000):
-        sizes = [(n, replace(base, bank=bank, samples=n)) for n in (100, 316, 1000, 3162, 10_000)]
+    for candidate_pool in (20_000, 1000):
+        sizes = [
+            (n, replace(base, candidate_pool=candidate_pool, samples=n))
+            for n in (100, 316, 1000, 3162, 10_000)
+        ]
         points = [replace(point, labelled=n) for n, point in sizes]
-        yield Series(f"samples, bank of {bank:,}", "samples", points)
+        yield Series(f"samples, candidate pool of {candidate_pool:,}", "samples", points)
     some = replace(base, samples=2000, labelled=20)
     yield Series("classes", "classes", [replace(some, classes=c) for c in (2, 10, 100, 1000)])
     few = replace(some, targets=5)
@@ -148,7 +151,7 @@ def _measure(point: Point) -> Cost:
     torch.set_num_threads(point.threads)
     settings = LabelSettings(
         targets=point.targets,
-        bank=point.bank,
+        candidate_pool=point.candidate_pool,
         rows=point.rows,
         queries_per_pair=point.queries_per_pair,
     )
@@ -212,11 +215,11 @@ def _say(series: Series) -> None:
 
 
 def _say_exponents(series: Series) -> None:
-    told = ", ".join(
+    reported = ", ".join(
         f"{of} {series.exponent(of):+.2f} (last two {series.exponent(of, 2):+.2f})"
         for of in _FITTED
     )
-    print(f"{series.name}, exponents: {told}", flush=True)
+    print(f"{series.name}, exponents: {reported}", flush=True)
 
 
 def _described(series: Series) -> dict[str, object]:

@@ -24,7 +24,7 @@ _SETTINGS = {
     "classes": "classes",
     "shape": "shape",
     "targets": "targets",
-    "bank": "bank",
+    "candidate_pool": "candidate pool",
     "rows": "rows a batch",
     "threads": "threads",
     "queries_per_pair": "queries a pair",

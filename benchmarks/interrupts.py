@@ -33,7 +33,7 @@ from db3kd.labelling.label_run import Source, write_run
 from db3kd.labelling.labels import LABELS, iterate_shards
 from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.run_folder import Journals, holds_run, queries_in_flight
-from db3kd.teachers import Said, Traffic, open_inference_teacher
+from db3kd.teachers import ModelOverrides, RequestSettings, open_inference_teacher
 
 _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
@@ -79,7 +79,7 @@ class Work:
     data: str
     settings: LabelSettings
     limit: int
-    traffic: Traffic
+    traffic: RequestSettings
 
     def run(self, folder: Path, stop: str | None = None, seconds: float = 0.0) -> bool:
         """Labels into `folder`; whether it was stopped, so long after its labelling began."""
@@ -178,7 +178,7 @@ def answers_kept(folder: Path) -> tuple[int, int]:
 def _label(work: Work, folder: Path, started: object) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the progress of many runs at once
     torch.set_num_threads(1)
-    teacher = open_inference_teacher(work.url, Said(classes=10), traffic=work.traffic)
+    teacher = open_inference_teacher(work.url, ModelOverrides(classes=10), traffic=work.traffic)
     started.close()
     source = Source(work.data)
     try:
@@ -191,7 +191,7 @@ def main() -> None:
     options = _options()
     _, teacher, _, _, accuracy = teacher_and_data(options)
     settings = LabelSettings("bd", queries_per_pair=options.queries_per_pair, seed=1)
-    traffic = Traffic(batch=options.batch, in_flight=options.in_flight)
+    traffic = RequestSettings(batch=options.batch, in_flight=options.in_flight)
     allowed = options.batch * options.in_flight
     stops = ["interrupt"] * options.interrupts + ["kill"] * options.kills
     random.Random(options.seed).shuffle(stops)

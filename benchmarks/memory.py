@@ -52,7 +52,7 @@ def main() -> None:
         {
             "data": Path(options.data).name,
             "measure": options.measure,
-            "candidates": options.candidates,
+            "candidates": options.starting_points,
             "queries_per_sample": options.queries_per_sample,
             "peaks": [asdict(peak) for peak in peaks],
         },
@@ -66,7 +66,7 @@ def _measure(options: argparse.Namespace, teacher: Path, samples: int, folder: P
     kibibytes = _run(
         options,
         *("label", "--teacher", teacher, "--data", images, "--out", folder / f"run-{samples}"),
-        *("--measure", options.measure, "--candidates", options.candidates),
+        *("--measure", options.measure, "--starting-points", options.starting_points),
         *("--queries-per-sample", options.queries_per_sample, "--device", "cpu"),
     )
     peak = Peak(samples, kibibytes / 1024, time.perf_counter() - start)
@@ -102,7 +102,7 @@ def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--sizes", nargs="+", type=int, default=[2000, 20_000], metavar="SAMPLES")
     options.add_argument("--measure", choices=("sd", "bd", "mbd"), default="bd")
-    options.add_argument("--candidates", type=int, default=2)
+    options.add_argument("--starting-points", type=int, default=2)
     options.add_argument("--queries-per-sample", type=int, default=19)
     return options.parse_args()
 

@@ -37,7 +37,7 @@ KINDS: dict[str, Kind] = {
     "ops": Kind("Native ops", renderers.ops),
     "labelling": Kind("Labelling a small set", renderers.labelling),
     "distances": Kind("Distance for queries", renderers.distances),
-    "candidates": Kind("How many images rays lead to", renderers.candidates),
+    "candidates": Kind("How many images rays lead to", renderers.starting_points),
     "peers": Kind("Beside other attacks", peers),
     "growth": Kind("How cost grows", growth),
     "targets": Kind("Many classes", targets),

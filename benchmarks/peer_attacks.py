@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from benchmarks.peer_problem import Problem
 from benchmarks.published import published_search
-from benchmarks.witness import BudgetSpent, Witness, witnessed
+from benchmarks.witness import BudgetSpent, MeasuringTeacher, witnessed
 from db3kd.boundary import (
     Boundary,
-    Descent,
     Rays,
+    SignOptSettings,
     boundary_distance,
     minimal_boundary_distance,
 )
@@ -40,7 +40,7 @@ class Task:
     """What an attack is given. budget: most queries a pair. seed: of everything random."""
 
     problem: Problem
-    witness: Witness
+    witness: MeasuringTeacher
     budget: int
     seed: int
 
@@ -52,9 +52,9 @@ Attack = Callable[[Task], list[str]]
 def db3kd(
     task: Task,
     *,
-    mixes: int,
+    mixup_rounds: int,
     tolerance: float,
-    descent: Descent | None,
+    sign_opt: SignOptSettings | None,
     surrogate: str | None = None,
 ) -> list[str]:
     """BD, and MBD where there is a descent, of all pairs at once. surrogate: its model."""
@@ -68,12 +68,17 @@ def db3kd(
         number = torch.arange(len(ends))
         rays = Rays.towards(pairs, ends, number // count, number).shortest_first()
         boundary = yield from boundary_distance(
-            pairs, rays, mixes=mixes, relative=relative, purse=ledger, surrogate=guess
+            pairs,
+            rays,
+            mixup_rounds=mixup_rounds,
+            relative=relative,
+            budget=ledger,
+            surrogate=guess,
         )
-        if descent is not None:
+        if sign_opt is not None:
             yield from minimal_boundary_distance(
-                pairs, boundary, task.problem.image_shape, descent,
-                seed=task.seed, rows=2048, purse=ledger, surrogate=guess,
+                pairs, boundary, task.problem.image_shape, sign_opt,
+                seed=task.seed, rows=2048, budget=ledger, surrogate=guess,
             )  # fmt: skip
         return boundary
 
@@ -82,7 +87,7 @@ def db3kd(
     return []
 
 
-def published(task: Task, *, descent: bool) -> list[str]:
+def published(task: Task, *, sign_opt: bool) -> list[str]:
     """The paper's procedure, pair after pair."""
     problem = task.problem
 
@@ -96,7 +101,7 @@ def published(task: Task, *, descent: bool) -> list[str]:
             problem.starts[pair].flatten(1).numpy(),
             task.budget,
             np.random.default_rng([task.seed, pair]),
-            descent=descent,
+            sign_opt=sign_opt,
         )
 
     return pair_after_pair(task, attack)
@@ -211,14 +216,14 @@ def _searched(task: Task, search: Callable[[], None]) -> list[str]:
 SURROGATES = ("lenet5", "lenet5-half")
 """Models that a descent may begin with, after a comma in its name."""
 
-_MBD = partial(db3kd, mixes=0, tolerance=1e-3, descent=Descent())
+_MBD = partial(db3kd, mixup_rounds=0, tolerance=1e-3, sign_opt=SignOptSettings())
 
 ATTACKS: dict[str, Attack] = {
-    "db3kd BD": partial(db3kd, mixes=2, tolerance=1e-2, descent=None),
+    "db3kd BD": partial(db3kd, mixup_rounds=2, tolerance=1e-2, sign_opt=None),
     "db3kd MBD": _MBD,
     **{f"db3kd MBD, {model}": partial(_MBD, surrogate=model) for model in SURROGATES},
-    "published BD": partial(published, descent=False),
-    "published MBD": partial(published, descent=True),
+    "published BD": partial(published, sign_opt=False),
+    "published MBD": partial(published, sign_opt=True),
     "Foolbox HopSkipJump": partial(foolbox, attack="HopSkipJumpAttack"),
     "Foolbox HopSkipJump 25": partial(
         foolbox, attack="HopSkipJumpAttack", initial_gradient_eval_steps=25

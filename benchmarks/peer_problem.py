@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.linear_optimum import linear_optimum
 from benchmarks.setting import kept_network
 from benchmarks.whitebox import minimum_norm
-from db3kd.boundary import Candidates, Pairs, Surrogate
+from db3kd.boundary import Pairs, StartingPoints, Surrogate
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.distillation.augmentation import AugmentedImages
@@ -93,10 +93,10 @@ def make_problem(options: argparse.Namespace) -> Problem:
     """The first pairs of the test split that fit: the sample's own class is its label, if it has
     one, and the target is drawn from the other classes of which the bank has enough images.
     """
-    network, bank, test = _teacher_and_images(options)
-    classes = bank.classes or _CLASSES
-    teacher = ModuleTeacher(network, bank.image_shape, classes)
-    decided = _decide_all(teacher, bank)
+    network, candidate_pool, test = _teacher_and_images(options)
+    classes = candidate_pool.classes or _CLASSES
+    teacher = ModuleTeacher(network, candidate_pool.image_shape, classes)
+    decided = _decide_all(teacher, candidate_pool)
     own = decide_checked(teacher, test.read(range(min(len(test), 20 * options.pairs))))
     fits = own == test.labels[: len(own)] if test.labels is not None else own >= 0
     targets = _draw_targets(decided, own, classes, options)
@@ -105,7 +105,7 @@ def make_problem(options: argparse.Namespace) -> Problem:
         raise SystemExit(f"pairs: expected {options.pairs}, got {len(chosen)} that fit")
     samples, own, targets = test.read(chosen), own[chosen], targets[chosen]
     pairs = Pairs(samples.flatten(1), chosen, torch.arange(len(chosen)), targets)
-    rays = Candidates(bank, decided, options.starts).rays(pairs)
+    rays = StartingPoints(candidate_pool, decided, options.starts).rays(pairs)
     optimum = minimum_norm(network, samples, targets, options.white_box_steps)
     exact = None
     if options.teacher_kind == "linear":
@@ -117,25 +117,27 @@ def make_problem(options: argparse.Namespace) -> Problem:
         kind=options.teacher_kind,
         classes=classes,
         state=network.state_dict(),
-        data=bank.name,
+        data=candidate_pool.name,
         samples=samples,
         index=chosen,
         own=own,
         target=targets,
-        starts=rays.ends[rays.end_of].view(len(chosen), options.starts, *bank.image_shape),
+        starts=rays.ends[rays.end_of].view(
+            len(chosen), options.starts, *candidate_pool.image_shape
+        ),
         optimum=optimum,
         exact=exact,
-        surrogates=_surrogates(teacher, bank, options),
+        surrogates=_surrogates(teacher, candidate_pool, options),
     )
 
 
 def _surrogates(
-    teacher: ModuleTeacher, bank: ImageSet, options: argparse.Namespace
+    teacher: ModuleTeacher, candidate_pool: ImageSet, options: argparse.Namespace
 ) -> dict[str, dict[str, Tensor]]:
     """Of each model asked for, all trained on the same decisions for augmented images."""
     if not options.surrogates:
         return {}
-    images = bank.subset(torch.arange(min(options.surrogate_images, len(bank))))
+    images = candidate_pool.subset(torch.arange(min(options.surrogate_images, len(candidate_pool))))
     augmented = AugmentedImages(images, options.surrogate_queries, seed=options.seed)
     asked = augmented_decisions(augmented, partial(decide_checked, teacher))
     training = TrainSettings(steps=options.surrogate_steps, device="cpu")
@@ -151,14 +153,14 @@ def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSe
     """The network, the images starts are found among, and those samples are taken from."""
     kind = options.teacher_kind
     if kind in GENERATED and options.teacher is None:
-        bank, test = _generated(GENERATED[kind], options)
+        candidate_pool, test = _generated(GENERATED[kind], options)
         torch.manual_seed(options.seed)
-        network = build_model(kind, bank.image_shape, _CLASSES)
-        _calibrate(network, bank.read(range(min(len(bank), 128))))
-        return network, bank, test
+        network = build_model(kind, candidate_pool.image_shape, _CLASSES)
+        _calibrate(network, candidate_pool.read(range(min(len(candidate_pool), 128))))
+        return network, candidate_pool, test
     train, test = load_data(options.data, "train"), load_data(options.data, "test")
-    if options.bank is not None:
-        train = train.subset(torch.arange(min(options.bank, len(train))))
+    if options.candidate_pool is not None:
+        train = train.subset(torch.arange(min(options.candidate_pool, len(train))))
     if kind == "alexnet" and train.image_shape == (1, 28, 28):
         train, test = _padded(train), _padded(test)
     return kept_network(options, train, kind), train, test
@@ -168,18 +170,18 @@ def _padded(images: ImageSet) -> ImageSet:
     """Grey images of 28 x 28 as those of 3 x 32 x 32 that AlexNet-32 takes, with a black frame."""
     pixels = torch.empty(len(images), *GENERATED["alexnet"], dtype=torch.uint8)
     for part in torch.arange(len(images)).split(4096):
-        levels = (images.read(part) * 255).round().to(torch.uint8)
-        pixels[part] = F.pad(levels, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
+        pixels = (images.read(part) * 255).round().to(torch.uint8)
+        pixels[part] = F.pad(pixels, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
     return ImageSet.from_arrays(pixels, images.labels, f"{images.name}-3x32x32", images.classes)
 
 
 def _generated(shape: tuple[int, ...], options: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
     """Images of random shapes and textures: a bank, and 20 for each pair."""
-    count = options.bank or 1000
+    count = options.candidate_pool or 1000
     starts = make_starts("mixed", shape, options.seed)
-    bank = starts.draw(torch.arange(count))
+    candidate_pool = starts.draw(torch.arange(count))
     test = starts.draw(torch.arange(count, count + 20 * options.pairs))
-    return ImageSet.from_arrays(bank, name="generated"), ImageSet.from_arrays(test)
+    return ImageSet.from_arrays(candidate_pool, name="generated"), ImageSet.from_arrays(test)
 
 
 @torch.no_grad()

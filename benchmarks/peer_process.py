@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.peer_attacks import ATTACKS, NEEDS, Task
 from benchmarks.peer_problem import Problem
-from benchmarks.witness import Trace, Witness
+from benchmarks.witness import MeasuringTeacher, Trace
 
 _CURVE_POINTS = 40
 
@@ -83,7 +83,7 @@ def measure(problem: Problem, attack: str, counts: np.ndarray, seed: int) -> Mea
     known = (problem.starts[:, 0] - problem.samples).flatten(1).norm(dim=1)
     samples = problem.samples.flatten(1)
     budget = int(counts.max())
-    witness = Witness(teacher, samples, problem.target, known, budget)
+    witness = MeasuringTeacher(teacher, samples, problem.target, known, budget)
     for name, package in NEEDS.items():
         if attack.startswith(name):
             import_module(package)

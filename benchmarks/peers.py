@@ -160,7 +160,9 @@ def _options() -> argparse.Namespace:
         "--classes", type=int, nargs=2, metavar=("OWN", "TARGET"), help="of all pairs; any"
     )
     options.add_argument("--starts", type=int, default=10, help="starting images a pair")
-    options.add_argument("--bank", type=int, help="images that starts are found among; all")
+    options.add_argument(
+        "--candidate-pool", type=int, help="images that starts are found among; all"
+    )
     options.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     options.add_argument("--attacks", nargs="+", choices=list(ATTACKS), metavar="NAME")
     options.add_argument("--white-box-steps", type=int, default=400)

@@ -55,12 +55,12 @@ def published_search(
     budget: int,
     rng: np.random.Generator,
     *,
-    descent: bool,
+    sign_opt: bool,
     procedure: Procedure = Procedure(),
     on_progress: Progress | None = None,
 ) -> tuple[float, int]:
     """BD of one pair, the least radius at which a direction towards one of `starts` meets class
-    `target`; with `descent` MBD, the radius that Sign-OPT's descent from there reaches.
+    `target`; with `sign_opt` MBD, the radius that Sign-OPT's descent from there reaches.
 
     decide: [n, D] float32 in [0, 1] -> [n] classes. image: [D], of class `own`. starts: [n, D], of
     class `target`, taken in order. budget: most queries. rng: draws the descent's directions; BD
@@ -72,7 +72,7 @@ def published_search(
     search = _Search(decide, image, own, target, budget, on_progress)
     with suppress(_Spent):
         _start(search, starts, procedure)
-        if descent and np.isfinite(search.distance):
+        if sign_opt and np.isfinite(search.distance):
             _descend(search, rng, procedure)
     return search.distance, search.queries
 

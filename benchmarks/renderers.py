@@ -122,7 +122,7 @@ def zero_shot(result: Result, name: str) -> list[Block]:
     return [said, synthesis_report.table([synthesis_report.Row(**row) for row in result["rows"]])]
 
 
-def candidates(result: Result, name: str) -> list[Block]:
+def starting_points(result: Result, name: str) -> list[Block]:
     """A table of each search: a row a number of images, and the default over the best of them."""
     blocks: list[Block] = [
         f"{result['pairs']} pairs, each budget a search of its own: mean distance over that of the "

@@ -34,8 +34,8 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.label_images import LabelSettings, label
 from db3kd.teachers import (
     FunctionTeacher,
-    Said,
-    Traffic,
+    ModelOverrides,
+    RequestSettings,
     decide_checked,
     open_inference_teacher,
 )
@@ -83,10 +83,12 @@ def measure_throughput(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _compare(
     server: RealServer, wire: str, batch: int, images: Tensor, options: argparse.Namespace
 ) -> dict[str, Any]:
-    traffic = Traffic(batch=batch, in_flight=options.in_flight)
+    traffic = RequestSettings(batch=batch, in_flight=options.in_flight)
     url = server.grpc_model if "gRPC" in wire else server.http_model
     binary = None if "gRPC" in wire else "bytes" in wire
-    teacher = open_inference_teacher(url, Said(classes=10), traffic=traffic, binary=binary)
+    teacher = open_inference_teacher(
+        url, ModelOverrides(classes=10), traffic=traffic, binary=binary
+    )
     bare = BareLoop(server, wire, batch, options.in_flight)
     ways: dict[str, Callable[[], Tensor]] = {
         "db3kd": lambda: decide_checked(teacher, images),
@@ -169,8 +171,8 @@ def measure_faults(options: argparse.Namespace) -> dict[str, Any]:
     subset = images.subset(index)
     expected = label(local, subset, settings)
     with FaultyServer(local, delay=options.delay) as server:
-        traffic = Traffic(batch=8, in_flight=4, timeout=options.timeout)
-        teacher = open_inference_teacher(server.model, Said(classes=10), traffic=traffic)
+        traffic = RequestSettings(batch=8, in_flight=4, timeout=options.timeout)
+        teacher = open_inference_teacher(server.model, ModelOverrides(classes=10), traffic=traffic)
         restart = threading.Timer(options.restart_after, server.restart, (3.0,))
         restart.start()
         start = time.perf_counter()

@@ -13,7 +13,7 @@ from db3kd.data.loading import load_data
 from db3kd.distillation.student import evaluate, train_classifier
 from db3kd.distillation.training import TrainSettings
 from db3kd.models.networks import build_model
-from db3kd.teachers import ModuleTeacher, save_teacher
+from db3kd.teachers import ModuleTeacher, save_model
 
 
 def parser(description: str | None, default_data: str = "mnist5k") -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def kept_network(options: argparse.Namespace, train: ImageSet, model: str = "len
     network = train_classifier(make, train, train.labels, settings)
     if options.teacher is not None:
         options.teacher.parent.mkdir(parents=True, exist_ok=True)
-        save_teacher(options.teacher, network, model=model, image_shape=shape, classes=classes)
+        save_model(options.teacher, network, model=model, image_shape=shape, classes=classes)
     return network
 
 

@@ -24,7 +24,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.distillation.augmentation import AugmentedImages
 from db3kd.distillation.baselines import (
     AugmentedDecisions,
-    Recipe,
+    Strategy,
     augmented_decisions,
     compare,
     on_augmented_decisions,
@@ -198,7 +198,7 @@ def _recipes(
     scales: dict[str, float],
     loss: KDLoss,
     training: TrainSettings,
-) -> Iterator[Recipe]:
+) -> Iterator[Strategy]:
     """The rows of a student's table, in order."""
     images, decisions, asked = lesson.images, lesson.decisions, lesson.asked
     surrogate = partial(build_model, "lenet5", images.image_shape, images.classes)
@@ -229,7 +229,7 @@ def _recipes(
 
 def _as_published(
     student: Callable[[], nn.Module], lesson: Lesson, measure: str, training: TrainSettings
-) -> Recipe:
+) -> Strategy:
     loss, labels = KDLoss.paper(), lesson.labels[measure]
     soft = with_soft_labels(labels, normalisation="inverse", temperature=loss.temperature)
     return on_soft_labels(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.markdown import table
 from benchmarks.renderers import Block, Result
-from db3kd.distillation.baselines import RecipeResult
+from db3kd.distillation.baselines import StrategyResult
 from db3kd.report.tables import comparison_table, mean_and_deviation
 
 
@@ -44,7 +44,7 @@ def students(result: Result, name: str) -> list[Block]:
     )
     blocks: list[Block] = [said]
     for student, rows in result["students"].items():
-        results = [RecipeResult(**row) for row in rows]
+        results = [StrategyResult(**row) for row in rows]
         blocks += [f"**{student}**", comparison_table(results)[0].strip()]
     columns = ("queries_per_sample", "mean_distance", "rank_correlation_with_logits")
     head = ("labels", "queries a sample", "mean distance", "rank correlation with the logits",

@@ -22,8 +22,8 @@ from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data, teacher_of
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.baselines import (
-    Recipe,
-    RecipeResult,
+    Strategy,
+    StrategyResult,
     compare,
     on_decisions,
     on_soft_labels,
@@ -68,19 +68,19 @@ def main() -> None:
     shorter = replace(training, steps=options.scale_steps)
     loss = KDLoss(temperature=4.0)
 
-    recipes = [on_decisions(student, images, full.decision, training)]
+    strategies = [on_decisions(student, images, full.decision, training)]
     qualities = []
     for count in (0, *options.targets, train.classes - 1):
         labels = sample_distances if count == 0 else _narrowed(full, sample_distances, count)
         scale = chosen_scale(student, images, labels, loss, shorter, options.scale_students).scale
         qualities.append(_quality(labels, full, logits, count, scale))
         print(qualities[-1], flush=True)
-        recipes.append(_recipe(count, student, images, labels, scale, loss, training))
+        strategies.append(_recipe(count, student, images, labels, scale, loss, training))
     whole = partial(predict_logits, network)
-    recipes.append(on_teacher_logits(student, images, full.decision, whole, loss, training))
+    strategies.append(on_teacher_logits(student, images, full.decision, whole, loss, training))
     test_decisions = decide_checked(teacher, test.read(range(len(test))))
     seeds = range(options.seeds)
-    results = compare(recipes, seeds, test, test.labels, test_decisions)
+    results = compare(strategies, seeds, test, test.labels, test_decisions)
     print(comparison_table(results)[0])
     keep(options, _result(options, train, accuracy, qualities, results))
 
@@ -130,14 +130,16 @@ def _quality(labels: Labels, full: Labels, logits: Tensor, count: int, scale: fl
     )
 
 
-def _recipe(count, student, images, labels, scale, loss, training) -> Recipe:
+def _recipe(count, student, images, labels, scale, loss, training) -> Strategy:
     name = f"{count} targets" if count else "sample distances"
     soft = with_soft_labels(labels, scale=scale, temperature=loss.temperature).soft_labels
     queries = labels.queries.sum().item() / len(labels)
     return on_soft_labels(name, queries, student, images, labels.decision, soft, loss, training)
 
 
-def _result(options, train, accuracy, qualities, results: list[RecipeResult]) -> dict[str, object]:
+def _result(
+    options, train, accuracy, qualities, results: list[StrategyResult]
+) -> dict[str, object]:
     return {
         "data": train.name,
         "classes": train.classes,

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.markdown import number, percent, table
 from benchmarks.plots import Plot
 from benchmarks.renderers import Block, Result
-from db3kd.distillation.baselines import RecipeResult
+from db3kd.distillation.baselines import StrategyResult
 from db3kd.report.tables import comparison_table
 
 _LABELS = "labels"
@@ -21,7 +21,7 @@ def targets(result: Result, name: str) -> list[Block]:
         f"{number(result['queries_per_pair'])} queries a pair; {result['student']}, "
         f"{result['steps']:,} steps."
     )
-    students = [RecipeResult(**row) for row in result["rows"]]
+    students = [StrategyResult(**row) for row in result["rows"]]
     head = ("targets", _X, "rank correlation with the logits", "runner-up found",
             "nearest class searched", "scale")  # fmt: skip
     labels = [
@@ -44,7 +44,7 @@ def targets(result: Result, name: str) -> list[Block]:
 
 
 def _plots(
-    qualities: Sequence[dict[str, Any]], students: Sequence[RecipeResult], name: str
+    qualities: Sequence[dict[str, Any]], students: Sequence[StrategyResult], name: str
 ) -> list[Plot]:
     """The students are those of decisions, of each of the labels, and of the teacher's logits."""
     queries = [quality["queries_per_sample"] for quality in qualities]

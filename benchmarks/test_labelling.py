@@ -34,7 +34,7 @@ def teacher(images: torch.Tensor) -> ModuleTeacher:
 @pytest.mark.parametrize("measure", ["bd", "mbd"])
 def test_labelling(benchmark, teacher, images, measure):
     benchmark.group = f"labelling {SAMPLES} samples"
-    settings = LabelSettings(measure, candidates=5, queries_per_pair=100)
+    settings = LabelSettings(measure, starting_points=5, queries_per_pair=100)
     index = torch.arange(SAMPLES)
     labels = benchmark.pedantic(
         label, (teacher, images, settings), {"index": index}, rounds=3, warmup_rounds=1

@@ -22,8 +22,8 @@ class TimedTeacher:
         self._spans: list[tuple[Any, Any]] = []
         self._origin = self._now()
         self.batches: list[int] = []
-        if hasattr(teacher, "launch"):
-            self.launch = lambda images: self._timed(teacher.launch, images)
+        if hasattr(teacher, "decide_async"):
+            self.decide_async = lambda images: self._timed(teacher.decide_async, images)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._teacher, name)

@@ -29,8 +29,8 @@ def minimum_norm(network: nn.Module, images: Tensor, targets: Tensor, steps: int
         best = torch.where(reached, torch.minimum(best, length), best)
         step = 0.1 * decay + 0.0005
         norm = torch.where(reached, torch.minimum(norm, length) * (1 - step), norm * (1 + step))
-        descent = gradient / _as_images(_norms(gradient).clamp_min(1e-12), images)
-        perturbation = perturbation - (decay + 0.005) * descent
+        sign_opt = gradient / _as_images(_norms(gradient).clamp_min(1e-12), images)
+        perturbation = perturbation - (decay + 0.005) * sign_opt
         perturbation = perturbation * _as_images(norm / _norms(perturbation), images)
         perturbation = (images + perturbation).clamp(0, 1) - images
     return best.detach()

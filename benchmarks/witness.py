@@ -38,7 +38,7 @@ class Trace:
     seconds: NDArray[np.float64]
 
 
-class Witness:
+class MeasuringTeacher:
     """A teacher of its own; `searching` times a search, `ask` answers it, and `note` remembers.
 
     teacher: who answers. samples: [P, D] float32. wanted: [P] int64, the class each pair is to
@@ -173,7 +173,7 @@ class Witness:
         return time.perf_counter() - self._began - self._paused
 
 
-def witnessed(search: Search[Result], witness: Witness) -> Search[Result]:
+def witnessed(search: Search[Result], witness: MeasuringTeacher) -> Search[Result]:
     """The same search, whose answered queries the witness notes; its driver asks the witness."""
     decisions = None
     while True:

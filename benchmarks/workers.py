@@ -27,15 +27,15 @@ from db3kd.labelling.label_run import Source, write_run
 from db3kd.labelling.worker_pool import Workers
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
-from db3kd.teachers import Teacher, load_teacher, save_teacher
+from db3kd.teachers import Teacher, load_teacher, save_model
 
 
 def label(work: Work, folder: Path, workers: int) -> float:
     """Labels into `folder` and returns how many seconds that took."""
     make = partial(_noting_teacher, work.teacher, folder, work.max_batch)
-    crew = Workers(workers, gpus=False, make_teacher=make) if workers > 1 else None
+    pool = Workers(workers, gpus=False, make_teacher=make) if workers > 1 else None
     start = time.perf_counter()
-    write_run(folder, make(), Source(work.data), work.settings, limit=work.limit, workers=crew)
+    write_run(folder, make(), Source(work.data), work.settings, limit=work.limit, workers=pool)
     return time.perf_counter() - start
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     outcomes = []
     with TemporaryDirectory() as parent:
         teacher = Path(parent) / "teacher.safetensors"
-        save_teacher(
+        save_model(
             teacher, network, model="lenet5", image_shape=train.image_shape, classes=train.classes
         )
         work = Work(teacher, options.data, settings, options.images, options.max_batch)

@@ -32,9 +32,9 @@ from db3kd.labelling.label_run import margin_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.pipelines.zero_shot import decide_all
 from db3kd.report.zero_shot import Row, table
-from db3kd.synthesis.acquisition import Guide
+from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
-from db3kd.synthesis.start_names import STARTS
+from db3kd.synthesis.starts import STARTS
 from db3kd.synthesis.synthesis import Synthesis, SynthesisSettings
 from db3kd.teachers import Teacher, TeacherError
 
@@ -106,7 +106,7 @@ def _curve(setting: Setting) -> Iterator[Case]:
         yield f"plain starts, {count:,}", _on(setting, SynthesisSettings(samples=count))
         guided = SynthesisSettings.guided(options.student, samples=count)
         yield f"guided, {count:,}", _on(setting, guided)
-        noise = SynthesisSettings(samples=count, starts="published", crossings=0.0)
+        noise = SynthesisSettings(samples=count, starts="paper", masked_mixes=0.0)
         yield f"plain noise as published, {count:,}", _on(setting, noise)
     yield "real images", partial(_real, setting)
     count = options.queries[-1]
@@ -122,9 +122,9 @@ def _ablation(setting: Setting) -> Iterator[Case]:
     """Starts; moves; warm starts; soft labels; samples: one thing at a time."""
     options = setting.options
     for starts in STARTS:
-        settings = SynthesisSettings(samples=options.starts, starts=starts, crossings=0.0)
+        settings = SynthesisSettings(samples=options.starts, starts=starts, masked_mixes=0.0)
         yield f"starts: {starts}", _on(setting, settings)
-    crossed = SynthesisSettings(samples=options.starts, starts="published")
+    crossed = SynthesisSettings(samples=options.starts, starts="paper")
     yield "starts: published, with crossings", _on(setting, crossed)
     for count in (0, 5, 10, 20, 40):
         settings = SynthesisSettings(samples=options.moved, moves=Moves(count))
@@ -136,8 +136,8 @@ def _ablation(setting: Setting) -> Iterator[Case]:
     for count in options.queries:
         yield f"no moves, {count:,} samples", _on(setting, SynthesisSettings(samples=count))
     for pool in (1, 8):
-        guide = Guide(options.student, pool=pool)
-        settings = SynthesisSettings(samples=options.starts, guide=guide)
+        acquisition = AcquisitionSettings(options.student, pool=pool)
+        settings = SynthesisSettings(samples=options.starts, acquisition=acquisition)
         name = f"the best of {pool} starts and crossings" if pool > 1 else "starts and crossings"
         yield name, _on(setting, settings)
 
@@ -206,7 +206,7 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
     # The decision of a sample is known from its making: it is not paid for again.
     queries = made.queries + int(labels.queries.sum()) - len(labels)
     rows = balanced_rows(labels.decision, 0.5)
-    recipe = on_soft_labels(
+    strategy = on_soft_labels(
         name,
         queries / len(images),
         setting.student,
@@ -217,7 +217,7 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
         setting.training,
         rows=rows,
     )
-    return Row(name, len(images), queries), recipe.run
+    return Row(name, len(images), queries), strategy.run
 
 
 def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Students:

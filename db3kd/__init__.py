@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from db3kd.boundary import Descent
+    from db3kd.boundary import SignOptSettings
     from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples
     from db3kd.distillation import (
         KDLoss,
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
         Teacher,
         TeacherError,
         load_teacher,
-        save_teacher,
+        save_model,
     )
 
 _HOME = {
-    "boundary": ("Descent",),
+    "boundary": ("SignOptSettings",),
     "data": ("ImageSet", "PseudoSamples", "load_data", "load_pseudo_samples"),
     "distillation": (
         "KDLoss",
@@ -90,13 +90,12 @@ _HOME = {
         "Teacher",
         "TeacherError",
         "load_teacher",
-        "save_teacher",
+        "save_model",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Descent",
     "FunctionTeacher",
     "ImageSet",
     "KDLoss",
@@ -107,6 +106,7 @@ __all__ = [
     "PseudoSamples",
     "Recovered",
     "RescaledTeacher",
+    "SignOptSettings",
     "SurrogateSettings",
     "SynthesisSettings",
     "Teacher",
@@ -125,7 +125,7 @@ __all__ = [
     "load_teacher",
     "make_starts",
     "make_surrogate",
-    "save_teacher",
+    "save_model",
     "soft_labels",
     "synthesize",
     "train_classifier",

@@ -25,7 +25,7 @@ from db3kd.distillation.baselines import augmented_decisions, on_augmented_decis
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.label_images import LabelSettings
 from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
-from db3kd.synthesis.acquisition import Guide
+from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.synthesis import SynthesisSettings
 from db3kd.teachers.base import TeacherError
@@ -125,10 +125,10 @@ def values(labels: db3kd.Labels) -> tuple[Tensor, ...]:
 
 SETTINGS = {
     "sd": LabelSettings(measure="sd", seed=1),
-    "bd": LabelSettings(measure="bd", mixes=2, queries_per_pair=40, seed=1),
+    "bd": LabelSettings(measure="bd", mixup_rounds=2, queries_per_pair=40, seed=1),
     "mbd": LabelSettings(measure="mbd", queries_per_pair=120, snapshots=(30, 60), seed=1),
     "mbd, two targets, a run budget": LabelSettings(targets=2, queries=4_000, seed=2),
-    "mbd as published": LabelSettings.published(queries_per_pair=300, candidates=7, seed=3),
+    "mbd as published": LabelSettings.paper(queries_per_pair=300, starting_points=7, seed=3),
 }
 
 
@@ -171,13 +171,15 @@ def test_pseudo_samples():
         samples=60, effort=2.0, moves=Moves(count=3, length=0.2), snapshots=(1,), seed=4
     )
     made = db3kd.synthesize(teacher(), settings)
-    check("pseudo samples", SEARCHED, made.levels, made.decision, made.distance, made.moves)
+    check("pseudo samples", SEARCHED, made.pixels, made.decision, made.distance, made.moves)
 
 
 def test_guided_pseudo_samples():
-    guide = Guide(model="lenet5-fifth", rounds=2, steps=20, device="cpu")
-    made = db3kd.synthesize(teacher(), SynthesisSettings(samples=80, guide=guide, seed=4))
-    check_trained("guided pseudo samples", made.levels, made.decision)
+    acquisition = AcquisitionSettings(model="lenet5-fifth", rounds=2, steps=20, device="cpu")
+    made = db3kd.synthesize(
+        teacher(), SynthesisSettings(samples=80, acquisition=acquisition, seed=4)
+    )
+    check_trained("guided pseudo samples", made.pixels, made.decision)
 
 
 def test_students(images):
@@ -216,5 +218,5 @@ def test_zero_shot(tmp_path: Path):
     )
     made = run_zero_shot(teacher(), tmp_path / "out", settings, test=str(file))
     shares = [torch.tensor([*row.accuracies, *row.agreements]) for row in made.rows]
-    student = db3kd.load_teacher(next((tmp_path / "out").glob("*.safetensors")))
+    student = db3kd.load_teacher(min((tmp_path / "out").glob("*.safetensors")))
     check_trained("zero-shot", *shares, *student.module.parameters())

@@ -7,23 +7,23 @@ from torch import Tensor
 
 from db3kd import ops
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
-from db3kd.querying.search import Purse, Query, Search
+from db3kd.querying.search import BudgetView, Query, Search
 
 MOST_ROUNDS = 64
 """A float32 bracket has no float left between its ends after fewer rounds than this."""
 
 
 def ask(
-    build: Callable[[slice], Tensor], accounts: Tensor, rows: int, covered: bool = False
+    build: Callable[[slice], Tensor], accounts: Tensor, rows: int, prepaid: bool = False
 ) -> Search[Tensor]:
     """Decisions, int64 [B], for B queries built and yielded in batches of at most `rows`.
 
-    covered: as in `Query`, of all of them together.
+    prepaid: as in `Query`, of all of them together.
     """
     answers = []
     for start in range(0, len(accounts), rows):
         batch = slice(start, start + rows)
-        answers.append((yield Query(build(batch), accounts[batch], covered)))
+        answers.append((yield Query(build(batch), accounts[batch], prepaid)))
     return torch.cat(answers) if answers else accounts.new_empty(0)
 
 
@@ -37,7 +37,7 @@ def bisect(
     absolute: float,
     relative: float,
     rows: int,
-    purse: Purse,
+    budget: BudgetView,
 ) -> Search[Tensor]:
     """Shrinks each pair's distance to the smallest radius at which one of its rays hits.
 
@@ -64,7 +64,7 @@ def bisect(
             at, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],
         )  # fmt: skip
 
-    covered = _rounds_covered(purse.remaining, rays.pair_of) if len(rays) else 0
+    prepaid = _prepaid_rounds(budget.remaining, rays.pair_of) if len(rays) else 0
     for number in range(MOST_ROUNDS):
         if not len(active):
             break
@@ -73,20 +73,20 @@ def bisect(
             lambda batch, asked=asked, at=at: points(asked[batch], at),
             rays.pair_of[asked],
             rows,
-            covered=number < covered,
+            prepaid=number < prepaid,
         )
         active = ops.bracket_update(
             low, high, radius, winner, active, rays.pair_of, decisions, pairs.wanted,
             targeted=pairs.targeted, absolute=absolute, relative=relative,
         )  # fmt: skip
-        boundary.note(purse.spent, high)
+        boundary.note(budget.spent, high)
     won = (winner >= 0).nonzero()[:, 0]
     boundary.distance = high
     boundary.points[won] = points(winner[won], high)
     return winner
 
 
-def _rounds_covered(remaining: Tensor, pair_of: Tensor) -> int:
+def _prepaid_rounds(remaining: Tensor, pair_of: Tensor) -> int:
     """How many rounds every pair can pay for whatever becomes of its rays; they only get fewer."""
     rays = torch.zeros_like(remaining).index_add_(0, pair_of, torch.ones_like(pair_of))
     rounds = torch.where(rays > 0, remaining // rays.clamp_min(1), MOST_ROUNDS)

@@ -12,7 +12,7 @@ _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
 busy."""
 
 
-class Bank:
+class CandidatePool:
     """At most `most` of the images, spread over the classes; None for all.
 
     Of a larger set each class gives what it has, up to the number at which all of them fit, drawn

@@ -6,7 +6,7 @@ from torch import Tensor
 from db3kd.boundary.bisection import bisect
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
 from db3kd.boundary.surrogate import Surrogate
-from db3kd.querying.search import Purse, Search
+from db3kd.querying.search import BudgetView, Search
 
 _SHARE = 0.25
 """Weight of an end in a mixture with the best point."""
@@ -34,19 +34,19 @@ def boundary_distance(
     pairs: Pairs,
     rays: Rays,
     *,
-    mixes: int = 0,
+    mixup_rounds: int = 0,
     absolute: float = 1e-5,
     relative: float = 1e-3,
     rows: int = 2048,
-    purse: Purse,
+    budget: BudgetView,
     snapshots: tuple[int, ...] = (),
     surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
     """BD: the least distance at which a ray of each pair meets the boundary (DB3KD, section 3.2).
 
-    The paper stops there. Each of `mixes` further rounds turns the rays towards mixtures of the
-    pair's best point with each of its ends, since what several images of a class share matters more
-    than what is one's own.
+    The paper stops there. Each of `mixup_rounds` further rounds turns the rays towards mixtures of
+    the pair's best point with each of its ends, since what several images of a class share matters
+    more than what is one's own.
 
     rays: as for `sample_distance`, whose result is the start. absolute, relative: width of the
     final bracket, in input units and as a share of the distance. rows: images per batch. surrogate:
@@ -55,12 +55,12 @@ def boundary_distance(
     boundary = sample_distance(pairs, rays, snapshots)
     if surrogate is not None:
         rays = surrogate.best_rays(pairs, rays, boundary.distance)
-    options = {"absolute": absolute, "relative": relative, "rows": rows, "purse": purse}
+    options = {"absolute": absolute, "relative": relative, "rows": rows, "budget": budget}
     reached = boundary.distance.nan_to_num(posinf=0)
     yield from bisect(
         pairs, rays, boundary, low=torch.zeros_like(reached), radius=reached / 2, **options
     )
-    for _ in range(mixes):
+    for _ in range(mixup_rounds):
         mixed = _mixed_rays(pairs, rays, boundary)
         # Where all rays miss, this first radius leaves too little to go on with.
         first = boundary.distance * (1 - relative / 2)

@@ -88,7 +88,7 @@ def probe_normals(
             queries = queries[pair * count + place]
         accounts = chosen[batch][pair]
         answers = yield from ask(
-            lambda part, queries=queries: queries[part], accounts, rows, covered=True
+            lambda part, queries=queries: queries[part], accounts, rows, prepaid=True
         )
         decisions[batch[pair], place] = answers
     return ops.probe_gradient(

@@ -11,7 +11,7 @@ from db3kd.boundary.bisection import bisect
 from db3kd.boundary.pairs import Boundary, Pairs, Rays, zero_rows
 from db3kd.boundary.probes import Directions, probe_normals
 from db3kd.boundary.surrogate import WEIGHT, Surrogate
-from db3kd.querying.search import Purse, Search
+from db3kd.querying.search import BudgetView, Search
 
 _FEWEST_PROBES = 4
 """A round that could not pay for as many is not begun."""
@@ -39,7 +39,7 @@ searches that come after narrow it."""
 
 
 @dataclass(frozen=True)
-class Descent:
+class SignOptSettings:
     """Settings of the descent. Lengths are shares of a pair's distance, so they fit any scale.
 
     probes, growth: round r (from 0) estimates the normal from probes·(1 + growth·r) queries.
@@ -95,7 +95,7 @@ class Descent:
             )
 
     @classmethod
-    def published(cls) -> "Descent":
+    def paper(cls) -> "SignOptSettings":
         """Sign-OPT as the paper ran it: 200 Gaussian probes of all pixels a round, no momentum.
 
         Its one step length, doubled while that helps and cut by four when it does not, becomes
@@ -138,11 +138,11 @@ def minimal_boundary_distance(
     pairs: Pairs,
     boundary: Boundary,
     image_shape: tuple[int, ...],
-    settings: Descent,
+    settings: SignOptSettings,
     *,
     seed: int,
     rows: int,
-    purse: Purse,
+    budget: BudgetView,
     surrogate: Surrogate | None = None,
 ) -> Search[None]:
     """MBD: shrinks the distance of each pair until its budget is spent (DB3KD, section 3.2).
@@ -161,9 +161,9 @@ def minimal_boundary_distance(
     reach = torch.ones_like(boundary.distance)
     trust = torch.full_like(boundary.distance, settings.trust)
     if guess is not None:
-        yield from _follow(pairs, boundary, guess, trust, settings, rows, purse)
+        yield from _follow(pairs, boundary, guess, trust, settings, rows, budget)
     for round_number in range(settings.rounds):
-        allowed = purse.remaining - settings.line_search_queries
+        allowed = budget.remaining - settings.line_search_queries
         chosen = (boundary.distance.isfinite() & (allowed >= _FEWEST_PROBES)).nonzero()[:, 0]
         if not len(chosen):
             break
@@ -180,7 +180,7 @@ def minimal_boundary_distance(
             seed=seed,
             rows=rows,
         )
-        boundary.note(purse.spent, boundary.distance)
+        boundary.note(budget.spent, boundary.distance)
         # An estimate's noise falls, so its weight grows, with the square root of its probes.
         memory[chosen] = memory[chosen] * settings.momentum + normals * math.sqrt(count)
         normals = memory[chosen]
@@ -188,7 +188,7 @@ def minimal_boundary_distance(
             normals += WEIGHT * guess.normals(boundary, chosen)
         ends = _steps_along(pairs, boundary, chosen, normals, reach[chosen], settings)
         winner = yield from _line_search(
-            pairs, boundary, chosen, ends, trust, settings, rows, purse
+            pairs, boundary, chosen, ends, trust, settings, rows, budget
         )
         won = winner >= 0
         if guess is not None:
@@ -231,9 +231,9 @@ def _follow(
     boundary: Boundary,
     guess: Guess,
     trust: Tensor,
-    settings: Descent,
+    settings: SignOptSettings,
     rows: int,
-    purse: Purse,
+    budget: BudgetView,
 ) -> Search[None]:
     """Moves each pair's point to where the surrogate would have it, as long as the teacher agrees.
 
@@ -241,13 +241,13 @@ def _follow(
     """
     worth = boundary.distance.isfinite()
     for _ in range(_MOST_FOLLOWED):
-        chosen = (worth & (purse.remaining >= _FEWEST_TO_FOLLOW)).nonzero()[:, 0]
+        chosen = (worth & (budget.remaining >= _FEWEST_TO_FOLLOW)).nonzero()[:, 0]
         if not len(chosen):
             break
         ends = guess.approach(boundary, chosen)
         before = boundary.distance[chosen]
         winner = yield from _line_search(
-            pairs, boundary, chosen, ends[:, None], trust, settings, rows, purse
+            pairs, boundary, chosen, ends[:, None], trust, settings, rows, budget
         )
         guess.moved[chosen] = winner >= 0
         worth[chosen] = boundary.distance[chosen] < before * (1 - _WORTH_FOLLOWING)
@@ -259,7 +259,7 @@ def _steps_along(
     chosen: Tensor,
     normals: Tensor,
     reach: Tensor,
-    settings: Descent,
+    settings: SignOptSettings,
 ) -> Tensor:
     """Where the steps along their normals take each chosen pair's point: [n, steps, D]."""
     here = torch.arange(len(chosen), device=chosen.device)
@@ -277,9 +277,9 @@ def _line_search(
     chosen: Tensor,
     ends: Tensor,
     trust: Tensor,
-    settings: Descent,
+    settings: SignOptSettings,
     rows: int,
-    purse: Purse,
+    budget: BudgetView,
 ) -> Search[Tensor]:
     """Moves each chosen pair's point to the best of its ways; [n] int64, which, or -1.
 
@@ -299,7 +299,7 @@ def _line_search(
         absolute=0.0,
         relative=settings.tolerance,
         rows=rows,
-        purse=purse,
+        budget=budget,
     )
     gain = 1 - boundary.distance[chosen] / before
     trust[chosen] = (_GAINS_TRUSTED * gain).clamp(settings.trust / 2, settings.trust)

@@ -236,7 +236,7 @@ def _train_students(
     from db3kd.querying.search import UNANSWERED
     from db3kd.storage.manifest import manifest, write_manifest
     from db3kd.storage.run_images import current_data
-    from db3kd.teachers import save_teacher
+    from db3kd.teachers import save_model
 
     classes = run.labels.classes
 
@@ -266,7 +266,7 @@ def _train_students(
             )
         file.parent.mkdir(parents=True, exist_ok=True)
         shape = run.images.image_shape
-        save_teacher(
+        save_model(
             file,
             network,
             model=model,

@@ -80,10 +80,10 @@ def evaluate(
 def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
     import torch
 
-    from db3kd.querying.search import batch_rows
+    from db3kd.querying.search import fitting_batch_size
     from db3kd.teachers import decide_checked
     from db3kd.teachers.rescaled import takes_unit_images
 
     teacher = takes_unit_images(teacher)
-    rows = torch.arange(len(images)).split(batch_rows(_READ_ROWS, images.image_shape))
+    rows = torch.arange(len(images)).split(fitting_batch_size(_READ_ROWS, images.image_shape))
     return torch.cat([decide_checked(teacher, images.read(part)) for part in rows])

@@ -80,13 +80,13 @@ def label(
         ),
     ] = "mbd",
     preset: Annotated[
-        Literal["published"] | None,
+        Literal["paper"] | None,
         typer.Option("--preset", help="Start from the paper's settings (20,000 queries a pair)."),
     ] = None,
-    candidates: Annotated[
+    starting_points: Annotated[
         int | None,
         typer.Option(
-            "--candidates",
+            "--starting-points",
             min=1,
             help="Images of a class that rays lead to.",
             show_default="what suits the queries, at most 10 for mbd, 20 for bd",
@@ -96,10 +96,10 @@ def label(
         Literal["nearest", "random"] | None,
         typer.Option("--order", help="Which images of a class those are.", show_default="nearest"),
     ] = None,
-    bank: Annotated[
+    candidate_pool: Annotated[
         int | None,
         typer.Option(
-            "--bank",
+            "--candidate-pool",
             min=1,
             help="Most images, in all, that rays may lead to; of a larger set some are drawn.",
             show_default="20000",
@@ -115,10 +115,10 @@ def label(
             show_default="all",
         ),
     ] = None,
-    mixes: Annotated[
+    mixup_rounds: Annotated[
         int | None,
         typer.Option(
-            "--mixes",
+            "--mixup-rounds",
             min=0,
             help="Rounds of bd towards mixtures of its best point with those images.",
             show_default="0",
@@ -203,10 +203,10 @@ def label(
         float | None,
         typer.Option("--price-per-1000", min=0, help="Of 1,000 queries; --dry-run says the cost."),
     ] = None,
-    flights: Annotated[
+    concurrent_chunks: Annotated[
         int | None,
         typer.Option(
-            "--flights",
+            "--concurrent-chunks",
             min=1,
             help="Shards that one process searches at once, so that a GPU need not wait for it; a "
             "kill may cost a call of the teacher for each. Labels and queries are those of one.",
@@ -285,11 +285,11 @@ def label(
     from db3kd.storage.run_folder import check_free, holds_run, queries_in_flight
 
     changes = {
-        "candidates": candidates,
+        "starting_points": starting_points,
         "order": order,
-        "bank": bank,
+        "candidate_pool": candidate_pool,
         "targets": targets,
-        "mixes": mixes,
+        "mixup_rounds": mixup_rounds,
         "queries_per_pair": queries_per_pair,
         "queries_per_sample": queries_per_sample,
         "queries": budget,
@@ -306,10 +306,10 @@ def label(
     make_teacher = partial(
         open_teacher, _found(teacher), images, architecture, device, running, **described
     )
-    crew = None
+    pool = None
     if workers > 1 or ray_address is not None:
         import_ray()
-        crew = Workers(workers, ray_address, device != "cpu", make_teacher)
+        pool = Workers(workers, ray_address, device != "cpu", make_teacher)
     asked = open_teacher(teacher, images, architecture, device, running, **described)
     network = None if surrogate is None else _network(surrogate, images, asked, trust_code)
     if dry_run:
@@ -327,8 +327,8 @@ def label(
             limit=limit,
             soft_labels=soft_labels,
             resume=resume,
-            workers=crew,
-            flights=flights,
+            workers=pool,
+            concurrent_chunks=concurrent_chunks,
             surrogate=network,
             consistency_checks=consistency_checks,
             accept_changes=accept_changed_teacher,
@@ -382,7 +382,7 @@ def _settings(
 ) -> "LabelSettings":
     from db3kd.labelling.label_images import LabelSettings
 
-    make = LabelSettings.published if preset else LabelSettings
+    make = LabelSettings.paper if preset else LabelSettings
     return make(measure=measure, seed=seed, **given(**changes))
 
 

@@ -18,10 +18,10 @@ def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> N
         beside = estimate.surrogate_seconds_a_query
         each = estimate.seconds_a_query + (beside or 0)
         times = [duration(queries * each / workers) for queries in bounds]
-        crew = "" if workers == 1 else f" and {workers} workers"
+        pool = "" if workers == 1 else f" and {workers} workers"
         print(
             f"time      {_range(times)}: {each * 1000:.3g} ms a query in calls of "
-            f"{estimate.batch:,}{crew}"
+            f"{estimate.batch:,}{pool}"
         )
         if beside is not None:
             print(

@@ -24,11 +24,13 @@ from db3kd.cli.options import (
     parse_counts,
     running_options,
 )
-from db3kd.synthesis.start_names import STARTS
 
 if TYPE_CHECKING:
     from db3kd.synthesis.sample_run import SynthesisTotals
     from db3kd.synthesis.synthesis import SynthesisSettings
+
+STARTS = ("paper", "low-frequency", "shapes", "strokes", "blends", "mixed")
+"""`db3kd.synthesis.starts.STARTS`, which `--help` lists without importing PyTorch."""
 
 TeacherOption = Annotated[str, typer.Option("--teacher", help=TEACHER_HELP)]
 Samples = Annotated[
@@ -82,11 +84,11 @@ Budget = Annotated[
     int | None, typer.Option("--budget", min=1, help="Most queries on all pseudo samples.")
 ]
 Preset = Annotated[
-    Literal["guided", "plain", "published"],
+    Literal["guided", "plain", "paper"],
     typer.Option(
         "--preset",
         help="Settings to start from. guided: students of the answers so far choose what to ask; "
-        "plain: random images as they come; published: the paper's, 80,000 samples from noise, 40 "
+        "plain: random images as they come; paper: the paper's, 80,000 samples from noise, 40 "
         "moves of up to 5,000 queries each.",
     ),
 ]
@@ -105,8 +107,8 @@ def synthesize(
         Path, typer.Option("--out", help="Folder of the run; must be new, but for --resume.")
     ],
     preset: Preset = "guided",
-    guide_model: Annotated[
-        str, typer.Option("--guide-model", help="Of the students that choose; see --preset.")
+    acquisition_model: Annotated[
+        str, typer.Option("--acquisition-model", help="Of the students that choose; see --preset.")
     ] = "lenet5-half",
     samples: Samples = None,
     starts: StartsOption = None,
@@ -144,7 +146,7 @@ def synthesize(
 
     settings = synthesis_settings(
         preset,
-        guide_model=guide_model,
+        acquisition_model=acquisition_model,
         samples=samples,
         starts=starts,
         effort=effort,
@@ -176,7 +178,7 @@ def synthesize(
 def synthesis_settings(
     preset: str,
     *,
-    guide_model: str,
+    acquisition_model: str,
     samples: int | None,
     starts: str | None,
     effort: float | None,
@@ -191,9 +193,9 @@ def synthesis_settings(
     from db3kd.synthesis.synthesis import SynthesisSettings
 
     settings = {
-        "guided": SynthesisSettings.guided(guide_model),
+        "guided": SynthesisSettings.guided(acquisition_model),
         "plain": SynthesisSettings(),
-        "published": SynthesisSettings.published(),
+        "paper": SynthesisSettings.paper(),
     }[preset]
     moving = given(
         count=moves, queries_per_move=queries_per_move, queries_per_sample=queries_per_sample

@@ -56,7 +56,7 @@ def teacher(
     from db3kd.models.networks import build_model
     from db3kd.progress import counted
     from db3kd.storage.manifest import manifest, write_manifest
-    from db3kd.teachers import load_teacher, save_teacher
+    from db3kd.teachers import load_teacher, save_model
 
     if out.suffix != ".safetensors":
         raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")
@@ -80,7 +80,7 @@ def teacher(
     with counted("training the teacher", settings.total_steps(len(images)), "steps") as show:
         network = train_classifier(make, images, images.labels, settings, progress=show)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_teacher(
+    save_model(
         out,
         network,
         model=model,

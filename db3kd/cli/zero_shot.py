@@ -120,7 +120,7 @@ def zero_shot(
 
     synthesis = synthesis_settings(
         preset,
-        guide_model=model,
+        acquisition_model=model,
         samples=samples,
         starts=starts,
         effort=effort,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.querying.search import batch_rows
+from db3kd.querying.search import fitting_batch_size
 from db3kd.validation import check_image_shape, check_images
 
 # Image sets up to this size (CIFAR-10 in float32 fits) are held on the training device as a tensor;
@@ -97,6 +97,6 @@ def image_reader(images: Images, device: torch.device | str) -> Callable[[Tensor
 
 def _read_all(images: ImageSource, first: Tensor) -> Tensor:
     everything = first.new_empty(len(images), *first.shape[1:])
-    for part in torch.arange(len(images)).split(batch_rows(_READ_ROWS, first.shape[1:])):
+    for part in torch.arange(len(images)).split(fitting_batch_size(_READ_ROWS, first.shape[1:])):
         everything[part[0] : part[-1] + 1] = images.read(part)
     return everything

@@ -262,9 +262,9 @@ def pseudo_sample_set(samples: PseudoSamples, name: str = "pseudo samples") -> I
             "were asked"
         )
     images = ImageSet.from_arrays(
-        samples.levels.numpy(), samples.decision, name, samples.classes, samples.class_names
+        samples.pixels.numpy(), samples.decision, name, samples.classes, samples.class_names
     )
-    shape = tuple(samples.levels.shape[1:])
+    shape = tuple(samples.pixels.shape[1:])
     if images.image_shape != shape:
         raise ValueError(
             f"{name}: expected pseudo samples of shape (channels, height, width) or (values,) for "

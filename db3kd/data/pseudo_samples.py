@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from db3kd.data.uint8_pixels import to_images
+from db3kd.data.uint8_pixels import to_float
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.manifest import CLASS_NAMES, read_manifest
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
@@ -31,7 +31,7 @@ class PseudoSamples:
     """n images made for a teacher, and what it says of them.
 
     Attributes:
-        levels: uint8 [n, *image_shape]; level l stands for lower + (upper - lower)·l/255.
+        pixels: uint8 [n, *image_shape]; level l stands for lower + (upper - lower)·l/255.
         decision: [n] int64, the teacher's class for each.
         start: [n] int64, the number of the start it came from, -1 for a crossing.
         moves: [n] int64, how often it was moved.
@@ -46,7 +46,7 @@ class PseudoSamples:
         snapshots: levels and distance as above, by the number of moves after which they were noted.
     """
 
-    levels: Tensor
+    pixels: Tensor
     decision: Tensor
     start: Tensor
     moves: Tensor
@@ -63,7 +63,7 @@ class PseudoSamples:
 
     def images(self) -> Tensor:
         """float32 [n, *image_shape] inside the bounds, to the bit what the teacher was asked."""
-        return to_images(self.levels, self.bounds)
+        return to_float(self.pixels, self.bounds)
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
@@ -80,7 +80,7 @@ class PseudoSamples:
             return torch.cat([getattr(part, name) for part in parts])
 
         return cls(
-            *(join(name) for name in ("levels", "decision", "start", "moves", "distance")),
+            *(join(name) for name in ("pixels", "decision", "start", "moves", "distance")),
             queries=join("queries"),
             status=[status for part in parts for status in part.status],
             bounds=first.bounds,
@@ -99,14 +99,14 @@ def to_table(samples: PseudoSamples) -> "pyarrow.Table":
     """A shard's columns: those of `PseudoSamples`, an image as a list of its levels."""
     arrow, _ = import_pyarrow()
 
-    def pictures(levels: Tensor) -> "pyarrow.Array":
-        flat = levels.flatten(1)
+    def pictures(pixels: Tensor) -> "pyarrow.Array":
+        flat = pixels.flatten(1)
         return arrow.FixedSizeListArray.from_arrays(
             arrow.array(flat.flatten().numpy()), flat.shape[1]
         )
 
     columns = {
-        "image": pictures(samples.levels),
+        "image": pictures(samples.pixels),
         "decision": arrow.array(samples.decision.numpy()).cast(arrow.int32()),
         "start": arrow.array(samples.start.numpy()),
         "moves": arrow.array(samples.moves.numpy()).cast(arrow.int32()),
@@ -114,8 +114,8 @@ def to_table(samples: PseudoSamples) -> "pyarrow.Table":
         "queries": arrow.array(samples.queries.numpy()),
         "status": arrow.array(samples.status, arrow.string()),
     }
-    for count, (levels, distance) in sorted(samples.snapshots.items()):
-        columns[f"image_at_{count}"] = pictures(levels)
+    for count, (pixels, distance) in sorted(samples.snapshots.items()):
+        columns[f"image_at_{count}"] = pictures(pixels)
         columns[f"distance_at_{count}"] = arrow.array(distance.numpy())
     return arrow.table(columns)
 
@@ -182,17 +182,17 @@ def from_table(
         return read_column(table, name, dtype)
 
     def pictures(name: str) -> Tensor:
-        levels = read_column(table, name, torch.uint8)
-        if levels.shape[1:] != (math.prod(shape),):
+        pixels = read_column(table, name, torch.uint8)
+        if pixels.shape[1:] != (math.prod(shape),):
             raise ValueError(
                 f"column {name}: expected {math.prod(shape)} levels an image, got "
-                f"{list(levels.shape[1:])}"
+                f"{list(pixels.shape[1:])}"
             )
-        return levels.view(len(table), *shape)
+        return pixels.view(len(table), *shape)
 
     noted = [match for name in table.column_names if (match := _SNAPSHOT.fullmatch(name))]
     return PseudoSamples(
-        levels=pictures("image"),
+        pixels=pictures("image"),
         decision=column("decision"),
         start=column("start"),
         moves=column("moves"),

@@ -3,20 +3,20 @@
 import torch
 from torch import Tensor
 
-LEVELS = 255
+MAX_PIXEL = 255
 
 
-def to_images(levels: Tensor, bounds: tuple[float, float]) -> Tensor:
+def to_float(pixels: Tensor, bounds: tuple[float, float]) -> Tensor:
     """uint8 [n, *shape] -> float32 of that shape, level l at lower + (upper - lower)·l/255."""
     lower, upper = bounds
-    images = levels.float().div_(LEVELS)
+    images = pixels.float().div_(MAX_PIXEL)
     if bounds != (0.0, 1.0):
         images.mul_(upper - lower).add_(lower).clamp_(lower, upper)
     return images
 
 
-def to_levels(images: Tensor, bounds: tuple[float, float]) -> Tensor:
+def to_uint8(images: Tensor, bounds: tuple[float, float]) -> Tensor:
     """float [n, *shape] in bounds -> the nearest levels, uint8 of that shape."""
     lower, upper = bounds
-    scaled = (images - lower) * (LEVELS / (upper - lower))
-    return scaled.round_().clamp_(0, LEVELS).to(torch.uint8)
+    scaled = (images - lower) * (MAX_PIXEL / (upper - lower))
+    return scaled.round_().clamp_(0, MAX_PIXEL).to(torch.uint8)

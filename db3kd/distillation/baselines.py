@@ -1,9 +1,9 @@
 """What soft labels from distances are compared with.
 
-The baselines of DB3KD (section 4), and decisions for augmented images at equal queries. A `Recipe`
-trains one student from a seed. `compare` runs recipes over the same seeds and measures them alike.
-Every recipe takes settings with an explicit number of steps, so that no row of a table trains
-longer than another.
+The baselines of DB3KD (section 4), and decisions for augmented images at equal queries. A
+`Strategy` trains one student from a seed. `compare` runs recipes over the same seeds and measures
+them alike. Every recipe takes settings with an explicit number of steps, so that no row of a table
+trains longer than another.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ from db3kd.distillation.student import (
     train_student,
 )
 from db3kd.distillation.training import Model, TrainSettings
-from db3kd.querying.search import batch_rows
+from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers.cpu_batch import batch_for_images
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Strategy:
     """A way to a student.
 
     Attributes:
@@ -44,7 +44,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class RecipeResult:
+class StrategyResult:
     """How a recipe's students did, one entry per seed: a row of the comparison table.
 
     Attributes:
@@ -61,17 +61,17 @@ class RecipeResult:
 
 
 def compare(
-    recipes: Sequence[Recipe],
+    strategies: Sequence[Strategy],
     seeds: Sequence[int],
     test_images: Images,
     test_labels: Tensor,
     test_decisions: Tensor,
     progress: Callable[[str, int], None] | None = None,
-) -> list[RecipeResult]:
+) -> list[StrategyResult]:
     """Run every recipe with every seed; measure each student on the test images once, at its end.
 
     Args:
-        recipes: the rows, in order.
+        strategies: the rows, in order.
         seeds: of the students; the same for every row.
         test_images: M images, none of them in any training set.
         test_labels: [M] int64, true classes.
@@ -79,25 +79,26 @@ def compare(
             agreement).
         progress: called before each training with the recipe's name and the seed.
     """
-    if not recipes or not seeds:
+    if not strategies or not seeds:
         raise ValueError(
-            f"recipes, seeds: expected at least one of each, got {len(recipes)} and {len(seeds)}"
+            "strategies, seeds: expected at least one of each, got "
+            f"{len(strategies)} and {len(seeds)}"
         )
     answered = test_decisions >= 0
     results = []
-    for recipe in recipes:
+    for strategy in strategies:
         accuracies, agreements = [], []
         for seed in seeds:
             if progress is not None:
-                progress(recipe.name, seed)
-            classes = predict(recipe.run(seed), test_images)
+                progress(strategy.name, seed)
+            classes = predict(strategy.run(seed), test_images)
             accuracies.append(share_equal(classes, test_labels, "test_labels"))
             agreements.append(
                 share_equal(classes[answered], test_decisions[answered], "test_decisions")
             )
         results.append(
-            RecipeResult(
-                recipe.name, tuple(accuracies), tuple(agreements), recipe.queries_per_sample
+            StrategyResult(
+                strategy.name, tuple(accuracies), tuple(agreements), strategy.queries_per_sample
             )
         )
     return results
@@ -110,7 +111,7 @@ def on_decisions(
     settings: TrainSettings,
     *,
     rows: Tensor | None = None,
-) -> Recipe:
+) -> Strategy:
     """Cross-entropy on the teacher's decisions: one query a sample, and no soft labels.
 
     rows: as for `train`.
@@ -121,7 +122,7 @@ def on_decisions(
         seeded = replace(settings, seed=seed)
         return train_classifier(student, images, decisions, seeded, rows=rows)
 
-    return Recipe("cross-entropy on decisions", 1.0, run)
+    return Strategy("cross-entropy on decisions", 1.0, run)
 
 
 def on_soft_labels(
@@ -135,7 +136,7 @@ def on_soft_labels(
     settings: TrainSettings,
     *,
     rows: Tensor | None = None,
-) -> Recipe:
+) -> Strategy:
     """Distillation of given soft labels, from distances or anything else. rows: as for `train`."""
     _check_steps(settings)
 
@@ -143,7 +144,7 @@ def on_soft_labels(
         seeded = replace(settings, seed=seed)
         return train_student(student, images, decisions, soft_labels, loss, seeded, rows=rows)
 
-    return Recipe(name, queries_per_sample, run)
+    return Strategy(name, queries_per_sample, run)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def augmented_decisions(
     time and not kept.
     """
     answers = []
-    for rows in torch.arange(len(images)).split(batch_rows(batch, images.image_shape)):
+    for rows in torch.arange(len(images)).split(fitting_batch_size(batch, images.image_shape)):
         classes = torch.as_tensor(decide(images.read(rows)))
         if classes.shape != rows.shape:
             raise ValueError(
@@ -176,7 +177,7 @@ def augmented_decisions(
 
 def on_augmented_decisions(
     student: Model, asked: AugmentedDecisions, settings: TrainSettings, clean_share: float = 0.5
-) -> Recipe:
+) -> Strategy:
     """Cross-entropy on decisions for augmented images, and for the clean ones among them.
 
     Clean images are repeated a whole number of times, at least once, to be about `clean_share` (0
@@ -191,7 +192,7 @@ def on_augmented_decisions(
         return train_classifier(student, asked.images, asked.decisions, seeded, rows=rows)
 
     per_sample = float(asked.images.queries_per_sample)
-    return Recipe("cross-entropy on augmented decisions", per_sample, run)
+    return Strategy("cross-entropy on augmented decisions", per_sample, run)
 
 
 def on_soft_labels_and_augmented_decisions(
@@ -203,7 +204,7 @@ def on_soft_labels_and_augmented_decisions(
     loss: KDLoss,
     settings: TrainSettings,
     clean_share: float = 0.5,
-) -> Recipe:
+) -> Strategy:
     """Both in one student: `loss` on the clean images, its cross-entropy on the augmented ones.
 
     Augmented images have no soft label, which would cost a search each.
@@ -234,7 +235,7 @@ def on_soft_labels_and_augmented_decisions(
         seeded = replace(settings, seed=seed)
         return train_student(student, images, asked.decisions, soft, loss, seeded, rows=rows)
 
-    return Recipe(name, label_queries + per_sample - 1, run)
+    return Strategy(name, label_queries + per_sample - 1, run)
 
 
 def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:
@@ -258,7 +259,7 @@ def on_teacher_logits(
     loss: KDLoss,
     settings: TrainSettings,
     batch: int | None = None,
-) -> Recipe:
+) -> Strategy:
     """White-box distillation (Hinton et al. 2015): soft labels from the teacher's own logits.
 
     Not a black-box method: what could be reached if the teacher said everything. `logits` takes
@@ -282,7 +283,7 @@ def on_surrogate_logits(
     decisions: Tensor,
     loss: KDLoss,
     settings: TrainSettings,
-) -> Recipe:
+) -> Strategy:
     """Distillation of a stand-in for the teacher that learnt its decisions.
 
     `surrogate` makes a network of the teacher's architecture; it is trained on the decisions, then
@@ -297,7 +298,7 @@ def on_surrogate_logits(
         soft = F.softmax(predict_logits(stand_in, images) / loss.temperature, 1)
         return train_student(student, images, decisions, soft, loss, seeded)
 
-    return Recipe("surrogate KD", 1.0, run)
+    return Strategy("surrogate KD", 1.0, run)
 
 
 def on_noise_logits(
@@ -308,7 +309,7 @@ def on_noise_logits(
     loss: KDLoss,
     settings: TrainSettings,
     spread: float = 20.0,
-) -> Recipe:
+) -> Strategy:
     """Distillation of `noise_soft_labels`, new for every seed: softness without knowledge."""
     _check_steps(settings)
 
@@ -316,7 +317,7 @@ def on_noise_logits(
         soft = noise_soft_labels(decisions, classes, loss.temperature, seed, spread)
         return train_student(student, images, decisions, soft, loss, replace(settings, seed=seed))
 
-    return Recipe("noise logits", 1.0, run)
+    return Strategy("noise logits", 1.0, run)
 
 
 def noise_soft_labels(

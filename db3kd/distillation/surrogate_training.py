@@ -39,12 +39,12 @@ from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, counted
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import batch_rows
+from db3kd.querying.search import fitting_batch_size
 from db3kd.storage.journal import Journal
 from db3kd.storage.manifest import differences, manifest, write_manifest
 from db3kd.storage.run_folder import RunFolder, check_free, holds_run
 from db3kd.storage.shards import read_shards
-from db3kd.teachers import Teacher, TeacherError, describe, save_teacher
+from db3kd.teachers import Teacher, TeacherError, describe, save_model
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.validation import check_count, interval_text
@@ -280,7 +280,7 @@ def write_surrogate(
         surrogate = train_surrogate(asked, teacher.classes, settings, show)
     made |= {"queries": surrogate.queries, "agreement": surrogate.agreement}
     write_manifest(manifest_file(out), made)  # first: where there are weights, they are described
-    save_teacher(
+    save_model(
         out,
         surrogate.network,
         model=settings.model,
@@ -345,7 +345,7 @@ def _ask(
     search = ask(
         lambda batch: images.read(rows[batch]),
         torch.arange(len(rows)),
-        batch_rows(_BATCH_ROWS, images.image_shape),
+        fitting_batch_size(_BATCH_ROWS, images.image_shape),
     )
     return run(search, teacher, Ledger(torch.ones_like(rows)), on_answers, journal)
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from db3kd.boundary import (
     Boundary,
-    Candidates,
     Pairs,
     Rays,
+    StartingPoints,
     Surrogate,
     boundary_distance,
     minimal_boundary_distance,
@@ -24,9 +24,9 @@ from db3kd.labelling.contradictions import contradicted_classes
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings, divide_over_targets
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
-from db3kd.querying.driver import Flight, fly, land
+from db3kd.querying.driver import StepwiseSearch, run_stepwise, run_to_end
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import UNANSWERED, Purse, Search, batch_rows
+from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
 from db3kd.storage.journal import Journal
 from db3kd.teachers.base import Teacher
 
@@ -50,16 +50,16 @@ class Labeller:
     contradictions: Tensor | None = None
 
     @cached_property
-    def candidates(self) -> Candidates:
+    def starting_points(self) -> StartingPoints:
         """Where the rays of all samples lead to."""
         settings = self.settings
-        return Candidates(
+        return StartingPoints(
             self.images,
             self.decisions,
-            settings.most_candidates,
+            settings.max_starting_points,
             settings.order,
             settings.seed,
-            settings.bank,
+            settings.candidate_pool,
         )
 
     def label(
@@ -69,15 +69,15 @@ class Labeller:
         journal: Journal | None = None,
     ) -> Labels:
         """The labels of the samples at `index`, int64 [n]; else as `db3kd.querying.driver.run`."""
-        return land(self.fly(index, on_answers, journal))
+        return run_to_end(self.run_stepwise(index, on_answers, journal))
 
-    def fly(
+    def run_stepwise(
         self,
         index: Tensor,
         on_answers: Callable[[int], None] | None = None,
         journal: Journal | None = None,
-    ) -> Flight[Labels]:
-        """As `label`, with the pauses of `db3kd.querying.driver.fly`.
+    ) -> StepwiseSearch[Labels]:
+        """As `label`, with the pauses of `db3kd.querying.driver.run_stepwise`.
 
         What is searched lies on the teacher's device until the labels are done.
         """
@@ -92,7 +92,7 @@ class Labeller:
         ledger = Ledger(limits[targets.searched].to(teacher.device))
         pairs = pairs_of(teacher, samples, index, targets.searched)
         search = self.search(pairs, ledger, ledger.limits)
-        boundary = yield from fly(search, teacher, ledger, on_answers, journal)
+        boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal)
         queries = F.one_hot(decision.clamp_min(0), teacher.classes)
         queries[decision == UNANSWERED] = 0
         queries[targets.searched] = ledger.spent.cpu()
@@ -112,13 +112,13 @@ class Labeller:
             },
         )
 
-    def search(self, pairs: Pairs, purse: Purse, limits: Tensor) -> Search[Boundary]:
+    def search(self, pairs: Pairs, budget: BudgetView, limits: Tensor) -> Search[Boundary]:
         """The search for the distances of pairs. limits: [P] int64, what the run lets each spend,
         by which its candidates are counted."""
         settings, surrogate = self.settings, self.surrogate
-        counts = settings.candidates_a_pair(limits, surrogate is not None)
-        rays = self.candidates.rays(pairs, counts)
-        return measure(pairs, rays, self.teacher.image_shape, settings, purse, surrogate)
+        counts = settings.starting_points_per_pair(limits, surrogate is not None)
+        rays = self.starting_points.rays(pairs, counts)
+        return measure(pairs, rays, self.teacher.image_shape, settings, budget, surrogate)
 
     def first_query(self, index: Tensor) -> Tensor:
         """The images that the search of these samples asks first, [n, *image_shape].
@@ -135,7 +135,7 @@ class Labeller:
             query = next(search)
         except StopIteration:
             return samples[:0]
-        rows = ledger.payable(query.accounts)
+        rows = ledger.affordable(query.accounts)
         images = query.images.view(len(query.images), *self.teacher.image_shape)
         return images if rows is None else images[rows]
 
@@ -155,7 +155,7 @@ class Labeller:
             return Targets(others)
         every = torch.ones_like(others)
         pairs = pairs_of(self.teacher, samples, torch.arange(len(samples)), every)
-        sample_distance = self.candidates.nearest_distance(pairs).view(others.shape)
+        sample_distance = self.starting_points.nearest_distance(pairs).view(others.shape)
         return Targets(nearest_classes(sample_distance, others, count), sample_distance)
 
 
@@ -214,20 +214,20 @@ def measure(
     rays: Rays,
     image_shape: tuple[int, ...],
     settings: LabelSettings,
-    purse: Purse,
+    budget: BudgetView,
     surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
     """The search for the distances of pairs from these rays, as the settings want them measured."""
-    rows = batch_rows(settings.rows, image_shape)
+    rows = fitting_batch_size(settings.rows, image_shape)
     if settings.measure == "sd":
         return sample_distance(pairs, rays, settings.snapshots)
     boundary = yield from boundary_distance(
         pairs,
         rays,
-        mixes=settings.mixes if settings.measure == "bd" else 0,
+        mixup_rounds=settings.mixup_rounds if settings.measure == "bd" else 0,
         relative=settings.tolerance if surrogate is None else FOLLOWED_FROM,
         rows=rows,
-        purse=purse,
+        budget=budget,
         snapshots=settings.snapshots,
         surrogate=surrogate,
     )
@@ -236,10 +236,10 @@ def measure(
             pairs,
             boundary,
             image_shape,
-            settings.descent,
+            settings.sign_opt,
             seed=settings.seed,
             rows=rows,
-            purse=purse,
+            budget=budget,
             surrogate=surrogate,
         )
     return boundary

@@ -17,7 +17,7 @@ from db3kd.labelling.label_run import draw_samples
 from db3kd.labelling.settings import LabelSettings, divide_budget, divide_over_targets
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import batch_rows
+from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_count
@@ -80,7 +80,7 @@ def estimate_run(
     images.check()  # also those that are not drawn: the run would not begin with a bad one
     drawn = may_ask[draw_samples(len(may_ask), math.ceil(queries / 2), settings.seed)]
     sample, limits = images.subset(drawn), limits[drawn]
-    rows = batch_rows(settings.rows, teacher.image_shape)
+    rows = fitting_batch_size(settings.rows, teacher.image_shape)
     decisions, batch, seconds = _decide(teacher, sample, rows)
     left = queries - len(sample)
     labeller = Labeller(teacher, sample, settings, decisions, limits, guess)

@@ -29,10 +29,10 @@ from db3kd.labelling.settings import LabelSettings, divide_budget
 from db3kd.labelling.soft_labels import make_soft_labels
 from db3kd.labelling.totals import add_up, reached_distances
 from db3kd.progress import ProgressListener
-from db3kd.querying.concurrent import default_flights, in_order
-from db3kd.querying.driver import Flight, run
+from db3kd.querying.concurrent import default_concurrency, run_concurrently
+from db3kd.querying.driver import StepwiseSearch, run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import UNANSWERED, batch_rows
+from db3kd.querying.search import UNANSWERED, fitting_batch_size
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, TeacherError, describe
@@ -52,8 +52,8 @@ class Checks(Protocol):
     def decided(self, labeller: Labeller, parts: Mapping[int, Tensor]) -> None: ...
 
 
-class Crew(Protocol):
-    """Other processes that label chunks; see db3kd.labelling.worker_pool.RayCrew."""
+class WorkerPool(Protocol):
+    """Other processes that label chunks; see db3kd.labelling.worker_pool.RayWorkerPool."""
 
     def label(
         self,
@@ -76,7 +76,7 @@ def label(
     *,
     index: Tensor | None = None,
     progress: ProgressListener | None = None,
-    flights: int | None = None,
+    concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -146,7 +146,7 @@ def label(
             index=index,
             progress=progress,
             folder=kept,
-            flights=flights,
+            concurrent_chunks=concurrent_chunks,
             surrogate=surrogate,
         )
         for position, chunk in zip(left, chunks, strict=True) if left else ():
@@ -169,8 +169,8 @@ def label_chunks(
     index: Tensor | None = None,
     progress: ProgressListener | None = None,
     folder: RunFolder | Recovered | None = None,
-    crew: Crew | None = None,
-    flights: int | None = None,
+    pool: WorkerPool | None = None,
+    concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
     checks: Checks | None = None,
 ) -> Iterator[Labels]:
@@ -202,13 +202,13 @@ def label_chunks(
     settings, images = settings or LabelSettings(), as_images(images)
     teacher, images = _fitted(as_teacher(teacher, images), images)
     index = _checked_index(index, len(images))
-    if flights is None:
-        flights = default_flights(torch.device(teacher.device))
-    check_count(flights, "flights")
+    if concurrent_chunks is None:
+        concurrent_chunks = default_concurrency(torch.device(teacher.device))
+    check_count(concurrent_chunks, "concurrent_chunks")
     guess = surrogate_for(teacher, settings, surrogate)
     meter = _Meter(progress)
     return _Labelling(
-        teacher, images, settings, meter, folder, crew, flights, guess, checks
+        teacher, images, settings, meter, folder, pool, concurrent_chunks, guess, checks
     ).chunks(index)
 
 
@@ -306,8 +306,8 @@ class _Labelling:
     settings: LabelSettings
     meter: _Meter
     folder: RunFolder | Recovered | None
-    crew: Crew | None
-    flights: int
+    pool: WorkerPool | None
+    concurrent_chunks: int
     surrogate: Surrogate | None
     checks: Checks | None
 
@@ -330,11 +330,13 @@ class _Labelling:
         parts = self._parts(index)
         if checks is not None:
             checks.decided(labeller, parts)
-        if self.crew is None:
-            flights = (self._flight(labeller, *part) for part in parts.items())
-            chunks = in_order(flights, self.flights, torch.device(self.teacher.device))
+        if self.pool is None:
+            concurrent_chunks = (self._search_chunk(labeller, *part) for part in parts.items())
+            chunks = run_concurrently(
+                concurrent_chunks, self.concurrent_chunks, torch.device(self.teacher.device)
+            )
         else:
-            chunks = self.crew.label(labeller, parts, self.meter.queries)
+            chunks = self.pool.label(labeller, parts, self.meter.queries)
         for labels in chunks:
             self.meter.chunk(labels)
             yield labels
@@ -349,9 +351,11 @@ class _Labelling:
             if self.folder is None or not self.folder.has_shard(position)
         }
 
-    def _flight(self, labeller: Labeller, position: int, part: Tensor) -> Flight[Labels]:
+    def _search_chunk(
+        self, labeller: Labeller, position: int, part: Tensor
+    ) -> StepwiseSearch[Labels]:
         with self._journal(position) as journal:
-            return (yield from labeller.fly(part, self.meter.queries, journal))
+            return (yield from labeller.run_stepwise(part, self.meter.queries, journal))
 
     def _journal(self, of: int | str) -> AbstractContextManager[Journal | None]:
         if self.folder is None:
@@ -375,7 +379,7 @@ class _Labelling:
         And what contradicts itself among them, [K, 2]; see db3kd.labelling.contradictions.
         """
         teacher, images = self.teacher, self.images
-        rows = batch_rows(self.settings.rows, teacher.image_shape)
+        rows = fitting_batch_size(self.settings.rows, teacher.image_shape)
         decisions = torch.full((len(images),), UNANSWERED)
         equal = EqualImages(len(images))
         with self._journal(DECISIONS) as journal:
@@ -400,8 +404,8 @@ class _Labelling:
 def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
     """Samples a chunk: as many as memory holds the searches of, a few rows of D floats a pair."""
     values = math.prod(teacher.image_shape)
-    rows = settings.most_candidates + 4
+    rows = settings.max_starting_points + 4
     if settings.measure == "mbd":
-        rows = max(rows, len(settings.descent.steps) + 7)
+        rows = max(rows, len(settings.sign_opt.steps) + 7)
     per_sample = settings.targets_among(teacher.classes) * rows * values * 4
     return max(1, min(_MOST_SAMPLES, _CHUNK_BYTES // per_sample))

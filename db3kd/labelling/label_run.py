@@ -146,7 +146,7 @@ def write_run(
     soft_labels: SoftLabelSettings | None = None,
     resume: bool = False,
     workers: Workers | None = None,
-    flights: int | None = None,
+    concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
     consistency_checks: int = 0,
     accept_changes: bool = False,
@@ -161,8 +161,8 @@ def write_run(
     teacher, images and settings (what they are called may differ). Its labels and totals become
     what they would have been without a stop. Answers are kept before the teacher is called again,
     so at most one call, of `settings.rows` or `teacher.max_batch` queries, whichever is less, is
-    paid twice for each time the process was killed, or as many as it has `flights`; of a served
-    teacher, its requests in flight (`batch * in_flight` queries);
+    paid twice for each time the process was killed, or as many as it has `concurrent_chunks`; of a
+    served teacher, its requests in flight (`batch * in_flight` queries);
     `db3kd.storage.run_folder.queries_in_flight` says how many queries that may be. A power cut
     costs at most the answers of a second and of `settings.rows` queries a flight. Nothing is asked
     for a finished run.
@@ -175,14 +175,16 @@ def write_run(
     Of its images some may have changed since, if the teacher was not asked about them yet: one that
     is broken, or left out by `limit`, is repaired and the run goes on. The manifest says so.
 
-    flights: shards that one process searches at once, as for `label_chunks`; a worker searches one.
+    concurrent_chunks: shards that one process searches at once, as for `label_chunks`; a worker
+        searches one.
 
     surrogate: as for `label_chunks`, and part of what the run is.
 
     consistency_checks: most queries that ask for known answers again, to find a teacher that is
     noisy or was replaced; see db3kd.labelling.consistency, whose findings the manifest has. Labels
     are those of a run without, unless `settings.queries` is given: then the budget pays for the
-    checks too, with at most a hundredth of it. accept_changes: resume a run although answers have changed.
+    checks too, with at most a hundredth of it. accept_changes: resume a run although answers have
+    changed.
 
     Raises FileExistsError for a folder with something in it, ValueError for images that do not fit
     the teacher or a run that is not the same, TeacherError where the teacher fails, and OSError
@@ -218,7 +220,7 @@ def write_run(
     ) as run:
         if run.finished:
             return add_up(run)
-        crew = (
+        pool = (
             nullcontext()
             if workers is None
             else start_workers(workers, run, teacher, renumbered, settings, surrogate)
@@ -226,10 +228,10 @@ def write_run(
         checks = None
         if consistency_checks:
             checks = ConsistencyChecks(run, consistency_checks, accept_changes)
-        with crew as helpers:
+        with pool as helpers:
             options = {
-                "crew": helpers,
-                "flights": flights,
+                "pool": helpers,
+                "concurrent_chunks": concurrent_chunks,
                 "surrogate": surrogate,
                 "checks": checks,
             }

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from db3kd.boundary import Descent
-from db3kd.boundary.candidates import Order
+from db3kd.boundary import SignOptSettings
+from db3kd.boundary.starting_points import Order
 from db3kd.validation import check_count
 
 Measure = Literal["sd", "bd", "mbd"]
@@ -26,16 +26,16 @@ class LabelSettings:
     """How samples are measured and what that may cost.
 
     measure: "sd", "bd" or "mbd" (sample, boundary and minimal boundary distance; DB3KD, section 3).
-    candidates: images of the target class that rays of a pair start towards; None for the number
-        that suits its queries (see `candidates_a_pair`). A surrogate compares them without a query,
-        and the teacher is asked about one.
+    starting_points: images of the target class that rays of a pair start towards; None for the
+        number that suits its queries (see `starting_points_per_pair`). A surrogate compares them
+        without a query, and the teacher is asked about one.
     order: "nearest" of them (L2), or "random" as published.
-    bank: most images in all that rays may lead to, and that say which classes are near; None for
-        all. A set up to that size is used whole, of a larger one see Candidates: so what a sample
-        takes does not grow with the set.
+    candidate_pool: most images in all that rays may lead to, and that say which classes are near;
+        None for all. A set up to that size is used whole, of a larger one see StartingPoints: so
+        what a sample takes does not grow with the set.
     targets: how many classes are searched for each sample, those with the nearest images; None for
         all. The distances to the others are estimated; see `estimate_unsearched`.
-    mixes: rounds of "bd" towards mixtures of images; see boundary_distance.
+    mixup_rounds: rounds of "bd" towards mixtures of images; see boundary_distance.
     queries_per_pair: most queries for one (sample, target). "sd" spends none of them.
     queries_per_sample: most queries for one sample, its own decision included; what the decision
         leaves is divided evenly over its targets, the classes that are searched.
@@ -44,23 +44,23 @@ class LabelSettings:
     snapshots: numbers of queries per pair at which the distances are noted as well.
     tolerance: width of the last bracket of "bd", also where "mbd" starts from it, as a share of the
         distance. A descent from a point well inside the class misjudges its probes.
-    descent: settings of "mbd".
+    sign_opt: settings of "mbd".
     seed: of everything random.
     rows: images built at once for a batch of queries; fewer where they would take over 256 MiB.
     """
 
     measure: Measure = "mbd"
-    candidates: int | None = None
+    starting_points: int | None = None
     order: Order = "nearest"
-    bank: int | None = 20_000
+    candidate_pool: int | None = 20_000
     targets: int | None = None
-    mixes: int = 0
+    mixup_rounds: int = 0
     queries_per_pair: int = 1000
     queries_per_sample: int | None = None
     queries: int | None = None
     snapshots: tuple[int, ...] = ()
     tolerance: float = 1e-3
-    descent: Descent = field(default_factory=Descent)
+    sign_opt: SignOptSettings = field(default_factory=SignOptSettings)
     seed: int = 0
     rows: int = 2048
 
@@ -68,11 +68,15 @@ class LabelSettings:
         if self.measure not in ("sd", "bd", "mbd"):
             raise ValueError(f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}")
         check_count(self.rows, "rows")
-        check_count(self.mixes, "mixes", least=0)
+        check_count(self.mixup_rounds, "mixup_rounds", least=0)
         check_count(self.queries_per_pair, "queries_per_pair", least=0)
         optional = {
-            "candidates": 1, "queries_per_sample": 0, "queries": 0, "bank": 1, "targets": 1
-        }  # fmt: skip
+            "starting_points": 1,
+            "queries_per_sample": 0,
+            "queries": 0,
+            "candidate_pool": 1,
+            "targets": 1,
+        }
         for name, least in optional.items():
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name, least=least)
@@ -87,7 +91,7 @@ class LabelSettings:
             raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
 
     @classmethod
-    def published(cls, measure: Measure = "mbd", **changes: object) -> "LabelSettings":
+    def paper(cls, measure: Measure = "mbd", **changes: object) -> "LabelSettings":
         """The settings of the paper's experiments (DB3KD, section 4), as far as they carry over.
 
         21 random images for SD, 201 for BD and MBD, brackets of 1e-5, and up to 20,000 queries a
@@ -95,32 +99,32 @@ class LabelSettings:
         """
         settings = cls(
             measure=measure,
-            candidates=21 if measure == "sd" else 201,
+            starting_points=21 if measure == "sd" else 201,
             order="random",
-            mixes=0,
+            mixup_rounds=0,
             queries_per_pair=20_000,
             tolerance=1e-5,
-            descent=Descent.published(),
+            sign_opt=SignOptSettings.paper(),
         )
         return dataclasses.replace(settings, **changes)
 
     @property
-    def most_candidates(self) -> int:
+    def max_starting_points(self) -> int:
         """The most candidates that any pair has."""
-        if self.candidates is not None:
-            return self.candidates
+        if self.starting_points is not None:
+            return self.starting_points
         if self.order == "random":
             return _MOST_CANDIDATES["bd"]
         return _MOST_CANDIDATES[self.measure]
 
-    def candidates_a_pair(self, limits: Tensor, surrogate: bool) -> Tensor:
+    def starting_points_per_pair(self, limits: Tensor, surrogate: bool) -> Tensor:
         """[P] int64: how many candidates each pair has.
 
         limits: [P] int64, the queries that each may spend. surrogate: whether one compares the
         candidates, which then cost no query.
         """
-        most = torch.full_like(limits, self.most_candidates)
-        if self.candidates is not None or self.measure == "sd" or surrogate:
+        most = torch.full_like(limits, self.max_starting_points)
+        if self.starting_points is not None or self.measure == "sd" or surrogate:
             return most
         return (limits / _QUERIES_A_CANDIDATE).long().clamp_min(1).minimum(most)
 

@@ -15,7 +15,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.labelling.chunk_search import Labeller, surrogate_for
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
-from db3kd.storage.filesystem import Helping
+from db3kd.storage.filesystem import SharedLock
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import Journals
 from db3kd.teachers.base import Teacher, TeacherError, describe
@@ -23,7 +23,7 @@ from db3kd.teachers.rescaled import takes_unit_images
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerTask:
     """What all workers of a run are told.
 
     make_teacher: builds the teacher, in the worker. fingerprint, data_fingerprint: what it and the
@@ -54,9 +54,9 @@ class Worker:
     def __init__(self) -> None:
         self._answered = 0
         self._stop = Event()
-        self._helping: Helping | None = None
+        self._shared_lock: SharedLock | None = None
 
-    def prepare(self, job: Job) -> bool:
+    def prepare(self, job: WorkerTask) -> bool:
         """Gets ready; says whether the run's folder is within reach.
 
         Where it is not, there is no journal, and what a chunk was answered is lost with the worker.
@@ -73,7 +73,7 @@ class Worker:
         self._surrogate = surrogate_for(self._teacher, job.settings, job.surrogate)
         within_reach = job.journals.within_reach()
         if within_reach:
-            self._helping = Helping(job.journals.folder)
+            self._shared_lock = SharedLock(job.journals.folder)
         self._journals = job.journals if within_reach else None
         return within_reach
 
@@ -114,8 +114,8 @@ class Worker:
 
     def leave(self) -> None:
         """Writes no more, so that others may, before the process has ended."""
-        if self._helping is not None:
-            self._helping.release()
+        if self._shared_lock is not None:
+            self._shared_lock.release()
 
     def _journal(self, position: int) -> AbstractContextManager[Journal | None]:
         if self._journals is None:

@@ -24,7 +24,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.worker import Job, Worker
+from db3kd.labelling.worker import Worker, WorkerTask
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, describe
 from db3kd.validation import check_count
@@ -78,7 +78,7 @@ def start_workers(
     images: ImageSet,
     settings: LabelSettings,
     surrogate: nn.Module | None = None,
-) -> Iterator["RayCrew"]:
+) -> Iterator["RayWorkerPool"]:
     """Starts the workers of a run, and ends them again. They get ready while the caller goes on.
 
     Raises:
@@ -87,8 +87,8 @@ def start_workers(
         TypeError: the teacher cannot be sent.
     """
     with _connected(workers) as (ray, processors):
-        job = Job(
-            make_teacher=workers.make_teacher or _Sent(teacher),
+        job = WorkerTask(
+            make_teacher=workers.make_teacher or _PickledTeacher(teacher),
             fingerprint=teacher.fingerprint(),
             images=images,
             data_fingerprint=images.fingerprint(),
@@ -97,11 +97,11 @@ def start_workers(
             journals=run.journals,
             threads=max(1, min(torch.get_num_threads(), processors // workers.count)),
         )
-        crew = RayCrew(ray, workers, _send(ray, job, describe(teacher)), run)
+        pool = RayWorkerPool(ray, workers, _send(ray, job, describe(teacher)), run)
         try:
-            yield crew
+            yield pool
         finally:
-            crew.dismiss()
+            pool.shutdown()
 
 
 class _DiedError(Exception):
@@ -109,7 +109,7 @@ class _DiedError(Exception):
 
 
 @dataclass(eq=False)
-class _Member:
+class _WorkerHandle:
     """A worker, as long as it lives. position: of the chunk it is at; None where it is at none."""
 
     handle: Any
@@ -117,8 +117,8 @@ class _Member:
     has_journal: bool = True
 
 
-class RayCrew:
-    """The workers of one run, and the chunks they are at: a `db3kd.labelling.label_images.Crew`."""
+class RayWorkerPool:
+    """The Ray actors that label one run, and the chunks they are at."""
 
     def __init__(self, ray: Any, workers: Workers, job: Any, run: RunFolder) -> None:
         self.run = run
@@ -130,12 +130,12 @@ class RayCrew:
             max_restarts=0,
             max_concurrency=2,  # else it could not say how far it is
         )
-        self._busy: dict[Any, _Member] = {}
-        self._idle: deque[_Member] = deque()
+        self._busy: dict[Any, _WorkerHandle] = {}
+        self._idle: deque[_WorkerHandle] = deque()
         self._died_unready = 0
         self._last_seen = time.monotonic()
         for _ in range(workers.count):
-            self.hire()
+            self.start_worker()
 
     def label(
         self, labeller: Labeller, parts: Mapping[int, Tensor], on_answers: Callable[[int], None]
@@ -150,15 +150,15 @@ class RayCrew:
             TimeoutError: no worker became ready.
             TeacherError, OSError, ValueError: as `db3kd.labelling.label_images.label_chunks`.
         """
-        return _Handout(self, labeller, parts, on_answers).chunks()
+        return _Dispatcher(self, labeller, parts, on_answers).chunks()
 
     def share(self, *values: Any) -> list[Any]:
         """Puts values where `give` can name them to any worker."""
         return [self._ray.put(value) for value in values]
 
-    def hire(self) -> None:
+    def start_worker(self) -> None:
         """Starts a worker, which gets ready."""
-        member = _Member(self._actor.remote())
+        member = _WorkerHandle(self._actor.remote())
         self._busy[member.handle.prepare.remote(self._job)] = member
 
     @property
@@ -166,7 +166,7 @@ class RayCrew:
         return bool(self._idle)
 
     @property
-    def at_work(self) -> list[_Member]:
+    def at_work(self) -> list[_WorkerHandle]:
         """The workers that have a chunk."""
         return [member for member in self._busy.values() if member.position is not None]
 
@@ -176,7 +176,7 @@ class RayCrew:
         member.position = position
         self._busy[member.handle.label.remote(position, *arguments)] = member
 
-    def next_ended(self) -> tuple[_Member, int, Labels | _DiedError] | None:
+    def next_ended(self) -> tuple[_WorkerHandle, int, Labels | _DiedError] | None:
         """A worker, the position of the chunk it was at, and the chunk, or how the worker ended.
 
         None where there was none for a moment. A worker that has become ready is not told of.
@@ -195,7 +195,7 @@ class RayCrew:
             result = death
         if position is not None:
             return member, position, result
-        self._take_in(member, result)
+        self._admit(member, result)
         return None
 
     def answered(self) -> dict[int, int]:
@@ -207,7 +207,7 @@ class RayCrew:
                 answered[asked[reference]] = self._result(reference)
         return answered
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """Has all workers end after the batch they are at."""
         for member in self.at_work:
             member.handle.stop.remote()
@@ -236,7 +236,7 @@ class RayCrew:
         except self._ray.exceptions.RayError as error:
             raise _DiedError(str(error).strip().splitlines()[0]) from error
 
-    def _take_in(self, member: _Member, result: bool | _DiedError) -> None:
+    def _admit(self, member: _WorkerHandle, result: bool | _DiedError) -> None:
         """A worker is ready, or died before it was."""
         if not isinstance(result, _DiedError):
             member.has_journal = result
@@ -251,7 +251,7 @@ class RayCrew:
             return
         self._died_unready += 1
         if self._died_unready < ATTEMPTS:
-            self.hire()
+            self.start_worker()
         elif not self._busy and not self._idle:
             raise ChildProcessError(
                 f"workers: {ATTEMPTS} died one after the other before they were ready: {result}"
@@ -268,17 +268,17 @@ class RayCrew:
             )
 
 
-class _Handout:
+class _Dispatcher:
     """One round of chunks: those that are left, and over which workers died."""
 
     def __init__(
         self,
-        crew: RayCrew,
+        pool: RayWorkerPool,
         labeller: Labeller,
         parts: Mapping[int, Tensor],
         on_answers: Callable[[int], None],
     ) -> None:
-        self._crew = crew
+        self._crew = pool
         self._labeller = labeller
         self._parts = parts
         self._left = deque(parts)
@@ -305,16 +305,16 @@ class _Handout:
             yield result
         self._raise_given_up()
 
-    def _take_back(self, position: int, member: _Member, death: _DiedError) -> None:
+    def _take_back(self, position: int, member: _WorkerHandle, death: _DiedError) -> None:
         """A chunk whose worker died waits for another, unless it cost too many."""
         most = self._labeller.limits[self._parts[position]].sum()
-        self._crew.run.give_up_worker(position, unseen=0 if member.has_journal else int(most))
+        self._crew.run.record_lost_worker(position, unseen=0 if member.has_journal else int(most))
         self._count({position: 0})
         self._deaths.setdefault(position, []).append(str(death))
         if len(self._deaths[position]) < ATTEMPTS:
             self._left.append(position)
         if self._left:
-            self._crew.hire()
+            self._crew.start_worker()
 
     def _count(self, answered: Mapping[int, int]) -> None:
         """Passes on what has changed; a chunk that begins again has its answers counted again."""
@@ -341,7 +341,7 @@ _MOST_SOCKET_BYTES = 107
 
 
 @dataclass(frozen=True)
-class _Sent:
+class _PickledTeacher:
     """Makes a teacher of the one that was sent."""
 
     teacher: Teacher
@@ -398,7 +398,7 @@ def _share_of_gpu(ray: Any, workers: Workers) -> float:
     return 1 / math.ceil(workers.count / found) if found else 0
 
 
-def _send(ray: Any, job: Job, name: str) -> Any:
+def _send(ray: Any, job: WorkerTask, name: str) -> Any:
     try:
         return ray.put(job)
     except Exception as error:  # pickle passes on whatever an object's own __reduce__ raises

@@ -16,8 +16,8 @@ from db3kd.data.image_set import ImageSet
 from db3kd.distillation.augmentation import AugmentedImages
 from db3kd.distillation.baselines import (
     AugmentedDecisions,
-    Recipe,
-    RecipeResult,
+    Strategy,
+    StrategyResult,
     augmented_decisions,
     compare,
     on_augmented_decisions,
@@ -47,9 +47,9 @@ from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
 from db3kd.progress import counted
 from db3kd.report.tables import ClassDistances, Samples, comparison_table, write_report
 from db3kd.report.zero_shot import rich_table, table
-from db3kd.synthesis.acquisition import Guide
+from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.synthesis import SynthesisSettings
-from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, save_teacher
+from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, save_model
 
 MEASURES = ("sd", "bd", "mbd")
 
@@ -121,9 +121,11 @@ class DemoSettings:
 
     @property
     def zero_shot(self) -> ZeroShotSettings:
-        guide = Guide(self.student, rounds=self.guide_rounds, steps=self.guide_steps, device="cpu")
+        acquisition = AcquisitionSettings(
+            self.student, rounds=self.guide_rounds, steps=self.guide_steps, device="cpu"
+        )
         synthesis = SynthesisSettings.guided(
-            samples=self.pseudo_samples, guide=guide, seed=self.seed
+            samples=self.pseudo_samples, acquisition=acquisition, seed=self.seed
         )
         training = dataclasses.replace(
             ZeroShotSettings().training, steps=self.zero_shot_steps, seed=self.seed, device="cpu"
@@ -169,9 +171,9 @@ def run_demo(settings: DemoSettings, out: Path, console: Console | None = None) 
     transfer = _label(settings, teaching.teacher, out)
     student = partial(build_model, settings.student, train.image_shape, train.classes)
     choices = {measure: _choose_scale(settings, student, transfer, measure) for measure in MEASURES}
-    recipes = _recipes(settings, student, teaching, transfer, choices)
+    strategies = _recipes(settings, student, teaching, transfer, choices)
     decisions = decide_checked(teaching.teacher, test.read(range(len(test))))
-    rows = _compare(settings, recipes, test, decisions)
+    rows = _compare(settings, strategies, test, decisions)
     zero_shot = run_zero_shot(
         teaching.teacher, out / "zero-shot", settings.zero_shot, test=settings.data
     )
@@ -197,7 +199,7 @@ def _train_teacher(
     training = TrainSettings(epochs=settings.teacher_epochs, seed=settings.seed, device="cpu")
     with counted("training the teacher", training.total_steps(len(train)), "steps") as show:
         network = train_classifier(make, train, train.labels, training, progress=show)
-    save_teacher(file, network, model=settings.teacher, image_shape=shape, classes=classes)
+    save_model(file, network, model=settings.teacher, image_shape=shape, classes=classes)
     teacher = ModuleTeacher(network, shape, classes, name=file.name)
     return _Teaching(network, teacher, evaluate(network, test, test.labels), make)
 
@@ -246,16 +248,16 @@ def _recipes(
     teaching: _Teaching,
     transfer: _Transfer,
     choices: dict[str, ScaleChoice],
-) -> list[Recipe]:
+) -> list[Strategy]:
     images, decisions, training = transfer.images, transfer.decisions, settings.training
     classes, loss = teaching.teacher.classes, KDLoss()
 
-    def distilled(name: str, measure: str, labels: Labels, loss: KDLoss) -> Recipe:
+    def distilled(name: str, measure: str, labels: Labels, loss: KDLoss) -> Strategy:
         queries = float(transfer.queries_per_sample(measure))
         soft = labels.soft_labels
         return on_soft_labels(name, queries, student, images, decisions, soft, loss, training)
 
-    def augmented(measure: str) -> Recipe:
+    def augmented(measure: str) -> Strategy:
         name = f"augmented, at cost of {measure.upper()}"
         many = AugmentedImages(images, transfer.queries_per_sample(measure), settings.seed)
         asked = _ask(teaching.teacher, many, name)
@@ -305,14 +307,14 @@ def _margin_labels(transfer: _Transfer, choices: dict[str, ScaleChoice], measure
 
 
 def _compare(
-    settings: DemoSettings, recipes: list[Recipe], test: ImageSet, decisions: Tensor
-) -> list[RecipeResult]:
+    settings: DemoSettings, strategies: list[Strategy], test: ImageSet, decisions: Tensor
+) -> list[StrategyResult]:
     seeds = range(settings.seed, settings.seed + settings.seeds)
-    students = len(recipes) * len(seeds)
+    students = len(strategies) * len(seeds)
     begun = itertools.count()
     with counted("training", students, "students") as show:
         results = compare(
-            recipes, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
+            strategies, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )
         show(students)
     return results
@@ -323,7 +325,7 @@ def _notes(
     teaching: _Teaching,
     transfer: _Transfer,
     choices: dict[str, ScaleChoice],
-    rows: list[RecipeResult],
+    rows: list[StrategyResult],
     train: ImageSet,
     test: ImageSet,
 ) -> list[str]:
@@ -359,7 +361,7 @@ def _notes(
 
 def _write(
     out: Path,
-    rows: list[RecipeResult],
+    rows: list[StrategyResult],
     notes: list[str],
     transfer: _Transfer,
     choices: dict[str, ScaleChoice],

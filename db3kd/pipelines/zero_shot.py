@@ -17,7 +17,7 @@ from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data, pseudo_sample_set
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
-from db3kd.distillation.baselines import Recipe, compare, on_decisions, on_soft_labels
+from db3kd.distillation.baselines import Strategy, compare, on_decisions, on_soft_labels
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
@@ -30,12 +30,12 @@ from db3kd.labelling.label_images import LabelSettings, with_soft_labels
 from db3kd.labelling.label_run import LabelRun, Source, margin_soft_labels, open_run, write_run
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import counted
-from db3kd.querying.search import batch_rows
+from db3kd.querying.search import fitting_batch_size
 from db3kd.report.zero_shot import Row, write_zero_shot_report
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.starts import make_starts
 from db3kd.synthesis.synthesis import SynthesisSettings
-from db3kd.teachers import Teacher, decide_checked, describe, save_teacher
+from db3kd.teachers import Teacher, decide_checked, describe, save_model
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import takes_unit_images
 
@@ -180,19 +180,19 @@ def train_students(
         else [next(_rows(teacher, made, student, settings, None))]
     )
     kept = rows[0][1]
-    recipes = [replace(kept, run=_keeping(kept.run, out, teacher, settings.student))]
-    recipes += [recipe for _, recipe in rows[1:]]
+    strategies = [replace(kept, run=_keeping(kept.run, out, teacher, settings.student))]
+    strategies += [strategy for _, strategy in rows[1:]]
     begun = itertools.count()
     with counted("training", len(rows) * len(seeds), "students") as show:
         if test is None:
             for seed in seeds:
                 show(next(begun))
-                recipes[0].run(seed)
+                strategies[0].run(seed)
             show(len(seeds))
             return []
         decisions = decide_all(teacher, test)
         results = compare(
-            recipes, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
+            strategies, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )
         show(len(rows) * len(seeds))
     return [
@@ -207,7 +207,7 @@ def _rows(
     student: Callable[[], nn.Module],
     settings: ZeroShotSettings,
     real: ImageSet | None,
-) -> Iterator[tuple[Row, Recipe]]:
+) -> Iterator[tuple[Row, Strategy]]:
     """Each row of the table, still without its results, and the recipe that leads to them."""
     images, decisions = pseudo_sample_set(made.samples), made.samples.decision
     spent = made.totals.queries
@@ -242,7 +242,7 @@ def _on_decisions(
     name: str,
     images: ImageSet,
     decisions: Tensor,
-) -> Recipe:
+) -> Strategy:
     rows = balanced_rows(decisions, settings.balance)
     return replace(
         on_decisions(student, images, decisions, settings.training, rows=rows), name=name
@@ -251,7 +251,7 @@ def _on_decisions(
 
 def _on_soft_labels(
     name: str, student: Callable[[], nn.Module], made: TransferSet, settings: ZeroShotSettings
-) -> Recipe:
+) -> Strategy:
     labels, images, training = made.labels.labels, made.labels.images, settings.training
     scale = choose_scale(
         student,
@@ -286,7 +286,7 @@ def _keeping(
 
     def run_and_keep(seed: int) -> nn.Module:
         network = run(seed)
-        save_teacher(
+        save_model(
             out / f"student-seed{seed}.safetensors",
             network,
             model=model,
@@ -301,13 +301,13 @@ def _keeping(
 
 def _plain_noise(teacher: Teacher, count: int, seed: int) -> ImageSet:
     """As many images of the paper's noise, as they come, whatever class they are of."""
-    starts = make_starts("published", tuple(teacher.image_shape), seed)
+    starts = make_starts("paper", tuple(teacher.image_shape), seed)
     return ImageSet.from_arrays(starts.draw(torch.arange(count)).numpy(), name="plain noise")
 
 
 def decide_all(teacher: Teacher, images: ImageSet) -> Tensor:
     """int64 [n], the teacher's class of each image."""
-    parts = torch.arange(len(images)).split(batch_rows(_READ_ROWS, images.image_shape))
+    parts = torch.arange(len(images)).split(fitting_batch_size(_READ_ROWS, images.image_shape))
     return torch.cat([decide_checked(teacher, images.read(part)) for part in parts])
 
 
@@ -364,5 +364,5 @@ def _queries_of_first(samples: PseudoSamples, count: int, settings: SynthesisSet
 
     A guide keeps all that it asks; without one, starts may have been asked and not kept.
     """
-    starts = 0 if settings.guide is not None else int(samples.start[:count].max()) + 1
+    starts = 0 if settings.acquisition is not None else int(samples.start[:count].max()) + 1
     return max(starts, count) + int(samples.queries[:count].sum())

@@ -11,33 +11,34 @@ from typing import Any, Generic
 
 import torch
 
-from db3kd.querying.driver import Flight
+from db3kd.querying.driver import StepwiseSearch
 from db3kd.querying.search import Result
 from db3kd.teachers.base import TeacherError
 
 
-def default_flights(device: torch.device) -> int:
+def default_concurrency(device: torch.device) -> int:
     """Searches in flight where nobody says: on a CPU they would only take each other's time."""
     return 2 if device.type == "cuda" else 1
 
 
-def in_order(
-    flights: Iterator[Flight[Result]], most: int, device: torch.device
+def run_concurrently(
+    concurrent_chunks: Iterator[StepwiseSearch[Result]], most: int, device: torch.device
 ) -> Iterator[Result]:
     """What flights return, in their order, with up to `most` of them under way in turns.
 
-    flights: taken one by one, as there is room; see `fly`. device: the teacher's.
+    concurrent_chunks: taken one by one, as there is room; see `run_stepwise`. device: the
+        teacher's.
 
     An error in one is raised where its result would come. So those before it are flown to their
     end; those behind it are closed at once, and none is begun any more. Closing keeps what was
     answered, and whatever else ends this closes all.
     """
     streams = deque(_streams(most, device))
-    window: deque[_Flown[Result]] = deque()
+    window: deque[_RunningSearch[Result]] = deque()
     try:
         while True:
-            while streams and (flight := next(flights, None)) is not None:
-                window.append(_Flown(flight, streams.popleft()))
+            while streams and (flight := next(concurrent_chunks, None)) is not None:
+                window.append(_RunningSearch(flight, streams.popleft()))
             if not window:
                 return
             for place, flown in enumerate(window):
@@ -45,7 +46,7 @@ def in_order(
                     streams.append(flown.stream)
                 if flown.error is not None:
                     _close(window, place + 1)
-                    flights = iter(())
+                    concurrent_chunks = iter(())
                     break
             while window and not window[0].under_way:
                 yield window.popleft().result()
@@ -53,14 +54,14 @@ def in_order(
         _close(window, 0)
 
 
-class _Flown(Generic[Result]):
+class _RunningSearch(Generic[Result]):
     """A flight, the stream it is on, and how it ended."""
 
-    def __init__(self, flight: Flight[Result], stream: torch.cuda.Stream | None) -> None:
+    def __init__(self, flight: StepwiseSearch[Result], stream: torch.cuda.Stream | None) -> None:
         self.stream = stream
         self.under_way = True
         self.error: Exception | None = None
-        self._flight = flight
+        self._search_chunk = flight
         self._result: Result | None = None
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream(stream.device))
@@ -69,7 +70,7 @@ class _Flown(Generic[Result]):
         """Goes on to the next pause; says whether there is one."""
         try:
             with self._on_stream():
-                next(self._flight)
+                next(self._search_chunk)
         except StopIteration as finished:
             self._result, self.under_way = finished.value, False
         except Exception as error:
@@ -83,7 +84,7 @@ class _Flown(Generic[Result]):
 
     def close(self) -> None:
         with self._on_stream():
-            self._flight.close()
+            self._search_chunk.close()
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
@@ -96,7 +97,7 @@ def _streams(most: int, device: torch.device) -> list[torch.cuda.Stream | None]:
     return [torch.cuda.Stream(device) for _ in range(most)]
 
 
-def _close(window: deque[_Flown[Any]], start: int) -> None:
+def _close(window: deque[_RunningSearch[Any]], start: int) -> None:
     """Closes the flights from `start` on."""
     while len(window) > start:
         with suppress(TeacherError):  # the error that ended all is the one to hear of

@@ -16,9 +16,15 @@ from torch import Tensor
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query, Result, Search
 from db3kd.storage.journal import Journal
-from db3kd.teachers.base import Answers, Teacher, TeacherError, launch_checked, open_stream
+from db3kd.teachers.base import (
+    PendingDecisions,
+    Teacher,
+    TeacherError,
+    decide_async_checked,
+    open_stream,
+)
 
-Flight = Generator[None, None, Result]
+StepwiseSearch = Generator[None, None, Result]
 """Pauses wherever others may go on, and returns a result; see db3kd.querying.concurrent."""
 
 
@@ -43,10 +49,10 @@ def run(
     Raises TeacherError where the teacher raises or answers anything but a class an image, and
     OSError or ValueError where the journal cannot be written, or is that of another search.
     """
-    return land(fly(search, teacher, ledger, on_answers, journal))
+    return run_to_end(run_stepwise(search, teacher, ledger, on_answers, journal))
 
 
-def land(flight: Flight[Result]) -> Result:
+def run_to_end(flight: StepwiseSearch[Result]) -> Result:
     """What a flight returns, flown to its end."""
     while True:
         try:
@@ -55,40 +61,40 @@ def land(flight: Flight[Result]) -> Result:
             return finished.value
 
 
-def fly(
+def run_stepwise(
     search: Search[Result],
     teacher: Teacher,
     ledger: Ledger,
     on_answers: Callable[[int], None] | None = None,
     journal: Journal | None = None,
-) -> Flight[Result]:
+) -> StepwiseSearch[Result]:
     """As `run`, but pauses after each batch, with its answers there or under way.
 
     Closed before its end, it keeps the answers that are under way: they are booked, and in the
     journal.
     """
-    desk = _Desk(teacher, ledger, journal, on_answers)
+    session = _QuerySession(teacher, ledger, journal, on_answers)
     decisions = None
     while True:
         try:
             query = next(search) if decisions is None else search.send(decisions)
         except StopIteration as finished:
-            desk.settle_all()
+            session.collect_all()
             ledger.check()
             return finished.value
-        desk.settle_ready()
-        decisions, asked = yield from desk.answer(query)
+        session.collect_done()
+        decisions, asked = yield from session.answer(query)
         if on_answers is not None:
-            on_answers(asked - desk.told)
-        desk.told = 0
+            on_answers(asked - session.reported)
+        session.reported = 0
         yield
 
 
 @dataclass
-class _Desk:
+class _QuerySession:
     """Where the queries of one search are answered and booked.
 
-    unsettled: answers that were handed on before the teacher could say whether they are any, with
+    dispatched: answers that were handed on before the teacher could say whether they are any, with
     the accounts that paid. told: queries of this batch that `on_answers` knows of.
     """
 
@@ -96,33 +102,33 @@ class _Desk:
     ledger: Ledger
     journal: Journal | None
     on_answers: Callable[[int], None] | None = None
-    told: int = 0
-    unsettled: list[tuple[Answers, Tensor]] = field(default_factory=list)
+    reported: int = 0
+    dispatched: list[tuple[PendingDecisions, Tensor]] = field(default_factory=list)
 
-    def answer(self, query: Query) -> Flight[tuple[Tensor, int]]:
+    def answer(self, query: Query) -> StepwiseSearch[tuple[Tensor, int]]:
         """The decisions, UNANSWERED where the budget refused, and how many it did not refuse."""
         images = query.images.view(len(query.images), *self.teacher.image_shape)
-        rows = None if query.covered else self.ledger.payable(query.accounts)
+        rows = None if query.prepaid else self.ledger.affordable(query.accounts)
         if rows is None:
             return (yield from self._decide(images, query.accounts)), len(images)
         decisions = torch.full_like(query.accounts, UNANSWERED)
         decisions[rows] = yield from self._decide(images[rows], query.accounts[rows])
         return decisions, len(rows)
 
-    def settle_ready(self) -> None:
+    def collect_done(self) -> None:
         """Hears of the answers that are there by now, in their order."""
-        while self.unsettled and self.unsettled[0][0].ready():
-            self._hear(*self.unsettled.pop(0))
+        while self.dispatched and self.dispatched[0][0].done():
+            self._confirm(*self.dispatched.pop(0))
 
-    def settle_all(self) -> None:
+    def collect_all(self) -> None:
         """Waits for all answers."""
-        while self.unsettled:
-            self._hear(*self.unsettled.pop(0))
+        while self.dispatched:
+            self._confirm(*self.dispatched.pop(0))
 
-    def _decide(self, images: Tensor, accounts: Tensor) -> Flight[Tensor]:
+    def _decide(self, images: Tensor, accounts: Tensor) -> StepwiseSearch[Tensor]:
         """The answers to queries that are paid for, from the journal while it has any."""
         if self.journal is None:
-            return self._hand_on(images, accounts)
+            return self._dispatch(images, accounts)
         known = self.journal.take(accounts)
         self.ledger.book(accounts[: len(known)])
         if len(known) == len(accounts):
@@ -135,28 +141,28 @@ class _Desk:
         answers = [known]
         for start in range(len(known), len(accounts), self.teacher.max_batch):
             call = slice(start, start + self.teacher.max_batch)
-            answers.append((yield from self._write_down(images[call], accounts[call])))
+            answers.append((yield from self._record_call(images[call], accounts[call])))
         self.journal.sync()
         return torch.cat(answers)
 
-    def _hand_on(self, images: Tensor, accounts: Tensor) -> Tensor:
+    def _dispatch(self, images: Tensor, accounts: Tensor) -> Tensor:
         answers = self._launch(images, accounts)
-        if answers.ready():
-            return self._settle(answers, accounts)
+        if answers.done():
+            return self._collect(answers, accounts)
         self.ledger.book(accounts)
-        self.unsettled.append((answers, accounts))
+        self.dispatched.append((answers, accounts))
         return answers.decisions
 
-    def _write_down(self, images: Tensor, accounts: Tensor) -> Flight[Tensor]:
+    def _record_call(self, images: Tensor, accounts: Tensor) -> StepwiseSearch[Tensor]:
         """Asks one call's worth, and keeps what comes in the journal."""
         self.journal.ask(accounts)
         try:
             answers = self._launch(images, accounts)
             try:
-                if not answers.ready():
+                if not answers.done():
                     yield
             finally:  # also where the flight ends here: the answers are paid for
-                decisions = self._settle(answers, accounts)
+                decisions = self._collect(answers, accounts)
                 self.journal.answer(decisions)
         except TeacherError as error:
             self.journal.answer(error.answered)
@@ -178,7 +184,7 @@ class _Desk:
                 done = self.journal.written - written + len(part)
                 self.journal.answer(part, accounts[done : done + stream.window])
                 if self.on_answers is not None:
-                    self.told += len(part)
+                    self.reported += len(part)
                     self.on_answers(len(part))
             self.ledger.book(accounts)
             return torch.cat(parts)
@@ -199,27 +205,27 @@ class _Desk:
         self.ledger.book(accounts[:count])
         self.journal.answer(answered[done:], accounts[count : count + maybe_paid])
 
-    def _launch(self, images: Tensor, accounts: Tensor) -> Answers:
+    def _launch(self, images: Tensor, accounts: Tensor) -> PendingDecisions:
         try:
-            return launch_checked(self.teacher, images)
+            return decide_async_checked(self.teacher, images)
         except TeacherError as error:
             self.ledger.book(accounts[: len(error.answered)])
             raise
 
-    def _settle(self, answers: Answers, accounts: Tensor) -> Tensor:
+    def _collect(self, answers: PendingDecisions, accounts: Tensor) -> Tensor:
         """Waits for answers, and books them."""
         try:
-            decisions = answers.settle()
+            decisions = answers.result()
         except TeacherError as error:
             self.ledger.book(accounts[: len(error.answered)])
             raise
         self.ledger.book(accounts)
         return decisions
 
-    def _hear(self, answers: Answers, accounts: Tensor) -> None:
+    def _confirm(self, answers: PendingDecisions, accounts: Tensor) -> None:
         """What the teacher says of answers that are booked already."""
         try:
-            answers.settle()
+            answers.result()
         except TeacherError as error:
-            self.ledger.take_back(accounts[len(error.answered) :])
+            self.ledger.refund(accounts[len(error.answered) :])
             raise

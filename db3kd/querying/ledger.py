@@ -23,7 +23,7 @@ class Ledger:
         """[A] int64, what each account may still spend."""
         return self.limits - self.spent
 
-    def payable(self, accounts: Tensor) -> Tensor | None:
+    def affordable(self, accounts: Tensor) -> Tensor | None:
         """Which queries, taken in order, the accounts can pay for: int64 rows; None for all.
 
         accounts: [B] int64.
@@ -42,7 +42,7 @@ class Ledger:
         """Counts one answered query for each entry of accounts."""
         self.spent += self._count(accounts)
 
-    def take_back(self, accounts: Tensor) -> None:
+    def refund(self, accounts: Tensor) -> None:
         """Undoes `book` where there turns out to be no answer."""
         self.spent -= self._count(accounts)
 

@@ -18,13 +18,13 @@ class Query(NamedTuple):
 
     images: [B, D] or [B, *image_shape] float, inside the teacher's bounds.
     accounts: [B] int64, the ledger account that pays for each.
-    covered: the search knows from its purse that every account can pay for its queries, so that the
+    prepaid: the search knows from its purse that every account can pay for its queries, so that the
         ledger need not look: on a GPU each look waits for all that is under way.
     """
 
     images: Tensor
     accounts: Tensor
-    covered: bool = False
+    prepaid: bool = False
 
 
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ Search = Generator[Query, Tensor, Result]
 """Yields queries, is sent decisions (int64 [B], UNANSWERED where refused), returns a result."""
 
 
-class Purse(Protocol):
+class BudgetView(Protocol):
     """What a search may know of the ledger.
 
     spent, remaining: [A] int64, queries of each account.
@@ -46,6 +46,6 @@ class Purse(Protocol):
     def remaining(self) -> Tensor: ...
 
 
-def batch_rows(most: int, image_shape: tuple[int, ...]) -> int:
+def fitting_batch_size(most: int, image_shape: tuple[int, ...]) -> int:
     """Images of this shape that a search builds at once: `most`, fewer where they are large."""
     return max(1, min(most, _BATCH_BYTES // (4 * math.prod(image_shape))))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
-from db3kd.data.uint8_pixels import LEVELS
+from db3kd.data.uint8_pixels import MAX_PIXEL
 from db3kd.report.tables import COLOURS, DPI, MARKERS, draw_image, soften
 
 _COLUMNS = 12
@@ -19,7 +19,7 @@ _CELL = 0.62
 
 
 def class_grid(
-    levels: Tensor,
+    pixels: Tensor,
     decisions: Tensor,
     classes: int,
     path: Path,
@@ -27,7 +27,7 @@ def class_grid(
 ) -> None:
     """Draws the first images of each class, a row a class, and their mean in the last column.
 
-    levels: uint8 [n, 1 or 3, height, width]. decisions: int64 [n]. Of many classes the first are
+    pixels: uint8 [n, 1 or 3, height, width]. decisions: int64 [n]. Of many classes the first are
     shown; a class without images has an empty row.
     """
     shown = min(classes, _MOST_CLASSES)
@@ -35,9 +35,9 @@ def class_grid(
     for own in range(shown):
         members = (decisions == own).nonzero()[:, 0]
         for place, row in enumerate(members[:_COLUMNS].tolist()):
-            draw_image(axes[own, place], levels[row].numpy() / LEVELS)
+            draw_image(axes[own, place], pixels[row].numpy() / MAX_PIXEL)
         if len(members):
-            draw_image(axes[own, _COLUMNS], _mean(levels, members))
+            draw_image(axes[own, _COLUMNS], _mean(pixels, members))
         _name(axes[own, 0], f"{_called(class_names, own)}: {len(members):,}")
     axes[0, _COLUMNS].set_title("mean", fontsize=8)
     figure.suptitle("Pseudo samples by class (number: how many)", fontsize=10)
@@ -61,7 +61,7 @@ def move_grid(
     for own in range(shown):
         members = (decisions == own).nonzero()[:, 0]
         for place, count in enumerate(counts if len(members) else []):
-            draw_image(axes[own, place], snapshots[count][members[0]].numpy() / LEVELS)
+            draw_image(axes[own, place], snapshots[count][members[0]].numpy() / MAX_PIXEL)
         _name(axes[own, 0], _called(class_names, own))
     for place, count in enumerate(counts):
         axes[0, place].set_title(f"{count} moves", fontsize=8)
@@ -131,9 +131,9 @@ def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _mean(levels: Tensor, rows: Tensor) -> np.ndarray:
+def _mean(pixels: Tensor, rows: Tensor) -> np.ndarray:
     """The mean image of these rows, added up a part at a time."""
-    total = torch.zeros(levels.shape[1:], dtype=torch.float64)
+    total = torch.zeros(pixels.shape[1:], dtype=torch.float64)
     for part in rows.split(4096):
-        total += levels[part].double().sum(0)
-    return (total / (LEVELS * len(rows))).numpy()
+        total += pixels[part].double().sum(0)
+    return (total / (MAX_PIXEL * len(rows))).numpy()

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.table import Table
 
 if TYPE_CHECKING:  # with the whole training behind it, which a report does without
-    from db3kd.distillation.baselines import RecipeResult
+    from db3kd.distillation.baselines import StrategyResult
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the palest is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -33,7 +33,7 @@ _TOP_CLASSES = 5
 _MOST_NUMBERS = 20
 
 
-def comparison_table(rows: Sequence["RecipeResult"]) -> tuple[str, Table]:
+def comparison_table(rows: Sequence["StrategyResult"]) -> tuple[str, Table]:
     """The table of methods as Markdown and for the terminal: mean ± sample deviation over seeds."""
     head = ("method", "accuracy %", "agreement %", "queries per sample")
     cells = [
@@ -246,7 +246,7 @@ class ClassDistances:
 
 def write_report(
     folder: str | Path,
-    rows: Sequence["RecipeResult"],
+    rows: Sequence["StrategyResult"],
     *,
     title: str = "From decisions to a student",
     notes: Sequence[str] = (),

@@ -89,10 +89,10 @@ def write_zero_shot_report(
             "images.",
         ]
     page += notes
-    pictures = samples.levels.ndim == 4 and samples.levels.shape[1] in (1, 3)
+    pictures = samples.pixels.ndim == 4 and samples.pixels.shape[1] in (1, 3)
     if pictures:
         class_grid(
-            samples.levels,
+            samples.pixels,
             samples.decision,
             samples.classes,
             folder / "classes.png",
@@ -100,9 +100,9 @@ def write_zero_shot_report(
         )
         page += ["## Pseudo samples by class", "![Pseudo samples by class](classes.png)"]
     if samples.snapshots and pictures:
-        levels = {count: noted[0] for count, noted in samples.snapshots.items()}
+        pixels = {count: noted[0] for count, noted in samples.snapshots.items()}
         move_grid(
-            levels,
+            pixels,
             samples.decision,
             samples.classes,
             folder / "moves.png",

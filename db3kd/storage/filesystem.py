@@ -136,7 +136,7 @@ class FolderLock:
             return False
 
 
-class Helping:
+class SharedLock:
     """Says that this process writes into a folder for the one that holds its lock.
 
     It says so until the process ends, or until released: helpers outlive a holder that was killed,
@@ -153,8 +153,8 @@ class Helping:
         self._file.close()
 
 
-def wait_for_helpers(folder: Path, seconds: float | None = None) -> None:
-    """Waits until no process is `Helping` any more. To be called by the holder of the lock.
+def wait_for_workers(folder: Path, seconds: float | None = None) -> None:
+    """Waits until no process is `SharedLock` any more. To be called by the holder of the lock.
 
     seconds: at most; by default as long as those of a process that was killed need to notice.
 

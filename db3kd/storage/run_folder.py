@@ -32,7 +32,7 @@ from db3kd.storage.filesystem import (
     is_leftover,
     sync_folder,
     truncate,
-    wait_for_helpers,
+    wait_for_workers,
     write_atomically,
 )
 from db3kd.storage.journal import Contents, Journal, read_journal
@@ -260,7 +260,7 @@ class RunFolder:
         read_manifest(path, kind.format)
         lock = FolderLock(path)
         try:
-            wait_for_helpers(path)
+            wait_for_workers(path)
             stored = read_manifest(path, kind.format)
             check_state(path, stored)
             found = differences(stored | {"data": current_data(stored)}, manifest, apart_from)
@@ -323,7 +323,7 @@ class RunFolder:
     def close(self) -> None:
         """Lets other processes write the folder."""
         with suppress(OSError):  # helpers that still write keep the next writer waiting
-            wait_for_helpers(self.path, seconds=0)
+            wait_for_workers(self.path, seconds=0)
         self._lock.release()
 
     @property
@@ -350,7 +350,7 @@ class RunFolder:
         """As `Journals.open`."""
         return self.journals.open(of, classes)
 
-    def give_up_worker(self, position: int, unseen: int = 0) -> None:
+    def record_lost_worker(self, position: int, unseen: int = 0) -> None:
         """Readies a shard for another worker where one died, and notes what was in flight.
 
         unseen: queries that it may have asked beside its journal.

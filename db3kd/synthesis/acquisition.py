@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from db3kd.boundary.bisection import ask
-from db3kd.data.uint8_pixels import LEVELS, to_images, to_levels
-from db3kd.querying.search import UNANSWERED, Purse, Search
+from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
+from db3kd.querying.search import UNANSWERED, BudgetView, Search
 from db3kd.synthesis.collection import Collected
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.validation import check_count
@@ -31,7 +31,7 @@ _ENOUGH = 2048
 
 
 @dataclass(frozen=True)
-class Guide:
+class AcquisitionSettings:
     """How students choose.
 
     model: their networks, as `build_model` takes. rounds: in which the samples are asked, in equal
@@ -57,37 +57,37 @@ class Guide:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class AcquiredBatch:
     """What a round asks about: start: int64 [n], -1 for a crossing; levels: uint8 [n, *shape]."""
 
     start: Tensor
-    levels: Tensor
+    pixels: Tensor
 
 
-class Choices(Protocol):
+class AcquisitionLog(Protocol):
     """Where the choice of a round is kept until the run is done.
 
     Training gives the same bits only on the same machine with as many threads, so a run that is
     resumed elsewhere must not choose again what it has asked in part.
     """
 
-    def load(self, round_number: int) -> Chosen | None: ...
+    def load(self, round_number: int) -> AcquiredBatch | None: ...
 
-    def save(self, round_number: int, chosen: Chosen) -> None: ...
+    def save(self, round_number: int, chosen: AcquiredBatch) -> None: ...
 
 
-def collect_guided(
+def collect_actively(
     starts: Starts,
     image_shape: tuple[int, ...],
     classes: int,
     samples: int,
-    guide: Guide,
+    acquisition: AcquisitionSettings,
     *,
-    choices: Choices | None,
+    choices: AcquisitionLog | None,
     bounds: tuple[float, float],
     seed: int,
     rows: int,
-    purse: Purse,
+    budget: BudgetView,
 ) -> Search[Collected]:
     """`samples` images, a round at a time, all of them kept.
 
@@ -95,37 +95,39 @@ def collect_guided(
 
     Account 0 pays. rows: images per batch.
     """
-    known = Chosen(torch.empty(0, dtype=torch.int64), torch.empty(0, *image_shape).byte())
+    known = AcquiredBatch(torch.empty(0, dtype=torch.int64), torch.empty(0, *image_shape).byte())
     decisions = known.start
     drawn = 0
-    for round_number in range(guide.rounds):
-        last = samples * (round_number + 1) // guide.rounds
-        count = min(last - len(decisions), int(purse.remaining[0]))
+    for round_number in range(acquisition.rounds):
+        last = samples * (round_number + 1) // acquisition.rounds
+        count = min(last - len(decisions), int(budget.remaining[0]))
         if count < 1:
             continue
         chosen = choices.load(round_number) if choices is not None else None
         untaught = not bool((decisions != decisions[:1]).any())
-        news = count if untaught else count * guide.pool - count * guide.pool // 2
+        news = count if untaught else count * acquisition.pool - count * acquisition.pool // 2
         if chosen is None and untaught:
             number = torch.arange(drawn, drawn + count)
-            chosen = Chosen(number, starts.draw(number))
+            chosen = AcquiredBatch(number, starts.draw(number))
         elif chosen is None:
-            students = list(_train(known.levels, decisions, classes, guide, seed, round_number))
+            students = list(
+                _train(known.pixels, decisions, classes, acquisition, seed, round_number)
+            )
             proposals = _proposals(
-                starts, known.levels, decisions, range(drawn, drawn + news),
-                count * guide.pool // 2, seed, round_number,
+                starts, known.pixels, decisions, range(drawn, drawn + news),
+                count * acquisition.pool // 2, seed, round_number,
             )  # fmt: skip
             chosen = _choose(proposals, students, count)
             if choices is not None:
                 choices.save(round_number, chosen)
         drawn += news
-        images = partial(_images, chosen.levels, bounds)
+        images = partial(_images, chosen.pixels, bounds)
         account = torch.zeros(len(chosen.start), dtype=torch.int64)
         answers = yield from ask(images, account, rows)
         answered = answers != UNANSWERED
-        known = Chosen(
+        known = AcquiredBatch(
             torch.cat([known.start, chosen.start[answered]]),
-            torch.cat([known.levels, chosen.levels[answered]]),
+            torch.cat([known.pixels, chosen.pixels[answered]]),
         )
         decisions = torch.cat([decisions, answers[answered]])
         if len(decisions) >= _ENOUGH and not bool((decisions != decisions[0]).any()):
@@ -133,19 +135,24 @@ def collect_guided(
     return Collected(
         start=known.start,
         decision=decisions,
-        stored=known.levels,
+        stored=known.pixels,
         place=torch.arange(len(decisions)),
         found=torch.bincount(decisions, minlength=classes),
-        queries=int(purse.spent[0]),
+        queries=int(budget.spent[0]),
     )
 
 
-def _images(levels: Tensor, bounds: tuple[float, float], part: slice) -> Tensor:
-    return to_images(levels[part], bounds)
+def _images(pixels: Tensor, bounds: tuple[float, float], part: slice) -> Tensor:
+    return to_float(pixels[part], bounds)
 
 
 def _train(
-    levels: Tensor, decisions: Tensor, classes: int, guide: Guide, seed: int, round_number: int
+    pixels: Tensor,
+    decisions: Tensor,
+    classes: int,
+    acquisition: AcquisitionSettings,
+    seed: int,
+    round_number: int,
 ) -> Iterator[torch.nn.Module]:
     # imported late: they need more than asking does
     from db3kd.data.image_set import ImageSet
@@ -153,15 +160,15 @@ def _train(
     from db3kd.distillation.training import TrainSettings, balanced_rows
     from db3kd.models.networks import build_model
 
-    images = ImageSet.from_arrays(levels.numpy(), name="pseudo samples")
-    make = partial(build_model, guide.model, tuple(levels.shape[1:]), classes)
-    for student in range(guide.students):
+    images = ImageSet.from_arrays(pixels.numpy(), name="pseudo samples")
+    make = partial(build_model, acquisition.model, tuple(pixels.shape[1:]), classes)
+    for student in range(acquisition.students):
         settings = TrainSettings(
-            steps=guide.steps,
-            learning_rate=guide.learning_rate,
+            steps=acquisition.steps,
+            learning_rate=acquisition.learning_rate,
             schedule="cosine",
             seed=int(_random(seed, round_number, student).integers(2**31)),
-            device=guide.device,
+            device=acquisition.device,
         )
         yield train_classifier(
             make, images, decisions, settings, rows=balanced_rows(decisions, 0.5)
@@ -173,40 +180,42 @@ def _proposals(
     known: Tensor,
     decisions: Tensor,
     new: range,
-    crossings: int,
+    masked_mixes: int,
     seed: int,
     round_number: int,
-) -> Iterator[Chosen]:
+) -> Iterator[AcquiredBatch]:
     """New starts, then crossings of the images known, a block at a time."""
     for numbers in torch.arange(new.start, new.stop).split(_BLOCK):
-        yield Chosen(numbers, starts.draw(numbers))
+        yield AcquiredBatch(numbers, starts.draw(numbers))
     random = _random(seed, round_number)
     masks = make_masks(tuple(known.shape[1:]), seed)
     weight = torch.bincount(decisions).double().rsqrt()[decisions].numpy()
     first = new.start  # as many masks as starts were drawn before, for no mask is used twice
-    for numbers in torch.arange(first, first + crossings).split(_BLOCK):
+    for numbers in torch.arange(first, first + masked_mixes).split(_BLOCK):
         pairs = random.choice(len(known), (2, len(numbers)), p=weight / weight.sum())
         ground, figure = (known[torch.from_numpy(rows)].float() for rows in pairs)
-        cover = masks.draw(numbers).float() / LEVELS
-        crossed = to_levels(ground * (1 - cover) + figure * cover, (0, LEVELS))
-        yield Chosen(torch.full_like(numbers, -1), crossed)
+        cover = masks.draw(numbers).float() / MAX_PIXEL
+        crossed = to_uint8(ground * (1 - cover) + figure * cover, (0, MAX_PIXEL))
+        yield AcquiredBatch(torch.full_like(numbers, -1), crossed)
 
 
-def _choose(proposals: Iterator[Chosen], students: list[torch.nn.Module], count: int) -> Chosen:
+def _choose(
+    proposals: Iterator[AcquiredBatch], students: list[torch.nn.Module], count: int
+) -> AcquiredBatch:
     """The `count` proposals between whose likeliest two classes the students decide least."""
     from db3kd.distillation.student import predict_logits
 
     best, gaps = None, torch.empty(0)
     for block in proposals:
-        images = to_images(block.levels, (0.0, 1.0))
+        images = to_float(block.pixels, (0.0, 1.0))
         votes = sum(predict_logits(student, images).softmax(1) for student in students)
         top = votes.topk(2, 1).values
         gaps = torch.cat([gaps, top[:, 0] - top[:, 1]])
-        start, levels = block.start, block.levels
+        start, pixels = block.start, block.pixels
         if best is not None:
-            start, levels = torch.cat([best.start, start]), torch.cat([best.levels, levels])
+            start, pixels = torch.cat([best.start, start]), torch.cat([best.pixels, pixels])
         order = gaps.argsort(stable=True)[:count]
-        gaps, best = gaps[order], Chosen(start[order], levels[order])
+        gaps, best = gaps[order], AcquiredBatch(start[order], pixels[order])
     return best
 
 

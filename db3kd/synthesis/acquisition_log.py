@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from db3kd.storage.filesystem import truncate, write_atomically
-from db3kd.synthesis.acquisition import Chosen
+from db3kd.synthesis.acquisition import AcquiredBatch
 
 
-class FolderChoices:
-    """`Choices` as files in a run folder, each named by its round and the CRC-32 of its bytes."""
+class FolderAcquisitionLog:
+    """An `AcquisitionLog` in a run folder: a file for each round, named with its CRC-32."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def load(self, round_number: int) -> Chosen | None:
+    def load(self, round_number: int) -> AcquiredBatch | None:
         """What was chosen for the round; None where nothing was yet, or it is kept no more.
 
         Raises ValueError for a file whose bytes are not those that were written.
@@ -32,15 +32,17 @@ class FolderChoices:
                 "or make the run anew"
             )
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return Chosen(torch.from_numpy(arrays["start"]), torch.from_numpy(arrays["levels"]))
+            return AcquiredBatch(
+                torch.from_numpy(arrays["start"]), torch.from_numpy(arrays["pixels"])
+            )
 
-    def save(self, round_number: int, chosen: Chosen) -> None:
+    def save(self, round_number: int, chosen: AcquiredBatch) -> None:
         """Once this returns the choice outlives a crash.
 
         Raises ValueError where another was made, and answered, before its file was emptied.
         """
         buffer = io.BytesIO()
-        np.savez(buffer, start=chosen.start.numpy(), levels=chosen.levels.numpy())
+        np.savez(buffer, start=chosen.start.numpy(), pixels=chosen.pixels.numpy())
         content = buffer.getvalue()
         name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
         if any(file.name != name for file in self._files(f"{round_number:03d}")):

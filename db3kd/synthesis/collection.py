@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from db3kd.boundary.bisection import ask
-from db3kd.data.uint8_pixels import to_images, to_levels
-from db3kd.querying.search import UNANSWERED, Purse, Search
+from db3kd.data.uint8_pixels import to_float, to_uint8
+from db3kd.querying.search import UNANSWERED, BudgetView, Search
 from db3kd.synthesis.starts import Starts
 
 _BLOCK = 1024
@@ -43,7 +43,7 @@ class Collected:
     def __len__(self) -> int:
         return len(self.decision)
 
-    def levels(self, starts: Starts, rows: Tensor) -> Tensor:
+    def pixels(self, starts: Starts, rows: Tensor) -> Tensor:
         """uint8 [n, *image_shape]: the images of these rows [n] int64."""
         place = self.place[rows]
         drawn = place < 0
@@ -58,31 +58,31 @@ def collect(
     classes: int,
     samples: int,
     *,
-    most_starts: int,
-    most_crossings: int,
+    max_starts: int,
+    max_masked_mixes: int,
     bounds: tuple[float, float],
     seed: int,
     rows: int,
-    purse: Purse,
+    budget: BudgetView,
 ) -> Search[Collected]:
     """Up to `samples` images, spread over the classes as evenly as what is found allows.
 
-    Starts are asked, in their order, until each class has its share or `most_starts` were asked.
-    Where a class then has less than a tenth of its share, up to `most_crossings` queries go to
-    crossings: mixtures of two images, the one of the class where it has any. They take no more
+    Starts are asked, in their order, until each class has its share or `max_starts` were asked.
+    Where a class then has less than a tenth of its share, up to `max_masked_mixes` queries go to
+    masked_mixes: mixtures of two images, the one of the class where it has any. They take no more
     places than such classes have shares, and starts those that remain.
 
     Account 0 pays. rows: images per batch.
     """
     share = -(-samples // classes)
-    decisions = yield from _ask_starts(starts, classes, share, most_starts, bounds, rows)
+    decisions = yield from _ask_starts(starts, classes, share, max_starts, bounds, rows)
     found = torch.bincount(decisions[decisions != UNANSWERED], minlength=classes)
     number, kept = _spread(decisions, found, samples)
     crossed, images = decisions.new_empty(0), starts.draw(number[:0])
     scarce = int((found < share / 10).sum())
     if len(kept) and scarce:
         crossed, images = yield from _cross(
-            starts, number, kept, classes, share, most_crossings, bounds, seed, rows, purse
+            starts, number, kept, classes, share, max_masked_mixes, bounds, seed, rows, budget
         )
         reached = torch.bincount(crossed, minlength=classes)
         chosen, crossed = _spread(crossed, reached, samples * scarce // classes)
@@ -95,7 +95,7 @@ def collect(
         stored=images,
         place=torch.cat([torch.full_like(number, -1), torch.arange(len(crossed))]),
         found=found,
-        queries=int(purse.spent[0]),
+        queries=int(budget.spent[0]),
     )
 
 
@@ -112,7 +112,7 @@ def _ask_starts(
     answers = []
     for first in range(0, most, _BLOCK):
         index = torch.arange(first, min(first + _BLOCK, most))
-        images = to_images(starts.draw(index), bounds)
+        images = to_float(starts.draw(index), bounds)
         account = torch.zeros_like(index)
         decisions = yield from ask(lambda part, images=images: images[part], account, rows)
         answers.append(decisions)
@@ -157,7 +157,7 @@ def _cross(
     bounds: tuple[float, float],
     seed: int,
     rows: int,
-    purse: Purse,
+    budget: BudgetView,
 ) -> Search[tuple[Tensor, Tensor]]:
     """Classes, int64 [k], and images, uint8, of the classes that starts hardly reach."""
     pool, own = starts.draw(number), decision
@@ -165,13 +165,13 @@ def _cross(
     for round_number in range(_ROUNDS):
         counts = torch.bincount(own, minlength=classes)
         scarce = (counts < share / 10).nonzero()[:, 0].tolist()
-        each = min(most // _ROUNDS, int(purse.remaining[0])) // max(1, len(scarce))
+        each = min(most // _ROUNDS, int(budget.remaining[0])) // max(1, len(scarce))
         if not (scarce and each):
             break
         tried = torch.cat(
             [_mixtures(pool, own, c, min(each, share), seed, round_number) for c in scarce]
         )
-        images = to_images(tried, bounds)
+        images = to_float(tried, bounds)
         account = torch.zeros(len(images), dtype=torch.int64)
         answers = yield from ask(lambda part, images=images: images[part], account, rows)
         hit = torch.isin(answers, torch.tensor(scarce))
@@ -195,4 +195,4 @@ def _mixtures(
     begins = pool[torch.from_numpy(random.integers(len(own), size=count))].float()
     share = random.uniform(_NEAREST, _FARTHEST, (count, *[1] * (pool.ndim - 1)))
     share = torch.from_numpy(share.astype(np.float32))
-    return to_levels(begins * (1 - share) + ends * share, (0, 255))
+    return to_uint8(begins * (1 - share) + ends * share, (0, 255))

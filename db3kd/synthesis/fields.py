@@ -19,7 +19,7 @@ _COEFFICIENT_STEP = 2.0**-16
 _BASIS_STEP = 2.0**-13
 
 
-def published(draws: Draws, shape: tuple[int, ...]) -> Array:
+def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
     """The noise that ZSDB3KD starts from (Wang, ICML 2021): [images, *shape] in [0, 1].
 
     (U[0, 1] + 0.2) · a + N(0, 1) · b for each pixel, with a and b uniform in [0, 1] for each image.

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from db3kd.boundary import (
     Boundary,
-    Candidates,
-    Descent,
     Pairs,
     Rays,
+    SignOptSettings,
+    StartingPoints,
     boundary_distance,
     minimal_boundary_distance,
 )
 from db3kd.boundary.bisection import ask
-from db3kd.data.uint8_pixels import to_images, to_levels
-from db3kd.querying.search import Purse, Search
+from db3kd.data.uint8_pixels import to_float, to_uint8
+from db3kd.querying.search import BudgetView, Search
 from db3kd.validation import check_count
 
 _DIRECTIONS = 20
@@ -41,7 +41,7 @@ class Moves:
         many as its moves take.
     tolerance: width of the last bracket on the way to the first boundary point, as a share of the
         distance.
-    descent: how the nearest boundary is looked for.
+    sign_opt: how the nearest boundary is looked for.
     """
 
     count: int = 0
@@ -51,7 +51,7 @@ class Moves:
     queries_per_move: int = 50
     queries_per_sample: int | None = None
     tolerance: float = 1e-2
-    descent: Descent = field(default_factory=Descent)
+    sign_opt: SignOptSettings = field(default_factory=SignOptSettings)
 
     def __post_init__(self) -> None:
         for name in ("count", "halvings", "queries_per_move"):
@@ -64,7 +64,7 @@ class Moves:
             raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
 
     @classmethod
-    def published(cls) -> "Moves":
+    def paper(cls) -> "Moves":
         """40 moves of 0.5, each along a direction sought afresh with up to 5,000 queries."""
         return cls(
             count=40,
@@ -73,7 +73,7 @@ class Moves:
             queries_per_move=5000,
             queries_per_sample=40 * 5030,
             tolerance=1e-5,
-            descent=Descent.published(),
+            sign_opt=SignOptSettings.paper(),
         )
 
 
@@ -81,29 +81,29 @@ class Moves:
 class Moved:
     """Where samples have come to.
 
-    levels: uint8 [n, *image_shape]. distance: float32 [n], L2 in input units, to the nearest
+    pixels: uint8 [n, *image_shape]. distance: float32 [n], L2 in input units, to the nearest
     boundary point known; +inf where none is. moves: int64 [n], made. snapshots: levels and
     distances by the number of moves after which they were noted: the distances as found before the
     next move, after the last one those to the points known.
     """
 
-    levels: Tensor
+    pixels: Tensor
     distance: Tensor
     moves: Tensor
     snapshots: dict[int, tuple[Tensor, Tensor]]
 
 
 def move_away(
-    levels: Tensor,
+    pixels: Tensor,
     index: Tensor,
     own: Tensor,
     settings: Moves,
     *,
-    candidates: Candidates | None,
+    starting_points: StartingPoints | None,
     bounds: tuple[float, float],
     seed: int,
     rows: int,
-    purse: Purse,
+    budget: BudgetView,
     snapshots: tuple[int, ...] = (),
 ) -> Search[Moved]:
     """Moves each sample straight away from its nearest boundary point, again and again.
@@ -111,12 +111,12 @@ def move_away(
     A sample stops where no halving of its move stays in the class, or its budget ends; that holds
     up no other.
 
-    levels: uint8 [n, *image_shape]. index: int64 [n], names their random numbers. own: int64 [n],
+    pixels: uint8 [n, *image_shape]. index: int64 [n], names their random numbers. own: int64 [n],
     their classes. candidates: images of other classes that the first rays lead to; without any,
     and where settings.warm is off, rays lead in random directions. seed, rows: as for labelling.
-    purse: account i pays for sample i.
+    budget: account i pays for sample i.
     """
-    walk = _Walk(levels.clone(), index, own, settings, candidates, bounds, seed, rows, purse)
+    walk = _Walk(pixels.clone(), index, own, settings, starting_points, bounds, seed, rows, budget)
     for number in range(settings.count):
         if not bool(walk.moving.any()):
             break
@@ -124,22 +124,22 @@ def move_away(
         walk.note(snapshots, number)
         yield from walk.step()
     walk.note(snapshots, settings.count)
-    return Moved(walk.levels, walk.boundary.distance, walk.moves, walk.snapshots)
+    return Moved(walk.pixels, walk.boundary.distance, walk.moves, walk.snapshots)
 
 
 @dataclass
 class _Walk:
-    """The samples of one `move_away`, on their way; `levels` is written to."""
+    """The samples of one `move_away`, on their way; `pixels` is written to."""
 
-    levels: Tensor
+    pixels: Tensor
     index: Tensor
     own: Tensor
     settings: Moves
-    candidates: Candidates | None
+    starting_points: StartingPoints | None
     bounds: tuple[float, float]
     seed: int
     rows: int
-    purse: Purse
+    budget: BudgetView
 
     def __post_init__(self) -> None:
         self.moving = torch.ones_like(self.own, dtype=torch.bool)
@@ -151,12 +151,12 @@ class _Walk:
         """Keeps what there is for the snapshots at `number` moves or, at an early end, after it."""
         for count in wanted:
             if count >= number:
-                self.snapshots[count] = self.levels.clone(), self.boundary.distance.clone()
+                self.snapshots[count] = self.pixels.clone(), self.boundary.distance.clone()
 
     def find_boundary(self, number: int) -> Search[None]:
         """The nearest boundary point of each sample that still moves."""
         pairs = self._pairs()
-        allowance = _Allowance(self.purse, self.moving, self.settings.queries_per_move)
+        allowance = _Allowance(self.budget, self.moving, self.settings.queries_per_move)
         if number == 0 or not self.settings.warm:
             rays = yield from self._first_rays(pairs, number)
             found = yield from boundary_distance(
@@ -164,7 +164,7 @@ class _Walk:
                 rays,
                 relative=self.settings.tolerance,
                 rows=self.rows,
-                purse=allowance,
+                budget=allowance,
             )
             known = self.moving & found.distance.isfinite()
             self.boundary.distance = torch.where(known, found.distance, self.boundary.distance)
@@ -174,11 +174,11 @@ class _Walk:
         yield from minimal_boundary_distance(
             pairs,
             self.boundary,
-            tuple(self.levels.shape[1:]),
-            self.settings.descent,
+            tuple(self.pixels.shape[1:]),
+            self.settings.sign_opt,
             seed=_seed(self.seed, number),
             rows=self.rows,
-            purse=allowance,
+            budget=allowance,
         )
         self.boundary.distance = torch.where(self.moving, self.boundary.distance, kept)
 
@@ -194,15 +194,15 @@ class _Walk:
         length = self.settings.length * (self.bounds[1] - self.bounds[0])
         for _ in range(self.settings.halvings + 1):
             ends = samples[waiting] + away[waiting] * length
-            tried = to_levels(ends.clamp_(*self.bounds), self.bounds).view_as(self.levels[waiting])
-            changed = (tried != self.levels[waiting]).flatten(1).any(1)
+            tried = to_uint8(ends.clamp_(*self.bounds), self.bounds).view_as(self.pixels[waiting])
+            changed = (tried != self.pixels[waiting]).flatten(1).any(1)
             waiting, tried = waiting[changed], tried[changed]
             if not len(waiting):
                 break
-            images = to_images(tried, self.bounds)
+            images = to_float(tried, self.bounds)
             decisions = yield from ask(lambda part, images=images: images[part], waiting, self.rows)
             stays = decisions == self.own[waiting]
-            self.levels[waiting[stays]] = tried[stays]
+            self.pixels[waiting[stays]] = tried[stays]
             self.moves[waiting[stays]] += 1
             self.moving[waiting[stays]] = True
             waiting = waiting[~stays]
@@ -216,8 +216,8 @@ class _Walk:
         return Rays.towards(pairs, self.boundary.points, pairs.sample_of, pairs.sample_of).lengths
 
     def _first_rays(self, pairs: Pairs, number: int) -> Search[Rays]:
-        if self.settings.warm and self.candidates is not None:
-            rays = self.candidates.rays(pairs)
+        if self.settings.warm and self.starting_points is not None:
+            rays = self.starting_points.rays(pairs)
             return rays.select(self.moving[rays.pair_of].nonzero()[:, 0])
         return (yield from self._random_rays(pairs, number))
 
@@ -241,17 +241,17 @@ class _Walk:
 
     def _pairs(self) -> Pairs:
         here = torch.arange(len(self.own), device=self.own.device)
-        samples = to_images(self.levels, self.bounds).flatten(1)
+        samples = to_float(self.pixels, self.bounds).flatten(1)
         return Pairs(samples, self.index, here, self.own, targeted=False, bounds=self.bounds)
 
 
 class _Allowance:
     """A purse of which a part may be spent now, and by some accounts only."""
 
-    def __init__(self, purse: Purse, allowed: Tensor, most: int) -> None:
-        self._purse = purse
+    def __init__(self, budget: BudgetView, allowed: Tensor, most: int) -> None:
+        self._purse = budget
         self._most = torch.where(allowed, most, 0)
-        self._before = purse.spent.clone()
+        self._before = budget.spent.clone()
 
     @property
     def spent(self) -> Tensor:

@@ -10,7 +10,7 @@ from db3kd.progress import Progress
 from db3kd.storage.manifest import CLASS_NAMES, manifest
 from db3kd.storage.run_folder import RunFolder, check_free
 from db3kd.storage.shards import read_shards
-from db3kd.synthesis.acquisition_log import FolderChoices
+from db3kd.synthesis.acquisition_log import FolderAcquisitionLog
 from db3kd.synthesis.synthesis import Synthesis, SynthesisSettings
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
@@ -79,7 +79,7 @@ def write_pseudo_samples(
     ) as run:
         if not run.finished:
             run.finish(vars(_write_shards(run, teacher, settings)))
-        FolderChoices(run.path).empty()
+        FolderAcquisitionLog(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])
 
 

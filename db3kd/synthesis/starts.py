@@ -2,7 +2,7 @@
 
 No image of any data set, nor statistics of one, shaped these distributions. They are:
 
-    published      the noise of ZSDB3KD, pixel by pixel; the only one for shapes that are no images
+    paper          the noise of ZSDB3KD, pixel by pixel; the only one for shapes that are no images
     low-frequency  smooth noise of any level and contrast
     shapes         a soft shape with a texture
     strokes        one or two curves with a texture
@@ -21,14 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.synthesis.fields import low_frequency, published
+from db3kd.synthesis.fields import low_frequency, paper_noise
 from db3kd.synthesis.figures import blends, shapes, soft_shapes, strokes
 from db3kd.synthesis.random_draws import Array, Draws, draws_of
-from db3kd.synthesis.start_names import STARTS
 from db3kd.validation import INTEGER_DTYPES, check_image_shape
 
+STARTS = ("paper", "low-frequency", "shapes", "strokes", "blends", "mixed")
+"""Names that `make_starts` takes."""
+
+_STREAMS = {"paper": "published"}
+"""Names of random streams that differ from the distribution's: renaming a stream would change what
+its seeds draw."""
+
 _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
-    "published": published,
+    "paper": paper_noise,
     "low-frequency": low_frequency,
     "shapes": shapes,
     "strokes": strokes,
@@ -64,7 +70,7 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
     Args:
         name: one of `STARTS`.
         image_shape: (channels, height, width), 1 to 4 channels of at least 4x4 pixels; any shape
-            for "published".
+            for "paper".
         seed: of everything drawn, at least 0 and below 2^63.
 
     Raises:
@@ -75,7 +81,7 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed: expected an integer of at least 0 and below 2^63, got {seed!r}")
     shape = check_image_shape(image_shape)
-    if name != "published":
+    if name != "paper":
         _check_spatial(name, shape)
     if name == "mixed":
         return _Interleaved(name, [_Blocks(family, shape, seed) for family in _MIXED])
@@ -120,7 +126,7 @@ class _Blocks:
     def _block(self, block: int) -> Tensor:
         last = self._last
         if last is None or last[0] != block:
-            stream = f"{self.name} {self.image_shape}"
+            stream = f"{_STREAMS.get(self.name, self.name)} {self.image_shape}"
             draws = draws_of(self._seed, stream, block, self._size)
             last = (block, _to_levels(self._family(draws, self.image_shape)))
             self._last = last
@@ -167,5 +173,5 @@ def _check_spatial(name: str, shape: tuple[int, ...]) -> None:
     if len(shape) != 3 or shape[0] > 4 or min(shape[1:]) < 4:
         raise ValueError(
             "image_shape: expected (channels, height, width) with 1 to 4 channels and at least 4x4 "
-            f"pixels for the starts {name!r}, got {shape}; the starts 'published' take any shape"
+            f"pixels for the starts {name!r}, got {shape}; the starts 'paper' take any shape"
         )

@@ -8,23 +8,22 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from db3kd.boundary import Candidates
+from db3kd.boundary import StartingPoints
 from db3kd.data.arguments import as_teacher
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.data.uint8_pixels import to_images
+from db3kd.data.uint8_pixels import to_float
 from db3kd.models.networks import check_model
 from db3kd.progress import ProgressListener
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import batch_rows
+from db3kd.querying.search import fitting_batch_size
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
-from db3kd.synthesis.acquisition import Guide, collect_guided
-from db3kd.synthesis.acquisition_log import FolderChoices
+from db3kd.synthesis.acquisition import AcquisitionSettings, collect_actively
+from db3kd.synthesis.acquisition_log import FolderAcquisitionLog
 from db3kd.synthesis.collection import Collected, collect
 from db3kd.synthesis.moves import Moves, move_away
-from db3kd.synthesis.start_names import STARTS
-from db3kd.synthesis.starts import Starts, make_masks, make_starts
+from db3kd.synthesis.starts import STARTS, Starts, make_masks, make_starts
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.validation import check_count
 
@@ -43,12 +42,13 @@ class SynthesisSettings:
     starts: the distribution they start from, one of `STARTS`.
     effort: most starts asked, as a multiple of `samples`. At 1 every start is kept; with more,
         starts of common classes give way to those of rare ones.
-    guide: how students of the answers so far choose what to ask; None to ask about starts as they
-        come. With a guide all that is asked is kept, and `effort` and `crossings` have no part.
-    crossings: most queries on classes that starts hardly reach, as a multiple of `samples`.
+    acquisition: how students of the answers so far choose what to ask; None to ask about starts as
+        they come. With a guide all that is asked is kept, and `effort` and `masked_mixes` have no
+        part.
+    masked_mixes: most queries on classes that starts hardly reach, as a multiple of `samples`.
     moves: away from the boundary; none by default, for they do not earn their queries (see
         docs/zero-shot.md).
-    candidates: images of other classes that the first rays of a moved sample lead to.
+    starting_points: images of other classes that the first rays of a moved sample lead to.
     queries: most queries of the whole run. Starts come first; what they leave is divided evenly
         over the moved samples.
     snapshots: numbers of moves after which images and distances are noted as well.
@@ -59,10 +59,10 @@ class SynthesisSettings:
     samples: int = 20_000
     starts: str = "mixed"
     effort: float = 1.0
-    guide: Guide | None = None
-    crossings: float = 0.1
+    acquisition: AcquisitionSettings | None = None
+    masked_mixes: float = 0.1
     moves: Moves = field(default_factory=Moves)
-    candidates: int = 10
+    starting_points: int = 10
     queries: int | None = None
     snapshots: tuple[int, ...] = ()
     seed: int = 0
@@ -70,48 +70,50 @@ class SynthesisSettings:
 
     def __post_init__(self) -> None:
         check_count(self.samples, "samples")
-        check_count(self.candidates, "candidates")
+        check_count(self.starting_points, "starting_points")
         check_count(self.rows, "rows")
         if self.starts not in STARTS:
             raise ValueError(f"starts: expected one of {', '.join(STARTS)}, got {self.starts!r}")
         if not (self.effort >= 1 and math.isfinite(self.effort)):
             raise ValueError(f"effort: expected a number of at least 1, got {self.effort}")
-        if self.guide is not None and self.effort != 1:
-            raise ValueError(f"effort: has no part where there is a guide, got {self.effort}")
-        if not (self.crossings >= 0 and math.isfinite(self.crossings)):
-            raise ValueError(f"crossings: expected a number of at least 0, got {self.crossings}")
+        if self.acquisition is not None and self.effort != 1:
+            raise ValueError(f"effort: expected 1 with acquisition, got {self.effort}")
+        if not (self.masked_mixes >= 0 and math.isfinite(self.masked_mixes)):
+            raise ValueError(
+                f"masked_mixes: expected a number of at least 0, got {self.masked_mixes}"
+            )
         if self.queries is not None:
             check_count(self.queries, "queries", least=0)
         for count in self.snapshots:
             check_count(count, "snapshots", least=0)
 
     @classmethod
-    def published(cls, **changes: object) -> "SynthesisSettings":
+    def paper(cls, **changes: object) -> "SynthesisSettings":
         """The settings of the paper's MNIST experiment (ZSDB3KD, section 5), as far as they carry
         over: 8,000 samples of each of 10 classes from noise, 40 moves of up to 5,000 queries each.
         """
         settings = cls(
             samples=80_000,
-            starts="published",
+            starts="paper",
             effort=1000.0,
-            moves=Moves.published(),
+            moves=Moves.paper(),
         )
         return replace(settings, **changes)
 
     @classmethod
     def guided(cls, model: str = "lenet5-half", **changes: object) -> "SynthesisSettings":
         """What does best per query: students of that model choose (see docs/zero-shot.md)."""
-        return replace(cls(samples=100_000, guide=Guide(model)), **changes)
+        return replace(cls(samples=100_000, acquisition=AcquisitionSettings(model)), **changes)
 
     @property
-    def most_starts(self) -> int:
+    def max_starts(self) -> int:
         """Starts asked at most, whatever the budget."""
         return round(self.samples * self.effort)
 
     @property
-    def most_crossings(self) -> int:
+    def max_masked_mixes(self) -> int:
         """Crossings asked at most, whatever the budget."""
-        return round(self.samples * self.crossings)
+        return round(self.samples * self.masked_mixes)
 
     @property
     def samples_per_shard(self) -> int:
@@ -158,10 +160,10 @@ class Synthesis:
     ) -> None:
         self.teacher, self.settings = teacher, settings
         self._starts = make_starts(settings.starts, tuple(teacher.image_shape), settings.seed)
-        if settings.guide is not None:
+        if settings.acquisition is not None:
             # Either refuses what does not fit, before anything is paid for.
             make_masks(tuple(teacher.image_shape), settings.seed)
-            check_model(settings.guide.model, tuple(teacher.image_shape), teacher.classes)
+            check_model(settings.acquisition.model, tuple(teacher.image_shape), teacher.classes)
         self._progress, self._folder = progress, folder
         self._answered = 0
         self._samples = 0
@@ -172,37 +174,37 @@ class Synthesis:
         """`settings.samples_per_shard` samples at a time, and the number of the first of them."""
         collected = self.collected = self._collect()
         limits = self._limits(collected)
-        candidates = self._candidates(collected)
+        starting_points = self._candidates(collected)
         for position in range(0, len(collected), self.settings.samples_per_shard):
             if self._folder is not None and self._folder.has_shard(position):
                 continue
             rows = torch.arange(position, len(collected))[: self.settings.samples_per_shard]
             with self._journal(position) as journal:
-                chunk = self._chunk(collected, rows, limits[rows], candidates, journal)
+                chunk = self._chunk(collected, rows, limits[rows], starting_points, journal)
             self._samples += len(chunk)
             self._report(0, chunk.distance)
             yield position, chunk
 
     def _collect(self) -> Collected:
         settings, teacher = self.settings, self.teacher
-        limit = settings.most_starts + settings.most_crossings
+        limit = settings.max_starts + settings.max_masked_mixes
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
             raise ValueError("queries: expected at least 1 to ask about a start, got 0")
         options = {
             "bounds": teacher.bounds,
             "seed": settings.seed,
-            "rows": batch_rows(settings.rows, teacher.image_shape),
-            "purse": ledger,
+            "rows": fitting_batch_size(settings.rows, teacher.image_shape),
+            "budget": ledger,
         }
-        if settings.guide is not None:
-            search = collect_guided(
+        if settings.acquisition is not None:
+            search = collect_actively(
                 self._starts,
                 tuple(teacher.image_shape),
                 teacher.classes,
                 settings.samples,
-                settings.guide,
-                choices=None if self._folder is None else FolderChoices(self._folder.path),
+                settings.acquisition,
+                choices=None if self._folder is None else FolderAcquisitionLog(self._folder.path),
                 **options,
             )
         else:
@@ -210,8 +212,8 @@ class Synthesis:
                 self._starts,
                 teacher.classes,
                 settings.samples,
-                most_starts=settings.most_starts,
-                most_crossings=settings.most_crossings,
+                max_starts=settings.max_starts,
+                max_masked_mixes=settings.max_masked_mixes,
                 **options,
             )
         with self._journal("starts") as journal:
@@ -235,13 +237,13 @@ class Synthesis:
             limits = limits.clamp_max(share + (torch.arange(count) < rest).long())
         return limits
 
-    def _candidates(self, collected: Collected) -> Candidates | None:
+    def _candidates(self, collected: Collected) -> StartingPoints | None:
         if not self.settings.moves.count:
             return None
-        return Candidates(
+        return StartingPoints(
             _Pool(collected, self._starts, self.teacher.bounds),
             collected.decision,
-            self.settings.candidates,
+            self.settings.starting_points,
             seed=self.settings.seed,
         )
 
@@ -250,29 +252,29 @@ class Synthesis:
         collected: Collected,
         rows: Tensor,
         limits: Tensor,
-        candidates: Candidates | None,
+        starting_points: StartingPoints | None,
         journal: Journal | None,
     ) -> PseudoSamples:
         teacher, moves = self.teacher, self.settings.moves
         device = teacher.device
         ledger = Ledger(limits.to(device))
         search = move_away(
-            collected.levels(self._starts, rows).to(device),
+            collected.pixels(self._starts, rows).to(device),
             rows.to(device),
             collected.decision[rows].to(device),
             moves,
-            candidates=candidates,
+            starting_points=starting_points,
             bounds=teacher.bounds,
             seed=self.settings.seed,
-            rows=batch_rows(self.settings.rows, self.teacher.image_shape),
-            purse=ledger,
+            rows=fitting_batch_size(self.settings.rows, self.teacher.image_shape),
+            budget=ledger,
             snapshots=self.settings.snapshots,
         )
         moved = run(search, teacher, ledger, self._report, journal)
         stopped = (moved.moves < moves.count).tolist()
         spent_out = (ledger.remaining == 0).tolist()
         return PseudoSamples(
-            levels=moved.levels.cpu(),
+            pixels=moved.pixels.cpu(),
             decision=collected.decision[rows],
             start=collected.start[rows],
             moves=moved.moves.cpu(),
@@ -285,8 +287,8 @@ class Synthesis:
             bounds=tuple(teacher.bounds),
             classes=teacher.classes,
             snapshots={
-                count: (levels.cpu(), distance.cpu())
-                for count, (levels, distance) in moved.snapshots.items()
+                count: (pixels.cpu(), distance.cpu())
+                for count, (pixels, distance) in moved.snapshots.items()
             },
         )
 
@@ -312,11 +314,11 @@ class _Pool:
 
     def __init__(self, collected: Collected, starts: Starts, bounds: tuple[float, float]) -> None:
         everything = torch.arange(len(collected)).split(_STILL)
-        self._levels = torch.cat([collected.levels(starts, rows) for rows in everything])
+        self._levels = torch.cat([collected.pixels(starts, rows) for rows in everything])
         self._bounds = bounds
 
     def __len__(self) -> int:
         return len(self._levels)
 
     def read(self, indices: Tensor) -> Tensor:
-        return to_images(self._levels[indices], self._bounds)
+        return to_float(self._levels[indices], self._bounds)

@@ -25,8 +25,9 @@ class Teacher(Protocol):
 
     Ask through `decide_checked`, which splits, moves and checks; `decide` itself need not.
 
-    A teacher that answers while the caller goes on has another method, `launch(images) -> Answers`:
-    for images of its shape, any number on any device, which it splits, moves and checks itself.
+    A teacher that answers while the caller goes on has another method, `decide_async(images) ->
+    Answers`: for images of its shape, any number on any device, which it splits, moves and checks
+    itself.
 
     A teacher whose decisions arrive one after the other, so that each can be kept before the next
     is paid for, has `stream(images) -> DecisionStream`, for such images too.
@@ -63,7 +64,7 @@ class TeacherError(RuntimeError):
         self.answered = torch.empty(0, dtype=torch.int64) if answered is None else answered
 
 
-class Answers(Protocol):
+class PendingDecisions(Protocol):
     """Decisions that may be under way.
 
     decisions: int64 [N], on the device of the images. Whatever is queued behind them on the same
@@ -73,11 +74,11 @@ class Answers(Protocol):
     @property
     def decisions(self) -> Tensor: ...
 
-    def ready(self) -> bool:
+    def done(self) -> bool:
         """Whether they are there, so that `settle` does not wait."""
         ...
 
-    def settle(self) -> Tensor:
+    def result(self) -> Tensor:
         """The decisions, once they are there, every entry in [0, classes).
 
         Raises TeacherError where they are not answers; `answered` holds those before the first that
@@ -122,15 +123,15 @@ class DecisionStream(Protocol):
 
 
 @dataclass(frozen=True)
-class Settled:
+class CompletedDecisions:
     """Answers that are there, and were checked."""
 
     decisions: Tensor
 
-    def ready(self) -> bool:
+    def done(self) -> bool:
         return True
 
-    def settle(self) -> Tensor:
+    def result(self) -> Tensor:
         return self.decisions
 
 
@@ -142,20 +143,20 @@ def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
     teacher raises or answers anything but one class an image; its `answered` holds the decisions of
     the chunks before, and those that the teacher itself says it has of the one that failed.
     """
-    return launch_checked(teacher, images).settle()
+    return decide_async_checked(teacher, images).result()
 
 
-def launch_checked(teacher: Teacher, images: Tensor) -> Answers:
+def decide_async_checked(teacher: Teacher, images: Tensor) -> PendingDecisions:
     """As `decide_checked`, but the answers may still be under way, and the last errors with them.
 
-    The answers of a teacher without `launch` are there.
+    The answers of a teacher without `decide_async` are there.
     """
     _check_shape(teacher, images)
-    launch = getattr(teacher, "launch", None)
-    if launch is None:
-        return Settled(_decide_in_chunks(teacher, images))
+    decide_async = getattr(teacher, "decide_async", None)
+    if decide_async is None:
+        return CompletedDecisions(_decide_in_chunks(teacher, images))
     with _OneError(teacher, images):
-        return launch(images)
+        return decide_async(images)
 
 
 def open_stream(teacher: Teacher, images: Tensor) -> DecisionStream:

@@ -81,7 +81,7 @@ def reading(path: Path, read: Callable[[], Any]) -> Any:
     except pickle.UnpicklingError as error:
         raise TeacherError(
             f"{path}: is corrupt or holds pickled Python objects, which db3kd never unpickles; "
-            "save module.state_dict() or use save_teacher"
+            "save module.state_dict() or use save_model"
         ) from error
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]

@@ -54,12 +54,12 @@ from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.http import SecretHeader, check_secret_allowed, split_url
 from db3kd.teachers.remote.open_inference import open_inference_teacher
 from db3kd.teachers.remote.rest import rest_teacher
-from db3kd.teachers.remote.retry import Traffic
-from db3kd.teachers.signature import Said
+from db3kd.teachers.remote.retry import RequestSettings
+from db3kd.teachers.signature import ModelOverrides
 
 Table = TypeVar("Table")
 
-OpenModule = Callable[[Path | str, str | None, Said, Preprocessing, int | None], Teacher]
+OpenModule = Callable[[Path | str, str | None, ModelOverrides, Preprocessing, int | None], Teacher]
 """Makes a teacher of a torch file or `package.module:function`, the architecture of its weights,
 what is said of it, its preprocessing, and the most images that it is asked at once."""
 
@@ -150,19 +150,19 @@ def _open(
     open_module: "OpenModule | None",
 ) -> Teacher:
     _check_kind(source, described)
-    said = _said(described, folder, given)
+    overrides = _said(described, folder, given)
     preprocessing = _table(source, described, "preprocessing", Preprocessing) or Preprocessing()
     if given["bounds"] is not None:
         preprocessing = dataclasses.replace(preprocessing, bounds=given["bounds"])
     if "file" in described:
         file, most = folder / described["file"], max_batch or described.get("max_batch")
         if file.suffix != ".onnx" and open_module is not None:
-            return open_module(file, described.get("architecture"), said, preprocessing, most)
-        return OnnxTeacher(file, said, preprocessing, most, device, name=Path(source).name)
+            return open_module(file, described.get("architecture"), overrides, preprocessing, most)
+        return OnnxTeacher(file, overrides, preprocessing, most, device, name=Path(source).name)
     if "function" in described and open_module is not None:
         most = max_batch or described.get("max_batch")
-        return open_module(described["function"], None, said, preprocessing, most)
-    traffic = _table(source, described, "traffic", Traffic) or Traffic()
+        return open_module(described["function"], None, overrides, preprocessing, most)
+    traffic = _table(source, described, "traffic", RequestSettings) or RequestSettings()
     if max_batch is not None:
         traffic = traffic.with_batch(max_batch)
     rest: dict[str, Any] = described.get("rest", {})
@@ -171,7 +171,7 @@ def _open(
         split_url(described["url"], schemes)  # refuses a password before an error could repeat it
         check_secret_allowed(variable, described["url"])
     options = {
-        "said": said,
+        "overrides": overrides,
         "preprocessing": preprocessing,
         "traffic": traffic,
         "secret": _table(source, described, "header", SecretHeader),
@@ -211,8 +211,8 @@ def _check_kind(source: str, described: Mapping[str, Any]) -> None:
         )
 
 
-def _said(described: Mapping[str, Any], folder: Path, given: Mapping[str, Any]) -> Said:
-    return Said(
+def _said(described: Mapping[str, Any], folder: Path, given: Mapping[str, Any]) -> ModelOverrides:
+    return ModelOverrides(
         input=described.get("input"),
         output=described.get("output"),
         image_shape=given["image_shape"] or described.get("image_shape"),

@@ -24,7 +24,7 @@ from db3kd.teachers.function import FunctionTeacher
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.programs import is_torchscript, read_exported, read_torchscript
-from db3kd.teachers.signature import Said
+from db3kd.teachers.signature import ModelOverrides
 from db3kd.validation import (
     check_bounds,
     check_class_names,
@@ -37,7 +37,7 @@ FORMAT = "db3kd-teacher-1"
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def save_teacher(
+def save_model(
     path: str | Path,
     module: nn.Module,
     *,
@@ -98,7 +98,7 @@ def load_teacher(
     """A teacher from a file, an address or a name. Nothing in a file is unpickled.
 
     source is one of
-      weights.safetensors     from `save_teacher`: needs nothing more; from elsewhere: `model`,
+      weights.safetensors     from `save_model`: needs nothing more; from elsewhere: `model`,
                               `image_shape`, `classes`
       weights.pt, .pth        a state dict read with weights_only=True: `model`, `image_shape`,
                               `classes`
@@ -198,34 +198,36 @@ class _DescribedModule:
         self,
         file: Path | str,
         architecture: str | None,
-        said: Said,
+        overrides: ModelOverrides,
         preprocessing: Preprocessing,
         max_batch: int | None,
     ) -> Teacher:
         """file: of a torch module, or `package.module:function`."""
         if isinstance(file, str):
-            return self._open_function(file, said, preprocessing, max_batch)
+            return self._open_function(file, overrides, preprocessing, max_batch)
         if self.model is None and architecture not in (None, *model_names()):
             raise ValueError(
                 f"{self.source}: its architecture is {architecture!r}; a file does not choose what "
                 "code runs, so repeat it as model="
             )
-        shape = said.image_shape and preprocessing.input_shape(tuple(said.image_shape))
-        assumed = said.assumed_shape and preprocessing.input_shape(tuple(said.assumed_shape))
+        shape = overrides.image_shape and preprocessing.input_shape(tuple(overrides.image_shape))
+        assumed = overrides.assumed_shape and preprocessing.input_shape(
+            tuple(overrides.assumed_shape)
+        )
         inner = load_teacher(
             file,
             model=self.model or architecture,
             image_shape=shape,
-            classes=said.classes,
+            classes=overrides.classes,
             device=self.running["device"],
             assumed_shape=assumed,
-            assumed_classes=said.assumed_classes or (said.names and len(said.names)),
+            assumed_classes=overrides.assumed_classes or (overrides.names and len(overrides.names)),
             trust_code=self.trust_code,
-            threshold=said.threshold,
+            threshold=overrides.threshold,
         )
         _check_range(self.source, inner.bounds, preprocessing)
-        outer = said.image_shape or preprocessing.image_shape(inner.image_shape)
-        outer = tuple(outer or said.assumed_shape or inner.image_shape)
+        outer = overrides.image_shape or preprocessing.image_shape(inner.image_shape)
+        outer = tuple(outer or overrides.assumed_shape or inner.image_shape)
         fingerprint = hashlib.sha256(f"{inner.fingerprint()} {preprocessing}".encode())
         return ModuleTeacher(
             PreprocessedModule(inner.module, preprocessing),
@@ -235,13 +237,17 @@ class _DescribedModule:
             max_batch,
             name=Path(self.source).name,
             fingerprint=fingerprint.hexdigest(),
-            class_names=said.names or inner.class_names,
-            threshold=said.threshold,
+            class_names=overrides.names or inner.class_names,
+            threshold=overrides.threshold,
             **self.running,
         )
 
     def _open_function(
-        self, reference: str, said: Said, preprocessing: Preprocessing, max_batch: int | None
+        self,
+        reference: str,
+        overrides: ModelOverrides,
+        preprocessing: Preprocessing,
+        max_batch: int | None,
     ) -> Teacher:
         if not self.trust_code:
             raise ValueError(
@@ -249,12 +255,12 @@ class _DescribedModule:
                 "runs: if you trust it, give trust_code=True"
             )
         given = {
-            "image_shape": said.image_shape,
-            "classes": said.classes or (said.names and len(said.names)),
-            "assumed_shape": said.assumed_shape,
-            "assumed_classes": said.assumed_classes,
+            "image_shape": overrides.image_shape,
+            "classes": overrides.classes or (overrides.names and len(overrides.names)),
+            "assumed_shape": overrides.assumed_shape,
+            "assumed_classes": overrides.assumed_classes,
             "bounds": preprocessing.bounds,
-            "class_names": said.names,
+            "class_names": overrides.names,
             "threshold": None,
         }
         shape, classes, bounds = _complete(self.source, given)
@@ -270,12 +276,12 @@ class _DescribedModule:
             max_batch,
             name=Path(self.source).name,
             fingerprint=fingerprint.hexdigest(),
-            class_names=said.names,
+            class_names=overrides.names,
         )
 
 
 def _check_range(source: str, declared: tuple[float, float], preprocessing: Preprocessing) -> None:
-    """Refuses steps that do not end at the range which a file of `save_teacher` declares."""
+    """Refuses steps that do not end at the range which a file of `save_model` declares."""
     reached = preprocessing.scale or preprocessing.bounds
     normalised = any(preprocessing.mean) or any(value != 1 for value in preprocessing.std)
     if declared not in ((0.0, 1.0), reached) and not normalised:
@@ -326,8 +332,10 @@ def _read_safetensors(
             )
         model = model or stored
         keys = ("image_shape", "classes", "bounds", "class_names", "threshold")
-        said = {key: json.loads(header[key]) for key in keys if key in header}
-        given = {key: said.get(key) if value is None else value for key, value in given.items()}
+        overrides = {key: json.loads(header[key]) for key in keys if key in header}
+        given = {
+            key: overrides.get(key) if value is None else value for key, value in given.items()
+        }
     return _build(path, model, given, state), given
 
 
@@ -429,11 +437,11 @@ def _takes_no_arguments(found: object) -> bool:
 
 def _complete(who: str, given: dict[str, Any]) -> tuple[tuple[int, ...], int, tuple[float, float]]:
     names = given["class_names"]
-    told = 2 if given["threshold"] is not None else None if names is None else len(names)
+    reported = 2 if given["threshold"] is not None else None if names is None else len(names)
     given = {
         **given,
         "image_shape": given["image_shape"] or given["assumed_shape"],
-        "classes": given["classes"] or told or given["assumed_classes"],
+        "classes": given["classes"] or reported or given["assumed_classes"],
     }
     missing = [f"{key}=" for key in ("image_shape", "classes") if given[key] is None]
     if missing:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
 from db3kd.teachers.answers import check_threshold
-from db3kd.teachers.base import Answers, Settled, TeacherError, failure
+from db3kd.teachers.base import CompletedDecisions, PendingDecisions, TeacherError, failure
 from db3kd.teachers.batching import Batches, Interrupted, batch_on_cuda
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
-from db3kd.teachers.pending import NO_ANSWER, UnderWay
+from db3kd.teachers.pending import UNANSWERED, ModuleDecisions
 from db3kd.teachers.staging import Staging
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
 
@@ -105,13 +105,13 @@ class ModuleTeacher:
 
     def decide(self, images: Tensor) -> Tensor:
         """images [N, *image_shape] -> int64 [N], same device; TeacherError for unusable scores."""
-        return self.launch(images).settle()
+        return self.decide_async(images).result()
 
     @torch.inference_mode()
-    def launch(self, images: Tensor) -> Answers:
+    def decide_async(self, images: Tensor) -> PendingDecisions:
         """As `decide`, any number of images at once; on CUDA the answers are under way."""
         if len(images) == 0:
-            return Settled(torch.empty(0, dtype=torch.int64, device=images.device))
+            return CompletedDecisions(torch.empty(0, dtype=torch.int64, device=images.device))
         complaint = (
             f"{self._expected(len(images))}, got NaN among them; the weights or the precision are "
             "unfit"
@@ -123,9 +123,9 @@ class ModuleTeacher:
                 cause = stop.__cause__
                 known = isinstance(cause, TeacherError)
                 error = cause if known else failure(self.name, stop.count, cause)
-                error.answered = UnderWay(stop.answers, images.device, complaint).settle()
+                error.answered = ModuleDecisions(stop.answers, images.device, complaint).result()
                 raise error from (None if known else cause)
-            return UnderWay(decisions, images.device, complaint)
+            return ModuleDecisions(decisions, images.device, complaint)
 
     def fingerprint(self) -> str:
         """SHA-256 hex of architecture, weights and autocast dtype; equal for equal copies."""
@@ -194,7 +194,7 @@ class ModuleTeacher:
         return self._classify(images.to(self._dtype, copy=True, memory_format=self._layout))
 
     def _classify(self, images: Tensor) -> Tensor:
-        """The class of each image, NO_ANSWER where its scores are NaN; the host does not wait."""
+        """The class of each image, UNANSWERED where its scores are NaN; the host does not wait."""
         scores = self._score(self._network, images)
         if not isinstance(scores, Tensor):
             raise TeacherError(
@@ -204,7 +204,7 @@ class ModuleTeacher:
         one_each = tuple(scores.shape) in ((len(images),), (len(images), 1))
         if self.threshold is not None and one_each:
             scores = scores.reshape(-1)
-            return torch.where(scores.isnan(), NO_ANSWER, (scores >= self.threshold).long())
+            return torch.where(scores.isnan(), UNANSWERED, (scores >= self.threshold).long())
         if self.threshold is not None or tuple(scores.shape) != (len(images), self.classes):
             hint = "correct `classes` or the module's last layer"
             if one_each:
@@ -216,7 +216,7 @@ class ModuleTeacher:
                 f"{self._expected(len(images))} from the module, got {list(scores.shape)}; {hint}"
             )
         best = scores.max(1)  # NaN where any is NaN
-        return torch.where(best.values.isnan(), NO_ANSWER, best.indices)
+        return torch.where(best.values.isnan(), UNANSWERED, best.indices)
 
     def _score(self, network: nn.Module, images: Tensor) -> Any:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):

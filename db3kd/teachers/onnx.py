@@ -15,7 +15,7 @@ from db3kd.teachers.base import TeacherError
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.signature import Declared, Said, agree
+from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
 from db3kd.validation import check_class_names, check_count
 
 _DTYPES = {
@@ -53,7 +53,7 @@ class OnnxTeacher:
     def __init__(
         self,
         path: str | Path,
-        said: Said | None = None,
+        overrides: ModelOverrides | None = None,
         preprocessing: Preprocessing | None = None,
         max_batch: int | None = None,
         device: torch.device | str = "cpu",
@@ -66,8 +66,8 @@ class OnnxTeacher:
         self._session = _open(content, torch.device(device), path)
         inputs = [_declared(node, path) for node in self._session.get_inputs()]
         outputs = [_declared(node, path) for node in self._session.get_outputs() if _plain(node)]
-        said, preprocessing = said or Said(), preprocessing or Preprocessing()
-        self._contract = agree(f"teacher {self.name}", inputs, outputs, said, preprocessing)
+        overrides, preprocessing = overrides or ModelOverrides(), preprocessing or Preprocessing()
+        self._contract = resolve(f"teacher {self.name}", inputs, outputs, overrides, preprocessing)
         self.preprocessing = self._contract.preprocessing
         self.image_shape = self._contract.image_shape
         self.classes = self._contract.classes
@@ -81,7 +81,7 @@ class OnnxTeacher:
         self.class_names = self._contract.class_names or _names_in(
             self._session.get_modelmeta().custom_metadata_map, self.classes
         )
-        said_here = (self.preprocessing, said.names, self._contract.output.name)
+        said_here = (self.preprocessing, overrides.names, self._contract.output.name)
         if identity := self._contract.reader.identity():
             said_here = (*said_here, identity)
         self._fingerprint = hashlib.sha256(content + repr(said_here).encode()).hexdigest()
@@ -174,12 +174,12 @@ def _plain(node: Any) -> bool:
     return node.type.startswith("tensor(")
 
 
-def _declared(node: Any, path: Path) -> Declared:
+def _declared(node: Any, path: Path) -> TensorSpec:
     kind = node.type.removeprefix("tensor(").removesuffix(")")
     if kind not in _DTYPES:
         raise TeacherError(f"{path}: expected tensors of numbers, {node.name!r} is {node.type}")
     known = [size if isinstance(size, int) and size > 0 else -1 for size in node.shape]
-    return Declared(node.name, _DTYPES[kind], tuple(known) or None)
+    return TensorSpec(node.name, _DTYPES[kind], tuple(known) or None)
 
 
 def _first_line(error: Exception) -> str:

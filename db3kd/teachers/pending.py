@@ -7,14 +7,14 @@ from torch import Tensor
 
 from db3kd.teachers.base import TeacherError
 
-NO_ANSWER = -1
+UNANSWERED = -1
 
 
-class UnderWay:
-    """A `db3kd.teachers.base.Answers`. Hearing of it is one wait, and one copy to the CPU: of the
-    decisions where the images came from there, else of whether any of them is none.
+class ModuleDecisions:
+    """A `db3kd.teachers.base.PendingDecisions`. Hearing of it is one wait, and one copy to the CPU:
+    of the decisions where the images came from there, else of whether any of them is none.
 
-    decisions: int64 [N], on the teacher's device, NO_ANSWER where it has none. home: the device of
+    decisions: int64 [N], on the teacher's device, UNANSWERED where it has none. home: the device of
     the images. complaint: the error where any is none.
     """
 
@@ -37,10 +37,10 @@ class UnderWay:
         self._wait()
         return self._heard
 
-    def ready(self) -> bool:
+    def done(self) -> bool:
         return self._arrived is None or self._arrived.query()
 
-    def settle(self) -> Tensor:
+    def result(self) -> Tensor:
         self._wait()
         missing = self._heard if self._heard.dtype == torch.bool else (self._heard < 0).any()
         if bool(missing):

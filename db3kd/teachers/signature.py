@@ -10,7 +10,7 @@ from db3kd.validation import check_count, check_image_shape
 
 
 @dataclass(frozen=True)
-class Declared:
+class TensorSpec:
     """An input or output as a model declares it.
 
     dtype  a NumPy name, or "text"
@@ -23,7 +23,7 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Said:
+class ModelOverrides:
     """What a user says of a model. What is None is read from the model where that tells it.
 
     input, output          which of the model's tensors, where it has several
@@ -46,11 +46,11 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Contract:
+class ModelSignature:
     """What both sides agree on. batch: the only batch size the model takes, or None."""
 
-    input: Declared
-    output: Declared
+    input: TensorSpec
+    output: TensorSpec
     image_shape: tuple[int, ...]
     preprocessing: Preprocessing
     reader: AnswerReader
@@ -65,39 +65,44 @@ class Contract:
         return self.reader.names
 
 
-def agree(
+def resolve(
     who: str,
-    inputs: Sequence[Declared],
-    outputs: Sequence[Declared],
-    said: Said,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    overrides: ModelOverrides,
     preprocessing: Preprocessing,
-) -> Contract:
+) -> ModelSignature:
     """The contract of a model that declares these tensors, or none where it says nothing of them.
 
     Raises ValueError, beginning with `who`, where the two contradict each other, and where
     something is said by neither.
     """
-    input = _pick(who, "input", inputs, said.input, preprocessing.dtype or "float32")
-    output = _pick(who, "output", outputs, said.output, "float32")
-    preprocessing = _agree_dtype(who, input, preprocessing)
-    shape = _agree_shape(who, input, said, preprocessing)
-    return Contract(
+    input = _pick(who, "input", inputs, overrides.input, preprocessing.dtype or "float32")
+    output = _pick(who, "output", outputs, overrides.output, "float32")
+    preprocessing = _resolve_dtype(who, input, preprocessing)
+    shape = _resolve_shape(who, input, overrides, preprocessing)
+    return ModelSignature(
         input,
         output,
         shape,
         preprocessing,
-        AnswerReader(_agree_classes(who, output, said), said.names, said.numbering, said.threshold),
+        AnswerReader(
+            _resolve_classes(who, output, overrides),
+            overrides.names,
+            overrides.numbering,
+            overrides.threshold,
+        ),
         input.shape[0] if input.shape and input.shape[0] > 0 else None,
     )
 
 
 def _pick(
-    who: str, kind: str, declared: Sequence[Declared], name: str | None, dtype: str
-) -> Declared:
+    who: str, kind: str, declared: Sequence[TensorSpec], name: str | None, dtype: str
+) -> TensorSpec:
     if not declared:
         if name is None:
             raise ValueError(f"{who}: does not say what its {kind} is called; give {kind}=")
-        return Declared(name, dtype, None)
+        return TensorSpec(name, dtype, None)
     names = [tensor.name for tensor in declared]
     if name is None and len(declared) > 1:
         raise ValueError(f"{who}: has several {kind}s, {', '.join(names)}; choose one with {kind}=")
@@ -106,26 +111,28 @@ def _pick(
     return declared[0 if name is None else names.index(name)]
 
 
-def _agree_dtype(who: str, input: Declared, preprocessing: Preprocessing) -> Preprocessing:
+def _resolve_dtype(who: str, input: TensorSpec, preprocessing: Preprocessing) -> Preprocessing:
     given = preprocessing.dtype
     if given is not None and given != input.dtype:
         raise ValueError(f"dtype: {who} takes {input.dtype}, got {given!r}")
     return dataclasses.replace(preprocessing, dtype=input.dtype)
 
 
-def _agree_shape(
-    who: str, input: Declared, said: Said, preprocessing: Preprocessing
+def _resolve_shape(
+    who: str, input: TensorSpec, overrides: ModelOverrides, preprocessing: Preprocessing
 ) -> tuple[int, ...]:
     declared = None if input.shape is None else input.shape[1:]
-    told = None if declared is None else preprocessing.image_shape(declared)
+    reported = None if declared is None else preprocessing.image_shape(declared)
     hint = ""
     if declared is not None and preprocessing.layout == "NCHW" and _looks_channels_last(declared):
         hint = '; its channels seem to come last: layout = "NHWC" in [preprocessing]'
-        if said.image_shape is None and told is not None:
+        if overrides.image_shape is None and reported is not None:
             raise ValueError(f"layout: {who} takes {_sizes(declared)} an image{hint}")
-    if told is not None and len(told) != 3:  # rows of numbers: what images they are, it leaves open
-        told = said.assumed_shape or told
-    shape = said.image_shape or told or said.assumed_shape
+    if (
+        reported is not None and len(reported) != 3
+    ):  # rows of numbers: what images they are, it leaves open
+        reported = overrides.assumed_shape or reported
+    shape = overrides.image_shape or reported or overrides.assumed_shape
     if shape is None:
         raise ValueError(f"{who}: does not say what its images are; give image_shape=")
     shape = check_image_shape(shape)
@@ -149,32 +156,32 @@ def _fits(comes: tuple[int, ...], declared: tuple[int, ...]) -> bool:
     )
 
 
-def _agree_classes(who: str, output: Declared, said: Said) -> int:
+def _resolve_classes(who: str, output: TensorSpec, overrides: ModelOverrides) -> int:
     scores = output.dtype.startswith("float") and output.shape is not None
     declared = output.shape[-1] if scores and len(output.shape) == 2 else None
     declared = declared if declared is not None and declared > 1 else None
-    if said.threshold is not None and declared is not None:
+    if overrides.threshold is not None and declared is not None:
         raise ValueError(f"threshold: expected {who} to give one score an image, got {declared}")
-    numbering = said.numbering
+    numbering = overrides.numbering
     if numbering is not None and declared is not None:
         # Scores may have columns that are none of the classes.
         declared = _classes_among(who, declared, numbering)
     known = {
         "the model's scores": declared,
-        "classes=": said.classes,
-        "the label file": len(said.names) if said.names else None,
+        "classes=": overrides.classes,
+        "the label file": len(overrides.names) if overrides.names else None,
         "class_numbers": len(numbering.numbers) if numbering and numbering.numbers else None,
-        "threshold": None if said.threshold is None else 2,
+        "threshold": None if overrides.threshold is None else 2,
     }
     counts = {where: count for where, count in known.items() if count is not None}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} by {where}" for where, count in counts.items())
         raise ValueError(f"classes: expected one number for {who}, got {listed}")
-    if not counts and said.assumed_classes is None:
+    if not counts and overrides.assumed_classes is None:
         raise ValueError(f"{who}: does not say how many classes it has; give classes=")
-    if output.dtype == "text" and not said.names:
+    if output.dtype == "text" and not overrides.names:
         raise ValueError(f"{who}: answers class names; give the file that lists them with labels=")
-    return check_count(next(iter(counts.values()), said.assumed_classes), "classes", least=2)
+    return check_count(next(iter(counts.values()), overrides.assumed_classes), "classes", least=2)
 
 
 def _classes_among(who: str, columns: int, numbering: Numbering) -> int:

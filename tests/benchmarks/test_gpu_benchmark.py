@@ -36,8 +36,8 @@ def one_thread() -> Iterator[None]:
 def published(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A procedure that bisects towards the first start, in the place of the published one."""
 
-    def published_search(decide, image, own, target, starts, budget, rng, *, descent):
-        assert descent
+    def published_search(decide, image, own, target, starts, budget, rng, *, sign_opt):
+        assert sign_opt
         assert (decide(starts) == target).all() and own != target
         low, high = 0.0, 1.0
         for _ in range(budget):

@@ -250,8 +250,8 @@ def test_curves_of_peers_begin_where_they_cost_something(results):
 
 def series(name: str, varied: str, *values: int) -> dict:
     """Of a result of growth: time and memory are the value's."""
-    settings = {"samples": 100, "classes": 10, "shape": [1, 8, 8], "targets": None, "bank": 2000,
-                "rows": 64, "threads": 1, "queries_per_pair": 20}  # fmt: skip
+    settings = {"samples": 100, "classes": 10, "shape": [1, 8, 8], "targets": None,
+                "candidate_pool": 2000, "rows": 64, "threads": 1, "queries_per_pair": 20}  # fmt: skip
     exponent = {"all": 0.5, "last two": -0.001}
     return {
         "name": name,
@@ -278,7 +278,9 @@ def test_growth_shows_exponents_of_sizes_alone_and_the_points_of_all(results):
 
 def test_growth_names_the_settings_that_the_points_of_a_series_share(results):
     text = results(growth={"series": [series("samples", "samples", 10, 20)]}).text
-    shared = "classes 10, shape 1x8x8, targets all, bank 2,000, rows a batch 64, threads 1"
+    shared = (
+        "classes 10, shape 1x8x8, targets all, candidate pool 2,000, rows a batch 64, threads 1"
+    )
     assert f"**samples** ({shared}, queries a pair 20)" in text
 
 

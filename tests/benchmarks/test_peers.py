@@ -19,7 +19,7 @@ from benchmarks.peer_curves import Curve, best_peer, equal_distance, reaching
 from benchmarks.peer_problem import Problem
 from benchmarks.peer_process import curve_counts, measure
 from benchmarks.published import published_search
-from benchmarks.witness import BudgetSpent, Trace, Witness
+from benchmarks.witness import BudgetSpent, MeasuringTeacher, Trace
 
 OWN, TARGET, SIZE = 0, 1, 16
 
@@ -64,9 +64,9 @@ def run(measure, teacher, budget=1000, starts=None, **options):
     asked = Asked(teacher)
     starts = starts_in(teacher, 5) if starts is None else starts
     random = np.random.default_rng(0)
-    descent = measure == "mbd"
+    sign_opt = measure == "mbd"
     distance, queries = published_search(
-        asked, middle(), OWN, TARGET, starts, budget, random, descent=descent, **options
+        asked, middle(), OWN, TARGET, starts, budget, random, sign_opt=sign_opt, **options
     )
     assert queries == asked.queries
     return distance, queries
@@ -76,11 +76,11 @@ def test_the_published_start_finds_where_the_best_ray_meets_the_plane():
     teacher = plane()
     starts = starts_in(teacher, 5)
     rays = (starts - middle()) / np.linalg.norm(starts - middle(), axis=1, keepdims=True)
-    crossings = 0.2 / (rays @ teacher.weights[1].numpy())
+    masked_mixes = 0.2 / (rays @ teacher.weights[1].numpy())
 
     distance, _ = run("bd", teacher, starts=starts)
 
-    assert distance == pytest.approx(crossings.min(), abs=2e-5)
+    assert distance == pytest.approx(masked_mixes.min(), abs=2e-5)
 
 
 def test_a_direction_that_misses_at_the_best_radius_costs_one_query():
@@ -139,7 +139,7 @@ def test_progress_falls_to_the_result():
 def test_the_own_class_is_no_target():
     with pytest.raises(ValueError, match="target: expected another class than the own, 0, got 0"):
         random = np.random.default_rng(0)
-        published_search(None, middle(), 0, 0, starts_in(plane(), 1), 10, random, descent=True)
+        published_search(None, middle(), 0, 0, starts_in(plane(), 1), 10, random, sign_opt=True)
 
 
 def test_the_linear_optimum_is_the_distance_to_the_plane_where_the_bounds_are_far():
@@ -169,11 +169,13 @@ def test_a_class_that_no_image_has_is_infinitely_far():
     assert found.isinf().all()
 
 
-def witness_of(budget: int = 10) -> Witness:
+def witness_of(budget: int = 10) -> MeasuringTeacher:
     """Of two pairs in a plane of two pixels, where the first pixel above one half is class 1."""
     teacher = LinearTeacher(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([0.0, -0.5]))
     samples = torch.tensor([[0.0, 0.0], [0.25, 0.0]])
-    return Witness(teacher, samples, torch.tensor([1, 1]), torch.tensor([1.0, 1.0]), budget)
+    return MeasuringTeacher(
+        teacher, samples, torch.tensor([1, 1]), torch.tensor([1.0, 1.0]), budget
+    )
 
 
 def test_a_witness_keeps_the_nearest_hit_of_each_pair_by_queries():
@@ -346,7 +348,7 @@ def test_the_witness_sees_the_distance_that_the_published_procedure_reports(prob
         distance, _ = published_search(
             decide, problem.samples[pair].flatten().numpy(), int(problem.own[pair]),
             int(problem.target[pair]), problem.starts[pair].flatten(1).numpy(), 150,
-            np.random.default_rng(0), descent=False,
+            np.random.default_rng(0), sign_opt=False,
         )  # fmt: skip
         assert measured.trace.distance[pair, 0] == pytest.approx(distance, rel=1e-5)
 

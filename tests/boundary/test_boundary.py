@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher, NearestCentroidTeacher
 
 from db3kd.boundary import (
-    Candidates,
-    Descent,
     Pairs,
+    SignOptSettings,
+    StartingPoints,
     boundary_distance,
     minimal_boundary_distance,
     sample_distance,
@@ -42,25 +42,31 @@ def targeted_pairs(teacher, samples, wanted=None):
     return Pairs(samples, number, number, wanted, bounds=teacher.bounds)
 
 
-def candidates(teacher, images, count=5, **options):
-    return Candidates(TensorImages(images), teacher.decide(images), count, **options)
+def starting_points(teacher, images, count=5, **options):
+    return StartingPoints(TensorImages(images), teacher.decide(images), count, **options)
 
 
 def search_bd(teacher, pairs, rays, limit=10_000, **options):
     ledger = Ledger(torch.full((len(pairs),), limit))
-    return run(boundary_distance(pairs, rays, purse=ledger, **options), teacher, ledger), ledger
+    return run(boundary_distance(pairs, rays, budget=ledger, **options), teacher, ledger), ledger
 
 
-def search_mbd(teacher, pairs, rays, limit, descent=None, image_shape=None, rows=2048, seed=0):
+def search_mbd(teacher, pairs, rays, limit, sign_opt=None, image_shape=None, rows=2048, seed=0):
     ledger = Ledger(torch.full((len(pairs),), limit))
     shape = image_shape or tuple(pairs.samples.shape[1:])
 
     def search():
         boundary = yield from boundary_distance(
-            pairs, rays, relative=1e-2, purse=ledger, rows=rows, snapshots=(50, limit)
+            pairs, rays, relative=1e-2, budget=ledger, rows=rows, snapshots=(50, limit)
         )
         yield from minimal_boundary_distance(
-            pairs, boundary, shape, descent or Descent(), seed=seed, rows=rows, purse=ledger
+            pairs,
+            boundary,
+            shape,
+            sign_opt or SignOptSettings(),
+            seed=seed,
+            rows=rows,
+            budget=ledger,
         )
         return boundary
 
@@ -82,13 +88,13 @@ def smallest_of_each_pair(values, pair_of, pairs):
 
 
 def test_sample_distance_is_that_of_the_nearest_image_of_the_class():
-    teacher, bank = plane(12), gaussian(60, 12, seed=2)
+    teacher, candidate_pool = plane(12), gaussian(60, 12, seed=2)
     samples = gaussian(8, 12, seed=1)
     pairs = targeted_pairs(teacher, samples)
-    boundary = sample_distance(pairs, candidates(teacher, bank).rays(pairs))
-    classes = teacher.decide(bank)
+    boundary = sample_distance(pairs, starting_points(teacher, candidate_pool).rays(pairs))
+    classes = teacher.decide(candidate_pool)
     for sample, wanted, distance in zip(samples, pairs.wanted, boundary.distance, strict=True):
-        expected = (bank[classes == wanted] - sample).norm(dim=1).min()
+        expected = (candidate_pool[classes == wanted] - sample).norm(dim=1).min()
         assert distance == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -96,7 +102,7 @@ def test_sample_distance_is_that_of_the_nearest_image_of_the_class():
 def test_boundary_distance_to_a_plane_is_exact_to_tolerance(dimensions):
     teacher = plane(dimensions)
     pairs = targeted_pairs(teacher, gaussian(20, dimensions, seed=1))
-    rays = candidates(teacher, gaussian(100, dimensions, seed=2), count=8).rays(pairs)
+    rays = starting_points(teacher, gaussian(100, dimensions, seed=2), count=8).rays(pairs)
     boundary, _ = search_bd(teacher, pairs, rays, relative=1e-4)
     expected = smallest_of_each_pair(
         crossing_on_a_plane(teacher, pairs, rays), rays.pair_of, len(pairs)
@@ -109,7 +115,7 @@ def test_boundary_distance_into_a_ball_is_exact_along_a_ray_to_its_centre():
     teacher = BallTeacher(torch.zeros(10), 2.0, bounds=WIDE)
     samples = gaussian(12, 10, seed=1) * 3 + 4
     pairs = targeted_pairs(teacher, samples)
-    rays = candidates(teacher, torch.zeros(1, 10)).rays(pairs)
+    rays = starting_points(teacher, torch.zeros(1, 10)).rays(pairs)
     boundary, _ = search_bd(teacher, pairs, rays, relative=1e-4)
     torch.testing.assert_close(
         boundary.distance.double(), teacher.distance(samples), rtol=2e-4, atol=1e-5
@@ -120,7 +126,7 @@ def test_minimal_boundary_distance_to_a_plane_is_within_two_percent():
     teacher = plane(64)
     samples = gaussian(20, 64, seed=1)
     pairs = targeted_pairs(teacher, samples)
-    rays = candidates(teacher, gaussian(100, 64, seed=2)).rays(pairs)
+    rays = starting_points(teacher, gaussian(100, 64, seed=2)).rays(pairs)
     boundary, _ = search_mbd(teacher, pairs, rays, limit=3000)
     expected = teacher.distance(samples, 1).where(pairs.wanted == 1, teacher.distance(samples, 0))
     ratio = boundary.distance / expected
@@ -132,7 +138,7 @@ def test_minimal_boundary_distance_into_a_ball_is_within_two_percent():
     samples = gaussian(12, 48, seed=1) * 2
     samples = samples[teacher.decide(samples) == 0]
     pairs = targeted_pairs(teacher, samples)
-    rays = candidates(teacher, gaussian(20, 48, seed=2) * 0.3).rays(pairs)
+    rays = starting_points(teacher, gaussian(20, 48, seed=2) * 0.3).rays(pairs)
     boundary, _ = search_mbd(teacher, pairs, rays, limit=3000)
     ratio = boundary.distance / teacher.distance(samples)
     assert float(ratio.min()) > 1 - 1e-4 and float(ratio.max()) < 1.02
@@ -142,10 +148,10 @@ def test_minimal_boundary_distance_between_centroids_is_within_two_percent():
     teacher = NearestCentroidTeacher(gaussian(2, 1 * 16 * 16, seed=3), (1, 16, 16), bounds=WIDE)
     samples = gaussian(10, 256, seed=1).view(-1, 1, 16, 16)
     pairs = targeted_pairs(teacher, samples.flatten(1), wanted=1 - teacher.decide(samples))
-    bank = gaussian(40, 256, seed=2).view(-1, 1, 16, 16)
-    rays = candidates(teacher, bank).rays(pairs)
-    descent = Descent(frequencies=None, tolerance=1e-3)
-    boundary, _ = search_mbd(teacher, pairs, rays, 6000, descent, image_shape=(1, 16, 16))
+    candidate_pool = gaussian(40, 256, seed=2).view(-1, 1, 16, 16)
+    rays = starting_points(teacher, candidate_pool).rays(pairs)
+    sign_opt = SignOptSettings(frequencies=None, tolerance=1e-3)
+    boundary, _ = search_mbd(teacher, pairs, rays, 6000, sign_opt, image_shape=(1, 16, 16))
     expected = teacher.distance(samples, 1).where(pairs.wanted == 1, teacher.distance(samples, 0))
     assert float((boundary.distance / expected).max()) < 1.02
 
@@ -161,7 +167,7 @@ def test_an_untargeted_search_leaves_the_class_for_the_nearest_other():
         targeted=False,
         bounds=WIDE,
     )
-    rays = candidates(teacher, centroids).rays(pairs)
+    rays = starting_points(teacher, centroids).rays(pairs)
     assert len(rays) == 2
     boundary, _ = search_bd(teacher, pairs, rays, relative=1e-4)
     assert float(boundary.distance) == pytest.approx(1.0, rel=1e-3)
@@ -176,7 +182,7 @@ def test_a_ray_that_cannot_win_is_dropped():
     pairs = targeted_pairs(teacher, samples, wanted=torch.tensor([1]))
     late = samples + 40 * along + torch.linspace(1.05, 1.1, 10)[:, None] * normal
     early = samples + 50 * normal
-    rays = candidates(teacher, torch.cat([late, early]), count=11).rays(pairs)
+    rays = starting_points(teacher, torch.cat([late, early]), count=11).rays(pairs)
     counting = CountingTeacher(teacher)
     boundary, ledger = search_bd(counting, pairs, rays, relative=1e-3)
     assert float(boundary.distance) == pytest.approx(1.0, rel=2e-3)
@@ -186,7 +192,7 @@ def test_a_ray_that_cannot_win_is_dropped():
 def test_a_budget_ends_the_search_with_the_best_so_far():
     teacher = plane(16)
     pairs = targeted_pairs(teacher, gaussian(6, 16, seed=1))
-    rays = candidates(teacher, gaussian(60, 16, seed=2)).rays(pairs)
+    rays = starting_points(teacher, gaussian(60, 16, seed=2)).rays(pairs)
     start = sample_distance(pairs, rays).distance
     last = start
     for limit in (0, 1, 6, 12, 40, 200):
@@ -200,7 +206,7 @@ def test_a_budget_ends_the_search_with_the_best_so_far():
 def test_snapshots_tell_the_distance_at_their_query_count():
     teacher = plane(16)
     pairs = targeted_pairs(teacher, gaussian(6, 16, seed=1))
-    rays = candidates(teacher, gaussian(60, 16, seed=2)).rays(pairs)
+    rays = starting_points(teacher, gaussian(60, 16, seed=2)).rays(pairs)
     long, _ = search_mbd(teacher, pairs, rays, 400)
     assert torch.equal(long.snapshots[400], long.distance)
     assert bool((long.snapshots[50] >= long.distance).all())
@@ -209,10 +215,12 @@ def test_snapshots_tell_the_distance_at_their_query_count():
 
 def test_a_pair_without_candidates_is_left_at_infinity_and_costs_nothing():
     teacher = plane(4)
-    bank = gaussian(30, 4, seed=2)
-    bank = bank[teacher.decide(bank) == 0]
+    candidate_pool = gaussian(30, 4, seed=2)
+    candidate_pool = candidate_pool[teacher.decide(candidate_pool) == 0]
     pairs = targeted_pairs(teacher, gaussian(10, 4, seed=1))
-    boundary, ledger = search_mbd(teacher, pairs, candidates(teacher, bank).rays(pairs), 60)
+    boundary, ledger = search_mbd(
+        teacher, pairs, starting_points(teacher, candidate_pool).rays(pairs), 60
+    )
     unreachable = pairs.wanted == 1
     assert bool(boundary.distance[unreachable].isinf().all())
     assert bool(boundary.distance[~unreachable].isfinite().all())
@@ -221,14 +229,18 @@ def test_a_pair_without_candidates_is_left_at_infinity_and_costs_nothing():
 
 def test_a_sample_already_in_the_wanted_class_is_at_distance_zero_and_harms_no_other():
     teacher = plane(16)
-    samples, bank = gaussian(6, 16, seed=1), gaussian(60, 16, seed=2)
+    samples, candidate_pool = gaussian(6, 16, seed=1), gaussian(60, 16, seed=2)
     rightly = targeted_pairs(teacher, samples)
     wanted = rightly.wanted.clone()
     wanted[2] = 1 - wanted[2]
     pairs = targeted_pairs(teacher, samples, wanted)
-    bank = torch.cat([bank, samples])
-    boundary, ledger = search_mbd(teacher, pairs, candidates(teacher, bank).rays(pairs), 300)
-    expected, _ = search_mbd(teacher, rightly, candidates(teacher, bank).rays(rightly), 300)
+    candidate_pool = torch.cat([candidate_pool, samples])
+    boundary, ledger = search_mbd(
+        teacher, pairs, starting_points(teacher, candidate_pool).rays(pairs), 300
+    )
+    expected, _ = search_mbd(
+        teacher, rightly, starting_points(teacher, candidate_pool).rays(rightly), 300
+    )
     others = torch.arange(6) != 2
     assert float(boundary.distance[2]) == 0 and int(ledger.spent[2]) <= 300
     assert torch.equal(boundary.distance[others], expected.distance[others])
@@ -236,10 +248,13 @@ def test_a_sample_already_in_the_wanted_class_is_at_distance_zero_and_harms_no_o
 
 def test_queries_stay_inside_the_bounds():
     teacher = plane(16, bounds=(-1.0, 1.0))
-    bank, samples = gaussian(60, 16, seed=2).clamp(-1, 1), gaussian(6, 16, seed=1).clamp(-1, 1)
+    candidate_pool, samples = (
+        gaussian(60, 16, seed=2).clamp(-1, 1),
+        gaussian(6, 16, seed=1).clamp(-1, 1),
+    )
     counting = CountingTeacher(teacher, keep=True)
     pairs = targeted_pairs(teacher, samples)
-    search_mbd(counting, pairs, candidates(teacher, bank).rays(pairs), 300)
+    search_mbd(counting, pairs, starting_points(teacher, candidate_pool).rays(pairs), 300)
     assert float(torch.cat(counting.images).abs().max()) <= 1.0
 
 
@@ -253,27 +268,27 @@ def test_a_sample_costs_the_same_alone_as_among_others(limit, max_batch, rows):
     teacher = plane(9)
     teacher.max_batch = max_batch
     pairs = targeted_pairs(teacher, gaussian(4, 9, seed=1))
-    bank = candidates(teacher, gaussian(30, 9, seed=2))
-    together, ledger = search_mbd(teacher, pairs, bank.rays(pairs), limit, rows=rows)
+    candidate_pool = starting_points(teacher, gaussian(30, 9, seed=2))
+    together, ledger = search_mbd(teacher, pairs, candidate_pool.rays(pairs), limit, rows=rows)
     for number in range(4):
         one = torch.tensor([number])
         alone = Pairs(pairs.samples[one], one, torch.tensor([0]), pairs.wanted[one], bounds=WIDE)
         counting = CountingTeacher(teacher)
-        boundary, _ = search_mbd(counting, alone, bank.rays(alone), limit)
+        boundary, _ = search_mbd(counting, alone, candidate_pool.rays(alone), limit)
         assert counting.total == int(ledger.spent[number]) <= limit
         assert torch.equal(boundary.distance, together.distance[one])
         assert torch.equal(boundary.points, together.points[one])
 
 
 def test_the_nearest_candidates_are_those_a_full_search_finds():
-    teacher, bank = plane(20), gaussian(300, 20, seed=2)
+    teacher, candidate_pool = plane(20), gaussian(300, 20, seed=2)
     samples = gaussian(15, 20, seed=1)
     pairs = targeted_pairs(teacher, samples)
-    rays = candidates(teacher, bank, count=7).rays(pairs)
-    classes = teacher.decide(bank)
+    rays = starting_points(teacher, candidate_pool, count=7).rays(pairs)
+    classes = teacher.decide(candidate_pool)
     for pair in range(len(pairs)):
         mine = rays.lengths[rays.pair_of == pair]
-        gaps = (bank[classes == pairs.wanted[pair]] - samples[pair]).norm(dim=1)
+        gaps = (candidate_pool[classes == pairs.wanted[pair]] - samples[pair]).norm(dim=1)
         torch.testing.assert_close(mine, gaps.sort().values[:7])
 
 
@@ -283,7 +298,7 @@ def test_candidates_on_a_device_are_the_same_images_held_there_or_not(
     device, order, most_bytes, monkeypatch
 ):
     monkeypatch.setattr(bank_module, "RESIDENT_BYTES", most_bytes)
-    teacher, bank = plane(12), gaussian(60, 12, seed=2)
+    teacher, candidate_pool = plane(12), gaussian(60, 12, seed=2)
     pairs = targeted_pairs(teacher, gaussian(8, 12, seed=1))
     there = dataclasses.replace(
         pairs,
@@ -292,8 +307,8 @@ def test_candidates_on_a_device_are_the_same_images_held_there_or_not(
         sample_of=pairs.sample_of.to(device),
         wanted=pairs.wanted.to(device),
     )
-    here = candidates(teacher, bank, order=order).rays(pairs)
-    rays = candidates(teacher, bank, order=order).rays(there)
+    here = starting_points(teacher, candidate_pool, order=order).rays(pairs)
+    rays = starting_points(teacher, candidate_pool, order=order).rays(there)
     assert rays.lengths.device.type == device.type
     assert torch.equal(rays.ends[rays.end_of].cpu(), here.ends[here.end_of])
     assert torch.equal(rays.pair_of.cpu(), here.pair_of)
@@ -304,26 +319,30 @@ def test_a_device_gets_the_bank_once_where_it_is_not_too_large(most_bytes, reads
     monkeypatch.setattr(bank_module, "_BLOCK_BYTES", {"cpu": 2 * 12 * 4})
     monkeypatch.setattr(bank_module, "RESIDENT_BYTES", most_bytes)
     images = gaussian(7, 12)
-    bank = bank_module.Bank(TensorImages(images), torch.tensor([0, 0, 0, 1, 1, 1, -1]), most=4)
+    candidate_pool = bank_module.CandidatePool(
+        TensorImages(images), torch.tensor([0, 0, 0, 1, 1, 1, -1]), most=4
+    )
     far = torch.device("meta")
-    first = bank.read(bank.numbers, far)
+    first = candidate_pool.read(candidate_pool.numbers, far)
     read = []
-    monkeypatch.setattr(bank.images, "read", lambda rows: read.append(rows) or images[rows])
+    monkeypatch.setattr(
+        candidate_pool.images, "read", lambda rows: read.append(rows) or images[rows]
+    )
     for _ in range(2):
-        assert bank.read(bank.numbers[:3], far).shape == (3, 12)
+        assert candidate_pool.read(candidate_pool.numbers[:3], far).shape == (3, 12)
     assert first.shape == (4, 12) and len(read) == reads
 
 
 def test_random_candidates_depend_on_seed_sample_and_target_alone():
-    teacher, bank = plane(5), gaussian(200, 5, seed=2)
+    teacher, candidate_pool = plane(5), gaussian(200, 5, seed=2)
     pairs = targeted_pairs(teacher, gaussian(6, 5, seed=1))
-    chosen = candidates(teacher, bank, order="random").rays(pairs)
+    chosen = starting_points(teacher, candidate_pool, order="random").rays(pairs)
     last = torch.tensor([5])
     alone = Pairs(
         pairs.samples[last], last, torch.tensor([0]), pairs.wanted[last], bounds=pairs.bounds
     )
-    again = candidates(teacher, bank, order="random").rays(alone)
-    other = candidates(teacher, bank, order="random", seed=1).rays(alone)
+    again = starting_points(teacher, candidate_pool, order="random").rays(alone)
+    other = starting_points(teacher, candidate_pool, order="random", seed=1).rays(alone)
     assert torch.equal(again.lengths, chosen.lengths[chosen.pair_of == 5])
     assert not torch.equal(again.lengths, other.lengths)
 
@@ -331,10 +350,10 @@ def test_random_candidates_depend_on_seed_sample_and_target_alone():
 def test_fewer_candidates_than_asked_for_are_all_taken():
     teacher = plane(5)
     pairs = targeted_pairs(teacher, gaussian(3, 5, seed=1))
-    bank = gaussian(8, 5, seed=2)
+    candidate_pool = gaussian(8, 5, seed=2)
     for order in ("nearest", "random"):
-        rays = candidates(teacher, bank, count=50, order=order).rays(pairs)
-        have = torch.bincount(teacher.decide(bank), minlength=2)
+        rays = starting_points(teacher, candidate_pool, count=50, order=order).rays(pairs)
+        have = torch.bincount(teacher.decide(candidate_pool), minlength=2)
         assert torch.equal(torch.bincount(rays.pair_of), have[pairs.wanted])
 
 
@@ -347,7 +366,7 @@ def ends_by_class(teacher, images, **options):
     wanted = torch.arange(4).repeat(3)
     samples, sample_of = gaussian(3, 6, seed=1), torch.arange(3).repeat_interleave(4)
     pairs = Pairs(samples, torch.arange(3), sample_of, wanted, bounds=WIDE)
-    rays = candidates(teacher, images, count=10**6, **options).rays(pairs)
+    rays = starting_points(teacher, images, count=10**6, **options).rays(pairs)
     classes = teacher.decide(rays.ends)
     assert torch.equal(classes[rays.end_of], wanted[rays.pair_of])
     return torch.bincount(classes, minlength=4).tolist(), rays
@@ -357,7 +376,7 @@ def ends_by_class(teacher, images, **options):
 def test_a_set_that_fits_into_the_bank_is_used_whole(order):
     teacher, images = many_classes(), gaussian(50, 6, seed=2)
     whole, rays = ends_by_class(teacher, images, order=order)
-    banked, same = ends_by_class(teacher, images, order=order, bank=50)
+    banked, same = ends_by_class(teacher, images, order=order, candidate_pool=50)
     assert sum(whole) == 50 and whole == banked
     assert torch.equal(rays.lengths, same.lengths) and torch.equal(rays.ends, same.ends)
 
@@ -366,20 +385,20 @@ def test_a_set_that_fits_into_the_bank_is_used_whole(order):
 def test_of_a_larger_set_each_class_gives_the_same_or_all_it_has(order):
     teacher, images = many_classes(), gaussian(400, 6, seed=2)
     have = torch.bincount(teacher.decide(images)).tolist()
-    banked, _ = ends_by_class(teacher, images, order=order, bank=200)
+    banked, _ = ends_by_class(teacher, images, order=order, candidate_pool=200)
     share = max(banked)
     assert banked == [min(count, share) for count in have]
     assert sum(banked) <= 200 < sum(min(count, share + 1) for count in have)
 
 
 def test_even_the_smallest_bank_has_an_image_of_each_class():
-    assert ends_by_class(many_classes(), gaussian(100, 6, seed=2), bank=1)[0] == [1] * 4
+    assert ends_by_class(many_classes(), gaussian(100, 6, seed=2), candidate_pool=1)[0] == [1] * 4
 
 
 def test_what_is_in_the_bank_depends_on_the_seed_alone():
     teacher, images = many_classes(), gaussian(100, 6, seed=2)
     first, again, other = (
-        ends_by_class(teacher, images, bank=20, seed=seed)[1].ends for seed in (0, 0, 1)
+        ends_by_class(teacher, images, candidate_pool=20, seed=seed)[1].ends for seed in (0, 0, 1)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -389,7 +408,7 @@ def test_an_untargeted_pair_may_be_led_to_any_other_class_in_the_bank(order):
     teacher, images = many_classes(), gaussian(100, 6, seed=2)
     samples, number = gaussian(3, 6, seed=1), torch.arange(3)
     pairs = Pairs(samples, number, number, number, targeted=False, bounds=WIDE)
-    rays = candidates(teacher, images, count=100, order=order, bank=40).rays(pairs)
+    rays = starting_points(teacher, images, count=100, order=order, candidate_pool=40).rays(pairs)
     classes = teacher.decide(rays.ends)
     assert not bool((classes[rays.end_of] == rays.pair_of).any())
     in_bank = torch.bincount(classes, minlength=4)
@@ -401,12 +420,12 @@ def test_an_untargeted_pair_may_be_led_to_any_other_class_in_the_bank(order):
     [
         ({"count": 0}, "count: expected at least 1 candidate a pair, got 0"),
         ({"order": "far"}, "order: expected 'nearest' or 'random', got 'far'"),
-        ({"bank": 0}, "bank: expected at least 1 image, or None for all, got 0"),
+        ({"candidate_pool": 0}, "bank: expected at least 1 image, or None for all, got 0"),
     ],
 )
 def test_wrong_candidate_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        candidates(plane(2), gaussian(4, 2), **options)
+        starting_points(plane(2), gaussian(4, 2), **options)
 
 
 @pytest.mark.parametrize(
@@ -422,21 +441,23 @@ def test_wrong_candidate_options_are_refused(options, message):
 )
 def test_wrong_descent_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Descent(**change)
+        SignOptSettings(**change)
 
 
 def test_low_frequencies_need_images_with_height_and_width():
     with pytest.raises(ValueError, match="frequencies: expected None for images of shape"):
-        Descent(frequencies=4).directions((10,), 0)
+        SignOptSettings(frequencies=4).directions((10,), 0)
 
 
 def test_probes_begin_smooth_and_come_to_draw_all_frequencies():
-    drawn = [Descent().directions((3, 224, 112), number).frequencies for number in range(60)]
+    drawn = [
+        SignOptSettings().directions((3, 224, 112), number).frequencies for number in range(60)
+    ]
     assert drawn[0] == 67 and drawn[39] == 223
     assert drawn[:40] == sorted(drawn[:40]) and drawn[40:] == [None] * 20
-    constant = Descent(frequencies=9).directions((3, 32, 32), 30)
+    constant = SignOptSettings(frequencies=9).directions((3, 32, 32), 30)
     assert constant.frequencies == 9
-    assert Descent().directions((1, 8, 8), 0).frequencies is None
+    assert SignOptSettings().directions((1, 8, 8), 0).frequencies is None
 
 
 def test_the_dct_basis_is_orthonormal_and_starts_with_a_constant():

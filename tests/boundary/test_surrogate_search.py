@@ -11,9 +11,9 @@ from torch import nn
 
 from db3kd.boundary import (
     Boundary,
-    Candidates,
-    Descent,
     Pairs,
+    SignOptSettings,
+    StartingPoints,
     Surrogate,
     boundary_distance,
     minimal_boundary_distance,
@@ -62,15 +62,24 @@ def pairs_of(teacher, count=6, seed=1):
 def search(teacher, pairs, limit, surrogate=None, spread=1.0):
     """MBD of the pairs from images so far spread, and what it cost."""
     ledger = Ledger(torch.full((len(pairs),), limit))
-    bank = gaussian(BANK, seed=2) * spread
-    rays = Candidates(TensorImages(bank), teacher.decide(bank), 5).rays(pairs)
+    candidate_pool = gaussian(BANK, seed=2) * spread
+    rays = StartingPoints(TensorImages(candidate_pool), teacher.decide(candidate_pool), 5).rays(
+        pairs
+    )
 
     def descend():
         boundary = yield from boundary_distance(
-            pairs, rays, relative=1e-2, purse=ledger, surrogate=surrogate
+            pairs, rays, relative=1e-2, budget=ledger, surrogate=surrogate
         )
         yield from minimal_boundary_distance(
-            pairs, boundary, (SIDE,), Descent(), seed=0, rows=512, purse=ledger, surrogate=surrogate
+            pairs,
+            boundary,
+            (SIDE,),
+            SignOptSettings(),
+            seed=0,
+            rows=512,
+            budget=ledger,
+            surrogate=surrogate,
         )
         return boundary
 
@@ -124,8 +133,10 @@ def test_no_surrogate_makes_a_distance_wrong_or_spends_what_is_not_there(seed, l
 
 def test_a_surrogate_chooses_the_ray_that_the_teacher_is_asked_about():
     teacher = linear_teacher(classes=2)
-    pairs, bank = pairs_of(teacher), gaussian(BANK, seed=2)
-    rays = Candidates(TensorImages(bank), teacher.decide(bank), 8).rays(pairs)
+    pairs, candidate_pool = pairs_of(teacher), gaussian(BANK, seed=2)
+    rays = StartingPoints(TensorImages(candidate_pool), teacher.decide(candidate_pool), 8).rays(
+        pairs
+    )
     nearest = rays.lengths.view(6, 8)[:, 0]
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
     best = surrogate.best_rays(pairs, rays, nearest)
@@ -134,22 +145,24 @@ def test_a_surrogate_chooses_the_ray_that_the_teacher_is_asked_about():
     margin = network_of(teacher)(torch.cat([pairs.samples, rays.ends])).diff(dim=1)[:, 0]
     margin = margin * torch.where(pairs.wanted == 1, 1.0, -1.0)[rays.pair_of[0]]
     here, there = margin[: len(pairs)][rays.pair_of], margin[len(pairs) :][rays.end_of]
-    crossing = (rays.lengths * here / (here - there)).view(6, 8)
+    masked_mix = (rays.lengths * here / (here - there)).view(6, 8)
     assert best.pair_of.tolist() == list(range(6))
     of_best = (best.lengths * here.view(6, 8)[:, 0] / (
         here.view(6, 8)[:, 0] - margin[len(pairs) :][best.end_of]
     ))  # fmt: skip
-    assert bool((of_best <= crossing.quantile(0.3, dim=1)).all())
+    assert bool((of_best <= masked_mix.quantile(0.3, dim=1)).all())
     assert surrogate.scored == len(rays)
 
 
 def test_rays_are_compared_without_a_query_and_one_of_each_pair_is_asked_about():
     teacher = linear_teacher(classes=2)
-    pairs, bank = pairs_of(teacher), gaussian(BANK, seed=2)
-    rays = Candidates(TensorImages(bank), teacher.decide(bank), 8).rays(pairs)
+    pairs, candidate_pool = pairs_of(teacher), gaussian(BANK, seed=2)
+    rays = StartingPoints(TensorImages(candidate_pool), teacher.decide(candidate_pool), 8).rays(
+        pairs
+    )
     ledger = Ledger(torch.full((6,), 100))
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
-    search = boundary_distance(pairs, rays, relative=1e-2, purse=ledger, surrogate=surrogate)
+    search = boundary_distance(pairs, rays, relative=1e-2, budget=ledger, surrogate=surrogate)
     assert next(search).accounts.tolist() == list(range(6))
 
 
@@ -167,8 +180,10 @@ def test_the_distance_to_the_nearest_image_is_kept_where_the_surrogate_chooses_a
     pairs = pairs_of(teacher)
     wrong = Surrogate(network_of(teacher, gain=-1.0), (SIDE,), 2)
     boundary, _ = search(teacher, pairs, 1, wrong)
-    bank = gaussian(BANK, seed=2)
-    rays = Candidates(TensorImages(bank), teacher.decide(bank), 1).rays(pairs)
+    candidate_pool = gaussian(BANK, seed=2)
+    rays = StartingPoints(TensorImages(candidate_pool), teacher.decide(candidate_pool), 1).rays(
+        pairs
+    )
     assert bool((boundary.distance <= rays.lengths).all())
 
 
@@ -311,7 +326,7 @@ def test_a_network_that_cannot_stand_in_is_refused(network, error, message):
 
 def test_labels_take_a_surrogate_and_only_those_of_a_descent_do():
     teacher, images = linear_teacher(), gaussian(40, seed=4)
-    few = LabelSettings(queries_per_pair=60, candidates=3)
+    few = LabelSettings(queries_per_pair=60, starting_points=3)
     plain = label(teacher, images, few)
     guessed = label(teacher, images, few, surrogate=network_of(teacher))
     assert guessed.distances.mean() < 0.9 * plain.distances.mean()
@@ -324,11 +339,11 @@ def test_an_estimate_is_of_the_search_with_the_surrogate():
     teacher, network = ModuleTeacher(digits_network(3), (1, 8, 8), 10), digits_network(3)
     images = Source("digits").load()
     few = LabelSettings(queries_per_pair=100)
-    told = estimate_run(teacher, images, few, 3000, surrogate=network)
+    reported = estimate_run(teacher, images, few, 3000, surrogate=network)
     plain = estimate_run(teacher, images, few, 3000)
-    assert told.asked <= 3000
-    assert told.queries_a_pair <= plain.queries_a_pair
-    assert told.surrogate_seconds_a_query > 0 and plain.surrogate_seconds_a_query is None
+    assert reported.asked <= 3000
+    assert reported.queries_a_pair <= plain.queries_a_pair
+    assert reported.surrogate_seconds_a_query > 0 and plain.surrogate_seconds_a_query is None
     with pytest.raises(ValueError, match="surrogate: expected None with measure 'sd'"):
         estimate_run(teacher, images, LabelSettings("sd"), 300, surrogate=network)
 
@@ -341,7 +356,7 @@ def digits_network(seed):
 def write_digits(folder, most, network, resume=False):
     """A run of 30 digits, whose teacher goes out of service after so many queries."""
     teacher = RaisingTeacher(ModuleTeacher(digits_network(3), (1, 8, 8), 10, max_batch=64), most)
-    few = LabelSettings(queries_per_pair=40, candidates=3)
+    few = LabelSettings(queries_per_pair=40, starting_points=3)
     return write_run(
         folder, teacher, Source("digits"), few, limit=30, resume=resume, surrogate=network
     )

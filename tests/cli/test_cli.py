@@ -125,7 +125,7 @@ def test_a_run_is_resumed_when_that_is_asked_for(teacher, run, tmp_path):
 
 def test_how_a_teacher_runs_and_what_flies_beside_changes_no_label(teacher, run, tmp_path):
     options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
-    label(teacher, tmp_path / "other", *options, "--flights", 3, "--max-batch", 16)
+    label(teacher, tmp_path / "other", *options, "--concurrent-chunks", 3, "--max-batch", 16)
 
     assert torch.equal(load_labels(tmp_path / "other").distances, load_labels(run).distances)
 
@@ -252,10 +252,10 @@ def test_inverse_soft_labels_are_written_at_the_papers_temperature(teacher, tmp_
 
 
 def test_the_published_preset_takes_the_papers_candidates(teacher, tmp_path):
-    label(teacher, tmp_path / "run", "--preset", "published", "--queries-per-pair", 10)
+    label(teacher, tmp_path / "run", "--preset", "paper", "--queries-per-pair", 10)
 
     labelling = read_manifest(tmp_path / "run")["settings"]["labelling"]
-    assert (labelling["candidates"], labelling["order"]) == (201, "random")
+    assert (labelling["starting_points"], labelling["order"]) == (201, "random")
     assert labelling["queries_per_pair"] == 10, "what is given stands"
 
 

@@ -8,7 +8,7 @@ import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 from db3kd.models.networks import build_model
-from db3kd.teachers import load_teacher, save_teacher
+from db3kd.teachers import load_teacher, save_model
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = build_model("linear", (1, 8, 8), 10)
     file = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    save_teacher(file, network, model="linear", image_shape=(1, 8, 8), classes=10)
+    save_model(file, network, model="linear", image_shape=(1, 8, 8), classes=10)
     return file
 
 

@@ -9,7 +9,7 @@ from command_line import TEACHERS, Result, fail, succeed
 from db3kd.data.pseudo_samples import load_pseudo_samples
 from db3kd.models.networks import build_model
 from db3kd.storage.manifest import read_manifest
-from db3kd.teachers import save_teacher
+from db3kd.teachers import save_model
 
 PLAIN = ("--preset", "plain")
 """Options of pseudo samples from starts as they come."""
@@ -21,7 +21,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = build_model("linear", (1, 8, 8), 10)
     file = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    save_teacher(file, network, model="linear", image_shape=(1, 8, 8), classes=10)
+    save_model(file, network, model="linear", image_shape=(1, 8, 8), classes=10)
     return file
 
 
@@ -78,7 +78,7 @@ def test_a_synthesis_that_fails_says_how_to_go_on(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--starts", "noise"), "starts: expected one of published, "),
+        (("--starts", "noise"), "starts: expected one of paper, "),
         (("--snapshots", "5,ten"), "snapshots: expected numbers"),
         (("--teacher", "missing.safetensors"), "expected a teacher file"),
         (("--cuda-graphs",), "cuda_graphs: expected a CUDA device, got cpu"),
@@ -136,7 +136,7 @@ def test_a_zero_shot_run_goes_on_when_that_is_asked_for(teacher, tmp_path):
         (("--model", "lenet6"), "model: expected one of"),
         (("--test", "nothing"), "data: expected mnist5k"),
         (("--test", "mnist5k"), "test: expected images of shape (1, 8, 8)"),
-        (("--starts", "noise"), "starts: expected one of published, "),
+        (("--starts", "noise"), "starts: expected one of paper, "),
     ],
 )
 def test_what_zero_shot_cannot_do_is_named_before_anything_is_paid_for(

@@ -22,7 +22,7 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.label_run import Source, open_run, write_run
 from db3kd.pipelines.zero_shot import _load
 from db3kd.storage.manifest import plain, read_manifest
-from db3kd.teachers import FunctionTeacher, load_teacher, save_teacher
+from db3kd.teachers import FunctionTeacher, load_teacher, save_model
 
 SHAPE = (1, 8, 8)
 FOLDERS = ("ant", "bee", "cow", "dog")
@@ -86,7 +86,7 @@ def quadrants(image_shape, classes):
 def torch_teacher(path, server=None):
     """A weights file that names its classes."""
     file = path / "torch.safetensors"
-    save_teacher(
+    save_model(
         file,
         Quadrants(),
         model=f"{__name__}:quadrants",
@@ -239,7 +239,7 @@ def test_names_that_differ_are_listed_on_both_sides():
 
 def test_other_names_are_refused_before_the_first_query(folder, tmp_path):
     teacher = tmp_path / "t.safetensors"
-    save_teacher(
+    save_model(
         teacher,
         Quadrants(),
         model=f"{__name__}:quadrants",
@@ -305,7 +305,7 @@ def test_decisions_of_two_teachers_are_compared_by_name(caplog):
 def test_a_surrogate_of_another_order_is_refused(folder, tmp_path):
     teacher, options = torch_teacher(tmp_path)
     network = db3kd.build_model("lenet5-fifth", SHAPE, 4)
-    file = save_teacher(
+    file = save_model(
         tmp_path / "surrogate.safetensors",
         network,
         model="lenet5-fifth",
@@ -332,7 +332,7 @@ def test_pseudo_samples_have_the_teachers_names(tmp_path):
         return (images.reshape(len(images), -1) @ weights().numpy().T).argmax(1)
 
     teacher = FunctionTeacher(decide, SHAPE, 4, class_names=TEACHERS_ORDER, fingerprint="f")
-    settings = db3kd.SynthesisSettings(samples=8, guide=None, moves=db3kd.Moves(count=0))
+    settings = db3kd.SynthesisSettings(samples=8, acquisition=None, moves=db3kd.Moves(count=0))
     db3kd.write_pseudo_samples(tmp_path / "run", teacher, settings)
 
     assert db3kd.load_pseudo_samples(tmp_path / "run").class_names == TEACHERS_ORDER

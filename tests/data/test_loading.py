@@ -289,7 +289,7 @@ def pseudo_samples(shape=(1, 5, 6), bounds=(0.0, 1.0)):
     generator = torch.Generator().manual_seed(0)
     zeros = torch.zeros(8, dtype=torch.int64)
     return PseudoSamples(
-        levels=torch.randint(0, 256, (8, *shape), generator=generator, dtype=torch.uint8),
+        pixels=torch.randint(0, 256, (8, *shape), generator=generator, dtype=torch.uint8),
         decision=torch.arange(8) % 3,
         start=torch.arange(8),
         moves=zeros,

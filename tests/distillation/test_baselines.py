@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from db3kd.distillation.augmentation import AugmentedImages
 from db3kd.distillation.baselines import (
-    Recipe,
+    Strategy,
     augmented_decisions,
     compare,
     noise_soft_labels,
@@ -56,8 +56,8 @@ class Digits:
         self.asked += len(images)
         return self.logits(images).argmax(1)
 
-    def compare(self, *recipes: Recipe, seeds=(0, 1)):
-        return compare(recipes, seeds, self.test_images, self.test_labels, self.test_decisions)
+    def compare(self, *strategies: Strategy, seeds=(0, 1)):
+        return compare(strategies, seeds, self.test_images, self.test_labels, self.test_decisions)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_one_table_compares_them_all(digits):
 
 
 def test_the_measures_are_those_of_the_students(digits):
-    right = Recipe("teacher itself", None, lambda seed: digits.teacher)
+    right = Strategy("teacher itself", None, lambda seed: digits.teacher)
     unanswered = digits.test_decisions.clone()
     unanswered[::2] = -1
     [row] = compare([right], [0], digits.test_images, digits.test_labels, unanswered)
@@ -109,26 +109,26 @@ def test_the_measures_are_those_of_the_students(digits):
 
 
 def test_every_recipe_is_run_with_every_seed_and_progress_is_told_before(digits):
-    told, run = [], []
-    recipes = [
-        Recipe(name, 1.0, lambda seed, name=name: run.append((name, seed)) or digits.teacher)
+    reported, run = [], []
+    strategies = [
+        Strategy(name, 1.0, lambda seed, name=name: run.append((name, seed)) or digits.teacher)
         for name in ("a", "b")
     ]
     compare(
-        recipes,
+        strategies,
         (4, 5),
         digits.test_images,
         digits.test_labels,
         digits.test_decisions,
-        progress=lambda *report: told.append((report, len(run))),
+        progress=lambda *report: reported.append((report, len(run))),
     )
     assert run == [("a", 4), ("a", 5), ("b", 4), ("b", 5)]
-    assert told == [(report, before) for before, report in enumerate(run)]
+    assert reported == [(report, before) for before, report in enumerate(run)]
 
 
 def test_a_recipe_gives_the_same_student_for_the_same_seed_and_another_for_another(digits):
-    recipe = on_noise_logits(student, digits.images, digits.decisions, 10, KDLoss(), SETTINGS)
-    first, again, other = (weights(recipe.run(seed)) for seed in (0, 0, 1))
+    strategy = on_noise_logits(student, digits.images, digits.decisions, 10, KDLoss(), SETTINGS)
+    first, again, other = (weights(strategy.run(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -137,7 +137,7 @@ def test_a_recipe_without_an_explicit_number_of_steps_is_refused(digits):
     epochs = TrainSettings(epochs=2, device="cpu")
     asked = augmented_decisions(AugmentedImages(digits.images, 1, seed=0), digits.decide)
     x, y, loss = digits.images, digits.decisions, KDLoss()
-    for recipe in (
+    for strategy in (
         lambda: on_decisions(student, x, y, epochs),
         lambda: on_augmented_decisions(student, asked, epochs),
         lambda: on_teacher_logits(student, x, y, digits.logits, loss, epochs),
@@ -149,11 +149,11 @@ def test_a_recipe_without_an_explicit_number_of_steps_is_refused(digits):
         ),
     ):
         with pytest.raises(ValueError, match=r"settings\.steps"):
-            recipe()
+            strategy()
 
 
 def test_a_comparison_of_nothing_is_refused(digits):
-    with pytest.raises(ValueError, match="recipes, seeds"):
+    with pytest.raises(ValueError, match="strategies, seeds"):
         digits.compare(seeds=(0,))
 
 
@@ -173,9 +173,9 @@ def test_refused_augmented_queries_do_not_train(digits):
         return classes
 
     asked = augmented_decisions(AugmentedImages(digits.images, 4, seed=0), refuses_augmented, 400)
-    recipe = on_augmented_decisions(student, asked, SETTINGS, clean_share=0)
+    strategy = on_augmented_decisions(student, asked, SETTINGS, clean_share=0)
     on_clean = on_decisions(student, digits.images, digits.decisions, SETTINGS)
-    assert torch.equal(weights(recipe.run(0)), weights(on_clean.run(0)))
+    assert torch.equal(weights(strategy.run(0)), weights(on_clean.run(0)))
 
 
 @pytest.mark.parametrize(("clean_share", "expected"), [(0, 1), (0.5, 9), (0.25, 3)])
@@ -241,17 +241,17 @@ def test_a_teacher_that_returns_the_wrong_count_is_refused(digits):
 
 def test_white_box_soft_labels_are_the_teachers_at_the_losss_temperature(digits):
     x, y, loss = digits.images, digits.decisions, KDLoss(temperature=3)
-    recipe = on_teacher_logits(student, x, y, digits.logits, loss, SETTINGS, batch=64)
+    strategy = on_teacher_logits(student, x, y, digits.logits, loss, SETTINGS, batch=64)
     soft = F.softmax(digits.logits(x).detach() / 3, 1)
     expected = train_student(student, x, y, soft, loss, SETTINGS)
-    assert torch.allclose(weights(recipe.run(SETTINGS.seed)), weights(expected), atol=1e-4)
+    assert torch.allclose(weights(strategy.run(SETTINGS.seed)), weights(expected), atol=1e-4)
 
 
 def test_a_surrogate_learns_only_from_the_decisions_it_may_see(digits):
     y = digits.decisions.clone()
     y[::2] = -1
-    recipe = on_surrogate_logits(student, student, digits.images, y, KDLoss(), SETTINGS)
-    [row] = digits.compare(recipe, seeds=(0,))
+    strategy = on_surrogate_logits(student, student, digits.images, y, KDLoss(), SETTINGS)
+    [row] = digits.compare(strategy, seeds=(0,))
     assert row.agreements[0] > 0.5
 
 

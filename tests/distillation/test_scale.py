@@ -162,9 +162,9 @@ def test_one_scale_alone_is_taken():
 
 
 def test_progress_counts_the_students_and_those_of_a_grown_grid():
-    told = []
-    choose_rewarded(4.0, progress=lambda *report: told.append(report))
-    assert told == [(n, max(6, 2 * ((n + 1) // 2))) for n in range(1, 11)]
+    reported = []
+    choose_rewarded(4.0, progress=lambda *report: reported.append(report))
+    assert reported == [(n, max(6, 2 * ((n + 1) // 2))) for n in range(1, 11)]
 
 
 def trial(scale: float, *losses: float) -> ScaleTrial:

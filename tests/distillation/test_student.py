@@ -212,13 +212,13 @@ def test_an_image_set_trains_like_the_tensor_it_holds(resident, monkeypatch):
 
 def test_progress_is_told_about_a_hundred_times_and_at_the_end():
     images, labels = blobs()
-    told = []
+    reported = []
     train_classifier(
-        network, images, labels, quick(steps=250), progress=lambda *report: told.append(report)
+        network, images, labels, quick(steps=250), progress=lambda *report: reported.append(report)
     )
-    assert 80 <= len(told) <= 100
-    assert told[-1][:2] == (250, 250)
-    assert told[-1][2] < told[0][2]
+    assert 80 <= len(reported) <= 100
+    assert reported[-1][:2] == (250, 250)
+    assert reported[-1][2] < reported[0][2]
 
 
 def test_bfloat16_training_learns_and_returns_single_precision_weights():

@@ -151,8 +151,8 @@ def probe_gradient(
     hit = (decisions == wanted[:, None]) == targeted
     signs = torch.where(answered, torch.where(hit, 1.0, -1.0), 0.0).double()
     mean = signs.sum(1, keepdim=True) / answered.sum(1, keepdim=True).clamp(min=1)
-    agree = mean.abs() == 1
-    weights = torch.where(answered & ~agree, signs - mean, signs)
+    resolve = mean.abs() == 1
+    weights = torch.where(answered & ~resolve, signs - mean, signs)
     return torch.nn.functional.normalize((weights[:, :, None] * u).sum(1), dim=1).float()
 
 

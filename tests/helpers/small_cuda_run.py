@@ -59,7 +59,7 @@ def check_labels() -> None:
         network.classifier[-1].bias -= network(images).mean(0)
     # Else the largest batch is searched for, which takes minutes here.
     teacher = ModuleTeacher(network, (1, 16, 16), 4, device="cuda", max_batch=64)
-    settings = LabelSettings("mbd", candidates=5, queries_per_pair=60)
+    settings = LabelSettings("mbd", starting_points=5, queries_per_pair=60)
     labels = label(teacher, images, settings, index=torch.arange(3))
     assert (labels.queries.sum(1) <= 1 + 3 * 60).all()
 

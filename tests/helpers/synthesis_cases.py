@@ -24,7 +24,7 @@ def linear(bounds: tuple[float, float] = UNIT, max_batch: int = 512) -> LinearTe
 
 
 def plan(**changes: object) -> SynthesisSettings:
-    return SynthesisSettings(**{"samples": 40, "rows": 64, "candidates": 5} | changes)
+    return SynthesisSettings(**{"samples": 40, "rows": 64, "starting_points": 5} | changes)
 
 
 def moved(**changes: object) -> SynthesisSettings:
@@ -33,7 +33,7 @@ def moved(**changes: object) -> SynthesisSettings:
 
 def same(one: PseudoSamples, other: PseudoSamples) -> bool:
     """To the bit."""
-    names = ("levels", "decision", "start", "moves", "distance", "queries")
+    names = ("pixels", "decision", "start", "moves", "distance", "queries")
     tensors = [(getattr(one, name), getattr(other, name)) for name in names]
     for count, noted in one.snapshots.items():
         tensors += zip(noted, other.snapshots[count], strict=True)

@@ -203,7 +203,7 @@ class LateTeacher(WrappedTeacher):
         self.open = 0
         self.under_way = 0
 
-    def launch(self, images: Tensor) -> "LateAnswers":
+    def decide_async(self, images: Tensor) -> "LateAnswers":
         decisions = torch.cat([self.inner.decide(part) for part in images.split(self.max_batch)])
         if self.none_from is not None:
             numbers = torch.arange(self.launched, self.launched + len(images))
@@ -221,10 +221,10 @@ class LateAnswers:
         self.decisions = decisions
         self._teacher = teacher
 
-    def ready(self) -> bool:
+    def done(self) -> bool:
         return False
 
-    def settle(self) -> Tensor:
+    def result(self) -> Tensor:
         self._teacher.waits += 1
         self._teacher.open -= 1
         missing = (self.decisions < 0).nonzero()

@@ -20,7 +20,7 @@ from db3kd.labelling.totals import Totals
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import FunctionTeacher
 
-SETTINGS = LabelSettings("bd", queries_per_pair=12, candidates=4, rows=256)
+SETTINGS = LabelSettings("bd", queries_per_pair=12, starting_points=4, rows=256)
 
 
 class MeanTeacher(FunctionTeacher):
@@ -144,7 +144,7 @@ def test_checks_change_no_label_and_a_resumed_run_is_not_flagged(tmp_path, undis
 
 
 def test_a_budget_pays_for_the_checks(tmp_path):
-    settings = LabelSettings("bd", queries=2000, queries_per_pair=12, candidates=4)
+    settings = LabelSettings("bd", queries=2000, queries_per_pair=12, starting_points=4)
     teacher = MeanTeacher()
 
     totals = write(tmp_path, teacher, settings=settings)

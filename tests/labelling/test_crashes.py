@@ -9,7 +9,7 @@ from db3kd.distillation.student import train_classifier
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.label_images import LabelSettings
 from db3kd.models.networks import build_model
-from db3kd.teachers import save_teacher
+from db3kd.teachers import save_model
 
 crashes = pytest.importorskip("benchmarks.crashes", reason="benchmarks are not installed")
 
@@ -24,7 +24,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path):
         TrainSettings(epochs=2, device="cpu"),
     )
     teacher = tmp_path / "teacher.safetensors"
-    save_teacher(teacher, network, model="linear", image_shape=(1, 8, 8), classes=10)
+    save_model(teacher, network, model="linear", image_shape=(1, 8, 8), classes=10)
     settings = LabelSettings("mbd", queries_per_pair=20, rows=512)
     work = crashes.Work(teacher, "digits", settings, limit=260, max_batch=64)
 

@@ -72,7 +72,7 @@ def test_the_bound_is_that_of_the_budgets(images, budgets, most):
 
 
 def test_what_is_expected_is_near_what_a_run_asks(images):
-    settings = LabelSettings("bd", candidates=8)
+    settings = LabelSettings("bd", starting_points=8)
 
     estimate = estimate_run(teacher(), images, settings, 2000)
 
@@ -83,7 +83,7 @@ def test_what_is_expected_is_near_what_a_run_asks(images):
 
 @pytest.mark.parametrize("targets", [1, 2])
 def test_targets_alone_are_measured_and_expected(images, targets):
-    settings = LabelSettings("bd", candidates=8, targets=targets)
+    settings = LabelSettings("bd", starting_points=8, targets=targets)
 
     estimate = estimate_run(teacher(), images, settings, 2000)
 

@@ -8,7 +8,7 @@ from teachers_analytic import NearestCentroidTeacher
 
 from db3kd.data.loading import load_data
 from db3kd.labelling.label_images import LabelSettings
-from db3kd.teachers import Traffic
+from db3kd.teachers import RequestSettings
 
 interrupts = pytest.importorskip("benchmarks.interrupts", reason="benchmarks are not installed")
 
@@ -19,7 +19,7 @@ def test_a_stop_costs_at_most_the_requests_in_flight(tmp_path):
     everything = images.read(torch.arange(len(images)))
     centroids = torch.stack([everything[images.labels == c].mean(0) for c in range(10)])
     settings = LabelSettings("bd", queries_per_pair=4, seed=1)
-    traffic = Traffic(batch=4, in_flight=3)
+    traffic = RequestSettings(batch=4, in_flight=3)
     with interrupts.LimitedServer(NearestCentroidTeacher(centroids, (1, 8, 8)), 2000) as server:
         work = interrupts.Work(server.model, "digits", settings, 40, traffic)
         outcomes = list(

@@ -19,7 +19,7 @@ from teachers_analytic import (
     one_short,
 )
 
-from db3kd.boundary import Descent
+from db3kd.boundary import SignOptSettings
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling import label_images as labelling
 from db3kd.labelling.label_images import (
@@ -36,7 +36,7 @@ from db3kd.teachers.base import TeacherError
 
 SHAPE = (1, 6, 6)
 CLASSES = 4
-SMALL = LabelSettings(candidates=4, queries_per_pair=60, snapshots=(10, 60))
+SMALL = LabelSettings(starting_points=4, queries_per_pair=60, snapshots=(10, 60))
 
 
 def some_images(n=40, seed=0):
@@ -130,7 +130,7 @@ def test_no_budget_is_exceeded_and_the_ledger_equals_the_teachers_count(
     teacher = CountingTeacher(some_teacher(max_batch, classes))
     settings = LabelSettings(
         measure=measure,
-        candidates=3,
+        starting_points=3,
         queries_per_pair=per_pair,
         queries_per_sample=per_sample,
         queries=whole,
@@ -172,21 +172,21 @@ def test_samples_are_labelled_by_the_teachers_decision_not_the_data_sets():
 
 
 def test_published_settings_run():
-    settings = LabelSettings.published("mbd", queries_per_pair=450, candidates=5)
-    assert settings.order == "random" and settings.descent == Descent.published()
+    settings = LabelSettings.paper("mbd", queries_per_pair=450, starting_points=5)
+    assert settings.order == "random" and settings.sign_opt == SignOptSettings.paper()
     assert set(label(some_teacher(), some_images(), settings).status) == {"ok"}
 
 
 def test_progress_is_told_samples_queries_and_mean_distance():
-    told = {}
+    reported = {}
 
     class Told:
         def update(self, **reached):
-            told.update({name: value for name, value in reached.items() if value is not None})
+            reported.update({name: value for name, value in reached.items() if value is not None})
 
     labels = label(some_teacher(), some_images(), SMALL, progress=Told())
-    assert told["samples"] == 40 and told["queries"] == int(labels.queries.sum())
-    assert told["mean_distance"] == pytest.approx(
+    assert reported["samples"] == 40 and reported["queries"] == int(labels.queries.sum())
+    assert reported["mean_distance"] == pytest.approx(
         float(labels.distances.sum()) / (40 * 3), rel=1e-4
     )
 
@@ -294,7 +294,7 @@ def test_images_in_other_bounds_are_labelled():
     ("change", "message"),
     [
         ({"measure": "gd"}, "measure: expected 'sd', 'bd' or 'mbd', got 'gd'"),
-        ({"candidates": 0}, "candidates: expected .*1.*got 0"),
+        ({"starting_points": 0}, "starting_points: expected .*1.*got 0"),
         ({"queries_per_pair": -1}, "queries_per_pair: expected .*0.*got -1"),
         ({"queries": -5}, "queries: expected .*0.*got -5"),
         ({"snapshots": (-1,)}, "snapshots: expected .*0.*got -1"),

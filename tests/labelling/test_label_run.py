@@ -104,7 +104,7 @@ class FailingTeacher(FunctionTeacher):
     answered = 0
 
     def __init__(self, most: int) -> None:
-        super().__init__(self._level, (1, 8, 8), 10, max_batch=64, fingerprint="levels")
+        super().__init__(self._level, (1, 8, 8), 10, max_batch=64, fingerprint="pixels")
         self._left = most
 
     def _level(self, images: np.ndarray) -> np.ndarray:

@@ -21,11 +21,11 @@ from db3kd.labelling.label_images import (
 )
 from db3kd.labelling.settings import divide_over_targets
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
-from db3kd.querying.search import UNANSWERED, batch_rows
+from db3kd.querying.search import UNANSWERED, fitting_batch_size
 
 SHAPE = (1, 6, 6)
 CLASSES = 6
-FULL = LabelSettings(candidates=4, queries_per_pair=60, snapshots=(10, 60))
+FULL = LabelSettings(starting_points=4, queries_per_pair=60, snapshots=(10, 60))
 INF = torch.inf
 
 
@@ -209,7 +209,7 @@ def test_no_budget_is_exceeded_whatever_is_searched(measure, targets, per_pair, 
     teacher = some_teacher()
     settings = LabelSettings(
         measure,
-        candidates=3,
+        starting_points=3,
         targets=targets,
         queries_per_pair=per_pair,
         queries_per_sample=per_sample,
@@ -236,7 +236,7 @@ def test_a_thousand_classes_make_no_more_pairs_than_are_searched():
     draw = torch.Generator().manual_seed(1)
     centres, images = torch.rand(1000, 32, generator=draw), torch.rand(200, 32, generator=draw)
     teacher = CountingTeacher(NearestCentroidTeacher(centres))
-    settings = LabelSettings("bd", candidates=3, targets=5)
+    settings = LabelSettings("bd", starting_points=3, targets=5)
     index = torch.arange(5)
 
     labels = label(teacher, images, settings, index=index)
@@ -245,7 +245,7 @@ def test_a_thousand_classes_make_no_more_pairs_than_are_searched():
     pairs = pairs_of(teacher, images[index], index, searched)
     assert len(pairs) == 5 * 5 == int((labels.queries > 1).sum())
     assert chunk_size(teacher, settings) == 256
-    whole = dataclasses.replace(settings, targets=None, candidates=20)
+    whole = dataclasses.replace(settings, targets=None, starting_points=20)
     assert chunk_size(teacher, whole) < chunk_size(teacher, dataclasses.replace(whole, targets=5))
 
 
@@ -302,9 +302,9 @@ def test_targets_mean_nothing_where_no_class_is_searched():
 
 
 def test_a_batch_of_large_images_is_smaller():
-    assert batch_rows(2048, (1, 28, 28)) == 2048
-    assert batch_rows(2048, (3, 224, 224)) == 256 * 2**20 // (4 * 150_528)
-    assert batch_rows(2048, (10**10,)) == 1
+    assert fitting_batch_size(2048, (1, 28, 28)) == 2048
+    assert fitting_batch_size(2048, (3, 224, 224)) == 256 * 2**20 // (4 * 150_528)
+    assert fitting_batch_size(2048, (10**10,)) == 1
 
 
 @pytest.mark.parametrize("measure", ["bd", "mbd"])

@@ -12,14 +12,14 @@ from db3kd.data.image_set import ImageSet
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_images import LabelSettings, divide_budget, label
 from db3kd.labelling.labels import LABELS, Labels
-from db3kd.labelling.worker import Job, Stopped, Worker
+from db3kd.labelling.worker import Stopped, Worker, WorkerTask
 from db3kd.storage.manifest import manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import TeacherError
 
 pytest.importorskip("pyarrow")
 
-SETTINGS = LabelSettings("bd", candidates=3, queries_per_pair=20, rows=50)
+SETTINGS = LabelSettings("bd", starting_points=3, queries_per_pair=20, rows=50)
 
 
 def some_images(seed: int = 0) -> ImageSet:
@@ -42,10 +42,10 @@ def run(tmp_path: Path) -> Iterator[RunFolder]:
         yield run
 
 
-def job(run: RunFolder, made: CountingTeacher | None = None) -> Job:
+def job(run: RunFolder, made: CountingTeacher | None = None) -> WorkerTask:
     made = made or teacher()
     images = some_images()
-    return Job(
+    return WorkerTask(
         make_teacher=lambda: made,
         fingerprint=teacher().fingerprint(),
         images=images,
@@ -61,7 +61,7 @@ def ready(run: RunFolder) -> Iterator[Callable[..., Worker]]:
     """Workers that are ready for a job."""
     workers = []
 
-    def prepare(wanted: Job) -> Worker:
+    def prepare(wanted: WorkerTask) -> Worker:
         workers.append(Worker())
         assert workers[-1].prepare(wanted)
         return workers[-1]

@@ -73,7 +73,7 @@ class LevelTeacher:
         return (images.mean((1, 2, 3)) * 20).long() % 10
 
     def fingerprint(self) -> str:
-        return "levels"
+        return "pixels"
 
     def _is_to_die(self) -> bool:
         if self.deadly is not None and self.deadly.exists():
@@ -237,13 +237,13 @@ class OneByOne:
     def share(self, *values: Any) -> tuple:
         return ()
 
-    def hire(self) -> None:
+    def start_worker(self) -> None:
         self._died = True
 
     def give(self, position: int, index: torch.Tensor) -> None:
         self.has_idle = False
         labels = self._labeller.label(index) if self._died else module._DiedError("power cut")
-        member = module._Member(None, has_journal=False)
+        member = module._WorkerHandle(None, has_journal=False)
         self.at_work = (member,)
         self._ended += [None, (member, position, labels)]
 
@@ -265,8 +265,8 @@ def test_a_chunk_without_a_journal_is_lost_with_its_worker_and_that_is_counted(t
     labeller = Labeller(teacher, images, settings, decisions, limits)
     counted = []
     with RunFolder.create(tmp_path / "run", LABELS, {}) as run:
-        crew = OneByOne(labeller, run)
-        handout = module._Handout(crew, labeller, {0: torch.arange(9)}, counted.append)
+        pool = OneByOne(labeller, run)
+        handout = module._Dispatcher(pool, labeller, {0: torch.arange(9)}, counted.append)
 
         chunks = list(handout.chunks())
 

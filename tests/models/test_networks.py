@@ -73,7 +73,7 @@ def test_a_resnet_keeps_small_images_large():
 
 
 def test_a_factory_is_called_by_its_name():
-    assert build_model("test_models:two_layers", (1, 2, 2), 3)(torch.rand(5, 1, 2, 2)).shape == (
+    assert build_model("test_networks:two_layers", (1, 2, 2), 3)(torch.rand(5, 1, 2, 2)).shape == (
         5,
         3,
     )
@@ -87,7 +87,13 @@ def test_a_factory_is_called_by_its_name():
         ("alexnet", (3, 4, 4), 10, ValueError, "image_shape: AlexNet needs at least 8x8"),
         ("lenet5", (784,), 10, ValueError, r"takes images \(channels, height, width\)"),
         ("lenet5", (1, 28, 28), 1, ValueError, "classes: expected an integer of at least 2"),
-        ("test_models:not_a_module", (1, 2, 2), 2, TypeError, "returned str, expected a torch.nn"),
+        (
+            "test_networks:not_a_module",
+            (1, 2, 2),
+            2,
+            TypeError,
+            "returned str, expected a torch.nn",
+        ),
     ],
 )
 def test_what_cannot_be_built_says_why(name, shape, classes, kind, message):

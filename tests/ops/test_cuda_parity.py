@@ -296,7 +296,7 @@ def test_a_labelling_run_gives_the_same_distances(place, shape, measure, monkeyp
     weights = torch.randn(5, *shape, generator=g)
     teacher = LinearTeacher((weights - weights.mean(0)).flatten(1), torch.zeros(5), shape)
     images = torch.rand(60, *shape, generator=g)
-    settings = LabelSettings(measure, candidates=5, queries_per_pair=150)
+    settings = LabelSettings(measure, starting_points=5, queries_per_pair=150)
     index = torch.arange(12 if place.large else 4)
     here = label(teacher, images, settings, index=index)
     for name in emulated.NAMES:

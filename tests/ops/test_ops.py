@@ -221,19 +221,19 @@ def test_bracket_update_matches_the_reference(answers, targeted, seed):
 
 
 @given(st.floats(0.01, 0.99), st.floats(0, 1e-2), st.floats(0, 1e-2))
-def test_bisection_ends_at_the_crossing(crossing, absolute, relative):
+def test_bisection_ends_at_the_crossing(masked_mix, absolute, relative):
     low, high, radius = torch.zeros(1), torch.ones(1), torch.full((1,), 0.5)
     winner, one = torch.tensor([-1]), torch.zeros(1, dtype=torch.int64)
     active, rounds = one, 0
     rules = {"targeted": True, "absolute": absolute, "relative": relative}
     while len(active):
-        decision = (radius >= crossing).long()
+        decision = (radius >= masked_mix).long()
         active = ops.bracket_update(
             low, high, radius, winner, active, one, decision, one + 1, **rules
         )
         rounds += 1
         assert rounds <= 160  # a float32 bracket cannot be halved more often
-    assert low.item() <= crossing <= high.item() + 1e-7
+    assert low.item() <= masked_mix <= high.item() + 1e-7
     gap = high.item() - low.item()
     adjacent = torch.nextafter(low, high).equal(high)
     assert adjacent or gap <= max(absolute, relative * high.item()) + 1e-7

@@ -13,8 +13,8 @@ from db3kd.labelling import label_images as labelling
 from db3kd.labelling.label_images import LabelSettings, label, label_chunks
 from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.ops import build_config
-from db3kd.querying.concurrent import default_flights, in_order
-from db3kd.querying.driver import fly, land
+from db3kd.querying.concurrent import default_concurrency, run_concurrently
+from db3kd.querying.driver import run_stepwise, run_to_end
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Query
 from db3kd.storage.journal import Journal, read_journal
@@ -28,7 +28,7 @@ cuda = pytest.mark.skipif(
 
 SHAPE = (1, 6, 6)
 CPU = torch.device("cpu")
-SMALL = LabelSettings(candidates=3, queries_per_pair=40, snapshots=(10,), rows=64)
+SMALL = LabelSettings(starting_points=3, queries_per_pair=40, snapshots=(10,), rows=64)
 
 
 def some_images(n=24, seed=0):
@@ -72,13 +72,13 @@ def counting_flight(log, name, pauses, error=None):
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("flights", [1, 2, 3])
+@pytest.mark.parametrize("concurrent_chunks", [1, 2, 3])
 def test_labels_and_queries_do_not_depend_on_how_many_fly(
-    small_chunks, one_after_another, flights, late
+    small_chunks, one_after_another, concurrent_chunks, late
 ):
     counting = CountingTeacher(some_teacher())
     teacher = LateTeacher(counting) if late else counting
-    labels = label(teacher, some_images(), SMALL, flights=flights)
+    labels = label(teacher, some_images(), SMALL, concurrent_chunks=concurrent_chunks)
     assert_same(labels, one_after_another)
     assert counting.total == int(labels.queries.sum())
 
@@ -86,7 +86,7 @@ def test_labels_and_queries_do_not_depend_on_how_many_fly(
 def test_a_call_is_launched_while_that_of_another_search_is_under_way(small_chunks, tmp_path):
     teacher = LateTeacher(some_teacher())
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
-        list(label_chunks(teacher, some_images(), SMALL, folder=folder, flights=3))
+        list(label_chunks(teacher, some_images(), SMALL, folder=folder, concurrent_chunks=3))
     assert teacher.under_way == 3 and teacher.open == 0
 
 
@@ -94,7 +94,7 @@ def test_a_journal_waits_for_each_call_once(small_chunks, tmp_path):
     counting = CountingTeacher(some_teacher(max_batch=16))
     teacher = LateTeacher(counting)
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
-        list(label_chunks(teacher, some_images(), SMALL, folder=folder, flights=2))
+        list(label_chunks(teacher, some_images(), SMALL, folder=folder, concurrent_chunks=2))
     assert teacher.waits == len(counting.calls)
 
 
@@ -106,10 +106,10 @@ def test_a_run_that_failed_goes_on_with_any_number_in_flight(
     counting = CountingTeacher(some_teacher(max_batch=16))
     chunks = []
 
-    def go_on(teacher, flights):
+    def go_on(teacher, concurrent_chunks):
         with RunFolder.open(tmp_path / "run", LABELS, {"seed": 0}, resume=True) as folder:
             for chunk in label_chunks(
-                teacher, some_images(), SMALL, folder=folder, flights=flights
+                teacher, some_images(), SMALL, folder=folder, concurrent_chunks=concurrent_chunks
             ):
                 folder.write_shard(int(chunk.index[0]), to_table(chunk))
                 chunks.append(chunk)
@@ -129,21 +129,23 @@ def test_a_kill_costs_the_calls_in_flight_alone(small_chunks, one_after_another,
     class Killed(LateTeacher):
         """Keeps what is on the disk at a moment in its launch: all that a kill would leave."""
 
-        def launch(self, images):
+        def decide_async(self, images):
             if self.launched > 200 and self.open and not killed.exists():
                 self.last_call = len(images)
                 shutil.copytree(run, killed)
-            return super().launch(images)
+            return super().decide_async(images)
 
     teacher = Killed(some_teacher(max_batch=16))
     with RunFolder.create(run, LABELS, {"seed": 0}) as folder:
-        list(label_chunks(teacher, some_images(), SMALL, folder=folder, flights=2))
+        list(label_chunks(teacher, some_images(), SMALL, folder=folder, concurrent_chunks=2))
 
     counting = CountingTeacher(some_teacher(max_batch=16))
     with RunFolder.open(killed, LABELS, {"seed": 0}, resume=True) as folder:
         found = [folder.journals.read(file) for file in folder.journals.files()]
         lost = queries_in_flight(folder.manifest)
-        chunks = list(label_chunks(counting, some_images(), SMALL, folder=folder, flights=2))
+        chunks = list(
+            label_chunks(counting, some_images(), SMALL, folder=folder, concurrent_chunks=2)
+        )
     kept = sum(len(call.answers) for journal in found for call in journal.calls)
 
     assert_same(Labels.concat(chunks), one_after_another)
@@ -156,29 +158,29 @@ def test_a_kill_costs_the_calls_in_flight_alone(small_chunks, one_after_another,
 
 def test_flights_take_turns_and_the_next_begins_when_one_has_ended():
     log = []
-    flights = (counting_flight(log, name, 2) for name in "abc")
-    assert list(in_order(flights, 2, CPU)) == ["a", "b", "c"]
+    concurrent_chunks = (counting_flight(log, name, 2) for name in "abc")
+    assert list(run_concurrently(concurrent_chunks, 2, CPU)) == ["a", "b", "c"]
     assert log == ["a0", "b0", "a1", "b1", "a ends", "b ends", "c0", "c1", "c ends"]
 
 
 def test_results_come_in_order_and_nothing_waits_for_its_turn():
     log = []
-    flights = (counting_flight(log, *flight) for flight in (("a", 5), ("b", 1), ("c", 1)))
-    assert list(in_order(flights, 2, CPU)) == ["a", "b", "c"]
+    concurrent_chunks = (counting_flight(log, *flight) for flight in (("a", 5), ("b", 1), ("c", 1)))
+    assert list(run_concurrently(concurrent_chunks, 2, CPU)) == ["a", "b", "c"]
     assert log.index("c ends") < log.index("a ends")
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_an_error_comes_in_its_place_and_closes_what_is_behind(most):
     log, results = [], []
-    flights = (
+    concurrent_chunks = (
         counting_flight(log, "a", 3),
         counting_flight(log, "b", 1, ConnectionError("the line is dead")),
         counting_flight(log, "c", 9),
         counting_flight(log, "d", 1),
     )
     with pytest.raises(ConnectionError, match="the line is dead"):
-        for result in in_order(iter(flights), most, CPU):
+        for result in run_concurrently(iter(concurrent_chunks), most, CPU):
             results.append(result)
     assert results == ["a"]
     assert ("c ends" in log) == (most == 3) and "d0" not in log
@@ -186,8 +188,8 @@ def test_an_error_comes_in_its_place_and_closes_what_is_behind(most):
 
 def test_whoever_stops_listening_closes_all():
     log = []
-    flights = (counting_flight(log, *flight) for flight in (("a", 1), ("b", 9), ("c", 9)))
-    results = in_order(flights, 2, CPU)
+    concurrent_chunks = (counting_flight(log, *flight) for flight in (("a", 1), ("b", 9), ("c", 9)))
+    results = run_concurrently(concurrent_chunks, 2, CPU)
     assert next(results) == "a"
     results.close()
     assert log[-1] == "b ends" and "c0" not in log
@@ -195,22 +197,24 @@ def test_whoever_stops_listening_closes_all():
 
 def test_an_interrupt_closes_all():
     log = []
-    flights = (
+    concurrent_chunks = (
         counting_flight(log, "a", 1, KeyboardInterrupt()),
         counting_flight(log, "b", 9),
     )
     with pytest.raises(KeyboardInterrupt):
-        list(in_order(iter(flights), 2, CPU))
+        list(run_concurrently(iter(concurrent_chunks), 2, CPU))
     assert "b ends" in log
 
 
 def test_a_cpu_has_one_search_in_flight_and_a_gpu_two():
-    assert default_flights(CPU) == 1 and default_flights(torch.device("cuda", 1)) == 2
+    assert default_concurrency(CPU) == 1 and default_concurrency(torch.device("cuda", 1)) == 2
 
 
 def test_no_flight_at_all_is_refused():
-    with pytest.raises(ValueError, match="flights: expected an integer of at least 1, got 0"):
-        label(some_teacher(), some_images(), SMALL, flights=0)
+    with pytest.raises(
+        ValueError, match="concurrent_chunks: expected an integer of at least 1, got 0"
+    ):
+        label(some_teacher(), some_images(), SMALL, concurrent_chunks=0)
 
 
 # What becomes of answers under way
@@ -226,7 +230,7 @@ def two_batches():
 def test_a_flight_that_is_closed_keeps_the_answers_under_way(tmp_path):
     ledger = Ledger(torch.tensor([9, 9]))
     with Journal(tmp_path / "a", 4, "run") as journal:
-        flight = fly(two_batches(), LateTeacher(some_teacher()), ledger, journal=journal)
+        flight = run_stepwise(two_batches(), LateTeacher(some_teacher()), ledger, journal=journal)
         next(flight)
         flight.close()
     found = read_journal(tmp_path / "a", "run")
@@ -239,7 +243,7 @@ def test_a_flight_that_is_closed_keeps_the_answers_under_way(tmp_path):
 def test_what_is_no_answer_is_heard_later_and_not_booked():
     ledger = Ledger(torch.tensor([9, 9]))
     with pytest.raises(TeacherError, match="no answer") as caught:
-        land(fly(two_batches(), LateTeacher(some_teacher(), none_from=6), ledger))
+        run_to_end(run_stepwise(two_batches(), LateTeacher(some_teacher(), none_from=6), ledger))
     assert len(caught.value.answered) == 2
     assert ledger.spent.tolist() == [3, 3]
 
@@ -251,18 +255,20 @@ def test_what_is_no_answer_never_reaches_a_journal(tmp_path):
         Journal(tmp_path / "a", 4, "run") as journal,
     ):
         teacher = LateTeacher(some_teacher(), none_from=6)
-        land(fly(two_batches(), teacher, ledger, journal=journal))
+        run_to_end(run_stepwise(two_batches(), teacher, ledger, journal=journal))
     answers = [call.answers.tolist() for call in read_journal(tmp_path / "a", "run").calls]
     assert sum(map(len, answers)) == 6 and ledger.spent.tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("flights", [1, 2])
-def test_a_surrogate_says_the_same_however_late_the_answers_come(small_chunks, flights):
+@pytest.mark.parametrize("concurrent_chunks", [1, 2])
+def test_a_surrogate_says_the_same_however_late_the_answers_come(small_chunks, concurrent_chunks):
     torch.manual_seed(0)
     surrogate = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     teachers = some_teacher(), LateTeacher(some_teacher())
     at_once, late = (
-        label(teacher, some_images(), SMALL, flights=flights, surrogate=surrogate)
+        label(
+            teacher, some_images(), SMALL, concurrent_chunks=concurrent_chunks, surrogate=surrogate
+        )
         for teacher in teachers
     )
     assert_same(late, at_once)
@@ -276,10 +282,12 @@ def test_labels_on_a_gpu_are_those_of_a_cpu_however_many_fly(small_chunks, tmp_p
     on_cpu = label(ModuleTeacher(network, SHAPE, 4), some_images(), SMALL)
     teacher = ModuleTeacher(network, SHAPE, 4, device="cuda", max_batch=100)
     found = []
-    for flights in (1, 2, 3):
-        with RunFolder.create(tmp_path / str(flights), LABELS, {}) as folder:
+    for concurrent_chunks in (1, 2, 3):
+        with RunFolder.create(tmp_path / str(concurrent_chunks), LABELS, {}) as folder:
             kept = folder if with_journals else None
-            chunks = label_chunks(teacher, some_images(), SMALL, folder=kept, flights=flights)
+            chunks = label_chunks(
+                teacher, some_images(), SMALL, folder=kept, concurrent_chunks=concurrent_chunks
+            )
             found.append(Labels.concat(list(chunks)))
     assert_same(found[0], found[1])
     assert_same(found[0], found[2])
@@ -309,5 +317,5 @@ def test_each_flight_has_a_stream_of_its_own():
         streams.append(torch.cuda.current_stream(device))
         yield
 
-    list(in_order((flight() for _ in range(2)), 2, device))
+    list(run_concurrently((flight() for _ in range(2)), 2, device))
     assert streams[0] != streams[1] and torch.cuda.default_stream(device) not in streams

@@ -67,7 +67,7 @@ def test_the_ledger_equals_what_the_teacher_saw_and_stays_within_its_limits(
 
 def test_a_search_that_is_wrong_about_its_purse_is_found_out():
     def search():
-        yield Query(torch.rand(3, 2), torch.tensor([0, 0, 0]), covered=True)
+        yield Query(torch.rand(3, 2), torch.tensor([0, 0, 0]), prepaid=True)
 
     with pytest.raises(RuntimeError, match="spent 1 more than an account may"):
         run(search(), teacher_of_two(), Ledger(torch.tensor([2])))
@@ -137,11 +137,14 @@ def test_another_search_is_not_answered_from_the_journal(tmp_path):
 
 
 def test_progress_is_told_the_answers_of_each_batch():
-    told = []
+    reported = []
     run(
-        queries([0, 0], [0, 0]), ConstantTeacher(0, (2,), 2), Ledger(torch.tensor([3])), told.append
+        queries([0, 0], [0, 0]),
+        ConstantTeacher(0, (2,), 2),
+        Ledger(torch.tensor([3])),
+        reported.append,
     )
-    assert told == [2, 1]
+    assert reported == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ pytest.importorskip("rich")
 from matplotlib.image import imread
 from rich.console import Console
 
-from db3kd.distillation.baselines import RecipeResult
+from db3kd.distillation.baselines import StrategyResult
 from db3kd.report.tables import (
     ClassDistances,
     Samples,
@@ -25,8 +25,8 @@ from db3kd.report.tables import (
 )
 
 ROWS = [
-    RecipeResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3),
-    RecipeResult("white-box KD", [0.861, 0.862, 0.863], [0.88, 0.89, 0.9], None),
+    StrategyResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3),
+    StrategyResult("white-box KD", [0.861, 0.862, 0.863], [0.88, 0.89, 0.9], None),
 ]
 
 
@@ -62,12 +62,12 @@ def test_a_white_box_has_no_queries():
 
 
 def test_one_seed_has_no_deviation_and_none_no_mean():
-    markdown, _ = comparison_table([RecipeResult("CE", [0.5], [], 1)])
+    markdown, _ = comparison_table([StrategyResult("CE", [0.5], [], 1)])
     assert "| CE | 50.0 | \N{EN DASH} | 1 |\n" in markdown
 
 
 def test_a_bar_in_a_name_does_not_break_the_table():
-    markdown, _ = comparison_table([RecipeResult("KL(q|p)", [0.5], [0.5], 1)])
+    markdown, _ = comparison_table([StrategyResult("KL(q|p)", [0.5], [0.5], 1)])
     assert r"KL(q\|p)" in markdown
 
 

@@ -38,7 +38,7 @@ def some_samples(
         return torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
 
     return PseudoSamples(
-        levels=images(),
+        pixels=images(),
         decision=torch.arange(count) % classes,
         start=torch.arange(count),
         moves=zeros + 10,
@@ -120,25 +120,25 @@ def test_grids_have_any_number_of_classes(tmp_path, monkeypatch, classes, channe
     monkeypatch.setattr(pictures, "_COLUMNS", 3)
     samples = some_samples(40, classes, (channels, 6, 6))
 
-    pictures.class_grid(samples.levels, samples.decision, classes, tmp_path / "classes.png")
+    pictures.class_grid(samples.pixels, samples.decision, classes, tmp_path / "classes.png")
 
     assert is_drawn(tmp_path / "classes.png")
 
 
 def test_a_class_without_samples_has_an_empty_row(tmp_path):
     samples = some_samples(6, 3)
-    levels = {0: samples.levels, 5: samples.levels}
+    pixels = {0: samples.pixels, 5: samples.pixels}
 
-    pictures.class_grid(samples.levels, samples.decision, 5, tmp_path / "classes.png")
-    pictures.move_grid(levels, samples.decision, 5, tmp_path / "moves.png")
+    pictures.class_grid(samples.pixels, samples.decision, 5, tmp_path / "classes.png")
+    pictures.move_grid(pixels, samples.decision, 5, tmp_path / "moves.png")
 
     assert is_drawn(tmp_path / "classes.png") and is_drawn(tmp_path / "moves.png")
 
 
 def test_the_mean_image_is_that_of_the_class():
-    levels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 4, 4)
 
-    mean = pictures._mean(levels, torch.tensor([0, 2]))
+    mean = pictures._mean(pixels, torch.tensor([0, 2]))
 
     assert mean == pytest.approx(0.1)
 

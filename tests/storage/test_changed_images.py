@@ -23,7 +23,7 @@ class LevelTeacher(FunctionTeacher):
     """Says which of four levels an image's mean has; goes out of service after `most` queries."""
 
     def __init__(self, most: int = 10**6) -> None:
-        super().__init__(self._level, (1, 4, 4), 4, max_batch=32, fingerprint="levels")
+        super().__init__(self._level, (1, 4, 4), 4, max_batch=32, fingerprint="pixels")
         self.answered, self._most = 0, most
 
     def _level(self, images: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ def test_queries_are_those_that_the_manifest_counts(run):
 
 def some_pseudo_samples(**changes: object) -> PseudoSamples:
     values = {
-        "levels": torch.zeros(3, 1, 2, 2, dtype=torch.uint8),
+        "pixels": torch.zeros(3, 1, 2, 2, dtype=torch.uint8),
         "decision": torch.tensor([0, 1, 2]),
         "start": torch.tensor([0, 1, -1]),
         "moves": torch.zeros(3, dtype=torch.int64),
@@ -121,7 +121,7 @@ def some_pseudo_samples(**changes: object) -> PseudoSamples:
         ({"distance": torch.tensor([1, -1, math.nan])}, "distance, row 1"),
         ({"queries": torch.tensor([1, 1, -1])}, "queries, row 2"),
         ({"status": ["ok", "ok", "fine"]}, "status"),
-        ({"levels": torch.zeros(3, 1, 2, 3, dtype=torch.uint8)}, "image"),
+        ({"pixels": torch.zeros(3, 1, 2, 3, dtype=torch.uint8)}, "image"),
     ],
 )
 def test_pseudo_samples_are_checked_too(tmp_path, changes, column):

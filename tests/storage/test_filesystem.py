@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from db3kd.storage.filesystem import FolderLock, Helping, truncate, write_atomically
+from db3kd.storage.filesystem import FolderLock, SharedLock, truncate, write_atomically
 from db3kd.storage.journal import Journal
 
 
@@ -50,7 +50,7 @@ def test_a_file_that_is_a_link_is_replaced_and_its_target_stays(folder, precious
     assert not link.is_symlink() and precious.read_text() == "data"
 
 
-@pytest.mark.parametrize("lock, name", [(FolderLock, ".lock"), (Helping, ".helpers")])
+@pytest.mark.parametrize("lock, name", [(FolderLock, ".lock"), (SharedLock, ".helpers")])
 def test_a_lock_that_is_a_link_is_refused(folder, lock, name):
     (folder / name).symlink_to(folder.parent / "new")
     with pytest.raises(OSError, match=rf"expected a file, found a symbolic link.*{name}"):

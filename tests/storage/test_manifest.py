@@ -13,7 +13,7 @@ from db3kd.storage.manifest import differences, manifest, read_manifest, write_m
 
 @pytest.fixture
 def a_manifest() -> dict:
-    settings = {"noise": "gaussian", "descent": {"steps": (1, 2)}}
+    settings = {"noise": "gaussian", "sign_opt": {"steps": (1, 2)}}
     return manifest(settings, seed=7, teacher_fingerprint="t", data_fingerprint="d")
 
 
@@ -69,7 +69,7 @@ def test_a_run_does_not_differ_from_itself_on_another_machine(tmp_path, a_manife
 
 def test_each_difference_between_runs_is_named(a_manifest):
     other = manifest(
-        {"noise": "rademacher", "descent": {"steps": (1, 2), "rounds": 3}},
+        {"noise": "rademacher", "sign_opt": {"steps": (1, 2), "rounds": 3}},
         seed=8,
         teacher_fingerprint="t",
         data_fingerprint=None,
@@ -77,7 +77,7 @@ def test_each_difference_between_runs_is_named(a_manifest):
     assert differences(a_manifest, other) == [
         'data: was "d", is null',
         "seed: was 7, is 8",
-        "settings.descent.rounds: was null, is 3",
         'settings.noise: was "gaussian", is "rademacher"',
+        "settings.sign_opt.rounds: was null, is 3",
     ]
     assert differences(a_manifest, a_manifest | {"seed": 8}, apart_from=("seed",)) == []

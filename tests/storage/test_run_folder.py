@@ -16,7 +16,7 @@ import torch
 
 from db3kd.cli.options import hint_at_resuming
 from db3kd.storage import filesystem as disk
-from db3kd.storage.filesystem import Helping
+from db3kd.storage.filesystem import SharedLock
 from db3kd.storage.manifest import manifest, read_manifest
 from db3kd.storage.run_folder import RunFolder, queries_in_flight, queries_unanswered
 from db3kd.storage.shards import Kind, read_shards
@@ -310,8 +310,8 @@ def test_queries_in_flight_at_each_stop_add_up(run, a_manifest):
 def test_what_was_in_flight_where_a_worker_died_is_counted_once(run, a_manifest):
     note(run, 0, 5, 5)
     note(run, 0, 7, None)
-    run.give_up_worker(0)
-    run.give_up_worker(8, unseen=20)
+    run.record_lost_worker(0)
+    run.record_lost_worker(8, unseen=20)
     stop(run)
     with RunFolder.reopen(run.path, KIND, a_manifest) as again:
         assert queries_in_flight(read_manifest(run.path)) == 27
@@ -323,7 +323,7 @@ def test_what_was_in_flight_where_a_worker_died_is_counted_once(run, a_manifest)
 def test_a_run_waits_for_workers_that_outlived_the_process_they_helped(
     run, a_manifest, monkeypatch
 ):
-    worker = Helping(run.path)
+    worker = SharedLock(run.path)
     stop(run)
     with monkeypatch.context() as patch, pytest.raises(BlockingIOError, match="still writing it"):
         patch.setattr(disk, "_HELPERS_END_SECONDS", 0.0)

@@ -6,8 +6,8 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, R
 
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.storage.manifest import read_manifest
-from db3kd.synthesis import acquisition as guided
-from db3kd.synthesis.acquisition import Guide
+from db3kd.synthesis import acquisition
+from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.synthesis import SynthesisSettings, synthesize
 from db3kd.teachers import TeacherError
@@ -24,14 +24,14 @@ def linear(*, max_batch: int = 512, bounds: tuple[float, float] = (0.0, 1.0)) ->
 
 
 def plan(rounds: int = 3, model: str = "linear", **changes: object) -> SynthesisSettings:
-    guide = Guide(
+    acquisition = AcquisitionSettings(
         model, rounds=rounds, pool=6, students=1, steps=60, learning_rate=0.03, device="cpu"
     )
-    return SynthesisSettings(**{"samples": 90, "guide": guide} | changes)
+    return SynthesisSettings(**{"samples": 90, "acquisition": acquisition} | changes)
 
 
 def same(one: PseudoSamples, other: PseudoSamples) -> bool:
-    return torch.equal(one.levels, other.levels) and torch.equal(one.decision, other.decision)
+    return torch.equal(one.pixels, other.pixels) and torch.equal(one.decision, other.decision)
 
 
 def gaps(teacher: LinearTeacher, samples: PseudoSamples) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_every_sample_is_a_query_and_what_the_teacher_says_of_it(bounds):
 
 def test_students_choose_images_near_the_boundary():
     chosen = synthesize(linear(), plan(samples=600))
-    plain = synthesize(linear(), plan(samples=600, guide=None))
+    plain = synthesize(linear(), plan(samples=600, acquisition=None))
 
     assert gaps(linear(), chosen)[200:].mean() < 0.7 * gaps(linear(), plain).mean()
 
@@ -104,7 +104,7 @@ def test_a_lost_shard_is_made_again_only_where_students_choose_alike(tmp_path, m
     write_pseudo_samples(tmp_path, linear(), plan())
     (shard,) = tmp_path.glob("*.parquet")
     shard.unlink()
-    monkeypatch.setattr(guided, "_choose", lambda proposals, students, count: next(proposals))
+    monkeypatch.setattr(acquisition, "_choose", lambda proposals, students, count: next(proposals))
     with pytest.raises(ValueError, match="choose other images than those that were asked about"):
         write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
     monkeypatch.undo()
@@ -127,7 +127,7 @@ def test_a_choice_that_was_damaged_is_noticed(tmp_path):
 def test_another_guide_is_another_run(tmp_path):
     write_pseudo_samples(tmp_path, linear(), plan())
 
-    with pytest.raises(ValueError, match=r"synthesis\.guide\.rounds: was 3, is 4"):
+    with pytest.raises(ValueError, match=r"synthesis\.acquisition\.rounds: was 3, is 4"):
         write_pseudo_samples(tmp_path, linear(), plan(rounds=4), resume=True)
 
 
@@ -152,5 +152,5 @@ def test_choosing_leaves_the_random_state_alone():
 
 
 def test_effort_has_no_part_beside_a_guide():
-    with pytest.raises(ValueError, match="effort: has no part where there is a guide"):
+    with pytest.raises(ValueError, match="effort: expected 1 with acquisition"):
         plan(effort=2.0)

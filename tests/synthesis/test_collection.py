@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from teachers_analytic import AnalyticTeacher, ConstantTeacher, CountingTeacher, image_key
 from torch import Tensor
 
-from db3kd.data.uint8_pixels import to_images
+from db3kd.data.uint8_pixels import to_float
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.synthesis.collection import Collected, _even, collect
@@ -30,16 +30,16 @@ class StepTeacher(AnalyticTeacher):
 
 @dataclass
 class Ramp:
-    """Starts whose first pixel goes through `levels` again and again; the others name the start."""
+    """Starts whose first pixel goes through `pixels` again and again; the others name the start."""
 
-    levels: tuple[int, ...]
+    pixels: tuple[int, ...]
     name: str = "ramp"
     image_shape: tuple[int, ...] = SHAPE
     drawn: list[int] = field(default_factory=list)
 
     def draw(self, index: Tensor) -> Tensor:
         self.drawn += index.tolist()
-        first = torch.tensor(self.levels)[index % len(self.levels)]
+        first = torch.tensor(self.pixels)[index % len(self.pixels)]
         number = [index >> shift & 255 for shift in (0, 8, 16)]
         return torch.stack([first, *number], 1).view(-1, *SHAPE).to(torch.uint8)
 
@@ -50,7 +50,7 @@ def gather(
     samples: int,
     *,
     effort: int = 1,
-    crossings: int = 0,
+    masked_mixes: int = 0,
     budget: int = 10**6,
     rows: int = 2048,
     seed: int = 0,
@@ -60,12 +60,12 @@ def gather(
         starts,
         teacher.classes,
         samples,
-        most_starts=samples * effort,
-        most_crossings=crossings,
+        max_starts=samples * effort,
+        max_masked_mixes=masked_mixes,
         bounds=teacher.bounds,
         seed=seed,
         rows=rows,
-        purse=ledger,
+        budget=ledger,
     )
     collected = run(search, teacher, ledger)
     assert collected.queries == int(ledger.spent) <= budget
@@ -73,7 +73,7 @@ def gather(
 
 
 def images_of(collected: Collected, starts: Ramp) -> Tensor:
-    return collected.levels(starts, torch.arange(len(collected)))
+    return collected.pixels(starts, torch.arange(len(collected)))
 
 
 def kept(collected: Collected, classes: int) -> list[int]:
@@ -120,7 +120,7 @@ def test_asking_stops_once_all_classes_have_their_share():
 def test_the_batch_size_does_not_matter(rows):
     starts = Ramp((*[10] * 99, 120))
     teacher = StepTeacher(1 / 3, 0.46)
-    options = {"effort": 2, "crossings": 300}
+    options = {"effort": 2, "masked_mixes": 300}
     expected = gather(teacher, starts, 600, **options)
 
     collected = gather(teacher, starts, 600, rows=rows, **options)
@@ -150,20 +150,20 @@ def test_a_class_that_starts_hardly_reach_is_sought_between_others():
     teacher = CountingTeacher(StepTeacher(0.4, 0.6))  # class 1 lies between the levels 102 and 153
     starts = Ramp((10, 240))
 
-    collected = gather(teacher, starts, 400, crossings=200)
+    collected = gather(teacher, starts, 400, masked_mixes=200)
 
     crossed = collected.start == -1
     assert int(crossed.sum()) >= 400 / 3 / 10, "seeking ends at a tenth of the class's share"
     assert (collected.decision[crossed] == 1).all()
     assert collected.queries <= 400 + 200
-    images = to_images(images_of(collected, starts), (0.0, 1.0))
+    images = to_float(images_of(collected, starts), (0.0, 1.0))
     assert torch.equal(teacher.inner.decide(images), collected.decision)
     assert all(image_key(image) in teacher.per_image for image in images)
     assert collected.found[1] == crossed.sum()
 
 
 def test_crossings_take_the_places_of_other_classes():
-    collected = gather(StepTeacher(0.4, 0.6), Ramp((10, 240)), 400, crossings=200)
+    collected = gather(StepTeacher(0.4, 0.6), Ramp((10, 240)), 400, masked_mixes=200)
 
     assert len(collected) == 400
     counts = kept(collected, 3)
@@ -173,7 +173,7 @@ def test_crossings_take_the_places_of_other_classes():
 def test_crossings_take_no_place_of_the_classes_that_starts_reach():
     teacher = StepTeacher(*[place / 100 for place in range(1, 100)])
 
-    collected = gather(teacher, Ramp((0, 255)), 100, crossings=10**5)
+    collected = gather(teacher, Ramp((0, 255)), 100, masked_mixes=10**5)
 
     counts = kept(collected, 100)
     assert collected.found[1:-1].sum() > 100, "more crossings were found than there are places"
@@ -183,7 +183,7 @@ def test_crossings_take_no_place_of_the_classes_that_starts_reach():
 def test_a_class_that_no_image_is_found_for_is_reported_and_holds_up_no_other():
     teacher = CountingTeacher(StepTeacher(0.5, classes=4))
 
-    collected = gather(teacher, Ramp((10, 240)), 100, crossings=80)
+    collected = gather(teacher, Ramp((10, 240)), 100, masked_mixes=80)
 
     assert collected.found.tolist() == [50, 50, 0, 0]
     assert kept(collected, 4) == [50, 50, 0, 0]
@@ -193,7 +193,7 @@ def test_a_class_that_no_image_is_found_for_is_reported_and_holds_up_no_other():
 def test_a_budget_may_end_with_any_query():
     for budget in (1, 2, 63, 64, 99):
         teacher = CountingTeacher(THIRDS)
-        collected = gather(teacher, Ramp(EVENLY), 100, crossings=50, budget=budget, rows=16)
+        collected = gather(teacher, Ramp(EVENLY), 100, masked_mixes=50, budget=budget, rows=16)
 
         assert teacher.total == collected.queries == budget
         assert len(collected) == budget and (collected.decision >= 0).all()
@@ -202,14 +202,14 @@ def test_a_budget_may_end_with_any_query():
 def test_a_teacher_of_one_class_gives_images_of_one_class():
     teacher = CountingTeacher(ConstantTeacher(2, SHAPE, 3))
 
-    collected = gather(teacher, Ramp(EVENLY), 50, crossings=20)
+    collected = gather(teacher, Ramp(EVENLY), 50, masked_mixes=20)
 
     assert collected.found.tolist() == [0, 0, 50]
     assert teacher.total <= 70
 
 
 def test_the_seed_names_the_crossings():
-    options = {"crossings": 200}
+    options = {"masked_mixes": 200}
     teacher = StepTeacher(0.4, 0.6)
     one, again, other = (
         gather(teacher, Ramp((10, 240)), 400, seed=seed, **options) for seed in (0, 0, 1)

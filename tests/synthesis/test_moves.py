@@ -15,9 +15,9 @@ from teachers_analytic import (
 )
 from torch import Tensor
 
-from db3kd.boundary import Candidates, Descent
+from db3kd.boundary import SignOptSettings, StartingPoints
 from db3kd.data.image_source import TensorImages
-from db3kd.data.uint8_pixels import to_images, to_levels
+from db3kd.data.uint8_pixels import to_float, to_uint8
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Search
@@ -55,42 +55,42 @@ class Walk:
     def __init__(
         self,
         teacher: AnalyticTeacher,
-        levels: Tensor,
+        pixels: Tensor,
         *,
         budget: int | Tensor = PLENTY,
         rows: int = 64,
         seed: int = 0,
         index: Tensor | None = None,
-        candidates: bool = True,
+        starting_points: bool = True,
         snapshots: tuple[int, ...] = (),
         **changes: object,
     ) -> None:
         self.teacher = CountingTeacher(teacher)
-        self.before = levels
-        images = to_images(levels, teacher.bounds)
+        self.before = pixels
+        images = to_float(pixels, teacher.bounds)
         self.own = teacher.decide(images)
-        everything = levels if index is None else grey()
-        pool = to_images(everything, teacher.bounds)
-        ends = Candidates(TensorImages(pool), teacher.decide(pool), 5)
-        self.ledger = Ledger(torch.as_tensor(budget).expand(len(levels)).clone())
+        everything = pixels if index is None else grey()
+        pool = to_float(everything, teacher.bounds)
+        ends = StartingPoints(TensorImages(pool), teacher.decide(pool), 5)
+        self.ledger = Ledger(torch.as_tensor(budget).expand(len(pixels)).clone())
         search = move_away(
-            levels,
-            torch.arange(len(levels)) if index is None else index,
+            pixels,
+            torch.arange(len(pixels)) if index is None else index,
             self.own,
-            Moves(**{"count": 1, "descent": Descent(frequencies=None)} | changes),
-            candidates=ends if candidates else None,
+            Moves(**{"count": 1, "sign_opt": SignOptSettings(frequencies=None)} | changes),
+            starting_points=ends if starting_points else None,
             bounds=teacher.bounds,
             seed=seed,
             rows=rows,
-            purse=self.ledger,
+            budget=self.ledger,
             snapshots=snapshots,
         )
         self.queries: list[Tensor] = []
         self.moved: Moved = run(self._noted(search), self.teacher, self.ledger)
 
-    def distances(self, levels: Tensor) -> Tensor:
+    def distances(self, pixels: Tensor) -> Tensor:
         """To the teacher's true boundary."""
-        images = to_images(levels, self.teacher.bounds)
+        images = to_float(pixels, self.teacher.bounds)
         if isinstance(self.teacher.inner, BallTeacher):
             return self.teacher.inner.distance(images)
         classes = range(self.teacher.classes)
@@ -114,16 +114,16 @@ class Walk:
 
 
 def same(one: Moved, other: Moved) -> bool:
-    return torch.equal(one.levels, other.levels) and torch.equal(one.distance, other.distance)
+    return torch.equal(one.pixels, other.pixels) and torch.equal(one.distance, other.distance)
 
 
 def halves(*heights: int) -> Tensor:
     """One sample a height: the left half so many levels above the middle, the right half below."""
-    levels = torch.full((len(heights), *SHAPE), 128)
-    for sample, height in zip(levels, heights, strict=True):
+    pixels = torch.full((len(heights), *SHAPE), 128)
+    for sample, height in zip(pixels, heights, strict=True):
         sample[..., :4] += height
         sample[..., 4:] -= height
-    return levels.to(torch.uint8)
+    return pixels.to(torch.uint8)
 
 
 def ball(radius: float) -> BallTeacher:
@@ -133,12 +133,12 @@ def ball(radius: float) -> BallTeacher:
 
 @pytest.mark.parametrize("bounds", BOUNDS)
 def test_levels_outlive_the_way_to_images_and_back(bounds):
-    levels = torch.arange(256, dtype=torch.uint8)
+    pixels = torch.arange(256, dtype=torch.uint8)
 
-    images = to_images(levels, bounds)
+    images = to_float(pixels, bounds)
 
     assert (images.min(), images.max()) == bounds
-    assert torch.equal(to_levels(images, bounds), levels)
+    assert torch.equal(to_uint8(images, bounds), pixels)
 
 
 @pytest.mark.parametrize("bounds", BOUNDS)
@@ -148,21 +148,21 @@ def test_a_move_goes_its_length_straight_away_from_a_plane(bounds):
 
     walk = Walk(plane(bounds), samples, length=0.5, queries_per_move=0, tolerance=1e-4)
 
-    gained = (walk.distances(walk.moved.levels) - walk.distances(samples)) / unit
+    gained = (walk.distances(walk.moved.pixels) - walk.distances(samples)) / unit
     grid = 8 * 0.5 / 255  # half a level in each of 64 pixels
     assert walk.moved.moves.tolist() == [1] * 4
     assert gained.tolist() == pytest.approx([0.5] * 4, abs=grid)
     known = walk.moved.distance.double()
-    assert known.tolist() == pytest.approx(walk.distances(walk.moved.levels).tolist(), rel=1e-3)
+    assert known.tolist() == pytest.approx(walk.distances(walk.moved.pixels).tolist(), rel=1e-3)
 
 
 @pytest.mark.parametrize("bounds", BOUNDS)
 def test_a_walk_goes_away_from_whatever_boundary_there_is(bounds):
     walk = Walk(centroids(bounds), grey(), count=5, length=0.1)
 
-    gained = walk.distances(walk.moved.levels) - walk.distances(walk.before)
+    gained = walk.distances(walk.moved.pixels) - walk.distances(walk.before)
     assert gained.mean() > 0.1 * (bounds[1] - bounds[0])
-    assert torch.equal(walk.teacher.inner.decide(to_images(walk.moved.levels, bounds)), walk.own)
+    assert torch.equal(walk.teacher.inner.decide(to_float(walk.moved.pixels, bounds)), walk.own)
 
 
 def test_what_is_stored_is_to_the_bit_what_the_teacher_was_asked():
@@ -170,7 +170,7 @@ def test_what_is_stored_is_to_the_bit_what_the_teacher_was_asked():
 
     asked = walk.teacher.per_image
     assert walk.moved.moves.min() > 0
-    assert all(image_key(image) in asked for image in to_images(walk.moved.levels, (-1.0, 1.0)))
+    assert all(image_key(image) in asked for image in to_float(walk.moved.pixels, (-1.0, 1.0)))
 
 
 def test_a_warm_walk_spends_no_query_on_first_rays_after_its_first_move():
@@ -197,7 +197,7 @@ def test_random_directions_are_new_for_each_move():
 
 
 def test_a_walk_without_candidates_looks_in_random_directions():
-    walk = Walk(plane(), grey(), candidates=False)
+    walk = Walk(plane(), grey(), starting_points=False)
 
     assert (walk.moved.moves == 1).all() and walk.moved.distance.isfinite().all()
 
@@ -213,7 +213,7 @@ def test_a_move_that_leaves_the_class_is_halved():
 
     # 1 would lead through the ball and out of it, to -0.7; 0.5 leads to -0.2.
     assert walk.moved.moves.tolist() == [1, 1]
-    assert int(walk.moved.levels[0, 0, 0, 0]) == pytest.approx(128 + 77 - 127, abs=1)
+    assert int(walk.moved.pixels[0, 0, 0, 0]) == pytest.approx(128 + 77 - 127, abs=1)
 
 
 def test_a_sample_that_no_halving_keeps_is_left_where_it_is_and_holds_up_no_other():
@@ -224,7 +224,7 @@ def test_a_sample_that_no_halving_keeps_is_left_where_it_is_and_holds_up_no_othe
     once, often = (Walk(ball(0.1), samples, count=count, **options) for count in (1, 4))
 
     assert often.moved.moves.tolist() == [0, 4, 4]
-    assert torch.equal(often.moved.levels[0], samples[0])
+    assert torch.equal(often.moved.pixels[0], samples[0])
     assert often.ledger.spent[0] == once.ledger.spent[0], "nothing more is spent on it"
 
 
@@ -234,14 +234,14 @@ def test_a_move_too_short_to_change_a_level_is_neither_asked_nor_counted():
     walk = Walk(plane(), samples, count=5, length=1e-4, queries_per_move=0)
     none = Walk(plane(), samples, budget=walk.ledger.spent, count=5, queries_per_move=0)
 
-    assert walk.moved.moves.tolist() == [0, 0] and torch.equal(walk.moved.levels, samples)
+    assert walk.moved.moves.tolist() == [0, 0] and torch.equal(walk.moved.pixels, samples)
     assert none.moved.moves.tolist() == [0, 0], "its budget went to the boundary alone"
 
 
 def test_a_walk_without_a_boundary_leaves_its_samples_alone():
-    walk = Walk(ConstantTeacher(2, SHAPE, 4), grey(), count=3, candidates=False)
+    walk = Walk(ConstantTeacher(2, SHAPE, 4), grey(), count=3, starting_points=False)
 
-    assert torch.equal(walk.moved.levels, walk.before)
+    assert torch.equal(walk.moved.pixels, walk.before)
     assert walk.moved.distance.isinf().all() and not walk.moved.moves.any()
     assert walk.teacher.total == 24 * 20, "twenty random directions each, and no more"
 
@@ -249,14 +249,14 @@ def test_a_walk_without_a_boundary_leaves_its_samples_alone():
 def test_no_moves_cost_no_query():
     walk = Walk(plane(), grey(), count=0, snapshots=(0, 5))
 
-    assert walk.teacher.total == 0 and torch.equal(walk.moved.levels, walk.before)
+    assert walk.teacher.total == 0 and torch.equal(walk.moved.pixels, walk.before)
     assert torch.equal(walk.moved.snapshots[5][0], walk.before)
 
 
 def test_moves_end_at_the_bounds():
     walk = Walk(plane(), halves(100, -100), count=30, queries_per_move=0)
 
-    assert set(walk.moved.levels.unique().tolist()) == {0, 255}
+    assert set(walk.moved.pixels.unique().tolist()) == {0, 255}
     assert (walk.moved.moves < 30).all(), "a sample in its corner is done"
 
 
@@ -264,10 +264,10 @@ def test_snapshots_show_samples_after_so_many_moves():
     walk = Walk(centroids(), grey(), count=3, length=0.2, snapshots=(0, 2, 3, 9))
 
     twice = Walk(centroids(), grey(), count=2, length=0.2)
-    levels = {count: noted for count, (noted, _) in walk.moved.snapshots.items()}
-    assert torch.equal(levels[0], walk.before)
-    assert torch.equal(levels[2], twice.moved.levels)
-    assert torch.equal(levels[3], walk.moved.levels) and torch.equal(levels[9], walk.moved.levels)
+    pixels = {count: noted for count, (noted, _) in walk.moved.snapshots.items()}
+    assert torch.equal(pixels[0], walk.before)
+    assert torch.equal(pixels[2], twice.moved.pixels)
+    assert torch.equal(pixels[3], walk.moved.pixels) and torch.equal(pixels[9], walk.moved.pixels)
     distances = [walk.moved.snapshots[count][1] for count in (0, 2, 3)]
     means = [noted[noted.isfinite()].mean() for noted in distances]
     assert means[0] < means[1] < means[2]
@@ -277,7 +277,7 @@ def test_snapshots_show_samples_after_so_many_moves():
 def test_a_snapshot_holds_samples_that_stopped_before_it():
     walk = Walk(plane(), halves(100, -100), count=30, queries_per_move=0, snapshots=(0, 20))
 
-    assert torch.equal(walk.moved.snapshots[20][0], walk.moved.levels)
+    assert torch.equal(walk.moved.snapshots[20][0], walk.moved.pixels)
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -288,7 +288,7 @@ def test_a_sample_moves_alike_whatever_moves_beside_it(warm):
 
     part = Walk(centroids(), grey()[chosen], index=chosen, rows=7, **options).moved
 
-    assert torch.equal(part.levels, whole.levels[chosen])
+    assert torch.equal(part.pixels, whole.pixels[chosen])
     assert torch.equal(part.distance, whole.distance[chosen])
 
 
@@ -313,7 +313,7 @@ def test_no_sample_spends_a_query_beyond_its_budget(budgets, warm, rows):
 
     assert (walk.ledger.spent <= torch.tensor(budgets)).all()
     assert walk.teacher.total == int(walk.ledger.spent.sum())
-    stays = walk.teacher.inner.decide(to_images(walk.moved.levels, UNIT)) == walk.own
+    stays = walk.teacher.inner.decide(to_float(walk.moved.pixels, UNIT)) == walk.own
     assert stays.all(), "whatever the budget, samples keep their class"
 
 
@@ -321,14 +321,14 @@ def test_a_sample_without_a_budget_stays_and_holds_up_no_other():
     walk = Walk(plane(), grey(6), budget=torch.tensor([0, *[PLENTY] * 5]))
 
     assert walk.moved.moves.tolist() == [0, 1, 1, 1, 1, 1]
-    assert torch.equal(walk.moved.levels[0], walk.before[0])
+    assert torch.equal(walk.moved.pixels[0], walk.before[0])
 
 
 def test_the_published_moves_start_anew_each_time():
-    published = Moves.published()
+    published = Moves.paper()
 
     assert (published.count, published.length, published.warm) == (40, 0.5, False)
-    assert published.descent == Descent.published()
+    assert published.sign_opt == SignOptSettings.paper()
 
 
 @pytest.mark.parametrize(

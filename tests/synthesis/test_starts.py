@@ -19,13 +19,13 @@ from torch import Tensor
 from db3kd.boundary.probes import dct_basis
 from db3kd.synthesis import fields
 from db3kd.synthesis.random_draws import Draws
-from db3kd.synthesis.start_names import DEFAULT_STARTS, STARTS
-from db3kd.synthesis.starts import make_starts
+from db3kd.synthesis.starts import STARTS, make_starts
+from db3kd.synthesis.synthesis import SynthesisSettings
 
 GREY, COLOUR = (1, 28, 28), (3, 16, 20)
 FIGURES = ("shapes", "strokes", "blends")
 SMOOTH = ("low-frequency", *FIGURES, "mixed")
-FAMILIES = ("published", "low-frequency", *FIGURES)
+FAMILIES = ("paper", "low-frequency", *FIGURES)
 MIXED = ("shapes", "blends", "strokes", "low-frequency")
 
 
@@ -37,8 +37,8 @@ def drawn(name: str, shape: tuple[int, ...] = GREY, count: int = 400, seed: int 
 
 def correlation(left: Tensor, right: Tensor) -> float:
     """Between the mean levels of images at the same place."""
-    levels = torch.stack([left.flatten(1).mean(1), right.flatten(1).mean(1)])
-    return float(torch.corrcoef(levels)[0, 1])
+    pixels = torch.stack([left.flatten(1).mean(1), right.flatten(1).mean(1)])
+    return float(torch.corrcoef(pixels)[0, 1])
 
 
 def spectrum(images: Tensor) -> Tensor:
@@ -68,8 +68,13 @@ def test_starts_are_8_bit_images_of_the_shape_asked_for(name, shape):
 
 
 def test_mixed_starts_are_the_default():
-    assert DEFAULT_STARTS == "mixed"
-    assert DEFAULT_STARTS in STARTS
+    assert SynthesisSettings().starts == "mixed"
+    assert "mixed" in STARTS
+
+
+def test_the_command_line_lists_the_same_names():
+    options = pytest.importorskip("db3kd.cli.synthesize")
+    assert options.STARTS == STARTS
 
 
 @settings(max_examples=20)
@@ -166,8 +171,8 @@ def test_image_shapes_are_independent():
 def test_images_differ_in_level_and_contrast(name, shape):
     pixels = drawn(name, shape).flatten(1)
     assert len(pixels.unique(dim=0)) > 0.98 * len(pixels)
-    levels, contrasts = pixels.mean(1), pixels.std(1)
-    assert levels.std() > 0.08
+    pixels, contrasts = pixels.mean(1), pixels.std(1)
+    assert pixels.std() > 0.08
     assert contrasts.std() > 0.05
     assert (contrasts > 0.02).float().mean() > 0.9
 
@@ -175,7 +180,7 @@ def test_images_differ_in_level_and_contrast(name, shape):
 @pytest.mark.parametrize("name", SMOOTH)
 @pytest.mark.parametrize("shape", [GREY, COLOUR])
 def test_energy_lies_in_low_frequencies_unlike_that_of_the_published_noise(name, shape):
-    assert low_share(drawn("published", shape)) < 0.1
+    assert low_share(drawn("paper", shape)) < 0.1
     assert low_share(drawn(name, shape)) > 0.5
 
 
@@ -185,8 +190,8 @@ def test_a_larger_image_shows_the_same_scenes(name):
     small, large = drawn(name, (1, 16, 16), 800), drawn(name, (1, 48, 48), 800)
     shrunk = torch.nn.functional.avg_pool2d(large, 3)
     for low, high in ((0.05, 0.35), (0.35, 0.65), (0.65, 0.95)):
-        levels = torch.tensor([low, (low + high) / 2, high])
-        sizes = [torch.quantile(images.flatten(1).mean(1), levels) for images in (small, shrunk)]
+        pixels = torch.tensor([low, (low + high) / 2, high])
+        sizes = [torch.quantile(images.flatten(1).mean(1), pixels) for images in (small, shrunk)]
         assert torch.allclose(*sizes, atol=0.07)
     shares = [spectrum(images)[:4, :4].sum() / spectrum(images).sum() for images in (small, shrunk)]
     assert torch.allclose(*shares, atol=0.07)
@@ -194,7 +199,7 @@ def test_a_larger_image_shows_the_same_scenes(name):
 
 def test_published_noise_is_that_of_the_paper():
     """Its moments over pixels that are seldom clamped: (U + 0.2) a + N b, given small b."""
-    images = drawn("published", (1, 40, 40), 2000).flatten(1)
+    images = drawn("paper", (1, 40, 40), 2000).flatten(1)
     quiet = images[(images.std(1) < 0.2) & (images.amin(1) > 0)]
     assert len(quiet) > 20
     # with b = 0: mean 0.7 a, deviation a / sqrt(12); noise can only add to the deviation
@@ -203,7 +208,7 @@ def test_published_noise_is_that_of_the_paper():
 
 
 def test_published_noise_has_no_likeness_between_pixels():
-    images = drawn("published", (500,), 2000)
+    images = drawn("paper", (500,), 2000)
     centred = images - images.mean(1, keepdim=True)
     neighbours = (centred[:, 1:] * centred[:, :-1]).mean() / centred.square().mean()
     assert abs(neighbours) < 0.01
@@ -219,17 +224,17 @@ def test_most_figures_lie_on_a_dark_ground_and_some_on_a_bright_one(name):
 
 
 def test_low_frequency_starts_prefer_neither_dark_nor_bright():
-    levels = drawn("low-frequency", GREY, 1000).flatten(1).mean(1)
-    assert 0.45 < levels.mean() < 0.55
-    assert abs(float((levels < 0.3).float().mean() - (levels > 0.7).float().mean())) < 0.08
+    pixels = drawn("low-frequency", GREY, 1000).flatten(1).mean(1)
+    assert 0.45 < pixels.mean() < 0.55
+    assert abs(float((pixels < 0.3).float().mean() - (pixels > 0.7).float().mean())) < 0.08
 
 
 def test_half_of_the_shapes_have_mirrored_outlines():
     """Outlines, that is where dark ground and figure part; textures are not mirrored."""
-    covered = drawn("shapes", GREY, 1000)[:, 0] > 0.04
-    share = covered.float().mean((1, 2))
-    covered = covered[(share > 0.1) & (share < 0.5)]
-    uneven = (covered != covered.flip(2)).float().mean((1, 2)) / covered.float().mean((1, 2))
+    prepaid = drawn("shapes", GREY, 1000)[:, 0] > 0.04
+    share = prepaid.float().mean((1, 2))
+    prepaid = prepaid[(share > 0.1) & (share < 0.5)]
+    uneven = (prepaid != prepaid.flip(2)).float().mean((1, 2)) / prepaid.float().mean((1, 2))
     assert 0.25 < (uneven < 0.05).float().mean() < 0.75
 
 
@@ -290,8 +295,8 @@ def test_a_field_has_no_frequency_above_its_cut_off():
 
 
 def test_flat_shapes_take_the_published_noise_and_nothing_else():
-    assert make_starts("published", (784,), 0).draw(torch.arange(3)).shape == (3, 784)
-    with pytest.raises(ValueError, match=r"image_shape: .* \(784,\); the starts 'published'"):
+    assert make_starts("paper", (784,), 0).draw(torch.arange(3)).shape == (3, 784)
+    with pytest.raises(ValueError, match=r"image_shape: .* \(784,\); the starts 'paper'"):
         make_starts("mixed", (784,), 0)
 
 
@@ -305,7 +310,7 @@ def test_shapes_that_are_no_images_are_refused(name, shape):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("noise", GREY, 0), "name: expected one of published, .*, got 'noise'"),
+        (("noise", GREY, 0), "name: expected one of paper, .*, got 'noise'"),
         (("mixed", (0, 28, 28), 0), "image_shape: expected positive integers"),
         (("mixed", GREY, -1), "seed: expected an integer of at least 0"),
         (("mixed", GREY, 2**63), "seed: expected an integer"),
@@ -317,7 +322,7 @@ def test_bad_arguments_are_named(arguments, message):
         make_starts(*arguments)
 
 
-@pytest.mark.parametrize("name", ["published", "mixed"])
+@pytest.mark.parametrize("name", ["paper", "mixed"])
 @pytest.mark.parametrize(
     "index", [torch.tensor([3, -1]), torch.tensor([0.5]), torch.zeros(2, 2, dtype=torch.int64)]
 )

@@ -19,7 +19,7 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.synthesis import synthesize as module
+from db3kd.synthesis import synthesis as module
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.synthesis import SynthesisSettings, synthesize
 from db3kd.teachers import TeacherError
@@ -61,11 +61,11 @@ def test_moved_samples_say_how_far_they_came():
     )
     before, after = (samples.snapshots[count][1].mean() for count in (0, 1))
     assert before < after < samples.distance.mean()
-    assert torch.equal(samples.snapshots[0][0], synthesize(linear(), plan()).levels)
+    assert torch.equal(samples.snapshots[0][0], synthesize(linear(), plan()).pixels)
 
 
 @pytest.mark.parametrize(
-    ("starts", "shape"), [("published", (7,)), ("published", (2, 5)), ("blends", (3, 8, 8))]
+    ("starts", "shape"), [("paper", (7,)), ("paper", (2, 5)), ("blends", (3, 8, 8))]
 )
 def test_teachers_of_any_shape_have_pseudo_samples(starts, shape):
     size = int(torch.tensor(shape).prod())
@@ -75,7 +75,7 @@ def test_teachers_of_any_shape_have_pseudo_samples(starts, shape):
 
     samples = synthesize(teacher, moved(starts=starts, samples=12))
 
-    assert samples.levels.shape == (12, *shape)
+    assert samples.pixels.shape == (12, *shape)
 
 
 def test_all_samples_are_made_again_alike():
@@ -85,7 +85,7 @@ def test_all_samples_are_made_again_alike():
 def test_the_seed_changes_them():
     one, other = (synthesize(linear(), moved(seed=seed)) for seed in (0, 1))
 
-    assert not torch.equal(one.levels, other.levels)
+    assert not torch.equal(one.pixels, other.pixels)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -168,13 +168,13 @@ def test_starts_that_need_rows_and_columns_are_refused_before_a_query():
     ("changes", "words"),
     [
         ({"samples": 0}, "samples: expected an integer of at least 1, got 0"),
-        ({"starts": "noise"}, "starts: expected one of published"),
+        ({"starts": "noise"}, "starts: expected one of paper"),
         ({"effort": 0.5}, "effort: expected a number of at least 1, got 0.5"),
         ({"effort": float("inf")}, "effort: expected a number of at least 1"),
-        ({"crossings": -0.1}, "crossings: expected a number of at least 0"),
+        ({"masked_mixes": -0.1}, "masked_mixes: expected a number of at least 0"),
         ({"queries": -1}, "queries: expected an integer of at least 0"),
         ({"snapshots": (0, -5)}, "snapshots: expected an integer of at least 0"),
-        ({"candidates": 0}, "candidates: expected"),
+        ({"starting_points": 0}, "starting_points: expected"),
         ({"rows": 0}, "rows: expected"),
         ({"seed": -1}, "seed: expected"),
     ],
@@ -185,11 +185,11 @@ def test_settings_that_make_no_sense_are_named(changes, words):
 
 
 def test_the_published_settings_are_the_papers():
-    published = SynthesisSettings.published()
+    published = SynthesisSettings.paper()
 
-    assert (published.samples, published.starts) == (80_000, "published")
+    assert (published.samples, published.starts) == (80_000, "paper")
     assert (published.moves.count, published.moves.queries_per_move) == (40, 5000)
-    assert SynthesisSettings.published(samples=10).samples == 10
+    assert SynthesisSettings.paper(samples=10).samples == 10
 
 
 # Budgets
@@ -200,7 +200,7 @@ def test_the_published_settings_are_the_papers():
 def test_no_query_is_spent_beyond_the_budget(budget):
     teacher = CountingTeacher(linear())
 
-    samples = synthesize(teacher, moved(queries=budget, crossings=0.0))
+    samples = synthesize(teacher, moved(queries=budget, masked_mixes=0.0))
 
     assert len(samples) == min(budget, 40), "what is finished is kept"
     assert teacher.total == len(samples) + int(samples.queries.sum()) <= budget
@@ -209,7 +209,7 @@ def test_no_query_is_spent_beyond_the_budget(budget):
 
 def test_samples_whose_budget_ran_out_are_labelled_so():
     free = synthesize(linear(), moved())
-    poor = synthesize(linear(), moved(queries=40 + 40 * 60, crossings=0.0))
+    poor = synthesize(linear(), moved(queries=40 + 40 * 60, masked_mixes=0.0))
 
     ended = torch.tensor([status == "budget" for status in poor.status])
     assert ended.any() and set(poor.status) <= {"ok", "stuck", "budget"}
@@ -220,7 +220,7 @@ def test_samples_whose_budget_ran_out_are_labelled_so():
 def test_a_budget_that_the_starts_use_up_leaves_them_unmoved():
     teacher = CountingTeacher(linear())
 
-    samples = synthesize(teacher, moved(queries=40, crossings=0.0))
+    samples = synthesize(teacher, moved(queries=40, masked_mixes=0.0))
 
     assert teacher.total == 40 and samples.status == ["budget"] * 40
     assert not samples.moves.any() and not samples.queries.any()

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from served_doubles import Answer, Loopback, Scripted
 
 from db3kd.teachers import (
-    Said,
+    ModelOverrides,
+    RequestSettings,
     Teacher,
     TeacherError,
-    Traffic,
     decide_checked,
     open_inference_teacher,
     rest_teacher,
 )
 
 SHAPE = (1, 8, 8)
-SAID = Said(image_shape=SHAPE, classes=10)
-TRAFFIC = Traffic(batch=4, in_flight=1, timeout=5.0, attempts=1, first_wait=0.001)
+SAID = ModelOverrides(image_shape=SHAPE, classes=10)
+TRAFFIC = RequestSettings(batch=4, in_flight=1, timeout=5.0, attempts=1, initial_backoff=0.001)
 IMAGES = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 NUMBERS = st.integers(-2, 11) | st.integers() | st.floats() | st.booleans() | st.none()

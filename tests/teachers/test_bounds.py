@@ -94,7 +94,7 @@ def test_every_path_to_a_teacher_maps_its_images(source, tmp_path, monkeypatch):
     assert 200 < highest() <= 255
     db3kd.make_surrogate(teacher, image_set(), surrogate)
     assert 200 < highest() <= 255
-    synthesis = db3kd.SynthesisSettings(samples=40, guide=None, moves=db3kd.Moves(count=1))
+    synthesis = db3kd.SynthesisSettings(samples=40, acquisition=None, moves=db3kd.Moves(count=1))
     made = make_transfer_set(teacher, tmp_path / "zero", ZeroShotSettings(synthesis))
     assert 200 < highest() <= 255
     assert made.samples.bounds == (0.0, 1.0)
@@ -105,11 +105,11 @@ def test_a_worker_maps_what_its_process_mapped(source, tmp_path):
     prepared = takes_unit_images(teacher_of((0.0, 255.0)))
     worker = Worker()
     from db3kd.labelling.labels import LABELS
-    from db3kd.labelling.worker import Job
+    from db3kd.labelling.worker import WorkerTask
     from db3kd.storage.run_folder import Journals
 
     loaded = source.load()
-    job = Job(
+    job = WorkerTask(
         make_teacher=lambda: teacher_of((0.0, 255.0)),
         fingerprint=prepared.fingerprint(),
         images=loaded,
@@ -141,8 +141,8 @@ def test_accuracy_and_distances_are_right_on_the_command_line(tmp_path):
             "rest": {"request": {"x": "$images"}, "answer": "*"},
         }
         (tmp_path / "t.json").write_text(json.dumps(described))
-        told = succeed("evaluate", "--model", tmp_path / "t.json", "--data", tmp_path / "d.npz")
-    assert "accuracy   100.00% (40 of 40 test images)" in told
+        reported = succeed("evaluate", "--model", tmp_path / "t.json", "--data", tmp_path / "d.npz")
+    assert "accuracy   100.00% (40 of 40 test images)" in reported
 
 
 @pytest.mark.parametrize("bounds", [(-3.0, 3.0), (0.0, 2.0), (-2.1, 2.6)])
@@ -190,7 +190,7 @@ def test_bytes_are_0_to_255_with_or_without_saying_so():
 
 def test_pseudo_samples_of_other_bounds_are_images_between_0_and_1(tmp_path):
     teacher = teacher_of((0.0, 255.0))
-    settings = db3kd.SynthesisSettings(samples=40, guide=None, moves=db3kd.Moves(count=0))
+    settings = db3kd.SynthesisSettings(samples=40, acquisition=None, moves=db3kd.Moves(count=0))
     db3kd.write_pseudo_samples(tmp_path / "run", teacher, settings)
     samples = db3kd.load_pseudo_samples(tmp_path / "run")
     found = pseudo_sample_set(samples)
@@ -216,7 +216,7 @@ def test_a_rescaled_teacher_is_the_teacher_otherwise(module):
     pixels = torch.rand(7, 1, 8, 8)
 
     assert outer.class_names == inner.class_names and outer.max_batch == inner.max_batch
-    assert outer.launch(pixels).settle().equal(inner.decide(pixels * 2 - 1))
+    assert outer.decide_async(pixels).result().equal(inner.decide(pixels * 2 - 1))
     assert not hasattr(outer, "stream")
     others = {RescaledTeacher(inner, (0, 255)).fingerprint(), inner.fingerprint()}
     assert outer.fingerprint() not in others and len(others) == 2

@@ -12,13 +12,13 @@ from torch import nn
 
 from db3kd.teachers import (
     FunctionTeacher,
+    ModelOverrides,
     ModuleTeacher,
     OnnxTeacher,
-    Said,
     TeacherError,
     decide_checked,
     load_teacher,
-    save_teacher,
+    save_model,
 )
 from db3kd.teachers.answers import AnswerReader, Numbering
 
@@ -150,7 +150,7 @@ def binary_factory(image_shape, classes):
 
 def test_a_weights_file_keeps_threshold_and_names(tmp_path):
     model = f"{__name__}:binary_factory"
-    path = save_teacher(
+    path = save_model(
         tmp_path / "t.safetensors",
         Binary(),
         model=model,
@@ -244,7 +244,7 @@ def test_an_onnx_model_with_a_background_class_is_described_with_an_offset(tmp_p
 def test_names_in_an_onnx_file_are_those_of_its_classes(tmp_path, metadata, names):
     path = write_onnx(tmp_path / "t.onnx", np.eye(4)[:, :2], metadata)
     assert OnnxTeacher(path).class_names == names
-    assert OnnxTeacher(path, Said(names=("x", "y"))).class_names == ("x", "y")
+    assert OnnxTeacher(path, ModelOverrides(names=("x", "y"))).class_names == ("x", "y")
 
 
 def test_a_service_that_numbers_classes_from_one(tmp_path):

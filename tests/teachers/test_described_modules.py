@@ -8,9 +8,9 @@ from torch import nn
 from db3kd.cli.app import as_options
 from db3kd.labelling.worker_pool import _check_socket_path
 from db3kd.models.networks import build_model
-from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher, save_teacher
+from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher, save_model
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.signature import Declared, Said, agree
+from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
 
 SHAPE = (3, 32, 32)
 
@@ -54,7 +54,7 @@ def test_weights_have_mean_and_deviation_in_front_of_them(tmp_path, module, imag
 
 def test_the_channels_may_be_reversed_and_scaled(tmp_path, module, images):
     described = {"model": "resnet18", "image_shape": SHAPE, "classes": 5, "bounds": (0, 255)}
-    save_teacher(tmp_path / "t.safetensors", module, **described)
+    save_model(tmp_path / "t.safetensors", module, **described)
     plain = 'file = "t.safetensors"\n[preprocessing]\nchannel_order = "BGR"\n'
     with pytest.raises(ValueError, match=r"takes images in \[0, 255\], .* set scale = \[0, 255\]"):
         load_teacher(describe(tmp_path, plain))
@@ -135,12 +135,12 @@ def test_errors_of_the_command_line_name_its_options(text, shown):
 
 
 def test_a_declared_shape_with_its_channels_last_suggests_the_layout():
-    inputs = [Declared("images", "float32", (-1, 32, 32, 3))]
-    outputs = [Declared("scores", "float32", (-1, 5))]
-    for said in (Said(), Said(image_shape=SHAPE)):
+    inputs = [TensorSpec("images", "float32", (-1, 32, 32, 3))]
+    outputs = [TensorSpec("scores", "float32", (-1, 5))]
+    for said in (ModelOverrides(), ModelOverrides(image_shape=SHAPE)):
         with pytest.raises(ValueError, match=r'layout = "NHWC" in \[preprocessing\]'):
-            agree("it", inputs, outputs, said, Preprocessing())
-    contract = agree("it", inputs, outputs, Said(), Preprocessing(layout="NHWC"))
+            resolve("it", inputs, outputs, said, Preprocessing())
+    contract = resolve("it", inputs, outputs, ModelOverrides(), Preprocessing(layout="NHWC"))
     assert contract.image_shape == SHAPE
 
 

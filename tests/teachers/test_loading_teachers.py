@@ -15,7 +15,7 @@ from db3kd.teachers import (
     TeacherError,
     decide_checked,
     load_teacher,
-    save_teacher,
+    save_model,
 )
 
 SHAPE = (1, 8, 8)
@@ -30,7 +30,7 @@ def small_factory(image_shape: tuple[int, ...], classes: int) -> nn.Module:
 
 
 def test_a_saved_teacher_describes_itself(tmp_path, module, images):
-    path = save_teacher(
+    path = save_model(
         tmp_path / "t.safetensors",
         module,
         model="lenet5-fifth",
@@ -47,9 +47,9 @@ def test_a_saved_teacher_describes_itself(tmp_path, module, images):
 
 
 def test_a_file_does_not_choose_what_code_runs(tmp_path):
-    factory = "test_teacher_files:small_factory"
+    factory = "test_loading_teachers:small_factory"
     linear = small_factory(SHAPE, 3)
-    path = save_teacher(
+    path = save_model(
         tmp_path / "t.safetensors", linear, model=factory, image_shape=SHAPE, classes=3
     )
     with pytest.raises(ValueError, match="a file does not choose what code runs"):
@@ -265,7 +265,7 @@ def test_a_corrupt_file_is_one_clear_error(tmp_path, name, content):
 
 
 def test_a_truncated_teacher_is_refused(tmp_path, module):
-    path = save_teacher(
+    path = save_model(
         tmp_path / "t.safetensors", module, model="lenet5-fifth", image_shape=SHAPE, classes=10
     )
     path.write_bytes(path.read_bytes()[:-100])
@@ -294,7 +294,7 @@ def test_a_function_is_loaded_by_name(images):
 
 
 def test_a_factory_is_loaded_by_name():
-    assert isinstance(load_teacher("test_teacher_files:constant_teacher"), ConstantTeacher)
+    assert isinstance(load_teacher("test_loading_teachers:constant_teacher"), ConstantTeacher)
 
 
 def test_a_named_function_asks_what_its_images_are():
@@ -306,7 +306,7 @@ def test_a_name_of_something_else_is_refused():
     with pytest.raises(
         TeacherError, match="expected a teacher, a torch module, a factory or a fun"
     ):
-        load_teacher("test_teacher_files:SHAPE")
+        load_teacher("test_loading_teachers:SHAPE")
 
 
 class Writer(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher, TeacherError, decide_checked, load_teacher
-from db3kd.teachers.base import launch_checked
+from db3kd.teachers.base import decide_async_checked
 from db3kd.teachers.batching import Batches, Interrupted, bucket_of, useful_batch
 from db3kd.teachers.cuda_graphs import Graph, GraphedClassifier
 from db3kd.teachers.staging import Staging
@@ -108,15 +108,15 @@ def test_answers_before_the_first_nan_are_kept(images):
 def test_nan_is_found_without_looking_into_each_chunk(images, module):
     teacher = ModuleTeacher(module, SHAPE, 10, max_batch=2)
     with torch.profiler.profile() as profile:
-        launch_checked(teacher, images)
+        decide_async_checked(teacher, images)
     assert not any("local_scalar" in event.name for event in profile.events())
 
 
 def test_launched_answers_are_the_decisions(images, module):
     teacher = ModuleTeacher(module, SHAPE, 10, max_batch=7)
-    answers = launch_checked(teacher, images)
-    assert answers.ready() and answers.settle().equal(teacher.decide(images))
-    assert launch_checked(teacher, images[:0]).settle().shape == (0,)
+    answers = decide_async_checked(teacher, images)
+    assert answers.done() and answers.result().equal(teacher.decide(images))
+    assert decide_async_checked(teacher, images[:0]).result().shape == (0,)
 
 
 # The size of a batch
@@ -371,8 +371,8 @@ def test_streams_do_not_mix_their_answers(network, digits, graphs):
     under_way = []
     for number, part in enumerate(parts):
         with torch.cuda.stream(streams[number % 2]):
-            under_way.append(teacher.launch(part))
-    decisions = torch.cat([answers.settle() for answers in under_way])
+            under_way.append(teacher.decide_async(part))
+    decisions = torch.cat([answers.result() for answers in under_way])
     torch.cuda.synchronize()
     assert decisions.equal(expected.repeat(4))
 

@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from teachers_analytic import LinearTeacher
 
-from db3kd.teachers import OnnxTeacher, Preprocessing, Said, TeacherError, load_teacher
+from db3kd.teachers import ModelOverrides, OnnxTeacher, Preprocessing, TeacherError, load_teacher
 from db3kd.teachers import decide_checked as decide
 
 SHAPE = (1, 8, 8)
@@ -65,9 +65,11 @@ def test_of_several_outputs_one_is_chosen(tmp_path, truth, images):
     with pytest.raises(ValueError, match="has several outputs, label, scores; choose one"):
         OnnxTeacher(path)
     with pytest.raises(ValueError, match="output: expected one of label, scores"):
-        OnnxTeacher(path, Said(output="logits"))
+        OnnxTeacher(path, ModelOverrides(output="logits"))
 
-    assert decide(OnnxTeacher(path, Said(output="scores")), images).equal(truth.decide(images))
+    assert decide(OnnxTeacher(path, ModelOverrides(output="scores")), images).equal(
+        truth.decide(images)
+    )
 
 
 def test_what_is_said_against_the_file_is_refused(tmp_path, truth):

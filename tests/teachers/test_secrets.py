@@ -5,7 +5,7 @@ import torch
 from command_line import Result, fail
 from served_doubles import Answer, Loopback
 
-from db3kd.teachers import Said, TeacherError, rest_teacher
+from db3kd.teachers import ModelOverrides, TeacherError, rest_teacher
 from db3kd.teachers.remote.http import check_secret_allowed
 
 SECRET = "Bearer 3b1f-very-secret"
@@ -23,7 +23,10 @@ def test_no_password_of_netrc_is_sent_and_no_proxy_is_asked(tmp_path, monkeypatc
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
         teacher = rest_teacher(
-            server.url, {"x": "$images"}, "*", said=Said(image_shape=(1, 2, 2), classes=2)
+            server.url,
+            {"x": "$images"},
+            "*",
+            overrides=ModelOverrides(image_shape=(1, 2, 2), classes=2),
         )
         with pytest.raises(TeacherError, match="says 400"):
             teacher.decide(torch.zeros(1, 1, 2, 2))

@@ -11,7 +11,12 @@ from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeach
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from db3kd.boundary import Candidates, Descent, boundary_distance, minimal_boundary_distance
+from db3kd.boundary import (
+    SignOptSettings,
+    StartingPoints,
+    boundary_distance,
+    minimal_boundary_distance,
+)
 from db3kd.data.image_source import TensorImages
 from db3kd.labelling.chunk_search import pairs_of
 from db3kd.labelling.targets import other_classes
@@ -94,16 +99,16 @@ class Unseen:
         self.__dict__.update(vars(inner))
         self.inner = inner
 
-    def launch(self, images):
+    def decide_async(self, images):
         with _disable_current_modes(), torch._C.DisableTorchFunction():
-            answers = self.inner.launch(images)
-        settle = answers.settle
+            answers = self.inner.decide_async(images)
+        settle = answers.result
 
         def unseen():
             with _disable_current_modes(), torch._C.DisableTorchFunction():
                 return settle()
 
-        answers.settle = unseen
+        answers.result = unseen
         return answers
 
 
@@ -116,7 +121,7 @@ def work():
     decisions = teacher.decide(images)
     index = torch.arange(12)
     pairs = pairs_of(teacher, images[:12], index, other_classes(decisions[:12], CLASSES))
-    return pairs, Candidates(TensorImages(images), decisions, 6).rays(pairs), teacher
+    return pairs, StartingPoints(TensorImages(images), decisions, 6).rays(pairs), teacher
 
 
 def limits_of(pairs, most):
@@ -167,7 +172,7 @@ def test_what_does_not_wait_is_not():
 def test_a_round_of_a_bisection_waits_for_one_count(work, rows):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 1000))
-    search = boundary_distance(pairs, rays, rows=rows, purse=ledger)
+    search = boundary_distance(pairs, rays, rows=rows, budget=ledger)
     noted, calls = waits_of(search, ledger, teacher)
     rounds = noted.count("bracket_update")
     assert rounds > 8 and calls >= rounds
@@ -180,10 +185,10 @@ def test_a_round_of_a_bisection_waits_for_one_count(work, rows):
 def test_a_descent_waits_for_one_count_a_round_and_four_at_its_turns(work, rows):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 1000))
-    boundary = run(boundary_distance(pairs, rays, purse=ledger), teacher, ledger)
-    settings = Descent(rounds=5)
+    boundary = run(boundary_distance(pairs, rays, budget=ledger), teacher, ledger)
+    settings = SignOptSettings(rounds=5)
     search = minimal_boundary_distance(
-        pairs, boundary, SHAPE, settings, seed=0, rows=rows, purse=ledger
+        pairs, boundary, SHAPE, settings, seed=0, rows=rows, budget=ledger
     )
     noted, _ = waits_of(search, ledger, teacher)
     rounds = noted.count("bracket_update")
@@ -195,7 +200,7 @@ def test_a_descent_waits_for_one_count_a_round_and_four_at_its_turns(work, rows)
 def test_where_a_budget_runs_out_each_batch_waits_for_two_numbers_more(work):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 9))
-    search = boundary_distance(pairs, rays, purse=ledger)
+    search = boundary_distance(pairs, rays, budget=ledger)
     noted, calls = waits_of(search, ledger, teacher)
     assert len(noted) <= noted.count("bracket_update") + 2 * calls + 4
     assert int(ledger.remaining.min()) == 0
@@ -204,7 +209,7 @@ def test_where_a_budget_runs_out_each_batch_waits_for_two_numbers_more(work):
 def test_a_journal_takes_each_answer_to_the_cpu_once(work, tmp_path):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 1000))
-    search = boundary_distance(pairs, rays, purse=ledger)
+    search = boundary_distance(pairs, rays, budget=ledger)
     with Journal(tmp_path / "a", CLASSES, "run") as journal:
         noted, calls = waits_of(search, ledger, teacher, journal)
     # The accounts before they are asked, and the answers.

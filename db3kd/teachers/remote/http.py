@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
-from db3kd.teachers.remote.retry import Unanswered
+from db3kd.teachers.remote.retry import RetryableError
 
 _QUOTED = 200
 """Most bytes of a server's own words in an error."""
@@ -140,13 +140,13 @@ class HttpClient:
                 else:
                     body = await _beginning(response)
         except TimeoutError:
-            raise Unanswered(f"nothing within {self._timeout:g} s", maybe_paid=True) from None
+            raise RetryableError(f"nothing within {self._timeout:g} s", maybe_paid=True) from None
         except aiohttp.ClientSSLError as error:
             raise TeacherError(f"{who}: no secure connection ({_kind(error)})") from None
         except aiohttp.ClientConnectorError as error:
-            raise Unanswered(f"no connection ({_kind(error)})", maybe_paid=False) from None
+            raise RetryableError(f"no connection ({_kind(error)})", maybe_paid=False) from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise Unanswered(f"connection lost ({_kind(error)})", maybe_paid=True) from None
+            raise RetryableError(f"connection lost ({_kind(error)})", maybe_paid=True) from None
         except aiohttp.ClientError as error:
             raise TeacherError(f"{who}: not an HTTP answer ({_kind(error)})") from None
         quiet = self._secret is not None or "?" in url  # where a key may be, too
@@ -240,22 +240,22 @@ async def _beginning(response: Any) -> bytes:
     return b"" if "Content-Encoding" in response.headers else body[:_QUOTED]
 
 
-def _refuse(status: int, headers: Mapping[str, str], told: str, who: str) -> None:
+def _refuse(status: int, headers: Mapping[str, str], reported: str, who: str) -> None:
     """Raises what any status but 200 means."""
     if status == 200:
         return
     if status in (429, 503):
         wait = _retry_after(headers.get("Retry-After"))
         asked = f", and asks to wait {wait:g} s" if wait else ""
-        raise Unanswered(f"the server says {status}{asked}", maybe_paid=False, wait=wait)
+        raise RetryableError(f"the server says {status}{asked}", maybe_paid=False, wait=wait)
     if status in (502, 504):
-        raise Unanswered(f"the server says {status}", maybe_paid=True)
+        raise RetryableError(f"the server says {status}", maybe_paid=True)
     if 300 <= status < 400:
         raise TeacherError(
             f"{who}: the server redirects ({status}), and no redirect is followed; give the "
             "final address"
         )
-    raise TeacherError(f"{who}: the server says {status}{told}")
+    raise TeacherError(f"{who}: the server says {status}{reported}")
 
 
 def _retry_after(value: str | None) -> float:

@@ -17,9 +17,9 @@ from db3kd.teachers.remote.http import SecretHeader
 from db3kd.teachers.remote.open_inference_grpc import GrpcTransport
 from db3kd.teachers.remote.open_inference_http import HttpTransport
 from db3kd.teachers.remote.open_inference_tensors import DTYPES, ModelAddress
-from db3kd.teachers.remote.retry import Patience, Traffic
+from db3kd.teachers.remote.retry import RequestSettings, RetryPolicy
 from db3kd.teachers.remote.served import Background, ServedTeacher
-from db3kd.teachers.signature import Contract, Declared, Said, agree
+from db3kd.teachers.signature import ModelOverrides, ModelSignature, TensorSpec, resolve
 
 
 class _Transport(Protocol):
@@ -27,7 +27,9 @@ class _Transport(Protocol):
 
     async def metadata(self, who: str) -> dict[str, Any]: ...
 
-    async def infer(self, array: np.ndarray, contract: Contract, request: str, who: str) -> Any: ...
+    async def infer(
+        self, array: np.ndarray, contract: ModelSignature, request: str, who: str
+    ) -> Any: ...
 
     async def close(self) -> None: ...
 
@@ -36,9 +38,9 @@ class _Transport(Protocol):
 
 def open_inference_teacher(
     url: str,
-    said: Said | None = None,
+    overrides: ModelOverrides | None = None,
     preprocessing: Preprocessing | None = None,
-    traffic: Traffic | None = None,
+    traffic: RequestSettings | None = None,
     *,
     binary: bool | None = None,
     secret: SecretHeader | None = None,
@@ -59,9 +61,9 @@ def open_inference_teacher(
     TeacherError where the server cannot be reached or does not have the model.
     """
     address = ModelAddress.parse(url)
-    preprocessing, traffic = preprocessing or Preprocessing(), traffic or Traffic()
+    preprocessing, traffic = preprocessing or Preprocessing(), traffic or RequestSettings()
     make = GrpcTransport if address.scheme.startswith("grpc") else HttpTransport
-    patience, who = Patience(traffic), f"teacher {address}"
+    patience, who = RetryPolicy(traffic), f"teacher {address}"
     transport = make(address, traffic, binary, secret)
     background = Background()
     try:
@@ -69,7 +71,7 @@ def open_inference_teacher(
             patience.until_answered(lambda: transport.metadata(who), asyncio.Event(), who)
         )
         declared = [_declared(metadata.get(kind), who) for kind in ("inputs", "outputs")]
-        contract = agree(who, *declared, said or Said(), preprocessing)
+        contract = resolve(who, *declared, overrides or ModelOverrides(), preprocessing)
         if contract.batch not in (None, 1):
             raise ValueError(
                 f"{who}: takes batches of {contract.batch} alone; serve it with a free batch"
@@ -95,7 +97,7 @@ class _OpenInference:
         self,
         address: ModelAddress,
         transport: _Transport,
-        contract: Contract,
+        contract: ModelSignature,
         metadata: Mapping[str, Any],
     ) -> None:
         self.name = str(address)
@@ -122,11 +124,11 @@ class _OpenInference:
         await self._transport.close()
 
 
-def _declared(tensors: Any, who: str) -> list[Declared]:
+def _declared(tensors: Any, who: str) -> list[TensorSpec]:
     """The tensors of a model's metadata; gRPC writes sizes as text."""
     try:
         return [
-            Declared(
+            TensorSpec(
                 str(tensor["name"]),
                 DTYPES[tensor["datatype"]],
                 tuple(int(size) for size in tensor["shape"]) or None,

@@ -11,8 +11,8 @@ from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.http import SecretHeader, most_bytes
 from db3kd.teachers.remote.open_inference_tensors import ModelAddress, input_tensor, output_array
-from db3kd.teachers.remote.retry import Traffic, Unanswered
-from db3kd.teachers.signature import Contract
+from db3kd.teachers.remote.retry import RequestSettings, RetryableError
+from db3kd.teachers.signature import ModelSignature
 
 _MANY_CLASSES = 10_000
 
@@ -23,7 +23,7 @@ class GrpcTransport:
     def __init__(
         self,
         address: ModelAddress,
-        traffic: Traffic,
+        traffic: RequestSettings,
         binary: bool | None,
         secret: SecretHeader | None,
     ) -> None:
@@ -54,7 +54,9 @@ class GrpcTransport:
             as_json=True,
         )
 
-    async def infer(self, array: np.ndarray, contract: Contract, request: str, who: str) -> Any:
+    async def infer(
+        self, array: np.ndarray, contract: ModelSignature, request: str, who: str
+    ) -> Any:
         name = contract.output.name
         answer = await self._call(
             who,
@@ -91,14 +93,14 @@ class GrpcTransport:
 
     def _meaning(self, error: Any, who: str) -> Exception:
         status = str(error.status()).removeprefix("StatusCode.")
-        told = "" if self._secret else f": {' '.join(str(error.message()).split())[:200]}"
+        reported = "" if self._secret else f": {' '.join(str(error.message()).split())[:200]}"
         if status == "UNAVAILABLE" and "failed to connect" in str(error.message()):
-            return Unanswered("no connection", maybe_paid=False)
+            return RetryableError("no connection", maybe_paid=False)
         if status == "UNAVAILABLE":
-            return Unanswered("connection lost", maybe_paid=True)
+            return RetryableError("connection lost", maybe_paid=True)
         if status == "DEADLINE_EXCEEDED":
-            return Unanswered(f"nothing within {self._timeout:g} s", maybe_paid=True)
+            return RetryableError(f"nothing within {self._timeout:g} s", maybe_paid=True)
         # Of a message that is too long this side says the same, and it would be again.
         if status == "RESOURCE_EXHAUSTED" and "larger than max" not in str(error.message()):
-            return Unanswered(f"the server says {status}", maybe_paid=False)
-        return TeacherError(f"{who}: the server says {status}{told}")
+            return RetryableError(f"the server says {status}", maybe_paid=False)
+        return TeacherError(f"{who}: the server says {status}{reported}")

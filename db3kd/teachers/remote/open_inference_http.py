@@ -12,8 +12,8 @@ from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.http import HttpClient, SecretHeader, malformed, most_bytes
 from db3kd.teachers.remote.open_inference_tensors import ModelAddress, input_tensor, output_array
-from db3kd.teachers.remote.retry import Traffic
-from db3kd.teachers.signature import Contract
+from db3kd.teachers.remote.retry import RequestSettings
+from db3kd.teachers.signature import ModelSignature
 
 _MOST_METADATA = 2**20
 _BINARY = "binary_tensor_data"
@@ -28,7 +28,7 @@ class HttpTransport:
     def __init__(
         self,
         address: ModelAddress,
-        traffic: Traffic,
+        traffic: RequestSettings,
         binary: bool | None,
         secret: SecretHeader | None,
     ) -> None:
@@ -45,7 +45,9 @@ class HttpTransport:
             self._binary = _BINARY in extensions
         return await self._get(self._model, who)
 
-    async def infer(self, array: np.ndarray, contract: Contract, request: str, who: str) -> Any:
+    async def infer(
+        self, array: np.ndarray, contract: ModelSignature, request: str, who: str
+    ) -> Any:
         # In a thread, so that what is under way goes on while a large request is written.
         content, headers = await asyncio.to_thread(self._written, array, contract, request)
         most = most_bytes(len(array), contract.classes)
@@ -60,7 +62,7 @@ class HttpTransport:
         return output_array(answer, contract.output.name, who)
 
     def _written(
-        self, array: np.ndarray, contract: Contract, request: str
+        self, array: np.ndarray, contract: ModelSignature, request: str
     ) -> tuple[bytes, dict[str, str]]:
         """A request's body and headers."""
         name = contract.output.name

@@ -9,7 +9,7 @@ import numpy as np
 
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.remote.http import malformed, split_url
-from db3kd.teachers.signature import Contract
+from db3kd.teachers.signature import ModelSignature
 
 DTYPES = {
     "FP16": "float16",
@@ -67,7 +67,7 @@ class ModelAddress:
         return f"{self.model}{version} at {self.scheme}://{self.host}"
 
 
-def input_tensor(triton: Any, array: np.ndarray, contract: Contract, **options: Any) -> Any:
+def input_tensor(triton: Any, array: np.ndarray, contract: ModelSignature, **options: Any) -> Any:
     tensor = triton.InferInput(
         contract.input.name, list(array.shape), _DATATYPES[contract.input.dtype]
     )

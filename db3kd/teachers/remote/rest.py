@@ -23,9 +23,9 @@ from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.http import HttpClient, SecretHeader, malformed, most_bytes, split_url
-from db3kd.teachers.remote.retry import Traffic
+from db3kd.teachers.remote.retry import RequestSettings
 from db3kd.teachers.remote.served import Background, ServedTeacher
-from db3kd.teachers.signature import Said, agree
+from db3kd.teachers.signature import ModelOverrides, resolve
 
 _ALL, _ONE = "$images", "$image"
 
@@ -34,9 +34,9 @@ def rest_teacher(
     url: str,
     request: Any,
     answer: str,
-    said: Said | None = None,
+    overrides: ModelOverrides | None = None,
     preprocessing: Preprocessing | None = None,
-    traffic: Traffic | None = None,
+    traffic: RequestSettings | None = None,
     *,
     secret: SecretHeader | None = None,
     fingerprint: str | None = None,
@@ -56,15 +56,15 @@ def rest_teacher(
     """
     parts = split_url(url, ("http", "https"))
     name = f"{parts.path} at {parts.scheme}://{parts.netloc}"  # a query may hold a key
-    said, preprocessing = said or Said(), preprocessing or Preprocessing()
-    template, traffic = Template(request), traffic or Traffic()
+    overrides, preprocessing = overrides or ModelOverrides(), preprocessing or Preprocessing()
+    template, traffic = Template(request), traffic or RequestSettings()
     if template.single:
         traffic = traffic.with_batch(1)
     who = f"teacher {name}"
-    if said.input or said.output:
+    if overrides.input or overrides.output:
         raise ValueError("input, output: belong to models that declare them; use request, answer")
-    named = dataclasses.replace(said, input="request", output=answer)
-    contract = agree(who, (), (), named, preprocessing)
+    named = dataclasses.replace(overrides, input="request", output=answer)
+    contract = resolve(who, (), (), named, preprocessing)
     reader, preprocessing = contract.reader, contract.preprocessing
     client = HttpClient(traffic.in_flight, traffic.timeout, secret)
     service = _Rest(url, name, template, AnswerPath(answer), reader, preprocessing, client)

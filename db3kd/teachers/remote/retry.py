@@ -12,7 +12,7 @@ from db3kd.validation import check_count
 
 
 @dataclass(frozen=True)
-class Traffic:
+class RequestSettings:
     """How a served teacher is asked. None of it changes an answer.
 
     batch               most images of one request
@@ -21,48 +21,51 @@ class Traffic:
                         if the server's times vary much, more in flight are faster
     timeout             seconds from sending a request to having read all of its answer
     attempts            how often a request is sent at most
-    first_wait          seconds before the second attempt, at most; doubled for each one after it,
-                        and shortened at random, so that clients do not return all at once
-    longest_wait        most seconds between two attempts; a server that asks for more is not asked
+    initial_backoff          seconds before the second attempt, at most; doubled for each one after
+                        it, and shortened at random, so that clients do not return all at once
+    max_backoff        most seconds between two attempts; a server that asks for more is not asked
                         again
     queries_per_second  most images sent in a second, over time; None: as many as it takes
-    retry_lost          also repeat what may have been answered: after a lost connection, a timeout
-                        or a failing gateway (502, 504). The server may then charge for a request
-                        again, at most `attempts` times. Without it, only what was surely not
-                        answered is repeated (no connection, 429, 503), and nothing is paid twice.
+    retry_ambiguous          also repeat what may have been answered: after a lost connection, a
+                        timeout or a failing gateway (502, 504). The server may then charge for a
+                        request again, at most `attempts` times. Without it, only what was surely
+                        not answered is repeated (no connection, 429, 503), and nothing is paid
+                        twice.
     """
 
     batch: int = 64
     in_flight: int = 4
     timeout: float = 30.0
     attempts: int = 8
-    first_wait: float = 0.25
-    longest_wait: float = 30.0
+    initial_backoff: float = 0.25
+    max_backoff: float = 30.0
     queries_per_second: float | None = None
-    retry_lost: bool = True
+    retry_ambiguous: bool = True
 
     def __post_init__(self) -> None:
         for name in ("batch", "in_flight", "attempts"):
             check_count(getattr(self, name), name)
-        for name in ("timeout", "first_wait", "longest_wait", "queries_per_second"):
+        for name in ("timeout", "initial_backoff", "max_backoff", "queries_per_second"):
             value = getattr(self, name)
             if name == "queries_per_second" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
-        if not isinstance(self.retry_lost, bool):
-            raise ValueError(f"retry_lost: expected true or false, got {self.retry_lost!r}")
+        if not isinstance(self.retry_ambiguous, bool):
+            raise ValueError(
+                f"retry_ambiguous: expected true or false, got {self.retry_ambiguous!r}"
+            )
 
-    def with_batch(self, batch: int) -> "Traffic":
+    def with_batch(self, batch: int) -> "RequestSettings":
         """The same with other batches."""
         return dataclasses.replace(self, batch=batch)
 
 
-class Withdrawn(Exception):
+class AbandonedError(Exception):
     """An attempt that was not made, because all has been given up."""
 
 
-class Unanswered(Exception):
+class RetryableError(Exception):
     """An attempt that brought no answer, and may be repeated.
 
     maybe_paid: whether the server may have answered nevertheless. wait: seconds that the server
@@ -91,14 +94,14 @@ class RateLimit:
             await _sleep(start - now, given_up)
 
 
-class Patience:
-    """Repeats an attempt that brought no answer, as `Traffic` says."""
+class RetryPolicy:
+    """Repeats an attempt that brought no answer, as `RequestSettings` says."""
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: RequestSettings) -> None:
         self._traffic = traffic
         self._tenacity = import_extra("tenacity", "served")
         self._backoff = self._tenacity.wait_random_exponential(
-            multiplier=traffic.first_wait, max=traffic.longest_wait
+            multiplier=traffic.initial_backoff, max=traffic.max_backoff
         )
 
     async def until_answered(
@@ -128,25 +131,25 @@ class Patience:
             nonlocal maybe_paid
             try:
                 return await attempt()
-            except Unanswered as error:
+            except RetryableError as error:
                 maybe_paid |= error.maybe_paid
                 raise
 
         try:
             return await retrying(once)
-        except Unanswered as error:
+        except RetryableError as error:
             count = retrying.statistics["attempt_number"]
             times = "1 attempt" if count == 1 else f"{count} attempts"
             message = f"{who}: no answer in {times}; {error}"
             raise TeacherError(message, maybe_paid=int(maybe_paid)) from None
-        except Withdrawn:
+        except AbandonedError:
             raise TeacherError(f"{who}: was given up", maybe_paid=int(maybe_paid)) from None
 
     def _repeatable(self, error: BaseException) -> bool:
         return (
-            isinstance(error, Unanswered)
-            and (self._traffic.retry_lost or not error.maybe_paid)
-            and error.wait <= self._traffic.longest_wait
+            isinstance(error, RetryableError)
+            and (self._traffic.retry_ambiguous or not error.maybe_paid)
+            and error.wait <= self._traffic.max_backoff
         )
 
     def _wait(self, state: Any) -> float:

@@ -16,7 +16,7 @@ from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.requests import UNANSWERED, Background, RequestStream
-from db3kd.teachers.remote.retry import Patience, RateLimit, Traffic, Withdrawn
+from db3kd.teachers.remote.retry import AbandonedError, RateLimit, RequestSettings, RetryPolicy
 
 _REQUESTS_A_CALL = 64
 """Requests of one `decide` for each that may be under way, so that it seldom waits for its last."""
@@ -63,7 +63,7 @@ class ServedTeacher:
     as `answered` the answers before the first gap, and the teacher keeps those behind it in memory:
     the next call that asks for the same images is given them, and the server is not asked again.
     An interrupt (Ctrl-C) is treated alike; a second one gives up what is in flight. What the server
-    may charge twice besides is said at `Traffic.retry_lost`.
+    may charge twice besides is said at `RequestSettings.retry_ambiguous`.
 
     service        the model
     background     the event loop that the service's connections belong to; the teacher closes both
@@ -82,7 +82,7 @@ class ServedTeacher:
         image_shape: tuple[int, ...],
         reader: AnswerReader,
         preprocessing: Preprocessing,
-        traffic: Traffic,
+        traffic: RequestSettings,
         fingerprint: str | None = None,
     ) -> None:
         self.name = service.name
@@ -97,7 +97,7 @@ class ServedTeacher:
         self._service = service
         self._reader = reader
         self._fingerprint = fingerprint
-        self._patience = Patience(traffic)
+        self._patience = RetryPolicy(traffic)
         self._rate = RateLimit(traffic.queries_per_second)
         self._spare: dict[bytes, int] = {}
         self._background = background
@@ -170,7 +170,7 @@ class ServedTeacher:
         async def attempt() -> Any:
             await self._rate.take(len(images), given_up)
             if given_up.is_set():
-                raise Withdrawn
+                raise AbandonedError
             return await self._service.ask(images, request)
 
         try:

@@ -10,19 +10,19 @@ import torch
 from served_doubles import Answer, Asked, Loopback, ModelServer, Scripted
 
 from db3kd.teachers import (
-    Said,
+    ModelOverrides,
+    RequestSettings,
     SecretHeader,
     TeacherError,
-    Traffic,
     decide_checked,
     open_inference_teacher,
     rest_teacher,
 )
 
 SHAPE = (1, 8, 8)
-SAID = Said(image_shape=SHAPE, classes=10)
+SAID = ModelOverrides(image_shape=SHAPE, classes=10)
 SECRET = "Bearer 3b1f-very-secret"
-BRISK = Traffic(batch=8, in_flight=1, timeout=5.0, first_wait=0.001, longest_wait=0.01)
+BRISK = RequestSettings(batch=8, in_flight=1, timeout=5.0, initial_backoff=0.001, max_backoff=0.01)
 
 
 @pytest.fixture
@@ -120,16 +120,18 @@ def test_a_hostile_answer_is_a_typed_error_without_the_secret(
         pytest.skip("JSON answers have no such header")
     caplog.set_level(logging.INFO)
     with Scripted(truth, script) as server:
-        traffic = Traffic(batch=8, in_flight=1, timeout=0.3, attempts=2, first_wait=0.001)
+        traffic = RequestSettings(
+            batch=8, in_flight=1, timeout=0.3, attempts=2, initial_backoff=0.001
+        )
         teacher = open_inference_teacher(
             server.model, SAID, traffic=traffic, binary=binary, secret=secret
         )
         with pytest.raises(TeacherError, match=words) as raised:
             decide_checked(teacher, many[:8])
         teacher.close()
-        told = [str(raised.value), repr(raised.value), repr(vars(teacher)), caplog.text]
-        told += [teacher.name, teacher.fingerprint(), *map(str, teacher.rows())]
-        assert not any("3b1f" in text for text in told)
+        reported = [str(raised.value), repr(raised.value), repr(vars(teacher)), caplog.text]
+        reported += [teacher.name, teacher.fingerprint(), *map(str, teacher.rows())]
+        assert not any("3b1f" in text for text in reported)
         assert server.asked[-1].headers["Authorization"] == SECRET
 
 
@@ -147,7 +149,7 @@ def test_a_redirect_is_not_followed(truth, many, secret):
 def test_a_server_that_never_speaks_is_given_up(many):
     release = threading.Event()
     with Loopback(lambda asked: release.wait(5) and None) as server:
-        traffic = Traffic(timeout=0.2, attempts=1)
+        traffic = RequestSettings(timeout=0.2, attempts=1)
         teacher = rest_teacher(server.url, {"x": "$images"}, "y", SAID, traffic=traffic)
         with pytest.raises(TeacherError, match=r"no answer in 1 attempt; nothing within 0\.2 s"):
             teacher.decide(many[:8])
@@ -159,7 +161,7 @@ def test_without_a_server_the_error_says_so(many):
     with Loopback() as server:
         url = f"{server.url}/v2/models/digits"
     with pytest.raises(TeacherError, match=r"no answer in 2 attempts; no connection"):
-        open_inference_teacher(url, traffic=Traffic(attempts=2, first_wait=0.001))
+        open_inference_teacher(url, traffic=RequestSettings(attempts=2, initial_backoff=0.001))
 
 
 def test_a_secret_is_sent_and_kept_nowhere(secret, truth, many):

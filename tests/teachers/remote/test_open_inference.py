@@ -12,18 +12,18 @@ from teachers_analytic import LinearTeacher
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from db3kd.teachers import (
+    ModelOverrides,
     Preprocessing,
-    Said,
+    RequestSettings,
     SecretHeader,
     TeacherError,
-    Traffic,
     load_teacher,
     open_inference_teacher,
 )
 from db3kd.teachers.remote.open_inference_tensors import ModelAddress
 
 SHAPE = (1, 8, 8)
-BRISK = Traffic(batch=8, in_flight=3, timeout=5.0, attempts=3, first_wait=0.001)
+BRISK = RequestSettings(batch=8, in_flight=3, timeout=5.0, attempts=3, initial_backoff=0.001)
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -118,7 +118,7 @@ def test_an_address_of_another_form_is_refused(url):
 @pytest.mark.parametrize("extensions", [(), ("binary_tensor_data",)])
 def test_tensors_travel_as_told_or_as_the_server_can(truth, images, binary, extensions):
     with ModelServer(truth, extensions) as server:
-        teacher = open_inference_teacher(server.model, Said(classes=10), binary=binary)
+        teacher = open_inference_teacher(server.model, ModelOverrides(classes=10), binary=binary)
         assert teacher.decide(images).equal(truth.decide(images))
         as_bytes = bool(extensions) if binary is None else binary
         assert ("Inference-Header-Content-Length" in server.asked[-1].headers) == as_bytes
@@ -145,15 +145,15 @@ def test_what_nobody_says_is_asked_for(truth):
         with pytest.raises(ValueError, match="what its input is called; give input="):
             open_inference_teacher(server.model)
         with pytest.raises(ValueError, match="does not say what its images are; give image_shape="):
-            open_inference_teacher(server.model, Said(input="images", output="label"))
-        said = Said("images", "label", image_shape=SHAPE, assumed_classes=10)
+            open_inference_teacher(server.model, ModelOverrides(input="images", output="label"))
+        said = ModelOverrides("images", "label", image_shape=SHAPE, assumed_classes=10)
         open_inference_teacher(server.model, said).close()
 
 
 def test_a_model_for_one_image_is_asked_one_by_one(truth, images):
     single = {"inputs": [{"name": "images", "datatype": "FP32", "shape": [1, *SHAPE]}]}
     with ModelServer(truth, metadata=single) as server:
-        teacher = open_inference_teacher(server.model, Said(classes=10), traffic=BRISK)
+        teacher = open_inference_teacher(server.model, ModelOverrides(classes=10), traffic=BRISK)
         assert teacher.decide(images).equal(truth.decide(images))
         assert len(server.requests) == len(images)
         teacher.close()
@@ -162,13 +162,13 @@ def test_a_model_for_one_image_is_asked_one_by_one(truth, images):
         ModelServer(truth, metadata=single) as server,
         pytest.raises(ValueError, match="takes batches of 8 alone"),
     ):
-        open_inference_teacher(server.model, Said(classes=10))
+        open_inference_teacher(server.model, ModelOverrides(classes=10))
 
 
 def test_a_flat_model_gets_flat_images(truth, images):
     flat = {"inputs": [{"name": "images", "datatype": "FP32", "shape": [-1, 64]}]}
     with ModelServer(truth, metadata=flat) as server:
-        said = Said(classes=10, assumed_shape=SHAPE)
+        said = ModelOverrides(classes=10, assumed_shape=SHAPE)
         with pytest.raises(ValueError, match="correct image_shape, layout or resize"):
             open_inference_teacher(server.model, said)
         teacher = open_inference_teacher(server.model, said, Preprocessing(layout="flat"))
@@ -205,7 +205,7 @@ def test_the_fingerprint_is_of_the_model_not_of_the_traffic(truth):
     with ModelServer(truth) as server:
 
         def of(**options) -> str:
-            said = Said(classes=options.pop("classes", 10))
+            said = ModelOverrides(classes=options.pop("classes", 10))
             teacher = open_inference_teacher(server.model, said, **options)
             teacher.close()
             return teacher.fingerprint()
@@ -224,7 +224,7 @@ def test_over_grpc_answers_are_the_same(truth, images, serve, monkeypatch):
     service = Service(truth)
     secret = SecretHeader("DB3KD_TEST_SECRET")
     url = serve(service)
-    teacher = open_inference_teacher(url, Said(classes=10), traffic=BRISK, secret=secret)
+    teacher = open_inference_teacher(url, ModelOverrides(classes=10), traffic=BRISK, secret=secret)
     assert (teacher.image_shape, teacher.classes) == (SHAPE, 10)
     assert teacher.decide(images).equal(truth.decide(images))
     assert service.answered == len(images) and len(service.asked) == 3
@@ -235,7 +235,7 @@ def test_over_grpc_answers_are_the_same(truth, images, serve, monkeypatch):
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
 def test_over_grpc_a_busy_server_is_asked_again(truth, images, serve, code):
     service = Service(truth, [grpc.StatusCode[code]] * 2)
-    teacher = open_inference_teacher(serve(service), Said(classes=10), traffic=BRISK)
+    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), traffic=BRISK)
     assert teacher.decide(images).equal(truth.decide(images))
     assert service.answered == len(images)
     teacher.close()
@@ -245,7 +245,9 @@ def test_over_grpc_a_refusal_is_a_typed_error_without_the_secret(truth, images, 
     monkeypatch.setenv("DB3KD_TEST_SECRET", "Bearer 3b1f")
     service = Service(truth, [grpc.StatusCode.INVALID_ARGUMENT])
     secret = SecretHeader("DB3KD_TEST_SECRET")
-    teacher = open_inference_teacher(serve(service), Said(classes=10), traffic=BRISK, secret=secret)
+    teacher = open_inference_teacher(
+        serve(service), ModelOverrides(classes=10), traffic=BRISK, secret=secret
+    )
     with pytest.raises(TeacherError, match=r"the server says INVALID_ARGUMENT$") as raised:
         teacher.decide(images[:8])
     assert "3b1f" not in repr(raised.value)
@@ -264,7 +266,7 @@ def test_over_grpc_a_hostile_answer_is_a_typed_error(truth, images, serve, label
     service = Service(truth)
     honest = service.respond
     service.respond = lambda _: honest(labels)
-    teacher = open_inference_teacher(serve(service), Said(classes=10), traffic=BRISK)
+    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), traffic=BRISK)
     with pytest.raises(TeacherError, match=words):
         teacher.decide(images[:8])
     assert len(service.asked) == 1, "paid for once"

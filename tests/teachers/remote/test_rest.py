@@ -7,12 +7,19 @@ import pytest
 import torch
 from served_doubles import Answer, Loopback
 
-from db3kd.teachers import Preprocessing, Said, TeacherError, Traffic, decide_checked, rest_teacher
+from db3kd.teachers import (
+    ModelOverrides,
+    Preprocessing,
+    RequestSettings,
+    TeacherError,
+    decide_checked,
+    rest_teacher,
+)
 from db3kd.teachers.remote.rest import AnswerPath, Template
 
 SHAPE = (1, 8, 8)
-SAID = Said(image_shape=SHAPE, classes=10)
-BRISK = Traffic(batch=8, in_flight=3, timeout=5.0, attempts=3, first_wait=0.001)
+SAID = ModelOverrides(image_shape=SHAPE, classes=10)
+BRISK = RequestSettings(batch=8, in_flight=3, timeout=5.0, attempts=3, initial_backoff=0.001)
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -69,7 +76,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_service_of_any_form_is_asked(truth, images, form):
     request, images_in, path, answer_of = FORMS[form]
-    said = Said(image_shape=SHAPE, names=NAMES)
+    said = ModelOverrides(image_shape=SHAPE, names=NAMES)
     with service(truth, images_in, answer_of) as server:
         teacher = rest_teacher(f"{server.url}/predict", request, path, said, traffic=BRISK)
         assert decide_checked(teacher, images).equal(truth.decide(images))
@@ -174,4 +181,4 @@ def test_what_the_service_cannot_tell_is_asked_for():
     with pytest.raises(ValueError, match="does not say what its images are; give image_shape="):
         rest_teacher("http://h/p", "$images", "y")
     with pytest.raises(ValueError, match="does not say how many classes it has; give classes="):
-        rest_teacher("http://h/p", "$images", "y", Said(image_shape=SHAPE))
+        rest_teacher("http://h/p", "$images", "y", ModelOverrides(image_shape=SHAPE))

@@ -14,9 +14,9 @@ from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Query
 from db3kd.teachers import (
-    Said,
+    ModelOverrides,
+    RequestSettings,
     TeacherError,
-    Traffic,
     decide_checked,
     open_inference_teacher,
 )
@@ -24,8 +24,8 @@ from db3kd.teachers.remote import retry as traffic
 from db3kd.teachers.remote.retry import RateLimit
 
 SHAPE = (1, 8, 8)
-SAID = Said(image_shape=SHAPE, classes=10)
-BRISK = Traffic(batch=8, in_flight=4, timeout=5.0, first_wait=0.001, longest_wait=0.01)
+SAID = ModelOverrides(image_shape=SHAPE, classes=10)
+BRISK = RequestSettings(batch=8, in_flight=4, timeout=5.0, initial_backoff=0.001, max_backoff=0.01)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def many() -> torch.Tensor:
 
 def ask(server: ModelServer, **changes):
     options = {**vars(BRISK), **changes}
-    return open_inference_teacher(server.model, SAID, traffic=Traffic(**options))
+    return open_inference_teacher(server.model, SAID, traffic=RequestSettings(**options))
 
 
 def fail_on(number: int, answer: Answer | None):
@@ -85,7 +85,7 @@ def test_no_images_are_no_request(truth, many):
 def test_a_faulty_server_that_restarts_changes_nothing_and_is_paid_once(truth, many):
     images = many.repeat(4, 1, 1, 1)
     with FaultyServer(truth, delay=0.6) as server:
-        teacher = ask(server, batch=4, timeout=0.4, first_wait=0.05, longest_wait=1.0)
+        teacher = ask(server, batch=4, timeout=0.4, initial_backoff=0.05, max_backoff=1.0)
         ledger = Ledger(torch.tensor([len(images)]))
 
         def search():
@@ -127,7 +127,7 @@ def test_an_answer_lost_on_the_way_is_asked_for_again_under_the_same_name(truth,
 
 def test_who_never_pays_twice_has_no_lost_answer_repeated(truth, many):
     with Scripted(truth, lose_after_paying) as server:
-        teacher = ask(server, retry_lost=False, in_flight=1)
+        teacher = ask(server, retry_ambiguous=False, in_flight=1)
         with pytest.raises(
             TeacherError, match=r"no answer in 1 attempt; connection lost"
         ) as raised:
@@ -139,7 +139,7 @@ def test_who_never_pays_twice_has_no_lost_answer_repeated(truth, many):
 
 def test_who_never_pays_twice_still_waits_for_a_busy_server(truth, many):
     with Scripted(truth, fail_on(1, Answer.of({"error": "busy"}, 503))) as server:
-        teacher = ask(server, retry_lost=False)
+        teacher = ask(server, retry_ambiguous=False)
         assert teacher.decide(many[:40]).equal(truth.decide(many[:40]))
         teacher.close()
 
@@ -269,9 +269,9 @@ def test_a_forgotten_teacher_leaves_no_thread(truth, many):
         ({"timeout": 0}, "timeout: expected a positive number"),
         ({"timeout": "long"}, "timeout: expected a positive number"),
         ({"queries_per_second": -1}, "queries_per_second: expected a positive number"),
-        ({"retry_lost": 1}, "retry_lost: expected true or false"),
+        ({"retry_ambiguous": 1}, "retry_ambiguous: expected true or false"),
     ],
 )
 def test_traffic_that_makes_no_sense_is_named(wrong, words):
     with pytest.raises(ValueError, match=words):
-        Traffic(**wrong)
+        RequestSettings(**wrong)

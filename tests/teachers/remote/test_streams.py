@@ -14,9 +14,9 @@ from db3kd.querying.search import Query
 from db3kd.storage.journal import Contents, Journal, read_journal
 from db3kd.teachers import (
     FunctionTeacher,
-    Said,
+    ModelOverrides,
+    RequestSettings,
     TeacherError,
-    Traffic,
     decide_checked,
     open_inference_teacher,
 )
@@ -38,11 +38,11 @@ def file(tmp_path):
 
 
 def ask(server: ModelServer):
-    traffic = Traffic(
-        batch=BATCH, in_flight=IN_FLIGHT, timeout=5.0, first_wait=0.001, longest_wait=0.01
+    traffic = RequestSettings(
+        batch=BATCH, in_flight=IN_FLIGHT, timeout=5.0, initial_backoff=0.001, max_backoff=0.01
     )
     return open_inference_teacher(
-        server.model, Said(image_shape=SHAPE, classes=10), traffic=traffic
+        server.model, ModelOverrides(image_shape=SHAPE, classes=10), traffic=traffic
     )
 
 
@@ -128,7 +128,7 @@ def test_an_interrupt_keeps_what_is_in_flight(truth, many, file):
 
 def test_a_second_interrupt_gives_up_what_is_in_flight_and_notes_it(truth, many, file, monkeypatch):
     monkeypatch.setattr(requests_in_flight, "_SILENT_SECONDS", 0.01)
-    released, told = threading.Event(), []
+    released, reported = threading.Event(), []
 
     first = [images.numpy().tobytes() for images in many[:WINDOW].split(BATCH)]
     held = []
@@ -144,7 +144,7 @@ def test_a_second_interrupt_gives_up_what_is_in_flight_and_notes_it(truth, many,
 
     class Again(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told.append(record.getMessage())
+            reported.append(record.getMessage())
             interrupt()
 
     again = Again()
@@ -158,7 +158,7 @@ def test_a_second_interrupt_gives_up_what_is_in_flight_and_notes_it(truth, many,
             released.set()
             assert len(answers(found)) == WINDOW
             assert found.in_flight == WINDOW
-            assert len(told) == 1 and "interrupt again to give them up" in told[0]
+            assert len(reported) == 1 and "interrupt again to give them up" in reported[0]
             teacher.close()
     finally:
         logging.getLogger("db3kd").removeHandler(again)
@@ -281,11 +281,11 @@ def test_a_generator_that_yields_no_classes_is_one_clear_error(many, file, answe
 
 
 def test_progress_is_told_of_each_part_and_may_stop_the_search(truth, many, file):
-    told = []
+    reported = []
 
     def stop(answered: int) -> None:
-        told.append(answered)
-        if sum(told) >= 5 * BATCH:
+        reported.append(answered)
+        if sum(reported) >= 5 * BATCH:
             raise InterruptedError
 
     with ModelServer(truth) as server:
@@ -294,11 +294,11 @@ def test_progress_is_told_of_each_part_and_may_stop_the_search(truth, many, file
             run(search(many), teacher, Ledger(torch.tensor([1000])), stop, journal)
         teacher.close()
         assert 5 * BATCH <= server.paid == len(answers(read_journal(file, "run"))) < len(many)
-    told.clear()
+    reported.clear()
     with ModelServer(truth) as server:
         teacher = ask(server)
         with Journal(file, 10, "run") as journal:
             ledger = Ledger(torch.tensor([1000]))
-            run(search(many), teacher, ledger, told.append, journal)
+            run(search(many), teacher, ledger, reported.append, journal)
         teacher.close()
-    assert sum(told) == len(many)
+    assert sum(reported) == len(many)

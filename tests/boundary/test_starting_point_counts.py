@@ -6,7 +6,7 @@ import pytest
 import torch
 from teachers_analytic import CountingTeacher, NearestCentroidTeacher
 
-from db3kd.boundary import Candidates, Pairs
+from db3kd.boundary import Pairs, StartingPoints
 from db3kd.data.image_source import TensorImages
 from db3kd.labelling.label_images import LabelSettings, label
 from db3kd.labelling.label_run import Source, write_run
@@ -35,24 +35,24 @@ def images(count: int = 60) -> torch.Tensor:
 )
 def test_the_number_follows_from_what_a_pair_may_spend(measure, surrogate, counts):
     settings = LabelSettings(measure)
-    assert settings.candidates_a_pair(LIMITS, surrogate).tolist() == counts
-    assert settings.most_candidates == max(counts)
+    assert settings.starting_points_per_pair(LIMITS, surrogate).tolist() == counts
+    assert settings.max_starting_points == max(counts)
 
 
 @pytest.mark.parametrize("surrogate", [False, True])
 def test_a_number_that_is_given_holds_for_every_pair(surrogate):
-    counts = LabelSettings(candidates=33).candidates_a_pair(LIMITS, surrogate)
+    counts = LabelSettings(starting_points=33).starting_points_per_pair(LIMITS, surrogate)
     assert counts.tolist() == [33] * 7
 
 
 def test_pairs_get_as_many_of_their_nearest_images_as_each_wants():
-    bank, number = images(400), torch.arange(5)
-    decided = teacher().decide(bank)
+    candidate_pool, number = images(400), torch.arange(5)
+    decided = teacher().decide(candidate_pool)
     wanted = (decided[:5] + 1) % 4
-    pairs = Pairs(bank[:5].flatten(1), number, number, wanted)
-    candidates = Candidates(TensorImages(bank), decided, 6)
+    pairs = Pairs(candidate_pool[:5].flatten(1), number, number, wanted)
+    starting_points = StartingPoints(TensorImages(candidate_pool), decided, 6)
     counts = torch.tensor([1, 6, 3, 0, 9])
-    rays, every = candidates.rays(pairs, counts), candidates.rays(pairs)
+    rays, every = starting_points.rays(pairs, counts), starting_points.rays(pairs)
     assert every.pair_of.bincount(minlength=5).tolist() == [6] * 5
     assert rays.pair_of.bincount(minlength=5).tolist() == [1, 6, 3, 0, 6]
     for pair in range(5):
@@ -63,7 +63,7 @@ def test_pairs_get_as_many_of_their_nearest_images_as_each_wants():
 def test_a_label_is_that_of_the_number_its_budget_leads_to():
     automatic = LabelSettings(queries_per_pair=25)
     found = label(teacher(), images(), automatic)
-    given = label(teacher(), images(), dataclasses.replace(automatic, candidates=7))
+    given = label(teacher(), images(), dataclasses.replace(automatic, starting_points=7))
     assert torch.equal(found.distances, given.distances)
 
 
@@ -88,6 +88,6 @@ def test_a_run_is_not_resumed_with_another_number(tmp_path):
     asked = NearestCentroidTeacher(centroids, (1, 8, 8))
     settings = LabelSettings("bd", queries_per_pair=12)
     write_run(tmp_path / "run", asked, Source("digits"), settings, limit=12)
-    other = dataclasses.replace(settings, candidates=3)
-    with pytest.raises(ValueError, match=r"candidates: was null, is 3"):
+    other = dataclasses.replace(settings, starting_points=3)
+    with pytest.raises(ValueError, match=r"starting_points: was null, is 3"):
         write_run(tmp_path / "run", asked, Source("digits"), other, limit=12, resume=True)

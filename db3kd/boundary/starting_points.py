@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from db3kd.boundary.candidate_pool import Bank, draw
+from db3kd.boundary.candidate_pool import CandidatePool, draw
 from db3kd.boundary.pairs import Pairs, Rays
 from db3kd.data.image_source import ImageSource
 
@@ -17,7 +17,7 @@ _SPARE = 4
 cannot lose one that the exact second pass would choose."""
 
 
-class Candidates:
+class StartingPoints:
     """Chooses, for each pair, images of the wanted class as ends.
 
     images: N images. decisions: [N] int64, the teacher's class of each, UNANSWERED where it was not
@@ -34,13 +34,13 @@ class Candidates:
         count: int,
         order: Order = "nearest",
         seed: int = 0,
-        bank: int | None = None,
+        candidate_pool: int | None = None,
     ) -> None:
         if count < 1:
             raise ValueError(f"count: expected at least 1 candidate a pair, got {count}")
         if order not in ("nearest", "random"):
             raise ValueError(f"order: expected 'nearest' or 'random', got {order!r}")
-        self.bank = Bank(images, decisions, bank, seed)
+        self.candidate_pool = CandidatePool(images, decisions, candidate_pool, seed)
         self.count = count
         self.order = order
         self.seed = seed
@@ -57,7 +57,7 @@ class Candidates:
         pair_of = present.nonzero()[:, 0]
         used, end_of = torch.unique(chosen[present], return_inverse=True)
         device = pairs.samples.device
-        ends = self.bank.read(used, device)
+        ends = self.candidate_pool.read(used, device)
         rays = Rays.towards(pairs, ends, pair_of.to(device), end_of.to(device))
         return self._shortest(rays, used.to(device), counts)
 
@@ -72,7 +72,7 @@ class Candidates:
         numbers, pair_of = chosen[present], present.nonzero()[:, 0]
         order = torch.argsort(numbers)
         used, uses = torch.unique(numbers, return_counts=True)
-        size = self.bank.block_size(pairs.samples)
+        size = self.candidate_pool.block_size(pairs.samples)
         nearest = torch.full((len(pairs),), torch.inf)
         parts = order.split([int(part.sum()) for part in uses.split(size)])
         for block, part in zip(used.split(size), parts, strict=True):
@@ -84,7 +84,7 @@ class Candidates:
     def _lengths(self, pairs: Pairs, chosen: Tensor, block: Tensor, end_of: Tensor) -> Tensor:
         """[n] float32: from the samples of the chosen pairs to images of a block."""
         device = pairs.samples.device
-        ends = self.bank.read(block, device)
+        ends = self.candidate_pool.read(block, device)
         return Rays.towards(pairs, ends, chosen.to(device), end_of.to(device)).lengths.cpu()
 
     def _shortest(self, rays: Rays, used: Tensor, counts: Tensor | None) -> Rays:
@@ -102,11 +102,11 @@ class Candidates:
         seeking = _by_class(pairs)
         best = samples.new_full((len(pairs), keep), torch.inf)
         chosen = sample_of.new_full((len(pairs), keep), -1)
-        for numbers in self.bank.numbers.split(self.bank.block_size(samples)):
-            block = self.bank.read(numbers, device)
+        for numbers in self.candidate_pool.numbers.split(self.candidate_pool.block_size(samples)):
+            block = self.candidate_pool.read(numbers, device)
             # ‖x - c‖² less ‖x‖², which is the same for all candidates of a sample.
             gaps = torch.addmm((block * block).sum(1), samples, block.T, alpha=-2)
-            classes = self.bank.decisions[numbers]
+            classes = self.candidate_pool.decisions[numbers]
             for c in classes.unique().tolist():
                 mine = seeking(c)
                 if not len(mine):
@@ -124,7 +124,9 @@ class Candidates:
         """[P, count] int64 image numbers, -1 where there are fewer."""
         chosen = torch.full((len(pairs), self.count), -1)
         index = pairs.sample_index[pairs.sample_of].tolist()
-        pool_of = self.bank.of_class if pairs.targeted else self.bank.of_other_classes
+        pool_of = (
+            self.candidate_pool.of_class if pairs.targeted else self.candidate_pool.of_other_classes
+        )
         for pair, (sample, wanted) in enumerate(zip(index, pairs.wanted.tolist(), strict=True)):
             pool = pool_of(wanted)
             if not len(pool):
