@@ -251,7 +251,8 @@ def test_curves_of_peers_begin_where_they_cost_something(results):
 def series(name: str, varied: str, *values: int) -> dict:
     """Of a result of growth: time and memory are the value's."""
     settings = {"samples": 100, "classes": 10, "shape": [1, 8, 8], "targets": None,
-                "candidate_pool": 2000, "rows": 64, "threads": 1, "queries_per_pair": 20}  # fmt: skip
+                "candidate_pool": 2000, "rows": 64, "threads": 1,
+                "queries_per_pair": 20}  # fmt: skip
     exponent = {"all": 0.5, "last two": -0.001}
     return {
         "name": name,
@@ -281,7 +282,7 @@ def test_growth_names_the_settings_that_the_points_of_a_series_share(results):
     shared = (
         "classes 10, shape 1x8x8, targets all, candidate pool 2,000, rows a batch 64, threads 1"
     )
-    assert f"**samples** ({shared}, queries a pair 20)" in text
+    assert f"**samples** ({shared}, threads 1, queries a pair 20)" in text
 
 
 def test_growth_draws_time_and_memory_of_all_that_has_an_exponent(results):
