@@ -107,13 +107,13 @@ def _all_asked(
     problem: Problem, rays: Rays, settings: LabelSettings, ledger: Ledger, surrogate: Surrogate
 ) -> Search[Boundary]:
     """A descent with a surrogate from the best of all rays, found by queries."""
-    pairs, rows = problem.pairs, settings.rows
+    pairs, query_batch_size = problem.pairs, settings.query_batch_size
     boundary = yield from boundary_distance(
-        pairs, rays, relative=settings.tolerance, rows=rows, budget=ledger
+        pairs, rays, relative=settings.tolerance, query_batch_size=query_batch_size, budget=ledger
     )
     yield from minimal_boundary_distance(
         pairs, boundary, problem.image_shape, settings.sign_opt,
-        seed=settings.seed, rows=rows, budget=ledger, surrogate=surrogate,
+        seed=settings.seed, query_batch_size=query_batch_size, budget=ledger, surrogate=surrogate,
     )  # fmt: skip
     return boundary
 

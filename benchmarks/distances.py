@@ -81,7 +81,7 @@ def _search(pairs, rays, mixup_rounds, tolerance, sign_opt, image_shape, ledger)
     )
     if sign_opt is not None:
         yield from minimal_boundary_distance(
-            pairs, boundary, image_shape, sign_opt, seed=0, rows=2048, budget=ledger
+            pairs, boundary, image_shape, sign_opt, seed=0, query_batch_size=2048, budget=ledger
         )
     return boundary
 

@@ -152,7 +152,7 @@ def _measure(point: Point) -> Cost:
     settings = LabelSettings(
         targets=point.targets,
         candidate_pool=point.candidate_pool,
-        rows=point.rows,
+        query_batch_size=point.rows,
         queries_per_pair=point.queries_per_pair,
     )
     centres = _centres(point)

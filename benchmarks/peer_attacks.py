@@ -78,7 +78,7 @@ def db3kd(
         if sign_opt is not None:
             yield from minimal_boundary_distance(
                 pairs, boundary, task.problem.image_shape, sign_opt,
-                seed=task.seed, rows=2048, budget=ledger, surrogate=guess,
+                seed=task.seed, query_batch_size=2048, budget=ledger, surrogate=guess,
             )  # fmt: skip
         return boundary
 

@@ -1,30 +1,14 @@
 """Bisecting all rays of a pair at one shared radius."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from db3kd import ops
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
-from db3kd.querying.search import BudgetView, Query, Search
+from db3kd.querying.search import BudgetView, Search, query_in_batches
 
 MOST_ROUNDS = 64
 """A float32 bracket has no float left between its ends after fewer rounds than this."""
-
-
-def ask(
-    build: Callable[[slice], Tensor], accounts: Tensor, rows: int, prepaid: bool = False
-) -> Search[Tensor]:
-    """Decisions, int64 [B], for B queries built and yielded in batches of at most `rows`.
-
-    prepaid: as in `Query`, of all of them together.
-    """
-    answers = []
-    for start in range(0, len(accounts), rows):
-        batch = slice(start, start + rows)
-        answers.append((yield Query(build(batch), accounts[batch], prepaid)))
-    return torch.cat(answers) if answers else accounts.new_empty(0)
 
 
 def bisect(
@@ -36,7 +20,7 @@ def bisect(
     radius: Tensor,
     absolute: float,
     relative: float,
-    rows: int,
+    query_batch_size: int,
     budget: BudgetView,
 ) -> Search[Tensor]:
     """Shrinks each pair's distance to the smallest radius at which one of its rays hits.
@@ -48,7 +32,7 @@ def bisect(
     pairs, rays: what to search. boundary: updated in place; its distance is the bracket's high end,
     which must be finite for every pair with rays. low: [P] float32, the bracket's low end. radius:
     [P] float32, the first radius asked, inside the bracket. absolute, relative: the bracket's width
-    at which a pair is done. rows: images per batch.
+    at which a pair is done. query_batch_size: images per batch.
 
     Returns [P] int64: the ray that now holds the best point, -1 where none improved on it.
 
@@ -69,10 +53,10 @@ def bisect(
         if not len(active):
             break
         asked, at = active, radius
-        decisions = yield from ask(
+        decisions = yield from query_in_batches(
             lambda batch, asked=asked, at=at: points(asked[batch], at),
             rays.pair_of[asked],
-            rows,
+            query_batch_size,
             prepaid=number < prepaid,
         )
         active = ops.bracket_update(

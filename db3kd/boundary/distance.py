@@ -37,7 +37,7 @@ def boundary_distance(
     mixup_rounds: int = 0,
     absolute: float = 1e-5,
     relative: float = 1e-3,
-    rows: int = 2048,
+    query_batch_size: int = 2048,
     budget: BudgetView,
     snapshots: tuple[int, ...] = (),
     surrogate: Surrogate | None = None,
@@ -49,13 +49,19 @@ def boundary_distance(
     more than what is one's own.
 
     rays: as for `sample_distance`, whose result is the start. absolute, relative: width of the
-    final bracket, in input units and as a share of the distance. rows: images per batch. surrogate:
-    compares the rays of each pair, and the teacher is asked about the best alone.
+    final bracket, in input units and as a share of the distance. query_batch_size: images
+    per batch. surrogate: compares the rays of each pair, and the teacher is asked about the best
+    alone.
     """
     boundary = sample_distance(pairs, rays, snapshots)
     if surrogate is not None:
         rays = surrogate.best_rays(pairs, rays, boundary.distance)
-    options = {"absolute": absolute, "relative": relative, "rows": rows, "budget": budget}
+    options = {
+        "absolute": absolute,
+        "relative": relative,
+        "query_batch_size": query_batch_size,
+        "budget": budget,
+    }
     reached = boundary.distance.nan_to_num(posinf=0)
     yield from bisect(
         pairs, rays, boundary, low=torch.zeros_like(reached), radius=reached / 2, **options

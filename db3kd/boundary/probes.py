@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.boundary.bisection import ask
 from db3kd.boundary.pairs import Boundary, Pairs
-from db3kd.querying.search import UNANSWERED, Search
+from db3kd.querying.search import UNANSWERED, Search, query_in_batches
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def probe_normals(
     allowed: Tensor,
     round_number: int,
     seed: int,
-    rows: int,
+    query_batch_size: int,
 ) -> Search[Tensor]:
     """Sign-OPT's estimate of the normal at the boundary points of some pairs.
 
@@ -60,7 +59,8 @@ def probe_normals(
 
     chosen: [n] int64, pairs with a finite distance. step: [n] float32, length of a probe's step, in
     input units. count: probes of each pair; allowed: [n] int64, how many of them it may ask, no
-    more than its purse has. seed, round_number: name the directions. rows: images per batch.
+    more than its purse has. seed, round_number: name the directions. query_batch_size: images
+    per batch.
 
     Returns [n, D] float32: unit vectors towards the wanted side, zeros where nothing was answered.
     """
@@ -68,7 +68,7 @@ def probe_normals(
     counters = pairs.counters(chosen, round_number)
     decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
     numbers = torch.arange(len(chosen), device=chosen.device)
-    allowed, pairs_a_batch = allowed.clamp(0, count), max(1, rows // count)
+    allowed, pairs_a_batch = allowed.clamp(0, count), max(1, query_batch_size // count)
     # All that the host hears of a round.
     asked = torch.stack([part.sum() for part in allowed.split(pairs_a_batch)]).tolist()
     for batch, total in zip(numbers.split(pairs_a_batch), asked, strict=True):
@@ -87,8 +87,8 @@ def probe_normals(
         if total < len(queries):
             queries = queries[pair * count + place]
         accounts = chosen[batch][pair]
-        answers = yield from ask(
-            lambda part, queries=queries: queries[part], accounts, rows, prepaid=True
+        answers = yield from query_in_batches(
+            lambda part, queries=queries: queries[part], accounts, query_batch_size, prepaid=True
         )
         decisions[batch[pair], place] = answers
     return ops.probe_gradient(

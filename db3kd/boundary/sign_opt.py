@@ -141,7 +141,7 @@ def minimal_boundary_distance(
     settings: SignOptSettings,
     *,
     seed: int,
-    rows: int,
+    query_batch_size: int,
     budget: BudgetView,
     surrogate: Surrogate | None = None,
 ) -> Search[None]:
@@ -152,16 +152,16 @@ def minimal_boundary_distance(
     answer can only shrink the distance.
 
     boundary: from `boundary_distance`; updated in place. Pairs with an infinite distance are left
-    alone. seed: names the random directions, with sample index, class and round. rows: images per
-    batch. surrogate: is followed first, without a probe, as long as that helps, and then weighs in
-    on every normal.
+    alone. seed: names the random directions, with sample index, class and round. query_batch_size:
+    images per batch. surrogate: is followed first, without a probe, as long as that helps, and
+    then weighs in on every normal.
     """
     memory = zero_rows(pairs)
     guess = None if surrogate is None else Guess(surrogate, pairs)
     reach = torch.ones_like(boundary.distance)
     trust = torch.full_like(boundary.distance, settings.trust)
     if guess is not None:
-        yield from _follow(pairs, boundary, guess, trust, settings, rows, budget)
+        yield from _follow(pairs, boundary, guess, trust, settings, query_batch_size, budget)
     for round_number in range(settings.rounds):
         allowed = budget.remaining - settings.line_search_queries
         chosen = (boundary.distance.isfinite() & (allowed >= _FEWEST_PROBES)).nonzero()[:, 0]
@@ -178,7 +178,7 @@ def minimal_boundary_distance(
             allowed=allowed[chosen],
             round_number=round_number,
             seed=seed,
-            rows=rows,
+            query_batch_size=query_batch_size,
         )
         boundary.note(budget.spent, boundary.distance)
         # An estimate's noise falls, so its weight grows, with the square root of its probes.
@@ -188,7 +188,7 @@ def minimal_boundary_distance(
             normals += WEIGHT * guess.normals(boundary, chosen)
         ends = _steps_along(pairs, boundary, chosen, normals, reach[chosen], settings)
         winner = yield from _line_search(
-            pairs, boundary, chosen, ends, trust, settings, rows, budget
+            pairs, boundary, chosen, ends, trust, settings, query_batch_size, budget
         )
         won = winner >= 0
         if guess is not None:
@@ -232,7 +232,7 @@ def _follow(
     guess: Guess,
     trust: Tensor,
     settings: SignOptSettings,
-    rows: int,
+    query_batch_size: int,
     budget: BudgetView,
 ) -> Search[None]:
     """Moves each pair's point to where the surrogate would have it, as long as the teacher agrees.
@@ -247,7 +247,7 @@ def _follow(
         ends = guess.approach(boundary, chosen)
         before = boundary.distance[chosen]
         winner = yield from _line_search(
-            pairs, boundary, chosen, ends[:, None], trust, settings, rows, budget
+            pairs, boundary, chosen, ends[:, None], trust, settings, query_batch_size, budget
         )
         guess.moved[chosen] = winner >= 0
         worth[chosen] = boundary.distance[chosen] < before * (1 - _WORTH_FOLLOWING)
@@ -278,7 +278,7 @@ def _line_search(
     ends: Tensor,
     trust: Tensor,
     settings: SignOptSettings,
-    rows: int,
+    query_batch_size: int,
     budget: BudgetView,
 ) -> Search[Tensor]:
     """Moves each chosen pair's point to the best of its ways; [n] int64, which, or -1.
@@ -298,7 +298,7 @@ def _line_search(
         radius=boundary.distance * (1 - settings.least_gain),
         absolute=0.0,
         relative=settings.tolerance,
-        rows=rows,
+        query_batch_size=query_batch_size,
         budget=budget,
     )
     gain = 1 - boundary.distance[chosen] / before

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from db3kd.boundary.bisection import ask
 from db3kd.data.arguments import as_images, as_teacher
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import TensorImages
@@ -39,7 +38,7 @@ from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, counted
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import fitting_batch_size
+from db3kd.querying.search import fitting_batch_size, query_in_batches
 from db3kd.storage.journal import Journal
 from db3kd.storage.manifest import differences, manifest, write_manifest
 from db3kd.storage.run_folder import RunFolder, check_free, holds_run
@@ -342,7 +341,7 @@ def _ask(
     journal: Journal | None,
 ) -> Tensor:
     """The decisions for these rows, int64 [n], each paid for by an account of its own."""
-    search = ask(
+    search = query_in_batches(
         lambda batch: images.read(rows[batch]),
         torch.arange(len(rows)),
         fitting_batch_size(_BATCH_ROWS, images.image_shape),

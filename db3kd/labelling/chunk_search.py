@@ -218,7 +218,7 @@ def measure(
     surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
     """The search for the distances of pairs from these rays, as the settings want them measured."""
-    rows = fitting_batch_size(settings.rows, image_shape)
+    query_batch_size = fitting_batch_size(settings.query_batch_size, image_shape)
     if settings.measure == "sd":
         return sample_distance(pairs, rays, settings.snapshots)
     boundary = yield from boundary_distance(
@@ -226,7 +226,7 @@ def measure(
         rays,
         mixup_rounds=settings.mixup_rounds if settings.measure == "bd" else 0,
         relative=settings.tolerance if surrogate is None else FOLLOWED_FROM,
-        rows=rows,
+        query_batch_size=query_batch_size,
         budget=budget,
         snapshots=settings.snapshots,
         surrogate=surrogate,
@@ -238,7 +238,7 @@ def measure(
             image_shape,
             settings.sign_opt,
             seed=settings.seed,
-            rows=rows,
+            query_batch_size=query_batch_size,
             budget=budget,
             surrogate=surrogate,
         )

@@ -20,13 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.boundary.bisection import ask
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.labels import Labels, iterate_shards
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import UNANSWERED
+from db3kd.querying.search import UNANSWERED, query_in_batches
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, describe
 
@@ -242,7 +241,7 @@ class ConsistencyChecks:
         self._note_lost(name)
         with self.folder.journal(name, teacher.classes) as journal:
             accounts = torch.arange(len(images))
-            search = ask(lambda rows: images[rows], accounts, len(images))
+            search = query_in_batches(lambda rows: images[rows], accounts, len(images))
             return run(search, teacher, Ledger(torch.ones_like(accounts)), journal=journal).cpu()
 
     def _note_lost(self, name: str) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from db3kd.boundary.bisection import ask
 from db3kd.boundary.surrogate import Surrogate
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
@@ -17,7 +16,7 @@ from db3kd.labelling.label_run import draw_samples
 from db3kd.labelling.settings import LabelSettings, divide_budget, divide_over_targets
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import fitting_batch_size
+from db3kd.querying.search import fitting_batch_size, query_in_batches
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_count
@@ -80,8 +79,8 @@ def estimate_run(
     images.check()  # also those that are not drawn: the run would not begin with a bad one
     drawn = may_ask[draw_samples(len(may_ask), math.ceil(queries / 2), settings.seed)]
     sample, limits = images.subset(drawn), limits[drawn]
-    rows = fitting_batch_size(settings.rows, teacher.image_shape)
-    decisions, batch, seconds = _decide(teacher, sample, rows)
+    query_batch_size = fitting_batch_size(settings.query_batch_size, teacher.image_shape)
+    decisions, batch, seconds = _decide(teacher, sample, query_batch_size)
     left = queries - len(sample)
     labeller = Labeller(teacher, sample, settings, decisions, limits, guess)
     costs, asked = _measure_pairs(labeller, left)
@@ -105,14 +104,16 @@ def estimate_run(
     )
 
 
-def _decide(teacher: Teacher, images: ImageSet, rows: int) -> tuple[Tensor, int, float]:
+def _decide(teacher: Teacher, images: ImageSet, query_batch_size: int) -> tuple[Tensor, int, float]:
     """The class of each image, images a call, and seconds a query."""
-    size = min(teacher.max_batch, rows, math.ceil(len(images) / _CALLS))
+    size = min(teacher.max_batch, query_batch_size, math.ceil(len(images) / _CALLS))
     parts = torch.arange(len(images)).split(size)
     decisions, seconds = [], []
     for part in parts:
         batch = images.read(part)
-        search = ask(lambda which, batch=batch: batch[which], torch.arange(len(part)), rows)
+        search = query_in_batches(
+            lambda which, batch=batch: batch[which], torch.arange(len(part)), query_batch_size
+        )
         start = time.perf_counter()
         decisions.append(run(search, teacher, Ledger(torch.ones_like(part))))
         seconds.append(time.perf_counter() - start)

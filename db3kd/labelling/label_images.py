@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from db3kd import ops
 from db3kd.boundary import Surrogate
-from db3kd.boundary.bisection import ask
 from db3kd.data.arguments import as_images, as_teacher
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
@@ -32,7 +31,7 @@ from db3kd.progress import ProgressListener
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.driver import StepwiseSearch, run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import UNANSWERED, fitting_batch_size
+from db3kd.querying.search import UNANSWERED, fitting_batch_size, query_in_batches
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, TeacherError, describe
@@ -379,17 +378,19 @@ class _Labelling:
         And what contradicts itself among them, [K, 2]; see db3kd.labelling.contradictions.
         """
         teacher, images = self.teacher, self.images
-        rows = fitting_batch_size(self.settings.rows, teacher.image_shape)
+        query_batch_size = fitting_batch_size(self.settings.query_batch_size, teacher.image_shape)
         decisions = torch.full((len(images),), UNANSWERED)
         equal = EqualImages(len(images))
         with self._journal(DECISIONS) as journal:
-            for index in (limits > 0).nonzero()[:, 0].split(rows):
+            for index in (limits > 0).nonzero()[:, 0].split(query_batch_size):
                 batch = images.read(index)
                 check_images(batch, teacher.image_shape, teacher.bounds, f"images of {images.name}")
                 equal.add(index, batch)
                 ledger = Ledger(torch.ones_like(index))
                 everyone = torch.arange(len(index))
-                search = ask(lambda rows, batch=batch: batch[rows], everyone, rows)
+                search = query_in_batches(
+                    lambda rows, batch=batch: batch[rows], everyone, query_batch_size
+                )
                 decisions[index] = run(search, teacher, ledger, self.meter.queries, journal)
         decided = decisions[decisions != UNANSWERED]
         if len(decided) > 1 and bool((decided == decided[0]).all()):

@@ -160,12 +160,12 @@ def write_run(
     resume: go on with the run in the folder, if there is one, after checking that it is of the same
     teacher, images and settings (what they are called may differ). Its labels and totals become
     what they would have been without a stop. Answers are kept before the teacher is called again,
-    so at most one call, of `settings.rows` or `teacher.max_batch` queries, whichever is less, is
-    paid twice for each time the process was killed, or as many as it has `concurrent_chunks`; of a
-    served teacher, its requests in flight (`batch * in_flight` queries);
+    so at most one call, of `settings.query_batch_size` or `teacher.max_batch` queries, whichever is
+    less, is paid twice for each time the process was killed, or as many as it has
+    `concurrent_chunks`; of a served teacher, its requests in flight (`batch * in_flight` queries);
     `db3kd.storage.run_folder.queries_in_flight` says how many queries that may be. A power cut
-    costs at most the answers of a second and of `settings.rows` queries a flight. Nothing is asked
-    for a finished run.
+    costs at most the answers of a second and of `settings.query_batch_size` queries a flight.
+    Nothing is asked for a finished run.
 
     workers: label in several processes; labels, totals and budgets are those of one, and a run may
     go on with any number of them. All images are decided by this process, which for a measure other

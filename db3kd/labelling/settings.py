@@ -46,7 +46,7 @@ class LabelSettings:
         distance. A descent from a point well inside the class misjudges its probes.
     sign_opt: settings of "mbd".
     seed: of everything random.
-    rows: images built at once for a batch of queries; fewer where they would take over 256 MiB.
+    query_batch_size: images in one batch of queries; fewer if these would take over 256 MiB.
     """
 
     measure: Measure = "mbd"
@@ -62,12 +62,12 @@ class LabelSettings:
     tolerance: float = 1e-3
     sign_opt: SignOptSettings = field(default_factory=SignOptSettings)
     seed: int = 0
-    rows: int = 2048
+    query_batch_size: int = 2048
 
     def __post_init__(self) -> None:
         if self.measure not in ("sd", "bd", "mbd"):
             raise ValueError(f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}")
-        check_count(self.rows, "rows")
+        check_count(self.query_batch_size, "query_batch_size")
         check_count(self.mixup_rounds, "mixup_rounds", least=0)
         check_count(self.queries_per_pair, "queries_per_pair", least=0)
         optional = {

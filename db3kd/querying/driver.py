@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import UNANSWERED, Query, Result, Search
+from db3kd.querying.search import (
+    UNANSWERED,
+    Query,
+    Result,
+    Search,
+    fitting_batch_size,
+    query_in_batches,
+)
 from db3kd.storage.journal import Journal
 from db3kd.teachers.base import (
     PendingDecisions,
@@ -50,6 +57,41 @@ def run(
     OSError or ValueError where the journal cannot be written, or is that of another search.
     """
     return run_to_end(run_stepwise(search, teacher, ledger, on_answers, journal))
+
+
+def decide_all(
+    teacher: Teacher,
+    read: Callable[[Tensor], Tensor],
+    index: Tensor,
+    query_batch_size: int = 2048,
+    *,
+    on_answers: Callable[[int], None] | None = None,
+    journal: Journal | None = None,
+) -> Tensor:
+    """Asks the teacher for the class of each image: exactly one query an image.
+
+    Example:
+        >>> decisions = decide_all(teacher, images.read, torch.arange(len(images)))
+
+    Args:
+        teacher: The teacher to ask.
+        read: Returns the images with the given numbers: `[n] int64` to `[n, *image_shape]`
+            float32. It is called once for each batch.
+        index: The numbers of the images, `[N] int64`.
+        query_batch_size: The most images in a batch; fewer if they exceed 256 MiB.
+        on_answers: See `run`.
+        journal: See `run`.
+
+    Returns:
+        The classes in the order of `index`, `[N] int64` on the CPU.
+
+    Raises:
+        TeacherError: If the teacher fails. `error.answered` belongs to the failed batch alone.
+    """
+    size = fitting_batch_size(query_batch_size, teacher.image_shape)
+    account, budget = torch.zeros_like(index), torch.tensor([len(index)])
+    search = query_in_batches(lambda batch: read(index[batch]), account, size, prepaid=True)
+    return run(search, teacher, Ledger(budget), on_answers, journal).cpu()
 
 
 def run_to_end(flight: StepwiseSearch[Result]) -> Result:

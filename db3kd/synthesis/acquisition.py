@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.boundary.bisection import ask
 from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
-from db3kd.querying.search import UNANSWERED, BudgetView, Search
+from db3kd.querying.search import UNANSWERED, BudgetView, Search, query_in_batches
 from db3kd.synthesis.collection import Collected
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.validation import check_count
@@ -86,14 +85,14 @@ def collect_actively(
     choices: AcquisitionLog | None,
     bounds: tuple[float, float],
     seed: int,
-    rows: int,
+    query_batch_size: int,
     budget: BudgetView,
 ) -> Search[Collected]:
     """`samples` images, a round at a time, all of them kept.
 
     Until two classes are known there is nothing to learn from: starts are asked as they come.
 
-    Account 0 pays. rows: images per batch.
+    Account 0 pays. query_batch_size: images per batch.
     """
     known = AcquiredBatch(torch.empty(0, dtype=torch.int64), torch.empty(0, *image_shape).byte())
     decisions = known.start
@@ -123,7 +122,7 @@ def collect_actively(
         drawn += news
         images = partial(_images, chosen.pixels, bounds)
         account = torch.zeros(len(chosen.start), dtype=torch.int64)
-        answers = yield from ask(images, account, rows)
+        answers = yield from query_in_batches(images, account, query_batch_size)
         answered = answers != UNANSWERED
         known = AcquiredBatch(
             torch.cat([known.start, chosen.start[answered]]),

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.boundary.bisection import ask
 from db3kd.data.uint8_pixels import to_float, to_uint8
-from db3kd.querying.search import UNANSWERED, BudgetView, Search
+from db3kd.querying.search import UNANSWERED, BudgetView, Search, query_in_batches
 from db3kd.synthesis.starts import Starts
 
 _BLOCK = 1024
@@ -62,7 +61,7 @@ def collect(
     max_masked_mixes: int,
     bounds: tuple[float, float],
     seed: int,
-    rows: int,
+    query_batch_size: int,
     budget: BudgetView,
 ) -> Search[Collected]:
     """Up to `samples` images, spread over the classes as evenly as what is found allows.
@@ -72,17 +71,26 @@ def collect(
     masked_mixes: mixtures of two images, the one of the class where it has any. They take no more
     places than such classes have shares, and starts those that remain.
 
-    Account 0 pays. rows: images per batch.
+    Account 0 pays. query_batch_size: images per batch.
     """
     share = -(-samples // classes)
-    decisions = yield from _ask_starts(starts, classes, share, max_starts, bounds, rows)
+    decisions = yield from _ask_starts(starts, classes, share, max_starts, bounds, query_batch_size)
     found = torch.bincount(decisions[decisions != UNANSWERED], minlength=classes)
     number, kept = _spread(decisions, found, samples)
     crossed, images = decisions.new_empty(0), starts.draw(number[:0])
     scarce = int((found < share / 10).sum())
     if len(kept) and scarce:
         crossed, images = yield from _cross(
-            starts, number, kept, classes, share, max_masked_mixes, bounds, seed, rows, budget
+            starts,
+            number,
+            kept,
+            classes,
+            share,
+            max_masked_mixes,
+            bounds,
+            seed,
+            query_batch_size,
+            budget,
         )
         reached = torch.bincount(crossed, minlength=classes)
         chosen, crossed = _spread(crossed, reached, samples * scarce // classes)
@@ -105,7 +113,7 @@ def _ask_starts(
     share: int,
     most: int,
     bounds: tuple[float, float],
-    rows: int,
+    query_batch_size: int,
 ) -> Search[Tensor]:
     """int64 [n], the decision for each start; fewer than `most` where all classes are filled."""
     found = torch.zeros(classes, dtype=torch.int64)
@@ -114,7 +122,9 @@ def _ask_starts(
         index = torch.arange(first, min(first + _BLOCK, most))
         images = to_float(starts.draw(index), bounds)
         account = torch.zeros_like(index)
-        decisions = yield from ask(lambda part, images=images: images[part], account, rows)
+        decisions = yield from query_in_batches(
+            lambda part, images=images: images[part], account, query_batch_size
+        )
         answers.append(decisions)
         answered = decisions[decisions != UNANSWERED]
         found += torch.bincount(answered, minlength=classes)
@@ -156,7 +166,7 @@ def _cross(
     most: int,
     bounds: tuple[float, float],
     seed: int,
-    rows: int,
+    query_batch_size: int,
     budget: BudgetView,
 ) -> Search[tuple[Tensor, Tensor]]:
     """Classes, int64 [k], and images, uint8, of the classes that starts hardly reach."""
@@ -173,7 +183,9 @@ def _cross(
         )
         images = to_float(tried, bounds)
         account = torch.zeros(len(images), dtype=torch.int64)
-        answers = yield from ask(lambda part, images=images: images[part], account, rows)
+        answers = yield from query_in_batches(
+            lambda part, images=images: images[part], account, query_batch_size
+        )
         hit = torch.isin(answers, torch.tensor(scarce))
         own, pool = torch.cat([own, answers[hit]]), torch.cat([pool, tried[hit]])
         new[0].append(answers[hit])

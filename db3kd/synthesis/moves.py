@@ -16,9 +16,8 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.boundary.bisection import ask
 from db3kd.data.uint8_pixels import to_float, to_uint8
-from db3kd.querying.search import BudgetView, Search
+from db3kd.querying.search import BudgetView, Search, query_in_batches
 from db3kd.validation import check_count
 
 _DIRECTIONS = 20
@@ -102,7 +101,7 @@ def move_away(
     starting_points: StartingPoints | None,
     bounds: tuple[float, float],
     seed: int,
-    rows: int,
+    query_batch_size: int,
     budget: BudgetView,
     snapshots: tuple[int, ...] = (),
 ) -> Search[Moved]:
@@ -113,10 +112,20 @@ def move_away(
 
     pixels: uint8 [n, *image_shape]. index: int64 [n], names their random numbers. own: int64 [n],
     their classes. candidates: images of other classes that the first rays lead to; without any,
-    and where settings.warm is off, rays lead in random directions. seed, rows: as for labelling.
-    budget: account i pays for sample i.
+    and where settings.warm is off, rays lead in random directions. seed, query_batch_size: as for
+    labelling. budget: account i pays for sample i.
     """
-    walk = _Walk(pixels.clone(), index, own, settings, starting_points, bounds, seed, rows, budget)
+    walk = _Walk(
+        pixels.clone(),
+        index,
+        own,
+        settings,
+        starting_points,
+        bounds,
+        seed,
+        query_batch_size,
+        budget,
+    )
     for number in range(settings.count):
         if not bool(walk.moving.any()):
             break
@@ -138,7 +147,7 @@ class _Walk:
     starting_points: StartingPoints | None
     bounds: tuple[float, float]
     seed: int
-    rows: int
+    query_batch_size: int
     budget: BudgetView
 
     def __post_init__(self) -> None:
@@ -163,7 +172,7 @@ class _Walk:
                 pairs,
                 rays,
                 relative=self.settings.tolerance,
-                rows=self.rows,
+                query_batch_size=self.query_batch_size,
                 budget=allowance,
             )
             known = self.moving & found.distance.isfinite()
@@ -177,7 +186,7 @@ class _Walk:
             tuple(self.pixels.shape[1:]),
             self.settings.sign_opt,
             seed=_seed(self.seed, number),
-            rows=self.rows,
+            query_batch_size=self.query_batch_size,
             budget=allowance,
         )
         self.boundary.distance = torch.where(self.moving, self.boundary.distance, kept)
@@ -200,7 +209,9 @@ class _Walk:
             if not len(waiting):
                 break
             images = to_float(tried, self.bounds)
-            decisions = yield from ask(lambda part, images=images: images[part], waiting, self.rows)
+            decisions = yield from query_in_batches(
+                lambda part, images=images: images[part], waiting, self.query_batch_size
+            )
             stays = decisions == self.own[waiting]
             self.pixels[waiting[stays]] = tried[stays]
             self.moves[waiting[stays]] += 1
@@ -235,7 +246,9 @@ class _Walk:
         pair_of = chosen.repeat_interleave(_DIRECTIONS)
         ends = ends.to(pairs.samples.device) * (self.bounds[1] - self.bounds[0])
         ends = (ends + pairs.samples[pair_of]).clamp_(*self.bounds)
-        decisions = yield from ask(lambda part: ends[part], pair_of, self.rows)
+        decisions = yield from query_in_batches(
+            lambda part: ends[part], pair_of, self.query_batch_size
+        )
         left = ((decisions != self.own[pair_of]) & (decisions >= 0)).nonzero()[:, 0]
         return Rays.towards(pairs, ends, pair_of[left], left).shortest_first()
 

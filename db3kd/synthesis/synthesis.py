@@ -53,7 +53,7 @@ class SynthesisSettings:
         over the moved samples.
     snapshots: numbers of moves after which images and distances are noted as well.
     seed: of everything random.
-    rows: images built at once for a batch of queries; fewer where they would take over 256 MiB.
+    query_batch_size: images in one batch of queries; fewer if these would take over 256 MiB.
     """
 
     samples: int = 20_000
@@ -66,12 +66,12 @@ class SynthesisSettings:
     queries: int | None = None
     snapshots: tuple[int, ...] = ()
     seed: int = 0
-    rows: int = 2048
+    query_batch_size: int = 2048
 
     def __post_init__(self) -> None:
         check_count(self.samples, "samples")
         check_count(self.starting_points, "starting_points")
-        check_count(self.rows, "rows")
+        check_count(self.query_batch_size, "query_batch_size")
         if self.starts not in STARTS:
             raise ValueError(f"starts: expected one of {', '.join(STARTS)}, got {self.starts!r}")
         if not (self.effort >= 1 and math.isfinite(self.effort)):
@@ -194,7 +194,7 @@ class Synthesis:
         options = {
             "bounds": teacher.bounds,
             "seed": settings.seed,
-            "rows": fitting_batch_size(settings.rows, teacher.image_shape),
+            "query_batch_size": fitting_batch_size(settings.query_batch_size, teacher.image_shape),
             "budget": ledger,
         }
         if settings.acquisition is not None:
@@ -266,7 +266,9 @@ class Synthesis:
             starting_points=starting_points,
             bounds=teacher.bounds,
             seed=self.settings.seed,
-            rows=fitting_batch_size(self.settings.rows, self.teacher.image_shape),
+            query_batch_size=fitting_batch_size(
+                self.settings.query_batch_size, self.teacher.image_shape
+            ),
             budget=ledger,
             snapshots=self.settings.snapshots,
         )

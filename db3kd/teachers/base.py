@@ -9,6 +9,9 @@ from torch import Tensor
 
 from db3kd.validation import INTEGER_DTYPES, check_class_names
 
+UNANSWERED = -1
+"""Stands in place of a class for an image without an answer."""
+
 
 @runtime_checkable
 class Teacher(Protocol):

@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
 from db3kd.teachers.answers import check_threshold
-from db3kd.teachers.base import CompletedDecisions, PendingDecisions, TeacherError, failure
+from db3kd.teachers.base import (
+    UNANSWERED,
+    CompletedDecisions,
+    PendingDecisions,
+    TeacherError,
+    failure,
+)
 from db3kd.teachers.batching import Batches, Interrupted, batch_on_cuda
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
-from db3kd.teachers.pending import UNANSWERED, ModuleDecisions
+from db3kd.teachers.pending import ModuleDecisions
 from db3kd.teachers.staging import Staging
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
 

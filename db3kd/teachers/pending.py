@@ -7,8 +7,6 @@ from torch import Tensor
 
 from db3kd.teachers.base import TeacherError
 
-UNANSWERED = -1
-
 
 class ModuleDecisions:
     """A `db3kd.teachers.base.PendingDecisions`. Hearing of it is one wait, and one copy to the CPU:

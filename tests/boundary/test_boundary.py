@@ -51,13 +51,20 @@ def search_bd(teacher, pairs, rays, limit=10_000, **options):
     return run(boundary_distance(pairs, rays, budget=ledger, **options), teacher, ledger), ledger
 
 
-def search_mbd(teacher, pairs, rays, limit, sign_opt=None, image_shape=None, rows=2048, seed=0):
+def search_mbd(
+    teacher, pairs, rays, limit, sign_opt=None, image_shape=None, query_batch_size=2048, seed=0
+):
     ledger = Ledger(torch.full((len(pairs),), limit))
     shape = image_shape or tuple(pairs.samples.shape[1:])
 
     def search():
         boundary = yield from boundary_distance(
-            pairs, rays, relative=1e-2, budget=ledger, rows=rows, snapshots=(50, limit)
+            pairs,
+            rays,
+            relative=1e-2,
+            budget=ledger,
+            query_batch_size=query_batch_size,
+            snapshots=(50, limit),
         )
         yield from minimal_boundary_distance(
             pairs,
@@ -65,7 +72,7 @@ def search_mbd(teacher, pairs, rays, limit, sign_opt=None, image_shape=None, row
             shape,
             sign_opt or SignOptSettings(),
             seed=seed,
-            rows=rows,
+            query_batch_size=query_batch_size,
             budget=ledger,
         )
         return boundary
@@ -262,14 +269,16 @@ def test_queries_stay_inside_the_bounds():
 @given(
     limit=st.integers(0, 120),
     max_batch=st.sampled_from([1, 7, 64]),
-    rows=st.sampled_from([1, 5, 64]),
+    query_batch_size=st.sampled_from([1, 5, 64]),
 )
-def test_a_sample_costs_the_same_alone_as_among_others(limit, max_batch, rows):
+def test_a_sample_costs_the_same_alone_as_among_others(limit, max_batch, query_batch_size):
     teacher = plane(9)
     teacher.max_batch = max_batch
     pairs = targeted_pairs(teacher, gaussian(4, 9, seed=1))
     candidate_pool = starting_points(teacher, gaussian(30, 9, seed=2))
-    together, ledger = search_mbd(teacher, pairs, candidate_pool.rays(pairs), limit, rows=rows)
+    together, ledger = search_mbd(
+        teacher, pairs, candidate_pool.rays(pairs), limit, query_batch_size=query_batch_size
+    )
     for number in range(4):
         one = torch.tensor([number])
         alone = Pairs(pairs.samples[one], one, torch.tensor([0]), pairs.wanted[one], bounds=WIDE)

@@ -77,7 +77,7 @@ def search(teacher, pairs, limit, surrogate=None, spread=1.0):
             (SIDE,),
             SignOptSettings(),
             seed=0,
-            rows=512,
+            query_batch_size=512,
             budget=ledger,
             surrogate=surrogate,
         )

@@ -24,7 +24,9 @@ def linear(bounds: tuple[float, float] = UNIT, max_batch: int = 512) -> LinearTe
 
 
 def plan(**changes: object) -> SynthesisSettings:
-    return SynthesisSettings(**{"samples": 40, "rows": 64, "starting_points": 5} | changes)
+    return SynthesisSettings(
+        **{"samples": 40, "query_batch_size": 64, "starting_points": 5} | changes
+    )
 
 
 def moved(**changes: object) -> SynthesisSettings:

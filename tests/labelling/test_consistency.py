@@ -20,7 +20,7 @@ from db3kd.labelling.totals import Totals
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import FunctionTeacher
 
-SETTINGS = LabelSettings("bd", queries_per_pair=12, starting_points=4, rows=256)
+SETTINGS = LabelSettings("bd", queries_per_pair=12, starting_points=4, query_batch_size=256)
 
 
 class MeanTeacher(FunctionTeacher):

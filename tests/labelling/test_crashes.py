@@ -25,7 +25,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path):
     )
     teacher = tmp_path / "teacher.safetensors"
     save_model(teacher, network, model="linear", image_shape=(1, 8, 8), classes=10)
-    settings = LabelSettings("mbd", queries_per_pair=20, rows=512)
+    settings = LabelSettings("mbd", queries_per_pair=20, query_batch_size=512)
     work = crashes.Work(teacher, "digits", settings, limit=260, max_batch=64)
 
     outcomes = list(crashes.kill_often(work, 3, tmp_path, seed=1))

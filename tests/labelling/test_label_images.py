@@ -64,7 +64,9 @@ def assert_same(first, second):
 @pytest.mark.parametrize("size", [1, 7, 512])
 def test_labels_do_not_depend_on_batch_sizes(labels, size, monkeypatch):
     monkeypatch.setattr(labelling, "_MOST_SAMPLES", size)
-    again = label(some_teacher(size), some_images(), dataclasses.replace(SMALL, rows=size))
+    again = label(
+        some_teacher(size), some_images(), dataclasses.replace(SMALL, query_batch_size=size)
+    )
     assert_same(labels, again)
 
 

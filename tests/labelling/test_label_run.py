@@ -116,7 +116,7 @@ class FailingTeacher(FunctionTeacher):
 
 
 def write_three_hundred(folder: Path, most: int, resume: bool = False, **changes: object) -> Totals:
-    settings = LabelSettings("bd", queries_per_pair=2, rows=100)
+    settings = LabelSettings("bd", queries_per_pair=2, query_batch_size=100)
     settings = dataclasses.replace(settings, **changes)
     teacher = FailingTeacher(most)
     return write_run(folder, teacher, Source("digits"), settings, limit=300, resume=resume)

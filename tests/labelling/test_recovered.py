@@ -13,7 +13,7 @@ from db3kd.storage.run_folder import queries_in_flight
 from db3kd.teachers import TeacherError
 
 SHAPE, CLASSES = (1, 4, 4), 4
-SETTINGS = LabelSettings("mbd", queries_per_pair=30, rows=64)
+SETTINGS = LabelSettings("mbd", queries_per_pair=30, query_batch_size=64)
 
 
 def a_teacher(max_batch=16):
@@ -73,7 +73,7 @@ def test_what_is_left_of_another_labelling_is_refused(images):
     with pytest.raises(TeacherError) as raised:
         label(RaisingTeacher(a_teacher(), 64), images, SETTINGS)
     recovered = raised.value.recovered
-    changed = LabelSettings("bd", queries_per_pair=30, rows=64)
+    changed = LabelSettings("bd", queries_per_pair=30, query_batch_size=64)
     for what, arguments in {
         "settings": (a_teacher(), images, changed),
         "images": (a_teacher(), images.flip(0), SETTINGS),

@@ -162,7 +162,9 @@ def test_soft_labels_give_the_most_weight_to_a_class_that_was_searched(three):
 @pytest.mark.parametrize("size", [1, 64])
 def test_the_choice_does_not_depend_on_batch_sizes(three, size, monkeypatch):
     monkeypatch.setattr(labelling, "_MOST_SAMPLES", size)
-    assert_same(three, label(some_teacher(16 * size), some_images(), nearest(3, rows=16 * size)))
+    assert_same(
+        three, label(some_teacher(16 * size), some_images(), nearest(3, query_batch_size=16 * size))
+    )
 
 
 def test_the_choice_does_not_depend_on_the_order_of_samples(three):

@@ -19,7 +19,7 @@ from db3kd.teachers import TeacherError
 
 pytest.importorskip("pyarrow")
 
-SETTINGS = LabelSettings("bd", starting_points=3, queries_per_pair=20, rows=50)
+SETTINGS = LabelSettings("bd", starting_points=3, queries_per_pair=20, query_batch_size=50)
 
 
 def some_images(seed: int = 0) -> ImageSet:

@@ -89,7 +89,7 @@ class LevelTeacher:
 
 def write(folder: Path, teacher: Any, workers: Workers | None, resume: bool = False) -> Totals:
     """Three shards, 600 decisions, and 3,000 queries for pairs: more than that find no use."""
-    settings = LabelSettings("bd", queries=9000, rows=200)
+    settings = LabelSettings("bd", queries=9000, query_batch_size=200)
     return write_run(
         folder,
         teacher,

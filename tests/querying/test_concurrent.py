@@ -28,7 +28,7 @@ cuda = pytest.mark.skipif(
 
 SHAPE = (1, 6, 6)
 CPU = torch.device("cpu")
-SMALL = LabelSettings(starting_points=3, queries_per_pair=40, snapshots=(10,), rows=64)
+SMALL = LabelSettings(starting_points=3, queries_per_pair=40, snapshots=(10,), query_batch_size=64)
 
 
 def some_images(n=24, seed=0):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
-from db3kd.querying.driver import run
+from db3kd.querying.driver import decide_all, run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query
 from db3kd.storage.journal import Journal, read_journal
@@ -46,6 +46,37 @@ def test_queries_beyond_the_budget_are_refused_in_order():
     (decisions,) = run(queries([0, 1, 0, 1, 0]), teacher, ledger)
     assert (decisions == UNANSWERED).tolist() == [False, False, False, True, True]
     assert ledger.spent.tolist() == [2, 1] and teacher.total == 3
+
+
+@pytest.mark.parametrize("query_batch_size", [1, 3, 100])
+def test_all_images_are_decided_with_one_query_each(query_batch_size):
+    images = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
+    index, batches, reported = torch.tensor([7, 3, 3, 19, 0]), [], []
+
+    def read(numbers):
+        batches.append(len(numbers))
+        return images[numbers]
+
+    teacher = CountingTeacher(teacher_of_two())
+    decisions = decide_all(teacher, read, index, query_batch_size, on_answers=reported.append)
+    assert decisions.equal(teacher_of_two().decide(images[index]))
+    assert max(batches) == min(query_batch_size, 5) and reported == batches
+    assert teacher.total == sum(batches) == 5
+
+
+def test_no_image_is_decided_without_a_query():
+    assert decide_all(teacher_of_two(), torch.rand(3, 2).__getitem__, torch.arange(0)).shape == (0,)
+
+
+def test_deciding_goes_on_where_its_journal_ends(tmp_path):
+    images = torch.rand(9, 2, generator=torch.Generator().manual_seed(0))
+    counting = CountingTeacher(teacher_of_two(max_batch=2))
+    with pytest.raises(TeacherError), Journal(tmp_path / "a", 2, "run") as journal:
+        failing = RaisingTeacher(counting, 5)
+        decide_all(failing, images.__getitem__, torch.arange(9), 4, journal=journal)
+    with Journal(tmp_path / "a", 2, "run") as journal:
+        decisions = decide_all(counting, images.__getitem__, torch.arange(9), 4, journal=journal)
+    assert decisions.equal(teacher_of_two().decide(images)) and counting.total == 9
 
 
 @given(

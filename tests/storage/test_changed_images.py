@@ -34,7 +34,7 @@ class LevelTeacher(FunctionTeacher):
 
 
 def write(folder: Path, data: Path, teacher: LevelTeacher, limit=None, resume=True) -> Totals:
-    settings = LabelSettings("bd", queries_per_pair=2, rows=32)
+    settings = LabelSettings("bd", queries_per_pair=2, query_batch_size=32)
     return write_run(folder, teacher, Source(str(data)), settings, limit=limit, resume=resume)
 
 
@@ -79,7 +79,7 @@ def test_a_run_that_checks_its_teacher_goes_on_with_images_that_changed(stopped)
     data, teacher = stopped.parent / "images.npy", LevelTeacher()
     change(stopped, 150)
     (stopped / "_check-0-first.journal").touch()  # of a check that was killed
-    settings = LabelSettings("bd", queries_per_pair=2, rows=32)
+    settings = LabelSettings("bd", queries_per_pair=2, query_batch_size=32)
     write_run(stopped, teacher, Source(str(data)), settings, resume=True, consistency_checks=32)
     write(stopped.parent / "undisturbed", data, LevelTeacher())
     assert shards(stopped) == shards(stopped.parent / "undisturbed")
@@ -212,7 +212,7 @@ def test_the_fingerprint_that_a_run_was_begun_with_stays(stopped):
 
 
 def test_a_folder_that_labelling_from_python_fills_goes_on_too(tmp_path):
-    settings = LabelSettings("bd", queries_per_pair=2, rows=32)
+    settings = LabelSettings("bd", queries_per_pair=2, query_batch_size=32)
     with pytest.raises(TeacherError, match="out of service"):
         label(LevelTeacher(100), ImageSet.from_arrays(IMAGES), settings, out=tmp_path / "run")
     np.save(tmp_path / "images.npy", IMAGES)

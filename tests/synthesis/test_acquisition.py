@@ -59,11 +59,13 @@ def test_students_choose_images_near_the_boundary():
     assert gaps(linear(), chosen)[200:].mean() < 0.7 * gaps(linear(), plain).mean()
 
 
-@pytest.mark.parametrize(("rows", "max_batch"), [(1, 1), (7, 512), (2048, 16)])
-def test_the_batch_size_does_not_matter(rows, max_batch):
+@pytest.mark.parametrize(("query_batch_size", "max_batch"), [(1, 1), (7, 512), (2048, 16)])
+def test_the_batch_size_does_not_matter(query_batch_size, max_batch):
     expected = synthesize(linear(), plan())
 
-    assert same(synthesize(linear(max_batch=max_batch), plan(rows=rows)), expected)
+    assert same(
+        synthesize(linear(max_batch=max_batch), plan(query_batch_size=query_batch_size)), expected
+    )
 
 
 @pytest.mark.parametrize("budget", [1, 30, 31, 77])

@@ -52,7 +52,7 @@ def gather(
     effort: int = 1,
     masked_mixes: int = 0,
     budget: int = 10**6,
-    rows: int = 2048,
+    query_batch_size: int = 2048,
     seed: int = 0,
 ) -> Collected:
     ledger = Ledger(torch.tensor([budget]))
@@ -64,7 +64,7 @@ def gather(
         max_masked_mixes=masked_mixes,
         bounds=teacher.bounds,
         seed=seed,
-        rows=rows,
+        query_batch_size=query_batch_size,
         budget=ledger,
     )
     collected = run(search, teacher, ledger)
@@ -116,14 +116,14 @@ def test_asking_stops_once_all_classes_have_their_share():
     assert kept(collected, 3) == [100, 100, 100]
 
 
-@pytest.mark.parametrize("rows", [1, 7, 2048])
-def test_the_batch_size_does_not_matter(rows):
+@pytest.mark.parametrize("query_batch_size", [1, 7, 2048])
+def test_the_batch_size_does_not_matter(query_batch_size):
     starts = Ramp((*[10] * 99, 120))
     teacher = StepTeacher(1 / 3, 0.46)
     options = {"effort": 2, "masked_mixes": 300}
     expected = gather(teacher, starts, 600, **options)
 
-    collected = gather(teacher, starts, 600, rows=rows, **options)
+    collected = gather(teacher, starts, 600, query_batch_size=query_batch_size, **options)
 
     assert torch.equal(collected.start, expected.start)
     assert torch.equal(collected.decision, expected.decision)
@@ -193,7 +193,9 @@ def test_a_class_that_no_image_is_found_for_is_reported_and_holds_up_no_other():
 def test_a_budget_may_end_with_any_query():
     for budget in (1, 2, 63, 64, 99):
         teacher = CountingTeacher(THIRDS)
-        collected = gather(teacher, Ramp(EVENLY), 100, masked_mixes=50, budget=budget, rows=16)
+        collected = gather(
+            teacher, Ramp(EVENLY), 100, masked_mixes=50, budget=budget, query_batch_size=16
+        )
 
         assert teacher.total == collected.queries == budget
         assert len(collected) == budget and (collected.decision >= 0).all()

@@ -58,7 +58,7 @@ class Walk:
         pixels: Tensor,
         *,
         budget: int | Tensor = PLENTY,
-        rows: int = 64,
+        query_batch_size: int = 64,
         seed: int = 0,
         index: Tensor | None = None,
         starting_points: bool = True,
@@ -81,7 +81,7 @@ class Walk:
             starting_points=ends if starting_points else None,
             bounds=teacher.bounds,
             seed=seed,
-            rows=rows,
+            query_batch_size=query_batch_size,
             budget=self.ledger,
             snapshots=snapshots,
         )
@@ -283,10 +283,10 @@ def test_a_snapshot_holds_samples_that_stopped_before_it():
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_sample_moves_alike_whatever_moves_beside_it(warm):
     options = {"count": 2, "length": 0.2, "warm": warm, "queries_per_move": 60}
-    whole = Walk(centroids(), grey(), rows=512, **options).moved
+    whole = Walk(centroids(), grey(), query_batch_size=512, **options).moved
     chosen = torch.tensor([17, 3, 8])
 
-    part = Walk(centroids(), grey()[chosen], index=chosen, rows=7, **options).moved
+    part = Walk(centroids(), grey()[chosen], index=chosen, query_batch_size=7, **options).moved
 
     assert torch.equal(part.pixels, whole.pixels[chosen])
     assert torch.equal(part.distance, whole.distance[chosen])
@@ -302,13 +302,13 @@ def test_the_seed_names_the_random_directions():
 @given(
     budgets=st.lists(st.integers(0, 150), min_size=6, max_size=6),
     warm=st.booleans(),
-    rows=st.sampled_from([1, 5, 64]),
+    query_batch_size=st.sampled_from([1, 5, 64]),
 )
 @settings(max_examples=25)
-def test_no_sample_spends_a_query_beyond_its_budget(budgets, warm, rows):
+def test_no_sample_spends_a_query_beyond_its_budget(budgets, warm, query_batch_size):
     walk = Walk(
-        centroids(), grey(6), budget=torch.tensor(budgets), rows=rows, count=3, length=0.2,
-        warm=warm, queries_per_move=40,
+        centroids(), grey(6), budget=torch.tensor(budgets),
+        query_batch_size=query_batch_size, count=3, length=0.2, warm=warm, queries_per_move=40,
     )  # fmt: skip
 
     assert (walk.ledger.spent <= torch.tensor(budgets)).all()

@@ -90,17 +90,17 @@ def test_the_seed_changes_them():
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
-    ("rows", "max_batch", "together"), [(1, 3, 7), (7, 5, 256), (2048, 512, 40)]
+    ("query_batch_size", "max_batch", "together"), [(1, 3, 7), (7, 5, 256), (2048, 512, 40)]
 )
 def test_neither_batches_nor_chunks_nor_threads_matter(
-    monkeypatch, threads, rows, max_batch, together
+    monkeypatch, threads, query_batch_size, max_batch, together
 ):
     expected = synthesize(linear(), moved())
     monkeypatch.setattr(module, "_MOVED", together)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        samples = synthesize(linear(max_batch=max_batch), moved(rows=rows))
+        samples = synthesize(linear(max_batch=max_batch), moved(query_batch_size=query_batch_size))
     finally:
         torch.set_num_threads(before)
 
@@ -175,7 +175,7 @@ def test_starts_that_need_rows_and_columns_are_refused_before_a_query():
         ({"queries": -1}, "queries: expected an integer of at least 0"),
         ({"snapshots": (0, -5)}, "snapshots: expected an integer of at least 0"),
         ({"starting_points": 0}, "starting_points: expected"),
-        ({"rows": 0}, "rows: expected"),
+        ({"query_batch_size": 0}, "query_batch_size: expected"),
         ({"seed": -1}, "seed: expected"),
     ],
 )

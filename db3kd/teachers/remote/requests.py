@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from db3kd.teachers.base import TeacherError
+from db3kd.teachers.base import UNANSWERED, TeacherError
 
 Result = TypeVar("Result")
 
-UNANSWERED = -1
 
 _SILENT_SECONDS = 1.0
 """A stopped call waits so long for what is in flight before it says that it waits."""

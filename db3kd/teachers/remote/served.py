@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.answers import AnswerReader
-from db3kd.teachers.base import TeacherError
+from db3kd.teachers.base import UNANSWERED, TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.remote.requests import UNANSWERED, Background, RequestStream
+from db3kd.teachers.remote.requests import Background, RequestStream
 from db3kd.teachers.remote.retry import AbandonedError, RateLimit, RequestSettings, RetryPolicy
 
 _REQUESTS_A_CALL = 64
