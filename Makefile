@@ -50,7 +50,6 @@ EMULATION_TESTS := $(addprefix tests/ops/test_,emulation.py cuda_parity.py op_fu
 
 NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 FORMATTED := $(NATIVE) $(shell find tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cu*')
-LINTERS := $(VENV)/.linters
 INSTALLED := $(VENV)/.installed
 RAY := $(VENV)/.ray
 PEERS := $(VENV)/.peers
@@ -79,12 +78,14 @@ ray: $(RAY) ## Install Ray (70 MB), so that test has several workers too, half a
 demo: $(INSTALLED) ## From real images and decisions alone to a trained student, with a report
 	$(BIN)/db3kd demo --out runs/demo-$$(date +%Y-%m-%d-%H%M%S) $(ARGS)
 
-lint: $(LINTERS) ## Check style and format of Python and C++
+lint: $(INSTALLED) ## Check style, format, docstrings, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/mypy
 
-format: $(LINTERS) ## Mend what lint can mend
+format: $(INSTALLED) ## Mend what lint can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(FORMATTED)
@@ -179,10 +180,6 @@ $(BIN)/python:
 $(SERVERS_INSTALLED): tests/servers/requirements.txt
 	test -x $(SERVERS)/bin/python || $(PYTHON) -m venv $(SERVERS)
 	$(SERVERS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
-	touch $@
-
-$(LINTERS): constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt ruff clang-format
 	touch $@
 
 $(RAY): constraints.txt | $(INSTALLED)
