@@ -10,13 +10,14 @@
 namespace db3kd {
 namespace {
 
-// A probe's number is one word of its counter.
+// The number of a probe is one word of its counter.
 constexpr std::int64_t kMaxProbes = std::int64_t{1} << 32;
-// A block's number is another word, and a block of normal numbers makes four components.
+// The number of a Philox block is another word, and one block of normal numbers yields four
+// components.
 constexpr std::int64_t kMaxComponents = std::int64_t{4} << 32;
 
-// The product of sizes, none of them negative. Every size that an op computes from its arguments
-// comes from here, or is at most the size of a tensor.
+// The product of non-negative sizes, checked for overflow. Every size that an op computes from its
+// arguments comes from here or is at most the size of a tensor.
 std::int64_t checked_product(std::initializer_list<std::int64_t> sizes, const char* what) {
   std::int64_t total = 1;
   for (const std::int64_t size : sizes) {
@@ -48,7 +49,7 @@ std::string describe(std::initializer_list<Dimension> shape) {
   return text.str();
 }
 
-// "float32" rather than ATen's "Float": the names that torch shows in Python.
+// Names of dtypes as Python shows them ("float32"), not as ATen does ("Float").
 std::string describe(at::ScalarType dtype) {
   switch (dtype) {
     case at::kFloat:
@@ -88,8 +89,8 @@ void check_query_dtype(at::ScalarType dtype) {
                    "dtype: expected float32, float16 or bfloat16, got ", describe(dtype));
 }
 
-// How many elements there are from a tensor's first to its last in memory, both included. Strides
-// can make their number overflow, and then no storage holds them.
+// The number of elements from the first to the last in memory, both included. Strides can make it
+// overflow; no storage can hold such a tensor.
 std::int64_t reach(const at::Tensor& tensor) {
   if (tensor.numel() == 0) return 0;
   std::int64_t total = 1;
@@ -103,7 +104,7 @@ std::int64_t reach(const at::Tensor& tensor) {
   return total;
 }
 
-// A storage may have been made smaller after a tensor was made of it.
+// The storage of a tensor may have been shrunk after the tensor was created.
 bool storage_holds(const at::Tensor& tensor) {
   std::int64_t end;
   if (__builtin_add_overflow(tensor.storage_offset(), reach(tensor), &end)) return false;
@@ -125,7 +126,8 @@ bool share_memory(const at::Tensor& a, const at::Tensor& b) {
          before(b_begin, a_begin + reach(a) * a.itemsize());
 }
 
-// What an op updates in place: contiguous, and read through no other argument meanwhile.
+// Checks a tensor that an op updates in place: it must be contiguous and share no memory with
+// another argument.
 void check_state(std::initializer_list<Argument> state, std::initializer_list<Argument> others) {
   for (const Argument* updated = state.begin(); updated != state.end(); ++updated) {
     TORCH_CHECK_VALUE(updated->tensor.is_contiguous(), updated->name,

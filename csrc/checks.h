@@ -10,12 +10,12 @@
 #include "core/noise.h"
 #include "core/soft_label.h"
 
-// What every back end asks of an op's arguments. An error names the argument, what was expected and
-// what came. Values that lie on a device are not read here: the CPU ops check theirs as they go.
+// Argument checks shared by all back ends. An error names the argument, what was expected and what
+// came. Values on a device are not read here; the CPU ops check values as they use them.
 
 namespace db3kd {
 
-// One dimension of an expected shape; a size of −1 stands for any.
+// One dimension of an expected shape; −1 matches any size.
 struct Dimension {
   const char* name;
   std::int64_t size = -1;
@@ -38,8 +38,8 @@ void check_bracket_update(const at::Tensor& low, const at::Tensor& high, const a
                           const at::Tensor& pair_of, const at::Tensor& decisions,
                           const at::Tensor& wanted, double absolute, double relative);
 
-// How a round's directions are drawn: `coefficients` random numbers each, turned into `components`
-// by the bases, if any.
+// The distribution of probe directions: `coefficients` random numbers per direction, which the
+// bases, if any, turn into `components`.
 struct Directions {
   Noise noise;
   std::int64_t seed;

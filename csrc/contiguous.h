@@ -4,7 +4,7 @@
 
 namespace db3kd {
 
-// The values of an input tensor, row after row, for as long as this object lives.
+// The values of an input tensor in row-major order, valid while this object lives.
 template <typename T>
 class Contiguous {
  public:

@@ -43,7 +43,7 @@ py::dict build_config() {
 
 }  // namespace
 
-// The ops register themselves when this module is loaded: see ops.cpp.
+// The ops register themselves when this module is loaded; see ops.cpp.
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Native ops of db3kd.";
   module.def("build_config", &build_config,

@@ -1,6 +1,6 @@
 #include <torch/library.h>
 
-// The native API's table of contents; db3kd/ops.py says what each op means.
+// The schemas of all native ops; db3kd/ops.py documents each op.
 TORCH_LIBRARY(db3kd, library) {
   library.def(
       "ray_lengths(Tensor samples, Tensor ends, Tensor sample_of, Tensor end_of) -> Tensor");

@@ -4,8 +4,8 @@
 
 #include "platform.h"
 
-// The bisection of one pair: all of its rays are asked at one shared radius, and the bracket closes
-// around the smallest radius at which any of them crosses the boundary.
+// Bisection of one pair. All rays of the pair are queried at one shared radius, and the bracket
+// closes around the smallest radius at which any of them crosses the boundary.
 
 namespace db3kd {
 
@@ -15,7 +15,7 @@ struct Bracket {
   float radius;
 };
 
-// When to stop: high − low ≤ max(absolute, relative · high).
+// The stopping rule: high − low ≤ max(absolute, relative · high).
 struct Tolerance {
   float absolute;
   float relative;
@@ -28,7 +28,7 @@ DB3KD_HOST_DEVICE Outcome outcome_of(std::int64_t decision, std::int64_t wanted,
   return (decision == wanted) == targeted ? Outcome::kHit : Outcome::kMiss;
 }
 
-// What the rays of one pair answered in a round.
+// The decisions for the rays of one pair in one round.
 struct Answers {
   std::int64_t first_hit = -1;
   bool missed = false;
@@ -43,7 +43,8 @@ struct Answers {
   DB3KD_HOST_DEVICE bool hit() const { return first_hit >= 0; }
 };
 
-// Negated comparisons: a bracket that holds a NaN is settled, so every bisection ends.
+// The comparisons are negated so that a bracket that contains NaN counts as closed and every
+// bisection ends.
 DB3KD_HOST_DEVICE bool is_settled(const Bracket& bracket, const Tolerance& tolerance) {
   const float relative = tolerance.relative * bracket.high;
   const float allowed = tolerance.absolute > relative ? tolerance.absolute : relative;
@@ -52,8 +53,8 @@ DB3KD_HOST_DEVICE bool is_settled(const Bracket& bracket, const Tolerance& toler
   return !(wide && splittable);
 }
 
-// Narrows the bracket by one round's answers and sets the next radius. Returns whether the pair
-// goes on.
+// Narrows the bracket by the decisions of one round and sets the next radius. Returns whether the
+// pair continues.
 DB3KD_HOST_DEVICE bool narrow(Bracket& bracket, const Answers& answers,
                               const Tolerance& tolerance) {
   if (answers.hit()) {
@@ -65,7 +66,7 @@ DB3KD_HOST_DEVICE bool narrow(Bracket& bracket, const Answers& answers,
   return !answers.unanswered && !is_settled(bracket, tolerance);
 }
 
-// Where one ray hits, those that miss cannot have the smallest crossing.
+// If one ray hits, rays that miss cannot have the smallest crossing.
 DB3KD_HOST_DEVICE bool can_still_win(Outcome outcome, const Answers& answers) {
   return outcome == Outcome::kHit || !answers.hit();
 }

@@ -6,19 +6,19 @@
 
 #include "platform.h"
 
-// Random words → components of a direction. Logarithm, sine and cosine are spelt out because those
-// of the C library neither vectorise without fast math nor give the same bits on every machine;
-// errors of 1e-6 do not matter to a random direction.
+// Turns random words into components of a direction. Logarithm, sine and cosine are implemented
+// here because those of the C library neither vectorise without fast math nor give the same bits on
+// every machine. Errors of 1e-6 do not matter for a random direction.
 
 namespace db3kd {
 
 enum class Noise { kRademacher, kGaussian };
 
-// A block of four words yields this many components.
+// Components per Philox block of four words.
 constexpr int kRademacherPerBlock = 128;  // one bit each
 constexpr int kGaussianPerBlock = 4;      // one word each
 
-// −1 or +1 by one bit of a word: component c of a direction takes bit c % 32 of word c / 32 % 4 of
+// −1 or +1 from one bit of a word: component c of a direction uses bit c % 32 of word c / 32 % 4 of
 // block c / 128.
 DB3KD_HOST_DEVICE float rademacher(std::uint32_t word, int bit) {
   return static_cast<float>(static_cast<std::int32_t>((word >> bit & 1u) << 1) - 1);
@@ -55,7 +55,7 @@ DB3KD_HOST_DEVICE void cosine_and_sine(std::uint32_t turn, float& cosine, float&
 }
 
 // Two independent standard normal numbers from two random words (Box and Muller, 1958). The half
-// steps keep both away from zero, so that no direction has length 0.
+// steps keep both away from zero, so no direction has length 0.
 DB3KD_HOST_DEVICE void box_muller(std::uint32_t radius_word, std::uint32_t angle_word, float& first,
                                   float& second) {
   const auto step = static_cast<float>(static_cast<std::int32_t>(radius_word >> 9)) + 0.5f;
@@ -67,7 +67,7 @@ DB3KD_HOST_DEVICE void box_muller(std::uint32_t radius_word, std::uint32_t angle
   second = radius * sine;
 }
 
-// What scales a vector to length 1, from the sum of its squares.
+// The factor that scales a vector to length 1, from the sum of its squares.
 DB3KD_HOST_DEVICE float unit_scale(double squares) {
   return static_cast<float>(1.0 / sqrt(squares));
 }

@@ -1,6 +1,7 @@
 #pragma once
 
-// What lets one definition serve the host compiler and nvcc. Nothing in core/ knows about torch.
+// Macros that let the host compiler and nvcc share one definition. Nothing in core/ depends on
+// torch.
 
 #if defined(__CUDACC__)
 #define DB3KD_HOST_DEVICE __host__ __device__ __forceinline__

@@ -4,20 +4,20 @@
 
 #include "platform.h"
 
-// Counter-based random numbers: a probe's direction is a pure function of who asks for it, so it is
-// regenerated where it is needed and never stored. Philox-4x32-10 is from Salmon et al., "Parallel
-// Random Numbers: As Easy as 1, 2, 3", SC 2011.
+// Counter-based random numbers. The direction of a probe is a pure function of its counter, so it
+// is regenerated when needed and never stored. Philox-4x32-10: Salmon et al., "Parallel Random
+// Numbers: As Easy as 1, 2, 3", SC 2011.
 
 namespace db3kd {
 
-// Four 32-bit words per lane: the counters of `Lanes` blocks before philox(), their random words
-// after it.
+// Four 32-bit words per lane: before philox() the counters of `Lanes` blocks, after it their random
+// words.
 template <int Lanes>
 struct Blocks {
   std::uint32_t word[4][Lanes];
 };
 
-// Names one direction: probe `probe` of one round for one pair, under one seed.
+// Identifies one direction: probe `probe` of one round of one pair under one seed.
 struct DirectionId {
   std::uint32_t key_low;
   std::uint32_t key_high;
@@ -35,8 +35,8 @@ DB3KD_HOST_DEVICE DirectionId direction_id(std::int64_t seed, std::int64_t probe
       static_cast<std::uint32_t>(counters[1]) * 65536u + static_cast<std::uint32_t>(counters[2])};
 }
 
-// A lane's rounds stand inside the loop over lanes: the other way round, compilers unroll the lanes
-// and give up on vectors.
+// The loop over lanes is the outer one: compilers would unroll an inner loop over lanes and fail to
+// vectorise it.
 template <int Lanes>
 DB3KD_HOST_DEVICE void philox(Blocks<Lanes>& blocks, std::uint32_t key_low,
                               std::uint32_t key_high) {

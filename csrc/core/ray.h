@@ -10,8 +10,7 @@ DB3KD_HOST_DEVICE float clamp(float value, float lower, float upper) {
   return upper < raised ? upper : raised;
 }
 
-// How far along a ray a radius lies, as a fraction of the ray; every point of a ray of length 0 is
-// its sample.
+// A radius as a fraction of the ray. On a ray of length 0, every point is the sample.
 DB3KD_HOST_DEVICE float fraction_of_ray(float radius, float length) {
   return length > 0.0f ? radius / length : 0.0f;
 }

@@ -5,8 +5,8 @@
 
 #include "platform.h"
 
-// One row of distances → one soft label. In double precision, so that the reciprocal of the
-// smallest float is finite.
+// Turns one row of distances into one soft label, in double precision, so that the reciprocal of
+// the smallest float is finite.
 
 namespace db3kd {
 
@@ -18,7 +18,7 @@ struct SoftLabelSettings {
   double temperature;
 };
 
-// A distance is positive; infinity says that the class was not reached.
+// Distances are positive; infinity means that the class was not reached.
 DB3KD_HOST_DEVICE bool is_distance(float distance) { return distance > 0.0f; }
 
 DB3KD_HOST_DEVICE double logit(float distance, const SoftLabelSettings& settings) {
@@ -26,7 +26,7 @@ DB3KD_HOST_DEVICE double logit(float distance, const SoftLabelSettings& settings
   return 1.0 / static_cast<double>(distance);  // 0 where not reached
 }
 
-// The logit of the sample's own class, which is also the largest of its row.
+// The logit of the predicted class, which is the largest of its row.
 DB3KD_HOST_DEVICE double own_logit(const float* distances, std::int64_t classes, std::int64_t own,
                                    const SoftLabelSettings& settings) {
   if (settings.normalisation == Normalisation::kMargin) return 0.0;
@@ -37,7 +37,7 @@ DB3KD_HOST_DEVICE double own_logit(const float* distances, std::int64_t classes,
   return sum;
 }
 
-// The weight of another class beside that of the own class, which is 1.
+// The weight of another class relative to that of the predicted class, which is 1.
 DB3KD_HOST_DEVICE double relative_weight(float distance, double own,
                                          const SoftLabelSettings& settings) {
   return exp((logit(distance, settings) - own) / settings.temperature);

@@ -26,11 +26,11 @@ constexpr int kWidest = 16;  // floats in the widest vector of any clone
 constexpr int kRows = 4;
 constexpr int kVectors = 2;
 
-// Every element is summed in the order of k, however wide a vector is. The last tile of a row or
-// column is moved back to end with it: it writes some values a second time, and they are the same.
+// Every element is summed in the order of k for any vector width. The last tile of a row or column
+// is shifted back to end with it; it writes some values twice, with the same result.
 template <int Lanes>
 __attribute__((always_inline)) inline void mix_by_tiles(const Mix& mix) {
-  // A typedef, for in an alias GCC 12 forgets the size.
+  // A typedef, because GCC 12 loses the vector size in an alias.
   typedef float Vector
       __attribute__((vector_size(Lanes * sizeof(float)), aligned(alignof(float)), may_alias));
   for (std::int64_t row = 0; row < mix.rows; row += kRows) {
@@ -63,8 +63,8 @@ __attribute__((always_inline)) inline void mix_by_tiles(const Mix& mix) {
   }
 }
 
-// As DB3KD_CLONES, but each with its own vectors: wider ones than the machine's would live in
-// memory, and narrower ones waste it.
+// As DB3KD_CLONES, but each clone has its own vector width: wider vectors than the machine's would
+// be kept in memory, and narrower ones would waste its registers.
 #if DB3KD_HAS_CLONES
 __attribute__((target("arch=x86-64-v4"))) void mix_rows(const Mix& mix) { mix_by_tiles<16>(mix); }
 __attribute__((target("arch=x86-64-v3"))) void mix_rows(const Mix& mix) { mix_by_tiles<8>(mix); }

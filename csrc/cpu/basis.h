@@ -5,8 +5,8 @@
 
 namespace db3kd::cpu {
 
-// Low-frequency directions: orthonormal rows row_basis [h, H] and column_basis [w, W], the same for
-// every channel. Holds both in the layout that the transform reads.
+// Low-frequency directions: orthonormal rows row_basis [h, H] and column_basis [w, W], shared by
+// all channels, stored in the layout that the transform reads.
 class Basis {
  public:
   Basis(const float* row_basis, std::int64_t h, std::int64_t height, const float* column_basis,
@@ -15,8 +15,8 @@ class Basis {
   std::int64_t coefficients() const { return channels_ * h_ * w_; }
   std::int64_t scratch() const { return h_ * padded_width_; }
 
-  // pixels [channels, H, W] = row_basisᵀ · coefficients [channels, h, w] · column_basis; scratch:
-  // scratch() floats.
+  // pixels [channels, H, W] = row_basisᵀ · coefficients [channels, h, w] · column_basis. `scratch`
+  // holds scratch() floats.
   void to_pixels(const float* coefficients, float* scratch, float* pixels) const;
 
  private:

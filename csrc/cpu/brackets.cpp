@@ -12,8 +12,8 @@
 namespace db3kd::cpu {
 namespace {
 
-// The pair of each active ray. Rays of one pair must be neighbours: a pair met twice would be
-// narrowed twice.
+// The pair of each active ray. The rays of one pair must be adjacent: a pair that occurred twice
+// would be narrowed twice.
 std::vector<std::int64_t> pairs_of_active(const std::int64_t* active, std::int64_t rows,
                                           const std::int64_t* pair_of, std::int64_t rays,
                                           std::int64_t pairs) {
@@ -31,8 +31,8 @@ std::vector<std::int64_t> pairs_of_active(const std::int64_t* active, std::int64
   return result;
 }
 
-// Passes once over the active rays, a few nanoseconds each beside the microseconds of a decision:
-// one thread will do.
+// Visits each active ray once. A ray takes a few nanoseconds and a decision microseconds, so one
+// thread is enough.
 at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
                           const at::Tensor& winner, const at::Tensor& active,
                           const at::Tensor& pair_of, const at::Tensor& decisions,

@@ -1,8 +1,8 @@
 #pragma once
 
-// Compiles a function for several instruction sets; the best one is chosen when the extension is
-// loaded. All of them give the same bits: sums run over a fixed number of lanes, and the build
-// forbids contracting a multiplication and an addition into one rounding.
+// Compiles a function for several instruction sets; the best one is selected when the extension is
+// loaded. All clones give the same bits: sums use a fixed number of lanes, and the build forbids
+// contracting a multiplication and an addition.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && \
     defined(__gnu_linux__)
 #define DB3KD_HAS_CLONES 1

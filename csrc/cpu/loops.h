@@ -7,14 +7,14 @@
 
 namespace db3kd::cpu {
 
-// Rows that one task of a parallel loop takes at least: enough work to pay for handing it to a
-// thread.
+// The minimum number of rows of one task of a parallel loop, so that its work outweighs the cost of
+// handing it to a thread.
 inline std::int64_t rows_per_task(std::int64_t elements_per_row) {
   constexpr std::int64_t kElementsPerTask = 32768;
   return std::max<std::int64_t>(kElementsPerTask / std::max<std::int64_t>(elements_per_row, 1), 1);
 }
 
-// values[i], which must lie in [0, limit).
+// Returns values[i] after checking that it lies in [0, limit).
 inline std::int64_t checked_index(const std::int64_t* values, std::int64_t i, std::int64_t limit,
                                   const char* name) {
   const std::int64_t value = values[i];

@@ -16,7 +16,7 @@
 namespace db3kd::cpu {
 namespace {
 
-// A counter's words, checked: the sample index fills one of 32 bits, target and round share
+// The checked words of a counter: the sample index fills one 32-bit word; target and round share
 // another.
 void check_counters(const std::int64_t* counters, std::int64_t rows) {
   constexpr std::int64_t kLimits[] = {std::int64_t{1} << 32, 65536, 65536};
@@ -28,8 +28,8 @@ void check_counters(const std::int64_t* counters, std::int64_t rows) {
   }
 }
 
-// Turns coefficients into components; without bases they are the same thing. Each task has its own,
-// with its own scratch.
+// Turns coefficients into components; without bases they are the same. Each task has its own
+// instance with its own scratch memory.
 class Transform {
  public:
   explicit Transform(const std::optional<Basis>& basis, std::int64_t components)

@@ -9,7 +9,7 @@
 namespace db3kd::cpu {
 namespace {
 
-// Lanes of a sum, in double precision: element i is added to lane i % 16, and the lanes are added
+// Sums in double precision use 16 lanes: element i is added to lane i % 16, and the lanes are added
 // pairwise.
 constexpr int kLanes = 16;
 

@@ -14,19 +14,20 @@ float distance_between(const float* a, const float* b, std::int64_t size);
 void points_on_ray(const float* sample, const float* end, float fraction, float lower, float upper,
                    std::int64_t size, float* out);
 
-// The inner product of `point`, seen from `origin`, with a direction.
+// The inner product of `point`, relative to `origin`, with a direction.
 double along(const float* origin, const float* point, const float* direction, std::int64_t size);
 
 void points_at_radius(const float* origin, const float* point, const float* direction, float step,
                       float correction, float lower, float upper, std::int64_t size, float* out);
 
-// Random numbers arrive in whole vectors: a buffer for `size` of them holds padded(size) floats.
+// Random numbers are drawn in whole vectors, so a buffer for `size` numbers holds padded(size)
+// floats.
 constexpr std::int64_t kPadding = 64;
 constexpr std::int64_t padded(std::int64_t size) {
   return (size + kPadding - 1) / kPadding * kPadding;
 }
 
-// Draws a direction, of whatever length, into out [padded(size)] and returns 1 / its length.
+// Draws a direction of any length into out [padded(size)] and returns 1 / its length.
 float draw_direction(Noise noise, const DirectionId& id, std::int64_t size, float* out);
 
 // total += weight · direction

@@ -19,7 +19,7 @@ void check_distances(const float* distances, std::int64_t classes, std::int64_t 
   }
 }
 
-// weights: room for `classes` numbers, so that each exponential is taken once.
+// weights: space for `classes` numbers, so that each exponential is computed once.
 void soft_label(const float* distances, std::int64_t classes, std::int64_t own,
                 const SoftLabelSettings& settings, double* weights, float* label) {
   const double largest = own_logit(distances, classes, own, settings);

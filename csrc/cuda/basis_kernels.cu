@@ -3,22 +3,22 @@
 namespace db3kd::cuda {
 namespace {
 
-// Shared memory that every device grants without being asked.
+// Shared memory that every device provides without an opt-in.
 constexpr std::int64_t kSharedFloats = 48 * 1024 / sizeof(float);
 
-// Rows and columns of an image, at most.
+// The maximum number of rows and columns of an image.
 constexpr std::int64_t kMaxSide = 1 << 20;
 
-// A thread works on kVector × kVector results at a time: two loads for sixteen multiplications.
+// A thread computes kVector × kVector results at a time: two loads for sixteen multiplications.
 constexpr int kTileSide = kVector;
 
 __host__ __device__ constexpr std::int64_t whole_tiles(std::int64_t size) {
   return (size + kTileSide - 1) / kTileSide * kTileSide;
 }
 
-// How a block cuts its work into pieces that fit into shared memory. It works on `units` channels
-// of images side by side; of each it holds a few rows of coefficients, and the row transform of a
-// strip of columns.
+// How a block divides its work into pieces that fit into shared memory. A block works on `units`
+// channels of images side by side. For each it holds a few rows of coefficients and the row
+// transform of a strip of columns.
 struct Strip {
   int units;
   int rows;     // of coefficients, whole tiles
@@ -50,9 +50,9 @@ Strip strip_of(const BasisPair& basis) {
   return strip;
 }
 
-// One piece of the work of a block: for each of `units` channels, the first of which has number
-// `unit` among all channels of all images, coefficient rows top to top + rows − 1 and columns left
-// to left + columns − 1.
+// One piece of the work of a block: for each of `units` channels, starting with channel number
+// `unit` among all channels of all images, coefficient rows [top, top + rows) and columns [left,
+// left + columns).
 struct Piece {
   std::int64_t unit;
   int units;
@@ -62,7 +62,7 @@ struct Piece {
   int columns;
 };
 
-// A block's shared memory, one part a unit: coefficients [w, strip.rows], the row transform
+// The shared memory of a block, divided by unit: coefficients [w, strip.rows], the row transform
 // [h, strip.columns], and Philox blocks.
 struct Scratch {
   float* memory;
@@ -81,7 +81,7 @@ struct Scratch {
   }
 };
 
-// The number of a piece's first coefficient among those of its image.
+// The index of the first coefficient of a piece among those of its image.
 __device__ std::int64_t first_coefficient(const BasisPair& basis, const Piece& piece, int unit) {
   return ((piece.unit + unit) % basis.channels * basis.h + piece.top) * basis.w;
 }
@@ -137,7 +137,7 @@ struct Drawn {
   }
 };
 
-// Takes the coefficients of a piece from memory.
+// Reads the coefficients of a piece from memory.
 struct Stored {
   const float* coefficients;  // [images, channels, h, w]
 
@@ -152,7 +152,7 @@ struct Stored {
   }
 };
 
-// Puts zeros where the last tile of a piece has no row: a tile is read as a whole.
+// Fills the missing rows of the last tile of a piece with zeros, because tiles are read whole.
 __device__ void fill_last_tile(const BasisPair& basis, const Strip& strip, const Piece& piece,
                                const Scratch& scratch) {
   const int w = static_cast<int>(basis.w);
@@ -163,7 +163,7 @@ __device__ void fill_last_tile(const BasisPair& basis, const Strip& strip, const
   }
 }
 
-// sum[r, x] += a[r] · b[x], rounded once.
+// sum[r, x] += a[r] · b[x] with one rounding (fused multiply-add).
 __device__ __forceinline__ void add_product(float4 (&sum)[kTileSide], float4 a, float4 b) {
   const float factor[kTileSide] = {a.x, a.y, a.z, a.w};
 #pragma unroll
@@ -198,8 +198,8 @@ __device__ void mix_columns(const BasisPair& basis, const Strip& strip, const Pi
   }
 }
 
-// Hands the components row_basisᵀ · mixed of a piece's columns to emit(channel among those of all
-// images, index in the image, where that row of the image ends, four components from there on).
+// Passes the components row_basisᵀ · mixed of the columns of a piece to emit(channel among those of
+// all images, index in the image, end of that row of the image, four components).
 template <bool kAligned, typename Emit>
 __device__ void mix_rows(const BasisPair& basis, const Strip& strip, const Piece& piece,
                          const Scratch& scratch, const Emit& emit) {
@@ -224,8 +224,8 @@ __device__ void mix_rows(const BasisPair& basis, const Strip& strip, const Piece
   }
 }
 
-// Hands every component of `images` images, row_basisᵀ · coefficients · column_basis for each of
-// their channels, to emit as above. All threads of a block take part.
+// Passes every component of `images` images, row_basisᵀ · coefficients · column_basis for each
+// channel, to emit as above. All threads of a block must call it.
 template <bool kAligned, typename Coefficients, typename Emit>
 __device__ void transform(const BasisPair& basis, const Strip& strip, std::int64_t images,
                           const Coefficients& coefficients, const Emit& emit) {
@@ -283,7 +283,7 @@ std::size_t bytes_of(const BasisPair& basis, const Strip& strip) {
   return static_cast<std::size_t>(strip.units) * strip.floats(basis) * sizeof(float);
 }
 
-// Rows of the bases, and so those of images, begin at whole vectors.
+// Rows of the bases, and therefore of images, begin at multiples of the vector size.
 bool is_aligned(const BasisPair& basis) {
   return vectors_are_aligned(basis.rows, basis.height) &&
          vectors_are_aligned(basis.columns, basis.width);
@@ -292,7 +292,8 @@ bool is_aligned(const BasisPair& basis) {
 }  // namespace
 
 bool basis_fits(const BasisPair& basis) {
-  // Within a channel, kernels and strip_of count in 32 bits: first what keeps them from overflow.
+  // Within a channel, kernels and strip_of use 32-bit indices; check first that they cannot
+  // overflow.
   return std::max(basis.h, basis.w) <= kSharedFloats &&
          std::max(basis.height, basis.width) <= kMaxSide && strip_of(basis).columns > 0;
 }

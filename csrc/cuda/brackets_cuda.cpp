@@ -12,8 +12,8 @@
 namespace db3kd::cuda {
 namespace {
 
-// Puts the rays whose flag is set, in their order, into a tensor of as many as there are flags, and
-// their number into `count`.
+// Compacts the flagged rays in order into a tensor with one entry per flag, and writes their number
+// into `count`.
 at::Tensor select(const std::int64_t* rays, const at::Tensor& flags, std::int64_t* count,
                   const at::TensorOptions& options) {
   at::Tensor selected = at::empty({flags.size(0)}, options);
@@ -42,7 +42,7 @@ at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const a
 
   const Contiguous<std::int64_t> ray(active), ray_pair(pair_of), decision(decisions),
       wanted_class(wanted);
-  // How many rays stay, whether a pair was met again, and which pairs were met.
+  // The number of remaining rays, whether a pair occurred twice, and which pairs occurred.
   const at::Tensor counts = at::zeros({2 + low.size(0)}, active.options());
   auto* count = counts.mutable_data_ptr<std::int64_t>();
   const BracketUpdate update{low.mutable_data_ptr<float>(),

@@ -18,13 +18,14 @@ __device__ Outcome outcome_at(const BracketUpdate& update, std::int64_t row, std
   return outcome_of(update.decisions[row], update.wanted[pair], update.targeted);
 }
 
-// The thread of a pair's first active ray walks over all of them, so no two threads share a pair:
-// unless its rays do not stand side by side, and then the pair is left to the thread that meets it
-// first, and the earliest row that meets it again is reported.
+// The thread of a pair's first active ray walks over all rays of the pair, so no two threads share
+// a pair. If the rays of a pair are not adjacent, the thread that reaches the pair first processes
+// it, and the earliest row at which the pair occurs again is reported.
 __device__ void update_pair(const BracketUpdate& update, std::int64_t begin, std::int64_t pair,
                             std::uint8_t* stays) {
-  // Rows are numbered from the end, so that 0 is none and the largest is the earliest. Whichever of
-  // two comes first here, the later row is the one that repeats, and of those the earliest counts.
+  // Rows are numbered from the end, so 0 means none and the largest number is the earliest row.
+  // Whichever of two threads comes first, the later row is the repetition, and the earliest
+  // repetition counts.
   auto* met = reinterpret_cast<unsigned long long*>(update.met + pair);
   auto* repeated = reinterpret_cast<unsigned long long*>(update.repeated);
   const auto own = static_cast<unsigned long long>(update.active_count - begin);

@@ -10,8 +10,8 @@
 
 #include "kernels.h"
 
-// What the kernels share: launch shapes, sums over a block, and rows read and written four floats
-// at a time.
+// Shared by all kernels: launch shapes, sums over a block, and rows read and written four floats at
+// a time.
 
 namespace db3kd::cuda {
 
@@ -22,7 +22,7 @@ constexpr int kVector = 4;  // floats that one thread handles at once: 16 bytes
 
 inline std::int64_t divide_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
 
-// Grid sizes within CUDA's limits; kernels stride over what is left.
+// Grid sizes within CUDA's limits; kernels stride over the rest.
 inline unsigned grid_x(std::int64_t blocks) {
   return static_cast<unsigned>(std::min<std::int64_t>(blocks, 2147483647));
 }
@@ -30,15 +30,15 @@ inline unsigned grid_y(std::int64_t blocks) {
   return static_cast<unsigned>(std::min<std::int64_t>(blocks, 65535));
 }
 
-// Threads of a block that works on one row of `size` floats: by its size alone, since the order of
-// a sum follows from it.
+// The number of threads of a block that processes one row of `size` floats. It depends on the size
+// only, because it determines the order of a sum.
 inline unsigned threads_for_row(std::int64_t size) {
   const std::int64_t warps = divide_up(size, kWarp * kVector);
   return static_cast<unsigned>(kWarp * std::clamp<std::int64_t>(warps, 1, kWarps));
 }
 
-// The sum over each kLanes neighbouring threads of a warp, for each of them. The whole warp must
-// call it.
+// The sum over each group of kLanes neighbouring threads of a warp, returned to each of them. The
+// whole warp must call it.
 template <int kLanes = kWarp, typename T>
 __device__ __forceinline__ T warp_sum(T value) {
 #pragma unroll
@@ -48,7 +48,7 @@ __device__ __forceinline__ T warp_sum(T value) {
   return value;
 }
 
-// The sum over all threads of a block, for each of them. Every thread must call it.
+// The sum over all threads of a block, returned to each of them. Every thread must call it.
 template <typename T>
 __device__ T block_sum(T value) {
   __shared__ T partial[kWarps];
@@ -67,8 +67,8 @@ bool vectors_are_aligned(const T* data, std::int64_t size) {
   return size % kVector == 0 && reinterpret_cast<std::uintptr_t>(data) % (kVector * sizeof(T)) == 0;
 }
 
-// Elements i to i + 3 of a row that no kernel writes meanwhile, so that several loads may go ahead
-// of a store; where rows are not aligned, element by element and 0 past the end.
+// Elements i to i + 3 of a row that no kernel writes at the same time, so loads may be reordered
+// before a store. If rows are not aligned, elements are read one by one, and 0 beyond the end.
 template <bool kAligned>
 __device__ __forceinline__ float4 load_vector(const float* row, std::int64_t i, std::int64_t size) {
   if constexpr (kAligned) {
@@ -79,7 +79,8 @@ __device__ __forceinline__ float4 load_vector(const float* row, std::int64_t i, 
   }
 }
 
-// Conversions to double are slow: four squares are summed before one. Rounding stays below 3e-7.
+// Conversions to double are slow, so four squares are summed before each conversion. The rounding
+// error stays below 3e-7.
 __device__ __forceinline__ double sum_of_squares(const float4& v) {
   return (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
 }
@@ -114,14 +115,14 @@ __device__ __forceinline__ auto packed(float4 value) {
   }
 }
 
-// How soon what is stored is read again.
+// When stored values are read again.
 enum class Reuse {
   kSoon,   // by the next kernel: it may stay in the L2 cache
   kLater,  // its lines are the first to leave the L2 cache, where samples and ends are read again
 };
 
-// Aligned, by an instruction that the compiler cannot take apart, as it does with assignments after
-// a clamp.
+// An aligned store by an instruction that the compiler cannot split, as it does with assignments
+// after a clamp.
 template <bool kAligned, Reuse kReuse, typename T>
 __device__ __forceinline__ void store_vector(T* row, std::int64_t i, std::int64_t size,
                                              float4 value) {
@@ -142,7 +143,7 @@ __device__ __forceinline__ void store_vector(T* row, std::int64_t i, std::int64_
   }
 }
 
-// A type as an argument of a generic lambda.
+// Passes a type as an argument of a generic lambda.
 template <typename T>
 struct Type {
   using type = T;
@@ -161,13 +162,14 @@ cudaError_t dispatch_type(QueryType type, const Function& function) {
   }
 }
 
-// Calls function(aligned) with a constant.
+// Calls function(aligned) with a compile-time constant.
 template <typename Function>
 cudaError_t dispatch_aligned(bool aligned, const Function& function) {
   return aligned ? function(std::true_type{}) : function(std::false_type{});
 }
 
-// Calls function(Type<T>, aligned), where a constant says whether inputs and queries are aligned.
+// Calls function(Type<T>, aligned), where the constant tells whether inputs and queries are
+// aligned.
 template <typename Function>
 cudaError_t dispatch_rows(const QuerySink& sink, std::int64_t size, bool inputs_aligned,
                           const Function& function) {

@@ -5,8 +5,8 @@
 #include "../core/random.h"
 #include "device.cuh"
 
-// Random numbers as a warp needs them: in tiles of 128, four to each thread. A tile takes one
-// Philox block of signs, or one block a thread of normal numbers.
+// Random numbers for a warp, in tiles of 128, four per thread. A tile takes one Philox block of
+// signs, or one block of normal numbers per thread.
 
 namespace db3kd::cuda {
 
@@ -27,8 +27,8 @@ __device__ __forceinline__ float4 gaussian_vector(const DirectionId& id, std::ui
   return numbers;
 }
 
-// Shows the block that each thread of a warp drew to all of them. The whole warp must call it, and
-// `blocks` must belong to it alone.
+// Shares the block that each thread of a warp drew with all of them. The whole warp must call it,
+// and `blocks` must belong to this warp.
 __device__ __forceinline__ void share_blocks(const Blocks<1>& drawn, uint4 (&blocks)[kWarp]) {
   __syncwarp();  // the last ones may still be read
   blocks[threadIdx.x % kWarp] = {drawn.word[0][0], drawn.word[1][0], drawn.word[2][0],
@@ -36,7 +36,7 @@ __device__ __forceinline__ void share_blocks(const Blocks<1>& drawn, uint4 (&blo
   __syncwarp();
 }
 
-// This thread's four signs of a tile, from the tile's block.
+// The four signs of this thread in a tile, from the tile's block.
 __device__ __forceinline__ float4 rademacher_vector(const uint4& block) {
   constexpr int kThreadsPerWord = 32 / kVector;
   const int lane = threadIdx.x % kWarp;
@@ -46,19 +46,19 @@ __device__ __forceinline__ float4 rademacher_vector(const uint4& block) {
           rademacher(word, bit + 3)};
 }
 
-// The first `count` of four numbers, 0 for the others.
+// The first `count` of four numbers, followed by zeros.
 __device__ __forceinline__ float4 first_numbers(const float4& v, std::int64_t count) {
   return {v.x, count > 1 ? v.y : 0.0f, count > 2 ? v.z : 0.0f, count > 3 ? v.w : 0.0f};
 }
 
-// One component of a query, from its origin's and its point's offset from there.
+// One component of a query, from its origin and the offset of its point.
 __device__ __forceinline__ float probe_at(float origin, float offset, float number,
                                           const ProbeFactors& factors, float lower, float upper) {
   return point_at_radius(origin, offset, factors.step, number, factors.correction, lower, upper);
 }
 
-// Writes four components of query `row` of `out`, of a point and their four numbers `u`, from
-// component i of an image on; `end`: where the rows of its vectors end.
+// Writes four components of query `row` of `out`, starting at component i of an image, from a point
+// and four numbers `u`. `end` is the end of the row of vectors.
 template <bool kAligned, typename T>
 __device__ __forceinline__ void write_probe(const ProbePoints& at, std::int64_t point,
                                             std::int64_t row, const ProbeFactors& factors,
@@ -73,12 +73,11 @@ __device__ __forceinline__ void write_probe(const ProbePoints& at, std::int64_t 
                                          probe_at(o.w, v.w, u.w, factors, lower, upper)});
 }
 
-// Tiles that a warp takes at a time: each of its threads draws the signs of one of them.
+// Tiles that a warp processes at a time: each thread draws the signs of one of them.
 constexpr int kTiles = kWarp;
 
-// Hands the first `size` numbers of a direction to visit(index, four numbers from there on), every
-// thread of a warp its own. The warp takes kTiles tiles at a time, then leaves out stride − 1 times
-// as many.
+// Passes the first `size` numbers of a direction to visit(index, four numbers), divided over the
+// threads of a warp. The warp takes kTiles tiles at a time, then skips stride − 1 times as many.
 template <Noise kNoise, typename Visit>
 __device__ __forceinline__ void visit_numbers(const DirectionId& id, std::int64_t size,
                                               std::int64_t first, std::int64_t stride,
@@ -103,7 +102,7 @@ __device__ __forceinline__ void visit_numbers(const DirectionId& id, std::int64_
   }
 }
 
-// Calls function with the kind of noise as a constant.
+// Calls function with the noise distribution as a compile-time constant.
 template <typename Function>
 cudaError_t dispatch_noise(Noise noise, const Function& function) {
   return noise == Noise::kGaussian ? function(std::integral_constant<Noise, Noise::kGaussian>{})

@@ -9,15 +9,15 @@
 #include "../core/noise.h"
 #include "../core/soft_label.h"
 
-// The launchers of the CUDA kernels. Torch-free: pointers lie on the current device, work is put on
-// `stream`, and what comes back is the launch's own error. Shapes are those of db3kd/ops.py; an
-// index out of range trips a device assertion.
+// The launchers of the CUDA kernels, independent of torch. Pointers are on the current device, work
+// is enqueued on `stream`, and the return value is the launch error. Shapes are those of
+// db3kd/ops.py. An index out of range triggers a device assertion.
 
 namespace db3kd::cuda {
 
 enum class QueryType { kFloat32, kFloat16, kBFloat16 };
 
-// Where queries are written: rows of `type`, clamped to the bounds.
+// The destination of queries: rows of `type`, clamped to the bounds.
 struct QuerySink {
   void* data;
   QueryType type;
@@ -35,11 +35,11 @@ struct Rays {
   std::int64_t size;
 };
 
-// Here sample_of and end_of have one entry a ray.
+// Here sample_of and end_of have one entry per ray.
 cudaError_t launch_ray_lengths(const Rays& rays, std::int64_t count, float* lengths,
                                cudaStream_t stream);
 
-// Here sample_of has one entry a pair.
+// Here sample_of has one entry per pair.
 struct BracketQueries {
   Rays rays;
   const std::int64_t* pair_of;
@@ -69,22 +69,22 @@ struct BracketUpdate {
   bool targeted;
   Tolerance tolerance;
   std::int64_t* met;  // [pair_count], zeros before
-  // Zero before. Where the rays of a pair do not stand side by side: active_count − the first row
-  // that meets a pair again, after; then no result is right.
+  // Zero before the call. If the rays of a pair are not adjacent, it holds active_count − the first
+  // row that repeats a pair afterwards, and the results are invalid.
   std::int64_t* repeated;
 };
 
-// stays [active_count]: 1 for the rays of the next round, 0 for those that are dropped.
+// stays [active_count]: 1 for the rays of the next round, 0 for dropped rays.
 cudaError_t launch_bracket_update(const BracketUpdate& update, std::uint8_t* stays,
                                   cudaStream_t stream);
 
-// Copies the values whose flag is set to `selected`, in their order, and writes how many there are.
-// With scratch null it only sets scratch_bytes to what it needs.
+// Copies the flagged values in order to `selected` and writes their number. With scratch null it
+// only sets scratch_bytes.
 cudaError_t launch_select(void* scratch, std::size_t& scratch_bytes, const std::int64_t* values,
                           const std::uint8_t* flags, std::int64_t count, std::int64_t* selected,
                           std::int64_t* selected_count, cudaStream_t stream);
 
-// How the directions of `probes` probes at each of `points` points are drawn.
+// The distribution of the directions of `probes` probes at each of `points` points.
 struct DirectionSource {
   Noise noise;
   std::int64_t seed;
@@ -110,27 +110,27 @@ struct BasisPair {
 };
 
 // Whether one coefficient row and a few columns of intermediate results fit into shared memory, and
-// what kernels count within an image into 32 bits.
+// the indices within an image into 32 bits.
 bool basis_fits(const BasisPair& basis);
 
-// offsets [rows, size]: what each point is off its origin; radius [rows]: how far that is.
+// offsets [rows, size]: each point minus its origin. radius [rows]: the length of each offset.
 cudaError_t launch_offsets(const float* origins, const float* points, std::int64_t rows,
                            std::int64_t size, float* offsets, float* radius, cudaStream_t stream);
 
-// What turns a draw into a query: numbers times `step` are a step of the right length off the
-// point, and the sum times `correction` is at the point's radius.
+// Turns a draw into a query: numbers times `step` are a step of the right length from the point,
+// and the sum times `correction` lies at the point's radius.
 struct alignas(8) ProbeFactors {
   float step;
   float correction;
 };
 
-// factors [points, probes], from each point's offset, as coefficients [points, coefficients], its
-// radius [points] and step [points].
+// factors [points, probes], from the offset of each point as coefficients [points, coefficients],
+// its radius [points] and step [points].
 cudaError_t launch_probe_factors(const DirectionSource& source, const float* offsets,
                                  const float* radius, const float* step, ProbeFactors* factors,
                                  cudaStream_t stream);
 
-// Where probes start, and how they are made of draws.
+// The start of probes, and how draws become probes.
 struct ProbePoints {
   const float* origins;         // [points, size]
   const float* offsets;         // [points, size]
@@ -138,14 +138,14 @@ struct ProbePoints {
   std::int64_t size;
 };
 
-// The second form turns coefficients into components first.
+// The second form transforms coefficients into components first.
 cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoints& at,
                                  const QuerySink& sink, cudaStream_t stream);
 cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair& basis,
                                  const ProbePoints& at, const QuerySink& sink, cudaStream_t stream);
 
-// weights [points, probes]: each probe's weight in the gradient, times the scale of its draw, which
-// for normal numbers it holds before.
+// weights [points, probes]: the weight of each probe in the gradient, times the scale of its draw,
+// which it must contain before the call for normal numbers.
 cudaError_t launch_probe_weights(const DirectionSource& source, const std::int64_t* decisions,
                                  const std::int64_t* wanted, bool targeted, float* weights,
                                  cudaStream_t stream);
@@ -163,7 +163,8 @@ cudaError_t launch_to_pixels(const BasisPair& basis, const float* coefficients, 
 cudaError_t launch_normalise(float* vectors, std::int64_t rows, std::int64_t size,
                              cudaStream_t stream);
 
-// first_bad: at least rows · classes before; the smallest flat index of what is no distance after.
+// first_bad: at least rows · classes before the call; afterwards the smallest flat index of an
+// invalid distance.
 cudaError_t launch_soft_labels(const float* distances, const std::int64_t* own, std::int64_t rows,
                                std::int64_t classes, const SoftLabelSettings& settings,
                                float* labels, unsigned long long* first_bad, cudaStream_t stream);

@@ -28,8 +28,8 @@ std::optional<BasisPair> basis_of(const Directions& directions) {
   return basis_pair(*directions.row_basis, *directions.column_basis, directions.channels);
 }
 
-// The offsets of points from their origins as coefficients of the bases: directions lie in their
-// span, so this is all that an inner product with one needs.
+// The offsets of points from their origins as coefficients of the bases. Directions lie in the span
+// of the bases, so an inner product with a direction needs nothing else.
 at::Tensor to_coefficients(const Directions& directions, const at::Tensor& offsets,
                            cudaStream_t stream) {
   if (!directions.row_basis) return offsets;

@@ -5,7 +5,7 @@
 namespace db3kd::cuda {
 namespace {
 
-// One block a draw.
+// One block per draw.
 __global__ void gaussian_scales_kernel(DirectionSource source, float* scales) {
   const std::int64_t blocks = (source.coefficients + kGaussianPerBlock - 1) / kGaussianPerBlock;
   for (std::int64_t row = blockIdx.x; row < source.points * source.probes; row += gridDim.x) {
@@ -20,7 +20,7 @@ __global__ void gaussian_scales_kernel(DirectionSource source, float* scales) {
   }
 }
 
-// One block a point.
+// One block per point.
 template <bool kAligned>
 __global__ void offsets_kernel(const float* origins, const float* points, std::int64_t rows,
                                std::int64_t size, float* offsets, float* radius) {
@@ -38,7 +38,7 @@ __global__ void offsets_kernel(const float* origins, const float* points, std::i
   }
 }
 
-// A warp a draw, or a block where draws are long.
+// One warp per draw, or one block if draws are long.
 template <Noise kNoise, bool kAligned, bool kBlock>
 __global__ void probe_factors_kernel(DirectionSource source, const float* offsets,
                                      const float* radius, const float* step,
@@ -74,7 +74,7 @@ __global__ void probe_factors_kernel(DirectionSource source, const float* offset
   }
 }
 
-// A warp takes kTiles tiles of one query; threadIdx.y and blockIdx.x count queries.
+// A warp processes kTiles tiles of one query; threadIdx.y and blockIdx.x index queries.
 template <Noise kNoise, typename T, bool kAligned>
 __global__ void probe_queries_kernel(DirectionSource source, ProbePoints at, T* out, float lower,
                                      float upper) {
@@ -93,8 +93,8 @@ __global__ void probe_queries_kernel(DirectionSource source, ProbePoints at, T* 
   }
 }
 
-// Queries of at most one tile: a warp for each would be idle in part. A thread takes four numbers
-// of a query and draws their block itself; threadIdx.y and blockIdx.x count queries.
+// Queries of at most one tile, for which a whole warp would be partly idle. A thread takes four
+// numbers of a query and draws their block itself; threadIdx.y and blockIdx.x index queries.
 template <Noise kNoise, typename T, bool kAligned>
 __global__ void short_probe_queries_kernel(DirectionSource source, ProbePoints at, T* out,
                                            float lower, float upper) {
@@ -116,7 +116,7 @@ __global__ void short_probe_queries_kernel(DirectionSource source, ProbePoints a
   }
 }
 
-// One block a point.
+// One block per point.
 __global__ void probe_weights_kernel(DirectionSource source, const std::int64_t* decisions,
                                      const std::int64_t* wanted, bool targeted, float* weights) {
   for (std::int64_t point = blockIdx.x; point < source.points; point += gridDim.x) {
@@ -134,8 +134,8 @@ __global__ void probe_weights_kernel(DirectionSource source, const std::int64_t*
   }
 }
 
-// A warp takes one tile of one point and goes over the probes in order, so that sums have one
-// order. threadIdx.y and blockIdx.x count tiles, blockIdx.y points.
+// A warp takes one tile of one point and visits the probes in order, so that sums have one order.
+// threadIdx.y and blockIdx.x index tiles, blockIdx.y points.
 template <Noise kNoise>
 __global__ void weighted_sum_kernel(DirectionSource source, const float* weights, float* total) {
   __shared__ uint4 blocks[kWarps][kWarp];
@@ -173,7 +173,7 @@ __global__ void weighted_sum_kernel(DirectionSource source, const float* weights
   }
 }
 
-// One block a row.
+// One block per row.
 __global__ void normalise_kernel(float* vectors, std::int64_t rows, std::int64_t size) {
   for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     float* vector = vectors + row * size;
@@ -224,7 +224,7 @@ cudaError_t launch_probe_factors(const DirectionSource& source, const float* off
             source, offsets, radius, step, factors);
     return cudaGetLastError();
   };
-  // By the size of a draw alone, since the order of a sum follows from it.
+  // Depends on the size of a draw only, because it determines the order of a sum.
   const bool long_draws = source.coefficients > 4 * kTiles * kTile;
   return dispatch_noise(source.noise, [&](auto noise) {
     return dispatch_aligned(vectors_are_aligned(offsets, source.coefficients), [&](auto aligned) {

@@ -7,7 +7,7 @@
 
 #include "kernels.h"
 
-// What the CUDA bindings share.
+// Shared by the CUDA bindings.
 
 namespace db3kd::cuda {
 

@@ -6,7 +6,7 @@
 namespace db3kd::cuda {
 namespace {
 
-// One block a ray.
+// One block per ray.
 template <bool kAligned>
 __global__ void ray_lengths_kernel(Rays rays, std::int64_t count, float* lengths) {
   for (std::int64_t ray = blockIdx.x; ray < count; ray += gridDim.x) {
@@ -25,13 +25,12 @@ __global__ void ray_lengths_kernel(Rays rays, std::int64_t count, float* lengths
   }
 }
 
-// A row of threads takes a tile of this many vectors of a query each, all of them loaded before the
-// first is needed.
+// Each thread of a row of threads loads this many vectors of a query before it uses the first.
 constexpr int kVectorsPerThread = 4;
-// It takes a second one before another block must find out anew which ray this is.
+// A block processes a second tile before another block has to look up its ray.
 constexpr int kTilesPerBlock = 2;
 
-// threadIdx.y and blockIdx.x count queries, threadIdx.x and blockIdx.y vectors within a query.
+// threadIdx.y and blockIdx.x index queries, threadIdx.x and blockIdx.y vectors within a query.
 template <typename T, bool kAligned>
 __global__ void bracket_queries_kernel(BracketQueries queries, T* out, float lower, float upper) {
   const Rays& rays = queries.rays;
@@ -76,7 +75,7 @@ bool rows_are_aligned(const Rays& rays) {
   return vectors_are_aligned(rays.samples, rays.size) && vectors_are_aligned(rays.ends, rays.size);
 }
 
-// Threads along a query: a warp, or fewer where a query is shorter than a warp's reach.
+// Threads along a query: a warp, or fewer if the query is shorter.
 unsigned threads_along(std::int64_t vectors) {
   unsigned threads = 1;
   while (threads < kWarp && threads < vectors) threads *= 2;

@@ -5,8 +5,8 @@
 namespace db3kd::cuda {
 namespace {
 
-// kLanes threads a row; threadIdx.y counts rows. Each thread keeps the weight of its first class,
-// so with up to kLanes classes every exponential is taken once.
+// kLanes threads per row; threadIdx.y indexes rows. Each thread keeps the weight of its first
+// class, so with up to kLanes classes every exponential is computed once.
 template <int kLanes>
 __global__ void soft_labels_kernel(const float* distances, const std::int64_t* own,
                                    std::int64_t rows, std::int64_t classes,
@@ -46,7 +46,8 @@ __global__ void soft_labels_kernel(const float* distances, const std::int64_t* o
   }
 }
 
-// Calls function with the number of threads that a row of classes keeps busy, as a constant.
+// Calls function with the number of threads that the classes of a row keep busy, as a compile-time
+// constant.
 template <typename Function>
 cudaError_t dispatch_lanes(std::int64_t classes, const Function& function) {
   if (classes <= 4) return function(std::integral_constant<int, 4>{});

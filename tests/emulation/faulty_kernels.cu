@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-// Kernels with one fault each, that of their name: the emulation must say so.
+// Kernels with one fault each, given by their names; the emulation must report it.
 
 namespace {
 
@@ -66,7 +66,7 @@ __global__ void right(int* data) {
 
 }  // namespace
 
-// Runs one of them on `floats` floats; returns what the emulation says.
+// Runs one of them on `floats` floats and returns the emulation's report.
 extern "C" __attribute__((visibility("default"))) const char* emulation_run_faulty(const char* name,
                                                                                    float* data,
                                                                                    int floats) {

@@ -30,8 +30,8 @@ struct Fibre {
   std::uint32_t block_barriers = 0;
 };
 
-// What the lanes of a warp do together. Two sets of values: a slow lane may still read one of them
-// when the others are at the next shuffle.
+// The state that the lanes of a warp share. There are two sets of values, because a slow lane may
+// still read one of them when the others have reached the next shuffle.
 struct Warp {
   std::uint32_t arrived = 0, mask = 0;
   bool shuffles = false;

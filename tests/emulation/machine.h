@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
-// A GPU that runs on the CPU: every thread of a block is a fibre, and at each barrier or shuffle
-// the next one to run is drawn at random. Memory is watched: see memory.h.
+// A GPU emulated on the CPU: every thread of a block is a fibre, and the next fibre to run is drawn
+// at random at each barrier or shuffle. Memory accesses are checked; see memory.h.
 
 namespace emulation {
 
@@ -14,7 +14,7 @@ struct Index {
   constexpr Index(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-// Where the running thread stands.
+// The position of the running thread.
 struct Place {
   Index thread, block, block_size, grid_size;
 };
@@ -23,12 +23,12 @@ extern Place place;
 constexpr int kWarpSize = 32;
 constexpr int kMaxThreads = 1024;  // of a block
 
-// Ends the running kernel with an error; the launcher returns it. Outside of a kernel it ends the
+// Ends the running kernel with an error, which the launcher returns. Outside a kernel it ends the
 // process.
 [[noreturn]] void fail(const std::string& message);
 [[noreturn]] void fail_assertion(const char* condition);
 
-// A call of a kernel with its arguments, which lie on the host's stack.
+// A kernel call with its arguments, which are on the host's stack.
 struct Call {
   void (*function)(const void* closure);
   const void* closure;
@@ -36,19 +36,19 @@ struct Call {
 
 void run(Index grid, Index block, std::size_t shared_bytes, Call kernel);
 
-// The error of the last launch, "" for none, which is forgotten.
+// Returns and clears the error of the last launch; "" if there is none.
 std::string take_error();
 bool has_error();
 
 void synchronise_block();
 void synchronise_warp(std::uint32_t mask);
 
-// What `source` (a lane) hands over; all lanes of the mask must call it.
+// The value of lane `source`; all lanes of the mask must call it.
 std::uint64_t shuffle(std::uint32_t mask, std::uint64_t value, int source);
 
 int lane();
 
-// One launch; operator<< takes the kernel's call.
+// One launch; operator<< receives the kernel call.
 struct Launch {
   Index grid, block;
   std::size_t shared_bytes = 0;

@@ -24,11 +24,12 @@ namespace {
 constexpr std::size_t kWord = 4;       // bytes that one cell watches
 constexpr std::size_t kRedZone = 256;  // bytes between shared variables
 constexpr std::size_t kMargin = 4096;  // bytes before and behind each allocation
-// Allocations from here on take memory where they are written, and none may be larger than that.
+// Allocations of at least this size take memory only when written, and no allocation may exceed it.
 constexpr std::size_t kLarge = std::size_t{1} << 26, kLargest = std::size_t{1} << 35;
 constexpr std::uint32_t kMany = 0xffffffffu;
 
-// Who used a word last in the running launch; kMany where several did since the last barrier.
+// The last accesses to a word in the running launch; kMany if several threads accessed it since the
+// last barrier.
 struct Use {
   std::uint32_t block = 0, warp = 0, thread = 0, block_barriers = 0, warp_barriers = 0;
   std::uint8_t bytes = 0;  // a bit for each, 0 for nobody
@@ -40,7 +41,7 @@ struct Cell {
   Use write, read;
 };
 
-// Whether all of that use comes before whatever the running thread does now.
+// Whether all these accesses are ordered before any access of the running thread.
 bool is_before(const Use& use, std::uint8_t bytes) {
   if ((use.bytes & bytes) == 0) return true;
   if (use.block != actor.block) return false;
@@ -60,7 +61,7 @@ std::uint32_t shared_by(std::uint32_t one, std::uint32_t other) {
        " used, without a barrier between");
 }
 
-// Notes an access to one word, after a look at who else used it.
+// Records an access to one word after checking earlier accesses.
 void note(Cell& cell, std::uint8_t bytes, Access access, const void* address) {
   if (cell.launch != actor.launch) cell = {actor.launch, {}, {}};
   const bool atomic = access == Access::kAtomic;
@@ -209,8 +210,8 @@ void check_shared(const char* address, std::size_t size, Access access) {
   note_range(arena_cells, offset, size, access, address);
 }
 
-// What is free to use: the host's stack, where arguments of launches lie, and the constants and
-// variables of this library.
+// Memory that may be accessed freely: the host's stack, which holds launch arguments, and the
+// constants and variables of this library.
 struct Free {
   const char *begin, *end;
 };
@@ -322,8 +323,8 @@ void watch_allocations() {
 
 }  // namespace emulation
 
-// What the compiler calls: by the thread sanitizer's instrumentation before each access, by that of
-// the undefined-behaviour sanitizer where something is wrong.
+// Functions that the compiler calls: the thread sanitizer's instrumentation before each access, and
+// the undefined-behaviour sanitizer's on an error.
 extern "C" {
 using emulation::Access;
 using emulation::check_access;

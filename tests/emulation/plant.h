@@ -1,6 +1,6 @@
 #pragma once
 
-// Which planted fault is switched on, 0 for none: see FAULTS of build.py.
+// The planted fault that is active, 0 for none; see FAULTS in build.py.
 namespace emulation {
 extern int planted_fault;
 }
