@@ -12,8 +12,9 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.distillation.student import evaluate, train_classifier
 from db3kd.distillation.training import TrainSettings
+from db3kd.models import save_model
 from db3kd.models.networks import build_model
-from db3kd.teachers import ModuleTeacher, save_model
+from db3kd.teachers import ModuleTeacher
 
 
 def parser(description: str | None, default_data: str = "mnist5k") -> argparse.ArgumentParser:

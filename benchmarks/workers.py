@@ -25,9 +25,10 @@ from benchmarks.setting import parser, teacher_and_data
 from db3kd.labelling.label_images import LabelSettings
 from db3kd.labelling.label_run import Source, write_run
 from db3kd.labelling.worker_pool import Workers
+from db3kd.models import save_model
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
-from db3kd.teachers import Teacher, load_teacher, save_model
+from db3kd.teachers import Teacher, load_teacher
 
 
 def label(work: Work, folder: Path, workers: int) -> float:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         load_labels,
         with_soft_labels,
     )
-    from db3kd.models import build_model
+    from db3kd.models import build_model, save_model
     from db3kd.ops import build_config, soft_labels
     from db3kd.synthesis import (
         Moves,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
         Teacher,
         TeacherError,
         load_teacher,
-        save_model,
     )
 
 _HOME = {
@@ -74,7 +73,7 @@ _HOME = {
         "load_labels",
         "with_soft_labels",
     ),
-    "models": ("build_model",),
+    "models": ("build_model", "save_model"),
     "ops": ("build_config", "soft_labels"),
     "synthesis": (
         "Moves",
@@ -90,7 +89,6 @@ _HOME = {
         "Teacher",
         "TeacherError",
         "load_teacher",
-        "save_model",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -67,6 +67,16 @@ def check_count(value: int, name: str, least: int = 1) -> int:
     return value
 
 
+def check_threshold(threshold: float, classes: int) -> float:
+    """Returns the threshold of a model with one score per image: finite, for two classes only."""
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not number or not math.isfinite(threshold):
+        raise ValueError(f"threshold: expected a finite number, got {threshold!r}")
+    if classes != 2:
+        raise ValueError(f"threshold: belongs to a model of 2 classes, got classes={classes}")
+    return float(threshold)
+
+
 def check_images(
     images: Tensor,
     image_shape: Sequence[int],

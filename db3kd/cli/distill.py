@@ -231,12 +231,12 @@ def _train_students(
 ) -> None:
     from db3kd.distillation.student import evaluate, train_student
     from db3kd.labelling.label_images import with_soft_labels
+    from db3kd.models import save_model
     from db3kd.models.networks import build_model
     from db3kd.progress import counted
     from db3kd.querying.search import UNANSWERED
     from db3kd.storage.manifest import manifest, write_manifest
     from db3kd.storage.run_images import current_data
-    from db3kd.teachers import save_model
 
     classes = run.labels.classes
 

@@ -96,7 +96,7 @@ def _teacher_rows(teacher: "Teacher") -> Iterable[tuple[str, str]]:
         yield "class names", ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     yield "bounds", " to ".join(map(number_text, teacher.bounds))
     yield "largest batch", str(teacher.max_batch)
-    yield from getattr(teacher, "rows", tuple)()
+    yield from getattr(teacher, "details", tuple)()
     yield "fingerprint", teacher.fingerprint()
 
 

@@ -53,10 +53,11 @@ def teacher(
     from db3kd.distillation.student import evaluate, train_classifier
     from db3kd.distillation.training import TrainSettings
     from db3kd.labelling.label_run import Source
+    from db3kd.models import save_model
     from db3kd.models.networks import build_model
     from db3kd.progress import counted
     from db3kd.storage.manifest import manifest, write_manifest
-    from db3kd.teachers import load_teacher, save_model
+    from db3kd.teachers import load_teacher
 
     if out.suffix != ".safetensors":
         raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")

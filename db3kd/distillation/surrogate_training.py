@@ -34,6 +34,7 @@ from db3kd.distillation.baselines import AugmentedDecisions, rows_with_clean_sha
 from db3kd.distillation.student import agreement, train_classifier
 from db3kd.distillation.training import StepCallback, TrainSettings
 from db3kd.labelling.label_run import Source, draw_samples
+from db3kd.models import save_model
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, counted
 from db3kd.querying.driver import run
@@ -43,7 +44,7 @@ from db3kd.storage.journal import Journal
 from db3kd.storage.manifest import differences, manifest, write_manifest
 from db3kd.storage.run_folder import RunFolder, check_free, holds_run
 from db3kd.storage.shards import read_shards
-from db3kd.teachers import Teacher, TeacherError, describe, save_model
+from db3kd.teachers import Teacher, TeacherError, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.validation import check_count, interval_text

@@ -1,5 +1,18 @@
-"""Networks by name."""
+"""Networks: built by name, saved to weights files and read back.
+
+`build_model` knows the networks of the paper and imports any other by `package.module:factory`.
+`save_model` writes a network's weights together with what `load_teacher` needs to use them.
+Teachers, students and surrogates are all saved in this format.
+"""
 
 from db3kd.models.networks import build_model, check_model, model_names
+from db3kd.models.weights import SavedModel, read_saved_model, save_model
 
-__all__ = ["build_model", "check_model", "model_names"]
+__all__ = [
+    "SavedModel",
+    "build_model",
+    "check_model",
+    "model_names",
+    "read_saved_model",
+    "save_model",
+]

@@ -42,6 +42,7 @@ from db3kd.labelling.label_run import (
 )
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.totals import count_disagreements, reached_distances
+from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
 from db3kd.progress import counted
@@ -49,7 +50,7 @@ from db3kd.report.tables import ClassDistances, Samples, comparison_table, write
 from db3kd.report.zero_shot import rich_table, table
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.synthesis import SynthesisSettings
-from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, save_model
+from db3kd.teachers import ModuleTeacher, Teacher, decide_checked
 
 MEASURES = ("sd", "bd", "mbd")
 

@@ -28,6 +28,7 @@ from db3kd.distillation.student import KDLoss
 from db3kd.distillation.training import TrainSettings, balanced_rows
 from db3kd.labelling.label_images import LabelSettings, with_soft_labels
 from db3kd.labelling.label_run import LabelRun, Source, margin_soft_labels, open_run, write_run
+from db3kd.models import save_model
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import counted
 from db3kd.querying.search import fitting_batch_size
@@ -35,7 +36,7 @@ from db3kd.report.zero_shot import Row, write_zero_shot_report
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.starts import make_starts
 from db3kd.synthesis.synthesis import SynthesisSettings
-from db3kd.teachers import Teacher, decide_checked, describe, save_model
+from db3kd.teachers import Teacher, decide_checked, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import takes_unit_images
 

@@ -2,7 +2,7 @@
 
 from db3kd.teachers.base import Teacher, TeacherError, decide_checked, describe
 from db3kd.teachers.function import FunctionTeacher
-from db3kd.teachers.loading import load_teacher, save_model
+from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.onnx import OnnxTeacher
 from db3kd.teachers.preprocessing import Preprocessing
@@ -31,5 +31,4 @@ __all__ = [
     "load_teacher",
     "open_inference_teacher",
     "rest_teacher",
-    "save_model",
 ]

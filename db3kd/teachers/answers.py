@@ -1,6 +1,5 @@
 """What a model says of a batch of images, in whatever form, as one class an image."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.base import TeacherError
-from db3kd.validation import check_count
+from db3kd.validation import check_count, check_threshold
 
 _MOST_NUMBERS = 1_000_000
 
@@ -67,16 +66,6 @@ class Numbering:
         table = np.full(max(numbers) + 1, -1, np.int64)
         table[list(numbers)] = np.arange(classes)
         return table
-
-
-def check_threshold(threshold: float, classes: int) -> float:
-    """`threshold` as a finite number, for two classes alone."""
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    if not number or not math.isfinite(threshold):
-        raise ValueError(f"threshold: expected a finite number, got {threshold!r}")
-    if classes != 2:
-        raise ValueError(f"threshold: belongs to a model of 2 classes, got classes={classes}")
-    return float(threshold)
 
 
 class AnswerReader:

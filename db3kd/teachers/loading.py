@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from db3kd.models.networks import build_model, model_names
-from db3kd.storage.filesystem import write_atomically
-from db3kd.teachers.answers import check_threshold
+from db3kd.models.weights import read_saved_model
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.checkpoints import listed, read_checkpoint, reading, without_prefix
 from db3kd.teachers.description import is_described, load_described
@@ -33,48 +29,7 @@ from db3kd.validation import (
     import_named,
 )
 
-FORMAT = "db3kd-teacher-1"
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-
-
-def save_model(
-    path: str | Path,
-    module: nn.Module,
-    *,
-    model: str,
-    image_shape: tuple[int, ...],
-    classes: int,
-    bounds: tuple[float, float] = (0.0, 1.0),
-    class_names: Sequence[str] | None = None,
-    threshold: float | None = None,
-) -> Path:
-    """Writes a module's weights to a `.safetensors` file that `load_teacher(path)` reads unaided.
-
-    model: the name `build_model` takes, a registry name or package.module:factory. class_names and
-    threshold: as for `ModuleTeacher`.
-    The file appears complete or not at all.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"path: expected a name ending in .safetensors, got {path.name!r}")
-    header = {
-        "format": FORMAT,
-        "model": model,
-        "image_shape": json.dumps(check_image_shape(image_shape)),
-        "classes": json.dumps(check_count(classes, "classes", least=2)),
-        "bounds": json.dumps(check_bounds(bounds)),
-    }
-    if class_names is not None:
-        names = check_class_names(class_names, classes, path.name)
-        header["class_names"] = json.dumps(names, ensure_ascii=False)
-    if threshold is not None:
-        header["threshold"] = json.dumps(check_threshold(threshold, classes))
-    # Clones, because tied weights share memory and the format refuses that.
-    state = {
-        key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()
-    }
-    write_atomically(path, save(state, header))
-    return path
 
 
 def load_teacher(
@@ -318,25 +273,19 @@ def _require_trust(path: Path, kind: str, trust_code: bool) -> None:
 def _read_safetensors(
     path: Path, model: str | None, given: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    def read() -> tuple[dict[str, str], dict[str, Tensor]]:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-
-    header, state = reading(path, read)
-    if header.get("format") == FORMAT:
-        stored = header["model"]
-        if model is None and stored not in model_names():
+    saved = reading(path, lambda: read_saved_model(path))
+    if saved.model is not None:
+        if model is None and saved.model not in model_names():
             raise ValueError(
-                f"{path}: its model is {stored!r}; a file does not choose what code runs, so "
+                f"{path}: its model is {saved.model!r}; a file does not choose what code runs, so "
                 "repeat it as model="
             )
-        model = model or stored
-        keys = ("image_shape", "classes", "bounds", "class_names", "threshold")
-        overrides = {key: json.loads(header[key]) for key in keys if key in header}
+        model = model or saved.model
         given = {
-            key: overrides.get(key) if value is None else value for key, value in given.items()
+            key: getattr(saved, key, None) if value is None else value
+            for key, value in given.items()
         }
-    return _build(path, model, given, state), given
+    return _build(path, model, given, saved.state), given
 
 
 def _build(

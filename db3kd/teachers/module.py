@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
-from db3kd.teachers.answers import check_threshold
 from db3kd.teachers.base import (
     UNANSWERED,
     CompletedDecisions,
@@ -24,7 +23,13 @@ from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
 from db3kd.teachers.pending import ModuleDecisions
 from db3kd.teachers.staging import Staging
-from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
+from db3kd.validation import (
+    check_bounds,
+    check_class_names,
+    check_count,
+    check_image_shape,
+    check_threshold,
+)
 
 
 class ModuleTeacher:

@@ -97,11 +97,11 @@ class OnnxTeacher:
         """SHA-256 hex of the file, its preprocessing and its class names."""
         return self._fingerprint
 
-    def rows(self) -> Iterator[tuple[str, str]]:
+    def details(self) -> Iterator[tuple[str, str]]:
         """What `db3kd info` shows beside what every teacher has."""
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         yield "runs on", f"ONNX Runtime, {provider}"
-        yield from self.preprocessing.rows()
+        yield from self.preprocessing.details()
 
     def _decide_chunk(self, images: Tensor) -> Tensor:
         array = self.preprocessing(images)

@@ -125,7 +125,7 @@ class Preprocessing:
             return None
         return (shape[-1], *shape[:-1]) if self.layout == "NHWC" else shape
 
-    def rows(self) -> Iterator[tuple[str, str]]:
+    def details(self) -> Iterator[tuple[str, str]]:
         """Each step that does something, in words."""
         if self.resize is not None:
             yield "resize", f"{self.resize[0]} x {self.resize[1]}, bilinear"

@@ -50,7 +50,7 @@ class RescaledTeacher:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Ways to ask, or to describe, that only some teachers have."""
         teacher = self.__dict__.get("teacher")
-        if teacher is None or name not in ("decide_async", "stream", "rows", "close", "traffic"):
+        if teacher is None or name not in ("decide_async", "stream", "details", "close", "traffic"):
             raise AttributeError(name)
         found = getattr(teacher, name)
         if name not in ("decide_async", "stream"):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
+from db3kd.models import save_model
 from db3kd.models.networks import build_model
-from db3kd.teachers import load_teacher, save_model
+from db3kd.teachers import load_teacher
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import torch
 from command_line import TEACHERS, Result, fail, succeed
 
 from db3kd.data.pseudo_samples import load_pseudo_samples
+from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.storage.manifest import read_manifest
-from db3kd.teachers import save_model
 
 PLAIN = ("--preset", "plain")
 """Options of pseudo samples from starts as they come."""

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from served_doubles import Answer, Loopback
 from torch import nn
 
+from db3kd.models import save_model
 from db3kd.teachers import (
     FunctionTeacher,
     ModelOverrides,
@@ -18,7 +19,6 @@ from db3kd.teachers import (
     TeacherError,
     decide_checked,
     load_teacher,
-    save_model,
 )
 from db3kd.teachers.answers import AnswerReader, Numbering
 

@@ -7,8 +7,9 @@ from torch import nn
 
 from db3kd.cli.app import as_options
 from db3kd.labelling.worker_pool import _check_socket_path
+from db3kd.models import save_model
 from db3kd.models.networks import build_model
-from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher, save_model
+from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
 

@@ -8,6 +8,7 @@ import torch
 from teachers_analytic import ConstantTeacher, brightness
 from torch import nn
 
+from db3kd.models import save_model
 from db3kd.models.networks import ResNet, build_model
 from db3kd.teachers import (
     ModuleTeacher,
@@ -15,7 +16,6 @@ from db3kd.teachers import (
     TeacherError,
     decide_checked,
     load_teacher,
-    save_model,
 )
 
 SHAPE = (1, 8, 8)

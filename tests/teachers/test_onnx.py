@@ -100,8 +100,8 @@ def test_preprocessing_stands_before_the_model(tmp_path, truth):
 
     assert teacher.image_shape == (3, 8, 8)
     assert decide(teacher, colour).equal(flat.decide(colour.permute(0, 2, 3, 1)))
-    assert dict(teacher.rows())["layout"] == "NHWC"
-    assert dict(teacher.rows())["runs on"] == "ONNX Runtime, CPU"
+    assert dict(teacher.details())["layout"] == "NHWC"
+    assert dict(teacher.details())["runs on"] == "ONNX Runtime, CPU"
 
 
 def test_the_fingerprint_changes_with_file_and_preprocessing(tmp_path, truth):

@@ -33,7 +33,7 @@ class _Transport(Protocol):
 
     async def close(self) -> None: ...
 
-    def rows(self) -> Iterator[tuple[str, str]]: ...
+    def details(self) -> Iterator[tuple[str, str]]: ...
 
 
 def open_inference_teacher(
@@ -114,9 +114,9 @@ class _OpenInference:
         described = {key: self._metadata.get(key) for key in ("platform", "versions")}
         return {"address": str(self._address), **described, "output": self._contract.output.name}
 
-    def rows(self) -> Iterator[tuple[str, str]]:
+    def details(self) -> Iterator[tuple[str, str]]:
         yield "served", self.name
-        yield from self._transport.rows()
+        yield from self._transport.details()
         yield "input", self._contract.input.name
         yield "output", self._contract.output.name
 

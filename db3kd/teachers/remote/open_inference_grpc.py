@@ -73,7 +73,7 @@ class GrpcTransport:
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
         self._client.close()
 
-    def rows(self) -> Iterator[tuple[str, str]]:
+    def details(self) -> Iterator[tuple[str, str]]:
         yield "tensors", "bytes, over gRPC"
 
     async def _call(self, who: str, function: Any, *arguments: Any, **options: Any) -> Any:

@@ -79,7 +79,7 @@ class HttpTransport:
     async def close(self) -> None:
         await self._http.close()
 
-    def rows(self) -> Iterator[tuple[str, str]]:
+    def details(self) -> Iterator[tuple[str, str]]:
         yield "tensors", "bytes, over HTTP" if self._binary else "JSON, over HTTP"
 
     async def _get(self, url: str, who: str) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class _Rest:
     def identity(self) -> dict[str, Any]:
         return {"url": self._url, "request": self._template.value}
 
-    def rows(self) -> Iterator[tuple[str, str]]:
+    def details(self) -> Iterator[tuple[str, str]]:
         yield "served", self.name
         yield "request", json.dumps(self._template.value)
         yield "answer", self._path.text

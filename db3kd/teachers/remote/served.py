@@ -42,7 +42,7 @@ class Service(Protocol):
         """What tells this model from others, ready for JSON; it is shown to nobody but hashed."""
         ...
 
-    def rows(self) -> Iterator[tuple[str, str]]:
+    def details(self) -> Iterator[tuple[str, str]]:
         """What `db3kd info` shows of it."""
         ...
 
@@ -136,15 +136,15 @@ class ServedTeacher:
         } | self._reader.identity()
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
-    def rows(self) -> Iterator[tuple[str, str]]:
+    def details(self) -> Iterator[tuple[str, str]]:
         """What `db3kd info` shows beside what every teacher has."""
         traffic = self.traffic
-        yield from self._service.rows()
+        yield from self._service.details()
         yield "requests", f"{traffic.batch} images, {traffic.in_flight} in flight"
         yield "patience", f"{traffic.timeout:g} s, {traffic.attempts} attempts"
         if traffic.queries_per_second is not None:
             yield "rate limit", f"{traffic.queries_per_second:g} queries a second"
-        yield from self.preprocessing.rows()
+        yield from self.preprocessing.details()
 
     def close(self) -> None:
         """Closes all connections; the teacher cannot be asked any more. Also when it is deleted."""

@@ -130,7 +130,7 @@ def test_a_hostile_answer_is_a_typed_error_without_the_secret(
             decide_checked(teacher, many[:8])
         teacher.close()
         reported = [str(raised.value), repr(raised.value), repr(vars(teacher)), caplog.text]
-        reported += [teacher.name, teacher.fingerprint(), *map(str, teacher.rows())]
+        reported += [teacher.name, teacher.fingerprint(), *map(str, teacher.details())]
         assert not any("3b1f" in text for text in reported)
         assert server.asked[-1].headers["Authorization"] == SECRET
 

@@ -122,7 +122,7 @@ def test_tensors_travel_as_told_or_as_the_server_can(truth, images, binary, exte
         assert teacher.decide(images).equal(truth.decide(images))
         as_bytes = bool(extensions) if binary is None else binary
         assert ("Inference-Header-Content-Length" in server.asked[-1].headers) == as_bytes
-        assert dict(teacher.rows())["tensors"] == f"{'bytes' if as_bytes else 'JSON'}, over HTTP"
+        assert dict(teacher.details())["tensors"] == f"{'bytes' if as_bytes else 'JSON'}, over HTTP"
         teacher.close()
 
 

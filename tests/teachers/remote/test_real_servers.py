@@ -74,7 +74,7 @@ def test_a_real_server_is_labelled_as_the_model_itself_is(
 def test_a_real_server_describes_its_model(server: RealServer):
     for url in (server.http_model, server.grpc_model):
         teacher = load_teacher(url, classes=10)
-        rows = dict(teacher.rows())
+        rows = dict(teacher.details())
         assert teacher.image_shape == (1, 8, 8)
         assert (rows["input"], rows["output"]) == ("images", "label")
         binary = isinstance(server, Triton) or url == server.grpc_model

@@ -172,7 +172,7 @@ def test_a_key_in_the_address_is_not_shown(images):
         teacher = rest_teacher(f"{server.url}/p?key=3b1f", "$images", "y", SAID, traffic=BRISK)
         with pytest.raises(TeacherError, match="the server says 403") as raised:
             teacher.decide(images[:2])
-        assert "3b1f" not in str(raised.value) + teacher.name + str(list(teacher.rows()))
+        assert "3b1f" not in str(raised.value) + teacher.name + str(list(teacher.details()))
         assert server.asked[0].path == "/p?key=3b1f"
         teacher.close()
 

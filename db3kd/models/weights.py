@@ -1,0 +1,124 @@
+"""Weights files: a network's weights together with what is needed to build it again."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from db3kd.storage.filesystem import write_atomically
+from db3kd.validation import (
+    check_bounds,
+    check_class_names,
+    check_count,
+    check_image_shape,
+    check_threshold,
+)
+
+_FORMAT = "db3kd-teacher-1"
+_DECLARED = ("image_shape", "classes", "bounds", "class_names", "threshold")
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """The content of a `.safetensors` file.
+
+    A file that `save_model` did not write has weights only: every other field is None.
+
+    Attributes:
+        state: The weights, as `module.state_dict()` names them.
+        model: The name that `build_model` takes.
+        image_shape: Shape of one image.
+        classes: Number of classes.
+        bounds: Lowest and highest pixel value that the network takes.
+        class_names: Class names in the order of the class numbers.
+        threshold: For a network that returns one score per image: class 1 begins here.
+    """
+
+    state: dict[str, Tensor]
+    model: str | None = None
+    image_shape: tuple[int, ...] | None = None
+    classes: int | None = None
+    bounds: tuple[float, float] | None = None
+    class_names: tuple[str, ...] | None = None
+    threshold: float | None = None
+
+
+def save_model(
+    path: str | Path,
+    module: nn.Module,
+    *,
+    model: str,
+    image_shape: tuple[int, ...],
+    classes: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    class_names: Sequence[str] | None = None,
+    threshold: float | None = None,
+) -> Path:
+    """Writes a teacher's or student's weights to a file that `load_teacher(path)` can read.
+
+    The file is written atomically: it appears complete or not at all.
+
+    Args:
+        path: A name that ends in `.safetensors`.
+        module: The network.
+        model: The name that `build_model` takes: a registry name or `package.module:factory`.
+        image_shape: Shape of one image, for example `(1, 28, 28)`.
+        classes: Number of classes.
+        bounds: Lowest and highest pixel value that the network takes.
+        class_names: Class names in the order of the class numbers.
+        threshold: As for `ModuleTeacher`: for a network that returns one score per image.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the file name or any of the other arguments is invalid.
+        OSError: If the file cannot be written.
+
+    Example:
+        >>> net = build_model("lenet5", (1, 28, 28), 10)
+        >>> path = save_model(
+        ...     "t.safetensors", net, model="lenet5", image_shape=(1, 28, 28), classes=10
+        ... )
+        >>> teacher = load_teacher(path)
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path: expected a name ending in .safetensors, got {path.name!r}")
+    header = {
+        "format": _FORMAT,
+        "model": model,
+        "image_shape": json.dumps(check_image_shape(image_shape)),
+        "classes": json.dumps(check_count(classes, "classes", least=2)),
+        "bounds": json.dumps(check_bounds(bounds)),
+    }
+    if class_names is not None:
+        names = check_class_names(class_names, classes, path.name)
+        header["class_names"] = json.dumps(names, ensure_ascii=False)
+    if threshold is not None:
+        header["threshold"] = json.dumps(check_threshold(threshold, classes))
+    # Tied weights share memory, which safetensors refuses, so every tensor is cloned.
+    state = {
+        key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()
+    }
+    write_atomically(path, save(state, header))
+    return path
+
+
+def read_saved_model(path: str | Path) -> SavedModel:
+    """Reads a `.safetensors` file, whoever wrote it.
+
+    A corrupt file raises whatever safetensors and json raise.
+    """
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if header.get("format") != _FORMAT:
+        return SavedModel(state)
+    declared = {key: json.loads(header[key]) for key in _DECLARED if key in header}
+    lists = {key: tuple(value) for key, value in declared.items() if isinstance(value, list)}
+    return SavedModel(state, header["model"], **{**declared, **lists})
