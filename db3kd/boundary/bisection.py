@@ -60,7 +60,7 @@ def bisect(
             prepaid=number < prepaid,
         )
         active = ops.bracket_update(
-            low, high, radius, winner, active, rays.pair_of, decisions, pairs.wanted,
+            low, high, radius, winner, active, rays.pair_of, decisions, pairs.criterion_class,
             targeted=pairs.targeted, absolute=absolute, relative=relative,
         )  # fmt: skip
         boundary.note(budget.spent, high)

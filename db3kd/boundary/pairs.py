@@ -16,15 +16,15 @@ class Pairs:
     samples: [S, D] float32, inside the bounds.
     sample_index: [S] int64, each sample's index in its data set; names its random numbers.
     sample_of: [P] int64, the row of `samples` of each pair.
-    wanted: [P] int64, the class to reach if `targeted`, else the class to leave.
-    targeted: whether a hit is a decision for `wanted`, or one for any other class.
+    criterion_class: [P] int64, the class to reach if `targeted`, else the class to leave.
+    targeted: whether a hit is a decision for `criterion_class`, or one for any other class.
     bounds: lowest and highest value of an image.
     """
 
     samples: Tensor
     sample_index: Tensor
     sample_of: Tensor
-    wanted: Tensor
+    criterion_class: Tensor
     targeted: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
 
@@ -34,7 +34,9 @@ class Pairs:
     def counters(self, pairs: Tensor, round_number: int) -> Tensor:
         """[n, 3] int64: what names the random directions of these pairs in one round."""
         index = self.sample_index[self.sample_of[pairs]]
-        return torch.stack([index, self.wanted[pairs], torch.full_like(index, round_number)], dim=1)
+        return torch.stack(
+            [index, self.criterion_class[pairs], torch.full_like(index, round_number)], dim=1
+        )
 
 
 @dataclass(frozen=True)

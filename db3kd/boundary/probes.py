@@ -93,7 +93,7 @@ def probe_normals(
         decisions[batch[pair], place] = answers
     return ops.probe_gradient(
         decisions,
-        pairs.wanted[chosen],
+        pairs.criterion_class[chosen],
         counters,
         targeted=pairs.targeted,
         seed=seed,

@@ -127,23 +127,27 @@ class StartingPoints:
         pool_of = (
             self.candidate_pool.of_class if pairs.targeted else self.candidate_pool.of_other_classes
         )
-        for pair, (sample, wanted) in enumerate(zip(index, pairs.wanted.tolist(), strict=True)):
-            pool = pool_of(wanted)
+        for pair, (sample, criterion) in enumerate(
+            zip(index, pairs.criterion_class.tolist(), strict=True)
+        ):
+            pool = pool_of(criterion)
             if not len(pool):
                 continue
             # The class in a word of its own: streams of classes side by side would overlap.
-            picks = draw(pool, min(self.count, len(pool)), (self.seed, sample), (0, wanted, 0, 0))
+            picks = draw(
+                pool, min(self.count, len(pool)), (self.seed, sample), (0, criterion, 0, 0)
+            )
             chosen[pair, : len(picks)] = picks
         return chosen
 
 
 def _by_class(pairs: Pairs) -> Callable[[int], Tensor]:
     """A function from a class to the pairs that look for images of it, int64 [n]."""
-    wanted = pairs.wanted.cpu()
-    device = pairs.wanted.device
+    criterion = pairs.criterion_class.cpu()
+    device = pairs.criterion_class.device
     if not pairs.targeted:
-        return lambda c: (wanted != c).nonzero()[:, 0].to(device)
-    classes, counts = wanted.unique(return_counts=True)
-    parts = torch.argsort(wanted, stable=True).to(device).split(counts.tolist())
+        return lambda c: (criterion != c).nonzero()[:, 0].to(device)
+    classes, counts = criterion.unique(return_counts=True)
+    parts = torch.argsort(criterion, stable=True).to(device).split(counts.tolist())
     groups = dict(zip(classes.tolist(), parts, strict=True))
-    return lambda c: groups.get(c, pairs.wanted[:0])
+    return lambda c: groups.get(c, pairs.criterion_class[:0])

@@ -117,10 +117,10 @@ class Surrogate:
         Leaves `scored` and `differentiated` as they are. The first pass of each kind is not timed.
         """
         points = torch.zeros(self.block, math.prod(self._shape), device=self._device)
-        wanted = points.new_zeros(self.block, dtype=torch.int64)
+        criterion_class = points.new_zeros(self.block, dtype=torch.int64)
         return (
             _seconds(lambda: self._scores(points)) / self.block,
-            _seconds(lambda: self._differentiate(points, wanted)) / self.block,
+            _seconds(lambda: self._differentiate(points, criterion_class)) / self.block,
         )
 
     def normals(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> Tensor:
@@ -155,12 +155,12 @@ class Surrogate:
 
     def _look(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """The margin [n] by which the surrogate takes the wanted side, and its gradient [n, D]."""
-        wanted = pairs.wanted[chosen]
+        criterion_class = pairs.criterion_class[chosen]
         self.differentiated += len(points)
         parts = [
             self._differentiate(images, classes)
             for images, classes in zip(
-                points.split(self.block), wanted.split(self.block), strict=True
+                points.split(self.block), criterion_class.split(self.block), strict=True
             )
         ]
         margin, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -173,7 +173,7 @@ class Surrogate:
             radius, part, lower=pairs.bounds[0], upper=pairs.bounds[1],
         )  # fmt: skip
         self.scored += len(points)
-        margin = _margin(self._scores(points), pairs.wanted[rays.pair_of[part]])
+        margin = _margin(self._scores(points), pairs.criterion_class[rays.pair_of[part]])
         return margin if pairs.targeted else -margin
 
     @torch.inference_mode()
@@ -181,13 +181,13 @@ class Surrogate:
         """[n, classes] float32, of a block or less."""
         return self._network(self._filled_up(points))[: len(points)].float()
 
-    def _differentiate(self, points: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    def _differentiate(self, points: Tensor, criterion_class: Tensor) -> tuple[Tensor, Tensor]:
         """The margin [n] of these classes, and its gradient [n, D], of a block or less."""
         count = len(points)
         # The caller may be in inference mode, in which nothing has a gradient.
         with torch.inference_mode(False), torch.enable_grad():
             images = self._filled_up(points).requires_grad_()
-            margin = _margin(self._network(images)[:count].float(), wanted.clone())
+            margin = _margin(self._network(images)[:count].float(), criterion_class.clone())
             (gradient,) = torch.autograd.grad(margin.sum(), images)
         gradient = gradient[:count].flatten(1).float()
         return margin.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
@@ -199,9 +199,9 @@ class Surrogate:
         return images.view(self.block, *self._shape)
 
 
-def _margin(scores: Tensor, wanted: Tensor) -> Tensor:
+def _margin(scores: Tensor, criterion_class: Tensor) -> Tensor:
     """[n]: by how much the score of the wanted class is above the highest other one."""
-    column = wanted[:, None]
+    column = criterion_class[:, None]
     others = scores.scatter(1, column, -torch.inf).amax(1)
     return scores.gather(1, column)[:, 0] - others
 

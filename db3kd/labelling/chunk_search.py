@@ -199,12 +199,12 @@ def surrogate_for(
 def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor) -> Pairs:
     """Each sample with each of its targets, in the order of `searched`, [n, C] bool."""
     device = teacher.device
-    sample_of, wanted = searched.nonzero(as_tuple=True)
+    sample_of, target = searched.nonzero(as_tuple=True)
     return Pairs(
         samples=samples.flatten(1).to(device),
         sample_index=index.to(device),
         sample_of=sample_of.to(device),
-        wanted=wanted.to(device),
+        criterion_class=target.to(device),
         bounds=teacher.bounds,
     )
 

@@ -100,7 +100,9 @@ def test_sample_distance_is_that_of_the_nearest_image_of_the_class():
     pairs = targeted_pairs(teacher, samples)
     boundary = sample_distance(pairs, starting_points(teacher, candidate_pool).rays(pairs))
     classes = teacher.decide(candidate_pool)
-    for sample, wanted, distance in zip(samples, pairs.wanted, boundary.distance, strict=True):
+    for sample, wanted, distance in zip(
+        samples, pairs.criterion_class, boundary.distance, strict=True
+    ):
         expected = (candidate_pool[classes == wanted] - sample).norm(dim=1).min()
         assert distance == pytest.approx(float(expected), rel=1e-5)
 
@@ -115,7 +117,7 @@ def test_boundary_distance_to_a_plane_is_exact_to_tolerance(dimensions):
         crossing_on_a_plane(teacher, pairs, rays), rays.pair_of, len(pairs)
     )
     torch.testing.assert_close(boundary.distance.double(), expected, rtol=2e-4, atol=1e-5)
-    assert bool((teacher.decide(boundary.points) == pairs.wanted).all())
+    assert bool((teacher.decide(boundary.points) == pairs.criterion_class).all())
 
 
 def test_boundary_distance_into_a_ball_is_exact_along_a_ray_to_its_centre():
@@ -135,7 +137,9 @@ def test_minimal_boundary_distance_to_a_plane_is_within_two_percent():
     pairs = targeted_pairs(teacher, samples)
     rays = starting_points(teacher, gaussian(100, 64, seed=2)).rays(pairs)
     boundary, _ = search_mbd(teacher, pairs, rays, limit=3000)
-    expected = teacher.distance(samples, 1).where(pairs.wanted == 1, teacher.distance(samples, 0))
+    expected = teacher.distance(samples, 1).where(
+        pairs.criterion_class == 1, teacher.distance(samples, 0)
+    )
     ratio = boundary.distance / expected
     assert float(ratio.min()) > 1 - 1e-4 and float(ratio.max()) < 1.02
 
@@ -159,7 +163,9 @@ def test_minimal_boundary_distance_between_centroids_is_within_two_percent():
     rays = starting_points(teacher, candidate_pool).rays(pairs)
     sign_opt = SignOptSettings(frequencies=None, tolerance=1e-3)
     boundary, _ = search_mbd(teacher, pairs, rays, 6000, sign_opt, image_shape=(1, 16, 16))
-    expected = teacher.distance(samples, 1).where(pairs.wanted == 1, teacher.distance(samples, 0))
+    expected = teacher.distance(samples, 1).where(
+        pairs.criterion_class == 1, teacher.distance(samples, 0)
+    )
     assert float((boundary.distance / expected).max()) < 1.02
 
 
@@ -170,7 +176,7 @@ def test_an_untargeted_search_leaves_the_class_for_the_nearest_other():
         torch.zeros(1, 2),
         torch.zeros(1, dtype=torch.int64),
         torch.zeros(1, dtype=torch.int64),
-        wanted=torch.tensor([0]),
+        criterion_class=torch.tensor([0]),
         targeted=False,
         bounds=WIDE,
     )
@@ -228,7 +234,7 @@ def test_a_pair_without_candidates_is_left_at_infinity_and_costs_nothing():
     boundary, ledger = search_mbd(
         teacher, pairs, starting_points(teacher, candidate_pool).rays(pairs), 60
     )
-    unreachable = pairs.wanted == 1
+    unreachable = pairs.criterion_class == 1
     assert bool(boundary.distance[unreachable].isinf().all())
     assert bool(boundary.distance[~unreachable].isfinite().all())
     assert not bool(ledger.spent[unreachable].any())
@@ -238,7 +244,7 @@ def test_a_sample_already_in_the_wanted_class_is_at_distance_zero_and_harms_no_o
     teacher = plane(16)
     samples, candidate_pool = gaussian(6, 16, seed=1), gaussian(60, 16, seed=2)
     rightly = targeted_pairs(teacher, samples)
-    wanted = rightly.wanted.clone()
+    wanted = rightly.criterion_class.clone()
     wanted[2] = 1 - wanted[2]
     pairs = targeted_pairs(teacher, samples, wanted)
     candidate_pool = torch.cat([candidate_pool, samples])
@@ -281,7 +287,9 @@ def test_a_sample_costs_the_same_alone_as_among_others(limit, max_batch, query_b
     )
     for number in range(4):
         one = torch.tensor([number])
-        alone = Pairs(pairs.samples[one], one, torch.tensor([0]), pairs.wanted[one], bounds=WIDE)
+        alone = Pairs(
+            pairs.samples[one], one, torch.tensor([0]), pairs.criterion_class[one], bounds=WIDE
+        )
         counting = CountingTeacher(teacher)
         boundary, _ = search_mbd(counting, alone, candidate_pool.rays(alone), limit)
         assert counting.total == int(ledger.spent[number]) <= limit
@@ -297,7 +305,7 @@ def test_the_nearest_candidates_are_those_a_full_search_finds():
     classes = teacher.decide(candidate_pool)
     for pair in range(len(pairs)):
         mine = rays.lengths[rays.pair_of == pair]
-        gaps = (candidate_pool[classes == pairs.wanted[pair]] - samples[pair]).norm(dim=1)
+        gaps = (candidate_pool[classes == pairs.criterion_class[pair]] - samples[pair]).norm(dim=1)
         torch.testing.assert_close(mine, gaps.sort().values[:7])
 
 
@@ -314,7 +322,7 @@ def test_candidates_on_a_device_are_the_same_images_held_there_or_not(
         samples=pairs.samples.to(device),
         sample_index=pairs.sample_index.to(device),
         sample_of=pairs.sample_of.to(device),
-        wanted=pairs.wanted.to(device),
+        criterion_class=pairs.criterion_class.to(device),
     )
     here = starting_points(teacher, candidate_pool, order=order).rays(pairs)
     rays = starting_points(teacher, candidate_pool, order=order).rays(there)
@@ -348,7 +356,11 @@ def test_random_candidates_depend_on_seed_sample_and_target_alone():
     chosen = starting_points(teacher, candidate_pool, order="random").rays(pairs)
     last = torch.tensor([5])
     alone = Pairs(
-        pairs.samples[last], last, torch.tensor([0]), pairs.wanted[last], bounds=pairs.bounds
+        pairs.samples[last],
+        last,
+        torch.tensor([0]),
+        pairs.criterion_class[last],
+        bounds=pairs.bounds,
     )
     again = starting_points(teacher, candidate_pool, order="random").rays(alone)
     other = starting_points(teacher, candidate_pool, order="random", seed=1).rays(alone)
@@ -363,7 +375,7 @@ def test_fewer_candidates_than_asked_for_are_all_taken():
     for order in ("nearest", "random"):
         rays = starting_points(teacher, candidate_pool, count=50, order=order).rays(pairs)
         have = torch.bincount(teacher.decide(candidate_pool), minlength=2)
-        assert torch.equal(torch.bincount(rays.pair_of), have[pairs.wanted])
+        assert torch.equal(torch.bincount(rays.pair_of), have[pairs.criterion_class])
 
 
 def many_classes(dimensions=6, classes=4):

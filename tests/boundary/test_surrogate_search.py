@@ -91,7 +91,7 @@ def optimum(teacher, pairs):
     return torch.stack(
         [
             teacher.distance(pairs.samples[[number]], int(wanted))[0]
-            for number, wanted in enumerate(pairs.wanted.tolist())
+            for number, wanted in enumerate(pairs.criterion_class.tolist())
         ]
     )
 
@@ -124,7 +124,7 @@ def test_no_surrogate_makes_a_distance_wrong_or_spends_what_is_not_there(seed, l
     length = (boundary.points - pairs.samples)[reached].norm(dim=1)
     torch.testing.assert_close(boundary.distance[reached], length, rtol=1e-4, atol=1e-5)
     if limit > 0:
-        confirmed = teacher.decide(boundary.points[reached]) == pairs.wanted[reached]
+        confirmed = teacher.decide(boundary.points[reached]) == pairs.criterion_class[reached]
         started = ledger.spent[reached] > 0
         assert bool(confirmed[started].all())
     assert int(ledger.spent.max()) <= limit
@@ -143,7 +143,7 @@ def test_a_surrogate_chooses_the_ray_that_the_teacher_is_asked_about():
 
     # Of two classes the margin is linear, so a ray crosses where its ends' margins share it out.
     margin = network_of(teacher)(torch.cat([pairs.samples, rays.ends])).diff(dim=1)[:, 0]
-    margin = margin * torch.where(pairs.wanted == 1, 1.0, -1.0)[rays.pair_of[0]]
+    margin = margin * torch.where(pairs.criterion_class == 1, 1.0, -1.0)[rays.pair_of[0]]
     here, there = margin[: len(pairs)][rays.pair_of], margin[len(pairs) :][rays.end_of]
     masked_mix = (rays.lengths * here / (here - there)).view(6, 8)
     assert best.pair_of.tolist() == list(range(6))
@@ -229,11 +229,13 @@ def test_normals_point_to_the_wanted_side_or_away_from_the_class_to_leave():
     pairs, chosen = pairs_of(teacher), torch.arange(6)
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
     normal = teacher.weights[1] - teacher.weights[0]
-    sign = torch.where(pairs.wanted == 1, 1.0, -1.0)[:, None]
+    sign = torch.where(pairs.criterion_class == 1, 1.0, -1.0)[:, None]
     expected = (normal / normal.norm() * sign).float()
     torch.testing.assert_close(surrogate.normals(pairs, pairs.samples, chosen), expected)
 
-    leave = Pairs(pairs.samples, chosen, chosen, 1 - pairs.wanted, targeted=False, bounds=WIDE)
+    leave = Pairs(
+        pairs.samples, chosen, chosen, 1 - pairs.criterion_class, targeted=False, bounds=WIDE
+    )
     torch.testing.assert_close(surrogate.normals(leave, pairs.samples, chosen), expected)
 
 
@@ -260,7 +262,9 @@ def test_an_approach_keeps_to_the_surrogates_level_and_to_the_bounds():
     torch.testing.assert_close(nearer @ difference, points @ difference, rtol=1e-3, atol=1e-3)
     assert bool(((nearer - pairs.samples).norm(dim=1) < (points - pairs.samples).norm(dim=1)).all())
 
-    tight = Pairs(pairs.samples.clamp(-1, 1), chosen, chosen, pairs.wanted, bounds=(-1.0, 1.0))
+    tight = Pairs(
+        pairs.samples.clamp(-1, 1), chosen, chosen, pairs.criterion_class, bounds=(-1.0, 1.0)
+    )
     within = surrogate.approach(tight, points.clamp(-1, 1), chosen)[0]
     assert float(within.abs().max()) <= 1
 

@@ -125,7 +125,7 @@ def work():
 
 
 def limits_of(pairs, most):
-    return torch.where(pairs.wanted >= 0, most, 0)
+    return torch.where(pairs.criterion_class >= 0, most, 0)
 
 
 def waits_of(search, ledger, teacher, journal=None):
