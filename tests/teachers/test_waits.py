@@ -168,11 +168,11 @@ def test_what_does_not_wait_is_not():
     assert noted == []
 
 
-@pytest.mark.parametrize("rows", [2048, 16])
-def test_a_round_of_a_bisection_waits_for_one_count(work, rows):
+@pytest.mark.parametrize("query_batch_size", [2048, 16])
+def test_a_round_of_a_bisection_waits_for_one_count(work, query_batch_size):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 1000))
-    search = boundary_distance(pairs, rays, rows=rows, budget=ledger)
+    search = boundary_distance(pairs, rays, query_batch_size=query_batch_size, budget=ledger)
     noted, calls = waits_of(search, ledger, teacher)
     rounds = noted.count("bracket_update")
     assert rounds > 8 and calls >= rounds
@@ -181,14 +181,14 @@ def test_a_round_of_a_bisection_waits_for_one_count(work, rows):
     assert len(noted) == rounds + 4, noted
 
 
-@pytest.mark.parametrize("rows", [2048, 16])
-def test_a_descent_waits_for_one_count_a_round_and_four_at_its_turns(work, rows):
+@pytest.mark.parametrize("query_batch_size", [2048, 16])
+def test_a_descent_waits_for_one_count_a_round_and_four_at_its_turns(work, query_batch_size):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 1000))
     boundary = run(boundary_distance(pairs, rays, budget=ledger), teacher, ledger)
     settings = SignOptSettings(rounds=5)
     search = minimal_boundary_distance(
-        pairs, boundary, SHAPE, settings, seed=0, rows=rows, budget=ledger
+        pairs, boundary, SHAPE, settings, seed=0, query_batch_size=query_batch_size, budget=ledger
     )
     noted, _ = waits_of(search, ledger, teacher)
     rounds = noted.count("bracket_update")
