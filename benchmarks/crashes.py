@@ -25,9 +25,10 @@ from torch import Tensor
 
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.labelling.label_images import LabelSettings
-from db3kd.labelling.label_run import Source, write_run
-from db3kd.labelling.labels import load_labels
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
@@ -35,7 +36,7 @@ from db3kd.teachers import Teacher, load_teacher
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["db3kd.labelling.label_run", "sklearn.datasets", "pyarrow.parquet"]
+    ["db3kd.labelling.run_writer", "sklearn.datasets", "pyarrow.parquet"]
 )
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from benchmarks.generated import accuracy, generated_images, trained_network
 from benchmarks.timed_teacher import TimedTeacher
-from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import ModuleTeacher, Teacher
 
 CLASSES = 10

@@ -29,7 +29,8 @@ from benchmarks.record import keep
 from benchmarks.timed_teacher import TimedTeacher
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.labelling.label_images import LabelSettings, label_chunks
+from db3kd.labelling.label_images import label_chunks
+from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import ModuleTeacher, Teacher
 
 _BLOCK_BYTES = 4 * 2**20

@@ -28,16 +28,18 @@ from served_doubles import Answer, Asked, ModelServer
 from benchmarks.crashes import same_run
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.labelling.label_images import LabelSettings
-from db3kd.labelling.label_run import Source, write_run
-from db3kd.labelling.labels import LABELS, iterate_shards
+from db3kd.labelling.label_files import iterate_shards
+from db3kd.labelling.labels import LABELS
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
 from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.run_folder import Journals, holds_run, queries_in_flight
 from db3kd.teachers import ModelOverrides, RequestSettings, open_inference_teacher
 
 _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["db3kd.labelling.label_run", "sklearn.datasets", "pyarrow.parquet", "aiohttp"]
+    ["db3kd.labelling.run_writer", "sklearn.datasets", "pyarrow.parquet", "aiohttp"]
 )
 
 SIGNALS = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL}

@@ -13,8 +13,8 @@ from db3kd.data.image_source import Images
 from db3kd.distillation.scale import ScaleChoice, choose_scale
 from db3kd.distillation.student import KDLoss
 from db3kd.distillation.training import Model, TrainSettings
-from db3kd.labelling.label_run import margin_soft_labels
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.soft_labels import margin_soft_labels
 
 
 def chosen_scale(

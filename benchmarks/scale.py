@@ -26,8 +26,9 @@ from db3kd.distillation.scale import (
 )
 from db3kd.distillation.student import KDLoss, evaluate, predict, share_equal, train_student
 from db3kd.distillation.training import TrainSettings
-from db3kd.labelling.label_images import with_soft_labels
-from db3kd.labelling.label_run import LabelRun, Source, margin_soft_labels, open_run
+from db3kd.labelling.label_run import LabelRun, open_run
+from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
 
 _GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)

@@ -31,7 +31,8 @@ from torch import Tensor
 from benchmarks.record import keep
 from benchmarks.setting import parser
 from db3kd.data.loading import load_data
-from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import (
     FunctionTeacher,
     ModelOverrides,

@@ -39,10 +39,12 @@ from db3kd.distillation.scale import ScaleChoice
 from db3kd.distillation.student import KDLoss, predict_logits
 from db3kd.distillation.surrogate_training import SurrogateSettings, write_surrogate
 from db3kd.distillation.training import TrainSettings
-from db3kd.labelling.label_images import LabelSettings, with_soft_labels
-from db3kd.labelling.label_run import LabelRun, Source, open_run, write_run
+from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.totals import reached_distances
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
 from db3kd.report.tables import comparison_table
 from db3kd.teachers import Teacher, decide_checked, load_teacher
@@ -249,7 +251,7 @@ def _describe(labels: Labels, logits: Tensor) -> dict[str, float]:
     spent = _queries_per_sample(labels)
     return {
         "queries_per_sample": spent,
-        "mean_distance": reached_distances(labels).mean().item(),
+        "mean_distance": labels.measured_distances.mean().item(),
         "rank_correlation_with_logits": rank_correlation(labels, logits),
     }
 

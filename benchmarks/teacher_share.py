@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from benchmarks.record import keep
 from benchmarks.timed_run import timed_run, timed_run_parser
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import ModuleTeacher, Teacher, load_teacher
 
 _TURN = 16

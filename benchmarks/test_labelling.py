@@ -8,7 +8,8 @@ benchmarks.teacher_share says how much of that time the teacher takes.
 import pytest
 import torch
 
-from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher
 

@@ -22,8 +22,9 @@ from tempfile import TemporaryDirectory
 from benchmarks.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
 from benchmarks.record import keep
 from benchmarks.setting import parser, teacher_and_data
-from db3kd.labelling.label_images import LabelSettings
-from db3kd.labelling.label_run import Source, write_run
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
 from db3kd.labelling.worker_pool import Workers
 from db3kd.models import save_model
 from db3kd.storage.manifest import read_manifest

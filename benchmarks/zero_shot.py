@@ -27,8 +27,9 @@ from db3kd.distillation.baselines import on_decisions, on_soft_labels
 from db3kd.distillation.scale import choose_scale
 from db3kd.distillation.student import KDLoss, predict, share_equal
 from db3kd.distillation.training import TrainSettings, balanced_rows
-from db3kd.labelling.label_images import LabelSettings, label, with_soft_labels
-from db3kd.labelling.label_run import margin_soft_labels
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.pipelines.zero_shot import decide_all
 from db3kd.report.zero_shot import Row, table

@@ -23,7 +23,7 @@ import db3kd
 from db3kd.distillation.augmentation import AugmentedImages
 from db3kd.distillation.baselines import augmented_decisions, on_augmented_decisions
 from db3kd.distillation.training import TrainSettings
-from db3kd.labelling.label_images import LabelSettings
+from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.moves import Moves

@@ -188,18 +188,21 @@ def _plan(
 ) -> _Plan:
     """What is not given is as the run was labelled, where it holds soft labels."""
     from db3kd.distillation.student import KDLoss
-    from db3kd.labelling.label_run import DEFAULT_TEMPERATURE
+    from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
 
     stored = run.soft_label_settings
-    if normalisation not in (None, stored.get("normalisation")):
-        stored = {}
-    normalisation = normalisation or stored.get("normalisation", "margin")
+    if stored is not None and normalisation not in (None, stored.normalisation):
+        stored = None
+    if normalisation is None:
+        normalisation = "margin" if stored is None else stored.normalisation
     if normalisation == "inverse" and scale is not None:
         raise ValueError("scale: belongs to --normalisation margin; inverse has none")
     if temperature is None:
-        temperature = stored.get("temperature", DEFAULT_TEMPERATURE[normalisation])
+        temperature = DEFAULT_TEMPERATURE[normalisation] if stored is None else stored.temperature
     loss = KDLoss(temperature, 0.5 if alpha is None else alpha)
-    number = _parse_scale(scale) if scale is not None else stored.get("scale")
+    number = None if stored is None else stored.scale
+    if scale is not None:
+        number = _parse_scale(scale)
     return _Plan(normalisation, number, loss, training)
 
 
@@ -214,7 +217,7 @@ def _parse_scale(text: str) -> float | None:
 
 def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
     """The test split of the run's data; None where there is none, or no labels to compare with."""
-    from db3kd.labelling.label_run import Source
+    from db3kd.labelling.source import Source
 
     source = Source(**run.manifest["settings"]["source"])
     try:
@@ -230,7 +233,7 @@ def _train_students(
     run: "LabelRun", model: str, plan: _Plan, files: dict[int, Path], test: "ImageSet | None"
 ) -> None:
     from db3kd.distillation.student import evaluate, train_student
-    from db3kd.labelling.label_images import with_soft_labels
+    from db3kd.labelling.soft_labels import with_soft_labels
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
     from db3kd.progress import counted
@@ -301,7 +304,7 @@ def _scale(run: "LabelRun", student: "Model", plan: _Plan) -> float | None:
         choose_scale,
         scale_training,
     )
-    from db3kd.labelling.label_run import margin_soft_labels
+    from db3kd.labelling.soft_labels import margin_soft_labels
     from db3kd.progress import counted
 
     if plan.normalisation == "inverse" or plan.scale is not None:

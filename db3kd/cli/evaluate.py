@@ -54,7 +54,7 @@ def evaluate(
         db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
     """
     from db3kd.data.class_names import matched, renumbered
-    from db3kd.labelling.label_run import Source
+    from db3kd.labelling.source import Source
     from db3kd.teachers.base import class_names_of
 
     images = Source(data, split, size, channels).load()

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from db3kd.data.image_set import ImageSet
-    from db3kd.labelling.label_images import LabelSettings
-    from db3kd.labelling.label_run import SoftLabelSettings
+    from db3kd.labelling.settings import LabelSettings
+    from db3kd.labelling.soft_labels import SoftLabelSettings
     from db3kd.labelling.totals import Totals
     from db3kd.ops import Normalisation
     from db3kd.teachers import Teacher
@@ -276,10 +276,12 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --out runs/mine --workers 8 --dry-run --price-per-1000 0.5
     """
+    from db3kd.labelling.chunk_search import chunk_size
     from db3kd.labelling.consistency import describe_checks, is_inconsistent, queries_of_checks
     from db3kd.labelling.dry_run import estimate_run
-    from db3kd.labelling.label_images import chunk_size
-    from db3kd.labelling.label_run import Source, draw_samples, write_run
+    from db3kd.labelling.run_writer import write_run
+    from db3kd.labelling.sample_choice import draw_samples
+    from db3kd.labelling.source import Source
     from db3kd.labelling.worker_pool import Workers, import_ray
     from db3kd.storage.manifest import MANIFEST, read_manifest
     from db3kd.storage.run_folder import check_free, holds_run, queries_in_flight
@@ -380,7 +382,7 @@ def _network(file: Path, images: "ImageSet", teacher: "Teacher", trust_code: boo
 def _settings(
     preset: str | None, measure: str, seed: int, changes: dict[str, Any]
 ) -> "LabelSettings":
-    from db3kd.labelling.label_images import LabelSettings
+    from db3kd.labelling.settings import LabelSettings
 
     make = LabelSettings.paper if preset else LabelSettings
     return make(measure=measure, seed=seed, **given(**changes))
@@ -390,7 +392,7 @@ def _soft_label_settings(
     normalisation: "Normalisation", scale: float | None, temperature: float | None
 ) -> "SoftLabelSettings | None":
     """None where margin soft labels still lack their scale."""
-    from db3kd.labelling.label_run import DEFAULT_TEMPERATURE, SoftLabelSettings
+    from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, SoftLabelSettings
 
     if normalisation == "inverse" and scale is not None:
         raise ValueError("scale: belongs to --normalisation margin; inverse has none")

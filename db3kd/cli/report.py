@@ -39,7 +39,8 @@ def report(
     """
     import torch
 
-    from db3kd.labelling.label_run import open_run, spread_over_classes
+    from db3kd.labelling.label_run import open_run
+    from db3kd.labelling.sample_choice import spread_over_classes
     from db3kd.report.tables import ClassDistances, Samples, write_report
 
     out = labels / "_report" if out is None else out
@@ -129,13 +130,11 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
     import torch
 
     from db3kd.distillation.scale import median_nearest_distance
-    from db3kd.labelling.label_images import with_soft_labels
-    from db3kd.labelling.label_run import DEFAULT_TEMPERATURE, SoftLabelSettings
-    from db3kd.labelling.totals import reached_distances
+    from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, with_soft_labels
     from db3kd.querying.search import UNANSWERED
 
-    if run.labels.soft_labels is not None:
-        stored = SoftLabelSettings(**run.soft_label_settings)
+    stored = run.soft_label_settings
+    if stored is not None:
         said = f", scale {stored.scale:.3g}" if stored.normalisation == "margin" else ""
         return run.labels, (
             f"The soft labels are the run's: {stored.normalisation}{said}, temperature "
@@ -143,7 +142,7 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
         )
     labels = run.labels
     nearest = torch.inf
-    if len(reached_distances(labels)):
+    if len(labels.measured_distances):
         answered = labels.decision != UNANSWERED
         nearest = median_nearest_distance(labels.distances[answered], labels.decision[answered])
     drawn = with_soft_labels(
@@ -160,7 +159,7 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
 
 
 def _curves(run: "LabelRun") -> dict[str, tuple[list[float], list[float]]]:
-    from db3kd.labelling.label_run import distance_against_queries
+    from db3kd.labelling.totals import distance_against_queries
 
     queries, distances = distance_against_queries(run.labels)
     name = run.manifest["settings"]["labelling"]["measure"].upper()

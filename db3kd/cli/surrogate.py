@@ -105,7 +105,7 @@ def surrogate(
         write_surrogate,
     )
     from db3kd.distillation.training import TrainSettings
-    from db3kd.labelling.label_run import Source
+    from db3kd.labelling.source import Source
     from db3kd.storage.manifest import read_manifest
     from db3kd.storage.run_folder import holds_run, queries_in_flight
 

@@ -52,7 +52,7 @@ def teacher(
     from db3kd.data.class_names import match_classes
     from db3kd.distillation.student import evaluate, train_classifier
     from db3kd.distillation.training import TrainSettings
-    from db3kd.labelling.label_run import Source
+    from db3kd.labelling.source import Source
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
     from db3kd.progress import counted

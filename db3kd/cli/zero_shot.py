@@ -108,7 +108,7 @@ def zero_shot(
         --model alexnet-quarter --samples 200000 --out runs/mine
     """
     from db3kd.distillation.training import TrainSettings
-    from db3kd.labelling.label_images import LabelSettings
+    from db3kd.labelling.settings import LabelSettings
     from db3kd.pipelines.zero_shot import (
         LABELS_FOLDER,
         SAMPLES_FOLDER,

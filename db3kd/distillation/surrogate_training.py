@@ -33,7 +33,8 @@ from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS, read_dec
 from db3kd.distillation.baselines import AugmentedDecisions, rows_with_clean_share
 from db3kd.distillation.student import agreement, train_classifier
 from db3kd.distillation.training import StepCallback, TrainSettings
-from db3kd.labelling.label_run import Source, draw_samples
+from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, counted

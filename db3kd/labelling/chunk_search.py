@@ -1,5 +1,6 @@
 """The search for the labels of a chunk of samples: the piece of work that a run is made of."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,15 +21,22 @@ from db3kd.boundary import (
 )
 from db3kd.boundary.sign_opt import FOLLOWED_FROM
 from db3kd.data.image_source import NamedImages
+from db3kd.labelling.budgets import divide_over_targets
 from db3kd.labelling.contradictions import contradicted_classes
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.settings import LabelSettings, divide_over_targets
+from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.querying.driver import StepwiseSearch, run_stepwise, run_to_end
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
 from db3kd.storage.journal import Journal
 from db3kd.teachers.base import Teacher
+
+_CHUNK_BYTES = 256 * 2**20
+"""Memory that the search state of one chunk of samples may take."""
+
+_MAX_CHUNK_SAMPLES = 256
+"""Samples searched at once: with ten classes enough pairs to fill a teacher's batches."""
 
 
 @dataclass(frozen=True)
@@ -259,3 +267,13 @@ def _status(distances: Tensor, decided: Tensor, contradicted: Tensor) -> list[st
             decided.tolist(), contradicted.tolist(), reached, strict=True
         )
     ]  # fmt: skip
+
+
+def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
+    """Samples a chunk: as many as memory holds the searches of, a few rows of D floats a pair."""
+    values = math.prod(teacher.image_shape)
+    rows = settings.max_starting_points + 4
+    if settings.measure == "mbd":
+        rows = max(rows, len(settings.sign_opt.steps) + 7)
+    per_sample = settings.targets_among(teacher.classes) * rows * values * 4
+    return max(1, min(_MAX_CHUNK_SAMPLES, _CHUNK_BYTES // per_sample))

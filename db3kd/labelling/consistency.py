@@ -22,7 +22,8 @@ from torch import Tensor
 
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.chunk_search import Labeller
-from db3kd.labelling.labels import Labels, iterate_shards
+from db3kd.labelling.label_files import iterate_shards
+from db3kd.labelling.labels import Labels
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, query_in_batches

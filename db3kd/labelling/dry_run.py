@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from db3kd.boundary.surrogate import Surrogate
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
+from db3kd.labelling.budgets import divide_budget, divide_over_targets
 from db3kd.labelling.chunk_search import Labeller, pairs_of, surrogate_for
-from db3kd.labelling.label_run import draw_samples
-from db3kd.labelling.settings import LabelSettings, divide_budget, divide_over_targets
+from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.settings import LabelSettings
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size, query_in_batches

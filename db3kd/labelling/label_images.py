@@ -1,7 +1,5 @@
 """Labelling a data set: the teacher's decisions, the distances to its boundaries, soft labels."""
 
-import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -13,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from db3kd import ops
 from db3kd.boundary import Surrogate
 from db3kd.data.arguments import as_images, as_teacher
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
-from db3kd.labelling.chunk_search import Labeller, surrogate_for
+from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
 from db3kd.labelling.contradictions import EqualImages
-from db3kd.labelling.labels import LABELS, Labels, load_labels, to_table
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.run_identity import DECISIONS, NAMES, label_manifest, run_images
-from db3kd.labelling.settings import LabelSettings, divide_budget
-from db3kd.labelling.soft_labels import make_soft_labels
-from db3kd.labelling.totals import add_up, reached_distances
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.totals import add_up
 from db3kd.progress import ProgressListener
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.driver import StepwiseSearch, run
@@ -37,12 +35,6 @@ from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.validation import check_count, check_images
-
-_CHUNK_BYTES = 256 * 2**20
-"""Memory that the search state of one chunk of samples may take."""
-
-_MOST_SAMPLES = 256
-"""Samples searched at once: with ten classes enough pairs to fill a teacher's batches."""
 
 
 class Checks(Protocol):
@@ -211,30 +203,6 @@ def label_chunks(
     ).chunks(index)
 
 
-def with_soft_labels(
-    labels: Labels,
-    *,
-    normalisation: ops.Normalisation = "margin",
-    scale: float = 1.0,
-    temperature: float = 1.0,
-) -> Labels:
-    """`labels` with soft labels made of its distances; see db3kd.ops.soft_labels.
-
-    A sample without a decision gets the uniform distribution. One that is equal to an image in
-    another class (distance 0) counts as each of these classes equally.
-    """
-    decided = labels.decision != UNANSWERED
-    soft = torch.full_like(labels.distances, 1 / labels.classes)
-    soft[decided] = make_soft_labels(
-        labels.distances[decided],
-        labels.decision[decided],
-        normalisation=normalisation,
-        scale=scale,
-        temperature=temperature,
-    )
-    return dataclasses.replace(labels, soft_labels=soft)
-
-
 def _fitted(teacher: Teacher, images: ImageSet | Tensor) -> tuple[Teacher, NamedImages]:
     """The teacher for the images' bounds, and the images with labels in its numbering."""
     if len(images) == 0:
@@ -287,7 +255,7 @@ class _Meter:
 
     def chunk(self, labels: Labels) -> None:
         self._samples += len(labels)
-        reached = reached_distances(labels)
+        reached = labels.measured_distances
         self._distance += torch.stack([reached.sum(), torch.tensor(float(len(reached)))])
         if self._progress is not None:
             total, count = self._distance.tolist()
@@ -400,13 +368,3 @@ class _Labelling:
                 "measure"
             )
         return decisions, equal.contradictions(images, decisions)
-
-
-def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
-    """Samples a chunk: as many as memory holds the searches of, a few rows of D floats a pair."""
-    values = math.prod(teacher.image_shape)
-    rows = settings.max_starting_points + 4
-    if settings.measure == "mbd":
-        rows = max(rows, len(settings.sign_opt.steps) + 7)
-    per_sample = settings.targets_among(teacher.classes) * rows * values * 4
-    return max(1, min(_MOST_SAMPLES, _CHUNK_BYTES // per_sample))

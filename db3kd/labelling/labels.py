@@ -1,12 +1,8 @@
-"""Labels, and the columns they have in a run folder.
-
-Anything that reads Parquet reads them; the columns are those of `Labels`, with each snapshot in a
-column of its own (`distances_at_1000`). Reading and writing need pyarrow.
-"""
+"""`Labels`: the distances, queries and soft labels of samples, and their columns in a table."""
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -15,49 +11,57 @@ import torch
 from torch import Tensor
 
 from db3kd.labelling.targets import other_classes
-from db3kd.storage.column_values import (
-    check_distinct,
-    check_range,
-    check_sums,
-    invalid_shard,
-    read_column,
-)
-from db3kd.storage.manifest import MANIFEST, read_manifest
-from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.storage.column_values import check_range, check_sums, read_column
+from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.shards import Kind, import_pyarrow, to_parquet
 
 if TYPE_CHECKING:
+    import pandas
     import pyarrow
 
-LABELS = Kind("labels", 2)
-"""Run folders that hold labels."""
+LABELS = Kind("labels", 3)
+"""The kind of run folder that holds labels."""
 
 STATUSES = ("ok", "partly reached", "unreached", "contradictory", "budget")
 
+FORMAT_KEY = b"db3kd.format"
+"""Key in a Parquet file's metadata for the format of its columns, such as "db3kd labels 3"."""
+
+_TEMPERATURE_KEY = b"db3kd.soft_label_temperature"
 _SNAPSHOT = re.compile(r"distances_at_(\d+)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Labels:
-    """What a run has learnt of n samples against C classes.
+    """The labels of n samples: a teacher's decisions and the distances to C classes.
+
+    `db3kd.label` returns them and `db3kd.load_labels` reads them from disk:
+
+        labels = db3kd.label(teacher, images)
+        labels.save("labels.parquet")
+        labels.to_pandas().sort_values("nearest_distance").head()
 
     Attributes:
         index: [n] int64, each sample's index in its data set.
-        decision: [n] int64, the teacher's class for the sample: its own class.
-        distances: [n, C] float32, L2 in input units; +inf where a class was not reached. The own
-            column means nothing.
-        queries: [n, C] int64, queries spent per class; the own column holds those of the sample's
-            own decision.
-        status: [n] of `STATUSES`: "ok" (a distance to every class), "partly reached", "unreached"
-            (to none), "contradictory" (the teacher put an equal image in another class, whose
-            distance is 0), "budget" (a budget ended the search).
-        label: [n] int64, the data set's own class, -1 where it has none; or None.
-        searched: [n, C] bool, where the distance was measured; elsewhere it is estimated (see
-            db3kd.labelling.targets). None where all other classes were.
-        snapshots: distances as above, by the number of queries per class they had cost.
+        decision: [n] int64, the teacher's class for each sample; -1 if the budget refused it.
+        distances: [n, C] float32, L2 in input units; +inf if a class was not reached. The column
+            of the predicted class is 0 and has no meaning.
+        queries: [n, C] int64, queries spent per class. The column of the predicted class counts
+            the query that decided the sample.
+        status: n of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some),
+            "unreached" (to none), "contradictory" (the teacher put an equal image in another
+            class, whose distance is 0) or "budget" (the budget refused the sample's decision).
+        label: [n] int64, the data set's own class, -1 if it is unknown; None if the data set has
+            no classes.
+        searched: [n, C] bool, True if the distance was measured and False if it is an estimate
+            (see `db3kd.labelling.targets`). None if all other classes were measured.
+        snapshots: distances as above, keyed by the number of queries per class they had cost.
         soft_labels: [n, C] float32, rows sum to 1; or None.
+        soft_label_temperature: the temperature that `soft_labels` were made with. The loss of a
+            student has to use the same one. None without soft labels, or if it is unknown.
 
     Raises:
-        ValueError: a shape, dtype or status is not as above.
+        ValueError: if a shape, dtype or status differs from the above.
     """
 
     index: Tensor
@@ -69,6 +73,7 @@ class Labels:
     snapshots: dict[int, Tensor] = field(default_factory=dict)
     soft_labels: Tensor | None = None
     searched: Tensor | None = None
+    soft_label_temperature: float | None = None
 
     def __post_init__(self) -> None:
         n = len(self.index)
@@ -90,26 +95,61 @@ class Labels:
                 f"status: expected {n} of {STATUSES}, got {len(self.status)}: "
                 f"{sorted(set(self.status))}"
             )
+        temperature = self.soft_label_temperature
+        if temperature is not None and not (
+            self.soft_labels is not None and 0 < temperature < math.inf
+        ):
+            raise ValueError(
+                "soft_label_temperature: expected a finite number above 0 together with "
+                f"soft_labels, or None, got {temperature!r}"
+                f"{'' if self.soft_labels is not None else ' without soft_labels'}"
+            )
 
     def __len__(self) -> int:
         return len(self.index)
 
+    def __repr__(self) -> str:
+        measured = self.measured_distances
+        mean = f"{measured.mean().item():.4g}" if len(measured) else "none"
+        soft = "none"
+        if self.soft_labels is not None:
+            temperature = self.soft_label_temperature
+            soft = (
+                "of unknown temperature" if temperature is None else f"temperature {temperature:g}"
+            )
+        return (
+            f"Labels({len(self):,} samples, {self.classes} classes,\n"
+            f"       {int(self.targets.sum()):,} measured pairs, "
+            f"{int(self.queries.sum()):,} queries, mean distance {mean},\n"
+            f"       soft labels: {soft})"
+        )
+
     @property
     def classes(self) -> int:
+        """The number of classes C."""
         return self.distances.shape[1]
 
     @property
     def targets(self) -> Tensor:
-        """[n, C] bool: the classes whose distance was measured, of each answered sample."""
+        """[n, C] bool: the classes that each decided sample was measured against."""
         others = other_classes(self.decision, self.classes)
         return others if self.searched is None else others & self.searched
 
+    @property
+    def measured_distances(self) -> Tensor:
+        """[k] float64: the finite distances that were measured, L2 in input units.
+
+        Estimates and the zeros of contradictory samples are left out.
+        """
+        measured = self.distances.isfinite() & (self.distances > 0)
+        return self.distances[self.targets & measured].double()
+
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """One `Labels` of all parts, in their order.
+        """Joins parts in their order.
 
         Raises:
-            ValueError: there are no parts, or they differ in classes or in what they hold.
+            ValueError: if there are no parts, or if they differ in classes or in what they hold.
         """
         if not parts:
             raise ValueError("parts: expected at least one Labels, got none")
@@ -119,143 +159,185 @@ class Labels:
                 raise ValueError(
                     f"parts: expected {first._layout()} in every part, got {part._layout()}"
                 )
-
-        def join(tensors: list[Tensor | None]) -> Tensor | None:
-            return None if tensors[0] is None else torch.cat(tensors)
-
         return cls(
-            index=join([part.index for part in parts]),
-            decision=join([part.decision for part in parts]),
-            distances=join([part.distances for part in parts]),
-            queries=join([part.queries for part in parts]),
+            index=torch.cat([part.index for part in parts]),
+            decision=torch.cat([part.decision for part in parts]),
+            distances=torch.cat([part.distances for part in parts]),
+            queries=torch.cat([part.queries for part in parts]),
             status=[status for part in parts for status in part.status],
-            label=join([part.label for part in parts]),
+            label=_concat_optional([part.label for part in parts]),
             snapshots={
-                count: join([part.snapshots[count] for part in parts]) for count in first.snapshots
+                count: torch.cat([part.snapshots[count] for part in parts])
+                for count in first.snapshots
             },
-            soft_labels=join([part.soft_labels for part in parts]),
-            searched=join([part.searched for part in parts]),
+            soft_labels=_concat_optional([part.soft_labels for part in parts]),
+            searched=_concat_optional([part.searched for part in parts]),
+            soft_label_temperature=first.soft_label_temperature,
         )
 
+    def save(self, path: str | Path) -> None:
+        """Writes the labels to one Parquet file, which `db3kd.load_labels` reads back.
+
+        The file appears whole or not at all and replaces an existing file. Its columns are those
+        of a run folder's shards: the attributes above, with each snapshot in a column of its own
+        (`distances_at_1000`).
+
+        Args:
+            path: of the file, for example "labels.parquet".
+
+        Raises:
+            IsADirectoryError: if `path` is a folder.
+            ImportError: if pyarrow is not installed.
+            OSError: if the file cannot be written.
+        """
+        path = Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(
+                f"path: expected a file such as labels.parquet, got the folder {path}; to label "
+                "into a folder, use db3kd.label(..., out=)"
+            )
+        table = to_table(self)
+        metadata = {**(table.schema.metadata or {}), FORMAT_KEY: LABELS.format.encode()}
+        write_atomically(path, to_parquet(table.replace_schema_metadata(metadata)))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The labels as a table with one row per sample.
+
+        Returns:
+            A data frame with these columns. `index`, `decision`, `status`, and `label` if there is
+            one, are as above. `queries` is the sample's total. `nearest_class` and
+            `nearest_distance` are the class with the smallest measured distance, -1 and +inf if
+            no class was reached. `distance_0`, `distance_1`, ... are the distances to each class
+            (0 for the predicted class), and `soft_label_0`, ... the soft labels, if there are any.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas") from error
+        measured = self.distances.masked_fill(~self.targets, torch.inf)
+        nearest = measured.min(1)
+        columns = {
+            "index": self.index,
+            "decision": self.decision,
+            "queries": self.queries.sum(1),
+            "nearest_class": nearest.indices.masked_fill(nearest.values.isinf(), -1),
+            "nearest_distance": nearest.values,
+        }
+        if self.label is not None:
+            columns["label"] = self.label
+        for number in range(self.classes):
+            columns[f"distance_{number}"] = self.distances[:, number]
+        if self.soft_labels is not None:
+            for number in range(self.classes):
+                columns[f"soft_label_{number}"] = self.soft_labels[:, number]
+        arrays = {name: values.cpu().numpy() for name, values in columns.items()}
+        frame = pandas.DataFrame(arrays)
+        frame.insert(2, "status", self.status)
+        return frame
+
     def _layout(self) -> str:
-        """What must agree for two `Labels` to lie in one run."""
+        """Describes what must be the same for two `Labels` to be joined."""
+        soft = "without soft labels"
+        if self.soft_labels is not None:
+            soft = f"with soft labels of temperature {self.soft_label_temperature}"
         return (
             f"{self.classes} classes, {'a' if self.label is not None else 'no'} label, "
-            f"snapshots at {sorted(self.snapshots)}, "
-            f"{'with' if self.soft_labels is not None else 'without'} soft labels, "
+            f"snapshots at {sorted(self.snapshots)}, {soft}, "
             f"{'some' if self.searched is not None else 'all'} classes searched"
         )
 
 
+def _concat_optional(tensors: list[Tensor | None]) -> Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present) if present else None
+
+
 def _check(name: str, tensor: Tensor, shape: tuple[int | str, ...], dtype: torch.dtype) -> None:
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-        wanted = ", ".join(map(str, shape))
+        expected = ", ".join(map(str, shape))
         raise ValueError(
-            f"{name}: expected [{wanted}] {dtype}, got {list(tensor.shape)} {tensor.dtype}"
+            f"{name}: expected [{expected}] {dtype}, got {list(tensor.shape)} {tensor.dtype}"
         )
 
 
-def load_labels(path: str | Path) -> Labels:
-    """All labels of the run folder at `path`, finished or not, in the run's order.
+def to_table(labels: Labels) -> "pyarrow.Table":
+    """Labels as the columns of a Parquet file; the temperature is in the table's metadata."""
+    arrow, _ = import_pyarrow()
+
+    def lists(values: Tensor, kind: "pyarrow.DataType") -> "pyarrow.Array":
+        flat = arrow.array(values.flatten().cpu().numpy()).cast(kind)
+        return arrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+    columns = {
+        "index": arrow.array(labels.index.cpu().numpy()),
+        "decision": arrow.array(labels.decision.cpu().numpy()).cast(arrow.int32()),
+    }
+    if labels.label is not None:
+        columns["label"] = arrow.array(labels.label.cpu().numpy()).cast(arrow.int32())
+    columns["status"] = arrow.array(labels.status, arrow.string())
+    columns["queries"] = lists(labels.queries, arrow.int32())
+    columns["distances"] = lists(labels.distances, arrow.float32())
+    if labels.searched is not None:
+        columns["searched"] = lists(labels.searched, arrow.bool_())
+    for count, distances in sorted(labels.snapshots.items()):
+        columns[f"distances_at_{count}"] = lists(distances, arrow.float32())
+    if labels.soft_labels is not None:
+        columns["soft_labels"] = lists(labels.soft_labels, arrow.float32())
+    table = arrow.table(columns)
+    if labels.soft_label_temperature is None:
+        return table
+    return table.replace_schema_metadata(
+        {_TEMPERATURE_KEY: repr(float(labels.soft_label_temperature)).encode()}
+    )
+
+
+def from_table(table: "pyarrow.Table") -> Labels:
+    """The labels in a table that `to_table` made, with their values checked.
 
     Raises:
-        FileNotFoundError, ValueError: as `iterate_shards`.
+        KeyError: if a column is missing.
+        TypeError, ValueError: if a column or one of its values is not as `Labels` describes it.
     """
-    labels = Labels.concat([labels for _, labels in iterate_shards(path)])
-    check_distinct(f"{path}: index", labels.index)
-    manifest = read_manifest(path, LABELS.format)
-    paid = manifest["totals"].get("queries") if manifest["state"] == "finished" else None
-    if paid not in (None, int(labels.queries.sum())):
-        raise ValueError(
-            f"{path}: column queries: expected {paid:,} in all as {MANIFEST} says, got "
-            f"{int(labels.queries.sum()):,}"
-        )
+
+    def optional(name: str, dtype: torch.dtype) -> Tensor | None:
+        return read_column(table, name, dtype) if name in table.column_names else None
+
+    snapshots = (_SNAPSHOT.fullmatch(name) for name in table.column_names)
+    temperature = (table.schema.metadata or {}).get(_TEMPERATURE_KEY)
+    labels = Labels(
+        index=read_column(table, "index", torch.int64),
+        decision=read_column(table, "decision", torch.int64),
+        distances=read_column(table, "distances", torch.float32),
+        queries=read_column(table, "queries", torch.int64),
+        status=table.column("status").to_pylist(),
+        label=optional("label", torch.int64),
+        snapshots={
+            int(match[1]): read_column(table, match[0], torch.float32)
+            for match in snapshots
+            if match
+        },
+        soft_labels=optional("soft_labels", torch.float32),
+        searched=optional("searched", torch.bool),
+        soft_label_temperature=None if temperature is None else float(temperature),
+    )
+    _check_values(labels)
     return labels
 
 
-def iterate_shards(path: str | Path) -> Iterator[tuple[int, Labels]]:
-    """The run's shards and the positions of their first samples, one by one.
-
-    So a reader's memory need not grow with the run.
-
-    Raises:
-        FileNotFoundError: the folder holds no run, or no shard yet.
-        ValueError: it holds no labels, a shard is damaged or lacks a column, or one is missing
-            from a finished run.
-    """
-    for position, table in read_shards(path, LABELS):
-        try:
-            labels = from_table(table)
-            _check_values(labels)
-        except (KeyError, TypeError, ValueError) as error:
-            raise invalid_shard(path, LABELS, position, error) from error
-        yield position, labels
-
-
 def _check_values(labels: Labels) -> None:
-    """Raises ValueError, naming the column, for values that no run writes."""
+    """Raises ValueError, naming the column, if a value cannot come from a labelling."""
     classes = labels.classes
     check_range("index", labels.index, 0, math.inf)
-    check_distinct("column index", labels.index)
     check_range("decision", labels.decision, -1, classes, "a class, or -1,")
-    check_range("label", labels.label, -1, classes, "a class, or -1,")
+    if labels.label is not None:
+        check_range("label", labels.label, -1, classes, "a class, or -1,")
     check_range("queries", labels.queries, 0, 2**31)
     check_range("distances", labels.distances, 0, math.inf)
     for count, distances in labels.snapshots.items():
         check_range(f"distances_at_{count}", distances, 0, math.inf)
     if labels.soft_labels is not None:
-        check_range("soft_label", labels.soft_labels, 0, 1 + 1e-6)
-        check_sums("soft_label", labels.soft_labels)
-
-
-def to_table(labels: Labels) -> "pyarrow.Table":
-    """Labels as a shard's columns."""
-    arrow, _ = import_pyarrow()
-
-    def rows(values: Tensor, kind: "pyarrow.DataType") -> "pyarrow.Array":
-        flat = arrow.array(values.flatten().cpu().numpy()).cast(kind)
-        return arrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
-
-    label = torch.full_like(labels.index, -1) if labels.label is None else labels.label
-    columns = {
-        "index": arrow.array(labels.index.cpu().numpy()),
-        "decision": arrow.array(labels.decision.cpu().numpy()).cast(arrow.int32()),
-        "label": arrow.array(label.cpu().numpy()).cast(arrow.int32()),
-        "status": arrow.array(labels.status, arrow.string()),
-        "queries": rows(labels.queries, arrow.int32()),
-        "distances": rows(labels.distances, arrow.float32()),
-    }
-    if labels.searched is not None:
-        columns["searched"] = rows(labels.searched, arrow.bool_())
-    for count, distances in sorted(labels.snapshots.items()):
-        columns[f"distances_at_{count}"] = rows(distances, arrow.float32())
-    if labels.soft_labels is not None:
-        columns["soft_label"] = rows(labels.soft_labels, arrow.float32())
-    return arrow.table(columns)
-
-
-def from_table(table: "pyarrow.Table") -> Labels:
-    """The labels in a shard.
-
-    Raises:
-        KeyError, ValueError: a column is missing or is not as in `Labels`.
-    """
-
-    def column(name: str, dtype: torch.dtype) -> Tensor:
-        return read_column(table, name, dtype)
-
-    def optional(name: str, dtype: torch.dtype) -> Tensor | None:
-        return column(name, dtype) if name in table.column_names else None
-
-    snapshots = (_SNAPSHOT.fullmatch(name) for name in table.column_names)
-    return Labels(
-        index=column("index", torch.int64),
-        decision=column("decision", torch.int64),
-        distances=column("distances", torch.float32),
-        queries=column("queries", torch.int64),
-        status=table.column("status").to_pylist(),
-        label=column("label", torch.int64),
-        snapshots={int(match[1]): column(match[0], torch.float32) for match in snapshots if match},
-        soft_labels=optional("soft_label", torch.float32),
-        searched=optional("searched", torch.bool),
-    )
+        check_range("soft_labels", labels.soft_labels, 0, 1 + 1e-6)
+        check_sums("soft_labels", labels.soft_labels)

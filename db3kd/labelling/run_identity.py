@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
+from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import surrogate_for
-from db3kd.labelling.settings import LabelSettings, divide_budget
+from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import CLASS_NAMES, manifest
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe

@@ -1,46 +1,146 @@
 """Soft labels from distances, also for samples that lie on a boundary themselves."""
 
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import get_args
+
 import torch
 from torch import Tensor
 
 from db3kd import ops
+from db3kd.labelling.labels import Labels
+from db3kd.ops import Normalisation
+from db3kd.querying.search import UNANSWERED
+
+DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
+"""Default temperature of soft labels per normalisation; that of "inverse" is the paper's."""
 
 _ZERO = 1e-30
-"""Below this a distance counts as 0: its inverse may not be a float32."""
+"""A smaller distance counts as 0, because its inverse may overflow float32."""
+
+
+@dataclass(frozen=True)
+class SoftLabelSettings:
+    """How distances become soft labels: the arguments of `with_soft_labels`.
+
+    Attributes:
+        normalisation: "margin" or "inverse" (DB3KD), as for `db3kd.soft_labels`.
+        scale: logits per unit of distance, for "margin"; above 0.
+        temperature: of the softmax, above 0. The loss of a student has to use the same one.
+
+    Raises:
+        ValueError: if a value is not as above.
+    """
+
+    normalisation: Normalisation
+    scale: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if self.normalisation not in get_args(Normalisation):
+            raise ValueError(
+                f"normalisation: expected one of {get_args(Normalisation)}, got "
+                f"{self.normalisation!r}"
+            )
+        for name in ("scale", "temperature"):
+            value = getattr(self, name)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 < value < math.inf
+            ):
+                raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+
+
+def with_soft_labels(
+    labels: Labels,
+    *,
+    normalisation: Normalisation = "margin",
+    scale: float = 1.0,
+    temperature: float = 1.0,
+) -> Labels:
+    """Adds soft labels, made from the distances, to `labels`.
+
+        labels = db3kd.with_soft_labels(labels, scale=4.0, temperature=4.0)
+
+    A sample without a decision gets the uniform distribution. A sample that equals an image in
+    another class (distance 0) counts as each of these classes equally.
+
+    Args:
+        labels: whose distances are used.
+        normalisation: "margin" or "inverse", as for `db3kd.soft_labels`.
+        scale: logits per unit of distance, for "margin".
+        temperature: of the softmax. The result carries it as `soft_label_temperature`.
+
+    Returns:
+        A copy of `labels` with `soft_labels` and `soft_label_temperature`.
+    """
+    decided = labels.decision != UNANSWERED
+    soft = torch.full_like(labels.distances, 1 / labels.classes)
+    soft[decided] = make_soft_labels(
+        labels.distances[decided],
+        labels.decision[decided],
+        normalisation=normalisation,
+        scale=scale,
+        temperature=temperature,
+    )
+    return dataclasses.replace(labels, soft_labels=soft, soft_label_temperature=float(temperature))
 
 
 def make_soft_labels(
     distances: Tensor,
-    own: Tensor,
+    predicted: Tensor,
     *,
-    normalisation: ops.Normalisation,
+    normalisation: Normalisation,
     scale: float,
     temperature: float,
 ) -> Tensor:
-    """As `db3kd.ops.soft_labels`, and for distances of 0 as well.
+    """Soft labels as by `db3kd.soft_labels`, which also accepts distances of 0.
 
-    A distance of 0 says that the teacher has put the same image in both classes. It counts as each
-    of them equally: the sample's own class and those at distance 0 share all of its weight.
+    A distance of 0 means that the teacher has put the same image in both classes. The predicted
+    class and all classes at distance 0 then share the weight equally.
 
     Args:
         distances: [N, C] float32, at least 0; +inf if a class was not reached.
-        own: [N] int64, the teacher's class for each sample, whose column is not read.
-        normalisation: "margin" or "inverse", as for the op, like scale and temperature.
+        predicted: [N] int64, the teacher's class for each sample, whose column is not read.
+        normalisation: "margin" or "inverse".
+        scale: logits per unit of distance, for "margin".
+        temperature: of the softmax.
 
     Returns:
         [N, C] float32, rows sum to 1.
     """
     same = distances.abs() < _ZERO
-    same.scatter_(1, own[:, None], False)
+    same.scatter_(1, predicted[:, None], False)
     soft = ops.soft_labels(
         distances.masked_fill(same, torch.inf),
-        own,
+        predicted,
         normalisation=normalisation,
         scale=scale,
         temperature=temperature,
     )
     rows = same.any(1)
     if bool(rows.any()):
-        shared = same[rows].scatter(1, own[rows, None], True).float()
+        shared = same[rows].scatter(1, predicted[rows, None], True).float()
         soft[rows] = shared / shared.sum(1, keepdim=True)
     return soft
+
+
+def margin_soft_labels(
+    distances: Tensor, predicted: Tensor, scale: float, temperature: float
+) -> Tensor:
+    """Soft labels of normalisation "margin", with the signature that `choose_scale` expects.
+
+    Args:
+        distances: [N, C] float32, as for `make_soft_labels`.
+        predicted: [N] int64, the teacher's class for each sample.
+        scale: logits per unit of distance.
+        temperature: of the softmax.
+
+    Returns:
+        [N, C] float32, rows sum to 1.
+    """
+    return make_soft_labels(
+        distances, predicted, normalisation="margin", scale=scale, temperature=temperature
+    )

@@ -3,9 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from torch import Tensor
+import torch
 
-from db3kd.labelling.labels import Labels, iterate_shards
+from db3kd.labelling.label_files import iterate_shards
+from db3kd.labelling.labels import Labels
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
@@ -33,7 +34,7 @@ class Totals:
     disagreements: int = 0
 
     def add(self, labels: Labels) -> None:
-        distances = reached_distances(labels)
+        distances = labels.measured_distances
         total = (self.mean_distance or 0.0) * self.reached + distances.sum().item()
         self.samples += len(labels)
         self.queries += int(labels.queries.sum())
@@ -62,15 +63,6 @@ def add_up(run: RunFolder) -> Totals:
     return totals
 
 
-def reached_distances(labels: Labels) -> Tensor:
-    """[k] float64, the distances that were measured to other classes than the sample's own.
-
-    Neither estimates, nor the zeros of samples that contradict themselves.
-    """
-    measured = labels.distances.isfinite() & (labels.distances > 0)
-    return labels.distances[labels.targets & measured].double()
-
-
 def count_estimates(labels: Labels) -> int:
     """Pairs of a sample and another class that have a distance without having been searched."""
     others = other_classes(labels.decision, labels.classes)
@@ -83,3 +75,19 @@ def count_disagreements(labels: Labels) -> int:
         return 0
     known = (labels.label >= 0) & (labels.decision != UNANSWERED)
     return int((known & (labels.label != labels.decision)).sum())
+
+
+def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:
+    """Mean distance at each snapshot and at the end, against queries per pair.
+
+    The last point lies at the mean number spent, and a snapshot beyond it adds nothing. A pair
+    counts where its class was reached at every point, so that all means are over the same pairs.
+    """
+    other = labels.targets
+    spent = labels.queries[other].double().mean().item()
+    points = [(float(count), labels.snapshots[count]) for count in sorted(labels.snapshots)]
+    points = [(count, noted) for count, noted in points if count < spent]
+    points.append((spent, labels.distances))
+    everywhere = torch.stack([noted[other] for _, noted in points]).double()
+    everywhere = everywhere[:, everywhere.isfinite().all(0)]
+    return [count for count, _ in points], everywhere.mean(1).tolist()

@@ -30,18 +30,14 @@ from db3kd.distillation.baselines import (
 from db3kd.distillation.scale import RELATIVE_SCALES, ScaleChoice, choose_scale
 from db3kd.distillation.student import KDLoss, evaluate, train_classifier
 from db3kd.distillation.training import TrainSettings
-from db3kd.labelling.label_images import LabelSettings, with_soft_labels
-from db3kd.labelling.label_run import (
-    LabelRun,
-    Source,
-    distance_against_queries,
-    margin_soft_labels,
-    open_run,
-    spread_over_classes,
-    write_run,
-)
+from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.totals import count_disagreements, reached_distances
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.sample_choice import spread_over_classes
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.labelling.source import Source
+from db3kd.labelling.totals import count_disagreements, distance_against_queries
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
@@ -332,7 +328,7 @@ def _notes(
 ) -> list[str]:
     scales = ", ".join(f"{name.upper()} {choice.scale:.2g}" for name, choice in choices.items())
     distances = ", ".join(
-        f"{name.upper()} {reached_distances(run.labels).mean():.2f}"
+        f"{name.upper()} {run.labels.measured_distances.mean():.2f}"
         for name, run in transfer.runs.items()
     )
     samples = len(transfer.images)

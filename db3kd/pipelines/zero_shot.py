@@ -26,8 +26,11 @@ from db3kd.distillation.scale import (
 )
 from db3kd.distillation.student import KDLoss
 from db3kd.distillation.training import TrainSettings, balanced_rows
-from db3kd.labelling.label_images import LabelSettings, with_soft_labels
-from db3kd.labelling.label_run import LabelRun, Source, margin_soft_labels, open_run, write_run
+from db3kd.labelling.label_run import LabelRun, open_run
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import counted

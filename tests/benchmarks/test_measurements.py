@@ -24,8 +24,10 @@ from db3kd.distillation.augmentation import AugmentedImages
 from db3kd.distillation.baselines import augmented_decisions
 from db3kd.distillation.student import KDLoss, predict_logits
 from db3kd.distillation.training import TrainSettings
-from db3kd.labelling.label_images import LabelSettings, label, with_soft_labels
+from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.models.networks import build_model
 
 

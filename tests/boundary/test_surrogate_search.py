@@ -22,9 +22,11 @@ from db3kd.boundary.sign_opt import Guess
 from db3kd.boundary.surrogate import block_size
 from db3kd.data.image_source import TensorImages
 from db3kd.labelling.dry_run import estimate_run
-from db3kd.labelling.label_images import LabelSettings, label
-from db3kd.labelling.label_run import Source, write_run
-from db3kd.labelling.labels import load_labels
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.label_images import label
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.teachers import ModuleTeacher, TeacherError

@@ -39,7 +39,7 @@ from db3kd.distillation.surrogate_training import (
     write_surrogate,
 )
 from db3kd.distillation.training import TrainSettings
-from db3kd.labelling.label_run import Source
+from db3kd.labelling.source import Source
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
 from db3kd.storage.shards import read_shards

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher
 

@@ -13,9 +13,10 @@ from db3kd.labelling.consistency import (
     is_inconsistent,
     queries_of_checks,
 )
-from db3kd.labelling.label_images import LabelSettings
-from db3kd.labelling.label_run import Source, write_run
-from db3kd.labelling.labels import load_labels
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import FunctionTeacher

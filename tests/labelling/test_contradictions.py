@@ -10,11 +10,12 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.contradictions import EqualImages, contradicted_classes
-from db3kd.labelling.label_images import LabelSettings, label, with_soft_labels
-from db3kd.labelling.label_run import SoftLabelSettings, Source, write_run
-from db3kd.labelling.labels import load_labels
-from db3kd.labelling.soft_labels import make_soft_labels
-from db3kd.labelling.totals import reached_distances
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.label_images import label
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import SoftLabelSettings, make_soft_labels, with_soft_labels
+from db3kd.labelling.source import Source
 from db3kd.teachers import FunctionTeacher
 
 TWICE = (4, 17)
@@ -62,7 +63,7 @@ def test_equal_images_in_two_classes_are_contradictory_and_cost_nothing_more(mea
     assert labels.snapshots[10][4, 1] == 0
     assert labels.queries[4, 1] == labels.queries[17, 0] == 0
     assert labels.queries.sum() == teacher.queries
-    assert (reached_distances(labels) > 0).all()
+    assert (labels.measured_distances > 0).all()
 
 
 @pytest.mark.parametrize("normalisation", ["margin", "inverse"])

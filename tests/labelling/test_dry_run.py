@@ -6,7 +6,8 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, NearestCentroidT
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.dry_run import estimate_run
-from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
 
 SHAPE = (1, 6, 6)
 

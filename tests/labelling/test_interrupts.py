@@ -7,7 +7,7 @@ import torch
 from teachers_analytic import NearestCentroidTeacher
 
 from db3kd.data.loading import load_data
-from db3kd.labelling.label_images import LabelSettings
+from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import RequestSettings
 
 interrupts = pytest.importorskip("benchmarks.interrupts", reason="benchmarks are not installed")

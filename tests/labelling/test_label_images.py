@@ -21,15 +21,12 @@ from teachers_analytic import (
 
 from db3kd.boundary import SignOptSettings
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling import label_images as labelling
-from db3kd.labelling.label_images import (
-    LabelSettings,
-    divide_budget,
-    label,
-    label_chunks,
-    with_soft_labels,
-)
+from db3kd.labelling import chunk_search
+from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.label_images import label, label_chunks
 from db3kd.labelling.labels import LABELS, Labels, to_table
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import TeacherError
@@ -63,7 +60,7 @@ def assert_same(first, second):
 
 @pytest.mark.parametrize("size", [1, 7, 512])
 def test_labels_do_not_depend_on_batch_sizes(labels, size, monkeypatch):
-    monkeypatch.setattr(labelling, "_MOST_SAMPLES", size)
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", size)
     again = label(
         some_teacher(size), some_images(), dataclasses.replace(SMALL, query_batch_size=size)
     )
@@ -94,7 +91,7 @@ def test_another_seed_gives_other_distances(labels):
 
 
 def test_chunks_are_the_labels_in_order(labels, monkeypatch):
-    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 16)
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
     chunks = list(label_chunks(some_teacher(), some_images(), SMALL))
     assert [len(chunk) for chunk in chunks] == [16, 16, 8]
     assert torch.equal(torch.cat([chunk.distances for chunk in chunks]), labels.distances)
@@ -103,7 +100,7 @@ def test_chunks_are_the_labels_in_order(labels, monkeypatch):
 def test_a_chunk_that_has_a_shard_is_left_out_and_answers_are_not_asked_again(
     labels, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 16)
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
     teacher = CountingTeacher(some_teacher())
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
         first = next(label_chunks(teacher, some_images(), SMALL, folder=folder))
@@ -236,7 +233,7 @@ def test_a_teacher_that_raises_is_one_clear_error(queries):
 
 
 def test_chunks_before_a_failure_are_not_lost(labels, monkeypatch):
-    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 16)
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
     first = int(labels.queries[:16].sum()) - 16 + 40
     chunks = label_chunks(RaisingTeacher(some_teacher(), first), some_images(), SMALL)
     assert torch.equal(next(chunks).distances, labels.distances[:16])

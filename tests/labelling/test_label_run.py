@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from db3kd.labelling.label_images import LabelSettings
-from db3kd.labelling.label_run import (
-    Source,
-    distance_against_queries,
-    draw_samples,
-    open_run,
-    spread_over_classes,
-    write_run,
-)
-from db3kd.labelling.labels import Labels, load_labels
-from db3kd.labelling.totals import Totals
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.label_run import open_run
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.sample_choice import draw_samples, spread_over_classes
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
+from db3kd.labelling.totals import Totals, distance_against_queries
 from db3kd.storage.manifest import MANIFEST, read_manifest
 from db3kd.storage.run_folder import queries_in_flight
 from db3kd.teachers import FunctionTeacher, TeacherError
@@ -291,7 +288,7 @@ def test_a_limit_of_nothing_is_refused():
 def test_no_data_set_is_fetched_because_a_manifest_names_it(tmp_path, monkeypatch):
     write_three_hundred(tmp_path / "run", 10_000)
     monkeypatch.setattr(
-        "db3kd.labelling.label_run.load_data", lambda *_, **__: pytest.fail("it was looked for")
+        "db3kd.labelling.source.load_data", lambda *_, **__: pytest.fail("it was looked for")
     )
     for data in ("hub:somebody/images", "cifar10", "/dev/zero", "/somebody/images.npz"):
         content = read_manifest(tmp_path / "run")

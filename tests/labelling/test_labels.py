@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_cases import some_labels
 
-from db3kd.labelling.labels import LABELS, Labels, iterate_shards, load_labels, to_table
+from db3kd.labelling.label_files import iterate_shards, load_labels
+from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.storage.run_folder import RunFolder
 
 pytest.importorskip("pyarrow")
@@ -30,6 +31,7 @@ def same(one: Labels, other: Labels) -> bool:
             )
             for name in ("soft_labels", "searched")
         )
+        and one.soft_label_temperature == other.soft_label_temperature
     )
 
 
@@ -56,9 +58,82 @@ def test_shards_are_read_one_by_one_with_their_positions(run):
     assert [(place, len(part)) for place, part in iterate_shards(run.path)] == [(0, 3), (3, 2)]
 
 
-def test_labels_without_a_class_of_the_data_set_read_as_minus_one(run):
+def test_labels_of_a_data_set_without_classes_are_read_back_without_them(run):
     run.write_shard(0, to_table(dataclasses.replace(some_labels(3), label=None)))
-    assert load_labels(run.path).label.tolist() == [-1, -1, -1]
+    assert load_labels(run.path).label is None
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_saved_labels_are_read_back_as_they_were(tmp_path, optional):
+    labels = some_labels(optional=optional)
+    (tmp_path / "labels.parquet").write_bytes(b"an older file")
+
+    labels.save(tmp_path / "labels.parquet")
+
+    assert same(load_labels(tmp_path / "labels.parquet"), labels)
+    assert [file.name for file in tmp_path.iterdir()] == ["labels.parquet"]
+
+
+def test_saved_labels_keep_repeated_samples_and_missing_classes(tmp_path):
+    labels = Labels.concat([dataclasses.replace(some_labels(3), label=None)] * 2)
+
+    labels.save(tmp_path / "labels.parquet")
+
+    loaded = load_labels(tmp_path / "labels.parquet")
+    assert loaded.label is None and loaded.index.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_labels_are_not_saved_over_a_folder(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"path: .* got the folder"):
+        some_labels().save(tmp_path)
+
+
+def test_a_file_that_holds_no_labels_is_refused(tmp_path, run):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "labels.parquet"
+    file.write_bytes(b"text")
+    with pytest.raises(ValueError, match="expected a Parquet file of labels"):
+        load_labels(file)
+    parquet.write_table(to_table(some_labels()), file)
+    with pytest.raises(ValueError, match="expected format 'db3kd labels 3', got 'none'"):
+        load_labels(file)
+    labels = some_labels()
+    labels.decision[0] = 99
+    labels.save(file)
+    with pytest.raises(ValueError, match=r"does not hold valid labels: column decision, row 0"):
+        load_labels(file)
+
+
+def test_a_data_frame_has_a_row_for_each_sample():
+    pytest.importorskip("pandas")
+    labels = some_labels()
+    frame = labels.to_pandas()
+    assert list(frame.columns) == [
+        *("index", "decision", "status", "queries", "nearest_class", "nearest_distance", "label"),
+        *(f"distance_{number}" for number in range(3)),
+        *(f"soft_label_{number}" for number in range(3)),
+    ]
+    assert frame["queries"].tolist() == labels.queries.sum(1).tolist()
+    assert frame["distance_1"].tolist() == labels.distances[:, 1].tolist()
+    for row, (which, distance) in enumerate(
+        zip(frame["nearest_class"], frame["nearest_distance"], strict=True)
+    ):
+        measured = labels.distances[row][labels.targets[row]]
+        if measured.isfinite().any():
+            assert distance == measured.min() == labels.distances[row, which]
+        else:
+            assert (which, distance) == (-1, torch.inf)
+
+
+def test_labels_are_described_in_three_lines():
+    labels = some_labels(optional=False)
+    described = repr(labels).split("\n")
+    assert len(described) == 3
+    assert described[0].startswith("Labels(4 samples, 3 classes")
+    assert f"{int(labels.queries.sum()):,} queries" in described[1]
+    assert described[2].endswith("soft labels: none)")
+    assert repr(some_labels()).endswith("soft labels: temperature 4)")
+    assert "mean distance none" in repr(some_labels(0))
 
 
 def test_pandas_reads_a_run(run):
@@ -72,7 +147,7 @@ def test_pandas_reads_a_run(run):
     frame = pandas.read_parquet(run.path)
     assert list(frame.columns) == [
         *("index", "decision", "label", "status", "queries", "distances", "searched"),
-        *("distances_at_500", "distances_at_1000", "soft_label"),
+        *("distances_at_500", "distances_at_1000", "soft_labels"),
     ]
     assert frame["status"].tolist() == labels.status
     assert frame["distances"][0].tolist() == labels.distances[0].tolist()
@@ -113,6 +188,8 @@ def test_a_shard_without_a_column_is_named(run):
         ("snapshots", {500: torch.ones(4, 2)}, r"snapshots\[500\]"),
         ("soft_labels", torch.ones(4, 2), "soft_labels: expected"),
         ("searched", torch.ones(4, 3), r"searched: expected \[4, 3\] torch.bool"),
+        ("soft_label_temperature", 0.0, "soft_label_temperature: expected a finite number above 0"),
+        ("soft_labels", None, r"soft_label_temperature: .*got 4.0 without soft_labels"),
         ("status", ["ok"] * 3, "status: expected 4"),
         ("status", ["fine"] * 4, "fine"),
     ],
@@ -125,6 +202,10 @@ def test_labels_of_the_wrong_shape_are_refused(name, value, message):
 def test_only_parts_that_hold_the_same_things_are_joined():
     with pytest.raises(ValueError, match="without soft labels"):
         Labels.concat([some_labels(), some_labels(optional=False)])
+    with pytest.raises(ValueError, match=r"soft labels of temperature 2\.0"):
+        Labels.concat(
+            [some_labels(), dataclasses.replace(some_labels(), soft_label_temperature=2.0)]
+        )
     with pytest.raises(ValueError, match="all classes searched"):
         Labels.concat([some_labels(), dataclasses.replace(some_labels(), searched=None)])
     with pytest.raises(ValueError, match="at least one"):

@@ -5,9 +5,10 @@ import torch
 from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
 
 import db3kd
-from db3kd.labelling import label_images as labelling
-from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling import chunk_search
+from db3kd.labelling.label_images import label
 from db3kd.labelling.label_run import open_run
+from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
 from db3kd.teachers import TeacherError
@@ -25,7 +26,7 @@ def a_teacher(max_batch=16):
 
 @pytest.fixture
 def images(monkeypatch):
-    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 5)  # several chunks
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 5)  # several chunks
     return torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
@@ -122,7 +123,7 @@ def test_a_folder_of_other_samples_is_refused(images, tmp_path):
 def test_a_run_of_an_image_set_is_read_back_with_its_images(images, tmp_path):
     images = db3kd.ImageSet.from_arrays(images.numpy(), name="mine")
     label(a_teacher(), images, SETTINGS, out=tmp_path / "run")
-    with pytest.raises(ValueError, match="say where they are with --data"):
+    with pytest.raises(ValueError, match="name them with data= "):
         open_run(tmp_path / "run")
 
 

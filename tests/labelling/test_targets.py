@@ -10,16 +10,12 @@ from hypothesis import strategies as st
 from teachers_analytic import CountingTeacher, NearestCentroidTeacher
 
 from db3kd.data.image_source import TensorImages
-from db3kd.labelling import label_images as labelling
-from db3kd.labelling.chunk_search import Labeller, pairs_of
-from db3kd.labelling.label_images import (
-    LabelSettings,
-    chunk_size,
-    divide_budget,
-    label,
-    with_soft_labels,
-)
-from db3kd.labelling.settings import divide_over_targets
+from db3kd.labelling import chunk_search
+from db3kd.labelling.budgets import divide_budget, divide_over_targets
+from db3kd.labelling.chunk_search import Labeller, chunk_size, pairs_of
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.querying.search import UNANSWERED, fitting_batch_size
 
@@ -161,7 +157,7 @@ def test_soft_labels_give_the_most_weight_to_a_class_that_was_searched(three):
 
 @pytest.mark.parametrize("size", [1, 64])
 def test_the_choice_does_not_depend_on_batch_sizes(three, size, monkeypatch):
-    monkeypatch.setattr(labelling, "_MOST_SAMPLES", size)
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", size)
     assert_same(
         three, label(some_teacher(16 * size), some_images(), nearest(3, query_batch_size=16 * size))
     )

@@ -18,10 +18,13 @@ import torch
 
 from db3kd.data.loading import load_data
 from db3kd.labelling import worker_pool as module
+from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller
-from db3kd.labelling.label_images import LabelSettings, divide_budget
-from db3kd.labelling.label_run import Source, write_run
-from db3kd.labelling.labels import LABELS, load_labels, to_table
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
 from db3kd.labelling.worker_pool import Workers
 from db3kd.storage.manifest import read_manifest

@@ -16,7 +16,8 @@ from teachers_analytic import LinearTeacher
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.labelling.label_images import LabelSettings, label
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
-from db3kd.labelling.labels import load_labels
+from db3kd.labelling.label_files import load_labels
 
 ROWS = (
     "cross-entropy on decisions",

@@ -8,7 +8,7 @@ import torch
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
 from db3kd.distillation.training import TrainSettings
-from db3kd.labelling.label_images import LabelSettings
+from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines.zero_shot import (
     TransferSet,
     ZeroShotSettings,

@@ -9,9 +9,10 @@ import torch
 from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
 from torch import nn
 
-from db3kd.labelling import label_images as labelling
-from db3kd.labelling.label_images import LabelSettings, label, label_chunks
+from db3kd.labelling import chunk_search
+from db3kd.labelling.label_images import label, label_chunks
 from db3kd.labelling.labels import LABELS, Labels, to_table
+from db3kd.labelling.settings import LabelSettings
 from db3kd.ops import build_config
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.driver import run_stepwise, run_to_end
@@ -41,7 +42,7 @@ def some_teacher(max_batch=512):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(labelling, "_MOST_SAMPLES", 5)
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 5)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,12 @@ import pytest
 from db3kd.data.image_files import EncodedPixels
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.labelling.label_images import LabelSettings, label
-from db3kd.labelling.label_run import Source, Totals, open_run, write_run
+from db3kd.labelling.label_images import label
+from db3kd.labelling.label_run import open_run
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
+from db3kd.labelling.totals import Totals
 from db3kd.storage.image_digests import ImageDigests
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_images import current_data, images_files

@@ -17,8 +17,9 @@ from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, PseudoSamples, load_pseudo
 from db3kd.data.pseudo_samples import to_table as pseudo_table
 from db3kd.distillation.augmentation import AugmentedImages
 from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS, read_decisions
+from db3kd.labelling.label_files import iterate_shards, load_labels
 from db3kd.labelling.label_run import open_run
-from db3kd.labelling.labels import LABELS, Labels, iterate_shards, load_labels, to_table
+from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.storage.manifest import MANIFEST, manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
@@ -31,7 +32,7 @@ WRONG = {
     "distances": (torch.tensor([[0.0, math.nan, 1]] * 4), "column distances, row 0: .*got nan"),
     "queries": (torch.tensor([[1, -5, 0]] * 4), "column queries, row 0: .*got -5"),
     "label": (torch.tensor([-2, 0, 0, 0]), "column label, row 0: expected a class, or -1, in"),
-    "soft_labels": (torch.full((4, 3), 0.5), "column soft_label, row 0: expected a sum of 1"),
+    "soft_labels": (torch.full((4, 3), 0.5), "column soft_labels, row 0: expected a sum of 1"),
     "snapshots": ({7: torch.full((4, 3), -1.0)}, "column distances_at_7, row 0: .*got -1"),
 }
 
@@ -95,7 +96,7 @@ def test_queries_are_those_that_the_manifest_counts(run):
     labels = some_labels()
     run.write_shard(0, to_table(labels))
     run.finish({"samples": 4, "queries": int(labels.queries.sum()) + 1})
-    with pytest.raises(ValueError, match=r"column queries: expected .* in all"):
+    with pytest.raises(ValueError, match=r"column queries: expected a total of"):
         load_labels(run.path)
 
 

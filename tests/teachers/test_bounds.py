@@ -14,7 +14,8 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data, pseudo_sample_set
 from db3kd.distillation.surrogate_training import write_surrogate
 from db3kd.labelling.dry_run import estimate_run
-from db3kd.labelling.label_run import Source, write_run
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.source import Source
 from db3kd.labelling.worker import Worker
 from db3kd.pipelines.zero_shot import ZeroShotSettings, make_transfer_set
 from db3kd.teachers import RescaledTeacher, TeacherError, decide_checked, load_teacher

@@ -1,0 +1,169 @@
+"""Label runs: labelling a data set into a folder, a shard at a time."""
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from db3kd.data.class_names import matched
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.chunk_search import chunk_size
+from db3kd.labelling.consistency import ConsistencyChecks, reserved_queries
+from db3kd.labelling.label_images import label_chunks
+from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.run_identity import NAMES, label_manifest, run_images
+from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
+from db3kd.labelling.source import Source
+from db3kd.labelling.totals import Totals, add_up
+from db3kd.labelling.worker_pool import Workers, import_ray, start_workers
+from db3kd.progress import Progress
+from db3kd.storage.manifest import is_finished
+from db3kd.storage.run_folder import RunFolder, check_free
+from db3kd.teachers import Teacher
+from db3kd.teachers.rescaled import takes_unit_images
+
+
+def write_run(
+    folder: str | Path,
+    teacher: Teacher,
+    source: Source,
+    settings: LabelSettings,
+    *,
+    limit: int | None = None,
+    soft_labels: SoftLabelSettings | None = None,
+    resume: bool = False,
+    workers: Workers | None = None,
+    concurrent_chunks: int | None = None,
+    surrogate: nn.Module | None = None,
+    consistency_checks: int = 0,
+    accept_changes: bool = False,
+) -> Totals:
+    """Labels the images of a source into a run folder, a shard at a time, and shows progress.
+
+        write_run("runs/mine", teacher, Source("digits"), LabelSettings(queries=100_000))
+
+    Nothing is read before the folder is known to be free, and nothing is asked before the images
+    are known to fit the teacher. Each answer is on disk before the teacher is called again. If the
+    process is killed, at most one call of the teacher (for a served teacher, its requests in
+    flight) per concurrent chunk is paid for twice; after a power cut, also the answers of the last
+    second and batch. `db3kd.storage.run_folder.queries_in_flight` counts them.
+
+    Args:
+        folder: to write to; new or empty, unless `resume` is set.
+        teacher: that decides the images.
+        source: of the images.
+        settings: how they are labelled.
+        limit: label this many images, drawn by the settings' seed; None for all. The run's sample
+            indices are those of the source.
+        soft_labels: also store soft labels, made this way; None for distances only.
+        resume: continue the run in `folder`, if there is one. Teacher, images and settings have to
+            be those of the run. Labels and totals become those of a run without a stop. An image
+            may have changed if the teacher was not asked about it yet. A finished run asks nothing.
+        workers: label chunks in several processes; labels, totals and budgets stay the same. This
+            process decides all images first. If a worker dies, another continues its shard.
+        concurrent_chunks: chunks that this process searches at once, as for `label_chunks`.
+        surrogate: of the teacher, as for `label_chunks`; part of the run's identity.
+        consistency_checks: the most queries spent on asking for known answers again, to detect a
+            teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They leave
+            the labels as they are, unless `settings.queries` is set: then the checks take up to
+            1 % of that budget.
+        accept_changes: resume a run even if answers of the teacher have changed.
+
+    Returns:
+        The totals of the run, as its manifest has them.
+
+    Raises:
+        FileExistsError: if the folder is in use.
+        ValueError: if the images do not fit the teacher, or if the folder holds another run.
+        TeacherError: if the teacher fails. Paid answers are kept; a folder without any is removed.
+        ChildProcessError: if a shard keeps killing workers.
+        OSError: if the disk fails.
+    """
+    check_free(folder, resume)
+    if workers is not None:
+        import_ray()
+    images = source.load()
+    teacher = takes_unit_images(teacher)
+    if settings.queries is not None:
+        reserved = reserved_queries(consistency_checks, settings.queries)
+        settings = dataclasses.replace(settings, queries=settings.queries - reserved)
+        consistency_checks = reserved
+    rows = draw_samples(len(images), limit, settings.seed)
+    chosen = images.subset(rows)
+    renumbered = matched(chosen, teacher)
+    check = not (resume and is_finished(folder))
+    known = run_images(chosen, settings, teacher.classes, check=check)
+    described = label_manifest(
+        teacher,
+        renumbered,
+        settings,
+        source=source,
+        limit=limit,
+        soft_labels=soft_labels,
+        samples_per_shard=chunk_size(teacher, settings),
+        data_fingerprint=known.digests.fingerprint,
+        surrogate=surrogate,
+    )
+    with RunFolder.open(
+        folder, LABELS, described, resume=resume, apart_from=NAMES, images=known
+    ) as run:
+        if run.finished:
+            return add_up(run)
+        pool = (
+            nullcontext()
+            if workers is None
+            else start_workers(workers, run, teacher, renumbered, settings, surrogate)
+        )
+        checks = None
+        if consistency_checks:
+            checks = ConsistencyChecks(run, consistency_checks, accept_changes)
+        with pool as helpers:
+            options = {
+                "pool": helpers,
+                "concurrent_chunks": concurrent_chunks,
+                "surrogate": surrogate,
+                "checks": checks,
+            }
+            _label_into(run, teacher, renumbered, rows, settings, soft_labels, options)
+        if checks is not None:
+            checks.end(teacher, renumbered, settings.measure)
+        totals = add_up(run)
+        run.finish(vars(totals))
+    return totals
+
+
+def _label_into(
+    run: RunFolder,
+    teacher: Teacher,
+    images: ImageSet,
+    index: Tensor,
+    settings: LabelSettings,
+    soft_labels: SoftLabelSettings | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Labels what the run has no shard of yet.
+
+    index: [n] int64, of the images in their source. options: others of `label_chunks`.
+    """
+    before = add_up(run)
+    progress = Progress(
+        len(images),
+        int(divide_budget(settings, len(images), teacher.classes).sum()),
+        title=f"labelling ({settings.measure})",
+        samples_before=before.samples,
+        queries_before=before.queries - before.decided,  # decisions are counted when replayed
+    )
+    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run, **options)
+    with progress:
+        for chunk in chunks:
+            position = int(chunk.index[0])
+            chunk = dataclasses.replace(chunk, index=index[chunk.index])
+            if soft_labels is not None:
+                chunk = with_soft_labels(chunk, **dataclasses.asdict(soft_labels))
+            run.write_shard(position, to_table(chunk))

@@ -1,0 +1,51 @@
+"""Choosing samples: a random part of a data set, or some of each class to show."""
+
+import torch
+from torch import Tensor
+
+from db3kd.querying.search import UNANSWERED
+
+
+def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
+    """Draws `limit` of `count` samples at random.
+
+    Args:
+        count: the number of samples.
+        limit: how many to draw; None for all.
+        seed: of the draw.
+
+    Returns:
+        [n] int64, their indices in ascending order.
+
+    Raises:
+        ValueError: if `limit` is less than 1.
+    """
+    if limit is None or limit >= count:
+        return torch.arange(count)
+    if limit < 1:
+        raise ValueError(f"limit: expected at least 1 image, got {limit}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[:limit].sort().values
+
+
+def spread_over_classes(decisions: Tensor, count: int) -> Tensor:
+    """Picks `count` decided samples, spread over their classes as evenly as possible.
+
+    Args:
+        decisions: [N] int64, the predicted class of each sample, -1 if it has none.
+        count: how many to pick.
+
+    Returns:
+        [n] int64, their rows, sorted by class.
+    """
+    by_class: dict[int, list[int]] = {}
+    for row, predicted in enumerate(decisions.tolist()):
+        if predicted != UNANSWERED:
+            by_class.setdefault(predicted, []).append(row)
+    ranked = sorted(
+        (rank, predicted, row)
+        for predicted, rows in by_class.items()
+        for rank, row in enumerate(rows)
+    )
+    chosen = sorted((predicted, row) for _, predicted, row in ranked[:count])
+    return torch.tensor([row for _, row in chosen], dtype=torch.int64)

@@ -1,0 +1,76 @@
+"""Where the images of a run come from, as its manifest remembers it."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import is_remote, load_data
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from: the arguments of `db3kd.load_data`.
+
+    Attributes:
+        data: a data set's name, a file, a folder, or a data set on the Hugging Face hub.
+        split: "train" or "test", or any other split that the data set has.
+        size: height and width to resize to; None to keep them.
+        channels: 1 or 3 to convert to; None to keep them.
+    """
+
+    data: str
+    split: str = "train"
+    size: int | None = None
+    channels: int | None = None
+
+    def load(self) -> ImageSet:
+        """Loads the images."""
+        return load_data(self.data, self.split, size=self.size, channels=self.channels)
+
+
+def stored_source(folder: str | Path, stored: object, data: str | None) -> Source:
+    """The source in a run's manifest, if it may be used on this machine.
+
+    A run may be somebody else's. Nothing is fetched from a network, and no absolute path is
+    followed, unless the caller names it.
+
+    Args:
+        folder: of the run, for error messages.
+        stored: the entry `settings.source` of the run's manifest.
+        data: where the images are, if the caller says so.
+
+    Raises:
+        ValueError: if the entry is damaged, or if the caller has to name the images.
+    """
+    source = _parse(folder, stored)
+    if data is not None:
+        return dataclasses.replace(source, data=data)
+    if is_remote(source.data):
+        raise ValueError(
+            f"{folder}: its images come from the Hugging Face hub, and a manifest alone may not "
+            f"start a download; if you trust the run, name them with data={source.data!r} "
+            f"(--data {source.data})"
+        )
+    if Path(source.data).is_absolute():
+        raise ValueError(
+            f"{folder}: expected the name of a data set or a relative path in its manifest, got "
+            f"{source.data!r}; name its images with data= (--data)"
+        )
+    return source
+
+
+def _parse(folder: str | Path, stored: Any) -> Source:
+    kinds = {"data": str, "split": str, "size": int | None, "channels": int | None}
+    if (
+        not isinstance(stored, Mapping)
+        or not {"data"} <= stored.keys() <= kinds.keys()
+        or not all(isinstance(value, kinds[name]) for name, value in stored.items())
+    ):
+        raise ValueError(
+            f"{folder}: entry settings.source: expected the arguments of load_data, got "
+            f"{stored!r:.80}"
+        )
+    return Source(**stored)
