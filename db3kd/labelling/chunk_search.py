@@ -26,9 +26,10 @@ from db3kd.labelling.contradictions import contradicted_classes
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
-from db3kd.querying.driver import StepwiseSearch, run_stepwise, run_to_end
+from db3kd.querying.driver import run_stepwise, run_until_complete
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
+from db3kd.querying.session import SearchTask
 from db3kd.storage.journal import Journal
 from db3kd.teachers.base import Teacher
 
@@ -77,14 +78,14 @@ class Labeller:
         journal: Journal | None = None,
     ) -> Labels:
         """The labels of the samples at `index`, int64 [n]; else as `db3kd.querying.driver.run`."""
-        return run_to_end(self.run_stepwise(index, on_answers, journal))
+        return run_until_complete(self.run_stepwise(index, on_answers, journal))
 
     def run_stepwise(
         self,
         index: Tensor,
         on_answers: Callable[[int], None] | None = None,
         journal: Journal | None = None,
-    ) -> StepwiseSearch[Labels]:
+    ) -> SearchTask[Labels]:
         """As `label`, with the pauses of `db3kd.querying.driver.run_stepwise`.
 
         What is searched lies on the teacher's device until the labels are done.

@@ -27,9 +27,10 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import add_up
 from db3kd.progress import ProgressListener
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
-from db3kd.querying.driver import StepwiseSearch, run
+from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, fitting_batch_size, query_in_batches
+from db3kd.querying.session import SearchTask
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, TeacherError, describe
@@ -318,9 +319,7 @@ class _Labelling:
             if self.folder is None or not self.folder.has_shard(position)
         }
 
-    def _search_chunk(
-        self, labeller: Labeller, position: int, part: Tensor
-    ) -> StepwiseSearch[Labels]:
+    def _search_chunk(self, labeller: Labeller, position: int, part: Tensor) -> SearchTask[Labels]:
         with self._journal(position) as journal:
             return (yield from labeller.run_stepwise(part, self.meter.queries, journal))
 

@@ -1,11 +1,12 @@
 """Runs searches against teachers within budgets.
 
 A search is a generator that yields queries and receives decisions; `run` is the only place that
-spends them, and `db3kd.querying.concurrent` runs several searches side by side. `decide_all` asks
-for the class of every image of a set; searches use `query_in_batches` for the same purpose.
+spends them, and `run_concurrently` runs several searches in turns. `decide_all` asks for the class
+of every image of a set; within a search, `query_in_batches` does the same.
 """
 
-from db3kd.querying.driver import decide_all, run
+from db3kd.querying.concurrent import default_concurrency, run_concurrently
+from db3kd.querying.driver import decide_all, run, run_stepwise, run_until_complete
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import (
     UNANSWERED,
@@ -15,6 +16,7 @@ from db3kd.querying.search import (
     fitting_batch_size,
     query_in_batches,
 )
+from db3kd.querying.session import SearchTask
 
 __all__ = [
     "UNANSWERED",
@@ -22,8 +24,13 @@ __all__ = [
     "Ledger",
     "Query",
     "Search",
+    "SearchTask",
     "decide_all",
+    "default_concurrency",
     "fitting_batch_size",
     "query_in_batches",
     "run",
+    "run_concurrently",
+    "run_stepwise",
+    "run_until_complete",
 ]

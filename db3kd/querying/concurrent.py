@@ -1,104 +1,110 @@
-"""Several searches in flight at once, so that a GPU need not wait for Python.
+"""Runs several searches in turns, so that a GPU need not wait for Python.
 
-While the teacher answers one search, Python builds the next batch of another. Each search has a
-CUDA stream, a ledger and a journal of its own; so what it comes to does not depend on the others.
+While the teacher answers one search, Python builds the next batch of another. Each search has its
+own CUDA stream, ledger and journal, so its result does not depend on the others.
 """
 
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Generic
 
 import torch
 
-from db3kd.querying.driver import StepwiseSearch
 from db3kd.querying.search import Result
+from db3kd.querying.session import SearchTask
 from db3kd.teachers.base import TeacherError
 
 
 def default_concurrency(device: torch.device) -> int:
-    """Searches in flight where nobody says: on a CPU they would only take each other's time."""
+    """Returns how many searches to run in turns on a device: 2 on CUDA, 1 on a CPU.
+
+    On a CPU the searches and the teacher compete for the same cores.
+    """
     return 2 if device.type == "cuda" else 1
 
 
 def run_concurrently(
-    concurrent_chunks: Iterator[StepwiseSearch[Result]], most: int, device: torch.device
+    tasks: Iterator[SearchTask[Result]], max_tasks: int, device: torch.device
 ) -> Iterator[Result]:
-    """What flights return, in their order, with up to `most` of them under way in turns.
+    """Runs tasks in turns, and yields their results in the order of the tasks.
 
-    concurrent_chunks: taken one by one, as there is room; see `run_stepwise`. device: the
-        teacher's.
+    If a task fails, earlier tasks finish first, later ones are closed, and no new one starts. If
+    the caller stops, all tasks are closed. A closed task keeps the answers that are in flight.
 
-    An error in one is raised where its result would come. So those before it are flown to their
-    end; those behind it are closed at once, and none is begun any more. Closing keeps what was
-    answered, and whatever else ends this closes all.
+    Args:
+        tasks: The searches to run. A task is taken when there is room for it.
+        max_tasks: The most tasks that run at once.
+        device: The teacher's device.
+
+    Raises:
+        Exception: The error of a task is raised in place of its result.
     """
-    streams = deque(_streams(most, device))
-    window: deque[_RunningSearch[Result]] = deque()
+    streams = deque(_streams(max_tasks, device))
+    running: deque[_RunningTask[Result]] = deque()
     try:
         while True:
-            while streams and (flight := next(concurrent_chunks, None)) is not None:
-                window.append(_RunningSearch(flight, streams.popleft()))
-            if not window:
+            while streams and (task := next(tasks, None)) is not None:
+                running.append(_RunningTask(task, streams.popleft()))
+            if not running:
                 return
-            for place, flown in enumerate(window):
-                if flown.under_way and not flown.step():
-                    streams.append(flown.stream)
-                if flown.error is not None:
-                    _close(window, place + 1)
-                    concurrent_chunks = iter(())
+            for place, current in enumerate(running):
+                if current.outcome.done():
+                    continue
+                current.step()
+                if not current.outcome.done():
+                    continue
+                streams.append(current.stream)
+                if current.outcome.exception() is not None:
+                    _close_from(place + 1, running)
+                    tasks = iter(())
                     break
-            while window and not window[0].under_way:
-                yield window.popleft().result()
+            while running and running[0].outcome.done():
+                yield running.popleft().outcome.result()
     finally:
-        _close(window, 0)
+        _close_from(0, running)
 
 
-class _RunningSearch(Generic[Result]):
-    """A flight, the stream it is on, and how it ended."""
+class _RunningTask(Generic[Result]):
+    """A task, its CUDA stream, and its outcome: a result or an error."""
 
-    def __init__(self, flight: StepwiseSearch[Result], stream: torch.cuda.Stream | None) -> None:
+    def __init__(self, task: SearchTask[Result], stream: torch.cuda.Stream | None) -> None:
         self.stream = stream
-        self.under_way = True
-        self.error: Exception | None = None
-        self._search_chunk = flight
-        self._result: Result | None = None
+        self.outcome: Future[Result] = Future()
+        self._task = task
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream(stream.device))
 
-    def step(self) -> bool:
-        """Goes on to the next pause; says whether there is one."""
+    def step(self) -> None:
+        """Runs the task to its next pause or to its end."""
         try:
             with self._on_stream():
-                next(self._search_chunk)
+                next(self._task)
         except StopIteration as finished:
-            self._result, self.under_way = finished.value, False
+            self.outcome.set_result(finished.value)
         except Exception as error:
-            self.error, self.under_way = error, False
-        return self.under_way
-
-    def result(self) -> Result:
-        if self.error is not None:
-            raise self.error
-        return self._result  # type: ignore[return-value]
+            self.outcome.set_exception(error)
 
     def close(self) -> None:
+        """Ends the task at its pause."""
         with self._on_stream():
-            self._search_chunk.close()
+            self._task.close()
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
 
-def _streams(most: int, device: torch.device) -> list[torch.cuda.Stream | None]:
-    """A stream for each; a single search stays on the current one."""
-    if device.type != "cuda" or most == 1:
-        return [None] * most
-    return [torch.cuda.Stream(device) for _ in range(most)]
+def _streams(count: int, device: torch.device) -> list[torch.cuda.Stream | None]:
+    """Returns a stream for each task; None, the current stream, for a single task or a CPU."""
+    if device.type != "cuda" or count == 1:
+        return [None] * count
+    return [torch.cuda.Stream(device) for _ in range(count)]
 
 
-def _close(window: deque[_RunningSearch[Any]], start: int) -> None:
-    """Closes the flights from `start` on."""
-    while len(window) > start:
-        with suppress(TeacherError):  # the error that ended all is the one to hear of
-            window.pop().close()
+def _close_from(start: int, running: deque[_RunningTask[Any]]) -> None:
+    """Closes the tasks from position `start` on."""
+    while len(running) > start:
+        # The error that ended the run is the one to raise, not those of closing.
+        with suppress(TeacherError):
+            running.pop().close()

@@ -1,13 +1,27 @@
-"""The ledger: what each account of a search has spent, and what it may spend."""
+"""The ledger: how many queries each account of a search has spent and may spend."""
 
 import torch
 from torch import Tensor
 
 
 class Ledger:
-    """What each account may spend and has spent, in queries.
+    """Counts the queries of each account against the account's limit.
 
-    limits: [A] int64, at least 0.
+    Example:
+        >>> ledger = Ledger(torch.tensor([2, 1]))
+        >>> ledger.book(torch.tensor([0, 0]))
+        >>> ledger.remaining
+        tensor([0, 1])
+
+    Args:
+        limits: `[A] int64`, the most queries of each account, at least 0.
+
+    Attributes:
+        limits: As given.
+        spent: `[A] int64`, the answered queries of each account.
+
+    Raises:
+        ValueError: If `limits` has another shape or dtype, or contains a negative number.
     """
 
     def __init__(self, limits: Tensor) -> None:
@@ -20,41 +34,49 @@ class Ledger:
 
     @property
     def remaining(self) -> Tensor:
-        """[A] int64, what each account may still spend."""
+        """The queries that each account may still spend, `[A] int64`."""
         return self.limits - self.spent
 
     def affordable(self, accounts: Tensor) -> Tensor | None:
-        """Which queries, taken in order, the accounts can pay for: int64 rows; None for all.
+        """Selects the queries that the accounts can pay for, first come, first served.
 
-        accounts: [B] int64.
+        Args:
+            accounts: `[B] int64`, the account of each query.
+
+        Returns:
+            The rows of the affordable queries, `[n] int64`, or None if all are affordable.
         """
-        wanted, remaining = self._count(accounts), self.remaining
-        if bool((wanted <= remaining).all()):
+        asked, remaining = self._count(accounts), self.remaining
+        if bool((asked <= remaining).all()):
             return None
         # The rank of a query among its account's queries in this batch.
         order = torch.argsort(accounts, stable=True)
-        first = wanted.cumsum(0) - wanted
+        first = asked.cumsum(0) - asked
         rank = torch.empty_like(accounts)
         rank[order] = torch.arange(len(accounts), device=accounts.device) - first[accounts[order]]
         return (rank < remaining[accounts]).nonzero()[:, 0]
 
     def book(self, accounts: Tensor) -> None:
-        """Counts one answered query for each entry of accounts."""
+        """Counts one answered query for each entry of `accounts`, `[B] int64`."""
         self.spent += self._count(accounts)
 
     def refund(self, accounts: Tensor) -> None:
-        """Undoes `book` where there turns out to be no answer."""
+        """Reverses `book` for queries that turned out to have no answer, `[B] int64`."""
         self.spent -= self._count(accounts)
 
     def check(self) -> None:
-        """Raises RuntimeError where an account is overdrawn: a search was wrong about its purse."""
+        """Checks that no account has spent more than its limit.
+
+        Raises:
+            RuntimeError: If a search marked queries as prepaid that an account could not pay for.
+        """
         over = int((self.spent - self.limits).max()) if len(self.limits) else 0
         if over > 0:
             raise RuntimeError(
-                f"a search said that its queries were covered, and spent {over} more than an "
-                "account may; please report this"
+                "a search marked queries as prepaid: expected its accounts to cover them, but one "
+                f"account spent {over} more than its limit; please report this bug in db3kd"
             )
 
     def _count(self, accounts: Tensor) -> Tensor:
-        """[A] int64; unlike torch.bincount it does not make the host wait."""
+        """Counts the queries of each account, `[A] int64`; unlike `bincount` without a wait."""
         return torch.zeros_like(self.limits).index_add_(0, accounts, torch.ones_like(accounts))

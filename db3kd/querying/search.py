@@ -1,4 +1,4 @@
-"""The contract between a search and whoever answers it: queries out, decisions in."""
+"""The contract between a search and the driver: queries out, decisions in."""
 
 import math
 from collections.abc import Callable, Generator
@@ -24,12 +24,14 @@ _BATCH_BYTES = 256 * 2**20
 
 
 class Query(NamedTuple):
-    """A batch of images a search wants decided.
+    """A batch of images whose classes a search asks for.
 
-    images: [B, D] or [B, *image_shape] float, inside the teacher's bounds.
-    accounts: [B] int64, the ledger account that pays for each.
-    prepaid: the search knows from its purse that every account can pay for its queries, so that the
-        ledger need not look: on a GPU each look waits for all that is under way.
+    Attributes:
+        images: `[B, D]` or `[B, *image_shape]` float, inside the teacher's bounds.
+        accounts: `[B] int64`, the ledger account that pays for each image.
+        prepaid: Whether the search has already checked, by its `BudgetView`, that the accounts can
+            pay for all images. The ledger then does not check again, which on a GPU would wait
+            for all work that is queued.
     """
 
     images: Tensor
@@ -40,20 +42,30 @@ class Query(NamedTuple):
 Result = TypeVar("Result")
 
 Search = Generator[Query, Tensor, Result]
-"""Yields queries, is sent decisions (int64 [B], UNANSWERED where refused), returns a result."""
+"""A generator that yields queries, receives their decisions and returns a result.
+
+The decisions are `[B] int64`, and `UNANSWERED` for each query that its account cannot pay for.
+Searches compose with `yield from`.
+
+Example:
+    >>> def class_of(image: Tensor) -> Search[int]:
+    ...     decisions = yield Query(image[None], torch.zeros(1, dtype=torch.int64))
+    ...     return int(decisions)
+"""
 
 
 class BudgetView(Protocol):
-    """What a search may know of the ledger.
-
-    spent, remaining: [A] int64, queries of each account.
-    """
+    """The part of the ledger that a search may read."""
 
     @property
-    def spent(self) -> Tensor: ...
+    def spent(self) -> Tensor:
+        """The queries that each account has spent, `[A] int64`."""
+        ...
 
     @property
-    def remaining(self) -> Tensor: ...
+    def remaining(self) -> Tensor:
+        """The queries that each account may still spend, `[A] int64`."""
+        ...
 
 
 def query_in_batches(
@@ -62,7 +74,7 @@ def query_in_batches(
     query_batch_size: int,
     prepaid: bool = False,
 ) -> Search[Tensor]:
-    """Queries images in batches, each of which is built when the one before it is answered.
+    """Queries images in batches, and builds each batch only after the one before is answered.
 
     Args:
         build: Returns the images of a slice of the queries, `[b, D]` or `[b, *image_shape]`.
@@ -81,5 +93,5 @@ def query_in_batches(
 
 
 def fitting_batch_size(max_images: int, image_shape: tuple[int, ...]) -> int:
-    """Returns `max_images`, or fewer if that many images of this shape exceed 256 MiB."""
+    """Returns `max_images`, or fewer if that many float32 images of this shape exceed 256 MiB."""
     return max(1, min(max_images, _BATCH_BYTES // (4 * math.prod(image_shape))))

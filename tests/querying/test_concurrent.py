@@ -1,4 +1,4 @@
-"""Several searches in flight: the same results as one after another, whatever ends them."""
+"""Concurrent searches give the results of sequential ones, however they end."""
 
 import contextlib
 import copy
@@ -15,7 +15,7 @@ from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.settings import LabelSettings
 from db3kd.ops import build_config
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
-from db3kd.querying.driver import run_stepwise, run_to_end
+from db3kd.querying.driver import run, run_stepwise
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Query
 from db3kd.storage.journal import Journal, read_journal
@@ -46,7 +46,7 @@ def small_chunks(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def one_after_another():
+def sequential():
     return label(some_teacher(), some_images(), SMALL)
 
 
@@ -56,8 +56,8 @@ def assert_same(first, second):
     assert torch.equal(first.snapshots[10], second.snapshots[10])
 
 
-def counting_flight(log, name, pauses, error=None):
-    """A flight that notes its steps."""
+def logged_task(log, name, pauses, error=None):
+    """A task that logs its steps."""
     try:
         for step in range(pauses):
             log.append(f"{name}{step}")
@@ -69,29 +69,29 @@ def counting_flight(log, name, pauses, error=None):
         log.append(f"{name} ends")
 
 
-# What they come to
+# Results
 
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("concurrent_chunks", [1, 2, 3])
-def test_labels_and_queries_do_not_depend_on_how_many_fly(
-    small_chunks, one_after_another, concurrent_chunks, late
+def test_labels_and_queries_do_not_depend_on_the_number_of_concurrent_chunks(
+    small_chunks, sequential, concurrent_chunks, late
 ):
     counting = CountingTeacher(some_teacher())
     teacher = LateTeacher(counting) if late else counting
     labels = label(teacher, some_images(), SMALL, concurrent_chunks=concurrent_chunks)
-    assert_same(labels, one_after_another)
+    assert_same(labels, sequential)
     assert counting.total == int(labels.queries.sum())
 
 
-def test_a_call_is_launched_while_that_of_another_search_is_under_way(small_chunks, tmp_path):
+def test_a_search_calls_the_teacher_while_another_call_is_in_flight(small_chunks, tmp_path):
     teacher = LateTeacher(some_teacher())
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
         list(label_chunks(teacher, some_images(), SMALL, folder=folder, concurrent_chunks=3))
     assert teacher.under_way == 3 and teacher.open == 0
 
 
-def test_a_journal_waits_for_each_call_once(small_chunks, tmp_path):
+def test_a_search_with_a_journal_waits_for_each_call_once(small_chunks, tmp_path):
     counting = CountingTeacher(some_teacher(max_batch=16))
     teacher = LateTeacher(counting)
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
@@ -101,13 +101,13 @@ def test_a_journal_waits_for_each_call_once(small_chunks, tmp_path):
 
 @pytest.mark.parametrize("again", [1, 2, 3])
 @pytest.mark.parametrize("first", [2, 3])
-def test_a_run_that_failed_goes_on_with_any_number_in_flight(
-    small_chunks, one_after_another, tmp_path, first, again
+def test_a_failed_run_resumes_with_any_number_of_concurrent_chunks(
+    small_chunks, sequential, tmp_path, first, again
 ):
     counting = CountingTeacher(some_teacher(max_batch=16))
     chunks = []
 
-    def go_on(teacher, concurrent_chunks):
+    def resume(teacher, concurrent_chunks):
         with RunFolder.open(tmp_path / "run", LABELS, {"seed": 0}, resume=True) as folder:
             for chunk in label_chunks(
                 teacher, some_images(), SMALL, folder=folder, concurrent_chunks=concurrent_chunks
@@ -117,18 +117,18 @@ def test_a_run_that_failed_goes_on_with_any_number_in_flight(
 
     for stop in (100, 300, 500):
         with contextlib.suppress(TeacherError):
-            go_on(LateTeacher(RaisingTeacher(counting, stop)), first)
-    go_on(counting, again)
+            resume(LateTeacher(RaisingTeacher(counting, stop)), first)
+    resume(counting, again)
 
-    assert_same(Labels.concat(chunks), one_after_another)
-    assert counting.total == int(one_after_another.queries.sum()), "nothing is asked twice"
+    assert_same(Labels.concat(chunks), sequential)
+    assert counting.total == int(sequential.queries.sum()), "no query is asked twice"
 
 
-def test_a_kill_costs_the_calls_in_flight_alone(small_chunks, one_after_another, tmp_path):
+def test_a_kill_loses_at_most_the_calls_in_flight(small_chunks, sequential, tmp_path):
     run, killed = tmp_path / "run", tmp_path / "killed"
 
     class Killed(LateTeacher):
-        """Keeps what is on the disk at a moment in its launch: all that a kill would leave."""
+        """Copies the run folder during a call: what a kill would leave behind."""
 
         def decide_async(self, images):
             if self.launched > 200 and self.open and not killed.exists():
@@ -149,76 +149,76 @@ def test_a_kill_costs_the_calls_in_flight_alone(small_chunks, one_after_another,
         )
     kept = sum(len(call.answers) for journal in found for call in journal.calls)
 
-    assert_same(Labels.concat(chunks), one_after_another)
-    assert kept > 150 and teacher.last_call < lost <= 2 * 16, "a call of each flight"
-    assert kept + counting.total == int(one_after_another.queries.sum())
+    assert_same(Labels.concat(chunks), sequential)
+    assert kept > 150 and teacher.last_call < lost <= 2 * 16, "one call of each chunk"
+    assert kept + counting.total == int(sequential.queries.sum())
 
 
-# How they take turns
+# Turns
 
 
-def test_flights_take_turns_and_the_next_begins_when_one_has_ended():
+def test_tasks_take_turns_and_the_next_starts_when_one_ends():
     log = []
-    concurrent_chunks = (counting_flight(log, name, 2) for name in "abc")
-    assert list(run_concurrently(concurrent_chunks, 2, CPU)) == ["a", "b", "c"]
+    tasks = (logged_task(log, name, 2) for name in "abc")
+    assert list(run_concurrently(tasks, 2, CPU)) == ["a", "b", "c"]
     assert log == ["a0", "b0", "a1", "b1", "a ends", "b ends", "c0", "c1", "c ends"]
 
 
-def test_results_come_in_order_and_nothing_waits_for_its_turn():
+def test_results_come_in_order_although_later_tasks_end_first():
     log = []
-    concurrent_chunks = (counting_flight(log, *flight) for flight in (("a", 5), ("b", 1), ("c", 1)))
-    assert list(run_concurrently(concurrent_chunks, 2, CPU)) == ["a", "b", "c"]
+    tasks = (logged_task(log, *task) for task in (("a", 5), ("b", 1), ("c", 1)))
+    assert list(run_concurrently(tasks, 2, CPU)) == ["a", "b", "c"]
     assert log.index("c ends") < log.index("a ends")
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
-def test_an_error_comes_in_its_place_and_closes_what_is_behind(most):
+@pytest.mark.parametrize("max_tasks", [1, 2, 3])
+def test_an_error_is_raised_in_its_place_and_closes_later_tasks(max_tasks):
     log, results = [], []
-    concurrent_chunks = (
-        counting_flight(log, "a", 3),
-        counting_flight(log, "b", 1, ConnectionError("the line is dead")),
-        counting_flight(log, "c", 9),
-        counting_flight(log, "d", 1),
+    tasks = (
+        logged_task(log, "a", 3),
+        logged_task(log, "b", 1, ConnectionError("the line is dead")),
+        logged_task(log, "c", 9),
+        logged_task(log, "d", 1),
     )
     with pytest.raises(ConnectionError, match="the line is dead"):
-        for result in run_concurrently(iter(concurrent_chunks), most, CPU):
+        for result in run_concurrently(iter(tasks), max_tasks, CPU):
             results.append(result)
     assert results == ["a"]
-    assert ("c ends" in log) == (most == 3) and "d0" not in log
+    assert ("c ends" in log) == (max_tasks == 3) and "d0" not in log
 
 
-def test_whoever_stops_listening_closes_all():
+def test_all_tasks_are_closed_if_the_caller_stops():
     log = []
-    concurrent_chunks = (counting_flight(log, *flight) for flight in (("a", 1), ("b", 9), ("c", 9)))
-    results = run_concurrently(concurrent_chunks, 2, CPU)
+    tasks = (logged_task(log, *task) for task in (("a", 1), ("b", 9), ("c", 9)))
+    results = run_concurrently(tasks, 2, CPU)
     assert next(results) == "a"
     results.close()
     assert log[-1] == "b ends" and "c0" not in log
 
 
-def test_an_interrupt_closes_all():
+def test_an_interrupt_closes_all_tasks():
     log = []
-    concurrent_chunks = (
-        counting_flight(log, "a", 1, KeyboardInterrupt()),
-        counting_flight(log, "b", 9),
+    tasks = (
+        logged_task(log, "a", 1, KeyboardInterrupt()),
+        logged_task(log, "b", 9),
     )
     with pytest.raises(KeyboardInterrupt):
-        list(run_concurrently(iter(concurrent_chunks), 2, CPU))
+        list(run_concurrently(iter(tasks), 2, CPU))
     assert "b ends" in log
 
 
-def test_a_cpu_has_one_search_in_flight_and_a_gpu_two():
+def test_a_cpu_runs_one_search_and_a_gpu_two():
     assert default_concurrency(CPU) == 1 and default_concurrency(torch.device("cuda", 1)) == 2
 
 
-def test_no_flight_at_all_is_refused():
+def test_at_least_one_concurrent_chunk_is_required():
     with pytest.raises(
         ValueError, match="concurrent_chunks: expected an integer of at least 1, got 0"
     ):
         label(some_teacher(), some_images(), SMALL, concurrent_chunks=0)
 
 
-# What becomes of answers under way
+# Answers in flight
 
 
 def two_batches():
@@ -228,12 +228,12 @@ def two_batches():
     return torch.cat([first, second])
 
 
-def test_a_flight_that_is_closed_keeps_the_answers_under_way(tmp_path):
+def test_a_closed_task_keeps_the_answers_in_flight(tmp_path):
     ledger = Ledger(torch.tensor([9, 9]))
     with Journal(tmp_path / "a", 4, "run") as journal:
-        flight = run_stepwise(two_batches(), LateTeacher(some_teacher()), ledger, journal=journal)
-        next(flight)
-        flight.close()
+        task = run_stepwise(two_batches(), LateTeacher(some_teacher()), ledger, journal=journal)
+        next(task)
+        task.close()
     found = read_journal(tmp_path / "a", "run")
     assert [call.answers.tolist() for call in found.calls] == [
         some_teacher().decide(some_images(8)[:4]).tolist()
@@ -241,28 +241,30 @@ def test_a_flight_that_is_closed_keeps_the_answers_under_way(tmp_path):
     assert found.in_flight == 0 and ledger.spent.tolist() == [2, 2]
 
 
-def test_what_is_no_answer_is_heard_later_and_not_booked():
+def test_a_decision_that_turns_out_invalid_is_not_booked():
     ledger = Ledger(torch.tensor([9, 9]))
     with pytest.raises(TeacherError, match="no answer") as caught:
-        run_to_end(run_stepwise(two_batches(), LateTeacher(some_teacher(), none_from=6), ledger))
+        run(two_batches(), LateTeacher(some_teacher(), none_from=6), ledger)
     assert len(caught.value.answered) == 2
     assert ledger.spent.tolist() == [3, 3]
 
 
-def test_what_is_no_answer_never_reaches_a_journal(tmp_path):
+def test_an_invalid_decision_is_not_journaled(tmp_path):
     ledger = Ledger(torch.tensor([9, 9]))
     with (
         pytest.raises(TeacherError, match="no answer"),
         Journal(tmp_path / "a", 4, "run") as journal,
     ):
         teacher = LateTeacher(some_teacher(), none_from=6)
-        run_to_end(run_stepwise(two_batches(), teacher, ledger, journal=journal))
+        run(two_batches(), teacher, ledger, journal=journal)
     answers = [call.answers.tolist() for call in read_journal(tmp_path / "a", "run").calls]
     assert sum(map(len, answers)) == 6 and ledger.spent.tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("concurrent_chunks", [1, 2])
-def test_a_surrogate_says_the_same_however_late_the_answers_come(small_chunks, concurrent_chunks):
+def test_labels_with_a_surrogate_do_not_depend_on_when_answers_arrive(
+    small_chunks, concurrent_chunks
+):
     torch.manual_seed(0)
     surrogate = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     teachers = some_teacher(), LateTeacher(some_teacher())
@@ -277,7 +279,7 @@ def test_a_surrogate_says_the_same_however_late_the_answers_come(small_chunks, c
 
 @cuda
 @pytest.mark.parametrize("with_journals", [False, True])
-def test_labels_on_a_gpu_are_those_of_a_cpu_however_many_fly(small_chunks, tmp_path, with_journals):
+def test_labels_on_a_gpu_equal_those_on_a_cpu(small_chunks, tmp_path, with_journals):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
     on_cpu = label(ModuleTeacher(network, SHAPE, 4), some_images(), SMALL)
@@ -296,27 +298,30 @@ def test_labels_on_a_gpu_are_those_of_a_cpu_however_many_fly(small_chunks, tmp_p
 
 
 @cuda
-def test_a_surrogate_lies_where_the_teacher_does(small_chunks):
+def test_a_surrogate_moves_to_the_device_of_the_teacher(small_chunks):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
     surrogate = copy.deepcopy(network).float()
     on_cpu, on_gpu = (
         label(
-            ModuleTeacher(network, SHAPE, 4, device=home), some_images(), SMALL, surrogate=surrogate
+            ModuleTeacher(network, SHAPE, 4, device=device),
+            some_images(),
+            SMALL,
+            surrogate=surrogate,
         )
-        for home in ("cpu", "cuda")
+        for device in ("cpu", "cuda")
     )
     assert next(surrogate.parameters()).is_cpu
     torch.testing.assert_close(on_gpu.distances, on_cpu.distances, rtol=1e-2, atol=1e-4)
 
 
 @cuda
-def test_each_flight_has_a_stream_of_its_own():
+def test_each_task_has_its_own_stream():
     device, streams = torch.device("cuda"), []
 
-    def flight():
+    def task():
         streams.append(torch.cuda.current_stream(device))
         yield
 
-    list(run_concurrently((flight() for _ in range(2)), 2, device))
+    list(run_concurrently((task() for _ in range(2)), 2, device))
     assert streams[0] != streams[1] and torch.cuda.default_stream(device) not in streams

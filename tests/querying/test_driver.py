@@ -20,7 +20,7 @@ def teacher_of_two(max_batch=512):
 
 
 def queries(*batches):
-    """A search that asks the accounts of each batch, and returns all decisions."""
+    """A search that asks one query for each account of each batch, and returns all decisions."""
     received = []
     for accounts in batches:
         accounts = torch.tensor(accounts, dtype=torch.int64)
@@ -64,11 +64,11 @@ def test_all_images_are_decided_with_one_query_each(query_batch_size):
     assert teacher.total == sum(batches) == 5
 
 
-def test_no_image_is_decided_without_a_query():
+def test_no_images_cost_no_query():
     assert decide_all(teacher_of_two(), torch.rand(3, 2).__getitem__, torch.arange(0)).shape == (0,)
 
 
-def test_deciding_goes_on_where_its_journal_ends(tmp_path):
+def test_deciding_resumes_where_its_journal_ends(tmp_path):
     images = torch.rand(9, 2, generator=torch.Generator().manual_seed(0))
     counting = CountingTeacher(teacher_of_two(max_batch=2))
     with pytest.raises(TeacherError), Journal(tmp_path / "a", 2, "run") as journal:
@@ -90,17 +90,17 @@ def test_the_ledger_equals_what_the_teacher_saw_and_stays_within_its_limits(
     batches = [[account % len(limits) for account in batch] for batch in batches]
     teacher, ledger = CountingTeacher(teacher_of_two(max_batch)), Ledger(torch.tensor(limits))
     received = run(queries(*batches), teacher, ledger)
-    wanted = [sum(batch.count(account) for batch in batches) for account in range(len(limits))]
-    assert ledger.spent.tolist() == [min(pair) for pair in zip(limits, wanted, strict=True)]
+    asked = [sum(batch.count(account) for batch in batches) for account in range(len(limits))]
+    assert ledger.spent.tolist() == [min(pair) for pair in zip(limits, asked, strict=True)]
     assert teacher.total == int(ledger.spent.sum())
     assert sum(int((decisions != UNANSWERED).sum()) for decisions in received) == teacher.total
 
 
-def test_a_search_that_is_wrong_about_its_purse_is_found_out():
+def test_a_search_that_is_marks_too_many_queries_as_prepaid_is_an_error():
     def search():
         yield Query(torch.rand(3, 2), torch.tensor([0, 0, 0]), prepaid=True)
 
-    with pytest.raises(RuntimeError, match="spent 1 more than an account may"):
+    with pytest.raises(RuntimeError, match="one account spent 1 more than its limit"):
         run(search(), teacher_of_two(), Ledger(torch.tensor([2])))
 
 
@@ -112,7 +112,7 @@ def test_answers_before_a_failure_in_the_same_batch_are_booked():
 
 
 def fixed_queries(*batches):
-    """As `queries`, with the same images each time."""
+    """As `queries`, but with the same images in every search."""
     generator = torch.Generator().manual_seed(0)
     received = []
     for accounts in batches:
@@ -127,7 +127,7 @@ def fixed_queries(*batches):
     stops=st.lists(st.integers(0, 12), max_size=3),
     max_batch=st.integers(1, 4),
 )
-def test_a_search_goes_on_where_its_journal_ends(
+def test_a_search_resumes_where_its_journal_ends(
     tmp_path_factory, limits, batches, stops, max_batch
 ):
     batches = [[account % len(limits) for account in batch] for batch in batches]
@@ -145,10 +145,10 @@ def test_a_search_goes_on_where_its_journal_ends(
         assert run(fixed_queries(*batches), teacher, ledger, journal=kept) == whole
 
     assert ledger.spent.tolist() == whole_ledger.spent.tolist()
-    assert teacher.per_image == whole_teacher.per_image, "nothing is asked twice"
+    assert teacher.per_image == whole_teacher.per_image, "no query is asked twice"
 
 
-def test_a_search_that_is_stopped_in_a_call_says_how_large_that_was(tmp_path):
+def test_the_journal_says_how_many_queries_were_in_flight_at_an_interrupt(tmp_path):
     teacher = RaisingTeacher(teacher_of_two(max_batch=1), 4, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "a", 2, "run") as journal:
         run(queries([0, 1], [0, 1, 1]), teacher, Ledger(torch.tensor([9, 9])), journal=journal)
@@ -167,7 +167,7 @@ def test_another_search_is_not_answered_from_the_journal(tmp_path):
         run(queries([1, 0]), teacher_of_two(), ledger, journal=journal)
 
 
-def test_progress_is_told_the_answers_of_each_batch():
+def test_the_answers_of_each_batch_are_reported():
     reported = []
     run(
         queries([0, 0], [0, 0]),

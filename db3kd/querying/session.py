@@ -1,0 +1,255 @@
+"""Asks a teacher the queries of one search, and records every answer that was paid for."""
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from db3kd.querying.ledger import Ledger
+from db3kd.querying.search import UNANSWERED, Query, Result
+from db3kd.teachers.base import (
+    PendingDecisions,
+    Teacher,
+    TeacherError,
+    decide_async_checked,
+    open_stream,
+)
+
+SearchTask = Generator[None, None, Result]
+"""A search in progress: it pauses whenever another task may run, and returns the search's result.
+
+See `db3kd.querying.driver.run_stepwise` and `db3kd.querying.concurrent`.
+"""
+
+
+class AnswerJournal(Protocol):
+    """The part of a journal that a session uses; see `db3kd.storage.journal.Journal`."""
+
+    @property
+    def written(self) -> int:
+        """The answers that were written since the journal was opened."""
+        ...
+
+    def take(self, accounts: Tensor) -> Tensor:
+        """Returns the known answers to the first of these queries."""
+        ...
+
+    def ask(self, accounts: Tensor) -> None:
+        """Notes that these queries are about to be asked."""
+        ...
+
+    def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
+        """Keeps answers, and notes the queries that are asked after them."""
+        ...
+
+    def sync(self) -> None:
+        """Makes the journal survive a power cut."""
+        ...
+
+
+class QuerySession:
+    """Answers the queries of one search without a journal.
+
+    A teacher on a GPU returns pending decisions: tensors that later work on the same stream may
+    read, although they are not computed yet. The session passes them on at once, books them, and
+    confirms later that each is a class. So the search waits for the device only when it needs a
+    number itself.
+
+    Args:
+        teacher: The teacher to ask.
+        ledger: Pays for the queries.
+        on_answers: Is called with the number of new answers after each batch.
+    """
+
+    def __init__(
+        self, teacher: Teacher, ledger: Ledger, on_answers: Callable[[int], None] | None = None
+    ) -> None:
+        self._teacher = teacher
+        self._ledger = ledger
+        self._on_answers = on_answers
+        self._unconfirmed: deque[tuple[PendingDecisions, Tensor]] = deque()
+
+    def answer(self, query: Query) -> SearchTask[Tensor]:
+        """Asks the affordable queries of a batch.
+
+        Returns:
+            The decisions, `[B] int64`, and `UNANSWERED` for queries that were not affordable.
+        """
+        images = query.images.view(len(query.images), *self._teacher.image_shape)
+        rows = None if query.prepaid else self._ledger.affordable(query.accounts)
+        if rows is None:
+            return (yield from self._decide(images, query.accounts))
+        decisions = torch.full_like(query.accounts, UNANSWERED)
+        decisions[rows] = yield from self._decide(images[rows], query.accounts[rows])
+        return decisions
+
+    def confirm_done(self) -> None:
+        """Confirms the decisions that are already computed, without waiting.
+
+        Raises:
+            TeacherError: If one of them is not a class. Its query is refunded, and so are all
+                queries after it.
+        """
+        while self._unconfirmed and self._unconfirmed[0][0].done():
+            self._confirm(*self._unconfirmed.popleft())
+
+    def confirm_all(self) -> None:
+        """Waits for all decisions and confirms them.
+
+        Raises:
+            TeacherError: As for `confirm_done`.
+        """
+        while self._unconfirmed:
+            self._confirm(*self._unconfirmed.popleft())
+
+    def _decide(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
+        """Asks about images that are paid for."""
+        yield from ()  # a task that never pauses
+        pending = self._ask(images, accounts)
+        if pending.done():
+            decisions = self._settle(pending, accounts)
+        else:
+            self._ledger.book(accounts)
+            self._unconfirmed.append((pending, accounts))
+            decisions = pending.decisions
+        self._report(len(decisions))
+        return decisions
+
+    def _ask(self, images: Tensor, accounts: Tensor) -> PendingDecisions:
+        """Sends images to the teacher without waiting for its decisions."""
+        try:
+            return decide_async_checked(self._teacher, images)
+        except TeacherError as error:
+            self._ledger.book(accounts[: len(error.answered)])
+            raise
+
+    def _settle(self, pending: PendingDecisions, accounts: Tensor) -> Tensor:
+        """Waits for decisions and books those that are classes."""
+        try:
+            decisions = pending.result()
+        except TeacherError as error:
+            self._ledger.book(accounts[: len(error.answered)])
+            raise
+        self._ledger.book(accounts)
+        return decisions
+
+    def _confirm(self, pending: PendingDecisions, accounts: Tensor) -> None:
+        """Waits for decisions that are already booked, and refunds those that are not classes."""
+        try:
+            pending.result()
+        except TeacherError as error:
+            self._ledger.refund(accounts[len(error.answered) :])
+            raise
+
+    def _report(self, answers: int) -> None:
+        if answers and self._on_answers is not None:
+            self._on_answers(answers)
+
+
+class JournaledSession(QuerySession):
+    """Answers the queries of one search and keeps each answer in a journal.
+
+    The journal has to hold an answer before the teacher is asked again. So the session waits for
+    each call of the teacher, and copies its decisions to the CPU once.
+
+    Args:
+        teacher: The teacher to ask.
+        ledger: Pays for the queries.
+        journal: Answers the first queries of the search, and keeps the answers to all others.
+        on_answers: Is called with the number of new answers after each batch, and after each part
+            of a stream.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        ledger: Ledger,
+        journal: AnswerJournal,
+        on_answers: Callable[[int], None] | None = None,
+    ) -> None:
+        super().__init__(teacher, ledger, on_answers)
+        self._journal = journal
+
+    def _decide(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
+        """Takes answers from the journal, and asks the teacher for the rest."""
+        known = self._journal.take(accounts)
+        count = len(known)
+        self._ledger.book(accounts[:count])
+        if count == len(accounts):
+            self._report(count)
+            return known
+        if hasattr(self._teacher, "stream"):
+            self._report(count)
+            decisions = self._stream(images[count:], accounts[count:]).to(known.device)
+            self._journal.sync()
+        else:
+            decisions = yield from self._call(images[count:], accounts[count:])
+            self._journal.sync()
+            self._report(len(accounts))
+        return torch.cat([known, decisions])
+
+    def _call(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
+        """Asks in calls of at most `max_batch` images, and keeps the answers to each call."""
+        decisions = []
+        for start in range(0, len(accounts), self._teacher.max_batch):
+            part = slice(start, start + self._teacher.max_batch)
+            decisions.append((yield from self._call_once(images[part], accounts[part])))
+        return torch.cat(decisions)
+
+    def _call_once(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
+        self._journal.ask(accounts)
+        try:
+            pending = self._ask(images, accounts)
+            try:
+                if not pending.done():
+                    yield
+            finally:  # the answers are paid for even if the task is closed at this pause
+                decisions = self._settle(pending, accounts)
+                self._journal.answer(decisions)
+        except TeacherError as error:
+            self._journal.answer(error.answered)
+            raise
+        return decisions
+
+    def _stream(self, images: Tensor, accounts: Tensor) -> Tensor:
+        """Asks a teacher whose decisions arrive in parts, and keeps each part.
+
+        The stream asks about at most `window` images beyond those whose decisions are kept. If the
+        stream ends early, the decisions that are still in flight are awaited and kept too.
+        """
+        stream = open_stream(self._teacher, images)
+        written_before = self._journal.written
+        parts = []
+        try:
+            self._journal.ask(accounts[: stream.window])
+            while len(part := stream.next_part()):
+                parts.append(part)
+                kept = self._journal.written - written_before + len(part)
+                self._journal.answer(part, accounts[kept : kept + stream.window])
+                self._report(len(part))
+            self._ledger.book(accounts)
+            return torch.cat(parts)
+        except TeacherError as error:
+            self._keep_rest(error.answered, error.maybe_paid, accounts, written_before)
+            raise
+        except BaseException:
+            self._keep_rest(stream.stop(), stream.maybe_paid, accounts, written_before)
+            raise
+
+    def _keep_rest(
+        self, answered: Tensor, maybe_paid: int, accounts: Tensor, written_before: int
+    ) -> None:
+        """Keeps the decisions of a stream that ended early.
+
+        Args:
+            answered: `[n] int64`, all decisions of the stream up to the first gap.
+            maybe_paid: How many queries after those may have been paid for.
+            accounts: The accounts of the stream's queries.
+            written_before: `written` of the journal when the stream began. An interrupt may come
+                before or after any write, so the journal alone knows how many decisions it holds.
+        """
+        kept, count = self._journal.written - written_before, len(answered)
+        self._ledger.book(accounts[:count])
+        self._journal.answer(answered[kept:], accounts[count : count + maybe_paid])
