@@ -129,7 +129,7 @@ gpu: gpu-build ## Build, test, measure and sanitise on this GPU, with PYTHON's o
 	test -z "$$failed" || { echo "gpu: failed:$$failed"; exit 1; }
 
 gpu-build:
-	$(GPU_CUDA_HOME) $(PYTHON) benchmarks/gpu_needs.py
+	$(GPU_CUDA_HOME) $(PYTHON) benchmarks/gpu/needs.py
 	$(GPU_CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$$($(PYTHON) -c \
 		'import torch; print("%d.%d" % torch.cuda.get_device_capability())') \
 		$(PYTHON) setup.py --quiet build --force --build-base $(GPU_BUILD) --build-lib $(GPU_BUILD)/lib
@@ -157,6 +157,9 @@ gpu-sanitize:
 		else cat $(GPU_BUILD)/$$tool.log; failed="$$failed $$tool"; fi; done; \
 	test -z "$$failed" || { echo "gpu-sanitize: failed:$$failed"; exit 1; }
 
+BENCH = $(BIN)/python -m benchmarks.full $(1) $(ARGS); status=$$?; \
+	$(BIN)/python -m benchmarks.page && exit $$status
+
 bench: $(INSTALLED) ## Measure in minutes, make benchmarks/results/README.md (ARGS="--only ops")
 	$(call BENCH,--quick --again)
 
@@ -167,7 +170,7 @@ bench-peers: $(PEERS) ## Compare labelling with Foolbox, ART and the paper's pro
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 bench-smoke: $(INSTALLED) ## Run each benchmark once, unmeasured
-	$(if $(wildcard benchmarks/*.py),$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS))
+	$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS)
 
 clean: ## Remove the set-up, the builds and the caches
 	rm -rf $(VENV) $(CUDA_VENV) $(SERVERS) build dist *.egg-info db3kd/*.so

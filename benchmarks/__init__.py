@@ -1,1 +1,6 @@
-"""What db3kd is measured by. Each module is one command; docs in its own docstring."""
+"""The benchmarks of db3kd.
+
+`ops` measures the native ops, `peers` compares the boundary searches with other attacks, `students`
+measures what labels teach, `systems` what runs cost, and `gpu` everything on a GPU. `full` runs
+them all and `page` makes benchmarks/results/README.md from the results.
+"""

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.record import measured
-from benchmarks.timing import rows_of
+from benchmarks.common.record import measured
+from benchmarks.ops.timing import rows_of
 
 
 @pytest.hookimpl

@@ -1,12 +1,12 @@
-"""Every benchmark with the arguments its result is kept with, one after another.
+"""Runs every benchmark with the arguments that its committed result was made with.
 
-    python -m benchmarks.full --quick                          # minutes: what `make bench` runs
-    python -m benchmarks.full --mnist DIR --fashion DIR        # hours: all of them
-    python -m benchmarks.full --list                           # what there is, and what it takes
+    python -m benchmarks.full --quick                          # minutes; `make bench` runs this
+    python -m benchmarks.full --mnist DIR --fashion DIR        # hours: all runs
+    python -m benchmarks.full --list                           # each run, its command and its time
 
-DIR are folders of IDX files; without --mnist, the 5,000 images that come with db3kd stand in where
-they can. A run whose result is there already is left out unless --again is given. A run that fails
-does not end the others; the exit status is 1 then.
+DIR is a folder of IDX files. Without --mnist, runs that need few images use the 5,000 MNIST images
+that come with a dependency. A run that already has a result is skipped unless --again is given. A
+run that fails does not stop the others, but the exit status is then 1.
 """
 
 import argparse
@@ -20,228 +20,228 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.markdown import duration
-from benchmarks.record import RESULTS
+from benchmarks.common.formatting import duration
+from benchmarks.common.record import RESULTS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 SERVERS = ".venv-servers/bin/python"
+
+MODULES: dict[str, tuple[str, int, str]] = {
+    "peers-quick": ("peers", 5, "--teacher-kind lenet5 --pairs 10 {few}"),
+    "distances-mnist": ("peers.distances", 1, "{mnist_or_few}"),
+    "candidates-mnist": ("peers.starting_points", 20, "{mnist_or_few} --threads 1"),
+    "candidates-fashion-mnist": ("peers.starting_points", 20, "{fashion} --threads 1"),
+    # LeNet-5 gets one thread: some peers ask for a single image at a time, and waking a second
+    # core for it makes them slower. Large networks get fewer pairs, because these peers then take
+    # milliseconds a query.
+    "peers-mnist": ("peers", 8, "--teacher-kind lenet5 --pairs 50 --threads 1 {mnist_or_few}"),
+    "peers-fashion-mnist": ("peers", 8, "--teacher-kind lenet5 --pairs 50 --threads 1 {fashion}"),
+    "peers-linear": (
+        "peers", 2, "--teacher-kind linear --pairs 50 --threads 1 {mnist_data} {teacher:linear}",
+    ),
+    "peers-alexnet": (
+        "peers", 30, "--teacher-kind alexnet {fashion_data} {teacher:alexnet} --teacher-epochs 2 "
+        "--candidate-pool 10000 --pairs 10 --budgets 50 100 250 500 1000",
+    ),
+    "peers-resnet18": (
+        "peers", 15, "--teacher-kind resnet18 --pairs 3 --candidate-pool 200 --starts 3 "
+        "--budgets 50 100 250 500 --white-box-steps 100",
+    ),
+    "growth": ("systems.growth", 5, ""),
+    "targets-fashion-mnist": ("students.targets", 20, "{fashion}"),
+    "targets-generated": (
+        "students.targets", 15, "--data generated --images 1000 --targets 1 5 10 20 "
+        "{teacher:generated}",
+    ),
+    # Both students train in one run, so that labels and augmented decisions are made once. Every
+    # class is searched for 1,000 images; for more images, the three nearest classes.
+    **{
+        f"students-{data}-{images}": (
+            "students", minutes, f"{{{name}}} --student lenet5-half lenet5-fifth --steps 2000 "
+            f"--precision bf16 --scale-students 2 --images {images} --queries-per-pair {queries}",
+        )
+        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+        for images, minutes, queries in (
+            (1000, 60, "250 1000 4000"),
+            (5000, 50, "250 1000 --targets 3 --scale-steps 400 --surrogate-queries-per-pair 100"),
+            (20000, 40, "100 --targets 3 --scale-steps 400 --surrogate-queries-per-pair 100"),
+        )
+    },
+    "zero-shot-mnist": (
+        "students.zero_shot", 180, "curve {mnist_or_few} --queries 20000 100000",
+    ),
+    "zero-shot-fashion-mnist": (
+        "students.zero_shot", 180, "curve {fashion} --queries 20000 100000",
+    ),
+    "zero-shot-fashion-mnist-long": (
+        "students.zero_shot", 240, "curve {fashion} --steps 12000 --queries 20000 100000 400000 "
+        "--effort 10 --labelled 20000 100000 --queries-per-pair 20",
+    ),
+    "zero-shot-ablation": (
+        "students.zero_shot", 60, "ablation {fashion} --queries 50000 --queries-per-pair 20 "
+        "--steps 1500",
+    ),
+    "teacher-share": (
+        "systems.teacher_share", 5, "{mnist_or_few} --among 2000 --queries-per-pair 200 "
+        "--threads 2",
+    ),
+    "memory-bd": ("systems.memory", 8, "{mnist} --sizes 20000 60000"),
+    "crashes": ("systems.crashes", 15, "--images 600 --queries-per-pair 40"),
+    "interrupts": ("systems.interrupts", 5, ""),
+    "journal-share": (
+        "systems.journal_share", 5, "{mnist_or_few} --among 2000 --queries-per-pair 200 "
+        "--threads 1",
+    ),
+    "workers": ("systems.workers", 8, "{mnist_or_few}"),
+    "serving": ("systems.serving", 10, ""),
+}  # fmt: skip
+"""By the name of the result: module, minutes on two cores, and arguments."""
+
+TIMED = {"ops": ("ops/test_ops.py", 4), "labelling": ("systems/test_labelling.py", 1)}
+"""By the name of the result: a file for pytest-benchmark, and minutes."""
+
+QUICK = {"ops", "labelling", "peers-quick"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One command and the result it keeps.
+    """One command and the result that it writes.
 
     Attributes:
-        name: of the result, without ".json".
-        command: arguments of this Python.
-        minutes: about how long it takes on two cores; None where nobody has measured it.
-        quick: whether it is part of `--quick`.
-        lacks: what is missing to run it; empty where nothing is.
+        name: The name of the result, without ".json".
+        command: Arguments of the Python interpreter.
+        minutes: How long it takes on two cores, roughly.
+        missing: What the run needs and this machine lacks; empty if nothing.
     """
 
     name: str
     command: tuple[str, ...]
-    minutes: int | None
-    quick: bool = False
-    lacks: str = ""
+    minutes: int
+    missing: str = ""
 
     @property
     def result(self) -> Path:
+        """The file that the run writes."""
         return RESULTS / f"{self.name}.json"
 
 
-@dataclass(frozen=True)
-class Data:
-    """A data set and the teacher trained on it. folder: None where it was not given."""
+def runs(mnist: str | None, fashion: str | None, teachers: Path) -> Iterator[Run]:
+    """All runs, in the order in which they are made.
 
-    name: str
-    folder: str | None
-    teachers: Path
+    Args:
+        mnist: A folder of IDX files, or None if it was not given.
+        fashion: The same for Fashion-MNIST.
+        teachers: The folder that holds trained teachers, or gets them.
+    """
+    for name, (file, minutes) in TIMED.items():
+        command = ("--quiet", "--benchmark-json", str(RESULTS / f"{name}.json"))
+        yield Run(name, ("-m", "pytest", f"benchmarks/{file}", *command), minutes)
 
-    @property
-    def lacks(self) -> str:
-        return "" if self.folder else f"--{self.name.partition('-')[0]} DIR"
+    def teacher(name: str) -> str:
+        return f"--teacher {shlex.quote(str(teachers / name))}.safetensors"
 
-    def options(self) -> tuple[str, ...]:
-        return self._options(self.name, self.folder or "DIR")
+    def data(name: str, folder: str | None) -> str:
+        return f"--data {shlex.quote(folder or 'DIR')} {teacher(name)}"
 
-    def or_few(self) -> tuple[str, ...]:
-        """The same, of the images that come with db3kd where no folder was given."""
-        return self.options() if self.folder else self.few()
-
-    def few(self) -> tuple[str, ...]:
-        return self._options("mnist5k", "mnist5k")
-
-    def _options(self, name: str, data: str) -> tuple[str, ...]:
-        return ("--data", data, "--teacher", str(self.teachers / f"{name}.safetensors"))
-
-
-def runs(mnist: Data, fashion: Data) -> Iterator[Run]:
-    """All runs, in their order."""
-    own = mnist.or_few()
-    yield _timed("ops", "test_ops.py", 4)
-    yield _timed("labelling", "test_labelling.py", 1)
-    yield _run("peers-quick", "peers", 5, "--teacher-kind", "lenet5", "--pairs", "10",
-               *mnist.few(), quick=True)  # fmt: skip
-
-    yield _run("distances-mnist", "distances", 1, *own)
-    yield _run("candidates-mnist", "candidates", 20, *own, "--threads", "1")
-    yield _run("candidates-fashion-mnist", "candidates", 20, *fashion.options(), "--threads", "1",
-               lacks=fashion.lacks)  # fmt: skip
-    yield from _peers(mnist, fashion)
-    yield _run("growth", "growth", 5)
-    yield _run("targets-fashion-mnist", "targets", 20, *fashion.options(), lacks=fashion.lacks)
-    yield _run("targets-generated", "targets", 15, "--data", "generated", "--images", "1000",
-               "--targets", "1", "5", "10", "20",
-               "--teacher", str(mnist.teachers / "generated.safetensors"))  # fmt: skip
-    yield from _students(mnist, fashion)
-    yield from _zero_shot(mnist, fashion)
-
-    labelled = ("--among", "2000", "--queries-per-pair", "200")
-    yield _run("teacher-share", "teacher_share", 5, *own, *labelled, "--threads", "2")
-    yield _run("memory-bd", "memory", 8, *mnist.options(), "--sizes", "20000", "60000",
-               lacks=mnist.lacks)  # fmt: skip
-    yield _run("crashes", "crashes", 15, "--images", "600", "--queries-per-pair", "40")
-    yield _run("interrupts", "interrupts", 5)
-    yield _run("journal-share", "journal_share", 5, *own, *labelled, "--threads", "1")
-    yield _run("workers", "workers", 8, *own, lacks=_without_module("ray"))
-    yield _run("serving", "serving", 10, lacks=_without_servers())
+    few = data("mnist5k", "mnist5k")
+    fields = {
+        "{few}": few,
+        "{mnist}": data("mnist", mnist),
+        "{mnist_or_few}": data("mnist", mnist) if mnist else few,
+        "{mnist_data}": f"--data {shlex.quote(mnist or 'mnist5k')}",
+        "{fashion}": data("fashion-mnist", fashion),
+        "{fashion_data}": f"--data {shlex.quote(fashion or 'DIR')}",
+        **{f"{{teacher:{kind}}}": teacher(kind) for kind in ("linear", "alexnet", "generated")},
+    }
+    for name, (module, minutes, template) in MODULES.items():
+        arguments = template
+        for field, value in fields.items():
+            arguments = arguments.replace(field, value)
+        command = ("-m", f"benchmarks.{module}", *shlex.split(arguments), "--save", name)
+        yield Run(name, command, minutes, _missing(name, template, mnist, fashion))
 
 
 def main() -> None:
+    """Runs what the command line asks for."""
     options = _options()
-    teachers = Path(options.teachers)
-    data = Data("mnist", options.mnist, teachers), Data("fashion-mnist", options.fashion, teachers)
     chosen = [
-        run for run in runs(*data) if options.only in run.name and (run.quick or not options.quick)
+        run
+        for run in runs(options.mnist, options.fashion, Path(options.teachers))
+        if options.only in run.name and (run.name in QUICK or not options.quick)
     ]
     if options.list:
         for run in chosen:
-            print(_described(run))
+            print(_description(run))
         return
-    said = {run.name: carry_out(run, options.again) for run in chosen}
-    print("\n".join(f"{name:32} {outcome}" for name, outcome in said.items()))
-    sys.exit(any(outcome.startswith("FAILED") for outcome in said.values()))
+    outcomes = {run.name: execute(run, options.again) for run in chosen}
+    print("\n".join(f"{name:32} {outcome}" for name, outcome in outcomes.items()))
+    sys.exit(any(outcome.startswith("FAILED") for outcome in outcomes.values()))
 
 
-def carry_out(run: Run, again: bool) -> str:
-    """Runs it if it can and must be, and returns what came of it: "FAILED …" where it failed."""
-    if run.lacks:
-        return f"left out: needs {run.lacks}"
+def execute(run: Run, again: bool) -> str:
+    """Executes a run unless something is missing or it has its result.
+
+    Args:
+        run: The run.
+        again: Whether to repeat a run that already has its result.
+
+    Returns:
+        What happened, in words; it begins with "FAILED" if the run failed.
+    """
+    if run.missing:
+        return f"skipped: needs {run.missing}"
     if run.result.exists() and not again:
-        return "left out: has its result"
+        return "skipped: has its result"
     before = run.result.stat().st_mtime_ns if run.result.exists() else None
     print(f"--- {run.name}: {shlex.join(run.command)}", flush=True)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    environment = {"DB3KD_SERVERS": str(ROOT / SERVERS), **os.environ, "PYTHONPATH": path}
+    paths = [str(ROOT), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        "DB3KD_SERVERS": str(ROOT / SERVERS),
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
     begun = time.monotonic()
     done = subprocess.run([sys.executable, *run.command], cwd=ROOT, env=environment)
-    took = duration(time.monotonic() - begun)
+    elapsed = duration(time.monotonic() - begun)
     if done.returncode:
-        return f"FAILED with status {done.returncode} after {took}"
+        return f"FAILED with status {done.returncode} after {elapsed}"
     if not run.result.exists() or run.result.stat().st_mtime_ns == before:
         return f"FAILED: wrote no {run.result.name}"
-    return f"done in {took}"
+    return f"done in {elapsed}"
 
 
-def _peers(mnist: Data, fashion: Data) -> Iterator[Run]:
-    """Beside a network that takes milliseconds an image, peers that ask one at a time get fewer.
-
-    One thread beside LeNet-5: where the cores must wake each other for a single image, as some
-    peers ask, two are slower.
-    """
-    teachers, few = mnist.teachers, ("--budgets", "50", "100", "250", "500")
-    every = ("--pairs", "50", "--threads", "1")
-    yield _run("peers-mnist", "peers", 8, "--teacher-kind", "lenet5", *every, *mnist.or_few())
-    yield _run("peers-fashion-mnist", "peers", 8, "--teacher-kind", "lenet5", *every,
-               *fashion.options(), lacks=fashion.lacks)  # fmt: skip
-    own = ("--data", mnist.folder or "mnist5k", "--teacher", str(teachers / "linear.safetensors"))
-    yield _run("peers-linear", "peers", 2, "--teacher-kind", "linear", *every, *own)
-    own = "--data", fashion.folder or "DIR", "--teacher", str(teachers / "alexnet.safetensors")
-    yield _run("peers-alexnet", "peers", 30, "--teacher-kind", "alexnet", *own,
-               "--candidate-pool", "10000",
-               "--teacher-epochs", "2", "--pairs", "10", *few, "1000",
-               lacks=fashion.lacks)  # fmt: skip
-    yield _run("peers-resnet18", "peers", 15, "--teacher-kind", "resnet18", "--pairs", "3",
-               "--candidate-pool", "200", "--starts", "3", *few,
-               "--white-box-steps", "100")  # fmt: skip
-
-
-def _students(mnist: Data, fashion: Data) -> Iterator[Run]:
-    """Both students in one run, so that labels and augmented decisions are made once.
-
-    Every class is searched for few images, for more of them the three nearest.
-    """
-    both = ("--student", "lenet5-half", "lenet5-fifth", "--steps", "2000", "--precision", "bf16",
-            "--scale-students", "2")  # fmt: skip
-    near = ("--targets", "3", "--scale-steps", "400", "--surrogate-queries-per-pair", "100")
-    sizes = ((1000, 60, ("250", "1000", "4000")), (5000, 50, ("250", "1000", *near)),
-             (20_000, 40, ("100", *near)))  # fmt: skip
-    for data in (fashion, mnist):
-        for images, minutes, queries in sizes:
-            yield _run(f"students-{data.name}-{images}", "students", minutes, *data.options(),
-                       *both, "--images", str(images), "--queries-per-pair", *queries,
-                       lacks=data.lacks)  # fmt: skip
-
-
-def _zero_shot(mnist: Data, fashion: Data) -> Iterator[Run]:
-    budgets = ("--queries", "20000", "100000")
-    own, lacks = fashion.options(), fashion.lacks
-    yield _run("zero-shot-mnist", "zero_shot", 180, "curve", *mnist.or_few(), *budgets)
-    yield _run("zero-shot-fashion-mnist", "zero_shot", 180, "curve", *own, *budgets, lacks=lacks)
-    longer = ("--steps", "12000", "--queries", "20000", "100000", "400000", "--effort", "10",
-              "--labelled", "20000", "100000", "--queries-per-pair", "20")  # fmt: skip
-    yield _run(
-        "zero-shot-fashion-mnist-long", "zero_shot", 240, "curve", *own, *longer, lacks=lacks
-    )
-    yield _run("zero-shot-ablation", "zero_shot", 60, "ablation", *own, "--queries", "50000",
-               "--queries-per-pair", "20", "--steps", "1500", lacks=lacks)  # fmt: skip
-
-
-def _run(
-    name: str,
-    module: str,
-    minutes: int | None,
-    *options: str,
-    quick: bool = False,
-    lacks: str = "",
-) -> Run:
-    command = ("-m", f"benchmarks.{module}", *options, "--save", name)
-    return Run(name, command, minutes, quick, lacks)
-
-
-def _timed(name: str, file: str, minutes: int) -> Run:
-    """A run of pytest-benchmark."""
-    options = ("--quiet", "--benchmark-json", str(RESULTS / f"{name}.json"))
-    return Run(name, ("-m", "pytest", f"benchmarks/{file}", *options), minutes, quick=True)
-
-
-def _without_module(name: str) -> str:
-    return "" if importlib.util.find_spec(name) else f"{name} (make {name})"
-
-
-def _without_servers() -> str:
+def _missing(name: str, template: str, mnist: str | None, fashion: str | None) -> str:
+    """What a run needs and this machine or command line lacks."""
+    if "{mnist}" in template and not mnist:
+        return "--mnist DIR"
+    if "{fashion" in template and not fashion:
+        return "--fashion DIR"
+    if name == "workers" and not importlib.util.find_spec("ray"):
+        return "ray (make ray)"
     servers = Path(os.environ.get("DB3KD_SERVERS", ROOT / SERVERS))
-    return "" if servers.exists() else "DB3KD_SERVERS (make test-servers)"
+    if name == "serving" and not servers.exists():
+        return "DB3KD_SERVERS (make test-servers)"
+    return ""
 
 
-def _described(run: Run) -> str:
-    minutes = "?" if run.minutes is None else run.minutes
-    lacks = f"  (needs {run.lacks})" if run.lacks else ""
-    return f"{run.name:32} {minutes:>4} min  python {shlex.join(run.command)}{lacks}"
+def _description(run: Run) -> str:
+    missing = f"  (needs {run.missing})" if run.missing else ""
+    return f"{run.name:32} {run.minutes:>4} min  python {shlex.join(run.command)}{missing}"
 
 
 def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--quick", action="store_true", help="only what takes minutes")
-    options.add_argument("--mnist", metavar="DIR", help="all of MNIST, as IDX files")
-    options.add_argument("--fashion", metavar="DIR", help="all of Fashion-MNIST, as IDX files")
-    options.add_argument("--teachers", default="runs/teachers", help="trained and kept here")
-    options.add_argument("--again", action="store_true", help="also what has its result")
-    options.add_argument("--only", default="", metavar="TEXT", help="runs with this in their names")
-    options.add_argument("--list", action="store_true", help="only say what would be run")
+    options.add_argument("--quick", action="store_true", help="only the runs that take minutes")
+    options.add_argument("--mnist", metavar="DIR", help="folder of MNIST as IDX files")
+    options.add_argument("--fashion", metavar="DIR", help="folder of Fashion-MNIST as IDX files")
+    options.add_argument(
+        "--teachers", default="runs/teachers", help="folder of trained teachers (%(default)s)"
+    )
+    options.add_argument("--again", action="store_true", help="repeat runs that have a result")
+    options.add_argument("--only", default="", metavar="TEXT", help="runs whose name has this text")
+    options.add_argument("--list", action="store_true", help="list the runs and stop")
     return options.parse_args()
 
 

@@ -44,7 +44,7 @@ The less a student is trained, the smaller a scale suits it. The factor was fitt
 600 images of MNIST and Fashion-MNIST, whose final students of 1,500 steps were 0.07 to 0.76 points
 better with twice the scale that students of 250 steps choose. In four other runs its students were
 0.1 points better in the mean than those of the grid before, from 0.5 worse to 0.5 better
-(benchmarks.scale)."""
+(benchmarks.students.scale)."""
 
 SHORT_TRAINING_STUDENTS = 2
 """Students of `scale_training` for each scale."""

@@ -17,8 +17,8 @@ _MOST_CANDIDATES = {"sd": 1, "bd": 20, "mbd": 10}
 _QUERIES_A_CANDIDATE = 3.5
 """Candidates of a pair that a user gives no number for: as many as its queries pay for, and no more
 than help. Without a surrogate these come within 3 % of the best number from 1 to 40, at any budget
-that mbd was measured with (benchmarks.candidates). With one, more images lead a little nearer, for
-a forward pass each."""
+that mbd was measured with (benchmarks.peers.starting_points). With one, more images lead a little
+nearer, for a forward pass each."""
 
 
 @dataclass(frozen=True)

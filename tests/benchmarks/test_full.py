@@ -1,5 +1,7 @@
-"""The list of all benchmarks: what is left out, what fails, what the exit status says."""
+"""The list of all benchmark runs: what is skipped, what fails, and the exit status."""
 
+import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -8,8 +10,6 @@ import pytest
 full = pytest.importorskip("benchmarks.full", reason="benchmarks are not installed")
 
 TEACHERS = Path("teachers")
-MNIST = full.Data("mnist", "/mnist", TEACHERS)
-FASHION = full.Data("fashion-mnist", "/fashion", TEACHERS)
 
 
 @pytest.fixture(autouse=True)
@@ -18,56 +18,75 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def run_of(program: str, lacks: str = "") -> full.Run:
-    return full.Run("name", ("-c", program), minutes=1, lacks=lacks)
+def run_of(program: str, missing: str = "") -> full.Run:
+    return full.Run("name", ("-c", program), minutes=1, missing=missing)
 
 
-def test_each_run_keeps_a_result_of_its_own_and_on_the_page_its_kind():
-    names = [run.name for run in full.runs(MNIST, FASHION)]
-    assert len(set(names)) == len(names)
-    kinds = pytest.importorskip("benchmarks.page").KINDS
-    assert all(any(name.startswith(kind) for kind in kinds) for name in names)
+def test_no_command_has_an_unfilled_field():
+    for run in full.runs("/mnist", "/fashion", TEACHERS):
+        assert not [part for part in run.command if "{" in part or "DIR" in part]
 
 
-def test_without_folders_only_what_needs_them_is_left_out():
-    none = full.Data("mnist", None, TEACHERS), full.Data("fashion-mnist", None, TEACHERS)
-    lacking = {run.name: run.lacks for run in full.runs(*none) if "DIR" in run.lacks}
-    assert lacking["peers-fashion-mnist"] == "--fashion DIR"
-    assert lacking["memory-bd"] == "--mnist DIR"
-    assert "distances-mnist" not in lacking
-    command = next(run for run in full.runs(*none) if run.name == "distances-mnist").command
+@pytest.mark.parametrize(
+    "run", list(full.runs("/mnist", "/fashion", TEACHERS)), ids=lambda run: run.name
+)
+def test_each_command_is_accepted_by_its_module(run, monkeypatch):
+    if run.command[1] == "pytest":
+        assert (full.ROOT / run.command[2]).exists()
+        return
+    if run.name == "serving":
+        pytest.importorskip("tritonclient")
+    for package in (f"{run.command[1]}.compare", run.command[1]):
+        try:
+            module = importlib.import_module(package)
+            break
+        except ModuleNotFoundError as error:
+            if error.name != package:
+                raise
+    monkeypatch.setattr(sys, "argv", list(run.command[1:]))
+    options = module._options() if hasattr(module, "_options") else module._parser().parse_args()
+    assert isinstance(options, argparse.Namespace)
+    assert options.save == run.name
+
+
+def test_without_folders_only_what_needs_them_is_skipped():
+    none = {run.name: run for run in full.runs(None, None, TEACHERS)}
+    assert none["peers-fashion-mnist"].missing == "--fashion DIR"
+    assert none["memory-bd"].missing == "--mnist DIR"
+    assert none["distances-mnist"].missing == ""
+    command = none["distances-mnist"].command
     assert "mnist5k" in command and str(TEACHERS / "mnist5k.safetensors") in command
 
 
-def test_a_run_that_keeps_its_result_is_done(folder):
+def test_a_run_that_writes_its_result_is_done(folder):
     run = run_of(f"open({str(folder / 'name.json')!r}, 'w').write('new')")
-    assert full.carry_out(run, again=False).startswith("done in")
+    assert full.execute(run, again=False).startswith("done in")
 
 
-def test_a_run_that_has_its_result_runs_only_again(folder):
+def test_a_run_that_has_its_result_is_repeated_only_if_asked(folder):
     (folder / "name.json").write_text("old")
     run = run_of(f"open({str(folder / 'name.json')!r}, 'w').write('new')")
-    assert full.carry_out(run, again=False) == "left out: has its result"
-    assert full.carry_out(run, again=True).startswith("done in")
+    assert full.execute(run, again=False) == "skipped: has its result"
+    assert full.execute(run, again=True).startswith("done in")
     assert (folder / "name.json").read_text() == "new"
 
 
-def test_a_run_that_lacks_something_says_what():
-    assert full.carry_out(run_of("", lacks="ray"), again=True) == "left out: needs ray"
+def test_a_run_that_lacks_something_names_it():
+    assert full.execute(run_of("", missing="ray"), again=True) == "skipped: needs ray"
 
 
-def test_a_run_that_keeps_no_result_failed(folder):
+def test_a_run_that_writes_no_result_failed(folder):
     (folder / "name.json").write_text("old")
-    assert full.carry_out(run_of(""), again=True) == "FAILED: wrote no name.json"
+    assert full.execute(run_of(""), again=True) == "FAILED: wrote no name.json"
 
 
-def test_one_failure_does_not_end_the_others_and_is_told(folder, monkeypatch, capsys):
+def test_one_failure_does_not_stop_the_others_and_is_reported(folder, monkeypatch, capsys):
     good = full.Run("good", ("-c", f"open({str(folder / 'good.json')!r}, 'w')"), minutes=1)
     monkeypatch.setattr(full, "runs", lambda *data: [run_of("import sys; sys.exit(3)"), good])
     monkeypatch.setattr(sys, "argv", ["full"])
     with pytest.raises(SystemExit) as ended:
         full.main()
     assert ended.value.code
-    said = capsys.readouterr().out.splitlines()[-2:]
-    assert said[0].split()[:5] == ["name", "FAILED", "with", "status", "3"]
-    assert said[1].split()[:3] == ["good", "done", "in"]
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert lines[0].split()[:5] == ["name", "FAILED", "with", "status", "3"]
+    assert lines[1].split()[:3] == ["good", "done", "in"]

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 REASON = "benchmarks are not installed"
-gpu = pytest.importorskip("benchmarks.gpu", reason=REASON)
-gpu_ops = pytest.importorskip("benchmarks.gpu_ops", reason=REASON)
-record = pytest.importorskip("benchmarks.record", reason=REASON)
-gpu_needs = pytest.importorskip("benchmarks.gpu_needs", reason=REASON)
-generated = pytest.importorskip("benchmarks.generated", reason=REASON)
+gpu = pytest.importorskip("benchmarks.gpu.measure", reason=REASON)
+gpu_ops = pytest.importorskip("benchmarks.gpu.ops", reason=REASON)
+record = pytest.importorskip("benchmarks.common.record", reason=REASON)
+gpu_needs = pytest.importorskip("benchmarks.gpu.needs", reason=REASON)
+generated = pytest.importorskip("benchmarks.common.generated", reason=REASON)
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             low, high = (low, middle) if hit else (middle, high)
         return high * float(np.linalg.norm(starts[0] - image)), budget
 
-    module = ModuleType("benchmarks.published")
+    module = ModuleType("benchmarks.peers.paper_procedure")
     module.published_search = published_search
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
@@ -169,7 +169,7 @@ def test_generated_images_can_be_learnt():
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_needs.py")]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "needs.py")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CXX": str(tmp_path / "none")}
     found = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert found.returncode == 1

@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("benchmarks.growth", reason="benchmarks are not installed")
+pytest.importorskip("benchmarks.systems.growth", reason="benchmarks are not installed")
 
 from teachers_analytic import NearestCentroidTeacher
 
-from benchmarks import record
-from benchmarks.growth import Cost, Point, Series, _measure
-from benchmarks.label_quality import logit_gaps, rank_correlation, runner_up_share
-from benchmarks.many_classes import many_classes
-from benchmarks.students import Lesson, _lesson, _recipes
-from benchmarks.targets import _narrowed
+from benchmarks.common import record
+from benchmarks.students.compare import Lesson, _lesson, _recipes
+from benchmarks.students.label_quality import logit_gaps, rank_correlation, runner_up_share
+from benchmarks.students.many_classes import many_classes
+from benchmarks.students.targets import _narrowed
+from benchmarks.systems.growth import Cost, Point, Series, _measure
 from db3kd.data.loading import load_data
 from db3kd.distillation.augmentation import AugmentedImages
 from db3kd.distillation.baselines import augmented_decisions

@@ -10,16 +10,17 @@ from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher
 
 from db3kd.models.networks import build_model
 
-pytest.importorskip("benchmarks.peers", reason="benchmarks are not installed")
+pytest.importorskip("benchmarks.peers.compare", reason="benchmarks are not installed")
 
-from benchmarks import peers, record
-from benchmarks.linear_optimum import linear_optimum
-from benchmarks.peer_attacks import ATTACKS, NEEDS, SURROGATES, Task, pair_after_pair
-from benchmarks.peer_curves import Curve, best_peer, equal_distance, reaching
-from benchmarks.peer_problem import Problem
-from benchmarks.peer_process import curve_counts, measure
-from benchmarks.published import published_search
-from benchmarks.witness import BudgetSpent, MeasuringTeacher, Trace
+from benchmarks.common import record
+from benchmarks.peers import compare as peers
+from benchmarks.peers.attacks import ATTACKS, NEEDS, SURROGATES, Task, pair_after_pair
+from benchmarks.peers.curves import Curve, best_peer, equal_distance, reaching
+from benchmarks.peers.linear_optimum import linear_optimum
+from benchmarks.peers.measuring_teacher import BudgetSpent, MeasuringTeacher, Trace
+from benchmarks.peers.paper_procedure import published_search
+from benchmarks.peers.problem import Problem
+from benchmarks.peers.process import curve_counts, measure
 
 OWN, TARGET, SIZE = 0, 1, 16
 

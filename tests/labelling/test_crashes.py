@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a labelling run: a small version of benchmarks/crashes.py."""
+"""SIGKILL at random moments of a labelling run: a small benchmarks.systems.crashes."""
 
 import sys
 
@@ -11,7 +11,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 
-crashes = pytest.importorskip("benchmarks.crashes", reason="benchmarks are not installed")
+crashes = pytest.importorskip("benchmarks.systems.crashes", reason="benchmarks are not installed")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no fork")

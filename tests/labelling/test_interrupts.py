@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGKILL at random moments of a served run: a small benchmarks/interrupts.py."""
+"""Ctrl-C and SIGKILL at random moments of a served run: a small benchmarks.systems.interrupts."""
 
 import sys
 
@@ -10,7 +10,7 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import RequestSettings
 
-interrupts = pytest.importorskip("benchmarks.interrupts", reason="benchmarks are not installed")
+interrupts = pytest.importorskip("benchmarks.systems.interrupts", reason="no benchmarks")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no fork")

@@ -1,0 +1,1 @@
+"""What every group of benchmarks uses: results, options, teachers, images and clocks."""

@@ -1,0 +1,77 @@
+"""Where results go, and what they were measured with. Imports none of what training needs."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
+    """Writes the result, and what it was measured with, if asked to."""
+    if not options.save:
+        return
+    file = RESULTS / f"{options.save}.json"
+    write(file, {"measured": measured(), **result})
+    print(f"written to {file}")
+
+
+def write(file: Path, result: Mapping[str, Any]) -> None:
+    """Writes the result whole or not at all, whatever ends the process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(file)
+
+
+def measured() -> dict[str, Any]:
+    """What a result was measured with."""
+    return {
+        "commit": _commit(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("torch", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def _commit() -> str:
+    """The commit of this working tree; of a copy without its history, what DB3KD_COMMIT says.
+
+    "-dirty" where files differ from it, other than results, which a run before this one wrote.
+    """
+    changes = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
+    )
+    commit = _git("rev-parse", "--short", "HEAD")
+    if not commit:
+        return os.environ.get("DB3KD_COMMIT", "unknown")
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(*command: str) -> str:
+    """What git says of the working tree, empty where it says nothing."""
+    try:
+        root = RESULTS.parent.parent
+        return subprocess.run(
+            ["git", *command], cwd=root, capture_output=True, text=True
+        ).stdout.strip()
+    except OSError:
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,5 @@
+"""Runs `benchmarks.gpu.measure`."""
+
+from benchmarks.gpu.measure import main
+
+main()

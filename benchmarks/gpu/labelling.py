@@ -1,0 +1,236 @@
+"""A labelling run on one device: how much of it the teacher takes, what it comes to at full scale,
+and the published procedure on the same teacher."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.common.generated import accuracy, generated_images, trained_network
+from benchmarks.common.timed_teacher import TimedTeacher
+from db3kd.labelling.label_images import label
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.settings import LabelSettings
+from db3kd.teachers import ModuleTeacher, Teacher
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A teacher, the images it learns from and labels, and what a pair may spend."""
+
+    model: str
+    shape: tuple[int, int, int]
+    images: int
+    samples: int
+    queries_per_pair: int
+    steps: int
+
+
+FULL = (
+    Setting("lenet5", (1, 28, 28), 10_000, 2_000, 1_000, 1_000),
+    Setting("alexnet", (3, 32, 32), 5_000, 256, 1_000, 500),
+    Setting("resnet18", (3, 224, 224), 500, 32, 200, 150),
+)
+SMALL = (Setting("lenet5-fifth", (1, 8, 8), 200, 4, 30, 100),)
+
+PROJECTED = 60_000
+"""Samples of the run that a measured one is projected to."""
+
+SNAPSHOTS = (25, 50, 75, 100, 150, 200, 300, 500, 1_000)
+"""Budgets at which the run's distances are compared with the published procedure's."""
+
+
+MOST_STARTS = 201
+"""Images of a class that the published procedure starts towards, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a setting comes to on a device: the teacher, and images in the host's memory."""
+
+    setting: Setting
+    teacher: ModuleTeacher
+    images: Tensor
+    accuracy: float
+
+    @classmethod
+    def of(cls, setting: Setting, device: torch.device) -> "Prepared":
+        images, labels = generated_images(setting.shape, CLASSES, setting.images, 0, device)
+        network = trained_network(setting.model, images, labels, CLASSES, setting.steps)
+        others = generated_images(setting.shape, CLASSES, min(setting.images, 1000), 1, device)
+        teacher = ModuleTeacher(network, setting.shape, CLASSES, device=device)
+        return cls(setting, teacher, images.cpu(), accuracy(network, *others))
+
+
+def measure_run(prepared: Prepared) -> dict[str, Any]:
+    """Labels the setting's samples by minimal boundary distance and times it."""
+    setting, device = prepared.setting, prepared.teacher.device
+    settings = LabelSettings("mbd", queries_per_pair=setting.queries_per_pair)
+    label(prepared.teacher, prepared.images, settings, index=torch.arange(2))  # warm-up
+    _reset_memory(device)
+    timed = TimedTeacher(prepared.teacher)
+    wall, labels = _timed_label(timed, prepared.images, settings, setting.samples)
+    in_teacher, queries = timed.seconds(), sum(timed.batches)
+    alone = _replay_seconds(prepared.teacher, prepared.images, timed.batches)
+    chunks_per_sample = PROJECTED / setting.samples
+    result = {
+        **asdict(setting),
+        "teacher_accuracy": prepared.accuracy,
+        "wall": wall,
+        "in_teacher": in_teacher,
+        "share_in_teacher": in_teacher / wall,
+        "teacher_alone": alone,
+        "wall_over_teacher_alone": wall / alone,
+        "queries": queries,
+        "calls": len(timed.batches),
+        "samples_per_second": setting.samples / wall,
+        "queries_per_second": queries / wall,
+        "mean_distance": _mean_distance(labels.distances),
+        "peak_device_bytes": _peak_memory(device),
+        "projected_samples": PROJECTED,
+        "projected_wall": wall * chunks_per_sample,
+    }
+    print(
+        f"{setting.model}: {result['share_in_teacher']:.1%} of {wall:.1f} s in the teacher, "
+        f"{result['samples_per_second']:,.1f} samples and {result['queries_per_second']:,.0f} "
+        f"queries a second; {PROJECTED:,} samples would take {result['projected_wall']:,.0f} s",
+        flush=True,
+    )
+    return result
+
+
+def measure_published(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
+    """The published procedure on a few samples, and db3kd's run at a mean distance no greater.
+
+    The pairs are those of `samples` samples with all other classes; both get `budget` queries a
+    pair at most. Seconds a pair of db3kd are those of the setting's whole run of samples, with as
+    many queries a pair as it needs to reach the published mean distance on these pairs;
+    `times_faster` is None where it reaches that with no budget.
+    """
+    theirs = _published_run(prepared, samples, budget)
+    budgets = tuple(count for count in SNAPSHOTS if count < budget)
+    settings = LabelSettings("mbd", queries_per_pair=budget, snapshots=budgets)
+    ours = label(prepared.teacher, prepared.images, settings, index=torch.arange(samples))
+    needed = _budget_for(theirs["mean_distance"], ours, budget)
+    enough = LabelSettings("mbd", queries_per_pair=needed or budget)
+    wall, _ = _timed_label(prepared.teacher, prepared.images, enough, prepared.setting.samples)
+    each = wall / (prepared.setting.samples * (CLASSES - 1))
+    result = {
+        "pairs": samples * (CLASSES - 1),
+        "published": theirs,
+        "db3kd": {
+            "mean_distance": _mean_distance(ours.distances),
+            "queries_per_pair_to_match": needed,
+            "seconds_per_pair": each,
+        },
+        "times_faster": theirs["seconds_per_pair"] / each if needed else None,
+    }
+    print(f"published procedure: {result}", flush=True)
+    return result
+
+
+def _published_run(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
+    """The published procedure, pair by pair: its mean distance, queries, and seconds a pair."""
+    from benchmarks.peers.paper_procedure import published_search
+
+    decide = decide_rows(prepared.teacher)
+    rows = prepared.images.flatten(1).numpy()
+    classes = decide(rows)
+    rng = np.random.default_rng(0)
+    distances, queries = [], 0
+    start = time.perf_counter()
+    for sample, target in _pairs(classes[:samples]):
+        starts = rows[classes == target][:MOST_STARTS]
+        if not len(starts):
+            continue
+        own = int(classes[sample])
+        distance, spent = published_search(
+            decide, rows[sample], own, target, starts, budget, rng, sign_opt=True
+        )
+        distances.append(distance)
+        queries += spent
+    seconds = time.perf_counter() - start
+    return {
+        "mean_distance": _mean_distance(torch.tensor(distances)),
+        "queries": queries,
+        "seconds_per_pair": seconds / max(1, len(distances)),
+    }
+
+
+def decide_rows(teacher: Teacher) -> Callable[[np.ndarray], np.ndarray]:
+    """The teacher as the published procedure sees it: rows [n, D] in, classes [n] out."""
+
+    def decide(rows: np.ndarray) -> np.ndarray:
+        images = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+        images = images.view(-1, *teacher.image_shape).to(teacher.device)
+        return teacher.decide(images).cpu().numpy()
+
+    return decide
+
+
+def _timed_label(
+    teacher: Any, images: Tensor, settings: LabelSettings, samples: int
+) -> tuple[float, Labels]:
+    """Seconds that it takes to label the first samples, and their labels."""
+    start = time.perf_counter()
+    labels = label(teacher, images, settings, index=torch.arange(samples))
+    return time.perf_counter() - start, labels
+
+
+def _replay_seconds(teacher: Teacher, images: Tensor, batches: list[int], most: int = 400) -> float:
+    """Seconds of the teacher alone on as many images, in the same batches.
+
+    Projected from `most` batches of mixed-up images, spread evenly over the run.
+    """
+    step = max(1, len(batches) // most)
+    chosen = batches[::step]
+    pool = images.to(teacher.device)
+    number = torch.arange(max(chosen), device=teacher.device)
+    asked = (pool[number % len(pool)] + pool[(number * 7 + 1) % len(pool)]) / 2
+    teacher.decide(asked[: chosen[0]])
+    start = time.perf_counter()
+    for size in chosen:
+        teacher.decide(asked[:size])
+    if teacher.device.type == "cuda":
+        torch.cuda.synchronize(teacher.device)
+    return (time.perf_counter() - start) * sum(batches) / sum(chosen)
+
+
+def _pairs(classes: np.ndarray) -> list[tuple[int, int]]:
+    """Each sample with every class but its own."""
+    return [
+        (sample, target)
+        for sample, own in enumerate(classes.tolist())
+        for target in range(CLASSES)
+        if target != own
+    ]
+
+
+def _budget_for(mean: float, labels: Labels, budget: int) -> int | None:
+    """The least queries a pair at which the labels' mean distance is no greater, if any."""
+    by_budget = {**labels.snapshots, budget: labels.distances}
+    for count, distances in sorted(by_budget.items()):
+        unreached = distances.isinf().sum() > labels.distances.isinf().sum()
+        if not unreached and _mean_distance(distances) <= mean:
+            return count
+    return None
+
+
+def _mean_distance(distances: Tensor) -> float:
+    """Over the classes reached, own ones left out."""
+    return float(distances[distances.isfinite() & (distances > 0)].double().mean())
+
+
+def _reset_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -1,0 +1,1 @@
+"""The native ops on a CPU beside eager PyTorch, compiled PyTorch and NumPy loops."""

@@ -1,0 +1,5 @@
+"""Runs `benchmarks.page.build`."""
+
+from benchmarks.page.build import main
+
+main()

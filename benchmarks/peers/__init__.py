@@ -1,0 +1,1 @@
+"""The boundary searches beside other attacks: distance for queries and for seconds."""

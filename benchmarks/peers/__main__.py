@@ -1,0 +1,5 @@
+"""Runs `benchmarks.peers.compare`."""
+
+from benchmarks.peers.compare import main
+
+main()

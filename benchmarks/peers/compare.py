@@ -1,0 +1,193 @@
+"""db3kd beside the searches that a user would pick instead: distance for queries and for time.
+
+One teacher, the same pairs, the same starting images: the nearest of the target's class. Each
+search runs in a process of its own; what it asks is counted, timed and measured by a witness around
+the teacher, so that no search is taken at its word (benchmarks.peers.measuring_teacher). Distances
+are given over the least that a gradient attack finds on the teacher (benchmarks.peers.whitebox).
+
+    python -m benchmarks.peers --teacher-kind lenet5 --data DIR --teacher FILE --save peers-mnist
+
+Descents that begin with a surrogate are named after its model. What it learnt from is asked once,
+however many pairs there are, and no pair's curve counts it.
+
+The result holds the points at --budgets, and of each curve of distance against queries and seconds
+all points. Seconds are those of all pairs.
+"""
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.common.record import keep
+from benchmarks.common.setting import parser
+from benchmarks.peers.attacks import ATTACKS, NEEDS
+from benchmarks.peers.curves import Curve, best_peer, equal_distance
+from benchmarks.peers.problem import KINDS, Problem, make_problem
+from benchmarks.peers.process import Measured, curve_counts, measure_apart
+
+BUDGETS = (50, 100, 250, 500, 1000, 2000, 4000)
+_OURS = "db3kd MBD"
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    problem = make_problem(options)
+    print(
+        f"{problem.kind}, {problem.data}: {len(problem)} pairs, {options.starts} starts each; "
+        f"white-box optimum: mean L2 {problem.optimum.mean():.3f}",
+        flush=True,
+    )
+    measured = _measure_all(problem, options)
+    curves = {name: Curve.of(one.trace, problem.optimum.numpy()) for name, one in measured.items()}
+    result = _result(problem, measured, curves, options)
+    for name, rows in result.get("best_peer", {}).items():
+        for row in rows:
+            print(_verdict(name, row))
+    keep(options, result)
+
+
+def _measure_all(problem: Problem, options: argparse.Namespace) -> dict[str, Measured]:
+    measured = {}
+    counts = curve_counts(options.budgets)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "problem.pt"
+        problem.save(file)
+        for name in options.attacks:
+            measured[name] = measure_apart(
+                file, name, counts, threads=options.threads, seed=options.seed
+            )
+            curve = Curve.of(measured[name].trace, problem.optimum.numpy())
+            print(_line(name, measured[name], curve, options.budgets), flush=True)
+    return measured
+
+
+def _line(name: str, measured: Measured, curve: Curve, budgets: list[int]) -> str:
+    points = {count: curve.at(count) for count in budgets}
+    ratios = "   ".join(
+        f"{count}: {point['mean']:.3f} ({point['median']:.3f})" for count, point in points.items()
+    )
+    growth = measured.mebibytes - measured.before
+    lines = [
+        f"{name}: {measured.queries:.0f} queries a pair, {measured.wall:.2f} s, "
+        f"{measured.in_teacher / measured.wall:.0%} of it in the teacher, "
+        f"{measured.mebibytes:.0f} MiB, {growth:+.0f} by the search; missed {measured.missed}, "
+        f"unconfirmed {measured.unconfirmed}",
+        f"    mean (median) ratio by queries: {ratios}",
+        *(f"    {error}" for error in measured.errors),
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(name: str, row: dict[str, Any]) -> str:
+    parts = []
+    for unit in ("queries", "seconds"):
+        share, peer = row[f"{unit}_over_peer"], row[f"peer_by_{unit}"]
+        parts.append(
+            f"no peer for any {unit}" if share is None else f"{share:.2f} of the {unit} of {peer}"
+        )
+    return f"{name} at {row['ratio']:.3f} ({row['budget']} queries): {', '.join(parts)}"
+
+
+def _result(
+    problem: Problem,
+    measured: dict[str, Measured],
+    curves: dict[str, Curve],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "teacher": problem.kind,
+        "data": problem.data,
+        "image_shape": list(problem.image_shape),
+        "pairs": len(problem),
+        "classes": options.classes,
+        "starts": options.starts,
+        "seed": options.seed,
+        "optimum": _spread(problem.optimum.numpy()),
+        "attacks": {
+            name: one.facts() | {"at": {count: curves[name].at(count) for count in options.budgets}}
+            for name, one in measured.items()
+        },
+        "curves": {name: curve.points() for name, curve in curves.items()},
+    }
+    if problem.surrogates:
+        names = ("surrogate_images", "surrogate_queries", "surrogate_steps")
+        result["surrogates"] = {name: getattr(options, name) for name in names}
+    if problem.exact is not None:
+        exact = problem.exact.numpy()
+        result["white_box_over_exact"] = _spread(problem.optimum.numpy() / exact)
+        for name, one in measured.items():
+            over = Curve.of(one.trace, exact)
+            rows = {count: over.at(count) for count in options.budgets}
+            result["attacks"][name]["over_exact"] = rows
+    peers = {name: curve for name, curve in curves.items() if not name.startswith("db3kd")}
+    ours = {name: curve for name, curve in curves.items() if name.startswith(_OURS)}
+    if ours and peers:
+        result["equal_distance"] = {
+            name: equal_distance(curve, peers, options.budgets) for name, curve in ours.items()
+        }
+        result["best_peer"] = {
+            name: best_peer(curve, peers, options.budgets) for name, curve in ours.items()
+        }
+    return result
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "least": float(values.min()),
+        "most": float(values.max()),
+    }
+
+
+def _installed(attack: str) -> bool:
+    return all(
+        find_spec(package) is not None for name, package in NEEDS.items() if attack.startswith(name)
+    )
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument("--teacher-kind", choices=KINDS, default="lenet5")
+    options.add_argument("--pairs", type=int, default=100)
+    options.add_argument(
+        "--classes", type=int, nargs=2, metavar=("OWN", "TARGET"), help="of all pairs; any"
+    )
+    options.add_argument("--starts", type=int, default=10, help="starting images a pair")
+    options.add_argument(
+        "--candidate-pool", type=int, help="images that starts are found among; all"
+    )
+    options.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
+    options.add_argument("--attacks", nargs="+", choices=list(ATTACKS), metavar="NAME")
+    options.add_argument("--white-box-steps", type=int, default=400)
+    options.add_argument(
+        "--surrogate-images", type=int, default=2000, help="of the bank, that surrogates learn from"
+    )
+    options.add_argument(
+        "--surrogate-queries", type=int, default=10, help="decisions for each of these, augmented"
+    )
+    options.add_argument("--surrogate-steps", type=int, default=2000, help="of training each")
+    options.add_argument("--seed", type=int, default=0)
+    chosen = options.parse_args()
+    chosen.budgets = sorted(set(chosen.budgets))
+    if chosen.attacks is None:
+        chosen.attacks = [
+            name
+            for name in ATTACKS
+            if _installed(name) and (chosen.teacher_kind == "lenet5" or not _surrogate_of(name))
+        ]
+        for name in ATTACKS.keys() - set(chosen.attacks):
+            print(f"left out, as it is not installed, or of another teacher: {name}")
+    chosen.surrogates = [model for model in map(_surrogate_of, chosen.attacks) if model]
+    return chosen
+
+
+def _surrogate_of(attack: str) -> str:
+    """The model of an attack's surrogate, empty where it has none."""
+    return attack.partition(", ")[2]

@@ -1,0 +1,229 @@
+"""The problem that all searches of benchmarks.peers are given: a teacher, pairs and starts."""
+
+import argparse
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.common.setting import kept_network
+from benchmarks.peers.linear_optimum import linear_optimum
+from benchmarks.peers.whitebox import minimum_norm
+from db3kd.boundary import Pairs, StartingPoints, Surrogate
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import load_data
+from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.baselines import augmented_decisions, on_augmented_decisions
+from db3kd.distillation.training import TrainSettings
+from db3kd.models.networks import build_model
+from db3kd.synthesis.starts import make_starts
+from db3kd.teachers import ModuleTeacher, decide_checked
+
+KINDS = ("lenet5", "alexnet", "linear", "resnet18")
+GENERATED = {"alexnet": (3, 32, 32), "resnet18": (3, 224, 224)}
+"""Kinds of teacher that, without a weight file, get random weights and generated images."""
+
+_CLASSES = 10
+
+
+@dataclass
+class Problem:
+    """P pairs of one teacher, as tensors that can be written to a file.
+
+    kind: a model's name. state: its weights. samples: [P, *image_shape] float32, of class own [P]
+    int64; target: [P] int64. index: [P] int64, the samples' numbers in their set. starts:
+    [P, K, *image_shape], images of the target's class, the nearest first. optimum: [P], the
+    white-box distance; exact: [P], the true one where it is known. surrogates: weights by the
+    model's name.
+    """
+
+    kind: str
+    classes: int
+    state: dict[str, Tensor]
+    data: str
+    samples: Tensor
+    index: Tensor
+    own: Tensor
+    target: Tensor
+    starts: Tensor
+    optimum: Tensor
+    exact: Tensor | None = None
+    surrogates: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return tuple(self.samples.shape[1:])
+
+    @property
+    def pairs(self) -> Pairs:
+        samples = self.samples.flatten(1).contiguous()
+        return Pairs(samples, self.index, torch.arange(len(self)), self.target)
+
+    def network(self) -> nn.Module:
+        return self._build(self.kind, self.state)
+
+    def surrogate(self, model: str) -> Surrogate:
+        network = self._build(model, self.surrogates[model])
+        return Surrogate(network, self.image_shape, self.classes)
+
+    def teacher(self) -> ModuleTeacher:
+        return ModuleTeacher(self.network(), self.image_shape, self.classes)
+
+    def _build(self, model: str, state: dict[str, Tensor]) -> nn.Module:
+        network = build_model(model, self.image_shape, self.classes)
+        network.load_state_dict(state)
+        return network.eval()
+
+    def save(self, path: Path) -> None:
+        torch.save(asdict(self), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Problem":
+        return cls(**torch.load(path, weights_only=True))
+
+
+def make_problem(options: argparse.Namespace) -> Problem:
+    """The first pairs of the test split that fit: the sample's own class is its label, if it has
+    one, and the target is drawn from the other classes of which the bank has enough images.
+    """
+    network, candidate_pool, test = _teacher_and_images(options)
+    classes = candidate_pool.classes or _CLASSES
+    teacher = ModuleTeacher(network, candidate_pool.image_shape, classes)
+    decided = _decide_all(teacher, candidate_pool)
+    own = decide_checked(teacher, test.read(range(min(len(test), 20 * options.pairs))))
+    fits = own == test.labels[: len(own)] if test.labels is not None else own >= 0
+    targets = _draw_targets(decided, own, classes, options)
+    chosen = (fits & (targets >= 0)).nonzero()[: options.pairs, 0]
+    if len(chosen) < options.pairs:
+        raise SystemExit(f"pairs: expected {options.pairs}, got {len(chosen)} that fit")
+    samples, own, targets = test.read(chosen), own[chosen], targets[chosen]
+    pairs = Pairs(samples.flatten(1), chosen, torch.arange(len(chosen)), targets)
+    rays = StartingPoints(candidate_pool, decided, options.starts).rays(pairs)
+    optimum = minimum_norm(network, samples, targets, options.white_box_steps)
+    exact = None
+    if options.teacher_kind == "linear":
+        layer = network[-1]
+        exact = linear_optimum(
+            layer.weight.detach(), layer.bias.detach(), samples.flatten(1), targets
+        )
+    return Problem(
+        kind=options.teacher_kind,
+        classes=classes,
+        state=network.state_dict(),
+        data=candidate_pool.name,
+        samples=samples,
+        index=chosen,
+        own=own,
+        target=targets,
+        starts=rays.ends[rays.end_of].view(
+            len(chosen), options.starts, *candidate_pool.image_shape
+        ),
+        optimum=optimum,
+        exact=exact,
+        surrogates=_surrogates(teacher, candidate_pool, options),
+    )
+
+
+def _surrogates(
+    teacher: ModuleTeacher, candidate_pool: ImageSet, options: argparse.Namespace
+) -> dict[str, dict[str, Tensor]]:
+    """Of each model asked for, all trained on the same decisions for augmented images."""
+    if not options.surrogates:
+        return {}
+    images = candidate_pool.subset(torch.arange(min(options.surrogate_images, len(candidate_pool))))
+    augmented = AugmentedImages(images, options.surrogate_queries, seed=options.seed)
+    asked = augmented_decisions(augmented, partial(decide_checked, teacher))
+    training = TrainSettings(steps=options.surrogate_steps, device="cpu")
+    states = {}
+    for model in options.surrogates:
+        make = partial(build_model, model, teacher.image_shape, teacher.classes)
+        network = on_augmented_decisions(make, asked, training).run(options.seed)
+        states[model] = network.state_dict()
+    return states
+
+
+def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSet, ImageSet]:
+    """The network, the images starts are found among, and those samples are taken from."""
+    kind = options.teacher_kind
+    if kind in GENERATED and options.teacher is None:
+        candidate_pool, test = _generated(GENERATED[kind], options)
+        torch.manual_seed(options.seed)
+        network = build_model(kind, candidate_pool.image_shape, _CLASSES)
+        _calibrate(network, candidate_pool.read(range(min(len(candidate_pool), 128))))
+        return network, candidate_pool, test
+    train, test = load_data(options.data, "train"), load_data(options.data, "test")
+    if options.candidate_pool is not None:
+        train = train.subset(torch.arange(min(options.candidate_pool, len(train))))
+    if kind == "alexnet" and train.image_shape == (1, 28, 28):
+        train, test = _padded(train), _padded(test)
+    return kept_network(options, train, kind), train, test
+
+
+def _padded(images: ImageSet) -> ImageSet:
+    """Grey images of 28 x 28 as those of 3 x 32 x 32 that AlexNet-32 takes, with a black frame."""
+    pixels = torch.empty(len(images), *GENERATED["alexnet"], dtype=torch.uint8)
+    for part in torch.arange(len(images)).split(4096):
+        pixels = (images.read(part) * 255).round().to(torch.uint8)
+        pixels[part] = F.pad(pixels, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
+    return ImageSet.from_arrays(pixels, images.labels, f"{images.name}-3x32x32", images.classes)
+
+
+def _generated(shape: tuple[int, ...], options: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
+    """Images of random shapes and textures: a bank, and 20 for each pair."""
+    count = options.candidate_pool or 1000
+    starts = make_starts("mixed", shape, options.seed)
+    candidate_pool = starts.draw(torch.arange(count))
+    test = starts.draw(torch.arange(count, count + 20 * options.pairs))
+    return ImageSet.from_arrays(candidate_pool, name="generated"), ImageSet.from_arrays(test)
+
+
+@torch.no_grad()
+def _calibrate(network: nn.Module, images: Tensor) -> None:
+    """Makes random weights tell images apart: else they put all in one class, or overflow.
+
+    Batch norms take the statistics of these images, then the last layer's scores are standardised
+    over them, so that each class is the highest for some.
+    """
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            module.train()
+    network(images)
+    scores = network.eval()(images)
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    mean, spread = scores.mean(0), scores.std(0)
+    last.weight /= spread[:, None]
+    last.bias.copy_((last.bias - mean) / spread)
+
+
+def _decide_all(teacher: ModuleTeacher, images: ImageSet) -> Tensor:
+    parts = torch.arange(len(images)).split(1024)
+    return torch.cat([decide_checked(teacher, images.read(part)) for part in parts])
+
+
+def _draw_targets(
+    decided: Tensor, own: Tensor, classes: int, options: argparse.Namespace
+) -> Tensor:
+    """[n] int64: for each sample a class other than its own, -1 where none has enough images.
+
+    Where the options name the classes of all pairs, it is the one named, for samples of the other.
+    """
+    if options.classes is not None:
+        wanted_own, target = options.classes
+        return torch.where(own == wanted_own, target, -1)
+    enough = (torch.bincount(decided, minlength=classes) >= options.starts).nonzero()[:, 0].numpy()
+    random = np.random.default_rng(options.seed)
+    targets = torch.full_like(own, -1)
+    for sample, own_class in enumerate(own.tolist()):
+        others = enough[enough != own_class]
+        if len(others):
+            targets[sample] = int(random.choice(others))
+    return targets

@@ -1,0 +1,150 @@
+"""One search of benchmarks.peers in a process of its own, so that its memory is its own.
+
+python -m benchmarks.peers.process PROBLEM OUT --attack NAME --budget N
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.peers.attacks import ATTACKS, NEEDS, Task
+from benchmarks.peers.measuring_teacher import MeasuringTeacher, Trace
+from benchmarks.peers.problem import Problem
+
+_CURVE_POINTS = 40
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one search of all pairs came to.
+
+    trace: distances and seconds by queries. queries: a pair, in the mean, as the teacher counted.
+    wall, in_teacher: seconds. mebibytes: the most memory the process held; before: what it held
+    when the search began, with the libraries and the problem. missed, unconfirmed: pairs; see
+    Witness. errors: of searches that failed before their budget was spent.
+    """
+
+    trace: Trace
+    queries: float
+    wall: float
+    in_teacher: float
+    mebibytes: float
+    before: float
+    missed: int
+    unconfirmed: int
+    errors: list[str]
+
+    def facts(self) -> dict[str, Any]:
+        """All but the trace, for a file."""
+        return {
+            "queries_a_pair": self.queries,
+            "seconds": self.wall,
+            "share_in_teacher": self.in_teacher / self.wall,
+            "peak_mebibytes": self.mebibytes,
+            "mebibytes_before": self.before,
+            "missed": self.missed,
+            "unconfirmed": self.unconfirmed,
+            "errors": self.errors,
+        }
+
+
+def measure_apart(
+    problem: Path, attack: str, counts: list[int], *, threads: int, seed: int
+) -> Measured:
+    """Measures an attack in a new process. counts: numbers of queries; the greatest is the budget.
+
+    Raises CalledProcessError where the process fails, which says why on standard error.
+    """
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "measured.pt"
+        command = [sys.executable, "-m", "benchmarks.peers.process", str(problem), str(out)]
+        command += ["--attack", attack, "--threads", str(threads), "--seed", str(seed)]
+        command += ["--counts", *map(str, counts)]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], check=True)
+        saved = torch.load(out, weights_only=True)
+    arrays = {name: saved.pop(name).numpy() for name in ("counts", "distance", "curve_seconds")}
+    trace = Trace(arrays["counts"], arrays["distance"], arrays["curve_seconds"])
+    return Measured(trace, **saved)
+
+
+def measure(problem: Problem, attack: str, counts: np.ndarray, seed: int) -> Measured:
+    """Measures an attack in this process."""
+    teacher = problem.teacher()
+    known = (problem.starts[:, 0] - problem.samples).flatten(1).norm(dim=1)
+    samples = problem.samples.flatten(1)
+    budget = int(counts.max())
+    witness = MeasuringTeacher(teacher, samples, problem.target, known, budget)
+    for name, package in NEEDS.items():
+        if attack.startswith(name):
+            import_module(package)
+    teacher.decide(problem.samples[:1])  # its first call is slow
+    before = _memory("VmRSS")
+    errors = ATTACKS[attack](Task(problem, witness, budget, seed))
+    peak = _memory("VmHWM")
+    if witness.asked != witness.queries.sum():
+        raise RuntimeError(
+            f"{attack}: expected all {witness.asked:,} queries of the teacher to be of a pair, got "
+            f"{witness.queries.sum():,}"
+        )
+    return Measured(
+        trace=witness.trace(counts),
+        queries=float(witness.queries.mean()),
+        wall=witness.wall,
+        in_teacher=witness.in_teacher,
+        mebibytes=peak,
+        before=before,
+        missed=witness.missed(),
+        unconfirmed=witness.unconfirmed(),
+        errors=sorted(set(errors)),
+    )
+
+
+def curve_counts(budgets: list[int]) -> list[int]:
+    """Numbers of queries for a curve: the budgets, and others evenly apart on a log scale."""
+    spaced = np.geomspace(min(10, *budgets), max(budgets), _CURVE_POINTS).round().astype(int)
+    return sorted({*budgets, *spaced.tolist()})
+
+
+def _memory(field: str) -> float:
+    """Resident memory of this process, in MiB: at present (VmRSS) or at most (VmHWM). Linux alone.
+
+    ru_maxrss would start with the peak of the process that started this one.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"expected {field} in /proc/self/status")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("problem", type=Path)
+    options.add_argument("out", type=Path)
+    options.add_argument("--attack", choices=list(ATTACKS), required=True)
+    options.add_argument("--counts", type=int, nargs="+", required=True)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--seed", type=int, default=0)
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
+    problem = Problem.load(chosen.problem)
+    measured = measure(problem, chosen.attack, np.array(chosen.counts), chosen.seed)
+    saved: dict[str, Any] = vars(measured).copy()
+    trace = saved.pop("trace")
+    saved["counts"] = torch.from_numpy(trace.counts)
+    saved["distance"] = torch.from_numpy(trace.distance)
+    saved["curve_seconds"] = torch.from_numpy(trace.seconds)
+    torch.save(saved, chosen.out)
+
+
+if __name__ == "__main__":
+    main()

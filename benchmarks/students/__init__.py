@@ -1,0 +1,1 @@
+"""What students learn from labels, and what the labels are worth."""

@@ -1,0 +1,5 @@
+"""Runs `benchmarks.students.compare`."""
+
+from benchmarks.students.compare import main
+
+main()

@@ -1,0 +1,298 @@
+"""What students come out: soft labels beside what they are compared with, on one transfer set.
+
+The teacher is trained on the whole train split. Students see the transfer set alone, without the
+data set's own labels, for equally many steps; test images are looked at once, at the end. The
+margin's scale belongs to the labels: it is chosen with the first student and serves all. Label runs
+are kept, so that one that was stopped goes on, and one that ended is not paid twice.
+
+    python -m benchmarks.students --data DIR --teacher FILE --save NAME
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.common.record import keep
+from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.students.label_quality import chosen_scale, logit_gaps, rank_correlation
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.baselines import (
+    AugmentedDecisions,
+    Strategy,
+    augmented_decisions,
+    compare,
+    on_augmented_decisions,
+    on_decisions,
+    on_noise_logits,
+    on_soft_labels,
+    on_soft_labels_and_augmented_decisions,
+    on_surrogate_logits,
+    on_teacher_logits,
+)
+from db3kd.distillation.scale import ScaleChoice
+from db3kd.distillation.student import KDLoss, predict_logits
+from db3kd.distillation.surrogate_training import SurrogateSettings, write_surrogate
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.label_run import LabelRun, open_run
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labelling.source import Source
+from db3kd.models.networks import build_model
+from db3kd.report.tables import comparison_table
+from db3kd.teachers import Teacher, decide_checked, load_teacher
+
+_WHITE_BOX = "white-box KD"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What every student of a run learns from, made once for all of them.
+
+    logits: the teacher's, for the white box and the figures on labels alone.
+    """
+
+    images: ImageSet
+    decisions: Tensor
+    asked: AugmentedDecisions
+    labels: dict[str, Labels]
+    logits: Callable[[Tensor], Tensor]
+
+    @property
+    def margins(self) -> dict[str, Labels]:
+        """All that is read as margins, each at a scale of its own: the labels, the white box."""
+        some = next(iter(self.labels.values()))
+        return self.labels | {_WHITE_BOX: logit_gaps(some, self.logits(self.images))}
+
+
+def main() -> None:
+    options = _options()
+    network, teacher, train, test, accuracy = teacher_and_data(options, compile=True)
+    lesson = _lesson(network, teacher, train.name, options)
+    logits = lesson.logits(lesson.images)
+    notes = {name: _describe(labels, logits) for name, labels in lesson.labels.items()}
+    print(notes, flush=True)
+    loss = KDLoss(temperature=4.0)
+    students = {
+        name: partial(build_model, name, test.image_shape, test.classes) for name in options.student
+    }
+    choices = _choose_scales(students[options.student[0]], lesson, loss, options)
+    scales = {name: choice.scale for name, choice in choices.items()}
+    test_decisions = decide_checked(teacher, test.read(range(len(test))))
+    tables = {}
+    for name, student in students.items():
+        results = compare(
+            list(_recipes(student, lesson, scales, loss, _training(options))),
+            range(options.seeds),
+            test,
+            test.labels,
+            test_decisions,
+            lambda row, seed, name=name: print(f"training: {name}, {row}, seed {seed}", flush=True),
+        )
+        print(comparison_table(results)[0], flush=True)
+        tables[name] = [asdict(result) for result in results]
+    result = {
+        "data": train.name,
+        "teacher_accuracy": accuracy,
+        "images": options.images,
+        "targets": options.targets or test.classes - 1,
+        "training": asdict(_training(options)),
+        "labels": notes,
+        "scales": {name: asdict(choice) for name, choice in choices.items()},
+        "students": tables,
+    }
+    keep(options, result)
+
+
+def _lesson(network: nn.Module, teacher: Teacher, data: str, options: argparse.Namespace) -> Lesson:
+    *early, most = sorted(options.queries_per_pair)
+    labels: dict[str, Labels] = {}
+    searched = LabelSettings("bd", queries_per_pair=most, targets=options.targets)
+    for settings in (
+        LabelSettings("sd"),
+        searched,
+        replace(searched, measure="mbd", snapshots=tuple(early)),
+    ):
+        run = _label_run(teacher, data, settings.measure, settings, None, options)
+        labels |= _by_queries(run.labels, settings)
+    if options.surrogate_queries_per_pair is not None:
+        surrogate, per_sample = _surrogate(teacher, data, options)
+        few = options.surrogate_queries_per_pair
+        settings = replace(searched, measure="mbd", queries_per_pair=few)
+        run = _label_run(teacher, data, "mbd-surrogate", settings, surrogate, options)
+        learnt = F.one_hot(run.labels.decision, run.labels.classes) * (per_sample - 1)
+        name = f"MBD {few}, surrogate"
+        labels[name] = replace(run.labels, queries=run.labels.queries + learnt)
+    asked = augmented_decisions(
+        AugmentedImages(run.images, options.augmented, seed=0), partial(decide_checked, teacher)
+    )
+    logits = partial(predict_logits, network)
+    return Lesson(run.images, run.labels.decision, asked, labels, logits)
+
+
+def _label_run(
+    teacher: Teacher,
+    data: str,
+    name: str,
+    settings: LabelSettings,
+    surrogate: nn.Module | None,
+    options: argparse.Namespace,
+) -> LabelRun:
+    """The labels of the transfer set, from the folder of that name as far as they are there."""
+    folder = options.labels / f"{data}-{options.images}-{name}"
+    write_run(
+        folder,
+        teacher,
+        Source(options.data),
+        settings,
+        limit=options.images,
+        resume=True,
+        surrogate=surrogate,
+    )
+    return open_run(folder, options.data)
+
+
+def _surrogate(teacher: Teacher, data: str, options: argparse.Namespace) -> tuple[nn.Module, int]:
+    """A surrogate that learnt from the transfer set, and its queries a sample."""
+    file = options.labels / f"{data}-{options.images}-surrogate.safetensors"
+    training = replace(_training(options), seed=0)
+    settings = SurrogateSettings(options.surrogate, options.surrogate_queries, training=training)
+    write_surrogate(
+        file, teacher, Source(options.data), settings, limit=options.images, resume=True
+    )
+    return load_teacher(file).module, options.surrogate_queries
+
+
+def _by_queries(labels: Labels, settings: LabelSettings) -> dict[str, Labels]:
+    """Labels by name; MBD's have their queries in it, and are taken at each snapshot as well."""
+    measure, found = settings.measure.upper(), {}
+    for count in settings.snapshots:
+        distances, queries = labels.snapshots[count], labels.queries.clamp_max(count)
+        early = replace(labels, distances=distances, queries=queries, snapshots={})
+        found[f"{measure} {count}"] = early
+    last = f"{measure} {settings.queries_per_pair}" if measure == "MBD" else measure
+    return found | {last: labels}
+
+
+def _choose_scales(
+    student: Callable[[], nn.Module], lesson: Lesson, loss: KDLoss, options: argparse.Namespace
+) -> dict[str, ScaleChoice]:
+    training = replace(_training(options), steps=options.scale_steps)
+    choices = {}
+    for name, labels in lesson.margins.items():
+        choices[name] = chosen_scale(
+            student, lesson.images, labels, loss, training, options.scale_students
+        )
+        print(f"{name}: scale {choices[name].scale:.3g}", flush=True)
+    return choices
+
+
+def _recipes(
+    student: Callable[[], nn.Module],
+    lesson: Lesson,
+    scales: dict[str, float],
+    loss: KDLoss,
+    training: TrainSettings,
+) -> Iterator[Strategy]:
+    """The rows of a student's table, in order."""
+    images, decisions, asked = lesson.images, lesson.decisions, lesson.asked
+    surrogate = partial(build_model, "lenet5", images.image_shape, images.classes)
+    yield on_decisions(student, images, decisions, training)
+    yield on_augmented_decisions(student, asked, training)
+    yield on_teacher_logits(student, images, decisions, lesson.logits, loss, training)
+    yield on_surrogate_logits(student, surrogate, images, decisions, loss, training)
+    yield on_noise_logits(student, images, decisions, images.classes, loss, training)
+    soft = {
+        measure: with_soft_labels(
+            labels, scale=scales[measure], temperature=loss.temperature
+        ).soft_labels
+        for measure, labels in lesson.margins.items()
+    }
+    spent = {name: _queries_per_sample(labels) for name, labels in lesson.labels.items()}
+    for measure, made in soft.items():
+        yield on_soft_labels(
+            f"{measure}, margin",
+            spent.get(measure), student, images, decisions, made, loss, training,
+        )  # fmt: skip
+    best = list(lesson.labels)[-1]
+    yield on_soft_labels_and_augmented_decisions(
+        f"{best}, margin, and augmented decisions",
+        spent[best], student, asked, soft[best], loss, training,
+    )  # fmt: skip
+    yield _as_published(student, lesson, best, training)
+
+
+def _as_published(
+    student: Callable[[], nn.Module], lesson: Lesson, measure: str, training: TrainSettings
+) -> Strategy:
+    loss, labels = KDLoss.paper(), lesson.labels[measure]
+    soft = with_soft_labels(labels, normalisation="inverse", temperature=loss.temperature)
+    return on_soft_labels(
+        f"{measure}, inverse, T = 20 (the paper's)",
+        _queries_per_sample(labels),
+        student,
+        lesson.images,
+        lesson.decisions,
+        soft.soft_labels,
+        loss,
+        training,
+    )
+
+
+def _describe(labels: Labels, logits: Tensor) -> dict[str, float]:
+    """What a label run cost and what it is worth; the logits serve this figure alone."""
+    spent = _queries_per_sample(labels)
+    return {
+        "queries_per_sample": spent,
+        "mean_distance": labels.measured_distances.mean().item(),
+        "rank_correlation_with_logits": rank_correlation(labels, logits),
+    }
+
+
+def _queries_per_sample(labels: Labels) -> float:
+    return labels.queries.sum().item() / len(labels)
+
+
+def _training(options: argparse.Namespace) -> TrainSettings:
+    return TrainSettings(steps=options.steps, precision=options.precision, device="cpu")
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument("--images", type=int, default=2000, help="size of the transfer set")
+    options.add_argument("--student", nargs="+", default=["lenet5-half"], help="one or several")
+    options.add_argument("--steps", type=int, default=2500, help="of every student, batch 128")
+    options.add_argument("--precision", choices=("no", "bf16"), default="no", help="of training")
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument(
+        "--queries-per-pair", type=int, nargs="+", default=[500], help="MBD is trained on at each"
+    )
+    options.add_argument("--targets", type=int, help="nearest classes searched; all by default")
+    options.add_argument(
+        "--surrogate-queries-per-pair", type=int, help="of one more MBD, which has a surrogate"
+    )
+    options.add_argument("--surrogate", default="lenet5", help="its model")
+    options.add_argument(
+        "--surrogate-queries", type=int, default=30, help="decisions a sample it learns from"
+    )
+    options.add_argument(
+        "--labels", type=Path, default=Path("runs/labels"), help="folder of the label runs"
+    )
+    options.add_argument(
+        "--augmented",
+        type=int,
+        help="queries a sample of the augmented decisions; by default as many as students see",
+    )
+    options.add_argument("--scale-steps", type=int, default=600)
+    options.add_argument("--scale-students", type=int, default=3)
+    chosen = options.parse_args()
+    if chosen.augmented is None:
+        chosen.augmented = max(1, chosen.steps * TrainSettings().batch_size // chosen.images)
+    return chosen

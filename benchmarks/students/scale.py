@@ -1,0 +1,141 @@
+"""What choosing the scale of soft labels costs `db3kd distill`, and what the student is worth.
+
+Two ways are compared on the labels of a run: the grid of 18 students that db3kd chose by before
+(six scales, the share of held-out images agreed on, a fifth of the final steps), and
+`db3kd.choose_scale`. Times are CPU time.
+
+    python -m benchmarks.students.scale --labels runs/mbd [--data DIR]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from benchmarks.common.record import keep
+from db3kd.distillation.scale import (
+    SHORT_TRAINING_FACTOR,
+    SHORT_TRAINING_STUDENTS,
+    choose_scale,
+    median_nearest_distance,
+    scale_training,
+)
+from db3kd.distillation.student import KDLoss, evaluate, predict, share_equal, train_student
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.label_run import LabelRun, open_run
+from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.labelling.source import Source
+from db3kd.models.networks import build_model
+
+_GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    run = open_run(options.labels, options.data)
+    student = partial(build_model, options.model, run.images.image_shape, run.labels.classes)
+    training = TrainSettings(steps=options.steps, device="cpu")
+    ways = {"before": _choose_on_grid, "now": _choose_now}
+    rows = [
+        _measure(name, choose, run, student, training, options) for name, choose in ways.items()
+    ]
+    keep(options, {"images": len(run.images), "data": run.images.name, "ways": rows})
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--labels", required=True, help="folder that db3kd label wrote")
+    parser.add_argument("--data", help="where its images are, if not where they were")
+    parser.add_argument("--model", default="lenet5-half")
+    parser.add_argument("--steps", type=int, default=1500, help="of the final students")
+    parser.add_argument("--seeds", type=int, default=3, help="final students of each way")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save", help="name of the JSON file in benchmarks/results")
+    return parser.parse_args()
+
+
+def _measure(
+    name: str,
+    choose: Callable,
+    run: LabelRun,
+    student: Callable,
+    training: TrainSettings,
+    options: argparse.Namespace,
+) -> dict[str, object]:
+    begun = time.process_time()
+    relative = choose(run, student, training)
+    chosen = time.process_time()
+    unit = median_nearest_distance(run.labels.distances, run.labels.decision)
+    loss = KDLoss()
+    labels = with_soft_labels(run.labels, scale=relative / unit, temperature=loss.temperature)
+    source = Source(**run.manifest["settings"]["source"])
+    test = replace(source, data=options.data or source.data, split="test").load()
+    accuracies = []
+    for seed in range(options.seeds):
+        seeded = replace(training, seed=seed)
+        network = train_student(
+            student, run.images, labels.decision, labels.soft_labels, loss, seeded
+        )
+        accuracies.append(evaluate(network, test, test.labels))
+    final = (time.process_time() - chosen) / options.seeds
+    mean = statistics.fmean(accuracies)
+    print(
+        f"{name}: {chosen - begun:.1f} s to choose {relative:g} over the median distance, "
+        f"{final:.1f} s a final student, {mean:.2%} of test images "
+        f"({', '.join(f'{accuracy:.2%}' for accuracy in accuracies)})",
+        flush=True,
+    )
+    return {
+        "way": name,
+        "seconds": chosen - begun,
+        "final_seconds": final,
+        "relative": relative,
+        "accuracies": accuracies,
+    }
+
+
+def _choose_now(run: LabelRun, student: Callable, training: TrainSettings) -> float:
+    labels = run.labels
+    choice = choose_scale(
+        student,
+        run.images,
+        labels.distances,
+        labels.decision,
+        margin_soft_labels,
+        KDLoss(),
+        scale_training(training, len(labels)),
+        students=SHORT_TRAINING_STUDENTS,
+        factor=SHORT_TRAINING_FACTOR,
+    )
+    print("\n".join(choice.describe()))
+    return choice.scale * median_nearest_distance(labels.distances, labels.decision)
+
+
+def _choose_on_grid(run: LabelRun, student: Callable, training: TrainSettings) -> float:
+    labels, own = run.labels, run.labels.decision
+    unit = 1 / median_nearest_distance(labels.distances, own)
+    parts = torch.randperm(len(own), generator=torch.Generator().manual_seed(0)).tensor_split(5)
+    means = []
+    for relative in _GRID:
+        soft = margin_soft_labels(labels.distances, own, relative * unit, KDLoss().temperature)
+        shares = []
+        for i in range(3):
+            rows = torch.cat([part for k, part in enumerate(parts) if k != i])
+            short = replace(training, steps=training.total_steps(len(own)) // 5, seed=i)
+            network = train_student(student, run.images, own, soft, KDLoss(), short, rows=rows)
+            shares.append(share_equal(predict(network, run.images, rows=parts[i]), own[parts[i]]))
+        means.append(statistics.fmean(shares))
+    smoothed = [
+        statistics.fmean(means[max(0, i - 1) : i + 1] + means[i : i + 2]) for i in range(len(_GRID))
+    ]
+    print(f"agreement by scale: {', '.join(f'{mean:.1%}' for mean in means)}")
+    return _GRID[smoothed.index(max(smoothed))]
+
+
+if __name__ == "__main__":
+    main()

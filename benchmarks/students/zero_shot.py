@@ -1,0 +1,263 @@
+"""Zero-shot: what students of pseudo samples come to, and which parts earn their queries.
+
+    python -m benchmarks.students.zero_shot curve --data DIR --teacher FILE --save NAME
+    python -m benchmarks.students.zero_shot ablation --data DIR --teacher FILE --save NAME
+
+`curve` compares presets over numbers of queries with plain noise and with real images; `ablation`
+takes the procedure apart. The teacher is trained on the whole train split. Every student of a table
+trains equally long; test images are looked at once, at the end of each. Rows are kept as they come.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.record import RESULTS, keep
+from benchmarks.common.setting import parser, teacher_and_data
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import pseudo_sample_set
+from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.distillation.baselines import on_decisions, on_soft_labels
+from db3kd.distillation.scale import choose_scale
+from db3kd.distillation.student import KDLoss, predict, share_equal
+from db3kd.distillation.training import TrainSettings, balanced_rows
+from db3kd.labelling.label_images import label
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.models.networks import build_model
+from db3kd.pipelines.zero_shot import decide_all
+from db3kd.report.zero_shot import Row, table
+from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.moves import Moves
+from db3kd.synthesis.starts import STARTS
+from db3kd.synthesis.synthesis import Synthesis, SynthesisSettings
+from db3kd.teachers import Teacher, TeacherError
+
+Students = Callable[[int], torch.nn.Module]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all rows of a table share."""
+
+    teacher: Teacher
+    train: ImageSet
+    student: Callable[[], torch.nn.Module]
+    training: TrainSettings
+    options: argparse.Namespace
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """Pseudo samples and the queries they cost."""
+
+    samples: PseudoSamples
+    queries: int
+
+    @property
+    def images(self) -> ImageSet:
+        return pseudo_sample_set(self.samples)
+
+
+def main() -> None:
+    options = _options()
+    _, teacher, train, test, accuracy = teacher_and_data(options)
+    training = TrainSettings(
+        steps=options.steps, learning_rate=3e-3, schedule="cosine", device="cpu"
+    )
+    student = partial(build_model, options.student, train.image_shape, train.classes)
+    setting = Setting(teacher, train, student, training, options)
+    decisions = decide_all(teacher, test)
+    rows = _rows_so_far(setting) if options.resume else []
+    parts = {"curve": _curve, "ablation": _ablation}
+    for name, make in parts[options.part](setting):
+        if options.only not in name or any(row.name == name for row in rows):
+            continue
+        try:
+            row, students = make(name)
+        except TeacherError as error:
+            print(f"{name}: {error}", flush=True)
+            continue
+        predicted = [predict(students(seed), test) for seed in range(options.seeds)]
+        row = dataclasses.replace(
+            row,
+            accuracies=[share_equal(classes, test.labels) for classes in predicted],
+            agreements=[share_equal(classes, decisions) for classes in predicted],
+        )
+        rows.append(row)
+        print(table([row]).splitlines()[-1], flush=True)
+        keep(options, _result(setting, accuracy, rows))
+    print(table(rows))
+
+
+Case = tuple[str, Callable[[str], tuple[Row, Students]]]
+"""The name of a row, and what makes it, and the students that fill it, when called with it."""
+
+
+def _curve(setting: Setting) -> Iterator[Case]:
+    """Presets over numbers of queries, and what they are compared with."""
+    options = setting.options
+    for count in options.queries:
+        yield f"plain starts, {count:,}", _on(setting, SynthesisSettings(samples=count))
+        guided = SynthesisSettings.guided(options.student, samples=count)
+        yield f"guided, {count:,}", _on(setting, guided)
+        noise = SynthesisSettings(samples=count, starts="paper", masked_mixes=0.0)
+        yield f"plain noise as published, {count:,}", _on(setting, noise)
+    yield "real images", partial(_real, setting)
+    count = options.queries[-1]
+    for effort in options.effort:
+        balanced = SynthesisSettings(samples=count, effort=effort)
+        yield f"the most balanced {count:,} of {effort:g} times as many", _on(setting, balanced)
+    for count in options.labelled:
+        guided = SynthesisSettings.guided(options.student, samples=count)
+        yield f"guided, {count:,}, BD soft labels", _on(setting, guided, soft=True)
+
+
+def _ablation(setting: Setting) -> Iterator[Case]:
+    """Starts; moves; warm starts; soft labels; samples: one thing at a time."""
+    options = setting.options
+    for starts in STARTS:
+        settings = SynthesisSettings(samples=options.starts, starts=starts, masked_mixes=0.0)
+        yield f"starts: {starts}", _on(setting, settings)
+    crossed = SynthesisSettings(samples=options.starts, starts="paper")
+    yield "starts: published, with crossings", _on(setting, crossed)
+    for count in (0, 5, 10, 20, 40):
+        settings = SynthesisSettings(samples=options.moved, moves=Moves(count))
+        yield f"{count} moves", _on(setting, settings)
+        if count in (0, 5):
+            yield f"{count} moves, BD soft labels", _on(setting, settings, soft=True)
+    cold = SynthesisSettings(samples=options.moved, moves=Moves(5, warm=False))
+    yield "5 moves, each from 20 random directions", _on(setting, cold)
+    for count in options.queries:
+        yield f"no moves, {count:,} samples", _on(setting, SynthesisSettings(samples=count))
+    for pool in (1, 8):
+        acquisition = AcquisitionSettings(options.student, pool=pool)
+        settings = SynthesisSettings(samples=options.starts, acquisition=acquisition)
+        name = f"the best of {pool} starts and crossings" if pool > 1 else "starts and crossings"
+        yield name, _on(setting, settings)
+
+
+def _on(
+    setting: Setting, settings: SynthesisSettings, soft: bool = False
+) -> Callable[[str], tuple[Row, Students]]:
+    """Students on the decisions for pseudo samples; with `soft` on BD labels as well."""
+
+    def make(name: str) -> tuple[Row, Students]:
+        made = _make(setting, settings)
+        if soft:
+            return _soft_row(name, setting, made)
+        row = Row(name, len(made.samples), made.queries)
+        return row, _on_decisions(setting, made.images, made.samples.decision)
+
+    return make
+
+
+def _real(setting: Setting, name: str) -> tuple[Row, Students]:
+    """The teacher's own training images, with its decisions."""
+    real = setting.train
+    decisions = decide_all(setting.teacher, real)
+    return Row(name, len(real), len(real)), _on_decisions(setting, real, decisions)
+
+
+def _rows_so_far(setting: Setting) -> list[Row]:
+    """The rows of an earlier run of the same kind; none where there was none."""
+    file = RESULTS / f"{setting.options.save}.json"
+    if not file.exists():
+        return []
+    kept, mine = json.loads(file.read_text()), _result(setting, 0.0, [])
+    for name in ("part", "data", "student", "training"):
+        if kept[name] != mine[name]:
+            raise ValueError(f"{file}: {name} was {kept[name]}, is {mine[name]}")
+    return [Row(**row) for row in kept["rows"]]
+
+
+def _make(setting: Setting, settings: SynthesisSettings) -> Made:
+    begun = time.monotonic()
+    synthesis = Synthesis(setting.teacher, settings)
+    samples = PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
+    queries = synthesis.collected.queries + int(samples.queries.sum())
+    moved = samples.distance[samples.distance.isfinite()]
+    said = f", mean distance {moved.mean():.3f}" if len(moved) else ""
+    seconds = time.monotonic() - begun
+    print(f"made {len(samples):,} with {queries:,} queries in {seconds:.0f} s{said}", flush=True)
+    return Made(samples, queries)
+
+
+def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
+    images, loss = made.images, KDLoss()
+    labelling = LabelSettings("bd", queries_per_pair=setting.options.queries_per_pair)
+    labels = label(setting.teacher, images, labelling)
+    scale = choose_scale(
+        setting.student,
+        images,
+        labels.distances,
+        labels.decision,
+        margin_soft_labels,
+        loss,
+        dataclasses.replace(setting.training, steps=max(1, setting.training.steps // 5)),
+        students=2,
+    ).scale
+    soft = with_soft_labels(labels, scale=scale, temperature=loss.temperature).soft_labels
+    # The decision of a sample is known from its making: it is not paid for again.
+    queries = made.queries + int(labels.queries.sum()) - len(labels)
+    rows = balanced_rows(labels.decision, 0.5)
+    strategy = on_soft_labels(
+        name,
+        queries / len(images),
+        setting.student,
+        images,
+        labels.decision,
+        soft,
+        loss,
+        setting.training,
+        rows=rows,
+    )
+    return Row(name, len(images), queries), strategy.run
+
+
+def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Students:
+    rows = balanced_rows(decisions, 0.5)
+    return on_decisions(setting.student, images, decisions, setting.training, rows=rows).run
+
+
+def _result(setting: Setting, accuracy: float, rows: list[Row]) -> dict[str, object]:
+    options = setting.options
+    return {
+        "part": options.part,
+        "data": setting.train.name,
+        "teacher_accuracy": accuracy,
+        "student": options.student,
+        "training": dataclasses.asdict(setting.training),
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument("part", choices=("curve", "ablation"))
+    options.add_argument("--resume", action="store_true", help="keep the rows saved before")
+    options.add_argument("--only", default="", help="rows with this in their names")
+    options.add_argument("--student", default="lenet5-half")
+    options.add_argument("--steps", type=int, default=4000, help="of every student, batch 128")
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument(
+        "--queries", type=int, nargs="+", default=[20_000, 100_000, 400_000], help="budgets"
+    )
+    options.add_argument("--effort", type=float, nargs="*", default=[], help="starts per sample")
+    options.add_argument(
+        "--labelled", type=int, nargs="*", default=[], help="guided samples with soft labels"
+    )
+    options.add_argument("--queries-per-pair", type=int, default=30, help="of soft labels")
+    options.add_argument("--starts", type=int, default=20_000, help="samples of each kind of start")
+    options.add_argument("--moved", type=int, default=1000, help="samples that are moved")
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What runs cost: time, memory, journals, crashes, workers and served teachers."""

@@ -1,0 +1,215 @@
+"""What SIGKILL at random moments costs a labelling run that is resumed each time.
+
+The run is labelled once without a stop. Then it is begun again and again, each time killed after a
+random share of the time it took, and resumed until it is finished; this until so many processes
+were killed. The labels must be the same to the bit, and the queries paid twice within the bound:
+the teacher's call in flight, of at most `--max-batch` queries, for each kill. They are counted by
+the teacher, which notes each call in a file of its own before it answers.
+
+    python -m benchmarks.systems.crashes --kills 50
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.record import keep
+from benchmarks.common.setting import parser, teacher_and_data
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
+from db3kd.models import save_model
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import queries_in_flight
+from db3kd.teachers import Teacher, load_teacher
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(
+    ["db3kd.labelling.run_writer", "sklearn.datasets", "pyarrow.parquet"]
+)
+
+
+class NotingTeacher:
+    """A teacher that appends the size of each call to a file, where a kill does not reach it."""
+
+    def __init__(self, teacher: Teacher, file: Path, max_batch: int) -> None:
+        self._teacher = teacher
+        self.image_shape, self.classes = teacher.image_shape, teacher.classes
+        self.bounds, self.max_batch = teacher.bounds, max_batch
+        self.device = teacher.device
+        self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def decide(self, images: Tensor) -> Tensor:
+        os.write(self._file, f"{len(images)}\n".encode())
+        return self._teacher.decide(images)
+
+    def fingerprint(self) -> str:
+        return self._teacher.fingerprint()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each process does: label the first `limit` images that the seed draws."""
+
+    teacher: Path
+    data: str
+    settings: LabelSettings
+    limit: int
+    max_batch: int
+
+    def start(self, folder: Path) -> tuple[multiprocessing.Process, Connection]:
+        """A process that labels into `folder`; the connection ends as the labelling starts."""
+        ours, theirs = _PROCESSES.Pipe(duplex=False)
+        process = _PROCESSES.Process(target=_label, args=(self, folder, theirs))
+        process.start()
+        theirs.close()
+        return process, ours
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that was killed so many times, and then finished.
+
+    shards: committed at each kill; None before there was a run at all. twice: queries that the
+    teacher was asked, beyond those of a run without a stop. in_flight: how many the run itself says
+    that may be. same: whether labels and totals are those of that run.
+    """
+
+    shards: list[int | None]
+    twice: int
+    in_flight: int
+    same: bool
+
+
+def kill_often(work: Work, kills: int, folder: Path, seed: int = 0) -> Iterator[Outcome]:
+    """Runs that were killed `kills` times together.
+
+    folder: an existing one, for all of their files.
+    """
+    draw = random.Random(seed)
+    whole = folder / "whole"
+    seconds = _finish(work, whole)
+    paid = queries_asked(whole)
+    number = 0
+    while kills:
+        number += 1
+        run = folder / f"run-{number}"
+        shards = []
+        while kills and _killed(work, run, draw.uniform(0, seconds)):
+            shards.append(len(list(run.glob("*.parquet"))) if run.exists() else None)
+            kills -= 1
+        _finish(work, run)
+        in_flight = queries_in_flight(read_manifest(run))
+        yield Outcome(shards, queries_asked(run) - paid, in_flight, same_run(run, whole))
+
+
+def queries_asked(folder: Path) -> int:
+    """What the teacher of a run noted."""
+    return sum(map(int, notes_of(folder).read_text().split()))
+
+
+def _label(work: Work, folder: Path, started: Connection) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the progress of many runs at once
+    torch.set_num_threads(1)
+    teacher = NotingTeacher(load_teacher(work.teacher), notes_of(folder), work.max_batch)
+    started.close()
+    write_run(folder, teacher, Source(work.data), work.settings, limit=work.limit, resume=True)
+
+
+def _finish(work: Work, folder: Path) -> float:
+    """Labels what is left and returns how many seconds that took."""
+    process, started = work.start(folder)
+    started.poll(None)
+    start = time.perf_counter()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{folder.name}: labelling ended with {process.exitcode}")
+    return time.perf_counter() - start
+
+
+def _killed(work: Work, folder: Path, seconds: float) -> bool:
+    """Labels for that long; False where labelling was faster."""
+    process, started = work.start(folder)
+    started.poll(None)
+    process.join(seconds)
+    if process.exitcode is not None:
+        return False
+    process.kill()
+    process.join()
+    return True
+
+
+def notes_of(folder: Path) -> Path:
+    return folder.with_suffix(".asked")
+
+
+def same_run(one: Path, other: Path) -> bool:
+    """Shards are compared by name, which holds their checksum, and by what was read of them."""
+    names = [sorted(file.name for file in run.glob("*.parquet")) for run in (one, other)]
+    totals = [read_manifest(run)["totals"] for run in (one, other)]
+    distances = [load_labels(run).distances for run in (one, other)]
+    return names[0] == names[1] and totals[0] == totals[1] and torch.equal(*distances)
+
+
+def main() -> None:
+    options = _options()
+    network, _, train, _, accuracy = teacher_and_data(options)
+    settings = LabelSettings("mbd", queries_per_pair=options.queries_per_pair, seed=1)
+    with TemporaryDirectory() as folder:
+        teacher = Path(folder) / "teacher.safetensors"
+        save_model(
+            teacher, network, model="lenet5", image_shape=train.image_shape, classes=train.classes
+        )
+        work = Work(teacher, options.data, settings, options.images, options.max_batch)
+        outcomes = []
+        for outcome in kill_often(work, options.kills, Path(folder), options.seed):
+            outcomes.append(outcome)
+            print(outcome, flush=True)
+        queries = queries_asked(Path(folder) / "whole")
+    killed = sum(len(outcome.shards) for outcome in outcomes)
+    twice = sum(outcome.twice for outcome in outcomes)
+    print(
+        f"{killed} kills in {len(outcomes)} runs of {queries:,} queries: "
+        f"{sum(outcome.same for outcome in outcomes)} with the same labels; {twice:,} queries paid "
+        f"twice, {twice / killed:.0f} a kill, at most {options.max_batch:,} a kill are allowed"
+    )
+    keep(
+        options,
+        {
+            "data": train.name,
+            "teacher_accuracy": accuracy,
+            "images": options.images,
+            "queries_per_pair": options.queries_per_pair,
+            "queries": queries,
+            "most_twice_per_kill": options.max_batch,
+            "kills": killed,
+            "twice": twice,
+            "same": all(outcome.same for outcome in outcomes),
+            "runs": [asdict(outcome) for outcome in outcomes],
+        },
+    )
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__, default_data="digits")
+    options.add_argument("--kills", type=int, default=50)
+    options.add_argument("--images", type=int, default=1000)
+    options.add_argument("--queries-per-pair", type=int, default=60)
+    options.add_argument("--max-batch", type=int, default=256, help="most queries of a call")
+    options.add_argument("--seed", type=int, default=0, help="of the moments")
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()

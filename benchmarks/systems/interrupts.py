@@ -1,0 +1,249 @@
+"""What Ctrl-C and `kill -9` at random moments cost a run whose teacher is behind a network.
+
+A server answers so many queries a second and counts the images that it computes: those are paid
+for, also if whoever asked is gone. A run against it is labelled once without a stop. Then runs are
+begun, stopped at random moments by SIGINT or SIGKILL, and resumed until they are finished, this
+until so many were stopped by each. After each stop the server's count is compared with the answers
+in the run's folder. The difference may grow by `batch * in_flight` at most, and the labels must be
+those of the run without a stop, to the bit.
+
+    PYTHONPATH=.:tests/helpers python -m benchmarks.systems.interrupts --save interrupts
+"""
+
+import argparse
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from served_doubles import Answer, Asked, ModelServer
+
+from benchmarks.common.record import keep
+from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.systems.crashes import same_run
+from db3kd.labelling.label_files import iterate_shards
+from db3kd.labelling.labels import LABELS
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
+from db3kd.storage.manifest import identity, read_manifest
+from db3kd.storage.run_folder import Journals, holds_run, queries_in_flight
+from db3kd.teachers import ModelOverrides, RequestSettings, open_inference_teacher
+
+_PROCESSES = get_context("forkserver")
+_PROCESSES.set_forkserver_preload(
+    ["db3kd.labelling.run_writer", "sklearn.datasets", "pyarrow.parquet", "aiohttp"]
+)
+
+SIGNALS = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL}
+
+
+class LimitedServer(ModelServer):
+    """Computes so many images a second, one request after the other."""
+
+    def __init__(self, teacher: object, per_second: float) -> None:
+        super().__init__(teacher)
+        self._seconds = 1 / per_second
+        self._turn = threading.Lock()
+
+    def infer(self, asked: Asked) -> Answer | None:
+        with self._turn:
+            before = self.paid
+            answer = super().infer(asked)
+            time.sleep((self.paid - before) * self._seconds)
+        return answer
+
+    def settled(self) -> int:
+        """Images paid for, once nothing was computed for a moment: requests may still arrive."""
+        quiet = 0
+        while quiet < 10:
+            before = self.paid
+            time.sleep(0.01)
+            quiet = 0 if self._under_way or self.paid != before else quiet + 1
+        return self.paid
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each process does: label the first `limit` images that the seed draws.
+
+    url: of the server's model.
+    """
+
+    url: str
+    data: str
+    settings: LabelSettings
+    limit: int
+    traffic: RequestSettings
+
+    def run(self, folder: Path, stop: str | None = None, seconds: float = 0.0) -> bool:
+        """Labels into `folder`; whether it was stopped, so long after its labelling began."""
+        ours, theirs = _PROCESSES.Pipe(duplex=False)
+        process = _PROCESSES.Process(target=_label, args=(self, folder, theirs))
+        process.start()
+        theirs.close()
+        ours.poll(None)
+        process.join(None if stop is None else seconds)
+        stopped = process.exitcode is None
+        if stopped:
+            os.kill(process.pid, SIGNALS[stop])
+            process.join()
+        elif process.exitcode:
+            raise SystemExit(f"{folder.name}: labelling ended with {process.exitcode}")
+        return stopped
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One stop. how: of `SIGNALS`. kept: answers in the folder. lost: paid for, and not there.
+
+    in_flight: queries that the run's own journals note as asked and unanswered.
+    """
+
+    how: str
+    kept: int
+    lost: int
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that was stopped so often, and then finished.
+
+    paid: by the server's count. twice: beyond those of a run without a stop. in_flight: how many of
+    them the run's manifest says there may be. same: whether labels and totals are those of that
+    run.
+    """
+
+    stops: list[Stop]
+    paid: int
+    twice: int
+    in_flight: int
+    same: bool
+
+
+def stop_often(
+    work: Work, server: ModelServer, stops: list[str], folder: Path, seconds: float, seed: int = 0
+) -> Iterator[Outcome]:
+    """Runs that were stopped in these ways together.
+
+    folder: an existing one, for all of their files. seconds: after which a process is stopped, at
+    most.
+    """
+    draw, left = random.Random(seed), list(stops)
+    whole = folder / "whole"
+    begun = server.settled()
+    work.run(whole)
+    queries = server.settled() - begun
+    number = 0
+    while left:
+        number += 1
+        run = folder / f"run-{number}"
+        begun, lost_before, made = server.settled(), 0, []
+        while left and work.run(run, left[0], draw.uniform(0, seconds)):
+            kept, in_flight = answers_kept(run)
+            lost = server.settled() - begun - kept
+            made.append(Stop(left.pop(0), kept, lost - lost_before, in_flight))
+            lost_before = lost
+        work.run(run)
+        paid = server.settled() - begun
+        noted = queries_in_flight(read_manifest(run))
+        yield Outcome(made, paid, paid - queries, noted, same_run(run, whole))
+
+
+def answers_kept(folder: Path) -> tuple[int, int]:
+    """Answers in a run's shards and journals, and queries that these note as in flight."""
+    if not holds_run(folder):
+        return 0, 0
+    made = read_manifest(folder)
+    journals = Journals(folder.absolute(), LABELS, run=identity(made), started=made["started"])
+    kept = in_flight = 0
+    finished = set()
+    for position, labels in iterate_shards(folder) if any(folder.glob("*.parquet")) else ():
+        finished.add(journals.file(position))
+        kept += int(labels.queries.sum()) - len(labels)  # the journal of decisions stays
+    for file in journals.files():
+        if file not in finished:
+            found = journals.read(file)
+            kept += sum(len(call.answers) for call in found.calls)
+            in_flight += found.in_flight
+    return kept, in_flight
+
+
+def _label(work: Work, folder: Path, started: object) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the progress of many runs at once
+    torch.set_num_threads(1)
+    teacher = open_inference_teacher(work.url, ModelOverrides(classes=10), traffic=work.traffic)
+    started.close()
+    source = Source(work.data)
+    try:
+        write_run(folder, teacher, source, work.settings, limit=work.limit, resume=True)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def main() -> None:
+    options = _options()
+    _, teacher, _, _, accuracy = teacher_and_data(options)
+    settings = LabelSettings("bd", queries_per_pair=options.queries_per_pair, seed=1)
+    traffic = RequestSettings(batch=options.batch, in_flight=options.in_flight)
+    allowed = options.batch * options.in_flight
+    stops = ["interrupt"] * options.interrupts + ["kill"] * options.kills
+    random.Random(options.seed).shuffle(stops)
+    outcomes = []
+    with TemporaryDirectory() as folder, LimitedServer(teacher, options.per_second) as server:
+        work = Work(server.model, options.data, settings, options.images, traffic)
+        for outcome in stop_often(work, server, stops, Path(folder), options.seconds, options.seed):
+            outcomes.append(outcome)
+            print(outcome, flush=True)
+    made = [stop for outcome in outcomes for stop in outcome.stops]
+    lost = {how: [stop.lost for stop in made if stop.how == how] for how in SIGNALS}
+    for how, each in lost.items():
+        print(
+            f"{len(each)} by {how}: {max(each, default=0)} answers lost at most, {sum(each)} in all"
+        )
+    print(
+        f"{allowed} are allowed each time; {sum(outcome.same for outcome in outcomes)} of "
+        f"{len(outcomes)} runs with the labels of a run without a stop"
+    )
+    keep(
+        options,
+        {
+            "data": options.data,
+            "teacher_accuracy": accuracy,
+            "images": options.images,
+            "queries_per_pair": options.queries_per_pair,
+            "queries_per_second": options.per_second,
+            "batch": options.batch,
+            "in_flight": options.in_flight,
+            "allowed": allowed,
+            "lost": lost,
+            "same": all(outcome.same for outcome in outcomes),
+            "runs": [asdict(outcome) for outcome in outcomes],
+        },
+    )
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__, default_data="digits")
+    options.add_argument("--interrupts", type=int, default=10)
+    options.add_argument("--kills", type=int, default=10)
+    options.add_argument("--per-second", type=float, default=100.0, help="queries of the server")
+    options.add_argument("--images", type=int, default=30)
+    options.add_argument("--queries-per-pair", type=int, default=6)
+    options.add_argument("--batch", type=int, default=8, help="images of a request")
+    options.add_argument("--in-flight", type=int, default=4, help="requests at once")
+    options.add_argument("--seconds", type=float, default=6.0, help="until a stop, at most")
+    options.add_argument("--seed", type=int, default=0, help="of the moments")
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()

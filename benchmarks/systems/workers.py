@@ -1,0 +1,151 @@
+"""How much faster two workers label than one process, and what killing one of them costs.
+
+The teacher is a LeNet-5 on one thread. A run is labelled by one process and by two workers, and
+once more by two of whom one is killed after the first shard. Labels and totals must be the same to
+the bit, and the queries paid twice within the bound: the teacher's call in flight, of at most
+`--max-batch` queries. They are counted by the teacher, which notes each call in a file of its own
+before it answers. Timed is all of a run, with starting Ray and ending it.
+
+    python -m benchmarks.systems.workers --data DIR --teacher FILE
+"""
+
+import argparse
+import os
+import signal
+import threading
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.common.record import keep
+from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.systems.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
+from db3kd.labelling.worker_pool import Workers
+from db3kd.models import save_model
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import queries_in_flight
+from db3kd.teachers import Teacher, load_teacher
+
+
+def label(work: Work, folder: Path, workers: int) -> float:
+    """Labels into `folder` and returns how many seconds that took."""
+    make = partial(_noting_teacher, work.teacher, folder, work.max_batch)
+    pool = Workers(workers, gpus=False, make_teacher=make) if workers > 1 else None
+    start = time.perf_counter()
+    write_run(folder, make(), Source(work.data), work.settings, limit=work.limit, workers=pool)
+    return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run, beside that of one process.
+
+    same: whether labels and totals are those of that run. twice: queries that the teacher was
+    asked beyond those. in_flight: how many the run itself says that may be. lost: workers.
+    """
+
+    workers: int
+    seconds: float
+    same: bool
+    twice: int
+    in_flight: int
+    lost: int
+
+
+def outcome(folder: Path, workers: int, seconds: float, one: Path) -> Outcome:
+    """What came of the run in `folder`; `one` is that of one process."""
+    manifest = read_manifest(folder)
+    return Outcome(
+        workers=workers,
+        seconds=seconds,
+        same=same_run(folder, one),
+        twice=queries_asked(folder) - queries_asked(one),
+        in_flight=queries_in_flight(manifest),
+        lost=len(manifest.get("lost_workers", [])),
+    )
+
+
+def kill_a_worker(folder: Path) -> None:
+    """Waits until a shard is committed and another is at hand, and kills a worker."""
+    while not (list(folder.glob("*.parquet")) and list(folder.glob("labels-*.journal"))):
+        time.sleep(0.05)
+    time.sleep(0.5)  # somewhere within a shard
+    workers = [int(pid) for pid in _pids_of(folder).read_text().split() if int(pid) != os.getpid()]
+    os.kill(workers[0], signal.SIGKILL)
+
+
+def _noting_teacher(file: Path, folder: Path, max_batch: int) -> Teacher:
+    with _pids_of(folder).open("a") as pids:
+        pids.write(f"{os.getpid()}\n")
+    return NotingTeacher(load_teacher(file), notes_of(folder), max_batch)
+
+
+def _pids_of(folder: Path) -> Path:
+    """The file in which processes that make a teacher note themselves."""
+    return folder.with_suffix(".pids")
+
+
+def main() -> None:
+    options = _options()
+    network, _, train, _, accuracy = teacher_and_data(options)
+    settings = LabelSettings(options.measure, queries_per_pair=options.queries_per_pair)
+    outcomes = []
+    with TemporaryDirectory() as parent:
+        teacher = Path(parent) / "teacher.safetensors"
+        save_model(
+            teacher, network, model="lenet5", image_shape=train.image_shape, classes=train.classes
+        )
+        work = Work(teacher, options.data, settings, options.images, options.max_batch)
+        for number in range(options.repeats):
+            one, two, killed = (
+                Path(parent) / f"{name}-{number}" for name in ("one", "two", "kill")
+            )
+            outcomes.append(outcome(one, 1, label(work, one, 1), one))
+            outcomes.append(outcome(two, 2, label(work, two, 2), one))
+            threading.Thread(target=kill_a_worker, args=(killed,), daemon=True).start()
+            outcomes.append(outcome(killed, 2, label(work, killed, 2), one))
+            for each in outcomes[-3:]:
+                print(each, flush=True)
+        queries = queries_asked(one)
+    alone, together, _ = (
+        sum(each.seconds for each in outcomes[kind::3]) / options.repeats for kind in range(3)
+    )
+    print(
+        f"{queries:,} queries: {alone:.1f} s by one process, {together:.1f} s by two workers, "
+        f"{alone / together:.2f} times the speed; labels "
+        f"{'are the same' if all(each.same for each in outcomes) else 'DIFFER'}"
+    )
+    keep(
+        options,
+        {
+            "data": train.name,
+            "teacher_accuracy": accuracy,
+            "images": options.images,
+            "measure": options.measure,
+            "queries_per_pair": options.queries_per_pair,
+            "queries": queries,
+            "most_twice_per_kill": options.max_batch,
+            "speed_of_two_over_one": alone / together,
+            "runs": [asdict(each) for each in outcomes],
+        },
+    )
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__)
+    options.set_defaults(threads=1)
+    options.add_argument("--images", type=int, default=2048, help="to label; 256 are one shard")
+    options.add_argument("--measure", choices=("bd", "mbd"), default="bd")
+    options.add_argument("--queries-per-pair", type=int, default=200)
+    options.add_argument("--max-batch", type=int, default=256, help="most queries of a call")
+    options.add_argument("--repeats", type=int, default=1)
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()
