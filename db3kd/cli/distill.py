@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from db3kd.cli.options import (
-    DATA_HELP,
-    Device,
-    Precision,
-    Seed,
-    refuse_existing,
-)
+from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
+from db3kd.cli.options import DATA_HELP, Model, Seed, Seeds, refuse_existing
 
 if TYPE_CHECKING:
     from torch import nn
 
     from db3kd.data.image_set import ImageSet
+    from db3kd.distillation import training
     from db3kd.distillation.student import KDLoss
-    from db3kd.distillation.training import Model, TrainSettings
+    from db3kd.distillation.training import TrainSettings
     from db3kd.labelling.label_run import LabelRun
     from db3kd.ops import Normalisation
 
@@ -38,85 +34,135 @@ class _Plan:
     settings: "TrainSettings"
 
 
-def distill(
-    labels: Annotated[Path, typer.Option("--labels", help="Folder that db3kd label wrote.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            help="The .safetensors file to write; must not exist. With several "
-            "--seeds, each student's seed is added to the name.",
-        ),
-    ],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", help=f"Where the labelled images are, if elsewhere now. {DATA_HELP}"
-        ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", help="lenet5-half, alexnet-half, resnet18, …, or package.module:factory."
-        ),
-    ] = "lenet5-half",
+@dataclass(frozen=True, kw_only=True)
+class LossOptions(OptionSet):
+    """Which soft labels are distilled, and how."""
+
+    panel = "Loss"
+
     preset: Annotated[
         Literal["paper"] | None,
         typer.Option(
             "--preset",
-            help="The paper's training: 1/distance, T = 20, cross-entropy + "
-            "KL summed over batches of 512, 200 epochs.",
+            help="The paper's training: 1/distance, T = 20, cross-entropy + KL summed over batches "
+            "of 512, 200 epochs.",
         ),
-    ] = None,
+    ] = None
     normalisation: Annotated[
         Literal["margin", "inverse"] | None,
         typer.Option(
-            "--normalisation", help="Formula of soft labels.", show_default="as labelled, or margin"
+            "--normalisation",
+            help="Formula of the soft labels.",
+            show_default="as labelled, or margin",
         ),
-    ] = None,
+    ] = None
     scale: Annotated[
         str | None,
         typer.Option(
             "--scale",
-            help="Of margin soft labels: a number, or auto to choose it by how well short "
-            "trainings predict the teacher's decisions on held-out images.",
+            help="Scale of margin soft labels: a number, or auto to choose the one whose short "
+            "trainings best predict the teacher's decisions on held-out images.",
             show_default="as labelled, or auto",
         ),
-    ] = None,
+    ] = None
     temperature: Annotated[
         float | None,
         typer.Option(
             "--temperature",
-            help="Of soft labels and loss.",
+            help="Temperature of the soft labels and of the loss.",
             show_default="as labelled, or margin: 4, inverse: 20",
         ),
-    ] = None,
+    ] = None
     alpha: Annotated[
         float | None,
         typer.Option(
             "--alpha",
-            help="Weight of the decisions; soft labels have the rest.",
+            help="Weight of the decisions; the soft labels have the rest.",
             show_default="0.5",
         ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Times through the images, not --steps.")
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentTrainingOptions(OptionSet):
+    """How students are trained."""
+
+    panel = "Training"
+
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Batches in all.", show_default=f"{DEFAULT_STEPS}"),
-    ] = None,
+        typer.Option(
+            "--steps",
+            min=1,
+            help="Training steps.",
+            show_default=f"{DEFAULT_STEPS}",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", min=1, help="Passes over the images, instead of --steps."),
+    ] = None
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Most images in a step.", show_default="128"),
+        typer.Option(
+            "--batch-size", min=1, help="Maximum number of images per step.", show_default="128"
+        ),
+    ] = None
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Learning rate of Adam.")
+    ] = 1e-3
+    precision: Annotated[
+        str, typer.Option("--precision", help="no (float32), bf16, or fp16 (CUDA only).")
+    ] = "no"
+    device: Annotated[
+        str, typer.Option("--device", help="auto (CUDA if there is a GPU), cpu, cuda or cuda:N.")
+    ] = "auto"
+    seed: Seed = 0
+
+    def settings(self, preset: str | None) -> "TrainSettings":
+        """Returns the training of a student; the paper's epochs and batches for its preset."""
+        from db3kd.distillation.training import TrainSettings
+
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("steps: expected --epochs or --steps, got both")
+        chosen = self.epochs or self.steps or preset
+        return TrainSettings(
+            epochs=self.epochs or PAPER_EPOCHS,
+            steps=self.steps if chosen else DEFAULT_STEPS,
+            batch_size=self.batch_size or (512 if preset else 128),
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+        )
+
+
+@expand_option_sets
+def distill(
+    labels: Annotated[
+        Path, typer.Option("--labels", help="Folder of a run that db3kd label wrote.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="The .safetensors file to write. It must be new. With several --seeds, the seed "
+            "of each student is added to the name.",
+        ),
+    ],
+    losses: LossOptions,
+    training: StudentTrainingOptions,
+    model: Model = "lenet5-half",
+    seeds: Seeds = 1,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help=f"The labelled images, if they are elsewhere now. {DATA_HELP}",
+            rich_help_panel=COMMON,
+        ),
     ] = None,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Adam's.")] = 1e-3,
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Students, of the seeds --seed, --seed + 1, ….")
-    ] = 1,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "no",
 ) -> None:
     """Train students on the decisions and distances of a label run.
 
@@ -131,29 +177,18 @@ def distill(
         db3kd distill --labels runs/bd --preset paper --seeds 3 --out student.safetensors
     """
     from db3kd.distillation.student import KDLoss
-    from db3kd.distillation.training import TrainSettings
     from db3kd.labelling.label_run import open_run
 
-    files = _student_files(out, seed, seeds)
-    if epochs is not None and steps is not None:
-        raise ValueError("steps: give --epochs or --steps, not both")
+    files = _student_files(out, training.seed, seeds)
+    settings = training.settings(losses.preset)
     run = open_run(labels, data)
-    training = TrainSettings(
-        epochs=epochs or PAPER_EPOCHS,
-        steps=steps if epochs or steps or preset else DEFAULT_STEPS,
-        batch_size=batch_size or (512 if preset else 128),
-        learning_rate=learning_rate,
-        seed=seed,
-        device=device,
-        precision=precision,
-    )
-    if preset:
-        _refuse_beside_preset(normalisation, scale, temperature, alpha)
-        plan = _Plan("inverse", None, KDLoss.paper(), training)
+    if losses.preset:
+        _refuse_beside_preset(losses)
+        plan = _Plan("inverse", None, KDLoss.paper(), settings)
     else:
-        plan = _plan(run, normalisation, scale, temperature, alpha, training)
+        plan = _plan(run, losses, settings)
     if run.manifest["state"] != "finished":
-        print(f"note: {labels} was not finished; it holds {len(run.labels):,} samples")
+        print(f"note: {labels} is not finished; it holds {len(run.labels):,} samples")
     test = _test_set(run, data)
     _train_students(run, model, plan, files, test)
 
@@ -171,39 +206,36 @@ def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
     return files
 
 
-def _refuse_beside_preset(*given: object) -> None:
+def _refuse_beside_preset(losses: LossOptions) -> None:
+    given = (losses.normalisation, losses.scale, losses.temperature, losses.alpha)
     if any(value is not None for value in given):
         raise ValueError(
-            "preset: decides normalisation, scale, temperature and alpha; leave those out"
+            "preset: --preset paper sets --normalisation, --scale, --temperature and --alpha; "
+            "leave these out"
         )
 
 
-def _plan(
-    run: "LabelRun",
-    normalisation: "Normalisation | None",
-    scale: str | None,
-    temperature: float | None,
-    alpha: float | None,
-    training: "TrainSettings",
-) -> _Plan:
-    """What is not given is as the run was labelled, where it holds soft labels."""
+def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _Plan:
+    """Combines the options with the soft labels of the run, which are the defaults."""
     from db3kd.distillation.student import KDLoss
     from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
 
     stored = run.soft_label_settings
+    normalisation = losses.normalisation
     if stored is not None and normalisation not in (None, stored.normalisation):
         stored = None
     if normalisation is None:
         normalisation = "margin" if stored is None else stored.normalisation
-    if normalisation == "inverse" and scale is not None:
-        raise ValueError("scale: belongs to --normalisation margin; inverse has none")
+    if normalisation == "inverse" and losses.scale is not None:
+        raise ValueError("scale: needs --normalisation margin; inverse has no scale")
+    temperature = losses.temperature
     if temperature is None:
         temperature = DEFAULT_TEMPERATURE[normalisation] if stored is None else stored.temperature
-    loss = KDLoss(temperature, 0.5 if alpha is None else alpha)
-    number = None if stored is None else stored.scale
-    if scale is not None:
-        number = _parse_scale(scale)
-    return _Plan(normalisation, number, loss, training)
+    loss = KDLoss(temperature, 0.5 if losses.alpha is None else losses.alpha)
+    scale = None if stored is None else stored.scale
+    if losses.scale is not None:
+        scale = _parse_scale(losses.scale)
+    return _Plan(normalisation, scale, loss, settings)
 
 
 def _parse_scale(text: str) -> float | None:
@@ -295,7 +327,7 @@ def _train_students(
         print(f"mean {mean:.2%}, deviation {deviation:.2%} over {len(accuracies)} seeds")
 
 
-def _scale(run: "LabelRun", student: "Model", plan: _Plan) -> float | None:
+def _scale(run: "LabelRun", student: "training.Model", plan: _Plan) -> float | None:
     """That of margin soft labels, chosen where none is given; None for inverse ones."""
     from db3kd.distillation.scale import (
         RELATIVE_SCALES,

@@ -4,18 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db3kd.cli.options import (
-    TEACHER_HELP,
-    Architecture,
-    Channels,
-    Classes,
-    Data,
-    Device,
-    Shape,
-    Size,
-    TrustCode,
-    open_teacher,
-)
+from db3kd.cli.option_sets import COMMON, expand_option_sets
+from db3kd.cli.options import TEACHER_HELP, Device, ImageOptions, ModelFileOptions, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,25 +16,22 @@ if TYPE_CHECKING:
 _READ_ROWS = 1024
 
 
+@expand_option_sets
 def evaluate(
     model: Annotated[
         str, typer.Option("--model", "--teacher", help="What to evaluate. " + TEACHER_HELP)
     ],
-    data: Data,
-    split: Annotated[str, typer.Option("--split", help="Which part of the data.")] = "test",
+    images: ImageOptions,
+    described: ModelFileOptions,
     agree_with: Annotated[
         str | None,
         typer.Option(
             "--agree-with",
-            help="A teacher to compare decisions with, one query an image. " + TEACHER_HELP,
+            help="A teacher to compare decisions with, one query per image. " + TEACHER_HELP,
+            rich_help_panel=COMMON,
         ),
     ] = None,
-    architecture: Architecture = None,
-    image_shape: Shape = None,
-    classes: Classes = None,
-    trust_code: TrustCode = False,
-    size: Size = None,
-    channels: Channels = None,
+    split: Split = "test",
     device: Device = "auto",
 ) -> None:
     """Measure a student's or teacher's accuracy, and how often it decides like another.
@@ -54,27 +41,25 @@ def evaluate(
         db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
     """
     from db3kd.data.class_names import matched, renumbered
-    from db3kd.labelling.source import Source
     from db3kd.teachers.base import class_names_of
 
-    images = Source(data, split, size, channels).load()
-    if images.labels is None and agree_with is None:
-        raise ValueError(f"data: {images.name} has no labels to compare with; give --agree-with")
-    images.check()
-    described = {"image_shape": image_shape, "classes": classes, "trust_code": trust_code}
-    asked = open_teacher(model, images, architecture, device, **described)
-    decisions = _decide_all(asked, images)
-    if images.labels is not None:
-        right = int((decisions == matched(images, asked).labels).sum())
-        print(f"accuracy   {right / len(images):.2%} ({right:,} of {len(images):,} {split} images)")
+    loaded = images.source(split).load()
+    if loaded.labels is None and agree_with is None:
+        raise ValueError(f"data: {loaded.name} has no labels to compare with; give --agree-with")
+    loaded.check()
+    asked = described.load(model, loaded, device)
+    decisions = _decide_all(asked, loaded)
+    if loaded.labels is not None:
+        right = int((decisions == matched(loaded, asked).labels).sum())
+        print(f"accuracy   {right / len(loaded):.2%} ({right:,} of {len(loaded):,} {split} images)")
     if agree_with is not None:
-        teacher = open_teacher(agree_with, images, architecture, device, **described)
+        teacher = described.load(agree_with, loaded, device)
         decisions = renumbered(
             decisions, class_names_of(asked), class_names_of(teacher), model, agree_with
         )
-        alike = int((decisions == _decide_all(teacher, images)).sum())
-        print(f"agreement  {alike / len(images):.2%} ({alike:,} of {len(images):,} images)")
-        print(f"queries    {len(images):,}, asked of {agree_with}")
+        alike = int((decisions == _decide_all(teacher, loaded)).sum())
+        print(f"agreement  {alike / len(loaded):.2%} ({alike:,} of {len(loaded):,} images)")
+        print(f"queries    {len(loaded):,}, asked of {agree_with}")
 
 
 def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":

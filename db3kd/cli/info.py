@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db3kd.cli.options import (
-    TEACHER_HELP,
-    Architecture,
-    Classes,
-    Shape,
-    TrustCode,
-    open_teacher,
-)
+from db3kd.cli.option_sets import COMMON, expand_option_sets
+from db3kd.cli.options import TEACHER_HELP, ModelFileOptions
 
 if TYPE_CHECKING:
     from db3kd.teachers import Teacher
@@ -33,14 +27,17 @@ _PACKAGES = (
 )
 
 
+@expand_option_sets
 def info(
+    described: ModelFileOptions,
     teacher: Annotated[
-        str | None, typer.Option("--teacher", help="Describe this teacher instead. " + TEACHER_HELP)
+        str | None,
+        typer.Option(
+            "--teacher",
+            help="Describe this teacher instead. " + TEACHER_HELP,
+            rich_help_panel=COMMON,
+        ),
     ] = None,
-    architecture: Architecture = None,
-    image_shape: Shape = None,
-    classes: Classes = None,
-    trust_code: TrustCode = False,
 ) -> None:
     """Show how this db3kd was built and where it runs, or what a teacher is.
 
@@ -53,9 +50,7 @@ def info(
     if teacher is None:
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
     else:
-        described = {"image_shape": image_shape, "classes": classes, "trust_code": trust_code}
-        asked = open_teacher(teacher, None, architecture, "cpu", **described)
-        _print_rows(_teacher_rows(asked))
+        _print_rows(_teacher_rows(described.load(teacher, None, "cpu")))
 
 
 def _build_rows() -> Iterable[tuple[str, str]]:

@@ -1,139 +1,237 @@
 """Options that several commands share, and what they stand for."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from db3kd.cli.option_sets import COMMON, OptionSet
+
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
+    from db3kd.labelling.source import Source
     from db3kd.teachers import Teacher
 
 DATA_HELP = (
-    "Images: mnist5k, digits, cifar10, flowers102, hub:NAME, a directory (IDX files, Parquet, or "
-    "an image folder), or a .npz, .npy or .parquet file."
+    "Images: mnist5k, digits, cifar10, flowers102, hub:NAME, a directory (IDX files, Parquet or an "
+    "image folder), or a .npz, .npy or .parquet file."
 )
-
-Data = Annotated[str, typer.Option("--data", help=DATA_HELP)]
-Size = Annotated[
-    int | None,
-    typer.Option("--size", min=1, help="Resize image files to this many pixels a side, cropped."),
-]
-Channels = Annotated[
-    int | None,
-    typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")]
-Device = Annotated[
-    str,
-    typer.Option("--device", help="auto (CUDA where there is a device), cpu, cuda or cuda:N."),
-]
-Precision = Annotated[
-    str, typer.Option("--precision", help="Of training: no (float32), bf16, or fp16 (CUDA only).")
-]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most images in a step.")]
-LearningRate = Annotated[float, typer.Option("--learning-rate", help="Adam's.")]
 TEACHER_HELP = (
     "A .safetensors, .pt, .pth, .pt2 or .onnx file; an address such as "
     "http://host:8000/v2/models/NAME or grpc://host:8001/NAME; a .toml file that describes one of "
-    "these; or package.module:name of a teacher, a module, a factory of one, or a function from "
-    "NumPy images to classes."
+    "these; or package.module:name of a teacher, a module, a factory, or a function from NumPy "
+    "images to classes."
 )
-Architecture = Annotated[
-    str | None,
+
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="auto (CUDA if there is a GPU), cpu, cuda or cuda:N."),
+]
+TrainingDevice = Annotated[
+    str,
     typer.Option(
-        "--architecture",
-        help="Model of a weights file that does not name its own: lenet5, resnet18, …, or "
-        "package.module:factory, called as factory(image_shape, classes).",
+        "--device",
+        help="auto (CUDA if there is a GPU), cpu, cuda or cuda:N.",
+        rich_help_panel="Training",
     ),
 ]
-Shape = Annotated[
-    str | None,
-    typer.Option(
-        "--image-shape", help="As 1,28,28, where neither the teacher nor the images tell."
-    ),
+Split = Annotated[
+    str, typer.Option("--split", help="Part of the data set.", rich_help_panel="Images")
 ]
-Classes = Annotated[
-    int | None,
-    typer.Option("--classes", min=2, help="Where neither the teacher nor the images tell."),
-]
-TrustCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-code",
-        help="Read TorchScript and .pt2 files, which are code and can do whatever you may.",
-    ),
-]
-MaxBatch = Annotated[
+Limit = Annotated[
     int | None,
     typer.Option(
-        "--max-batch",
+        "--limit",
         min=1,
-        help="Most images that the teacher is asked at once.",
-        show_default="as many as suit the model and its images",
+        help="Use only this many images, drawn at random by --seed.",
+        rich_help_panel=COMMON,
     ),
 ]
-Autocast = Annotated[
-    Literal["bf16", "fp16"] | None,
-    typer.Option("--autocast", help="Run a torch teacher in mixed precision."),
-]
-Compile = Annotated[bool, typer.Option("--compile", help="Run a torch teacher by torch.compile.")]
-CudaGraphs = Annotated[
+Resume = Annotated[
     bool,
     typer.Option(
-        "--cuda-graphs",
-        help="Run a torch teacher as CUDA graphs, so that small batches cost one launch each.",
+        "--resume",
+        help="Continue the run in --out if teacher, data and settings are the same. Nothing that "
+        "was answered is asked again.",
+        rich_help_panel=COMMON,
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="Architecture: lenet5, lenet5-half, alexnet, resnet18, …, or package.module:factory.",
+        rich_help_panel=COMMON,
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        "--seeds",
+        min=1,
+        help="Number of students, with seeds --seed, --seed + 1, ….",
+        rich_help_panel=COMMON,
     ),
 ]
 
 
-def running_options(
-    max_batch: int | None, autocast: str | None, compile: bool, cuda_graphs: bool
-) -> dict[str, Any]:
-    """How to run a teacher, as `load_teacher` takes it."""
-    import torch
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(OptionSet):
+    """Which images a command uses."""
 
-    dtypes = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return {
-        "max_batch": max_batch,
-        "autocast": dtypes[autocast],
-        "compile": compile,
-        "cuda_graphs": cuda_graphs,
-    }
+    panel = "Images"
+
+    data: Annotated[str, typer.Option("--data", help=DATA_HELP, rich_help_panel=COMMON)]
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size", min=1, help="Resize image files to this many pixels per side, cropped."
+        ),
+    ] = None
+    channels: Annotated[
+        int | None,
+        typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
+    ] = None
+
+    def source(self, split: str) -> "Source":
+        """Returns the images of a split as a run stores them."""
+        from db3kd.labelling.source import Source
+
+        return Source(self.data, split, self.size, self.channels)
 
 
-def open_teacher(
-    source: str,
-    images: "ImageSet | None",
-    architecture: str | None,
-    device: str,
-    running: Mapping[str, Any] | None = None,
-    *,
-    image_shape: str | None = None,
-    classes: int | None = None,
-    trust_code: bool = False,
-) -> "Teacher":
-    """The teacher a command line names.
+@dataclass(frozen=True, kw_only=True)
+class ModelFileOptions(OptionSet):
+    """What a model does not state about itself, and where it runs."""
 
-    What neither the options, its file, its address nor its object tells (image shape and classes)
-    is taken from the images. running: as from `running_options`.
-    """
-    from db3kd.teachers import load_teacher
+    panel = "Teacher"
 
-    return load_teacher(
-        source,
-        model=architecture,
-        image_shape=_parse_shape(image_shape),
-        classes=classes,
-        device=resolve_device(device),
-        assumed_shape=None if images is None else images.image_shape,
-        assumed_classes=None if images is None else images.classes,
-        trust_code=trust_code,
-        **(running or {}),
-    )
+    image_shape: Annotated[
+        str | None,
+        typer.Option(
+            "--image-shape",
+            help="Image shape such as 1,28,28, if neither the teacher nor the images state it.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            "--classes",
+            min=2,
+            help="Number of classes, if neither the teacher nor the images state it.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            "--architecture",
+            help="Architecture of a weights file that does not name its own: lenet5, resnet18, …, "
+            "or package.module:factory, called as factory(image_shape, classes).",
+        ),
+    ] = None
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code",
+            help="Load TorchScript and .pt2 files, which are code and can do whatever you can.",
+        ),
+    ] = False
+
+    def load(
+        self, source: str, images: "ImageSet | None", device: str, **execution: Any
+    ) -> "Teacher":
+        """Loads a teacher or student.
+
+        Args:
+            source: What `load_teacher` takes.
+            images: Supply image shape and number of classes if nothing else does.
+            device: Value of a --device option.
+            execution: How a torch module runs, as for `load_teacher`.
+        """
+        from db3kd.teachers import load_teacher
+
+        return load_teacher(
+            source,
+            model=self.architecture,
+            image_shape=_parse_shape(self.image_shape),
+            classes=self.classes,
+            device=resolve_device(device),
+            assumed_shape=None if images is None else images.image_shape,
+            assumed_classes=None if images is None else images.classes,
+            trust_code=self.trust_code,
+            **execution,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions(ModelFileOptions):
+    """The teacher that is asked, and how it runs."""
+
+    teacher: Annotated[str, typer.Option("--teacher", help=TEACHER_HELP, rich_help_panel=COMMON)]
+    device: Device = "auto"
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--max-batch",
+            min=1,
+            help="Maximum number of images per call of the teacher.",
+            show_default="as many as suit the model and its images",
+        ),
+    ] = None
+    autocast: Annotated[
+        Literal["bf16", "fp16"] | None,
+        typer.Option("--autocast", help="Run a torch teacher in mixed precision."),
+    ] = None
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run a torch teacher through torch.compile.")
+    ] = False
+    cuda_graphs: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graphs",
+            help="Run a torch teacher as CUDA graphs, so that a small batch costs one launch.",
+        ),
+    ] = False
+
+    def open(self, images: "ImageSet | None" = None) -> "Teacher":
+        """Loads the teacher; `images` as for `load`."""
+        import torch
+
+        dtypes = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+        return self.load(
+            self.teacher,
+            images,
+            self.device,
+            max_batch=self.max_batch,
+            autocast=dtypes[self.autocast],
+            compile=self.compile,
+            cuda_graphs=self.cuda_graphs,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(OptionSet):
+    """How a single network is trained."""
+
+    panel = "Training"
+
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Maximum number of images per step.")
+    ] = 128
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Learning rate of Adam.")
+    ] = 1e-3
+    precision: Annotated[
+        str, typer.Option("--precision", help="no (float32), bf16, or fp16 (CUDA only).")
+    ] = "no"
+    seed: Seed = 0
 
 
 def _parse_shape(text: str | None) -> tuple[int, ...] | None:
@@ -142,16 +240,16 @@ def _parse_shape(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"image-shape: expected sizes as 1,28,28, got {text!r}") from None
+        raise ValueError(f"image-shape: expected sizes such as 1,28,28, got {text!r}") from None
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that a command line gave; those left out are None."""
+    """Returns the options that were given; the others are None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def resolve_device(name: str) -> str:
-    """A torch device for a --device option."""
+    """Returns the torch device of a --device option."""
     if name != "auto":
         return name
     import torch
@@ -160,11 +258,11 @@ def resolve_device(name: str) -> str:
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """The numbers of a --snapshots option."""
+    """Returns the numbers of a --snapshots option."""
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise ValueError(f"snapshots: expected numbers as 5,10,20, got {text!r}") from None
+        raise ValueError(f"snapshots: expected numbers such as 5,10,20, got {text!r}") from None
 
 
 @contextmanager

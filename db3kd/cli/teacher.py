@@ -6,38 +6,28 @@ from typing import Annotated
 
 import typer
 
-from db3kd.cli.options import (
-    BatchSize,
-    Channels,
-    Data,
-    Device,
-    LearningRate,
-    Precision,
-    Seed,
-    Size,
-    refuse_existing,
-)
+from db3kd.cli.option_sets import expand_option_sets
+from db3kd.cli.options import ImageOptions, Model, TrainingDevice, TrainingOptions, refuse_existing
 
 
+@expand_option_sets
 def teacher(
-    data: Data,
+    images: ImageOptions,
     out: Annotated[
-        Path, typer.Option("--out", help="The .safetensors file to write; must not exist.")
+        Path, typer.Option("--out", help="The .safetensors file to write. It must be new.")
     ],
-    model: Annotated[
-        str,
-        typer.Option("--model", help="lenet5, alexnet, resnet18, …, or package.module:factory."),
-    ] = "lenet5",
+    training: TrainingOptions,
+    model: Model = "lenet5",
     epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Times through the training images; fixed.")
+        int,
+        typer.Option(
+            "--epochs",
+            min=1,
+            help="Passes over the training images.",
+            rich_help_panel="Training",
+        ),
     ] = 10,
-    batch_size: BatchSize = 128,
-    learning_rate: LearningRate = 1e-3,
-    size: Size = None,
-    channels: Channels = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "no",
+    device: TrainingDevice = "auto",
 ) -> None:
     """Train a teacher on the true classes of the train split, and test it on the test split.
 
@@ -52,7 +42,6 @@ def teacher(
     from db3kd.data.class_names import match_classes
     from db3kd.distillation.student import evaluate, train_classifier
     from db3kd.distillation.training import TrainSettings
-    from db3kd.labelling.source import Source
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
     from db3kd.progress import counted
@@ -64,37 +53,37 @@ def teacher(
     beside = out.with_suffix(".json")
     for file in (out, beside):
         refuse_existing(file)
-    images, test = (Source(data, split, size, channels).load() for split in ("train", "test"))
-    for part in (images, test):
+    train, test = (images.source(split).load() for split in ("train", "test"))
+    for part in (train, test):
         if part.labels is None:
             raise ValueError(f"data: expected labels to train and test on, {part.name} has none")
-    test = match_classes(test, images.class_names, images.classes, f"the split {images.name}")
+    test = match_classes(test, train.class_names, train.classes, f"the split {train.name}")
     settings = TrainSettings(
         epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        seed=training.seed,
         device=device,
-        precision=precision,
+        precision=training.precision,
     )
-    make = partial(build_model, model, images.image_shape, images.classes)
-    with counted("training the teacher", settings.total_steps(len(images)), "steps") as show:
-        network = train_classifier(make, images, images.labels, settings, progress=show)
+    make = partial(build_model, model, train.image_shape, train.classes)
+    with counted("training the teacher", settings.total_steps(len(train)), "steps") as show:
+        network = train_classifier(make, train, train.labels, settings, progress=show)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_model(
         out,
         network,
         model=model,
-        image_shape=images.image_shape,
-        classes=images.classes,
-        class_names=images.class_names,
+        image_shape=train.image_shape,
+        classes=train.classes,
+        class_names=train.class_names,
     )
     accuracy = evaluate(network, test, test.labels)
     described = manifest(
-        {"model": model, "data": data, "training": settings},
-        seed=seed,
+        {"model": model, "data": images.data, "training": settings},
+        seed=training.seed,
         teacher_fingerprint=load_teacher(out).fingerprint(),
-        data_fingerprint=images.fingerprint(),
+        data_fingerprint=train.fingerprint(),
     )
     write_manifest(beside, described | {"queries": 0, "test_accuracy": accuracy})
-    print(f"{out}: {accuracy:.1%} of {len(test):,} test images ({data})")
+    print(f"{out}: {accuracy:.1%} of {len(test):,} test images ({images.data})")

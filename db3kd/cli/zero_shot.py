@@ -5,100 +5,82 @@ from typing import Annotated, Literal
 
 import typer
 
+from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import (
     DATA_HELP,
-    Architecture,
-    Autocast,
-    BatchSize,
-    Classes,
-    Compile,
-    CudaGraphs,
-    Device,
-    MaxBatch,
-    Seed,
-    Shape,
-    TrustCode,
-    hint_at_resuming,
-    open_teacher,
-    running_options,
-)
-from db3kd.cli.synthesize import (
-    Budget,
-    Effort,
-    MovesOption,
-    Preset,
-    QueriesPerMove,
-    QueriesPerSample,
+    Model,
     Resume,
-    Samples,
-    Snapshots,
-    StartsOption,
-    TeacherOption,
-    print_totals,
-    synthesis_settings,
+    Seeds,
+    TeacherOptions,
+    hint_at_resuming,
 )
+from db3kd.cli.synthesize import SynthesisOptions, print_totals
 
 
+@expand_option_sets
 def zero_shot(
-    teacher: TeacherOption,
+    teacher: TeacherOptions,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for samples, labels, students and report.")
+        Path, typer.Option("--out", help="Folder for samples, labels, students and the report.")
     ],
+    synthesis: SynthesisOptions,
     test: Annotated[
         str | None,
         typer.Option(
             "--test",
-            help=f"Real images, whose test split measures students, and whose train split trains "
-            f"one to compare with. {DATA_HELP}",
+            help="Real images: the test split measures the students, and the train split trains a "
+            f"baseline. {DATA_HELP}",
+            rich_help_panel=COMMON,
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", help="The student: lenet5-half, alexnet-half, ….")
-    ] = "lenet5-half",
-    preset: Preset = "guided",
-    samples: Samples = None,
-    starts: StartsOption = None,
-    effort: Effort = None,
-    moves: MovesOption = None,
-    queries_per_move: QueriesPerMove = None,
-    queries_per_sample: QueriesPerSample = None,
-    budget: Budget = None,
-    snapshots: Snapshots = "",
+    model: Model = "lenet5-half",
+    resume: Resume = False,
+    seeds: Seeds = 3,
     measure: Annotated[
         Literal["none", "sd", "bd", "mbd"],
         typer.Option(
             "--measure",
-            help="Label the pseudo samples by distances to each other too, and distil "
-            "those; none trains on their decisions alone.",
+            help="Also label the pseudo samples with distances to each other and distil those. "
+            "none trains on their decisions only.",
+            rich_help_panel="Labels",
         ),
     ] = "none",
     queries_per_pair: Annotated[
         int,
-        typer.Option("--queries-per-pair", min=0, help="Of such labels, for a sample and a class."),
+        typer.Option(
+            "--queries-per-pair",
+            min=0,
+            help="Maximum queries per sample and class for these distances.",
+            rich_help_panel="Labels",
+        ),
     ] = 60,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Of every student.")] = 12_000,
-    batch_size: BatchSize = 128,
+    steps: Annotated[
+        int,
+        typer.Option(
+            "--steps", min=1, help="Training steps of each student.", rich_help_panel="Training"
+        ),
+    ] = 12_000,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Maximum number of images per step.",
+            rich_help_panel="Training",
+        ),
+    ] = 128,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Adam's at the start; it falls to 0.")
+        float,
+        typer.Option(
+            "--learning-rate",
+            help="Initial learning rate of Adam; it decays to 0.",
+            rich_help_panel="Training",
+        ),
     ] = 3e-3,
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Students, of the seeds --seed, --seed + 1, ….")
-    ] = 3,
-    image_shape: Shape = None,
-    classes: Classes = None,
-    max_batch: MaxBatch = None,
-    autocast: Autocast = None,
-    compile: Compile = False,
-    cuda_graphs: CudaGraphs = False,
-    architecture: Architecture = None,
-    trust_code: TrustCode = False,
-    resume: Resume = False,
-    seed: Seed = 0,
-    device: Device = "auto",
 ) -> None:
-    """From a teacher alone to a student: pseudo samples, labels, students, a report.
+    """Train students from a teacher alone: pseudo samples, labels, students, a report.
 
-    Without --test students are trained, but nothing can be said of how good they are.
+    Without --test, students are trained but not measured.
 
     Examples:
 
@@ -118,24 +100,11 @@ def zero_shot(
     from db3kd.report.zero_shot import table
     from db3kd.storage.run_folder import check_free
 
-    synthesis = synthesis_settings(
-        preset,
-        acquisition_model=model,
-        samples=samples,
-        starts=starts,
-        effort=effort,
-        moves=moves,
-        queries_per_move=queries_per_move,
-        queries_per_sample=queries_per_sample,
-        budget=budget,
-        snapshots=snapshots,
-        seed=seed,
-    )
     labelling = None
     if measure != "none":
-        labelling = LabelSettings(measure, queries_per_pair=queries_per_pair, seed=seed)
+        labelling = LabelSettings(measure, queries_per_pair=queries_per_pair, seed=synthesis.seed)
     settings = ZeroShotSettings(
-        synthesis,
+        synthesis.settings(model),
         labelling,
         student=model,
         training=TrainSettings(
@@ -143,25 +112,15 @@ def zero_shot(
             batch_size=batch_size,
             learning_rate=learning_rate,
             schedule="cosine",
-            seed=seed,
-            device=device,
+            seed=synthesis.seed,
+            device=teacher.device,
         ),
         seeds=seeds,
     )
     check_free(out / SAMPLES_FOLDER, resume)
     if not resume:
         check_free(out)
-    running = running_options(max_batch, autocast, compile, cuda_graphs)
-    asked = open_teacher(
-        teacher,
-        None,
-        architecture,
-        device,
-        running,
-        image_shape=image_shape,
-        classes=classes,
-        trust_code=trust_code,
-    )
+    asked = teacher.open()
     with hint_at_resuming(out / SAMPLES_FOLDER, out / LABELS_FOLDER):
         result = run_zero_shot(asked, out, settings, test=test, resume=resume)
     print_totals(result.totals)

@@ -118,7 +118,7 @@ def test_a_run_is_resumed_when_that_is_asked_for(teacher, run, tmp_path):
     assert "nothing to do" not in label(teacher, copy, *options, "--resume")
     out = label(teacher, copy, *options, "--resume")
 
-    assert out.startswith("nothing to do  the run was finished already")
+    assert out.startswith("nothing to do  the run was already finished")
     assert torch.equal(load_labels(copy).distances, load_labels(run).distances)
     assert read_manifest(copy)["totals"] == read_manifest(run)["totals"]
 
@@ -335,9 +335,9 @@ def test_other_images_than_those_labelled_are_refused(run, tmp_path):
     ("options", "words"),
     [
         (("--scale", "large"), "scale: expected a number or auto"),
-        (("--normalisation", "inverse", "--scale", "2"), "inverse has none"),
-        (("--steps", "5", "--epochs", "5"), "--epochs or --steps, not both"),
-        (("--preset", "paper", "--alpha", "0.1"), "preset: decides"),
+        (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
+        (("--steps", "5", "--epochs", "5"), "expected --epochs or --steps, got both"),
+        (("--preset", "paper", "--alpha", "0.1"), "--preset paper sets --normalisation"),
         (("--model", "lenet6"), "model: expected one of"),
     ],
 )
@@ -352,8 +352,8 @@ def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
     ("options", "words"),
     [
         (("--snapshots", "5,ten"), "snapshots: expected numbers"),
-        (("--temperature", "2"), "need a --scale"),
-        (("--normalisation", "inverse", "--scale", "2"), "inverse has none"),
+        (("--temperature", "2"), "only with a --scale"),
+        (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
         (("--split", "validation"), "split: digits has"),
         (("--data", "nothing"), "data: expected mnist5k"),
         (("--data", "mnist5k"), "expected shape (1, 8, 8)"),

@@ -53,7 +53,9 @@ def test_pseudo_samples_need_what_the_teacher_does_not_tell(tmp_path):
     arguments = synthesize_arguments(f"{TEACHERS}:striped", tmp_path / "run")
 
     assert "give --image-shape and --classes" in fail(*arguments)
-    assert "--image-shape: expected sizes as 1,28,28" in fail(*arguments, "--image-shape", "8x8")
+    assert "--image-shape: expected sizes such as 1,28,28" in fail(
+        *arguments, "--image-shape", "8x8"
+    )
     out = succeed(*arguments, "--image-shape", "1,8,8", "--classes", 3)
 
     assert "not reached    classes 2: no image was found" in out

@@ -1,0 +1,108 @@
+"""Sets of options as dataclasses, expanded into the signatures of commands.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Output(OptionSet):
+        panel = "Output"
+        out: Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+
+    @expand_option_sets
+    def label(output: Output, seed: Seed = 0) -> None: ...
+
+Typer sees `label(*, out, seed)`, and the function receives an `Output`.
+"""
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+from typer.models import OptionInfo
+
+COMMON = "Options"
+"""The panel at the top of `--help`, for options that most users need."""
+
+
+class OptionSet:
+    """Base of dataclasses whose fields are options.
+
+    Attributes:
+        panel: Help panel of the options that do not name their own.
+    """
+
+    panel: ClassVar[str] = COMMON
+
+
+def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces each parameter that is an `OptionSet` by one parameter for each field.
+
+    Required options come first, then the common ones, then the others in their order.
+
+    Args:
+        command: A function whose parameters are options (`Annotated[type, typer.Option(...)]`) or
+            option sets.
+
+    Returns:
+        The function that Typer registers.
+
+    Raises:
+        ValueError: Two parameters have the same name.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    sets: dict[str, type[OptionSet]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if isinstance(kind, type) and issubclass(kind, OptionSet):
+            sets[name] = kind
+            parameters += _fields_as_parameters(kind)
+        else:
+            parameters.append(
+                parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)
+            )
+    parameters.sort(key=_place)
+    signature = inspect.Signature(parameters)  # raises for a name that occurs twice
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        built = {
+            name: kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
+            for name, kind in sets.items()
+        }
+        command(**built, **values)
+
+    call.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect.signature
+    call.__annotations__ = {each.name: each.annotation for each in parameters}
+    return call
+
+
+def _fields_as_parameters(kind: type[OptionSet]) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # subclasses are dataclasses
+        default = field.default
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+            annotation=_in_panel(hints[field.name], kind.panel),
+        )
+
+
+def _in_panel(annotation: Any, panel: str) -> Any:
+    """The annotation with its option in the panel, unless the option names its own panel."""
+    value, option = get_args(annotation)
+    if option.rich_help_panel is not None:
+        return annotation
+    option = copy.copy(option)
+    option.rich_help_panel = panel
+    return Annotated[value, option]
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    if parameter.default is inspect.Parameter.empty:
+        return 0
+    annotation = parameter.annotation
+    options = get_args(annotation) if get_origin(annotation) is Annotated else ()
+    panels = [each.rich_help_panel for each in options if isinstance(each, OptionInfo)]
+    return 1 if COMMON in panels else 2
