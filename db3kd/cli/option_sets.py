@@ -24,6 +24,7 @@ COMMON = "Options"
 """The panel at the top of `--help`, for options that most users need."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptionSet:
     """Base of dataclasses whose fields are options.
 
@@ -79,7 +80,7 @@ def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:
 
 def _fields_as_parameters(kind: type[OptionSet]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # subclasses are dataclasses
+    for field in dataclasses.fields(kind):
         default = field.default
         yield inspect.Parameter(
             field.name,
