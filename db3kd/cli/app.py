@@ -1,11 +1,10 @@
-"""The commands put together, and errors in one line.
+"""The `db3kd` command: its subcommands, and errors in one line.
 
-The modules of commands import what a command works with in the bodies of their functions: torch
-alone takes 1.6 s of CPU time to load, and --help, --version and shell completion need none of it.
+Modules of commands import their stage inside functions: torch alone takes 1.6 s of CPU time to
+load, and --help, --version and shell completion do not need it.
 """
 
 import importlib.metadata
-import re
 import sys
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from db3kd.cli.distill import distill
+from db3kd.cli.errors import is_expected, one_line, options_of
 from db3kd.cli.evaluate import evaluate
 from db3kd.cli.info import info
 from db3kd.cli.label import label
@@ -22,56 +22,20 @@ from db3kd.cli.synthesize import synthesize
 from db3kd.cli.teacher import teacher
 from db3kd.cli.zero_shot import zero_shot
 
-_EXPECTED = (ValueError, TypeError, OSError, ImportError, ArithmeticError)
-
 
 class _OneLineErrors(TyperGroup):
-    """Says what went wrong in one line on standard error; with --debug, raises it."""
+    """Prints an error as one line on standard error; with --debug, raises it."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if ctx.params.get("debug") or not _is_expected(error):
+            if ctx.params.get("debug") or not is_expected(error):
                 raise
-            print(f"error: {_one_line(error)}", file=sys.stderr)
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            options = {} if command is None else options_of(command.params)
+            print(f"error: {one_line(error, options)}", file=sys.stderr)
             raise typer.Exit(1) from error
-
-
-_OPTIONS = {"model": "architecture"}
-"""Arguments whose options have another name."""
-
-_ARGUMENT = re.compile(
-    r"\b(image_shape|classes|model|channels|size|trust_code|max_batch|architecture|threshold)="
-    r"(?:True\b|(?=[\s;,.]|$)|(?P<value>(?=\d)))"
-)
-_LEADING = re.compile(r"^(image_shape|image-shape|classes|channels|size|data|split|max_batch): ")
-
-
-def as_options(text: str) -> str:
-    """An error's text with the options of the command line in place of Python's arguments."""
-
-    def option(name: str) -> str:
-        return "--" + _OPTIONS.get(name, name).replace("_", "-")
-
-    def with_value(found: re.Match[str]) -> str:
-        return option(found[1]) + ("" if found["value"] is None else " ")
-
-    text = _ARGUMENT.sub(with_value, text)
-    return _LEADING.sub(lambda found: f"{option(found[1])}: ", text)
-
-
-def _is_expected(error: Exception) -> bool:
-    teachers = sys.modules.get("db3kd.teachers.base")  # loaded by whatever raises a TeacherError
-    known = _EXPECTED if teachers is None else (*_EXPECTED, teachers.TeacherError)
-    return isinstance(error, known)
-
-
-def _one_line(error: Exception) -> str:
-    text = as_options(" ".join(str(error).split())) or type(error).__name__
-    if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
-        text += '; pip install "db3kd[all]"'
-    return text
 
 
 app = typer.Typer(
@@ -84,8 +48,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"db3kd {importlib.metadata.version('db3kd')}")
         raise typer.Exit
 
@@ -102,13 +66,13 @@ def db3kd(
         ),
     ] = False,
 ) -> None:
-    """Distil a student from a teacher that answers with a class and nothing else.
+    """Train a student from a teacher that answers with a class and nothing else.
 
-    The way: teacher (or one of your own), label, distill, evaluate; without images, zero-shot.
+    With images: teacher (or a model of your own), label, distill, evaluate. Without: zero-shot.
 
-    A surrogate, trained beforehand, tells label where boundaries may lie, and saves it queries.
+    A surrogate, trained before labelling, predicts where the boundaries are and saves queries.
 
-    The command demo goes all of it, on real images, in a few minutes.
+    The demo command runs everything on real images in a few minutes.
     """
 
 

@@ -131,7 +131,7 @@ class SearchOptions(OptionSet):
             snapshots=parse_counts(self.snapshots) or None,
             queries_per_pair=budget.queries_per_pair,
             queries_per_sample=budget.queries_per_sample,
-            queries=budget.budget,
+            queries=budget.queries,
         )
         return make(measure=self.measure, seed=self.seed, **changes)
 
@@ -142,7 +142,7 @@ class BudgetOptions(OptionSet):
 
     panel = "Budget"
 
-    budget: Annotated[
+    queries: Annotated[
         int | None,
         typer.Option(
             "--budget",
@@ -175,7 +175,7 @@ class BudgetOptions(OptionSet):
             "and at the end) to find a teacher that is noisy or was replaced. 0 turns them off.",
         ),
     ] = 32
-    accept_changed_teacher: Annotated[
+    accept_changes: Annotated[
         bool,
         typer.Option(
             "--accept-changed-teacher",
@@ -376,7 +376,7 @@ def label(
             concurrent_chunks=workers.concurrent_chunks,
             surrogate=network,
             consistency_checks=budget.consistency_checks,
-            accept_changes=budget.accept_changed_teacher,
+            accept_changes=budget.accept_changes,
         )
     _report(totals, before, out)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet
 
 if TYPE_CHECKING:
@@ -157,17 +158,18 @@ class ModelFileOptions(OptionSet):
         """
         from db3kd.teachers import load_teacher
 
-        return load_teacher(
-            source,
-            model=self.architecture,
-            image_shape=_parse_shape(self.image_shape),
-            classes=self.classes,
-            device=resolve_device(device),
-            assumed_shape=None if images is None else images.image_shape,
-            assumed_classes=None if images is None else images.classes,
-            trust_code=self.trust_code,
-            **execution,
-        )
+        with naming_options(model="--architecture"):
+            return load_teacher(
+                source,
+                model=self.architecture,
+                image_shape=_parse_shape(self.image_shape),
+                classes=self.classes,
+                device=resolve_device(device),
+                assumed_shape=None if images is None else images.image_shape,
+                assumed_classes=None if images is None else images.classes,
+                trust_code=self.trust_code,
+                **execution,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +242,7 @@ def _parse_shape(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"image-shape: expected sizes such as 1,28,28, got {text!r}") from None
+        raise ValueError(f"image_shape: expected sizes such as 1,28,28, got {text!r}") from None
 
 
 def given(**options: Any) -> dict[str, Any]:

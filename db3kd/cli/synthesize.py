@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
 from db3kd.cli.options import Resume, Seed, TeacherOptions, given, hint_at_resuming, parse_counts
 
@@ -44,7 +45,7 @@ class SynthesisOptions(OptionSet):
             rich_help_panel=COMMON,
         ),
     ] = None
-    budget: Annotated[
+    queries: Annotated[
         int | None,
         typer.Option(
             "--budget",
@@ -119,19 +120,21 @@ class SynthesisOptions(OptionSet):
             "plain": SynthesisSettings(),
             "paper": SynthesisSettings.paper(),
         }[self.preset]
-        moves = given(
-            count=self.moves,
-            queries_per_move=self.queries_per_move,
-            queries_per_sample=self.queries_per_sample,
+        moves = dataclasses.replace(
+            settings.moves,
+            **given(
+                count=self.moves,
+                queries_per_move=self.queries_per_move,
+                queries_per_sample=self.queries_per_sample,
+            ),
         )
         changes = given(
             samples=self.samples,
             starts=self.starts,
             effort=self.effort,
-            queries=self.budget,
+            queries=self.queries,
             snapshots=parse_counts(self.snapshots) or None,
         )
-        moves = dataclasses.replace(settings.moves, **moves)
         return dataclasses.replace(settings, moves=moves, seed=self.seed, **changes)
 
 
@@ -169,7 +172,7 @@ def synthesize(
     settings = synthesis.settings(acquisition_model)
     check_free(out, resume)
     asked = teacher.open()
-    with hint_at_resuming(out):
+    with naming_options(model="--acquisition-model"), hint_at_resuming(out):
         totals = write_pseudo_samples(out, asked, settings, resume=resume)
     print_totals(totals)
     print(f"written to     {out}")

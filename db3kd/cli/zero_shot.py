@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import (
     DATA_HELP,
@@ -121,7 +122,8 @@ def zero_shot(
     if not resume:
         check_free(out)
     asked = teacher.open()
-    with hint_at_resuming(out / SAMPLES_FOLDER, out / LABELS_FOLDER):
+    runs = (out / SAMPLES_FOLDER, out / LABELS_FOLDER)
+    with naming_options(data="--test"), hint_at_resuming(*runs):
         result = run_zero_shot(asked, out, settings, test=test, resume=resume)
     print_totals(result.totals)
     if result.rows:

@@ -194,8 +194,8 @@ def test_a_dry_run_knows_the_targets(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--targets", 10), "targets: expected at most 9"),
-        (("--targets", 2, "--measure", "sd"), "targets: expected None with measure 'sd'"),
+        (("--targets", 10), "--targets: expected at most 9"),
+        (("--targets", 2, "--measure", "sd"), "--targets: expected None with measure 'sd'"),
     ],
 )
 def test_targets_that_there_cannot_be_are_refused(teacher, tmp_path, options, words):
@@ -230,7 +230,7 @@ def test_a_surrogate_without_gradients_is_refused(teacher, tmp_path):
     arguments = label_arguments(teacher, tmp_path / "run")
     message = fail(*arguments, "--measure", "mbd", "--surrogate", f"{TEACHERS}:CountingTeacher")
 
-    assert "surrogate: expected a torch network" in message
+    assert "--surrogate: expected a torch network" in message
     assert not (tmp_path / "run").exists()
 
 
@@ -334,11 +334,11 @@ def test_other_images_than_those_labelled_are_refused(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--scale", "large"), "scale: expected a number or auto"),
+        (("--scale", "large"), "--scale: expected a number or auto"),
         (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
         (("--steps", "5", "--epochs", "5"), "expected --epochs or --steps, got both"),
         (("--preset", "paper", "--alpha", "0.1"), "--preset paper sets --normalisation"),
-        (("--model", "lenet6"), "model: expected one of"),
+        (("--model", "lenet6"), "--model: expected one of"),
     ],
 )
 def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
@@ -351,15 +351,18 @@ def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--snapshots", "5,ten"), "snapshots: expected numbers"),
+        (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
         (("--temperature", "2"), "only with a --scale"),
         (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
-        (("--split", "validation"), "split: digits has"),
-        (("--data", "nothing"), "data: expected mnist5k"),
+        (("--split", "validation"), "--split: digits has"),
+        (("--data", "nothing"), "--data: expected mnist5k"),
         (("--data", "mnist5k"), "expected shape (1, 8, 8)"),
         (("--teacher", "missing.safetensors"), "expected a teacher file"),
-        (("--cuda-graphs",), "cuda_graphs: expected a CUDA device, got cpu"),
-        (("--compile", "--teacher", f"{TEACHERS}:constant"), "compile: belongs to a torch module"),
+        (("--cuda-graphs",), "--cuda-graphs: expected a CUDA device, got cpu"),
+        (
+            ("--compile", "--teacher", f"{TEACHERS}:constant"),
+            "--compile: belongs to a torch module",
+        ),
         (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),
     ],

@@ -82,4 +82,4 @@ def test_a_file_that_cannot_be_written_is_said_before_the_images_are_looked_for(
 
     message = fail("surrogate", *options, "--out", tmp_path / "surrogate.pt")
 
-    assert "out: expected a name ending in .safetensors" in message
+    assert "--out: expected a name ending in .safetensors" in message

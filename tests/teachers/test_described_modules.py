@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from db3kd.cli.app import as_options
 from db3kd.labelling.worker_pool import _check_socket_path
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
@@ -117,22 +116,6 @@ def not_a_factory() -> nn.Module:
 def test_a_factory_states_how_it_is_called():
     with pytest.raises(TypeError, match=r"to be a factory\(image_shape, classes\) of a torch.nn"):
         build_model("test_described_modules:not_a_factory", SHAPE, 5)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("does not say what its images are; give image_shape= and classes=", "--image-shape and"),
-        ("name their architecture with model=", "with --architecture"),
-        ("if you trust it, give trust_code=True, else", "give --trust-code, else"),
-        ("give channels=1 or channels=3", "give --channels 1 or --channels 3"),
-        ("split: digits has 'train', got 'x'", "--split: digits has"),
-        ("model: expected one of lenet5", "model: expected one of"),
-    ],
-)
-def test_errors_of_the_command_line_name_its_options(text, shown):
-    assert shown in as_options(text)
-    assert not any(f"{name}=" in as_options(text) for name in ("classes", "model", "image_shape"))
 
 
 def test_a_declared_shape_with_its_channels_last_suggests_the_layout():

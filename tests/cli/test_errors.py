@@ -1,0 +1,96 @@
+"""Errors of the library are shown with the names of options."""
+
+import dataclasses
+import inspect
+
+import pytest
+import typer.main
+
+from db3kd.cli.app import app
+from db3kd.cli.errors import CommandError, as_options, naming_options, options_of
+from db3kd.distillation.student import KDLoss
+from db3kd.distillation.surrogate_training import SurrogateSettings
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import SoftLabelSettings
+from db3kd.labelling.source import Source
+from db3kd.pipelines.zero_shot import run_zero_shot
+from db3kd.synthesis.moves import Moves
+from db3kd.synthesis.synthesis import SynthesisSettings
+from db3kd.teachers import load_teacher
+
+TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "masked_mixes"}
+TRAINING = {"schedule", "shuffle", "epochs"}
+TEACHER = {"source", "bounds", "assumed_shape", "assumed_classes", "class_names", "threshold"}
+
+WITHOUT_OPTION = {
+    ("label", LabelSettings): TUNING - {"starting_points", "masked_mixes"},
+    ("label", SoftLabelSettings): set(),
+    ("label", write_run): {"folder", "source", "settings", "soft_labels"},
+    ("label", load_teacher): {*TEACHER, "model"},
+    ("label", Source): set(),
+    ("evaluate", load_teacher): {*TEACHER, "max_batch", "autocast", "compile", "cuda_graphs"},
+    ("evaluate", Source): set(),
+    ("synthesize", SynthesisSettings): {*TUNING, "acquisition"} - {"tolerance", "sign_opt"},
+    ("synthesize", Moves): {"count", "length", "halvings", "warm", "tolerance", "sign_opt"},
+    ("zero-shot", SynthesisSettings): {*TUNING, "acquisition"} - {"tolerance", "sign_opt"},
+    ("zero-shot", run_zero_shot): {"settings"},
+    ("zero-shot", TrainSettings): {*TRAINING, "precision"},
+    ("surrogate", SurrogateSettings): {"clean_share", "training"},
+    ("surrogate", TrainSettings): TRAINING,
+    ("distill", TrainSettings): {"schedule", "shuffle"},
+    ("distill", KDLoss): {"beta", "reduction"},
+    ("teacher", TrainSettings): {"schedule", "shuffle", "steps"},
+    ("teacher", Source): {"split"},
+}
+"""Arguments of the library that a command leaves at their defaults, or calls otherwise."""
+
+
+def options(command: str) -> dict[str, str]:
+    return options_of(typer.main.get_command(app).commands[command].params)
+
+
+@pytest.mark.parametrize(("command", "called"), WITHOUT_OPTION)
+def test_each_argument_of_the_library_has_its_option(command, called):
+    fields = dataclasses.fields(called) if dataclasses.is_dataclass(called) else ()
+    names = {field.name for field in fields} or set(inspect.signature(called).parameters)
+
+    assert names - set(options(command)) == WITHOUT_OPTION[command, called]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("queries: expected an integer of at least 0", "--budget: expected an integer of at"),
+        ("t.pt: give image_shape= and classes=", "t.pt: give --image-shape and --classes"),
+        ("if you trust it, give trust_code=True, else", "give --trust-code, else"),
+        ("give channels=1 or channels=3", "give --channels 1 or --channels 3"),
+        ("split: digits has 'train', got 'x'", "--split: digits has"),
+        ("image-shape: expected sizes", "--image-shape: expected sizes"),
+        ("threshold: belongs to a model of 2 classes", "threshold: belongs to"),
+        ("expected data: of a kind", "expected data: of a kind"),
+        ("http://host/infer?seed=1 failed", "http://host/infer?seed=1 failed"),
+    ],
+)
+def test_arguments_are_shown_as_options(text, shown):
+    assert shown in as_options(text, options("label"))
+
+
+def test_without_options_a_message_stays_as_it_is():
+    assert as_options("data: expected classes=", {}) == "data: expected classes="
+
+
+def test_a_call_may_name_its_own_options():
+    with (
+        pytest.raises(CommandError, match=r"^--architecture: expected one of"),
+        naming_options(model="--architecture"),
+    ):
+        raise ValueError("model: expected one of lenet5")
+
+
+@pytest.mark.parametrize("error", [OSError("disk: full"), KeyError("model: ")])
+def test_other_errors_keep_their_type(error):
+    with pytest.raises(type(error)) as raised, naming_options(model="--architecture"):
+        raise error
+    assert raised.value is error
