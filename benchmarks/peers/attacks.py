@@ -20,13 +20,13 @@ from benchmarks.peers.measuring_teacher import BudgetSpent, MeasuringTeacher, wi
 from benchmarks.peers.paper_procedure import published_search
 from benchmarks.peers.problem import Problem
 from db3kd.boundary import (
+    TOLERANCE_WITH_SURROGATE,
     Boundary,
     Rays,
     SignOptSettings,
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.boundary.sign_opt import FOLLOWED_FROM
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Search
@@ -59,7 +59,7 @@ def db3kd(
 ) -> list[str]:
     """BD, and MBD where there is a descent, of all pairs at once. surrogate: its model."""
     guess = None if surrogate is None else task.problem.surrogate(surrogate)
-    relative = tolerance if guess is None else FOLLOWED_FROM
+    relative = tolerance if guess is None else TOLERANCE_WITH_SURROGATE
     pairs, ledger = task.problem.pairs, Ledger(torch.full((len(task.problem),), task.budget))
     count = task.problem.starts.shape[1]
 

@@ -1,4 +1,4 @@
-"""Bisecting all rays of a pair at one shared radius."""
+"""Shared-radius bisection: all rays of a pair are bisected at one radius."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from db3kd import ops
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
 from db3kd.querying.search import BudgetView, Search, query_in_batches
 
-MOST_ROUNDS = 64
-"""A float32 bracket has no float left between its ends after fewer rounds than this."""
+_MAX_ROUNDS = 64
+"""After fewer rounds than this, no float32 is left between the ends of a bracket."""
 
 
 def bisect(
@@ -23,20 +23,29 @@ def bisect(
     query_batch_size: int,
     budget: BudgetView,
 ) -> Search[Tensor]:
-    """Shrinks each pair's distance to the smallest radius at which one of its rays hits.
+    """Shrinks the distance of each pair to the smallest radius at which one of its rays hits.
 
-    All rays of a pair are asked at one radius. Once any hits, those that missed cross their
-    boundary further out and cannot win, so they are dropped unasked from then on; a bisection of
-    the winner is what remains. Without a hit the bracket's low end rises instead.
+    Each round queries all rays of a pair at one radius. If any of them hits, the rays that missed
+    cross the boundary further out, so they are dropped without another query; in the end the best
+    ray is bisected alone. If no ray hits, the low end of the bracket rises to the radius.
 
-    pairs, rays: what to search. boundary: updated in place; its distance is the bracket's high end,
-    which must be finite for every pair with rays. low: [P] float32, the bracket's low end. radius:
-    [P] float32, the first radius asked, inside the bracket. absolute, relative: the bracket's width
-    at which a pair is done. query_batch_size: images per batch.
+    On a GPU each round waits once, for the number of rays that are left, and the whole search
+    waits twice more.
 
-    Returns [P] int64: the ray that now holds the best point, -1 where none improved on it.
+    Args:
+        pairs: The pairs to search.
+        rays: The rays to search.
+        boundary: Is updated in place. Its distance is the high end of the bracket, and must be
+            finite for every pair with rays.
+        low: `[P] float32`, the low end of the bracket.
+        radius: `[P] float32`, the first radius, inside the bracket.
+        absolute: The width of the bracket at which a pair is done, in input units.
+        relative: The same as a share of the distance; the wider one counts.
+        query_batch_size: The most images in a batch.
+        budget: The queries that each pair has spent and may spend.
 
-    Of each round the host hears one number, how many rays are left, and of the whole two more.
+    Returns:
+        The ray that now holds the best point of each pair, `[P] int64`; -1 if none improved it.
     """
     high, winner = boundary.distance.clone(), torch.full_like(pairs.sample_of, -1)
     low, radius = low.clone(), radius.clone()
@@ -48,30 +57,34 @@ def bisect(
             at, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],
         )  # fmt: skip
 
-    prepaid = _prepaid_rounds(budget.remaining, rays.pair_of) if len(rays) else 0
-    for number in range(MOST_ROUNDS):
+    def query(chosen: Tensor, at: Tensor, prepaid: bool) -> Search[Tensor]:
+        return query_in_batches(
+            lambda batch: points(chosen[batch], at), rays.pair_of[chosen], query_batch_size, prepaid
+        )
+
+    prepaid_rounds = _prepaid_rounds(budget.remaining, rays.pair_of) if len(rays) else 0
+    for round_number in range(_MAX_ROUNDS):
         if not len(active):
             break
-        asked, at = active, radius
-        decisions = yield from query_in_batches(
-            lambda batch, asked=asked, at=at: points(asked[batch], at),
-            rays.pair_of[asked],
-            query_batch_size,
-            prepaid=number < prepaid,
-        )
+        decisions = yield from query(active, radius, round_number < prepaid_rounds)
         active = ops.bracket_update(
             low, high, radius, winner, active, rays.pair_of, decisions, pairs.criterion_class,
             targeted=pairs.targeted, absolute=absolute, relative=relative,
         )  # fmt: skip
-        boundary.note(budget.spent, high)
-    won = (winner >= 0).nonzero()[:, 0]
+        boundary.record_snapshots(budget.spent, high)
+    improved = (winner >= 0).nonzero()[:, 0]
     boundary.distance = high
-    boundary.points[won] = points(winner[won], high)
+    boundary.points[improved] = points(winner[improved], high)
     return winner
 
 
 def _prepaid_rounds(remaining: Tensor, pair_of: Tensor) -> int:
-    """How many rounds every pair can pay for whatever becomes of its rays; they only get fewer."""
+    """Returns how many rounds every pair can pay for, even if none of its rays is dropped.
+
+    Args:
+        remaining: `[P] int64`, the queries that each pair may still spend.
+        pair_of: `[R] int64`, the pair of each ray.
+    """
     rays = torch.zeros_like(remaining).index_add_(0, pair_of, torch.ones_like(pair_of))
-    rounds = torch.where(rays > 0, remaining // rays.clamp_min(1), MOST_ROUNDS)
+    rounds = torch.where(rays > 0, remaining // rays.clamp_min(1), _MAX_ROUNDS)
     return int(rounds.min())

@@ -1,4 +1,4 @@
-"""The images at hand that ends are chosen among, and where they lie."""
+"""The candidate pool: the images that starting points are chosen from."""
 
 import numpy as np
 import torch
@@ -8,105 +8,157 @@ from db3kd.data.image_source import RESIDENT_BYTES, ImageSource
 from db3kd.querying.search import UNANSWERED
 
 _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
-"""Memory for what is looked at at once: on a CPU what its caches hold, on a GPU enough to keep it
-busy."""
+"""Memory of the images that are compared at once, by the type of the device.
+
+On a CPU they fit the caches; on a GPU they are enough to keep it busy.
+"""
 
 
 class CandidatePool:
-    """At most `most` of the images, spread over the classes; None for all.
+    """All images of a set, or a selection of them that covers the classes evenly.
 
-    Of a larger set each class gives what it has, up to the number at which all of them fit, drawn
-    by the seed; at least one. images: N images. decisions: [N] int64, the teacher's class of each,
-    UNANSWERED where it was not asked: these are left out.
+    If the set has more than `max_images` images, each class contributes up to the same number of
+    images, drawn at random, and at least one. That number is the largest with which the pool has
+    at most `max_images` images, if every class has one.
 
-    numbers: int64 [n], those of the images in the bank,
-    class by class and ascending.
+    Example:
+        >>> pool = CandidatePool(images, decisions, max_images=20_000)
+        >>> cats = pool.of_class(3)
+
+    Args:
+        images: N images.
+        decisions: `[N] int64`, the teacher's class of each image. An image with `UNANSWERED` is
+            left out.
+        max_images: The most images of the pool; None for all.
+        seed: The seed of the selection.
+
+    Attributes:
+        images: As given.
+        decisions: As given.
+        numbers: `[n] int64`, the numbers of the images in the pool, class by class and ascending
+            in each.
+
+    Raises:
+        ValueError: If `max_images` is below 1.
     """
 
     def __init__(
-        self, images: ImageSource, decisions: Tensor, most: int | None = None, seed: int = 0
+        self,
+        images: ImageSource,
+        decisions: Tensor,
+        max_images: int | None = None,
+        seed: int = 0,
     ) -> None:
-        if most is not None and most < 1:
-            raise ValueError(f"bank: expected at least 1 image, or None for all, got {most}")
+        if max_images is not None and max_images < 1:
+            raise ValueError(
+                "candidate_pool: expected at least 1 image, or None for all images, got "
+                f"{max_images}"
+            )
         self.images = images
         self.decisions = decisions
-        self._members = _members(decisions, most, seed)
-        self.numbers = torch.cat([decisions.new_empty(0), *self._members.values()])
-        self._held: dict[torch.device, Tensor | None] = {}
+        self._by_class = _images_by_class(decisions, max_images, seed)
+        self.numbers = torch.cat([decisions.new_empty(0), *self._by_class.values()])
+        self._resident: dict[torch.device, Tensor | None] = {}
 
     def of_class(self, c: int) -> Tensor:
-        """int64 [n], ascending: the images of a class."""
-        return self._members.get(c, self.numbers[:0])
+        """Returns the numbers of the images of a class, ascending, `[n] int64`."""
+        return self._by_class.get(c, self.numbers[:0])
 
     def of_other_classes(self, c: int) -> Tensor:
-        """int64 [n], ascending: the images of all others."""
+        """Returns the numbers of the images of all other classes, ascending, `[n] int64`."""
         return self.numbers[self.decisions[self.numbers] != c].sort().values
 
     def read(self, numbers: Tensor, device: torch.device) -> Tensor:
-        """Images of the bank as rows on a device: float32 [n, D].
+        """Reads images of the pool.
 
-        An accelerator gets all of them the first time and keeps them, unless they are too many.
+        A GPU receives the whole pool in the first call and keeps it, unless it is too large.
+
+        Args:
+            numbers: `[n] int64`, the numbers of the images.
+            device: The device of the result.
+
+        Returns:
+            `[n, D] float32`.
         """
         if device.type == "cpu":
             return self.images.read(numbers).flatten(1)
-        if device not in self._held:
-            self._held[device] = self._hold(device)
-        held = self._held[device]
-        if held is None:
+        if device not in self._resident:
+            self._resident[device] = self._move_to(device)
+        resident = self._resident[device]
+        if resident is None:
             return self.images.read(numbers).flatten(1).to(device)
-        return held[self._place[numbers].to(device)]
+        return resident[self._row_of[numbers].to(device)]
 
     def block_size(self, samples: Tensor) -> int:
-        """How many images to look at at once: these, and their gaps to all samples, fit a block."""
+        """Returns how many images to compare at once with samples `[S, D]`.
+
+        That many images, and their distances to all samples, fit the memory of a block.
+        """
         most = _BLOCK_BYTES.get(samples.device.type, _BLOCK_BYTES["cpu"])
         return max(1, most // (max(samples.shape) * samples.element_size()))
 
-    def _hold(self, device: torch.device) -> Tensor | None:
+    def _move_to(self, device: torch.device) -> Tensor | None:
+        """Copies the pool to a device; None if it is too large to stay there."""
         first = self.images.read(self.numbers[:1]).flatten(1)
         if len(self.numbers) * first.nbytes > RESIDENT_BYTES:
             return None
-        self._place = torch.empty_like(self.decisions)
-        self._place[self.numbers] = torch.arange(len(self.numbers))
-        held = torch.empty(len(self.numbers), first.shape[1], device=device)
-        begun = 0
-        for numbers in self.numbers.split(self.block_size(held[:1])):
-            held[begun : begun + len(numbers)] = self.images.read(numbers).flatten(1)
-            begun += len(numbers)
+        self._row_of = torch.empty_like(self.decisions)
+        self._row_of[self.numbers] = torch.arange(len(self.numbers))
+        resident = torch.empty(len(self.numbers), first.shape[1], device=device)
+        start = 0
+        for numbers in self.numbers.split(self.block_size(resident[:1])):
+            resident[start : start + len(numbers)] = self.images.read(numbers).flatten(1)
+            start += len(numbers)
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # searches on other streams will read them
-        return held
+        return resident
 
 
 def draw(pool: Tensor, size: int, key: tuple[int, int], counter: tuple[int, ...]) -> Tensor:
-    """`size` of the pool, in random order, by the stream that key and counter name."""
+    """Draws entries of a pool without replacement, in random order.
+
+    Args:
+        pool: `[n] int64`.
+        size: How many entries to draw.
+        key: The key of the Philox generator.
+        counter: Its counter, four numbers. Key and counter together select the random stream.
+
+    Returns:
+        `[size] int64`.
+    """
     bits = np.random.Philox(key=list(key), counter=list(counter))
     picks = np.random.Generator(bits).choice(len(pool), size, replace=False)
     return pool[torch.from_numpy(picks)]
 
 
-def _members(decisions: Tensor, most: int | None, seed: int) -> dict[int, Tensor]:
-    """The numbers of the images of each class that are in the bank, ascending."""
-    by_class = torch.argsort(decisions, stable=True)
+def _images_by_class(decisions: Tensor, max_images: int | None, seed: int) -> dict[int, Tensor]:
+    """Returns the numbers of the images of each class in the pool, ascending."""
+    order = torch.argsort(decisions, stable=True)
     classes, counts = decisions.unique(return_counts=True)
-    share = _share(counts[classes != UNANSWERED], most)
-    members = {}
-    for c, numbers in zip(classes.tolist(), by_class.split(counts.tolist()), strict=True):
+    max_per_class = _max_per_class(counts[classes != UNANSWERED], max_images)
+    by_class = {}
+    for c, numbers in zip(classes.tolist(), order.split(counts.tolist()), strict=True):
         if c == UNANSWERED:
             continue
-        if len(numbers) > share:
-            numbers = draw(numbers, share, (seed, c), (0, 0, 1, 0)).sort().values
-        members[c] = numbers
-    return members
+        if len(numbers) > max_per_class:
+            numbers = draw(numbers, max_per_class, (seed, c), (0, 0, 1, 0)).sort().values
+        by_class[c] = numbers
+    return by_class
 
 
-def _share(counts: Tensor, most: int | None) -> int:
-    """The most images that a class may give so that all fit into the bank, at least 1."""
+def _max_per_class(counts: Tensor, max_images: int | None) -> int:
+    """Returns the most images that each class may contribute, at least 1.
+
+    Args:
+        counts: `[classes] int64`, the images of each class.
+        max_images: The most images of the pool; None for all.
+    """
     largest = int(counts.max()) if len(counts) else 1
-    if most is None or int(counts.sum()) <= most:
+    if max_images is None or int(counts.sum()) <= max_images:
         return largest
-    low, high = 1, largest  # a share of `high` does not fit
+    low, high = 1, largest  # with `high` images a class the pool is too large
     while high - low > 1:
         middle = (low + high) // 2
-        fits = int(counts.clamp_max(middle).sum()) <= most
+        fits = int(counts.clamp_max(middle).sum()) <= max_images
         low, high = (middle, high) if fits else (low, middle)
     return low

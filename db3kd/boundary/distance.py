@@ -1,4 +1,4 @@
-"""Sample distance and boundary distance: how far the wanted class is along rays to known images."""
+"""Sample distance (SD) and boundary distance (BD): searches along rays to known images."""
 
 import torch
 from torch import Tensor
@@ -8,25 +8,33 @@ from db3kd.boundary.pairs import Boundary, Pairs, Rays
 from db3kd.boundary.surrogate import Surrogate
 from db3kd.querying.search import BudgetView, Search
 
-_SHARE = 0.25
-"""Weight of an end in a mixture with the best point."""
+_END_SHARE = 0.25
+"""Weight of an end in its mixture with the best point of the pair."""
 
-_MOST_GAIN = 0.3
-"""What a round of mixtures can gain at most, as a share of the distance."""
+_MAX_GAIN = 0.3
+"""The most that a mixup round can gain, as a share of the distance."""
 
 
 def sample_distance(pairs: Pairs, rays: Rays, snapshots: tuple[int, ...] = ()) -> Boundary:
-    """SD: the distance to the nearest end of each pair (DB3KD, section 3.2). Costs no query.
+    """Measures SD, the distance to the nearest end of each pair (DB3KD, section 3.2).
 
-    rays: towards images the teacher is known to put on the wanted side, the nearest of a pair
-    first. A pair without rays has distance +inf.
+    SD costs no query.
+
+    Args:
+        pairs: The pairs to measure.
+        rays: Rays to images whose decisions meet the criterion, the shortest ray of each pair
+            first, as from `StartingPoints.rays`. A pair without rays has the distance +inf.
+        snapshots: Numbers of queries at which distances are recorded; all of them record SD.
+
+    Returns:
+        The distance of each pair, and the nearest end as its point.
     """
     boundary = Boundary.unknown(pairs, snapshots)
     nearest = _first_rays(rays)
     reached = rays.pair_of[nearest]
     boundary.distance[reached] = rays.lengths[nearest]
     boundary.points[reached] = rays.ends[rays.end_of[nearest]]
-    boundary.note(torch.zeros_like(pairs.sample_of), boundary.distance)
+    boundary.record_snapshots(torch.zeros_like(pairs.sample_of), boundary.distance)
     return boundary
 
 
@@ -42,50 +50,70 @@ def boundary_distance(
     snapshots: tuple[int, ...] = (),
     surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
-    """BD: the least distance at which a ray of each pair meets the boundary (DB3KD, section 3.2).
+    """Measures BD, the least distance at which a ray of each pair crosses the boundary.
 
-    The paper stops there. Each of `mixup_rounds` further rounds turns the rays towards mixtures of
-    the pair's best point with each of its ends, since what several images of a class share matters
-    more than what is one's own.
+    This is the search of DB3KD, section 3.2. The mixup rounds are an addition: each of them turns
+    the rays towards mixtures of the pair's best point with each of its ends. What several images
+    of a class have in common matters more than what is particular to one of them.
 
-    rays: as for `sample_distance`, whose result is the start. absolute, relative: width of the
-    final bracket, in input units and as a share of the distance. query_batch_size: images
-    per batch. surrogate: compares the rays of each pair, and the teacher is asked about the best
-    alone.
+    Example:
+        >>> ledger = Ledger(torch.full((len(pairs),), 100))
+        >>> rays = StartingPoints(images, decisions, count=10).rays(pairs)
+        >>> boundary = run(boundary_distance(pairs, rays, budget=ledger), teacher, ledger)
+
+    Args:
+        pairs: The pairs to measure.
+        rays: As for `sample_distance`, whose result is where the search starts.
+        mixup_rounds: The number of mixup rounds.
+        absolute: The width of the last bracket, in input units.
+        relative: The same as a share of the distance; the wider one counts.
+        query_batch_size: The most images in a batch.
+        budget: The queries that each pair has spent and may spend.
+        snapshots: Numbers of queries of a pair at which distances are recorded.
+        surrogate: Compares the rays of each pair without a query; only the best ray is then
+            searched.
+
+    Returns:
+        The distance and the boundary point of each pair.
     """
     boundary = sample_distance(pairs, rays, snapshots)
     if surrogate is not None:
         rays = surrogate.best_rays(pairs, rays, boundary.distance)
-    options = {
-        "absolute": absolute,
-        "relative": relative,
-        "query_batch_size": query_batch_size,
-        "budget": budget,
-    }
+
+    def shrink(rays: Rays, low: Tensor, radius: Tensor) -> Search[Tensor]:
+        return bisect(
+            pairs,
+            rays,
+            boundary,
+            low=low,
+            radius=radius,
+            absolute=absolute,
+            relative=relative,
+            query_batch_size=query_batch_size,
+            budget=budget,
+        )
+
     reached = boundary.distance.nan_to_num(posinf=0)
-    yield from bisect(
-        pairs, rays, boundary, low=torch.zeros_like(reached), radius=reached / 2, **options
-    )
+    yield from shrink(rays, torch.zeros_like(reached), reached / 2)
     for _ in range(mixup_rounds):
         mixed = _mixed_rays(pairs, rays, boundary)
-        # Where all rays miss, this first radius leaves too little to go on with.
+        # If all rays miss at this radius, the pair has too little to gain and is done.
         first = boundary.distance * (1 - relative / 2)
-        low = boundary.distance * (1 - _MOST_GAIN)
-        yield from bisect(pairs, mixed, boundary, low=low, radius=first, **options)
+        yield from shrink(mixed, boundary.distance * (1 - _MAX_GAIN), first)
     return boundary
 
 
 def _mixed_rays(pairs: Pairs, rays: Rays, boundary: Boundary) -> Rays:
-    """A ray for each ray, towards its end's mixture with its pair's best point."""
-    ends = rays.ends[rays.end_of] * _SHARE
-    ends += boundary.points[rays.pair_of] * (1 - _SHARE)
+    """Returns a ray for each ray, to the mixture of its end and its pair's best point."""
+    ends = rays.ends[rays.end_of] * _END_SHARE
+    ends += boundary.points[rays.pair_of] * (1 - _END_SHARE)
     numbers = torch.arange(len(rays), device=rays.pair_of.device)
     return Rays.towards(pairs, ends, rays.pair_of, numbers)
 
 
 def _first_rays(rays: Rays) -> Tensor:
-    """[n] int64: the first ray of each pair that has any."""
+    """Returns the first ray of each pair that has any, `[n] int64`."""
     if not len(rays):
         return rays.pair_of
-    heads = rays.pair_of[1:] != rays.pair_of[:-1]
-    return torch.cat([heads.new_ones(1), heads]).nonzero()[:, 0]
+    is_first = rays.pair_of[1:] != rays.pair_of[:-1]
+    return torch.cat([is_first.new_ones(1), is_first]).nonzero()[:, 0]

@@ -1,33 +1,38 @@
-"""Gradients with respect to images, through a first convolution of few channels, on a CPU.
+"""Faster gradients for images, through a first convolution of few channels, on a CPU.
 
-The library's kernel vectorises over input channels, so for grey images it takes three times as long
-as this, which adds the contribution of each weight to all images at once.
+PyTorch's kernel vectorises over input channels, so for grey images it takes three times as long as
+the code here, which adds the contribution of each weight to all images at once.
 """
 
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_MOST_CHANNELS = 3
+_MAX_CHANNELS = 3
 
 
 def with_fast_input_gradients(network: nn.Module) -> nn.Module:
-    """The network itself, whose convolutions of at most three channels have other gradients.
+    """Changes the convolutions of a network that have at most three input channels.
 
-    They are those for the input alone, which is all that a network without trainable weights needs,
-    and differ by rounding. Convolutions with groups or dilation, and subclasses, stay as they are.
+    They then compute gradients for their input only, which suffices for a network whose weights
+    need no gradient. These gradients differ from PyTorch's by rounding; the outputs are the same.
+    Convolutions with groups, dilation or padding by anything but zeros, and subclasses of
+    `nn.Conv2d`, stay as they are.
+
+    Returns:
+        The network itself.
     """
     for module in network.modules():
         if type(module) is nn.Conv2d and _is_plain(module):
-            module.forward = partial(_forward, module)
+            module.__class__ = _FastConv2d
     return network
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
     return (
-        layer.in_channels <= _MOST_CHANNELS
+        layer.in_channels <= _MAX_CHANNELS
         and layer.groups == 1
         and layer.dilation == (1, 1)
         and layer.padding_mode == "zeros"
@@ -36,25 +41,36 @@ def _is_plain(layer: nn.Conv2d) -> bool:
     )
 
 
-def _forward(layer: nn.Conv2d, images: Tensor) -> Tensor:
-    if images.ndim != 4 or not images.requires_grad:
-        return F.conv2d(images, layer.weight, layer.bias, layer.stride, layer.padding)
-    return _Convolution.apply(images, layer.weight, layer.bias, layer.stride, layer.padding)
+class _FastConv2d(nn.Conv2d):
+    """A plain convolution with fast gradients for its input, and none for its weights."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim != 4 or not input.requires_grad:
+            return super().forward(input)
+        return _Convolution.apply(input, self.weight, self.bias, self.stride, self.padding)
 
 
 class _Convolution(torch.autograd.Function):
-    """F.conv2d whose weights need no gradient."""
+    """`F.conv2d`, differentiable by its images only."""
 
     @staticmethod
-    def forward(ctx, images, weight, bias, stride, padding):
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.stride, ctx.padding, ctx.size = stride, padding, images.shape[2:]
         return F.conv2d(images, weight, bias, stride, padding)
 
     @staticmethod
-    def backward(ctx, *gradients):
-        (weight,), (gradient,) = ctx.saved_tensors, gradients
-        return _input_gradient(gradient, weight, ctx.stride, ctx.padding, ctx.size), *[None] * 4
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        images = _input_gradient(gradient, weight, ctx.stride, ctx.padding, ctx.size)
+        return images, None, None, None, None
 
 
 def _input_gradient(
@@ -64,17 +80,25 @@ def _input_gradient(
     padding: tuple[int, int],
     size: tuple[int, int],
 ) -> Tensor:
-    """[N, I, H, W] of images of this size, from that of the result [N, O, h, w].
+    """Computes the gradient of a convolution for its images.
 
-    weight: [O, I, k, l].
+    Args:
+        gradient: `[N, O, h, w]`, the gradient of the convolution's output.
+        weight: `[O, I, k, l]`.
+        stride: The convolution's stride.
+        padding: The convolution's padding.
+        size: Height and width of the images.
+
+    Returns:
+        `[N, I, H, W]`.
     """
     count, outputs, height, width = gradient.shape
     _, inputs, rows, columns = weight.shape
     flat = gradient.permute(0, 2, 3, 1).reshape(-1, outputs)
     parts = weight.reshape(outputs, -1).t() @ flat.t()
     parts = parts.view(inputs, rows, columns, count, height, width)
-    tall, wide = size[0] + 2 * padding[0], size[1] + 2 * padding[1]
-    total = gradient.new_zeros(inputs, count, tall, wide)
+    padded_height, padded_width = size[0] + 2 * padding[0], size[1] + 2 * padding[1]
+    total = gradient.new_zeros(inputs, count, padded_height, padded_width)
     for row in range(rows):
         for column in range(columns):
             down = slice(row, row + stride[0] * (height - 1) + 1, stride[0])

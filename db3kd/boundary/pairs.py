@@ -1,4 +1,4 @@
-"""What a search works on: samples, the classes they are moved to, and the rays between them."""
+"""What a boundary search works on: pairs, the rays of each pair, and its best boundary point."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,22 @@ from db3kd import ops
 
 @dataclass(frozen=True)
 class Pairs:
-    """P (sample, target) pairs. A pair's number is also the ledger account that pays for it.
+    """P pairs of a sample and a criterion, which a decision meets (a hit) or not (a miss).
 
-    samples: [S, D] float32, inside the bounds.
-    sample_index: [S] int64, each sample's index in its data set; names its random numbers.
-    sample_of: [P] int64, the row of `samples` of each pair.
-    criterion_class: [P] int64, the class to reach if `targeted`, else the class to leave.
-    targeted: whether a hit is a decision for `criterion_class`, or one for any other class.
-    bounds: lowest and highest value of an image.
+    A pair's number is also the ledger account that pays for its queries.
+
+    Example:
+        >>> samples, number = torch.rand(2, 784), torch.arange(2)
+        >>> pairs = Pairs(samples, number, number, criterion_class=torch.tensor([3, 5]))
+
+    Attributes:
+        samples: `[S, D] float32`, inside the bounds.
+        sample_index: `[S] int64`, the index of each sample in its data set; selects its random
+            numbers.
+        sample_of: `[P] int64`, the row of `samples` of each pair.
+        criterion_class: `[P] int64`, the class to reach if `targeted`, else the class to leave.
+        targeted: Whether a hit is a decision for `criterion_class`, or for any other class.
+        bounds: The lowest and the highest value of an image.
     """
 
     samples: Tensor
@@ -32,18 +40,24 @@ class Pairs:
         return len(self.sample_of)
 
     def counters(self, pairs: Tensor, round_number: int) -> Tensor:
-        """[n, 3] int64: what names the random directions of these pairs in one round."""
+        """Returns what selects the random directions of these pairs in a round, `[n, 3] int64`."""
         index = self.sample_index[self.sample_of[pairs]]
-        return torch.stack(
-            [index, self.criterion_class[pairs], torch.full_like(index, round_number)], dim=1
-        )
+        round_column = torch.full_like(index, round_number)
+        return torch.stack([index, self.criterion_class[pairs], round_column], dim=1)
 
 
 @dataclass(frozen=True)
 class Rays:
-    """R rays, those of a pair side by side, each from its pair's sample to an end in bounds.
+    """R rays, each from the sample of its pair to an end inside the bounds.
 
-    ends: [E, D] float32. pair_of, end_of: [R] int64. lengths: [R] float32, L2.
+    The bounds are convex, so every point of a ray lies inside them. The rays of a pair are
+    adjacent.
+
+    Attributes:
+        ends: `[E, D] float32`, the images to which rays lead.
+        pair_of: `[R] int64`, the pair of each ray.
+        end_of: `[R] int64`, the row of `ends` of each ray.
+        lengths: `[R] float32`, L2 in input units.
     """
 
     ends: Tensor
@@ -53,16 +67,16 @@ class Rays:
 
     @classmethod
     def towards(cls, pairs: Pairs, ends: Tensor, pair_of: Tensor, end_of: Tensor) -> "Rays":
-        """Rays to these ends, measured."""
+        """Makes rays and measures their lengths; see `Rays` for the arguments."""
         lengths = ops.ray_lengths(pairs.samples, ends, pairs.sample_of[pair_of], end_of)
         return cls(ends, pair_of, end_of, lengths)
 
     def select(self, chosen: Tensor) -> "Rays":
-        """The rays numbered by `chosen` [n] int64, in that order."""
+        """Returns the rays with these numbers, `[n] int64`, in this order."""
         return Rays(self.ends, self.pair_of[chosen], self.end_of[chosen], self.lengths[chosen])
 
     def shortest_first(self) -> "Rays":
-        """The rays of each pair by length, those of equal length in the order they have."""
+        """Sorts the rays of each pair by length; rays of equal length keep their order."""
         order = torch.argsort(self.lengths, stable=True)
         return self.select(order[torch.argsort(self.pair_of[order], stable=True)])
 
@@ -70,23 +84,17 @@ class Rays:
         return len(self.pair_of)
 
 
-def zero_rows(pairs: Pairs) -> Tensor:
-    """[P, D] float32 zeros, a row a pair. On a CPU a row takes memory once it is written to, so a
-    pair whose class no image is of takes none.
-    """
-    shape, device = (len(pairs), pairs.samples.shape[1]), pairs.samples.device
-    if device.type == "cpu":
-        return torch.from_numpy(np.zeros(shape, np.float32))
-    return torch.zeros(shape, device=device)
-
-
 @dataclass
 class Boundary:
     """The best boundary point of each pair so far.
 
-    distance: [P] float32, L2 in input units; +inf where none is known.
-    points: [P, D] float32, on the wanted side; meaningless where the distance is +inf.
-    snapshots: by number of queries a pair had spent at most, the distance it had by then, [P].
+    Attributes:
+        distance: `[P] float32`, L2 in input units from the sample to its point; +inf if no point
+            is known.
+        points: `[P, D] float32`, on the side that meets the criterion; meaningless if the distance
+            is +inf.
+        snapshots: For each of some numbers of queries, the distance that each pair had reached
+            with at most that many, `[P] float32`.
     """
 
     distance: Tensor
@@ -95,10 +103,28 @@ class Boundary:
 
     @classmethod
     def unknown(cls, pairs: Pairs, snapshots: tuple[int, ...] = ()) -> "Boundary":
+        """Starts with no point for any pair."""
         distance = torch.full((len(pairs),), float("inf"), device=pairs.samples.device)
-        return cls(distance, zero_rows(pairs), {count: distance.clone() for count in snapshots})
+        recorded = {count: distance.clone() for count in snapshots}
+        return cls(distance, zeros_per_pair(pairs), recorded)
 
-    def note(self, spent: Tensor, distance: Tensor) -> None:
-        """Keeps `distance` for each snapshot whose query count a pair has not passed."""
-        for count, noted in self.snapshots.items():
-            torch.where(spent <= count, distance, noted, out=noted)
+    def record_snapshots(self, spent: Tensor, distance: Tensor) -> None:
+        """Copies `distance` into each snapshot whose number of queries a pair has not exceeded.
+
+        Args:
+            spent: `[P] int64`, the queries of each pair so far.
+            distance: `[P] float32`, the distance of each pair now.
+        """
+        for count, recorded in self.snapshots.items():
+            torch.where(spent <= count, distance, recorded, out=recorded)
+
+
+def zeros_per_pair(pairs: Pairs) -> Tensor:
+    """Returns `[P, D] float32` zeros.
+
+    On a CPU a row takes memory only when it is written to, so pairs without rays take none.
+    """
+    shape, device = (len(pairs), pairs.samples.shape[1]), pairs.samples.device
+    if device.type == "cpu":
+        return torch.from_numpy(np.zeros(shape, np.float32))
+    return torch.zeros(shape, device=device)

@@ -1,4 +1,4 @@
-"""Estimating the boundary's normal from the signs of probes around boundary points."""
+"""Estimates the boundary's normal from the decisions on probes around boundary points."""
 
 import math
 from dataclasses import dataclass
@@ -14,28 +14,44 @@ from db3kd.querying.search import UNANSWERED, Search, query_in_batches
 
 @dataclass(frozen=True)
 class Directions:
-    """The distribution that probe directions are drawn from.
+    """The distribution from which the directions of probes are drawn.
 
-    noise: "rademacher" or "gaussian". frequencies: side of the block of lowest DCT frequencies in
-    which directions lie, a channel at a time; None for all pixels. image_shape: (channels, height,
-    width) where frequencies are given, else anything.
+    Attributes:
+        noise: The distribution of the coefficients, "rademacher" or "gaussian".
+        frequencies: The side of the block of lowest DCT frequencies in which the directions of
+            each channel lie; None for all pixels.
+        image_shape: `(channels, height, width)`, or any shape if `frequencies` is None.
     """
 
     noise: ops.Noise
     frequencies: int | None
     image_shape: tuple[int, ...]
 
-    def arguments(self, device: torch.device) -> dict[str, object]:
-        """What the probe ops need to know of it."""
+    def basis(self, device: torch.device) -> "Basis":
+        """Returns the basis in which the directions have their coefficients."""
         if self.frequencies is None:
-            return {"noise": self.noise}
+            return Basis()
         channels, height, width = self.image_shape
-        return {
-            "noise": self.noise,
-            "channels": channels,
-            "row_basis": dct_basis(min(self.frequencies, height), height, device),
-            "column_basis": dct_basis(min(self.frequencies, width), width, device),
-        }
+        return Basis(
+            dct_basis(min(self.frequencies, height), height, device),
+            dct_basis(min(self.frequencies, width), width, device),
+            channels,
+        )
+
+
+@dataclass(frozen=True)
+class Basis:
+    """A separable basis of each channel, as the probe ops take it.
+
+    Attributes:
+        rows: `[h, H] float32` with orthonormal rows; None if directions are drawn pixel by pixel.
+        columns: `[w, W] float32`, likewise.
+        channels: The channels of an image of `channels * H * W` values.
+    """
+
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    channels: int = 1
 
 
 def probe_normals(
@@ -51,61 +67,80 @@ def probe_normals(
     seed: int,
     query_batch_size: int,
 ) -> Search[Tensor]:
-    """Sign-OPT's estimate of the normal at the boundary points of some pairs.
+    """Estimates the boundary's normal at the points of some pairs, as Sign-OPT does.
 
-    A probe steps off the boundary point in a random direction and is asked at the point's own
-    distance from the sample, so that its decision says whether that direction is nearer to the
-    boundary or further (Cheng et al., ICLR 2020, equation 4).
+    A probe steps off the boundary point in a random direction and is queried at the point's own
+    distance from the sample. So its decision says whether that direction is nearer to the boundary
+    or further away (Cheng et al., ICLR 2020, equation 4).
 
-    chosen: [n] int64, pairs with a finite distance. step: [n] float32, length of a probe's step, in
-    input units. count: probes of each pair; allowed: [n] int64, how many of them it may ask, no
-    more than its purse has. seed, round_number: name the directions. query_batch_size: images
-    per batch.
+    Args:
+        pairs: All pairs.
+        boundary: Their boundary points.
+        chosen: `[n] int64`, the pairs to probe; their distances must be finite.
+        directions: The distribution of the directions.
+        step: `[n] float32`, the length of a probe's step, in input units.
+        count: The probes of each pair.
+        allowed: `[n] int64`, how many probes each pair queries; at most what it may still spend.
+        round_number: Selects the directions, together with `seed` and the pair.
+        seed: See `round_number`.
+        query_batch_size: The most images in a batch.
 
-    Returns [n, D] float32: unit vectors towards the wanted side, zeros where nothing was answered.
+    Returns:
+        `[n, D] float32`, unit vectors towards the side that meets the criterion; zeros for a pair
+        without an answer.
     """
-    drawn = directions.arguments(boundary.points.device)
+    basis = directions.basis(boundary.points.device)
     counters = pairs.counters(chosen, round_number)
     decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
     numbers = torch.arange(len(chosen), device=chosen.device)
-    allowed, pairs_a_batch = allowed.clamp(0, count), max(1, query_batch_size // count)
-    # All that the host hears of a round.
-    asked = torch.stack([part.sum() for part in allowed.split(pairs_a_batch)]).tolist()
-    for batch, total in zip(numbers.split(pairs_a_batch), asked, strict=True):
-        queries = ops.probe_queries(
+    allowed, pairs_per_batch = allowed.clamp(0, count), max(1, query_batch_size // count)
+    # On a GPU this is the only wait of the estimate.
+    totals = torch.stack([part.sum() for part in allowed.split(pairs_per_batch)]).tolist()
+    for batch, total in zip(numbers.split(pairs_per_batch), totals, strict=True):
+        probes = ops.probe_queries(
             pairs.samples[pairs.sample_of[chosen[batch]]],
             boundary.points[chosen[batch]],
             step[batch],
             counters[batch],
             seed=seed,
             count=count,
+            noise=directions.noise,
+            row_basis=basis.rows,
+            column_basis=basis.columns,
+            channels=basis.channels,
             lower=pairs.bounds[0],
             upper=pairs.bounds[1],
-            **drawn,
         )
         pair, place = _first_of_each(allowed[batch], total)
-        if total < len(queries):
-            queries = queries[pair * count + place]
+        if total < len(probes):
+            probes = probes[pair * count + place]
         accounts = chosen[batch][pair]
-        answers = yield from query_in_batches(
-            lambda part, queries=queries: queries[part], accounts, query_batch_size, prepaid=True
+        decisions[batch[pair], place] = yield from query_in_batches(
+            probes.__getitem__, accounts, query_batch_size, prepaid=True
         )
-        decisions[batch[pair], place] = answers
     return ops.probe_gradient(
         decisions,
         pairs.criterion_class[chosen],
         counters,
         targeted=pairs.targeted,
         seed=seed,
+        noise=directions.noise,
+        row_basis=basis.rows,
+        column_basis=basis.columns,
+        channels=basis.channels,
         components=boundary.points.shape[1],
-        **drawn,
     )
 
 
 def _first_of_each(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """The first counts[p] places of each pair p in turn: int64 [total] pairs, and places.
+    """Returns the places 0 to `counts[p] - 1` of each pair p.
 
-    total: the sum of counts [n] int64, so that the device need not be asked for it.
+    Args:
+        counts: `[n] int64`.
+        total: The sum of `counts`, so that a GPU need not be asked for it.
+
+    Returns:
+        The pairs and the places, each `[total] int64`.
     """
     here = torch.arange(len(counts), device=counts.device)
     pair = here.repeat_interleave(counts, output_size=total)
@@ -115,9 +150,15 @@ def _first_of_each(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
 
 @cache
 def dct_basis(count: int, size: int, device: torch.device | None = None) -> Tensor:
-    """The lowest vectors of the orthonormal DCT-II over `size` points: float32 [count, size].
+    """Returns the lowest vectors of the orthonormal DCT-II, and keeps them for further calls.
 
-    device: where to keep them, by default on the CPU; each is taken there once.
+    Args:
+        count: The number of vectors.
+        size: The number of points of each.
+        device: Where to keep them; the CPU by default.
+
+    Returns:
+        `[count, size] float32`.
     """
     position = torch.arange(size, dtype=torch.float64) + 0.5
     frequency = torch.arange(count, dtype=torch.float64)[:, None]

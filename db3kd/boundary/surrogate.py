@@ -1,7 +1,7 @@
-"""Where a network that resembles the teacher sees boundaries, so that fewer queries find them.
+"""Boundaries of a network that resembles the teacher, as proposals that save queries.
 
-What it says is a proposal: the teacher is asked about every point that counts. A poor surrogate
-costs queries, it cannot make a distance wrong.
+The teacher is queried at every point that counts. A poor surrogate costs queries, but it cannot
+make a distance wrong.
 """
 
 import copy
@@ -14,45 +14,66 @@ from torch import Tensor, nn
 
 from db3kd import ops
 from db3kd.boundary.input_gradients import with_fast_input_gradients
-from db3kd.boundary.pairs import Pairs, Rays
+from db3kd.boundary.pairs import Boundary, Pairs, Rays, zeros_per_pair
 from db3kd.models.channels_last import to_channels_last
 
-WEIGHT = 5.0
-"""Of a surrogate's normal beside the estimates of probes, whose weight is the square root of their
-number: it counts as 25 probes in every round."""
+SURROGATE_WEIGHT = 5.0
+"""Weight of a surrogate's normal among the estimates from probes.
 
-_LEAST_BLOCK = 8
-_MOST_BLOCK = {"cpu": 64, "cuda": 1024}
-_BLOCK_VALUES = {"cpu": 2**20, "cuda": 2**23}
-"""Fewest and most images of a pass, and the numbers in them. Always as many, filled up with zeros,
-so that a row's rounding does not depend on who else is there. A GPU needs as long for 1,024 small
-images as for 64; on a CPU more of them at once gain nothing, and filling up costs more."""
+The weight of an estimate is the square root of its number of probes, so a surrogate's normal counts
+as much as 25 probes in every round.
+"""
+
+_MIN_BATCH = 8
+_MAX_BATCH = {"cpu": 64, "cuda": 1024}
+_BATCH_VALUES = {"cpu": 2**20, "cuda": 2**23}
+"""Limits on the images and on the values of a forward pass, by the type of the device.
+
+A GPU needs as long for 1,024 small images as for 64. On a CPU larger batches are no faster, and
+padding them costs more.
+"""
 
 _STEPS = 3
-_SHARE = 0.45
-"""Steps towards the nearest point, and how much of the way each goes: boundaries are bent. Eight
-steps of a fifth lead no nearer, and cost nearly three times as many passes."""
+_STEP_SHARE = 0.45
+"""Steps towards the nearest point, and the share of the way that each of them covers.
 
-_COMPARED_AT = 0.6
-"""Where rays are compared, as a share of the distance to the nearest end: about where the nearest
-of them meets the boundary."""
+Boundaries are curved, so no step covers all of it. Eight steps of a fifth lead no nearer, and cost
+nearly three times as many passes.
+"""
+
+_COMPARISON_RADIUS = 0.6
+"""The radius at which rays are compared, as a share of the distance to the nearest end.
+
+The nearest of them cross the boundary at about this radius.
+"""
 
 
 class Surrogate:
-    """A network of one's own that has learnt the teacher's decisions.
+    """A network that learned the teacher's decisions and proposes where boundaries lie.
 
-    A copy of the module is used, in eval mode, so that the module can go on training.
+    It uses a copy of the network in eval mode, so the network itself can be trained further.
 
-    network: images [N, *image_shape], in the teacher's bounds -> scores [N, classes]
-    image_shape  of one image
-    classes      of the teacher
-    device       where pairs are searched; the copy is moved there
+    Every forward pass has the same number of images, padded with zeros, so that the rounding of an
+    image's scores does not depend on the other images.
 
-    scored, differentiated: images of forward passes alone, and of passes forward and backward, so
-    far. block: images of a pass.
+    Example:
+        >>> surrogate = Surrogate(network, image_shape=(1, 28, 28), classes=10)
 
-    Raises TypeError for what is no module, and ValueError for one that does not take the teacher's
-    images, or whose scores are not of its classes.
+    Args:
+        network: Maps images `[N, *image_shape]`, in the teacher's bounds, to scores `[N, classes]`.
+        image_shape: The shape of an image.
+        classes: The number of the teacher's classes.
+        device: Where pairs are searched; the copy is moved there.
+
+    Attributes:
+        batch_size: The images of a forward pass.
+        scored: The images of forward passes so far.
+        differentiated: The images of forward and backward passes so far.
+
+    Raises:
+        TypeError: If `network` is not a module.
+        ValueError: If `network` does not accept the teacher's images, or its scores are not
+            `[N, classes]`.
     """
 
     def __init__(
@@ -69,39 +90,33 @@ class Surrogate:
         self._network.requires_grad_(False)
         if self._device.type == "cpu":
             with_fast_input_gradients(self._network)
-        self.block = block_size(self._shape, self._device.type)
+        self.batch_size = batch_size(self._shape, self._device.type)
         self.scored = self.differentiated = 0
         floating = (p.dtype for p in self._network.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
-        try:
-            with torch.no_grad():
-                scores = self._network(
-                    torch.zeros(1, *self._shape, device=device, dtype=self._dtype)
-                )
-        except Exception as error:
-            raise ValueError(
-                f"surrogate: expected a network of images {list(self._shape)}, as the teacher's "
-                f"are, got one that fails on them: {error}"
-            ) from error
-        if not isinstance(scores, Tensor) or tuple(scores.shape) != (1, classes):
-            found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(
-                f"surrogate: expected scores [1, {classes}], as the teacher has {classes} classes, "
-                f"for an image of shape {list(self._shape)}, got {found}"
-            )
+        self._check_scores(classes)
 
     def best_rays(self, pairs: Pairs, rays: Rays, nearest: Tensor) -> Rays:
-        """Of each pair the ray that enters the wanted side most deeply, on the surrogate's word.
+        """Selects the ray of each pair that meets the criterion with the largest margin.
 
-        All of a pair's rays are looked at in one distance from the sample, a share of `nearest`,
-        [P] float32, the distance to the nearest end. Costs one forward pass a ray and no query.
+        All rays of a pair are compared at one distance from the sample. This costs one forward
+        pass a ray, and no query.
+
+        Args:
+            pairs: The pairs.
+            rays: Their rays.
+            nearest: `[P] float32`, the distance to the nearest end of each pair.
+
+        Returns:
+            One ray for each pair that has any.
         """
         if not len(rays):
             return rays
-        radius = nearest * _COMPARED_AT
+        radius = nearest * _COMPARISON_RADIUS
         numbers = torch.arange(len(rays), device=rays.pair_of.device)
         margins = [
-            self._margins_on(pairs, rays, radius, part) for part in numbers.split(self.block)
+            self._margins_on_rays(pairs, rays, radius, part)
+            for part in numbers.split(self.batch_size)
         ]
         margin = torch.cat(margins).nan_to_num(nan=-torch.inf)
         best = torch.full_like(nearest, -torch.inf)
@@ -111,103 +126,165 @@ class Surrogate:
         first.scatter_reduce_(0, rays.pair_of, equal, "amin")
         return rays.select(first[first < len(rays)])
 
-    def seconds_an_image(self) -> tuple[float, float]:
-        """Seconds that an image takes in a whole block forward, and forward and backward.
-
-        Leaves `scored` and `differentiated` as they are. The first pass of each kind is not timed.
-        """
-        points = torch.zeros(self.block, math.prod(self._shape), device=self._device)
-        criterion_class = points.new_zeros(self.block, dtype=torch.int64)
-        return (
-            _seconds(lambda: self._scores(points)) / self.block,
-            _seconds(lambda: self._differentiate(points, criterion_class)) / self.block,
-        )
-
     def normals(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> Tensor:
-        """[n, D] float32: unit normals of its boundary towards the wanted side, zeros for none.
+        """Returns the normals of the surrogate's boundary at some points.
 
-        points: [n, D], of the pairs numbered by `chosen` [n] int64.
+        Args:
+            pairs: All pairs.
+            points: `[n, D] float32`, the points of the chosen pairs.
+            chosen: `[n] int64`, the numbers of the pairs.
+
+        Returns:
+            `[n, D] float32`, unit vectors towards the side that meets the criterion; zeros if the
+            surrogate has no gradient there.
         """
-        return _unit(self._look(pairs, points, chosen)[1])
+        return _unit(self._margins(pairs, points, chosen)[1])
 
     def approach(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the points could be, on the surrogate's word, to be nearer to their samples.
+        """Moves points along the surrogate's boundary towards their samples.
 
-        The teacher's boundary runs through the points, the surrogate's elsewhere; so what is looked
-        for is the nearest point, in bounds, at which the surrogate's margin is what it is here.
+        The teacher's boundary runs through the points, but the surrogate's may run elsewhere. So
+        the new points are the nearest ones, inside the bounds, at which the surrogate's margin is
+        the same as at the old ones.
 
-        Returns [n, D] float32 twice: these points, and the normals where they began, as `normals`.
+        Args:
+            pairs: All pairs.
+            points: `[n, D] float32`, the points of the chosen pairs.
+            chosen: `[n] int64`, the numbers of the pairs.
+
+        Returns:
+            The new points, and the normals at the old points as from `normals`; each
+            `[n, D] float32`.
         """
         samples = pairs.samples[pairs.sample_of[chosen]]
         level = normals = None
         for _ in range(_STEPS):
-            margin, gradient = self._look(pairs, points, chosen)
+            margin, gradient = self._margins(pairs, points, chosen)
             if level is None or normals is None:
                 level, normals = margin, _unit(gradient)
             length = gradient.norm(dim=1, keepdim=True)
             normal = gradient / length
-            # Of the plane that the level set is here, the point nearest to the sample.
+            # Here the level set is nearly a plane; the foot is its point nearest to the sample.
             offset = ((points - samples) * normal).sum(1, keepdim=True)
             foot = samples + normal * (offset - (margin - level)[:, None] / length)
             foot = torch.where(length > 0, foot, points)
-            points = (points + _SHARE * (foot - points)).clamp(*pairs.bounds)
+            points = (points + _STEP_SHARE * (foot - points)).clamp(*pairs.bounds)
+        assert normals is not None
         return points, normals
 
-    def _look(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """The margin [n] by which the surrogate takes the wanted side, and its gradient [n, D]."""
-        criterion_class = pairs.criterion_class[chosen]
-        self.differentiated += len(points)
-        parts = [
-            self._differentiate(images, classes)
-            for images, classes in zip(
-                points.split(self.block), criterion_class.split(self.block), strict=True
+    def seconds_per_image(self) -> tuple[float, float]:
+        """Measures the time of an image in a full batch.
+
+        `scored` and `differentiated` do not change.
+
+        Returns:
+            Seconds for a forward pass, and for a forward and a backward pass.
+        """
+        points = torch.zeros(self.batch_size, math.prod(self._shape), device=self._device)
+        criterion_class = points.new_zeros(self.batch_size, dtype=torch.int64)
+        return (
+            _seconds(lambda: self._scores(points)) / self.batch_size,
+            _seconds(lambda: self._differentiate(points, criterion_class)) / self.batch_size,
+        )
+
+    def _check_scores(self, classes: int) -> None:
+        image = torch.zeros(1, *self._shape, device=self._device, dtype=self._dtype)
+        try:
+            with torch.no_grad():
+                scores = self._network(image)
+        except Exception as error:
+            raise ValueError(
+                f"surrogate: expected a network for images of shape {list(self._shape)} as the "
+                f"teacher takes, got one that fails on them: {error}"
+            ) from error
+        if not isinstance(scores, Tensor) or tuple(scores.shape) != (1, classes):
+            came = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(
+                f"surrogate: expected scores [1, {classes}] as the teacher has {classes} classes, "
+                f"for an image of shape {list(self._shape)}, got {came}"
             )
-        ]
+
+    def _margins(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns by how much points meet the criterion, `[n]`, and its gradients, `[n, D]`."""
+        self.differentiated += len(points)
+        images = points.split(self.batch_size)
+        classes = pairs.criterion_class[chosen].split(self.batch_size)
+        parts = [self._differentiate(*part) for part in zip(images, classes, strict=True)]
         margin, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
         return (margin, gradient) if pairs.targeted else (-margin, -gradient)
 
-    def _margins_on(self, pairs: Pairs, rays: Rays, radius: Tensor, part: Tensor) -> Tensor:
-        """[n]: the margin of the wanted side on some rays, at the radius [P] of each one's pair."""
+    def _margins_on_rays(self, pairs: Pairs, rays: Rays, radius: Tensor, chosen: Tensor) -> Tensor:
+        """Returns the margins of the chosen rays at the radius `[P]` of their pairs, `[n]`."""
         points = ops.bracket_queries(
             pairs.samples, rays.ends, pairs.sample_of, rays.pair_of, rays.end_of, rays.lengths,
-            radius, part, lower=pairs.bounds[0], upper=pairs.bounds[1],
+            radius, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],
         )  # fmt: skip
         self.scored += len(points)
-        margin = _margin(self._scores(points), pairs.criterion_class[rays.pair_of[part]])
+        margin = _margin(self._scores(points), pairs.criterion_class[rays.pair_of[chosen]])
         return margin if pairs.targeted else -margin
 
     @torch.inference_mode()
     def _scores(self, points: Tensor) -> Tensor:
-        """[n, classes] float32, of a block or less."""
-        return self._network(self._filled_up(points))[: len(points)].float()
+        """Returns the scores of at most a batch, `[n, classes] float32`."""
+        return self._network(self._pad(points))[: len(points)].float()
 
     def _differentiate(self, points: Tensor, criterion_class: Tensor) -> tuple[Tensor, Tensor]:
-        """The margin [n] of these classes, and its gradient [n, D], of a block or less."""
+        """Returns the margins of these classes, `[n]`, and gradients, `[n, D]`, of one batch."""
         count = len(points)
-        # The caller may be in inference mode, in which nothing has a gradient.
+        # The caller may be in inference mode, in which no tensor has a gradient.
         with torch.inference_mode(False), torch.enable_grad():
-            images = self._filled_up(points).requires_grad_()
+            images = self._pad(points).requires_grad_()
             margin = _margin(self._network(images)[:count].float(), criterion_class.clone())
             (gradient,) = torch.autograd.grad(margin.sum(), images)
         gradient = gradient[:count].flatten(1).float()
         return margin.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
-    def _filled_up(self, points: Tensor) -> Tensor:
-        """A block of images: the points [n, D], and zeros behind them."""
-        images = points.new_zeros(self.block, points.shape[1], dtype=self._dtype)
+    def _pad(self, points: Tensor) -> Tensor:
+        """Returns a full batch of images: the points `[n, D]`, and zeros after them."""
+        images = points.new_zeros(self.batch_size, points.shape[1], dtype=self._dtype)
         images[: len(points)] = points
-        return images.view(self.block, *self._shape)
+        return images.view(self.batch_size, *self._shape)
+
+
+class CachedNormals:
+    """The surrogate's normals at the boundary points of pairs, computed once for each point.
+
+    Attributes:
+        moved: `[P] bool`, the pairs whose points moved since their normals were computed. The
+            search sets it.
+    """
+
+    def __init__(self, surrogate: Surrogate, pairs: Pairs) -> None:
+        self._surrogate = surrogate
+        self._pairs = pairs
+        self._normals = zeros_per_pair(pairs)
+        self.moved = torch.ones_like(pairs.sample_of, dtype=torch.bool)
+
+    def at(self, boundary: Boundary, chosen: Tensor) -> Tensor:
+        """Returns the unit normals at the points of the chosen pairs, `[n, D] float32`."""
+        unknown = chosen[self.moved[chosen]]
+        if len(unknown):
+            points = boundary.points[unknown]
+            self._normals[unknown] = self._surrogate.normals(self._pairs, points, unknown)
+            self.moved[unknown] = False
+        return self._normals[chosen]
+
+    def approach(self, boundary: Boundary, chosen: Tensor) -> Tensor:
+        """Returns nearer points for the chosen pairs, `[n, D]`; see `Surrogate.approach`."""
+        points = boundary.points[chosen]
+        ends, self._normals[chosen] = self._surrogate.approach(self._pairs, points, chosen)
+        return ends
 
 
 def _margin(scores: Tensor, criterion_class: Tensor) -> Tensor:
-    """[n]: by how much the score of the wanted class is above the highest other one."""
+    """Returns by how much a class scores above the highest other class, `[n]`."""
     column = criterion_class[:, None]
     others = scores.scatter(1, column, -torch.inf).amax(1)
     return scores.gather(1, column)[:, 0] - others
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """What the work takes, a GPU's share included: the least of three times, after a first one."""
+    """Returns the time of the work on the CPU or GPU: the least of three runs after a warm-up."""
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
@@ -219,12 +296,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    """The rows [n, D] at length 1, zeros where they are zero."""
+    """Scales the rows of `[n, D]` to length 1; rows of zeros stay zeros."""
     length = rows.norm(dim=1, keepdim=True)
     return torch.where(length > 0, rows / length, 0)
 
 
-def block_size(shape: tuple[int, ...], device: str) -> int:
-    """Images of a pass on a device of this type."""
-    kind = device if device in _MOST_BLOCK else "cpu"
-    return max(_LEAST_BLOCK, min(_MOST_BLOCK[kind], _BLOCK_VALUES[kind] // math.prod(shape)))
+def batch_size(image_shape: tuple[int, ...], device_type: str) -> int:
+    """Returns the images of a surrogate's forward pass on a device of this type."""
+    kind = device_type if device_type in _MAX_BATCH else "cpu"
+    return max(_MIN_BATCH, min(_MAX_BATCH[kind], _BATCH_VALUES[kind] // math.prod(image_shape)))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.boundary import (
+    TOLERANCE_WITH_SURROGATE,
     Boundary,
     Pairs,
     Rays,
@@ -19,7 +20,6 @@ from db3kd.boundary import (
     minimal_boundary_distance,
     sample_distance,
 )
-from db3kd.boundary.sign_opt import FOLLOWED_FROM
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_over_targets
 from db3kd.labelling.contradictions import contradicted_classes
@@ -234,7 +234,7 @@ def measure(
         pairs,
         rays,
         mixup_rounds=settings.mixup_rounds if settings.measure == "bd" else 0,
-        relative=settings.tolerance if surrogate is None else FOLLOWED_FROM,
+        relative=settings.tolerance if surrogate is None else TOLERANCE_WITH_SURROGATE,
         query_batch_size=query_batch_size,
         budget=budget,
         snapshots=settings.snapshots,

@@ -128,7 +128,7 @@ def _cost(surrogate: Surrogate, queries: int) -> float:
     A pair that is measured alone fills no block, those of a run do; so blocks are timed by
     themselves.
     """
-    scoring, differentiating = surrogate.seconds_an_image()
+    scoring, differentiating = surrogate.seconds_per_image()
     return (surrogate.scored * scoring + surrogate.differentiated * differentiating) / queries
 
 

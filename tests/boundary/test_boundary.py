@@ -16,7 +16,7 @@ from db3kd.boundary import (
     minimal_boundary_distance,
     sample_distance,
 )
-from db3kd.boundary import candidate_pool as bank_module
+from db3kd.boundary import candidate_pool as pool_module
 from db3kd.boundary.probes import dct_basis
 from db3kd.data.image_source import TensorImages
 from db3kd.querying.driver import run
@@ -35,11 +35,11 @@ def plane(dimensions, bounds=WIDE):
     return LinearTeacher(torch.cat([normal, -normal]), torch.zeros(2), bounds=bounds)
 
 
-def targeted_pairs(teacher, samples, wanted=None):
+def targeted_pairs(teacher, samples, target=None):
     own = teacher.decide(samples)
-    wanted = 1 - own if wanted is None else wanted
+    target = 1 - own if target is None else target
     number = torch.arange(len(samples))
-    return Pairs(samples, number, number, wanted, bounds=teacher.bounds)
+    return Pairs(samples, number, number, target, bounds=teacher.bounds)
 
 
 def starting_points(teacher, images, count=5, **options):
@@ -94,16 +94,16 @@ def smallest_of_each_pair(values, pair_of, pairs):
     return smallest.scatter_reduce(0, pair_of, values, "amin")
 
 
-def test_sample_distance_is_that_of_the_nearest_image_of_the_class():
+def test_sample_distance_is_the_distance_to_the_nearest_image_of_the_class():
     teacher, candidate_pool = plane(12), gaussian(60, 12, seed=2)
     samples = gaussian(8, 12, seed=1)
     pairs = targeted_pairs(teacher, samples)
     boundary = sample_distance(pairs, starting_points(teacher, candidate_pool).rays(pairs))
     classes = teacher.decide(candidate_pool)
-    for sample, wanted, distance in zip(
+    for sample, target, distance in zip(
         samples, pairs.criterion_class, boundary.distance, strict=True
     ):
-        expected = (candidate_pool[classes == wanted] - sample).norm(dim=1).min()
+        expected = (candidate_pool[classes == target] - sample).norm(dim=1).min()
         assert distance == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -158,7 +158,7 @@ def test_minimal_boundary_distance_into_a_ball_is_within_two_percent():
 def test_minimal_boundary_distance_between_centroids_is_within_two_percent():
     teacher = NearestCentroidTeacher(gaussian(2, 1 * 16 * 16, seed=3), (1, 16, 16), bounds=WIDE)
     samples = gaussian(10, 256, seed=1).view(-1, 1, 16, 16)
-    pairs = targeted_pairs(teacher, samples.flatten(1), wanted=1 - teacher.decide(samples))
+    pairs = targeted_pairs(teacher, samples.flatten(1), target=1 - teacher.decide(samples))
     candidate_pool = gaussian(40, 256, seed=2).view(-1, 1, 16, 16)
     rays = starting_points(teacher, candidate_pool).rays(pairs)
     sign_opt = SignOptSettings(frequencies=None, tolerance=1e-3)
@@ -187,12 +187,12 @@ def test_an_untargeted_search_leaves_the_class_for_the_nearest_other():
 
 
 def test_a_ray_that_cannot_win_is_dropped():
-    """One ray meets the boundary early, ten late: the late ones are asked once."""
+    """One ray crosses the boundary early and ten late; the late ones are queried once."""
     teacher = plane(2)
     normal = teacher.weights[1].float() / teacher.weights[1].float().norm()
     along = torch.stack([-normal[1], normal[0]])
     samples = (-normal)[None]
-    pairs = targeted_pairs(teacher, samples, wanted=torch.tensor([1]))
+    pairs = targeted_pairs(teacher, samples, target=torch.tensor([1]))
     late = samples + 40 * along + torch.linspace(1.05, 1.1, 10)[:, None] * normal
     early = samples + 50 * normal
     rays = starting_points(teacher, torch.cat([late, early]), count=11).rays(pairs)
@@ -202,7 +202,7 @@ def test_a_ray_that_cannot_win_is_dropped():
     assert int(ledger.spent) == counting.total <= 11 + 20
 
 
-def test_a_budget_ends_the_search_with_the_best_so_far():
+def test_a_search_that_runs_out_of_budget_returns_the_best_so_far():
     teacher = plane(16)
     pairs = targeted_pairs(teacher, gaussian(6, 16, seed=1))
     rays = starting_points(teacher, gaussian(60, 16, seed=2)).rays(pairs)
@@ -216,7 +216,7 @@ def test_a_budget_ends_the_search_with_the_best_so_far():
     assert bool((last < start).all())
 
 
-def test_snapshots_tell_the_distance_at_their_query_count():
+def test_snapshots_hold_the_distance_at_their_number_of_queries():
     teacher = plane(16)
     pairs = targeted_pairs(teacher, gaussian(6, 16, seed=1))
     rays = starting_points(teacher, gaussian(60, 16, seed=2)).rays(pairs)
@@ -226,7 +226,7 @@ def test_snapshots_tell_the_distance_at_their_query_count():
     assert bool((long.snapshots[50] < sample_distance(pairs, rays).distance).all())
 
 
-def test_a_pair_without_candidates_is_left_at_infinity_and_costs_nothing():
+def test_a_pair_without_starting_points_is_at_infinity_and_costs_nothing():
     teacher = plane(4)
     candidate_pool = gaussian(30, 4, seed=2)
     candidate_pool = candidate_pool[teacher.decide(candidate_pool) == 0]
@@ -240,13 +240,13 @@ def test_a_pair_without_candidates_is_left_at_infinity_and_costs_nothing():
     assert not bool(ledger.spent[unreachable].any())
 
 
-def test_a_sample_already_in_the_wanted_class_is_at_distance_zero_and_harms_no_other():
+def test_a_sample_that_is_in_its_target_class_is_at_distance_zero_and_affects_no_other():
     teacher = plane(16)
     samples, candidate_pool = gaussian(6, 16, seed=1), gaussian(60, 16, seed=2)
     rightly = targeted_pairs(teacher, samples)
-    wanted = rightly.criterion_class.clone()
-    wanted[2] = 1 - wanted[2]
-    pairs = targeted_pairs(teacher, samples, wanted)
+    target = rightly.criterion_class.clone()
+    target[2] = 1 - target[2]
+    pairs = targeted_pairs(teacher, samples, target)
     candidate_pool = torch.cat([candidate_pool, samples])
     boundary, ledger = search_mbd(
         teacher, pairs, starting_points(teacher, candidate_pool).rays(pairs), 300
@@ -277,7 +277,7 @@ def test_queries_stay_inside_the_bounds():
     max_batch=st.sampled_from([1, 7, 64]),
     query_batch_size=st.sampled_from([1, 5, 64]),
 )
-def test_a_sample_costs_the_same_alone_as_among_others(limit, max_batch, query_batch_size):
+def test_a_search_of_a_sample_does_not_depend_on_other_samples(limit, max_batch, query_batch_size):
     teacher = plane(9)
     teacher.max_batch = max_batch
     pairs = targeted_pairs(teacher, gaussian(4, 9, seed=1))
@@ -297,7 +297,7 @@ def test_a_sample_costs_the_same_alone_as_among_others(limit, max_batch, query_b
         assert torch.equal(boundary.points, together.points[one])
 
 
-def test_the_nearest_candidates_are_those_a_full_search_finds():
+def test_the_nearest_starting_points_equal_those_of_a_full_search():
     teacher, candidate_pool = plane(20), gaussian(300, 20, seed=2)
     samples = gaussian(15, 20, seed=1)
     pairs = targeted_pairs(teacher, samples)
@@ -311,10 +311,10 @@ def test_the_nearest_candidates_are_those_a_full_search_finds():
 
 @pytest.mark.parametrize("most_bytes", [0, 640 << 20])
 @pytest.mark.parametrize("order", ["nearest", "random"])
-def test_candidates_on_a_device_are_the_same_images_held_there_or_not(
+def test_starting_points_on_a_device_do_not_depend_on_where_the_pool_is_kept(
     device, order, most_bytes, monkeypatch
 ):
-    monkeypatch.setattr(bank_module, "RESIDENT_BYTES", most_bytes)
+    monkeypatch.setattr(pool_module, "RESIDENT_BYTES", most_bytes)
     teacher, candidate_pool = plane(12), gaussian(60, 12, seed=2)
     pairs = targeted_pairs(teacher, gaussian(8, 12, seed=1))
     there = dataclasses.replace(
@@ -332,25 +332,25 @@ def test_candidates_on_a_device_are_the_same_images_held_there_or_not(
 
 
 @pytest.mark.parametrize(("most_bytes", "reads"), [(4 * 12 * 4, 0), (4 * 12 * 4 - 1, 2)])
-def test_a_device_gets_the_bank_once_where_it_is_not_too_large(most_bytes, reads, monkeypatch):
-    monkeypatch.setattr(bank_module, "_BLOCK_BYTES", {"cpu": 2 * 12 * 4})
-    monkeypatch.setattr(bank_module, "RESIDENT_BYTES", most_bytes)
+def test_a_pool_is_copied_to_a_device_once_unless_it_is_too_large(most_bytes, reads, monkeypatch):
+    monkeypatch.setattr(pool_module, "_BLOCK_BYTES", {"cpu": 2 * 12 * 4})
+    monkeypatch.setattr(pool_module, "RESIDENT_BYTES", most_bytes)
     images = gaussian(7, 12)
-    candidate_pool = bank_module.CandidatePool(
-        TensorImages(images), torch.tensor([0, 0, 0, 1, 1, 1, -1]), most=4
+    candidate_pool = pool_module.CandidatePool(
+        TensorImages(images), torch.tensor([0, 0, 0, 1, 1, 1, -1]), max_images=4
     )
     far = torch.device("meta")
     first = candidate_pool.read(candidate_pool.numbers, far)
     read = []
     monkeypatch.setattr(
-        candidate_pool.images, "read", lambda rows: read.append(rows) or images[rows]
+        candidate_pool.images, "read", lambda numbers: read.append(numbers) or images[numbers]
     )
     for _ in range(2):
         assert candidate_pool.read(candidate_pool.numbers[:3], far).shape == (3, 12)
     assert first.shape == (4, 12) and len(read) == reads
 
 
-def test_random_candidates_depend_on_seed_sample_and_target_alone():
+def test_random_starting_points_depend_on_seed_sample_and_target_only():
     teacher, candidate_pool = plane(5), gaussian(200, 5, seed=2)
     pairs = targeted_pairs(teacher, gaussian(6, 5, seed=1))
     chosen = starting_points(teacher, candidate_pool, order="random").rays(pairs)
@@ -368,7 +368,7 @@ def test_random_candidates_depend_on_seed_sample_and_target_alone():
     assert not torch.equal(again.lengths, other.lengths)
 
 
-def test_fewer_candidates_than_asked_for_are_all_taken():
+def test_all_images_of_a_class_are_used_if_there_are_too_few():
     teacher = plane(5)
     pairs = targeted_pairs(teacher, gaussian(3, 5, seed=1))
     candidate_pool = gaussian(8, 5, seed=2)
@@ -383,40 +383,40 @@ def many_classes(dimensions=6, classes=4):
 
 
 def ends_by_class(teacher, images, **options):
-    """How many images of each class are led to by the rays of pairs with every class."""
-    wanted = torch.arange(4).repeat(3)
+    """How many images of each class are ends of rays, of pairs with every target."""
+    target = torch.arange(4).repeat(3)
     samples, sample_of = gaussian(3, 6, seed=1), torch.arange(3).repeat_interleave(4)
-    pairs = Pairs(samples, torch.arange(3), sample_of, wanted, bounds=WIDE)
+    pairs = Pairs(samples, torch.arange(3), sample_of, target, bounds=WIDE)
     rays = starting_points(teacher, images, count=10**6, **options).rays(pairs)
     classes = teacher.decide(rays.ends)
-    assert torch.equal(classes[rays.end_of], wanted[rays.pair_of])
+    assert torch.equal(classes[rays.end_of], target[rays.pair_of])
     return torch.bincount(classes, minlength=4).tolist(), rays
 
 
 @pytest.mark.parametrize("order", ["nearest", "random"])
-def test_a_set_that_fits_into_the_bank_is_used_whole(order):
+def test_a_set_that_fits_into_the_pool_is_used_whole(order):
     teacher, images = many_classes(), gaussian(50, 6, seed=2)
     whole, rays = ends_by_class(teacher, images, order=order)
-    banked, same = ends_by_class(teacher, images, order=order, candidate_pool=50)
-    assert sum(whole) == 50 and whole == banked
+    pooled, same = ends_by_class(teacher, images, order=order, candidate_pool=50)
+    assert sum(whole) == 50 and whole == pooled
     assert torch.equal(rays.lengths, same.lengths) and torch.equal(rays.ends, same.ends)
 
 
 @pytest.mark.parametrize("order", ["nearest", "random"])
-def test_of_a_larger_set_each_class_gives_the_same_or_all_it_has(order):
+def test_each_class_of_a_larger_set_contributes_equally_or_all_its_images(order):
     teacher, images = many_classes(), gaussian(400, 6, seed=2)
     have = torch.bincount(teacher.decide(images)).tolist()
-    banked, _ = ends_by_class(teacher, images, order=order, candidate_pool=200)
-    share = max(banked)
-    assert banked == [min(count, share) for count in have]
-    assert sum(banked) <= 200 < sum(min(count, share + 1) for count in have)
+    pooled, _ = ends_by_class(teacher, images, order=order, candidate_pool=200)
+    share = max(pooled)
+    assert pooled == [min(count, share) for count in have]
+    assert sum(pooled) <= 200 < sum(min(count, share + 1) for count in have)
 
 
-def test_even_the_smallest_bank_has_an_image_of_each_class():
+def test_the_smallest_pool_has_an_image_of_each_class():
     assert ends_by_class(many_classes(), gaussian(100, 6, seed=2), candidate_pool=1)[0] == [1] * 4
 
 
-def test_what_is_in_the_bank_depends_on_the_seed_alone():
+def test_the_images_of_the_pool_depend_on_the_seed():
     teacher, images = many_classes(), gaussian(100, 6, seed=2)
     first, again, other = (
         ends_by_class(teacher, images, candidate_pool=20, seed=seed)[1].ends for seed in (0, 0, 1)
@@ -425,26 +425,29 @@ def test_what_is_in_the_bank_depends_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("order", ["nearest", "random"])
-def test_an_untargeted_pair_may_be_led_to_any_other_class_in_the_bank(order):
+def test_the_rays_of_an_untargeted_pair_lead_to_all_other_classes(order):
     teacher, images = many_classes(), gaussian(100, 6, seed=2)
     samples, number = gaussian(3, 6, seed=1), torch.arange(3)
     pairs = Pairs(samples, number, number, number, targeted=False, bounds=WIDE)
     rays = starting_points(teacher, images, count=100, order=order, candidate_pool=40).rays(pairs)
     classes = teacher.decide(rays.ends)
     assert not bool((classes[rays.end_of] == rays.pair_of).any())
-    in_bank = torch.bincount(classes, minlength=4)
-    assert torch.equal(torch.bincount(rays.pair_of), in_bank.sum() - in_bank[:3])
+    in_pool = torch.bincount(classes, minlength=4)
+    assert torch.equal(torch.bincount(rays.pair_of), in_pool.sum() - in_pool[:3])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 0}, "count: expected at least 1 candidate a pair, got 0"),
+        ({"count": 0}, "count: expected at least 1 starting point a pair, got 0"),
         ({"order": "far"}, "order: expected 'nearest' or 'random', got 'far'"),
-        ({"candidate_pool": 0}, "bank: expected at least 1 image, or None for all, got 0"),
+        (
+            {"candidate_pool": 0},
+            "candidate_pool: expected at least 1 image, or None for all",
+        ),
     ],
 )
-def test_wrong_candidate_options_are_refused(options, message):
+def test_invalid_options_of_starting_points_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         starting_points(plane(2), gaussian(4, 2), **options)
 
@@ -452,25 +455,28 @@ def test_wrong_candidate_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"probes": 0}, "probes: expected at least 1, got 0"),
+        ({"probes": 0}, "probes: expected an integer of at least 1, got 0"),
         ({"noise": "uniform"}, "noise: expected 'rademacher' or 'gaussian', got 'uniform'"),
         ({"steps": ()}, "steps: expected at least one positive length"),
         ({"momentum": 1.0}, r"momentum.*in \[0, 1\)"),
         ({"trust": 1.5}, "trust: expected 0 < least_gain <= tolerance < trust / 2 < 0.5"),
-        ({"frequencies": 0}, "frequencies: expected 'auto', None or at least 1, got 0"),
+        (
+            {"frequencies": 0},
+            "frequencies: expected 'auto', None or an integer of at least 1",
+        ),
     ],
 )
-def test_wrong_descent_settings_are_refused(change, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SignOptSettings(**change)
 
 
 def test_low_frequencies_need_images_with_height_and_width():
-    with pytest.raises(ValueError, match="frequencies: expected None for images of shape"):
+    with pytest.raises(ValueError, match="frequencies: expected None, as images of shape"):
         SignOptSettings(frequencies=4).directions((10,), 0)
 
 
-def test_probes_begin_smooth_and_come_to_draw_all_frequencies():
+def test_probes_start_with_low_frequencies_and_end_with_all_pixels():
     drawn = [
         SignOptSettings().directions((3, 224, 112), number).frequencies for number in range(60)
     ]
@@ -481,7 +487,7 @@ def test_probes_begin_smooth_and_come_to_draw_all_frequencies():
     assert SignOptSettings().directions((1, 8, 8), 0).frequencies is None
 
 
-def test_the_dct_basis_is_orthonormal_and_starts_with_a_constant():
+def test_the_dct_basis_is_orthonormal_and_its_first_row_is_constant():
     basis = dct_basis(5, 12)
     torch.testing.assert_close(basis @ basis.T, torch.eye(5), atol=1e-6, rtol=0)
     assert float(basis[0].std()) == pytest.approx(0, abs=1e-7)

@@ -1,4 +1,4 @@
-"""Gradients for the input of a first convolution are those of autograd."""
+"""The fast gradients for the input of a convolution equal those of autograd."""
 
 import copy
 
@@ -32,7 +32,7 @@ def gradient(network, images):
         lambda: nn.Conv2d(8, 4, 3),
     ],
 )
-def test_scores_and_gradients_are_those_of_autograd(layer, dtype):
+def test_scores_and_gradients_equal_those_of_autograd(layer, dtype):
     torch.manual_seed(0)
     network = nn.Sequential(layer(), nn.ReLU(), nn.MaxPool2d(2)).to(dtype).requires_grad_(False)
     images = torch.randn(3, network[0].in_channels, 13, 12, dtype=dtype)

@@ -1,4 +1,4 @@
-"""How many candidates a pair gets whose user gives no number."""
+"""The number of starting points of a pair if the user gives none."""
 
 import dataclasses
 
@@ -35,23 +35,23 @@ def images(count: int = 60) -> torch.Tensor:
         ("sd", False, [1] * 7),
     ],
 )
-def test_the_number_follows_from_what_a_pair_may_spend(measure, surrogate, counts):
+def test_the_number_depends_on_the_budget_of_the_pair(measure, surrogate, counts):
     settings = LabelSettings(measure)
     assert settings.starting_points_per_pair(LIMITS, surrogate).tolist() == counts
     assert settings.max_starting_points == max(counts)
 
 
 @pytest.mark.parametrize("surrogate", [False, True])
-def test_a_number_that_is_given_holds_for_every_pair(surrogate):
+def test_a_given_number_applies_to_every_pair(surrogate):
     counts = LabelSettings(starting_points=33).starting_points_per_pair(LIMITS, surrogate)
     assert counts.tolist() == [33] * 7
 
 
-def test_pairs_get_as_many_of_their_nearest_images_as_each_wants():
+def test_each_pair_gets_its_own_number_of_nearest_images():
     candidate_pool, number = images(400), torch.arange(5)
     decided = teacher().decide(candidate_pool)
-    wanted = (decided[:5] + 1) % 4
-    pairs = Pairs(candidate_pool[:5].flatten(1), number, number, wanted)
+    target = (decided[:5] + 1) % 4
+    pairs = Pairs(candidate_pool[:5].flatten(1), number, number, target)
     starting_points = StartingPoints(TensorImages(candidate_pool), decided, 6)
     counts = torch.tensor([1, 6, 3, 0, 9])
     rays, every = starting_points.rays(pairs, counts), starting_points.rays(pairs)
@@ -62,15 +62,15 @@ def test_pairs_get_as_many_of_their_nearest_images_as_each_wants():
         assert torch.equal(rays.lengths[mine], every.lengths[whole][: int(mine.sum())])
 
 
-def test_a_label_is_that_of_the_number_its_budget_leads_to():
+def test_labels_equal_those_with_the_number_given_explicitly():
     automatic = LabelSettings(queries_per_pair=25)
     found = label(teacher(), images(), automatic)
     given = label(teacher(), images(), dataclasses.replace(automatic, starting_points=7))
     assert torch.equal(found.distances, given.distances)
 
 
-def test_a_run_budget_that_ends_within_a_sample_changes_no_other_samples_number():
-    """What each sample may spend is fixed beforehand, so its candidates are as well."""
+def test_a_run_budget_that_does_not_divide_evenly_affects_no_other_sample():
+    """Budgets are divided before the run, so the starting points of a sample are fixed too."""
     settings = LabelSettings(queries_per_pair=100, queries=60 * 50 + 7)
     alone = label(teacher(), images(), settings, index=torch.tensor([40]))
     whole = label(teacher(), images(), settings)
@@ -78,7 +78,7 @@ def test_a_run_budget_that_ends_within_a_sample_changes_no_other_samples_number(
 
 
 @pytest.mark.parametrize("order", ["nearest", "random"])
-def test_no_budget_is_exceeded_with_the_number_left_open(order):
+def test_no_budget_is_exceeded_if_the_number_is_automatic(order):
     counting = CountingTeacher(teacher())
     settings = LabelSettings("bd", order=order, queries_per_sample=20)
     found = label(counting, images(), settings)

@@ -1,4 +1,4 @@
-"""A descent that begins at the boundaries of a surrogate, against teachers known in closed form."""
+"""Searches with a surrogate, against teachers whose boundary is known in closed form."""
 
 import copy
 
@@ -18,8 +18,7 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.boundary.sign_opt import Guess
-from db3kd.boundary.surrogate import block_size
+from db3kd.boundary.surrogate import CachedNormals, batch_size
 from db3kd.data.image_source import TensorImages
 from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.label_files import load_labels
@@ -33,7 +32,7 @@ from db3kd.teachers import ModuleTeacher, TeacherError
 
 WIDE = (-100.0, 100.0)
 SIDE = 40
-BANK = 200
+POOL = 200
 
 
 def gaussian(n, dimensions=SIDE, seed=0):
@@ -45,7 +44,7 @@ def linear_teacher(classes=4):
 
 
 def network_of(teacher, gain=1.0, shift=0.0):
-    """A network with the teacher's boundaries, or with others where there is a shift."""
+    """A network with the teacher's boundaries, moved if there is a shift."""
     layer = nn.Linear(SIDE, teacher.classes)
     with torch.no_grad():
         layer.weight.copy_(teacher.weights * gain)
@@ -54,22 +53,22 @@ def network_of(teacher, gain=1.0, shift=0.0):
 
 
 def pairs_of(teacher, count=6, seed=1):
-    """Each sample with the class after its own."""
+    """Each sample with the class after its predicted one."""
     samples = gaussian(count, seed=seed)
     number = torch.arange(count)
-    wanted = (teacher.decide(samples) + 1) % teacher.classes
-    return Pairs(samples, number, number, wanted, bounds=teacher.bounds)
+    target = (teacher.decide(samples) + 1) % teacher.classes
+    return Pairs(samples, number, number, target, bounds=teacher.bounds)
 
 
 def search(teacher, pairs, limit, surrogate=None, spread=1.0):
-    """MBD of the pairs from images so far spread, and what it cost."""
+    """MBD of the pairs, with starting points at this spread, and the ledger."""
     ledger = Ledger(torch.full((len(pairs),), limit))
-    candidate_pool = gaussian(BANK, seed=2) * spread
+    candidate_pool = gaussian(POOL, seed=2) * spread
     rays = StartingPoints(TensorImages(candidate_pool), teacher.decide(candidate_pool), 5).rays(
         pairs
     )
 
-    def descend():
+    def searches():
         boundary = yield from boundary_distance(
             pairs, rays, relative=1e-2, budget=ledger, surrogate=surrogate
         )
@@ -85,15 +84,15 @@ def search(teacher, pairs, limit, surrogate=None, spread=1.0):
         )
         return boundary
 
-    return run(descend(), teacher, ledger), ledger
+    return run(searches(), teacher, ledger), ledger
 
 
 def optimum(teacher, pairs):
-    """The true distances: the nearest point at which the wanted class wins against all others."""
+    """The true distances: to the nearest point at which the target class wins."""
     return torch.stack(
         [
-            teacher.distance(pairs.samples[[number]], int(wanted))[0]
-            for number, wanted in enumerate(pairs.criterion_class.tolist())
+            teacher.distance(pairs.samples[[number]], int(target))[0]
+            for number, target in enumerate(pairs.criterion_class.tolist())
         ]
     )
 
@@ -101,13 +100,13 @@ def optimum(teacher, pairs):
 def test_a_surrogate_with_the_teachers_boundaries_leads_to_the_optimum_without_probes():
     teacher = linear_teacher(classes=2)
     pairs = pairs_of(teacher)
-    guessed, _ = search(teacher, pairs, 80, Surrogate(network_of(teacher), (SIDE,), 2))
+    followed, _ = search(teacher, pairs, 80, Surrogate(network_of(teacher), (SIDE,), 2))
     probed, _ = search(teacher, pairs, 80)
-    assert float((guessed.distance / optimum(teacher, pairs)).max()) < 1.01
+    assert float((followed.distance / optimum(teacher, pairs)).max()) < 1.01
     assert float((probed.distance / optimum(teacher, pairs)).min()) > 1.1
 
 
-def test_a_surrogates_boundary_may_lie_elsewhere_if_it_runs_alike():
+def test_a_surrogate_with_parallel_boundaries_leads_to_the_optimum_too():
     teacher = linear_teacher(classes=2)
     pairs = pairs_of(teacher)
     surrogate = Surrogate(network_of(teacher, gain=0.1, shift=3.0), (SIDE,), 2)
@@ -117,7 +116,7 @@ def test_a_surrogates_boundary_may_lie_elsewhere_if_it_runs_alike():
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31), limit=st.integers(0, 150))
-def test_no_surrogate_makes_a_distance_wrong_or_spends_what_is_not_there(seed, limit):
+def test_no_surrogate_makes_a_distance_wrong_or_exceeds_a_budget(seed, limit):
     teacher, other = linear_teacher(), LinearTeacher(gaussian(4, seed=seed), torch.zeros(4))
     pairs = pairs_of(teacher)
     counting = CountingTeacher(teacher)
@@ -130,12 +129,12 @@ def test_no_surrogate_makes_a_distance_wrong_or_spends_what_is_not_there(seed, l
         started = ledger.spent[reached] > 0
         assert bool(confirmed[started].all())
     assert int(ledger.spent.max()) <= limit
-    assert counting.total - BANK == int(ledger.spent.sum())
+    assert counting.total - POOL == int(ledger.spent.sum())
 
 
-def test_a_surrogate_chooses_the_ray_that_the_teacher_is_asked_about():
+def test_a_surrogate_selects_a_ray_that_crosses_early():
     teacher = linear_teacher(classes=2)
-    pairs, candidate_pool = pairs_of(teacher), gaussian(BANK, seed=2)
+    pairs, candidate_pool = pairs_of(teacher), gaussian(POOL, seed=2)
     rays = StartingPoints(TensorImages(candidate_pool), teacher.decide(candidate_pool), 8).rays(
         pairs
     )
@@ -143,22 +142,22 @@ def test_a_surrogate_chooses_the_ray_that_the_teacher_is_asked_about():
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
     best = surrogate.best_rays(pairs, rays, nearest)
 
-    # Of two classes the margin is linear, so a ray crosses where its ends' margins share it out.
+    # With two classes the margin is linear along a ray, so its ends give the crossing.
     margin = network_of(teacher)(torch.cat([pairs.samples, rays.ends])).diff(dim=1)[:, 0]
     margin = margin * torch.where(pairs.criterion_class == 1, 1.0, -1.0)[rays.pair_of[0]]
     here, there = margin[: len(pairs)][rays.pair_of], margin[len(pairs) :][rays.end_of]
-    masked_mix = (rays.lengths * here / (here - there)).view(6, 8)
+    crossing = (rays.lengths * here / (here - there)).view(6, 8)
     assert best.pair_of.tolist() == list(range(6))
     of_best = (best.lengths * here.view(6, 8)[:, 0] / (
         here.view(6, 8)[:, 0] - margin[len(pairs) :][best.end_of]
     ))  # fmt: skip
-    assert bool((of_best <= masked_mix.quantile(0.3, dim=1)).all())
+    assert bool((of_best <= crossing.quantile(0.3, dim=1)).all())
     assert surrogate.scored == len(rays)
 
 
-def test_rays_are_compared_without_a_query_and_one_of_each_pair_is_asked_about():
+def test_rays_are_compared_without_a_query_and_one_of_each_pair_is_queried():
     teacher = linear_teacher(classes=2)
-    pairs, candidate_pool = pairs_of(teacher), gaussian(BANK, seed=2)
+    pairs, candidate_pool = pairs_of(teacher), gaussian(POOL, seed=2)
     rays = StartingPoints(TensorImages(candidate_pool), teacher.decide(candidate_pool), 8).rays(
         pairs
     )
@@ -168,41 +167,42 @@ def test_rays_are_compared_without_a_query_and_one_of_each_pair_is_asked_about()
     assert next(search).accounts.tolist() == list(range(6))
 
 
-def test_a_surrogate_is_followed_with_the_last_few_queries():
+def test_a_surrogate_saves_queries_when_there_are_few():
     teacher = linear_teacher(classes=2)
     pairs = pairs_of(teacher)
-    guessed, ledger = search(teacher, pairs, 20, Surrogate(network_of(teacher), (SIDE,), 2))
+    followed, ledger = search(teacher, pairs, 20, Surrogate(network_of(teacher), (SIDE,), 2))
     probed, _ = search(teacher, pairs, 20)
-    assert float(guessed.distance.sum() / probed.distance.sum()) < 0.7
+    assert float(followed.distance.sum() / probed.distance.sum()) < 0.7
     assert int(ledger.spent.min()) > 20 - 4
 
 
-def test_the_distance_to_the_nearest_image_is_kept_where_the_surrogate_chooses_another():
+def test_the_sample_distance_is_kept_if_the_surrogate_selects_another_ray():
     teacher = linear_teacher(classes=2)
     pairs = pairs_of(teacher)
     wrong = Surrogate(network_of(teacher, gain=-1.0), (SIDE,), 2)
     boundary, _ = search(teacher, pairs, 1, wrong)
-    candidate_pool = gaussian(BANK, seed=2)
+    candidate_pool = gaussian(POOL, seed=2)
     rays = StartingPoints(TensorImages(candidate_pool), teacher.decide(candidate_pool), 1).rays(
         pairs
     )
     assert bool((boundary.distance <= rays.lengths).all())
 
 
-def test_a_normal_is_looked_up_once_while_the_point_stays():
+def test_a_normal_is_computed_once_while_the_point_stays():
     teacher = linear_teacher(classes=2)
     pairs, chosen = pairs_of(teacher), torch.arange(6)
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
-    boundary, guess = Boundary(torch.ones(6), pairs.samples + 1, {}), Guess(surrogate, pairs)
-    first = guess.normals(boundary, chosen)
-    guess.moved[2] = True
-    assert torch.equal(guess.normals(boundary, chosen), first)
+    boundary = Boundary(torch.ones(6), pairs.samples + 1, {})
+    cached = CachedNormals(surrogate, pairs)
+    first = cached.at(boundary, chosen)
+    cached.moved[2] = True
+    assert torch.equal(cached.at(boundary, chosen), first)
     assert surrogate.differentiated == 7
     torch.testing.assert_close(first, surrogate.normals(pairs, boundary.points, chosen))
 
 
 @pytest.mark.parametrize(
-    ("shape", "device", "block"),
+    ("shape", "device", "batch"),
     [
         ((1, 28, 28), "cpu", 64),
         ((1, 28, 28), "cuda", 1024),
@@ -211,8 +211,8 @@ def test_a_normal_is_looked_up_once_while_the_point_stays():
         ((3, 224, 224), "cuda", 55),
     ],
 )
-def test_a_gpu_gets_larger_blocks(shape, device, block):
-    assert block_size(shape, device) == block
+def test_a_gpu_gets_larger_batches(shape, device, batch):
+    assert batch_size(shape, device) == batch
 
 
 def test_a_poor_surrogate_is_overruled_by_probes():
@@ -226,7 +226,7 @@ def test_a_poor_surrogate_is_overruled_by_probes():
     assert float((boundary.distance / teacher.distance(samples)).max()) < 1.1
 
 
-def test_normals_point_to_the_wanted_side_or_away_from_the_class_to_leave():
+def test_normals_point_to_the_target_class_or_away_from_the_class_to_leave():
     teacher = linear_teacher(classes=2)
     pairs, chosen = pairs_of(teacher), torch.arange(6)
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
@@ -253,7 +253,7 @@ def test_a_surrogate_may_compute_in_double_precision():
     )
 
 
-def test_an_approach_keeps_to_the_surrogates_level_and_to_the_bounds():
+def test_an_approach_keeps_the_surrogates_margin_and_the_bounds():
     teacher = linear_teacher(classes=2)
     pairs, chosen = pairs_of(teacher), torch.arange(6)
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
@@ -271,7 +271,7 @@ def test_an_approach_keeps_to_the_surrogates_level_and_to_the_bounds():
     assert float(within.abs().max()) <= 1
 
 
-def test_a_pair_is_told_the_same_whoever_else_asks():
+def test_a_proposal_does_not_depend_on_other_pairs():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Unflatten(1, (1, 8, 5)), nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(),
                             nn.Linear(4 * 6 * 3, 3))  # fmt: skip
@@ -285,7 +285,7 @@ def test_a_pair_is_told_the_same_whoever_else_asks():
         assert torch.equal(alone, together[[one]])
 
 
-def test_the_module_is_left_as_it_was_and_may_go_on_training():
+def test_the_network_is_not_changed_and_can_be_trained_further():
     network = nn.Sequential(nn.Linear(SIDE, 8), nn.Dropout(0.5), nn.Linear(8, 3)).train()
     before = copy.deepcopy(network.state_dict())
     surrogate = Surrogate(network, (SIDE,), 3)
@@ -299,14 +299,14 @@ def test_the_module_is_left_as_it_was_and_may_go_on_training():
         assert torch.equal(surrogate.normals(pairs, pairs.samples, chosen), first)
 
 
-def test_where_a_surrogate_knows_no_gradient_the_search_goes_on_without_it():
-    class Nowhere(nn.Module):
+def test_a_surrogate_without_gradients_does_no_harm():
+    class WithoutGradients(nn.Module):
         def forward(self, images):
             return (images.sum(1, keepdim=True) * torch.nan).expand(-1, 4)
 
     teacher = linear_teacher()
     pairs = pairs_of(teacher)
-    surrogate = Surrogate(Nowhere(), (SIDE,), 4)
+    surrogate = Surrogate(WithoutGradients(), (SIDE,), 4)
     chosen = torch.arange(6)
     assert not bool(surrogate.normals(pairs, pairs.samples, chosen).any())
     assert torch.equal(surrogate.approach(pairs, pairs.samples, chosen)[0], pairs.samples)
@@ -321,27 +321,31 @@ def test_where_a_surrogate_knows_no_gradient_the_search_goes_on_without_it():
         (lambda images: images, TypeError, "surrogate: expected a torch.nn.Module, got function"),
         (nn.Linear(SIDE, 3), ValueError, r"surrogate: expected scores \[1, 4\].*got \[1, 3\]"),
         (nn.Identity(), ValueError, r"for an image of shape \[40\], got \[1, 40\]"),
-        (nn.Linear(39, 4), ValueError, r"surrogate: expected a network of images \[40\].*1x40"),
+        (
+            nn.Linear(39, 4),
+            ValueError,
+            r"surrogate: expected a network for images.*\[40\].*1x40",
+        ),
     ],
     ids=["no module", "other classes", "no scores", "other images"],
 )
-def test_a_network_that_cannot_stand_in_is_refused(network, error, message):
+def test_an_unfit_network_is_refused(network, error, message):
     with pytest.raises(error, match=message):
         Surrogate(network, (SIDE,), 4)
 
 
-def test_labels_take_a_surrogate_and_only_those_of_a_descent_do():
+def test_a_surrogate_improves_mbd_labels_and_is_refused_for_other_measures():
     teacher, images = linear_teacher(), gaussian(40, seed=4)
     few = LabelSettings(queries_per_pair=60, starting_points=3)
     plain = label(teacher, images, few)
-    guessed = label(teacher, images, few, surrogate=network_of(teacher))
-    assert guessed.distances.mean() < 0.9 * plain.distances.mean()
-    assert int(guessed.queries.max()) <= 60
+    followed = label(teacher, images, few, surrogate=network_of(teacher))
+    assert followed.distances.mean() < 0.9 * plain.distances.mean()
+    assert int(followed.queries.max()) <= 60
     with pytest.raises(ValueError, match="surrogate: expected None with measure 'bd'"):
         label(teacher, images, LabelSettings("bd"), surrogate=network_of(teacher))
 
 
-def test_an_estimate_is_of_the_search_with_the_surrogate():
+def test_a_dry_run_includes_the_surrogate():
     teacher, network = ModuleTeacher(digits_network(3), (1, 8, 8), 10), digits_network(3)
     images = Source("digits").load()
     few = LabelSettings(queries_per_pair=100)
@@ -360,7 +364,7 @@ def digits_network(seed):
 
 
 def write_digits(folder, most, network, resume=False):
-    """A run of 30 digits, whose teacher goes out of service after so many queries."""
+    """Labels 30 digits by a teacher that fails after `most` queries."""
     teacher = RaisingTeacher(ModuleTeacher(digits_network(3), (1, 8, 8), 10, max_batch=64), most)
     few = LabelSettings(queries_per_pair=40, starting_points=3)
     return write_run(
@@ -369,7 +373,7 @@ def write_digits(folder, most, network, resume=False):
 
 
 @pytest.mark.parametrize("answered", [10, 900, 2900])
-def test_a_run_with_a_surrogate_is_resumed_as_if_nothing_had_stopped_it(tmp_path, answered):
+def test_a_resumed_run_with_a_surrogate_equals_an_uninterrupted_one(tmp_path, answered):
     network = digits_network(3)
     with pytest.raises(TeacherError):
         write_digits(tmp_path / "run", answered, network)

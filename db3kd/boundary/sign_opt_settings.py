@@ -1,0 +1,143 @@
+"""Settings of Sign-OPT, the search for minimal boundary distances."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from db3kd.boundary.probes import Directions
+from db3kd.ops import Noise
+from db3kd.validation import check_count
+
+_FIRST_FREQUENCIES = 0.3
+"""The share of the frequencies of a side from which the first round draws."""
+
+_FREQUENCIES_PER_ROUND = 1 / 56
+"""What each round adds to that share."""
+
+_MIN_SMOOTH_SIDE = 16
+"""The least height and width of images for which "auto" starts with low frequencies."""
+
+
+@dataclass(frozen=True)
+class SignOptSettings:
+    """How Sign-OPT estimates normals and follows them.
+
+    Lengths are shares of a pair's distance, so they fit any scale.
+
+    Example:
+        >>> LabelSettings(sign_opt=SignOptSettings(probes=40, noise="gaussian"))
+
+    Attributes:
+        probes: Probes of the first estimate of a normal.
+        growth: Round r (from 0) uses `probes * (1 + growth * r)` probes.
+        momentum: The weight that each round leaves to the estimates before it, in [0, 1).
+        noise: The distribution of the probe directions; see `Directions`.
+        frequencies: The frequencies of the probe directions; see `Directions`. "auto" starts with
+            the lower 30 % of the frequencies of a side for images of 16 x 16 and more, and adds
+            1/56 of them in each round; for other images it uses all pixels. A few probes say most
+            about smooth directions, and many probes can say the rest.
+        probe_step: The distance of a probe from the boundary point.
+        steps: The lengths of the steps along the normal, which are tried side by side after each
+            estimate. They are multiplied by the pair's own reach, which doubles if the longest
+            step wins and halves if none does.
+        least_gain: What a step must gain to be taken.
+        trust: The most that the first step can gain; it bounds the line search. A later step of a
+            pair can gain three times what the last one gained, but at least `trust / 2` and at
+            most `trust`.
+        tolerance: The width of the last bracket of the line search. On flat boundaries 1e-3 ends
+            nearer to the optimum; on networks, whose boundaries are curved, the queries it costs
+            are better spent elsewhere.
+        rounds: The most rounds, whatever the budget.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    probes: int = 20
+    growth: float = 0.2
+    momentum: float = 0.7
+    noise: Noise = "rademacher"
+    frequencies: int | Literal["auto"] | None = "auto"
+    probe_step: float = 0.02
+    steps: tuple[float, ...] = (0.1, 0.4, 0.8)
+    least_gain: float = 2e-4
+    trust: float = 0.4
+    tolerance: float = 2e-3
+    rounds: int = 1000
+
+    def __post_init__(self) -> None:
+        check_count(self.probes, "probes")
+        check_count(self.rounds, "rounds", least=0)
+        if self.noise not in ("rademacher", "gaussian"):
+            raise ValueError(f"noise: expected 'rademacher' or 'gaussian', got {self.noise!r}")
+        if not self.steps or min(self.steps) <= 0:
+            raise ValueError(f"steps: expected at least one positive length, got {self.steps}")
+        if self.growth < 0:
+            raise ValueError(f"growth: expected at least 0, got {self.growth}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: expected a weight in [0, 1), got {self.momentum}")
+        if self.probe_step <= 0:
+            raise ValueError(f"probe_step: expected a positive length, got {self.probe_step}")
+        if not 0 < self.least_gain <= self.tolerance < self.trust / 2 < 0.5:
+            raise ValueError(
+                "least_gain, tolerance, trust: expected 0 < least_gain <= tolerance < trust / 2 < "
+                f"0.5, got {self.least_gain}, {self.tolerance}, {self.trust}"
+            )
+        if not (self.frequencies in (None, "auto") or _is_count(self.frequencies)):
+            raise ValueError(
+                "frequencies: expected 'auto', None or an integer of at least 1, got "
+                f"{self.frequencies!r}"
+            )
+
+    @classmethod
+    def paper(cls) -> "SignOptSettings":
+        """Returns Sign-OPT as published: 200 Gaussian probes of all pixels a round, no momentum.
+
+        The paper has one step length, which doubles while that helps and shrinks by four when it
+        does not; here several lengths are tried side by side. Its probe step of 0.001 is absolute;
+        here it is a share of the distance.
+        """
+        return cls(
+            probes=200,
+            growth=0.0,
+            momentum=0.0,
+            noise="gaussian",
+            frequencies=None,
+            probe_step=1e-3,
+            steps=(0.0125, 0.05, 0.2, 0.4, 0.8, 1.6),
+            trust=0.2,
+            tolerance=1e-3,
+        )
+
+    def directions(self, image_shape: tuple[int, ...], round_number: int) -> Directions:
+        """Returns the distribution of a round's probe directions.
+
+        Args:
+            image_shape: The shape of an image.
+            round_number: The number of the round, from 0.
+
+        Raises:
+            ValueError: If `frequencies` is a number and the images have no height and width.
+        """
+        spatial = len(image_shape) == 3
+        if self.frequencies == "auto":
+            smooth = spatial and min(image_shape[1:]) >= _MIN_SMOOTH_SIDE
+            share = _FIRST_FREQUENCIES + _FREQUENCIES_PER_ROUND * round_number
+            count = round(share * max(image_shape[1:])) if smooth and share < 1 else None
+        else:
+            count = self.frequencies
+        if count is not None and not spatial:
+            raise ValueError(
+                "frequencies: expected None, as images of shape "
+                f"{list(image_shape)} have no height and width, got {count}"
+            )
+        return Directions(self.noise, count, image_shape)
+
+    @property
+    def line_search_queries(self) -> int:
+        """About the cost of a line search: each step once, then the bisection of the best."""
+        return len(self.steps) + math.ceil(math.log2(self.trust / self.tolerance)) + 2
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
