@@ -1,4 +1,8 @@
-"""The command line, `db3kd`; db3kd/cli/app.py lists its commands."""
+"""The command line, `db3kd`.
+
+Each command has a module of its own, which imports its stage when the command runs. Option sets are
+dataclasses that commands share. Errors are one line that names options (db3kd/cli/errors.py).
+"""
 
 import os
 import sys
@@ -6,7 +10,7 @@ import sys
 
 def main() -> None:
     """Runs `db3kd`."""
-    # Before torch is loaded: its threads sleep while they wait, and leave the cores to others.
+    # This must be set before torch is loaded: waiting threads sleep and leave the cores to others.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         from db3kd.cli.app import app

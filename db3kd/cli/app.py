@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from db3kd.cli.demo import demo
 from db3kd.cli.distill import distill
 from db3kd.cli.errors import is_expected, one_line, options_of
 from db3kd.cli.evaluate import evaluate
 from db3kd.cli.info import info
 from db3kd.cli.label import label
-from db3kd.cli.report import demo, report
+from db3kd.cli.report import report
 from db3kd.cli.surrogate import surrogate
 from db3kd.cli.synthesize import synthesize
 from db3kd.cli.teacher import teacher

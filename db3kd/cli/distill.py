@@ -2,31 +2,29 @@
 
 import statistics
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
-from db3kd.cli.options import DATA_HELP, Model, Seed, Seeds, refuse_existing
+from db3kd.cli.options import DATA_HELP, Model, Seeds
+from db3kd.cli.outputs import check_weights_file
+from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from db3kd.data.image_set import ImageSet
-    from db3kd.distillation import training
     from db3kd.distillation.student import KDLoss
+    from db3kd.distillation.training import Model as TrainedModel
     from db3kd.distillation.training import TrainSettings
     from db3kd.labelling.label_run import LabelRun
     from db3kd.ops import Normalisation
 
-DEFAULT_STEPS = 1500
-PAPER_EPOCHS = 200
-
 
 @dataclass(frozen=True)
 class _Plan:
-    """How students are to be trained. A scale of None is to be chosen."""
+    """How students are trained; a scale of None has yet to be chosen."""
 
     normalisation: "Normalisation"
     scale: float | None
@@ -44,8 +42,7 @@ class LossOptions(OptionSet):
         Literal["paper"] | None,
         typer.Option(
             "--preset",
-            help="The paper's training: 1/distance, T = 20, cross-entropy + KL summed over batches "
-            "of 512, 200 epochs.",
+            help="Train as in the paper: 1/distance, T = 20, 200 epochs of batches of 512.",
         ),
     ] = None
     normalisation: Annotated[
@@ -60,8 +57,7 @@ class LossOptions(OptionSet):
         str | None,
         typer.Option(
             "--scale",
-            help="Scale of margin soft labels: a number, or auto to choose the one whose short "
-            "trainings best predict the teacher's decisions on held-out images.",
+            help="Scale of margin soft labels: a number, or auto to choose it by short trainings.",
             show_default="as labelled, or auto",
         ),
     ] = None
@@ -77,78 +73,20 @@ class LossOptions(OptionSet):
         float | None,
         typer.Option(
             "--alpha",
-            help="Weight of the decisions; the soft labels have the rest.",
+            help="Weight of the decisions in the loss; the soft labels have the rest.",
             show_default="0.5",
         ),
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudentTrainingOptions(OptionSet):
-    """How students are trained."""
-
-    panel = "Training"
-
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            "--steps",
-            min=1,
-            help="Training steps.",
-            show_default=f"{DEFAULT_STEPS}",
-            rich_help_panel=COMMON,
-        ),
-    ] = None
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", min=1, help="Passes over the images, instead of --steps."),
-    ] = None
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size", min=1, help="Maximum number of images per step.", show_default="128"
-        ),
-    ] = None
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Learning rate of Adam.")
-    ] = 1e-3
-    precision: Annotated[
-        str, typer.Option("--precision", help="no (float32), bf16, or fp16 (CUDA only).")
-    ] = "no"
-    device: Annotated[
-        str, typer.Option("--device", help="auto (CUDA if there is a GPU), cpu, cuda or cuda:N.")
-    ] = "auto"
-    seed: Seed = 0
-
-    def settings(self, preset: str | None) -> "TrainSettings":
-        """Returns the training of a student; the paper's epochs and batches for its preset."""
-        from db3kd.distillation.training import TrainSettings
-
-        if self.epochs is not None and self.steps is not None:
-            raise ValueError("steps: expected --epochs or --steps, got both")
-        chosen = self.epochs or self.steps or preset
-        return TrainSettings(
-            epochs=self.epochs or PAPER_EPOCHS,
-            steps=self.steps if chosen else DEFAULT_STEPS,
-            batch_size=self.batch_size or (512 if preset else 128),
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-            device=self.device,
-            precision=self.precision,
-        )
-
-
 @expand_option_sets
 def distill(
-    labels: Annotated[
-        Path, typer.Option("--labels", help="Folder of a run that db3kd label wrote.")
-    ],
+    labels: Annotated[Path, typer.Option("--labels", help="Folder of a run of db3kd label.")],
     out: Annotated[
         Path,
         typer.Option(
             "--out",
-            help="The .safetensors file to write. It must be new. With several --seeds, the seed "
-            "of each student is added to the name.",
+            help="New .safetensors file; several students add their seeds to its name.",
         ),
     ],
     losses: LossOptions,
@@ -159,18 +97,18 @@ def distill(
         str | None,
         typer.Option(
             "--data",
-            help=f"The labelled images, if they are elsewhere now. {DATA_HELP}",
+            help=f"The labelled images, if they have moved: {DATA_HELP}",
             rich_help_panel=COMMON,
         ),
     ] = None,
 ) -> None:
     """Train students on the decisions and distances of a label run.
 
-    Steps are fixed and no test image is looked at before the end. Where the data have a test split,
-    the students' accuracy on it is printed. Beside the weights a .json file of the same name says
-    how they came about.
+    The number of steps is fixed, and no test image is used before the end. If the data set has a
+    test split, the accuracy on it is printed. A .json file next to the weights records how they
+    were made.
 
-    Examples:
+    For example:
 
         db3kd distill --labels runs/bd --out student.safetensors
 
@@ -183,7 +121,7 @@ def distill(
     settings = training.settings(losses.preset)
     run = open_run(labels, data)
     if losses.preset:
-        _refuse_beside_preset(losses)
+        _check_preset_alone(losses)
         plan = _Plan("inverse", None, KDLoss.paper(), settings)
     else:
         plan = _plan(run, losses, settings)
@@ -194,24 +132,21 @@ def distill(
 
 
 def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
-    if out.suffix != ".safetensors":
-        raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")
     numbers = range(seed, seed + seeds)
     files = {number: out.with_stem(f"{out.stem}-seed{number}") for number in numbers}
     if seeds == 1:
         files = {seed: out}
     for file in files.values():
-        refuse_existing(file)
-        refuse_existing(file.with_suffix(".json"))
+        check_weights_file(file)
     return files
 
 
-def _refuse_beside_preset(losses: LossOptions) -> None:
+def _check_preset_alone(losses: LossOptions) -> None:
     given = (losses.normalisation, losses.scale, losses.temperature, losses.alpha)
     if any(value is not None for value in given):
         raise ValueError(
-            "preset: --preset paper sets --normalisation, --scale, --temperature and --alpha; "
-            "leave these out"
+            "preset: paper sets --normalisation, --scale, --temperature and --alpha; leave these "
+            "out"
         )
 
 
@@ -248,7 +183,7 @@ def _parse_scale(text: str) -> float | None:
 
 
 def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
-    """The test split of the run's data; None where there is none, or no labels to compare with."""
+    """Returns the test split of the run's data set; None without one, or without true classes."""
     from db3kd.labelling.source import Source
 
     source = Source(**run.manifest["settings"]["source"])
@@ -270,65 +205,76 @@ def _train_students(
     from db3kd.models.networks import build_model
     from db3kd.progress import counted
     from db3kd.querying.search import UNANSWERED
-    from db3kd.storage.manifest import manifest, write_manifest
-    from db3kd.storage.run_images import current_data
 
-    classes = run.labels.classes
-
-    def student() -> "nn.Module":
-        return build_model(model, run.images.image_shape, classes)
-
-    scale = _scale(run, student, plan)
+    image_shape, classes = run.images.image_shape, run.labels.classes
+    make_student = partial(build_model, model, image_shape, classes)
+    scale = _scale(run, make_student, plan)
     labels = with_soft_labels(
         run.labels,
         normalisation=plan.normalisation,
         scale=1.0 if scale is None else scale,
         temperature=plan.loss.temperature,
     )
+    assert labels.soft_labels is not None  # with_soft_labels adds them
     steps = plan.settings.total_steps(int((labels.decision != UNANSWERED).sum()))
     accuracies = []
     for seed, file in files.items():
-        settings = replace(plan.settings, seed=seed)
+        seeded = replace(plan, settings=replace(plan.settings, seed=seed))
         with counted(f"training, seed {seed}", steps, "steps") as show:
             network = train_student(
-                student,
+                make_student,
                 run.images,
                 labels.decision,
                 labels.soft_labels,
                 plan.loss,
-                settings,
+                seeded.settings,
                 progress=show,
             )
         file.parent.mkdir(parents=True, exist_ok=True)
-        shape = run.images.image_shape
         save_model(
             file,
             network,
             model=model,
-            image_shape=shape,
+            image_shape=image_shape,
             classes=classes,
             class_names=run.class_names,
         )
-        said, found = "", {"queries": int(labels.queries.sum())}
-        if test is not None:
-            accuracies.append(evaluate(network, test, test.labels))
-            said = f": {accuracies[-1]:.2%} of {len(test):,} test images"
-            found["test_accuracy"] = accuracies[-1]
-        described = manifest(
-            {"model": model, "scale": scale, "plan": replace(plan, settings=settings)},
-            seed=seed,
-            teacher_fingerprint=run.manifest["teacher"],
-            data_fingerprint=current_data(run.manifest),
+        accuracy = None
+        if test is not None and test.labels is not None:
+            accuracy = evaluate(network, test, test.labels)
+            accuracies.append(accuracy)
+            print(f"{file}: {accuracy:.2%} of {len(test):,} test images")
+        else:
+            print(file)
+        _write_description(
+            file, run, {"model": model, "scale": scale, "plan": seeded}, seed, accuracy
         )
-        write_manifest(file.with_suffix(".json"), described | found)
-        print(f"{file}{said}")
     if len(accuracies) > 1:
         mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
         print(f"mean {mean:.2%}, deviation {deviation:.2%} over {len(accuracies)} seeds")
 
 
-def _scale(run: "LabelRun", student: "training.Model", plan: _Plan) -> float | None:
-    """That of margin soft labels, chosen where none is given; None for inverse ones."""
+def _write_description(
+    file: Path, run: "LabelRun", settings: dict[str, object], seed: int, accuracy: float | None
+) -> None:
+    """Writes the .json file of a student, which records how it was made."""
+    from db3kd.storage.manifest import manifest, write_manifest
+    from db3kd.storage.run_images import current_data
+
+    described = manifest(
+        settings,
+        seed=seed,
+        teacher_fingerprint=run.manifest["teacher"],
+        data_fingerprint=current_data(run.manifest),
+    )
+    described["queries"] = int(run.labels.queries.sum())
+    if accuracy is not None:
+        described["test_accuracy"] = accuracy
+    write_manifest(file.with_suffix(".json"), described)
+
+
+def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
+    """Returns the scale of margin soft labels, chosen if none is given; None for inverse ones."""
     from db3kd.distillation.scale import (
         RELATIVE_SCALES,
         SHORT_TRAINING_FACTOR,
@@ -344,7 +290,7 @@ def _scale(run: "LabelRun", student: "training.Model", plan: _Plan) -> float | N
     trainings = SHORT_TRAINING_STUDENTS * len(RELATIVE_SCALES)
     with counted("choosing the scale", trainings, "students") as show:
         choice = choose_scale(
-            student,
+            make_student,
             run.images,
             run.labels.distances,
             run.labels.decision,

@@ -7,7 +7,7 @@ option stands for which argument. Calls whose arguments have other names use `na
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -40,10 +40,15 @@ def one_line(error: Exception, options: Mapping[str, str]) -> str:
 
 
 class Parameter(Protocol):
-    """What a parameter of a command states about itself."""
+    """A parameter of a command, as Typer makes it."""
 
-    name: str | None
-    opts: list[str]
+    @property
+    def name(self) -> str | None:
+        """The name of the function's parameter."""
+
+    @property
+    def opts(self) -> Sequence[str]:
+        """The names of the option."""
 
 
 def options_of(parameters: Iterable[Parameter]) -> dict[str, str]:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import TEACHER_HELP, Device, ImageOptions, ModelFileOptions, Split
+from db3kd.cli.options import ImageOptions, Split
+from db3kd.cli.teacher_options import TEACHER_HELP, Device, ModelFileOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
     from db3kd.teachers import Teacher
 
-_READ_ROWS = 1024
+_BATCH_SIZE = 1024
 
 
 @expand_option_sets
 def evaluate(
     model: Annotated[
-        str, typer.Option("--model", "--teacher", help="What to evaluate. " + TEACHER_HELP)
+        str, typer.Option("--model", "--teacher", help=f"The model to measure: {TEACHER_HELP}")
     ],
     images: ImageOptions,
     described: ModelFileOptions,
@@ -27,16 +28,16 @@ def evaluate(
         str | None,
         typer.Option(
             "--agree-with",
-            help="A teacher to compare decisions with, one query per image. " + TEACHER_HELP,
+            help="Teacher to compare decisions with, at one query per image.",
             rich_help_panel=COMMON,
         ),
     ] = None,
     split: Split = "test",
     device: Device = "auto",
 ) -> None:
-    """Measure a student's or teacher's accuracy, and how often it decides like another.
+    """Measure the accuracy of a student or teacher, and how often it decides like another.
 
-    Example:
+    For example:
 
         db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
     """
@@ -45,12 +46,15 @@ def evaluate(
 
     loaded = images.source(split).load()
     if loaded.labels is None and agree_with is None:
-        raise ValueError(f"data: {loaded.name} has no labels to compare with; give --agree-with")
+        raise ValueError(
+            f"data: expected images with true classes, got none in {loaded.name}; give --agree-with"
+        )
     loaded.check()
     asked = described.load(model, loaded, device)
     decisions = _decide_all(asked, loaded)
-    if loaded.labels is not None:
-        right = int((decisions == matched(loaded, asked).labels).sum())
+    labels = None if loaded.labels is None else matched(loaded, asked).labels
+    if labels is not None:
+        right = int((decisions == labels).sum())
         print(f"accuracy   {right / len(loaded):.2%} ({right:,} of {len(loaded):,} {split} images)")
     if agree_with is not None:
         teacher = described.load(agree_with, loaded, device)
@@ -70,5 +74,5 @@ def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
     from db3kd.teachers.rescaled import takes_unit_images
 
     teacher = takes_unit_images(teacher)
-    rows = torch.arange(len(images)).split(fitting_batch_size(_READ_ROWS, images.image_shape))
+    rows = torch.arange(len(images)).split(fitting_batch_size(_BATCH_SIZE, images.image_shape))
     return torch.cat([decide_checked(teacher, images.read(part)) for part in rows])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import TEACHER_HELP, ModelFileOptions
+from db3kd.cli.teacher_options import TEACHER_HELP, ModelFileOptions
 
 if TYPE_CHECKING:
     from db3kd.teachers import Teacher
@@ -34,14 +34,14 @@ def info(
         str | None,
         typer.Option(
             "--teacher",
-            help="Describe this teacher instead. " + TEACHER_HELP,
+            help=f"Describe this teacher: {TEACHER_HELP}",
             rich_help_panel=COMMON,
         ),
     ] = None,
 ) -> None:
-    """Show how this db3kd was built and where it runs, or what a teacher is.
+    """Show how db3kd was built and where it runs, or describe a teacher.
 
-    Examples:
+    For example:
 
         db3kd info
 

@@ -1,39 +1,38 @@
-"""`db3kd report` and `db3kd demo`."""
+"""`db3kd report`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db3kd.cli.options import DATA_HELP, Seed, refuse_existing
+from db3kd.cli.options import DATA_HELP
+from db3kd.cli.outputs import refuse_existing
 
 if TYPE_CHECKING:
     from db3kd.labelling.label_run import LabelRun
     from db3kd.labelling.labels import Labels
 
-SHOWN = 12
-UNCHOSEN_MARGIN = 4.0
-"""Margin, in logits, to which the median sample is drawn where no scale has been chosen."""
+SHOWN_SAMPLES = 12
+SHOWN_MARGIN = 4.0
+"""Margin of the median sample, in logits, in pictures of a run without soft labels."""
 
 
 def report(
-    labels: Annotated[Path, typer.Option("--labels", help="Folder that db3kd label wrote.")],
+    labels: Annotated[Path, typer.Option("--labels", help="Folder of a run of db3kd label.")],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder to write to.", show_default="_report in the run's folder"
+            "--out", help="New folder of the report.", show_default="_report in the run's folder"
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data", help=f"Where the labelled images are, if elsewhere now. {DATA_HELP}"
-        ),
+        typer.Option("--data", help=f"The labelled images, if they have moved: {DATA_HELP}"),
     ] = None,
 ) -> None:
-    """Write a label run as a page: totals, samples with soft labels, distances as pictures.
+    """Write a report of a label run: totals, samples with soft labels, and plots of distances.
 
-    Example:
+    For example:
 
         db3kd report --labels runs/bd
     """
@@ -47,7 +46,8 @@ def report(
     refuse_existing(out)
     run = open_run(labels, data)
     shown, note = _with_shown_soft_labels(run)
-    rows = spread_over_classes(shown.decision, SHOWN)
+    assert shown.soft_labels is not None  # stored, or added for the pictures
+    rows = spread_over_classes(shown.decision, SHOWN_SAMPLES)
     page = write_report(
         out,
         [],
@@ -63,30 +63,6 @@ def report(
     print(page)
 
 
-def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to; must be new.")] = Path(
-        "runs/demo"
-    ),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny sizes, to see that everything works.")
-    ] = False,
-    seed: Seed = 0,
-) -> None:
-    """From real images and a teacher's decisions to trained students, a table and pictures.
-
-    Trains a teacher on mnist5k, labels a few of its images by each measure, trains students by each
-    and by what soft labels are compared with. A few minutes on two cores, without a GPU.
-
-    Example:
-
-        db3kd demo --out runs/demo
-    """
-    from db3kd.pipelines.demo import DemoSettings, run_demo
-
-    refuse_existing(out)
-    run_demo(DemoSettings.quick(seed) if quick else DemoSettings(seed=seed), out)
-
-
 def _notes(run: "LabelRun") -> list[str]:
     from db3kd.labelling.consistency import describe_checks
     from db3kd.labelling.totals import Totals
@@ -98,14 +74,14 @@ def _notes(run: "LabelRun") -> list[str]:
     notes = [
         f"{totals.samples:,} samples labelled by {labelling['measure'].upper()} "
         f"(teacher {run.manifest['settings']['teacher']}): {statuses}.",
-        f"{totals.queries:,} queries, {totals.queries_per_sample:,.1f} a sample; "
+        f"{totals.queries:,} queries, {totals.queries_per_sample:,.1f} per sample; "
         f"{totals.reached:,} of {totals.pairs:,} pairs of a sample and another class were reached.",
     ]
     if totals.estimated:
         notes.append(
-            f"{totals.estimated:,} pairs were not searched: their classes have no image near the "
-            "sample, and their distances are estimated. Means and the picture of distances between "
-            "classes leave them out."
+            f"{totals.estimated:,} pairs were not searched, because no image of the class is near "
+            "the sample. Their distances are estimated, and neither the mean nor the plot of "
+            "distances between classes includes them."
         )
     if totals.mean_distance is not None:
         notes.append(f"Mean distance {totals.mean_distance:.3f} (L2, input units).")
@@ -113,20 +89,20 @@ def _notes(run: "LabelRun") -> list[str]:
         notes.append(
             f"{totals.statuses['contradictory']:,} samples are contradictory: the teacher put "
             "equal images in different classes, so it is noisy or was replaced. Their distance is "
-            "0, and their soft labels count as each of these classes equally."
+            "0, and their soft labels divide the probability equally between these classes."
         )
     if checked := describe_checks(run.manifest):
         notes.append(f"Consistency: {checked}.")
     if totals.disagreements:
         notes.append(
-            f"{totals.disagreements:,} of {totals.samples:,} samples are in another class for the "
-            "teacher than in the data; labels follow the teacher's decision."
+            f"The teacher puts {totals.disagreements:,} of {totals.samples:,} samples in another "
+            "class than the data set does; labels follow the teacher's decision."
         )
     return notes
 
 
 def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
-    """Labels with soft labels to draw, and where those come from."""
+    """Returns labels with soft labels to draw, and a note on how those were made."""
     import torch
 
     from db3kd.distillation.scale import median_nearest_distance
@@ -135,9 +111,9 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
 
     stored = run.soft_label_settings
     if stored is not None:
-        said = f", scale {stored.scale:.3g}" if stored.normalisation == "margin" else ""
+        scale = f", scale {stored.scale:.3g}" if stored.normalisation == "margin" else ""
         return run.labels, (
-            f"The soft labels are the run's: {stored.normalisation}{said}, temperature "
+            f"The soft labels are those of the run: {stored.normalisation}{scale}, temperature "
             f"{stored.temperature:g}."
         )
     labels = run.labels
@@ -148,12 +124,12 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
     drawn = with_soft_labels(
         labels,
         normalisation="margin",
-        scale=UNCHOSEN_MARGIN / nearest if nearest < torch.inf else 1.0,
+        scale=SHOWN_MARGIN / nearest if nearest < torch.inf else 1.0,
         temperature=DEFAULT_TEMPERATURE["margin"],
     )
     return drawn, (
-        "The run holds no soft labels. Those drawn give the median sample a margin of "
-        f"{UNCHOSEN_MARGIN:g} logits, at temperature {DEFAULT_TEMPERATURE['margin']:g}; distill "
+        "The run has no soft labels. Those shown give the median sample a margin of "
+        f"{SHOWN_MARGIN:g} logits at temperature {DEFAULT_TEMPERATURE['margin']:g}. db3kd distill "
         "chooses its own scale."
     )
 

@@ -6,15 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import (
-    ImageOptions,
-    Model,
-    Resume,
-    Split,
-    TeacherOptions,
-    TrainingOptions,
-    hint_at_resuming,
-)
+from db3kd.cli.options import ImageOptions, Model, Resume, Split
+from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.teacher_options import TeacherOptions
+from db3kd.cli.training_options import Steps, TrainingOptions
 
 
 @expand_option_sets
@@ -23,9 +18,7 @@ def surrogate(
     images: ImageOptions,
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", help="The .safetensors file to write. It must be new, except with --resume."
-        ),
+        typer.Option("--out", help="The .safetensors file, new unless --resume is given."),
     ],
     training: TrainingOptions,
     model: Model = "lenet5",
@@ -35,7 +28,7 @@ def surrogate(
         typer.Option(
             "--limit",
             min=2,
-            help="Use only this many images, drawn at random by --seed.",
+            help="Use only this many images, drawn at random.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -44,26 +37,24 @@ def surrogate(
         typer.Option(
             "--queries-per-sample",
             min=1,
-            help="Exact number of queries per sample: itself and augmented images of it.",
+            help="Number of queries per sample: itself and augmented versions of it.",
             rich_help_panel=COMMON,
         ),
     ] = 10,
     split: Split = "train",
-    steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Training steps.", rich_help_panel="Training")
-    ] = 2000,
+    steps: Steps = 2000,
 ) -> None:
-    """Train a network on a teacher's decisions that shows where its boundaries may be.
+    """Train a network on a teacher's decisions that predicts where its boundaries are.
 
     The teacher is asked about the images and about mixed, shifted and noisy versions of them. Query
     only teachers that you may query. Some images are held out, to measure how often the surrogate
     decides like the teacher.
 
-    A .json file with the name of the weights records how they were made, and a .decisions folder
-    keeps the answers. To train another network on the same answers without a query, remove the
-    weights and use --resume.
+    A .json file next to the weights records how they were made, and a .decisions folder keeps the
+    answers. To train another network on the same answers without a query, remove the weights and
+    use --resume.
 
-    Example:
+    For example:
 
         db3kd surrogate --teacher teacher.safetensors --data mnist5k --limit 1000
         --out surrogate.safetensors
@@ -74,22 +65,11 @@ def surrogate(
         decisions_folder,
         write_surrogate,
     )
-    from db3kd.distillation.training import TrainSettings
     from db3kd.storage.manifest import read_manifest
     from db3kd.storage.run_folder import holds_run, queries_in_flight
 
-    settings = SurrogateSettings(
-        model,
-        queries_per_sample,
-        training=TrainSettings(
-            steps=steps,
-            batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-            seed=training.seed,
-            device=teacher.device,
-            precision=training.precision,
-        ),
-    )
+    trained = training.settings(teacher.device, steps=steps)
+    settings = SurrogateSettings(model, queries_per_sample, training=trained)
     check_out(out, resume)
     finished = out.exists()
     source = images.source(split)
@@ -105,8 +85,8 @@ def surrogate(
 
 def _print_summary(made: dict[str, Any], in_flight: int, out: Path) -> None:
     each = made["settings"]["surrogate"]["queries_per_sample"]
-    print(f"queries        {made['queries']:,}, {each:,} a sample")
+    print(f"queries        {made['queries']:,}, {each:,} per sample")
     if in_flight:
-        print(f"paid twice     at most {in_flight:,}, unanswered at stops")
-    print(f"agreement      {made['agreement']:.1%} with the teacher, on images held out")
+        print(f"paid twice     at most {in_flight:,}, unanswered when a process stopped")
+    print(f"agreement      {made['agreement']:.1%} with the teacher on held-out images")
     print(f"written to     {out}")

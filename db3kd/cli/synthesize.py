@@ -9,14 +9,16 @@ import typer
 
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
-from db3kd.cli.options import Resume, Seed, TeacherOptions, given, hint_at_resuming, parse_counts
+from db3kd.cli.options import Resume, Seed, given, parse_counts
+from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.teacher_options import TeacherOptions
 
 if TYPE_CHECKING:
     from db3kd.synthesis.sample_run import SynthesisTotals
     from db3kd.synthesis.synthesis import SynthesisSettings
 
 STARTS = ("paper", "low-frequency", "shapes", "strokes", "blends", "mixed")
-"""`db3kd.synthesis.starts.STARTS`, which `--help` lists without importing PyTorch."""
+"""The same as `db3kd.synthesis.starts.STARTS`, so that `--help` need not import torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +31,8 @@ class SynthesisOptions(OptionSet):
         Literal["guided", "plain", "paper"],
         typer.Option(
             "--preset",
-            help="Settings to start from. guided: students of the answers so far choose what to "
-            "ask; plain: random images; paper: 80,000 samples from noise, 40 moves of up to 5,000 "
-            "queries each.",
+            help="Images chosen by students of the answers (guided), random (plain), or as in the "
+            "paper.",
             rich_help_panel=COMMON,
         ),
     ] = "guided"
@@ -41,7 +42,7 @@ class SynthesisOptions(OptionSet):
             "--samples",
             min=1,
             help="Number of pseudo samples.",
-            show_default="guided: 100,000, plain: 20,000",
+            show_default="guided: 100,000, plain: 20,000, paper: 80,000",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -50,7 +51,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--budget",
             min=1,
-            help="Maximum queries for all pseudo samples.",
+            help="Maximum number of queries for all pseudo samples.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -58,7 +59,7 @@ class SynthesisOptions(OptionSet):
         str | None,
         typer.Option(
             "--starts",
-            help=f"Distribution of random images: {', '.join(STARTS)}.",
+            help=f"Kind of random images: {', '.join(STARTS)}.",
             show_default="mixed",
         ),
     ] = None
@@ -67,8 +68,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--effort",
             min=1,
-            help="Maximum random images asked, as a multiple of --samples. Above 1, images of "
-            "common classes give way to those of rare ones.",
+            help="Maximum number of random images to ask about, as a multiple of --samples.",
             show_default="1",
         ),
     ] = None
@@ -77,7 +77,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--moves",
             min=0,
-            help="Maximum moves of a sample away from the boundary.",
+            help="Maximum number of moves of a sample away from the boundary.",
             show_default="0",
         ),
     ] = None
@@ -86,7 +86,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--queries-per-move",
             min=0,
-            help="Approximate queries to find the boundary again before a move.",
+            help="Approximate number of queries before each move.",
             show_default="50",
         ),
     ] = None
@@ -95,8 +95,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--queries-per-sample",
             min=0,
-            help="Maximum queries for the moves of a sample.",
-            show_default="as many as they need",
+            help="Maximum number of queries for the moves of a sample.",
         ),
     ] = None
     snapshots: Annotated[
@@ -111,7 +110,7 @@ class SynthesisOptions(OptionSet):
         """Returns the settings of the preset, changed by the options that were given.
 
         Args:
-            acquisition_model: Architecture of the students that choose what to ask.
+            acquisition_model: The network of the students that choose images.
         """
         from db3kd.synthesis.synthesis import SynthesisSettings
 
@@ -142,14 +141,15 @@ class SynthesisOptions(OptionSet):
 def synthesize(
     teacher: TeacherOptions,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder of the run. It must be new, except with --resume.")
+        Path,
+        typer.Option("--out", help="Folder of the run, new or empty unless --resume is given."),
     ],
     synthesis: SynthesisOptions,
     acquisition_model: Annotated[
         str,
         typer.Option(
             "--acquisition-model",
-            help="Architecture of the students that choose what to ask; see --preset.",
+            help="Network of the students that choose images with --preset guided.",
             rich_help_panel="Pseudo samples",
         ),
     ] = "lenet5-half",
@@ -157,9 +157,9 @@ def synthesize(
 ) -> None:
     """Make images for a teacher from its decisions alone.
 
-    The run is a data set: db3kd label --data DIR and db3kd distill take it like any other.
+    The run is a data set, which db3kd label and db3kd distill accept as --data.
 
-    Examples:
+    For example:
 
         db3kd synthesize --teacher teacher.safetensors --samples 20000 --out runs/pseudo
 
@@ -179,7 +179,7 @@ def synthesize(
 
 
 def print_totals(totals: "SynthesisTotals") -> None:
-    """What a run of pseudo samples came to."""
+    """Prints what a run of pseudo samples made and what it cost."""
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.items())
     print(f"pseudo samples {totals.samples:,}: {statuses}")
     print(f"queries        {totals.queries:,}, of which {totals.start_queries:,} for starts")

@@ -7,15 +7,11 @@ import typer
 
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import (
-    DATA_HELP,
-    Model,
-    Resume,
-    Seeds,
-    TeacherOptions,
-    hint_at_resuming,
-)
+from db3kd.cli.options import DATA_HELP, Model, Resume, Seeds
+from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.synthesize import SynthesisOptions, print_totals
+from db3kd.cli.teacher_options import TeacherOptions
+from db3kd.cli.training_options import BatchSize, LearningRate, Steps
 
 
 @expand_option_sets
@@ -29,8 +25,7 @@ def zero_shot(
         str | None,
         typer.Option(
             "--test",
-            help="Real images: the test split measures the students, and the train split trains a "
-            f"baseline. {DATA_HELP}",
+            help=f"Real images that students are tested on and compared with: {DATA_HELP}",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -41,8 +36,7 @@ def zero_shot(
         Literal["none", "sd", "bd", "mbd"],
         typer.Option(
             "--measure",
-            help="Also label the pseudo samples with distances to each other and distil those. "
-            "none trains on their decisions only.",
+            help="Also distil distances between pseudo samples, measured in this way.",
             rich_help_panel="Labels",
         ),
     ] = "none",
@@ -51,39 +45,19 @@ def zero_shot(
         typer.Option(
             "--queries-per-pair",
             min=0,
-            help="Maximum queries per sample and class for these distances.",
+            help="Maximum number of queries per sample and class for these distances.",
             rich_help_panel="Labels",
         ),
     ] = 60,
-    steps: Annotated[
-        int,
-        typer.Option(
-            "--steps", min=1, help="Training steps of each student.", rich_help_panel="Training"
-        ),
-    ] = 12_000,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            min=1,
-            help="Maximum number of images per step.",
-            rich_help_panel="Training",
-        ),
-    ] = 128,
-    learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--learning-rate",
-            help="Initial learning rate of Adam; it decays to 0.",
-            rich_help_panel="Training",
-        ),
-    ] = 3e-3,
+    steps: Steps = 12_000,
+    batch_size: BatchSize = 128,
+    learning_rate: LearningRate = 3e-3,
 ) -> None:
     """Train students from a teacher alone: pseudo samples, labels, students, a report.
 
-    Without --test, students are trained but not measured.
+    Without --test, students are trained but not measured. Adam's learning rate decays to 0.
 
-    Examples:
+    For example:
 
         db3kd zero-shot --teacher teacher.safetensors --test mnist5k --out runs/zero
 

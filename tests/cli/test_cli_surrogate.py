@@ -34,7 +34,7 @@ def test_a_surrogate_is_made_and_evaluated_beside_its_teacher(teacher, tmp_path)
     said = succeed(*arguments(teacher, out))
 
     made = json.loads(out.with_suffix(".json").read_text())
-    assert "queries        200, 5 a sample" in said
+    assert "queries        200, 5 per sample" in said
     assert f"agreement      {made['agreement']:.1%} with the teacher" in said
     assert "paid twice" not in said
     asked = ("--data", "digits", "--agree-with", teacher, "--device", "cpu")
@@ -63,7 +63,7 @@ def test_a_surrogate_is_resumed_when_that_is_asked_for(tmp_path):
     failing = Result(*arguments(f"{TEACHERS}:TiringTeacher", out))
 
     assert failing.code == 1 and CountingTeacher.asked == 64
-    assert "what was answered is kept; go on with --resume" in failing.err
+    assert "the answers so far are kept; continue with --resume" in failing.err
     message = fail(*arguments(teacher, out))
     assert "holds a run already; continue it with --resume" in message
     message = fail(*arguments(teacher, out, "--resume", "--seed", 1))

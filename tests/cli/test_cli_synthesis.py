@@ -66,7 +66,7 @@ def test_a_synthesis_that_fails_says_how_to_go_on(tmp_path):
 
     failing = Result(*arguments, *MOVED)
 
-    assert "what was answered is kept; go on with --resume" in failing.err
+    assert "the answers so far are kept; continue with --resume" in failing.err
     assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
     message = fail(*arguments, *MOVED)
     assert "holds a run already; continue it with --resume" in message
@@ -125,7 +125,7 @@ def test_zero_shot_goes_the_whole_way(teacher, tmp_path):
 def test_a_zero_shot_run_goes_on_when_that_is_asked_for(teacher, tmp_path):
     out = tmp_path / "zero"
     failing = Result(*zero_shot_arguments(f"{TEACHERS}:TiringTeacher", out), *MOVED)
-    assert "what was answered is kept; go on with --resume" in failing.err
+    assert "the answers so far are kept; continue with --resume" in failing.err
     arguments = (*zero_shot_arguments(f"{TEACHERS}:CountingTeacher", out), *MOVED)
 
     assert "holds a run already; continue it with --resume" in fail(*arguments)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from db3kd.cli.options import hint_at_resuming
+from db3kd.cli.outputs import hint_at_resuming
 from db3kd.storage import filesystem as disk
 from db3kd.storage.filesystem import SharedLock
 from db3kd.storage.manifest import manifest, read_manifest
@@ -161,10 +161,10 @@ def test_an_interrupt_says_what_may_be_lost(run, capsys):
     with run.journal(0, 10) as journal:
         journal.ask(torch.arange(1200))
         assert queries_unanswered(run.path) == 1200
-        assert "but for at most 1,200 queries in flight, which will be asked again" in hint()
+        assert "except for at most 1,200 queries that were still unanswered" in hint()
         journal.answer(torch.ones(1200, dtype=torch.int64))
         assert queries_unanswered(run.path) == 0
-        assert hint() == "what was answered is kept; go on with --resume\n"
+        assert hint() == "the answers so far are kept; continue with --resume\n"
     assert queries_unanswered(run.path / "none") == 0
 
 

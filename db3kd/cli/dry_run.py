@@ -1,4 +1,4 @@
-"""What `db3kd label --dry-run` says."""
+"""The output of `db3kd label --dry-run`."""
 
 from typing import TYPE_CHECKING
 
@@ -9,28 +9,34 @@ if TYPE_CHECKING:
 
 
 def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> None:
-    """workers: that have work at once. price: of 1,000 queries, in whatever currency."""
+    """Prints what a run would ask, take and cost.
+
+    Args:
+        estimate: The estimate of the run.
+        workers: The number of workers that are busy at the same time.
+        price: The price of 1,000 queries, in any currency.
+    """
     print(f"dry run   {_asked(estimate)}; nothing was written")
     print(f"samples   {estimate.samples:,}")
     bounds = [estimate.most] if estimate.expected is None else [estimate.expected, estimate.most]
     print(f"queries   {_range([f'{queries:,}' for queries in bounds])}{_basis(estimate)}")
     if estimate.seconds_a_query is not None:
-        beside = estimate.surrogate_seconds_a_query
-        each = estimate.seconds_a_query + (beside or 0)
-        times = [duration(queries * each / workers) for queries in bounds]
-        pool = "" if workers == 1 else f" and {workers} workers"
+        surrogate = estimate.surrogate_seconds_a_query
+        seconds = estimate.seconds_a_query + (surrogate or 0)
+        times = [duration(queries * seconds / workers) for queries in bounds]
+        pool = "" if workers == 1 else f", {workers} workers"
         print(
-            f"time      {_range(times)}: {each * 1000:.3g} ms a query in calls of "
+            f"time      {_range(times)}: {seconds * 1000:.3g} ms per query, batches of "
             f"{estimate.batch:,}{pool}"
         )
-        if beside is not None:
+        if surrogate is not None:
             print(
-                f"surrogate {beside * 1000:.3g} ms of that, {beside / each:.0%}, on this machine: "
-                "the teacher is not asked in it"
+                f"surrogate {surrogate * 1000:.3g} ms of that ({surrogate / seconds:.0%}), on this "
+                "machine, during which the teacher is idle"
             )
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
-        print(f"cost      {_range(costs)}, at {price:g} for 1,000 queries")
+        print(f"cost      {_range(costs)}, at {price:g} per 1,000 queries")
 
 
 def _asked(estimate: "Estimate") -> str:
@@ -46,4 +52,4 @@ def _range(values: list[str]) -> str:
 def _basis(estimate: "Estimate") -> str:
     if estimate.queries_a_pair is None:
         return ""
-    return f": {estimate.queries_a_pair:,.1f} a pair, by {estimate.pairs:,} that were measured"
+    return f": {estimate.queries_a_pair:,.1f} per pair, measured on {estimate.pairs:,} pairs"

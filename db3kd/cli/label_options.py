@@ -1,0 +1,261 @@
+"""Options of `db3kd label`: the search, its budget, its soft labels and its processes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from db3kd.cli.option_sets import COMMON, OptionSet
+from db3kd.cli.options import Seed, given, parse_counts
+
+if TYPE_CHECKING:
+    from db3kd.labelling.settings import LabelSettings
+    from db3kd.labelling.soft_labels import SoftLabelSettings
+    from db3kd.labelling.worker_pool import Workers
+    from db3kd.teachers import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions(OptionSet):
+    """What a run may spend."""
+
+    panel = "Budget"
+
+    queries: Annotated[
+        int | None,
+        typer.Option(
+            "--budget",
+            min=0,
+            help="Maximum number of queries in the whole run.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    queries_per_sample: Annotated[
+        int | None,
+        typer.Option("--queries-per-sample", min=0, help="Maximum number of queries per sample."),
+    ] = None
+    queries_per_pair: Annotated[
+        int | None,
+        typer.Option(
+            "--queries-per-pair",
+            min=0,
+            help="Maximum number of queries per sample and class.",
+            show_default="1000",
+        ),
+    ] = None
+    consistency_checks: Annotated[
+        int,
+        typer.Option(
+            "--consistency-checks",
+            min=0,
+            help="Queries that repeat known ones, to detect a noisy or replaced teacher.",
+        ),
+    ] = 32
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-teacher",
+            help="Resume even if the teacher's answers have changed.",
+        ),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Estimate queries, time and cost from a few real queries, and write nothing.",
+            rich_help_panel=COMMON,
+        ),
+    ] = False
+    dry_run_queries: Annotated[
+        int,
+        typer.Option("--dry-run-queries", min=0, help="Maximum number of queries of --dry-run."),
+    ] = 400
+    price: Annotated[
+        float | None,
+        typer.Option("--price-per-1000", min=0, help="Price of 1,000 queries, for --dry-run."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(OptionSet):
+    """How distances are measured."""
+
+    panel = "Search"
+
+    measure: Annotated[
+        Literal["sd", "bd", "mbd"],
+        typer.Option(
+            "--measure",
+            help="Distance to the nearest image of a class (sd), to the boundary towards such "
+            "images (bd), or to the boundary in any direction (mbd).",
+            rich_help_panel=COMMON,
+        ),
+    ] = "mbd"
+    preset: Annotated[
+        Literal["paper"] | None,
+        typer.Option("--preset", help="Start from the paper's settings (20,000 queries per pair)."),
+    ] = None
+    starting_points: Annotated[
+        int | None,
+        typer.Option(
+            "--starting-points",
+            min=1,
+            help="Number of images of a class that rays lead to.",
+            show_default="by budget, up to 10 for mbd, 20 for bd",
+        ),
+    ] = None
+    order: Annotated[
+        Literal["nearest", "random"] | None,
+        typer.Option("--order", help="How starting points are chosen.", show_default="nearest"),
+    ] = None
+    candidate_pool: Annotated[
+        int | None,
+        typer.Option(
+            "--candidate-pool",
+            min=1,
+            help="Maximum number of images that starting points are chosen from.",
+            show_default="20000",
+        ),
+    ] = None
+    targets: Annotated[
+        int | None,
+        typer.Option(
+            "--targets",
+            min=1,
+            help="Number of nearest classes to search per sample; the others are estimated.",
+            show_default="all",
+        ),
+    ] = None
+    mixup_rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--mixup-rounds",
+            min=0,
+            help="Rounds of bd towards mixtures of its best point and the starting points.",
+            show_default="0",
+        ),
+    ] = None
+    surrogate: Annotated[
+        Path | None,
+        typer.Option(
+            "--surrogate",
+            help="Network from db3kd surrogate, which predicts boundaries and saves queries.",
+        ),
+    ] = None
+    snapshots: Annotated[
+        str,
+        typer.Option(
+            "--snapshots", help="Also store distances after these queries per pair: 100,200,400."
+        ),
+    ] = ""
+    seed: Seed = 0
+
+    def settings(self, budget: BudgetOptions) -> "LabelSettings":
+        """Returns the settings of the run."""
+        from db3kd.labelling.settings import LabelSettings
+
+        make = LabelSettings.paper if self.preset else LabelSettings
+        changes = given(
+            starting_points=self.starting_points,
+            order=self.order,
+            candidate_pool=self.candidate_pool,
+            targets=self.targets,
+            mixup_rounds=self.mixup_rounds,
+            snapshots=parse_counts(self.snapshots) or None,
+            queries_per_pair=budget.queries_per_pair,
+            queries_per_sample=budget.queries_per_sample,
+            queries=budget.queries,
+        )
+        return make(measure=self.measure, seed=self.seed, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftLabelOptions(OptionSet):
+    """Soft labels that are stored with the distances."""
+
+    panel = "Soft labels"
+
+    normalisation: Annotated[
+        Literal["margin", "inverse"],
+        typer.Option(
+            "--normalisation",
+            help="Formula: softmax of -scale·distance (margin), or the paper's 1/distance "
+            "(inverse).",
+        ),
+    ] = "margin"
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            help="Scale of margin soft labels.",
+            show_default="chosen by db3kd distill",
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            help="Temperature of the soft labels.",
+            show_default="margin: 4, inverse: 20",
+        ),
+    ] = None
+
+    def settings(self) -> "SoftLabelSettings | None":
+        """Returns how soft labels are made; None if margin soft labels have no scale yet."""
+        from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, SoftLabelSettings
+
+        if self.normalisation == "inverse" and self.scale is not None:
+            raise ValueError("scale: needs --normalisation margin; inverse has no scale")
+        if self.normalisation == "margin" and self.scale is None:
+            if self.temperature is not None:
+                raise ValueError("temperature: margin soft labels are stored only with a --scale")
+            return None
+        temperature = self.temperature
+        if temperature is None:
+            temperature = DEFAULT_TEMPERATURE[self.normalisation]
+        scale = 1.0 if self.scale is None else self.scale
+        return SoftLabelSettings(self.normalisation, scale, temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions(OptionSet):
+    """Which processes label."""
+
+    panel = "Workers"
+
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Number of processes that label, each with its own teacher (needs Ray).",
+        ),
+    ] = 1
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="Ray cluster of the workers: HOST:PORT or auto. RAY_AUTH_TOKEN holds its token.",
+            show_default="this machine",
+        ),
+    ] = None
+    concurrent_chunks: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrent-chunks",
+            min=1,
+            help="Number of chunks that a process searches at the same time.",
+            show_default="2 on CUDA, otherwise 1",
+        ),
+    ] = None
+
+    def pool(self, make_teacher: "Callable[[], Teacher]", device: str) -> "Workers | None":
+        """Returns the workers of the run; None if this process labels alone."""
+        from db3kd.labelling.worker_pool import Workers, import_ray
+
+        if self.workers == 1 and self.ray_address is None:
+            return None
+        import_ray()
+        return Workers(self.workers, self.ray_address, device != "cpu", make_teacher)

@@ -1,0 +1,62 @@
+"""What commands write: nothing is overwritten, and nothing that was paid for is lost."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def refuse_existing(path: Path) -> None:
+    """Checks before the work that a command overwrites nothing.
+
+    Raises:
+        FileExistsError: If there is a file or folder at the path.
+    """
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path}: exists already; choose another --out, or remove it")
+
+
+def check_weights_file(path: Path) -> None:
+    """Checks the name of a weights file, and that neither it nor its .json file exists.
+
+    Raises:
+        ValueError: If the name does not end in .safetensors.
+        FileExistsError: If one of the two files exists.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"out: expected a name ending in .safetensors, got {path.name!r}")
+    refuse_existing(path)
+    refuse_existing(path.with_suffix(".json"))
+
+
+@contextmanager
+def hint_at_resuming(*runs: Path) -> Iterator[None]:
+    """Prints how to continue if an error ends the block after answers were paid for.
+
+    Args:
+        runs: The run folders that keep the answers.
+    """
+    from db3kd.storage.run_folder import holds_run
+    from db3kd.teachers import TeacherError
+
+    try:
+        yield
+    except (TeacherError, OSError, KeyboardInterrupt) as error:
+        if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):
+            print(_hint(runs), file=sys.stderr)
+        raise
+
+
+def _hint(runs: tuple[Path, ...]) -> str:
+    from db3kd.storage.run_folder import queries_unanswered
+
+    try:
+        unanswered = sum(map(queries_unanswered, runs))
+    except (ValueError, OSError) as error:
+        return f"the answers so far are kept, but a journal cannot be read: {error}"
+    if unanswered:
+        return (
+            f"the answers so far are kept, except for at most {unanswered:,} queries that were "
+            "still unanswered and will be asked again; continue with --resume"
+        )
+    return "the answers so far are kept; continue with --resume"

@@ -1,0 +1,145 @@
+"""Options of models that commands load: what a file does not state, and how a teacher runs."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from db3kd.cli.errors import naming_options
+from db3kd.cli.option_sets import COMMON, OptionSet
+from db3kd.cli.options import DEVICE_HELP
+
+if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
+    from db3kd.teachers import Teacher
+
+TEACHER_HELP = "a weights or ONNX file, an address, a .toml description, or package.module:name."
+
+Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP, rich_help_panel="Teacher")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFileOptions(OptionSet):
+    """What a model does not state about itself."""
+
+    panel = "Teacher"
+
+    image_shape: Annotated[
+        str | None,
+        typer.Option(
+            "--image-shape",
+            help="Shape of an image such as 1,28,28, if neither model nor images state it.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            "--classes",
+            min=2,
+            help="Number of classes, if neither model nor images state it.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            "--architecture",
+            help="Network of a weights file that does not name it: lenet5, … or "
+            "package.module:factory.",
+        ),
+    ] = None
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code", help="Load files that contain code (TorchScript, .pt2) and run it."
+        ),
+    ] = False
+
+    def load(
+        self, source: str, images: "ImageSet | None", device: str, **execution: Any
+    ) -> "Teacher":
+        """Loads a teacher or student.
+
+        Args:
+            source: The model, as `load_teacher` takes it.
+            images: The images that supply shape and number of classes if nothing else does.
+            device: The value of a --device option.
+            execution: How a torch module runs, as `load_teacher` takes it.
+        """
+        from db3kd.teachers import load_teacher
+
+        with naming_options(model="--architecture"):
+            return load_teacher(
+                source,
+                model=self.architecture,
+                image_shape=_parse_shape(self.image_shape),
+                classes=self.classes,
+                device=_resolve_device(device),
+                assumed_shape=None if images is None else images.image_shape,
+                assumed_classes=None if images is None else images.classes,
+                trust_code=self.trust_code,
+                **execution,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions(ModelFileOptions):
+    """The teacher that is asked, and how it runs."""
+
+    teacher: Annotated[
+        str,
+        typer.Option("--teacher", help=f"The teacher: {TEACHER_HELP}", rich_help_panel=COMMON),
+    ]
+    device: Device = "auto"
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--max-batch",
+            min=1,
+            help="Maximum number of images per call of the teacher.",
+            show_default="chosen for the model",
+        ),
+    ] = None
+    autocast: Annotated[
+        Literal["bf16", "fp16"] | None,
+        typer.Option("--autocast", help="Run a torch teacher in mixed precision."),
+    ] = None
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run a torch teacher through torch.compile.")
+    ] = False
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="Run a torch teacher as CUDA graphs.")
+    ] = False
+
+    def open(self, images: "ImageSet | None" = None) -> "Teacher":
+        """Loads the teacher; `images` as for `load`."""
+        import torch
+
+        dtypes = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+        return self.load(
+            self.teacher,
+            images,
+            self.device,
+            max_batch=self.max_batch,
+            autocast=dtypes[self.autocast],
+            compile=self.compile,
+            cuda_graphs=self.cuda_graphs,
+        )
+
+
+def _parse_shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"image_shape: expected sizes such as 1,28,28, got {text!r}") from None
+
+
+def _resolve_device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
