@@ -1,17 +1,18 @@
-"""The native ops: what each takes and gives.
+"""The native ops: one typed function for each, with shapes, units and formulas.
 
-Images are rows of a matrix [*, D]; rows are independent, and each has the same bits whatever rows
-stand beside it and however many threads run. Every op runs on the device and the current stream of
-its tensors, which must all be on one device. State is float32, indices are int64. No op is
+Images are rows of a matrix `[*, D]`. Each row is computed on its own: it has the same bits whatever
+rows accompany it and however many threads run. All tensors of a call must be on one device; the op
+runs on that device and its current stream. State is float32, indices are int64. No op is
 differentiable.
 
-A tensor of the wrong dtype or on the wrong device raises TypeError; a wrong shape, or a setting
-that cannot be right, ValueError; an index out of range IndexError. On CUDA, where looking would
-mean waiting for the device, an index out of range trips a device assertion, as in torch's own
-indexing.
+A tensor of the wrong dtype or on the wrong device raises TypeError. A wrong shape or an impossible
+setting raises ValueError. An index out of range raises IndexError on a CPU; on CUDA it trips a
+device assertion, as in PyTorch's own indexing, because a check would wait for the device.
+
+`csrc/README.md` describes the native side.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,30 +21,38 @@ try:
     from . import _C
 except ImportError as error:
     raise ImportError(
-        "db3kd._C, the native extension, cannot be loaded: build it with "
-        f"`pip install --no-build-isolation .` against the torch in use ({error})"
+        "db3kd._C, the native extension, cannot be loaded: expected a build against torch "
+        f"{torch.__version__}, got: {error}; build it with `pip install --no-build-isolation .`"
     ) from error
 
 build_config = _C.build_config
 
 Noise = Literal["rademacher", "gaussian"]
+"""Distribution of the coefficients of a probe direction: ±1/√n each, or uniform on the sphere."""
+
 Normalisation = Literal["inverse", "margin"]
+"""How `soft_labels` turns distances into logits."""
 
 
 def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor) -> Tensor:
-    """The length of each ray, in input units: the L2 distance from its sample to its end.
+    """Measures the L2 length of each ray, from its sample to its end, in input units.
 
-    samples: [S, D] float32.
-    ends: [E, D] float32.
-    sample_of, end_of: [R] int64, the rows where each ray starts and ends.
+    `length[r] = ‖ends[end_of[r]] - samples[sample_of[r]]‖₂`
 
-    Returns [R] float32.
+    Args:
+        samples: `[S, D] float32`.
+        ends: `[E, D] float32`.
+        sample_of: `[R] int64`, the row of `samples` where each ray starts.
+        end_of: `[R] int64`, the row of `ends` where it ends.
+
+    Returns:
+        `[R] float32`.
     """
     return torch.ops.db3kd.ray_lengths(samples, ends, sample_of, end_of)
 
 
 @torch.library.register_fake("db3kd::ray_lengths")
-def _(samples, ends, sample_of, end_of):
+def _(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor) -> Tensor:
     return samples.new_empty(sample_of.shape)
 
 
@@ -61,20 +70,27 @@ def bracket_queries(
     upper: float,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """One query for each active ray: the point of the ray at its pair's radius.
+    """Builds one query for each active ray: the point of the ray at the radius of its pair.
 
-    samples: [S, D] float32.
-    ends: [E, D] float32.
-    sample_of: [P] int64, the sample row of each pair.
-    pair_of, end_of: [R] int64, the pair and the end row of each ray.
-    lengths: [R] float32, as from ray_lengths.
-    radius: [P] float32, in input units.
-    active: [A] int64, ray numbers.
-    lower, upper: the bounds of an input.
-    dtype: of the queries: float32, float16 or bfloat16.
+    For a ray r of pair p with the sample x = `samples[sample_of[p]]` and the end
+    e = `ends[end_of[r]]` the query is `clamp(x + radius[p] / lengths[r] · (e - x), lower, upper)`,
+    or x if the ray has length 0.
 
-    Returns [A, D]: clamp(x + radius / length · (e - x), lower, upper) with x the ray's sample and e
-    its end; x itself where the ray's length is 0.
+    Args:
+        samples: `[S, D] float32`.
+        ends: `[E, D] float32`.
+        sample_of: `[P] int64`, the row of `samples` of each pair.
+        pair_of: `[R] int64`, the pair of each ray.
+        end_of: `[R] int64`, the row of `ends` of each ray.
+        lengths: `[R] float32`, from `ray_lengths`.
+        radius: `[P] float32`, in input units.
+        active: `[A] int64`, the numbers of the rays to query.
+        lower: The lowest value of an image.
+        upper: The highest value of an image.
+        dtype: The dtype of the queries: float32, float16 or bfloat16.
+
+    Returns:
+        `[A, D]` of `dtype`, in the order of `active`.
     """
     return torch.ops.db3kd.bracket_queries(
         samples, ends, sample_of, pair_of, end_of, lengths, radius, active, lower, upper, dtype
@@ -82,7 +98,19 @@ def bracket_queries(
 
 
 @torch.library.register_fake("db3kd::bracket_queries")
-def _(samples, ends, sample_of, pair_of, end_of, lengths, radius, active, lower, upper, dtype):
+def _(
+    samples: Tensor,
+    ends: Tensor,
+    sample_of: Tensor,
+    pair_of: Tensor,
+    end_of: Tensor,
+    lengths: Tensor,
+    radius: Tensor,
+    active: Tensor,
+    lower: float,
+    upper: float,
+    dtype: torch.dtype,
+) -> Tensor:
     return samples.new_empty((active.size(0), samples.size(1)), dtype=dtype)
 
 
@@ -100,25 +128,38 @@ def bracket_update(
     absolute: float,
     relative: float,
 ) -> Tensor:
-    """Narrows the bracket of each pair by one round of decisions, in place; drops finished rays.
+    """Narrows the bracket of each pair by one round of decisions, and drops rays that are done.
 
-    low, high, radius: [P] float32, contiguous, updated.
-    winner: [P] int64, contiguous, updated: the ray that hit at `high`, -1 for none.
-    active: [A] int64, ray numbers, those of a pair side by side; else ValueError, on CUDA after the
-        brackets have been narrowed.
-    pair_of: [R] int64, the pair of each ray.
-    decisions: [A] int64; a negative one was not answered.
-    wanted: [P] int64, the class to reach if targeted, else the class to leave.
-    absolute, relative: tolerances, at least 0.
+    A ray hits if `(decision == wanted) == targeted`. For each pair with active rays:
 
-    A ray hits when (decision == wanted) == targeted. For each pair with active rays: if any hit,
-    high is the radius, winner the first that hit, and rays that missed are dropped; if none hit,
-    low is the radius. If any was not answered, the answers there are still count (with none, low,
-    high and winner stay), and all rays of the pair are dropped. Then the radius is the middle of
-    low and high, and all rays are dropped once high - low ≤ max(absolute, relative · high) or no
-    float lies between.
+    - If any ray hits, `high` becomes the radius, `winner` the first ray that hit, and the rays
+      that missed are dropped.
+    - If none hits, `low` becomes the radius, and all rays stay.
+    - If a query was not answered, the answered ones count as above, and then all rays of the pair
+      are dropped. Without any answer, `low`, `high` and `winner` stay as they are.
+    - All rays are dropped if `high - low ≤ max(absolute, relative · high)`, or if no float32 lies
+      between `low` and `high`.
+    - `radius` becomes `low + (high - low) / 2`.
 
-    Returns the active rays of the next round, [A'] int64, in their old order.
+    On CUDA the op waits for the device once, to learn the number of rays that are left.
+
+    Args:
+        low: `[P] float32`, contiguous; updated in place.
+        high: `[P] float32`, contiguous; updated in place.
+        radius: `[P] float32`, contiguous; updated in place.
+        winner: `[P] int64`, contiguous, the ray that hit at `high`, or -1; updated in place.
+        active: `[A] int64`, the numbers of the active rays. Those of a pair must be adjacent, else
+            the op raises ValueError, on CUDA after the brackets were narrowed.
+        pair_of: `[R] int64`, the pair of each ray.
+        decisions: `[A] int64`, the class at each active ray; negative if it was not answered.
+        wanted: `[P] int64`, the criterion class: the class to reach if `targeted`, else the class
+            to leave.
+        targeted: See `wanted`.
+        absolute: The width of a bracket that is narrow enough, in input units, at least 0.
+        relative: The same as a share of `high`, at least 0.
+
+    Returns:
+        The active rays of the next round, `[A'] int64`, in their old order.
     """
     return torch.ops.db3kd.bracket_update(
         low, high, radius, winner, active, pair_of, decisions, wanted, targeted, absolute, relative
@@ -126,7 +167,9 @@ def bracket_update(
 
 
 @torch.library.register_fake("db3kd::bracket_update")
-def _(low, high, radius, winner, active, pair_of, decisions, wanted, targeted, absolute, relative):
+def _(
+    low: Tensor, high: Tensor, radius: Tensor, winner: Tensor, active: Tensor, *rest: Any
+) -> Tensor:
     return active.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
@@ -146,29 +189,42 @@ def probe_queries(
     upper: float,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """`count` queries around each point, all at the point's own distance from its origin.
+    """Builds `count` probes around each point, all at the point's own distance from its origin.
 
-    A query steps off the point in a random direction of length 1, and is then moved towards or away
-    from the origin until it is as far from it as the point is: Sign-OPT's probe (Cheng et al., ICLR
-    2020, equation 4).
+    A probe steps off the point in a random direction u of length 1, and is then moved towards or
+    away from the origin until it is as far from it as the point. So its decision compares
+    directions, not radii. This is the probe of Sign-OPT (Cheng et al., ICLR 2020, equation 4):
+    `clamp(o + v · ‖points[p] - o‖ / ‖v‖, lower, upper)` with o = `origins[p]` and
+    v = `points[p] - o + step[p] · u(p, k)`.
 
-    origins: [P, D] float32, samples.
-    points: [P, D] float32, the point of each near a boundary.
-    step: [P] float32, how far to go, in input units.
-    counters: [P, 3] int64: sample index (below 2^32), target and round (each below 65536), which
-        with the seed name the directions. On CUDA larger numbers are not caught.
-    seed: any int64.
-    count: probes at each point.
-    noise: "rademacher" (every coefficient ±1/√n) or "gaussian" (uniform on the sphere).
-    row_basis, column_basis: [h, H] and [w, W] float32 with orthonormal rows, D = channels·H·W. With
-        them a direction is row_basisᵀ · coefficients · column_basis for each channel, without them
-        the coefficients themselves.
-    lower, upper: the bounds of an input.
-    dtype: of the queries: float32, float16 or bfloat16.
+    The direction u(p, k) depends only on `seed`, `counters[p]` and k. Its coefficients come from
+    Philox-4x32-10 (Salmon et al., SC 2011) with the key `seed` and the counter
+    (block, k, sample index, target · 65536 + round). "rademacher" noise uses one bit a coefficient,
+    so a block has 128 of them; "gaussian" noise uses one word, so a block has 4. Directions are
+    never stored; `probe_gradient` draws them again.
 
-    Returns [P·count, D]; row p·count + k is clamp(o + v·‖points[p] - o‖/‖v‖, lower, upper) with
-    o = origins[p] and v = points[p] - o + step[p]·u(p, k). The direction u(p, k) depends on (seed,
-    counters[p], k) alone, by Philox-4x32-10 (Salmon et al., SC 2011).
+    Without bases, u has D coefficients, its components. With bases, D = channels · H · W, u has
+    channels · h · w coefficients, and each channel of u is
+    `row_basisᵀ · coefficients · column_basis`: directions of low frequency.
+
+    Args:
+        origins: `[P, D] float32`, the samples.
+        points: `[P, D] float32`, a point near the boundary for each.
+        step: `[P] float32`, the length of a step, in input units.
+        counters: `[P, 3] int64`: sample index (below 2³²), target and round (each below 65536).
+            Other numbers raise IndexError on a CPU and are not detected on CUDA.
+        seed: Any int64.
+        count: Probes at each point.
+        noise: The distribution of the coefficients; see `Noise`.
+        row_basis: `[h, H] float32` with orthonormal rows, or None.
+        column_basis: `[w, W] float32` with orthonormal rows, or None.
+        channels: The channels of an image; only used with bases.
+        lower: The lowest value of an image.
+        upper: The highest value of an image.
+        dtype: The dtype of the queries: float32, float16 or bfloat16.
+
+    Returns:
+        `[P · count, D]` of `dtype`; row `p · count + k` is probe k of point p.
     """
     return torch.ops.db3kd.probe_queries(
         origins,
@@ -189,20 +245,15 @@ def probe_queries(
 
 @torch.library.register_fake("db3kd::probe_queries")
 def _(
-    origins,
-    points,
-    step,
-    counters,
-    seed,
-    count,
-    noise,
-    row_basis,
-    column_basis,
-    channels,
-    lower,
-    upper,
-    dtype,
-):
+    origins: Tensor,
+    points: Tensor,
+    step: Tensor,
+    counters: Tensor,
+    seed: int,
+    count: int,
+    *rest: Any,
+) -> Tensor:
+    *_, dtype = rest
     return points.new_empty((points.size(0) * count, points.size(1)), dtype=dtype)
 
 
@@ -219,21 +270,30 @@ def probe_gradient(
     channels: int = 1,
     components: int,
 ) -> Tensor:
-    """The boundary's normal at each point, estimated from the decisions on its probe_queries.
+    """Estimates the boundary's normal at each point from the decisions on its probes.
 
-    decisions: [P, K] int64; a negative one was not answered.
-    wanted: [P] int64, the class to reach if targeted, else the class to leave.
-    components: D.
-    counters, seed, noise, row_basis, column_basis, channels: as for probe_queries, whose directions
-        u(p, k) are drawn again.
+    The estimate is `Σ_k weight[k] · u(p, k)`, scaled to length 1, over the directions of
+    `probe_queries`. The sign of a probe is +1 if it hits, `(decision == wanted) == targeted`, and
+    -1 if it misses. Its weight is the sign minus the mean of the answered signs, or the sign itself
+    if all answered signs agree, or 0 if the probe was not answered. The estimator is Sign-OPT's
+    (Cheng et al., ICLR 2020) with the baseline of HopSkipJump (Chen et al., S&P 2020).
 
-    A probe's sign is +1 for a hit, (decision == wanted) == targeted, else -1. Its weight is the
-    sign minus the mean of the answered signs, or the sign itself where all of those agree; 0 where
-    there was no answer.
+    Args:
+        decisions: `[P, K] int64`, the classes at the probes; negative if not answered.
+        wanted: `[P] int64`, the criterion class: the class to reach if `targeted`, else the class
+            to leave.
+        counters: As for `probe_queries`.
+        targeted: See `wanted`.
+        seed: As for `probe_queries`.
+        noise: As for `probe_queries`.
+        row_basis: As for `probe_queries`.
+        column_basis: As for `probe_queries`.
+        channels: As for `probe_queries`.
+        components: D, the values of an image.
 
-    Returns [P, D] float32: Σ_k weight_k · u(p, k) scaled to length 1, which points to the wanted
-    side; zeros where the sum is zero. The estimator is Sign-OPT's (Cheng et al., ICLR 2020), with
-    HopSkipJump's baseline (Chen et al., S&P 2020).
+    Returns:
+        `[P, D] float32`, unit vectors towards the side that meets the criterion; zeros if the sum
+        is zero.
     """
     return torch.ops.db3kd.probe_gradient(
         decisions,
@@ -250,18 +310,8 @@ def probe_gradient(
 
 
 @torch.library.register_fake("db3kd::probe_gradient")
-def _(
-    decisions,
-    wanted,
-    targeted,
-    counters,
-    seed,
-    noise,
-    row_basis,
-    column_basis,
-    channels,
-    components,
-):
+def _(decisions: Tensor, *rest: Any) -> Tensor:
+    *_, components = rest
     return decisions.new_empty((decisions.size(0), components), dtype=torch.float32)
 
 
@@ -273,23 +323,34 @@ def soft_labels(
     scale: float = 1.0,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Distances to the other classes → a distribution over all classes.
+    """Turns the distances of samples to other classes into distributions over all classes.
 
-    distances: [N, C] float32, in input units, above 0, +inf where a class was not reached. The
-        column of the sample's own class is not read.
-    own: [N] int64.
-    normalisation: "inverse" (DB3KD, Wang, ICML 2021): z_m = 1/d_m, 0 where not reached, and z_own
-        their sum; where no class was reached, all classes weigh the same. "margin": z_m =
-        -scale·d_m, no weight where not reached, and z_own = 0.
-    scale: of "margin", above 0.
-    temperature: above 0.
+    A row of the result is `softmax(z / temperature)`, with the logits z_m for the other classes m
+    and z_own for the predicted class:
 
-    Returns softmax(z / temperature), [N, C] float32. Raises ValueError for a distance that is NaN,
-    zero or negative.
+    - "inverse", from the paper (DB3KD; Wang, ICML 2021): `z_m = 1 / d_m`, 0 if m was not reached,
+      and `z_own = Σ z_m`. If no class was reached, all classes have the same weight.
+    - "margin": `z_m = -scale · d_m`, no weight if m was not reached, and `z_own = 0`.
+
+    On CUDA the op waits for the device once, to learn whether a distance is invalid.
+
+    Args:
+        distances: `[N, C] float32`, above 0, in input units; +inf if a class was not reached. The
+            column of the predicted class is not read.
+        own: `[N] int64`, the predicted class of each sample.
+        normalisation: "inverse" or "margin".
+        scale: The factor of "margin", above 0.
+        temperature: The temperature, above 0.
+
+    Returns:
+        `[N, C] float32`; each row sums to 1.
+
+    Raises:
+        ValueError: If a distance is NaN, zero or negative.
     """
     return torch.ops.db3kd.soft_labels(distances, own, normalisation, scale, temperature)
 
 
 @torch.library.register_fake("db3kd::soft_labels")
-def _(distances, own, normalisation, scale, temperature):
+def _(distances: Tensor, *rest: Any) -> Tensor:
     return distances.new_empty(distances.shape)

@@ -1,4 +1,4 @@
-"""The native ops in eager PyTorch and NumPy: slow, plain, the truth that tests compare with."""
+"""The native ops in eager PyTorch and NumPy: slow and plain references for the tests."""
 
 import math
 
@@ -33,7 +33,7 @@ def bracket_update(
     absolute,
     relative,
 ) -> Tensor:
-    """Pair by pair, as the rules are written down; state is updated in place."""
+    """Applies the rules of `db3kd.ops.bracket_update` pair by pair, in place."""
     survivors = []
     for pair in pair_of[active].unique_consecutive().tolist():
         rows = (pair_of[active] == pair).nonzero().flatten()

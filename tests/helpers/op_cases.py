@@ -1,4 +1,4 @@
-"""Arguments for every native op over one grid of shapes, to compare one place with another."""
+"""Arguments of every native op over one grid of shapes."""
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def ray_lengths(rows: int, size: int) -> dict[str, Tensor]:
 
 
 def bracket_update(rows: int, seed: int = 0) -> dict[str, Tensor]:
-    """`rows` active rays of as many pairs as come out, with all kinds of answers."""
+    """`rows` active rays of about a third as many pairs, with all kinds of decisions."""
     g = torch.Generator().manual_seed(seed)
     pair_of = torch.randint(rows // 3 + 1, (rows,), generator=g).sort().values
     pairs = rows // 3 + 1
@@ -74,7 +74,7 @@ def bracket_update(rows: int, seed: int = 0) -> dict[str, Tensor]:
 
 
 def directions(noise: str, frequencies: str, size: int) -> dict[str, object] | None:
-    """How probes are drawn; None where images of this size have no frequencies."""
+    """How probes are drawn; None if images of this size have no frequencies."""
     if frequencies == "all pixels":
         return {"noise": noise}
     if size not in _IMAGES:
@@ -96,7 +96,11 @@ def probe_queries(points: int, size: int) -> dict[str, object]:
 
 
 def probe_gradient(points: int, count: int, size: int) -> dict[str, object]:
-    """With one component all probes hit: else they may cancel, and rounding would choose a sign."""
+    """Arguments of probe_gradient.
+
+    With one component all probes hit. Otherwise they could cancel, and rounding would decide the
+    sign.
+    """
     g = torch.Generator().manual_seed(2)
     decisions = torch.randint(-1, 3, (points, count), generator=g)
     wanted = torch.randint(3, (points,), generator=g)
@@ -123,7 +127,7 @@ def counters(points: int) -> Tensor:
 
 
 def strided(arguments: dict) -> dict:
-    """The same arguments, each tensor of values or numbers spread over a larger one."""
+    """The same arguments as strided views of larger tensors."""
     return {
         name: _spread(value) if isinstance(value, Tensor) else value
         for name, value in arguments.items()

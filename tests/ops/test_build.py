@@ -1,4 +1,4 @@
-"""The choice between a CUDA and a CPU build, and what the built extension says of itself."""
+"""The choice between a CUDA and a CPU build, and the configuration of the built extension."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def setup_module() -> ModuleType:
-    """setup.py as a module: importing it builds nothing."""
+    """setup.py as a module; importing it builds nothing."""
     spec = importlib.util.spec_from_file_location("db3kd_setup", ROOT / "setup.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -37,7 +37,7 @@ def setup_module() -> ModuleType:
         ({"CUDA_VISIBLE_DEVICES": ""}, "13.0", "/toolkit", True),
     ],
 )
-def test_cuda_is_chosen_where_torch_and_a_toolkit_allow_it(
+def test_cuda_is_chosen_if_torch_and_a_toolkit_allow_it(
     setup_module, environment, torch_cuda, toolkit, expected
 ):
     use_cuda, reason = setup_module.choose_cuda(environment, torch_cuda, toolkit)
@@ -58,7 +58,7 @@ def test_cuda_is_chosen_where_torch_and_a_toolkit_allow_it(
         ({"FORCE_CUDA": "1"}, "13.0", None, "expected a CUDA toolkit, found none; set CUDA_HOME"),
     ],
 )
-def test_a_wish_that_cannot_be_met_is_an_error(
+def test_a_forced_build_that_is_impossible_is_an_error(
     setup_module, environment, torch_cuda, toolkit, message
 ):
     with pytest.raises(ValueError, match=message):
@@ -66,7 +66,7 @@ def test_a_wish_that_cannot_be_met_is_an_error(
 
 
 @pytest.mark.parametrize("missing", ["torch", "pybind11"])
-def test_a_build_without_what_it_needs_says_how_to_install(tmp_path, missing):
+def test_a_build_without_a_requirement_says_how_to_install(tmp_path, missing):
     (tmp_path / f"{missing}.py").write_text(f"raise ImportError(name='{missing}')\n")
     result = subprocess.run(
         [sys.executable, str(ROOT / "setup.py"), "--version"],
@@ -81,7 +81,7 @@ def test_a_build_without_what_it_needs_says_how_to_install(tmp_path, missing):
     ]
 
 
-def test_build_config_tells_how_the_extension_was_built():
+def test_build_config_describes_the_build():
     config = ops.build_config()
     assert config.keys() == {
         "cuda",
@@ -108,7 +108,7 @@ def test_build_config_tells_how_the_extension_was_built():
         "soft_labels",
     ],
 )
-def test_every_op_is_registered_for_the_back_ends_that_were_built(name):
+def test_every_op_is_registered_for_each_built_back_end(name):
     def is_registered(key: str) -> bool:
         return torch._C._dispatch_has_kernel_for_dispatch_key(f"db3kd::{name}", key)
 
@@ -117,18 +117,18 @@ def test_every_op_is_registered_for_the_back_ends_that_were_built(name):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-def test_an_op_runs_on_as_many_threads_as_torch_may_use():
+def test_an_op_runs_on_the_threads_of_torch():
     program = """
 import os, numpy, torch
 from db3kd import ops
 torch.set_num_threads(2)
-images = torch.from_numpy(numpy.zeros((1000, 784), numpy.float32))  # no thread of torch's at work
+images = torch.from_numpy(numpy.zeros((1000, 784), numpy.float32))  # starts no thread of torch
 index = torch.arange(1000)
 before = len(os.listdir("/proc/self/task"))
 ops.ray_lengths(images, images, index, index)
 print(len(os.listdir("/proc/self/task")) - before)
 """
-    # Of several builds, this one.
+    # This build, if there are several.
     here = {**os.environ, "PYTHONPATH": str(Path(ops.__file__).parents[1])}
     command = [sys.executable, "-P", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, env=here)

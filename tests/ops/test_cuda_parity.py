@@ -1,6 +1,7 @@
-"""CUDA gives what the CPU gives: every op over a grid of shapes, and a whole labelling run.
+"""CUDA equals the CPU: every op over a grid of shapes, and whole labelling runs.
 
-It runs on a GPU, and on the emulated one of `make emulate`: the same kernels, compiled for the CPU.
+The tests run on a GPU, and on the emulated GPU of `make emulate`: the same kernels, compiled for
+the CPU.
 """
 
 import copy
@@ -24,8 +25,11 @@ from db3kd.labelling.settings import LabelSettings
 class Place:
     """Where kernels run.
 
-    ops: the functions of db3kd.ops for tensors on `device`. many: rows that are more than a grid
-    has threads at once. large: whether images of 150,528 components are answered many at a time.
+    Attributes:
+        ops: The functions of db3kd.ops for tensors on `device`.
+        device: The device of the tensors.
+        many: A number of rows that exceeds the threads of a grid.
+        large: Whether many images of 150,528 components are computed at once.
     """
 
     ops: ModuleType | SimpleNamespace
@@ -34,14 +38,14 @@ class Place:
     large: bool
 
     def move(self, arguments: dict) -> dict:
-        """Tensors to the device, with strides of their own kept; the rest as it is."""
+        """Copies tensors to the device with their strides; other values stay as they are."""
         return {
             name: value.to(self.device, copy=True) if isinstance(value, Tensor) else value
             for name, value in arguments.items()
         }
 
     def fewer(self, size: int, count: int) -> int:
-        """How many there are of a thing of this size."""
+        """How many rows of this size to compute."""
         return count if self.large or size < 10_000 else min(count, 1)
 
 
@@ -50,7 +54,7 @@ EMULATION = Place(emulated.ops, "cpu", 5_003, False)
 
 
 def _reason() -> str | None:
-    """Why nothing can be compared on a GPU here."""
+    """Why no GPU can be used here; None if one can."""
     if not ops.build_config()["cuda"]:
         return "db3kd is built for the CPU"
     return None if torch.cuda.is_available() else "torch sees no GPU"
@@ -85,7 +89,7 @@ draws = pytest.mark.parametrize(("noise", "frequencies"), cases.DRAWS)
 def compare(
     place: Place, name: str, arguments: dict, layout=dict, tolerance: float = 3e-6
 ) -> Tensor:
-    """Asserts that the op gives the same there; returns what it gave."""
+    """Asserts that the op gives the same at the place, and returns the result."""
     result = getattr(place.ops, name)(**layout(place.move(arguments)))
     assert result.device.type == torch.device(place.device).type
     expected = getattr(ops, name)(**arguments)
@@ -134,7 +138,7 @@ def test_bracket_update(place, rows, targeted):
 @pytest.mark.parametrize(
     ("pair_of", "row"), [([0, 1, 0, 1], 2), ([1, 0, 0, 1, 0, 1, 1], 3), ([0, 1] * 400, 2)]
 )
-def test_rays_of_a_pair_that_do_not_stand_side_by_side_are_an_error(place, pair_of, row):
+def test_rays_of_a_pair_that_are_not_adjacent_are_an_error(place, pair_of, row):
     arguments = place.move(cases.bracket_update(len(pair_of)) | {"pair_of": torch.tensor(pair_of)})
     with pytest.raises(
         ValueError, match=rf"active: .* side by side, got those of one again at {row};"
@@ -194,20 +198,20 @@ def test_soft_labels(place, rows, classes, normalisation):
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan")])
-def test_a_distance_that_is_none_is_an_error(place, bad):
+def test_an_invalid_distance_is_an_error(place, bad):
     arguments = place.move(cases.soft_labels(50, 10))
     arguments["distances"][31, (arguments["own"][31] + 1) % 10] = bad
     with pytest.raises(ValueError, match=r"distances: expected positive .* in row 31"):
         place.ops.soft_labels(**arguments, normalisation="margin")
 
 
-def test_images_that_begin_beyond_2_31_components(place):
+def test_images_that_start_after_2_31_components(place):
     size, first = 1024, 2**21 + 5
     few = cases.bracket_queries(7, size)
     small = place.move(few)
     large = place.move(few)
     for name in ("samples", "ends"):
-        # Memory is taken where it is written.
+        # Memory is allocated only when it is written.
         large[name] = torch.empty(first + len(few[name]), size, device=place.device)
         large[name][first:] = small[name]
     large["sample_of"] = small["sample_of"] + first
@@ -221,7 +225,7 @@ def test_images_that_begin_beyond_2_31_components(place):
     torch.testing.assert_close(lengths, large["lengths"], rtol=1e-6, atol=1e-6)
 
 
-def test_a_row_has_the_same_bits_in_any_company(place):
+def test_a_row_has_the_same_bits_beside_any_rows(place):
     drawn = cases.directions("gaussian", "low frequencies", 784)
     probes = place.move(cases.probe_queries(7, 784) | drawn | cases.BOUNDS)
     together = place.ops.probe_queries(**probes, count=9).view(7, 9, 784)
@@ -234,7 +238,7 @@ def test_a_row_has_the_same_bits_in_any_company(place):
 
 
 def calls(device: str) -> dict:
-    """Each op that does not work in place, with the arguments of a call."""
+    """Each op that does not work in place, with arguments."""
     drawn = cases.directions("rademacher", "low frequencies", 784)
     probes = cases.probe_queries(3, 784) | drawn | cases.BOUNDS | {"count": 9}
     arguments = {
@@ -253,7 +257,7 @@ def test_every_op_runs_on_the_current_stream():
     stream = torch.cuda.Stream()
     for op, arguments in calls("cuda").items():
         expected = op(**arguments)
-        # What is only there after a while, on this stream alone.
+        # Values that appear after a while, on this stream only.
         late = {
             name: torch.ones_like(value) if value.is_floating_point() else torch.zeros_like(value)
             for name, value in arguments.items()
@@ -292,7 +296,7 @@ def on(place: Place, teacher: LinearTeacher) -> LinearTeacher:
 @pytest.mark.parametrize("measure", ["bd", "mbd"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
 def test_a_labelling_run_gives_the_same_distances(place, shape, measure, monkeypatch):
-    # A difference in the last bit may send a search another way: of few, and not far.
+    # A difference in the last bit can change the path of a search: of few pairs, and not by much.
     g = torch.Generator().manual_seed(0)
     weights = torch.randn(5, *shape, generator=g)
     teacher = LinearTeacher((weights - weights.mean(0)).flatten(1), torch.zeros(5), shape)

@@ -1,4 +1,4 @@
-"""The emulated GPU finds what it is there to find. `make emulate` builds and runs it."""
+"""The emulated GPU of `make emulate` finds planted faults."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_a_launch_becomes_a_call():
     )
 
 
-def test_a_shared_variable_becomes_one_of_the_emulated_block():
+def test_a_shared_variable_belongs_to_the_emulated_block():
     assert rewritten("__shared__ uint4 blocks[kWarps][32];") == (
         "auto& blocks = emulation::shared<uint4[kWarps][32]>([] {});"
     )
@@ -47,7 +47,7 @@ def test_a_shared_variable_becomes_one_of_the_emulated_block():
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict:
-    """What planted_faults.py prints: a process of its own, for its kernels have the same names."""
+    """The output of planted_faults.py, which runs in its own process: its kernels share names."""
     library = Path(emulated.LIBRARY).with_name("planted.so")
     done = subprocess.run(
         [sys.executable, str(Path(emulated.__file__).with_name("planted_faults.py"))],
@@ -72,7 +72,7 @@ def test_a_planted_fault_is_found_whatever_the_order_of_threads(outcomes, fault)
 
 
 @needs_emulation
-def test_kernels_go_over_what_a_grid_leaves(outcomes):
+def test_kernels_loop_over_rows_beyond_the_grid(outcomes):
     assert {name for name, _ in outcomes["small grids"]} == set(emulated.NAMES)
     assert [(name, found) for name, found in outcomes["small grids"] if found != "right"] == []
 
@@ -97,7 +97,7 @@ def test_an_index_out_of_range_trips_an_assertion(name, bad):
     copies[index][2] = bad
     with pytest.raises(RuntimeError, match="emulation: device assertion: "):
         getattr(emulated.ops, name)(**copies)
-    # The next launch is none the worse for it.
+    # The next launch works.
     assert getattr(emulated.ops, name)(**arguments).numel()
 
 
@@ -121,14 +121,14 @@ def test_an_index_out_of_range_trips_an_assertion(name, bad):
         ("right", "$"),
     ],
 )
-def test_a_faulty_kernel_is_found_out(kernel, found, seed):
+def test_a_faulty_kernel_is_reported(kernel, found, seed):
     emulated.seed(seed)
     result = emulated.run_faulty(kernel, torch.zeros(64))
     assert re.match(found, result), result
 
 
 @needs_emulation
-def test_memory_that_is_not_of_the_device_is_out_of_bounds():
+def test_host_memory_is_out_of_bounds():
     numpy = pytest.importorskip("numpy")
     values = torch.from_numpy(numpy.zeros(64, numpy.float32))
     assert "in no allocation of the device" in emulated.run_faulty("right", values)

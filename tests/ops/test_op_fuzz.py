@@ -1,6 +1,6 @@
-"""Any arguments whatever: every op answers as its schema says, or raises an error of its own.
+"""Arbitrary arguments: every op returns what its schema says, or raises an error of its own.
 
-An argument that slips through ends the process, or trips a sanitizer (`make sanitize`).
+An argument that escapes the checks crashes the process or triggers a sanitizer (`make sanitize`).
 """
 
 import math
@@ -25,7 +25,7 @@ from op_cases import (
 from db3kd import ops  # noqa: F401 - registers the ops
 
 EXAMPLES = int(os.environ.get("DB3KD_FUZZ_EXAMPLES", "60"))
-# On the emulated GPU a row takes as long as a thousand rows elsewhere.
+# On the emulated GPU a row takes as long as a thousand rows on a CPU.
 MANY = 2**20 if emulated.ops is None else 2**9
 QUERIES = {**BOUNDS, "dtype": torch.float32}
 BASIS = directions("gaussian", "low frequencies", 64)
@@ -55,9 +55,9 @@ VALID = {
         "temperature": 1.0,
     },
 }
-"""Arguments that each op takes; a fuzzed call changes some of them."""
+"""Valid arguments of each op; a fuzzed call changes some of them."""
 
-# Nothing between 100 and 2^35: such a size may be right, and then takes its time and memory.
+# Nothing between 100 and 2^35: such a size can be valid, and then takes time and memory.
 INTEGERS = st.sampled_from(
     [-(2**63), -(2**32), -1, 0, 1, 2, 3, 64, 2**35, 2**61, 2**62 + 1, 2**63 - 1]
 )
@@ -81,7 +81,7 @@ SIZES = st.sampled_from([0, 1, 2, 3, 5, 64])
 
 
 def _filled(shape: list[int], dtype: torch.dtype, value: float) -> torch.Tensor:
-    """Ones, every other of them replaced by the value that this dtype has nearest to `value`."""
+    """Ones, every other one replaced by the value of this dtype nearest to `value`."""
     tensor = torch.ones(shape, dtype=dtype)
     if tensor.numel():
         flat = tensor.view(-1)
@@ -95,11 +95,11 @@ def _filled(shape: list[int], dtype: torch.dtype, value: float) -> torch.Tensor:
 
 @st.composite
 def tensors(draw: st.DrawFn, like: torch.Tensor) -> torch.Tensor:
-    """A tensor of any dtype, shape, strides and values, most often near to what is right."""
+    """A tensor of any dtype, shape, strides and values, usually close to a valid one."""
     dtype = like.dtype if draw(st.integers(0, 3)) else draw(DTYPES)
     kind = draw(st.sampled_from(["as it is", "sizes", "dimensions", "huge", "empty"]))
     if kind == "huge":
-        # One value shown over and over: no memory, but sizes whose product overflows.
+        # One value with strides of zero: no memory, but sizes whose product overflows.
         sizes = [draw(st.sampled_from([1, 3, MANY, 2**45])) for _ in like.shape]
         return torch.zeros(1, dtype=dtype).expand(sizes if math.prod(sizes) < 2**60 else sizes[:1])
     if kind == "sizes":
@@ -159,17 +159,17 @@ def calls(draw: st.DrawFn, case: str) -> dict[str, object]:
 
 @pytest.fixture
 def place() -> str:
-    """The ops that are fuzzed: those of the CPU, or the kernels of CUDA on the emulated GPU."""
+    """The ops to fuzz: those of the CPU, or the CUDA kernels on the emulated GPU."""
     return "db3kd" if emulated.ops is None else "db3kd_emulated"
 
 
 @pytest.mark.parametrize("case", VALID)
-def test_what_is_fuzzed_is_right_before_it_is_changed(place, case):
+def test_the_arguments_are_valid_before_they_are_fuzzed(place, case):
     getattr(getattr(torch.ops, place), case.split()[0])(**VALID[case]())
 
 
 @pytest.mark.parametrize("other", ["low", "high", "radius", "wanted"])
-def test_state_that_is_updated_shares_no_memory_with_another_argument(other):
+def test_updated_state_that_shares_memory_with_another_argument_is_refused(other):
     memory = torch.ones(8)
     wanted = memory.view(torch.int64)[:2]  # the same bytes as another type
     arguments = VALID["bracket_update"]() | {
@@ -185,7 +185,7 @@ def test_state_that_is_updated_shares_no_memory_with_another_argument(other):
 
 
 @pytest.mark.parametrize("rows", [2, 3])
-def test_a_storage_too_small_for_its_tensor_is_refused(rows):
+def test_a_storage_that_is_too_small_is_refused(rows):
     arguments = VALID["ray_lengths"]()
     samples = torch.ones(rows, 2 * 64)[:, 64:]  # its last element is the storage's
     samples.untyped_storage().resize_(4 * (rows * 128 - 1))
@@ -202,7 +202,7 @@ def test_a_storage_too_small_for_its_tensor_is_refused(rows):
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_any_arguments_give_a_result_or_an_error_of_the_op(place, case, data):
+def test_any_arguments_give_a_result_or_an_error(place, case, data):
     name = case.split()[0]
     arguments = data.draw(calls(case))
     try:
@@ -211,7 +211,7 @@ def test_any_arguments_give_a_result_or_an_error_of_the_op(place, case, data):
         assert "expected" in str(error)
         return
     except (RuntimeError, MemoryError) as error:
-        # What no op can know beforehand: there is not that much memory, or none behind a tensor.
+        # No op can know this in advance: there is not enough memory, or none behind a tensor.
         text = str(error)
         if place == "db3kd_emulated" and "emulation: device assertion" in text:
             return  # an index out of range, which only the kernel sees

@@ -1,7 +1,7 @@
-"""The row functions that CPU and CUDA share, over the grid that CUDA is compared on.
+"""The CPU ops equal the eager references over the grid of the CUDA parity tests.
 
-They run by the CPU ops, against the eager references: a machine without a GPU tests the arithmetic
-of the kernels, if not their launches.
+The back ends share their scalar math. So a machine without a GPU tests the arithmetic of the
+kernels, but not their launches.
 """
 
 import native_reference as reference

@@ -1,4 +1,4 @@
-"""The native ops for rays, brackets and soft labels: right, repeatable, clear about bad input."""
+"""The native ops for rays, brackets and soft labels: values, determinism, and error messages."""
 
 import math
 from itertools import chain
@@ -19,7 +19,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def rays(device="cpu", samples=3, pairs=5, count=17, size=37) -> dict:
-    """Random rays, in bounds, as the arguments of bracket_queries."""
+    """Random rays inside the bounds, as the arguments of bracket_queries."""
     g = generator()
     starts, ends = torch.rand(samples, size, generator=g), torch.rand(7, size, generator=g)
     sample_of = torch.randint(samples, (pairs,), generator=g)
@@ -39,8 +39,8 @@ def rays(device="cpu", samples=3, pairs=5, count=17, size=37) -> dict:
     return {name: tensor.to(device) for name, tensor in arguments.items()}
 
 
-def contests(decisions: list[int], rays_per_pair: int, device="cpu", **changes) -> dict:
-    """Pairs at low 0, high 4, radius 2 that want class 1, as arguments of bracket_update."""
+def brackets(decisions: list[int], rays_per_pair: int, device="cpu", **changes) -> dict:
+    """Pairs at low 0, high 4, radius 2 and target class 1, as arguments of bracket_update."""
     pairs = len(decisions) // rays_per_pair
     arguments = {
         "low": torch.zeros(pairs),
@@ -59,7 +59,7 @@ def contests(decisions: list[int], rays_per_pair: int, device="cpu", **changes) 
 # Ray lengths
 
 
-def test_a_ray_is_as_long_as_its_sample_is_far_from_its_end(device):
+def test_the_length_of_a_ray_is_the_distance_from_its_sample_to_its_end(device):
     samples = torch.tensor([[0.0, 0.0], [1.0, 1.0]], device=device)
     ends = torch.tensor([[3.0, 4.0], [1.0, 1.0]], device=device)
     rows = torch.tensor([0, 1, 1], device=device)
@@ -90,7 +90,7 @@ def test_bracket_queries_match_the_reference(device, dtype, size):
     torch.testing.assert_close(queries, expected)
 
 
-def test_a_query_at_the_full_radius_is_the_end_and_at_none_the_sample(device):
+def test_a_query_at_the_full_radius_is_the_end_and_at_zero_the_sample(device):
     r = rays(device, pairs=17, count=17)
     r["pair_of"] = torch.arange(17, device=device)
     rows = r["sample_of"][r["pair_of"]]
@@ -102,7 +102,7 @@ def test_a_query_at_the_full_radius_is_the_end_and_at_none_the_sample(device):
     assert torch.equal(at_start, r["samples"][rows[r["active"]]])
 
 
-def test_a_ray_without_length_asks_for_its_sample(device):
+def test_the_query_of_a_ray_of_length_zero_is_its_sample(device):
     r = rays(device)
     r["lengths"] = torch.zeros_like(r["lengths"])
     queries = ops.bracket_queries(**r, lower=0.0, upper=1.0)
@@ -120,70 +120,70 @@ def test_queries_stay_inside_the_bounds(device):
 
 
 def test_a_ray_that_cannot_win_is_dropped(device):
-    c = contests([1, 0, 1], rays_per_pair=3, device=device)
+    c = brackets([1, 0, 1], rays_per_pair=3, device=device)
     assert ops.bracket_update(**c).tolist() == [0, 2]
     assert (c["low"].item(), c["high"].item(), c["radius"].item()) == (0.0, 2.0, 1.0)
     assert c["winner"].item() == 0
 
 
 def test_the_winner_is_the_first_ray_that_hit(device):
-    c = contests([0, 0, 1, 1], rays_per_pair=4, device=device)
+    c = brackets([0, 0, 1, 1], rays_per_pair=4, device=device)
     ops.bracket_update(**c)
     assert c["winner"].item() == 2
 
 
-def test_where_no_ray_hits_all_stay_and_the_low_end_rises(device):
-    c = contests([0, 5], rays_per_pair=2, device=device)
+def test_if_no_ray_hits_all_stay_and_the_low_end_rises(device):
+    c = brackets([0, 5], rays_per_pair=2, device=device)
     assert ops.bracket_update(**c).tolist() == [0, 1]
     assert (c["low"].item(), c["high"].item(), c["radius"].item()) == (2.0, 4.0, 3.0)
     assert c["winner"].item() == -1
 
 
-def test_an_untargeted_ray_hits_where_it_leaves_its_class(device):
-    c = contests([1, 7], rays_per_pair=2, device=device, targeted=False)
+def test_an_untargeted_ray_hits_any_other_class(device):
+    c = brackets([1, 7], rays_per_pair=2, device=device, targeted=False)
     assert ops.bracket_update(**c).tolist() == [1]
     assert c["winner"].item() == 1 and c["high"].item() == 2.0
 
 
-def test_a_refused_answer_ends_the_pair_but_keeps_what_was_answered(device):
-    c = contests([1, -1, 0, -1], rays_per_pair=2, device=device)
+def test_an_unanswered_query_ends_the_pair_but_answers_count(device):
+    c = brackets([1, -1, 0, -1], rays_per_pair=2, device=device)
     assert ops.bracket_update(**c).tolist() == []
     assert c["high"].tolist() == [2.0, 4.0] and c["low"].tolist() == [0.0, 2.0]
     assert c["winner"].tolist() == [0, -1]
 
 
 def test_a_pair_without_any_answer_keeps_its_bracket(device):
-    c = contests([-1, -1, 1, 1], rays_per_pair=2, device=device)
+    c = brackets([-1, -1, 1, 1], rays_per_pair=2, device=device)
     assert ops.bracket_update(**c).tolist() == [2, 3]
     assert c["low"].tolist() == [0.0, 0.0] and c["high"].tolist() == [4.0, 2.0]
     assert c["winner"].tolist() == [-1, 2]
 
 
 @pytest.mark.parametrize(
-    ("absolute", "relative", "goes_on"),
+    ("absolute", "relative", "continues"),
     [(1.9, 0.0, True), (2.0, 0.0, False), (0.0, 0.4, True), (0.0, 0.5, False)],
 )
-def test_a_pair_ends_once_its_bracket_is_narrow(device, absolute, relative, goes_on):
-    c = contests([0], rays_per_pair=1, device=device, absolute=absolute, relative=relative)
-    assert len(ops.bracket_update(**c)) == goes_on  # now between 2 and 4
+def test_a_pair_ends_when_its_bracket_is_narrow(device, absolute, relative, continues):
+    c = brackets([0], rays_per_pair=1, device=device, absolute=absolute, relative=relative)
+    assert len(ops.bracket_update(**c)) == continues  # now between 2 and 4
 
 
 def test_a_pair_ends_when_no_float_is_left_between_low_and_high(device):
-    c = contests([1], rays_per_pair=1, device=device, absolute=0.0)
+    c = brackets([1], rays_per_pair=1, device=device, absolute=0.0)
     c["low"].fill_(1.0)
     c["radius"].fill_(torch.nextafter(torch.tensor(1.0), torch.tensor(2.0)).item())
     assert ops.bracket_update(**c).tolist() == []
 
 
 @pytest.mark.parametrize("high", [INF, math.nan])
-def test_a_bracket_that_is_no_interval_ends(device, high):
-    c = contests([0], rays_per_pair=1, device=device)
+def test_an_invalid_bracket_ends(device, high):
+    c = brackets([0], rays_per_pair=1, device=device)
     c["high"].fill_(high)
     assert ops.bracket_update(**c).tolist() == []
 
 
-def test_pairs_without_active_rays_are_left_alone(device):
-    c = contests([0, 1, 0], rays_per_pair=1, device=device)
+def test_pairs_without_active_rays_do_not_change(device):
+    c = brackets([0, 1, 0], rays_per_pair=1, device=device)
     c |= {"active": c["active"][1:2], "decisions": c["decisions"][1:2]}
     ops.bracket_update(**c)
     assert c["radius"].tolist() == [2.0, 1.0, 2.0]
@@ -221,19 +221,19 @@ def test_bracket_update_matches_the_reference(answers, targeted, seed):
 
 
 @given(st.floats(0.01, 0.99), st.floats(0, 1e-2), st.floats(0, 1e-2))
-def test_bisection_ends_at_the_crossing(masked_mix, absolute, relative):
+def test_bisection_ends_at_the_crossing(crossing, absolute, relative):
     low, high, radius = torch.zeros(1), torch.ones(1), torch.full((1,), 0.5)
     winner, one = torch.tensor([-1]), torch.zeros(1, dtype=torch.int64)
     active, rounds = one, 0
     rules = {"targeted": True, "absolute": absolute, "relative": relative}
     while len(active):
-        decision = (radius >= masked_mix).long()
+        decision = (radius >= crossing).long()
         active = ops.bracket_update(
             low, high, radius, winner, active, one, decision, one + 1, **rules
         )
         rounds += 1
         assert rounds <= 160  # a float32 bracket cannot be halved more often
-    assert low.item() <= masked_mix <= high.item() + 1e-7
+    assert low.item() <= crossing <= high.item() + 1e-7
     gap = high.item() - low.item()
     adjacent = torch.nextafter(low, high).equal(high)
     assert adjacent or gap <= max(absolute, relative * high.item()) + 1e-7
@@ -257,19 +257,19 @@ def test_soft_labels_match_the_reference(device, normalisation, classes):
         torch.testing.assert_close(labels.sum(1), torch.ones(9, device=device))
 
 
-def test_the_own_column_is_not_read(device):
+def test_the_column_of_the_predicted_class_is_not_read(device):
     distances = torch.tensor([[math.nan, 1.0, 2.0], [3.0, -1.0, 2.0]], device=device)
     labels = ops.soft_labels(distances, torch.tensor([0, 1], device=device), normalisation="margin")
     assert labels.isfinite().all()
 
 
-def test_where_no_class_was_reached_the_inverse_is_uniform(device):
+def test_the_inverse_is_uniform_if_no_class_was_reached(device):
     distances = torch.full((1, 4), INF, device=device)
     labels = ops.soft_labels(distances, torch.tensor([2], device=device), normalisation="inverse")
     assert labels.tolist() == [[0.25] * 4]
 
 
-def test_a_class_that_was_not_reached_weighs_nothing_as_a_margin(device):
+def test_an_unreached_class_has_no_weight_as_a_margin(device):
     distances = torch.tensor([[1.0, INF, 2.0], [1.0, INF, INF]], device=device)
     labels = ops.soft_labels(distances, torch.tensor([0, 0], device=device), normalisation="margin")
     assert labels[0, 1] == 0
@@ -296,7 +296,7 @@ def test_any_positive_distances_give_a_distribution(distances, normalisation, sc
 
 
 @pytest.mark.parametrize("bad", [math.nan, 0.0, -0.5, -INF])
-def test_a_distance_that_is_none_is_an_error(device, bad):
+def test_an_invalid_distance_is_an_error(device, bad):
     distances = torch.ones(5, 4, device=device)
     distances[3, 2] = bad
     own = torch.zeros(5, dtype=torch.int64, device=device)
@@ -308,7 +308,7 @@ def test_a_distance_that_is_none_is_an_error(device, bad):
 # Determinism
 
 
-def test_a_query_has_the_same_bits_in_any_company(device):
+def test_a_query_has_the_same_bits_beside_any_rows(device):
     r = rays(device, size=784)
     r["active"] = torch.arange(17, device=device)
     together = ops.bracket_queries(**r, lower=0.0, upper=1.0)
@@ -320,7 +320,7 @@ def test_a_query_has_the_same_bits_in_any_company(device):
         assert torch.equal(alone[0], shuffled[ray])
 
 
-def test_a_length_has_the_same_bits_in_any_company(device):
+def test_a_length_has_the_same_bits_beside_any_rows(device):
     r = rays(device, size=785)
     rows = r["sample_of"][r["pair_of"]]
     together = ops.ray_lengths(r["samples"], r["ends"], rows, r["end_of"])
@@ -350,7 +350,7 @@ def test_inputs_need_not_be_contiguous(device):
     assert torch.equal(ops.bracket_queries(**strided, **bounds), ops.bracket_queries(**r, **bounds))
 
 
-# Bad input
+# Invalid input
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_inputs_need_not_be_contiguous(device):
         ("lower", 1.5, ValueError, "lower, upper: expected lower ≤ upper, got 1.5 and 1"),
     ],
 )
-def test_bad_arguments_of_bracket_queries_are_named(name, bad, error, message):
+def test_invalid_arguments_of_bracket_queries_are_named(name, bad, error, message):
     arguments = rays() | {"lower": 0.0, "upper": 1.0}
     with pytest.raises(error, match=message):
         ops.bracket_queries(**(arguments | {name: bad}))
@@ -383,8 +383,8 @@ def test_bad_arguments_of_bracket_queries_are_named(name, bad, error, message):
         ("pair_of", torch.tensor([0, 1, 0, 1]), ValueError, "active: .* side by side, got pair 0"),
     ],
 )
-def test_bad_arguments_of_bracket_update_are_named(name, bad, error, message):
-    arguments = contests([0, 0, 1, 1], rays_per_pair=2)
+def test_invalid_arguments_of_bracket_update_are_named(name, bad, error, message):
+    arguments = brackets([0, 0, 1, 1], rays_per_pair=2)
     with pytest.raises(error, match=message):
         ops.bracket_update(**(arguments | {name: bad}))
 
@@ -398,7 +398,7 @@ def test_bad_arguments_of_bracket_update_are_named(name, bad, error, message):
         ("scale", INF, ValueError, "scale: expected a finite number above 0, got inf"),
     ],
 )
-def test_bad_arguments_of_soft_labels_are_named(name, bad, error, message):
+def test_invalid_arguments_of_soft_labels_are_named(name, bad, error, message):
     arguments = {
         "distances": torch.ones(2, 4),
         "own": torch.zeros(2, dtype=torch.int64),
@@ -415,13 +415,13 @@ def test_ops_pass_opcheck(device):
     r = rays(device)
     rows = r["sample_of"][r["pair_of"]]
     lengths = r["samples"], r["ends"], rows, r["end_of"]
-    contest = contests([1, 0, 0, -1, 0, 0], rays_per_pair=2, device=device)
+    bracket = brackets([1, 0, 0, -1, 0, 0], rays_per_pair=2, device=device)
     distances = torch.ones(3, 4, device=device)
     own = torch.zeros(3, dtype=torch.int64, device=device)
     calls = [
         (torch.ops.db3kd.ray_lengths, lengths),
         (torch.ops.db3kd.bracket_queries, (*r.values(), 0.0, 1.0, torch.bfloat16)),
-        (torch.ops.db3kd.bracket_update, tuple(contest.values())),
+        (torch.ops.db3kd.bracket_update, tuple(bracket.values())),
         (torch.ops.db3kd.soft_labels, (distances, own, "margin", 1.0, 2.0)),
     ]
     for op, arguments in calls:
@@ -433,6 +433,6 @@ def test_empty_batches_give_empty_results(device):
     none = torch.zeros(0, dtype=torch.int64, device=device)
     assert ops.ray_lengths(r["samples"], r["ends"], none, none).shape == (0,)
     assert ops.bracket_queries(**(r | {"active": none}), lower=0.0, upper=1.0).shape == (0, 37)
-    assert ops.bracket_update(**contests([], rays_per_pair=1, device=device)).shape == (0,)
+    assert ops.bracket_update(**brackets([], rays_per_pair=1, device=device)).shape == (0,)
     labels = ops.soft_labels(torch.zeros(0, 3, device=device), none, normalisation="margin")
     assert labels.shape == (0, 3)

@@ -1,4 +1,4 @@
-"""The native probe ops: directions that a counter regenerates, and the gradient they estimate."""
+"""The native probe ops: directions drawn by counters, and the gradient estimated from them."""
 
 import math
 
@@ -32,7 +32,7 @@ BASES = {
 
 
 def probes(device="cpu", points=3, noise="rademacher", seed=7, basis="all components") -> dict:
-    """What the two probe ops share: counters and how directions are drawn."""
+    """The arguments that both probe ops take."""
     form = BASES[basis]
     counters = torch.tensor([[2**32 - 1, 3, 0], [5, 65535, 65535], [0, 0, 1]])[:points]
     rows = columns = None
@@ -55,8 +55,8 @@ def size_of(shared: dict, basis: str) -> int:
     return shared["channels"] * shared["row_basis"].size(1) * shared["column_basis"].size(1)
 
 
-def asked(shared: dict, size: int, count: int) -> torch.Tensor:
-    """Queries a step of length 1 off a point of length 1, seen from zero. [P, count, D]."""
+def unit_probes(shared: dict, size: int, count: int) -> torch.Tensor:
+    """Probes with a step of length 1 off a point of length 1, from the origin. [P, count, D]."""
     points = len(shared["counters"])
     device = shared["counters"].device
     queries = ops.probe_queries(
@@ -72,8 +72,8 @@ def asked(shared: dict, size: int, count: int) -> torch.Tensor:
 
 
 def drawn(shared: dict, size: int, count: int) -> torch.Tensor:
-    """The directions themselves: the point, mirrored at the ray to its query. [P, count, D]."""
-    queries = asked(shared, size, count).double()
+    """The directions: the point mirrored at the ray to its probe. [P, count, D]."""
+    queries = unit_probes(shared, size, count).double()
     point = size**-0.5
     return (2 * (queries * point).sum(2, keepdim=True) * queries - point).float()
 
@@ -116,7 +116,7 @@ def test_every_bit_of_the_seed_counts(device, noise, seed):
     torch.testing.assert_close(drawn(shared, 40, count=2), expected.float())
 
 
-def test_different_names_draw_different_directions():
+def test_different_counters_draw_different_directions():
     counters = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     u = drawn(probes() | {"counters": counters}, 256, count=3).reshape(12, 256)
     overlap = (u @ u.T - torch.eye(12)).abs()
@@ -170,7 +170,7 @@ def test_directions_have_length_one(device, noise, basis):
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_probe_is_as_far_from_its_origin_as_its_point(device, noise, basis):
     shared = probes(device, noise=noise, basis=basis)
-    lengths = asked(shared, size_of(shared, basis), count=20).norm(dim=2)
+    lengths = unit_probes(shared, size_of(shared, basis), count=20).norm(dim=2)
     torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=0, atol=2e-6)
 
 
@@ -203,7 +203,7 @@ def test_probe_gradient_matches_the_reference(device, noise, basis, targeted):
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_the_gradient_points_to_the_wanted_side_of_a_plane(device, noise):
+def test_the_gradient_points_to_the_target_side_of_a_plane(device, noise):
     shared = probes(device, noise=noise)
     normal = torch.nn.functional.normalize(torch.linspace(-1, 1, 37, device=device), dim=0)
     decisions = (drawn(shared, 37, count=2000) @ normal > 0).long()
@@ -214,7 +214,7 @@ def test_the_gradient_points_to_the_wanted_side_of_a_plane(device, noise):
     assert torch.equal(away, -towards)
 
 
-def test_a_refused_answer_has_no_weight(device):
+def test_an_unanswered_probe_has_no_weight(device):
     shared = probes(device, points=1)
     wanted = torch.tensor([1], device=device)
     settings = {**shared, "targeted": True, "components": 37}
@@ -243,13 +243,13 @@ def test_without_answers_there_is_no_gradient(device, decisions):
     count=st.integers(1, 9),
     order=st.permutations([0, 1, 2]),
 )
-def test_a_probe_has_the_same_bits_in_any_company(noise, basis, count, order):
+def test_a_probe_has_the_same_bits_beside_any_rows(noise, basis, count, order):
     shared = probes(noise=noise, basis=basis)
     size = size_of(shared, basis)
-    together = asked(shared, size, count=9)
-    shuffled = asked(shared | {"counters": shared["counters"][order]}, size, count)
+    together = unit_probes(shared, size, count=9)
+    shuffled = unit_probes(shared | {"counters": shared["counters"][order]}, size, count)
     assert torch.equal(shuffled, together[order, :count])
-    alone = asked(shared | {"counters": shared["counters"][order[:1]]}, size, count)
+    alone = unit_probes(shared | {"counters": shared["counters"][order[:1]]}, size, count)
     assert torch.equal(alone[0], shuffled[0])
 
 
@@ -264,7 +264,7 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
     results = []
     for number in (1, 2):
         torch.set_num_threads(number)
-        u = asked(shared, size, count=50)
+        u = unit_probes(shared, size, count=50)
         decisions = (u[:, :, 0] > 0).long()
         gradient = ops.probe_gradient(decisions, wanted, **shared, targeted=True, components=size)
         results.append((u, gradient))
@@ -272,7 +272,7 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
-# Bad input and registration
+# Invalid input and registration
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
         ),
     ],
 )
-def test_bad_arguments_of_the_probe_ops_are_named(name, bad, error, message):
+def test_invalid_arguments_of_the_probe_ops_are_named(name, bad, error, message):
     arguments = {
         "origins": torch.zeros(1, 9),
         "points": torch.zeros(1, 9),

@@ -1,4 +1,4 @@
-"""The sanitizers of `make sanitize` watch the ops: a fault that is planted ends the process."""
+"""The sanitizers of `make sanitize` watch the ops: a planted fault ends the process."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def run(offset: int) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_a_valid_tensor_goes_through():
+def test_a_valid_tensor_is_accepted():
     assert run(0).stdout == "went through\n"
 
 
