@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
-from db3kd.cli.options import DATA_HELP, Model, Seeds
+from db3kd.cli.options import MOVED_DATA_HELP, Model, Seeds
 from db3kd.cli.outputs import check_weights_file
 from db3kd.cli.training_options import StudentTrainingOptions
 
@@ -97,7 +97,7 @@ def distill(
         str | None,
         typer.Option(
             "--data",
-            help=f"The labelled images, if they have moved: {DATA_HELP}",
+            help=MOVED_DATA_HELP,
             rich_help_panel=COMMON,
         ),
     ] = None,

@@ -22,8 +22,8 @@ def evaluate(
     model: Annotated[
         str, typer.Option("--model", "--teacher", help=f"The model to measure: {TEACHER_HELP}")
     ],
-    images: ImageOptions,
     described: ModelFileOptions,
+    images: ImageOptions,
     agree_with: Annotated[
         str | None,
         typer.Option(
@@ -32,8 +32,8 @@ def evaluate(
             rich_help_panel=COMMON,
         ),
     ] = None,
-    split: Split = "test",
     device: Device = "auto",
+    split: Split = "test",
 ) -> None:
     """Measure the accuracy of a student or teacher, and how often it decides like another.
 

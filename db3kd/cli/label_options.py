@@ -88,8 +88,7 @@ class SearchOptions(OptionSet):
         Literal["sd", "bd", "mbd"],
         typer.Option(
             "--measure",
-            help="Distance to the nearest image of a class (sd), to the boundary towards such "
-            "images (bd), or to the boundary in any direction (mbd).",
+            help="Sample distance (sd), boundary distance (bd) or minimal boundary distance (mbd).",
             rich_help_panel=COMMON,
         ),
     ] = "mbd"
@@ -237,7 +236,7 @@ class WorkerOptions(OptionSet):
         str | None,
         typer.Option(
             "--ray-address",
-            help="Ray cluster of the workers: HOST:PORT or auto. RAY_AUTH_TOKEN holds its token.",
+            help="Ray cluster of the workers: HOST:PORT or auto, with its token in RAY_AUTH_TOKEN.",
             show_default="this machine",
         ),
     ] = None

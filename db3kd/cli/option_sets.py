@@ -1,14 +1,14 @@
-"""Sets of options as dataclasses, expanded into the signatures of commands.
+"""Sets of options as dataclasses, which a decorator expands into the signatures of commands.
 
     @dataclass(frozen=True, kw_only=True)
-    class Output(OptionSet):
+    class OutputOptions(OptionSet):
         panel = "Output"
         out: Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 
     @expand_option_sets
-    def label(output: Output, seed: Seed = 0) -> None: ...
+    def label(output: OutputOptions, seed: Seed = 0) -> None: ...
 
-Typer sees `label(*, out, seed)`, and the function receives an `Output`.
+Typer sees `label(*, out, seed)`, and the function receives an `OutputOptions`.
 """
 
 import copy
@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hint
 from typer.models import OptionInfo
 
 COMMON = "Options"
-"""The panel at the top of `--help`, for options that most users need."""
+"""The panel at the top of `--help`, for required options and those that most users need."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class OptionSet:
     """Base of dataclasses whose fields are options.
 
     Attributes:
-        panel: Help panel of the options that do not name their own.
+        panel: The help panel of options that do not name their own.
     """
 
     panel: ClassVar[str] = COMMON
@@ -45,10 +45,10 @@ def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:
             option sets.
 
     Returns:
-        The function that Typer registers.
+        A function whose parameters are options only, for Typer to register.
 
     Raises:
-        ValueError: Two parameters have the same name.
+        ValueError: If two options have the same parameter name.
     """
     hints = get_type_hints(command, include_extras=True)
     sets: dict[str, type[OptionSet]] = {}
@@ -63,7 +63,7 @@ def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:
                 parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)
             )
     parameters.sort(key=_place)
-    signature = inspect.Signature(parameters)  # raises for a name that occurs twice
+    signature = inspect.Signature(parameters)  # raises ValueError if a name occurs twice
 
     @wraps(command)
     def call(**values: Any) -> None:
@@ -91,7 +91,7 @@ def _fields_as_parameters(kind: type[OptionSet]) -> Iterator[inspect.Parameter]:
 
 
 def _in_panel(annotation: Any, panel: str) -> Any:
-    """The annotation with its option in the panel, unless the option names its own panel."""
+    """Returns the annotation with its option in the panel, unless the option names another."""
     value, option = get_args(annotation)
     if option.rich_help_panel is not None:
         return annotation
@@ -101,6 +101,7 @@ def _in_panel(annotation: Any, panel: str) -> Any:
 
 
 def _place(parameter: inspect.Parameter) -> int:
+    """Returns 0 for required options, 1 for common ones and 2 for the others."""
     if parameter.default is inspect.Parameter.empty:
         return 0
     annotation = parameter.annotation

@@ -10,7 +10,7 @@ from db3kd.cli.option_sets import COMMON, OptionSet
 if TYPE_CHECKING:
     from db3kd.labelling.source import Source
 
-DATA_HELP = "mnist5k, digits, cifar10, flowers102, hub:NAME, a folder, or a .npz or .parquet file."
+MOVED_DATA_HELP = "The labelled images, as for db3kd label, if they have moved."
 DEVICE_HELP = "auto (CUDA if there is a GPU), cpu, cuda or cuda:N."
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")]
@@ -49,7 +49,13 @@ class ImageOptions(OptionSet):
     panel = "Images"
 
     data: Annotated[
-        str, typer.Option("--data", help=f"Images: {DATA_HELP}", rich_help_panel=COMMON)
+        str,
+        typer.Option(
+            "--data",
+            help="Images: mnist5k, digits, cifar10, flowers102, hub:NAME, a folder, or a .npz or "
+            ".parquet file.",
+            rich_help_panel=COMMON,
+        ),
     ]
     size: Annotated[
         int | None,

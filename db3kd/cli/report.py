@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db3kd.cli.options import DATA_HELP
+from db3kd.cli.options import MOVED_DATA_HELP
 from db3kd.cli.outputs import refuse_existing
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def report(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help=f"The labelled images, if they have moved: {DATA_HELP}"),
+        typer.Option("--data", help=MOVED_DATA_HELP),
     ] = None,
 ) -> None:
     """Write a report of a label run: totals, samples with soft labels, and plots of distances.

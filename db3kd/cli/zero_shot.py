@@ -7,7 +7,7 @@ import typer
 
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import DATA_HELP, Model, Resume, Seeds
+from db3kd.cli.options import Model, Resume, Seeds
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.synthesize import SynthesisOptions, print_totals
 from db3kd.cli.teacher_options import TeacherOptions
@@ -25,7 +25,7 @@ def zero_shot(
         str | None,
         typer.Option(
             "--test",
-            help=f"Real images that students are tested on and compared with: {DATA_HELP}",
+            help="Real images to test students on and compare them with, as for db3kd label.",
             rich_help_panel=COMMON,
         ),
     ] = None,

@@ -54,7 +54,7 @@ def label_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_and_option_explains_itself(command):
+def test_each_command_has_a_help_text_with_examples(command):
     text = " ".join(succeed(command, "--help").split())
 
     assert "For example:" in text
@@ -73,24 +73,24 @@ def test_info_shows_build_devices_and_versions():
     assert all(word in text for word in ("build", "cpu", "torch", "python"))
 
 
-def test_info_shows_what_a_teacher_is(teacher):
+def test_info_describes_a_teacher(teacher):
     text = succeed("info", "--teacher", teacher)
 
     assert "1 x 8 x 8" in text and "10" in text and "0 to 1" in text and "fingerprint" in text
 
 
-def test_labels_lie_in_the_folder_with_their_manifest(run):
+def test_a_run_folder_holds_labels_and_a_manifest(run):
     labels, manifest = load_labels(run), read_manifest(run)
 
     assert len(labels) == 40 and sorted(labels.snapshots) == [5, 10, 20]
-    assert labels.index.max() >= 40, "indices are those of the data set, not of the images drawn"
+    assert labels.index.max() >= 40, "indices refer to the data set, not to the drawn images"
     assert manifest["totals"]["queries"] == int(labels.queries.sum())
     assert manifest["totals"]["statuses"] == {"ok": 40}
     assert manifest["settings"]["labelling"]["measure"] == "bd"
     assert manifest["state"] == "finished"
 
 
-def test_the_summary_says_what_was_spent(teacher, tmp_path):
+def test_the_summary_states_the_queries(teacher, tmp_path):
     out = label(teacher, tmp_path / "run", "--budget", 400)
 
     spent = int(load_labels(tmp_path / "run").queries.sum())
@@ -98,7 +98,7 @@ def test_the_summary_says_what_was_spent(teacher, tmp_path):
     assert f"queries        {spent}, {spent / 40:.1f} per sample" in out
 
 
-def test_a_used_folder_is_refused_before_anything_is_read(tmp_path):
+def test_a_folder_in_use_is_refused_before_anything_is_loaded(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
 
     message = fail(*label_arguments("missing.safetensors", tmp_path), "--data", "nothing")
@@ -106,7 +106,7 @@ def test_a_used_folder_is_refused_before_anything_is_read(tmp_path):
     assert "expected a new or an empty folder" in message
 
 
-def test_a_run_is_resumed_when_that_is_asked_for(teacher, run, tmp_path):
+def test_a_run_is_resumed_only_with_its_option(teacher, run, tmp_path):
     options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
     copy = shutil.copytree(run, tmp_path / "copy")
     next(copy.glob("*.parquet")).unlink()
@@ -123,14 +123,14 @@ def test_a_run_is_resumed_when_that_is_asked_for(teacher, run, tmp_path):
     assert read_manifest(copy)["totals"] == read_manifest(run)["totals"]
 
 
-def test_how_a_teacher_runs_and_what_flies_beside_changes_no_label(teacher, run, tmp_path):
+def test_batch_size_and_concurrent_chunks_change_no_label(teacher, run, tmp_path):
     options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
     label(teacher, tmp_path / "other", *options, "--concurrent-chunks", 3, "--max-batch", 16)
 
     assert torch.equal(load_labels(tmp_path / "other").distances, load_labels(run).distances)
 
 
-def test_a_run_that_fails_says_how_to_go_on(tmp_path):
+def test_a_failed_run_prints_how_to_continue(tmp_path):
     arguments = label_arguments(f"{TEACHERS}:TiringTeacher", tmp_path / "run")
 
     failing = Result(*arguments, "--queries-per-pair", 100)
@@ -139,7 +139,7 @@ def test_a_run_that_fails_says_how_to_go_on(tmp_path):
     assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
 
 
-def test_the_manifest_counts_what_the_teacher_saw(tmp_path):
+def test_the_manifest_counts_the_queries_of_the_teacher(tmp_path):
     CountingTeacher.asked = 0
 
     label(f"{TEACHERS}:CountingTeacher", tmp_path / "run", "--queries-per-pair", 10)
@@ -148,7 +148,7 @@ def test_the_manifest_counts_what_the_teacher_saw(tmp_path):
     assert described["totals"]["queries"] + queries_of_checks(described) == CountingTeacher.asked
 
 
-def test_a_dry_run_says_what_the_run_would_cost_and_writes_nothing(tmp_path):
+def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
     CountingTeacher.asked = 0
     arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
 
@@ -162,7 +162,7 @@ def test_a_dry_run_says_what_the_run_would_cost_and_writes_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_without_queries_says_the_bounds(tmp_path):
+def test_a_dry_run_without_queries_prints_upper_bounds(tmp_path):
     CountingTeacher.asked = 0
     arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
 
@@ -173,7 +173,7 @@ def test_a_dry_run_without_queries_says_the_bounds(tmp_path):
     assert CountingTeacher.asked == 0
 
 
-def test_targets_are_searched_alone_and_the_rest_is_said_to_be_estimated(teacher, tmp_path):
+def test_only_targets_are_searched_and_the_summary_counts_the_estimates(teacher, tmp_path):
     out = label(teacher, tmp_path / "run", "--targets", 2, "--queries-per-pair", 20)
 
     labels = load_labels(tmp_path / "run")
@@ -184,7 +184,7 @@ def test_targets_are_searched_alone_and_the_rest_is_said_to_be_estimated(teacher
     assert "280 pairs were not searched" in page
 
 
-def test_a_dry_run_knows_the_targets(tmp_path):
+def test_a_dry_run_respects_the_targets(tmp_path):
     arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
     options = ("--targets", 3, "--queries-per-pair", 10, "--dry-run", "--dry-run-queries", 0)
 
@@ -198,12 +198,12 @@ def test_a_dry_run_knows_the_targets(tmp_path):
         (("--targets", 2, "--measure", "sd"), "--targets: expected None with measure 'sd'"),
     ],
 )
-def test_targets_that_there_cannot_be_are_refused(teacher, tmp_path, options, words):
+def test_impossible_targets_are_refused(teacher, tmp_path, options, words):
     assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_descent_begins_with_a_surrogate_which_is_part_of_the_run(teacher, tmp_path):
+def test_a_surrogate_shortens_distances_and_is_part_of_the_run(teacher, tmp_path):
     arguments = ("label", "--teacher", teacher, "--data", "digits", "--limit", 20)
     few = ("--queries-per-pair", 25, "--device", "cpu")
     for name, more in (("guessed", ("--surrogate", teacher)), ("plain", ())):
@@ -217,7 +217,7 @@ def test_a_descent_begins_with_a_surrogate_which_is_part_of_the_run(teacher, tmp
     assert "settings.surrogate: was" in message
 
 
-def test_a_dry_run_says_what_the_surrogate_takes(teacher, tmp_path):
+def test_a_dry_run_prints_the_time_of_the_surrogate(teacher, tmp_path):
     arguments = label_arguments(teacher, tmp_path / "run")
     few = ("--measure", "mbd", "--queries-per-pair", 20, "--dry-run", "--dry-run-queries", 100)
     assert re.search(
@@ -236,7 +236,7 @@ def test_a_surrogate_without_gradients_is_refused(teacher, tmp_path):
 
 
 @pytest.mark.parametrize("options", [("--workers", 2), ("--ray-address", "localhost:1")])
-def test_without_ray_workers_name_their_extra(teacher, tmp_path, monkeypatch, options):
+def test_workers_without_ray_name_the_extra_to_install(teacher, tmp_path, monkeypatch, options):
     monkeypatch.setitem(sys.modules, "ray", None)
 
     message = fail(*label_arguments(teacher, tmp_path / "run"), *options)
@@ -245,22 +245,22 @@ def test_without_ray_workers_name_their_extra(teacher, tmp_path, monkeypatch, op
     assert not (tmp_path / "run").exists()
 
 
-def test_inverse_soft_labels_are_written_at_the_papers_temperature(teacher, tmp_path):
+def test_inverse_soft_labels_have_the_papers_temperature(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--normalisation", "inverse", "--queries-per-pair", 10)
 
     assert load_labels(tmp_path / "run").soft_labels.shape == (40, 10)
     assert read_manifest(tmp_path / "run")["settings"]["soft_labels"]["temperature"] == 20
 
 
-def test_the_published_preset_takes_the_papers_candidates(teacher, tmp_path):
+def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--preset", "paper", "--queries-per-pair", 10)
 
     labelling = read_manifest(tmp_path / "run")["settings"]["labelling"]
     assert (labelling["starting_points"], labelling["order"]) == (201, "random")
-    assert labelling["queries_per_pair"] == 10, "what is given stands"
+    assert labelling["queries_per_pair"] == 10, "an option overrides the preset"
 
 
-def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teacher, tmp_path):
+def test_distill_chooses_a_scale_and_evaluate_loads_the_student(run, teacher, tmp_path):
     student = tmp_path / "student.safetensors"
     options = ("--model", "linear", "--steps", 30, "--seeds", 2, "--device", "cpu")
 
@@ -270,7 +270,7 @@ def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teache
         "times the best of short trainings on held-out images (agreement" in out
         and "over 2 seeds" in out
     )
-    assert not student.exists(), "with several seeds each file is named by its seed"
+    assert not student.exists(), "with several seeds, each file name contains its seed"
     one = student.with_stem("student-seed1")
     out = succeed("evaluate", "--model", one, "--data", "digits", "--agree-with", teacher)
     assert "accuracy" in out and "agreement" in out and "queries    359" in out
@@ -282,7 +282,7 @@ def test_distilling_chooses_a_scale_and_evaluating_reads_the_student(run, teache
     assert json.loads(teacher.with_suffix(".json").read_text())["teacher"] == labelled["teacher"]
 
 
-def test_a_run_with_soft_labels_is_distilled_at_its_own_scale(teacher, tmp_path):
+def test_a_run_with_soft_labels_is_distilled_with_its_scale(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--scale", 3, "--queries-per-pair", 10)
     options = ("--model", "linear", "--steps", 5, "--device", "cpu")
 
@@ -294,7 +294,7 @@ def test_a_run_with_soft_labels_is_distilled_at_its_own_scale(teacher, tmp_path)
     assert load_labels(tmp_path / "run").soft_labels is not None
 
 
-def test_a_student_is_trained_the_papers_way(run, tmp_path):
+def test_a_student_is_trained_with_the_paper_preset(run, tmp_path):
     options = ("--preset", "paper", "--epochs", 2, "--model", "linear", "--device", "cpu")
 
     out = succeed("distill", "--labels", run, "--out", tmp_path / "s.safetensors", *options)
@@ -302,7 +302,7 @@ def test_a_student_is_trained_the_papers_way(run, tmp_path):
     assert "scale" not in out and (tmp_path / "s.safetensors").is_file()
 
 
-def test_the_report_of_a_run_has_its_pictures(run, tmp_path):
+def test_the_report_of_a_run_has_pictures(run, tmp_path):
     succeed("report", "--labels", run, "--out", tmp_path / "report")
 
     names = {file.name for file in (tmp_path / "report").iterdir()}
@@ -318,13 +318,13 @@ def test_a_run_without_queries_has_no_curve(teacher, tmp_path):
     assert not (tmp_path / "run" / "_report" / "distance_curve.png").exists()
 
 
-def test_a_run_that_reached_nothing_has_a_report(teacher, tmp_path):
+def test_a_run_without_reached_pairs_has_a_report(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--budget", 20)
 
     succeed("report", "--labels", tmp_path / "run")
 
 
-def test_other_images_than_those_labelled_are_refused(run, tmp_path):
+def test_images_that_were_not_labelled_are_refused(run, tmp_path):
     message = fail(
         "distill", "--labels", run, "--data", "mnist5k", "--out", tmp_path / "s.safetensors"
     )
@@ -342,7 +342,7 @@ def test_other_images_than_those_labelled_are_refused(run, tmp_path):
         (("--model", "lenet6"), "--model: expected one of"),
     ],
 )
-def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
+def test_contradictory_training_options_are_refused(run, tmp_path, options, words):
     out = tmp_path / "s.safetensors"
 
     assert words in fail("distill", "--labels", run, "--out", out, *options)
@@ -368,7 +368,7 @@ def test_contradictions_in_a_training_are_named(run, tmp_path, options, words):
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),
     ],
 )
-def test_what_cannot_be_labelled_is_named(teacher, tmp_path, options, words):
+def test_invalid_label_options_are_refused(teacher, tmp_path, options, words):
     assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
 
 
@@ -387,17 +387,17 @@ def test_weights_are_never_overwritten(command, run, teacher):
     assert teacher.read_bytes() == before
 
 
-def test_a_folder_without_a_run_is_named(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     assert "expected a run folder, found no _manifest.json" in fail("report", "--labels", tmp_path)
 
 
-def test_debug_shows_the_whole_error(tmp_path):
+def test_debug_raises_the_error(tmp_path):
     result = Result("--debug", "report", "--labels", tmp_path)
 
     assert isinstance(result.exception, FileNotFoundError)
 
 
-def test_without_typer_the_extra_is_named(monkeypatch):
+def test_without_typer_the_extra_to_install_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "db3kd.cli.app")
 

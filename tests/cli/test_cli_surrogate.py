@@ -1,4 +1,4 @@
-"""The command that makes a surrogate."""
+"""The command that trains a surrogate."""
 
 import json
 from pathlib import Path
@@ -28,20 +28,20 @@ def arguments(teacher: Path | str, out: Path, *options: object) -> tuple[object,
     return ("surrogate", *where, *made, *options)
 
 
-def test_a_surrogate_is_made_and_evaluated_beside_its_teacher(teacher, tmp_path):
+def test_a_surrogate_is_trained_and_compared_with_its_teacher(teacher, tmp_path):
     out = tmp_path / "surrogate.safetensors"
 
-    said = succeed(*arguments(teacher, out))
+    printed = succeed(*arguments(teacher, out))
 
     made = json.loads(out.with_suffix(".json").read_text())
-    assert "queries        200, 5 per sample" in said
-    assert f"agreement      {made['agreement']:.1%} with the teacher" in said
-    assert "paid twice" not in said
+    assert "queries        200, 5 per sample" in printed
+    assert f"agreement      {made['agreement']:.1%} with the teacher" in printed
+    assert "paid twice" not in printed
     asked = ("--data", "digits", "--agree-with", teacher, "--device", "cpu")
     assert "agreement" in succeed("evaluate", "--model", out, *asked)
 
 
-def test_every_option_reaches_the_surrogate(tmp_path):
+def test_each_option_reaches_the_surrogate(tmp_path):
     out = tmp_path / "surrogate.safetensors"
     options = ("--batch-size", 7, "--learning-rate", 0.5, "--seed", 3, "--split", "test")
 
@@ -56,7 +56,7 @@ def test_every_option_reaches_the_surrogate(tmp_path):
     assert load_teacher(out).image_shape == (1, 8, 8)
 
 
-def test_a_surrogate_is_resumed_when_that_is_asked_for(tmp_path):
+def test_a_surrogate_is_resumed_only_with_its_option(tmp_path):
     out, teacher = tmp_path / "surrogate.safetensors", f"{TEACHERS}:CountingTeacher"
     CountingTeacher.asked = 0
 
@@ -77,7 +77,7 @@ def test_a_surrogate_is_resumed_when_that_is_asked_for(tmp_path):
     assert CountingTeacher.asked == 200
 
 
-def test_a_file_that_cannot_be_written_is_said_before_the_images_are_looked_for(tmp_path):
+def test_an_invalid_output_file_is_refused_before_images_are_loaded(tmp_path):
     options = ("--data", "no such data", "--teacher", "no such teacher")
 
     message = fail("surrogate", *options, "--out", tmp_path / "surrogate.pt")

@@ -12,7 +12,7 @@ from db3kd.models.networks import build_model
 from db3kd.storage.manifest import read_manifest
 
 PLAIN = ("--preset", "plain")
-"""Options of pseudo samples from starts as they come."""
+"""Options for random pseudo samples."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_pseudo_samples_are_made_labelled_and_distilled(teacher, tmp_path):
     assert student.is_file()
 
 
-def test_pseudo_samples_need_what_the_teacher_does_not_tell(tmp_path):
+def test_a_function_needs_image_shape_and_classes(tmp_path):
     arguments = synthesize_arguments(f"{TEACHERS}:striped", tmp_path / "run")
 
     assert "give --image-shape and --classes" in fail(*arguments)
@@ -61,7 +61,7 @@ def test_pseudo_samples_need_what_the_teacher_does_not_tell(tmp_path):
     assert "not reached    classes 2: no image was found" in out
 
 
-def test_a_synthesis_that_fails_says_how_to_go_on(tmp_path):
+def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
     arguments = synthesize_arguments(f"{TEACHERS}:TiringTeacher", tmp_path / "run")
 
     failing = Result(*arguments, *MOVED)
@@ -88,7 +88,7 @@ def test_a_synthesis_that_fails_says_how_to_go_on(tmp_path):
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),
     ],
 )
-def test_what_cannot_be_synthesized_is_named(teacher, tmp_path, options, words):
+def test_invalid_synthesis_options_are_refused(teacher, tmp_path, options, words):
     named = TEACHERS in options[-1]
     shape = ("--image-shape", "1,8,8", "--classes", 10) if named else ()
 
@@ -101,13 +101,13 @@ def zero_shot_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
     return ("zero-shot", *where, *PLAIN, "--samples", 60, *training)
 
 
-def test_zero_shot_runs_its_teacher_as_told(teacher, tmp_path):
+def test_zero_shot_passes_teacher_options_on(teacher, tmp_path):
     words = fail(*zero_shot_arguments(teacher, tmp_path / "zero"), "--cuda-graphs")
 
     assert "--cuda-graphs: expected a CUDA device, got cpu" in words
 
 
-def test_zero_shot_goes_the_whole_way(teacher, tmp_path):
+def test_zero_shot_writes_students_and_a_report(teacher, tmp_path):
     out = tmp_path / "zero"
     labels = ("--measure", "bd", "--queries-per-pair", 5)
 
@@ -122,7 +122,7 @@ def test_zero_shot_goes_the_whole_way(teacher, tmp_path):
     )
 
 
-def test_a_zero_shot_run_goes_on_when_that_is_asked_for(teacher, tmp_path):
+def test_a_zero_shot_run_is_resumed_only_with_its_option(teacher, tmp_path):
     out = tmp_path / "zero"
     failing = Result(*zero_shot_arguments(f"{TEACHERS}:TiringTeacher", out), *MOVED)
     assert "the answers so far are kept; continue with --resume" in failing.err
@@ -141,15 +141,13 @@ def test_a_zero_shot_run_goes_on_when_that_is_asked_for(teacher, tmp_path):
         (("--starts", "noise"), "--starts: expected one of paper, "),
     ],
 )
-def test_what_zero_shot_cannot_do_is_named_before_anything_is_paid_for(
-    teacher, tmp_path, options, words
-):
+def test_invalid_zero_shot_options_are_refused_before_any_query(teacher, tmp_path, options, words):
     assert words in fail(*zero_shot_arguments(teacher, tmp_path / "zero"), *options)
     assert not (tmp_path / "zero").exists()
 
 
 @pytest.mark.parametrize("command", [synthesize_arguments, zero_shot_arguments])
-def test_used_folders_are_refused_before_a_teacher_is_looked_for(tmp_path, command):
+def test_folders_in_use_are_refused_before_the_teacher_is_loaded(tmp_path, command):
     (tmp_path / "notes.txt").write_text("mine")
 
     message = fail(*command("missing.safetensors", tmp_path))

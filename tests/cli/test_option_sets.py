@@ -1,23 +1,39 @@
-"""Option sets are expanded into the options of a command and handed over as objects."""
+"""Option sets become options of a command, which receives them as objects."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
 import typer
+import typer.main
 from command_line import succeed
 from typer.testing import CliRunner
 
+from db3kd.cli.app import app
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
 
-PANELS = {
-    "label": ["Options", "Teacher", "Images", "Search", "Budget", "Soft labels", "Workers"],
-    "synthesize": ["Options", "Teacher", "Pseudo samples"],
-    "zero-shot": ["Options", "Teacher", "Pseudo samples", "Labels", "Training"],
-    "surrogate": ["Options", "Teacher", "Images", "Training"],
-    "distill": ["Options", "Loss", "Training"],
-    "teacher": ["Options", "Images", "Training"],
-}
+PANELS = (
+    "Options",
+    "Teacher",
+    "Images",
+    "Search",
+    "Pseudo samples",
+    "Labels",
+    "Budget",
+    "Soft labels",
+    "Loss",
+    "Training",
+    "Workers",
+)
+"""The panels of all commands, in the order in which each command shows its own."""
+
+COMMANDS = typer.main.get_command(app).commands
+OPTIONS = [
+    pytest.param(option, id=f"{name} {option.opts[0]}")
+    for name, command in COMMANDS.items()
+    for option in command.params
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +67,7 @@ def test_a_command_receives_its_option_sets():
     assert received == [("north", Paint(colour="blue"), True)]
 
 
-def test_options_of_a_set_lie_in_its_panel_and_common_ones_at_the_top():
+def test_options_of_a_set_are_in_its_panel_and_common_ones_at_the_top():
     result = CliRunner().invoke(command([]), ["--help"])
     top, rest = result.output.split("Paint ")
     assert "--colour" in top and "--wall" in top and "--coats" not in top
@@ -70,8 +86,30 @@ def test_an_option_in_two_sets_is_refused():
         def paint(one: Paint, other: Paint) -> None: ...
 
 
-@pytest.mark.parametrize("name", PANELS)
-def test_help_shows_the_common_options_first(name):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_panels_have_the_same_order_in_each_command(name):
     lines = succeed(name, "--help").splitlines()
     panels = [line.split("─ ")[1].split(" ─")[0] for line in lines if line.startswith("╭")]
-    assert panels == PANELS[name]
+
+    assert panels == [panel for panel in PANELS if panel in panels]
+    assert panels[0] == "Options"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_required_options_come_first_and_common_ones_are_few(name):
+    common = [each for each in COMMANDS[name].params if each.rich_help_panel in (None, "Options")]
+    required = [each.required for each in common]
+
+    assert required == sorted(required, reverse=True)
+    assert len(common) <= 12
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_help_of_an_option_is_one_short_sentence(option):
+    assert option.help.endswith(".") and len(option.help) <= 120
+    assert ". " not in option.help
+
+
+def test_no_command_has_more_than_twelve_parameters_of_its_own():
+    for command in COMMANDS.values():
+        assert len(inspect.getfullargspec(inspect.unwrap(command.callback)).args) <= 12

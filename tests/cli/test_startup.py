@@ -1,6 +1,4 @@
-"""What the command line loads to answer at once, and what other modules load: no more than they
-use.
-"""
+"""Help, version and completion import no numeric library, and modules import extras late."""
 
 import os
 import subprocess
@@ -34,7 +32,7 @@ def loaded():
 
 
 def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
+    """Returns what a fresh interpreter prints."""
     found = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -46,43 +44,43 @@ def python(code: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
-def test_the_first_answers_load_no_library_of_numbers(arguments):
+def test_help_and_version_import_no_numeric_library(arguments):
     code = f"try: answer(*{arguments})\nexcept AssertionError: pass\n"
     assert python(f"{RUN}\n{code}\nprint(loaded())").splitlines()[-1] == "[]"
 
 
-def test_the_help_of_every_command_loads_no_library_of_numbers():
+def test_the_help_of_each_command_imports_no_numeric_library():
     code = "".join(f"answer({name!r}, '--help')\n" for name in COMMANDS)
-    said = python(f"{RUN}\n{code}\nprint(loaded())")
-    assert said.count("Usage: db3kd ") == len(COMMANDS) == 10
-    assert said.splitlines()[-1] == "[]"
+    printed = python(f"{RUN}\n{code}\nprint(loaded())")
+    assert printed.count("Usage: db3kd ") == len(COMMANDS) == 10
+    assert printed.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
     ("words", "completed"),
     [("db3kd ev", "evaluate"), ("db3kd label --queries-per-s", "--queries-per-sample")],
 )
-def test_completion_loads_no_library_of_numbers(words, completed):
-    said = python(
+def test_completion_imports_no_numeric_library(words, completed):
+    printed = python(
         f"{RUN}\nanswer()\nprint(loaded())",
         _DB3KD_COMPLETE="complete_bash",
         COMP_WORDS=words,
         COMP_CWORD=str(len(words.split()) - 1),
     )
-    assert said.split() == [completed, "[]"]
+    assert printed.split() == [completed, "[]"]
 
 
-def test_the_version_is_the_packages():
+def test_the_version_is_that_of_the_package():
     from importlib.metadata import version
 
     assert python(f"{RUN}\nanswer('--version')") == f"db3kd {version('db3kd')}\n"
 
 
-def test_modules_load_no_extra_before_they_use_it():
+def test_modules_import_no_extra_before_they_use_it():
     modules = (
         "db3kd.labelling, db3kd.labelling.dry_run, db3kd.labelling.worker_pool, "
         "db3kd.distillation, db3kd.synthesis"
     )
     extras = [name for name in HEAVY if name not in ("torch", "numpy", "safetensors")]
-    said = python(f"import sys, {modules}\nprint([m for m in {extras} if m in sys.modules])")
-    assert said.strip() == "[]"
+    printed = python(f"import sys, {modules}\nprint([m for m in {extras} if m in sys.modules])")
+    assert printed.strip() == "[]"

@@ -1,31 +1,33 @@
-"""Running commands, and teachers that a command line can name."""
+"""Runs commands, and defines teachers that a command line can name."""
 
+import numpy as np
 import torch
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
 
 TEACHERS = __name__
-"""Their module: f"{TEACHERS}:CountingTeacher" is one."""
+"""The module of the teachers below, as in `f"{TEACHERS}:CountingTeacher"`."""
 
 
 class Result:
-    """What a command did: its exit code, standard output and standard error."""
+    """The result of a command: exit code, standard output, standard error and exception."""
 
     def __init__(self, *arguments: object) -> None:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        result = CliRunner().invoke(app, list(map(str, arguments)))
         self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
         self.exception = result.exception
 
 
 def succeed(*arguments: object) -> str:
+    """Runs a command that has to succeed, and returns its standard output."""
     result = Result(*arguments)
     assert result.code == 0, result.err or repr(result.exception)
     return result.out
 
 
 def fail(*arguments: object) -> str:
-    """The line on standard error that a failing command ends with."""
+    """Runs a command that has to fail, and returns its error: the last line on standard error."""
     result = Result(*arguments)
     assert result.code == 1
     assert "Traceback" not in result.err
@@ -36,7 +38,7 @@ def fail(*arguments: object) -> str:
 
 
 class CountingTeacher:
-    """Says the sign of the mean, and counts what it is asked; named by the tests below."""
+    """Compares the mean of an image with a threshold, and counts its queries."""
 
     image_shape, classes, bounds, max_batch = (1, 8, 8), 10, (0.0, 1.0), 64
     device = torch.device("cpu")
@@ -51,7 +53,7 @@ class CountingTeacher:
 
 
 class TiringTeacher(CountingTeacher):
-    """Answers the first call, and no other."""
+    """Answers the first call and fails after that."""
 
     def __init__(self) -> None:
         self._left = 1
@@ -63,13 +65,13 @@ class TiringTeacher(CountingTeacher):
         return super().decide(images)
 
 
-def constant(images):
+def constant(images: np.ndarray) -> list[int]:
     return [3] * len(images)
 
 
-def striped(images):
+def striped(images: np.ndarray) -> np.ndarray:
     return (images.reshape(len(images), -1)[:, ::2].mean(1) > 0.3).astype(int)
 
 
-def failing(images):
+def failing(images: np.ndarray) -> None:
     raise RuntimeError("out of service")
