@@ -9,13 +9,8 @@ from torch import Tensor
 
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query, Result
-from db3kd.teachers.base import (
-    PendingDecisions,
-    Teacher,
-    TeacherError,
-    decide_async_checked,
-    open_stream,
-)
+from db3kd.teachers.base import PendingDecisions, Teacher, TeacherError
+from db3kd.teachers.decide import decide_async_checked, open_stream
 
 SearchTask = Generator[None, None, Result]
 """A search in progress: it pauses whenever another task may run, and returns the search's result.

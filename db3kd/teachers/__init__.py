@@ -1,6 +1,21 @@
-"""Teachers: black boxes that name the class of an image. Knows nothing of boundary/."""
+"""Teachers: black boxes that return the class of an image and nothing else.
 
-from db3kd.teachers.base import Teacher, TeacherError, decide_checked, describe
+Any object with the members of `Teacher` is a teacher. `ModuleTeacher`, `FunctionTeacher`,
+`OnnxTeacher` and `ServedTeacher` wrap models; `load_teacher` opens them from files, addresses and
+names. Searches call a teacher only through `decide_checked` and its variants, which check every
+decision.
+"""
+
+from db3kd.teachers.base import (
+    UNANSWERED,
+    DecisionStream,
+    PendingDecisions,
+    Teacher,
+    TeacherError,
+    class_names_of,
+    describe,
+)
+from db3kd.teachers.decide import decide_async_checked, decide_checked, open_stream
 from db3kd.teachers.function import FunctionTeacher
 from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.module import ModuleTeacher
@@ -11,14 +26,17 @@ from db3kd.teachers.remote.open_inference import open_inference_teacher
 from db3kd.teachers.remote.rest import rest_teacher
 from db3kd.teachers.remote.retry import RequestSettings
 from db3kd.teachers.remote.served import ServedTeacher
-from db3kd.teachers.rescaled import RescaledTeacher
+from db3kd.teachers.rescaled import RescaledTeacher, check_scaled, takes_unit_images
 from db3kd.teachers.signature import ModelOverrides
 
 __all__ = [
+    "UNANSWERED",
+    "DecisionStream",
     "FunctionTeacher",
     "ModelOverrides",
     "ModuleTeacher",
     "OnnxTeacher",
+    "PendingDecisions",
     "Preprocessing",
     "RequestSettings",
     "RescaledTeacher",
@@ -26,9 +44,14 @@ __all__ = [
     "ServedTeacher",
     "Teacher",
     "TeacherError",
+    "check_scaled",
+    "class_names_of",
+    "decide_async_checked",
     "decide_checked",
     "describe",
     "load_teacher",
     "open_inference_teacher",
+    "open_stream",
     "rest_teacher",
+    "takes_unit_images",
 ]

@@ -1,4 +1,4 @@
-"""How many images a module answers at once, and what happens where memory does not hold them."""
+"""The batch size of a module: measured on CUDA, and halved if memory runs out."""
 
 import gc
 from collections.abc import Callable
@@ -6,94 +6,111 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LEAST_BATCH = 64
-MOST_BATCH = 2**16
+MIN_BATCH = 64
+MAX_BATCH = 2**16
 
-_GAIN = 1.05
-"""What a batch twice as large must gain in images a second to be worth its memory."""
+_MIN_GAIN = 1.05
+"""A batch of twice the size must classify this many times more images per second."""
 
-_SHARE = 0.3
-"""Of the memory that is free, what one batch may take: a search in flight beside it takes as much
-again, and what is searched has to lie somewhere too."""
+_MAX_MEMORY_SHARE = 0.3
+"""The share of the free memory that one batch may take. A concurrent search takes as much again,
+and the searches' own tensors need room too."""
 
 _REPEATS = 3
 
 
 class Batches:
-    """Answers images in batches; where memory runs out, in batches of half the size from then on.
+    """Classifies images in batches. If memory runs out, the batch size is halved for good.
 
-    most: images of one batch.
+    Attributes:
+        max_batch: Maximum number of images per batch.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, max_batch: int) -> None:
+        self.max_batch = max_batch
 
-    def answer(self, images: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
-        """classify's answers to all images, int64 [N]; N is at least 1.
+    def classify(self, images: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
+        """Returns the class of each image.
 
-        Whatever `classify` raises, torch.OutOfMemoryError for a single image too, becomes the cause
-        of `Interrupted`, which holds the answers until then.
+        Args:
+            images: [N, ...] with N of at least 1.
+            classify: Takes a batch of images and returns [n] int64.
+
+        Returns:
+            [N] int64.
+
+        Raises:
+            BatchError: If `classify` raises anything else than torch.OutOfMemoryError, or raises
+                that for a single image.
         """
-        answers: list[Tensor] = []
+        decisions: list[Tensor] = []
         start = 0
         while start < len(images):
-            batch = images[start : start + self.most]
+            batch = images[start : start + self.max_batch]
             try:
-                answers.append(self._try(batch, classify))
+                decisions.append(self._classify_some(batch, classify))
             except Exception as error:
-                raise Interrupted(answers, min(len(batch), self.most)) from error
-            start += len(answers[-1])
-        return torch.cat(answers)
+                raise BatchError(error, decisions, min(len(batch), self.max_batch)) from error
+            start += len(decisions[-1])
+        return torch.cat(decisions)
 
-    def _try(self, batch: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
-        """The answers to the first images of the batch, as many as memory holds."""
+    def _classify_some(self, batch: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
+        """Classifies the first images of the batch, as many as fit in memory."""
         while True:
             try:
                 return classify(batch)
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
-            # Here the error is forgotten, which held on to what was half done.
+            # The except block has ended, because its traceback keeps the batch's tensors alive.
             _free_memory()
-            self.most = len(batch) // 2
-            batch = batch[: self.most]
+            self.max_batch = len(batch) // 2
+            batch = batch[: self.max_batch]
 
 
-class Interrupted(Exception):
-    """Some images were answered, then its cause came.
+class BatchError(Exception):
+    """A batch failed.
 
-    answers: of the batches before. count: images of the batch that failed.
+    Attributes:
+        cause: The error.
+        decisions: [n] int64: The decisions of the earlier batches.
+        count: Number of images in the failed batch.
     """
 
-    def __init__(self, answers: list[Tensor], count: int) -> None:
-        super().__init__(count)
-        self.answers = torch.cat(answers) if answers else torch.empty(0, dtype=torch.int64)
+    def __init__(self, cause: Exception, decisions: list[Tensor], count: int) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.decisions = torch.cat(decisions) if decisions else torch.empty(0, dtype=torch.int64)
         self.count = count
 
 
 def bucket_of(count: int) -> int:
-    """The least power of two that is at least `count`."""
+    """Returns the smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
 
 
 def useful_batch(
-    seconds: Callable[[int], float], least: int = LEAST_BATCH, most: int = MOST_BATCH
+    seconds: Callable[[int], float], least: int = MIN_BATCH, most: int = MAX_BATCH
 ) -> int:
-    """The power of two, from `least` to `most`, beyond which a larger batch gains next to nothing.
+    """Returns the power of two beyond which a larger batch is hardly faster per image.
 
-    seconds: what a batch of so many images takes; raises torch.OutOfMemoryError where memory does
-    not hold it. Where it does not hold `least`, `least` is the answer: `Batches` halves it.
+    Args:
+        seconds: Returns the duration of a batch of the given size, or raises
+            torch.OutOfMemoryError if the batch does not fit in memory.
+        least: The smallest candidate. It is returned even if it does not fit in memory: `Batches`
+            halves it then.
+        most: The largest candidate.
     """
-    best, rate = least, 0.0
+    best, best_rate = least, 0.0
     size = least
     while size <= most:
         try:
-            reached = size / seconds(size)
+            rate = size / seconds(size)
         except torch.OutOfMemoryError:
             break
-        if reached < rate * _GAIN:
+        if rate < best_rate * _MIN_GAIN:
             break
-        best, rate = size, reached
+        best, best_rate = size, rate
         size *= 2
     return best
 
@@ -101,15 +118,15 @@ def useful_batch(
 def batch_on_cuda(
     classify: Callable[[Tensor], Tensor], image_shape: tuple[int, ...], device: torch.device
 ) -> int:
-    """`useful_batch` of a module on a CUDA device, timed by its events on images of zeros."""
-    free, _ = torch.cuda.mem_get_info(device)
+    """Returns the `useful_batch` of a module on a CUDA device, measured with images of zeros."""
+    free_before, _ = torch.cuda.mem_get_info(device)
 
     def seconds(count: int) -> float:
         torch.cuda.empty_cache()
         images = torch.zeros(count, *image_shape, device=device)
         times = [_timed(classify, images, device) for _ in range(_REPEATS + 1)][1:]
-        left, _ = torch.cuda.mem_get_info(device)
-        if left < free * (1 - _SHARE):
+        free, _ = torch.cuda.mem_get_info(device)
+        if free < free_before * (1 - _MAX_MEMORY_SHARE):
             raise torch.OutOfMemoryError(f"a batch of {count} takes more than its share")
         return min(times)
 

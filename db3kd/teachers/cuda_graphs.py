@@ -1,4 +1,13 @@
-"""A module's forward pass as CUDA graphs: one launch a batch, however many kernels it has."""
+"""Runs a module's forward pass as CUDA graphs: one launch per batch instead of one per kernel.
+
+torch's own wrappers do not give the same guarantees:
+
+- `torch.cuda.make_graphed_callables` captures one input shape, in the capture error mode "global",
+  so CUDA calls of other threads break the capture. It returns static output tensors, so this module
+  would still have to choose the graph by batch size, copy the decisions and order the streams.
+- `torch.compile(mode="reduce-overhead")` itself decides when it records: it may record again in the
+  middle of a run, for another shape or stream, and a later call overwrites earlier outputs.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +27,12 @@ Classify = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Graph:
-    """A captured pass.
+    """A captured forward pass.
 
-    images: [B, *shape], what it reads. decisions: int64 [B], what it writes. replay: runs it.
+    Attributes:
+        images: [B, *shape], the memory that the graph reads.
+        decisions: [B] int64, the memory that the graph writes.
+        replay: Runs the graph.
     """
 
     images: Tensor
@@ -29,15 +41,16 @@ class Graph:
 
 
 class GraphedClassifier:
-    """Answers a batch by the graph of the next power of two, captured when first needed.
+    """Classifies a batch with the graph of the next power of two, captured when first needed.
 
-    The rows that a batch leaves empty hold older images, and what comes of them is not looked at.
-    Graphs share their memory, so one runs at a time, whatever streams they are asked for on: the
-    device sees to that, not the host.
+    Rows beyond the batch hold older images; their decisions are ignored. The graphs share memory,
+    so an event makes the device run one at a time, whatever streams they are called on.
 
-    classify: images [n, *shape] on the device -> int64 [n]; must not make the host wait. empty:
-    makes a batch of so many images, as `classify` wants them. capture: makes a `Graph` of it.
-    idle: a torch.cuda.Event, or what takes its place.
+    Args:
+        classify: Takes images [n, *shape] on the device and returns [n] int64 without a sync.
+        empty: Returns a batch of the given size, in the layout that `classify` expects.
+        capture: Captures a `Graph` of `classify` on such a batch.
+        idle: A torch.cuda.Event that is recorded after each replay.
     """
 
     def __init__(
@@ -54,7 +67,7 @@ class GraphedClassifier:
         self._graphs: dict[int, Graph] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """images [n, *shape] on the device -> int64 [n], queued on its current stream."""
+        """Returns [n] int64 for images [n, *shape], queued on the device's current stream."""
         graph = self._graph(bucket_of(len(images)))
         self._idle.wait()
         graph.images[: len(images)].copy_(images)
@@ -70,9 +83,9 @@ class GraphedClassifier:
 
 
 class CudaCapture:
-    """Captures passes on a CUDA device, all on one stream and in one memory pool.
+    """Captures forward passes on a CUDA device, all on one stream and in one memory pool.
 
-    Memory of a pool is given out again only on the stream that it was given to.
+    A pool reuses memory only on the stream on which it was allocated.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -81,10 +94,10 @@ class CudaCapture:
         self._pool: Any = None
 
     def __call__(self, classify: Classify, images: Tensor) -> Graph:
-        """A graph of the pass.
+        """Captures a graph of `classify(images)`.
 
         Raises:
-            TeacherError: if the pass cannot be captured. The current stream stays what it was.
+            TeacherError: If the pass cannot be captured. The current stream does not change.
         """
         if self._side is None:
             self._side = torch.cuda.Stream(self._device)
@@ -92,7 +105,7 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph()
         side.wait_stream(here)
         try:
-            # A capture that fails may leave its own stream current (pytorch#180395).
+            # A failed capture may leave its own stream as the current one (pytorch#180395).
             with torch.cuda.stream(here):
                 decisions = self._captured(graph, classify, images)
         except torch.OutOfMemoryError:
@@ -100,7 +113,7 @@ class CudaCapture:
         except Exception as error:
             raise TeacherError(
                 f"cuda_graphs: expected a module whose forward pass can be captured, got "
-                f"{type(error).__name__}: {error}; it may make the host wait, or do something else "
+                f"{type(error).__name__}: {error}; it may wait for the GPU or do different work "
                 "for each batch; leave cuda_graphs out"
             ) from error
         finally:
@@ -110,9 +123,9 @@ class CudaCapture:
 
     def _captured(self, graph: Any, classify: Classify, images: Tensor) -> Tensor:
         with torch.cuda.stream(self._side):
-            for _ in range(_WARM_UPS):  # what is set up at first use cannot be captured
+            for _ in range(_WARM_UPS):  # initialisation at first use cannot be captured
                 classify(images)
-            with _no_waits():
+            with _no_synchronization():
                 classify(images)
         with torch.cuda.graph(
             graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
@@ -121,8 +134,8 @@ class CudaCapture:
 
 
 @contextmanager
-def _no_waits() -> Iterator[None]:
-    """An operation that makes the host wait is an error here, before it spoils a capture."""
+def _no_synchronization() -> Iterator[None]:
+    """Makes operations that wait for the GPU raise, before they can break a capture."""
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

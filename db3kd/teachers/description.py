@@ -1,263 +1,232 @@
-"""Teachers that are described: an ONNX file, an address, or a small TOML or JSON file about one.
+"""Description files: small TOML or JSON files that describe a teacher.
 
     url = "https://models.example.org/v2/models/mnist"
-                                       # or file = "mnist.onnx", or any torch file; or
+                                       # or file = "mnist.onnx" or a torch file, or
                                        # function = "package.module:name", from arrays to classes
-    architecture = "resnet18"          # of a file with weights alone, as `build_model` takes it
-    image_shape = [1, 28, 28]          # what the model does not tell itself
-    classes = 10
-    labels = "classes.txt"             # class names, one a line: of a model that answers names, and
-                                       # to match the classes of data that have names
-    class_offset = 1                   # the model's number of class 0: it has a background class in
-                                       # front, or numbers its classes from 1
-    class_numbers = [3, 7, 8]          # in place of class_offset, the model's number of each class
-    background = "next best"           # of scores, those of the classes alone count; by default an
-                                       # answer that is none of the classes is an error
-    threshold = 0.5                    # of one score an image: class 1 begins here
-    input = "images"                   # which tensors, where it has several
-    output = "label"
-    binary = true                      # tensors as bytes or as JSON; by default as the server can
-    fingerprint = "mnist, May 2026"    # text that changes with the model, in place of its address
-    max_batch = 256                    # of a file; a served model has traffic.batch
+    architecture = "resnet18"          # of a file of weights, as `build_model` takes it
+    image_shape = [1, 28, 28]          # if the model does not declare it
+    classes = 10                       # if the model does not declare it
+    labels = "classes.txt"             # class names, one per line, for a model that answers with
+                                       # names, and to match data whose classes have names
+    class_offset = 1                   # the model's number of class 0, if it has a background class
+                                       # in front or numbers its classes from 1
+    class_numbers = [3, 7, 8]          # instead of class_offset: the model's number of each class
+    background = "next best"           # ignore the scores of other classes; by default an answer
+                                       # that is none of the classes is an error
+    threshold = 0.5                    # the model returns one score per image: class 1 begins here
+    input = "images"                   # the input tensor, for a model with several
+    output = "label"                   # the output tensor, for a model with several
+    binary = true                      # send tensors as bytes (true) or JSON (false); by default
+                                       # bytes if the server supports them
+    fingerprint = "mnist, May 2026"    # a text that changes with the model, instead of its address
+    max_batch = 256                    # for files and functions; for a URL see requests.batch
 
     [preprocessing]                    # the fields of Preprocessing
     scale = [0, 255]
     layout = "NHWC"
 
-    [traffic]                          # the fields of Traffic
+    [requests]                         # the fields of RequestSettings
     batch = 64
     queries_per_second = 200
 
-    [header]                           # the fields of SecretHeader: the secret stays outside
-    variable = "MNIST_AUTHORIZATION"   # sent if DB3KD_ALLOW_SECRET="MNIST_AUTHORIZATION=https://models.example.org"
+    [header]                           # a secret header, whose value is in an environment variable
+    variable = "MNIST_AUTHORIZATION"   # sent only if the environment allows it, by
+                                       # DB3KD_ALLOW_SECRET="MNIST_AUTHORIZATION=https://..."
 
     [rest]                             # the model is behind another JSON service: see rest.py
     request = { instances = "$images" }
     answer = "predictions"
 
-Paths are relative to the description.
+Paths are relative to the description file.
 """
 
 import dataclasses
+import difflib
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import torch
-
-from db3kd.teachers.answers import Numbering, read_names
-from db3kd.teachers.base import Teacher
-from db3kd.teachers.onnx import OnnxTeacher
+from db3kd.teachers.class_numbers import Numbering, read_names
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.remote.http import SecretHeader, check_secret_allowed, split_url
-from db3kd.teachers.remote.open_inference import open_inference_teacher
-from db3kd.teachers.remote.rest import rest_teacher
 from db3kd.teachers.remote.retry import RequestSettings
 from db3kd.teachers.signature import ModelOverrides
 
 Table = TypeVar("Table")
 
-OpenModule = Callable[[Path | str, str | None, ModelOverrides, Preprocessing, int | None], Teacher]
-"""Makes a teacher of a torch file or `package.module:function`, the architecture of its weights,
-what is said of it, its preprocessing, and the most images that it is asked at once."""
+SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
+"""How the address of a served model begins."""
 
-_SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
-_KEYS = {
-    "url": str,
-    "file": str,
-    "function": str,
-    "architecture": str,
-    "image_shape": list,
-    "classes": int,
-    "labels": str,
-    "class_offset": int,
-    "class_numbers": list,
-    "background": str,
-    "threshold": float,
-    "input": str,
-    "output": str,
-    "binary": bool,
-    "fingerprint": str,
-    "max_batch": int,
-    "preprocessing": dict,
-    "traffic": dict,
-    "header": dict,
-    "rest": dict,
+_TYPE_NAMES = {
+    str: "text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list",
 }
+_NUMBERING = ("class_offset", "class_numbers", "background")
+_TENSORS = ("input", "output", *_NUMBERING)
+_SERVED = ("requests", "header", "rest", "binary", "fingerprint")
+_NOT_WITH = {
+    "file": _SERVED,
+    "url": ("max_batch", "architecture"),
+    "function": (*_SERVED, "architecture", "threshold", *_TENSORS),
+    "rest": ("input", "output", "binary"),
+}
+"""For each key, the keys that cannot be used with it."""
 
 
-def is_described(source: str | Path) -> bool:
-    """Whether this names an ONNX file, an address or a description."""
-    return str(source).startswith(_SCHEMES) or Path(source).suffix in (".onnx", ".toml", ".json")
+@dataclass(frozen=True)
+class HeaderTable:
+    """The [header] table: see `SecretHeader`, which also reads the secret."""
+
+    variable: str
+    name: str = "Authorization"
 
 
-def load_described(
-    source: str | Path,
-    given: Mapping[str, Any],
-    max_batch: int | None = None,
-    device: torch.device | str = "cpu",
-    open_module: "OpenModule | None" = None,
-) -> Teacher:
-    """The teacher.
+@dataclass(frozen=True)
+class RestTable:
+    """The [rest] table: what to post and where the answer is; see `rest_teacher`."""
 
-    open_module: makes a teacher of a described torch file; see `OpenModule`.
+    request: Any
+    answer: str
 
-    given: image_shape, classes, bounds, assumed_shape and assumed_classes as `load_teacher` takes
-    them, None where not given; what is given wins over the description. device is an ONNX model's.
 
-    Raises FileNotFoundError, ValueError for a description that says too little, too much or what
-    the model contradicts, and TeacherError where the model cannot be read or reached.
+@dataclass(frozen=True)
+class Description:
+    """The content of a description file. The module's docstring explains the keys."""
+
+    url: str | None = None
+    file: str | None = None
+    function: str | None = None
+    architecture: str | None = None
+    image_shape: tuple[int, ...] | None = None
+    classes: int | None = None
+    labels: str | None = None
+    class_offset: int | None = None
+    class_numbers: tuple[int, ...] | None = None
+    background: str | None = None
+    threshold: float | None = None
+    input: str | None = None
+    output: str | None = None
+    binary: bool | None = None
+    fingerprint: str | None = None
+    max_batch: int | None = None
+    preprocessing: Preprocessing | None = None
+    requests: RequestSettings | None = None
+    header: HeaderTable | None = None
+    rest: RestTable | None = None
+
+    def __post_init__(self) -> None:
+        if len(self._given("url", "file", "function")) != 1:
+            raise ValueError("expected one of the keys url, file and function")
+        for key, others in _NOT_WITH.items():
+            if self._given(key) and (wrong := self._given(*others)):
+                raise ValueError(f"{wrong[0]}: cannot be used with {key}; remove one of them")
+        if self.has_torch_file and (wrong := self._given(*_TENSORS)):
+            raise ValueError(
+                f"{wrong[0]}: cannot be used with a torch file; return only the scores of the "
+                "classes from the module, or export it to ONNX"
+            )
+
+    @property
+    def has_torch_file(self) -> bool:
+        """Whether it describes a file of weights or a program, not an ONNX file."""
+        return self.file is not None and Path(self.file).suffix != ".onnx"
+
+    def overrides(self, folder: Path, given: ModelOverrides) -> ModelOverrides:
+        """Returns the description's declarations, replaced by those of the caller.
+
+        Args:
+            folder: The folder of the label file.
+            given: The caller's declarations.
+
+        Raises:
+            OSError: If the label file cannot be read.
+            ValueError: If the label file or the class numbers are invalid.
+        """
+        declared = ModelOverrides(
+            input=self.input,
+            output=self.output,
+            image_shape=self.image_shape,
+            classes=self.classes,
+            class_names=self._class_names(folder) if given.class_names is None else None,
+            numbering=self._numbering(),
+            threshold=self.threshold,
+        )
+        chosen = {
+            field.name: value
+            for field in dataclasses.fields(given)
+            if (value := getattr(given, field.name)) is not None
+        }
+        return dataclasses.replace(declared, **chosen)
+
+    def _given(self, *keys: str) -> list[str]:
+        return [key for key in keys if getattr(self, key) is not None]
+
+    def _class_names(self, folder: Path) -> tuple[str, ...] | None:
+        return None if self.labels is None else read_names(folder / self.labels)
+
+    def _numbering(self) -> Numbering | None:
+        if not self._given(*_NUMBERING):
+            return None
+        return Numbering(self.class_offset or 0, self.class_numbers, self.background)
+
+
+def read_description(path: Path) -> Description:
+    """Reads a description file.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not TOML or JSON, or a key is unknown, missing, has the wrong type or
+            contradicts another one. The message names the file and the key.
     """
-    source = str(source)
-    if source.startswith(_SCHEMES):
-        return _open(source, {"url": source}, Path(), given, max_batch, device, None)
-    path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a teacher file or package.module:object")
-    if path.suffix == ".onnx":
-        return _open(source, {"file": path.name}, path.parent, given, max_batch, device, None)
-    described = _read(path)
-    return _open(source, described, path.parent, given, max_batch, device, open_module)
-
-
-def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        described = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (ValueError, RecursionError) as error:  # what either parser raises, and a wrong encoding
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as {path.suffix[1:].upper()}: {error}") from None
-    if not isinstance(described, dict):
-        raise ValueError(f"{path}: expected a table that describes a teacher")
-    for key, value in described.items():
-        if key not in _KEYS:
-            raise ValueError(f"{path}: expected one of {', '.join(_KEYS)}, got the key {key!r}")
-        if type(value) is int and _KEYS[key] is float:
-            continue
-        if type(value) is not _KEYS[key]:
-            raise ValueError(f"{path}: expected {key} as {_KEYS[key].__name__}, got {value!r}")
-    return described
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    try:
+        return _parse(Description, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
-def _open(
-    source: str,
-    described: Mapping[str, Any],
-    folder: Path,
-    given: Mapping[str, Any],
-    max_batch: int | None,
-    device: torch.device | str,
-    open_module: "OpenModule | None",
-) -> Teacher:
-    _check_kind(source, described)
-    overrides = _said(described, folder, given)
-    preprocessing = _table(source, described, "preprocessing", Preprocessing) or Preprocessing()
-    if given["bounds"] is not None:
-        preprocessing = dataclasses.replace(preprocessing, bounds=given["bounds"])
-    if "file" in described:
-        file, most = folder / described["file"], max_batch or described.get("max_batch")
-        if file.suffix != ".onnx" and open_module is not None:
-            return open_module(file, described.get("architecture"), overrides, preprocessing, most)
-        return OnnxTeacher(file, overrides, preprocessing, most, device, name=Path(source).name)
-    if "function" in described and open_module is not None:
-        most = max_batch or described.get("max_batch")
-        return open_module(described["function"], None, overrides, preprocessing, most)
-    traffic = _table(source, described, "traffic", RequestSettings) or RequestSettings()
-    if max_batch is not None:
-        traffic = traffic.with_batch(max_batch)
-    rest: dict[str, Any] = described.get("rest", {})
-    if isinstance(variable := described.get("header", {}).get("variable"), str):
-        schemes = tuple(scheme.removesuffix("://") for scheme in _SCHEMES)
-        split_url(described["url"], schemes)  # refuses a password before an error could repeat it
-        check_secret_allowed(variable, described["url"])
-    options = {
-        "overrides": overrides,
-        "preprocessing": preprocessing,
-        "traffic": traffic,
-        "secret": _table(source, described, "header", SecretHeader),
-        "fingerprint": described.get("fingerprint"),
-    }
-    if not rest:
-        binary = described.get("binary")
-        return open_inference_teacher(described["url"], binary=binary, **options)
-    if set(rest) != {"request", "answer"}:
-        raise ValueError(f"{source}: expected request and answer in [rest], got {', '.join(rest)}")
-    return rest_teacher(described["url"], rest["request"], rest["answer"], **options)
+def _parse(kind: type[Table], table: Mapping[str, Any], name: str = "") -> Table:
+    """Converts a table to a dataclass; `name` is empty for the whole file."""
+    place = f"[{name}] " if name else ""
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{place}expected one of {', '.join(fields)}, got {key!r}{hint}")
+    for key, field in fields.items():
+        if field.default is dataclasses.MISSING and key not in table:
+            raise ValueError(f"{place}expected the key {key!r}, got {', '.join(table) or 'none'}")
+    hints = get_type_hints(kind)
+    # Settings of other modules check the types of their fields themselves.
+    convert = _converted if kind.__module__ == __name__ else _as_tuple
+    return kind(**{key: convert(value, hints[key], key) for key, value in table.items()})
 
 
-def _check_kind(source: str, described: Mapping[str, Any]) -> None:
-    """Refuses what does not go together."""
-    if sum(key in described for key in ("url", "file", "function")) != 1:
-        raise ValueError(f"{source}: expected either url, file or function")
-    foreign = {
-        "file": ("traffic", "header", "rest", "binary", "fingerprint"),
-        "url": ("max_batch", "architecture"),
-        "function": (
-            *("traffic", "header", "rest", "binary", "fingerprint", "architecture", "threshold"),
-            *("input", "output", "class_offset", "class_numbers", "background"),
-        ),
-        "rest": ("input", "output", "binary"),
-    }
-    for kind, keys in foreign.items():
-        wrong = [key for key in keys if kind in described and key in described]
-        if wrong:
-            raise ValueError(f"{source}: {wrong[0]} does not go with {kind}")
-    onnx = ("input", "output", "class_offset", "class_numbers", "background")
-    wrong = [key for key in onnx if key in described]
-    if wrong and "file" in described and Path(described["file"]).suffix != ".onnx":
-        raise ValueError(
-            f"{source}: {wrong[0]} does not go with a torch file; give the module those classes "
-            "alone, or export it to ONNX"
-        )
+def _converted(value: Any, hint: Any, key: str) -> Any:
+    """Returns the value as its type hint, `X` or `X | None`, declares it."""
+    expected = (get_args(hint) or (hint,))[0]
+    if dataclasses.is_dataclass(expected):
+        if not isinstance(value, dict):
+            raise ValueError(f"{key}: expected a table [{key}], got {value!r}")
+        return _parse(expected, value, key)  # type: ignore[arg-type]
+    expected = get_origin(expected) or expected
+    value = _as_tuple(value)
+    if expected is Any or type(value) is expected or (expected is float and type(value) is int):
+        return value
+    raise ValueError(f"{key}: expected {_TYPE_NAMES[expected]}, got {value!r}")
 
 
-def _said(described: Mapping[str, Any], folder: Path, given: Mapping[str, Any]) -> ModelOverrides:
-    return ModelOverrides(
-        input=described.get("input"),
-        output=described.get("output"),
-        image_shape=given["image_shape"] or described.get("image_shape"),
-        classes=given["classes"] or described.get("classes"),
-        names=_names(described, folder, given),
-        numbering=_numbering(described),
-        threshold=described.get("threshold", given.get("threshold")),
-        assumed_shape=given["assumed_shape"],
-        assumed_classes=given["assumed_classes"],
-    )
-
-
-def _names(
-    described: Mapping[str, Any], folder: Path, given: Mapping[str, Any]
-) -> tuple[str, ...] | None:
-    if given.get("class_names") is not None:
-        return tuple(given["class_names"])
-    return read_names(folder / described["labels"]) if "labels" in described else None
-
-
-def _numbering(described: Mapping[str, Any]) -> Numbering | None:
-    if not any(key in described for key in ("class_offset", "class_numbers", "background")):
-        return None
-    numbers = described.get("class_numbers")
-    return Numbering(
-        described.get("class_offset", 0),
-        None if numbers is None else tuple(numbers),
-        described.get("background"),
-    )
-
-
-def _table(source: str, described: Mapping[str, Any], key: str, kind: type[Table]) -> Table | None:
-    """The table of that name as a dataclass, or None where there is none."""
-    if key not in described:
-        return None
-    fields = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for name, default in fields.items():
-        if default is dataclasses.MISSING and name not in described[key]:
-            raise ValueError(f"{source}: expected {name} in [{key}]")
-    unknown = [name for name in described[key] if name not in fields]
-    if unknown:
-        listed = ", ".join(fields)
-        raise ValueError(f"{source}: expected {listed} in [{key}], got the key {unknown[0]!r}")
-    return kind(**_tuples(described[key]))
-
-
-def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+def _as_tuple(value: Any, *_: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

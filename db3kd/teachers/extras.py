@@ -1,11 +1,16 @@
-"""Packages that only some teachers need."""
+"""Imports packages that only some teachers need."""
 
 from importlib import import_module
 from types import ModuleType
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
-    """The module, or a ModuleNotFoundError that names the extra of db3kd that installs it."""
+    """Imports a module of an optional dependency.
+
+    Raises:
+        ModuleNotFoundError: If it is not installed. The message names the extra of db3kd to
+            install.
+    """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Any Python function on NumPy arrays as a teacher."""
+"""A teacher made of a Python function on NumPy arrays."""
 
 import functools
 import hashlib
@@ -11,30 +11,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.teachers.base import TeacherError
+from db3kd.teachers.base import TeacherError, teacher_repr
+from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.generator import GeneratorStream
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
 
 
 class FunctionTeacher:
-    """A function from images to classes; a scikit-learn estimator takes one line.
+    """A teacher that calls a Python function on NumPy arrays.
 
-        FunctionTeacher(svc.predict, (1, 8, 8), 10, flatten=True)
+    If each image takes long or costs money, make the function a generator that yields one class
+    after the other: db3kd then records each class before it asks for the next.
 
-    function     float32 array [N, *image_shape], or [N, D] with `flatten`, -> N class numbers, or
-                 names among `class_names`. It gets a copy, free to change. If an image takes long
-                 or costs money, make it a generator that yields one class after the other: each is
-                 kept as it comes
-    image_shape  shape of one image
-    classes      number of classes
-    bounds       lowest and highest value of an image
-    max_batch    most images of one call; by default 256, fewer if so many take over 16 MiB
-    name         what errors call it; by default the function's qualified name
-    flatten      hand over rows of D = prod(image_shape) numbers
-    fingerprint  SHA-256 hex, or any text, of what defines the function; by default found as
-                 `fingerprint()` says
-    class_names  the name of each class, in the order of their numbers, or None
+    Args:
+        function: Takes images, float32 [N, *image_shape] or, with `flatten`, [N, D], and returns N
+            class numbers, or N names among `class_names`. It receives a copy, which it may modify.
+        image_shape: Shape of one image, for example `(1, 28, 28)`.
+        classes: Number of classes.
+        bounds: Lowest and highest pixel value.
+        max_batch: Maximum number of images per call. The default is 256, or fewer if so many take
+            more than 16 MiB.
+        name: The name in errors; by default the function's qualified name.
+        flatten: Pass rows of D = prod(image_shape) numbers.
+        fingerprint: A text that changes when the function does, if `fingerprint()` cannot find out.
+        class_names: Class names in the order of the class numbers.
+
+    Raises:
+        TypeError: If `function` is not callable.
+        ValueError: If any of the other arguments is invalid.
+
+    Example:
+        >>> FunctionTeacher(svc.predict, (1, 8, 8), classes=10, flatten=True)  # scikit-learn
     """
 
     def __init__(
@@ -60,66 +68,72 @@ class FunctionTeacher:
             max_batch = batch_for_calls(self.image_shape)
         self.max_batch = check_count(max_batch, "max_batch")
         self.device = torch.device("cpu")
-        self.name = name or getattr(function, "__qualname__", type(function).__name__)
+        self.name = str(name or getattr(function, "__qualname__", type(function).__name__))
         if class_names is not None:
             class_names = check_class_names(class_names, self.classes, f"teacher {self.name}")
         self.class_names = class_names
+        self._names = ClassNames(
+            class_names, "give class_names=, in the order of the class numbers", quote=True
+        )
         self._function = function
         self._flatten = flatten
         self._fingerprint = fingerprint
         if inspect.isgeneratorfunction(function):
             self.stream = self._stream
 
-    def decide(self, images: Tensor) -> Tensor:
-        """images [N, *image_shape] -> the function's answers, integers as int64."""
-        if inspect.isgeneratorfunction(self._function):
-            return self._decide_one_by_one(images)
-        answer = self._numbers(self._function(self._array(images)))
-        return torch.tensor(answer, device=images.device)
+    def __repr__(self) -> str:
+        return teacher_repr(self)
 
-    def _numbers(self, answer: Any) -> np.ndarray:
-        """What the function returned, as an array of numbers; names become class numbers.
+    def decide(self, images: Tensor) -> Tensor:
+        """Returns the function's class of each image; see `Teacher.decide`.
 
         Raises:
-            TeacherError: it is no array of numbers or known names, or hides some of its entries.
+            TeacherError: If the function returns anything but a class for each image.
         """
-        wanted = f"{self.name}: expected a class number for each image"
+        if inspect.isgeneratorfunction(self._function):
+            return self._decide_one_by_one(images)
+        answer = self._as_numbers(self._function(self._as_array(images)))
+        return torch.tensor(answer, device=images.device)
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 digest of what defines the function, or the text given instead.
+
+        Of a function these are its source, defaults and closure; of a method, its object.
+
+        Raises:
+            ValueError: If the source or the object cannot be read.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = _function_fingerprint(self._function)
+        return self._fingerprint
+
+    def _as_numbers(self, answer: Any) -> np.ndarray:
+        """Returns the function's answer as an array, with class numbers instead of names."""
+        expected = f"teacher {self.name}: expected one class per image from the function"
         if answer is None:
-            raise TeacherError(f"{wanted}, got None; does the function return what it computes?")
+            raise TeacherError(f"{expected}, got None; does it return what it computes?")
         if np.ma.is_masked(answer):
             row = int(np.flatnonzero(np.ma.getmaskarray(answer))[0])
-            raise TeacherError(f"{wanted}, got a masked array whose entry {row} is hidden")
+            raise TeacherError(
+                f"{expected}, got a masked array that hides the class of image {row}"
+            )
         values = np.asarray(answer)
         if values.dtype.kind in "iu":
             return values.astype(np.int64)
         if values.dtype.kind == "f" and np.isnan(values).any():
-            raise TeacherError(
-                f"{wanted}, got NaN at row {int(np.argwhere(np.isnan(values))[0][0])}"
-            )
+            row = int(np.argwhere(np.isnan(values))[0][0])
+            raise TeacherError(f"{expected}, got NaN for image {row}")
         if values.dtype.kind in "OSU":
-            return self._numbers_of_names(values, wanted)
+            numbers = [
+                entry
+                if isinstance(entry, int) and not isinstance(entry, bool)
+                else self._names.number(entry, row, expected)
+                for row, entry in enumerate(values.ravel().tolist())
+            ]
+            return np.array(numbers, np.int64).reshape(values.shape)
         return values
 
-    def _numbers_of_names(self, values: np.ndarray, wanted: str) -> np.ndarray:
-        entries = values.ravel().tolist()
-        texts = [each.decode() if isinstance(each, bytes) else each for each in entries]
-        for row, each in enumerate(texts):
-            if isinstance(each, int) and not isinstance(each, bool):
-                continue
-            if not isinstance(each, str):
-                raise TeacherError(f"{wanted}, got {each!r} ({type(each).__name__}) at row {row}")
-            if self.class_names is None:
-                raise TeacherError(
-                    f"{wanted}, got the name {each!r}; give class_names=, in the order of their "
-                    "numbers"
-                )
-            if each.strip() not in self.class_names:
-                raise TeacherError(f"{wanted}, got the name {each!r}, which is not in class_names")
-        names = self.class_names or ()
-        numbers = [names.index(each.strip()) if isinstance(each, str) else each for each in texts]
-        return np.array(numbers, np.int64).reshape(values.shape)
-
-    def _array(self, images: Tensor) -> np.ndarray:
+    def _as_array(self, images: Tensor) -> np.ndarray:
         array = images.detach().to("cpu", torch.float32, copy=True).numpy()
         return array.reshape(len(array), -1) if self._flatten else array
 
@@ -130,18 +144,9 @@ class FunctionTeacher:
         return torch.cat([*parts, torch.empty(0, dtype=torch.int64)]).to(images.device)
 
     def _stream(self, images: Tensor) -> GeneratorStream:
-        """As `decide`, of a generator function, but each decision is handed over as it comes."""
-        arrays = [self._array(part) for part in images.split(self.max_batch)]
-        return GeneratorStream(self._function, arrays, self.classes, self.name)
-
-    def fingerprint(self) -> str:
-        """SHA-256 hex of a function's source and closure, or of a method's object as pickled.
-
-        Raises ValueError where neither can be had; give `fingerprint=` then.
-        """
-        if self._fingerprint is None:
-            self._fingerprint = _function_fingerprint(self._function)
-        return self._fingerprint
+        """`StreamingTeacher.stream`, which only the teacher of a generator function has."""
+        batches = [self._as_array(batch) for batch in images.split(self.max_batch)]
+        return GeneratorStream(self._function, batches, self.classes, self._names, self.name)
 
 
 def _function_fingerprint(function: Callable[..., Any]) -> str:
@@ -150,16 +155,19 @@ def _function_fingerprint(function: Callable[..., Any]) -> str:
         for part in _defining_parts(function):
             digest.update(part)
             digest.update(b"\0")
-    except Exception as error:  # pickle passes on whatever an object's own __reduce__ raises
+    except Exception as error:  # an object's own __reduce__ may raise anything
         raise ValueError(
-            f"fingerprint: what defines {function!r} cannot be read ({error}); give fingerprint= "
-            "a text that changes with it"
+            f"fingerprint: the source or state of {function!r} cannot be read ({error}); give "
+            "fingerprint=, a text that changes when the function does"
         ) from error
     return digest.hexdigest()
 
 
 def _defining_parts(function: Callable[..., Any]) -> list[bytes]:
-    """Bytes that change when the function does. Pickled objects are hashed, never read back."""
+    """Returns bytes that change when the function does.
+
+    Objects are pickled to be hashed; nothing is unpickled.
+    """
     if isinstance(function, functools.partial):
         arguments = pickle.dumps((function.args, sorted(function.keywords.items())))
         return [*_defining_parts(function.func), arguments]

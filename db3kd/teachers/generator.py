@@ -1,6 +1,6 @@
-"""The answers of a function that yields one class an image, each kept before the next is asked."""
+"""The decision stream of a generator function, which yields one class at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -8,36 +8,43 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.base import TeacherError, failure
+from db3kd.teachers.class_numbers import ClassNames
+
+GeneratorFunction = Callable[[np.ndarray], Generator[Any, None, Any]]
 
 
 class GeneratorStream:
-    """A `db3kd.teachers.base.DecisionStream` of a generator function.
+    """The `DecisionStream` of a generator function.
 
-    function  an array of images -> their classes, one after the other
-    arrays    of images, one for each call of the function
-    classes   number of classes
-    name      what errors call the teacher
+    Args:
+        function: Takes an array of images and yields a class number or name for each of them.
+        batches: Arrays of images, one for each call of the function.
+        classes: Number of classes.
+        names: Converts class names.
+        name: The teacher's name, for errors.
     """
 
     window = 1
 
     def __init__(
         self,
-        function: Callable[[np.ndarray], Iterator[Any]],
-        arrays: list[np.ndarray],
+        function: GeneratorFunction,
+        batches: list[np.ndarray],
         classes: int,
+        names: ClassNames,
         name: str,
     ) -> None:
         self.maybe_paid = 0
-        self._count = sum(map(len, arrays))
+        self._count = sum(map(len, batches))
         self._classes = classes
+        self._names = names
         self._name = name
-        self._answers = _answers(function, arrays)
+        self._answers = _answers(function, batches)
         self._decisions: list[int] = []
 
     def next_part(self) -> Tensor:
-        """As `DecisionStream.next_part`; a part is one decision."""
-        self.maybe_paid = 1  # an interrupt may come while the function works
+        """See `DecisionStream.next_part`; each part is one decision."""
+        self.maybe_paid = 1  # if an interrupt comes while the function works
         try:
             decision = self._checked(next(self._answers, None))
         except TeacherError as error:
@@ -46,11 +53,12 @@ class GeneratorStream:
             raise
         except (Exception, GeneratorExit) as error:
             self.maybe_paid = 0
-            ended = isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration)
-            shown = error.__cause__ if ended else error
-            raised = failure(self._name, 1, shown)
-            raised.answered = self._all()
-            raise raised from error
+            # Python reports a StopIteration in a generator as a RuntimeError.
+            hidden = error.__cause__ if isinstance(error, RuntimeError) else None
+            shown = hidden if isinstance(hidden, StopIteration) else error
+            teacher_error = failure(self._name, 1, shown)
+            teacher_error.answered = self._all()
+            raise teacher_error from error
         self.maybe_paid = 0
         if decision is None:
             return torch.empty(0, dtype=torch.int64)
@@ -58,7 +66,7 @@ class GeneratorStream:
         return torch.tensor([decision])
 
     def stop(self) -> Tensor:
-        """As `DecisionStream.stop`."""
+        """See `DecisionStream.stop`."""
         self._answers.close()
         return self._all()
 
@@ -66,40 +74,40 @@ class GeneratorStream:
         return torch.tensor(self._decisions, dtype=torch.int64)
 
     def _checked(self, answer: Any) -> int | None:
-        """The class that an answer is; None behind the last."""
-        if answer is None and len(self._decisions) == self._count:
+        """Returns the class that was yielded, or None after the last image."""
+        row = len(self._decisions)
+        if answer is None and row == self._count:
             return None
-        who = f"teacher {self._name}"
+        expected = f"teacher {self._name}: expected one class per image from the generator"
+        if isinstance(answer, str | bytes):
+            return self._names.number(answer, row, expected)
         try:
             value = np.asarray(answer)
-            whole = value.ndim == 0 and value.dtype.kind in "iu"
+            is_integer = value.ndim == 0 and value.dtype.kind in "iu"
         except ValueError:
-            whole = False
-        if not whole:
+            is_integer = False
+        if not is_integer:
             raise TeacherError(
-                f"{who}: expected one class number an image from the generator, got "
-                f"{type(answer).__name__} for image {len(self._decisions)}; yield each image's "
+                f"{expected}, got {type(answer).__name__} for image {row}; yield each image's "
                 "class once, in order"
             )
         if not 0 <= int(value) < self._classes:
             raise TeacherError(
-                f"{who} answered class {int(value)}, expected [0, {self._classes}); number the "
-                "classes from 0 or correct `classes`"
+                f"teacher {self._name} returned class {int(value)}, expected [0, {self._classes}); "
+                "number the classes from 0 or correct `classes`"
             )
         return int(value)
 
 
-def _answers(
-    function: Callable[[np.ndarray], Iterator[Any]], arrays: list[np.ndarray]
-) -> Iterator[Any]:
-    """What the function yields for each array in turn, None in place of what it does not."""
-    for array in arrays:
-        answers = function(array)
+def _answers(function: GeneratorFunction, batches: list[np.ndarray]) -> Generator[Any, None, None]:
+    """Yields the function's answers to all batches, None for each missing one."""
+    for batch in batches:
+        answers = function(batch)
         try:
-            for _ in range(len(array)):
+            for _ in range(len(batch)):
                 yield next(answers, None)
-            # What the function does after its last answer belongs to it, such as closing a file.
+            # The function may still do work after its last answer, such as closing a file.
             for _ in answers:
-                raise ValueError(f"expected {len(array)} answers, got more")
+                raise ValueError(f"expected {len(batch)} answers, got more")
         finally:
             answers.close()

@@ -1,11 +1,11 @@
-"""A torch module as a teacher."""
+"""A teacher made of a torch module."""
 
 import copy
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from db3kd.teachers.base import (
     PendingDecisions,
     TeacherError,
     failure,
+    teacher_repr,
 )
-from db3kd.teachers.batching import Batches, Interrupted, batch_on_cuda
+from db3kd.teachers.batching import BatchError, Batches, batch_on_cuda
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
 from db3kd.teachers.pending import ModuleDecisions
@@ -33,34 +34,41 @@ from db3kd.validation import (
 
 
 class ModuleTeacher:
-    """The argmax of a module's scores; the scores never leave it.
+    """A teacher that returns the argmax of a torch module's scores.
 
-    The teacher is a snapshot: a copy of the module in eval mode. The module handed in is neither
-    changed nor watched, so it can go on training while the teacher, and its fingerprint, stay what
-    they were.
+    The teacher copies the module, so later training does not change its decisions.
 
-    module       images [N, *image_shape] -> scores [N, classes], or, with `threshold`, one score an
-                 image, [N] or [N, 1]
-    image_shape  shape of one image
-    classes      number of classes
-    bounds       lowest and highest value of an image
-    max_batch    most images of one forward pass; by default, on a CPU, at most 256, fewer where
-                 the module works on large images (see `cpu_batch`), and on CUDA as many as are of
-                 use and fit in memory. Both are found when first needed, by passes of zeros. Where
-                 memory runs out all the same, it is halved
-    autocast     a dtype (torch.bfloat16, torch.float16) to run under torch.autocast, or None
-    device       where to run; by default where the module's parameters are
-    compile      run it by torch.compile
-    cuda_graphs  on CUDA, run it as graphs, one for each power of two of images: for small batches
-    name         what errors call it; by default the module's class
-    fingerprint  SHA-256 hex of what defines it; by default of the architecture and the weights
-    class_names  the name of each class, in the order of their numbers, or None
-    threshold    of a module that gives one score an image: class 1 begins at this score, such as
-                 0.5 for a sigmoid and 0 for a logit; `classes` must be 2
+    Args:
+        module: Takes images [N, *image_shape] and returns scores [N, classes] or, with `threshold`,
+            one score per image, [N] or [N, 1].
+        image_shape: Shape of one image, for example `(1, 28, 28)`.
+        classes: Number of classes.
+        bounds: Lowest and highest pixel value.
+        max_batch: Maximum number of images per forward pass. By default it is measured on CUDA, and
+            on a CPU it follows from the network's sizes (see `cpu_batch`), at most 256. It is
+            halved if memory runs out.
+        autocast: `torch.bfloat16` or `torch.float16` to run under torch.autocast.
+        device: The device to run on; by default the device of the module's parameters.
+        compile: Run the module through torch.compile.
+        cuda_graphs: On CUDA, replay forward passes as CUDA graphs, one for each power of two of
+            images. This is faster for small batches.
+        name: The name in errors; by default the module's class.
+        fingerprint: SHA-256 hex digest; by default of the module's architecture and weights.
+        class_names: Class names in the order of the class numbers.
+        threshold: For a module that returns one score per image: class 1 begins at this score, for
+            example 0.5 for a sigmoid or 0 for a logit. `classes` must be 2.
 
-    max_batch, compile and cuda_graphs change scores by rounding alone, and so no fingerprint.
+    `max_batch`, `compile` and `cuda_graphs` change scores only by rounding, so the fingerprint does
+    not depend on them.
 
-    Raises TypeError for what is no module, and ValueError for options that do not go together.
+    Raises:
+        TypeError: If `module` is not a torch.nn.Module.
+        ValueError: If the arguments are invalid or contradict each other.
+
+    Example:
+        >>> teacher = ModuleTeacher(build_model("lenet5", (1, 28, 28), 10), (1, 28, 28), classes=10)
+        >>> teacher.decide(torch.rand(4, 1, 28, 28)).shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -95,8 +103,8 @@ class ModuleTeacher:
         self.device = torch.device(device or (first.device if first is not None else "cpu"))
         _check_options(module, self.device, compile, cuda_graphs)
         self._compile, self._cuda_graphs = compile, cuda_graphs
-        self._wanted_batch = None if max_batch is None else check_count(max_batch, "max_batch")
-        with torch.no_grad():  # else the copied weights of TorchScript have a history
+        self._given_max_batch = None if max_batch is None else check_count(max_batch, "max_batch")
+        with torch.no_grad():  # otherwise autograd tracks the copied weights of TorchScript
             self._module = to_channels_last(copy.deepcopy(module).eval().to(self.device))
         floating = (p.dtype for p in self._module.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
@@ -104,42 +112,53 @@ class ModuleTeacher:
         self._layout = torch.channels_last if colour else torch.preserve_format
         self._fingerprint = fingerprint
 
+    def __repr__(self) -> str:
+        return teacher_repr(self)
+
     @property
     def max_batch(self) -> int:
-        """Most images of one forward pass."""
-        return self._batches.most
+        """Maximum number of images per forward pass."""
+        return self._batches.max_batch
 
     @property
     def module(self) -> nn.Module:
-        """The network that it asks, in eval mode; not to be changed."""
+        """The teacher's copy of the module, in eval mode. Do not modify it."""
         return self._module
 
     def decide(self, images: Tensor) -> Tensor:
-        """images [N, *image_shape] -> int64 [N], same device; TeacherError for unusable scores."""
+        """Returns the class of each image; see `Teacher.decide`.
+
+        Raises:
+            TeacherError: If the module raises or returns anything but scores.
+        """
         return self.decide_async(images).result()
 
     @torch.inference_mode()
     def decide_async(self, images: Tensor) -> PendingDecisions:
-        """As `decide`, any number of images at once; on CUDA the answers are under way."""
+        """Starts to decide any number of images; see `AsyncTeacher.decide_async`."""
         if len(images) == 0:
             return CompletedDecisions(torch.empty(0, dtype=torch.int64, device=images.device))
-        complaint = (
-            f"{self._expected(len(images))}, got NaN among them; the weights or the precision are "
-            "unfit"
+        nan_message = (
+            f"{self._expected(len(images))}, got NaN among them; check the weights and precision"
         )
         with self._on_device():
             try:
-                decisions = self._batches.answer(images, self._answer_batch)
-            except Interrupted as stop:
-                cause = stop.__cause__
-                known = isinstance(cause, TeacherError)
-                error = cause if known else failure(self.name, stop.count, cause)
-                error.answered = ModuleDecisions(stop.answers, images.device, complaint).result()
-                raise error from (None if known else cause)
-            return ModuleDecisions(decisions, images.device, complaint)
+                decisions = self._batches.classify(images, self._decide_batch)
+            except BatchError as stop:
+                cause = stop.cause
+                error = (
+                    cause
+                    if isinstance(cause, TeacherError)
+                    else failure(self.name, stop.count, cause)
+                )
+                error.answered = ModuleDecisions(
+                    stop.decisions, images.device, nan_message
+                ).result()
+                raise error from (None if error is cause else cause)
+            return ModuleDecisions(decisions, images.device, nan_message)
 
     def fingerprint(self) -> str:
-        """SHA-256 hex of architecture, weights and autocast dtype; equal for equal copies."""
+        """Returns the SHA-256 digest of architecture, weights, autocast dtype and threshold."""
         if self._fingerprint is None:
             self._fingerprint = module_fingerprint(self._module, self.autocast)
         if self.threshold is None:
@@ -147,14 +166,14 @@ class ModuleTeacher:
         return hashlib.sha256(f"{self._fingerprint} {self.threshold!r}".encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy needs; what is made when first needed, it makes itself."""
-        made = ("_batches", "_network", "_classifier", "_staging")
-        return {name: value for name, value in vars(self).items() if name not in made}
+        """Returns the state without the cached properties, which a copy computes itself."""
+        cached = ("_batches", "_network", "_classifier", "_staging")
+        return {name: value for name, value in vars(self).items() if name not in cached}
 
     @cached_property
     def _batches(self) -> Batches:
-        if self._wanted_batch is not None:
-            return Batches(self._wanted_batch)
+        if self._given_max_batch is not None:
+            return Batches(self._given_max_batch)
         if self.device.type != "cuda":
             return Batches(self._batch_on_cpu())
         with torch.inference_mode(), self._on_device():
@@ -173,7 +192,9 @@ class ModuleTeacher:
 
     @cached_property
     def _network(self) -> nn.Module:
-        return torch.compile(self._module) if self._compile else self._module
+        if not self._compile:
+            return self._module
+        return cast(nn.Module, torch.compile(self._module))
 
     @cached_property
     def _classifier(self) -> Classify:
@@ -190,8 +211,8 @@ class ModuleTeacher:
     def _on_device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
-    def _answer_batch(self, images: Tensor) -> Tensor:
-        """images of any device -> int64 [n] on the teacher's."""
+    def _decide_batch(self, images: Tensor) -> Tensor:
+        """Takes images on any device and returns [n] int64 on the teacher's device."""
         if self._staging is not None and images.is_cpu:
             images = self._staging.send(images)
         return self._classifier(images.to(self.device))
@@ -201,32 +222,32 @@ class ModuleTeacher:
         return images.contiguous(memory_format=self._layout)
 
     def _classify_copy(self, images: Tensor) -> Tensor:
-        """A copy, because a module may work in place and the images are the caller's."""
+        """Classifies a copy, because the module may modify its input in place."""
         return self._classify(images.to(self._dtype, copy=True, memory_format=self._layout))
 
     def _classify(self, images: Tensor) -> Tensor:
-        """The class of each image, UNANSWERED where its scores are NaN; the host does not wait."""
+        """Returns the class of each image, UNANSWERED if its scores hold NaN, without a sync."""
         scores = self._score(self._network, images)
         if not isinstance(scores, Tensor):
             raise TeacherError(
                 f"{self._expected(len(images))} from the module, got {type(scores).__name__}; wrap "
-                "it to return the scores alone"
+                "it so that it returns only the scores"
             )
-        one_each = tuple(scores.shape) in ((len(images),), (len(images), 1))
-        if self.threshold is not None and one_each:
+        single = tuple(scores.shape) in ((len(images),), (len(images), 1))
+        if self.threshold is not None and single:
             scores = scores.reshape(-1)
             return torch.where(scores.isnan(), UNANSWERED, (scores >= self.threshold).long())
         if self.threshold is not None or tuple(scores.shape) != (len(images), self.classes):
             hint = "correct `classes` or the module's last layer"
-            if one_each:
+            if single:
                 hint = (
-                    "give classes=2 and threshold= if it is the one score of a model with two "
-                    "classes: 0.5 for a sigmoid, 0 for a logit"
+                    "if it is the one score of a model with two classes, give classes=2 and "
+                    "threshold=: 0.5 for a sigmoid, 0 for a logit"
                 )
             raise TeacherError(
                 f"{self._expected(len(images))} from the module, got {list(scores.shape)}; {hint}"
             )
-        best = scores.max(1)  # NaN where any is NaN
+        best = scores.max(1)  # NaN if any score of the image is NaN
         return torch.where(best.values.isnan(), UNANSWERED, best.indices)
 
     def _score(self, network: nn.Module, images: Tensor) -> Any:
@@ -243,17 +264,18 @@ def _check_options(
 ) -> None:
     if compile and isinstance(module, torch.jit.ScriptModule):
         raise ValueError(
-            "compile: expected a Python module, got TorchScript, which is compiled already; leave "
-            "it out"
+            "compile: expected a Python module, got TorchScript, which is already compiled; leave "
+            "compile out"
         )
     if cuda_graphs and device.type != "cuda":
         raise ValueError(
-            f"cuda_graphs: expected a CUDA device, got {device}; leave it out, or give a device"
+            f"cuda_graphs: expected a CUDA device, got {device}; give device= or leave cuda_graphs "
+            "out"
         )
 
 
 def module_fingerprint(module: nn.Module, autocast: torch.dtype | None = None) -> str:
-    """SHA-256 hex of a module's printed architecture, its state and the precision it runs in."""
+    """Returns the SHA-256 hex digest of a module's architecture, weights and precision."""
     kind = type(module)
     digest = hashlib.sha256(
         f"{kind.__module__}.{kind.__qualname__}\n{module}\n{autocast}\n".encode()

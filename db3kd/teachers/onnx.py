@@ -1,4 +1,4 @@
-"""An ONNX file as a teacher, run by ONNX Runtime."""
+"""A teacher made of an ONNX file, run by ONNX Runtime."""
 
 import ast
 import hashlib
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.teachers.base import TeacherError
+from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.preprocessing import Preprocessing
@@ -30,24 +30,29 @@ _DTYPES = {
     "string": "text",
 }
 _NAME_KEYS = ("names", "class_names", "labels", "classes")
-"""Where exporters keep class names; Ultralytics, for example, under "names"."""
+"""Metadata keys under which exporters keep class names; Ultralytics, for example, uses "names"."""
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxTeacher:
-    """The class that an ONNX model names, or the largest of its scores; they never leave it.
+    """A teacher that returns the class of an ONNX model, or the argmax of its scores.
 
-    path           the .onnx file, complete in itself: weights in files beside it are not read
-    said           what the user says of the model; the rest is read from its graph
-    preprocessing  from db3kd's images to the model's input
-    max_batch      most images of one run of the model; by default at most 256 on a CPU, fewer of
-                   large images (see `cpu_batch`), and eight times as many elsewhere
-    device         cpu, or cuda or cuda:N with a CUDA build of ONNX Runtime
-    name           what errors call it; by default the file's name
+    Args:
+        path: The `.onnx` file. It must contain its weights: files beside it are not read.
+        overrides: What the model's graph does not declare.
+        preprocessing: The steps from db3kd's images to the model's input.
+        max_batch: Maximum number of images per run of the model. The default on a CPU is 256, or
+            fewer for large images (see `cpu_batch`); on a GPU it is eight times as many.
+        device: "cpu", or "cuda" or "cuda:N" with a CUDA build of ONNX Runtime.
+        name: The name in errors; by default the file's name.
 
-    Raises TeacherError for a file that ONNX Runtime cannot read, and ValueError where what is said
-    contradicts the model, or something is not known.
+    Raises:
+        TeacherError: If ONNX Runtime cannot read the file.
+        ValueError: If the arguments contradict the model, or if information is missing.
+
+    Example:
+        >>> OnnxTeacher("digits.onnx", preprocessing=Preprocessing(scale=(0, 255)))
     """
 
     def __init__(
@@ -67,57 +72,70 @@ class OnnxTeacher:
         inputs = [_declared(node, path) for node in self._session.get_inputs()]
         outputs = [_declared(node, path) for node in self._session.get_outputs() if _plain(node)]
         overrides, preprocessing = overrides or ModelOverrides(), preprocessing or Preprocessing()
-        self._contract = resolve(f"teacher {self.name}", inputs, outputs, overrides, preprocessing)
-        self.preprocessing = self._contract.preprocessing
-        self.image_shape = self._contract.image_shape
-        self.classes = self._contract.classes
+        self._signature = resolve(f"teacher {self.name}", inputs, outputs, overrides, preprocessing)
+        self.preprocessing = self._signature.preprocessing
+        self.image_shape = self._signature.image_shape
+        self.classes = self._signature.classes
         self.bounds = self.preprocessing.bounds
-        self.device = torch.device("cpu")  # NumPy's; ONNX Runtime moves the images on itself
+        self.device = torch.device("cpu")  # of the images; ONNX Runtime copies them to its device
         if max_batch is None:
             input_shape = self.preprocessing.input_shape(self.image_shape)
             max_batch = batch_for_images(input_shape)
             max_batch *= 1 if torch.device(device).type == "cpu" else 8
-        self.max_batch = self._contract.batch or check_count(max_batch, "max_batch")
-        self.class_names = self._contract.class_names or _names_in(
+        self.max_batch = self._signature.batch or check_count(max_batch, "max_batch")
+        self.class_names = self._signature.class_names or _names_in(
             self._session.get_modelmeta().custom_metadata_map, self.classes
         )
-        said_here = (self.preprocessing, overrides.names, self._contract.output.name)
-        if identity := self._contract.reader.identity():
-            said_here = (*said_here, identity)
-        self._fingerprint = hashlib.sha256(content + repr(said_here).encode()).hexdigest()
+        identity: list[object] = [
+            self.preprocessing,
+            overrides.class_names,
+            self._signature.output.name,
+        ]
+        if numbering := self._signature.reader.identity():
+            identity.append(numbering)
+        self._fingerprint = hashlib.sha256(content + repr(tuple(identity)).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return teacher_repr(self)
 
     def decide(self, images: Tensor) -> Tensor:
-        """images [N, *image_shape] -> int64 [N]; TeacherError for unusable answers."""
+        """Returns the class of each image; see `Teacher.decide`.
+
+        Raises:
+            TeacherError: If ONNX Runtime fails, or the model's answers are not classes or scores.
+        """
         if len(images) == 0:
             return torch.empty(0, dtype=torch.int64)
         chunks = [self._decide_chunk(chunk) for chunk in images.split(self.max_batch)]
         return torch.cat(chunks).to(images.device)
 
     def fingerprint(self) -> str:
-        """SHA-256 hex of the file, its preprocessing and its class names."""
+        """Returns the SHA-256 digest of the file, the preprocessing and the class names."""
         return self._fingerprint
 
     def details(self) -> Iterator[tuple[str, str]]:
-        """What `db3kd info` shows beside what every teacher has."""
+        """Yields names and values that `db3kd info` shows in addition to those of every teacher."""
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         yield "runs on", f"ONNX Runtime, {provider}"
         yield from self.preprocessing.details()
 
     def _decide_chunk(self, images: Tensor) -> Tensor:
         array = self.preprocessing(images)
-        missing = (self._contract.batch or len(array)) - len(array)
+        missing = (self._signature.batch or len(array)) - len(array)
         if missing:
             array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
         who = f"teacher {self.name}"
         try:
             answers = self._session.run(
-                [self._contract.output.name], {self._contract.input.name: array}
+                [self._signature.output.name], {self._signature.input.name: array}
             )[0]
         except Exception as error:  # ONNX Runtime's own exceptions share no base
             raise TeacherError(f"{who}: ONNX Runtime failed: {_first_line(error)}") from error
         if np.ndim(answers) == 0 or len(answers) != len(array):
-            raise TeacherError(f"{who}: expected {len(array)} answers, got {np.shape(answers)}")
-        return self._contract.reader.read(answers[: len(images)], len(images), who)
+            raise TeacherError(
+                f"{who}: expected {len(array)} answers, got an array of shape {np.shape(answers)}"
+            )
+        return self._signature.reader.read(answers[: len(images)], len(images), who)
 
 
 def _open(content: bytes, device: torch.device, path: Path) -> Any:
@@ -126,17 +144,17 @@ def _open(content: bytes, device: torch.device, path: Path) -> Any:
     if device.type == "cuda":
         if "CUDAExecutionProvider" not in runtime.get_available_providers():
             raise ValueError(
-                f"device: {device} needs a CUDA build of ONNX Runtime (onnxruntime-gpu), and this "
-                "is not one; install it, or use cpu"
+                f"device: {device} needs a CUDA build of ONNX Runtime; install onnxruntime-gpu, or "
+                "use cpu"
             )
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     elif device.type != "cpu":
         raise ValueError(f"device: expected cpu or cuda for an ONNX teacher, got {device}")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; they are raised as well
+    options.log_severity_level = 3  # errors only
     try:
-        # Weights beside the file would be looked for in the working folder, whatever lies there.
+        # ONNX Runtime would look for external weights in the working folder. Give it an empty one.
         with tempfile.TemporaryDirectory() as empty:
             options.add_session_config_entry(_WEIGHTS_FOLDER, empty)
             session = runtime.InferenceSession(content, options, providers=providers)
@@ -150,9 +168,9 @@ def _open(content: bytes, device: torch.device, path: Path) -> Any:
 
 
 def _names_in(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | None:
-    """The class names that exporters note beside a model, if they are as many as its classes.
+    """Returns the class names in a model's metadata if there is one for each class.
 
-    A list, or numbers with their names, as JSON or as a Python literal.
+    Exporters write a list, or a map from numbers to names, as JSON or as a Python literal.
     """
     for key in _NAME_KEYS:
         try:
@@ -170,14 +188,14 @@ def _names_in(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | No
 
 
 def _plain(node: Any) -> bool:
-    """Whether an output is a tensor; classifiers from scikit-learn also have maps."""
+    """Returns whether an output is a tensor; classifiers from scikit-learn also have maps."""
     return node.type.startswith("tensor(")
 
 
 def _declared(node: Any, path: Path) -> TensorSpec:
     kind = node.type.removeprefix("tensor(").removesuffix(")")
     if kind not in _DTYPES:
-        raise TeacherError(f"{path}: expected tensors of numbers, {node.name!r} is {node.type}")
+        raise TeacherError(f"{path}: expected tensors of numbers, got {node.name!r}: {node.type}")
     known = [size if isinstance(size, int) and size > 0 else -1 for size in node.shape]
     return TensorSpec(node.name, _DTYPES[kind], tuple(known) or None)
 

@@ -1,6 +1,4 @@
-"""The answers of a module, which on a GPU are under way when they are handed out."""
-
-from typing import Any
+"""Decisions of a module, which a GPU may still be computing when the caller receives them."""
 
 import torch
 from torch import Tensor
@@ -9,44 +7,59 @@ from db3kd.teachers.base import TeacherError
 
 
 class ModuleDecisions:
-    """A `db3kd.teachers.base.PendingDecisions`. Hearing of it is one wait, and one copy to the CPU:
-    of the decisions where the images came from there, else of whether any of them is none.
+    """The `PendingDecisions` of a `ModuleTeacher`.
 
-    decisions: int64 [N], on the teacher's device, UNANSWERED where it has none. home: the device of
-    the images. complaint: the error where any is none.
+    `result()` synchronises once and copies to the CPU either the decisions (CPU callers) or a
+    single failure flag (GPU callers). The copy is queued here, behind the forward pass.
+
+    Args:
+        decisions: [N] int64 on the teacher's device, UNANSWERED for images without a decision.
+        caller_device: The device of the images.
+        failure_message: The message of the TeacherError if any image has no decision.
     """
 
-    def __init__(self, decisions: Tensor, home: torch.device, complaint: str) -> None:
-        self._made = decisions
-        self._home = home
-        self._complaint = complaint
-        self._heard = decisions if home.type == "cpu" else (decisions < 0).any()
-        self._arrived: Any = None
+    def __init__(
+        self, decisions: Tensor, caller_device: torch.device, failure_message: str
+    ) -> None:
+        self._on_teacher_device = decisions
+        self._caller_device = caller_device
+        self._failure_message = failure_message
+        to_cpu = decisions if caller_device.type == "cpu" else (decisions < 0).any()
+        self._on_cpu = to_cpu
+        self._copied: torch.cuda.Event | None = None
         if decisions.is_cuda:
-            pinned = torch.empty_like(self._heard, device="cpu", pin_memory=True)
-            self._heard = pinned.copy_(self._heard, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            pinned = torch.empty_like(to_cpu, device="cpu", pin_memory=True)
+            self._on_cpu = pinned.copy_(to_cpu, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
 
     @property
     def decisions(self) -> Tensor:
-        if self._home.type != "cpu":
-            return self._made.to(self._home)
-        self._wait()
-        return self._heard
+        """[N] int64 on the caller's device; waits only if that is the CPU."""
+        if self._caller_device.type != "cpu":
+            return self._on_teacher_device.to(self._caller_device)
+        self._synchronize()
+        return self._on_cpu
 
     def done(self) -> bool:
-        return self._arrived is None or self._arrived.query()
+        """Returns whether the copy to the CPU is complete."""
+        return self._copied is None or self._copied.query()
 
     def result(self) -> Tensor:
-        self._wait()
-        missing = self._heard if self._heard.dtype == torch.bool else (self._heard < 0).any()
-        if bool(missing):
-            decisions = self.decisions
-            first = int((decisions < 0).nonzero()[0])
-            raise TeacherError(self._complaint, decisions[:first])
-        return self.decisions
+        """Waits for the decisions.
 
-    def _wait(self) -> None:
-        if self._arrived is not None:
-            self._arrived.synchronize()
+        Raises:
+            TeacherError: If any image has no decision. `error.answered` holds the decisions before
+                the first such image.
+        """
+        self._synchronize()
+        failed = self._on_cpu if self._on_cpu.dtype == torch.bool else (self._on_cpu < 0).any()
+        decisions = self.decisions
+        if bool(failed):
+            first = int((decisions < 0).nonzero()[0])
+            raise TeacherError(self._failure_message, decisions[:first])
+        return decisions
+
+    def _synchronize(self) -> None:
+        if self._copied is not None:
+            self._copied.synchronize()

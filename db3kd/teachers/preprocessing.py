@@ -1,4 +1,4 @@
-"""What stands between db3kd's images and the input of a model in a file or behind a network."""
+"""The preprocessing between db3kd's images and the input of a model in a file or on a server."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,20 +18,29 @@ DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "i
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From images [N, C, H, W] inside `bounds` to what a model takes: the steps in their order.
+    """The steps that convert images [N, C, H, W] inside `bounds` to a model's input.
 
-    bounds  lowest and highest value of the images; distances are measured in these units
-    resize  (height, width) of the model's input, bilinear, antialiased; None: as the images are
-    channel_order  "RGB", or "BGR" for a model that takes the channels reversed; mean and std are
-            in the model's order
-    scale   lowest and highest value that `bounds` become, such as (0, 255); None: as they are
-    mean    subtracted, one number or one a channel
-    std     divided by, one number or one a channel
-    layout  "NCHW", "NHWC", or "flat" [N, C·H·W]
-    dtype   of the model's numbers; None: what the model says, or float32. Integers are rounded to,
-            and then a model cannot tell images apart that round to the same.
+    The steps are applied in this order: channel order, resize, scale, mean, std, layout, dtype.
+    Each image is processed by itself.
 
-    Each image is treated by itself.
+    Attributes:
+        bounds: Lowest and highest pixel value of the images. Distances are measured in these units.
+        resize: (height, width) of the model's input, bilinear and antialiased. None: no resizing.
+        scale: The values that `bounds` are mapped to, such as (0, 255). None: no scaling.
+        mean: Subtracted; one number, or one per channel in the model's order.
+        std: Divisor; one number, or one per channel in the model's order.
+        layout: "NCHW", "NHWC", or "flat" [N, C * H * W].
+        dtype: The model's dtype. None: the dtype that the model declares, or float32. Values are
+            rounded to integer dtypes, so the model cannot distinguish images that round alike.
+        channel_order: "RGB", or "BGR" for a model that takes the channels in reverse order.
+
+    Raises:
+        ValueError: If any of the values is invalid.
+
+    Example:
+        >>> steps = Preprocessing(scale=(0, 255), layout="NHWC")
+        >>> steps(torch.rand(2, 3, 8, 8)).shape
+        (2, 8, 8, 3)
     """
 
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -44,14 +53,14 @@ class Preprocessing:
     channel_order: ChannelOrder = "RGB"
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "bounds", check_bounds(self.bounds))
+        assign = object.__setattr__  # the dataclass is frozen
+        assign(self, "bounds", check_bounds(self.bounds))
         if self.scale is not None:
-            put(self, "scale", check_bounds(self.scale, "scale"))
+            assign(self, "scale", check_bounds(self.scale, "scale"))
         if self.resize is not None:
-            put(self, "resize", _two_sizes(self.resize))
-        put(self, "mean", _numbers(self.mean, "mean"))
-        put(self, "std", _numbers(self.std, "std"))
+            assign(self, "resize", _two_sizes(self.resize))
+        assign(self, "mean", _numbers(self.mean, "mean"))
+        assign(self, "std", _numbers(self.std, "std"))
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std: expected positive numbers, got {self.std!r}")
         if self.layout not in get_args(Layout):
@@ -62,14 +71,21 @@ class Preprocessing:
             raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
     def __call__(self, images: Tensor) -> np.ndarray:
-        """images [N, *image_shape], any device -> an array [N, *input_shape(image_shape)]."""
+        """Returns the model's input, an array [N, *input_shape(image_shape)].
+
+        Args:
+            images: [N, *image_shape] inside `bounds`, on any device.
+        """
         images = self.steps(images.detach().to("cpu", torch.float32))
         return self._typed(images.contiguous().numpy())
 
     def steps(self, images: Tensor) -> Tensor:
-        """All steps but the dtype, where the images are: [N, *image_shape] floats.
+        """Applies all steps except the dtype, on the device of the images.
 
-        They can be differentiated, so they may stand in front of a torch module.
+        Autograd can differentiate them, so they can precede a torch module.
+
+        Args:
+            images: [N, *image_shape] floats inside `bounds`.
         """
         if self.channel_order == "BGR":
             images = images.flip(1)
@@ -91,18 +107,19 @@ class Preprocessing:
         return images
 
     def input_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of one image as the model sees it.
+        """Returns the shape of one image as the model receives it.
 
-        Raises ValueError for an image shape that the steps cannot be applied to.
+        Raises:
+            ValueError: If the steps cannot be applied to images of this shape.
         """
         shape = tuple(image_shape)
         if self.channel_order == "BGR" and (len(shape) != 3 or shape[0] != 3):
-            raise ValueError(f"channel_order: BGR is for images (3, height, width), got {shape}")
+            raise ValueError(f"channel_order: BGR needs images (3, height, width), got {shape}")
         if self.resize is not None or self.layout == "NHWC":
             if len(shape) != 3:
                 raise ValueError(
-                    f"preprocessing: resize and NHWC are for images (channels, height, width), "
-                    f"got {shape}"
+                    f"preprocessing: resize and NHWC need images (channels, height, width), got "
+                    f"{shape}"
                 )
             shape = (shape[0], *(self.resize or shape[1:]))
         for name in ("mean", "std"):
@@ -116,9 +133,10 @@ class Preprocessing:
         return (int(np.prod(shape)),) if self.layout == "flat" else shape
 
     def image_shape(self, input_shape: Sequence[int]) -> tuple[int, ...] | None:
-        """The shape of one image before all steps, or None where the model's input leaves it open.
+        """Returns the shape of one image before all steps, or None if it is ambiguous.
 
-        input_shape: what the model takes, -1 where it takes any size.
+        Args:
+            input_shape: The shape of one image that the model declares, -1 for any size.
         """
         shape = tuple(input_shape)
         if self.resize is not None or self.layout == "flat" or not shape or min(shape) < 1:
@@ -126,7 +144,7 @@ class Preprocessing:
         return (shape[-1], *shape[:-1]) if self.layout == "NHWC" else shape
 
     def details(self) -> Iterator[tuple[str, str]]:
-        """Each step that does something, in words."""
+        """Yields the name and a description of each step that has an effect."""
         if self.resize is not None:
             yield "resize", f"{self.resize[0]} x {self.resize[1]}, bilinear"
         if self.scale is not None:
@@ -159,7 +177,7 @@ def _numbers(value: Any, name: str) -> tuple[float, ...]:
     except (TypeError, ValueError):
         numbers = ()
     if not numbers or not np.isfinite(numbers).all():
-        raise ValueError(f"{name}: expected a number, or one a channel, got {value!r}")
+        raise ValueError(f"{name}: expected a number, or one per channel, got {value!r}")
     return numbers
 
 

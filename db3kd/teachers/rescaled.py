@@ -1,4 +1,4 @@
-"""A teacher of other bounds, asked about images in [0, 1]."""
+"""Maps images in [0, 1] to the bounds of a teacher."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,21 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.teachers.base import Teacher, class_names_of, describe
+from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
 from db3kd.validation import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
 
 
 class RescaledTeacher:
-    """A teacher whose images lie in other bounds than its own and are mapped to them.
+    """A teacher that maps its images linearly to the bounds of another teacher.
 
-    Distances are then measured in the new bounds.
-
-        RescaledTeacher(teacher)  # of bounds (0, 255), for images in [0, 1]
+    Distances are measured in the new bounds.
 
     Args:
-        teacher: takes images in `teacher.bounds`.
-        bounds: of the images. The lowest value becomes the teacher's lowest, the highest its
-            highest, and what lies between them is mapped linearly.
+        teacher: The other teacher, which takes images in `teacher.bounds`.
+        bounds: Lowest and highest pixel value of the new teacher's images.
+
+    Example:
+        >>> RescaledTeacher(teacher)  # takes images in [0, 1] for a teacher with bounds (0, 255)
     """
 
     def __init__(self, teacher: Teacher, bounds: tuple[float, float] = UNIT_BOUNDS) -> None:
@@ -33,22 +33,25 @@ class RescaledTeacher:
         self.device = teacher.device
         self.name = describe(teacher)
 
+    def __repr__(self) -> str:
+        return teacher_repr(self)
+
     @property
     def max_batch(self) -> int:
-        """Most images of one call."""
+        """Maximum number of images per call."""
         return self.teacher.max_batch
 
     def decide(self, images: Tensor) -> Tensor:
-        """images [N, *image_shape], in `bounds` -> int64 [N], same device."""
+        """Returns the class of each image; see `Teacher.decide`."""
         return self.teacher.decide(self._rescaled(images))
 
     def fingerprint(self) -> str:
-        """SHA-256 hex of the teacher's fingerprint and the bounds."""
+        """Returns the SHA-256 digest of the other teacher's fingerprint and both bounds."""
         known = f"{self.teacher.fingerprint()} from {self.bounds} to {tuple(self.teacher.bounds)}"
         return hashlib.sha256(known.encode()).hexdigest()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Ways to ask, or to describe, that only some teachers have."""
+        """Returns members that only some teachers have, such as `stream`."""
         teacher = self.__dict__.get("teacher")
         if teacher is None or name not in ("decide_async", "stream", "details", "close", "traffic"):
             raise AttributeError(name)
@@ -60,40 +63,40 @@ class RescaledTeacher:
     def _rescaled(self, images: Tensor) -> Tensor:
         lower, upper = self.bounds
         low, high = self.teacher.bounds
-        # In steps that are rounded by themselves, so that a row never depends on its neighbours,
-        # and clamped, since rounding could leave the bounds.
+        # Each step rounds by itself, so a row does not depend on its neighbours. Rounding could
+        # leave the bounds, so the result is clamped.
         scaled = images.to(torch.float32).sub(lower).mul((high - low) / (upper - lower)).add(low)
         return scaled.clamp(low, high)
 
 
 def takes_unit_images(teacher: Teacher) -> Teacher:
-    """The teacher for images in [0, 1]: itself, or rescaled if its bounds are a convention.
+    """Returns a teacher for images in [0, 1]: the teacher itself, or a `RescaledTeacher`.
 
     Raises:
-        ValueError: its bounds are neither [0, 1] nor such that the mapping is clear; the message
-            says how to declare it.
+        ValueError: If the teacher's bounds are not a known convention, such as [0, 255] or [-1, 1].
+            The message says how to declare the mapping.
     """
-    bounds = tuple(float(bound) for bound in teacher.bounds)
+    bounds = _float_bounds(teacher)
     if bounds == UNIT_BOUNDS:
         return teacher
     if bounds in CONVENTIONS:
         return RescaledTeacher(teacher)
     lower, upper = bounds
     raise ValueError(
-        f"teacher: {describe(teacher)} takes images in {interval_text(bounds)}, and the images lie "
-        "in [0, 1]; how they become each other is not clear. If the mapping is linear, give "
-        "db3kd.RescaledTeacher(teacher), also as package.module:name; a described model says it by "
-        f"[preprocessing] scale = [{lower:g}, {upper:g}], or mean and std, in its teacher.toml"
+        f"teacher: expected bounds that images in [0, 1] can be mapped to, got "
+        f"{interval_text(bounds)} from {describe(teacher)}. If the mapping is linear, pass "
+        "db3kd.RescaledTeacher(teacher); in a description file, set "
+        f"scale = [{lower:g}, {upper:g}] or mean and std in [preprocessing]"
     )
 
 
 def check_scaled(images: Tensor, teacher: Teacher) -> None:
-    """Refuses a tensor that seems to be scaled to [0, 1] for a teacher that takes other values.
+    """Refuses a tensor that seems to be scaled to [0, 1] although the teacher takes other values.
 
     Raises:
-        ValueError: all values lie in [0, 1], and the teacher's bounds are another convention.
+        ValueError: If all values lie in [0, 1] and the teacher's bounds are another convention.
     """
-    bounds = tuple(float(bound) for bound in teacher.bounds)
+    bounds = _float_bounds(teacher)
     if bounds == UNIT_BOUNDS or bounds not in CONVENTIONS or not images.numel():
         return
     lowest, highest = (float(value) for value in torch.aminmax(images))
@@ -101,8 +104,14 @@ def check_scaled(images: Tensor, teacher: Teacher) -> None:
         return
     lower, upper = bounds
     raise ValueError(
-        f"images: expected values in {interval_text(bounds)} as teacher {describe(teacher)} takes "
-        f"them, got values from {lowest:g} to {highest:g}, which look scaled to [0, 1]. Give "
-        "db3kd.ImageSet.from_arrays(images), and they are mapped to the teacher's bounds; or, if "
-        f"they are as they should be, ImageSet.from_arrays(images, bounds=({lower:g}, {upper:g}))"
+        f"images: expected values in {interval_text(bounds)}, the bounds of teacher "
+        f"{describe(teacher)}, got values from {lowest:g} to {highest:g}, which look scaled to "
+        "[0, 1]. Pass db3kd.ImageSet.from_arrays(images) to have them mapped to the teacher's "
+        f"bounds, or ImageSet.from_arrays(images, bounds=({lower:g}, {upper:g})) if the values are "
+        "right"
     )
+
+
+def _float_bounds(teacher: Teacher) -> tuple[float, float]:
+    lower, upper = teacher.bounds
+    return float(lower), float(upper)

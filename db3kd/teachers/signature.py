@@ -1,20 +1,23 @@
-"""What a model declares of its input and output, against what its user says of it."""
+"""Combines what a model declares about its input and output with what the user declares."""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db3kd.teachers.answers import AnswerReader, Numbering
+from db3kd.teachers.answers import AnswerReader
+from db3kd.teachers.class_numbers import Numbering
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.validation import check_count, check_image_shape
+from db3kd.validation import check_bounds, check_count, check_image_shape
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output as a model declares it.
+    """An input or output tensor as a model declares it.
 
-    dtype  a NumPy name, or "text"
-    shape  with the batch first; -1 where any size will do; None where the model does not say
+    Attributes:
+        name: The tensor's name.
+        dtype: A NumPy dtype name, or "text".
+        shape: The shape, with the batch first and -1 for any size, or None if it is not declared.
     """
 
     name: str
@@ -24,30 +27,79 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelOverrides:
-    """What a user says of a model. What is None is read from the model where that tells it.
+    """What the user declares about a model. None means: as the model declares it.
 
-    input, output          which of the model's tensors, where it has several
-    image_shape, classes   of the images as db3kd holds them; a model that says otherwise is refused
-    names                  class names in the order of their numbers
-    numbering              how the model numbers the classes, if not from 0
-    threshold              of a model that gives one score an image: class 1 begins there
-    assumed_shape, assumed_classes  taken where neither the user nor the model says
+    Attributes:
+        input: The name of the input tensor, for a model with several.
+        output: The name of the output tensor, for a model with several.
+        image_shape: Shape of one image in db3kd's layout, for example `(3, 32, 32)`.
+        classes: Number of classes.
+        class_names: Class names in the order of the class numbers.
+        numbering: The model's class numbers, if they are not 0 to C - 1.
+        threshold: For a model that returns one score per image: class 1 begins here.
+        bounds: Lowest and highest pixel value of db3kd's images; replaces `Preprocessing.bounds`.
+        assumed_shape: The image shape if neither the user nor the model declares it.
+        assumed_classes: The number of classes if neither the user nor the model declares it.
+
+    Example:
+        >>> OnnxTeacher("digits.onnx", ModelOverrides(output="label", classes=10))
     """
 
     input: str | None = None
     output: str | None = None
     image_shape: tuple[int, ...] | None = None
     classes: int | None = None
-    names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
     numbering: Numbering | None = None
     threshold: float | None = None
+    bounds: tuple[float, float] | None = None
     assumed_shape: tuple[int, ...] | None = None
     assumed_classes: int | None = None
+
+    def require_all(self, who: str) -> tuple[tuple[int, ...], int, tuple[float, float]]:
+        """Returns (image_shape, classes, bounds) for a model that declares nothing itself.
+
+        Args:
+            who: How errors begin.
+
+        Raises:
+            ValueError: If the image shape or the number of classes is not known.
+        """
+        shape = self.image_shape or self.assumed_shape
+        classes = self.classes or self._implied_classes() or self.assumed_classes
+        if shape is None or classes is None:
+            missing = [
+                name
+                for name, value in (("image_shape=", shape), ("classes=", classes))
+                if value is None
+            ]
+            raise ValueError(
+                f"{who}: does not declare its images and classes; give {' and '.join(missing)}"
+            )
+        return (
+            check_image_shape(tuple(shape)),
+            check_count(classes, "classes", least=2),
+            check_bounds(self.bounds or (0.0, 1.0)),
+        )
+
+    def _implied_classes(self) -> int | None:
+        if self.threshold is not None:
+            return 2
+        return None if self.class_names is None else len(self.class_names)
 
 
 @dataclass(frozen=True)
 class ModelSignature:
-    """What both sides agree on. batch: the only batch size the model takes, or None."""
+    """A model's input and output, complete and free of contradictions.
+
+    Attributes:
+        input: The input tensor.
+        output: The output tensor.
+        image_shape: Shape of one image in db3kd's layout.
+        preprocessing: The steps from db3kd's images to the input.
+        reader: Converts the output to decisions.
+        batch: The only batch size that the model takes, or None.
+    """
 
     input: TensorSpec
     output: TensorSpec
@@ -58,10 +110,12 @@ class ModelSignature:
 
     @property
     def classes(self) -> int:
+        """Number of classes."""
         return self.reader.classes
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
+        """Class names in the order of the class numbers, if they are known."""
         return self.reader.names
 
 
@@ -72,13 +126,22 @@ def resolve(
     overrides: ModelOverrides,
     preprocessing: Preprocessing,
 ) -> ModelSignature:
-    """The contract of a model that declares these tensors, or none where it says nothing of them.
+    """Combines a model's declarations with the user's.
 
-    Raises ValueError, beginning with `who`, where the two contradict each other, and where
-    something is said by neither.
+    Args:
+        who: How errors begin.
+        inputs: The input tensors that the model declares, or none.
+        outputs: The output tensors that the model declares, or none.
+        overrides: What the user declares.
+        preprocessing: The steps from db3kd's images to the input.
+
+    Raises:
+        ValueError: If the declarations contradict each other, or if information is missing.
     """
-    input = _pick(who, "input", inputs, overrides.input, preprocessing.dtype or "float32")
-    output = _pick(who, "output", outputs, overrides.output, "float32")
+    if overrides.bounds is not None:
+        preprocessing = dataclasses.replace(preprocessing, bounds=overrides.bounds)
+    input = _choose(who, "input", inputs, overrides.input, preprocessing.dtype or "float32")
+    output = _choose(who, "output", outputs, overrides.output, "float32")
     preprocessing = _resolve_dtype(who, input, preprocessing)
     shape = _resolve_shape(who, input, overrides, preprocessing)
     return ModelSignature(
@@ -88,7 +151,7 @@ def resolve(
         preprocessing,
         AnswerReader(
             _resolve_classes(who, output, overrides),
-            overrides.names,
+            overrides.class_names,
             overrides.numbering,
             overrides.threshold,
         ),
@@ -96,12 +159,12 @@ def resolve(
     )
 
 
-def _pick(
+def _choose(
     who: str, kind: str, declared: Sequence[TensorSpec], name: str | None, dtype: str
 ) -> TensorSpec:
     if not declared:
         if name is None:
-            raise ValueError(f"{who}: does not say what its {kind} is called; give {kind}=")
+            raise ValueError(f"{who}: does not declare the name of its {kind}; give {kind}=")
         return TensorSpec(name, dtype, None)
     names = [tensor.name for tensor in declared]
     if name is None and len(declared) > 1:
@@ -112,9 +175,9 @@ def _pick(
 
 
 def _resolve_dtype(who: str, input: TensorSpec, preprocessing: Preprocessing) -> Preprocessing:
-    given = preprocessing.dtype
-    if given is not None and given != input.dtype:
-        raise ValueError(f"dtype: {who} takes {input.dtype}, got {given!r}")
+    dtype = preprocessing.dtype
+    if dtype is not None and dtype != input.dtype:
+        raise ValueError(f"dtype: expected {input.dtype}, the input of {who}, got {dtype!r}")
     return dataclasses.replace(preprocessing, dtype=input.dtype)
 
 
@@ -122,26 +185,25 @@ def _resolve_shape(
     who: str, input: TensorSpec, overrides: ModelOverrides, preprocessing: Preprocessing
 ) -> tuple[int, ...]:
     declared = None if input.shape is None else input.shape[1:]
-    reported = None if declared is None else preprocessing.image_shape(declared)
+    from_model = None if declared is None else preprocessing.image_shape(declared)
     hint = ""
     if declared is not None and preprocessing.layout == "NCHW" and _looks_channels_last(declared):
-        hint = '; its channels seem to come last: layout = "NHWC" in [preprocessing]'
-        if overrides.image_shape is None and reported is not None:
-            raise ValueError(f"layout: {who} takes {_sizes(declared)} an image{hint}")
-    if (
-        reported is not None and len(reported) != 3
-    ):  # rows of numbers: what images they are, it leaves open
-        reported = overrides.assumed_shape or reported
-    shape = overrides.image_shape or reported or overrides.assumed_shape
+        hint = '; the channels seem to be last: set layout = "NHWC" in [preprocessing]'
+        if overrides.image_shape is None and from_model is not None:
+            raise ValueError(f"layout: {who} takes {_sizes(declared)} per image{hint}")
+    if from_model is not None and len(from_model) != 3:
+        # A flat input does not determine the shape of the images.
+        from_model = overrides.assumed_shape or from_model
+    shape = overrides.image_shape or from_model or overrides.assumed_shape
     if shape is None:
-        raise ValueError(f"{who}: does not say what its images are; give image_shape=")
+        raise ValueError(f"{who}: does not declare the shape of its images; give image_shape=")
     shape = check_image_shape(shape)
-    comes = preprocessing.input_shape(shape)
-    if declared is not None and not _fits(comes, declared):
+    input_shape = preprocessing.input_shape(shape)
+    if declared is not None and not _fits(input_shape, declared):
         raise ValueError(
-            f"image_shape: {who} takes {_sizes(declared)} an image, got {_sizes(comes)} from "
-            f"images {_sizes(shape)} in layout {preprocessing.layout}; correct image_shape, layout "
-            f"or resize{hint}"
+            f"image_shape: expected {_sizes(declared)} per image for {who}, got "
+            f"{_sizes(input_shape)} from images {_sizes(shape)} in layout {preprocessing.layout}; "
+            f"correct image_shape, layout or resize{hint}"
         )
     return shape
 
@@ -150,48 +212,54 @@ def _looks_channels_last(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
 
 
-def _fits(comes: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    return len(comes) == len(declared) and all(
-        wanted in (-1, size) for size, wanted in zip(comes, declared, strict=True)
+def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    return len(shape) == len(declared) and all(
+        expected in (-1, size) for size, expected in zip(shape, declared, strict=True)
     )
 
 
 def _resolve_classes(who: str, output: TensorSpec, overrides: ModelOverrides) -> int:
-    scores = output.dtype.startswith("float") and output.shape is not None
-    declared = output.shape[-1] if scores and len(output.shape) == 2 else None
-    declared = declared if declared is not None and declared > 1 else None
-    if overrides.threshold is not None and declared is not None:
-        raise ValueError(f"threshold: expected {who} to give one score an image, got {declared}")
+    columns = _score_columns(output)
+    if overrides.threshold is not None and columns is not None:
+        raise ValueError(f"threshold: expected one score per image from {who}, got {columns}")
     numbering = overrides.numbering
-    if numbering is not None and declared is not None:
-        # Scores may have columns that are none of the classes.
-        declared = _classes_among(who, declared, numbering)
-    known = {
-        "the model's scores": declared,
+    if numbering is not None and columns is not None:
+        columns = _classes_among(who, columns, numbering)
+    sources = {
+        "the model's scores": columns,
         "classes=": overrides.classes,
-        "the label file": len(overrides.names) if overrides.names else None,
+        "the label file": len(overrides.class_names) if overrides.class_names else None,
         "class_numbers": len(numbering.numbers) if numbering and numbering.numbers else None,
         "threshold": None if overrides.threshold is None else 2,
     }
-    counts = {where: count for where, count in known.items() if count is not None}
+    counts = {source: count for source, count in sources.items() if count is not None}
     if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{count} by {where}" for where, count in counts.items())
-        raise ValueError(f"classes: expected one number for {who}, got {listed}")
-    if not counts and overrides.assumed_classes is None:
-        raise ValueError(f"{who}: does not say how many classes it has; give classes=")
-    if output.dtype == "text" and not overrides.names:
-        raise ValueError(f"{who}: answers class names; give the file that lists them with labels=")
-    return check_count(next(iter(counts.values()), overrides.assumed_classes), "classes", least=2)
+        listed = ", ".join(f"{count} from {source}" for source, count in counts.items())
+        raise ValueError(f"classes: expected one number of classes for {who}, got {listed}")
+    classes = next(iter(counts.values()), overrides.assumed_classes)
+    if classes is None:
+        raise ValueError(f"{who}: does not declare its number of classes; give classes=")
+    if output.dtype == "text" and not overrides.class_names:
+        raise ValueError(f"{who}: answers with class names; list them in a file and give labels=")
+    return check_count(classes, "classes", least=2)
+
+
+def _score_columns(output: TensorSpec) -> int | None:
+    """Returns the number of scores per image, or None if the output does not declare scores."""
+    shape = output.shape
+    if not output.dtype.startswith("float") or shape is None or len(shape) != 2 or shape[-1] <= 1:
+        return None
+    return shape[-1]
 
 
 def _classes_among(who: str, columns: int, numbering: Numbering) -> int:
-    """How many classes the scores of a model with so many columns are of."""
+    """Returns how many of a model's score columns are classes."""
     if numbering.numbers is None:
         return columns - numbering.offset
     if max(numbering.numbers) >= columns:
         raise ValueError(
-            f"class_numbers: expected numbers in [0, {columns}), which are the scores of {who}, "
-            f"got {max(numbering.numbers)}"
+            f"class_numbers: expected numbers in [0, {columns}), the score columns of {who}, got "
+            f"{max(numbering.numbers)}"
         )
     return len(numbering.numbers)
 

@@ -1,4 +1,4 @@
-"""How images on the CPU reach a GPU without making the CPU wait: through pinned memory."""
+"""Copies images to a GPU through pinned memory, so that the CPU need not wait."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,10 +12,12 @@ def _pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 class Staging:
-    """Two pinned buffers in turn: while one is copied to the device, the other is filled.
+    """Two pinned buffers used in turn: one is filled while the other is copied to the device.
 
-    device: where images go. allocate: makes a buffer, as torch.empty does. make_event: says when
-    the device has read a buffer, as torch.cuda.Event does.
+    Args:
+        device: The device that receives the images.
+        allocate: Allocates a buffer from a shape and a dtype.
+        make_event: Creates the events that mark when the device has read a buffer.
     """
 
     def __init__(
@@ -31,10 +33,10 @@ class Staging:
         self._turn = 0
 
     def send(self, images: Tensor) -> Tensor:
-        """Images on the CPU, [n, *shape] -> the same on the device, queued on its stream."""
+        """Returns images [n, *shape] from the CPU on the device, queued on its current stream."""
         self._turn = 1 - self._turn
         read = self._read[self._turn]
-        read.synchronize()  # two batches ago; at once where there was none
+        read.synchronize()  # recorded two batches ago; returns at once before the first record
         buffer = self._buffer(images)
         buffer.copy_(images)
         sent = torch.empty(images.shape, dtype=images.dtype, device=self._device)
@@ -43,13 +45,13 @@ class Staging:
         return sent
 
     def _buffer(self, images: Tensor) -> Tensor:
-        """The first rows of the buffer whose turn it is, made anew where it does not fit."""
-        held = self._buffers[self._turn]
+        """Returns the first rows of the current buffer, after replacing it if it does not fit."""
+        buffer = self._buffers[self._turn]
         if (
-            held is None
-            or len(held) < len(images)
-            or (held.shape[1:], held.dtype) != (images.shape[1:], images.dtype)
+            buffer is None
+            or len(buffer) < len(images)
+            or (buffer.shape[1:], buffer.dtype) != (images.shape[1:], images.dtype)
         ):
-            held = self._allocate(images.shape, dtype=images.dtype)
-            self._buffers[self._turn] = held
-        return held[: len(images)]
+            buffer = self._allocate(images.shape, dtype=images.dtype)
+            self._buffers[self._turn] = buffer
+        return buffer[: len(images)]

@@ -1,4 +1,4 @@
-"""What a model says, as classes and nothing else."""
+"""Answers of every form, converted to decisions or to one clear error."""
 
 import json
 
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from db3kd.teachers import TeacherError
-from db3kd.teachers.answers import AnswerReader, read_names
+from db3kd.teachers.answers import AnswerReader
+from db3kd.teachers.class_numbers import read_names
 
 READER = AnswerReader(3)
 NAMED = AnswerReader(3, ["cat", "dog", "ox"])
@@ -36,12 +37,12 @@ def test_classes_are_read_from_numbers_and_scores(answers):
     "answers",
     [["cat", "ox", "dog"], [["cat"], ["ox"], ["dog"]], np.array([b"cat", b"ox", b"dog"], object)],
 )
-def test_names_are_read_by_their_place_in_the_label_file(answers):
+def test_names_are_read_by_their_line_in_the_label_file(answers):
     assert NAMED.read(answers, 3, "who").tolist() == [0, 2, 1]
 
 
 @given(arrays.arrays(np.float32, (4, 3), elements=st.floats(-1e3, 1e3, width=32)))
-def test_only_the_place_of_the_largest_score_is_told(scores):
+def test_only_the_position_of_the_largest_score_is_used(scores):
     assert READER.read(scores, 4, "who").tolist() == scores.argmax(1).tolist()
 
 
@@ -61,10 +62,10 @@ def test_only_the_place_of_the_largest_score_is_told(scores):
         (7, r"shape \[\]"),
         (None, r"shape \[\]"),
         ({"label": 3}, r"shape \[\]"),
-        ([None, None], "got NoneType for an image"),
+        ([None, None], "got NoneType for image 0"),
         ([True, False], "got bool"),
-        ([10**30, 0], "got int for an image"),
-        (["cat", "dog"], "got class names; give the file that lists them"),
+        ([10**30, 0], "got int for image 0"),
+        (["cat", "dog"], "got a class name for image 0; give the label file"),
         (np.array([1j, 2j]), "got complex128"),
     ],
 )
@@ -74,7 +75,7 @@ def test_anything_else_is_a_typed_error(answers, words):
 
 
 def test_an_unknown_name_is_not_repeated():
-    with pytest.raises(TeacherError, match="not in the label file") as raised:
+    with pytest.raises(TeacherError, match="which is not one of the known class names") as raised:
         NAMED.read(["cat", "Bearer 12345"], 2, "who")
     assert "12345" not in str(raised.value)
 
@@ -87,7 +88,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_no_answer_whatever_does_anything_but_classes_or_a_typed_error(value):
+def test_every_json_answer_gives_classes_or_a_typed_error(value):
     value = json.loads(json.dumps(value))
     try:
         decisions = NAMED.read(value, 2, "who")
@@ -108,7 +109,7 @@ def test_a_label_file_has_a_name_a_line(tmp_path):
         (b"cat\ncat\ndog\n", "each class name once, got 'cat' again"),
         (b"cat\n\ndog\n", "no empty line"),
         (b"cat\n", "two or more class names"),
-        (b"\xff\xfe\x00cat\ndog", "expected text"),
+        (b"\xff\xfe\x00cat\ndog", "expected UTF-8 text"),
     ],
 )
 def test_a_label_file_that_is_not_one_is_refused(tmp_path, content, words):

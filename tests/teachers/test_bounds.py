@@ -148,7 +148,9 @@ def test_accuracy_and_distances_are_right_on_the_command_line(tmp_path):
 
 @pytest.mark.parametrize("bounds", [(-3.0, 3.0), (0.0, 2.0), (-2.1, 2.6)])
 def test_bounds_that_do_not_say_how_images_are_mapped_are_refused(bounds):
-    with pytest.raises(ValueError, match=r"how they become each other is not clear.*Rescaled"):
+    with pytest.raises(
+        ValueError, match=r"expected bounds that images in \[0, 1\] can be mapped to.*Rescaled"
+    ):
         db3kd.label(teacher_of(bounds), image_set(), SETTINGS)
 
     declared = RescaledTeacher(teacher_of(bounds))

@@ -1,4 +1,4 @@
-"""Models that number the classes their own way, give one score an image, or name their classes."""
+"""Models with their own class numbers, with one score per image, or with class names."""
 
 import json
 
@@ -20,7 +20,8 @@ from db3kd.teachers import (
     decide_checked,
     load_teacher,
 )
-from db3kd.teachers.answers import AnswerReader, Numbering
+from db3kd.teachers.answers import AnswerReader
+from db3kd.teachers.class_numbers import Numbering
 
 SHAPE = (1, 2, 2)
 IMAGES = torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -30,7 +31,7 @@ def read(numbering, answers, classes=3, names=None):
     return AnswerReader(classes, names, numbering).read(answers, len(answers), "who").tolist()
 
 
-def test_class_numbers_that_start_from_one_are_shifted():
+def test_class_numbers_from_one_are_shifted():
     assert read(Numbering(offset=1), [1, 3, 2]) == [0, 2, 1]
     assert read(Numbering(offset=1), [[1.0], [3.0], [2.0]]) == [0, 2, 1]
 
@@ -60,11 +61,11 @@ def test_classes_may_have_any_numbers():
     ],
 )
 def test_an_answer_that_is_none_of_the_classes_is_an_error(numbering, answers):
-    with pytest.raises(TeacherError, match="for image 1, which is none of the declared classes"):
+    with pytest.raises(TeacherError, match="for image 1, which is not one of the declared classes"):
         read(numbering, answers)
 
 
-def test_of_scores_the_background_may_be_passed_over():
+def test_the_score_of_the_background_can_be_ignored():
     numbering = Numbering(offset=1, background="next best")
     assert read(numbering, [[0.9, 0.0, 0.1, 0.05], [0.2, 0.0, 0.1, 0.7]]) == [1, 2]
 
@@ -79,19 +80,19 @@ def test_scores_of_the_classes_alone_do_not_fit_an_offset():
     [
         ({"offset": -1}, "class_offset: expected an integer of at least 0"),
         ({"offset": 10**9}, "class_offset: expected a number below 1,000,000"),
-        ({"offset": 1, "numbers": (1, 2)}, "class_offset: does not go with class_numbers"),
+        ({"offset": 1, "numbers": (1, 2)}, "class_offset: cannot be combined with class_numbers"),
         ({"numbers": (1, 1)}, "class_numbers: expected two or more different numbers"),
         ({"numbers": (1, -2)}, "class_numbers: expected an integer of at least 0"),
         ({"numbers": (1, 10**9)}, "class_numbers: expected numbers below 1,000,000"),
         ({"background": "last"}, "background: expected 'next best'"),
     ],
 )
-def test_numberings_that_make_no_sense_are_refused(options, words):
+def test_invalid_numberings_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         Numbering(**options)
 
 
-def test_one_score_an_image_is_class_1_from_the_threshold_on():
+def test_one_score_per_image_is_class_1_from_the_threshold_on():
     reader = AnswerReader(2, threshold=0.5)
     assert reader.read([0.2, 0.5, 0.9], 3, "who").tolist() == [0, 1, 1]
     assert reader.read([[0.2], [0.5], [0.9]], 3, "who").tolist() == [0, 1, 1]
@@ -100,7 +101,7 @@ def test_one_score_an_image_is_class_1_from_the_threshold_on():
             reader.read(answers, 1, "who")
 
 
-def test_a_score_without_a_threshold_says_what_to_declare():
+def test_a_score_without_a_threshold_is_an_error_that_names_the_key():
     with pytest.raises(TeacherError, match=r"its threshold: threshold = 0\.5 for a sigmoid"):
         AnswerReader(2).read([0.3], 1, "who")
     with pytest.raises(TeacherError, match="from 1, declare class_offset = 1"):
@@ -108,7 +109,7 @@ def test_a_score_without_a_threshold_says_what_to_declare():
 
 
 class Binary(nn.Module):
-    """The sigmoid of the sum less its mean, one an image."""
+    """The sigmoid of the sum less its mean, one score per image."""
 
     def __init__(self, columns=True):
         super().__init__()
@@ -124,7 +125,7 @@ EXPECTED = (IMAGES.flatten(1).sum(1) >= 2).long()
 
 
 @pytest.mark.parametrize("columns", [True, False])
-def test_a_module_with_one_score_an_image_has_two_classes(columns):
+def test_a_module_with_one_score_per_image_has_two_classes(columns):
     teacher = ModuleTeacher(Binary(columns), SHAPE, 2, threshold=0.5)
 
     assert decide_checked(teacher, IMAGES).equal(EXPECTED)
@@ -133,8 +134,8 @@ def test_a_module_with_one_score_an_image_has_two_classes(columns):
     assert len({teacher.fingerprint(), *(each.fingerprint() for each in others)}) == 3
 
 
-def test_a_module_with_one_score_and_no_threshold_says_what_to_give():
-    with pytest.raises(TeacherError, match="give classes=2 and threshold= if it is the one score"):
+def test_a_module_with_one_score_and_no_threshold_is_an_error_that_names_both_arguments():
+    with pytest.raises(TeacherError, match="if it is the one score of a model with two"):
         decide_checked(ModuleTeacher(Binary(), SHAPE, 2), IMAGES)
     with pytest.raises(ValueError, match="threshold: belongs to a model of 2 classes"):
         ModuleTeacher(Binary(), SHAPE, 3, threshold=0.5)
@@ -222,7 +223,7 @@ def test_an_onnx_model_with_a_background_class_is_described_with_an_offset(tmp_p
     assert decide_checked(teacher, IMAGES).equal(IMAGES.flatten(1).argmax(1))
     assert teacher.fingerprint() != load_teacher(tmp_path / "t.onnx").fingerprint()
     (tmp_path / "wrong.toml").write_text('file = "t.onnx"\nclass_offset = 2\nlabels = "names.txt"')
-    with pytest.raises(ValueError, match="got 3 by the model's scores, 4 by the label file"):
+    with pytest.raises(ValueError, match="got 3 from the model's scores, 4 from the label file"):
         load_teacher(tmp_path / "wrong.toml")
     (tmp_path / "far.toml").write_text('file = "t.onnx"\nclass_numbers = [1, 5]')
     with pytest.raises(ValueError, match=r"class_numbers: expected numbers in \[0, 5\)"):
@@ -244,7 +245,7 @@ def test_an_onnx_model_with_a_background_class_is_described_with_an_offset(tmp_p
 def test_names_in_an_onnx_file_are_those_of_its_classes(tmp_path, metadata, names):
     path = write_onnx(tmp_path / "t.onnx", np.eye(4)[:, :2], metadata)
     assert OnnxTeacher(path).class_names == names
-    assert OnnxTeacher(path, ModelOverrides(names=("x", "y"))).class_names == ("x", "y")
+    assert OnnxTeacher(path, ModelOverrides(class_names=("x", "y"))).class_names == ("x", "y")
 
 
 def test_a_service_that_numbers_classes_from_one(tmp_path):

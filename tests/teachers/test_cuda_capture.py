@@ -1,4 +1,4 @@
-"""What the capture of a CUDA graph leaves behind, also if it fails: by doubles of torch.cuda."""
+"""The state of torch.cuda after a capture, successful or not, with doubles of torch.cuda."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -27,7 +27,10 @@ class CUDAGraph:
 
 
 class Cuda:
-    """What CudaCapture uses of torch.cuda. As in torch, a capture that fails leaves its stream."""
+    """The part of torch.cuda that CudaCapture uses.
+
+    As in torch, a failed capture leaves its own stream as the current one.
+    """
 
     OutOfMemoryError = torch.OutOfMemoryError
     Stream, CUDAGraph = Stream, CUDAGraph
@@ -77,7 +80,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
 
 def waiting(cuda: Cuda) -> Callable:
-    """A pass that makes the host wait."""
+    """A pass that waits for the GPU."""
 
     def classify(images: torch.Tensor) -> torch.Tensor:
         if cuda.mode == "error" or cuda.capturing:
@@ -88,7 +91,7 @@ def waiting(cuda: Cuda) -> Callable:
 
 
 def spoiling(cuda: Cuda) -> Callable:
-    """A pass that only a capture finds fault with."""
+    """A pass that fails only during a capture."""
 
     def classify(images: torch.Tensor) -> torch.Tensor:
         if cuda.capturing:
@@ -99,14 +102,14 @@ def spoiling(cuda: Cuda) -> Callable:
 
 
 @pytest.mark.parametrize(("failing", "captures"), [(waiting, 0), (spoiling, 1)])
-def test_a_capture_that_fails_leaves_stream_and_mode_as_they_were(cuda, failing, captures):
+def test_a_failed_capture_changes_neither_stream_nor_mode(cuda, failing, captures):
     capture = CudaCapture(torch.device("cuda"))
     with pytest.raises(TeacherError, match="cuda_graphs: expected a module whose forward pass"):
         capture(failing(cuda), torch.zeros(2))
     assert cuda.current is cuda.main
     assert cuda.mode == "warn"
     assert len(cuda.captured) == captures
-    capture(lambda images: images, torch.zeros(2))  # another one is none the worse for it
+    capture(lambda images: images, torch.zeros(2))  # a later capture succeeds
     assert cuda.current is cuda.main
 
 
@@ -120,7 +123,7 @@ def test_captures_share_one_stream_and_one_pool(cuda):
     assert cuda.main.waited_for == [stream] * 3 and stream.waited_for == [cuda.main] * 3
 
 
-def test_running_out_of_memory_stays_what_it_is(cuda):
+def test_out_of_memory_is_passed_on(cuda):
     def classify(images: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("out of memory")
 

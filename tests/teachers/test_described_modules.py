@@ -1,4 +1,4 @@
-"""Descriptions of torch files: their architecture, and the steps in front of them."""
+"""Descriptions of torch files and functions: architecture and preprocessing."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_the_channels_may_be_reversed_and_scaled(tmp_path, module, images):
     described = {"model": "resnet18", "image_shape": SHAPE, "classes": 5, "bounds": (0, 255)}
     save_model(tmp_path / "t.safetensors", module, **described)
     plain = 'file = "t.safetensors"\n[preprocessing]\nchannel_order = "BGR"\n'
-    with pytest.raises(ValueError, match=r"takes images in \[0, 255\], .* set scale = \[0, 255\]"):
+    with pytest.raises(ValueError, match=r"ends in \[0, 255\], .*set scale = \[0, 255\]"):
         load_teacher(describe(tmp_path, plain))
     text = 'file = "t.safetensors"\n[preprocessing]\nchannel_order = "BGR"\nscale = [0, 255]\n'
     teacher = load_teacher(describe(tmp_path, text))
@@ -68,17 +68,17 @@ def test_the_steps_are_the_same_for_files_of_every_kind(images):
         resize=(16, 16), scale=(0, 255), mean=(1.0, 2.0, 3.0), std=(2.0, 3.0, 4.0), layout="NHWC"
     )
     assert np.array_equal(steps(images), steps.steps(images).numpy())
-    with pytest.raises(ValueError, match=r"channel_order: BGR is for images \(3, height, width\)"):
+    with pytest.raises(ValueError, match=r"channel_order: BGR needs images \(3, height, width\)"):
         Preprocessing(channel_order="BGR").input_shape((1, 8, 8))
     with pytest.raises(ValueError, match="channel_order: expected RGB or BGR, got 'GBR'"):
         Preprocessing(channel_order="GBR")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_described_file_chooses_no_code(tmp_path, module):
+def test_a_description_cannot_choose_which_code_runs(tmp_path, module):
     torch.save(module.state_dict(), tmp_path / "weights.pth")
     path = describe(tmp_path, 'file = "weights.pth"\narchitecture = "os:system"\nclasses = 5\n')
-    with pytest.raises(ValueError, match="a file does not choose what code runs"):
+    with pytest.raises(ValueError, match="a file cannot choose which code runs"):
         load_teacher(path, image_shape=SHAPE)
     torch.jit.trace(module, torch.rand(1, *SHAPE)).save(tmp_path / "t.pt")
     text = 'file = "t.pt"\nimage_shape = [3, 32, 32]\nclasses = 5\n'
@@ -87,9 +87,9 @@ def test_a_described_file_chooses_no_code(tmp_path, module):
     assert load_teacher(describe(tmp_path, text), trust_code=True).classes == 5
 
 
-def test_what_belongs_to_onnx_is_refused_for_a_torch_file(tmp_path):
+def test_keys_of_onnx_files_are_refused_for_a_torch_file(tmp_path):
     text = 'file = "weights.pth"\nclass_offset = 1\n'
-    with pytest.raises(ValueError, match="class_offset does not go with a torch file"):
+    with pytest.raises(ValueError, match="class_offset: cannot be used with a torch file"):
         load_teacher(describe(tmp_path, text))
 
 
@@ -97,12 +97,12 @@ def first_pixel(images: np.ndarray) -> np.ndarray:
     return (images.reshape(len(images), -1)[:, 0] > 100).astype(np.int64)
 
 
-def test_a_function_may_be_described_and_needs_trust(tmp_path, images):
+def test_a_described_function_needs_trust(tmp_path, images):
     text = (
         'function = "test_described_modules:first_pixel"\nimage_shape = [3, 32, 32]\nclasses = 2\n'
         "[preprocessing]\nscale = [0, 255]\n"
     )
-    with pytest.raises(ValueError, match=r"does not choose what code runs: .*trust_code="):
+    with pytest.raises(ValueError, match=r"cannot choose which code runs: .*trust_code="):
         load_teacher(describe(tmp_path, text))
     teacher = load_teacher(describe(tmp_path, text), trust_code=True)
     expected = (images[:, 0, 0, 0] * 255 > 100).long()

@@ -1,6 +1,7 @@
-"""Teachers that a small file describes, through `load_teacher` and the command line."""
+"""Description files, through `load_teacher` and the command line."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_a_description_of_a_service_labels_from_the_command_line(tmp_path, truth
             [preprocessing]
             scale = [0, 255]
             layout = "NHWC"
-            [traffic]
+            [requests]
             batch = 32
             [header]
             variable = "DIGITS_KEY"
@@ -93,7 +94,7 @@ def test_info_shows_a_served_teacher_with_its_preprocessing(tmp_path, truth):
         path = describe(
             tmp_path / "teacher.json",
             '{{"url": "{url}", "classes": 10, "preprocessing": {{"mean": 0.5}}, '
-            '"traffic": {{"queries_per_second": 1000}}}}',
+            '"requests": {{"queries_per_second": 1000}}}}',
             url=server.model,
         )
         text = invoke("info", "--teacher", path).output
@@ -111,7 +112,7 @@ def test_an_address_alone_takes_its_classes_from_the_images(tmp_path, truth):
         assert server.answered == 10 + queries_of_checks(manifest)
 
 
-def test_what_is_given_wins_over_the_description(tmp_path, truth):
+def test_arguments_replace_the_description(tmp_path, truth):
     with ModelServer(truth) as server:
         path = describe(tmp_path / "t.toml", 'url = "{url}"\nclasses = 7', url=server.model)
         teacher = load_teacher(path, classes=10, bounds=(0, 2), max_batch=5)
@@ -122,28 +123,33 @@ def test_what_is_given_wins_over_the_description(tmp_path, truth):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "expected either url, file or function"),
-        ('url = "http://h/v2/models/m"\nfile = "m.onnx"', "expected either url, file or function"),
-        ('url = "http://h"\ncolour = "red"', "got the key 'colour'"),
-        ('url = "http://h"\nclasses = "ten"', "expected classes as int, got 'ten'"),
-        ('url = "http://h"\nmax_batch = 3', "max_batch does not go with url"),
-        ('file = "m.onnx"\n[header]\nvariable = "X"', "header does not go with file"),
-        ('url = "http://h"\ninput = "x"\n[rest]\nanswer = "y"', "input does not go with rest"),
+        ("", "expected one of the keys url, file and function"),
+        ('url = "http://h/v2/models/m"\nfile = "m.onnx"', "expected one of the keys url"),
+        ('url = "http://h"\ncolour = "red"', "expected one of url, .*, got 'colour'"),
+        ('url = "http://h"\nlables = "x"', "got 'lables'; did you mean 'labels'"),
+        ('url = "http://h"\nclasses = "ten"', "classes: expected an integer, got 'ten'"),
+        ('url = "http://h"\nmax_batch = 3', "max_batch: cannot be used with url"),
+        ('file = "m.onnx"\n[header]\nvariable = "X"', "header: cannot be used with file"),
+        (
+            'url = "http://h"\ninput = "x"\n[rest]\nrequest = "$images"\nanswer = "y"',
+            "input: cannot be used with rest",
+        ),
+        ('url = "http://h"\npreprocessing = 3', r"expected a table \[preprocessing\], got 3"),
         (
             'url = "http://h"\n[rest]\nanswer = "y"',
-            "expected request and answer in .rest., got ans",
+            ".rest. expected the key 'request', got answer",
         ),
-        ('url = "http://h"\n[traffic]\nspeed = 3', "in .traffic., got the key 'speed'"),
-        ('url = "http://h"\n[traffic]\nbatch = 0', "batch: expected an integer of at least 1"),
+        ('url = "http://h"\n[requests]\nspeed = 3', ".requests. expected .*, got 'speed'"),
+        ('url = "http://h"\n[requests]\nbatch = 0', "batch: expected an integer of at least 1"),
         ('url = "http://h"\n[preprocessing]\nlayout = "X"', "layout: expected NCHW"),
-        ('url = "http://h"\n[header]\nname = "A"', "expected variable in .header."),
+        ('url = "http://h"\n[header]\nname = "A"', ".header. expected the key 'variable'"),
         ("url = ", "cannot be read as TOML"),
     ],
 )
-def test_a_description_that_is_wrong_is_one_clear_error(tmp_path, text, words):
+def test_an_invalid_description_is_one_clear_error(tmp_path, text, words):
     path = tmp_path / "t.toml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{words}"):
         load_teacher(path)
 
 
@@ -162,7 +168,7 @@ def test_a_missing_model_file_is_named(tmp_path):
 
 def test_a_server_that_is_not_there_ends_the_command_with_one_line(tmp_path):
     path = tmp_path / "t.toml"
-    path.write_text('url = "http://127.0.0.1:1/v2/models/m"\n[traffic]\nattempts = 1')
+    path.write_text('url = "http://127.0.0.1:1/v2/models/m"\n[requests]\nattempts = 1')
     with pytest.raises(TeacherError, match="no connection"):
         load_teacher(path)
     result = invoke("info", "--teacher", path)

@@ -1,6 +1,4 @@
-import json
 import pickle
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,7 +50,7 @@ def test_a_file_does_not_choose_what_code_runs(tmp_path):
     path = save_model(
         tmp_path / "t.safetensors", linear, model=factory, image_shape=SHAPE, classes=3
     )
-    with pytest.raises(ValueError, match="a file does not choose what code runs"):
+    with pytest.raises(ValueError, match="a file cannot choose which code runs"):
         load_teacher(path)
     assert load_teacher(path, model=factory).classes == 3
 
@@ -67,7 +65,7 @@ def test_a_state_dict_is_read_into_a_model(tmp_path, module, images, nested):
 
 def test_weights_alone_ask_for_their_model(tmp_path, module):
     torch.save(module.state_dict(), tmp_path / "t.pt")
-    with pytest.raises(ValueError, match="name their architecture with model="):
+    with pytest.raises(ValueError, match="holds only weights; name their architecture with model="):
         load_teacher(tmp_path / "t.pt")
     with pytest.raises(ValueError, match="give image_shape= and classes="):
         load_teacher(tmp_path / "t.pt", model="lenet5-fifth")
@@ -132,11 +130,13 @@ def test_an_exported_program_gives_scores_alone(tmp_path, images):
     for container in (lambda scores: {"scores": scores}, lambda scores: (scores, scores + 1)):
         program = torch.export.export(Scores(container), (images,))
         torch.export.save(program, tmp_path / "t.pt2")
-        with pytest.raises(TeacherError, match=r"wrap it to return the scores|one batch of scores"):
+        with pytest.raises(
+            TeacherError, match=r"wrap it so that it returns only|one batch of scores"
+        ):
             decide_checked(load_teacher(tmp_path / "t.pt2", trust_code=True), images)
 
 
-def test_an_exported_resnet_passes_the_checks(tmp_path, images):
+def test_an_exported_resnet_is_read(tmp_path, images):
     module = ResNet(SHAPE, 10, blocks=(1, 0, 0, 0))
     export(module, tmp_path / "t.pt2", 2, True)
     assert (
@@ -156,31 +156,12 @@ class Payload:
         return Path.touch, (self.marker,)
 
 
-def rewrite(path: Path, changes: dict) -> None:
-    """Changes entries of a zip archive: name below the root -> bytes, or a function of the old."""
-    with zipfile.ZipFile(path) as archive:
-        entries = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in entries.items():
-            change = changes.get(name.partition("/")[2], content)
-            archive.writestr(name, change(content) if callable(change) else change)
-
-
-def edit_json(edit):
-    def change(content: bytes) -> bytes:
-        value = json.loads(content)
-        edit(value)
-        return json.dumps(value).encode()
-
-    return change
-
-
 @pytest.fixture
 def payload(tmp_path) -> Payload:
     return Payload(tmp_path / "marker")
 
 
-# torch warns of a pickle protocol that it does not write itself, before it refuses the file.
+# torch warns about a pickle protocol that it does not write itself, before it refuses the file.
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
 @pytest.mark.parametrize("writer", ["pickle", "torch"])
@@ -197,61 +178,6 @@ def test_a_pickled_file_is_refused_unopened(tmp_path, payload, name, writer):
     assert not payload.marker.exists()
     pickle.loads(content)
     assert payload.marker.exists(), "the payload of this test is a dud"
-
-
-def test_pickled_sample_inputs_of_a_program_are_left_alone(tmp_path, module, images, payload):
-    path = tmp_path / "t.pt2"
-    export(module, path, 2, True)
-    torch.save(payload, tmp_path / "inputs")
-    rewrite(path, {"data/sample_inputs/model.pt": (tmp_path / "inputs").read_bytes()})
-    assert load_teacher(path, trust_code=True).decide(images).equal(module(images).argmax(1))
-    assert not payload.marker.exists()
-    torch.load(tmp_path / "inputs", weights_only=False)
-    assert payload.marker.exists(), "the payload of this test is a dud"
-
-
-def test_pickled_weights_of_a_program_are_refused(tmp_path, module, payload):
-    path = tmp_path / "t.pt2"
-    export(module, path, 2, True)
-    torch.save(payload, tmp_path / "weight")
-
-    def pickled(layout: dict) -> None:
-        next(iter(layout["config"].values()))["use_pickle"] = True
-
-    changes = {
-        "data/weights/model_weights_config.json": edit_json(pickled),
-        "data/weights/weight_0": (tmp_path / "weight").read_bytes(),
-    }
-    rewrite(path, changes)
-    with pytest.raises(TeacherError, match=r"t\.pt2: .* is stored pickled"):
-        load_teacher(path, trust_code=True)
-    assert not payload.marker.exists()
-
-
-def first_node(program: dict) -> dict:
-    return program["graph_module"]["graph"]["nodes"][0]
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda program: first_node(program).update(target="torch.os.system"),
-        lambda program: first_node(program).update(target="torch.ops.aten.from_file.default"),
-        lambda program: first_node(program).update(name="x=__import__('os').system('true')"),
-        lambda program: program["range_constraints"].update({"exec('1')": {"min_val": 0}}),
-        lambda program: next(
-            size["as_expr"].update(expr_str="__import__('os').system('true')")
-            for size in program["graph_module"]["graph"]["tensor_values"]["input"]["sizes"]
-            if "as_expr" in size
-        ),
-    ],
-)
-def test_a_program_that_would_run_other_code_is_refused(tmp_path, edit):
-    path = tmp_path / "t.pt2"
-    export(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), path, 2, True)
-    rewrite(path, {"models/model.json": edit_json(edit)})
-    with pytest.raises(TeacherError, match="which no plain image classifier needs; not loaded"):
-        load_teacher(path, trust_code=True)
 
 
 @pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
@@ -280,7 +206,7 @@ def test_a_missing_file_and_an_unknown_kind_are_told_apart(tmp_path):
         load_teacher(tmp_path / "none.pt")
     (tmp_path / "t.h5").touch()
     with pytest.raises(
-        ValueError, match=r"expected .safetensors, .*.onnx, .toml or .json, got '.h5'"
+        ValueError, match=r"expected .safetensors, .*, .onnx, .toml or .json, got '.h5'"
     ):
         load_teacher(tmp_path / "t.h5")
 
@@ -310,7 +236,7 @@ def test_a_name_of_something_else_is_refused():
 
 
 class Writer(nn.Module):
-    """Scores that come with a file written: what TorchScript may do."""
+    """Writes a file while it computes scores, which TorchScript can do."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -331,7 +257,7 @@ def test_a_file_that_is_code_is_read_only_if_it_is_trusted(tmp_path, module, ima
     assert not (tmp_path / "written").exists()
     trusted = load_teacher(tmp_path / "t.pt", image_shape=SHAPE, classes=3, trust_code=True)
     decide_checked(trusted, images)
-    assert (tmp_path / "written").exists(), "this is what trusting it means"
+    assert (tmp_path / "written").exists(), "trusted code may write files"
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod.module."])
@@ -351,7 +277,7 @@ def test_weights_are_found_under_prefixes_and_in_nested_dictionaries(
 
 def test_keys_that_do_not_fit_are_listed(tmp_path):
     torch.save({"other.weight": torch.zeros(2), "another.bias": torch.zeros(2)}, tmp_path / "t.pt")
-    with pytest.raises(TeacherError, match=r"file has other\.weight, another\.bias, the model"):
+    with pytest.raises(TeacherError, match=r", the file other\.weight, another\.bias:"):
         load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)
     torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "t.pt")
     with pytest.raises(TeacherError, match="a state dict of tensors, got keys epoch, loss"):

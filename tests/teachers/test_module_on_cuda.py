@@ -1,5 +1,6 @@
-"""How a torch module is run: batches, graphs, staging. What needs a GPU is replaced by doubles but
-in the last section, which is skipped without one.
+"""How a torch module runs: batches, graphs, staging.
+
+Doubles replace the GPU, except in the last section, which is skipped without one.
 """
 
 import copy
@@ -11,9 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.models.networks import build_model
-from db3kd.teachers import ModuleTeacher, TeacherError, decide_checked, load_teacher
-from db3kd.teachers.base import decide_async_checked
-from db3kd.teachers.batching import Batches, Interrupted, bucket_of, useful_batch
+from db3kd.teachers import (
+    ModuleTeacher,
+    TeacherError,
+    decide_async_checked,
+    decide_checked,
+    load_teacher,
+)
+from db3kd.teachers.batching import BatchError, Batches, bucket_of, useful_batch
 from db3kd.teachers.cuda_graphs import Graph, GraphedClassifier
 from db3kd.teachers.staging import Staging
 
@@ -21,7 +27,7 @@ SHAPE = (1, 8, 8)
 
 
 class Hungry(nn.Module):
-    """Runs out of memory above so many images, and notes how many it was given."""
+    """Runs out of memory above `most` images, and records the size of every batch."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -38,10 +44,10 @@ class Hungry(nn.Module):
         return images.flatten(1)
 
 
-# Where memory runs out
+# Out of memory
 
 
-def test_where_memory_runs_out_the_batch_is_halved_and_nothing_is_asked_twice(images):
+def test_out_of_memory_halves_the_batch_and_repeats_no_image(images):
     hungry = Hungry(3)
     teacher = ModuleTeacher(hungry, SHAPE, 64, max_batch=16)
     assert decide_checked(teacher, images).equal(images.flatten(1).argmax(1))
@@ -65,8 +71,8 @@ def test_a_last_batch_that_is_small_does_not_shrink_the_others():
         sizes.append(len(images))
         return images
 
-    assert batches.answer(torch.arange(19), classify).tolist() == list(range(19))
-    assert sizes == [8, 8, 3] and batches.most == 8
+    assert batches.classify(torch.arange(19), classify).tolist() == list(range(19))
+    assert sizes == [8, 8, 3] and batches.max_batch == 8
 
 
 def test_too_little_memory_for_one_image_is_a_clear_error(images):
@@ -87,16 +93,16 @@ def test_answers_before_a_failure_are_kept(images):
     assert caught.value.answered.equal(images[:12].flatten(1).argmax(1))
 
 
-def test_what_interrupts_is_the_cause():
-    with pytest.raises(Interrupted) as caught:
-        Batches(4).answer(torch.arange(3), lambda _: 1 / 0)
+def test_an_error_in_a_batch_is_the_cause():
+    with pytest.raises(BatchError) as caught:
+        Batches(4).classify(torch.arange(3), lambda _: 1 / 0)
     assert isinstance(caught.value.__cause__, ZeroDivisionError) and caught.value.count == 3
 
 
-# Answers that are none
+# Invalid decisions
 
 
-def test_answers_before_the_first_nan_are_kept(images):
+def test_decisions_before_the_first_nan_are_kept(images):
     images = images.clone()
     images[13] = torch.nan
     teacher = ModuleTeacher(nn.Flatten(), SHAPE, 64, max_batch=8)
@@ -105,14 +111,14 @@ def test_answers_before_the_first_nan_are_kept(images):
     assert caught.value.answered.equal(images[:13].flatten(1).argmax(1))
 
 
-def test_nan_is_found_without_looking_into_each_chunk(images, module):
+def test_nan_is_found_without_a_sync_per_batch(images, module):
     teacher = ModuleTeacher(module, SHAPE, 10, max_batch=2)
     with torch.profiler.profile() as profile:
         decide_async_checked(teacher, images)
     assert not any("local_scalar" in event.name for event in profile.events())
 
 
-def test_launched_answers_are_the_decisions(images, module):
+def test_async_decisions_are_the_decisions(images, module):
     teacher = ModuleTeacher(module, SHAPE, 10, max_batch=7)
     answers = decide_async_checked(teacher, images)
     assert answers.done() and answers.result().equal(teacher.decide(images))
@@ -129,23 +135,23 @@ def test_a_bucket_is_the_next_power_of_two(count, bucket):
     assert bucket_of(count) == bucket
 
 
-def test_a_batch_grows_until_it_gains_next_to_nothing():
+def test_a_batch_grows_until_it_is_hardly_faster():
     assert useful_batch(lambda count: 1.0 + count / 100_000) == 2**16
     assert useful_batch(lambda count: max(1.0, count / 512)) == 512
     assert useful_batch(lambda count: float(count)) == 64
 
 
-def test_a_batch_grows_as_far_as_memory():
+def test_a_batch_grows_until_memory_runs_out():
     def seconds(count: int) -> float:
         if count > 300:
             raise torch.OutOfMemoryError
         return 1.0
 
     assert useful_batch(seconds) == 256
-    assert useful_batch(seconds, least=512) == 512, "it will be halved when it is asked"
+    assert useful_batch(seconds, least=512) == 512, "Batches halves it at the first call"
 
 
-def test_a_cpu_and_whoever_says_have_the_batches_they_had(module):
+def test_the_batch_of_a_cpu_is_256_unless_it_is_given(module):
     assert ModuleTeacher(module, SHAPE, 10).max_batch == 256
     assert ModuleTeacher(module, SHAPE, 10, max_batch=5).max_batch == 5
     with pytest.raises(ValueError, match="max_batch: expected an integer of at least 1, got 0"):
@@ -156,7 +162,7 @@ def test_a_cpu_and_whoever_says_have_the_batches_they_had(module):
 
 
 class Idle:
-    """Notes when a graph is waited for and left."""
+    """Records when a graph is waited for and released."""
 
     def __init__(self, log: list) -> None:
         self.log = log
@@ -169,7 +175,7 @@ class Idle:
 
 
 def replaying(log: list, classify, images: Tensor) -> Graph:
-    """A capture without a GPU: runs the module again on the same memory."""
+    """A capture without a GPU: a replay runs the module again on the same memory."""
     log.append(("capture", len(images)))
     decisions = classify(images)
 
@@ -196,7 +202,7 @@ def test_a_graph_is_captured_once_for_each_power_of_two(images):
     assert captured == [8, 32, 1] and replayed == [8, 8, 32, 8, 1]
 
 
-def test_a_graph_is_left_alone_while_another_stream_reads_it(images):
+def test_a_graph_waits_until_another_stream_has_read_it(images):
     log: list = []
     classify = graphed(log)
     classify(images[:4])
@@ -204,14 +210,14 @@ def test_a_graph_is_left_alone_while_another_stream_reads_it(images):
     assert log == [("capture", 4), *["wait", ("replay", 4), "record"] * 2]
 
 
-def test_rows_left_from_before_are_not_answers(images):
+def test_rows_of_an_earlier_batch_are_ignored(images):
     classify = graphed([])
     spoilt = torch.full((8, *SHAPE), torch.nan)
     classify(spoilt)
     first = classify(images[:5])
     assert len(first) == 5 and first.equal(images[:5].flatten(1).argmax(1))
     classify(images[10:15])
-    assert first.equal(images[:5].flatten(1).argmax(1)), "answers are no part of the graph"
+    assert first.equal(images[:5].flatten(1).argmax(1)), "decisions are copied out of the graph"
 
 
 def test_a_capture_that_fails_is_not_kept(images):
@@ -233,7 +239,7 @@ def test_graphs_on_a_cpu_are_refused(module):
 
 
 class Read:
-    """An event that notes when it is recorded and waited for."""
+    """An event that records its calls."""
 
     made = 0
 
@@ -258,7 +264,7 @@ def staging(log: list) -> tuple[Staging, list[tuple[int, ...]]]:
     return Staging(torch.device("cpu"), allocate, partial(Read, log)), made
 
 
-def test_images_go_through_two_buffers_in_turn_each_waited_for_before_it_is_filled(images):
+def test_images_use_two_buffers_in_turn_and_wait_for_each_before_filling_it(images):
     log: list = []
     stage, made = staging(log)
     for part in images.split(6):
@@ -268,7 +274,7 @@ def test_images_go_through_two_buffers_in_turn_each_waited_for_before_it_is_fill
     assert made == [(6, *SHAPE)] * 2
 
 
-def test_a_buffer_is_made_anew_where_it_does_not_fit(images):
+def test_a_buffer_that_does_not_fit_is_replaced(images):
     stage, made = staging([])
     for batch in (images[:2], images[:2], images[:5], images[:1].double()):
         sent = stage.send(batch)
@@ -280,20 +286,20 @@ def test_a_buffer_is_made_anew_where_it_does_not_fit(images):
 
 
 class Layouts(nn.Module):
-    """Answers 1 where images come with their channels last."""
+    """Returns class 1 if the images are in the channels-last format."""
 
     def forward(self, images: Tensor) -> Tensor:
         last = images.is_contiguous(memory_format=torch.channels_last)
         return torch.eye(2)[torch.full((len(images),), int(last))]
 
 
-def test_colour_images_come_with_their_channels_last():
+def test_colour_images_are_in_the_channels_last_format():
     teacher = ModuleTeacher(Layouts(), (3, 8, 8), 2)
     assert teacher.decide(torch.rand(4, 3, 8, 8)).tolist() == [1] * 4
 
 
 def test_a_compiled_module_decides_alike(images, module, monkeypatch):
-    # Traced as ever, but not handed to a C++ compiler, which takes half a minute.
+    # Traced as usual, but without the C++ compiler, which takes half a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plain = ModuleTeacher(module, SHAPE, 10)
     compiled = ModuleTeacher(module, SHAPE, 10, compile=True, max_batch=8)
@@ -320,7 +326,7 @@ def test_a_teacher_that_has_answered_can_be_copied_and_sent(images, module):
 @pytest.mark.parametrize("source", ["teacher.onnx", "teachers_analytic:brightness"])
 def test_options_of_a_module_are_refused_for_another_teacher(source, option):
     name = next(iter(option))
-    with pytest.raises(ValueError, match=f"{name}: belongs to a torch module"):
+    with pytest.raises(ValueError, match=f"{name}: expected a torch module"):
         load_teacher(source, image_shape=SHAPE, classes=2, **option)
 
 
@@ -342,12 +348,12 @@ def digits() -> Tensor:
 
 @cuda
 @pytest.mark.parametrize("options", [{}, {"cuda_graphs": True}, {"compile": True}])
-@pytest.mark.parametrize("home", ["cpu", "cuda"])
-def test_a_gpu_decides_as_a_cpu_does(network, digits, options, home):
+@pytest.mark.parametrize("caller", ["cpu", "cuda"])
+def test_a_gpu_decides_as_a_cpu_does(network, digits, options, caller):
     on_cpu = ModuleTeacher(network, (1, 28, 28), 10).decide(digits)
     teacher = ModuleTeacher(network, (1, 28, 28), 10, max_batch=100, device="cuda", **options)
-    decisions = decide_checked(teacher, digits.to(home))
-    assert decisions.device.type == home and decisions.cpu().equal(on_cpu)
+    decisions = decide_checked(teacher, digits.to(caller))
+    assert decisions.device.type == caller and decisions.cpu().equal(on_cpu)
 
 
 @cuda
@@ -359,7 +365,7 @@ def test_a_gpu_finds_its_batch(network, digits):
 
 @cuda
 @pytest.mark.parametrize("graphs", [False, True])
-def test_streams_do_not_mix_their_answers(network, digits, graphs):
+def test_streams_do_not_mix_their_decisions(network, digits, graphs):
     teacher = ModuleTeacher(
         network, (1, 28, 28), 10, max_batch=64, device="cuda", cuda_graphs=graphs
     )
@@ -368,17 +374,17 @@ def test_streams_do_not_mix_their_answers(network, digits, graphs):
     torch.cuda.synchronize()
     parts = list(on_device.split(50)) * 4
     streams = [torch.cuda.Stream() for _ in range(2)]
-    under_way = []
+    pending = []
     for number, part in enumerate(parts):
         with torch.cuda.stream(streams[number % 2]):
-            under_way.append(teacher.decide_async(part))
-    decisions = torch.cat([answers.result() for answers in under_way])
+            pending.append(teacher.decide_async(part))
+    decisions = torch.cat([answers.result() for answers in pending])
     torch.cuda.synchronize()
     assert decisions.equal(expected.repeat(4))
 
 
 @cuda
-def test_a_pass_that_makes_the_host_wait_is_not_captured(digits):
+def test_a_pass_that_waits_for_the_gpu_is_not_captured(digits):
     class Waiting(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return images.flatten(1)[:, : 10 + int(images.sum() < 0)]
@@ -392,6 +398,6 @@ def test_a_pass_that_makes_the_host_wait_is_not_captured(digits):
 def test_nan_on_a_gpu_is_an_error(network, digits):
     nn.init.constant_(network.classifier[-1].bias, float("nan"))
     teacher = ModuleTeacher(network, (1, 28, 28), 10, device="cuda")
-    for home in ("cpu", "cuda"):
+    for caller in ("cpu", "cuda"):
         with pytest.raises(TeacherError, match="got NaN among them"):
-            decide_checked(teacher, digits.to(home))
+            decide_checked(teacher, digits.to(caller))

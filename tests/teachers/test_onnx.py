@@ -43,7 +43,7 @@ def write(path, truth, shape=("n", *SHAPE), outputs=("scores",), bias=None):
     return path
 
 
-def test_a_file_of_scores_says_all_by_itself(tmp_path, truth, images):
+def test_a_file_of_scores_declares_everything(tmp_path, truth, images):
     teacher = load_teacher(write(tmp_path / "t.onnx", truth))
 
     assert (teacher.image_shape, teacher.classes, teacher.bounds) == (SHAPE, 10, (0.0, 1.0))
@@ -51,16 +51,16 @@ def test_a_file_of_scores_says_all_by_itself(tmp_path, truth, images):
     assert teacher.name == "t.onnx" and len(teacher.fingerprint()) == 64
 
 
-def test_a_file_of_classes_asks_how_many_there_are(tmp_path, truth, images):
+def test_a_file_of_classes_needs_their_number(tmp_path, truth, images):
     path = write(tmp_path / "t.onnx", truth, outputs=("label",))
-    with pytest.raises(ValueError, match="does not say how many classes it has; give classes="):
+    with pytest.raises(ValueError, match="does not declare its number of classes; give classes="):
         load_teacher(path)
 
     assert decide(load_teacher(path, classes=10), images).equal(truth.decide(images))
     assert load_teacher(path, assumed_classes=10).classes == 10
 
 
-def test_of_several_outputs_one_is_chosen(tmp_path, truth, images):
+def test_one_of_several_outputs_is_chosen(tmp_path, truth, images):
     path = write(tmp_path / "t.onnx", truth, outputs=("label", "scores"))
     with pytest.raises(ValueError, match="has several outputs, label, scores; choose one"):
         OnnxTeacher(path)
@@ -72,13 +72,13 @@ def test_of_several_outputs_one_is_chosen(tmp_path, truth, images):
     )
 
 
-def test_what_is_said_against_the_file_is_refused(tmp_path, truth):
+def test_declarations_that_contradict_the_file_are_refused(tmp_path, truth):
     path = write(tmp_path / "t.onnx", truth)
-    with pytest.raises(ValueError, match=r"image_shape: .* takes \[1, 8, 8\] an image, got \[1, 9"):
+    with pytest.raises(ValueError, match=r"expected \[1, 8, 8\] per image .*, got \[1, 9"):
         load_teacher(path, image_shape=(1, 9, 9))
-    with pytest.raises(ValueError, match="got 10 by the model's scores, 7 by classes="):
+    with pytest.raises(ValueError, match="got 10 from the model's scores, 7 from classes="):
         load_teacher(path, classes=7)
-    with pytest.raises(ValueError, match=r"dtype: teacher t\.onnx takes float32, got 'uint8'"):
+    with pytest.raises(ValueError, match=r"dtype: expected float32, .* t\.onnx, got 'uint8'"):
         OnnxTeacher(path, preprocessing=Preprocessing(dtype="uint8"))
     assert load_teacher(path, assumed_shape=(1, 9, 9), assumed_classes=7).classes == 10
 
@@ -92,7 +92,7 @@ def test_a_fixed_batch_is_filled_up(tmp_path, truth, images, batch):
     assert teacher.decide(images[:0]).shape == (0,)
 
 
-def test_preprocessing_stands_before_the_model(tmp_path, truth):
+def test_preprocessing_is_applied_before_the_model(tmp_path, truth):
     colour = torch.rand(5, 3, 8, 8)
     flat = LinearTeacher(torch.randn(10, 192), torch.zeros(10), (3, 8, 8))
     path = write(tmp_path / "t.onnx", flat, shape=("n", 8, 8, 3))
@@ -131,7 +131,7 @@ def test_a_corrupt_file_is_one_clear_error(tmp_path, content):
         load_teacher(tmp_path / "t.onnx")
 
 
-def test_weights_beside_the_file_are_not_read(tmp_path, truth, monkeypatch):
+def test_external_weights_are_not_read(tmp_path, truth, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "t.onnx", truth)
     model = onnx.load(path)

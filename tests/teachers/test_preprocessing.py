@@ -1,4 +1,4 @@
-"""From db3kd's images to what a model takes."""
+"""The steps from db3kd's images to a model's input."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ import torch
 from db3kd.teachers import Preprocessing
 
 
-def test_by_default_a_model_gets_the_images_as_they_are(images):
+def test_the_default_leaves_images_unchanged(images):
     array = Preprocessing()(images)
 
     assert array.dtype == np.float32 and np.array_equal(array, images.numpy())
 
 
-def test_the_steps_follow_each_other_as_documented(images):
+def test_the_steps_are_applied_in_the_documented_order(images):
     steps = Preprocessing(bounds=(-1, 1), scale=(0, 255), mean=(100,), std=(50,), layout="flat")
 
     array = steps(images * 2 - 1)
@@ -40,7 +40,7 @@ def test_an_image_is_resized_by_itself():
     assert np.allclose(steps(torch.full((1, 1, 8, 8), 0.25)), 0.25)
 
 
-def test_integers_are_rounded_to_and_stay_in_their_range():
+def test_values_are_rounded_and_clipped_to_integer_dtypes():
     images = torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0]).view(1, 1, 2, 2)
 
     array = Preprocessing(scale=(0, 255), dtype="uint8")(images)
@@ -49,7 +49,7 @@ def test_integers_are_rounded_to_and_stay_in_their_range():
     assert Preprocessing(scale=(0, 300), dtype="uint8")(images).max() == 255
 
 
-def test_an_input_shape_tells_the_images_unless_it_is_ambiguous():
+def test_an_input_shape_gives_the_image_shape_unless_it_is_ambiguous():
     assert Preprocessing().image_shape((1, 28, 28)) == (1, 28, 28)
     assert Preprocessing(layout="NHWC").image_shape((28, 20, 3)) == (3, 28, 20)
     assert Preprocessing(layout="flat").image_shape((784,)) is None
@@ -70,7 +70,7 @@ def test_an_input_shape_tells_the_images_unless_it_is_ambiguous():
         ({"dtype": "int4"}, "dtype: expected one of float16"),
     ],
 )
-def test_what_makes_no_sense_is_named(wrong, words):
+def test_invalid_values_are_named(wrong, words):
     with pytest.raises(ValueError, match=words):
         Preprocessing(**wrong)
 
@@ -80,5 +80,5 @@ def test_steps_that_do_not_fit_the_images_are_named():
         ValueError, match=r"std: expected 1 or 1 numbers for images \(1, 8, 8\), got 3"
     ):
         Preprocessing(std=(1, 2, 3)).input_shape((1, 8, 8))
-    with pytest.raises(ValueError, match="resize and NHWC are for images"):
+    with pytest.raises(ValueError, match="resize and NHWC need images"):
         Preprocessing(layout="NHWC").input_shape((64,))

@@ -23,6 +23,7 @@ from torch import nn
 from db3kd.teachers import (
     FunctionTeacher,
     ModuleTeacher,
+    RescaledTeacher,
     Teacher,
     TeacherError,
     decide_checked,
@@ -38,10 +39,10 @@ def linear() -> LinearTeacher:
     return LinearTeacher(weights, torch.zeros(4), SHAPE, max_batch=7)
 
 
-# Asking
+# Calling a teacher
 
 
-def test_images_are_asked_in_chunks_of_at_most_max_batch(linear, images):
+def test_images_are_decided_in_calls_of_at_most_max_batch(linear, images):
     counting = CountingTeacher(linear, keep=True)
     assert decide_checked(counting, images).equal(linear.decide(images))
     assert counting.calls == [7, 7, 6] and counting.total == 20
@@ -49,7 +50,7 @@ def test_images_are_asked_in_chunks_of_at_most_max_batch(linear, images):
     assert counting.per_image[image_key(images[3])] == 1
 
 
-def test_asking_nothing_asks_nothing(linear):
+def test_no_images_cause_no_call(linear):
     counting = CountingTeacher(linear)
     assert decide_checked(counting, torch.empty(0, *SHAPE)).shape == (0,)
     assert counting.total == 0
@@ -62,7 +63,7 @@ def test_images_of_another_shape_are_refused_before_a_query_is_spent(linear):
     assert counting.total == 0
 
 
-def test_answers_before_a_failure_are_kept(linear, images):
+def test_decisions_before_a_failure_are_kept(linear, images):
     with pytest.raises(
         TeacherError, match="raised ConnectionError on 6 images: the line"
     ) as caught:
@@ -79,17 +80,17 @@ def test_an_interrupt_is_not_a_failure(linear, images):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (one_short, "got 6 answers; answer each image once"),
+        (one_short, "got 6 decisions; return one class per image"),
         (as_float, r"got \[7\] float32; return class numbers as integers"),
         (lambda d: d.bool(), r"got \[7\] bool"),
-        (beyond_range, r"answered class 100\d, expected \[0, 4\)"),
-        (lambda d: d - 4, r"answered class -\d, expected \[0, 4\)"),
-        (lambda d: torch.eye(4)[d], r"got scores \[7, 4\] float32; take argmax\(1\)"),
-        (lambda d: d[:, None], r"got \[7, 1\] int64; return one class an image"),
+        (beyond_range, r"returned class 100\d, expected \[0, 4\)"),
+        (lambda d: d - 4, r"returned class -\d, expected \[0, 4\)"),
+        (lambda d: torch.eye(4)[d], r"got scores \[7, 4\] float32; return scores\.argmax\(1\)"),
+        (lambda d: d[:, None], r"got \[7, 1\] int64; return one class per image"),
         (lambda d: d.tolist(), "got list; return a tensor"),
     ],
 )
-def test_a_malformed_answer_is_refused_with_the_fix(linear, images, change, message):
+def test_an_invalid_decision_is_refused_with_the_fix(linear, images, change, message):
     with pytest.raises(TeacherError, match=f"teacher WrongTeacher.*{message}") as caught:
         decide_checked(WrongTeacher(linear, change), images)
     assert len(caught.value.answered) == 0
@@ -120,9 +121,9 @@ def on_boundary(teacher: AnalyticTeacher, image: torch.Tensor, end: torch.Tensor
 def test_the_distance_of_a_linear_teacher_ends_on_its_boundary(images):
     draw = torch.Generator().manual_seed(3)
     teacher = LinearTeacher(torch.randn(2, 64, generator=draw), torch.tensor([0.3, 0.0]), SHAPE)
-    for image, own in zip(images, teacher.decide(images), strict=True):
-        target = 1 - int(own)
-        direction = (teacher.weights[target] - teacher.weights[own]).reshape(SHAPE)
+    for image, predicted in zip(images, teacher.decide(images), strict=True):
+        target = 1 - int(predicted)
+        direction = (teacher.weights[target] - teacher.weights[predicted]).reshape(SHAPE)
         step = teacher.distance(image[None], target)[0] * direction / direction.norm()
         assert on_boundary(teacher, image.double(), image.double() + step)
 
@@ -244,13 +245,13 @@ def test_a_function_may_change_its_array(images):
     ("function", "message"),
     [
         (lambda array: array.mean((1, 2, 3)), "return class numbers as integers"),
-        (lambda array: np.eye(2)[brightness(array)], r"take argmax\(1\)"),
-        (lambda array: ["cat"] * len(array), "got the name 'cat'"),
+        (lambda array: np.eye(2)[brightness(array)], r"return scores\.argmax\(1\)"),
+        (lambda array: ["cat"] * len(array), "got the class name 'cat'"),
         (lambda array: None, "got None"),
         (lambda array: 1 / 0, "raised ZeroDivisionError"),
     ],
 )
-def test_a_function_that_names_no_class_is_refused(function, message, images):
+def test_a_function_that_returns_no_class_is_refused(function, message, images):
     with pytest.raises(TeacherError, match=message):
         decide_checked(FunctionTeacher(function, SHAPE, 2), images)
 
@@ -276,7 +277,7 @@ def test_an_estimator_itself_is_no_function():
         FunctionTeacher(estimator, SHAPE, 2)
 
 
-def test_teachers_know_nothing_of_the_searches():
+def test_teachers_do_not_depend_on_the_searches():
     folder = Path(importlib.util.find_spec("db3kd.teachers").origin).parent
     assert not any(
         "boundary" in path.read_text() for path in folder.glob("*.py") if path.name != "__init__.py"
@@ -286,21 +287,27 @@ def test_teachers_know_nothing_of_the_searches():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "got None; does the function return"),
-        (np.ma.masked_array([0, 1, 2], [0, 1, 0]), "a masked array whose entry 1 is hidden"),
-        (np.array(["cat", "dog", "cat"]), "got the name 'cat'; give class_names="),
-        (["cat", None, "cat"], "got the name 'cat'"),
-        ([0, None, 1], r"got None \(NoneType\) at row 1"),
-        (np.array([0.0, np.nan, 1.0]), "got NaN at row 1"),
+        (None, "got None; does it return what it computes"),
+        (
+            np.ma.masked_array([0, 1, 2], [0, 1, 0]),
+            "a masked array that hides .* image 1",
+        ),
+        (
+            np.array(["cat", "dog", "cat"]),
+            "class name 'cat' for image 0; give class_names=",
+        ),
+        (["cat", None, "cat"], "got the class name 'cat'"),
+        ([0, None, 1], "got NoneType for image 1"),
+        (np.array([0.0, np.nan, 1.0]), "got NaN for image 1"),
     ],
 )
 def test_an_answer_that_is_no_class_is_explained(answer, message):
     teacher = FunctionTeacher(lambda _: answer, (2,), 3, name="mine", fingerprint="f")
-    with pytest.raises(TeacherError, match=rf"mine: expected a class number .*{message}"):
+    with pytest.raises(TeacherError, match=rf"mine: expected one class per image .*{message}"):
         decide_checked(teacher, torch.zeros(3, 2))
 
 
-def test_names_are_answers_where_the_classes_have_names():
+def test_names_are_answers_if_the_classes_have_names():
     names = ("ant", "bee", "cat")
     for answer in (["bee", "cat ", "ant"], np.array([b"bee", b"cat", b"ant"])):
         teacher = FunctionTeacher(
@@ -310,5 +317,29 @@ def test_names_are_answers_where_the_classes_have_names():
     unmasked = FunctionTeacher(lambda _: np.ma.masked_array([1, 2, 0]), (2,), 3, fingerprint="f")
     assert decide_checked(unmasked, torch.zeros(3, 2)).tolist() == [1, 2, 0]
     unknown = FunctionTeacher(lambda _: ["eel"], (2,), 3, fingerprint="f", class_names=names)
-    with pytest.raises(TeacherError, match="the name 'eel', which is not in class_names"):
+    with pytest.raises(TeacherError, match="'eel' for image 0, which is not one of the known"):
         decide_checked(unknown, torch.zeros(1, 2))
+
+
+def test_a_generator_yields_names_or_numbers():
+    def name(images):
+        yield "bee"
+        yield 2
+        yield b"ant "
+
+    teacher = FunctionTeacher(name, (2,), 3, fingerprint="f", class_names=("ant", "bee", "cat"))
+    assert decide_checked(teacher, torch.zeros(3, 2)).tolist() == [1, 2, 0]
+    teacher = FunctionTeacher(name, (2,), 3, fingerprint="f")
+    with pytest.raises(TeacherError, match="class name 'bee' for image 0; give class_names="):
+        decide_checked(teacher, torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_a_teacher_shows_what_it_is(module, rescaled):
+    teacher = ModuleTeacher(module, SHAPE, 10, (-1.0, 1.0), name="digits")
+    shown = repr(RescaledTeacher(teacher) if rescaled else teacher)
+    kind, bounds = ("Rescaled", "[0, 1]") if rescaled else ("Module", "[-1, 1]")
+    assert shown == (
+        f"{kind}Teacher('digits', image_shape=(1, 8, 8), classes=10, bounds={bounds}, device='cpu')"
+    )
+    assert "brightness" in repr(FunctionTeacher(brightness, SHAPE, 2))

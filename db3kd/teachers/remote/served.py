@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.answers import AnswerReader
-from db3kd.teachers.base import UNANSWERED, TeacherError
+from db3kd.teachers.base import UNANSWERED, TeacherError, teacher_repr
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.requests import Background, RequestStream
 from db3kd.teachers.remote.retry import AbandonedError, RateLimit, RequestSettings, RetryPolicy
@@ -102,6 +102,9 @@ class ServedTeacher:
         self._spare: dict[bytes, int] = {}
         self._background = background
         self._finalizer = weakref.finalize(self, background.close, service.close)
+
+    def __repr__(self) -> str:
+        return teacher_repr(self)
 
     def decide(self, images: Tensor) -> Tensor:
         """images [N, *image_shape] -> int64 [N], same device.

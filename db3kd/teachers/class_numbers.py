@@ -1,0 +1,134 @@
+"""How a model names and numbers its classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from db3kd.teachers.base import TeacherError
+from db3kd.validation import check_count
+
+NEXT_BEST = "next best"
+"""The background rule that ignores the scores of other classes."""
+
+_MAX_NUMBER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """The numbers that a model gives its classes, if they are not 0 to C - 1.
+
+    Attributes:
+        offset: The model's number of class 0; the other classes follow. 1 for a model that numbers
+            its classes from 1 or has a background class in front.
+        numbers: The model's number of each class, instead of `offset`.
+        background: What to do with an answer that is none of the classes. None: an error. "next
+            best": only the scores of the classes count.
+    """
+
+    offset: int = 0
+    numbers: tuple[int, ...] | None = None
+    background: str | None = None
+
+    def __post_init__(self) -> None:
+        if check_count(self.offset, "class_offset", least=0) >= _MAX_NUMBER:
+            raise ValueError(
+                f"class_offset: expected a number below {_MAX_NUMBER:,}, got {self.offset}"
+            )
+        if self.background not in (None, NEXT_BEST):
+            raise ValueError(
+                f"background: expected {NEXT_BEST!r}, or no value to get an error, got "
+                f"{self.background!r}"
+            )
+        if self.numbers is None:
+            return
+        if self.offset:
+            raise ValueError("class_offset: cannot be combined with class_numbers; give one")
+        for number in self.numbers:
+            check_count(number, "class_numbers", least=0)
+        if len(set(self.numbers)) < len(self.numbers) or len(self.numbers) < 2:
+            raise ValueError(
+                f"class_numbers: expected two or more different numbers, got {list(self.numbers)}"
+            )
+        if max(self.numbers) >= _MAX_NUMBER:
+            raise ValueError(
+                f"class_numbers: expected numbers below {_MAX_NUMBER:,}, got {max(self.numbers)}"
+            )
+
+    def class_table(self, classes: int) -> np.ndarray:
+        """Returns the class of each of the model's numbers.
+
+        Returns:
+            [highest number + 1] int64, -1 for numbers that are none of the classes.
+        """
+        numbers = self.numbers or range(self.offset, self.offset + classes)
+        if len(numbers) != classes:
+            raise ValueError(f"class_numbers: expected {classes} numbers, got {len(numbers)}")
+        table = np.full(max(numbers) + 1, -1, np.int64)
+        table[list(numbers)] = np.arange(classes)
+        return table
+
+
+class ClassNames:
+    """Converts class names to class numbers.
+
+    Args:
+        names: Class names in the order of the class numbers, or None if they are unknown.
+        how_to_give: Advice for the user if a model answers with names and they are unknown.
+        quote: Whether errors may repeat an unknown name. The answer of a server may hold a secret.
+    """
+
+    def __init__(self, names: Sequence[str] | None, how_to_give: str, *, quote: bool) -> None:
+        self._numbers = {name: number for number, name in enumerate(names or ())}
+        self._how_to_give = how_to_give
+        self._quote = quote
+
+    def number(self, answer: object, image: int, expected: str) -> int:
+        """Returns the class number of a name.
+
+        Args:
+            answer: Text or UTF-8 bytes; spaces around the name are ignored.
+            image: The image's row, for errors.
+            expected: How errors begin.
+
+        Raises:
+            TeacherError: If the answer is not one of the names.
+        """
+        text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+        if not isinstance(text, str):
+            raise TeacherError(f"{expected}, got {type(answer).__name__} for image {image}")
+        name = f"the class name {text!r}" if self._quote else "a class name"
+        if not self._numbers:
+            raise TeacherError(f"{expected}, got {name} for image {image}; {self._how_to_give}")
+        number = self._numbers.get(text.strip())
+        if number is None:
+            raise TeacherError(
+                f"{expected}, got {name} for image {image}, which is not one of the known class "
+                "names"
+            )
+        return number
+
+
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """Reads a label file: one class name per line, numbered from 0.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it does not hold two or more different names.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected UTF-8 text with one class name per line") from None
+    names = tuple(line.strip() for line in lines)
+    while names and not names[-1]:
+        names = names[:-1]
+    if len(names) < 2 or not all(names):
+        raise ValueError(
+            f"{path}: expected two or more class names, one per line, and no empty line"
+        )
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path}: expected each class name once, got {repeated!r} again")
+    return names

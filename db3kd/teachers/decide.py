@@ -1,0 +1,136 @@
+"""Calls a teacher and checks the decisions that it returns."""
+
+import asyncio
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from db3kd.teachers.base import (
+    AsyncTeacher,
+    CompletedDecisions,
+    DecisionStream,
+    PendingDecisions,
+    StreamingTeacher,
+    Teacher,
+    TeacherError,
+    describe,
+    failure,
+)
+from db3kd.validation import INTEGER_DTYPES
+
+
+def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
+    """Returns the teacher's class for each image, in calls of at most `teacher.max_batch` images.
+
+    Args:
+        teacher: The teacher.
+        images: [N, *image_shape] on any device.
+
+    Returns:
+        [N] int64 on the device of the images, every entry in [0, classes).
+
+    Raises:
+        ValueError: If the images have another shape. The teacher is not called.
+        TeacherError: If the teacher raises, or if its decisions are invalid. `error.answered`
+            holds the decisions of the earlier calls and what the teacher reports for the failed
+            one.
+
+    Example:
+        >>> decide_checked(teacher, torch.rand(1000, 1, 28, 28)).shape
+        torch.Size([1000])
+    """
+    return decide_async_checked(teacher, images).result()
+
+
+def decide_async_checked(teacher: Teacher, images: Tensor) -> PendingDecisions:
+    """Like `decide_checked`, but an `AsyncTeacher` may still be computing the decisions.
+
+    Errors that the teacher finds later are raised by `PendingDecisions.result`.
+    """
+    _check_shape(teacher, images)
+    if not hasattr(teacher, "decide_async"):
+        return CompletedDecisions(_decide_in_batches(teacher, images))
+    with _ErrorsAsTeacherError(teacher, len(images)):
+        return cast(AsyncTeacher, teacher).decide_async(images)
+
+
+def open_stream(teacher: Teacher, images: Tensor) -> DecisionStream:
+    """Opens the decision stream of a `StreamingTeacher`.
+
+    Raises:
+        ValueError: If the images have another shape.
+    """
+    _check_shape(teacher, images)
+    return cast(StreamingTeacher, teacher).stream(images)
+
+
+class _ErrorsAsTeacherError:
+    """A context that converts everything a teacher raises to TeacherError.
+
+    StopIteration and GeneratorExit are converted too: a search is a generator, which they would end
+    silently or with "generator raised StopIteration". KeyboardInterrupt and SystemExit pass.
+    """
+
+    def __init__(self, teacher: Teacher, count: int) -> None:
+        self._teacher, self._count = teacher, count
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, TeacherError) or error is None:
+            return
+        if isinstance(error, Exception | GeneratorExit | asyncio.CancelledError):
+            raise failure(describe(self._teacher), self._count, error) from error
+
+
+def _check_shape(teacher: Teacher, images: Tensor) -> None:
+    if tuple(images.shape[1:]) != tuple(teacher.image_shape):
+        raise ValueError(
+            f"images: expected [N, {', '.join(map(str, teacher.image_shape))}] for "
+            f"{describe(teacher)}, got {list(images.shape)}"
+        )
+
+
+def _decide_in_batches(teacher: Teacher, images: Tensor) -> Tensor:
+    decisions = torch.empty(len(images), dtype=torch.int64, device=images.device)
+    for start in range(0, len(images), teacher.max_batch):
+        batch = images[start : start + teacher.max_batch]
+        try:
+            decisions[start : start + len(batch)] = _decide_batch(teacher, batch)
+        except TeacherError as error:
+            of_batch = error.answered[: len(batch)].to(decisions.device, torch.int64)
+            error.answered = torch.cat([decisions[:start], of_batch])
+            raise
+    return decisions
+
+
+def _decide_batch(teacher: Teacher, images: Tensor) -> Tensor:
+    with _ErrorsAsTeacherError(teacher, len(images)):
+        decisions = teacher.decide(images.to(teacher.device))
+    _check_decisions(decisions, len(images), teacher.classes, f"teacher {describe(teacher)}")
+    return decisions
+
+
+def _check_decisions(decisions: object, count: int, classes: int, who: str) -> None:
+    expected = f"{who}: expected {count} classes as int64 [{count}]"
+    if not isinstance(decisions, Tensor):
+        raise TeacherError(f"{expected}, got {type(decisions).__name__}; return a tensor")
+    got = f"{list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}"
+    if decisions.ndim == 2 and len(decisions) == count and decisions.shape[1] == classes:
+        raise TeacherError(f"{expected}, got scores {got}; return scores.argmax(1)")
+    if decisions.ndim != 1:
+        raise TeacherError(f"{expected}, got {got}; return one class per image")
+    if len(decisions) != count:
+        raise TeacherError(
+            f"{expected}, got {len(decisions)} decisions; return one class per image, in order"
+        )
+    if decisions.dtype not in INTEGER_DTYPES:
+        raise TeacherError(f"{expected}, got {got}; return class numbers as integers")
+    lowest, highest = (int(value) for value in torch.aminmax(decisions))
+    if lowest < 0 or highest >= classes:
+        invalid = lowest if lowest < 0 else highest
+        raise TeacherError(
+            f"{who} returned class {invalid}, expected [0, {classes}); number the classes from 0 "
+            "or correct `classes`"
+        )

@@ -1,0 +1,250 @@
+"""Opens the teacher that a description describes."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.models.networks import model_names
+from db3kd.teachers.base import Teacher
+from db3kd.teachers.description import SCHEMES, Description
+from db3kd.teachers.execution import ExecutionOptions
+from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.named import refuse_threshold
+from db3kd.teachers.onnx import OnnxTeacher
+from db3kd.teachers.preprocessing import Preprocessing
+from db3kd.teachers.remote.http import SecretHeader, check_secret_allowed, split_url
+from db3kd.teachers.remote.open_inference import open_inference_teacher
+from db3kd.teachers.remote.rest import rest_teacher
+from db3kd.teachers.remote.retry import RequestSettings
+from db3kd.teachers.remote.served import ServedTeacher
+from db3kd.teachers.signature import ModelOverrides
+from db3kd.teachers.torch_files import check_file, open_torch_file
+from db3kd.validation import import_named
+
+
+def open_described(
+    source: str,
+    description: Description,
+    folder: Path,
+    given: ModelOverrides,
+    execution: ExecutionOptions,
+    *,
+    model: str | None = None,
+    max_batch: int | None = None,
+    trust_code: bool = False,
+) -> Teacher:
+    """Opens a described teacher.
+
+    Args:
+        source: The description file, the ONNX file or the address; errors begin with it.
+        description: What it describes.
+        folder: The folder that its paths are relative to.
+        given: The caller's declarations, which replace those of the description.
+        execution: How to run a torch module, and the device of an ONNX model.
+        model: Replaces the description's architecture.
+        max_batch: Replaces the description's maximum number of images per call.
+        trust_code: Whether the description may name a program or a function.
+
+    Raises:
+        FileNotFoundError: If there is no such model file.
+        TeacherError: If the model cannot be read or reached.
+        ValueError: If the description is incomplete, contradicts the model, or needs trust.
+    """
+    overrides = description.overrides(folder, given)
+    preprocessing = description.preprocessing or Preprocessing()
+    if overrides.bounds is not None:
+        preprocessing = dataclasses.replace(preprocessing, bounds=overrides.bounds)
+    if not description.has_torch_file:
+        execution.refuse_for(source)
+    if description.url is not None:
+        return _open_served(description.url, description, overrides, preprocessing, max_batch)
+    max_batch = max_batch or description.max_batch
+    if description.function is not None:
+        if not trust_code:
+            raise ValueError(
+                f"{source}: declares the function {description.function!r}; a file cannot choose "
+                "which code runs: if you trust it, give trust_code=True"
+            )
+        return _open_function(source, description.function, overrides, preprocessing, max_batch)
+    file = folder / str(description.file)
+    check_file(file)
+    if file.suffix == ".onnx":
+        name, device = Path(source).name, execution.device
+        return OnnxTeacher(file, overrides, preprocessing, max_batch, device, name=name)
+    if model is None and description.architecture not in (None, *model_names()):
+        raise ValueError(
+            f"{source}: declares the architecture {description.architecture!r}; a file cannot "
+            "choose which code runs, so repeat the name as model="
+        )
+    inner = _open_module(
+        file, model or description.architecture, overrides, preprocessing, execution, trust_code
+    )
+    return _preprocessed(source, inner, overrides, preprocessing, max_batch, execution)
+
+
+class PreprocessedModule(nn.Module):
+    """A module with the preprocessing in front of it.
+
+    Args:
+        module: The module.
+        preprocessing: The steps from images to the module's input.
+    """
+
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.module = module
+        self.preprocessing = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the module's scores of images [N, *image_shape]."""
+        prepared = self.preprocessing.steps(images)
+        return self.module(prepared.to(images.dtype))
+
+
+def _open_module(
+    file: Path,
+    model: str | None,
+    overrides: ModelOverrides,
+    preprocessing: Preprocessing,
+    execution: ExecutionOptions,
+    trust_code: bool,
+) -> ModuleTeacher:
+    """Opens the torch file alone, as a teacher of images after preprocessing."""
+    names = overrides.class_names
+    inner = ModelOverrides(
+        image_shape=_input_shape(overrides.image_shape, preprocessing),
+        classes=overrides.classes,
+        threshold=overrides.threshold,
+        assumed_shape=_input_shape(overrides.assumed_shape, preprocessing),
+        assumed_classes=overrides.assumed_classes or (None if names is None else len(names)),
+    )
+    opened = open_torch_file(file, model, inner, execution.device, trust_code=trust_code)
+    return ExecutionOptions(execution.device).module_teacher(
+        opened.module,
+        str(file),
+        opened.overrides,
+        opened.max_batch,
+        name=file.name,
+        fingerprint=opened.fingerprint,
+    )
+
+
+def _input_shape(
+    image_shape: tuple[int, ...] | None, preprocessing: Preprocessing
+) -> tuple[int, ...] | None:
+    return None if image_shape is None else preprocessing.input_shape(image_shape)
+
+
+def _preprocessed(
+    source: str,
+    inner: ModuleTeacher,
+    overrides: ModelOverrides,
+    preprocessing: Preprocessing,
+    max_batch: int | None,
+    execution: ExecutionOptions,
+) -> ModuleTeacher:
+    _check_range(source, inner.bounds, preprocessing)
+    image_shape = (
+        overrides.image_shape
+        or preprocessing.image_shape(inner.image_shape)
+        or overrides.assumed_shape
+        or inner.image_shape
+    )
+    outer = ModelOverrides(
+        image_shape=image_shape,
+        classes=inner.classes,
+        class_names=overrides.class_names or inner.class_names,
+        threshold=overrides.threshold if overrides.threshold is not None else inner.threshold,
+        bounds=preprocessing.bounds,
+    )
+    return execution.module_teacher(
+        PreprocessedModule(inner.module, preprocessing),
+        source,
+        outer,
+        max_batch,
+        name=Path(source).name,
+        fingerprint=_digest(inner, preprocessing),
+    )
+
+
+def _check_range(source: str, declared: tuple[float, float], preprocessing: Preprocessing) -> None:
+    """Refuses preprocessing that does not end in the bounds that a weights file declares."""
+    result = preprocessing.scale or preprocessing.bounds
+    normalised = any(preprocessing.mean) or any(value != 1 for value in preprocessing.std)
+    if declared not in ((0.0, 1.0), result) and not normalised:
+        lower, upper = declared
+        raise ValueError(
+            f"{source}: expected preprocessing that ends in [{lower:g}, {upper:g}], the bounds of "
+            f"the model file, got [{result[0]:g}, {result[1]:g}]; set "
+            f"scale = [{lower:g}, {upper:g}] in [preprocessing]"
+        )
+
+
+def _open_function(
+    source: str,
+    name: str,
+    overrides: ModelOverrides,
+    preprocessing: Preprocessing,
+    max_batch: int | None,
+) -> FunctionTeacher:
+    refuse_threshold(name, overrides)
+    image_shape, classes, _ = overrides.require_all(source)
+    preprocessing.input_shape(image_shape)  # raises if the steps do not fit
+    function = import_named(name, "function")
+    inner = FunctionTeacher(function, image_shape, classes)
+    return FunctionTeacher(
+        lambda images: function(preprocessing(torch.from_numpy(images))),
+        image_shape,
+        classes,
+        preprocessing.bounds,
+        max_batch,
+        name=Path(source).name,
+        fingerprint=_digest(inner, preprocessing),
+        class_names=overrides.class_names,
+    )
+
+
+def _digest(inner: Teacher, preprocessing: Preprocessing) -> str:
+    return hashlib.sha256(f"{inner.fingerprint()} {preprocessing}".encode()).hexdigest()
+
+
+def _open_served(
+    url: str,
+    description: Description,
+    overrides: ModelOverrides,
+    preprocessing: Preprocessing,
+    max_batch: int | None,
+) -> ServedTeacher:
+    requests = description.requests or RequestSettings()
+    if max_batch is not None:
+        requests = requests.with_batch(max_batch)
+    secret = None
+    if (header := description.header) is not None:
+        # Refuse a password in the address before an error can repeat the address.
+        split_url(url, tuple(scheme.removesuffix("://") for scheme in SCHEMES))
+        check_secret_allowed(header.variable, url)
+        secret = SecretHeader(header.variable, header.name)
+    if (rest := description.rest) is not None:
+        return rest_teacher(
+            url,
+            rest.request,
+            rest.answer,
+            overrides,
+            preprocessing,
+            requests,
+            secret=secret,
+            fingerprint=description.fingerprint,
+        )
+    return open_inference_teacher(
+        url,
+        overrides,
+        preprocessing,
+        requests,
+        binary=description.binary,
+        secret=secret,
+        fingerprint=description.fingerprint,
+    )

@@ -1,0 +1,149 @@
+"""Opens torch files: weights, checkpoints, TorchScript and exported programs."""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.models.networks import build_model, model_names
+from db3kd.models.weights import SavedModel, read_saved_model
+from db3kd.teachers.base import TeacherError
+from db3kd.teachers.checkpoints import listed, read_checkpoint, reading, without_prefix
+from db3kd.teachers.programs import is_torchscript, read_exported, read_torchscript
+from db3kd.teachers.signature import ModelOverrides
+
+_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".ts")
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """A module read from a file.
+
+    Attributes:
+        module: The module.
+        overrides: The user's declarations, completed with those of the file.
+        fingerprint: The file's SHA-256 hex digest if it is a program, else None.
+        max_batch: The largest batch that the program takes, or None if there is no limit.
+    """
+
+    module: nn.Module
+    overrides: ModelOverrides
+    fingerprint: str | None = None
+    max_batch: int | None = None
+
+    def limit(self, max_batch: int | None) -> int | None:
+        """Returns `max_batch`, but at most what the program takes."""
+        known = [size for size in (max_batch, self.max_batch) if size is not None]
+        return min(known, default=None)
+
+
+def open_torch_file(
+    path: Path,
+    model: str | None,
+    overrides: ModelOverrides,
+    device: torch.device,
+    *,
+    trust_code: bool,
+) -> TorchFile:
+    """Reads a torch file of any kind.
+
+    Args:
+        path: The file.
+        model: The name that `build_model` takes, for a file of weights that does not declare it.
+        overrides: What the user declares about the model.
+        device: The device of an exported program; other modules are read on the CPU.
+        trust_code: Whether the file may be a program.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TeacherError: If the file is corrupt, holds pickled objects or does not fit the model.
+        ValueError: If a declaration is missing, the file is of an unknown kind, or it is a program
+            and `trust_code` is False.
+    """
+    check_file(path)
+    if path.suffix == ".safetensors":
+        return _open_weights(path, model, overrides)
+    if path.suffix == ".pt2":
+        _require_trust(path, "an exported program", trust_code)
+        return _open_exported(path, overrides, device)
+    if path.suffix not in _CHECKPOINTS:
+        raise ValueError(
+            f"{path}: expected .safetensors, {', '.join(_CHECKPOINTS)}, .pt2, .onnx, .toml or "
+            f".json, got {path.suffix or 'no suffix'!r}"
+        )
+    if is_torchscript(path):
+        _require_trust(path, "TorchScript", trust_code)
+        module = reading(path, lambda: read_torchscript(path))
+        return TorchFile(module, overrides, _file_digest(path))
+    return TorchFile(_build(path, model, overrides, read_checkpoint(path)), overrides)
+
+
+def check_file(path: Path) -> None:
+    """Checks that a model file exists.
+
+    Raises:
+        FileNotFoundError: If it does not.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a teacher file or package.module:object")
+
+
+def _open_weights(path: Path, model: str | None, overrides: ModelOverrides) -> TorchFile:
+    saved: SavedModel = reading(path, lambda: read_saved_model(path))
+    if model is None and saved.model not in (None, *model_names()):
+        raise ValueError(
+            f"{path}: declares the model {saved.model!r}; a file cannot choose which code runs, so "
+            "repeat the name as model="
+        )
+    declared = {
+        name: getattr(saved, name)
+        for name in ("image_shape", "classes", "bounds", "class_names", "threshold")
+        if getattr(overrides, name) is None
+    }
+    overrides = dataclasses.replace(overrides, **declared)
+    return TorchFile(_build(path, model or saved.model, overrides, saved.state), overrides)
+
+
+def _open_exported(path: Path, overrides: ModelOverrides, device: torch.device) -> TorchFile:
+    module = reading(path, lambda: read_exported(path, device))
+    shape = overrides.image_shape or module.image_shape
+    classes = overrides.classes
+    if overrides.threshold is None:
+        classes = classes or module.classes
+    overrides = dataclasses.replace(overrides, image_shape=shape, classes=classes)
+    return TorchFile(module, overrides, _file_digest(path), module.max_batch)
+
+
+def _build(
+    path: Path, model: str | None, overrides: ModelOverrides, state: dict[str, Tensor]
+) -> nn.Module:
+    if model is None:
+        raise ValueError(f"{path}: holds only weights; name their architecture with model=")
+    image_shape, classes, _ = overrides.require_all(str(path))
+    module = build_model(model, image_shape, classes)
+    expected = module.state_dict()
+    state = without_prefix(state, expected)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise TeacherError(
+            f"{path}: its weights do not fit {model} for images {image_shape} and {classes} "
+            f"classes: the model has {listed(expected)}, the file {listed(state)}: {error}"
+        ) from error
+    return module
+
+
+def _require_trust(path: Path, kind: str, trust_code: bool) -> None:
+    if not trust_code:
+        raise ValueError(
+            f"{path}: is {kind}, which is code: it can read and write any file that you can; if "
+            "you trust its author, give trust_code=True, else ask for weights or an ONNX file"
+        )
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
