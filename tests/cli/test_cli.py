@@ -362,7 +362,7 @@ def test_contradictory_training_options_are_refused(run, tmp_path, options, word
         (("--cuda-graphs",), "--cuda-graphs: expected a CUDA device, got cpu"),
         (
             ("--compile", "--teacher", f"{TEACHERS}:constant"),
-            "--compile: belongs to a torch module",
+            "--compile: expected a torch module",
         ),
         (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),

@@ -246,7 +246,7 @@ def test_chunks_before_a_failure_are_not_lost(labels, monkeypatch):
     [
         (one_short, r"expected \d+ classes .* got \d+ answers"),
         (as_float, "got .* float32; return class numbers as integers"),
-        (beyond_range, r"answered class 100\d, expected \[0, 4\)"),
+        (beyond_range, r"returned class 100\d, expected \[0, 4\)"),
     ],
 )
 def test_wrong_answers_are_one_clear_error(change, message):

@@ -140,7 +140,7 @@ def test_a_class_that_is_never_reached_holds_up_no_other(tmp_path):
 
 
 def test_a_teacher_with_more_classes_than_it_says_is_named():
-    with pytest.raises(TeacherError, match=r"answered class 100\d, expected \[0, 4\)"):
+    with pytest.raises(TeacherError, match=r"returned class 100\d, expected \[0, 4\)"):
         synthesize(WrongTeacher(linear(), beyond_range), plan())
 
 

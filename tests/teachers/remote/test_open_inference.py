@@ -132,9 +132,11 @@ def test_the_metadata_tells_shape_and_classes(truth):
         teacher = load_teacher(server.model, max_batch=16)
         assert (teacher.image_shape, teacher.classes) == (SHAPE, 10)
         assert teacher.traffic.batch == 16
-        with pytest.raises(ValueError, match=r"image_shape: .*digits.* takes \[1, 8, 8\] an image"):
+        with pytest.raises(
+            ValueError, match=r"image_shape: expected \[1, 8, 8\] per image for .*digits"
+        ):
             load_teacher(server.model, image_shape=(8, 8, 1))
-        with pytest.raises(ValueError, match="got 10 by the model's scores, 7 by classes="):
+        with pytest.raises(ValueError, match="got 10 from the model's scores, 7 from classes="):
             load_teacher(server.model, classes=7)
         teacher.close()
 
@@ -142,9 +144,11 @@ def test_the_metadata_tells_shape_and_classes(truth):
 def test_what_nobody_says_is_asked_for(truth):
     silent = {"inputs": [], "outputs": []}
     with ModelServer(truth, metadata=silent) as server:
-        with pytest.raises(ValueError, match="what its input is called; give input="):
+        with pytest.raises(ValueError, match="does not declare the name of its input; give input="):
             open_inference_teacher(server.model)
-        with pytest.raises(ValueError, match="does not say what its images are; give image_shape="):
+        with pytest.raises(
+            ValueError, match="does not declare the shape of its images; give image_shape="
+        ):
             open_inference_teacher(server.model, ModelOverrides(input="images", output="label"))
         said = ModelOverrides("images", "label", image_shape=SHAPE, assumed_classes=10)
         open_inference_teacher(server.model, said).close()

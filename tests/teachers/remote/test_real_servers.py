@@ -58,7 +58,7 @@ def test_a_real_server_is_labelled_as_the_model_itself_is(
     before = server.counted()
 
     labels, queries = label(
-        tmp_path, f'url = "{url}"\nclasses = 10{json_only}\n[traffic]\nbatch = 32', "served"
+        tmp_path, f'url = "{url}"\nclasses = 10{json_only}\n[requests]\nbatch = 32', "served"
     )
 
     assert server.counted() - before == queries > 1000

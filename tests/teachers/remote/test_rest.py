@@ -76,7 +76,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_service_of_any_form_is_asked(truth, images, form):
     request, images_in, path, answer_of = FORMS[form]
-    said = ModelOverrides(image_shape=SHAPE, names=NAMES)
+    said = ModelOverrides(image_shape=SHAPE, class_names=NAMES)
     with service(truth, images_in, answer_of) as server:
         teacher = rest_teacher(f"{server.url}/predict", request, path, said, traffic=BRISK)
         assert decide_checked(teacher, images).equal(truth.decide(images))
@@ -178,7 +178,9 @@ def test_a_key_in_the_address_is_not_shown(images):
 
 
 def test_what_the_service_cannot_tell_is_asked_for():
-    with pytest.raises(ValueError, match="does not say what its images are; give image_shape="):
+    with pytest.raises(
+        ValueError, match="does not declare the shape of its images; give image_shape="
+    ):
         rest_teacher("http://h/p", "$images", "y")
-    with pytest.raises(ValueError, match="does not say how many classes it has; give classes="):
+    with pytest.raises(ValueError, match="does not declare its number of classes; give classes="):
         rest_teacher("http://h/p", "$images", "y", ModelOverrides(image_shape=SHAPE))

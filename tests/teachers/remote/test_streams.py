@@ -267,7 +267,7 @@ def test_a_generator_is_a_teacher_without_a_journal_too(truth, many):
         (lambda rows: iter(()), "got NoneType for image 0; yield each image's class once"),
         (lambda rows: ([1, 2] for _ in rows), "got list for image 0"),
         (lambda rows: (0.5 for _ in rows), "got float for image 0"),
-        (lambda rows: (10 for _ in rows), r"answered class 10, expected \[0, 10\)"),
+        (lambda rows: (10 for _ in rows), r"returned class 10, expected \[0, 10\)"),
         (lambda rows: iter([1] * (len(rows) + 1)), "expected 16 answers, got more"),
     ],
 )
