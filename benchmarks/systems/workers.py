@@ -22,10 +22,10 @@ from tempfile import TemporaryDirectory
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, teacher_and_data
 from benchmarks.systems.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
+from db3kd.labelling.ray_cluster import Workers
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
-from db3kd.labelling.worker_pool import Workers
 from db3kd.models import save_model
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight

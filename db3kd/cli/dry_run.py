@@ -18,16 +18,20 @@ def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> N
     """
     print(f"dry run   {_asked(estimate)}; nothing was written")
     print(f"samples   {estimate.samples:,}")
-    bounds = [estimate.most] if estimate.expected is None else [estimate.expected, estimate.most]
+    bounds = (
+        [estimate.max_queries]
+        if estimate.expected_queries is None
+        else [estimate.expected_queries, estimate.max_queries]
+    )
     print(f"queries   {_range([f'{queries:,}' for queries in bounds])}{_basis(estimate)}")
-    if estimate.seconds_a_query is not None:
-        surrogate = estimate.surrogate_seconds_a_query
-        seconds = estimate.seconds_a_query + (surrogate or 0)
+    if estimate.seconds_per_query is not None:
+        surrogate = estimate.surrogate_seconds_per_query
+        seconds = estimate.seconds_per_query + (surrogate or 0)
         times = [duration(queries * seconds / workers) for queries in bounds]
         pool = "" if workers == 1 else f", {workers} workers"
         print(
             f"time      {_range(times)}: {seconds * 1000:.3g} ms per query, batches of "
-            f"{estimate.batch:,}{pool}"
+            f"{estimate.batch_size:,}{pool}"
         )
         if surrogate is not None:
             print(
@@ -50,6 +54,7 @@ def _range(values: list[str]) -> str:
 
 
 def _basis(estimate: "Estimate") -> str:
-    if estimate.queries_a_pair is None:
+    if estimate.queries_per_pair is None:
         return ""
-    return f": {estimate.queries_a_pair:,.1f} per pair, measured on {estimate.pairs:,} pairs"
+    pairs = f"{estimate.measured_pairs:,} pairs"
+    return f": {estimate.queries_per_pair:,.1f} per pair, measured on {pairs}"

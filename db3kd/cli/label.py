@@ -124,7 +124,7 @@ def _report(totals: "Totals", before: dict[str, Any] | None, out: Path) -> None:
         before: The manifest before this command, if there was one.
         out: The folder of the run.
     """
-    from db3kd.labelling.consistency import describe_checks, is_inconsistent, queries_of_checks
+    from db3kd.labelling.check_results import describe_checks, is_inconsistent, queries_of_checks
     from db3kd.storage.manifest import MANIFEST, read_manifest
     from db3kd.storage.run_folder import queries_in_flight
 

@@ -11,9 +11,9 @@ from db3kd.cli.option_sets import COMMON, OptionSet
 from db3kd.cli.options import Seed, given, parse_counts
 
 if TYPE_CHECKING:
+    from db3kd.labelling.ray_cluster import Workers
     from db3kd.labelling.settings import LabelSettings
     from db3kd.labelling.soft_labels import SoftLabelSettings
-    from db3kd.labelling.worker_pool import Workers
     from db3kd.teachers import Teacher
 
 
@@ -252,7 +252,7 @@ class WorkerOptions(OptionSet):
 
     def pool(self, make_teacher: "Callable[[], Teacher]", device: str) -> "Workers | None":
         """Returns the workers of the run; None if this process labels alone."""
-        from db3kd.labelling.worker_pool import Workers, import_ray
+        from db3kd.labelling.ray_cluster import Workers, import_ray
 
         if self.workers == 1 and self.ray_address is None:
             return None

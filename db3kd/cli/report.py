@@ -64,7 +64,7 @@ def report(
 
 
 def _notes(run: "LabelRun") -> list[str]:
-    from db3kd.labelling.consistency import describe_checks
+    from db3kd.labelling.check_results import describe_checks
     from db3kd.labelling.totals import Totals
 
     totals = Totals()

@@ -42,12 +42,12 @@ class NamedImages(ImageSource, Protocol):
 class TensorImages:
     """A checked tensor as an image source; unlike in an ImageSet its bounds may be any."""
 
-    name = "images"
-    labels = None
+    name: str = "images"
+    labels: Tensor | None = None
 
     def __init__(self, images: Tensor) -> None:
         self._images = images.cpu()
-        self.image_shape = tuple(images.shape[1:])
+        self.image_shape: tuple[int, ...] = tuple(images.shape[1:])
 
     def __len__(self) -> int:
         return len(self._images)

@@ -7,9 +7,18 @@ from db3kd.labelling.settings import LabelSettings
 
 
 def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor:
-    """[samples] int64: what each sample may spend in all.
+    """Divides a run's budget evenly over its samples; the first samples get a remainder.
 
-    A remainder of the run's budget goes to the first samples. Raises ValueError as `targets_among`.
+    Args:
+        settings: with the budgets of the run, a sample and a pair.
+        samples: the number of samples.
+        classes: the number of classes.
+
+    Returns:
+        [samples] int64, the most queries for each sample, including its decision.
+
+    Raises:
+        ValueError: if `settings.targets` exceeds the number of other classes.
     """
     per_pair = 0 if settings.measure == "sd" else settings.queries_per_pair
     limit = 1 + settings.targets_among(classes) * per_pair
@@ -22,14 +31,19 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
     return limits
 
 
-def divide_over_targets(limits: Tensor, searched: Tensor, most: int) -> Tensor:
-    """[n, C] int64: the sample limits, less the own decision, divided over the targets.
+def divide_over_targets(limits: Tensor, searched: Tensor, max_queries: int) -> Tensor:
+    """Divides what a sample has left after its decision over its targets.
 
-    limits: [n] int64. searched: [n, C] bool, the targets of each sample; a remainder goes to the
-    first of them. most: what a target may get.
+    Args:
+        limits: [n] int64, the budget of each sample, including its decision.
+        searched: [n, C] bool, the targets of each sample; the first of them get a remainder.
+        max_queries: the most queries for one target.
+
+    Returns:
+        [n, C] int64, 0 for classes that are no targets.
     """
     share = (limits - 1).clamp_min(0)[:, None]
     targets = searched.sum(1, keepdim=True).clamp_min(1)
-    place = searched.cumsum(1) - 1
-    each = share // targets + (place < share % targets).long()
-    return each.clamp_max(most).masked_fill(~searched, 0)
+    rank = searched.cumsum(1) - 1
+    each = share // targets + (rank < share % targets).long()
+    return each.clamp_max(max_queries).masked_fill(~searched, 0)

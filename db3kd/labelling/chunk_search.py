@@ -1,4 +1,4 @@
-"""The search for the labels of a chunk of samples: the piece of work that a run is made of."""
+"""The search for the labels of one chunk: samples that are measured together and share a shard."""
 
 import math
 from collections.abc import Callable
@@ -25,29 +25,36 @@ from db3kd.labelling.budgets import divide_over_targets
 from db3kd.labelling.contradictions import contradicted_classes
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
+from db3kd.labelling.targets import Targets, nearest_classes, other_classes
 from db3kd.querying.driver import run_stepwise, run_until_complete
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
-from db3kd.querying.session import SearchTask
-from db3kd.storage.journal import Journal
+from db3kd.querying.session import AnswerJournal, SearchTask
 from db3kd.teachers.base import Teacher
 
 _CHUNK_BYTES = 256 * 2**20
-"""Memory that the search state of one chunk of samples may take."""
+"""Memory for the search state of one chunk."""
 
 _MAX_CHUNK_SAMPLES = 256
-"""Samples searched at once: with ten classes enough pairs to fill a teacher's batches."""
+"""With ten classes, enough pairs to fill a teacher's batches."""
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """Labels any samples of an image set, by what all their labels rest on.
+    """Labels any chunk of an image set whose images are already decided.
 
-    decisions: [N] int64, the teacher's class of each image, UNANSWERED where it was not asked.
-    limits: [N] int64, what each sample may spend, its decision included. surrogate: of the teacher,
-    for "mbd". contradictions: [K, 2] int64, images and classes that equal images are in; the
-    distance between them is 0, and nothing is spent on it. None for none.
+    A chunk's labels depend on these attributes and on the chunk's samples only, so chunks can be
+    labelled in any order, at once, and in any process.
+
+    Attributes:
+        teacher: answers the queries.
+        images: the N images of the set; rays start towards them.
+        settings: how distances are measured.
+        decisions: [N] int64, the teacher's class for each image, -1 if the budget refused it.
+        limits: [N] int64, the most queries for each sample, including its decision.
+        surrogate: of the teacher, for measure "mbd"; or None.
+        contradictions: [K, 2] int64, an image and another class that an equal image is in, as from
+            `EqualImages.contradictions`. Their distance is 0 and costs no query. None for none.
     """
 
     teacher: Teacher
@@ -60,7 +67,7 @@ class Labeller:
 
     @cached_property
     def starting_points(self) -> StartingPoints:
-        """Where the rays of all samples lead to."""
+        """The images that rays start towards, for all samples."""
         settings = self.settings
         return StartingPoints(
             self.images,
@@ -75,31 +82,33 @@ class Labeller:
         self,
         index: Tensor,
         on_answers: Callable[[int], None] | None = None,
-        journal: Journal | None = None,
+        journal: AnswerJournal | None = None,
     ) -> Labels:
-        """The labels of the samples at `index`, int64 [n]; else as `db3kd.querying.driver.run`."""
-        return run_until_complete(self.run_stepwise(index, on_answers, journal))
+        """Labels the samples at `index`.
 
-    def run_stepwise(
+        Args:
+            index: [n] int64, indices of the samples.
+            on_answers: called with the number of queries that were answered, batch by batch.
+            journal: keeps the answers of this chunk, as for `db3kd.querying.driver.run`.
+        """
+        return run_until_complete(self.label_stepwise(index, on_answers, journal))
+
+    def label_stepwise(
         self,
         index: Tensor,
         on_answers: Callable[[int], None] | None = None,
-        journal: Journal | None = None,
+        journal: AnswerJournal | None = None,
     ) -> SearchTask[Labels]:
-        """As `label`, with the pauses of `db3kd.querying.driver.run_stepwise`.
+        """Labels as `label`, with the pauses of `db3kd.querying.driver.run_stepwise`.
 
-        What is searched lies on the teacher's device until the labels are done.
+        The search state stays on the teacher's device until the labels are complete.
         """
-        teacher, settings = self.teacher, self.settings
+        teacher = self.teacher
         samples, decision = self.images.read(index), self.decisions[index]
         targets, contradicted = self.targets(samples, decision), self._contradicted(index)
         searched = targets.searched | contradicted
         targets = replace(targets, searched=targets.searched & ~contradicted)
-        limits = divide_over_targets(
-            self.limits[index], targets.searched, settings.queries_per_pair
-        )
-        ledger = Ledger(limits[targets.searched].to(teacher.device))
-        pairs = pairs_of(teacher, samples, index, targets.searched)
+        pairs, ledger = self._pairs(samples, index, targets.searched)
         search = self.search(pairs, ledger, ledger.limits)
         boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal)
         queries = F.one_hot(decision.clamp_min(0), teacher.classes)
@@ -116,47 +125,47 @@ class Labeller:
             label=None if labels is None else labels[index],
             searched=None if targets.sample_distance is None else searched,
             snapshots={
-                count: targets.table(noted, decision).masked_fill(contradicted, 0)
-                for count, noted in boundary.snapshots.items()
+                count: targets.table(at_count, decision).masked_fill(contradicted, 0)
+                for count, at_count in boundary.snapshots.items()
             },
         )
 
     def search(self, pairs: Pairs, budget: BudgetView, limits: Tensor) -> Search[Boundary]:
-        """The search for the distances of pairs. limits: [P] int64, what the run lets each spend,
-        by which its candidates are counted."""
+        """The search for the distances of pairs.
+
+        Args:
+            pairs: samples and targets to measure.
+            budget: what each pair has spent and may still spend.
+            limits: [P] int64, the most queries for each pair in the run. They determine the number
+                of starting points.
+        """
         settings, surrogate = self.settings, self.surrogate
         counts = settings.starting_points_per_pair(limits, surrogate is not None)
         rays = self.starting_points.rays(pairs, counts)
         return measure(pairs, rays, self.teacher.image_shape, settings, budget, surrogate)
 
     def first_query(self, index: Tensor) -> Tensor:
-        """The images that the search of these samples asks first, [n, *image_shape].
+        """The first batch of images that the search of these samples asks about.
 
-        Fewer than that where a budget refuses some.
+        Args:
+            index: [n] int64, indices of the samples.
+
+        Returns:
+            [b, *image_shape] float32, without the images that the budget refuses.
         """
         samples, decision = self.images.read(index), self.decisions[index]
         searched = self.targets(samples, decision).searched & ~self._contradicted(index)
-        limits = divide_over_targets(self.limits[index], searched, self.settings.queries_per_pair)
-        ledger = Ledger(limits[searched].to(self.teacher.device))
-        pairs = pairs_of(self.teacher, samples, index, searched)
-        search = self.search(pairs, ledger, ledger.limits)
+        pairs, ledger = self._pairs(samples, index, searched)
         try:
-            query = next(search)
+            query = next(self.search(pairs, ledger, ledger.limits))
         except StopIteration:
             return samples[:0]
         rows = ledger.affordable(query.accounts)
         images = query.images.view(len(query.images), *self.teacher.image_shape)
         return images if rows is None else images[rows]
 
-    def _contradicted(self, index: Tensor) -> Tensor:
-        """[n, C] bool, of these samples."""
-        known = torch.empty(0, 2, dtype=torch.int64)
-        if self.contradictions is not None:
-            known = self.contradictions
-        return contradicted_classes(known, index, self.teacher.classes)
-
-    def targets(self, samples: Tensor, decision: Tensor) -> "Targets":
-        """The classes to search for samples [n, *image_shape] that the teacher puts in these."""
+    def targets(self, samples: Tensor, decision: Tensor) -> Targets:
+        """The classes to measure for samples [n, *image_shape] with decisions [n] int64."""
         classes = self.teacher.classes
         others = other_classes(decision, classes)
         count = self.settings.targets_among(classes)
@@ -167,34 +176,40 @@ class Labeller:
         sample_distance = self.starting_points.nearest_distance(pairs).view(others.shape)
         return Targets(nearest_classes(sample_distance, others, count), sample_distance)
 
+    def _pairs(self, samples: Tensor, index: Tensor, searched: Tensor) -> tuple[Pairs, Ledger]:
+        """The pairs of these samples and targets [n, C], and the ledger with their budgets."""
+        limits = divide_over_targets(self.limits[index], searched, self.settings.queries_per_pair)
+        ledger = Ledger(limits[searched].to(self.teacher.device))
+        return pairs_of(self.teacher, samples, index, searched), ledger
 
-@dataclass(frozen=True)
-class Targets:
-    """Which classes of n samples are searched.
+    def _contradicted(self, index: Tensor) -> Tensor:
+        """[n, C] bool: the other classes that images equal to these samples are in."""
+        known = torch.empty(0, 2, dtype=torch.int64)
+        if self.contradictions is not None:
+            known = self.contradictions
+        return contradicted_classes(known, index, self.teacher.classes)
 
-    searched: [n, C] bool. sample_distance: [n, C] float32, L2 to the nearest image of each class;
-    None where all classes are searched.
+
+def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
+    """The number of samples in a chunk, limited by the memory of their searches.
+
+    A pair takes a few rows of D float32 values, for D values in an image.
     """
-
-    searched: Tensor
-    sample_distance: Tensor | None = None
-
-    def table(self, distance: Tensor, decision: Tensor) -> Tensor:
-        """[n, C] float32: the distances found, [P], and what stands in for the others."""
-        table = torch.full(self.searched.shape, torch.inf)
-        table[self.searched] = distance.cpu()
-        if self.sample_distance is not None:
-            table = estimate_unsearched(table, self.sample_distance, self.searched)
-        own_column = torch.arange(table.shape[1]) == decision[:, None]
-        return table.masked_fill(own_column, 0)
+    values = math.prod(teacher.image_shape)
+    rows = settings.max_starting_points + 4
+    if settings.measure == "mbd":
+        rows = max(rows, len(settings.sign_opt.steps) + 7)
+    per_sample = settings.targets_among(teacher.classes) * rows * values * 4
+    return max(1, min(_MAX_CHUNK_SAMPLES, _CHUNK_BYTES // per_sample))
 
 
 def surrogate_for(
     teacher: Teacher, settings: LabelSettings, network: nn.Module | None
 ) -> Surrogate | None:
-    """The surrogate that a network is for this teacher, None for none.
+    """Wraps a network as the surrogate of this teacher; None stays None.
 
-    Raises ValueError where it does not fit the teacher, or the measure has no use for it.
+    Raises:
+        ValueError: if the network does not fit the teacher, or the measure uses no surrogate.
     """
     if network is None:
         return None
@@ -206,7 +221,14 @@ def surrogate_for(
 
 
 def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor) -> Pairs:
-    """Each sample with each of its targets, in the order of `searched`, [n, C] bool."""
+    """Pairs each sample with each of its targets.
+
+    Args:
+        teacher: whose device and bounds the pairs get.
+        samples: [n, *image_shape] float32.
+        index: [n] int64, the samples' indices in their data set.
+        searched: [n, C] bool, the targets. The pairs have the order of its True entries.
+    """
     device = teacher.device
     sample_of, target = searched.nonzero(as_tuple=True)
     return Pairs(
@@ -226,7 +248,19 @@ def measure(
     budget: BudgetView,
     surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
-    """The search for the distances of pairs from these rays, as the settings want them measured."""
+    """The search for the distances of pairs by the settings' measure.
+
+    Args:
+        pairs: samples and targets.
+        rays: of these pairs, towards their starting points.
+        image_shape: shape of one image.
+        settings: how distances are measured.
+        budget: what each pair has spent and may still spend.
+        surrogate: of the teacher, for measure "mbd".
+
+    Returns:
+        The boundary point and distance of each pair.
+    """
     query_batch_size = fitting_batch_size(settings.query_batch_size, image_shape)
     if settings.measure == "sd":
         return sample_distance(pairs, rays, settings.snapshots)
@@ -255,26 +289,16 @@ def measure(
 
 
 def _status(distances: Tensor, decided: Tensor, contradicted: Tensor) -> list[str]:
-    """A sample's row in words; a class counts as reached where there is a distance to it."""
+    """The status of each sample; a class counts as reached if its distance is finite."""
     reached = distances.isfinite().sum(1).tolist()
     classes = distances.shape[1]
     return [
-        "budget" if not asked
-        else "contradictory" if other
+        "budget" if not has_decision
+        else "contradictory" if in_two_classes
         else "ok" if count == classes
         else "partly reached" if count > 1
         else "unreached"
-        for asked, other, count in zip(
+        for has_decision, in_two_classes, count in zip(
             decided.tolist(), contradicted.tolist(), reached, strict=True
         )
     ]  # fmt: skip
-
-
-def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
-    """Samples a chunk: as many as memory holds the searches of, a few rows of D floats a pair."""
-    values = math.prod(teacher.image_shape)
-    rows = settings.max_starting_points + 4
-    if settings.measure == "mbd":
-        rows = max(rows, len(settings.sign_opt.steps) + 7)
-    per_sample = settings.targets_among(teacher.classes) * rows * values * 4
-    return max(1, min(_MAX_CHUNK_SAMPLES, _CHUNK_BYTES // per_sample))

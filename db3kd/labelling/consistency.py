@@ -1,15 +1,15 @@
-"""Whether a teacher gives the same answers again: at a run's start and end, and before resuming.
+"""Checks that a teacher repeats its answers: at the start and end of a run, and before resuming.
 
-A few images are asked again whose answers are known. Where a teacher has changed or is noisy, some
-answers matter more than others, and the run knows which:
+A few images whose answers are known are asked about again. If a teacher was replaced or is noisy,
+some answers are more likely to change than others, and these are asked first:
 
-- Before resuming, points of the search that was stopped, halfway between a sample and images of
-  other classes, and samples that the data set puts in another class. Two teachers that agree on
-  nearly all images disagree on many of these.
-- At the end, samples with the least distance to a boundary. A sample whose own answer was wrong is
-  surrounded by images in its true class, so its distance is next to nothing.
+- Before resuming: points of the search that was stopped, halfway between a sample and images of
+  other classes, and samples that the data set puts in another class than the teacher. Two teachers
+  that agree on nearly all images disagree on many of these.
+- At the end: samples with the smallest distances. If a sample's own decision was wrong, images of
+  its true class surround it, and its distance is almost zero.
 
-These queries are asked through journals of their own, counted in the manifest, and change no label.
+The queries have journals of their own, are counted in the manifest, and change no label.
 """
 
 import math
@@ -21,68 +21,68 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_source import NamedImages
+from db3kd.labelling.check_results import clopper_pearson, queries_of_checks
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import Labels
-from db3kd.querying.driver import run
-from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import UNANSWERED, query_in_batches
+from db3kd.labelling.run_identity import DECISIONS
+from db3kd.querying.driver import decide_all
+from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, describe
 
 DEFAULT_CHECKS = 32
-"""Most queries of all checks of a run, its stops included."""
+"""Default for the most queries of all checks of a run, including its restarts."""
 
 _BUDGET_SHARE = 100
-"""Checks take no more than one query in so many of a run's budget."""
+"""Checks take at most one in this many queries of a run's budget."""
 
-_START = 4
-_AROUND = 2
-"""Changed answers at the end whose surroundings are asked too, two queries each."""
+_START_QUERIES = 4
 
-_SURE = 3
-"""So many changed answers at the end need no look at their surroundings."""
+_MAX_NEIGHBOURHOODS = 2
+"""Changed answers at the end whose neighbourhood is checked too, with two queries each."""
 
-_SUSPECTS = 0.1
-"""Share of the samples that the end's check draws from: those with the least distances."""
+_SUFFICIENT_CHANGES = 3
+"""With this many changed answers at the end, the teacher is flagged in any case."""
 
-_NEAR = 0.01
-"""How far the surroundings of a sample lie, as a share of the bounds' width, in each value."""
+_SUSPECT_SHARE = 0.1
+"""The check at the end draws from this share of the samples, those with the smallest distances."""
+
+_NEIGHBOUR_STEP = 0.01
+"""Distance of a neighbour from its sample in each value, as a share of the bounds' width."""
 
 
 def reserved_queries(checks: int, budget: int | None) -> int:
-    """What a run's budget sets aside for its checks."""
+    """The part of a run's budget that is set aside for at most `checks` queries of checks."""
     return 0 if budget is None else min(checks, budget // _BUDGET_SHARE)
 
 
-def interval(changed: int, asked: int) -> tuple[float, float]:
-    """The exact 95 % interval (Clopper and Pearson) of a share of which `changed` of `asked` were
-    seen.
+@dataclass(frozen=True)
+class _Points:
+    """Images that began a search which was stopped.
+
+    Attributes:
+        numbers: [k] int64, their places among the first images of the search.
+        images: [k, *image_shape] float32.
+        answers: [k] int64, the teacher's answers before the stop.
     """
 
-    def tail(share: float, most: int) -> float:
-        return sum(
-            math.comb(asked, k) * share**k * (1 - share) ** (asked - k) for k in range(most + 1)
-        )
+    numbers: Tensor
+    images: Tensor
+    answers: Tensor
 
-    def solve(most: int, level: float) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if tail(middle, most) > level else (low, middle)
-        return (low + high) / 2
-
-    low = 0.0 if changed == 0 else solve(changed - 1, 0.975)
-    high = 1.0 if changed == asked else solve(changed, 0.025)
-    return low, high
+    def __len__(self) -> int:
+        return len(self.numbers)
 
 
 @dataclass
 class ConsistencyChecks:
     """The checks of one run.
 
-    folder: of the run. checks: most queries of all of them. accept_changes: go on with a run
-    although its teacher's answers have changed.
+    Attributes:
+        folder: of the run.
+        checks: the most queries of all checks.
+        accept_changes: resume the run even if its teacher's answers have changed.
     """
 
     folder: RunFolder
@@ -99,43 +99,99 @@ class ConsistencyChecks:
 
     @property
     def asked(self) -> int:
-        """Queries of the checks so far."""
+        """The queries of the checks so far."""
         return queries_of_checks(self.folder.manifest)
 
-    def decided(self, labeller: Labeller, parts: Mapping[int, Tensor]) -> None:
-        """Checks a run whose images are decided, or those of them that were when it was stopped.
+    def known_decisions(self, limits: Tensor) -> Tensor | None:
+        """The decisions so far, if the run was stopped while its images were decided.
 
-        labeller: with the decisions. parts: what is left to label, [n] int64 by position.
+        Args:
+            limits: [N] int64, the most queries for each image.
+
+        Returns:
+            [N] int64, -1 for images that are not decided yet; None if all are or none is.
+        """
+        journals, asked = self.folder.journals, (limits > 0).nonzero()[:, 0]
+        calls = journals.read(journals.file(DECISIONS)).calls
+        answers = [answer for call in calls for answer in call.answers.tolist()]
+        if not 0 < len(answers) < len(asked):
+            return None
+        known = torch.full_like(limits, UNANSWERED)
+        known[asked[: len(answers)]] = torch.tensor(answers)
+        return known
+
+    def begin(self, labeller: Labeller, chunks: Mapping[int, Tensor]) -> None:
+        """Checks a run before it searches, when its images, or some of them, are decided.
+
+        Args:
+            labeller: with the decisions.
+            chunks: [n] int64, the samples of each chunk that is left, keyed by position.
 
         Raises:
-            ValueError: a run that is resumed has had other answers, and they are not accepted.
+            ValueError: if answers have changed since the run was stopped, and are not accepted.
         """
         if not self._resumed:
-            chosen = _first_suspects(labeller, min(_START, self.checks // 8))
+            chosen = _suspect_samples(labeller, min(_START_QUERIES, self.checks // 8))
             self._compare("start", labeller, chosen)
             return
         left = self.checks - self.checks // 2 - self.asked
         count = max(0, min(self.checks // 4, (left + 1) // 2))
         if not count:
-            self._refuse_as_before(labeller)
+            self._refuse_again(labeller)
             return
         refused = self._last_resume().get("images", {"samples": [], "points": []})
         half = (count if refused["samples"] and not refused["points"] else count + 1) // 2
-        points = _points_of_stopped_search(self.folder, labeller, parts, half, refused["points"])
-        samples = _first_suspects(
-            labeller, count - (0 if points is None else len(points[0])), refused["samples"]
+        points = _stopped_search_points(self.folder, labeller, chunks, half, refused["points"])
+        samples = _suspect_samples(
+            labeller, count - (0 if points is None else len(points)), refused["samples"]
         )
         changed, asked = self._compare("resume", labeller, samples, points)
         if changed and not self.accept_changes:
             raise self._refusal(labeller, changed, asked)
 
+    def end(self, teacher: Teacher, images: NamedImages, measure: str) -> None:
+        """Checks a run whose shards are complete, and estimates its share of wrong decisions.
+
+        Args:
+            teacher: of the run.
+            images: in the order of the run.
+            measure: by which the run was labelled.
+        """
+        count = self.checks - self.asked - 2 * _MAX_NEIGHBOURHOODS
+        suspicion, decisions = _suspicion(self.folder, measure)
+        decided = int((decisions != UNANSWERED).sum())
+        if count < 1 or not decided:
+            return
+        order = torch.argsort(suspicion, stable=True)[:decided]
+        top = order[: max(1, count // 2)]
+        suspects = order[len(top) : max(count, math.ceil(_SUSPECT_SHARE * decided))]
+        drawn = torch.randperm(len(suspects), generator=torch.Generator().manual_seed(0))
+        rest = suspects[drawn[: count - len(top)].sort().values]
+        rows = torch.cat([top, rest])
+        answers = self._ask(teacher, images.read(rows))
+        wrong = answers != decisions[rows]
+        changed, wrong_in_top = rows[wrong], int(wrong[: len(top)].sum())
+        around = self._neighbours_changed(teacher, images, changed[:_MAX_NEIGHBOURHOODS], decisions)
+        wrong_in_rest = int(wrong.sum()) - wrong_in_top
+        low, high = clopper_pearson(wrong_in_rest, len(rest)) if len(rest) else (0.0, 0.0)
+        share = wrong_in_rest / max(1, len(rest))
+        self._record(
+            "end",
+            len(rows),
+            len(changed),
+            around=2 * min(_MAX_NEIGHBOURHOODS, len(changed)),
+            flagged=len(changed) >= _SUFFICIENT_CHANGES or around,
+            rate=(wrong_in_top + share * len(suspects)) / decided,
+            interval=[(wrong_in_top + bound * len(suspects)) / decided for bound in (low, high)],
+        )
+
     def _last_resume(self) -> dict[str, Any]:
-        """What the last check before resuming found; empty without any."""
+        """The record of the last check before resuming; empty without any."""
         checks = self.folder.manifest.get("consistency", [])
         return next((check for check in checks[::-1] if check["when"] == "resume"), {})
 
-    def _refuse_as_before(self, labeller: Labeller) -> None:
-        """Refuses a run without queries left to check it, if the last check refused it."""
+    def _refuse_again(self, labeller: Labeller) -> None:
+        """Refuses a run that the last check refused, if no query is left to check it again."""
         last = self._last_resume()
         if last.get("changed") and not self.accept_changes:
             raise self._refusal(labeller, last["changed"], last["asked"])
@@ -143,89 +199,50 @@ class ConsistencyChecks:
     def _refusal(self, labeller: Labeller, changed: int, asked: int) -> ValueError:
         return ValueError(
             f"teacher {describe(labeller.teacher)} changed {changed} of {asked} answers since the "
-            f"run in {self.folder.path} was stopped: it was replaced, or is noisy. Begin another "
-            "run, or go on and mix the answers with --accept-changed-teacher (accept_changes=True)"
+            f"run in {self.folder.path} was stopped, so it was replaced or is noisy. Start a run "
+            "in another folder, or mix the answers with accept_changes=True "
+            "(--accept-changed-teacher)"
         )
 
-    def end(self, teacher: Teacher, images: NamedImages, measure: str) -> None:
-        """Checks a run whose shards are all there, and notes how many of its answers are wrong.
-
-        images: in the order of the run.
-        """
-        count = self.checks - self.asked - 2 * _AROUND
-        suspicion, decisions = _suspicion(self.folder, measure)
-        decided = int((decisions != UNANSWERED).sum())
-        if count < 1 or not decided:
-            return
-        order = torch.argsort(suspicion, stable=True)[:decided]
-        top = order[: max(1, count // 2)]
-        suspects = order[len(top) : max(count, math.ceil(_SUSPECTS * decided))]
-        drawn = torch.randperm(len(suspects), generator=torch.Generator().manual_seed(0))
-        rest = suspects[drawn[: count - len(top)].sort().values]
-        rows = torch.cat([top, rest])
-        answers = self._ask(teacher, images.read(rows))
-        wrong = answers != decisions[rows]
-        changed, of_top = rows[wrong], int(wrong[: len(top)].sum())
-        around = self._ask_around(teacher, images, changed[:_AROUND], decisions)
-        of_rest = int(wrong.sum()) - of_top
-        low, high = interval(of_rest, len(rest)) if len(rest) else (0.0, 0.0)
-        share = of_rest / max(1, len(rest))
-        self._note(
-            "end",
-            len(rows),
-            len(changed),
-            around=2 * min(_AROUND, len(changed)),
-            flagged=len(changed) >= _SURE or around,
-            rate=(of_top + share * len(suspects)) / decided,
-            interval=[(of_top + bound * len(suspects)) / decided for bound in (low, high)],
-        )
-
-    def _ask_around(
+    def _neighbours_changed(
         self, teacher: Teacher, images: NamedImages, rows: Tensor, decisions: Tensor
     ) -> bool:
-        """Whether images on both sides of one of these samples are in another class than it was.
+        """Whether two neighbours of a sample, on opposite sides, both left the sample's class.
 
-        Where rounding alone changed an answer, the boundary runs through the sample itself, and one
+        If rounding alone changed an answer, the boundary runs through the sample itself, and one
         of two images on opposite sides of it is still in the old class.
         """
         if not len(rows):
             return False
         lower, upper = teacher.bounds
-        samples, step = images.read(rows), _NEAR * (upper - lower)
+        samples, length = images.read(rows), _NEIGHBOUR_STEP * (upper - lower)
         signs = torch.randint(0, 2, samples.shape, generator=torch.Generator().manual_seed(1))
-        room = (samples - lower >= step) & (upper - samples >= step)
-        step = torch.where(room, (2 * signs - 1) * step, 0.0)
+        inside = (samples - lower >= length) & (upper - samples >= length)
+        step = torch.where(inside, (2 * signs - 1) * length, 0.0)
         answers = self._ask(teacher, torch.cat([samples + step, samples - step]), "around")
         other = answers.view(2, -1) != decisions[rows]
         return bool(other.all(0).any())
 
     def _compare(
-        self,
-        when: str,
-        labeller: Labeller,
-        samples: Tensor,
-        points: tuple[Tensor, Tensor, Tensor] | None = None,
+        self, when: str, labeller: Labeller, samples: Tensor, points: _Points | None = None
     ) -> tuple[int, int]:
-        """How many answers changed, and of how many.
-
-        samples: their numbers, [n] int64. points: of the search, as `_points_of_stopped_search`
-        gives them.
-        """
+        """Asks about samples [n] int64 and points again; returns changed and asked queries."""
         images, expected = labeller.images.read(samples), labeller.decisions[samples]
         numbers = samples
         if points is not None:
-            images, expected = torch.cat([images, points[1]]), torch.cat([expected, points[2]])
-            numbers = torch.cat([samples, points[0]])
+            images = torch.cat([images, points.images])
+            expected = torch.cat([expected, points.answers])
+            numbers = torch.cat([samples, points.numbers])
         if not len(expected):
             return 0, 0
         differs = self._ask(labeller.teacher, images) != expected
-        changed, mixed = int(differs.sum()), when != "resume" or self.accept_changes
+        changed, accepted = int(differs.sum()), when != "resume" or self.accept_changes
         of_samples = torch.arange(len(numbers)) < len(samples)
-        self._note(
+        self._record(
             when,
             len(expected),
             changed,
-            flagged=changed > 0 and mixed,
+            flagged=changed > 0 and accepted,
             images={
                 "samples": numbers[differs & of_samples].tolist(),
                 "points": numbers[differs & ~of_samples].tolist(),
@@ -234,85 +251,62 @@ class ConsistencyChecks:
         return changed, len(expected)
 
     def _ask(self, teacher: Teacher, images: Tensor, part: str = "first") -> Tensor:
-        """int64 [n]; each answer is kept as those of any search are.
+        """Decides images [n, *image_shape] -> [n] int64, with a journal of its own.
 
-        part: tells what is asked before the next note in the manifest.
+        part: names the journal, for the queries before the next record in the manifest.
         """
         name = f"check-{len(self.folder.manifest.get('consistency', []))}-{part}"
-        self._note_lost(name)
+        self._record_lost(name)
         with self.folder.journal(name, teacher.classes) as journal:
-            accounts = torch.arange(len(images))
-            search = query_in_batches(lambda rows: images[rows], accounts, len(images))
-            return run(search, teacher, Ledger(torch.ones_like(accounts)), journal=journal).cpu()
+            return decide_all(
+                teacher,
+                images.__getitem__,
+                torch.arange(len(images)),
+                len(images),
+                journal=journal,
+            )
 
-    def _note_lost(self, name: str) -> None:
-        """Counts the answers of a check that a kill cut short, which are asked for again."""
+    def _record_lost(self, name: str) -> None:
+        """Counts the answers of a check that a kill cut short, as it is asked again."""
         file = self.folder.journals.file(name)
         lost = sum(len(call.answers) for call in self.folder.journals.read(file).calls)
         if lost:
-            self._note("lost", lost, 0, flagged=False)
+            self._record("lost", lost, 0, flagged=False)
         file.unlink(missing_ok=True)
 
-    def _note(self, when: str, asked: int, changed: int, **found: Any) -> None:
+    def _record(self, when: str, asked: int, changed: int, **found: Any) -> None:
         entry = {"when": when, "asked": asked, "changed": changed, **found}
         self.folder.note("consistency", entry)
         for file in self.folder.path.glob("_check-*.journal"):
             file.unlink()
 
 
-def queries_of_checks(manifest: Mapping[str, Any]) -> int:
-    """What the checks of a run have cost, beside its labels."""
-    checks = manifest.get("consistency", ())
-    return sum(check["asked"] + check.get("around", 0) for check in checks)
+def _suspect_samples(labeller: Labeller, count: int, first: Sequence[int] = ()) -> Tensor:
+    """Picks decided samples to ask about again.
 
-
-def is_inconsistent(manifest: Mapping[str, Any]) -> bool:
-    """Whether a check found that the teacher of a run is noisy, or was replaced."""
-    return any(check["flagged"] for check in manifest.get("consistency", ()))
-
-
-def describe_checks(manifest: Mapping[str, Any]) -> str:
-    """What the checks of a run have found, in a sentence; empty without any."""
-    checks = [check for check in manifest.get("consistency", ()) if check["when"] != "lost"]
-    if not checks:
-        return ""
-    said = ", ".join(
-        f"{check['changed']} of {check['asked']} at the {check['when']}" for check in checks
-    )
-    text = f"answers that changed when asked again: {said}"
-    last = checks[-1]
-    if is_inconsistent(manifest) and "rate" in last:
-        low, high = last["interval"]
-        text += (
-            f"; the teacher is noisy or was replaced, and about {last['rate']:.1%} of the run's "
-            f"decisions are wrong (95 % interval {low:.1%} to {high:.1%})"
-        )
-    return text
-
-
-def _first_suspects(labeller: Labeller, count: int, first: Sequence[int] = ()) -> Tensor:
-    """Decided samples to ask again: `first`, then those whose data set says otherwise, then any."""
+    `first` come first, then samples that the data set puts in another class, then random ones.
+    """
     decisions, labels = labeller.decisions, labeller.images.labels
-    mixed = torch.randperm(len(decisions), generator=torch.Generator().manual_seed(0))
-    mixed = mixed[decisions[mixed] != UNANSWERED]
-    place = torch.isin(mixed, torch.tensor(first, dtype=torch.int64)).logical_not().long()
+    shuffled = torch.randperm(len(decisions), generator=torch.Generator().manual_seed(0))
+    shuffled = shuffled[decisions[shuffled] != UNANSWERED]
+    rank = torch.isin(shuffled, torch.tensor(first, dtype=torch.int64)).logical_not().long()
     if labels is not None:
-        place = 2 * place + (labels[mixed] == decisions[mixed])
-    return mixed[torch.argsort(place, stable=True)][: max(0, count)]
+        rank = 2 * rank + (labels[shuffled] == decisions[shuffled])
+    return shuffled[torch.argsort(rank, stable=True)][: max(0, count)]
 
 
-def _points_of_stopped_search(
+def _stopped_search_points(
     folder: RunFolder,
     labeller: Labeller,
-    parts: Mapping[int, Tensor],
+    chunks: Mapping[int, Tensor],
     count: int,
     first: Sequence[int] = (),
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Numbers of images that began a search which was stopped, the images, and their answers.
+) -> _Points | None:
+    """Picks up to `count` images from the beginning of a search that was stopped.
 
-    first: numbers that come before others.
+    The numbers in `first` come first, then numbers at even distances.
     """
-    for position, index in parts.items():
+    for position, index in chunks.items():
         calls = folder.journals.read(folder.journals.file(position)).calls
         if not calls:
             continue
@@ -322,12 +316,12 @@ def _points_of_stopped_search(
         evenly = torch.linspace(0, max(0, known - 1), min(count, known)).long().tolist()
         numbers = [number for number in dict.fromkeys([*first, *evenly]) if number < known]
         rows = torch.tensor(numbers[:count], dtype=torch.int64)
-        return rows, images[rows.to(images.device)].cpu(), answers[rows]
+        return _Points(rows, images[rows.to(images.device)].cpu(), answers[rows])
     return None
 
 
 def _suspicion(folder: RunFolder, measure: str) -> tuple[Tensor, Tensor]:
-    """How likely each sample's decision is wrong, the least number first, and the decisions."""
+    """A score per sample, small if its decision is likely wrong, and the decisions."""
     scores, decisions = [], []
     for _, labels in iterate_shards(folder.path):
         scores.append(_scores(labels, measure))
@@ -336,7 +330,7 @@ def _suspicion(folder: RunFolder, measure: str) -> tuple[Tensor, Tensor]:
 
 
 def _scores(labels: Labels, measure: str) -> Tensor:
-    if measure == "sd":  # which says nothing of the sample's own answer
+    if measure == "sd":  # sample distances do not depend on the sample's own decision
         known = torch.full((len(labels),), -1) if labels.label is None else labels.label
         score = ((known < 0) | (known == labels.decision)).float()
     else:

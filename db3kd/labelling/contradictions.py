@@ -1,7 +1,7 @@
-"""Equal images that a teacher has put in different classes: found while all images are decided.
+"""Equal images in different classes, found while all images are decided.
 
-A teacher that answers so is noisy, or was replaced. The boundary between the classes then runs
-through the image itself, so the distance is 0, and no query is spent on measuring it.
+A teacher that gives two classes to the same image is noisy, or was replaced. The boundary between
+these classes runs through the image itself, so its distance is 0 and needs no query.
 """
 
 import hashlib
@@ -17,21 +17,30 @@ _READ_ROWS = 256
 
 
 class EqualImages:
-    """Collects the digests of N images as they are read, 8 bytes each, to find equal ones."""
+    """Finds equal images among N by digests of 8 bytes each.
+
+    Args:
+        count: the number N of images.
+    """
 
     def __init__(self, count: int) -> None:
         self._digests = np.zeros(count, np.uint64)
 
     def add(self, index: Tensor, images: Tensor) -> None:
-        """Notes images [n, ...] float32 at their places `index`, [n] int64."""
-        rows = (images.detach().cpu().flatten(1) + 0.0).numpy()  # so that -0.0 is 0.0
+        """Adds images [n, ...] float32 with the indices `index`, [n] int64."""
+        rows = (images.detach().cpu().flatten(1) + 0.0).numpy()  # + 0.0 makes -0.0 equal to 0.0
         digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
         self._digests[index.numpy()] = np.frombuffer(b"".join(digests), np.uint64)
 
     def contradictions(self, images: ImageSource, decisions: Tensor) -> Tensor:
-        """int64 [K, 2], sorted: the number of an image, and a class that an equal image is in.
+        """Finds equal images that the teacher has put in different classes.
 
-        images: those that were added. decisions: [N] int64, UNANSWERED if an image was not added.
+        Args:
+            images: the N images; those with equal digests are read again and compared.
+            decisions: [N] int64, -1 for an image that was not added.
+
+        Returns:
+            [K, 2] int64, sorted: the index of an image, and a class that an equal image is in.
         """
         decided = (decisions != UNANSWERED).nonzero()[:, 0].numpy()
         order = decided[np.argsort(self._digests[decided], kind="stable")]
@@ -39,32 +48,40 @@ class EqualImages:
         starts = np.flatnonzero(np.diff(digests)) + 1
         found = [
             pair
-            for group, theirs in zip(
+            for group, group_classes in zip(
                 np.split(order, starts), np.split(classes, starts), strict=True
             )
-            if len(group) > 1 and (theirs != theirs[0]).any()
-            for pair in _pairs(images, torch.from_numpy(group), decisions)
+            if len(group) > 1 and (group_classes != group_classes[0]).any()
+            for pair in _contradictions_in_group(images, torch.from_numpy(group), decisions)
         ]
         return torch.tensor(sorted(found), dtype=torch.int64).view(-1, 2)
 
 
-def _pairs(images: ImageSource, group: Tensor, decisions: Tensor) -> list[tuple[int, int]]:
-    """The contradictions among images of one digest, once they are known to be equal."""
+def _contradictions_in_group(
+    images: ImageSource, group: Tensor, decisions: Tensor
+) -> list[tuple[int, int]]:
+    """The contradictions among images with one digest that really are equal."""
     first = images.read(group[:1])
     equal = [(images.read(part) == first).flatten(1).all(1) for part in group.split(_READ_ROWS)]
     group = group[torch.cat(equal).cpu()]
-    own = decisions[group].tolist()
+    classes = decisions[group].tolist()
     return [
         (index, other)
-        for index, mine in zip(group.tolist(), own, strict=True)
-        for other in sorted(set(own) - {mine})
+        for index, predicted in zip(group.tolist(), classes, strict=True)
+        for other in sorted(set(classes) - {predicted})
     ]
 
 
 def contradicted_classes(contradictions: Tensor, index: Tensor, classes: int) -> Tensor:
-    """bool [n, classes]: the classes that images equal to these samples are in, beside their own.
+    """The classes that images equal to these samples are in, except the predicted class.
 
-    contradictions: as from `EqualImages.contradictions`. index: [n] int64, of the samples.
+    Args:
+        contradictions: [K, 2] int64, as from `EqualImages.contradictions`.
+        index: [n] int64, indices of the samples.
+        classes: the number of classes C.
+
+    Returns:
+        A mask `[n, C]` bool.
     """
     mask = torch.zeros(len(index), classes, dtype=torch.bool)
     if len(contradictions):

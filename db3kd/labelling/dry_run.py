@@ -1,4 +1,4 @@
-"""What a run will ask, and how long that takes, told before it begins by a few real queries."""
+"""A dry run: how many queries a labelling will spend, and its time, estimated by a few of them."""
 
 import math
 import statistics
@@ -15,38 +15,44 @@ from db3kd.labelling.budgets import divide_budget, divide_over_targets
 from db3kd.labelling.chunk_search import Labeller, pairs_of, surrogate_for
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
-from db3kd.querying.driver import run
+from db3kd.querying.driver import decide_all, run
 from db3kd.querying.ledger import Ledger
-from db3kd.querying.search import fitting_batch_size, query_in_batches
+from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_count
 
 _CALLS = 4
-"""Calls that the images of an estimate are decided in; the first, which warms up, is not timed."""
+"""The images of an estimate are decided in this many calls; the first warms up and is not timed."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run may come to.
+    """An estimate of a run.
 
-    samples: to label. most: queries that the budgets allow; a run never asks more. asked: queries
-    that the estimate itself cost; they count towards no run. pairs: measured to their end.
-    queries_a_pair: their mean; None where there are none. expected: queries of the run; None where
-    nothing was asked. seconds_a_query: of the teacher, in calls of `batch` images; None likewise.
-    surrogate_seconds_a_query: what the surrogate takes of this machine beside that; None without
-    one, or where no pair was measured.
+    Attributes:
+        samples: the number of samples to label.
+        max_queries: the most queries that the budgets allow.
+        asked: queries that the estimate itself has spent; they count towards no run.
+        measured_pairs: pairs that were measured to their end.
+        queries_per_pair: their mean number of queries; None if there are none.
+        expected_queries: of the run; None if nothing was asked.
+        seconds_per_query: of the teacher, in calls of `batch_size` images; None if nothing was
+            asked.
+        batch_size: images in one timed call.
+        surrogate_seconds_per_query: additional time of the surrogate on this machine; None without
+            a surrogate, or if no pair was measured.
     """
 
     samples: int
-    most: int
+    max_queries: int
     asked: int = 0
-    pairs: int = 0
-    queries_a_pair: float | None = None
-    expected: int | None = None
-    seconds_a_query: float | None = None
-    batch: int = 0
-    surrogate_seconds_a_query: float | None = None
+    measured_pairs: int = 0
+    queries_per_pair: float | None = None
+    expected_queries: int | None = None
+    seconds_per_query: float | None = None
+    batch_size: int = 0
+    surrogate_seconds_per_query: float | None = None
 
 
 def estimate_run(
@@ -57,83 +63,96 @@ def estimate_run(
     *,
     surrogate: nn.Module | None = None,
 ) -> Estimate:
-    """Estimates the labelling of `images`; asks the teacher at most `queries` times.
+    """Estimates the queries and the time of labelling `images`.
 
-    Half of them decide images drawn by the seed, and time the teacher. The others measure pairs of
-    a sample and one of its targets among these images, one after the other, under the limits of the
-    run; one that they do not suffice for is left out. Where no pair was measured to its end, the
-    run is expected to spend all it may. A pair has fewer images to start towards here than in the
-    run, which makes "bd" ask somewhat less.
+    Half of the queries decide images drawn by the settings' seed, and time the teacher. The other
+    half measures pairs of these images one after the other, with the budgets of the run; a pair
+    that they do not suffice for is left out. If no pair was measured to its end, the run is
+    expected to spend all its budgets. A pair has fewer starting points here than in the run, so
+    that "bd" spends somewhat less here.
+
+    Args:
+        teacher: of the run.
+        images: to label.
+        settings: of the run.
+        queries: the most queries to spend.
+        surrogate: of the run, or None.
 
     Raises:
-        TeacherError: the teacher failed.
-        ValueError: an image is broken, whichever it is; nothing was asked then.
+        TeacherError: if the teacher fails.
+        ValueError: if any image is invalid; then nothing was asked.
     """
     check_count(queries, "queries", least=0)
     teacher, images = takes_unit_images(teacher), matched(images, teacher)
-    guess = surrogate_for(teacher, settings, surrogate)
+    fitted_surrogate = surrogate_for(teacher, settings, surrogate)
     limits = divide_budget(settings, len(images), teacher.classes)
-    most, may_ask = int(limits.sum()), (limits > 0).nonzero()[:, 0]
-    queries = min(queries, most)
+    max_queries, affordable = int(limits.sum()), (limits > 0).nonzero()[:, 0]
+    queries = min(queries, max_queries)
     if not queries:
-        return Estimate(len(images), most)
-    images.check()  # also those that are not drawn: the run would not begin with a bad one
-    drawn = may_ask[draw_samples(len(may_ask), math.ceil(queries / 2), settings.seed)]
+        return Estimate(len(images), max_queries)
+    images.check()  # all images, because a run refuses a set with an invalid one
+    drawn = affordable[draw_samples(len(affordable), math.ceil(queries / 2), settings.seed)]
     sample, limits = images.subset(drawn), limits[drawn]
-    query_batch_size = fitting_batch_size(settings.query_batch_size, teacher.image_shape)
-    decisions, batch, seconds = _decide(teacher, sample, query_batch_size)
-    left = queries - len(sample)
-    labeller = Labeller(teacher, sample, settings, decisions, limits, guess)
-    costs, asked = _measure_pairs(labeller, left)
+    batch_size = fitting_batch_size(settings.query_batch_size, teacher.image_shape)
+    batch_size = min(teacher.max_batch, batch_size, math.ceil(len(sample) / _CALLS))
+    decisions, seconds = _time_decisions(teacher, sample, batch_size)
+    labeller = Labeller(teacher, sample, settings, decisions, limits, fitted_surrogate)
+    costs, asked = _measure_pairs(labeller, queries - len(sample))
     mean = statistics.fmean(costs) if costs else None
-    expected = most
+    expected = max_queries
     if mean is not None:
         targets = settings.targets_among(teacher.classes)
-        expected = min(most, round(len(may_ask) * (1 + mean * targets)))
+        expected = min(max_queries, round(len(affordable) * (1 + mean * targets)))
     elif settings.measure == "sd":
-        expected = len(may_ask)
+        expected = len(affordable)
     return Estimate(
         samples=len(images),
-        most=most,
+        max_queries=max_queries,
         asked=len(sample) + asked,
-        pairs=len(costs),
-        queries_a_pair=mean,
-        expected=expected,
-        seconds_a_query=seconds,
-        batch=batch,
-        surrogate_seconds_a_query=None if guess is None or not costs else _cost(guess, asked),
+        measured_pairs=len(costs),
+        queries_per_pair=mean,
+        expected_queries=expected,
+        seconds_per_query=seconds,
+        batch_size=batch_size,
+        surrogate_seconds_per_query=(
+            _surrogate_seconds(fitted_surrogate, asked)
+            if fitted_surrogate is not None and costs
+            else None
+        ),
     )
 
 
-def _decide(teacher: Teacher, images: ImageSet, query_batch_size: int) -> tuple[Tensor, int, float]:
-    """The class of each image, images a call, and seconds a query."""
-    size = min(teacher.max_batch, query_batch_size, math.ceil(len(images) / _CALLS))
-    parts = torch.arange(len(images)).split(size)
+def _time_decisions(teacher: Teacher, images: ImageSet, batch_size: int) -> tuple[Tensor, float]:
+    """Decides images in batches; returns the decisions, [N] int64, and the seconds per query."""
+    parts = torch.arange(len(images)).split(batch_size)
     decisions, seconds = [], []
     for part in parts:
         batch = images.read(part)
-        search = query_in_batches(
-            lambda which, batch=batch: batch[which], torch.arange(len(part)), query_batch_size
-        )
         start = time.perf_counter()
-        decisions.append(run(search, teacher, Ledger(torch.ones_like(part))))
+        decisions.append(
+            decide_all(teacher, batch.__getitem__, torch.arange(len(batch)), batch_size)
+        )
         seconds.append(time.perf_counter() - start)
     timed = slice(1, None) if len(parts) > 1 else slice(None)
-    return torch.cat(decisions), size, sum(seconds[timed]) / sum(map(len, parts[timed]))
+    return torch.cat(decisions), sum(seconds[timed]) / sum(map(len, parts[timed]))
 
 
-def _cost(surrogate: Surrogate, queries: int) -> float:
-    """Seconds a query of what the surrogate was asked for so many queries, in whole blocks.
+def _surrogate_seconds(surrogate: Surrogate, queries: int) -> float:
+    """The time that the surrogate takes per query of a run.
 
-    A pair that is measured alone fills no block, those of a run do; so blocks are timed by
-    themselves.
+    A pair that is measured alone fills no block of the surrogate, but the pairs of a run do.
+    Therefore full blocks are timed separately.
     """
     scoring, differentiating = surrogate.seconds_per_image()
     return (surrogate.scored * scoring + surrogate.differentiated * differentiating) / queries
 
 
 def _measure_pairs(labeller: Labeller, queries: int) -> tuple[list[int], int]:
-    """What each pair cost that was measured to its end, and what all cost: at most `queries`."""
+    """Measures pairs one after the other, with at most `queries` queries in total.
+
+    Returns:
+        The queries of each pair that was measured to its end, and those of all pairs.
+    """
     teacher, images, settings = labeller.teacher, labeller.images, labeller.settings
     decisions = labeller.decisions
     present = torch.zeros(teacher.classes, dtype=torch.bool)
@@ -144,11 +163,11 @@ def _measure_pairs(labeller: Labeller, queries: int) -> tuple[list[int], int]:
     costs, left = [], queries
     for index in torch.randperm(len(images), generator=generator).split(1):
         searched = labeller.targets(images.read(index), decisions[index]).searched
-        within_reach = (searched[0] & present).nonzero()[:, 0]
-        target = int(within_reach[torch.randint(len(within_reach), (1,), generator=generator)])
-        spent, at_end = _measure_pair(labeller, index, searched, target, left)
+        possible = (searched[0] & present).nonzero()[:, 0]
+        target = int(possible[torch.randint(len(possible), (1,), generator=generator)])
+        spent, complete = _measure_pair(labeller, index, searched, target, left)
         left -= spent
-        if at_end:
+        if complete:
             costs.append(spent)
         if not left:
             break
@@ -156,19 +175,27 @@ def _measure_pairs(labeller: Labeller, queries: int) -> tuple[list[int], int]:
 
 
 def _measure_pair(
-    labeller: Labeller, index: Tensor, searched: Tensor, target: int, most: int
+    labeller: Labeller, index: Tensor, searched: Tensor, target: int, max_queries: int
 ) -> tuple[int, bool]:
-    """What the pair cost, at most `most`, and whether that was all that it would have in a run.
+    """Measures one pair with at most `max_queries` queries.
 
-    index: int64 [1], of the sample. searched: [1, C] bool, its targets.
+    Args:
+        labeller: of the sample.
+        index: [1] int64, of the sample.
+        searched: [1, C] bool, its targets.
+        target: one of them.
+        max_queries: the most queries to spend.
+
+    Returns:
+        The queries it spent, and whether it would spend no more in a run.
     """
     teacher, settings = labeller.teacher, labeller.settings
     limits = divide_over_targets(labeller.limits[index], searched, settings.queries_per_pair)
     limit = int(limits[0, target])
-    may_spend = min(limit, most)
-    ledger = Ledger(torch.tensor([may_spend], device=teacher.device))
+    budget = min(limit, max_queries)
+    ledger = Ledger(torch.tensor([budget], device=teacher.device))
     alone = torch.arange(teacher.classes)[None] == target
     pairs = pairs_of(teacher, labeller.images.read(index), index, alone)
     run(labeller.search(pairs, ledger, limits[0, target, None].to(teacher.device)), teacher, ledger)
     spent = int(ledger.spent)
-    return spent, spent < may_spend or spent == limit
+    return spent, spent < budget or spent == limit

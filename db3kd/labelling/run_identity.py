@@ -1,4 +1,4 @@
-"""What makes a label run the same run: its manifest, and the digests of its images."""
+"""What identifies a label run: its manifest, and the digests of its images."""
 
 import hashlib
 from typing import Any
@@ -10,26 +10,31 @@ from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.chunk_search import surrogate_for
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import SoftLabelSettings
+from db3kd.labelling.source import Source
 from db3kd.storage.manifest import CLASS_NAMES, manifest
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
 from db3kd.teachers.module import module_fingerprint
 
 DECISIONS = "decisions"
-"""The stage in which all images are decided, and its journal's name."""
+"""The stage in which all images are decided, and the name of its journal."""
 
 NAMES = ("settings.source.data", "settings.teacher")
-"""What may differ when a run is resumed: the fingerprints tell whether these are the same."""
+"""Manifest entries that may differ when a run is resumed, as fingerprints identify the contents."""
 
 
 def run_images(
     images: ImageSet, settings: LabelSettings, classes: int, *, check: bool = False
 ) -> RunImages:
-    """What the folder of a run of these images needs to know of them.
+    """Describes the images of a run for its folder.
 
-    classes: of the teacher. check: whether to do what `images.check()` does in the same pass.
+    Args:
+        images: of the run.
+        settings: of the run; images without a budget are not asked about.
+        classes: number of classes of the teacher.
+        check: also do what `images.check()` does, in the same pass.
     """
     limits = divide_budget(settings, len(images), classes)
     order = (limits > 0).nonzero()[:, 0].numpy()
@@ -41,30 +46,30 @@ def label_manifest(
     images: NamedImages,
     settings: LabelSettings,
     *,
-    source: object,
+    source: Source | None,
     samples_per_shard: int,
     data_fingerprint: str,
     limit: int | None = None,
-    soft_labels: object = None,
+    soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | None = None,
     index: Tensor | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a label run, ready for `RunFolder.open`.
+    """The manifest of a label run, for `RunFolder.open`.
 
     Args:
-        teacher: that is asked.
-        images: that are labelled, in its numbering of the classes.
+        teacher: of the run.
+        images: of the run, in the teacher's numbering of the classes.
         settings: how they are measured.
-        source: where they come from, as a dataclass or mapping of plain values.
-        samples_per_shard: samples of a chunk.
+        source: of the images; None if the caller has loaded them.
+        samples_per_shard: the number of samples in a chunk.
         data_fingerprint: a digest that changes with the images.
-        limit: how many of the source are drawn, or None for all.
-        soft_labels: how distances become soft labels, or None for distances alone.
-        surrogate: as for `label_chunks`.
-        index: int64 [n], which images are labelled in which order; None for all in their order.
+        limit: how many images of the source are drawn; None for all.
+        soft_labels: how distances become soft labels; None for distances only.
+        surrogate: a network, as for `db3kd.label`; or None.
+        index: [n] int64, the images to label, in this order; None for all in their order.
     """
-    described = {
-        "source": source,
+    entries: dict[str, object] = {
+        "source": {"data": images.name} if source is None else source,
         "limit": limit,
         "teacher": describe(teacher),
         "labelling": settings,
@@ -73,13 +78,13 @@ def label_manifest(
     }
     names = run_class_names(teacher, images)
     if names is not None:
-        described[CLASS_NAMES] = names
+        entries[CLASS_NAMES] = names
     if index is not None and not index.equal(torch.arange(len(images))):
-        described["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
-    if surrogate_for(teacher, settings, surrogate) is not None:
-        described["surrogate"] = module_fingerprint(surrogate)
+        entries["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
+    if surrogate is not None:
+        entries["surrogate"] = module_fingerprint(surrogate)
     return manifest(
-        described,
+        entries,
         seed=settings.seed,
         teacher_fingerprint=teacher.fingerprint(),
         data_fingerprint=data_fingerprint,

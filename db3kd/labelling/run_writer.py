@@ -1,28 +1,24 @@
-"""Label runs: labelling a data set into a folder, a shard at a time."""
+"""Writing a label run: labelling a data set into a folder, a shard at a time."""
 
-import dataclasses
-from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from db3kd.data.class_names import matched
-from db3kd.data.image_set import ImageSet
-from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.chunk_search import chunk_size
+from db3kd.labelling.chunk_search import chunk_size, surrogate_for
 from db3kd.labelling.consistency import ConsistencyChecks, reserved_queries
-from db3kd.labelling.label_images import label_chunks
+from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.ray_cluster import Workers, import_ray
 from db3kd.labelling.run_identity import NAMES, label_manifest, run_images
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals, add_up
-from db3kd.labelling.worker_pool import Workers, import_ray, start_workers
-from db3kd.progress import Progress
+from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_folder import RunFolder, check_free
 from db3kd.teachers import Teacher
@@ -92,14 +88,15 @@ def write_run(
     teacher = takes_unit_images(teacher)
     if settings.queries is not None:
         reserved = reserved_queries(consistency_checks, settings.queries)
-        settings = dataclasses.replace(settings, queries=settings.queries - reserved)
+        settings = replace(settings, queries=settings.queries - reserved)
         consistency_checks = reserved
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
     renumbered = matched(chosen, teacher)
     check = not (resume and is_finished(folder))
     known = run_images(chosen, settings, teacher.classes, check=check)
-    described = label_manifest(
+    surrogate_for(teacher, settings, surrogate)  # raises before the folder is made
+    manifest = label_manifest(
         teacher,
         renumbered,
         settings,
@@ -111,59 +108,52 @@ def write_run(
         surrogate=surrogate,
     )
     with RunFolder.open(
-        folder, LABELS, described, resume=resume, apart_from=NAMES, images=known
+        folder, LABELS, manifest, resume=resume, apart_from=NAMES, images=known
     ) as run:
         if run.finished:
             return add_up(run)
-        pool = (
-            nullcontext()
-            if workers is None
-            else start_workers(workers, run, teacher, renumbered, settings, surrogate)
+        job = LabelJob.prepare(
+            teacher,
+            renumbered,
+            settings,
+            concurrent_chunks=concurrent_chunks,
+            surrogate=surrogate,
         )
         checks = None
         if consistency_checks:
             checks = ConsistencyChecks(run, consistency_checks, accept_changes)
-        with pool as helpers:
-            options = {
-                "pool": helpers,
-                "concurrent_chunks": concurrent_chunks,
-                "surrogate": surrogate,
-                "checks": checks,
-            }
-            _label_into(run, teacher, renumbered, rows, settings, soft_labels, options)
+        with _pool(workers, run, job) as pool:
+            _write_shards(run, replace(job, pool=pool, checks=checks), rows, soft_labels)
         if checks is not None:
-            checks.end(teacher, renumbered, settings.measure)
+            checks.end(job.teacher, job.images, settings.measure)
         totals = add_up(run)
         run.finish(vars(totals))
     return totals
 
 
-def _label_into(
-    run: RunFolder,
-    teacher: Teacher,
-    images: ImageSet,
-    index: Tensor,
-    settings: LabelSettings,
-    soft_labels: SoftLabelSettings | None,
-    options: Mapping[str, Any],
-) -> None:
-    """Labels what the run has no shard of yet.
+def _pool(
+    workers: Workers | None, run: RunFolder, job: LabelJob
+) -> AbstractContextManager[RayWorkerPool | None]:
+    if workers is None:
+        return nullcontext()
+    return start_workers(workers, run, job.teacher, job.images, job.settings, job.network)
 
-    index: [n] int64, of the images in their source. options: others of `label_chunks`.
+
+def _write_shards(
+    run: RunFolder, job: LabelJob, source_index: Tensor, soft_labels: SoftLabelSettings | None
+) -> None:
+    """Labels the chunks that the run has no shard of, and commits their shards.
+
+    source_index: [N] int64, the index of each of the job's images in the source.
     """
-    before = add_up(run)
-    progress = Progress(
-        len(images),
-        int(divide_budget(settings, len(images), teacher.classes).sum()),
-        title=f"labelling ({settings.measure})",
-        samples_before=before.samples,
-        queries_before=before.queries - before.decided,  # decisions are counted when replayed
-    )
-    chunks = label_chunks(teacher, images, settings, progress=progress, folder=run, **options)
-    with progress:
-        for chunk in chunks:
-            position = int(chunk.index[0])
-            chunk = dataclasses.replace(chunk, index=index[chunk.index])
+    with job.progress(add_up(run)) as progress:
+        for position, chunk in job.run(run, progress):
+            chunk = replace(chunk, index=source_index[chunk.index])
             if soft_labels is not None:
-                chunk = with_soft_labels(chunk, **dataclasses.asdict(soft_labels))
+                chunk = with_soft_labels(
+                    chunk,
+                    normalisation=soft_labels.normalisation,
+                    scale=soft_labels.scale,
+                    temperature=soft_labels.temperature,
+                )
             run.write_shard(position, to_table(chunk))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,40 +13,48 @@ from db3kd.validation import check_count
 
 Measure = Literal["sd", "bd", "mbd"]
 
-_MOST_CANDIDATES = {"sd": 1, "bd": 20, "mbd": 10}
-_QUERIES_A_CANDIDATE = 3.5
-"""Candidates of a pair that a user gives no number for: as many as its queries pay for, and no more
-than help. Without a surrogate these come within 3 % of the best number from 1 to 40, at any budget
-that mbd was measured with (benchmarks.peers.starting_points). With one, more images lead a little
-nearer, for a forward pass each."""
+_MAX_STARTING_POINTS = {"sd": 1, "bd": 20, "mbd": 10}
+
+_QUERIES_PER_STARTING_POINT = 3.5
+"""By default a pair has as many starting points as its queries pay for, up to the number beyond
+which more do not help. Without a surrogate, the result is within 3 % of the best number from 1 to
+40 at every budget that "mbd" was measured with (benchmarks.peers.starting_points). With a
+surrogate, more starting points help a little, at the price of a forward pass each."""
 
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How samples are measured and what that may cost.
+    """How distances are measured, and the query budgets.
 
-    measure: "sd", "bd" or "mbd" (sample, boundary and minimal boundary distance; DB3KD, section 3).
-    starting_points: images of the target class that rays of a pair start towards; None for the
-        number that suits its queries (see `starting_points_per_pair`). A surrogate compares them
-        without a query, and the teacher is asked about one.
-    order: "nearest" of them (L2), or "random" as published.
-    candidate_pool: most images in all that rays may lead to, and that say which classes are near;
-        None for all. A set up to that size is used whole, of a larger one see StartingPoints: so
-        what a sample takes does not grow with the set.
-    targets: how many classes are searched for each sample, those with the nearest images; None for
-        all. The distances to the others are estimated; see `estimate_unsearched`.
-    mixup_rounds: rounds of "bd" towards mixtures of images; see boundary_distance.
-    queries_per_pair: most queries for one (sample, target). "sd" spends none of them.
-    queries_per_sample: most queries for one sample, its own decision included; what the decision
-        leaves is divided evenly over its targets, the classes that are searched.
-    queries: most queries of the whole run, divided evenly over the samples beforehand, so that what
-        a sample may spend does not depend on the others.
-    snapshots: numbers of queries per pair at which the distances are noted as well.
-    tolerance: width of the last bracket of "bd", also where "mbd" starts from it, as a share of the
-        distance. A descent from a point well inside the class misjudges its probes.
-    sign_opt: settings of "mbd".
-    seed: of everything random.
-    query_batch_size: images in one batch of queries; fewer if these would take over 256 MiB.
+        settings = db3kd.LabelSettings(measure="bd", queries=100_000)
+
+    Attributes:
+        measure: "sd", "bd" or "mbd": sample, boundary and minimal boundary distance (DB3KD,
+            section 3).
+        starting_points: images of the target class that the rays of a pair start towards. None
+            picks the number by the pair's queries (see `starting_points_per_pair`).
+        order: "nearest" starts towards the nearest images (L2), "random" towards random ones, as
+            in the paper.
+        candidate_pool: the most images that rays may start towards and that determine which
+            classes are near; None for all. It bounds the time per sample for large sets. See
+            `StartingPoints` for how a larger set is reduced.
+        targets: how many classes are measured for each sample, those with the nearest images; None
+            for all. Distances to the others are estimated (see `db3kd.labelling.targets`).
+        mixup_rounds: rounds of "bd" towards mixtures of images (see `boundary_distance`).
+        queries_per_pair: the most queries for one (sample, target). "sd" spends none of them.
+        queries_per_sample: the most queries for one sample, including its decision. What the
+            decision leaves is divided evenly over the sample's targets.
+        queries: the most queries of the run, divided evenly over the samples in advance, so that
+            the budget of a sample does not depend on the others.
+        snapshots: numbers of queries per pair at which the distances are recorded as well.
+        tolerance: width of the last bracket of "bd", relative to the distance; also if "mbd"
+            starts from it.
+        sign_opt: settings of "mbd".
+        seed: of all random choices.
+        query_batch_size: images in one batch of queries; fewer if these would take over 256 MiB.
+
+    Raises:
+        ValueError: if a value is out of its range.
     """
 
     measure: Measure = "mbd"
@@ -88,14 +96,20 @@ class LabelSettings:
         for count in self.snapshots:
             check_count(count, "snapshots", least=0)
         if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
+            raise ValueError(f"tolerance: expected a number in (0, 1), got {self.tolerance}")
 
     @classmethod
-    def paper(cls, measure: Measure = "mbd", **changes: object) -> "LabelSettings":
-        """The settings of the paper's experiments (DB3KD, section 4), as far as they carry over.
+    def paper(cls, measure: Measure = "mbd", **changes: Any) -> "LabelSettings":
+        """The settings of the paper's experiments (DB3KD, section 4), as far as they apply here.
 
-        21 random images for SD, 201 for BD and MBD, brackets of 1e-5, and up to 20,000 queries a
-        pair spent by the descent on 200 Gaussian probes a round.
+        They use 21 random images for "sd" and 201 for "bd" and "mbd", brackets of 1e-5, and up to
+        20,000 queries per pair, which "mbd" spends on rounds of 200 Gaussian probes.
+
+            settings = db3kd.LabelSettings.paper("mbd", queries_per_pair=5_000)
+
+        Args:
+            measure: "sd", "bd" or "mbd".
+            **changes: attributes with other values.
         """
         settings = cls(
             measure=measure,
@@ -110,34 +124,41 @@ class LabelSettings:
 
     @property
     def max_starting_points(self) -> int:
-        """The most candidates that any pair has."""
+        """The most starting points of any pair."""
         if self.starting_points is not None:
             return self.starting_points
         if self.order == "random":
-            return _MOST_CANDIDATES["bd"]
-        return _MOST_CANDIDATES[self.measure]
+            return _MAX_STARTING_POINTS["bd"]
+        return _MAX_STARTING_POINTS[self.measure]
 
     def starting_points_per_pair(self, limits: Tensor, surrogate: bool) -> Tensor:
-        """[P] int64: how many candidates each pair has.
+        """The number of starting points of each pair.
 
-        limits: [P] int64, the queries that each may spend. surrogate: whether one compares the
-        candidates, which then cost no query.
+        Args:
+            limits: [P] int64, the most queries for each pair.
+            surrogate: whether a surrogate compares the starting points, which then cost no query.
+
+        Returns:
+            [P] int64.
         """
-        most = torch.full_like(limits, self.max_starting_points)
+        maximum = torch.full_like(limits, self.max_starting_points)
         if self.starting_points is not None or self.measure == "sd" or surrogate:
-            return most
-        return (limits / _QUERIES_A_CANDIDATE).long().clamp_min(1).minimum(most)
+            return maximum
+        return (limits / _QUERIES_PER_STARTING_POINT).long().clamp_min(1).minimum(maximum)
 
     def targets_among(self, classes: int) -> int:
-        """How many of a sample's other classes are searched.
+        """The number of targets of a sample.
+
+        Args:
+            classes: the number of classes.
 
         Raises:
-            ValueError: `targets` are more than there are.
+            ValueError: if `targets` exceeds the number of other classes.
         """
         others = classes - 1
         if self.targets is not None and self.targets > others:
             raise ValueError(
-                f"targets: expected at most {others}, as a sample has {others} classes beside its "
-                f"own, got {self.targets}"
+                f"targets: expected at most {others}, the number of a sample's other classes, got "
+                f"{self.targets}"
             )
         return others if self.targets is None else self.targets

@@ -1,8 +1,10 @@
-"""The targets worth searching: the classes nearest to a sample, and what is known of the others.
+"""The targets of a sample: the classes whose distance is measured, and estimates for the others.
 
-With many classes most of a soft label's weight lies on a few, and a search costs the same for each.
-The images at hand say, without a query, which classes are near.
+With many classes, most of a soft label's weight is on a few of them, but a search costs the same
+for each. The images at hand tell, without a query, which classes are near.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,35 +12,88 @@ from torch import Tensor
 from db3kd.querying.search import UNANSWERED
 
 
+@dataclass(frozen=True)
+class Targets:
+    """The classes to measure for n samples.
+
+    Attributes:
+        searched: [n, C] bool, True for the targets of each sample.
+        sample_distance: [n, C] float32, L2 to the nearest image of each class, in input units;
+            None if all other classes are targets.
+    """
+
+    searched: Tensor
+    sample_distance: Tensor | None = None
+
+    def table(self, distance: Tensor, decision: Tensor) -> Tensor:
+        """Arranges the distances that were found, and estimates those that were not searched.
+
+        Args:
+            distance: [P] float32, the distance of each target in the order of `searched`.
+            decision: [n] int64, the predicted class of each sample.
+
+        Returns:
+            [n, C] float32, 0 for the predicted class.
+        """
+        table = torch.full(self.searched.shape, torch.inf)
+        table[self.searched] = distance.cpu()
+        if self.sample_distance is not None:
+            table = estimate_unsearched(table, self.sample_distance, self.searched)
+        predicted_column = torch.arange(table.shape[1]) == decision[:, None]
+        return table.masked_fill(predicted_column, 0)
+
+
 def other_classes(decision: Tensor, classes: int) -> Tensor:
-    """[n, C] bool: every class but the sample's own; none where it has no decision [n] int64."""
-    own = decision[:, None]
-    return (torch.arange(classes) != own) & (own != UNANSWERED)
+    """Every class except the predicted one.
+
+    Args:
+        decision: [n] int64, the predicted class of each sample, -1 if it has none.
+        classes: the number of classes C.
+
+    Returns:
+        [n, C] bool; a row is False if the sample has no decision.
+    """
+    predicted = decision[:, None]
+    return (torch.arange(classes) != predicted) & (predicted != UNANSWERED)
 
 
 def nearest_classes(sample_distance: Tensor, others: Tensor, count: int) -> Tensor:
-    """[n, C] bool: of the others, the `count` with the least sample distance.
+    """The `count` other classes with the smallest sample distance; of equal ones, the first.
 
-    sample_distance: [n, C] float32, L2 to the nearest image of each class; +inf where there is
-    none. others: [n, C] bool. Of equally near classes the first is taken.
+    Args:
+        sample_distance: [n, C] float32, L2 to the nearest image of each class; +inf if the class
+            has no image.
+        others: [n, C] bool, the classes to choose from.
+        count: how many to choose for each sample.
+
+    Returns:
+        [n, C] bool.
     """
-    # The own class comes last, behind those without an image.
-    places = sample_distance.masked_fill(~others, torch.nan).argsort(dim=1, stable=True)
-    chosen = torch.zeros_like(others).scatter(1, places[:, :count], True)
+    # NaN sorts last, behind classes without an image.
+    order = sample_distance.masked_fill(~others, torch.nan).argsort(dim=1, stable=True)
+    chosen = torch.zeros_like(others).scatter(1, order[:, :count], True)
     return chosen & others
 
 
 def estimate_unsearched(distances: Tensor, sample_distance: Tensor, searched: Tensor) -> Tensor:
-    """`distances` with an estimate where a class was not searched; all [n, C].
+    """Fills in estimates for the classes that were not searched.
 
-    The estimate of a class is its sample distance, shrunk as the search has shrunk those of the
-    sample's targets: times the median of found over sample distance, the lower one of two. So it is
-    no less than what was found for half of the targets, all of which have lesser sample distances,
-    and no more than the sample distance, beyond which the class cannot lie. A class without images
-    stays at +inf, and so do all where nothing was found.
+    The estimate is the sample distance of the class, times the lower median of found distance over
+    sample distance among the sample's targets. It is therefore at least as large as what was found
+    for half of the targets, whose sample distances are smaller, and at most the sample distance,
+    which is an upper bound. Classes without images stay at +inf, and so does a sample for which
+    nothing was found.
+
+    Args:
+        distances: [n, C] float32, the distances that were found.
+        sample_distance: [n, C] float32, as for `nearest_classes`.
+        searched: [n, C] bool, the targets.
+
+    Returns:
+        [n, C] float32.
     """
     found = searched & distances.isfinite()
-    shares = (distances / sample_distance).masked_fill(~found, torch.nan)
-    share = shares.nanmedian(dim=1, keepdim=True).values.clamp_max(1)
-    estimate = (sample_distance * share).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    ratios = (distances / sample_distance).masked_fill(~found, torch.nan)
+    ratio = ratios.nanmedian(dim=1, keepdim=True).values.clamp_max(1)
+    estimate = (sample_distance * ratio).nan_to_num(nan=torch.inf, posinf=torch.inf)
     return torch.where(searched, distances, estimate)

@@ -1,4 +1,4 @@
-"""What the labels of a run come to, counted."""
+"""Counts and means over the labels of a run."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,14 +14,17 @@ from db3kd.storage.run_folder import RunFolder
 
 @dataclass
 class Totals:
-    """What a run has come to so far; memory does not grow with it.
+    """The totals of a run so far. Its memory does not grow with the run.
 
-    samples, queries: counted.
-    pairs, reached: pairs of a sample and another class, and those whose class was reached.
-    estimated: pairs that were not searched, whose distance is an estimate.
-    mean_distance: over the reached pairs, L2 in input units; None where there are none.
-    statuses: samples by status.
-    disagreements: samples that the teacher puts in another class than their data set does.
+    Attributes:
+        samples: the number of samples.
+        queries: the number of queries.
+        pairs: pairs of a sample and another class.
+        reached: pairs whose distance was measured and is finite.
+        estimated: pairs that were not searched and have an estimate.
+        mean_distance: over the reached pairs, L2 in input units; None if there are none.
+        statuses: the number of samples with each status.
+        disagreements: samples that the teacher puts in another class than their data set does.
     """
 
     samples: int = 0
@@ -34,6 +37,7 @@ class Totals:
     disagreements: int = 0
 
     def add(self, labels: Labels) -> None:
+        """Adds the labels of more samples."""
         distances = labels.measured_distances
         total = (self.mean_distance or 0.0) * self.reached + distances.sum().item()
         self.samples += len(labels)
@@ -47,16 +51,17 @@ class Totals:
 
     @property
     def decided(self) -> int:
-        """Samples whose own decision was paid for."""
+        """The number of samples that were decided, which took one query each."""
         return self.samples - self.statuses["budget"]
 
     @property
     def queries_per_sample(self) -> float:
+        """The mean number of queries per sample."""
         return self.queries / max(1, self.samples)
 
 
 def add_up(run: RunFolder) -> Totals:
-    """The totals of what is committed, read back, so that a run stopped on its way has the same."""
+    """The totals of a run's shards, read from disk so that stops do not change them."""
     totals = Totals()
     for _, labels in iterate_shards(run.path) if run.has_shards else ():
         totals.add(labels)
@@ -64,13 +69,13 @@ def add_up(run: RunFolder) -> Totals:
 
 
 def count_estimates(labels: Labels) -> int:
-    """Pairs of a sample and another class that have a distance without having been searched."""
+    """The number of pairs of a sample and another class whose distance is an estimate."""
     others = other_classes(labels.decision, labels.classes)
     return int((others & ~labels.targets & labels.distances.isfinite()).sum())
 
 
 def count_disagreements(labels: Labels) -> int:
-    """Samples that the teacher puts in another class than their data set does."""
+    """The number of samples that the teacher puts in another class than their data set does."""
     if labels.label is None:
         return 0
     known = (labels.label >= 0) & (labels.decision != UNANSWERED)
@@ -78,16 +83,19 @@ def count_disagreements(labels: Labels) -> int:
 
 
 def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:
-    """Mean distance at each snapshot and at the end, against queries per pair.
+    """The mean distance at each snapshot and at the end, against queries per pair.
 
-    The last point lies at the mean number spent, and a snapshot beyond it adds nothing. A pair
-    counts where its class was reached at every point, so that all means are over the same pairs.
+    All means are over the pairs whose class was reached at every point. The last point is at the
+    mean number of queries spent, and snapshots beyond it are left out.
+
+    Returns:
+        The numbers of queries, and the mean distances.
     """
-    other = labels.targets
-    spent = labels.queries[other].double().mean().item()
+    targets = labels.targets
+    spent = labels.queries[targets].double().mean().item()
     points = [(float(count), labels.snapshots[count]) for count in sorted(labels.snapshots)]
-    points = [(count, noted) for count, noted in points if count < spent]
+    points = [(count, distances) for count, distances in points if count < spent]
     points.append((spent, labels.distances))
-    everywhere = torch.stack([noted[other] for _, noted in points]).double()
-    everywhere = everywhere[:, everywhere.isfinite().all(0)]
-    return [count for count, _ in points], everywhere.mean(1).tolist()
+    at_points = torch.stack([distances[targets] for _, distances in points]).double()
+    at_points = at_points[:, at_points.isfinite().all(0)]
+    return [count for count, _ in points], at_points.mean(1).tolist()

@@ -1,6 +1,6 @@
-"""What one worker of a run does: it builds the teacher, and labels the chunks that it is given.
+"""A worker process of a run: it builds the teacher and labels the chunks it is given.
 
-Nothing here knows how workers are started and told; that is what db3kd.labelling.worker_pool does.
+`db3kd.labelling.worker_pool` starts workers and assigns the chunks.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from threading import Event
 import torch
 from torch import Tensor, nn
 
-from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import NamedImages
 from db3kd.labelling.chunk_search import Labeller, surrogate_for
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
+from db3kd.querying.session import AnswerJournal
 from db3kd.storage.filesystem import SharedLock
-from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import Journals
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.rescaled import takes_unit_images
@@ -24,15 +24,22 @@ from db3kd.teachers.rescaled import takes_unit_images
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What all workers of a run are told.
+    """What all workers of a run have in common.
 
-    make_teacher: builds the teacher, in the worker. fingerprint, data_fingerprint: what it and the
-    images must come to. threads: of each worker. surrogate: as for `label_chunks`.
+    Attributes:
+        make_teacher: builds the teacher in the worker.
+        fingerprint: that the teacher must have.
+        images: of the run.
+        data_fingerprint: that the images must have.
+        settings: of the run.
+        journals: of the run.
+        threads: CPU threads of each worker.
+        surrogate: a network, as for `db3kd.label`; or None.
     """
 
     make_teacher: Callable[[], Teacher]
     fingerprint: str
-    images: ImageSet
+    images: NamedImages
     data_fingerprint: str
     settings: LabelSettings
     journals: Journals
@@ -41,14 +48,14 @@ class WorkerTask:
 
 
 class Stopped(Exception):
-    """The worker was asked to stop, and has nothing in flight."""
+    """The worker was asked to stop, and has no query in flight."""
 
 
 class Worker:
     """Labels chunks for the process that holds the run's folder.
 
-    `prepare` comes first, then one `label` at a time, and `leave` last; `answered` and `stop` may
-    be called from another thread.
+    Call `prepare` first, then `label` for one chunk at a time, and `shutdown` last. `answered` and
+    `stop` may be called from another thread.
     """
 
     def __init__(self) -> None:
@@ -56,25 +63,25 @@ class Worker:
         self._stop = Event()
         self._shared_lock: SharedLock | None = None
 
-    def prepare(self, job: WorkerTask) -> bool:
-        """Gets ready; says whether the run's folder is within reach.
+    def prepare(self, task: WorkerTask) -> bool:
+        """Builds the teacher and checks that this machine has what the run needs.
 
-        Where it is not, there is no journal, and what a chunk was answered is lost with the worker.
+        Returns:
+            Whether the run's folder is within reach. If it is not, the worker writes no journal,
+            and the answers for a chunk are lost if the worker dies.
 
         Raises:
-            TeacherError, ValueError: the teacher or the images are not those of the run.
-            OSError: the folder cannot be written.
+            TeacherError, ValueError: if the teacher or the images differ from those of the run.
+            OSError: if the folder cannot be written.
         """
-        self._threads = job.threads
-        self._settings, self._images = job.settings, job.images
-        self._teacher = takes_unit_images(job.make_teacher())
-        _check("teacher", describe(self._teacher), self._teacher.fingerprint(), job.fingerprint)
-        _check("images", job.images.name, job.images.fingerprint(), job.data_fingerprint)
-        self._surrogate = surrogate_for(self._teacher, job.settings, job.surrogate)
-        within_reach = job.journals.within_reach()
+        self._task = task
+        self._teacher = takes_unit_images(task.make_teacher())
+        _check("teacher", describe(self._teacher), self._teacher.fingerprint(), task.fingerprint)
+        _check("images", task.images.name, task.images.fingerprint(), task.data_fingerprint)
+        self._surrogate = surrogate_for(self._teacher, task.settings, task.surrogate)
+        within_reach = task.journals.within_reach()
         if within_reach:
-            self._shared_lock = SharedLock(job.journals.folder)
-        self._journals = job.journals if within_reach else None
+            self._shared_lock = SharedLock(task.journals.folder)
         return within_reach
 
     def label(
@@ -85,17 +92,24 @@ class Worker:
         limits: Tensor,
         contradictions: Tensor | None = None,
     ) -> Labels:
-        """The labels of a chunk, whose shard will lie at `position`; else as `Labeller`.
+        """Labels a chunk.
+
+        Args:
+            position: of the chunk in the run, which names its journal.
+            index: [n] int64, the chunk's samples.
+            decisions: as for `Labeller`.
+            limits: as for `Labeller`.
+            contradictions: as for `Labeller`.
 
         Raises:
-            Stopped: it was asked to stop on the way.
+            Stopped: if the worker was asked to stop.
         """
         self._answered = 0
-        torch.set_num_threads(self._threads)  # it holds for the thread that calls
+        torch.set_num_threads(self._task.threads)  # this applies to the calling thread only
         labeller = Labeller(
             self._teacher,
-            self._images,
-            self._settings,
+            self._task.images,
+            self._task.settings,
             decisions,
             limits,
             self._surrogate,
@@ -105,22 +119,22 @@ class Worker:
             return labeller.label(index, self._count, journal)
 
     def answered(self) -> int:
-        """Queries of the chunk at hand that have an answer."""
+        """The number of answered queries of the current chunk."""
         return self._answered
 
     def stop(self) -> None:
-        """Ends the chunk at hand before its next batch, or part of a stream."""
+        """Makes `label` raise `Stopped` after the current batch, or part of a stream."""
         self._stop.set()
 
-    def leave(self) -> None:
-        """Writes no more, so that others may, before the process has ended."""
+    def shutdown(self) -> None:
+        """Promises to write no more, so that other processes may write the folder."""
         if self._shared_lock is not None:
             self._shared_lock.release()
 
-    def _journal(self, position: int) -> AbstractContextManager[Journal | None]:
-        if self._journals is None:
+    def _journal(self, position: int) -> AbstractContextManager[AnswerJournal | None]:
+        if self._shared_lock is None:
             return nullcontext()
-        return self._journals.open(position, self._teacher.classes)
+        return self._task.journals.open(position, self._teacher.classes)
 
     def _count(self, answered: int) -> None:
         self._answered += answered
@@ -128,9 +142,9 @@ class Worker:
             raise Stopped
 
 
-def _check(what: str, name: str, found: str, wanted: str) -> None:
-    if found != wanted:
+def _check(what: str, name: str, found: str, expected: str) -> None:
+    if found != expected:
         raise TeacherError(
             f"{what} {name}: expected those of the run in each worker, got others (fingerprint "
-            f"{found[:12]}, expected {wanted[:12]}); every machine needs the same files"
+            f"{found[:12]}, expected {expected[:12]}); give every machine the same files"
         )

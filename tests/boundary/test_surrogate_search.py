@@ -352,8 +352,8 @@ def test_a_dry_run_includes_the_surrogate():
     reported = estimate_run(teacher, images, few, 3000, surrogate=network)
     plain = estimate_run(teacher, images, few, 3000)
     assert reported.asked <= 3000
-    assert reported.queries_a_pair <= plain.queries_a_pair
-    assert reported.surrogate_seconds_a_query > 0 and plain.surrogate_seconds_a_query is None
+    assert reported.queries_per_pair <= plain.queries_per_pair
+    assert reported.surrogate_seconds_per_query > 0 and plain.surrogate_seconds_per_query is None
     with pytest.raises(ValueError, match="surrogate: expected None with measure 'sd'"):
         estimate_run(teacher, images, LabelSettings("sd"), 300, surrogate=network)
 

@@ -11,7 +11,7 @@ import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 import db3kd.cli
-from db3kd.labelling.consistency import queries_of_checks
+from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.label_files import load_labels
 from db3kd.storage.manifest import read_manifest
 

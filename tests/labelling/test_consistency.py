@@ -7,9 +7,9 @@ import pytest
 import torch
 from command_line import Result
 
-from db3kd.labelling.consistency import (
+from db3kd.labelling.check_results import (
+    clopper_pearson,
     describe_checks,
-    interval,
     is_inconsistent,
     queries_of_checks,
 )
@@ -179,7 +179,7 @@ class BoundaryTeacher(MeanTeacher):
 
 
 def test_an_answer_that_rounding_alone_changes_is_no_noise(tmp_path, monkeypatch):
-    monkeypatch.setattr("db3kd.labelling.consistency._SURE", 99)
+    monkeypatch.setattr("db3kd.labelling.consistency._SUFFICIENT_CHANGES", 99)
     write(tmp_path, BoundaryTeacher(), limit=60)
     end = read_manifest(tmp_path)["consistency"][-1]
     assert end["changed"] > 0 and not end["flagged"]
@@ -203,6 +203,6 @@ def test_the_command_line_says_so_by_its_exit_status(tmp_path):
 
 
 def test_intervals_are_those_of_clopper_and_pearson():
-    assert interval(0, 10) == pytest.approx((0, 0.3085), abs=1e-4)
-    assert interval(3, 10) == pytest.approx((0.0667, 0.6525), abs=1e-4)
-    assert interval(10, 10) == pytest.approx((0.6915, 1), abs=1e-4)
+    assert clopper_pearson(0, 10) == pytest.approx((0, 0.3085), abs=1e-4)
+    assert clopper_pearson(3, 10) == pytest.approx((0.0667, 0.6525), abs=1e-4)
+    assert clopper_pearson(10, 10) == pytest.approx((0.6915, 1), abs=1e-4)

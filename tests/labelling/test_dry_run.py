@@ -31,7 +31,7 @@ def test_no_more_is_asked_than_allowed_and_all_is_said(images, queries, measure)
     estimate = estimate_run(asked, images, LabelSettings(measure, queries_per_pair=40), queries)
 
     assert 0 < asked.total == estimate.asked <= queries
-    assert estimate.seconds_a_query > 0 and estimate.batch <= 32
+    assert estimate.seconds_per_query > 0 and estimate.batch_size <= 32
 
 
 def test_without_queries_the_bound_is_said_and_the_teacher_left_alone(images):
@@ -40,8 +40,8 @@ def test_without_queries_the_bound_is_said_and_the_teacher_left_alone(images):
     estimate = estimate_run(asked, images, LabelSettings("bd", queries_per_pair=40), 0)
 
     assert asked.total == 0
-    assert estimate.most == 120 * (1 + 3 * 40)
-    assert estimate.expected is estimate.seconds_a_query is None
+    assert estimate.max_queries == 120 * (1 + 3 * 40)
+    assert estimate.expected_queries is estimate.seconds_per_query is None
 
 
 def test_a_bad_image_is_found_before_anything_is_asked():
@@ -68,8 +68,8 @@ def test_the_bound_is_that_of_the_budgets(images, budgets, most):
     asked = teacher()
     estimate = estimate_run(asked, images, LabelSettings("mbd", **budgets))
 
-    assert estimate.most == most
-    assert estimate.asked <= most and (estimate.expected or 0) <= most
+    assert estimate.max_queries == most
+    assert estimate.asked <= most and (estimate.expected_queries or 0) <= most
 
 
 def test_what_is_expected_is_near_what_a_run_asks(images):
@@ -78,8 +78,8 @@ def test_what_is_expected_is_near_what_a_run_asks(images):
     estimate = estimate_run(teacher(), images, settings, 2000)
 
     asked = int(label(teacher(), images, settings).queries.sum())
-    assert estimate.pairs > 10
-    assert 0.7 < estimate.expected / asked < 1.3
+    assert estimate.measured_pairs > 10
+    assert 0.7 < estimate.expected_queries / asked < 1.3
 
 
 @pytest.mark.parametrize("targets", [1, 2])
@@ -89,24 +89,24 @@ def test_targets_alone_are_measured_and_expected(images, targets):
     estimate = estimate_run(teacher(), images, settings, 2000)
 
     asked = int(label(teacher(), images, settings).queries.sum())
-    assert estimate.pairs > 10
-    assert 0.7 < estimate.expected / asked < 1.3
+    assert estimate.measured_pairs > 10
+    assert 0.7 < estimate.expected_queries / asked < 1.3
 
 
 def test_a_pair_that_cannot_be_measured_to_its_end_is_expected_to_spend_all_it_may(images):
     estimate = estimate_run(teacher(), images, LabelSettings("mbd", queries_per_pair=1000), 200)
 
-    assert estimate.pairs == 0 and estimate.expected == estimate.most
+    assert estimate.measured_pairs == 0 and estimate.expected_queries == estimate.max_queries
 
 
 def test_a_teacher_of_one_class_is_asked_for_decisions_alone(images):
     estimate = estimate_run(ConstantTeacher(1, SHAPE, 4), images, LabelSettings("bd"), 50)
 
-    assert (estimate.asked, estimate.pairs) == (25, 0)
+    assert (estimate.asked, estimate.measured_pairs) == (25, 0)
 
 
 def test_what_was_estimated_before_is_estimated_again(images):
     settings = LabelSettings("bd")
     first, second = (estimate_run(teacher(), images, settings) for _ in range(2))
 
-    assert (first.asked, first.expected) == (second.asked, second.expected)
+    assert (first.asked, first.expected_queries) == (second.asked, second.expected_queries)

@@ -1,6 +1,7 @@
 """Labelling a whole set: what a label depends on, what it costs, and what bad input does to it."""
 
 import dataclasses
+import io
 
 import pytest
 import torch
@@ -297,7 +298,7 @@ def test_images_in_other_bounds_are_labelled():
         ({"queries_per_pair": -1}, "queries_per_pair: expected .*0.*got -1"),
         ({"queries": -5}, "queries: expected .*0.*got -5"),
         ({"snapshots": (-1,)}, "snapshots: expected .*0.*got -1"),
-        ({"tolerance": 0.0}, r"tolerance: expected a share in \(0, 1\), got 0.0"),
+        ({"tolerance": 0.0}, r"tolerance: expected a number in \(0, 1\), got 0.0"),
     ],
 )
 def test_wrong_settings_are_refused(change, message):
@@ -330,3 +331,35 @@ def test_soft_labels_favour_near_classes(labels):
     others = labels.distances.masked_fill(labels.distances == 0, torch.inf)
     weights = soft.scatter(1, labels.decision[:, None], 0)
     assert torch.equal(weights.argmax(1), others.argmin(1))
+
+
+class Terminal(io.StringIO):
+    """A standard error that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_shows_on_a_terminal_only(monkeypatch, tmp_path):
+    monkeypatch.setenv("TERM", "dumb")  # plain lines
+    terminal, pipe = Terminal(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    label(some_teacher(), some_images(), SMALL)
+    label(some_teacher(), some_images(), SMALL, out=tmp_path / "run")
+    assert terminal.getvalue().count("labelling (mbd) done: 40/40 samples") == 2
+    shown = len(terminal.getvalue())
+    label(some_teacher(), some_images(), SMALL, progress=False)
+    monkeypatch.setattr("sys.stderr", pipe)
+    label(some_teacher(), some_images(), SMALL)
+    assert len(terminal.getvalue()) == shown and not pipe.getvalue()
+
+
+def test_progress_counts_what_an_earlier_call_has_done(monkeypatch):
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
+    whole = label(some_teacher(), some_images(), SMALL)
+    with pytest.raises(TeacherError) as raised:
+        label(RaisingTeacher(some_teacher(), int(whole.queries[:20].sum())), some_images(), SMALL)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    label(some_teacher(), some_images(), SMALL, recovered=raised.value.recovered)
+    assert f"40/40 samples · {int(whole.queries.sum()):,} of" in terminal.getvalue()

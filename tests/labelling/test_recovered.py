@@ -50,7 +50,7 @@ def test_what_an_error_leaves_is_not_asked_again(images, error, calls, kind):
     recovered = getattr(raised.value, "recovered", None)
     assert (recovered.queries if recovered else 0) == teacher.total
     if calls:
-        assert "label(…, recovered=error.recovered) goes on" in raised.value.__notes__[0]
+        assert "label(…, recovered=error.recovered) continues" in raised.value.__notes__[0]
     finished = recovered.labels if recovered else None
     if finished is not None:
         assert finished.distances.equal(whole.distances[: len(finished)])
@@ -80,7 +80,9 @@ def test_what_is_left_of_another_labelling_is_refused(images):
         "images": (a_teacher(), images.flip(0), SETTINGS),
         "teacher": (NearestCentroidTeacher(torch.rand(CLASSES, 16), SHAPE), images, SETTINGS),
     }.items():
-        with pytest.raises(ValueError, match=f"recovered: expected the {what} that it was left by"):
+        with pytest.raises(
+            ValueError, match=f"recovered: expected the {what} of the labelling that was"
+        ):
             label(*arguments, recovered=recovered)
     assert label(a_teacher(), images.clone(), SETTINGS, recovered=recovered)
 
@@ -128,7 +130,7 @@ def test_a_run_of_an_image_set_is_read_back_with_its_images(images, tmp_path):
 
 
 def test_arguments_that_do_not_go_together_are_named(images, tmp_path):
-    with pytest.raises(ValueError, match="resume: belongs to out="):
+    with pytest.raises(ValueError, match="resume: expected False without out="):
         label(a_teacher(), images, resume=True)
     with pytest.raises(ValueError, match="index: expected each image once with out="):
         label(a_teacher(), images, index=torch.tensor([1, 1]), out=tmp_path / "run")

@@ -225,7 +225,7 @@ def test_no_budget_is_exceeded_whatever_is_searched(measure, targets, per_pair, 
 def test_what_a_sample_may_spend_goes_to_its_targets_alone():
     searched = torch.tensor([[False, True, False, True, True], [False] * 5])
 
-    limits = divide_over_targets(torch.tensor([12, 0]), searched, most=1000)
+    limits = divide_over_targets(torch.tensor([12, 0]), searched, max_queries=1000)
 
     assert limits.tolist() == [[0, 4, 0, 4, 3], [0, 0, 0, 0, 0]]
 

@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Iterator[RunFolder]:
         yield run
 
 
-def job(run: RunFolder, made: CountingTeacher | None = None) -> WorkerTask:
+def task(run: RunFolder, made: CountingTeacher | None = None) -> WorkerTask:
     made = made or teacher()
     images = some_images()
     return WorkerTask(
@@ -60,17 +60,17 @@ def job(run: RunFolder, made: CountingTeacher | None = None) -> WorkerTask:
 
 @pytest.fixture
 def ready(run: RunFolder) -> Iterator[Callable[..., Worker]]:
-    """Workers that are ready for a job."""
+    """Workers that are ready for a task."""
     workers = []
 
-    def prepare(wanted: WorkerTask) -> Worker:
+    def prepare(given: WorkerTask) -> Worker:
         workers.append(Worker())
-        assert workers[-1].prepare(wanted)
+        assert workers[-1].prepare(given)
         return workers[-1]
 
     yield prepare
     for worker in workers:
-        worker.leave()
+        worker.shutdown()
 
 
 def label_last_ten(worker: Worker) -> Labels:
@@ -81,7 +81,7 @@ def label_last_ten(worker: Worker) -> Labels:
 
 
 def test_a_worker_labels_its_chunk_as_the_whole_set_would_be(run, ready):
-    worker = ready(job(run))
+    worker = ready(task(run))
 
     labels = label_last_ten(worker)
 
@@ -92,10 +92,10 @@ def test_a_worker_labels_its_chunk_as_the_whole_set_would_be(run, ready):
 
 
 def test_a_worker_goes_on_from_the_journal_of_another(run, ready):
-    labels = label_last_ten(ready(job(run)))
+    labels = label_last_ten(ready(task(run)))
     asked = teacher()
 
-    again = label_last_ten(ready(job(run, asked)))
+    again = label_last_ten(ready(task(run, asked)))
 
     assert asked.total == 0
     assert torch.equal(again.distances, labels.distances)
@@ -103,7 +103,7 @@ def test_a_worker_goes_on_from_the_journal_of_another(run, ready):
 
 def test_a_worker_that_is_stopped_has_nothing_in_flight(run, ready):
     asked = teacher()
-    worker = ready(job(run, asked))
+    worker = ready(task(run, asked))
     worker.stop()
 
     with pytest.raises(Stopped):
@@ -120,7 +120,7 @@ def test_a_worker_without_the_folder_on_its_disk_writes_no_journal(run, tmp_path
     for journals in (elsewhere, replace(run.journals, folder=others.path)):
         worker = Worker()
 
-        assert not worker.prepare(replace(job(run), journals=journals))
+        assert not worker.prepare(replace(task(run), journals=journals))
         label_last_ten(worker)
 
     assert not list(tmp_path.rglob("*.journal"))
@@ -136,7 +136,7 @@ def test_a_worker_without_the_folder_on_its_disk_writes_no_journal(run, tmp_path
 )
 def test_a_worker_with_another_teacher_or_other_images_refuses(run, changes, words):
     with pytest.raises(TeacherError, match=words):
-        Worker().prepare(replace(job(run), **changes))
+        Worker().prepare(replace(task(run), **changes))
 
 
 def test_a_labeller_can_be_asked_for_any_samples():
@@ -156,7 +156,7 @@ def test_a_worker_searches_the_targets_that_the_run_would(run, ready):
     images, asked = some_images(), teacher()
     decisions = asked.decide(images.read(torch.arange(30)))
     limits = divide_budget(settings, 30, asked.classes)
-    worker = ready(replace(job(run, asked), settings=settings))
+    worker = ready(replace(task(run, asked), settings=settings))
 
     labels = worker.label(20, torch.arange(20, 30), decisions, limits)
 

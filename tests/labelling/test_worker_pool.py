@@ -17,16 +17,18 @@ import pytest
 import torch
 
 from db3kd.data.loading import load_data
-from db3kd.labelling import worker_pool as module
+from db3kd.labelling import chunk_dispatch, ray_cluster
 from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.ray_cluster import Workers
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
-from db3kd.labelling.worker_pool import Workers
+from db3kd.labelling.worker_pool import Outcome, WorkerDiedError
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import RunFolder, queries_in_flight
 from db3kd.teachers import FunctionTeacher, TeacherError
@@ -123,7 +125,7 @@ def ray() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-        with module._connected(Workers(2)) as (ray, _):
+        with ray_cluster.connect(Workers(2)) as (ray, _):
             yield ray
     assert not ray.is_initialized(), "what was started is stopped"
 
@@ -179,7 +181,7 @@ def test_a_killed_worker_costs_the_call_it_was_at(ray, tmp_path, whole):
 def test_a_shard_that_kills_workers_is_named_when_the_others_are_done(
     ray, tmp_path, whole, monkeypatch
 ):
-    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    monkeypatch.setattr(chunk_dispatch, "MAX_ATTEMPTS", 2)
     run = tmp_path / "run"
     deadly = run / f"_labels-{SHARD:010d}.journal"  # there while the second shard is at hand
 
@@ -221,43 +223,41 @@ def test_a_teacher_that_cannot_be_sent_says_what_to_do(ray, tmp_path):
     teacher = LevelTeacher(tmp_path / "notes")
     teacher.connection = threading.Lock()
 
-    with pytest.raises(TypeError, match=r"teacher LevelTeacher: cannot be sent.*make_teacher"):
+    with pytest.raises(TypeError, match=r"teacher LevelTeacher: cannot be pickled.*make_teacher"):
         write(tmp_path / "run", teacher, Workers(2))
     assert not (tmp_path / "run").exists() and teacher.asked == 0
 
 
-class OneByOne:
-    """Labels in this process; the first worker dies over its chunk, and it had no journal."""
+class OneWorkerPool:
+    """Labels in this process. The first worker dies over its chunk, and has no journal."""
 
-    at_work = ()
     has_idle = True
+    is_working = False
 
     def __init__(self, labeller: Labeller, run: RunFolder) -> None:
         self._labeller, self.run = labeller, run
-        self._ended: deque[tuple] = deque()
+        self._outcomes: deque[Outcome | None] = deque()
         self._died = False
 
-    def share(self, *values: Any) -> tuple:
+    def put(self, *values: Any) -> tuple:
         return ()
 
     def start_worker(self) -> None:
         self._died = True
 
-    def give(self, position: int, index: torch.Tensor) -> None:
-        self.has_idle = False
-        labels = self._labeller.label(index) if self._died else module._DiedError("power cut")
-        member = module._WorkerHandle(None, has_journal=False)
-        self.at_work = (member,)
-        self._ended += [None, (member, position, labels)]
+    def submit(self, position: int, index: torch.Tensor) -> None:
+        self.has_idle, self.is_working = False, True
+        labels = self._labeller.label(index) if self._died else WorkerDiedError("power cut")
+        self._outcomes += [None, Outcome(position, labels, has_journal=False)]
 
     def answered(self) -> dict[int, int]:
         return {0: 7}
 
-    def next_ended(self) -> tuple | None:
-        ended = self._ended.popleft()
-        if ended is not None:
-            self.has_idle, self.at_work = True, ()
-        return ended
+    def next_outcome(self) -> Outcome | None:
+        outcome = self._outcomes.popleft()
+        if outcome is not None:
+            self.has_idle, self.is_working = True, False
+        return outcome
 
 
 def test_a_chunk_without_a_journal_is_lost_with_its_worker_and_that_is_counted(tmp_path):
@@ -268,15 +268,14 @@ def test_a_chunk_without_a_journal_is_lost_with_its_worker_and_that_is_counted(t
     labeller = Labeller(teacher, images, settings, decisions, limits)
     counted = []
     with RunFolder.create(tmp_path / "run", LABELS, {}) as run:
-        pool = OneByOne(labeller, run)
-        handout = module._Dispatcher(pool, labeller, {0: torch.arange(9)}, counted.append)
+        pool = OneWorkerPool(labeller, run)
 
-        chunks = list(handout.chunks())
+        chunks = list(dispatch_chunks(pool, labeller, {0: torch.arange(9)}, counted.append))
 
         assert queries_in_flight(run.manifest) == int(limits[:9].sum())
-        run.write_shard(0, to_table(chunks[0]))
+        run.write_shard(0, to_table(chunks[0][1]))
     assert len(chunks) == 1
-    answered = int(chunks[0].queries.sum()) - 9
+    answered = int(chunks[0][1].queries.sum()) - 9
     assert counted == [7, -7, 7, answered - 7], "what is lost is counted once"
 
 
@@ -296,7 +295,7 @@ def test_a_cluster_that_cannot_be_reached_is_named_and_nothing_is_left(tmp_path,
         sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init)
     )
     teacher = LevelTeacher(tmp_path / "notes")
-    with pytest.raises(ConnectionError, match=r"ray-address: .* at nowhere:1.*RAY_AUTH_TOKEN"):
+    with pytest.raises(ConnectionError, match=r"--ray-address.* at nowhere:1.*RAY_AUTH_TOKEN"):
         write(tmp_path / "run", teacher, Workers(2, address="nowhere:1"))
     assert not (tmp_path / "run").exists() and teacher.asked == 0
 
@@ -311,5 +310,5 @@ def test_no_worker_at_all_is_refused():
 )
 def test_gpus_are_shared_so_that_each_worker_has_one(gpus, count, share):
     ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": float(gpus)})
-    assert module._share_of_gpu(ray, Workers(count)) == share
-    assert module._share_of_gpu(ray, Workers(count, gpus=False)) == 0
+    assert ray_cluster.gpu_share(ray, Workers(count)) == share
+    assert ray_cluster.gpu_share(ray, Workers(count, gpus=False)) == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from db3kd.labelling.worker_pool import _check_socket_path
+from db3kd.labelling.ray_cluster import check_socket_path
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher
@@ -131,6 +131,6 @@ def test_a_declared_shape_with_its_channels_last_suggests_the_layout():
 def test_a_path_too_long_for_a_socket_names_the_variable(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "long" * 12)
     with pytest.raises(ValueError, match="set RAY_TMPDIR to a short path"):
-        _check_socket_path()
+        check_socket_path()
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    _check_socket_path()
+    check_socket_path()

@@ -1,0 +1,63 @@
+"""The first stage of a labelling: one query for each image of the set."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from db3kd.data.image_source import NamedImages
+from db3kd.labelling.contradictions import EqualImages
+from db3kd.querying.driver import decide_all
+from db3kd.querying.search import UNANSWERED
+from db3kd.querying.session import AnswerJournal
+from db3kd.teachers.base import Teacher, TeacherError, describe
+from db3kd.validation import check_images
+
+
+def decide_images(
+    teacher: Teacher,
+    images: NamedImages,
+    limits: Tensor,
+    query_batch_size: int,
+    on_answers: Callable[[int], None] | None = None,
+    journal: AnswerJournal | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Asks for the class of each image, and finds equal images in different classes.
+
+    Args:
+        teacher: that decides.
+        images: the N images of the set.
+        limits: [N] int64; an image with limit 0 is not asked about.
+        query_batch_size: the most images in one batch of queries.
+        on_answers: called with the number of answers, batch by batch.
+        journal: keeps the answers.
+
+    Returns:
+        The decisions, [N] int64, -1 for images that were not asked about; and the contradictions,
+        [K, 2] int64, as from `EqualImages.contradictions`.
+
+    Raises:
+        TeacherError: if the teacher fails, or puts all images in one class, so that there is no
+            boundary to measure.
+        ValueError: if an image is not as the teacher expects.
+    """
+    equal = EqualImages(len(images))
+
+    def read(index: Tensor) -> Tensor:
+        batch = images.read(index)
+        check_images(batch, teacher.image_shape, teacher.bounds, f"images of {images.name}")
+        equal.add(index, batch)
+        return batch
+
+    decisions = torch.full((len(images),), UNANSWERED)
+    asked = (limits > 0).nonzero()[:, 0]
+    decisions[asked] = decide_all(
+        teacher, read, asked, query_batch_size, on_answers=on_answers, journal=journal
+    )
+    decided = decisions[asked]
+    if len(decided) > 1 and bool((decided == decided[0]).all()):
+        raise TeacherError(
+            f"teacher {describe(teacher)} put all {len(decided)} images of {images.name} in class "
+            f"{int(decided[0])}: expected at least two classes, or there is no boundary to measure"
+        )
+    return decisions, equal.contradictions(images, decisions)

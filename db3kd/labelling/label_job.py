@@ -1,0 +1,251 @@
+"""`LabelJob`: one labelling, from the decisions of all images to the labels of each chunk."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.boundary import Surrogate
+from db3kd.data.arguments import as_images, as_teacher
+from db3kd.data.class_names import matched
+from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import NamedImages, TensorImages
+from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.chunk_dispatch import dispatch_chunks
+from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
+from db3kd.labelling.consistency import ConsistencyChecks
+from db3kd.labelling.image_decisions import decide_images
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.run_identity import DECISIONS
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.totals import Totals
+from db3kd.labelling.worker_pool import RayWorkerPool
+from db3kd.progress import Progress, ProgressListener
+from db3kd.querying.concurrent import default_concurrency, run_concurrently
+from db3kd.querying.session import AnswerJournal, SearchTask
+from db3kd.teachers.base import Teacher, describe
+from db3kd.teachers.rescaled import check_scaled, takes_unit_images
+from db3kd.validation import check_count, check_images
+
+
+class LabelStore(Protocol):
+    """Keeps what a labelling has paid for: a `RunFolder`, or `Recovered` in memory."""
+
+    def has_shard(self, position: int) -> bool:
+        """Whether the chunk at this position is finished."""
+        ...
+
+    def journal(self, of: int | str, classes: int) -> AbstractContextManager[AnswerJournal | None]:
+        """The journal of the chunk at a position, or of a stage that all chunks depend on."""
+        ...
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """A labelling with checked arguments; `prepare` makes one, and `run` does the work.
+
+    Attributes:
+        teacher: for images within the bounds of `images`.
+        images: with labels in the teacher's numbering of the classes.
+        settings: how distances are measured.
+        index: [n] int64, the images to label.
+        concurrent_chunks: chunks that this process searches at once.
+        network: the weights of the surrogate, or None.
+        surrogate: made of `network`, or None.
+        pool: worker processes that label the chunks instead of this process, or None.
+        checks: ask the teacher for known answers again, or None.
+    """
+
+    teacher: Teacher
+    images: NamedImages
+    settings: LabelSettings
+    index: Tensor
+    concurrent_chunks: int
+    network: nn.Module | None = None
+    surrogate: Surrogate | None = None
+    pool: RayWorkerPool | None = None
+    checks: ConsistencyChecks | None = None
+
+    @classmethod
+    def prepare(
+        cls,
+        teacher: Teacher | nn.Module,
+        images: Any,
+        settings: LabelSettings | None = None,
+        *,
+        index: Tensor | None = None,
+        concurrent_chunks: int | None = None,
+        surrogate: nn.Module | None = None,
+    ) -> "LabelJob":
+        """Checks the arguments of a labelling, which are those of `db3kd.label`."""
+        settings, images = settings or LabelSettings(), as_images(images)
+        fitted_teacher, fitted_images = _fit(as_teacher(teacher, images), images)
+        if concurrent_chunks is None:
+            concurrent_chunks = default_concurrency(torch.device(fitted_teacher.device))
+        return cls(
+            teacher=fitted_teacher,
+            images=fitted_images,
+            settings=settings,
+            index=_checked_index(index, len(fitted_images)),
+            concurrent_chunks=check_count(concurrent_chunks, "concurrent_chunks"),
+            network=surrogate,
+            surrogate=surrogate_for(fitted_teacher, settings, surrogate),
+        )
+
+    @property
+    def limits(self) -> Tensor:
+        """[N] int64, the most queries for each image, including its decision."""
+        return divide_budget(self.settings, len(self.images), self.teacher.classes)
+
+    def run(
+        self, store: LabelStore | None = None, progress: ProgressListener | None = None
+    ) -> Iterator[tuple[int, Labels]]:
+        """Decides all images, then labels the chunks that the store does not have.
+
+        Yields:
+            Each chunk's position in `index` and its labels; in ascending order without a pool.
+        """
+        chunks = self._remaining_chunks(store)
+        if not chunks and self.checks is None:
+            return
+        counter, limits = _Counter(progress), self.limits
+        labeller = Labeller(
+            self.teacher, self.images, self.settings, torch.empty(0), limits, self.surrogate
+        )
+        checks = self.checks
+        if checks is not None and (known := checks.known_decisions(limits)) is not None:
+            checks.begin(replace(labeller, decisions=known), {})
+            checks = None
+        with _journal(store, DECISIONS, self.teacher) as journal:
+            decisions, contradictions = decide_images(
+                self.teacher,
+                self.images,
+                limits,
+                self.settings.query_batch_size,
+                counter.add_queries,
+                journal,
+            )
+        labeller = replace(labeller, decisions=decisions, contradictions=contradictions)
+        if checks is not None:
+            checks.begin(labeller, chunks)
+        for position, labels in self._label_chunks(labeller, chunks, store, counter.add_queries):
+            counter.add_chunk(labels)
+            yield position, labels
+
+    def _label_chunks(
+        self,
+        labeller: Labeller,
+        chunks: dict[int, Tensor],
+        store: LabelStore | None,
+        on_answers: Callable[[int], None],
+    ) -> Iterator[tuple[int, Labels]]:
+        if self.pool is not None:
+            return dispatch_chunks(self.pool, labeller, chunks, on_answers)
+
+        def search(position: int, index: Tensor) -> SearchTask[tuple[int, Labels]]:
+            with _journal(store, position, self.teacher) as journal:
+                labels = yield from labeller.label_stepwise(index, on_answers, journal)
+            return position, labels
+
+        searches = (search(position, index) for position, index in chunks.items())
+        return run_concurrently(searches, self.concurrent_chunks, torch.device(self.teacher.device))
+
+    def _remaining_chunks(self, store: LabelStore | None) -> dict[int, Tensor]:
+        """The samples of each chunk that the store lacks, keyed by position in `index`."""
+        chunks = self.index.split(chunk_size(self.teacher, self.settings))
+        positions = accumulate(map(len, chunks), initial=0)
+        return {
+            position: chunk
+            for position, chunk in zip(positions, chunks, strict=False)
+            if store is None or not store.has_shard(position)
+        }
+
+    def progress(self, before: Totals | None = None) -> Progress:
+        """A display for this labelling.
+
+        Args:
+            before: what an earlier process has done; its decisions are counted when replayed.
+        """
+        before = before or Totals()
+        limits = self.limits
+        for_distances = (limits[self.index] - 1).clamp_min(0)
+        return Progress(
+            len(self.index),
+            int((limits > 0).sum() + for_distances.sum()),
+            title=f"labelling ({self.settings.measure})",
+            samples_before=before.samples,
+            queries_before=before.queries - before.decided,
+        )
+
+
+def _journal(
+    store: LabelStore | None, of: int | str, teacher: Teacher
+) -> AbstractContextManager[AnswerJournal | None]:
+    return nullcontext() if store is None else store.journal(of, teacher.classes)
+
+
+def _fit(teacher: Teacher, images: Any) -> tuple[Teacher, NamedImages]:
+    """The teacher for the images' bounds, and the images with labels in its numbering."""
+    if len(images) == 0:
+        raise ValueError("images: expected at least one image, got none")
+    if isinstance(images, Tensor):
+        check_images(images, teacher.image_shape, teacher.bounds)
+        check_scaled(images, teacher)
+        return teacher, TensorImages(images)
+    if isinstance(images, ImageSet):
+        teacher = takes_unit_images(teacher)
+        images = matched(images, teacher)
+    if tuple(images.image_shape) != tuple(teacher.image_shape):
+        raise ValueError(
+            f"images: expected shape {tuple(teacher.image_shape)} as teacher {describe(teacher)} "
+            f"takes, got {tuple(images.image_shape)} from {images.name}"
+        )
+    if images.labels is not None and int(images.labels.max()) >= teacher.classes:
+        raise ValueError(
+            f"images: expected labels in [0, {teacher.classes}) as teacher {describe(teacher)} has "
+            f"{teacher.classes} classes, got {int(images.labels.max())} in {images.name}"
+        )
+    if isinstance(images, ImageSet):
+        images.check()
+    return teacher, images
+
+
+def _checked_index(index: Tensor | None, count: int) -> Tensor:
+    if index is None:
+        return torch.arange(count)
+    if index.dtype != torch.int64 or index.ndim != 1:
+        raise TypeError(f"index: expected int64 [n], got {list(index.shape)} {index.dtype}")
+    if not len(index) or not 0 <= int(index.min()) <= int(index.max()) < count:
+        raise ValueError(f"index: expected at least one number in [0, {count}), got {index}")
+    return index
+
+
+class _Counter:
+    """Adds up what a labelling has done, and reports it."""
+
+    def __init__(self, progress: ProgressListener | None) -> None:
+        self._progress = progress
+        self._queries = 0
+        self._samples = 0
+        self._distance_sum = 0.0
+        self._distances = 0
+
+    def add_queries(self, answered: int) -> None:
+        self._queries += answered
+        if self._progress is not None:
+            self._progress.update(queries=self._queries)
+
+    def add_chunk(self, labels: Labels) -> None:
+        self._samples += len(labels)
+        measured = labels.measured_distances
+        self._distance_sum += measured.sum().item()
+        self._distances += len(measured)
+        if self._progress is not None:
+            self._progress.update(
+                samples=self._samples,
+                mean_distance=self._distance_sum / self._distances if self._distances else None,
+            )
