@@ -134,8 +134,9 @@ def runs(mnist: str | None, fashion: str | None, teachers: Path) -> Iterator[Run
         teachers: The folder that holds trained teachers, or gets them.
     """
     for name, (file, minutes) in TIMED.items():
-        command = ("--quiet", "--benchmark-json", str(RESULTS / f"{name}.json"))
-        yield Run(name, ("-m", "pytest", f"benchmarks/{file}", *command), minutes)
+        written = str(RESULTS / f"{name}.json")
+        arguments = ("--quiet", "--benchmark-json", written)
+        yield Run(name, ("-m", "pytest", f"benchmarks/{file}", *arguments), minutes)
 
     def teacher(name: str) -> str:
         return f"--teacher {shlex.quote(str(teachers / name))}.safetensors"
@@ -154,10 +155,10 @@ def runs(mnist: str | None, fashion: str | None, teachers: Path) -> Iterator[Run
         **{f"{{teacher:{kind}}}": teacher(kind) for kind in ("linear", "alexnet", "generated")},
     }
     for name, (module, minutes, template) in MODULES.items():
-        arguments = template
+        filled = template
         for field, value in fields.items():
-            arguments = arguments.replace(field, value)
-        command = ("-m", f"benchmarks.{module}", *shlex.split(arguments), "--save", name)
+            filled = filled.replace(field, value)
+        command = ("-m", f"benchmarks.{module}", *shlex.split(filled), "--save", name)
         yield Run(name, command, minutes, _missing(name, template, mnist, fashion))
 
 

@@ -2,91 +2,113 @@
 
     python -m benchmarks.page
 
-The page is never edited by hand: a test fails where it is not what its files make. A file's kind
-is the longest beginning of its name among KINDS; one that fits none is shown as it is, in tables.
+Nobody edits the page by hand: a test compares it with what the files make. The kind of a file is
+the longest of `KINDS` that its name begins with. Files of no kind are shown in plain tables.
 """
 
 import json
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmarks.common.formatting import duration, mean_and_deviation, number, percent
 from benchmarks.common.record import RESULTS
-from benchmarks.page import renderers
-from benchmarks.page.growth_renderer import growth
-from benchmarks.page.peer_renderer import peers
-from benchmarks.page.plots import Plot, draw
-from benchmarks.page.renderers import Block, Renderer, Result, anything
-from benchmarks.page.students_renderer import overview, students
-from benchmarks.page.targets_renderer import targets
+from benchmarks.page import tables
+from benchmarks.page.plots import SIZES, Plot, draw, plots
 
 PAGE = "README.md"
 
-
-@dataclass(frozen=True)
-class Kind:
-    """What results of one kind show: each by itself, and all of them before that."""
-
-    title: str
-    renderer: Renderer
-    overview: Callable[[Sequence[Result]], list[Block]] = lambda _: []
-
-
-KINDS: dict[str, Kind] = {
-    "ops": Kind("Native ops", renderers.ops),
-    "labelling": Kind("Labelling a small set", renderers.labelling),
-    "distances": Kind("Distance for queries", renderers.distances),
-    "candidates": Kind("How many images rays lead to", renderers.starting_points),
-    "peers": Kind("Beside other attacks", peers),
-    "growth": Kind("How cost grows", growth),
-    "targets": Kind("Many classes", targets),
-    "students": Kind("Students", students, overview),
-    "zero-shot": Kind("Without any image", renderers.zero_shot),
-    "teacher-share": Kind("Time in the teacher", renderers.teacher_share),
-    "memory": Kind("Memory", renderers.memory),
-    "journal-share": Kind("The journal", renderers.journal_share),
-    "crashes": Kind("Stops", renderers.crashes),
-    "interrupts": Kind("Stops of a served run", renderers.interrupts),
-    "workers": Kind("Several workers", renderers.workers),
-    "serving": Kind("Served teachers", renderers.serving),
+KINDS = {
+    "ops": "Native ops",
+    "labelling": "Labelling a small set",
+    "distances": "Distance for queries",
+    "candidates": "How many starting points",
+    "peers": "Beside other attacks",
+    "growth": "How cost grows",
+    "targets": "Many classes",
+    "students": "Students",
+    "distill-scale": "Choosing the scale of soft labels",
+    "zero-shot": "Without any image",
+    "teacher-share": "Time in the teacher",
+    "cpu-batch": "Batches of a CPU teacher",
+    "memory": "Memory",
+    "journal-share": "The journal",
+    "crashes": "Stops",
+    "interrupts": "Stops of a served run",
+    "workers": "Several workers",
+    "serving": "Served teachers",
 }
-"""By the beginning of a file's name, in the order of the page."""
+"""Titles by kind, in the order of the page."""
 
-_HEAD = """# What was measured
-
-Made by `python -m benchmarks.page` from the JSON files in this folder; do not edit.
-[docs/benchmarks.md](../../docs/benchmarks.md): how each number is made, and where db3kd loses."""
+_RENAMED = {
+    "as published": "as in the paper",
+    "published": "paper",
+    "bank of": "candidate pool of",
+    "crossings": "masked mixes",
+}
+"""Names in older results that the code has changed since."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """The page's text and the plots it shows."""
+    """The text of the page and the plots that it shows."""
 
     text: str
     plots: tuple[Plot, ...]
 
 
-def build(results: Path) -> Page:
-    """The page of a folder of results; kinds without a file are left out."""
-    files = sorted(results.glob("*.json"), key=_in_order)
-    kinds = [*KINDS, *(file.stem for file in files if _kind(file.stem) not in KINDS)]
-    parts, plots = [_HEAD], []
-    for name in dict.fromkeys(kinds):
-        kind = KINDS.get(name, Kind(name, anything))
-        own = {file: json.loads(file.read_text()) for file in files if _kind(file.stem) == name}
-        parts += [f"## {kind.title}"] * bool(own)
-        parts += map(_markdown, kind.overview(list(own.values())))
-        for file, result in own.items():
-            parts.append(f"### {file.stem}")
-            for block in kind.renderer(result, file.stem):
-                parts.append(_markdown(block))
-                plots += [block] if isinstance(block, Plot) else []
-            parts.append(_said_of(result, file.name))
-    return Page("\n\n".join(parts) + "\n", tuple(plots))
+@dataclass(frozen=True)
+class Section:
+    """One result: its kind, the name of its file without ".json", what it holds, its plots."""
+
+    kind: str
+    name: str
+    result: dict[str, Any]
+    plots: list[Plot]
+
+
+def build(folder: Path) -> Page:
+    """Makes the page of a folder of results; kinds without a file are left out.
+
+    Args:
+        folder: The folder of the JSON files.
+    """
+    sections: dict[str, list[Section]] = {kind: [] for kind in KINDS}
+    for file in sorted(folder.glob("*.json"), key=_by_numbers):
+        kind, text = _kind(file.stem), file.read_text()
+        for old, new in _RENAMED.items():
+            text = text.replace(old, new)
+        result = json.loads(text)
+        section = Section(kind, file.stem, result, plots(kind, result, file.stem))
+        sections.setdefault(kind, []).append(section)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    environment.filters |= {
+        "number": number, "percent": percent, "duration": duration, "mean": mean_and_deviation,
+        "columns": tables.columns, "grid": tables.grid, "ops": tables.ops,
+        "student_overview": tables.student_overview, "shared_settings": tables.shared_settings,
+        "everything": tables.everything,
+    }  # fmt: skip
+    text = environment.get_template("page.md.jinja").render(
+        sections={kind: found for kind, found in sections.items() if found},
+        titles=KINDS,
+        sizes=SIZES,
+    )
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    found = [plot for kind in sections.values() for section in kind for plot in section.plots]
+    return Page(text, tuple(found))
 
 
 def main() -> None:
+    """Writes the page and its plots, and removes old plots."""
     page = build(RESULTS)
     for old in RESULTS.glob("*.png"):
         old.unlink()
@@ -96,33 +118,13 @@ def main() -> None:
     print(f"written to {RESULTS / PAGE}, with {len(page.plots)} plots")
 
 
-def _in_order(file: Path) -> list[tuple[int, str]]:
-    """By name, but a number by what it counts: 5000 before 20000."""
+def _by_numbers(file: Path) -> list[tuple[int, str]]:
+    """A sort key that puts 5000 before 20000."""
     parts = re.findall(r"\d+|\D+", file.stem)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _kind(stem: str) -> str:
-    """The longest of KINDS that a name begins with; its own name where there is none."""
+    """The longest of `KINDS` that a name begins with; the name itself if there is none."""
     fitting = [kind for kind in KINDS if stem == kind or stem.startswith(f"{kind}-")]
     return max(fitting, key=len, default=stem)
-
-
-def _markdown(block: Block) -> str:
-    return f"![{block.title}]({block.file})" if isinstance(block, Plot) else block
-
-
-def _said_of(result: Result, file: str) -> str:
-    """What a result was measured on and with."""
-    said = []
-    if "data" in result:
-        said.append(f"data {result['data']}")
-    if "teacher_accuracy" in result:
-        said.append(f"teacher at {100 * result['teacher_accuracy']:.2f} %")
-    if "measured" in result:
-        measured = result["measured"]
-        versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-        threads = "thread" if measured["threads"] == 1 else "threads"
-        said.append(f"{measured['processor']}, {measured['threads']} {threads}")
-        said.append(f"{versions}, commit {measured['commit']}")
-    return f"*[{file}]({file}): {'; '.join(said)}.*" if said else f"*[{file}]({file})*"
