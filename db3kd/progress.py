@@ -1,4 +1,4 @@
-"""How far long work has come: live on a terminal, plain lines anywhere else."""
+"""Progress of long computations: live on a terminal, plain lines anywhere else."""
 
 import math
 import sys
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WINDOW = 60.0
-"""Seconds that a recent rate is taken over; longer where counts come less often."""
+"""Seconds over which a recent rate is measured; longer if a count changes less often."""
 
 _MARKS = 60
-"""Counts remembered in a window."""
+"""The most counts that are remembered in a window."""
 
 
 class ProgressListener(Protocol):
-    """Receives the counts of a labelling or a synthesis; `Progress` implements it."""
+    """Receives the counts of a long computation; `Progress` implements it."""
 
     def update(
         self,
@@ -28,13 +28,31 @@ class ProgressListener(Protocol):
         samples: int | None = None,
         queries: int | None = None,
         mean_distance: float | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Reports the totals so far; an omitted total has not changed.
+
+        Args:
+            samples: Samples done.
+            queries: Queries spent.
+            mean_distance: The mean of the finite distances, L2 in input units.
+        """
+        ...
+
+
+class CountListener(Protocol):
+    """Receives how much of a computation is done; see `show_progress`."""
+
+    def __call__(self, done: int, total: int = ..., *_: object) -> None:
+        """Reports how many units are done, and how many there are in all."""
+        ...
 
 
 class RecentRate:
-    """How fast a count has grown lately.
+    """Measures how fast a count has grown in the last minute.
 
-    now: seconds since any fixed moment. count: at that moment.
+    Args:
+        now: Seconds since any fixed moment.
+        count: The count at that moment.
     """
 
     def __init__(self, now: float, count: int) -> None:
@@ -42,7 +60,7 @@ class RecentRate:
         self._last = now, count
 
     def update(self, now: float, count: int) -> None:
-        """Tells the count at a moment, which is not before the last."""
+        """Sets the count at a moment that is not before the last one."""
         if count == self._last[1]:
             return
         self._last = now, count
@@ -52,9 +70,7 @@ class RecentRate:
             self._marks.popleft()
 
     def per_second(self, now: float) -> float:
-        """Growth a second since the last mark that is a window old, or since the first; 0 where
-        no time has passed.
-        """
+        """Returns the recent growth per second, or 0 if no time has passed."""
         since, count = self._marks[0]
         return (self._last[1] - count) / (now - since) if now > since else 0.0
 
@@ -62,27 +78,29 @@ class RecentRate:
 class Progress:
     """Shows samples done, queries spent, queries per second, mean distance and time left.
 
-    Speed and time left follow the last minute: a teacher may slow down, and answers that a journal
-    brings back come faster than new ones. What is left is counted in queries, where there are any:
-    as many for each further sample as there were for those done, or, as long as none is done, the
-    rest of the budget.
+    Speed and time left follow the last minute, because a teacher may slow down, and answers from a
+    journal arrive faster than new ones. The time left is estimated from queries if there are any:
+    each further sample is expected to cost as many as those that are done. Until one is done, the
+    rest of the budget counts.
 
-    On a terminal, and with rich installed, a bar and a line are redrawn in place. Elsewhere plain
-    lines are written, at most one every `interval` seconds, and one at the end:
+    On a terminal with rich installed, a bar and a line are redrawn in place. Elsewhere plain lines
+    are written, at most one every `interval` seconds, and one at the end.
 
-        with Progress(samples=len(images), queries=budget) as progress:
-            progress.update(samples=512, queries=40_960, mean_distance=1.8)
+    Example:
+        >>> with Progress(samples=len(images), queries=budget) as progress:
+        ...     progress.update(samples=512, queries=40_960, mean_distance=1.8)
 
     Args:
-        samples: how many samples there are to do.
-        queries: the query budget of the whole work; None where it has none.
-        title: what the work is called, at the start of each line.
-        unit: what is counted, where it is not samples.
-        samples_before, queries_before: done and spent by an earlier process, whose work this goes
-            on with; they count, but not into the speed.
-        stream: where the lines go; standard error by default.
-        clock: seconds since any fixed moment.
-        interval: least seconds between two plain lines.
+        samples: How many samples there are.
+        queries: The query budget; None if there is none.
+        title: The name of the computation, at the start of each line.
+        unit: What is counted, if not samples.
+        samples_before: Samples that an earlier process has done. They count as done, but not for
+            the speed.
+        queries_before: Queries that an earlier process has spent, likewise.
+        stream: Where the lines go; standard error by default.
+        clock: Returns seconds since any fixed moment.
+        interval: The least seconds between two plain lines.
     """
 
     def __init__(
@@ -107,7 +125,7 @@ class Progress:
         self._samples_done = samples_before
         self._queries_spent: int | None = queries_before or None
         self._mean_distance: float | None = None
-        self._spent_when_done = queries_before
+        self._spent_at_last_sample = queries_before
         self._start(clock())
         stream = sys.stderr if stream is None else stream
         self._display = _live_display(stream) or _PlainLines(stream, clock, interval)
@@ -138,12 +156,12 @@ class Progress:
         queries: int | None = None,
         mean_distance: float | None = None,
     ) -> None:
-        """Tells what has been reached since the start; what is left out stays as it was.
+        """Shows the totals of this process so far; an omitted total has not changed.
 
         Args:
-            samples: samples done so far.
-            queries: queries spent so far.
-            mean_distance: mean of the finite distances so far, L2 in input units.
+            samples: Samples done.
+            queries: Queries spent.
+            mean_distance: The mean of the finite distances, L2 in input units.
         """
         now = self._clock()
         if queries is not None:
@@ -152,7 +170,7 @@ class Progress:
         if samples is not None and self._before[0] + samples != self._samples_done:
             self._samples_done = self._before[0] + samples
             self._samples_rate.update(now, self._samples_done)
-            self._spent_when_done = self._queries_spent or 0
+            self._spent_at_last_sample = self._queries_spent or 0
         if mean_distance is not None:
             self._mean_distance = mean_distance
         status = self._status(final=False)
@@ -178,7 +196,7 @@ class Progress:
         return " · ".join(parts)
 
     def _seconds_left(self, now: float) -> float | None:
-        """None where nothing tells."""
+        """Estimates the time left; None if nothing is known yet."""
         queries, rate = self._queries_left(), self._queries_rate.per_second(now)
         if queries is not None and rate > 0:
             return queries / rate
@@ -186,25 +204,36 @@ class Progress:
         return max(0, self.samples - self._samples_done) / rate if rate > 0 else None
 
     def _queries_left(self) -> float | None:
+        """Estimates the queries left; None if nothing is known yet."""
         if self._queries_spent is None:
             return None
-        rest = None if self.queries is None else max(0, self.queries - self._queries_spent)
+        budget_left = None if self.queries is None else max(0, self.queries - self._queries_spent)
         done = self._samples_done - self._before[0]
-        spent = self._spent_when_done - self._before[1]
+        spent = self._spent_at_last_sample - self._before[1]
         if done == 0 or spent == 0:
-            return rest
-        # What the samples under way have spent already comes off what all the rest will.
-        since = self._queries_spent - self._spent_when_done
+            return budget_left
+        # The queries since the last sample was done belong to the samples that are left.
+        since = self._queries_spent - self._spent_at_last_sample
         left = max(0.0, spent / done * (self.samples - self._samples_done) - since)
-        return left if rest is None else min(left, rest)
+        return left if budget_left is None else min(left, budget_left)
 
 
 @contextmanager
-def counted(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """Shows work that counts itself: yields a function to call with how many are done.
+def show_progress(title: str, total: int, unit: str) -> Iterator[CountListener]:
+    """Shows the progress of a computation that counts itself.
 
-    A second argument is the total, as far as it is known by then; further ones, such as a loss, are
-    left aside.
+    Example:
+        >>> with show_progress("training", steps, "steps") as show:
+        ...     train(network, images, on_step=show)
+
+    Args:
+        title: The name of the computation.
+        total: How many units there are, as far as it is known.
+        unit: What is counted.
+
+    Yields:
+        A function to call with the number of units done. A second argument corrects the total;
+        further ones, such as a loss, are ignored.
     """
     with Progress(total, title=title, unit=unit) as progress:
 
@@ -216,7 +245,7 @@ def counted(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
 
 
 class _PlainLines:
-    """One line now and then, for log files and pipes."""
+    """Writes a line from time to time, for log files and pipes."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float], interval: float) -> None:
         self._stream = stream
@@ -240,7 +269,7 @@ class _PlainLines:
 
 
 def _live_display(stream: TextIO) -> "_LiveLines | None":
-    """None where lines cannot be redrawn: no terminal, or rich is not installed."""
+    """Returns None if lines cannot be redrawn: without a terminal, or without rich."""
     try:
         from rich.console import Console
     except ImportError:
@@ -252,7 +281,7 @@ def _live_display(stream: TextIO) -> "_LiveLines | None":
 
 
 class _LiveLines:
-    """A bar and the status below it, redrawn in place; at the end one line stays on the screen."""
+    """Redraws a bar and the status below it; at the end one line stays on the screen."""
 
     def __init__(self, console: "Console") -> None:
         from rich.live import Live
@@ -278,7 +307,7 @@ class _LiveLines:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Writes seconds as hours, minutes and seconds: `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,5 +1,6 @@
-"""What a valid batch of images is, and errors that name the argument, what was expected and what
-came.
+"""Checks of arguments: what a valid batch of images is, and errors that say how to fix it.
+
+Each error names the argument, what was expected, what came, and what is likely to help.
 """
 
 import math
@@ -12,16 +13,25 @@ import torch
 from torch import Tensor
 
 UNIT_BOUNDS = (0.0, 1.0)
-"""The bounds of every image set."""
+"""The bounds of every image set: the lowest and the highest value of an image."""
 
 CONVENTIONS = (UNIT_BOUNDS, (0.0, 255.0), (0.0, 65535.0), (-1.0, 1.0), (-0.5, 0.5))
-"""Bounds for which it is clear what black and white are: the lower and the upper one."""
+"""Bounds that say without a doubt which values are black and white."""
 
 INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""The dtypes that class numbers may have."""
 
 
 def check_image_shape(image_shape: Sequence[int], name: str = "image_shape") -> tuple[int, ...]:
-    """`image_shape` as a tuple of positive integers, for example `(1, 28, 28)`."""
+    """Checks the shape of an image and returns it as a tuple.
+
+    Args:
+        image_shape: Positive integers, for example `(1, 28, 28)`.
+        name: The name of the argument in errors.
+
+    Raises:
+        ValueError: If it is not a sequence of positive integers.
+    """
     shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
     if not shape or not all(type(size) is int and size > 0 for size in shape):
         raise ValueError(
@@ -31,7 +41,15 @@ def check_image_shape(image_shape: Sequence[int], name: str = "image_shape") -> 
 
 
 def check_bounds(bounds: Sequence[float], name: str = "bounds") -> tuple[float, float]:
-    """`bounds` as `(lower, upper)`, finite and in order."""
+    """Checks the bounds of images and returns them as floats.
+
+    Args:
+        bounds: `(lower, upper)`.
+        name: The name of the argument in errors.
+
+    Raises:
+        ValueError: If the bounds are not finite as float32, or not in order.
+    """
     try:
         lower, upper = (float(bound) for bound in bounds)
     except (TypeError, ValueError):
@@ -46,7 +64,7 @@ def check_bounds(bounds: Sequence[float], name: str = "bounds") -> tuple[float, 
 
 
 def number_text(value: float) -> str:
-    """`value` in the fewest digits that tell it from all other float32 numbers.
+    """Writes a number in the fewest digits that distinguish it from all other float32 numbers.
 
     Example:
         >>> number_text(1.0), number_text(1.0000001)
@@ -56,19 +74,36 @@ def number_text(value: float) -> str:
 
 
 def interval_text(bounds: tuple[float, float]) -> str:
-    """`bounds` as `[lower, upper]`, with as many digits as `number_text` has."""
+    """Writes bounds as `[lower, upper]`, with the digits of `number_text`."""
     return f"[{number_text(bounds[0])}, {number_text(bounds[1])}]"
 
 
 def check_count(value: int, name: str, least: int = 1) -> int:
-    """`value` as an integer of at least `least`."""
+    """Checks an integer that has a minimum, and returns it.
+
+    Args:
+        value: The integer.
+        name: The name of the argument in errors.
+        least: The minimum.
+
+    Raises:
+        ValueError: If it is not an integer, or below the minimum.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
     return value
 
 
 def check_threshold(threshold: float, classes: int) -> float:
-    """Returns the threshold of a model with one score per image: finite, for two classes only."""
+    """Checks the threshold of a model with one score per image, and returns it as a float.
+
+    Args:
+        threshold: Images with at least this score are in class 1, the others in class 0.
+        classes: The number of the model's classes.
+
+    Raises:
+        ValueError: If the threshold is not a finite number, or there are not two classes.
+    """
     number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not number or not math.isfinite(threshold):
         raise ValueError(f"threshold: expected a finite number, got {threshold!r}")
@@ -84,20 +119,27 @@ def check_images(
     name: str = "images",
     rows: Sequence[int] | None = None,
 ) -> Tensor:
-    """`images` itself, if it is [N, *image_shape] float32, finite and inside `bounds`; N may be 0.
+    """Checks a batch of images and returns it.
 
-    rows: what errors call the N images, where they are a part of a set; 0 to N - 1 by default.
+    Args:
+        images: `[N, *image_shape] float32`, finite and inside `bounds`; N may be 0.
+        image_shape: The shape of an image.
+        bounds: The lowest and the highest value of an image.
+        name: The name of the argument in errors.
+        rows: The row of each image in the data set, for errors, if the batch is a part of one;
+            0 to N - 1 by default.
 
-    Raises TypeError for a wrong type or dtype and ValueError otherwise; the message says what is
-    likely to help.
+    Raises:
+        TypeError: If `images` is not a float32 tensor.
+        ValueError: If the shape or a value is wrong.
     """
     shape = tuple(image_shape)
-    wanted = f"{name}: expected [N, {_sizes(shape)}] float32 in {interval_text(bounds)}"
+    expected = f"{name}: expected [N, {_sizes(shape)}] float32 in {interval_text(bounds)}"
     if not isinstance(images, Tensor):
-        came = type(images).__name__
-        raise TypeError(f"{wanted}, got {came}; use torch.as_tensor(images)")
+        found = type(images).__name__
+        raise TypeError(f"{expected}, got {found}; use torch.as_tensor(images)")
     dtype = str(images.dtype).removeprefix("torch.")
-    problem = f"{wanted}, got [{_sizes(images.shape)}] {dtype}"
+    problem = f"{expected}, got [{_sizes(images.shape)}] {dtype}"
     fixes = [_shape_fix(tuple(images.shape), shape), _dtype_fix(images.dtype, bounds)]
     if images.dtype != torch.float32:
         raise TypeError("; ".join([problem, " and ".join(fix for fix in fixes if fix)]))
@@ -108,44 +150,77 @@ def check_images(
 
 
 def check_classes(labels: Tensor, count: int, classes: int, name: str = "labels") -> Tensor:
-    """`labels` as int64 [count] with every entry in [0, classes)."""
-    wanted = f"{name}: expected {count} classes in [0, {classes})"
+    """Checks class numbers and returns them as int64.
+
+    Args:
+        labels: `[count]` of any integer dtype, each entry in [0, classes).
+        count: The number of entries.
+        classes: The number of classes.
+        name: The name of the argument in errors.
+
+    Raises:
+        TypeError: If `labels` is not a tensor of integers.
+        ValueError: If the shape or an entry is wrong.
+    """
+    expected = f"{name}: expected {count} classes in [0, {classes})"
     if not isinstance(labels, Tensor):
-        raise TypeError(f"{wanted}, got {type(labels).__name__}; use torch.as_tensor({name})")
+        raise TypeError(f"{expected}, got {type(labels).__name__}; use torch.as_tensor({name})")
     if labels.dtype not in INTEGER_DTYPES:
         dtype = str(labels.dtype).removeprefix("torch.")
         raise TypeError(
-            f"{wanted} as int64, got {dtype}; use {name}.long() if they are class numbers"
+            f"{expected} as int64, got {dtype}; use {name}.long() if they are class numbers"
         )
     if labels.ndim != 1 or len(labels) != count:
         hint = "; take argmax(1) of one-hot rows" if labels.ndim == 2 else ""
-        raise ValueError(f"{wanted}, got [{_sizes(labels.shape)}]{hint}")
+        raise ValueError(f"{expected}, got [{_sizes(labels.shape)}]{hint}")
     outside = (labels < 0) | (labels >= classes)
     if outside.any():
         row = int(outside.nonzero()[0])
         hint = "; number the classes from 0" if int(labels[row]) == classes else ""
-        raise ValueError(f"{wanted}, got {int(labels[row])} at row {row}{hint}")
+        raise ValueError(f"{expected}, got {int(labels[row])} at row {row}{hint}")
     return labels.long()
 
 
 def check_class_names(names: Sequence[str], classes: int | None, name: str) -> tuple[str, ...]:
-    """`names` as a tuple of different, non-empty strings, as many as `classes` if that is given."""
-    wanted = f"{name} class_names: expected {'different' if classes is None else classes} names"
+    """Checks the names of classes and returns them without surrounding spaces.
+
+    Args:
+        names: Different, non-empty strings.
+        classes: How many there must be; None for any number.
+        name: The name of their owner in errors.
+
+    Raises:
+        TypeError: If `names` is not a sequence.
+        ValueError: If a name is empty, no string or repeated, or their number is wrong.
+    """
+    expected = f"{name} class_names: expected {'different' if classes is None else classes} names"
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise TypeError(f"{wanted}, got {type(names).__name__}")
+        raise TypeError(f"{expected}, got {type(names).__name__}")
     stripped = tuple(each.strip() if isinstance(each, str) else each for each in names)
     for number, each in enumerate(stripped):
         if not isinstance(each, str) or not each:
-            raise ValueError(f"{wanted}, got {each!r} for class {number}")
+            raise ValueError(f"{expected}, got {each!r} for class {number}")
         if each in stripped[:number]:
-            raise ValueError(f"{wanted}, got {each!r} twice")
+            raise ValueError(f"{expected}, got {each!r} twice")
     if classes is not None and len(stripped) != classes:
-        raise ValueError(f"{wanted}, got {len(stripped)}")
+        raise ValueError(f"{expected}, got {len(stripped)}")
     return stripped
 
 
 def import_named(reference: str, name: str) -> Any:
-    """The object `package.module:object` that `reference` names; errors call it `name`."""
+    """Imports an object.
+
+    Example:
+        >>> import_named("math:pi", "constant")
+        3.141592653589793
+
+    Args:
+        reference: `package.module:object`.
+        name: The name of the argument in errors.
+
+    Raises:
+        ValueError: If the reference has another form, or there is no such module or object.
+    """
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
         raise ValueError(f"{name}: expected package.module:object, got {reference!r}")
@@ -155,12 +230,15 @@ def import_named(reference: str, name: str) -> Any:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
         raise ValueError(
-            f"{name}: there is no module {module_name!r} to import for {reference!r}; "
-            "install it or put its folder on PYTHONPATH"
+            f"{name}: expected package.module:object, got {reference!r}, but no module "
+            f"{module_name!r} was found; install it or put its folder on PYTHONPATH"
         ) from error
     for part in path.split("."):
         if not hasattr(found, part):
-            raise ValueError(f"{name}: {module_name!r} has no {path!r}")
+            raise ValueError(
+                f"{name}: expected an object of module {module_name!r}, got {path!r}, which it "
+                "does not have"
+            )
         found = getattr(found, part)
     return found
 
@@ -170,43 +248,46 @@ def _as_float32(value: float) -> float:
 
 
 def _check_values(
-    images: Tensor, bounds: tuple[float, float], name: str, numbers: Sequence[int] | None
+    images: Tensor, bounds: tuple[float, float], name: str, rows: Sequence[int] | None
 ) -> None:
-    """Two reductions in the good case; the offending row is looked for only when there is one."""
+    """Checks that all values are finite and inside the bounds.
+
+    Valid images cost two reductions. The first invalid row is searched only if there is one.
+    """
     if images.numel() == 0:
         return
     smallest, largest = (float(value) for value in torch.aminmax(images))
-    lower, upper = (_as_float32(bound) for bound in bounds)  # as images on the bounds are rounded
+    lower, upper = (_as_float32(bound) for bound in bounds)  # images are float32 too
     if smallest >= lower and largest <= upper:
         return
-    wanted = f"{name}: expected finite values in {interval_text(bounds)}"
-    rows = images.flatten(1)
-    broken = ~rows.isfinite().all(1)
+    expected = f"{name}: expected finite values in {interval_text(bounds)}"
+    values = images.flatten(1)
+    broken = ~values.isfinite().all(1)
     if broken.any():
         row = int(broken.nonzero()[0])
-        kind = "NaN" if rows[row].isnan().any() else "an infinite value"
-        row = row if numbers is None else int(numbers[row])
-        raise ValueError(f"{wanted}, got {kind} at row {row}; remove or repair that image")
-    outside = (rows < lower) | (rows > upper)
+        kind = "NaN" if values[row].isnan().any() else "an infinite value"
+        row = row if rows is None else int(rows[row])
+        raise ValueError(f"{expected}, got {kind} at row {row}; remove or repair that image")
+    outside = (values < lower) | (values > upper)
     row = int(outside.any(1).nonzero()[0])
-    value = float(rows[row][outside[row]][0])
+    value = float(values[row][outside[row]][0])
     hint = "scale or clamp the images"
     if bounds == (0.0, 1.0) and smallest >= 0 and 1.5 < largest <= 255:
         hint = "divide by 255"
-    row = row if numbers is None else int(numbers[row])
-    raise ValueError(f"{wanted}, got {number_text(value)} at row {row}; {hint}")
+    row = row if rows is None else int(rows[row])
+    raise ValueError(f"{expected}, got {number_text(value)} at row {row}; {hint}")
 
 
-def _shape_fix(came: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    if came[1:] == shape and len(came) == len(shape) + 1:
+def _shape_fix(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    if found[1:] == shape and len(found) == len(shape) + 1:
         return ""
-    if came == shape:
+    if found == shape:
         return "add a batch dimension"
-    if len(shape) == 3 and shape[0] == 1 and came[1:] == shape[1:]:
+    if len(shape) == 3 and shape[0] == 1 and found[1:] == shape[1:]:
         return "add a channel dimension"
-    if len(came) == 4 and len(shape) == 3 and (came[3], came[1], came[2]) == shape:
+    if len(found) == 4 and len(shape) == 3 and (found[3], found[1], found[2]) == shape:
         return "move the channels first: images.permute(0, 3, 1, 2)"
-    if len(came) == 2 and came[1] == math.prod(shape):
+    if len(found) == 2 and found[1] == math.prod(shape):
         return f"reshape to [N, {_sizes(shape)}]"
     return f"give images of shape [{_sizes(shape)}]"
 

@@ -1,4 +1,4 @@
-"""Progress: what is said, where, and how often. Time is a number the tests set."""
+"""Progress: what is shown, where, and how often. The tests set the time."""
 
 import io
 import sys
@@ -9,7 +9,7 @@ from db3kd.progress import Progress, RecentRate
 
 
 class Clock:
-    """A clock that stands still until it is told to move."""
+    """A clock that the tests set."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def a_real_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def real_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -40,7 +40,7 @@ def lines(stream: io.StringIO) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_a_line_says_everything_there_is_to_know(clock):
+def test_a_line_shows_all_counts(clock):
     stream = io.StringIO()
     with Progress(2000, 80_000, stream=stream, clock=clock, interval=5) as progress:
         clock.now += 10
@@ -65,7 +65,7 @@ def test_plain_lines_keep_their_interval(clock):
         ]
 
 
-def test_the_end_is_always_told_even_of_work_too_short_for_a_line(clock):
+def test_a_last_line_is_written_even_for_short_work(clock):
     stream = io.StringIO()
     with Progress(3, stream=stream, clock=clock, title="training") as progress:
         clock.now += 2
@@ -73,7 +73,7 @@ def test_the_end_is_always_told_even_of_work_too_short_for_a_line(clock):
     assert lines(stream) == ["training done: 3/3 samples · 6 queries · 3 queries/s · 0:00:02 taken"]
 
 
-def test_work_that_fails_is_not_called_done_and_its_error_passes(clock):
+def test_work_that_fails_is_shown_as_stopped(clock):
     stream = io.StringIO()
     with (
         pytest.raises(RuntimeError, match="teacher"),
@@ -84,7 +84,7 @@ def test_work_that_fails_is_not_called_done_and_its_error_passes(clock):
     assert lines(stream) == ["labelling stopped: 4/10 samples · 0:00:00 taken"]
 
 
-def test_what_an_update_leaves_out_stays_as_it_was(clock):
+def test_an_update_keeps_omitted_totals(clock):
     stream = io.StringIO()
     with Progress(10, stream=stream, clock=clock) as progress:
         progress.update(queries=50, mean_distance=2.0)
@@ -93,7 +93,7 @@ def test_what_an_update_leaves_out_stays_as_it_was(clock):
     assert "mean distance 2" in lines(stream)[-1]
 
 
-def test_time_left_comes_from_the_budget_until_a_sample_is_done(clock):
+def test_time_left_is_estimated_from_the_budget_until_a_sample_is_done(clock):
     stream = io.StringIO()
     with Progress(10, 1000, stream=stream, clock=clock, interval=1) as progress:
         clock.now += 60
@@ -105,7 +105,7 @@ def test_time_left_comes_from_the_budget_until_a_sample_is_done(clock):
         assert lines(stream)[-1].endswith("0:00:50 left")
 
 
-def test_time_left_does_not_grow_while_a_chunk_is_under_way(clock):
+def test_time_left_does_not_grow_during_a_chunk(clock):
     stream = io.StringIO()
     with Progress(600, stream=stream, clock=clock, interval=1) as progress:
         clock.now += 100
@@ -128,10 +128,10 @@ def test_time_left_follows_the_recent_rate(clock):
         for step in range(501, 601):
             clock.now += 2
             progress.update(samples=step)
-        assert lines(stream)[-1].endswith("0:13:20 left"), "400 steps, 2 s each by now"
+        assert lines(stream)[-1].endswith("0:13:20 left"), "400 steps, 2 s each"
 
 
-def test_answers_from_a_journal_count_into_the_speed_for_a_minute_only(clock):
+def test_answers_from_a_journal_affect_the_speed_for_a_minute_only(clock):
     stream = io.StringIO()
     with Progress(1000, 100_000, stream=stream, clock=clock, interval=1) as progress:
         clock.now += 1
@@ -141,10 +141,10 @@ def test_answers_from_a_journal_count_into_the_speed_for_a_minute_only(clock):
             progress.update(queries=50_000 + 10 * second)
         assert "51,000 of 100,000 queries · 10 queries/s" in lines(stream)[-1]
         assert lines(stream)[-1].endswith(" 1:21:40 left")
-    assert "505 queries/s" in lines(stream)[-1], "of the whole run"
+    assert "505 queries/s" in lines(stream)[-1], "the speed of the whole run"
 
 
-def test_a_count_that_seldom_moves_has_the_rate_of_its_last_steps():
+def test_the_rate_of_a_slow_count_covers_its_last_steps():
     rate = RecentRate(0.0, 0)
     assert rate.per_second(0.0) == 0
     for number in range(1, 4):
@@ -152,7 +152,7 @@ def test_a_count_that_seldom_moves_has_the_rate_of_its_last_steps():
     assert rate.per_second(900.0) == pytest.approx(1 / 300)
 
 
-def test_a_rate_remembers_little_of_many_counts():
+def test_a_rate_remembers_few_counts():
     rate = RecentRate(0.0, 0)
     for number in range(1, 100_001):
         rate.update(number / 1000, number)
@@ -161,14 +161,14 @@ def test_a_rate_remembers_little_of_many_counts():
 
 
 @pytest.mark.parametrize("distance", [float("nan"), float("inf")])
-def test_a_mean_of_nothing_is_left_out(clock, distance):
+def test_a_mean_that_is_not_finite_is_omitted(clock, distance):
     stream = io.StringIO()
     with Progress(10, stream=stream, clock=clock) as progress:
         progress.update(samples=1, mean_distance=distance)
     assert "distance" not in lines(stream)[-1]
 
 
-def test_what_an_earlier_process_did_counts_but_not_into_the_speed(clock):
+def test_work_of_an_earlier_process_counts_but_not_for_the_speed(clock):
     stream = io.StringIO()
     before = {"samples_before": 1000, "queries_before": 40_000}
     with Progress(2000, 80_000, stream=stream, clock=clock, interval=5, **before) as progress:
@@ -180,14 +180,14 @@ def test_what_an_earlier_process_did_counts_but_not_into_the_speed(clock):
         ]
 
 
-def test_an_empty_data_set_ends_too(clock):
+def test_an_empty_data_set_is_done(clock):
     stream = io.StringIO()
     with Progress(0, 0, stream=stream, clock=clock) as progress:
         progress.update(samples=0, queries=0)
     assert lines(stream) == ["labelling done: 0/0 samples · 0 of 0 queries · 0:00:00 taken"]
 
 
-def test_a_terminal_gets_a_bar_and_keeps_the_last_line(clock, a_real_terminal):
+def test_a_terminal_shows_a_bar_and_keeps_the_last_line(clock, real_terminal):
     pytest.importorskip("rich")
     stream = Terminal()
     with Progress(10, stream=stream, clock=clock) as progress:
@@ -196,7 +196,7 @@ def test_a_terminal_gets_a_bar_and_keeps_the_last_line(clock, a_real_terminal):
     assert "labelling done: 5/10 samples · 70 queries" in stream.getvalue()
 
 
-def test_a_terminal_without_rich_gets_plain_lines(clock, a_real_terminal, monkeypatch):
+def test_a_terminal_without_rich_shows_plain_lines(clock, real_terminal, monkeypatch):
     monkeypatch.setitem(sys.modules, "rich.console", None)
     stream = Terminal()
     with Progress(10, stream=stream, clock=clock) as progress:

@@ -1,3 +1,5 @@
+"""Checks of arguments, and the fixes that their errors suggest."""
+
 import math
 
 import pytest
@@ -17,17 +19,17 @@ SHAPE = (1, 28, 28)
 UNIT = (0.0, 1.0)
 
 
-def test_valid_images_come_back_as_they_are():
+def test_valid_images_are_returned():
     images = torch.rand(3, *SHAPE)
     assert check_images(images, SHAPE, UNIT) is images
 
 
-def test_no_images_are_valid_images():
+def test_an_empty_batch_is_valid():
     check_images(torch.empty(0, *SHAPE), SHAPE, UNIT)
 
 
 @pytest.mark.parametrize(
-    ("images", "shape", "came", "fix"),
+    ("images", "shape", "found", "fix"),
     [
         (torch.zeros(64, 28, 28), SHAPE, "[64, 28, 28] float32", "add a channel dimension"),
         (torch.zeros(1, 28, 28), SHAPE, "[1, 28, 28] float32", "add a batch dimension"),
@@ -36,11 +38,11 @@ def test_no_images_are_valid_images():
         (torch.zeros(2, 3, 32, 32), SHAPE, "[2, 3, 32, 32]", "give images of shape [1, 28, 28]"),
     ],
 )
-def test_a_wrong_shape_is_answered_with_the_likely_fix(images, shape, came, fix):
+def test_a_wrong_shape_gets_the_likely_fix(images, shape, found, fix):
     with pytest.raises(ValueError) as caught:
         check_images(images, shape, UNIT, "samples")
     message = str(caught.value)
-    assert message.startswith("samples: expected [N, ") and came in message and fix in message
+    assert message.startswith("samples: expected [N, ") and found in message and fix in message
 
 
 def test_bytes_without_a_channel_get_both_fixes():
@@ -52,12 +54,12 @@ def test_bytes_without_a_channel_get_both_fixes():
     )
 
 
-def test_doubles_are_told_to_become_floats():
+def test_doubles_get_a_conversion():
     with pytest.raises(TypeError, match=r"got \[2, 1, 28, 28\] float64; convert with \.float\(\)"):
         check_images(torch.zeros(2, *SHAPE, dtype=torch.float64), SHAPE, UNIT)
 
 
-def test_an_array_is_told_to_become_a_tensor():
+def test_an_array_gets_a_conversion():
     with pytest.raises(TypeError, match=r"got ndarray; use torch.as_tensor"):
         check_images(torch.zeros(2, *SHAPE).numpy(), SHAPE, UNIT)
 
@@ -73,7 +75,7 @@ def test_an_array_is_told_to_become_a_tensor():
         (-1e-45, "got -1e-45 at row 2; scale or clamp"),
     ],
 )
-def test_a_bad_value_is_named_with_its_row(value, message):
+def test_an_invalid_value_is_named_with_its_row(value, message):
     images = torch.full((4, *SHAPE), 0.5)
     images[2, 0, 3, 4] = value
     with pytest.raises(ValueError, match=r"images: expected finite values in \[0, 1\]") as caught:
@@ -81,7 +83,7 @@ def test_a_bad_value_is_named_with_its_row(value, message):
     assert message in str(caught.value)
 
 
-def test_a_bound_is_shown_with_all_the_digits_that_matter():
+def test_a_bound_is_shown_with_all_significant_digits():
     with pytest.raises(ValueError, match=r"in \[-2.117904, 1.0000001\], got 1.0000002 at row 0"):
         check_images(torch.full((1, 2), 1.0000002), (2,), (-2.1179039301310043, 1.0000001))
     with pytest.raises(ValueError, match=r"expected \[N, 2\] float32 in \[0, 1.0000001\], got"):
@@ -100,11 +102,11 @@ def test_images_on_a_bound_that_float32_rounds_are_valid():
 @pytest.mark.parametrize(
     ("value", "text"), [(1.0, "1"), (0.1, "0.1"), (1 + 2**-23, "1.0000001"), (-2.5e-9, "-2.5e-09")]
 )
-def test_a_number_is_shown_in_as_few_digits_as_tell_it_from_others(value, text):
+def test_a_number_is_shown_in_the_fewest_distinguishing_digits(value, text):
     assert number_text(value) == text
 
 
-def test_classes_come_back_as_int64():
+def test_classes_are_returned_as_int64():
     assert check_classes(torch.tensor([0, 2], dtype=torch.uint8), 2, 3).dtype == torch.int64
 
 
@@ -119,7 +121,7 @@ def test_classes_come_back_as_int64():
         ([0, 1], TypeError, "got list; use torch.as_tensor"),
     ],
 )
-def test_bad_labels_are_refused(labels, kind, message):
+def test_invalid_labels_are_refused(labels, kind, message):
     with pytest.raises(kind, match=message):
         check_classes(labels, 2, 3)
 
@@ -144,7 +146,7 @@ def test_a_count_is_a_positive_integer(value):
         check_count(value, "max_batch")
 
 
-def test_a_name_is_imported():
+def test_an_object_is_imported():
     assert import_named("math:pi", "constant") == math.pi
 
 
@@ -152,10 +154,10 @@ def test_a_name_is_imported():
     ("reference", "message"),
     [
         ("math", "expected package.module:object"),
-        ("no_such_module:f", "no module 'no_such_module'.*PYTHONPATH"),
-        ("math:no_such", "'math' has no 'no_such'"),
+        ("no_such_module:f", "no module 'no_such_module' was found.*PYTHONPATH"),
+        ("math:no_such", "module 'math', got 'no_such'"),
     ],
 )
-def test_a_name_that_leads_nowhere_says_where_it_broke(reference, message):
+def test_a_reference_that_cannot_be_imported_says_why(reference, message):
     with pytest.raises(ValueError, match=f"teacher: .*{message}"):
         import_named(reference, "teacher")

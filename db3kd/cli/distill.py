@@ -203,7 +203,7 @@ def _train_students(
     from db3kd.labelling.soft_labels import with_soft_labels
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
-    from db3kd.progress import counted
+    from db3kd.progress import show_progress
     from db3kd.querying.search import UNANSWERED
 
     image_shape, classes = run.images.image_shape, run.labels.classes
@@ -220,7 +220,7 @@ def _train_students(
     accuracies = []
     for seed, file in files.items():
         seeded = replace(plan, settings=replace(plan.settings, seed=seed))
-        with counted(f"training, seed {seed}", steps, "steps") as show:
+        with show_progress(f"training, seed {seed}", steps, "steps") as show:
             network = train_student(
                 make_student,
                 run.images,
@@ -283,12 +283,12 @@ def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float 
         scale_training,
     )
     from db3kd.labelling.soft_labels import margin_soft_labels
-    from db3kd.progress import counted
+    from db3kd.progress import show_progress
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale
     trainings = SHORT_TRAINING_STUDENTS * len(RELATIVE_SCALES)
-    with counted("choosing the scale", trainings, "students") as show:
+    with show_progress("choosing the scale", trainings, "students") as show:
         choice = choose_scale(
             make_student,
             run.images,

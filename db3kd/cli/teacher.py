@@ -47,7 +47,7 @@ def teacher(
     from db3kd.distillation.student import evaluate, train_classifier
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
-    from db3kd.progress import counted
+    from db3kd.progress import show_progress
     from db3kd.storage.manifest import manifest, write_manifest
     from db3kd.teachers import load_teacher
 
@@ -58,7 +58,7 @@ def teacher(
     test_labels, _ = _true_classes(test)
     settings = training.settings(device, epochs=epochs)
     make = partial(build_model, model, train.image_shape, classes)
-    with counted("training the teacher", settings.total_steps(len(train)), "steps") as show:
+    with show_progress("training the teacher", settings.total_steps(len(train)), "steps") as show:
         network = train_classifier(make, train, labels, settings, progress=show)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_model(

@@ -37,7 +37,7 @@ from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model, check_model
-from db3kd.progress import Progress, counted
+from db3kd.progress import Progress, show_progress
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size, query_in_batches
@@ -277,7 +277,7 @@ def write_surrogate(
         return _same(out, made)
     asking = described({**named, **_asking(settings)})
     asked = _ask_into(decisions_folder(out), asking, teacher, augment(chosen, settings), resume)
-    with counted("training the surrogate", settings.training.steps, "steps") as show:
+    with show_progress("training the surrogate", settings.training.steps, "steps") as show:
         surrogate = train_surrogate(asked, teacher.classes, settings, show)
     made |= {"queries": surrogate.queries, "agreement": surrogate.agreement}
     write_manifest(manifest_file(out), made)  # first: where there are weights, they are described

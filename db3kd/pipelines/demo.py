@@ -41,7 +41,7 @@ from db3kd.labelling.totals import count_disagreements, distance_against_queries
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
-from db3kd.progress import counted
+from db3kd.progress import show_progress
 from db3kd.report.tables import ClassDistances, Samples, comparison_table, write_report
 from db3kd.report.zero_shot import rich_table, table
 from db3kd.synthesis.acquisition import AcquisitionSettings
@@ -194,7 +194,7 @@ def _train_teacher(
     shape, classes = train.image_shape, train.classes
     make = partial(build_model, settings.teacher, shape, classes)
     training = TrainSettings(epochs=settings.teacher_epochs, seed=settings.seed, device="cpu")
-    with counted("training the teacher", training.total_steps(len(train)), "steps") as show:
+    with show_progress("training the teacher", training.total_steps(len(train)), "steps") as show:
         network = train_classifier(make, train, train.labels, training, progress=show)
     save_model(file, network, model=settings.teacher, image_shape=shape, classes=classes)
     teacher = ModuleTeacher(network, shape, classes, name=file.name)
@@ -223,7 +223,7 @@ def _choose_scale(
     labels = transfer.runs[measure].labels
     folds = 3
     trainings = folds * len(settings.relative_scales)
-    with counted(f"choosing the scale ({measure})", trainings, "students") as show:
+    with show_progress(f"choosing the scale ({measure})", trainings, "students") as show:
         return choose_scale(
             student,
             transfer.images,
@@ -281,7 +281,7 @@ def _recipes(
 
 
 def _ask(teacher: Teacher, images: AugmentedImages, title: str) -> AugmentedDecisions:
-    with counted(title, len(images), "images") as show:
+    with show_progress(title, len(images), "images") as show:
         answered = 0
 
         def decide(batch: Tensor) -> Tensor:
@@ -309,7 +309,7 @@ def _compare(
     seeds = range(settings.seed, settings.seed + settings.seeds)
     students = len(strategies) * len(seeds)
     begun = itertools.count()
-    with counted("training", students, "students") as show:
+    with show_progress("training", students, "students") as show:
         results = compare(
             strategies, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )

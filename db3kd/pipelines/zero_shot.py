@@ -33,7 +33,7 @@ from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model, check_model
-from db3kd.progress import counted
+from db3kd.progress import show_progress
 from db3kd.querying.search import fitting_batch_size
 from db3kd.report.zero_shot import Row, write_zero_shot_report
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
@@ -187,7 +187,7 @@ def train_students(
     strategies = [replace(kept, run=_keeping(kept.run, out, teacher, settings.student))]
     strategies += [strategy for _, strategy in rows[1:]]
     begun = itertools.count()
-    with counted("training", len(rows) * len(seeds), "students") as show:
+    with show_progress("training", len(rows) * len(seeds), "students") as show:
         if test is None:
             for seed in seeds:
                 show(next(begun))
