@@ -26,7 +26,7 @@ def demo(
 
         db3kd demo --out runs/demo
     """
-    from db3kd.pipelines.demo import DemoSettings, run_demo
+    from db3kd.pipelines import DemoSettings, run_demo
 
     refuse_existing(out)
     run_demo(DemoSettings.quick(seed) if quick else DemoSettings(seed=seed), out)

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,11 +10,6 @@ from db3kd.cli.option_sets import expand_option_sets
 from db3kd.cli.options import ImageOptions, Model
 from db3kd.cli.outputs import check_weights_file
 from db3kd.cli.training_options import TrainingDevice, TrainingOptions
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from db3kd.data.image_set import ImageSet
 
 
 @expand_option_sets
@@ -43,6 +38,7 @@ def teacher(
 
         db3kd teacher --data mnist5k --model lenet5 --epochs 10 --out teacher.safetensors
     """
+    from db3kd.data.class_labels import true_classes
     from db3kd.data.class_names import match_classes
     from db3kd.distillation.student import evaluate, train_classifier
     from db3kd.models import save_model
@@ -53,9 +49,9 @@ def teacher(
 
     check_weights_file(out)
     train, test = (images.source(split).load() for split in ("train", "test"))
-    labels, classes = _true_classes(train)
+    labels, classes = true_classes(train)
     test = match_classes(test, train.class_names, classes, f"the split {train.name}")
-    test_labels, _ = _true_classes(test)
+    test_labels, _ = true_classes(test)
     settings = training.settings(device, epochs=epochs)
     make = partial(build_model, model, train.image_shape, classes)
     with show_progress("training the teacher", settings.total_steps(len(train)), "steps") as show:
@@ -78,9 +74,3 @@ def teacher(
     )
     write_manifest(out.with_suffix(".json"), described | {"queries": 0, "test_accuracy": accuracy})
     print(f"{out}: {accuracy:.1%} of {len(test):,} test images ({images.data})")
-
-
-def _true_classes(images: "ImageSet") -> "tuple[Tensor, int]":
-    if images.labels is None or images.classes is None:
-        raise ValueError(f"data: expected images with true classes, got none in {images.name}")
-    return images.labels, images.classes

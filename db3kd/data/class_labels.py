@@ -1,11 +1,25 @@
 """Class labels as data sets give them: numbers of any integer type, or names."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
+
+
+def true_classes(images: "ImageSet") -> tuple[Tensor, int]:
+    """Returns the labels, [N] int64, and the number of classes of images that must have them.
+
+    Raises:
+        ValueError: If the images have no labels.
+    """
+    if images.labels is None or images.classes is None:
+        raise ValueError(f"data: expected images with true classes, got none in {images.name}")
+    return images.labels, images.classes
 
 
 def as_labels(

@@ -37,7 +37,7 @@ def test_the_demo_ends_with_a_row_for_each_method(demo):
         assert row in screen
 
 
-def test_the_demo_ends_without_any_image(demo):
+def test_the_demo_ends_with_students_without_images(demo):
     out, screen = demo
     page = (out / "report.md").read_text()
 
@@ -47,14 +47,14 @@ def test_the_demo_ends_without_any_image(demo):
     assert (out / "zero-shot" / "report.md").exists()
 
 
-def test_the_demo_draws_its_pictures(demo):
+def test_the_demo_writes_its_pictures(demo):
     out, _ = demo
 
     for name in ("samples.png", "distance_curve.png", "class_distances.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_demo_says_what_it_asked(demo):
+def test_the_demo_states_its_queries(demo):
     out, _ = demo
     spent = {name: int(load_labels(out / "labels" / name).queries.sum()) for name in
              ("sd", "bd", "mbd")}  # fmt: skip
@@ -62,7 +62,7 @@ def test_the_demo_says_what_it_asked(demo):
 
     assert spent["sd"] == 60
     assert f"{sum(spent.values()):,} for the labels" in page
-    assert "in another class for the teacher" in page
+    assert "in another class than the data set does" in page
 
 
 def test_a_demo_folder_that_exists_is_refused(demo):
