@@ -23,7 +23,7 @@ from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, teacher_and_data
 from benchmarks.systems.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
 from db3kd.labelling.ray_cluster import Workers
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.models import save_model
@@ -37,7 +37,10 @@ def label(work: Work, folder: Path, workers: int) -> float:
     make = partial(_noting_teacher, work.teacher, folder, work.max_batch)
     pool = Workers(workers, gpus=False, make_teacher=make) if workers > 1 else None
     start = time.perf_counter()
-    write_run(folder, make(), Source(work.data), work.settings, limit=work.limit, workers=pool)
+    execution = RunExecution(workers=pool)
+    write_run(
+        folder, make(), Source(work.data), work.settings, limit=work.limit, execution=execution
+    )
     return time.perf_counter() - start
 
 

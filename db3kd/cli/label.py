@@ -76,7 +76,7 @@ def label(
     """
     from db3kd.labelling.chunk_search import chunk_size
     from db3kd.labelling.dry_run import estimate_run
-    from db3kd.labelling.run_writer import write_run
+    from db3kd.labelling.run_writer import RunExecution, write_run
     from db3kd.labelling.sample_choice import draw_samples
     from db3kd.storage.manifest import read_manifest
     from db3kd.storage.run_folder import check_free, holds_run
@@ -106,12 +106,14 @@ def label(
             settings,
             limit=limit,
             soft_labels=soft_label_settings,
-            resume=resume,
-            workers=pool,
-            concurrent_chunks=workers.concurrent_chunks,
             surrogate=network,
-            consistency_checks=budget.consistency_checks,
-            accept_changes=budget.accept_changes,
+            resume=resume,
+            execution=RunExecution(
+                workers=pool,
+                concurrent_chunks=workers.concurrent_chunks,
+                consistency_checks=budget.consistency_checks,
+                accept_changes=budget.accept_changes,
+            ),
         )
     _report(totals, before, out)
 

@@ -10,15 +10,15 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
     """Divides a run's budget evenly over its samples; the first samples get a remainder.
 
     Args:
-        settings: with the budgets of the run, a sample and a pair.
-        samples: the number of samples.
-        classes: the number of classes.
+        settings: With the budgets of the run, a sample and a pair.
+        samples: The number of samples.
+        classes: The number of classes.
 
     Returns:
-        [samples] int64, the most queries for each sample, including its decision.
+        `[samples] int64`, the most queries for each sample, including its decision.
 
     Raises:
-        ValueError: if `settings.targets` exceeds the number of other classes.
+        ValueError: If `settings.targets` exceeds the number of other classes.
     """
     per_pair = 0 if settings.measure == "sd" else settings.queries_per_pair
     limit = 1 + settings.targets_among(classes) * per_pair
@@ -35,12 +35,12 @@ def divide_over_targets(limits: Tensor, searched: Tensor, max_queries: int) -> T
     """Divides what a sample has left after its decision over its targets.
 
     Args:
-        limits: [n] int64, the budget of each sample, including its decision.
-        searched: [n, C] bool, the targets of each sample; the first of them get a remainder.
-        max_queries: the most queries for one target.
+        limits: `[n] int64`, the budget of each sample, including its decision.
+        searched: `[n, C] bool`, the targets of each sample; the first of them get a remainder.
+        max_queries: The most queries for one target.
 
     Returns:
-        [n, C] int64, 0 for classes that are no targets.
+        `[n, C] int64`, 0 for classes that are no targets.
     """
     share = (limits - 1).clamp_min(0)[:, None]
     targets = searched.sum(1, keepdim=True).clamp_min(1)

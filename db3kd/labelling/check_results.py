@@ -14,8 +14,8 @@ def clopper_pearson(changed: int, asked: int) -> tuple[float, float]:
     """The exact 95 % confidence interval of a proportion (Clopper and Pearson).
 
     Args:
-        changed: the number of successes.
-        asked: the number of trials.
+        changed: The number of successes.
+        asked: The number of trials.
 
     Returns:
         The lower and the upper end.

@@ -28,19 +28,19 @@ def dispatch_chunks(
     done. Any other error in a worker ends the run, as it would without workers.
 
     Args:
-        pool: of the run.
-        labeller: whose images are decided.
-        chunks: [n] int64, the samples of each chunk, keyed by position.
-        on_answers: called with the number of new answers; with a negative number if answers that
-            were counted will be counted again.
+        pool: The workers of the run.
+        labeller: The labeller, with the decisions of all images.
+        chunks: `[n] int64`, the samples of each chunk, keyed by position.
+        on_answers: A function that is called with the number of new answers; with a negative number
+            if answers that were counted will be counted again.
 
     Yields:
         The position of each chunk and its labels.
 
     Raises:
-        ChildProcessError: if workers died over a shard, or while they were starting.
-        TimeoutError: if no worker becomes ready.
-        TeacherError, OSError, ValueError: as `db3kd.label`.
+        ChildProcessError: If workers died over a shard, or while they were starting.
+        TimeoutError: If no worker becomes ready.
+        TeacherError, OSError, ValueError: As `db3kd.label`.
     """
     return _Dispatcher(pool, labeller, chunks, on_answers).run()
 

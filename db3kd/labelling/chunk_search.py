@@ -47,14 +47,15 @@ class Labeller:
     labelled in any order, at once, and in any process.
 
     Attributes:
-        teacher: answers the queries.
-        images: the N images of the set; rays start towards them.
-        settings: how distances are measured.
-        decisions: [N] int64, the teacher's class for each image, -1 if the budget refused it.
-        limits: [N] int64, the most queries for each sample, including its decision.
-        surrogate: of the teacher, for measure "mbd"; or None.
-        contradictions: [K, 2] int64, an image and another class that an equal image is in, as from
-            `EqualImages.contradictions`. Their distance is 0 and costs no query. None for none.
+        teacher: The teacher that answers the queries.
+        images: The N images of the set; rays start towards them.
+        settings: How distances are measured.
+        decisions: `[N] int64`, the teacher's class for each image, -1 if the budget refused it.
+        limits: `[N] int64`, the most queries for each sample, including its decision.
+        surrogate: A surrogate of the teacher, for measure "mbd"; or None.
+        contradictions: `[K, 2] int64`, an image and another class that an equal image is in, as
+            from `EqualImages.contradictions`. Their distance is 0 and costs no query. None for
+            none.
     """
 
     teacher: Teacher
@@ -87,9 +88,11 @@ class Labeller:
         """Labels the samples at `index`.
 
         Args:
-            index: [n] int64, indices of the samples.
-            on_answers: called with the number of queries that were answered, batch by batch.
-            journal: keeps the answers of this chunk, as for `db3kd.querying.driver.run`.
+            index: `[n] int64`, indices of the samples.
+            on_answers: A function that is called with the number of queries that were answered,
+                batch by batch.
+            journal: A journal that keeps the answers of this chunk, as for
+                `db3kd.querying.driver.run`.
         """
         return run_until_complete(self.label_stepwise(index, on_answers, journal))
 
@@ -134,10 +137,10 @@ class Labeller:
         """The search for the distances of pairs.
 
         Args:
-            pairs: samples and targets to measure.
-            budget: what each pair has spent and may still spend.
-            limits: [P] int64, the most queries for each pair in the run. They determine the number
-                of starting points.
+            pairs: Samples and targets to measure.
+            budget: What each pair has spent and may still spend.
+            limits: `[P] int64`, the most queries for each pair in the run. They determine the
+                number of starting points.
         """
         settings, surrogate = self.settings, self.surrogate
         counts = settings.starting_points_per_pair(limits, surrogate is not None)
@@ -148,10 +151,10 @@ class Labeller:
         """The first batch of images that the search of these samples asks about.
 
         Args:
-            index: [n] int64, indices of the samples.
+            index: `[n] int64`, indices of the samples.
 
         Returns:
-            [b, *image_shape] float32, without the images that the budget refuses.
+            `[b, *image_shape] float32`, without the images that the budget refuses.
         """
         samples, decision = self.images.read(index), self.decisions[index]
         searched = self.targets(samples, decision).searched & ~self._contradicted(index)
@@ -165,7 +168,7 @@ class Labeller:
         return images if rows is None else images[rows]
 
     def targets(self, samples: Tensor, decision: Tensor) -> Targets:
-        """The classes to measure for samples [n, *image_shape] with decisions [n] int64."""
+        """The classes to measure for samples [n, *image_shape] with decisions `[n] int64`."""
         classes = self.teacher.classes
         others = other_classes(decision, classes)
         count = self.settings.targets_among(classes)
@@ -183,7 +186,7 @@ class Labeller:
         return pairs_of(self.teacher, samples, index, searched), ledger
 
     def _contradicted(self, index: Tensor) -> Tensor:
-        """[n, C] bool: the other classes that images equal to these samples are in."""
+        """`[n, C] bool`: the other classes that images equal to these samples are in."""
         known = torch.empty(0, 2, dtype=torch.int64)
         if self.contradictions is not None:
             known = self.contradictions
@@ -209,7 +212,7 @@ def surrogate_for(
     """Wraps a network as the surrogate of this teacher; None stays None.
 
     Raises:
-        ValueError: if the network does not fit the teacher, or the measure uses no surrogate.
+        ValueError: If the network does not fit the teacher, or the measure uses no surrogate.
     """
     if network is None:
         return None
@@ -224,10 +227,10 @@ def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor)
     """Pairs each sample with each of its targets.
 
     Args:
-        teacher: whose device and bounds the pairs get.
-        samples: [n, *image_shape] float32.
-        index: [n] int64, the samples' indices in their data set.
-        searched: [n, C] bool, the targets. The pairs have the order of its True entries.
+        teacher: The teacher, whose device and bounds the pairs get.
+        samples: `[n, *image_shape] float32`.
+        index: `[n] int64`, the samples' indices in their data set.
+        searched: `[n, C] bool`, the targets. The pairs have the order of its True entries.
     """
     device = teacher.device
     sample_of, target = searched.nonzero(as_tuple=True)
@@ -251,12 +254,12 @@ def measure(
     """The search for the distances of pairs by the settings' measure.
 
     Args:
-        pairs: samples and targets.
-        rays: of these pairs, towards their starting points.
-        image_shape: shape of one image.
-        settings: how distances are measured.
-        budget: what each pair has spent and may still spend.
-        surrogate: of the teacher, for measure "mbd".
+        pairs: Samples and targets.
+        rays: The rays of these pairs, towards their starting points.
+        image_shape: Shape of one image.
+        settings: How distances are measured.
+        budget: What each pair has spent and may still spend.
+        surrogate: A surrogate of the teacher, for measure "mbd".
 
     Returns:
         The boundary point and distance of each pair.

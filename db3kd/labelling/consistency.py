@@ -62,9 +62,9 @@ class _Points:
     """Images that began a search which was stopped.
 
     Attributes:
-        numbers: [k] int64, their places among the first images of the search.
-        images: [k, *image_shape] float32.
-        answers: [k] int64, the teacher's answers before the stop.
+        numbers: `[k] int64`, their places among the first images of the search.
+        images: `[k, *image_shape] float32`.
+        answers: `[k] int64`, the teacher's answers before the stop.
     """
 
     numbers: Tensor
@@ -80,9 +80,9 @@ class ConsistencyChecks:
     """The checks of one run.
 
     Attributes:
-        folder: of the run.
-        checks: the most queries of all checks.
-        accept_changes: resume the run even if its teacher's answers have changed.
+        folder: The folder of the run.
+        checks: The most queries of all checks.
+        accept_changes: Whether to resume the run even if its teacher's answers have changed.
     """
 
     folder: RunFolder
@@ -106,10 +106,10 @@ class ConsistencyChecks:
         """The decisions so far, if the run was stopped while its images were decided.
 
         Args:
-            limits: [N] int64, the most queries for each image.
+            limits: `[N] int64`, the most queries for each image.
 
         Returns:
-            [N] int64, -1 for images that are not decided yet; None if all are or none is.
+            `[N] int64`, -1 for images that are not decided yet; None if all are or none is.
         """
         journals, asked = self.folder.journals, (limits > 0).nonzero()[:, 0]
         calls = journals.read(journals.file(DECISIONS)).calls
@@ -124,11 +124,11 @@ class ConsistencyChecks:
         """Checks a run before it searches, when its images, or some of them, are decided.
 
         Args:
-            labeller: with the decisions.
-            chunks: [n] int64, the samples of each chunk that is left, keyed by position.
+            labeller: With the decisions.
+            chunks: `[n] int64`, the samples of each chunk that is left, keyed by position.
 
         Raises:
-            ValueError: if answers have changed since the run was stopped, and are not accepted.
+            ValueError: If answers have changed since the run was stopped, and are not accepted.
         """
         if not self._resumed:
             chosen = _suspect_samples(labeller, min(_START_QUERIES, self.checks // 8))
@@ -153,9 +153,9 @@ class ConsistencyChecks:
         """Checks a run whose shards are complete, and estimates its share of wrong decisions.
 
         Args:
-            teacher: of the run.
-            images: in the order of the run.
-            measure: by which the run was labelled.
+            teacher: The teacher of the run.
+            images: The images, in the order of the run.
+            measure: The measure of the run: "sd", "bd" or "mbd".
         """
         count = self.checks - self.asked - 2 * _MAX_NEIGHBOURHOODS
         suspicion, decisions = _suspicion(self.folder, measure)
@@ -226,7 +226,7 @@ class ConsistencyChecks:
     def _compare(
         self, when: str, labeller: Labeller, samples: Tensor, points: _Points | None = None
     ) -> tuple[int, int]:
-        """Asks about samples [n] int64 and points again; returns changed and asked queries."""
+        """Asks about samples `[n] int64` and points again; returns changed and asked queries."""
         images, expected = labeller.images.read(samples), labeller.decisions[samples]
         numbers = samples
         if points is not None:
@@ -251,7 +251,7 @@ class ConsistencyChecks:
         return changed, len(expected)
 
     def _ask(self, teacher: Teacher, images: Tensor, part: str = "first") -> Tensor:
-        """Decides images [n, *image_shape] -> [n] int64, with a journal of its own.
+        """Decides images [n, *image_shape] -> `[n] int64`, with a journal of its own.
 
         part: names the journal, for the queries before the next record in the manifest.
         """

@@ -31,16 +31,16 @@ class Estimate:
     """An estimate of a run.
 
     Attributes:
-        samples: the number of samples to label.
-        max_queries: the most queries that the budgets allow.
-        asked: queries that the estimate itself has spent; they count towards no run.
-        measured_pairs: pairs that were measured to their end.
-        queries_per_pair: their mean number of queries; None if there are none.
-        expected_queries: of the run; None if nothing was asked.
-        seconds_per_query: of the teacher, in calls of `batch_size` images; None if nothing was
-            asked.
-        batch_size: images in one timed call.
-        surrogate_seconds_per_query: additional time of the surrogate on this machine; None without
+        samples: The number of samples to label.
+        max_queries: The most queries that the budgets allow.
+        asked: Queries that the estimate itself has spent; they count towards no run.
+        measured_pairs: Pairs that were measured to their end.
+        queries_per_pair: Their mean number of queries; None if there are none.
+        expected_queries: The expected queries of the run; None if nothing was asked.
+        seconds_per_query: The teacher's time for a query, in calls of `batch_size` images; None if
+            nothing was asked.
+        batch_size: Images in one timed call.
+        surrogate_seconds_per_query: Additional time of the surrogate on this machine; None without
             a surrogate, or if no pair was measured.
     """
 
@@ -72,15 +72,15 @@ def estimate_run(
     that "bd" spends somewhat less here.
 
     Args:
-        teacher: of the run.
-        images: to label.
-        settings: of the run.
-        queries: the most queries to spend.
-        surrogate: of the run, or None.
+        teacher: The teacher of the run.
+        images: The images to label.
+        settings: The settings of the run.
+        queries: The most queries to spend.
+        surrogate: The surrogate of the run, or None.
 
     Raises:
-        TeacherError: if the teacher fails.
-        ValueError: if any image is invalid; then nothing was asked.
+        TeacherError: If the teacher fails.
+        ValueError: If any image is invalid; then nothing was asked.
     """
     check_count(queries, "queries", least=0)
     teacher, images = takes_unit_images(teacher), matched(images, teacher)
@@ -123,7 +123,7 @@ def estimate_run(
 
 
 def _time_decisions(teacher: Teacher, images: ImageSet, batch_size: int) -> tuple[Tensor, float]:
-    """Decides images in batches; returns the decisions, [N] int64, and the seconds per query."""
+    """Decides images in batches; returns the decisions, `[N] int64`, and the seconds per query."""
     parts = torch.arange(len(images)).split(batch_size)
     decisions, seconds = [], []
     for part in parts:
@@ -180,11 +180,11 @@ def _measure_pair(
     """Measures one pair with at most `max_queries` queries.
 
     Args:
-        labeller: of the sample.
-        index: [1] int64, of the sample.
-        searched: [1, C] bool, its targets.
-        target: one of them.
-        max_queries: the most queries to spend.
+        labeller: The labeller of the sample.
+        index: `[1] int64`, of the sample.
+        searched: `[1, C] bool`, its targets.
+        target: One of them.
+        max_queries: The most queries to spend.
 
     Returns:
         The queries it spent, and whether it would spend no more in a run.

@@ -25,21 +25,21 @@ def decide_images(
     """Asks for the class of each image, and finds equal images in different classes.
 
     Args:
-        teacher: that decides.
-        images: the N images of the set.
-        limits: [N] int64; an image with limit 0 is not asked about.
-        query_batch_size: the most images in one batch of queries.
-        on_answers: called with the number of answers, batch by batch.
-        journal: keeps the answers.
+        teacher: The teacher that decides.
+        images: The N images of the set.
+        limits: `[N] int64`; an image with limit 0 is not asked about.
+        query_batch_size: The most images in one batch of queries.
+        on_answers: A function that is called with the number of answers, batch by batch.
+        journal: A journal that keeps the answers.
 
     Returns:
-        The decisions, [N] int64, -1 for images that were not asked about; and the contradictions,
-        [K, 2] int64, as from `EqualImages.contradictions`.
+        The decisions, `[N] int64`, -1 for images that were not asked about; and the contradictions,
+        `[K, 2] int64`, as from `EqualImages.contradictions`.
 
     Raises:
-        TeacherError: if the teacher fails, or puts all images in one class, so that there is no
+        TeacherError: If the teacher fails, or puts all images in one class, so that there is no
             boundary to measure.
-        ValueError: if an image is not as the teacher expects.
+        ValueError: If an image is not as the teacher expects.
     """
     equal = EqualImages(len(images))
 

@@ -15,11 +15,11 @@ def load_labels(path: str | Path) -> Labels:
         labels = db3kd.load_labels("runs/mine")
 
     Args:
-        path: the run folder or the file.
+        path: The run folder or the file.
 
     Raises:
-        FileNotFoundError: if there is no such run or file, or if the run has no shard yet.
-        ValueError: if it holds no labels, or if they are damaged or incomplete.
+        FileNotFoundError: If there is no such run or file, or if the run has no shard yet.
+        ValueError: If it holds no labels, or if they are damaged or incomplete.
     """
     if Path(path).is_file():
         return _load_file(Path(path))
@@ -42,8 +42,8 @@ def iterate_shards(path: str | Path) -> Iterator[tuple[int, Labels]]:
         The position of a shard's first sample in the run, and the shard's labels.
 
     Raises:
-        FileNotFoundError: if the folder holds no run, or no shard yet.
-        ValueError: if the run holds no labels, a shard is damaged or lacks a column, or a shard of
+        FileNotFoundError: If the folder holds no run, or no shard yet.
+        ValueError: If the run holds no labels, a shard is damaged or lacks a column, or a shard of
             a finished run is missing.
     """
     for position, table in read_shards(path, LABELS):

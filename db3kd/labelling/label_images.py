@@ -47,34 +47,35 @@ def label(
     teacher's decision. See `Labels` for what its distances mean.
 
     Args:
-        teacher: a teacher, or a torch module that takes the images as they are, in [0, 1].
-        images: an image set; float images `[N, *image_shape]` inside the teacher's bounds; or
+        teacher: A teacher, or a torch module that takes the images as they are, in [0, 1].
+        images: An image set; float images `[N, *image_shape]` inside the teacher's bounds; or
             uint8 images, which are divided by 255.
-        settings: how distances are measured, and the budgets; `LabelSettings()` by default.
-        index: [n] int64, the images to label, in this order; all by default.
-        progress: receives the counts. None shows them if standard error is a terminal; False
-            shows nothing.
-        concurrent_chunks: chunks that are searched at once, so that a GPU need not wait for
+        settings: How distances are measured, and the budgets; `LabelSettings()` by default.
+        index: `[n] int64`, the images to label, in this order; all by default.
+        progress: A listener that receives the counts. None shows them if standard error is a
+            terminal; False shows nothing.
+        concurrent_chunks: Chunks that are searched at once, so that a GPU need not wait for
             Python: 2 by default on CUDA, else 1. The labels do not depend on it. Each chunk may
             have one call of the teacher in flight.
-        surrogate: for measure "mbd", a network that has learnt the teacher's decisions,
+        surrogate: For measure "mbd", a network that has learnt the teacher's decisions,
             `[n, *image_shape]` -> scores `[n, C]` (see `db3kd.make_surrogate`). With it, labels
             are bit-identical only for the same number of threads.
-        out: a run folder, as by `db3kd label --out`, in which each answer is kept.
-        resume: continue the run in `out`, if there is one, after checking that it is the same.
-        recovered: the `.recovered` of an earlier call's error; nothing in it is asked again. It
-            has to be of the same teacher, images and settings.
+        out: A run folder, as by `db3kd label --out`, in which each answer is kept.
+        resume: Whether to continue the run in `out`, if there is one, after checking that it is the
+            same.
+        recovered: The attribute `.recovered` of an earlier call's error; nothing in it is asked
+            again. It has to be of the same teacher, images and settings.
 
     Returns:
         The labels, in the order of `index`.
 
     Raises:
-        TypeError: if the teacher or the images have another type; the message tells how to wrap
+        TypeError: If the teacher or the images have another type; the message tells how to wrap
             them.
-        ValueError: if the images do not fit the teacher, or an argument is invalid.
-        TeacherError: if the teacher fails, or puts all images in one class. Without `out`, any
+        ValueError: If the images do not fit the teacher, or an argument is invalid.
+        TeacherError: If the teacher fails, or puts all images in one class. Without `out`, any
             error or interrupt has `.recovered`, if anything was answered.
-        FileExistsError: if `out` is in use and `resume` is off.
+        FileExistsError: If `out` is in use and `resume` is off.
     """
     if resume and out is None:
         raise ValueError(
@@ -118,21 +119,22 @@ def label_chunks(
     Memory grows by one class number per image only.
 
     Args:
-        teacher: as for `label`.
-        images: as for `label`.
-        settings: as for `label`.
-        index: as for `label`.
-        progress: receives the counts; None for nothing.
-        folder: keeps each answer until the chunk's shard is committed at the chunk's position in
-            `index`, and supplies the answers it already has. Chunks that have a shard are skipped.
-        concurrent_chunks: as for `label`.
-        surrogate: as for `label`.
+        teacher: As for `label`.
+        images: As for `label`.
+        settings: As for `label`.
+        index: As for `label`.
+        progress: A listener that receives the counts; None for nothing.
+        folder: A run folder that keeps each answer until the chunk's shard is committed at the
+            chunk's position in `index`, and supplies the answers it already has. Chunks that have a
+            shard are skipped.
+        concurrent_chunks: As for `label`.
+        surrogate: As for `label`.
 
     Yields:
         The labels of each chunk, in the order of `index`.
 
     Raises:
-        TypeError, ValueError, TeacherError: as for `label`.
+        TypeError, ValueError, TeacherError: As for `label`.
     """
     job = LabelJob.prepare(
         teacher,

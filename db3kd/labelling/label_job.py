@@ -49,15 +49,15 @@ class LabelJob:
     """A labelling with checked arguments; `prepare` makes one, and `run` does the work.
 
     Attributes:
-        teacher: for images within the bounds of `images`.
-        images: with labels in the teacher's numbering of the classes.
-        settings: how distances are measured.
-        index: [n] int64, the images to label.
-        concurrent_chunks: chunks that this process searches at once.
-        network: the weights of the surrogate, or None.
-        surrogate: made of `network`, or None.
-        pool: worker processes that label the chunks instead of this process, or None.
-        checks: ask the teacher for known answers again, or None.
+        teacher: The teacher, rescaled to the bounds of `images` if necessary.
+        images: With labels in the teacher's numbering of the classes.
+        settings: How distances are measured.
+        index: `[n] int64`, the images to label.
+        concurrent_chunks: Chunks that this process searches at once.
+        network: The weights of the surrogate, or None.
+        surrogate: The surrogate made of `network`, or None.
+        pool: Worker processes that label the chunks instead of this process, or None.
+        checks: Checks that ask the teacher for known answers again, or None.
     """
 
     teacher: Teacher
@@ -98,7 +98,7 @@ class LabelJob:
 
     @property
     def limits(self) -> Tensor:
-        """[N] int64, the most queries for each image, including its decision."""
+        """`[N] int64`, the most queries for each image, including its decision."""
         return divide_budget(self.settings, len(self.images), self.teacher.classes)
 
     def run(
@@ -168,7 +168,7 @@ class LabelJob:
         """A display for this labelling.
 
         Args:
-            before: what an earlier process has done; its decisions are counted when replayed.
+            before: What an earlier process has done; its decisions are counted when replayed.
         """
         before = before or Totals()
         limits = self.limits

@@ -21,9 +21,9 @@ class LabelRun:
     """A run's labels, with its images in the same order and its manifest.
 
     Attributes:
-        labels: of the run.
-        images: the labelled images, in the order of `labels`.
-        manifest: settings, fingerprints and totals, as in the run's folder.
+        labels: The labels of the run.
+        images: The labelled images, in the order of `labels`.
+        manifest: Settings, fingerprints and totals, as in the run's folder.
     """
 
     labels: Labels
@@ -46,7 +46,7 @@ class LabelRun:
         """Renumbers the labels of other images, such as a test split, as the run's teacher does.
 
         Raises:
-            ValueError: if the images have classes that the run does not know by name.
+            ValueError: If the images have classes that the run does not know by name.
         """
         who = f"teacher {self.manifest['settings']['teacher']}"
         return match_classes(images, self.class_names, self.labels.classes, who)
@@ -59,13 +59,13 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
     on a hub has to be named with `data`.
 
     Args:
-        folder: of the run.
-        data: an argument of `db3kd.load_data`, if the images are elsewhere than when they were
+        folder: The folder of the run.
+        data: The argument of `db3kd.load_data`, if the images are elsewhere than when they were
             labelled. Of an absolute path, a run remembers only the last part.
 
     Raises:
-        FileNotFoundError: if there is no run in the folder.
-        ValueError: if the run is damaged, its images were not found, or they are other images
+        FileNotFoundError: If there is no run in the folder.
+        ValueError: If the run is damaged, its images were not found, or they are other images
             than those that were labelled.
     """
     manifest = read_manifest(folder, LABELS.format)

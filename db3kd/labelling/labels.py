@@ -42,26 +42,26 @@ class Labels:
         labels.to_pandas().sort_values("nearest_distance").head()
 
     Attributes:
-        index: [n] int64, each sample's index in its data set.
-        decision: [n] int64, the teacher's class for each sample; -1 if the budget refused it.
-        distances: [n, C] float32, L2 in input units; +inf if a class was not reached. The column
+        index: `[n] int64`, each sample's index in its data set.
+        decision: `[n] int64`, the teacher's class for each sample; -1 if the budget refused it.
+        distances: `[n, C] float32`, L2 in input units; +inf if a class was not reached. The column
             of the predicted class is 0 and has no meaning.
-        queries: [n, C] int64, queries spent per class. The column of the predicted class counts
+        queries: `[n, C] int64`, queries spent per class. The column of the predicted class counts
             the query that decided the sample.
-        status: n of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some),
+        status: N of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some),
             "unreached" (to none), "contradictory" (the teacher put an equal image in another
             class, whose distance is 0) or "budget" (the budget refused the sample's decision).
-        label: [n] int64, the data set's own class, -1 if it is unknown; None if the data set has
+        label: `[n] int64`, the data set's own class, -1 if it is unknown; None if the data set has
             no classes.
-        searched: [n, C] bool, True if the distance was measured and False if it is an estimate
+        searched: `[n, C] bool`, True if the distance was measured and False if it is an estimate
             (see `db3kd.labelling.targets`). None if all other classes were measured.
-        snapshots: distances as above, keyed by the number of queries per class they had cost.
-        soft_labels: [n, C] float32, rows sum to 1; or None.
-        soft_label_temperature: the temperature that `soft_labels` were made with. The loss of a
+        snapshots: Distances as above, keyed by the number of queries per class they had cost.
+        soft_labels: `[n, C] float32`, rows sum to 1; or None.
+        soft_label_temperature: The temperature that `soft_labels` were made with. The loss of a
             student has to use the same one. None without soft labels, or if it is unknown.
 
     Raises:
-        ValueError: if a shape, dtype or status differs from the above.
+        ValueError: If a shape, dtype or status differs from the above.
     """
 
     index: Tensor
@@ -131,13 +131,13 @@ class Labels:
 
     @property
     def targets(self) -> Tensor:
-        """[n, C] bool: the classes that each decided sample was measured against."""
+        """`[n, C] bool`: the classes that each decided sample was measured against."""
         others = other_classes(self.decision, self.classes)
         return others if self.searched is None else others & self.searched
 
     @property
     def measured_distances(self) -> Tensor:
-        """[k] float64: the finite distances that were measured, L2 in input units.
+        """`[k] float64`: the finite distances that were measured, L2 in input units.
 
         Estimates and the zeros of contradictory samples are left out.
         """
@@ -149,7 +149,7 @@ class Labels:
         """Joins parts in their order.
 
         Raises:
-            ValueError: if there are no parts, or if they differ in classes or in what they hold.
+            ValueError: If there are no parts, or if they differ in classes or in what they hold.
         """
         if not parts:
             raise ValueError("parts: expected at least one Labels, got none")
@@ -183,12 +183,12 @@ class Labels:
         (`distances_at_1000`).
 
         Args:
-            path: of the file, for example "labels.parquet".
+            path: The path of the file, for example "labels.parquet".
 
         Raises:
-            IsADirectoryError: if `path` is a folder.
-            ImportError: if pyarrow is not installed.
-            OSError: if the file cannot be written.
+            IsADirectoryError: If `path` is a folder.
+            ImportError: If pyarrow is not installed.
+            OSError: If the file cannot be written.
         """
         path = Path(path)
         if path.is_dir():
@@ -211,7 +211,7 @@ class Labels:
             (0 for the predicted class), and `soft_label_0`, ... the soft labels, if there are any.
 
         Raises:
-            ImportError: if pandas is not installed.
+            ImportError: If pandas is not installed.
         """
         try:
             import pandas
@@ -298,8 +298,8 @@ def from_table(table: "pyarrow.Table") -> Labels:
     """The labels in a table that `to_table` made, with their values checked.
 
     Raises:
-        KeyError: if a column is missing.
-        TypeError, ValueError: if a column or one of its values is not as `Labels` describes it.
+        KeyError: If a column is missing.
+        TypeError, ValueError: If a column or one of its values is not as `Labels` describes it.
     """
 
     def optional(name: str, dtype: torch.dtype) -> Tensor | None:

@@ -23,14 +23,16 @@ _MAX_SOCKET_BYTES = 107
 class Workers:
     """How many processes label a run, and where.
 
-        write_run("runs/mine", teacher, source, settings, workers=Workers(8))
+        execution = RunExecution(workers=Workers(8))
+        write_run("runs/mine", teacher, source, settings, execution=execution)
 
     Attributes:
-        count: of processes. A run with fewer shards keeps only as many busy.
-        address: of a Ray cluster, HOST:PORT or "auto". By default Ray is started on this machine,
-            unless this process is connected already.
-        gpus: give each worker a GPU, or a share of one, if Ray has any.
-        make_teacher: builds the teacher in each worker; by default the teacher is pickled.
+        count: The number of processes. A run with fewer shards keeps only as many busy.
+        address: The address of a Ray cluster, HOST:PORT or "auto". By default Ray is started on
+            this machine, unless this process is connected already.
+        gpus: Whether to give each worker a GPU, or a share of one, if Ray has any.
+        make_teacher: A function that builds the teacher in each worker; by default the teacher is
+            pickled.
     """
 
     count: int
@@ -46,7 +48,7 @@ def import_ray() -> Any:
     """Imports Ray, which a single process does not need.
 
     Raises:
-        ImportError: if Ray is not installed.
+        ImportError: If Ray is not installed.
     """
     try:
         import ray
@@ -65,9 +67,9 @@ def connect(workers: Workers) -> Iterator[tuple[Any, int]]:
         The module `ray`, and the number of CPUs that the workers may share.
 
     Raises:
-        ImportError: if Ray is not installed.
-        ConnectionError: if there is no cluster at the address.
-        ValueError: if the folder for Ray's sockets has too long a path.
+        ImportError: If Ray is not installed.
+        ConnectionError: If there is no cluster at the address.
+        ValueError: If the folder for Ray's sockets has too long a path.
     """
     ray = import_ray()
     if ray.is_initialized():
@@ -101,7 +103,7 @@ def check_socket_path() -> None:
     """Checks that the paths of Ray's sockets are short enough for the system.
 
     Raises:
-        ValueError: if they are too long.
+        ValueError: If they are too long.
     """
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     longest = os.path.join(base, "ray", _RAY_SESSION, "sockets", "plasma_store")

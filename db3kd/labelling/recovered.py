@@ -22,7 +22,7 @@ class MemoryJournal:
     """The answers to one search, in memory. It has the methods of `Journal`.
 
     Args:
-        classes: number of classes of the teacher, for the size of an answer.
+        classes: Number of classes of the teacher, for the size of an answer.
     """
 
     def __init__(self, classes: int) -> None:
@@ -85,11 +85,11 @@ class Recovered:
     Answers of a module on a GPU cost time only and are not kept; finished labels are.
 
     Attributes:
-        teacher: that was asked.
-        images: that were labelled.
-        settings: how they were labelled.
-        index: [n] int64, the samples to label.
-        surrogate: that was used, or None.
+        teacher: The teacher that was asked.
+        images: The images that were labelled.
+        settings: How they were labelled.
+        index: `[n] int64`, the samples to label.
+        surrogate: The surrogate that was used, or None.
     """
 
     teacher: Teacher
@@ -140,7 +140,7 @@ class Recovered:
         """Checks that `other` is the same labelling.
 
         Raises:
-            ValueError: if teacher, images, settings, index or surrogate differ.
+            ValueError: If teacher, images, settings, index or surrogate differ.
         """
         same = {
             "teacher": self.teacher is other.teacher

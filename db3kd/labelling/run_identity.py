@@ -31,10 +31,10 @@ def run_images(
     """Describes the images of a run for its folder.
 
     Args:
-        images: of the run.
-        settings: of the run; images without a budget are not asked about.
-        classes: number of classes of the teacher.
-        check: also do what `images.check()` does, in the same pass.
+        images: The images of the run.
+        settings: The settings of the run; images without a budget are not asked about.
+        classes: Number of classes of the teacher.
+        check: Whether to check the images in the same pass, as `images.check()` does.
     """
     limits = divide_budget(settings, len(images), classes)
     order = (limits > 0).nonzero()[:, 0].numpy()
@@ -57,16 +57,16 @@ def label_manifest(
     """The manifest of a label run, for `RunFolder.open`.
 
     Args:
-        teacher: of the run.
-        images: of the run, in the teacher's numbering of the classes.
-        settings: how they are measured.
-        source: of the images; None if the caller has loaded them.
-        samples_per_shard: the number of samples in a chunk.
-        data_fingerprint: a digest that changes with the images.
-        limit: how many images of the source are drawn; None for all.
-        soft_labels: how distances become soft labels; None for distances only.
-        surrogate: a network, as for `db3kd.label`; or None.
-        index: [n] int64, the images to label, in this order; None for all in their order.
+        teacher: The teacher of the run.
+        images: The images of the run, in the teacher's numbering of the classes.
+        settings: How they are measured.
+        source: The source of the images; None if the caller has loaded them.
+        samples_per_shard: The number of samples in a chunk.
+        data_fingerprint: A digest that changes with the images.
+        limit: How many images of the source are drawn; None for all.
+        soft_labels: How distances become soft labels; None for distances only.
+        surrogate: A network, as for `db3kd.label`; or None.
+        index: `[n] int64`, the images to label, in this order; None for all in their order.
     """
     entries: dict[str, object] = {
         "source": {"data": images.name} if source is None else source,

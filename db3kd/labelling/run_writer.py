@@ -1,7 +1,7 @@
 """Writing a label run: labelling a data set into a folder, a shard at a time."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -25,6 +25,28 @@ from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 
 
+@dataclass(frozen=True)
+class RunExecution:
+    """How a run is carried out, as opposed to what it labels.
+
+    Attributes:
+        workers: Processes that label the chunks; labels, totals and budgets stay the same. The
+            process that calls `write_run` decides all images first. If a worker dies, another
+            continues its shard. None for no other process.
+        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
+        consistency_checks: The most queries spent on asking for known answers again, to detect a
+            teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They leave
+            the labels as they are, unless `LabelSettings.queries` is set: then the checks take up
+            to 1 % of that budget.
+        accept_changes: Whether to resume a run even if answers of the teacher have changed.
+    """
+
+    workers: Workers | None = None
+    concurrent_chunks: int | None = None
+    consistency_checks: int = 0
+    accept_changes: bool = False
+
+
 def write_run(
     folder: str | Path,
     teacher: Teacher,
@@ -33,12 +55,9 @@ def write_run(
     *,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    resume: bool = False,
-    workers: Workers | None = None,
-    concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
-    consistency_checks: int = 0,
-    accept_changes: bool = False,
+    resume: bool = False,
+    execution: RunExecution | None = None,
 ) -> Totals:
     """Labels the images of a source into a run folder, a shard at a time, and shows progress.
 
@@ -51,45 +70,40 @@ def write_run(
     second and batch. `db3kd.storage.run_folder.queries_in_flight` counts them.
 
     Args:
-        folder: to write to; new or empty, unless `resume` is set.
-        teacher: that decides the images.
-        source: of the images.
-        settings: how they are labelled.
-        limit: label this many images, drawn by the settings' seed; None for all. The run's sample
-            indices are those of the source.
-        soft_labels: also store soft labels, made this way; None for distances only.
-        resume: continue the run in `folder`, if there is one. Teacher, images and settings have to
-            be those of the run. Labels and totals become those of a run without a stop. An image
-            may have changed if the teacher was not asked about it yet. A finished run asks nothing.
-        workers: label chunks in several processes; labels, totals and budgets stay the same. This
-            process decides all images first. If a worker dies, another continues its shard.
-        concurrent_chunks: chunks that this process searches at once, as for `label_chunks`.
-        surrogate: of the teacher, as for `label_chunks`; part of the run's identity.
-        consistency_checks: the most queries spent on asking for known answers again, to detect a
-            teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They leave
-            the labels as they are, unless `settings.queries` is set: then the checks take up to
-            1 % of that budget.
-        accept_changes: resume a run even if answers of the teacher have changed.
+        folder: The folder to write to; new or empty, unless `resume` is set.
+        teacher: The teacher that decides the images.
+        source: The source of the images.
+        settings: How the images are labelled.
+        limit: The number of images to label, drawn by the settings' seed; None for all. The run's
+            sample indices are those of the source.
+        soft_labels: How to make soft labels, which are stored too; None for distances only.
+        surrogate: A surrogate of the teacher, as for `db3kd.label`; part of the run's identity.
+        resume: Whether to continue the run in `folder`, if there is one. Teacher, images and
+            settings have to be those of the run. Labels and totals become those of a run without a
+            stop. An image may have changed if the teacher was not asked about it yet. A finished
+            run asks nothing.
+        execution: Workers, concurrency and checks; `RunExecution()` by default.
 
     Returns:
         The totals of the run, as its manifest has them.
 
     Raises:
-        FileExistsError: if the folder is in use.
-        ValueError: if the images do not fit the teacher, or if the folder holds another run.
-        TeacherError: if the teacher fails. Paid answers are kept; a folder without any is removed.
-        ChildProcessError: if a shard keeps killing workers.
-        OSError: if the disk fails.
+        FileExistsError: If the folder is in use.
+        ValueError: If the images do not fit the teacher, or if the folder holds another run.
+        TeacherError: If the teacher fails. Paid answers are kept; a folder without any is removed.
+        ChildProcessError: If a shard keeps killing workers.
+        OSError: If the disk fails.
     """
+    execution = execution or RunExecution()
     check_free(folder, resume)
-    if workers is not None:
+    if execution.workers is not None:
         import_ray()
     images = source.load()
     teacher = takes_unit_images(teacher)
+    checks_budget = execution.consistency_checks
     if settings.queries is not None:
-        reserved = reserved_queries(consistency_checks, settings.queries)
-        settings = replace(settings, queries=settings.queries - reserved)
-        consistency_checks = reserved
+        checks_budget = reserved_queries(checks_budget, settings.queries)
+        settings = replace(settings, queries=settings.queries - checks_budget)
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
     renumbered = matched(chosen, teacher)
@@ -116,13 +130,13 @@ def write_run(
             teacher,
             renumbered,
             settings,
-            concurrent_chunks=concurrent_chunks,
+            concurrent_chunks=execution.concurrent_chunks,
             surrogate=surrogate,
         )
         checks = None
-        if consistency_checks:
-            checks = ConsistencyChecks(run, consistency_checks, accept_changes)
-        with _pool(workers, run, job) as pool:
+        if checks_budget:
+            checks = ConsistencyChecks(run, checks_budget, execution.accept_changes)
+        with _pool(execution.workers, run, job) as pool:
             _write_shards(run, replace(job, pool=pool, checks=checks), rows, soft_labels)
         if checks is not None:
             checks.end(job.teacher, job.images, settings.measure)
@@ -144,7 +158,7 @@ def _write_shards(
 ) -> None:
     """Labels the chunks that the run has no shard of, and commits their shards.
 
-    source_index: [N] int64, the index of each of the job's images in the source.
+    source_index: `[N] int64`, the index of each of the job's images in the source.
     """
     with job.progress(add_up(run)) as progress:
         for position, chunk in job.run(run, progress):

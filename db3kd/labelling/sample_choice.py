@@ -10,15 +10,15 @@ def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
     """Draws `limit` of `count` samples at random.
 
     Args:
-        count: the number of samples.
-        limit: how many to draw; None for all.
-        seed: of the draw.
+        count: The number of samples.
+        limit: How many to draw; None for all.
+        seed: The seed of the draw.
 
     Returns:
-        [n] int64, their indices in ascending order.
+        `[n] int64`, their indices in ascending order.
 
     Raises:
-        ValueError: if `limit` is less than 1.
+        ValueError: If `limit` is less than 1.
     """
     if limit is None or limit >= count:
         return torch.arange(count)
@@ -32,11 +32,11 @@ def spread_over_classes(decisions: Tensor, count: int) -> Tensor:
     """Picks `count` decided samples, spread over their classes as evenly as possible.
 
     Args:
-        decisions: [N] int64, the predicted class of each sample, -1 if it has none.
-        count: how many to pick.
+        decisions: `[N] int64`, the predicted class of each sample, -1 if it has none.
+        count: How many to pick.
 
     Returns:
-        [n] int64, their rows, sorted by class.
+        `[n] int64`, their rows, sorted by class.
     """
     by_class: dict[int, list[int]] = {}
     for row, predicted in enumerate(decisions.tolist()):

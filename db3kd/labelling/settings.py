@@ -31,30 +31,30 @@ class LabelSettings:
     Attributes:
         measure: "sd", "bd" or "mbd": sample, boundary and minimal boundary distance (DB3KD,
             section 3).
-        starting_points: images of the target class that the rays of a pair start towards. None
+        starting_points: Images of the target class that the rays of a pair start towards. None
             picks the number by the pair's queries (see `starting_points_per_pair`).
         order: "nearest" starts towards the nearest images (L2), "random" towards random ones, as
             in the paper.
-        candidate_pool: the most images that rays may start towards and that determine which
+        candidate_pool: The most images that rays may start towards and that determine which
             classes are near; None for all. It bounds the time per sample for large sets. See
             `StartingPoints` for how a larger set is reduced.
-        targets: how many classes are measured for each sample, those with the nearest images; None
+        targets: How many classes are measured for each sample, those with the nearest images; None
             for all. Distances to the others are estimated (see `db3kd.labelling.targets`).
-        mixup_rounds: rounds of "bd" towards mixtures of images (see `boundary_distance`).
-        queries_per_pair: the most queries for one (sample, target). "sd" spends none of them.
-        queries_per_sample: the most queries for one sample, including its decision. What the
+        mixup_rounds: Rounds of "bd" towards mixtures of images (see `boundary_distance`).
+        queries_per_pair: The most queries for one (sample, target). "sd" spends none of them.
+        queries_per_sample: The most queries for one sample, including its decision. What the
             decision leaves is divided evenly over the sample's targets.
-        queries: the most queries of the run, divided evenly over the samples in advance, so that
+        queries: The most queries of the run, divided evenly over the samples in advance, so that
             the budget of a sample does not depend on the others.
-        snapshots: numbers of queries per pair at which the distances are recorded as well.
-        tolerance: width of the last bracket of "bd", relative to the distance; also if "mbd"
+        snapshots: Numbers of queries per pair at which the distances are recorded as well.
+        tolerance: Width of the last bracket of "bd", relative to the distance; also if "mbd"
             starts from it.
-        sign_opt: settings of "mbd".
-        seed: of all random choices.
-        query_batch_size: images in one batch of queries; fewer if these would take over 256 MiB.
+        sign_opt: Settings of "mbd".
+        seed: The seed of all random choices.
+        query_batch_size: Images in one batch of queries; fewer if these would take over 256 MiB.
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: If a value is out of its range.
     """
 
     measure: Measure = "mbd"
@@ -109,7 +109,7 @@ class LabelSettings:
 
         Args:
             measure: "sd", "bd" or "mbd".
-            **changes: attributes with other values.
+            **changes: Attributes with other values.
         """
         settings = cls(
             measure=measure,
@@ -135,11 +135,11 @@ class LabelSettings:
         """The number of starting points of each pair.
 
         Args:
-            limits: [P] int64, the most queries for each pair.
-            surrogate: whether a surrogate compares the starting points, which then cost no query.
+            limits: `[P] int64`, the most queries for each pair.
+            surrogate: Whether a surrogate compares the starting points, which then cost no query.
 
         Returns:
-            [P] int64.
+            `[P] int64`.
         """
         maximum = torch.full_like(limits, self.max_starting_points)
         if self.starting_points is not None or self.measure == "sd" or surrogate:
@@ -150,10 +150,10 @@ class LabelSettings:
         """The number of targets of a sample.
 
         Args:
-            classes: the number of classes.
+            classes: The number of classes.
 
         Raises:
-            ValueError: if `targets` exceeds the number of other classes.
+            ValueError: If `targets` exceeds the number of other classes.
         """
         others = classes - 1
         if self.targets is not None and self.targets > others:

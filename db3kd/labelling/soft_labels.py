@@ -26,11 +26,12 @@ class SoftLabelSettings:
 
     Attributes:
         normalisation: "margin" or "inverse" (DB3KD), as for `db3kd.soft_labels`.
-        scale: logits per unit of distance, for "margin"; above 0.
-        temperature: of the softmax, above 0. The loss of a student has to use the same one.
+        scale: Logits per unit of distance, for "margin"; above 0.
+        temperature: The temperature of the softmax, above 0. The loss of a student has to use the
+            same one.
 
     Raises:
-        ValueError: if a value is not as above.
+        ValueError: If a value is not as above.
     """
 
     normalisation: Normalisation
@@ -68,10 +69,11 @@ def with_soft_labels(
     another class (distance 0) counts as each of these classes equally.
 
     Args:
-        labels: whose distances are used.
+        labels: The labels, whose distances are used.
         normalisation: "margin" or "inverse", as for `db3kd.soft_labels`.
-        scale: logits per unit of distance, for "margin".
-        temperature: of the softmax. The result carries it as `soft_label_temperature`.
+        scale: Logits per unit of distance, for "margin".
+        temperature: The temperature of the softmax. The result carries it as
+            `soft_label_temperature`.
 
     Returns:
         A copy of `labels` with `soft_labels` and `soft_label_temperature`.
@@ -102,14 +104,14 @@ def make_soft_labels(
     class and all classes at distance 0 then share the weight equally.
 
     Args:
-        distances: [N, C] float32, at least 0; +inf if a class was not reached.
-        predicted: [N] int64, the teacher's class for each sample, whose column is not read.
+        distances: `[N, C] float32`, at least 0; +inf if a class was not reached.
+        predicted: `[N] int64`, the teacher's class for each sample, whose column is not read.
         normalisation: "margin" or "inverse".
-        scale: logits per unit of distance, for "margin".
-        temperature: of the softmax.
+        scale: Logits per unit of distance, for "margin".
+        temperature: The temperature of the softmax.
 
     Returns:
-        [N, C] float32, rows sum to 1.
+        `[N, C] float32`, rows sum to 1.
     """
     same = distances.abs() < _ZERO
     same.scatter_(1, predicted[:, None], False)
@@ -133,13 +135,13 @@ def margin_soft_labels(
     """Soft labels of normalisation "margin", with the signature that `choose_scale` expects.
 
     Args:
-        distances: [N, C] float32, as for `make_soft_labels`.
-        predicted: [N] int64, the teacher's class for each sample.
-        scale: logits per unit of distance.
-        temperature: of the softmax.
+        distances: `[N, C] float32`, as for `make_soft_labels`.
+        predicted: `[N] int64`, the teacher's class for each sample.
+        scale: Logits per unit of distance.
+        temperature: The temperature of the softmax.
 
     Returns:
-        [N, C] float32, rows sum to 1.
+        `[N, C] float32`, rows sum to 1.
     """
     return make_soft_labels(
         distances, predicted, normalisation="margin", scale=scale, temperature=temperature

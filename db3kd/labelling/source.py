@@ -15,9 +15,9 @@ class Source:
     """Where images come from: the arguments of `db3kd.load_data`.
 
     Attributes:
-        data: a data set's name, a file, a folder, or a data set on the Hugging Face hub.
+        data: A data set's name, a file, a folder, or a data set on the Hugging Face hub.
         split: "train" or "test", or any other split that the data set has.
-        size: height and width to resize to; None to keep them.
+        size: Height and width to resize to; None to keep them.
         channels: 1 or 3 to convert to; None to keep them.
     """
 
@@ -38,12 +38,12 @@ def stored_source(folder: str | Path, stored: object, data: str | None) -> Sourc
     followed, unless the caller names it.
 
     Args:
-        folder: of the run, for error messages.
-        stored: the entry `settings.source` of the run's manifest.
-        data: where the images are, if the caller says so.
+        folder: The folder of the run, for error messages.
+        stored: The entry `settings.source` of the run's manifest.
+        data: The images' place, if the caller names it.
 
     Raises:
-        ValueError: if the entry is damaged, or if the caller has to name the images.
+        ValueError: If the entry is damaged, or if the caller has to name the images.
     """
     source = _parse(folder, stored)
     if data is not None:

@@ -17,14 +17,14 @@ class Totals:
     """The totals of a run so far. Its memory does not grow with the run.
 
     Attributes:
-        samples: the number of samples.
-        queries: the number of queries.
-        pairs: pairs of a sample and another class.
-        reached: pairs whose distance was measured and is finite.
-        estimated: pairs that were not searched and have an estimate.
-        mean_distance: over the reached pairs, L2 in input units; None if there are none.
-        statuses: the number of samples with each status.
-        disagreements: samples that the teacher puts in another class than their data set does.
+        samples: The number of samples.
+        queries: The number of queries.
+        pairs: Pairs of a sample and another class.
+        reached: Pairs whose distance was measured and is finite.
+        estimated: Pairs that were not searched and have an estimate.
+        mean_distance: Over the reached pairs, L2 in input units; None if there are none.
+        statuses: The number of samples with each status.
+        disagreements: Samples that the teacher puts in another class than their data set does.
     """
 
     samples: int = 0

@@ -27,14 +27,14 @@ class WorkerTask:
     """What all workers of a run have in common.
 
     Attributes:
-        make_teacher: builds the teacher in the worker.
-        fingerprint: that the teacher must have.
-        images: of the run.
-        data_fingerprint: that the images must have.
-        settings: of the run.
-        journals: of the run.
+        make_teacher: A function that builds the teacher in the worker.
+        fingerprint: The fingerprint that the teacher must have.
+        images: The images of the run.
+        data_fingerprint: The fingerprint that the images must have.
+        settings: The settings of the run.
+        journals: The journals of the run.
         threads: CPU threads of each worker.
-        surrogate: a network, as for `db3kd.label`; or None.
+        surrogate: A network, as for `db3kd.label`; or None.
     """
 
     make_teacher: Callable[[], Teacher]
@@ -71,8 +71,8 @@ class Worker:
             and the answers for a chunk are lost if the worker dies.
 
         Raises:
-            TeacherError, ValueError: if the teacher or the images differ from those of the run.
-            OSError: if the folder cannot be written.
+            TeacherError, ValueError: If the teacher or the images differ from those of the run.
+            OSError: If the folder cannot be written.
         """
         self._task = task
         self._teacher = takes_unit_images(task.make_teacher())
@@ -95,14 +95,14 @@ class Worker:
         """Labels a chunk.
 
         Args:
-            position: of the chunk in the run, which names its journal.
-            index: [n] int64, the chunk's samples.
-            decisions: as for `Labeller`.
-            limits: as for `Labeller`.
-            contradictions: as for `Labeller`.
+            position: The chunk's position in the run, which names its journal.
+            index: `[n] int64`, the chunk's samples.
+            decisions: As for `Labeller`.
+            limits: As for `Labeller`.
+            contradictions: As for `Labeller`.
 
         Raises:
-            Stopped: if the worker was asked to stop.
+            Stopped: If the worker was asked to stop.
         """
         self._answered = 0
         torch.set_num_threads(self._task.threads)  # this applies to the calling thread only

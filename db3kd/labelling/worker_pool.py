@@ -49,20 +49,20 @@ def start_workers(
     """Starts the workers of a run, and shuts them down at the end.
 
     Args:
-        workers: how many, and where.
-        run: whose folder this process holds.
-        teacher: of the run.
-        images: of the run.
-        settings: of the run.
-        surrogate: of the run, or None.
+        workers: How many, and where.
+        run: The run, whose folder this process holds.
+        teacher: The teacher of the run.
+        images: The images of the run.
+        settings: The settings of the run.
+        surrogate: The surrogate of the run, or None.
 
     Yields:
         The pool. Its workers get ready in the background.
 
     Raises:
-        ImportError: if Ray is not installed.
-        ConnectionError: if there is no cluster at the address.
-        TypeError: if the teacher cannot be pickled.
+        ImportError: If Ray is not installed.
+        ConnectionError: If there is no cluster at the address.
+        TypeError: If the teacher cannot be pickled.
     """
     with connect(workers) as (ray, cpus):
         task = WorkerTask(
@@ -91,9 +91,9 @@ class _Handle:
     """A living worker.
 
     Attributes:
-        actor: the Ray actor.
-        position: of its chunk in the run; None while it gets ready or is idle.
-        has_journal: whether it can write the journals of the run.
+        actor: The Ray actor.
+        position: The position of its chunk in the run; None while it gets ready or is idle.
+        has_journal: Whether it can write the journals of the run.
     """
 
     actor: Any
@@ -106,9 +106,9 @@ class Outcome:
     """How the work on a chunk ended.
 
     Attributes:
-        position: of the chunk.
-        result: its labels, or why its worker died.
-        has_journal: whether the worker wrote a journal.
+        position: The position of the chunk.
+        result: Its labels, or why its worker died.
+        has_journal: Whether the worker wrote a journal.
     """
 
     position: int
@@ -120,10 +120,10 @@ class RayWorkerPool:
     """The Ray actors that label one run.
 
     Args:
-        ray: the module.
-        workers: how many, and on which devices.
-        task: a Ray reference to the `WorkerTask`.
-        run: whose folder this process holds.
+        ray: The module.
+        workers: How many, and on which devices.
+        task: A Ray reference to the `WorkerTask`.
+        run: The run, whose folder this process holds.
     """
 
     def __init__(self, ray: Any, workers: Workers, task: Any, run: RunFolder) -> None:
@@ -172,9 +172,9 @@ class RayWorkerPool:
         """Waits a moment for a chunk to end; None if none did.
 
         Raises:
-            ChildProcessError: if workers die while they are starting.
-            TimeoutError: if no worker becomes ready.
-            Exception: the error of a worker.
+            ChildProcessError: If workers die while they are starting.
+            TimeoutError: If no worker becomes ready.
+            Exception: The error of a worker.
         """
         done, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=_POLL_SECONDS)
         if not done:

@@ -14,7 +14,7 @@ from db3kd.labelling.check_results import (
     queries_of_checks,
 )
 from db3kd.labelling.label_files import load_labels
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
@@ -50,10 +50,21 @@ class MeanTeacher(FunctionTeacher):
         return np.where(noisy, self._random.integers(0, 10, len(rows)), classes)
 
 
-def write(folder: Path, teacher: FunctionTeacher, limit: int = 300, **options: object) -> Totals:
-    source, settings = Source("digits"), options.pop("settings", SETTINGS)
-    options = {"consistency_checks": 32, **options}
-    return write_run(folder, teacher, source, settings, limit=limit, **options)
+def write(
+    folder: Path,
+    teacher: FunctionTeacher,
+    limit: int = 300,
+    *,
+    settings: LabelSettings = SETTINGS,
+    checks: int = 32,
+    accept_changes: bool = False,
+    resume: bool = False,
+) -> Totals:
+    execution = RunExecution(consistency_checks=checks, accept_changes=accept_changes)
+    source = Source("digits")
+    return write_run(
+        folder, teacher, source, settings, limit=limit, resume=resume, execution=execution
+    )
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +168,7 @@ def test_a_budget_pays_for_the_checks(tmp_path):
 def test_without_checks_nothing_more_is_asked(tmp_path):
     teacher = MeanTeacher(0.05)
 
-    totals = write(tmp_path, teacher, limit=40, consistency_checks=0)
+    totals = write(tmp_path, teacher, limit=40, checks=0)
 
     assert teacher.queries == totals.queries
     assert not is_inconsistent(read_manifest(tmp_path))

@@ -24,7 +24,7 @@ from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import LABELS, to_table
 from db3kd.labelling.ray_cluster import Workers
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
@@ -102,7 +102,7 @@ def write(folder: Path, teacher: Any, workers: Workers | None, resume: bool = Fa
         settings,
         limit=600,
         resume=resume,
-        workers=workers,
+        execution=RunExecution(workers=workers),
     )
 
 
@@ -154,8 +154,15 @@ def test_workers_have_the_surrogate_of_the_run(ray, tmp_path):
     found = {}
     for name, workers in (("one", None), ("two", Workers(2))):
         teacher = LevelTeacher(tmp_path / f"{name}.notes")
-        options = {"limit": 300, "workers": workers, "surrogate": network}
-        write_run(tmp_path / name, teacher, Source("digits"), few, **options)
+        write_run(
+            tmp_path / name,
+            teacher,
+            Source("digits"),
+            few,
+            limit=300,
+            surrogate=network,
+            execution=RunExecution(workers=workers),
+        )
         found[name] = load_labels(tmp_path / name)
     torch.testing.assert_close(found["two"].distances, found["one"].distances)
     assert torch.equal(found["two"].queries, found["one"].queries)

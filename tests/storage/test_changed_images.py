@@ -11,7 +11,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.labelling.label_images import label
 from db3kd.labelling.label_run import open_run
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
@@ -84,7 +84,8 @@ def test_a_run_that_checks_its_teacher_goes_on_with_images_that_changed(stopped)
     change(stopped, 150)
     (stopped / "_check-0-first.journal").touch()  # of a check that was killed
     settings = LabelSettings("bd", queries_per_pair=2, query_batch_size=32)
-    write_run(stopped, teacher, Source(str(data)), settings, resume=True, consistency_checks=32)
+    execution = RunExecution(consistency_checks=32)
+    write_run(stopped, teacher, Source(str(data)), settings, resume=True, execution=execution)
     write(stopped.parent / "undisturbed", data, LevelTeacher())
     assert shards(stopped) == shards(stopped.parent / "undisturbed")
     assert not any(check["changed"] for check in read_manifest(stopped)["consistency"])
