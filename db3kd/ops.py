@@ -25,13 +25,25 @@ except ImportError as error:
         f"{torch.__version__}, got: {error}; build it with `pip install --no-build-isolation .`"
     ) from error
 
-build_config = _C.build_config
-
 Noise = Literal["rademacher", "gaussian"]
 """Distribution of the coefficients of a probe direction: ±1/√n each, or uniform on the sphere."""
 
 Normalisation = Literal["inverse", "margin"]
 """How `soft_labels` turns distances into logits."""
+
+
+def build_config() -> dict[str, bool | str | None]:
+    """Returns how the native extension was built.
+
+    Example:
+        >>> build_config()["cuda"]
+        False
+
+    Returns:
+        `cuda` (bool), `cuda_version` and `architectures` (None without CUDA), `torch_version`,
+        `compiler` and `sanitizers` (bool).
+    """
+    return _C.build_config()
 
 
 def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor) -> Tensor:
@@ -333,6 +345,11 @@ def soft_labels(
     - "margin": `z_m = -scale · d_m`, no weight if m was not reached, and `z_own = 0`.
 
     On CUDA the op waits for the device once, to learn whether a distance is invalid.
+
+    Example:
+        >>> distances = torch.tensor([[0.0, 1.0, 2.0]])
+        >>> soft_labels(distances, torch.tensor([0]), normalisation="margin")
+        tensor([[0.6652, 0.2447, 0.0900]])
 
     Args:
         distances: `[N, C] float32`, above 0, in input units; +inf if a class was not reached. The
