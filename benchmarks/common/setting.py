@@ -1,12 +1,13 @@
-"""What the benchmarks share: their options, and a trained teacher."""
+"""The options that benchmarks share, and a trained teacher with its data."""
 
 import argparse
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
@@ -17,56 +18,108 @@ from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher
 
 
+@dataclass(frozen=True)
+class TrainedTeacher:
+    """A network trained on all of a train split, as a teacher.
+
+    Attributes:
+        network: The network, for figures that need its logits or gradients.
+        teacher: The same network as a teacher.
+        train: The train split.
+        test: The test split.
+        accuracy: The share of test images that the network classifies correctly.
+    """
+
+    network: nn.Module
+    teacher: ModuleTeacher
+    train: ImageSet
+    test: ImageSet
+    accuracy: float
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.teacher.classes
+
+    @property
+    def test_labels(self) -> Tensor:
+        """The true classes of the test images, [N] int64."""
+        return true_labels(self.test)
+
+
 def parser(description: str | None, default_data: str = "mnist5k") -> argparse.ArgumentParser:
-    """A parser with the options all benchmarks have."""
+    """Makes a parser with the options that all benchmarks have.
+
+    Args:
+        description: The help text, shown as it is.
+        default_data: The data set if none is given.
+    """
     options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument(
-        "--data", default=default_data, help="data set, such as a directory of IDX files"
+        "--data", default=default_data, help="data set, such as a folder of IDX files"
     )
-    options.add_argument("--teacher", type=Path, help="weight file; trained and kept if missing")
+    options.add_argument("--teacher", type=Path, help="weight file; trained and written if missing")
     options.add_argument("--teacher-epochs", type=int, default=10)
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options.add_argument("--save", metavar="NAME", help="keep the result as results/NAME.json")
+    options.add_argument("--save", metavar="NAME", help="write the result to results/NAME.json")
     return options
 
 
-def kept_network(options: argparse.Namespace, train: ImageSet, model: str = "lenet5") -> nn.Module:
-    """A network trained on all of `train`, read from `options.teacher` where that exists."""
-    shape, classes = train.image_shape, train.classes
+def load_network(options: argparse.Namespace, train: ImageSet, model: str = "lenet5") -> nn.Module:
+    """Loads the network of `options.teacher`, or trains it and writes the file.
+
+    Args:
+        options: The options of `parser`.
+        train: The images that the network learns from.
+        model: The architecture.
+    """
+    shape, classes = train.image_shape, class_count(train)
     make = partial(build_model, model, shape, classes)
     if options.teacher is not None and options.teacher.exists():
         network = make()
         network.load_state_dict(load_file(options.teacher))
         return network.eval()
     settings = TrainSettings(epochs=options.teacher_epochs, device="cpu")
-    network = train_classifier(make, train, train.labels, settings)
+    network = train_classifier(make, train, true_labels(train), settings)
     if options.teacher is not None:
         options.teacher.parent.mkdir(parents=True, exist_ok=True)
         save_model(options.teacher, network, model=model, image_shape=shape, classes=classes)
     return network
 
 
-def teacher_and_data(
-    options: argparse.Namespace, *, compile: bool = False
-) -> tuple[nn.Module, ModuleTeacher, ImageSet, ImageSet, float]:
-    """The network, the teacher it is, its data's train and test split, and its test accuracy."""
-    train, test = load_data(options.data, "train"), load_data(options.data, "test")
-    network, teacher, accuracy = teacher_of(options, train, test, compile=compile)
-    return network, teacher, train, test, accuracy
+def trained_teacher(
+    options: argparse.Namespace,
+    splits: tuple[ImageSet, ImageSet] | None = None,
+    *,
+    compile: bool = False,
+) -> TrainedTeacher:
+    """Makes the LeNet-5 that most benchmarks label with.
 
-
-def teacher_of(
-    options: argparse.Namespace, train: ImageSet, test: ImageSet, *, compile: bool = False
-) -> tuple[nn.Module, ModuleTeacher, float]:
-    """The network of a train split, the teacher it is, and its accuracy on the test split.
-
-    compile: as for `ModuleTeacher`, for runs in which the teacher's speed is not the subject.
+    Args:
+        options: The options of `parser`.
+        splits: The train and test split, by default those of `options.data`.
+        compile: Whether to compile the teacher, for runs that do not measure its speed.
     """
+    train, test = splits or (load_data(options.data, "train"), load_data(options.data, "test"))
     torch.set_num_threads(options.threads)
-    network = kept_network(options, train)
-    accuracy = evaluate(network, test, test.labels)
+    network = load_network(options, train)
+    accuracy = evaluate(network, test, true_labels(test))
     print(f"teacher: lenet5, {accuracy:.2%} of {len(test):,} test images of {train.name}")
-    teacher = ModuleTeacher(network, train.image_shape, train.classes, compile=compile)
-    return network, teacher, accuracy
+    teacher = ModuleTeacher(network, train.image_shape, class_count(train), compile=compile)
+    return TrainedTeacher(network, teacher, train, test, accuracy)
+
+
+def true_labels(images: ImageSet) -> Tensor:
+    """The labels of a set that must have some, [N] int64."""
+    if images.labels is None:
+        raise SystemExit(f"--data: expected images with labels, got {images.name} without")
+    return images.labels
+
+
+def class_count(images: ImageSet) -> int:
+    """The number of classes of a set that must have some."""
+    if images.classes is None:
+        raise SystemExit(f"--data: expected images with classes, got {images.name} without")
+    return images.classes

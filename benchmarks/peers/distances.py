@@ -1,7 +1,7 @@
-"""How near the searches come to the boundary for their queries.
+"""How near the searches get to the boundary with a number of queries.
 
-For pairs of test images of one class and another class to reach: mean distance over the mean of the
-white-box optimum, after so many queries a pair. Rays start towards images of the train split.
+Each pair is a test image of one class and another class to reach. The result is the mean distance
+over the mean of the white-box optimum by queries a pair. Starting points are training images.
 
     python -m benchmarks.peers.distances --data DIR --teacher FILE
 """
@@ -11,10 +11,12 @@ import argparse
 import torch
 
 from benchmarks.common.record import keep
-from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import (
+    Boundary,
     Pairs,
+    Rays,
     SignOptSettings,
     StartingPoints,
     boundary_distance,
@@ -22,19 +24,22 @@ from db3kd.boundary import (
 )
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
+from db3kd.querying.search import Search
 from db3kd.teachers import decide_checked
 
 COUNTS = (25, 50, 100, 150, 250, 500, 1000, 2000, 4000)
 
 
 def main() -> None:
+    """Measures the searches and writes their curves."""
     options = _options()
-    network, teacher, train, test, accuracy = teacher_and_data(options)
+    trained = trained_teacher(options)
+    teacher, train, test = trained.teacher, trained.train, trained.test
     decided = decide_checked(teacher, test.read(range(len(test))))
-    chosen = ((test.labels == options.own) & (decided == options.own)).nonzero()[:, 0]
+    chosen = ((trained.test_labels == options.source) & (decided == options.source)).nonzero()[:, 0]
     chosen = chosen[: options.pairs]
     images = test.read(chosen)
-    optimum = minimum_norm(network, images, torch.full((len(chosen),), options.target))
+    optimum = minimum_norm(trained.network, images, torch.full((len(chosen),), options.target))
     print(f"white-box optimum: mean L2 {optimum.mean():.3f} over {len(chosen)} pairs")
 
     number = torch.arange(len(chosen))
@@ -60,22 +65,30 @@ def main() -> None:
             if count <= budget
         }
         spent = ledger.spent.double()
-        print(f"{name}: {spent.mean():.0f} queries a pair; distance over optimum after so many:")
+        print(f"{name}: {spent.mean():.0f} queries a pair; distance over optimum by queries:")
         print("   ".join(f"{count}: {ratio:.3f}" for count, ratio in curves[name].items()))
     keep(
         options,
         {
             "data": train.name,
-            "teacher_accuracy": accuracy,
+            "teacher_accuracy": trained.accuracy,
             "pairs": len(pairs),
-            "classes": [options.own, options.target],
+            "classes": [options.source, options.target],
             "optimum_mean_l2": optimum.mean().item(),
             "distance_over_optimum": curves,
         },
     )
 
 
-def _search(pairs, rays, mixup_rounds, tolerance, sign_opt, image_shape, ledger):
+def _search(
+    pairs: Pairs,
+    rays: Rays,
+    mixup_rounds: int,
+    tolerance: float,
+    sign_opt: SignOptSettings | None,
+    image_shape: tuple[int, ...],
+    ledger: Ledger,
+) -> Search[Boundary]:
     boundary = yield from boundary_distance(
         pairs, rays, mixup_rounds=mixup_rounds, relative=tolerance, budget=ledger, snapshots=COUNTS
     )
@@ -89,8 +102,8 @@ def _search(pairs, rays, mixup_rounds, tolerance, sign_opt, image_shape, ledger)
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--pairs", type=int, default=100)
-    options.add_argument("--own", type=int, default=3)
-    options.add_argument("--target", type=int, default=8)
+    options.add_argument("--source", type=int, default=3, help="class of the images")
+    options.add_argument("--target", type=int, default=8, help="class to reach")
     return options.parse_args()
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.common.setting import kept_network
+from benchmarks.common.setting import load_network
 from benchmarks.peers.linear_optimum import linear_optimum
 from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import Pairs, StartingPoints, Surrogate
@@ -109,7 +109,8 @@ def make_problem(options: argparse.Namespace) -> Problem:
     optimum = minimum_norm(network, samples, targets, options.white_box_steps)
     exact = None
     if options.teacher_kind == "linear":
-        layer = network[-1]
+        *_, layer = network.children()
+        assert isinstance(layer, nn.Linear)
         exact = linear_optimum(
             layer.weight.detach(), layer.bias.detach(), samples.flatten(1), targets
         )
@@ -163,7 +164,7 @@ def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSe
         train = train.subset(torch.arange(min(options.candidate_pool, len(train))))
     if kind == "alexnet" and train.image_shape == (1, 28, 28):
         train, test = _padded(train), _padded(test)
-    return kept_network(options, train, kind), train, test
+    return load_network(options, train, kind), train, test
 
 
 def _padded(images: ImageSet) -> ImageSet:

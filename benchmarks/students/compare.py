@@ -1,9 +1,9 @@
-"""What students come out: soft labels beside what they are compared with, on one transfer set.
+"""Compares students that learn from soft labels with baselines, on one transfer set.
 
-The teacher is trained on the whole train split. Students see the transfer set alone, without the
-data set's own labels, for equally many steps; test images are looked at once, at the end. The
-margin's scale belongs to the labels: it is chosen with the first student and serves all. Label runs
-are kept, so that one that was stopped goes on, and one that ended is not paid twice.
+The teacher is trained on the whole train split. Students see only the transfer set, without the
+true labels, and all train for the same number of steps. Test images are used once, at the end. The
+scale of margins is chosen once for each kind of labels, with the first student. Label runs stay in
+their folders, so that a stopped run resumes and a finished run is not paid for again.
 
     python -m benchmarks.students --data DIR --teacher FILE --save NAME
 """
@@ -18,8 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.common.record import keep
-from benchmarks.common.setting import parser, teacher_and_data
-from benchmarks.students.label_quality import chosen_scale, logit_gaps, rank_correlation
+from benchmarks.common.setting import class_count, parser, trained_teacher
+from benchmarks.students.label_quality import (
+    chosen_scale,
+    logit_gaps,
+    margins,
+    queries_per_sample,
+    rank_correlation,
+)
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.augmentation import AugmentedImages
 from db3kd.distillation.baselines import (
@@ -47,16 +53,22 @@ from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
 from db3kd.report.tables import comparison_table
-from db3kd.teachers import Teacher, decide_checked, load_teacher
+from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, load_teacher
 
 _WHITE_BOX = "white-box KD"
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingData:
     """What every student of a run learns from, made once for all of them.
 
-    logits: the teacher's, for the white box and the figures on labels alone.
+    Attributes:
+        images: The transfer set.
+        decisions: [N] int64, the teacher's classes.
+        asked: Decisions for augmented images.
+        labels: Label runs by name.
+        logits: [n, *image_shape] float32 -> [n, C], the teacher's logits, for the white-box
+            students and for the rank correlation only.
     """
 
     images: ImageSet
@@ -64,45 +76,48 @@ class Lesson:
     asked: AugmentedDecisions
     labels: dict[str, Labels]
     logits: Callable[[Tensor], Tensor]
+    image_logits: Tensor
 
     @property
     def margins(self) -> dict[str, Labels]:
-        """All that is read as margins, each at a scale of its own: the labels, the white box."""
+        """Everything that is read as margins: the labels, and the gaps between the logits."""
         some = next(iter(self.labels.values()))
-        return self.labels | {_WHITE_BOX: logit_gaps(some, self.logits(self.images))}
+        return self.labels | {_WHITE_BOX: logit_gaps(some, self.image_logits)}
 
 
 def main() -> None:
+    """Trains the students and writes their table."""
     options = _options()
-    network, teacher, train, test, accuracy = teacher_and_data(options, compile=True)
-    lesson = _lesson(network, teacher, train.name, options)
-    logits = lesson.logits(lesson.images)
-    notes = {name: _describe(labels, logits) for name, labels in lesson.labels.items()}
+    trained = trained_teacher(options, compile=True)
+    test = trained.test
+    data = _training_data(trained.network, trained.teacher, trained.train.name, options)
+    notes = {name: _describe(labels, data.image_logits) for name, labels in data.labels.items()}
     print(notes, flush=True)
     loss = KDLoss(temperature=4.0)
     students = {
-        name: partial(build_model, name, test.image_shape, test.classes) for name in options.student
+        name: partial(build_model, name, test.image_shape, trained.classes)
+        for name in options.student
     }
-    choices = _choose_scales(students[options.student[0]], lesson, loss, options)
+    choices = _choose_scales(students[options.student[0]], data, loss, options)
     scales = {name: choice.scale for name, choice in choices.items()}
-    test_decisions = decide_checked(teacher, test.read(range(len(test))))
+    test_decisions = decide_checked(trained.teacher, test.read(range(len(test))))
     tables = {}
     for name, student in students.items():
         results = compare(
-            list(_recipes(student, lesson, scales, loss, _training(options))),
+            list(_strategies(student, data, scales, loss, _training(options))),
             range(options.seeds),
             test,
-            test.labels,
+            trained.test_labels,
             test_decisions,
-            lambda row, seed, name=name: print(f"training: {name}, {row}, seed {seed}", flush=True),
+            partial(_report, name),
         )
         print(comparison_table(results)[0], flush=True)
         tables[name] = [asdict(result) for result in results]
     result = {
-        "data": train.name,
-        "teacher_accuracy": accuracy,
+        "data": trained.train.name,
+        "teacher_accuracy": trained.accuracy,
         "images": options.images,
-        "targets": options.targets or test.classes - 1,
+        "targets": options.targets or trained.classes - 1,
         "training": asdict(_training(options)),
         "labels": notes,
         "scales": {name: asdict(choice) for name, choice in choices.items()},
@@ -111,7 +126,13 @@ def main() -> None:
     keep(options, result)
 
 
-def _lesson(network: nn.Module, teacher: Teacher, data: str, options: argparse.Namespace) -> Lesson:
+def _report(student: str, strategy: str, seed: int) -> None:
+    print(f"training: {student}, {strategy}, seed {seed}", flush=True)
+
+
+def _training_data(
+    network: nn.Module, teacher: Teacher, data: str, options: argparse.Namespace
+) -> TrainingData:
     *early, most = sorted(options.queries_per_pair)
     labels: dict[str, Labels] = {}
     searched = LabelSettings("bd", queries_per_pair=most, targets=options.targets)
@@ -134,7 +155,9 @@ def _lesson(network: nn.Module, teacher: Teacher, data: str, options: argparse.N
         AugmentedImages(run.images, options.augmented, seed=0), partial(decide_checked, teacher)
     )
     logits = partial(predict_logits, network)
-    return Lesson(run.images, run.labels.decision, asked, labels, logits)
+    return TrainingData(
+        run.images, run.labels.decision, asked, labels, logits, predict_logits(network, run.images)
+    )
 
 
 def _label_run(
@@ -145,7 +168,7 @@ def _label_run(
     surrogate: nn.Module | None,
     options: argparse.Namespace,
 ) -> LabelRun:
-    """The labels of the transfer set, from the folder of that name as far as they are there."""
+    """Labels the transfer set, or resumes the run in the folder of that name."""
     folder = options.labels / f"{data}-{options.images}-{name}"
     write_run(
         folder,
@@ -160,18 +183,20 @@ def _label_run(
 
 
 def _surrogate(teacher: Teacher, data: str, options: argparse.Namespace) -> tuple[nn.Module, int]:
-    """A surrogate that learnt from the transfer set, and its queries a sample."""
+    """Trains a surrogate on the transfer set; returns it and its queries a sample."""
     file = options.labels / f"{data}-{options.images}-surrogate.safetensors"
     training = replace(_training(options), seed=0)
     settings = SurrogateSettings(options.surrogate, options.surrogate_queries, training=training)
     write_surrogate(
         file, teacher, Source(options.data), settings, limit=options.images, resume=True
     )
-    return load_teacher(file).module, options.surrogate_queries
+    surrogate = load_teacher(file)
+    assert isinstance(surrogate, ModuleTeacher)
+    return surrogate.module, options.surrogate_queries
 
 
 def _by_queries(labels: Labels, settings: LabelSettings) -> dict[str, Labels]:
-    """Labels by name; MBD's have their queries in it, and are taken at each snapshot as well."""
+    """Labels by name. The names of MBD contain the queries a pair, one name for each snapshot."""
     measure, found = settings.measure.upper(), {}
     for count in settings.snapshots:
         distances, queries = labels.snapshots[count], labels.queries.clamp_max(count)
@@ -182,82 +207,79 @@ def _by_queries(labels: Labels, settings: LabelSettings) -> dict[str, Labels]:
 
 
 def _choose_scales(
-    student: Callable[[], nn.Module], lesson: Lesson, loss: KDLoss, options: argparse.Namespace
+    student: Callable[[], nn.Module], data: TrainingData, loss: KDLoss, options: argparse.Namespace
 ) -> dict[str, ScaleChoice]:
     training = replace(_training(options), steps=options.scale_steps)
     choices = {}
-    for name, labels in lesson.margins.items():
+    for name, labels in data.margins.items():
         choices[name] = chosen_scale(
-            student, lesson.images, labels, loss, training, options.scale_students
+            student, data.images, labels, loss, training, options.scale_students
         )
         print(f"{name}: scale {choices[name].scale:.3g}", flush=True)
     return choices
 
 
-def _recipes(
+def _strategies(
     student: Callable[[], nn.Module],
-    lesson: Lesson,
+    data: TrainingData,
     scales: dict[str, float],
     loss: KDLoss,
     training: TrainSettings,
 ) -> Iterator[Strategy]:
     """The rows of a student's table, in order."""
-    images, decisions, asked = lesson.images, lesson.decisions, lesson.asked
-    surrogate = partial(build_model, "lenet5", images.image_shape, images.classes)
+    images, decisions, asked = data.images, data.decisions, data.asked
+    classes = class_count(images)
+    surrogate = partial(build_model, "lenet5", images.image_shape, classes)
     yield on_decisions(student, images, decisions, training)
     yield on_augmented_decisions(student, asked, training)
-    yield on_teacher_logits(student, images, decisions, lesson.logits, loss, training)
+    yield on_teacher_logits(student, images, decisions, data.logits, loss, training)
     yield on_surrogate_logits(student, surrogate, images, decisions, loss, training)
-    yield on_noise_logits(student, images, decisions, images.classes, loss, training)
+    yield on_noise_logits(student, images, decisions, classes, loss, training)
     soft = {
-        measure: with_soft_labels(
-            labels, scale=scales[measure], temperature=loss.temperature
-        ).soft_labels
-        for measure, labels in lesson.margins.items()
+        measure: margins(labels, scales[measure], loss) for measure, labels in data.margins.items()
     }
-    spent = {name: _queries_per_sample(labels) for name, labels in lesson.labels.items()}
+    spent = {name: queries_per_sample(labels) for name, labels in data.labels.items()}
     for measure, made in soft.items():
         yield on_soft_labels(
             f"{measure}, margin",
             spent.get(measure), student, images, decisions, made, loss, training,
         )  # fmt: skip
-    best = list(lesson.labels)[-1]
+    best = list(data.labels)[-1]
     yield on_soft_labels_and_augmented_decisions(
         f"{best}, margin, and augmented decisions",
         spent[best], student, asked, soft[best], loss, training,
     )  # fmt: skip
-    yield _as_published(student, lesson, best, training)
+    yield _as_in_the_paper(student, data, best, training)
 
 
-def _as_published(
-    student: Callable[[], nn.Module], lesson: Lesson, measure: str, training: TrainSettings
+def _as_in_the_paper(
+    student: Callable[[], nn.Module], data: TrainingData, measure: str, training: TrainSettings
 ) -> Strategy:
-    loss, labels = KDLoss.paper(), lesson.labels[measure]
-    soft = with_soft_labels(labels, normalisation="inverse", temperature=loss.temperature)
+    loss, labels = KDLoss.paper(), data.labels[measure]
+    soft = with_soft_labels(
+        labels, normalisation="inverse", temperature=loss.temperature
+    ).soft_labels
+    assert soft is not None
     return on_soft_labels(
         f"{measure}, inverse, T = 20 (the paper's)",
-        _queries_per_sample(labels),
+        queries_per_sample(labels),
         student,
-        lesson.images,
-        lesson.decisions,
-        soft.soft_labels,
+        data.images,
+        data.decisions,
+        soft,
         loss,
         training,
     )
 
 
 def _describe(labels: Labels, logits: Tensor) -> dict[str, float]:
-    """What a label run cost and what it is worth; the logits serve this figure alone."""
-    spent = _queries_per_sample(labels)
+    """What a label run cost and what it is worth."""
+    spent = queries_per_sample(labels)
     return {
         "queries_per_sample": spent,
         "mean_distance": labels.measured_distances.mean().item(),
         "rank_correlation_with_logits": rank_correlation(labels, logits),
     }
-
-
-def _queries_per_sample(labels: Labels) -> float:
-    return labels.queries.sum().item() / len(labels)
 
 
 def _training(options: argparse.Namespace) -> TrainSettings:
@@ -267,20 +289,33 @@ def _training(options: argparse.Namespace) -> TrainSettings:
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--images", type=int, default=2000, help="size of the transfer set")
-    options.add_argument("--student", nargs="+", default=["lenet5-half"], help="one or several")
-    options.add_argument("--steps", type=int, default=2500, help="of every student, batch 128")
-    options.add_argument("--precision", choices=("no", "bf16"), default="no", help="of training")
+    options.add_argument(
+        "--student", nargs="+", default=["lenet5-half"], help="one or several models"
+    )
+    options.add_argument(
+        "--steps", type=int, default=2500, help="training steps of every student, batch 128"
+    )
+    options.add_argument(
+        "--precision", choices=("no", "bf16"), default="no", help="precision of training"
+    )
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument(
-        "--queries-per-pair", type=int, nargs="+", default=[500], help="MBD is trained on at each"
+        "--queries-per-pair",
+        type=int,
+        nargs="+",
+        default=[500],
+        help="students train on MBD labels at each of these budgets",
     )
-    options.add_argument("--targets", type=int, help="nearest classes searched; all by default")
+    options.add_argument("--targets", type=int, help="how many nearest classes to search (all)")
     options.add_argument(
-        "--surrogate-queries-per-pair", type=int, help="of one more MBD, which has a surrogate"
+        "--surrogate-queries-per-pair", type=int, help="budget of another MBD run, with a surrogate"
     )
-    options.add_argument("--surrogate", default="lenet5", help="its model")
+    options.add_argument("--surrogate", default="lenet5", help="model of the surrogate")
     options.add_argument(
-        "--surrogate-queries", type=int, default=30, help="decisions a sample it learns from"
+        "--surrogate-queries",
+        type=int,
+        default=30,
+        help="decisions a sample that the surrogate learns",
     )
     options.add_argument(
         "--labels", type=Path, default=Path("runs/labels"), help="folder of the label runs"
@@ -288,7 +323,7 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--augmented",
         type=int,
-        help="queries a sample of the augmented decisions; by default as many as students see",
+        help="augmented decisions a sample (as many as students see)",
     )
     options.add_argument("--scale-steps", type=int, default=600)
     options.add_argument("--scale-students", type=int, default=3)

@@ -1,6 +1,6 @@
-"""What labels are worth: how their distances order the classes, and the scale they are read at.
+"""What labels are worth: how their distances rank the classes, and the scale they are read at.
 
-Shared by the benchmarks; the logits of a teacher that shows them serve comparison alone.
+The logits of the teacher serve for comparison only.
 """
 
 from dataclasses import replace
@@ -25,7 +25,16 @@ def chosen_scale(
     training: TrainSettings,
     students: int,
 ) -> ScaleChoice:
-    """The scale of margin soft labels as `db3kd distill` chooses it, by shorter trainings."""
+    """Chooses the scale of margin soft labels as `db3kd distill` does, by shorter trainings.
+
+    Args:
+        student: The model that learns.
+        images: The images of the labels.
+        labels: The labels.
+        loss: The loss of the students.
+        training: How each student trains.
+        students: How many students try each scale.
+    """
     return choose_scale(
         student,
         images,
@@ -39,17 +48,33 @@ def chosen_scale(
     )
 
 
-def logit_gaps(labels: Labels, logits: Tensor) -> Labels:
-    """`labels` with the greatest logit less each of them for distances, as the white box has it.
+def margins(labels: Labels, scale: float, loss: KDLoss) -> Tensor:
+    """Margin soft labels at a scale, [N, C] float32, at the temperature of the loss."""
+    return margin_soft_labels(labels.distances, labels.decision, scale, loss.temperature)
 
-    No gap is 0, as no distance is; a decision that rounding tipped the other way stays as it is.
+
+def queries_per_sample(labels: Labels) -> float:
+    """The mean number of queries that a sample cost."""
+    return labels.queries.sum().item() / len(labels)
+
+
+def logit_gaps(labels: Labels, logits: Tensor) -> Labels:
+    """Replaces distances by the gap between the greatest logit and each other logit.
+
+    Args:
+        labels: The labels.
+        logits: [N, C] float32, the teacher's.
+
+    Returns:
+        The labels with gaps for distances. A gap is never 0, as a distance is never 0. Decisions
+        stay as they are, even if rounding makes another logit the greatest.
     """
     gaps = (logits.amax(1, keepdim=True) - logits).clamp_min(torch.finfo(logits.dtype).eps)
     return replace(labels, distances=gaps, snapshots={})
 
 
 def rank_correlation(labels: Labels, logits: Tensor) -> float:
-    """Spearman's, over the other classes of a sample, between -distance and logit; the mean."""
+    """The mean of Spearman's correlation between -distance and logit over the other classes."""
     keep_others = ~F.one_hot(labels.decision, labels.classes).bool()
     shape = len(labels), labels.classes - 1
     near = -labels.distances[keep_others].view(shape)
@@ -62,7 +87,7 @@ def rank_correlation(labels: Labels, logits: Tensor) -> float:
 
 
 def runner_up_share(labels: Labels, logits: Tensor) -> float:
-    """Share of samples whose nearest other class has the greatest logit of the other classes."""
-    own = labels.decision[:, None]
-    nearest = labels.distances.scatter(1, own, torch.inf).argmin(1)
-    return (nearest == logits.scatter(1, own, -torch.inf).argmax(1)).double().mean().item()
+    """The share of samples whose nearest other class has the greatest other logit."""
+    predicted = labels.decision[:, None]
+    nearest = labels.distances.scatter(1, predicted, torch.inf).argmin(1)
+    return (nearest == logits.scatter(1, predicted, -torch.inf).argmax(1)).double().mean().item()

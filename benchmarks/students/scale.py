@@ -1,8 +1,8 @@
-"""What choosing the scale of soft labels costs `db3kd distill`, and what the student is worth.
+"""What it costs to choose the scale of soft labels, and how good the final student is.
 
-Two ways are compared on the labels of a run: the grid of 18 students that db3kd chose by before
-(six scales, the share of held-out images agreed on, a fifth of the final steps), and
-`db3kd.choose_scale`. Times are CPU time.
+Two ways are compared on the labels of a run: `db3kd.choose_scale`, and the grid of 18 students that
+db3kd used before (six scales, agreement on held-out images, a fifth of the final steps). Times are
+CPU times.
 
     python -m benchmarks.students.scale --labels runs/mbd [--data DIR]
 """
@@ -17,6 +17,8 @@ from functools import partial
 import torch
 
 from benchmarks.common.record import keep
+from benchmarks.common.setting import true_labels
+from benchmarks.students.label_quality import margins
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
@@ -27,7 +29,7 @@ from db3kd.distillation.scale import (
 from db3kd.distillation.student import KDLoss, evaluate, predict, share_equal, train_student
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
-from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
 
@@ -35,6 +37,7 @@ _GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def main() -> None:
+    """Measures both ways and writes the result."""
     options = _options()
     torch.set_num_threads(options.threads)
     run = open_run(options.labels, options.data)
@@ -72,16 +75,14 @@ def _measure(
     chosen = time.process_time()
     unit = median_nearest_distance(run.labels.distances, run.labels.decision)
     loss = KDLoss()
-    labels = with_soft_labels(run.labels, scale=relative / unit, temperature=loss.temperature)
+    soft = margins(run.labels, relative / unit, loss)
     source = Source(**run.manifest["settings"]["source"])
     test = replace(source, data=options.data or source.data, split="test").load()
     accuracies = []
     for seed in range(options.seeds):
         seeded = replace(training, seed=seed)
-        network = train_student(
-            student, run.images, labels.decision, labels.soft_labels, loss, seeded
-        )
-        accuracies.append(evaluate(network, test, test.labels))
+        network = train_student(student, run.images, run.labels.decision, soft, loss, seeded)
+        accuracies.append(evaluate(network, test, true_labels(test)))
     final = (time.process_time() - chosen) / options.seeds
     mean = statistics.fmean(accuracies)
     print(
@@ -117,18 +118,20 @@ def _choose_now(run: LabelRun, student: Callable, training: TrainSettings) -> fl
 
 
 def _choose_on_grid(run: LabelRun, student: Callable, training: TrainSettings) -> float:
-    labels, own = run.labels, run.labels.decision
-    unit = 1 / median_nearest_distance(labels.distances, own)
-    parts = torch.randperm(len(own), generator=torch.Generator().manual_seed(0)).tensor_split(5)
+    labels, decided = run.labels, run.labels.decision
+    unit = 1 / median_nearest_distance(labels.distances, decided)
+    parts = torch.randperm(len(decided), generator=torch.Generator().manual_seed(0)).tensor_split(5)
     means = []
     for relative in _GRID:
-        soft = margin_soft_labels(labels.distances, own, relative * unit, KDLoss().temperature)
+        soft = margin_soft_labels(labels.distances, decided, relative * unit, KDLoss().temperature)
         shares = []
         for i in range(3):
             rows = torch.cat([part for k, part in enumerate(parts) if k != i])
-            short = replace(training, steps=training.total_steps(len(own)) // 5, seed=i)
-            network = train_student(student, run.images, own, soft, KDLoss(), short, rows=rows)
-            shares.append(share_equal(predict(network, run.images, rows=parts[i]), own[parts[i]]))
+            short = replace(training, steps=training.total_steps(len(decided)) // 5, seed=i)
+            network = train_student(student, run.images, decided, soft, KDLoss(), short, rows=rows)
+            shares.append(
+                share_equal(predict(network, run.images, rows=parts[i]), decided[parts[i]])
+            )
         means.append(statistics.fmean(shares))
     smoothed = [
         statistics.fmean(means[max(0, i - 1) : i + 1] + means[i : i + 2]) for i in range(len(_GRID))

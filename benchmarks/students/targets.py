@@ -1,8 +1,8 @@
-"""What it costs in label quality to search the nearest classes of a sample alone.
+"""What labels lose if only the nearest classes of a sample are searched.
 
-One run searches every class; the labels of a run with fewer targets are among what it found, to the
-bit (tests/labelling/test_targets.py), and are taken from it. Students train on each, and are
-compared with what costs one query a sample and with what a teacher that shows its logits gives.
+One run searches every class. It contains the labels of runs with fewer targets to the bit
+(tests/labelling/test_targets.py), so those are taken from it. Students train on each set of labels,
+on decisions only, and on the logits of the teacher.
 
     python -m benchmarks.students.targets --data DIR --teacher FILE --save targets-fashion-mnist
     python -m benchmarks.students.targets --data generated --save targets-generated
@@ -14,11 +14,17 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.common.record import keep
-from benchmarks.common.setting import parser, teacher_and_data, teacher_of
-from benchmarks.students.label_quality import chosen_scale, rank_correlation, runner_up_share
+from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
+from benchmarks.students.label_quality import (
+    chosen_scale,
+    margins,
+    queries_per_sample,
+    rank_correlation,
+    runner_up_share,
+)
 from benchmarks.students.many_classes import many_classes
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.baselines import (
@@ -30,11 +36,10 @@ from db3kd.distillation.baselines import (
     on_teacher_logits,
 )
 from db3kd.distillation.student import KDLoss, predict_logits
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.training import Model, TrainSettings
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.models.networks import build_model
 from db3kd.progress import Progress
@@ -44,9 +49,15 @@ from db3kd.teachers import ModuleTeacher, decide_checked
 
 @dataclass(frozen=True)
 class Quality:
-    """What labels with so many targets are worth; 0: sample distances, without a search.
+    """What labels with so many targets are worth.
 
-    covered: share of samples whose nearest class of the full run is among the targets.
+    Attributes:
+        targets: Classes searched for each sample; 0 for sample distances, which need no search.
+        queries_per_sample: The mean cost of a sample.
+        rank_correlation: See `label_quality.rank_correlation`.
+        runner_up_share: See `label_quality.runner_up_share`.
+        covered: The share of samples whose nearest class in the full run is among the targets.
+        scale: The scale chosen for the margins.
     """
 
     targets: int
@@ -58,44 +69,42 @@ class Quality:
 
 
 def main() -> None:
+    """Labels once, trains the students and writes the result."""
     options = _options()
-    network, teacher, train, test, accuracy = _problem(options)
+    trained = _trained(options)
+    teacher, train, test = trained.teacher, trained.train, trained.test
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     images = train.subset(order[: options.images])
     sample_distances = label(teacher, images, LabelSettings("sd"))
     full = _label(teacher, images, options)
-    logits = predict_logits(network, images)
-    student = partial(build_model, options.student, train.image_shape, train.classes)
+    logits = predict_logits(trained.network, images)
+    student = partial(build_model, options.student, train.image_shape, trained.classes)
     training = TrainSettings(steps=options.steps, device="cpu")
     shorter = replace(training, steps=options.scale_steps)
     loss = KDLoss(temperature=4.0)
 
     strategies = [on_decisions(student, images, full.decision, training)]
     qualities = []
-    for count in (0, *options.targets, train.classes - 1):
+    for count in (0, *options.targets, trained.classes - 1):
         labels = sample_distances if count == 0 else _narrowed(full, sample_distances, count)
         scale = chosen_scale(student, images, labels, loss, shorter, options.scale_students).scale
         qualities.append(_quality(labels, full, logits, count, scale))
         print(qualities[-1], flush=True)
-        strategies.append(_recipe(count, student, images, labels, scale, loss, training))
-    whole = partial(predict_logits, network)
+        strategies.append(_strategy(count, student, images, labels, scale, loss, training))
+    whole = partial(predict_logits, trained.network)
     strategies.append(on_teacher_logits(student, images, full.decision, whole, loss, training))
     test_decisions = decide_checked(teacher, test.read(range(len(test))))
     seeds = range(options.seeds)
-    results = compare(strategies, seeds, test, test.labels, test_decisions)
+    results = compare(strategies, seeds, test, trained.test_labels, test_decisions)
     print(comparison_table(results)[0])
-    keep(options, _result(options, train, accuracy, qualities, results))
+    keep(options, _result(options, trained, qualities, results))
 
 
-def _problem(
-    options: argparse.Namespace,
-) -> tuple[nn.Module, ModuleTeacher, ImageSet, ImageSet, float]:
-    """As `teacher_and_data`."""
-    if options.data != "generated":
-        return teacher_and_data(options, compile=True)
-    train, test = many_classes(options.classes, 100, 0), many_classes(options.classes, 20, 1)
-    network, teacher, accuracy = teacher_of(options, train, test, compile=True)
-    return network, teacher, train, test, accuracy
+def _trained(options: argparse.Namespace) -> TrainedTeacher:
+    splits = None
+    if options.data == "generated":
+        splits = many_classes(options.classes, 100, 0), many_classes(options.classes, 20, 1)
+    return trained_teacher(options, splits, compile=True)
 
 
 def _label(teacher: ModuleTeacher, images: ImageSet, options: argparse.Namespace) -> Labels:
@@ -105,7 +114,7 @@ def _label(teacher: ModuleTeacher, images: ImageSet, options: argparse.Namespace
 
 
 def _narrowed(full: Labels, sample_distances: Labels, count: int) -> Labels:
-    """The labels of a run with so many targets."""
+    """The labels that a run with so many targets would have made."""
     others = other_classes(full.decision, full.classes)
     if count == full.classes - 1:
         return full
@@ -124,7 +133,7 @@ def _quality(labels: Labels, full: Labels, logits: Tensor, count: int, scale: fl
     covered = labels.targets.gather(1, nearest).double().mean().item() if count else 0.0
     return Quality(
         targets=count,
-        queries_per_sample=labels.queries.sum().item() / len(labels),
+        queries_per_sample=queries_per_sample(labels),
         rank_correlation=rank_correlation(labels, logits),
         runner_up_share=runner_up_share(labels, logits),
         covered=covered,
@@ -132,20 +141,30 @@ def _quality(labels: Labels, full: Labels, logits: Tensor, count: int, scale: fl
     )
 
 
-def _recipe(count, student, images, labels, scale, loss, training) -> Strategy:
+def _strategy(
+    count: int,
+    student: Model,
+    images: ImageSet,
+    labels: Labels,
+    scale: float,
+    loss: KDLoss,
+    training: TrainSettings,
+) -> Strategy:
     name = f"{count} targets" if count else "sample distances"
-    soft = with_soft_labels(labels, scale=scale, temperature=loss.temperature).soft_labels
-    queries = labels.queries.sum().item() / len(labels)
+    soft, queries = margins(labels, scale, loss), queries_per_sample(labels)
     return on_soft_labels(name, queries, student, images, labels.decision, soft, loss, training)
 
 
 def _result(
-    options, train, accuracy, qualities, results: list[StrategyResult]
+    options: argparse.Namespace,
+    trained: TrainedTeacher,
+    qualities: list[Quality],
+    results: list[StrategyResult],
 ) -> dict[str, object]:
     return {
-        "data": train.name,
-        "classes": train.classes,
-        "teacher_accuracy": accuracy,
+        "data": trained.train.name,
+        "classes": trained.classes,
+        "teacher_accuracy": trained.accuracy,
         "student": options.student,
         "images": options.images,
         "steps": options.steps,
@@ -158,15 +177,21 @@ def _result(
 
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument("--classes", type=int, default=100, help="of generated data")
+    options.add_argument("--classes", type=int, default=100, help="classes of generated data")
     options.add_argument(
-        "--targets", nargs="+", type=int, default=[1, 2, 3, 5], help="beside all classes"
+        "--targets",
+        nargs="+",
+        type=int,
+        default=[1, 2, 3, 5],
+        help="numbers of classes searched, beside all",
     )
     options.add_argument("--images", type=int, default=2000, help="size of the transfer set")
     options.add_argument("--measure", choices=("bd", "mbd"), default="mbd")
     options.add_argument("--queries-per-pair", type=int, default=100)
     options.add_argument("--student", default="lenet5-half")
-    options.add_argument("--steps", type=int, default=2500, help="of every student, batch 128")
+    options.add_argument(
+        "--steps", type=int, default=2500, help="training steps of every student, batch 128"
+    )
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--scale-steps", type=int, default=600)
     options.add_argument("--scale-students", type=int, default=1)

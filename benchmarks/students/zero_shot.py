@@ -1,11 +1,12 @@
-"""Zero-shot: what students of pseudo samples come to, and which parts earn their queries.
+"""Zero-shot: how good students of pseudo samples are, and which parts are worth their queries.
 
     python -m benchmarks.students.zero_shot curve --data DIR --teacher FILE --save NAME
     python -m benchmarks.students.zero_shot ablation --data DIR --teacher FILE --save NAME
 
 `curve` compares presets over numbers of queries with plain noise and with real images; `ablation`
-takes the procedure apart. The teacher is trained on the whole train split. Every student of a table
-trains equally long; test images are looked at once, at the end of each. Rows are kept as they come.
+varies one part of the procedure at a time. The teacher is trained on the whole train split. Every
+student of a table trains for the same number of steps, and test images are used once, at its end.
+The result is written after each row.
 """
 
 import argparse
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.record import RESULTS, keep
-from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.common.setting import parser, trained_teacher
+from benchmarks.students.label_quality import margins
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import pseudo_sample_set
 from db3kd.data.pseudo_samples import PseudoSamples
@@ -29,7 +31,7 @@ from db3kd.distillation.student import KDLoss, predict, share_equal
 from db3kd.distillation.training import TrainSettings, balanced_rows
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.pipelines.zero_shot import decide_all
 from db3kd.report.zero_shot import Row, table
@@ -44,7 +46,7 @@ Students = Callable[[int], torch.nn.Module]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all rows of a table share."""
+    """What all rows of a table have in common."""
 
     teacher: Teacher
     train: ImageSet
@@ -66,12 +68,14 @@ class Made:
 
 
 def main() -> None:
+    """Makes the rows of a part and writes them."""
     options = _options()
-    _, teacher, train, test, accuracy = teacher_and_data(options)
+    trained = trained_teacher(options)
+    teacher, train, test = trained.teacher, trained.train, trained.test
     training = TrainSettings(
         steps=options.steps, learning_rate=3e-3, schedule="cosine", device="cpu"
     )
-    student = partial(build_model, options.student, train.image_shape, train.classes)
+    student = partial(build_model, options.student, train.image_shape, trained.classes)
     setting = Setting(teacher, train, student, training, options)
     decisions = decide_all(teacher, test)
     rows = _rows_so_far(setting) if options.resume else []
@@ -87,28 +91,28 @@ def main() -> None:
         predicted = [predict(students(seed), test) for seed in range(options.seeds)]
         row = dataclasses.replace(
             row,
-            accuracies=[share_equal(classes, test.labels) for classes in predicted],
+            accuracies=[share_equal(classes, trained.test_labels) for classes in predicted],
             agreements=[share_equal(classes, decisions) for classes in predicted],
         )
         rows.append(row)
         print(table([row]).splitlines()[-1], flush=True)
-        keep(options, _result(setting, accuracy, rows))
+        keep(options, _result(setting, trained.accuracy, rows))
     print(table(rows))
 
 
 Case = tuple[str, Callable[[str], tuple[Row, Students]]]
-"""The name of a row, and what makes it, and the students that fill it, when called with it."""
+"""The name of a row, and a function of the name that makes the row and its students."""
 
 
 def _curve(setting: Setting) -> Iterator[Case]:
-    """Presets over numbers of queries, and what they are compared with."""
+    """Presets over numbers of queries, and baselines."""
     options = setting.options
     for count in options.queries:
         yield f"plain starts, {count:,}", _on(setting, SynthesisSettings(samples=count))
         guided = SynthesisSettings.guided(options.student, samples=count)
         yield f"guided, {count:,}", _on(setting, guided)
         noise = SynthesisSettings(samples=count, starts="paper", masked_mixes=0.0)
-        yield f"plain noise as published, {count:,}", _on(setting, noise)
+        yield f"plain noise as in the paper, {count:,}", _on(setting, noise)
     yield "real images", partial(_real, setting)
     count = options.queries[-1]
     for effort in options.effort:
@@ -120,13 +124,13 @@ def _curve(setting: Setting) -> Iterator[Case]:
 
 
 def _ablation(setting: Setting) -> Iterator[Case]:
-    """Starts; moves; warm starts; soft labels; samples: one thing at a time."""
+    """Starts, moves, warm starts, soft labels and numbers of samples, one at a time."""
     options = setting.options
     for starts in STARTS:
         settings = SynthesisSettings(samples=options.starts, starts=starts, masked_mixes=0.0)
         yield f"starts: {starts}", _on(setting, settings)
-    crossed = SynthesisSettings(samples=options.starts, starts="paper")
-    yield "starts: published, with crossings", _on(setting, crossed)
+    mixed = SynthesisSettings(samples=options.starts, starts="paper")
+    yield "starts: paper, with masked mixes", _on(setting, mixed)
     for count in (0, 5, 10, 20, 40):
         settings = SynthesisSettings(samples=options.moved, moves=Moves(count))
         yield f"{count} moves", _on(setting, settings)
@@ -139,14 +143,16 @@ def _ablation(setting: Setting) -> Iterator[Case]:
     for pool in (1, 8):
         acquisition = AcquisitionSettings(options.student, pool=pool)
         settings = SynthesisSettings(samples=options.starts, acquisition=acquisition)
-        name = f"the best of {pool} starts and crossings" if pool > 1 else "starts and crossings"
+        name = (
+            f"the best of {pool} starts and masked mixes" if pool > 1 else "starts and masked mixes"
+        )
         yield name, _on(setting, settings)
 
 
 def _on(
     setting: Setting, settings: SynthesisSettings, soft: bool = False
 ) -> Callable[[str], tuple[Row, Students]]:
-    """Students on the decisions for pseudo samples; with `soft` on BD labels as well."""
+    """Students that learn the decisions for pseudo samples, and BD labels too if `soft`."""
 
     def make(name: str) -> tuple[Row, Students]:
         made = _make(setting, settings)
@@ -159,21 +165,24 @@ def _on(
 
 
 def _real(setting: Setting, name: str) -> tuple[Row, Students]:
-    """The teacher's own training images, with its decisions."""
+    """The training images of the teacher, with its decisions."""
     real = setting.train
     decisions = decide_all(setting.teacher, real)
     return Row(name, len(real), len(real)), _on_decisions(setting, real, decisions)
 
 
 def _rows_so_far(setting: Setting) -> list[Row]:
-    """The rows of an earlier run of the same kind; none where there was none."""
+    """The rows of an earlier run with the same settings; none if there was no such run."""
     file = RESULTS / f"{setting.options.save}.json"
     if not file.exists():
         return []
     kept, mine = json.loads(file.read_text()), _result(setting, 0.0, [])
     for name in ("part", "data", "student", "training"):
         if kept[name] != mine[name]:
-            raise ValueError(f"{file}: {name} was {kept[name]}, is {mine[name]}")
+            raise SystemExit(
+                f"--resume: {file} was made with {name} {kept[name]}, got {mine[name]}; "
+                "give the same options or another --save"
+            )
     return [Row(**row) for row in kept["rows"]]
 
 
@@ -181,11 +190,14 @@ def _make(setting: Setting, settings: SynthesisSettings) -> Made:
     begun = time.monotonic()
     synthesis = Synthesis(setting.teacher, settings)
     samples = PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
+    assert synthesis.collected is not None
     queries = synthesis.collected.queries + int(samples.queries.sum())
     moved = samples.distance[samples.distance.isfinite()]
-    said = f", mean distance {moved.mean():.3f}" if len(moved) else ""
+    distance = f", mean distance {moved.mean():.3f}" if len(moved) else ""
     seconds = time.monotonic() - begun
-    print(f"made {len(samples):,} with {queries:,} queries in {seconds:.0f} s{said}", flush=True)
+    print(
+        f"made {len(samples):,} with {queries:,} queries in {seconds:.0f} s{distance}", flush=True
+    )
     return Made(samples, queries)
 
 
@@ -200,11 +212,11 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
         labels.decision,
         margin_soft_labels,
         loss,
-        dataclasses.replace(setting.training, steps=max(1, setting.training.steps // 5)),
+        dataclasses.replace(setting.training, steps=max(1, setting.options.steps // 5)),
         students=2,
     ).scale
-    soft = with_soft_labels(labels, scale=scale, temperature=loss.temperature).soft_labels
-    # The decision of a sample is known from its making: it is not paid for again.
+    soft = margins(labels, scale, loss)
+    # The decision of a sample is known from its synthesis, so it is not paid for again.
     queries = made.queries + int(labels.queries.sum()) - len(labels)
     rows = balanced_rows(labels.decision, 0.5)
     strategy = on_soft_labels(
@@ -241,10 +253,12 @@ def _result(setting: Setting, accuracy: float, rows: list[Row]) -> dict[str, obj
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("part", choices=("curve", "ablation"))
-    options.add_argument("--resume", action="store_true", help="keep the rows saved before")
+    options.add_argument("--resume", action="store_true", help="keep the rows of an earlier run")
     options.add_argument("--only", default="", help="rows with this in their names")
     options.add_argument("--student", default="lenet5-half")
-    options.add_argument("--steps", type=int, default=4000, help="of every student, batch 128")
+    options.add_argument(
+        "--steps", type=int, default=4000, help="training steps of every student, batch 128"
+    )
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument(
         "--queries", type=int, nargs="+", default=[20_000, 100_000, 400_000], help="budgets"
@@ -253,7 +267,7 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--labelled", type=int, nargs="*", default=[], help="guided samples with soft labels"
     )
-    options.add_argument("--queries-per-pair", type=int, default=30, help="of soft labels")
+    options.add_argument("--queries-per-pair", type=int, default=30, help="budget of soft labels")
     options.add_argument("--starts", type=int, default=20_000, help="samples of each kind of start")
     options.add_argument("--moved", type=int, default=1000, help="samples that are moved")
     return options.parse_args()

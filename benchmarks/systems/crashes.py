@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.record import keep
-from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.common.setting import parser, trained_teacher
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
@@ -68,7 +69,7 @@ class Work:
     limit: int
     max_batch: int
 
-    def start(self, folder: Path) -> tuple[multiprocessing.Process, Connection]:
+    def start(self, folder: Path) -> tuple[BaseProcess, Connection]:
         """A process that labels into `folder`; the connection ends as the labelling starts."""
         ours, theirs = _PROCESSES.Pipe(duplex=False)
         process = _PROCESSES.Process(target=_label, args=(self, folder, theirs))
@@ -164,12 +165,16 @@ def same_run(one: Path, other: Path) -> bool:
 
 def main() -> None:
     options = _options()
-    network, _, train, _, accuracy = teacher_and_data(options)
+    trained = trained_teacher(options)
     settings = LabelSettings("mbd", queries_per_pair=options.queries_per_pair, seed=1)
     with TemporaryDirectory() as folder:
         teacher = Path(folder) / "teacher.safetensors"
         save_model(
-            teacher, network, model="lenet5", image_shape=train.image_shape, classes=train.classes
+            teacher,
+            trained.network,
+            model="lenet5",
+            image_shape=trained.train.image_shape,
+            classes=trained.classes,
         )
         work = Work(teacher, options.data, settings, options.images, options.max_batch)
         outcomes = []
@@ -187,8 +192,8 @@ def main() -> None:
     keep(
         options,
         {
-            "data": train.name,
-            "teacher_accuracy": accuracy,
+            "data": trained.train.name,
+            "teacher_accuracy": trained.accuracy,
             "images": options.images,
             "queries_per_pair": options.queries_per_pair,
             "queries": queries,

@@ -187,7 +187,8 @@ def _centres(point: Point) -> Tensor:
 
 
 def _nearest_centre(centres: Tensor) -> nn.Module:
-    layer = nn.Linear(*reversed(centres.shape))
+    classes, pixels = centres.shape
+    layer = nn.Linear(pixels, classes)
     layer.weight.data = 2 * centres
     layer.bias.data = -(centres**2).sum(1)
     return nn.Sequential(nn.Flatten(), layer)

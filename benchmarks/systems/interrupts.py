@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +27,7 @@ import torch
 from served_doubles import Answer, Asked, ModelServer
 
 from benchmarks.common.record import keep
-from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.systems.crashes import same_run
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import LABELS
@@ -35,7 +36,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.run_folder import Journals, holds_run, queries_in_flight
-from db3kd.teachers import ModelOverrides, RequestSettings, open_inference_teacher
+from db3kd.teachers import ModelOverrides, RequestSettings, Teacher, open_inference_teacher
 
 _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
@@ -48,7 +49,7 @@ SIGNALS = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL}
 class LimitedServer(ModelServer):
     """Computes so many images a second, one request after the other."""
 
-    def __init__(self, teacher: object, per_second: float) -> None:
+    def __init__(self, teacher: Teacher, per_second: float) -> None:
         super().__init__(teacher)
         self._seconds = 1 / per_second
         self._turn = threading.Lock()
@@ -91,8 +92,9 @@ class Work:
         theirs.close()
         ours.poll(None)
         process.join(None if stop is None else seconds)
-        stopped = process.exitcode is None
-        if stopped:
+        stopped = stop is not None and process.exitcode is None
+        if stop is not None and stopped:
+            assert process.pid is not None
             os.kill(process.pid, SIGNALS[stop])
             process.join()
         elif process.exitcode:
@@ -130,7 +132,7 @@ class Outcome:
 
 
 def stop_often(
-    work: Work, server: ModelServer, stops: list[str], folder: Path, seconds: float, seed: int = 0
+    work: Work, server: LimitedServer, stops: list[str], folder: Path, seconds: float, seed: int = 0
 ) -> Iterator[Outcome]:
     """Runs that were stopped in these ways together.
 
@@ -177,7 +179,7 @@ def answers_kept(folder: Path) -> tuple[int, int]:
     return kept, in_flight
 
 
-def _label(work: Work, folder: Path, started: object) -> None:
+def _label(work: Work, folder: Path, started: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the progress of many runs at once
     torch.set_num_threads(1)
     teacher = open_inference_teacher(work.url, ModelOverrides(classes=10), traffic=work.traffic)
@@ -191,14 +193,17 @@ def _label(work: Work, folder: Path, started: object) -> None:
 
 def main() -> None:
     options = _options()
-    _, teacher, _, _, accuracy = teacher_and_data(options)
+    trained = trained_teacher(options)
     settings = LabelSettings("bd", queries_per_pair=options.queries_per_pair, seed=1)
     traffic = RequestSettings(batch=options.batch, in_flight=options.in_flight)
     allowed = options.batch * options.in_flight
     stops = ["interrupt"] * options.interrupts + ["kill"] * options.kills
     random.Random(options.seed).shuffle(stops)
     outcomes = []
-    with TemporaryDirectory() as folder, LimitedServer(teacher, options.per_second) as server:
+    with (
+        TemporaryDirectory() as folder,
+        LimitedServer(trained.teacher, options.per_second) as server,
+    ):
         work = Work(server.model, options.data, settings, options.images, traffic)
         for outcome in stop_often(work, server, stops, Path(folder), options.seconds, options.seed):
             outcomes.append(outcome)
@@ -217,7 +222,7 @@ def main() -> None:
         options,
         {
             "data": options.data,
-            "teacher_accuracy": accuracy,
+            "teacher_accuracy": trained.accuracy,
             "images": options.images,
             "queries_per_pair": options.queries_per_pair,
             "queries_per_second": options.per_second,

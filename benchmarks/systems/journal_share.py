@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Stopwatch:
             setattr(owner, name, self._timed(getattr(owner, name)))
 
     def _timed(self, method: Callable) -> Callable:
-        def timed(*arguments, **options):
+        def timed(*arguments: Any, **options: Any) -> Any:
             start = time.perf_counter()
             try:
                 return method(*arguments, **options)
@@ -77,7 +78,9 @@ def measure(
         in_journal = watch.seconds - before
         written = sum(file.stat().st_size for file in run.path.glob("*.journal"))
         start = time.perf_counter()
-        again = list(label_chunks(_Nobody(teacher), images, settings, index=index, folder=run))
+        again = list(
+            label_chunks(_SilentTeacher(teacher), images, settings, index=index, folder=run)
+        )
         replay = time.perf_counter() - start
         run.close()
     for part, replayed in zip(parts, again, strict=True):
@@ -87,13 +90,19 @@ def measure(
     return Share(wall, in_journal, in_journal / wall, replay, queries, written)
 
 
-class _Nobody:
-    """Has the shape of a teacher, and answers nothing."""
+class _SilentTeacher:
+    """Looks like another teacher, and fails if it is asked."""
 
     def __init__(self, teacher: Teacher) -> None:
         self.image_shape, self.classes = teacher.image_shape, teacher.classes
         self.bounds, self.max_batch = teacher.bounds, teacher.max_batch
         self.device = teacher.device
+
+    def decide(self, images: Tensor) -> Tensor:
+        raise AssertionError("a replay asks no teacher")
+
+    def fingerprint(self) -> str:
+        raise AssertionError("a replay asks no teacher")
 
 
 def main() -> None:

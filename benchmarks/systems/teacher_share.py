@@ -15,6 +15,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -98,7 +99,7 @@ class Timing:
         index: Tensor,
         settings: LabelSettings,
         surrogate: nn.Module | None = None,
-    ):
+    ) -> Self:
         """Labels the images at `index` and times it."""
         timed = ReplayedTeacher(teacher)
         start, cpu_start = time.perf_counter(), time.process_time()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.common.setting import parser, trained_teacher
 from db3kd.data.image_set import ImageSet
 from db3kd.teachers import Teacher
 
@@ -32,11 +32,12 @@ def timed_run_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def timed_run(options: argparse.Namespace) -> TimedRun:
-    _, teacher, train, _, accuracy = teacher_and_data(options)
+    trained = trained_teacher(options)
+    teacher, train = trained.teacher, trained.train
     images = train if options.among is None else train.subset(torch.arange(options.among))
     facts = {
         "data": train.name,
-        "teacher_accuracy": accuracy,
+        "teacher_accuracy": trained.accuracy,
         "images": options.images,
         "among": len(images),
         "max_batch": teacher.max_batch,

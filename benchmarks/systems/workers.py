@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.common.record import keep
-from benchmarks.common.setting import parser, teacher_and_data
+from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.systems.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
 from db3kd.labelling.ray_cluster import Workers
 from db3kd.labelling.run_writer import RunExecution, write_run
@@ -95,13 +95,17 @@ def _pids_of(folder: Path) -> Path:
 
 def main() -> None:
     options = _options()
-    network, _, train, _, accuracy = teacher_and_data(options)
+    trained = trained_teacher(options)
     settings = LabelSettings(options.measure, queries_per_pair=options.queries_per_pair)
     outcomes = []
     with TemporaryDirectory() as parent:
         teacher = Path(parent) / "teacher.safetensors"
         save_model(
-            teacher, network, model="lenet5", image_shape=train.image_shape, classes=train.classes
+            teacher,
+            trained.network,
+            model="lenet5",
+            image_shape=trained.train.image_shape,
+            classes=trained.classes,
         )
         work = Work(teacher, options.data, settings, options.images, options.max_batch)
         for number in range(options.repeats):
@@ -126,8 +130,8 @@ def main() -> None:
     keep(
         options,
         {
-            "data": train.name,
-            "teacher_accuracy": accuracy,
+            "data": trained.train.name,
+            "teacher_accuracy": trained.accuracy,
             "images": options.images,
             "measure": options.measure,
             "queries_per_pair": options.queries_per_pair,

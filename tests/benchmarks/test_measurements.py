@@ -14,7 +14,7 @@ pytest.importorskip("benchmarks.systems.growth", reason="benchmarks are not inst
 from teachers_analytic import NearestCentroidTeacher
 
 from benchmarks.common import record
-from benchmarks.students.compare import Lesson, _lesson, _recipes
+from benchmarks.students.compare import TrainingData, _strategies, _training_data
 from benchmarks.students.label_quality import logit_gaps, rank_correlation, runner_up_share
 from benchmarks.students.many_classes import many_classes
 from benchmarks.students.targets import _narrowed
@@ -103,16 +103,18 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
         "MBD": label(teacher, images, LabelSettings(queries_per_pair=20)),
     }
     student = partial(build_model, "lenet5-fifth", images.image_shape, images.classes)
-    lesson = Lesson(
+    network = student()
+    data = TrainingData(
         images,
         teacher.decide(images.read(everything)),
         augmented_decisions(AugmentedImages(images, 5, seed=0), teacher.decide),
         labels,
-        partial(predict_logits, student()),
+        partial(predict_logits, network),
+        predict_logits(network, images),
     )
-    scales = dict.fromkeys(lesson.margins, 1.0)
+    scales = dict.fromkeys(data.margins, 1.0)
 
-    rows = list(_recipes(student, lesson, scales, KDLoss(), TrainSettings(steps=1)))
+    rows = list(_strategies(student, data, scales, KDLoss(), TrainSettings(steps=1)))
 
     spent = labels["MBD"].queries.sum().item() / len(images)
     assert spent > 10
@@ -139,11 +141,11 @@ def test_beside_a_surrogate_the_logits_that_count_are_still_the_teachers(tmp_pat
     )  # fmt: skip
     teacher = NearestCentroidTeacher(load_data("digits").read(range(10)), (1, 8, 8))
 
-    lesson = _lesson(network, teacher, "digits", options)
+    data = _training_data(network, teacher, "digits", options)
 
-    images = lesson.images.read(range(12))
-    assert torch.equal(lesson.logits(lesson.images), predict_logits(network, images))
-    assert list(lesson.labels) == ["SD", "BD", "MBD 8", "MBD 8, surrogate"]
+    images = data.images.read(range(12))
+    assert torch.equal(data.image_logits, predict_logits(network, images))
+    assert list(data.labels) == ["SD", "BD", "MBD 8", "MBD 8, surrogate"]
 
 
 def test_results_that_were_written_before_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
