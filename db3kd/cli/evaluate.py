@@ -22,7 +22,7 @@ def evaluate(
     model: Annotated[
         str, typer.Option("--model", "--teacher", help=f"The model to measure: {TEACHER_HELP}")
     ],
-    described: ModelFileOptions,
+    model_file: ModelFileOptions,
     images: ImageOptions,
     agree_with: Annotated[
         str | None,
@@ -50,20 +50,21 @@ def evaluate(
             f"data: expected images with true classes, got none in {loaded.name}; give --agree-with"
         )
     loaded.check()
-    asked = described.load(model, loaded, device)
-    decisions = _decide_all(asked, loaded)
-    labels = None if loaded.labels is None else matched(loaded, asked).labels
+    evaluated = model_file.load(model, loaded, device)
+    decisions = _decide_all(evaluated, loaded)
+    labels = None if loaded.labels is None else matched(loaded, evaluated).labels
     if labels is not None:
-        right = int((decisions == labels).sum())
-        print(f"accuracy   {right / len(loaded):.2%} ({right:,} of {len(loaded):,} {split} images)")
+        correct = int((decisions == labels).sum())
+        images_text = f"{len(loaded):,} {split} images"
+        print(f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {images_text})")
     if agree_with is not None:
-        teacher = described.load(agree_with, loaded, device)
+        teacher = model_file.load(agree_with, loaded, device)
         decisions = renumbered(
-            decisions, class_names_of(asked), class_names_of(teacher), model, agree_with
+            decisions, class_names_of(evaluated), class_names_of(teacher), model, agree_with
         )
-        alike = int((decisions == _decide_all(teacher, loaded)).sum())
-        print(f"agreement  {alike / len(loaded):.2%} ({alike:,} of {len(loaded):,} images)")
-        print(f"queries    {len(loaded):,}, asked of {agree_with}")
+        agreeing = int((decisions == _decide_all(teacher, loaded)).sum())
+        print(f"agreement  {agreeing / len(loaded):.2%} ({agreeing:,} of {len(loaded):,} images)")
+        print(f"queries    {len(loaded):,}, answered by {agree_with}")
 
 
 def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":

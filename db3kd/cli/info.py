@@ -29,7 +29,7 @@ _PACKAGES = (
 
 @expand_option_sets
 def info(
-    described: ModelFileOptions,
+    model_file: ModelFileOptions,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +50,7 @@ def info(
     if teacher is None:
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
     else:
-        _print_rows(_teacher_rows(described.load(teacher, None, "cpu")))
+        _print_rows(_teacher_rows(model_file.load(teacher, None, "cpu")))
 
 
 def _build_rows() -> Iterable[tuple[str, str]]:

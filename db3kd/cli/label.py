@@ -88,20 +88,20 @@ def label(
     loaded = source.load()
     anywhere = replace(teacher, teacher=_absolute(teacher.teacher))
     pool = workers.pool(partial(anywhere.open, loaded), teacher.device)
-    asked = teacher.open(loaded)
+    opened = teacher.open(loaded)
     network = None
     if search.surrogate is not None:
-        network = _surrogate(search.surrogate, loaded, asked, teacher.trust_code)
+        network = _surrogate(search.surrogate, loaded, opened, teacher.trust_code)
     if budget.dry_run:
         chosen = loaded.subset(draw_samples(len(loaded), limit, search.seed))
-        estimate = estimate_run(asked, chosen, settings, budget.dry_run_queries, surrogate=network)
-        shards = math.ceil(len(chosen) / chunk_size(asked, settings))
+        estimate = estimate_run(opened, chosen, settings, budget.dry_run_queries, surrogate=network)
+        shards = math.ceil(len(chosen) / chunk_size(opened, settings))
         print_estimate(estimate, min(workers.workers, shards), budget.price)
         return
     with hint_at_resuming(out):
         totals = write_run(
             out,
-            asked,
+            opened,
             source,
             settings,
             limit=limit,
@@ -134,8 +134,8 @@ def _report(totals: "Totals", before: dict[str, Any] | None, out: Path) -> None:
     if after == before:
         print("nothing to do  the run was already finished")
     _print_summary(totals, queries_in_flight(after), out)
-    if asked_again := queries_of_checks(after):
-        print(f"checks         {asked_again} more queries; {describe_checks(after)}")
+    if check_queries := queries_of_checks(after):
+        print(f"checks         {check_queries} more queries; {describe_checks(after)}")
     if is_inconsistent(after) or totals.statuses["contradictory"]:
         print(
             "error: the teacher gave different answers to the same images; "
@@ -155,21 +155,21 @@ def _surrogate(file: Path, images: "ImageSet", teacher: "Teacher", trust_code: b
     from db3kd.teachers import ModuleTeacher
     from db3kd.teachers.base import class_names_of
 
-    found = ModelFileOptions(trust_code=trust_code).load(str(file), images, "cpu")
-    if not isinstance(found, ModuleTeacher):
+    loaded = ModelFileOptions(trust_code=trust_code).load(str(file), images, "cpu")
+    if not isinstance(loaded, ModuleTeacher):
         raise ValueError(f"surrogate: expected a torch network, which has gradients, got {file}")
-    if found.bounds != images.bounds:
+    if loaded.bounds != images.bounds:
         raise ValueError(
-            f"surrogate: expected a network for images in [0, 1], got bounds {found.bounds} in "
+            f"surrogate: expected a network for images in [0, 1], got bounds {loaded.bounds} in "
             f"{file}; train one with db3kd surrogate"
         )
     names = class_names_of(teacher)
-    if None not in (names, found.class_names) and names != found.class_names:
+    if None not in (names, loaded.class_names) and names != loaded.class_names:
         raise ValueError(
             f"surrogate: expected the teacher's class names in the same order, got others in "
             f"{file}; train one on this teacher with db3kd surrogate"
         )
-    return found.module
+    return loaded.module
 
 
 def _print_summary(totals: "Totals", in_flight: int, out: Path) -> None:
@@ -192,7 +192,7 @@ def _print_summary(totals: "Totals", in_flight: int, out: Path) -> None:
         )
     if totals.disagreements:
         print(
-            f"disagreement   {totals.disagreements:,} of {totals.samples:,} samples have another "
-            "class in the data than the teacher's, which the labels follow"
+            f"disagreement   the teacher puts {totals.disagreements:,} of {totals.samples:,} "
+            "samples in another class than the data set does; labels follow the teacher"
         )
     print(f"written to     {out}")

@@ -73,20 +73,20 @@ def surrogate(
     check_out(out, resume)
     finished = out.exists()
     source = images.source(split)
-    asked = teacher.open(source.load())
+    opened = teacher.open(source.load())
     folder = decisions_folder(out)
     with hint_at_resuming(folder):
-        made = write_surrogate(out, asked, source, settings, limit=limit, resume=resume)
+        manifest = write_surrogate(out, opened, source, settings, limit=limit, resume=resume)
     if finished:
         print("nothing to do  the surrogate was already finished")
     in_flight = queries_in_flight(read_manifest(folder)) if holds_run(folder) else 0
-    _print_summary(made, in_flight, out)
+    _print_summary(manifest, in_flight, out)
 
 
-def _print_summary(made: dict[str, Any], in_flight: int, out: Path) -> None:
-    each = made["settings"]["surrogate"]["queries_per_sample"]
-    print(f"queries        {made['queries']:,}, {each:,} per sample")
+def _print_summary(manifest: dict[str, Any], in_flight: int, out: Path) -> None:
+    per_sample = manifest["settings"]["surrogate"]["queries_per_sample"]
+    print(f"queries        {manifest['queries']:,}, {per_sample:,} per sample")
     if in_flight:
         print(f"paid twice     at most {in_flight:,}, unanswered when a process stopped")
-    print(f"agreement      {made['agreement']:.1%} with the teacher on held-out images")
+    print(f"agreement      {manifest['agreement']:.1%} with the teacher on held-out images")
     print(f"written to     {out}")

@@ -171,9 +171,9 @@ def synthesize(
 
     settings = synthesis.settings(acquisition_model)
     check_free(out, resume)
-    asked = teacher.open()
+    opened = teacher.open()
     with naming_options(model="--acquisition-model"), hint_at_resuming(out):
-        totals = write_pseudo_samples(out, asked, settings, resume=resume)
+        totals = write_pseudo_samples(out, opened, settings, resume=resume)
     print_totals(totals)
     print(f"written to     {out}")
 

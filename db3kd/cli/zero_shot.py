@@ -95,10 +95,10 @@ def zero_shot(
     check_free(out / SAMPLES_FOLDER, resume)
     if not resume:
         check_free(out)
-    asked = teacher.open()
+    opened = teacher.open()
     runs = (out / SAMPLES_FOLDER, out / LABELS_FOLDER)
     with naming_options(data="--test"), hint_at_resuming(*runs):
-        result = run_zero_shot(asked, out, settings, test=test, resume=resume)
+        result = run_zero_shot(opened, out, settings, test=test, resume=resume)
     print_totals(result.totals)
     if result.rows:
         print(table(result.rows))
