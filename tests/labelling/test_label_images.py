@@ -245,7 +245,7 @@ def test_chunks_before_a_failure_are_not_lost(labels, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (one_short, r"expected \d+ classes .* got \d+ answers"),
+        (one_short, r"expected \d+ classes .* got \d+ decisions"),
         (as_float, "got .* float32; return class numbers as integers"),
         (beyond_range, r"returned class 100\d, expected \[0, 4\)"),
     ],

@@ -162,7 +162,7 @@ def test_unreached_classes_are_named_in_the_report(tmp_path):
 def test_bounds_that_students_do_not_take_are_refused(tmp_path):
     teacher = CountingTeacher(linear(bounds=(-1.0, 3.0)))
 
-    with pytest.raises(ValueError, match=r"takes images in \[-1, 3\].*RescaledTeacher\(teacher\)"):
+    with pytest.raises(ValueError, match=r"got \[-1, 3\].*RescaledTeacher\(teacher\)"):
         run_zero_shot(teacher, tmp_path / "out", plan())
     assert teacher.total == 0 and not (tmp_path / "out").exists()
 
