@@ -328,9 +328,10 @@ def _write_and_die(out: Path, source: Source, calls: int, log: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_kill_costs_the_call_in_flight_and_no_more(tmp_path, source):
     out, log = tmp_path / "surrogate.safetensors", tmp_path / "asked"
-    process = multiprocessing.get_context("fork").Process(
-        target=_write_and_die, args=(out, source, 4, log)
-    )
+    # Not a plain fork: threads of PyTorch and pyarrow may hold locks that the child would wait for.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["db3kd.distillation.surrogate_training", "pyarrow.parquet"])
+    process = processes.Process(target=_write_and_die, args=(out, source, 4, log))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
