@@ -1,6 +1,6 @@
-"""The CUDA kernels on an emulated GPU: `ops` has the functions of db3kd.ops, by name.
+"""The CUDA kernels on an emulated GPU; `ops` has the functions of db3kd.ops.
 
-`make emulate` builds the library and names it in DB3KD_EMULATION. What a kernel must not do raises
+`make emulate` builds the library and names it in DB3KD_EMULATION. A faulty kernel raises
 RuntimeError: out of bounds, race, uninitialised, overflow, misaligned, device assertion.
 """
 
@@ -50,17 +50,17 @@ else:
 
 
 def seed(number: int) -> None:
-    """Draws the order of threads and blocks anew."""
+    """Sets the seed of the order of threads and blocks."""
     library.emulation_seed(number)
 
 
 def plant(fault: int) -> None:
-    """Switches on one of the faults of emulation/build.py, counted from 1; 0 for none."""
+    """Activates one of the faults of emulation/build.py, counted from 1; 0 for none."""
     library.emulation_plant(fault)
 
 
 def run_faulty(kernel: str, values: torch.Tensor) -> str:
-    """Runs a kernel of emulation/faulty_kernels.cu; returns what the emulation finds."""
+    """Runs a kernel of emulation/faulty_kernels.cu, and returns the finding."""
     library.emulation_run_faulty.restype = ctypes.c_char_p
     data = ctypes.c_void_p(values.data_ptr())
     return library.emulation_run_faulty(kernel.encode(), data, values.numel()).decode()

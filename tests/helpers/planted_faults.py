@@ -2,7 +2,7 @@
 
     DB3KD_EMULATION=build/emulation/planted.so python tests/helpers/planted_faults.py
 
-It is a process of its own: two emulations would register the same ops.
+It needs its own process, because two emulations would register the same ops.
 """
 
 import json
@@ -16,7 +16,7 @@ from db3kd import ops
 
 
 def beyond_32_bits() -> dict:
-    """A ray from a sample that begins 2^31 components into a tensor, most of which is not there."""
+    """A ray from a sample that starts 2^31 components into a tensor, most of it not allocated."""
     size, row = 1024, 2**21
     samples = torch.empty(row + 1, size)
     samples[row] = 1.0
@@ -36,11 +36,11 @@ CASES = (
     ("probe_queries", lambda: cases.probe_queries(3, 784) | DRAWN | cases.BOUNDS | {"count": 5}),
     ("ray_lengths", beyond_32_bits),
 )
-"""For each fault of emulation/build.py, in its order, a call that meets it."""
+"""A call that triggers each fault of emulation/build.py, in its order."""
 
 
 def large_calls() -> list[tuple[str, dict]]:
-    """Each op with more blocks than a small grid has, in all the ways that probes are drawn."""
+    """Each op with more blocks than a small grid has, with every kind of probe direction."""
     rules = {"targeted": True, "absolute": 0.1, "relative": 0.2}
     calls = [
         ("ray_lengths", cases.ray_lengths(20, 784)),
@@ -67,7 +67,7 @@ def large_calls() -> list[tuple[str, dict]]:
 
 
 def outcome(name: str, arguments: dict) -> str:
-    """ "right", "wrong" or what the emulation says."""
+    """ "right", "wrong" or the finding of the emulation."""
     given = dict(arguments)
     if name == "bracket_update":
         given |= {state: given[state].clone() for state in ("low", "high", "radius", "winner")}

@@ -1,8 +1,8 @@
-"""Every kernel once, on awkward shapes, then a few labels: what compute-sanitizer watches.
+"""Runs every kernel once, on awkward shapes, and labels a few images, for compute-sanitizer.
 
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer python tests/helpers/small_cuda_run.py
 
-Without torch's cache each tensor is an allocation of its own, so that a step past its end is seen.
+Without torch's cache each tensor has its own allocation, so an access past its end is found.
 """
 
 from collections.abc import Callable

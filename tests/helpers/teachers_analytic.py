@@ -1,6 +1,6 @@
-"""Teachers whose boundaries are known in closed form, and teachers that misbehave on purpose.
+"""Teachers whose boundaries are known in closed form, and teachers that fail on purpose.
 
-A decision never depends on the batch an image comes in: scores are float64 sums over one row, in a
+A decision does not depend on the batch of an image: scores are float64 sums over one row, in a
 fixed order.
 """
 
@@ -17,7 +17,7 @@ from db3kd.teachers.base import TeacherError
 
 
 class AnalyticTeacher:
-    """What the teachers here share. Images of any shape are seen as rows of float64."""
+    """The common part of these teachers. Images of any shape become rows of float64."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class LinearTeacher(AnalyticTeacher):
         return (images.flatten(1).double().unsqueeze(1) * self.weights).sum(-1) + self.bias
 
     def distance(self, images: Tensor, target: int) -> Tensor:
-        """Distance to the hyperplane where `target` ties with an image's own class, float64 [N].
+        """Distance to the hyperplane where `target` ties with the predicted class, float64 [N].
 
-        Class `target` is a polytope behind that plane, so the distance at which it is reached is at
-        least this, and equal with two classes. The bounds are not considered.
+        Class `target` is a polytope behind that plane, so it is at least this far away; with two
+        classes it is exactly this far. The bounds are not considered.
         """
         scores = self.scores(images)
         own = scores.argmax(1)
@@ -117,7 +117,7 @@ class NearestCentroidTeacher(LinearTeacher):
 
 
 class ConstantTeacher(AnalyticTeacher):
-    """One class for everything."""
+    """One class for all images."""
 
     def __init__(
         self, answer: int, image_shape: Sequence[int], classes: int, **options: Any
@@ -130,7 +130,7 @@ class ConstantTeacher(AnalyticTeacher):
 
 
 class WrappedTeacher:
-    """Passes everything on to another teacher; subclasses change `decide`."""
+    """Forwards everything to another teacher; subclasses change `decide`."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -148,12 +148,13 @@ class WrappedTeacher:
 
 
 class CountingTeacher(WrappedTeacher):
-    """Counts what another teacher is asked.
+    """Counts the queries of another teacher.
 
-    total      images asked
-    calls      sizes of the batches, in order
-    per_image  how often each image was asked, by `image_key`
-    images     every batch seen, where `keep` is set
+    Attributes:
+        total: The number of queries.
+        calls: The sizes of the batches, in order.
+        per_image: The queries of each image, by `image_key`.
+        images: All batches, if `keep` is set.
     """
 
     def __init__(self, inner: Any, keep: bool = False) -> None:
@@ -174,7 +175,7 @@ class CountingTeacher(WrappedTeacher):
 
 
 class RaisingTeacher(WrappedTeacher):
-    """Answers `queries` images, then raises `error` for any call that would go beyond."""
+    """Answers `queries` images, and raises `error` for any call that would exceed them."""
 
     def __init__(self, inner: Any, queries: int, error: BaseException | None = None) -> None:
         super().__init__(inner)
@@ -189,33 +190,40 @@ class RaisingTeacher(WrappedTeacher):
 
 
 class LateTeacher(WrappedTeacher):
-    """Answers as a teacher on a GPU does: launched, and not heard of before they are waited for.
+    """Returns pending decisions, as a teacher on a GPU does.
 
-    none_from: images from which on there is no answer, counted over all calls. waits: how often an
-    answer was waited for. under_way: most calls at once whose answers had not been.
+    Args:
+        inner: Makes the decisions.
+        invalid_from: The number of the first image with an invalid decision, over all calls.
+
+    Attributes:
+        launched: The images of all calls.
+        waits: How often decisions were awaited.
+        open: The calls whose decisions were not awaited yet.
+        max_open: The most such calls at once.
     """
 
-    def __init__(self, inner: Any, none_from: int | None = None) -> None:
+    def __init__(self, inner: Any, invalid_from: int | None = None) -> None:
         super().__init__(inner)
-        self.none_from = none_from
+        self.invalid_from = invalid_from
         self.launched = 0
         self.waits = 0
         self.open = 0
-        self.under_way = 0
+        self.max_open = 0
 
-    def decide_async(self, images: Tensor) -> "LateAnswers":
+    def decide_async(self, images: Tensor) -> "LateDecisions":
         decisions = torch.cat([self.inner.decide(part) for part in images.split(self.max_batch)])
-        if self.none_from is not None:
+        if self.invalid_from is not None:
             numbers = torch.arange(self.launched, self.launched + len(images))
-            decisions = decisions.masked_fill(numbers >= self.none_from, -1)
+            decisions = decisions.masked_fill(numbers >= self.invalid_from, -1)
         self.launched += len(images)
         self.open += 1
-        self.under_way = max(self.under_way, self.open)
-        return LateAnswers(self, decisions)
+        self.max_open = max(self.max_open, self.open)
+        return LateDecisions(self, decisions)
 
 
-class LateAnswers:
-    """Of a LateTeacher."""
+class LateDecisions:
+    """The pending decisions of a LateTeacher."""
 
     def __init__(self, teacher: LateTeacher, decisions: Tensor) -> None:
         self.decisions = decisions
@@ -245,17 +253,17 @@ class WrongTeacher(WrappedTeacher):
 
 
 def brightness(images: np.ndarray) -> np.ndarray:
-    """A teacher as a function: 1 for the images whose mean is above 0.5, 0 for the others."""
+    """A teacher as a function: class 1 if the mean of an image is above 0.5, else 0."""
     return (images.reshape(len(images), -1).mean(1) > 0.5).astype(np.int64)
 
 
 def one_short(decisions: Tensor) -> Tensor:
-    """A wrong count."""
+    """Too few decisions."""
     return decisions[:-1]
 
 
 def as_float(decisions: Tensor) -> Tensor:
-    """The right classes in the wrong type."""
+    """The right classes with the wrong dtype."""
     return decisions.float()
 
 
@@ -265,5 +273,5 @@ def beyond_range(decisions: Tensor) -> Tensor:
 
 
 def image_key(image: Tensor) -> str:
-    """A name for the exact bits of one image."""
+    """Returns a digest of the bits of one image."""
     return hashlib.sha256(image.contiguous().cpu().numpy().tobytes()).hexdigest()

@@ -88,7 +88,7 @@ def test_a_search_calls_the_teacher_while_another_call_is_in_flight(small_chunks
     teacher = LateTeacher(some_teacher())
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
         list(label_chunks(teacher, some_images(), SMALL, folder=folder, concurrent_chunks=3))
-    assert teacher.under_way == 3 and teacher.open == 0
+    assert teacher.max_open == 3 and teacher.open == 0
 
 
 def test_a_search_with_a_journal_waits_for_each_call_once(small_chunks, tmp_path):
@@ -244,7 +244,7 @@ def test_a_closed_task_keeps_the_answers_in_flight(tmp_path):
 def test_a_decision_that_turns_out_invalid_is_not_booked():
     ledger = Ledger(torch.tensor([9, 9]))
     with pytest.raises(TeacherError, match="no answer") as caught:
-        run(two_batches(), LateTeacher(some_teacher(), none_from=6), ledger)
+        run(two_batches(), LateTeacher(some_teacher(), invalid_from=6), ledger)
     assert len(caught.value.answered) == 2
     assert ledger.spent.tolist() == [3, 3]
 
@@ -255,7 +255,7 @@ def test_an_invalid_decision_is_not_journaled(tmp_path):
         pytest.raises(TeacherError, match="no answer"),
         Journal(tmp_path / "a", 4, "run") as journal,
     ):
-        teacher = LateTeacher(some_teacher(), none_from=6)
+        teacher = LateTeacher(some_teacher(), invalid_from=6)
         run(two_batches(), teacher, ledger, journal=journal)
     answers = [call.answers.tolist() for call in read_journal(tmp_path / "a", "run").calls]
     assert sum(map(len, answers)) == 6 and ledger.spent.tolist() == [3, 3]
