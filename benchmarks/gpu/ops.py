@@ -1,4 +1,4 @@
-"""The native ops on a device: throughput against a write per query, and eager PyTorch beside it."""
+"""Times the native ops on a device beside eager and compiled PyTorch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +14,7 @@ from db3kd import ops
 from db3kd.boundary.probes import dct_basis
 
 PROBES = 32
-BOUNDS = {"lower": 0.0, "upper": 1.0}
+BOUNDS: dict[str, Any] = {"lower": 0.0, "upper": 1.0}
 SIDES = {64: (1, 8), 784: (1, 28), 3072: (3, 32), 150_528: (3, 224)}
 """Channels and side of the square images of these sizes."""
 
@@ -25,11 +25,15 @@ SMALL = {64: 2**9, 784: 2**7}
 
 @dataclass(frozen=True)
 class OpCase:
-    """One op on one input. native: a call of it; reference: the same in eager PyTorch, or None.
+    """One op on one input.
 
-    arguments: makes what both are called with, anew for each call, for ops that work in place.
-    written: bytes that a call has to write. compiled: whether the reference is worth compiling too,
-    which takes far longer than to time it.
+    Attributes:
+        name: The op and its input, in words.
+        native: Calls the op.
+        reference: Calls the same in eager PyTorch; None if there is no such function.
+        arguments: Makes the arguments, anew for each call, because some ops work in place.
+        written: Bytes that a call has to write.
+        compiled: Whether to compile the reference too, which takes far longer than to time it.
     """
 
     name: str
@@ -43,9 +47,16 @@ class OpCase:
 def measure_ops(
     device: torch.device, watch: Stopwatch, bandwidth: float, *, small: bool, compiled: bool
 ) -> Iterator[dict[str, Any]]:
-    """A row of figures for each case; `share_of_copy` is written bytes a second by `bandwidth`.
+    """Yields a row of figures for each case.
 
-    A case that fails is its error, and the others are measured all the same.
+    A case that fails gives a row with its error and does not stop the others.
+
+    Args:
+        device: What is measured.
+        watch: The clock of the device.
+        bandwidth: Bytes a second of a copy; `share_of_copy` is over this.
+        small: Whether to use tiny inputs.
+        compiled: Whether to compile references too.
     """
     for number, make in enumerate([*query_cases(device, small), *other_cases(device, small)]):
         name = f"case {number}"
@@ -55,14 +66,14 @@ def measure_ops(
             row = _measured(case, watch, compiled and case.compiled)
             row["share_of_copy"] = case.written / row["native"]["median"] / bandwidth
             print(_line(row), flush=True)
-        except Exception as error:  # the memory of a device is no more than it is
+        except Exception as error:  # for example if the device has too little memory
             row = {"name": name, "error": f"{type(error).__name__}: {str(error)[:200]}"}
             print(f"{name}: {row['error']}", flush=True)
         yield row
 
 
 def query_cases(device: torch.device, small: bool) -> list[Callable[[], OpCase]]:
-    """Both ops that write queries: all sizes, and at one size all dtypes and kinds of noise."""
+    """The cases of both ops that write queries: all sizes, and all dtypes at one size."""
     batches = SMALL if small else FULL
     main = max(size for size in batches if size <= 3072)
 
@@ -89,6 +100,7 @@ def query_cases(device: torch.device, small: bool) -> list[Callable[[], OpCase]]
 
 
 def other_cases(device: torch.device, small: bool) -> list[Callable[[], OpCase]]:
+    """The cases of the other ops."""
     size, points = (784, 8) if small else (3072, 2048)
     pairs, samples = (32, 64) if small else (2304, 2**17)
     return [
@@ -158,12 +170,12 @@ def probe_gradient(
 
 
 def bracket_update(device: torch.device, pairs: int, each: int) -> OpCase:
-    rules = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
+    rules: dict[str, Any] = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
     active = torch.arange(pairs * each, device=device)
     pair_of, wanted = active // each, torch.arange(pairs, device=device) % 10
     decisions = torch.randint(-1, 20, (pairs * each,), device=device)
 
-    def contests() -> tuple[Tensor, ...]:
+    def arguments() -> tuple[Tensor, ...]:
         low = torch.zeros(pairs, device=device)
         state = low, low + 4.0, low + 2.0, torch.full((pairs,), -1, device=device)
         return *state, active, pair_of, decisions, wanted
@@ -172,20 +184,20 @@ def bracket_update(device: torch.device, pairs: int, each: int) -> OpCase:
         f"bracket_update, {pairs} pairs of {each} rays",
         lambda *given: ops.bracket_update(*given, **rules),
         lambda *given: eager.bracket_update(*given, **rules),
-        contests,
+        arguments,
         len(active) * 8,
     )
 
 
 def soft_labels(device: torch.device, samples: int, classes: int) -> OpCase:
     distances = torch.rand(samples, classes, device=device) + 0.5
-    own = torch.randint(classes, (samples,), device=device)
-    settings = {"normalisation": "margin", "scale": 2.0, "temperature": 4.0}
+    predicted = torch.randint(classes, (samples,), device=device)
+    settings: dict[str, Any] = {"normalisation": "margin", "scale": 2.0, "temperature": 4.0}
     return OpCase(
         f"soft_labels, margin, {samples} x {classes}",
         lambda *given: ops.soft_labels(*given, **settings),
         lambda *given: eager.soft_labels(*given, **settings),
-        lambda: (distances, own),
+        lambda: (distances, predicted),
         distances.nbytes,
     )
 
@@ -210,16 +222,16 @@ def _measured(case: OpCase, watch: Stopwatch, compiled: bool) -> dict[str, Any]:
 def _reference_time(
     reference: Callable[..., Any], case: OpCase, watch: Stopwatch
 ) -> dict[str, Any]:
-    """What is timed beside the op: its time with launches, or why there is none."""
+    """The time of a reference with its launches, or the error that ended it."""
     try:
         return asdict(watch.time(reference, case.arguments, queued=False))
-    except Exception as error:  # whatever the compiler or the memory says is a result here
+    except Exception as error:  # an error of the compiler is a result too
         torch.cuda.empty_cache()
         return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
 def _line(row: dict[str, Any]) -> str:
-    """One case in words; ratios are of times with launches."""
+    """One case in words; its ratios are of times that include launches."""
     ours = row["native_with_launch"]["median"]
     beside = [
         f"{kind} {row[kind]['median'] / ours:.1f} x"
@@ -233,7 +245,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _drawn(size: int, noise: str, frequencies: str, device: torch.device) -> dict[str, Any]:
-    """How directions are drawn."""
+    """The keyword arguments that say how directions are drawn."""
     if frequencies == "all pixels":
         return {"noise": noise}
     channels, side = SIDES[size]

@@ -1,7 +1,7 @@
-"""The native ops as one would write them in eager PyTorch: batched, float32, no loop over rows.
+"""The native ops in eager PyTorch: batched, float32, without a loop over rows.
 
-What the native ops are timed against. The names and arguments are those of `db3kd.ops`; the tests
-have the plain versions in double precision that say what is right.
+The native ops are timed against these functions. Names and arguments are those of `db3kd.ops`. The
+tests of the ops use other, plain versions in double precision.
 """
 
 import math
@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from db3kd import ops
 
 _WORD = 0xFFFFFFFF
 
@@ -18,7 +20,17 @@ def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor
 
 
 def bracket_queries(
-    samples, ends, sample_of, pair_of, end_of, lengths, radius, active, *, lower, upper
+    samples: Tensor,
+    ends: Tensor,
+    sample_of: Tensor,
+    pair_of: Tensor,
+    end_of: Tensor,
+    lengths: Tensor,
+    radius: Tensor,
+    active: Tensor,
+    *,
+    lower: float,
+    upper: float,
 ) -> Tensor:
     pair = pair_of[active]
     start = samples[sample_of[pair]]
@@ -27,7 +39,18 @@ def bracket_queries(
 
 
 def bracket_update(
-    low, high, radius, winner, active, pair_of, decisions, wanted, *, targeted, absolute, relative
+    low: Tensor,
+    high: Tensor,
+    radius: Tensor,
+    winner: Tensor,
+    active: Tensor,
+    pair_of: Tensor,
+    decisions: Tensor,
+    wanted: Tensor,
+    *,
+    targeted: bool,
+    absolute: float,
+    relative: float,
 ) -> Tensor:
     pair = pair_of[active]
     answered = decisions >= 0
@@ -43,25 +66,43 @@ def bracket_update(
     torch.where(has_miss & ~has_hit, radius, low, out=low)
     torch.where(has_rays, low + (high - low) / 2, radius, out=radius)
     wide = high - low > (relative * high).clamp_min(absolute)
-    going_on = wide & (low < radius) & (radius < high) & ~has_gap
-    return active[going_on[pair] & (hit | ~has_hit[pair])]
+    unfinished = wide & (low < radius) & (radius < high) & ~has_gap
+    return active[unfinished[pair] & (hit | ~has_hit[pair])]
 
 
-def soft_labels(distances, own, *, normalisation, scale=1.0, temperature=1.0) -> Tensor:
-    is_own = F.one_hot(own, distances.size(1)).bool()
-    others = distances.masked_fill(is_own, math.inf)
+def soft_labels(
+    distances: Tensor,
+    predicted: Tensor,
+    *,
+    normalisation: ops.Normalisation,
+    scale: float = 1.0,
+    temperature: float = 1.0,
+) -> Tensor:
+    is_predicted = F.one_hot(predicted, distances.size(1)).bool()
+    others = distances.masked_fill(is_predicted, math.inf)
     if normalisation == "inverse":
         logits = 1 / others
-        logits = torch.where(is_own, logits.sum(1, keepdim=True), logits)
+        logits = torch.where(is_predicted, logits.sum(1, keepdim=True), logits)
     else:
-        logits = torch.where(is_own, 0, -scale * others)
+        logits = torch.where(is_predicted, 0, -scale * others)
     return (logits / temperature).softmax(dim=1)
 
 
 def probe_queries(
-    origins, points, step, counters, *, seed, count, noise,
-    row_basis=None, column_basis=None, channels=1, lower, upper,
-) -> Tensor:  # fmt: skip
+    origins: Tensor,
+    points: Tensor,
+    step: Tensor,
+    counters: Tensor,
+    *,
+    seed: int,
+    count: int,
+    noise: ops.Noise,
+    row_basis: Tensor | None = None,
+    column_basis: Tensor | None = None,
+    channels: int = 1,
+    lower: float,
+    upper: float,
+) -> Tensor:
     size = _coefficient_count(points.size(1), row_basis, column_basis, channels)
     u = directions(counters, seed=seed, count=count, noise=noise, size=size)
     return queries_along(
@@ -70,17 +111,28 @@ def probe_queries(
 
 
 def probe_gradient(
-    decisions, wanted, counters, *, targeted, seed, noise,
-    row_basis=None, column_basis=None, channels=1, components,
-) -> Tensor:  # fmt: skip
+    decisions: Tensor,
+    wanted: Tensor,
+    counters: Tensor,
+    *,
+    targeted: bool,
+    seed: int,
+    noise: ops.Noise,
+    row_basis: Tensor | None = None,
+    column_basis: Tensor | None = None,
+    channels: int = 1,
+    components: int,
+) -> Tensor:
     size = _coefficient_count(components, row_basis, column_basis, channels)
     u = directions(counters, seed=seed, count=decisions.size(1), noise=noise, size=size)
     total = weighted_sum(u, decisions, wanted, targeted)
     return F.normalize(to_pixels(total, row_basis, column_basis, channels), dim=1)
 
 
-def queries_along(u, origins, points, step, lower, upper) -> Tensor:
-    """u [P, K, D], unit length: the probes in these directions, [P·K, D]."""
+def queries_along(
+    u: Tensor, origins: Tensor, points: Tensor, step: Tensor, lower: float, upper: float
+) -> Tensor:
+    """The probes [P·K, D] in directions u [P, K, D] of unit length."""
     offset = (points - origins)[:, None]
     moved = torch.addcmul(offset, u, step[:, None, None])
     length = moved.norm(dim=2, keepdim=True)
@@ -88,8 +140,8 @@ def queries_along(u, origins, points, step, lower, upper) -> Tensor:
     return torch.addcmul(origins[:, None], moved, fraction).clamp_(lower, upper).flatten(0, 1)
 
 
-def weighted_sum(u, decisions, wanted, targeted) -> Tensor:
-    """u [P, K, n] -> [P, n]: the estimate of the normals before it is normalised."""
+def weighted_sum(u: Tensor, decisions: Tensor, wanted: Tensor, targeted: bool) -> Tensor:
+    """The estimates of normals [P, n], not yet normalised, from directions u [P, K, n]."""
     answered = decisions >= 0
     hit = (decisions == wanted[:, None]) == targeted
     signs = torch.where(answered, torch.where(hit, 1.0, -1.0), 0.0)
@@ -98,16 +150,18 @@ def weighted_sum(u, decisions, wanted, targeted) -> Tensor:
     return torch.bmm(weights[:, None], u)[:, 0]
 
 
-def to_pixels(coefficients, row_basis, column_basis, channels) -> Tensor:
-    """[..., channels·h·w] -> [..., D]; without bases they are the same thing."""
-    if row_basis is None:
+def to_pixels(
+    coefficients: Tensor, row_basis: Tensor | None, column_basis: Tensor | None, channels: int
+) -> Tensor:
+    """Coefficients [..., channels·h·w] as pixels [..., D]; the same values without bases."""
+    if row_basis is None or column_basis is None:
         return coefficients
     block = coefficients.unflatten(-1, (channels, row_basis.size(0), column_basis.size(0)))
     return (row_basis.T @ block @ column_basis).flatten(-3)
 
 
-def directions(counters: Tensor, *, seed: int, count: int, noise: str, size: int) -> Tensor:
-    """u(p, k), [P, count, size] float32, by the same random numbers as the native ops."""
+def directions(counters: Tensor, *, seed: int, count: int, noise: ops.Noise, size: int) -> Tensor:
+    """Directions u [P, count, size] float32 from the random numbers of the native ops."""
     words = _random_words(counters, seed, count, -(-size // (128 if noise == "rademacher" else 4)))
     if noise == "rademacher":
         bits = words[..., None] >> torch.arange(32, device=words.device) & 1
@@ -120,8 +174,10 @@ def directions(counters: Tensor, *, seed: int, count: int, noise: str, size: int
     return F.normalize(numbers.flatten(2)[..., :size], dim=2)
 
 
-def own_directions(points: int, count: int, noise: str, size: int, device=None) -> Tensor:
-    """Like `directions`, by torch's own random numbers, which cannot be drawn again by name."""
+def torch_directions(
+    points: int, count: int, noise: ops.Noise, size: int, device: torch.device | None = None
+) -> Tensor:
+    """Directions [points, count, size] float32 from torch's random numbers."""
     shape = points, count, size
     if noise == "rademacher":
         signs = torch.randint(0, 2, shape, dtype=torch.float32, device=device)
@@ -129,21 +185,23 @@ def own_directions(points: int, count: int, noise: str, size: int, device=None) 
     return F.normalize(torch.randn(shape, device=device), dim=2)
 
 
-def _coefficient_count(components, row_basis, column_basis, channels) -> int:
-    if row_basis is None:
+def _coefficient_count(
+    components: int, row_basis: Tensor | None, column_basis: Tensor | None, channels: int
+) -> int:
+    if row_basis is None or column_basis is None:
         return components
     return channels * row_basis.size(0) * column_basis.size(0)
 
 
 def _random_words(counters: Tensor, seed: int, count: int, blocks: int) -> Tensor:
-    """Philox-4x32-10: [P, count, blocks, 4] int64, each a word of 32 bits."""
+    """Philox-4x32-10: [P, count, blocks, 4] int64, each value a 32-bit word."""
     block = torch.arange(blocks, device=counters.device)[None, None, :]
     probe = torch.arange(count, device=counters.device)[None, :, None]
     sample, target, round_number = counters.T[:, :, None, None]
     c0, c1, c2, c3 = torch.broadcast_tensors(block, probe, sample, target * 65536 + round_number)
     k0, k1 = seed & _WORD, seed >> 32 & _WORD
     for _ in range(10):
-        # The products wrap around int64; their two words are right all the same.
+        # The products wrap around int64, but both of their 32-bit words are right.
         first, second = c0 * 0xD2511F53, c2 * 0xCD9E8D57
         c0, c2 = (second >> 32 & _WORD) ^ c1 ^ k0, (first >> 32 & _WORD) ^ c3 ^ k1
         c1, c3 = second & _WORD, first & _WORD

@@ -1,8 +1,8 @@
-"""The native ops' work as the published procedure does it: in NumPy, a row or direction at a time.
+"""The work of the native ops as the paper's procedure does it: in NumPy, one row at a time.
 
-Written from the paper's description (sections 3.2 and 3.3). Names are those of `db3kd.ops`, arrays
-stand where those have tensors. Directions are drawn as the paper draws them, Gaussian in all
-pixels, so that only shapes compare with the native probe ops.
+The code follows the paper (DB3KD, sections 3.2 and 3.3). Names and arguments are those of
+`db3kd.ops`, with arrays instead of tensors. Directions are Gaussian in all pixels, as in the paper,
+so that results of the probe ops agree with the native ones in shape only.
 """
 
 from collections.abc import Iterator
@@ -10,17 +10,30 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from db3kd import ops
+
 Array = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 
-def ray_lengths(samples, ends, sample_of, end_of) -> Array:
+def ray_lengths(samples: Array, ends: Array, sample_of: Indices, end_of: Indices) -> Array:
     return np.array(
         [np.linalg.norm(ends[e] - samples[s]) for s, e in zip(sample_of, end_of, strict=True)]
     )
 
 
 def bracket_queries(
-    samples, ends, sample_of, pair_of, end_of, lengths, radius, active, *, lower, upper
+    samples: Array,
+    ends: Array,
+    sample_of: Indices,
+    pair_of: Indices,
+    end_of: Indices,
+    lengths: Array,
+    radius: Array,
+    active: Indices,
+    *,
+    lower: float,
+    upper: float,
 ) -> Array:
     queries = []
     for ray in active:
@@ -31,8 +44,19 @@ def bracket_queries(
 
 
 def bracket_update(
-    low, high, radius, winner, active, pair_of, decisions, wanted, *, targeted, absolute, relative
-) -> NDArray[np.int64]:
+    low: Array,
+    high: Array,
+    radius: Array,
+    winner: Indices,
+    active: Indices,
+    pair_of: Indices,
+    decisions: Indices,
+    wanted: Indices,
+    *,
+    targeted: bool,
+    absolute: float,
+    relative: float,
+) -> Indices:
     survivors: list[int] = []
     for pair, rows in _rows_of_pairs(active, pair_of):
         answered = [row for row in rows if decisions[row] >= 0]
@@ -45,12 +69,19 @@ def bracket_update(
         wide = high[pair] - low[pair] > max(absolute, relative * high[pair])
         if len(answered) == len(rows) and wide and low[pair] < radius[pair] < high[pair]:
             survivors += [active[row] for row in hits or rows]
-    return np.array(survivors, dtype=np.int64)
+    return np.array(survivors, np.int64)
 
 
-def soft_labels(distances, own, *, normalisation, scale=1.0, temperature=1.0) -> Array:
+def soft_labels(
+    distances: Array,
+    predicted: Indices,
+    *,
+    normalisation: ops.Normalisation,
+    scale: float = 1.0,
+    temperature: float = 1.0,
+) -> Array:
     labels = []
-    for row, label in zip(distances, own, strict=True):
+    for row, label in zip(distances, predicted, strict=True):
         others = np.delete(row, label)
         if normalisation == "inverse":
             logits = np.insert(1 / others, label, (1 / others).sum())
@@ -61,8 +92,16 @@ def soft_labels(distances, own, *, normalisation, scale=1.0, temperature=1.0) ->
     return np.stack(labels)
 
 
-def probe_queries(origins, points, step, directions, *, lower, upper) -> Array:
-    """directions: what draws one probe's direction, such as `drawn(...)`."""
+def probe_queries(
+    origins: Array,
+    points: Array,
+    step: Array,
+    directions: Iterator[Iterator[Array]],
+    *,
+    lower: float,
+    upper: float,
+) -> Array:
+    """Probes around points; `directions` yields the directions of each point (see `drawn`)."""
     queries = []
     for origin, point, length in zip(origins, points, step, strict=True):
         radius = np.linalg.norm(point - origin)
@@ -72,8 +111,10 @@ def probe_queries(origins, points, step, directions, *, lower, upper) -> Array:
     return np.stack(queries)
 
 
-def probe_gradient(decisions, wanted, directions, *, targeted) -> Array:
-    """directions [P, K, D]: as they were drawn for the queries, and kept."""
+def probe_gradient(
+    decisions: Indices, wanted: Indices, directions: Array, *, targeted: bool
+) -> Array:
+    """Normals from decisions; `directions` [P, K, D] are those of the queries."""
     gradients = []
     for row, target, drawn_before in zip(decisions, wanted, directions, strict=True):
         gradient = np.zeros(directions.shape[2], dtype=np.float32)
@@ -86,7 +127,7 @@ def probe_gradient(decisions, wanted, directions, *, targeted) -> Array:
 
 
 def drawn(points: int, count: int, size: int) -> Iterator[Iterator[Array]]:
-    """For each point, `count` Gaussian directions of unit length, drawn when they are asked for."""
+    """For each point, `count` Gaussian directions of unit length, drawn lazily."""
     generator = np.random.default_rng(0)
 
     def direction() -> Array:
@@ -96,8 +137,8 @@ def drawn(points: int, count: int, size: int) -> Iterator[Iterator[Array]]:
     return ((direction() for _ in range(count)) for _ in range(points))
 
 
-def _rows_of_pairs(active, pair_of) -> Iterator[tuple[int, list[int]]]:
-    """Each pair among the active rays and their rows, which stand side by side."""
+def _rows_of_pairs(active: Indices, pair_of: Indices) -> Iterator[tuple[int, list[int]]]:
+    """Each pair among the active rays, with the rows of its rays, which are adjacent."""
     rows: list[int] = []
     for row, ray in enumerate(active):
         if rows and pair_of[ray] != pair_of[active[rows[0]]]:

@@ -1,18 +1,18 @@
-"""Each native op beside what one would use instead; a group's ratios are the result.
+"""Times each native op beside its alternatives; the ratios within a group are the result.
 
     python -m pytest benchmarks/ops/test_ops.py --benchmark-json benchmarks/results/ops.json
 
-native    db3kd's own.
+native    the ops of db3kd.
 eager     the same numbers in batched PyTorch (benchmarks/ops/eager.py).
-compiled  the eager way under torch.compile, for few rows of three sizes and two threads alone: a
-          graph takes seconds to compile, and is made again for every shape.
+compiled  the eager way under torch.compile, only for few rows of three sizes on two threads: a
+          graph takes seconds to compile, and each shape needs a new one.
 numpy     the paper's procedure, one row or direction at a time (benchmarks/ops/numpy_loops.py),
           for few rows only.
-stored    the probe ops with other random directions: drawn by torch for the queries, read back
-          from memory for the gradient: cheaper than to draw them anew, where there is room.
+stored    the probe ops with directions that torch draws for the queries and that the gradient
+          reads back from memory, which is cheaper than drawing them again if they fit.
 
-Rows are FEW, and as many as fit into BOUND bytes. Bytes that an op must move are its results and
-every input once; `of_copy` is how fast they were moved over how fast a plain copy moves bytes.
+The numbers of rows are FEW, and as many as fit into BOUND bytes. An op must move its results and
+every input once; `of_copy` is its speed at that over the speed of a plain copy.
 """
 
 import warnings
@@ -35,12 +35,12 @@ SHAPES = {64: (1, 8, 8), 784: (1, 28, 28), 3072: (3, 32, 32), 150528: (3, 224, 2
 COMPILED = (10, 784, 3072)
 FEW = 256
 BOUND = {"rays": 512 * 2**20, "probes": 32 * 2**20}
-"""Bytes of an op's results. Eager probes hold a dozen times as much between."""
+"""Bytes of an op's results. Eager probes hold a dozen times as much in between."""
 PROBES = 32
-"""Of a point: rows of the probe ops are as many points times PROBES."""
-BOUNDS = {"lower": 0.0, "upper": 1.0}
+"""Probes of a point; the rows of the probe ops are points times probes."""
+BOUNDS: dict[str, Any] = {"lower": 0.0, "upper": 1.0}
 
-HAS_CUDA = ops.build_config()["cuda"] and torch.cuda.is_available()
+HAS_CUDA = bool(ops.build_config()["cuda"]) and torch.cuda.is_available()
 PLACES = [Place(torch.device("cpu"), threads) for threads in (1, 2)]
 PLACES += [Place(torch.device("cuda"), torch.get_num_threads())] * HAS_CUDA
 
@@ -49,7 +49,15 @@ kinds = pytest.mark.parametrize("kind", ["rademacher, low frequencies", "gaussia
 
 @dataclass(frozen=True)
 class Case:
-    """One way on one place. many: as many rows as fit, or FEW. bound: bytes of the result."""
+    """One way of one op on one place.
+
+    Attributes:
+        place: Where it runs.
+        size: Numbers in a row.
+        many: Whether there are as many rows as fit, instead of FEW.
+        way: See above.
+        bound: Bytes of the result.
+    """
 
     place: Place
     size: int
@@ -67,7 +75,7 @@ class Case:
 
     @property
     def is_measured(self) -> bool:
-        """Loops and compiled graphs are for few rows, on the CPU one and all threads."""
+        """Whether the case is measured: loops and compiled graphs only run on few rows."""
         if self.many and self.rows <= FEW:
             return False
         if self.way == "numpy":
@@ -81,7 +89,7 @@ class Case:
 
 
 def cases(bound: int, *ways: str, sizes: Iterable[int] = SHAPES) -> pytest.MarkDecorator:
-    """A test for each case; an op of one size, which has no bound, is measured with few rows."""
+    """Parametrises a test by its cases; an op without a bound is measured with few rows."""
     crossed = product(PLACES, sizes, (False, True), ways)
     all_cases = [Case(*case, bound) for case in crossed]
     chosen = [case for case in all_cases if case.is_measured]
@@ -89,15 +97,16 @@ def cases(bound: int, *ways: str, sizes: Iterable[int] = SHAPES) -> pytest.MarkD
 
 
 @dataclass
-class Contest:
+class Comparison:
     """One op on the same arguments in several ways.
 
     Attributes:
-        op, what: names the group, with the place.
-        size: numbers in a row.
-        rows: of the result, or what the op goes through.
-        moved: bytes that must be read or written.
-        ways: what runs each way; missing ways are skipped.
+        op: The name of the op.
+        what: Words that follow it, for example its kind of noise.
+        size: Numbers in a row.
+        rows: Rows of the result, or of what the op reads.
+        moved: Bytes that must be read or written.
+        ways: Runs each way; missing ways are skipped.
     """
 
     op: str
@@ -108,12 +117,15 @@ class Contest:
     ways: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
     def add(self, call: Callable[[Any], Any]) -> None:
-        """Adds the native and the eager way, which differ in their module alone.
+        """Adds the native, eager and compiled ways of a call, which is given the module of ops.
 
-        The compiled way is compiled where it is run.
+        The compiled way is compiled when it runs.
         """
         self.ways["native"] = lambda: call(ops)
         self.ways["eager"] = self.ways["compiled"] = lambda: call(eager)
+
+
+Run = Callable[[Comparison], Any]
 
 
 @pytest.fixture
@@ -129,33 +141,35 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
 
 
 def _is_quick(case: Case) -> bool:
-    """A graph takes seconds to compile, and large images in eager PyTorch take as long."""
+    """Whether a case takes far less than a second; compiling and large images do not."""
     quick = not case.many and case.size < max(SHAPES) and case.way != "compiled"
     return quick and case.place != PLACES[1]
 
 
 @pytest.fixture
-def run(case, benchmark) -> Callable[[Contest], Any]:
-    """Times one way of a contest and notes what it is to be compared by."""
+def run(case: Case, benchmark: Any) -> Run:
+    """Times one way of a comparison and records what identifies it."""
     place, way = case.place, case.way
 
-    def run_one(contest: Contest) -> Any:
-        if way not in contest.ways:
-            pytest.skip(f"{contest.op}{contest.what}: nothing to measure {way}")
+    def run_one(comparison: Comparison) -> Any:
+        if way not in comparison.ways:
+            pytest.skip(f"{comparison.op}{comparison.what}: no way {way}")
         if way == "compiled":
-            _compile(contest)
-        benchmark.group = f"{contest.op}{contest.what}, {contest.rows} x {contest.size}, {place}"
+            _compile(comparison)
+        benchmark.group = (
+            f"{comparison.op}{comparison.what}, {comparison.rows} x {comparison.size}, {place}"
+        )
         benchmark.extra_info |= {
-            "op": contest.op + contest.what,
-            "size": contest.size,
-            "rows": contest.rows,
+            "op": comparison.op + comparison.what,
+            "size": comparison.size,
+            "rows": comparison.rows,
             "place": str(place),
             "way": way,
-            "moved": contest.moved,
+            "moved": comparison.moved,
         }
-        result = measure(benchmark, contest.ways[way], place)
+        result = measure(benchmark, comparison.ways[way], place)
         if not benchmark.disabled:
-            speed = contest.moved / benchmark.extra_info["seconds"]
+            speed = comparison.moved / benchmark.extra_info["seconds"]
             benchmark.extra_info["of_copy"] = speed / copy_bandwidth(place)
         return result
 
@@ -163,43 +177,45 @@ def run(case, benchmark) -> Callable[[Contest], Any]:
 
 
 @cases(BOUND["rays"], "eager", "compiled", "numpy", "native")
-def test_ray_lengths(run, case):
+def test_ray_lengths(run: Run, case: Case) -> None:
     size, count = case.size, case.rows
     rays = _rays(size, count, ends=count, device=case.device)
     places = rays["sample_of"][rays["pair_of"]], rays["end_of"]
-    contest = Contest("ray_lengths", "", size, count, moved=_bytes(rays["ends"], rays["lengths"]))
-    contest.add(lambda library: library.ray_lengths(rays["samples"], rays["ends"], *places))
+    comparison = Comparison(
+        "ray_lengths", "", size, count, moved=_bytes(rays["ends"], rays["lengths"])
+    )
+    comparison.add(lambda library: library.ray_lengths(rays["samples"], rays["ends"], *places))
     if case.way == "numpy":
         arrays = _arrays(rays)
         sample_of = arrays["sample_of"][arrays["pair_of"]]
-        contest.ways["numpy"] = lambda: numpy_loops.ray_lengths(
+        comparison.ways["numpy"] = lambda: numpy_loops.ray_lengths(
             arrays["samples"], arrays["ends"], sample_of, arrays["end_of"]
         )
-    lengths = _tensor(run(contest), case.device)
+    lengths = _tensor(run(comparison), case.device)
     torch.testing.assert_close(lengths, rays["lengths"], rtol=1e-5, atol=0)
 
 
 @cases(BOUND["rays"], "eager", "compiled", "numpy", "native")
-def test_bracket_queries(run, case):
+def test_bracket_queries(run: Run, case: Case) -> None:
     size, count = case.size, case.rows
     rays = _rays(size, count, ends=64, device=case.device)
-    contest = Contest("bracket_queries", "", size, count, moved=4 * size * (count + 64))
-    contest.add(lambda library: library.bracket_queries(**rays, **BOUNDS))
+    comparison = Comparison("bracket_queries", "", size, count, moved=4 * size * (count + 64))
+    comparison.add(lambda library: library.bracket_queries(**rays, **BOUNDS))
     if case.way == "numpy":
         arrays = _arrays(rays)
-        contest.ways["numpy"] = lambda: numpy_loops.bracket_queries(**arrays, **BOUNDS)
-    queries = run(contest)
+        comparison.ways["numpy"] = lambda: numpy_loops.bracket_queries(**arrays, **BOUNDS)
+    queries = run(comparison)
     if not case.many:
         expected = ops.bracket_queries(**rays, **BOUNDS)
         torch.testing.assert_close(_tensor(queries, case.device), expected)
 
 
 @cases(0, "eager", "numpy", "native", sizes=[1])
-def test_bracket_update(run, case):
-    """Brackets are updated in place, so each call gets new ones, in the time measured."""
+def test_bracket_update(run: Run, case: Case) -> None:
+    """Brackets are updated in place, so each timed call also makes new ones."""
     pairs, each = 2304, 20
     decisions = torch.randint(-1, 20, (pairs * each,)).to(case.device)
-    rules = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
+    rules: dict[str, Any] = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
     start = {name: value.to(case.device) for name, value in _brackets(pairs, each).items()}
 
     def update(library: Any) -> Tensor:
@@ -210,110 +226,116 @@ def test_bracket_update(run, case):
         return library.bracket_update(low, high, radius, winner, *rest, **rules)
 
     moved = 8 * pairs * each * 4
-    contest = Contest("bracket_update", f", {each} rays a pair", 1, pairs * each, moved)
-    contest.add(update)
+    comparison = Comparison("bracket_update", f", {each} rays a pair", 1, pairs * each, moved)
+    comparison.add(update)
     if case.way == "numpy":
         arrays = _arrays(start | {"decisions": decisions})
         names = ("low", "high", "radius", "winner")
-        contest.ways["numpy"] = lambda: numpy_loops.bracket_update(
+        comparison.ways["numpy"] = lambda: numpy_loops.bracket_update(
             **(arrays | {name: arrays[name].copy() for name in names}), **rules
         )
-    assert torch.equal(_tensor(run(contest), case.device), update(ops))
+    assert torch.equal(_tensor(run(comparison), case.device), update(ops))
 
 
 @cases(0, "eager", "compiled", "numpy", "native", sizes=[10])
 @pytest.mark.parametrize("normalisation", ["inverse", "margin"])
-def test_soft_labels(run, case, normalisation):
+def test_soft_labels(run: Run, case: Case, normalisation: ops.Normalisation) -> None:
     samples, classes = 16_384, 10
     distances = torch.rand(samples, classes, device=case.device) + 0.5
     distances[torch.rand_like(distances) < 0.05] = torch.inf
-    own = torch.randint(classes, (samples,), device=case.device)
-    settings = {"normalisation": normalisation, "scale": 2.0, "temperature": 4.0}
-    moved = 2 * _bytes(distances) + _bytes(own)
-    contest = Contest("soft_labels", f", {normalisation}", classes, samples, moved)
-    contest.add(lambda library: library.soft_labels(distances, own, **settings))
+    predicted = torch.randint(classes, (samples,), device=case.device)
+    settings: dict[str, Any] = {"normalisation": normalisation, "scale": 2.0, "temperature": 4.0}
+    moved = 2 * _bytes(distances) + _bytes(predicted)
+    comparison = Comparison("soft_labels", f", {normalisation}", classes, samples, moved)
+    comparison.add(lambda library: library.soft_labels(distances, predicted, **settings))
     if case.way == "numpy":
-        arrays = distances.numpy(), own.numpy()
-        contest.ways["numpy"] = lambda: numpy_loops.soft_labels(*arrays, **settings)
-    soft = _tensor(run(contest), case.device)
-    torch.testing.assert_close(soft, ops.soft_labels(distances, own, **settings))
+        arrays = distances.numpy(), predicted.numpy()
+        comparison.ways["numpy"] = lambda: numpy_loops.soft_labels(*arrays, **settings)
+    soft = _tensor(run(comparison), case.device)
+    torch.testing.assert_close(soft, ops.soft_labels(distances, predicted, **settings))
 
 
 @cases(BOUND["probes"], "eager", "compiled", "numpy", "stored", "native")
 @kinds
-def test_probe_queries(run, case, kind):
+def test_probe_queries(run: Run, case: Case, kind: str) -> None:
     size, points = case.size, max(case.rows // PROBES, 1)
     drawn = _drawn(kind, size, case.device)
     steps = torch.full((points,), 0.1, device=case.device)
     ends = torch.rand(2, points, size, device=case.device)
-    arguments = {"counters": _counters(points, case.device), "seed": 7, "count": PROBES}
+    arguments: dict[str, Any] = {
+        "counters": _counters(points, case.device),
+        "seed": 7,
+        "count": PROBES,
+    }
     count = points * PROBES
-    contest = Contest(
+    comparison = Comparison(
         "probe_queries", f", {kind}", size, count, moved=4 * size * (count + 2 * points)
     )
-    contest.add(lambda library: library.probe_queries(*ends, steps, **arguments, **drawn, **BOUNDS))
+    comparison.add(
+        lambda library: library.probe_queries(*ends, steps, **arguments, **drawn, **BOUNDS)
+    )
 
     def with_stored() -> Tensor:
-        u = _to_pixels(_own_coefficients(points, drawn, size, case.device), drawn)
-        return eager.queries_along(u, *ends, steps, *BOUNDS.values())
+        u = _to_pixels(_torch_coefficients(points, drawn, size, case.device), drawn)
+        return eager.queries_along(u, ends[0], ends[1], steps, **BOUNDS)
 
-    contest.ways["stored"] = with_stored
+    comparison.ways["stored"] = with_stored
     if case.way == "numpy" and drawn["noise"] == "gaussian":
         arrays = ends[0].numpy(), ends[1].numpy(), steps.numpy()
-        contest.ways["numpy"] = lambda: numpy_loops.probe_queries(
+        comparison.ways["numpy"] = lambda: numpy_loops.probe_queries(
             *arrays, numpy_loops.drawn(points, PROBES, size), **BOUNDS
         )
-    queries = run(contest)
+    queries = run(comparison)
     assert queries.shape == (count, size)
     if case.way == "eager" and not case.many:
-        torch.testing.assert_close(queries, contest.ways["native"](), rtol=0, atol=1e-5)
+        torch.testing.assert_close(queries, comparison.ways["native"](), rtol=0, atol=1e-5)
 
 
 @cases(BOUND["probes"], "eager", "compiled", "numpy", "stored", "native")
 @kinds
-def test_probe_gradient(run, case, kind):
+def test_probe_gradient(run: Run, case: Case, kind: str) -> None:
     size, points = case.size, max(case.rows // PROBES, 1)
     drawn = _drawn(kind, size, case.device)
     decisions = torch.randint(-1, 3, (points, PROBES), device=case.device)
     wanted = torch.ones(points, dtype=torch.int64, device=case.device)
     counters = _counters(points, case.device)
-    named = {"counters": counters, "seed": 7, "targeted": True, "components": size}
+    named: dict[str, Any] = {"counters": counters, "seed": 7, "targeted": True, "components": size}
     moved = 4 * size * points + _bytes(decisions)
-    contest = Contest("probe_gradient", f", {kind}", size, points * PROBES, moved)
-    contest.add(lambda library: library.probe_gradient(decisions, wanted, **named, **drawn))
-    stored = None
+    comparison = Comparison("probe_gradient", f", {kind}", size, points * PROBES, moved)
+    comparison.add(lambda library: library.probe_gradient(decisions, wanted, **named, **drawn))
+    stored = torch.empty(0)
     if case.way in ("stored", "numpy"):
-        stored = _own_coefficients(points, drawn, size, case.device)
+        stored = _torch_coefficients(points, drawn, size, case.device)
 
     def with_stored() -> Tensor:
         total = eager.weighted_sum(stored, decisions, wanted, True)
         return torch.nn.functional.normalize(_to_pixels(total, drawn), dim=1)
 
-    contest.ways["stored"] = with_stored
+    comparison.ways["stored"] = with_stored
     if case.way == "numpy" and drawn["noise"] == "gaussian":
-        contest.ways["numpy"] = lambda: numpy_loops.probe_gradient(
+        comparison.ways["numpy"] = lambda: numpy_loops.probe_gradient(
             decisions.numpy(), wanted.numpy(), stored.numpy(), targeted=True
         )
-    normals = run(contest)
+    normals = run(comparison)
     assert normals.shape == (points, size)
     if case.way == "eager" and not case.many:
-        torch.testing.assert_close(normals, contest.ways["native"](), rtol=0, atol=1e-5)
+        torch.testing.assert_close(normals, comparison.ways["native"](), rtol=0, atol=1e-5)
 
 
-def _compile(contest: Contest) -> None:
-    """Compiles the compiled way, or skips the test where that fails."""
+def _compile(comparison: Comparison) -> None:
+    """Compiles the compiled way, or skips the test if that fails."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             torch.compiler.reset()
-            contest.ways["compiled"] = torch.compile(contest.ways["compiled"], dynamic=False)
-            contest.ways["compiled"]()
+            comparison.ways["compiled"] = torch.compile(comparison.ways["compiled"], dynamic=False)
+            comparison.ways["compiled"]()
         except Exception as error:
             pytest.skip(f"torch.compile: {type(error).__name__}: {str(error)[:200]}")
 
 
-def _rays(size: int, count: int, ends: int, device: torch.device) -> dict[str, Tensor]:
-    """The arguments of bracket_queries: 16 rays a pair. Ends are taken in turn."""
+def _rays(size: int, count: int, ends: int, device: torch.device) -> dict[str, Any]:
+    """The arguments of bracket_queries: 16 rays a pair, towards the ends in turn."""
     pairs = count // 16
     samples, images = torch.rand(16, size), torch.rand(ends, size)
     sample_of = torch.arange(pairs) % len(samples)
@@ -345,7 +367,7 @@ def _brackets(pairs: int, each: int) -> dict[str, Tensor]:
 
 
 def _drawn(kind: str, size: int, device: torch.device) -> dict[str, Any]:
-    """How directions are drawn: as by default, or as published."""
+    """How directions are drawn: as by default, or as in the paper."""
     noise, _, frequencies = kind.partition(", ")
     if frequencies == "all pixels":
         return {"noise": noise}
@@ -354,13 +376,15 @@ def _drawn(kind: str, size: int, device: torch.device) -> dict[str, Any]:
     return {"noise": noise, "row_basis": basis, "column_basis": basis, "channels": channels}
 
 
-def _own_coefficients(points: int, drawn: dict, size: int, device: torch.device) -> Tensor:
+def _torch_coefficients(
+    points: int, drawn: dict[str, Any], size: int, device: torch.device
+) -> Tensor:
     basis, channels = drawn.get("row_basis"), drawn.get("channels", 1)
     coefficients = size if basis is None else channels * basis.size(0) ** 2
-    return eager.own_directions(points, PROBES, drawn["noise"], coefficients, device)
+    return eager.torch_directions(points, PROBES, drawn["noise"], coefficients, device)
 
 
-def _to_pixels(coefficients: Tensor, drawn: dict) -> Tensor:
+def _to_pixels(coefficients: Tensor, drawn: dict[str, Any]) -> Tensor:
     basis, channels = drawn.get("row_basis"), drawn.get("channels", 1)
     return eager.to_pixels(coefficients, basis, basis, channels)
 
@@ -374,13 +398,11 @@ def _bytes(*tensors: Tensor) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _tensor(result: Tensor | np.ndarray, device: torch.device) -> Tensor:
-    return torch.as_tensor(result).to(device, dtype=_DTYPES.get(result.dtype))
-
-
-_DTYPES = {np.dtype("float64"): torch.float32}
-"""What NumPy made wider."""
+    """A result as a tensor; NumPy makes some results wider than float32."""
+    tensor = torch.as_tensor(result).to(device)
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
