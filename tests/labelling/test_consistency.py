@@ -1,4 +1,4 @@
-"""Teachers that are noisy, or replaced while a run is stopped, are found; all others are not."""
+"""Noisy teachers, and teachers replaced while a run is stopped, are flagged; others are not."""
 
 from pathlib import Path
 
@@ -25,19 +25,22 @@ SETTINGS = LabelSettings("bd", queries_per_pair=12, starting_points=4, query_bat
 
 
 class MeanTeacher(FunctionTeacher):
-    """Ten classes by a sum of an image's pixels, each weighted.
+    """Ten classes by weighted sums of an image's pixels.
 
-    noise: share of the answers that are drawn at random. model: seed of the weights. most: queries
-    after which it is out of service. nudge: added to every score, as rounding is, by queries.
+    Args:
+        noise: The share of random answers.
+        seed: The seed of the random answers.
+        model: Distinguishes different teachers with the same fingerprint.
+        max_queries: The teacher fails after this many queries.
     """
 
     def __init__(
-        self, noise: float = 0, seed: int = 0, model: int = 0, most: int | None = None
+        self, noise: float = 0, seed: int = 0, model: int = 0, max_queries: int | None = None
     ) -> None:
         super().__init__(self._answer, (1, 8, 8), 10, max_batch=64, fingerprint="served")
         weights = np.random.default_rng(7).normal(size=(10, 64))
         self._weights = weights + 0.2 * model * np.random.default_rng(8).normal(size=(10, 64))
-        self._noise, self._random, self._most = noise, np.random.default_rng(seed), most
+        self._noise, self._random, self._most = noise, np.random.default_rng(seed), max_queries
         self.queries = 0
 
     def _answer(self, images: np.ndarray) -> np.ndarray:
@@ -68,22 +71,22 @@ def write(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "undisturbed"
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "uninterrupted"
     teacher = MeanTeacher()
     totals = write(folder, teacher)
     assert teacher.queries == totals.queries + queries_of_checks(read_manifest(folder))
     return folder
 
 
-def test_a_teacher_that_repeats_its_answers_is_not_flagged(undisturbed):
-    described = read_manifest(undisturbed)
+def test_a_teacher_that_repeats_its_answers_is_not_flagged(uninterrupted):
+    described = read_manifest(uninterrupted)
 
     assert not is_inconsistent(described)
     assert [check["when"] for check in described["consistency"]] == ["start", "end"]
     assert 0 < queries_of_checks(described) <= 32
     assert "0 of 4 at the start, 0 of 24 at the end" in describe_checks(described)
-    assert not list(undisturbed.glob("_check*"))
+    assert not list(uninterrupted.glob("_check*"))
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.05])
@@ -106,10 +109,10 @@ def test_a_noisy_teacher_is_flagged_with_its_rate(tmp_path, noise, seed):
     assert f"{end['rate']:.1%}" in describe_checks(described)
 
 
-@pytest.mark.parametrize("most", [100, 700])
-def test_a_teacher_replaced_at_a_stop_is_refused_and_mixed_only_on_request(tmp_path, most):
+@pytest.mark.parametrize("max_queries", [100, 700])
+def test_a_replaced_teacher_is_refused_and_mixed_only_on_request(tmp_path, max_queries):
     with pytest.raises(RuntimeError, match="out of service"):
-        write(tmp_path, MeanTeacher(most=most))
+        write(tmp_path, MeanTeacher(max_queries=max_queries))
     other = MeanTeacher(model=1)
     before = {file.name for file in tmp_path.iterdir()}
 
@@ -126,28 +129,28 @@ def test_a_teacher_replaced_at_a_stop_is_refused_and_mixed_only_on_request(tmp_p
     assert is_inconsistent(described) and queries_of_checks(described) <= 32
 
 
-def test_a_run_that_was_refused_goes_on_with_its_own_teacher(tmp_path, undisturbed):
+def test_a_refused_run_resumes_with_its_original_teacher(tmp_path, uninterrupted):
     with pytest.raises(RuntimeError, match="out of service"):
-        write(tmp_path, MeanTeacher(most=700))
+        write(tmp_path, MeanTeacher(max_queries=700))
     with pytest.raises(ValueError, match="--accept-changed-teacher"):
         write(tmp_path, MeanTeacher(model=1), resume=True)
 
     write(tmp_path, MeanTeacher(), resume=True)
 
     assert not is_inconsistent(read_manifest(tmp_path))
-    assert torch.equal(load_labels(tmp_path).distances, load_labels(undisturbed).distances)
+    assert torch.equal(load_labels(tmp_path).distances, load_labels(uninterrupted).distances)
 
 
-@pytest.mark.parametrize("most", [100, 700, 2000])
-def test_checks_change_no_label_and_a_resumed_run_is_not_flagged(tmp_path, undisturbed, most):
+@pytest.mark.parametrize("max_queries", [100, 700, 2000])
+def test_checks_change_no_label_and_do_not_flag_a_resumed_run(tmp_path, uninterrupted, max_queries):
     with pytest.raises(RuntimeError, match="out of service"):
-        write(tmp_path, MeanTeacher(most=most))
+        write(tmp_path, MeanTeacher(max_queries=max_queries))
     for more in (500, None):
         try:
-            write(tmp_path, MeanTeacher(most=more), resume=True)
+            write(tmp_path, MeanTeacher(max_queries=more), resume=True)
         except RuntimeError:
             continue
-    labels, expected = load_labels(tmp_path), load_labels(undisturbed)
+    labels, expected = load_labels(tmp_path), load_labels(uninterrupted)
 
     described = read_manifest(tmp_path)
     assert torch.equal(labels.distances, expected.distances)
@@ -165,7 +168,7 @@ def test_a_budget_pays_for_the_checks(tmp_path):
     assert 0 < checks <= 20 and teacher.queries == totals.queries + checks <= 2000
 
 
-def test_without_checks_nothing_more_is_asked(tmp_path):
+def test_without_checks_no_extra_query_is_spent(tmp_path):
     teacher = MeanTeacher(0.05)
 
     totals = write(tmp_path, teacher, limit=40, checks=0)
@@ -189,7 +192,7 @@ class BoundaryTeacher(MeanTeacher):
         return np.where(np.abs(score) < 1e-4, undecided % 2, score > 0).astype(np.int64)
 
 
-def test_an_answer_that_rounding_alone_changes_is_no_noise(tmp_path, monkeypatch):
+def test_an_answer_changed_by_rounding_is_not_flagged_as_noise(tmp_path, monkeypatch):
     monkeypatch.setattr("db3kd.labelling.consistency._SUFFICIENT_CHANGES", 99)
     write(tmp_path, BoundaryTeacher(), limit=60)
     end = read_manifest(tmp_path)["consistency"][-1]
@@ -200,7 +203,7 @@ def noisy() -> FunctionTeacher:
     return MeanTeacher(0.05)
 
 
-def test_the_command_line_says_so_by_its_exit_status(tmp_path):
+def test_the_exit_status_of_the_command_line_reports_a_noisy_teacher(tmp_path):
     out = tmp_path / "run"
     where = ("label", "--teacher", "test_consistency:noisy", "--data", "digits", "--out", out)
     options = ("--measure", "bd", "--limit", 200, "--queries-per-pair", 12, "--device", "cpu")

@@ -29,7 +29,7 @@ def some_pictures() -> Tensor:
 
 
 class ForgetfulTeacher(FunctionTeacher):
-    """Three classes by an image's mean; says 0, then 1, of an image asked twice."""
+    """Three classes by an image's mean; answers 0 and then 1 for the image that is there twice."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__(self._decide, (1, 8, 8), 3, fingerprint="forgetful", max_batch=64)
@@ -48,7 +48,7 @@ class ForgetfulTeacher(FunctionTeacher):
 
 @pytest.mark.parametrize("measure", ["sd", "bd", "mbd"])
 @pytest.mark.parametrize("targets", [None, 1])
-def test_equal_images_in_two_classes_are_contradictory_and_cost_nothing_more(measure, targets):
+def test_equal_images_in_two_classes_are_contradictory_and_cost_no_further_query(measure, targets):
     if measure == "sd" and targets:
         return
     images = some_pictures()

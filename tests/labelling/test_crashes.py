@@ -15,7 +15,7 @@ crashes = pytest.importorskip("benchmarks.systems.crashes", reason="benchmarks a
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
-def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
     images = load_data("digits")
     network = train_classifier(
         lambda: build_model("linear", (1, 8, 8), 10),

@@ -1,4 +1,4 @@
-"""What a run is said to ask before it begins."""
+"""Estimates of a run before it starts."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def images() -> ImageSet:
 
 @pytest.mark.parametrize("queries", [1, 2, 3, 50, 400])
 @pytest.mark.parametrize("measure", ["sd", "bd", "mbd"])
-def test_no_more_is_asked_than_allowed_and_all_is_said(images, queries, measure):
+def test_an_estimate_keeps_its_budget_and_reports_what_it_spent(images, queries, measure):
     asked = teacher()
 
     estimate = estimate_run(asked, images, LabelSettings(measure, queries_per_pair=40), queries)
@@ -34,7 +34,7 @@ def test_no_more_is_asked_than_allowed_and_all_is_said(images, queries, measure)
     assert estimate.seconds_per_query > 0 and estimate.batch_size <= 32
 
 
-def test_without_queries_the_bound_is_said_and_the_teacher_left_alone(images):
+def test_without_queries_only_the_bound_is_estimated(images):
     asked = teacher()
 
     estimate = estimate_run(asked, images, LabelSettings("bd", queries_per_pair=40), 0)
@@ -44,7 +44,7 @@ def test_without_queries_the_bound_is_said_and_the_teacher_left_alone(images):
     assert estimate.expected_queries is estimate.seconds_per_query is None
 
 
-def test_a_bad_image_is_found_before_anything_is_asked():
+def test_an_invalid_image_is_found_before_any_query():
     asked, values = teacher(), torch.full((120, *SHAPE), 0.5)
     values[119] = torch.nan
 
@@ -55,7 +55,7 @@ def test_a_bad_image_is_found_before_anything_is_asked():
 
 
 @pytest.mark.parametrize(
-    ("budgets", "most"),
+    ("budgets", "max_queries"),
     [
         ({}, 120 * 3001),
         ({"queries_per_sample": 50}, 120 * 50),
@@ -64,15 +64,15 @@ def test_a_bad_image_is_found_before_anything_is_asked():
         ({"queries": 0}, 0),
     ],
 )
-def test_the_bound_is_that_of_the_budgets(images, budgets, most):
+def test_the_bound_follows_from_the_budgets(images, budgets, max_queries):
     asked = teacher()
     estimate = estimate_run(asked, images, LabelSettings("mbd", **budgets))
 
-    assert estimate.max_queries == most
-    assert estimate.asked <= most and (estimate.expected_queries or 0) <= most
+    assert estimate.max_queries == max_queries
+    assert estimate.asked <= max_queries and (estimate.expected_queries or 0) <= max_queries
 
 
-def test_what_is_expected_is_near_what_a_run_asks(images):
+def test_the_expected_queries_are_close_to_those_of_a_run(images):
     settings = LabelSettings("bd", starting_points=8)
 
     estimate = estimate_run(teacher(), images, settings, 2000)
@@ -83,7 +83,7 @@ def test_what_is_expected_is_near_what_a_run_asks(images):
 
 
 @pytest.mark.parametrize("targets", [1, 2])
-def test_targets_alone_are_measured_and_expected(images, targets):
+def test_only_targets_are_measured_and_expected(images, targets):
     settings = LabelSettings("bd", starting_points=8, targets=targets)
 
     estimate = estimate_run(teacher(), images, settings, 2000)
@@ -93,19 +93,19 @@ def test_targets_alone_are_measured_and_expected(images, targets):
     assert 0.7 < estimate.expected_queries / asked < 1.3
 
 
-def test_a_pair_that_cannot_be_measured_to_its_end_is_expected_to_spend_all_it_may(images):
+def test_an_unfinished_pair_is_expected_to_spend_its_whole_budget(images):
     estimate = estimate_run(teacher(), images, LabelSettings("mbd", queries_per_pair=1000), 200)
 
     assert estimate.measured_pairs == 0 and estimate.expected_queries == estimate.max_queries
 
 
-def test_a_teacher_of_one_class_is_asked_for_decisions_alone(images):
+def test_a_teacher_of_one_class_is_asked_for_decisions_only(images):
     estimate = estimate_run(ConstantTeacher(1, SHAPE, 4), images, LabelSettings("bd"), 50)
 
     assert (estimate.asked, estimate.measured_pairs) == (25, 0)
 
 
-def test_what_was_estimated_before_is_estimated_again(images):
+def test_estimates_are_reproducible(images):
     settings = LabelSettings("bd")
     first, second = (estimate_run(teacher(), images, settings) for _ in range(2))
 

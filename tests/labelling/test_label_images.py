@@ -1,4 +1,4 @@
-"""Labelling a whole set: what a label depends on, what it costs, and what bad input does to it."""
+"""Labelling a set of images: dependencies, budgets, progress, and invalid input."""
 
 import dataclasses
 import io
@@ -98,7 +98,7 @@ def test_chunks_are_the_labels_in_order(labels, monkeypatch):
     assert torch.equal(torch.cat([chunk.distances for chunk in chunks]), labels.distances)
 
 
-def test_a_chunk_that_has_a_shard_is_left_out_and_answers_are_not_asked_again(
+def test_a_chunk_with_a_shard_is_skipped_and_its_queries_are_not_repeated(
     labels, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
@@ -146,7 +146,7 @@ def test_no_budget_is_exceeded_and_the_ledger_equals_the_teachers_count(
     assert bool(((labels.decision == UNANSWERED) == (spent == 0)).all())
 
 
-def test_more_measuring_only_shrinks_distances():
+def test_more_queries_only_shrink_distances():
     results = [
         label(some_teacher(), some_images(), LabelSettings(measure=measure, queries_per_pair=300))
         for measure in ("sd", "bd", "mbd")
@@ -157,10 +157,10 @@ def test_more_measuring_only_shrinks_distances():
     assert int(results[0].queries.sum()) == 40
 
 
-def test_the_own_class_has_distance_zero_and_one_query(labels):
-    own = labels.decision[:, None]
-    assert not bool(labels.distances.gather(1, own).any())
-    assert bool((labels.queries.gather(1, own) == 1).all())
+def test_the_predicted_class_has_distance_zero_and_one_query(labels):
+    predicted = labels.decision[:, None]
+    assert not bool(labels.distances.gather(1, predicted).any())
+    assert bool((labels.queries.gather(1, predicted) == 1).all())
 
 
 def test_samples_are_labelled_by_the_teachers_decision_not_the_data_sets():
@@ -171,27 +171,27 @@ def test_samples_are_labelled_by_the_teachers_decision_not_the_data_sets():
     assert torch.equal(labels.label, wrong)
 
 
-def test_published_settings_run():
+def test_the_settings_of_the_paper_run():
     settings = LabelSettings.paper("mbd", queries_per_pair=450, starting_points=5)
     assert settings.order == "random" and settings.sign_opt == SignOptSettings.paper()
     assert set(label(some_teacher(), some_images(), settings).status) == {"ok"}
 
 
-def test_progress_is_told_samples_queries_and_mean_distance():
+def test_progress_receives_samples_queries_and_mean_distance():
     reported = {}
 
-    class Told:
+    class Listener:
         def update(self, **reached):
             reported.update({name: value for name, value in reached.items() if value is not None})
 
-    labels = label(some_teacher(), some_images(), SMALL, progress=Told())
+    labels = label(some_teacher(), some_images(), SMALL, progress=Listener())
     assert reported["samples"] == 40 and reported["queries"] == int(labels.queries.sum())
     assert reported["mean_distance"] == pytest.approx(
         float(labels.distances.sum()) / (40 * 3), rel=1e-4
     )
 
 
-def test_a_budget_of_one_a_sample_pays_for_the_decision_alone():
+def test_a_budget_of_one_per_sample_pays_for_its_decision_only():
     labels = label(some_teacher(), some_images(), LabelSettings(queries_per_sample=1))
     assert bool((labels.queries.sum(1) == 1).all())
     assert torch.equal(
@@ -199,7 +199,7 @@ def test_a_budget_of_one_a_sample_pays_for_the_decision_alone():
     )
 
 
-def test_a_budget_of_zero_asks_nothing_and_says_so():
+def test_a_budget_of_zero_spends_nothing_and_marks_the_samples():
     teacher = CountingTeacher(some_teacher())
     labels = label(teacher, some_images(), LabelSettings(queries=0))
     assert teacher.total == 0 and set(labels.status) == {"budget"}
@@ -217,23 +217,23 @@ def test_a_class_without_images_is_unreached_and_gets_no_weight():
     assert not bool(with_soft_labels(labels, scale=2.0).soft_labels[:, 2].any())
 
 
-def test_a_single_image_has_no_candidates():
+def test_a_single_image_has_no_starting_points():
     labels = label(some_teacher(), some_images(1), SMALL)
     assert labels.status == ["unreached"] and int(labels.queries.sum()) == 1
 
 
-def test_one_class_for_everything_is_an_error():
+def test_a_teacher_with_one_class_for_all_images_is_refused():
     with pytest.raises(TeacherError, match="put all 40 images of images in class 2"):
         label(ConstantTeacher(2, SHAPE, CLASSES), some_images(), SMALL)
 
 
 @pytest.mark.parametrize("queries", [0, 45, 400])
-def test_a_teacher_that_raises_is_one_clear_error(queries):
+def test_an_error_of_the_teacher_becomes_a_teacher_error(queries):
     with pytest.raises(TeacherError, match=r"raised ConnectionError .* the line is dead"):
         label(RaisingTeacher(some_teacher(16), queries), some_images(), SMALL)
 
 
-def test_chunks_before_a_failure_are_not_lost(labels, monkeypatch):
+def test_chunks_before_a_failure_are_yielded(labels, monkeypatch):
     monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
     first = int(labels.queries[:16].sum()) - 16 + 40
     chunks = label_chunks(RaisingTeacher(some_teacher(), first), some_images(), SMALL)
@@ -250,7 +250,7 @@ def test_chunks_before_a_failure_are_not_lost(labels, monkeypatch):
         (beyond_range, r"returned class 100\d, expected \[0, 4\)"),
     ],
 )
-def test_wrong_answers_are_one_clear_error(change, message):
+def test_invalid_answers_become_a_teacher_error(change, message):
     with pytest.raises(TeacherError, match=message):
         label(WrongTeacher(some_teacher(), change), some_images(), SMALL)
 
@@ -265,7 +265,7 @@ def test_wrong_answers_are_one_clear_error(change, message):
         (torch.rand(0, *SHAPE), ValueError, "images: expected at least one"),
     ],
 )
-def test_wrong_images_are_refused_before_anything_is_spent(images, error, message):
+def test_invalid_images_are_refused_before_any_query(images, error, message):
     teacher = CountingTeacher(some_teacher())
     with pytest.raises(error, match=message):
         label(teacher, images, SMALL)
@@ -301,7 +301,7 @@ def test_images_in_other_bounds_are_labelled():
         ({"tolerance": 0.0}, r"tolerance: expected a number in \(0, 1\), got 0.0"),
     ],
 )
-def test_wrong_settings_are_refused(change, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         LabelSettings(**change)
 
@@ -314,7 +314,7 @@ def test_wrong_settings_are_refused(change, message):
         (torch.tensor([], dtype=torch.int64), ValueError),
     ],
 )
-def test_a_wrong_index_is_refused(index, error):
+def test_an_invalid_index_is_refused(index, error):
     with pytest.raises(error, match="index: expected"):
         label(some_teacher(), some_images(), SMALL, index=index)
 

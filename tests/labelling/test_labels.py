@@ -199,7 +199,7 @@ def test_labels_of_the_wrong_shape_are_refused(name, value, message):
         dataclasses.replace(some_labels(), **{name: value})
 
 
-def test_only_parts_that_hold_the_same_things_are_joined():
+def test_only_parts_with_the_same_contents_are_joined():
     with pytest.raises(ValueError, match="without soft labels"):
         Labels.concat([some_labels(), some_labels(optional=False)])
     with pytest.raises(ValueError, match=r"soft labels of temperature 2\.0"):

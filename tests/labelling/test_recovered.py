@@ -1,4 +1,4 @@
-"""Labelling from Python: what was paid for outlives errors and interrupts, in memory or on disk."""
+"""Paid answers survive errors and interrupts, in memory or in a folder."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("calls", [0, 1, 9, 30])
 @pytest.mark.parametrize("kind", [lambda teacher: teacher, LateTeacher])
-def test_what_an_error_leaves_is_not_asked_again(images, error, calls, kind):
+def test_recovered_answers_are_not_paid_for_again(images, error, calls, kind):
     whole_teacher = CountingTeacher(a_teacher())
     whole = label(whole_teacher, images, SETTINGS)
 
@@ -59,7 +59,7 @@ def test_what_an_error_leaves_is_not_asked_again(images, error, calls, kind):
     assert teacher.per_image == whole_teacher.per_image
 
 
-def test_a_second_error_leaves_more(images):
+def test_a_second_error_recovers_more(images):
     teacher = CountingTeacher(a_teacher())
     recovered, held = None, []
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_a_second_error_leaves_more(images):
     assert held[0] < held[1] < held[2] == teacher.total
 
 
-def test_what_is_left_of_another_labelling_is_refused(images):
+def test_answers_of_another_labelling_are_refused(images):
     with pytest.raises(TeacherError) as raised:
         label(RaisingTeacher(a_teacher(), 64), images, SETTINGS)
     recovered = raised.value.recovered
@@ -87,14 +87,14 @@ def test_what_is_left_of_another_labelling_is_refused(images):
     assert label(a_teacher(), images.clone(), SETTINGS, recovered=recovered)
 
 
-def test_an_error_before_any_answer_leaves_nothing(images):
+def test_an_error_before_any_answer_recovers_nothing(images):
     with pytest.raises(TeacherError) as raised:
         label(RaisingTeacher(a_teacher(), 0), images, SETTINGS)
     assert not hasattr(raised.value, "recovered")
 
 
 @pytest.mark.parametrize("index", [None, torch.tensor([7, 2, 9, 11, 0, 5, 3])])
-def test_a_folder_keeps_what_was_paid_for(images, tmp_path, index):
+def test_a_folder_keeps_paid_answers(images, tmp_path, index):
     whole_teacher = CountingTeacher(a_teacher())
     whole = label(whole_teacher, images, SETTINGS, index=index)
 
@@ -129,7 +129,7 @@ def test_a_run_of_an_image_set_is_read_back_with_its_images(images, tmp_path):
         open_run(tmp_path / "run")
 
 
-def test_arguments_that_do_not_go_together_are_named(images, tmp_path):
+def test_conflicting_arguments_are_named(images, tmp_path):
     with pytest.raises(ValueError, match="resume: expected False without out="):
         label(a_teacher(), images, resume=True)
     with pytest.raises(ValueError, match="index: expected each image once with out="):

@@ -69,7 +69,7 @@ def test_the_nearest_classes_are_chosen_and_the_first_of_equals():
     assert [row.nonzero()[:, 0].tolist() for row in chosen] == [[2, 3], [0, 2], [0, 1], []]
 
 
-def test_an_estimate_is_the_sample_distance_shrunk_as_the_search_shrank_others():
+def test_an_estimate_shrinks_the_sample_distance_like_those_of_targets():
     sample_distance = torch.tensor([[0.0, 4, 5, 8, 40]])
     searched = torch.tensor([[False, True, True, False, False]])
 
@@ -93,7 +93,7 @@ def test_searching_every_class_gives_the_labels_of_a_full_run(full):
     assert_same(full, label(some_teacher(), some_images(), nearest(CLASSES - 1)))
 
 
-def test_the_nearest_classes_alone_are_asked_for_and_found_as_in_a_full_run(full, three):
+def test_only_the_nearest_classes_are_searched_and_measured_as_in_a_full_run(full, three):
     teacher = some_teacher()
     again = label(teacher, some_images(), nearest(3))
     others = other_classes(full.decision, CLASSES)
@@ -106,7 +106,7 @@ def test_the_nearest_classes_alone_are_asked_for_and_found_as_in_a_full_run(full
     assert teacher.total == int(three.queries.sum()) < 0.65 * int(full.queries.sum())
 
 
-def test_the_classes_searched_are_those_of_the_least_sample_distance(three):
+def test_the_searched_classes_have_the_smallest_sample_distances(three):
     sample_distance = label(some_teacher(), some_images(), LabelSettings("sd")).distances
     others = other_classes(three.decision, CLASSES)
     left_out = others & ~three.searched
@@ -171,7 +171,7 @@ def test_the_choice_does_not_depend_on_the_order_of_samples(three):
     assert torch.equal(shuffled.distances, three.distances[order])
 
 
-def test_the_choice_does_not_depend_on_which_images_rays_lead_to(three):
+def test_the_choice_does_not_depend_on_the_starting_points(three):
     at_random = label(some_teacher(), some_images(), nearest(3, order="random"))
 
     assert torch.equal(at_random.searched, three.searched)
@@ -203,7 +203,7 @@ def test_a_single_image_is_near_no_class():
     per_sample=st.none() | st.integers(0, 90),
     whole=st.none() | st.integers(0, 700),
 )
-def test_no_budget_is_exceeded_whatever_is_searched(measure, targets, per_pair, per_sample, whole):
+def test_no_budget_is_exceeded_for_any_targets(measure, targets, per_pair, per_sample, whole):
     teacher = some_teacher()
     settings = LabelSettings(
         measure,
@@ -222,7 +222,7 @@ def test_no_budget_is_exceeded_whatever_is_searched(measure, targets, per_pair, 
     assert whole is None or teacher.total <= whole
 
 
-def test_what_a_sample_may_spend_goes_to_its_targets_alone():
+def test_a_sample_budget_is_divided_over_its_targets_only():
     searched = torch.tensor([[False, True, False, True, True], [False] * 5])
 
     limits = divide_over_targets(torch.tensor([12, 0]), searched, max_queries=1000)
@@ -252,14 +252,14 @@ class CountedImages(TensorImages):
 
     def __init__(self, images):
         super().__init__(images)
-        self.most = 0
+        self.max_read = 0
 
     def read(self, indices):
-        self.most = max(self.most, len(indices))
+        self.max_read = max(self.max_read, len(indices))
         return super().read(indices)
 
 
-def test_images_are_compared_a_few_at_a_time_and_each_in_the_bank_alone(monkeypatch):
+def test_images_are_compared_in_blocks_and_only_within_the_candidate_pool(monkeypatch):
     monkeypatch.setattr("db3kd.boundary.candidate_pool._BLOCK_BYTES", {"cpu": 7 * 36 * 4})
     teacher, images = some_teacher(), some_images(90)
     counted, decisions = CountedImages(images), teacher.decide(images)
@@ -268,7 +268,7 @@ def test_images_are_compared_a_few_at_a_time_and_each_in_the_bank_alone(monkeypa
 
     in_blocks = labeller.targets(images[:4], decisions[:4])
 
-    assert counted.most <= 7
+    assert counted.max_read <= 7
     sample_distance = label(teacher, images, LabelSettings("sd")).distances[:4]
     others = other_classes(decisions[:4], CLASSES)
     assert torch.equal(in_blocks.sample_distance[others], sample_distance[others])
@@ -282,19 +282,19 @@ def test_images_are_compared_a_few_at_a_time_and_each_in_the_bank_alone(monkeypa
         (2.5, "targets: expected .*got 2.5"),
     ],
 )
-def test_a_wrong_number_of_targets_is_refused(targets, message):
+def test_an_invalid_number_of_targets_is_refused(targets, message):
     with pytest.raises((ValueError, TypeError), match=message):
         LabelSettings(targets=targets)
 
 
-def test_more_targets_than_classes_are_refused_before_anything_is_asked():
+def test_more_targets_than_classes_are_refused_before_any_query():
     teacher = some_teacher()
     with pytest.raises(ValueError, match=r"targets: expected at most 5, .* got 6"):
         label(teacher, some_images(), nearest(6))
     assert teacher.total == 0
 
 
-def test_targets_mean_nothing_where_no_class_is_searched():
+def test_targets_are_refused_with_sample_distances():
     with pytest.raises(ValueError, match="targets: expected None with measure 'sd'"):
         LabelSettings("sd", targets=2)
 

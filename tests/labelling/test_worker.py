@@ -1,4 +1,4 @@
-"""One worker of a run, without whatever starts it."""
+"""One worker of a run, without Ray."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -88,10 +88,10 @@ def test_a_worker_labels_its_chunk_as_the_whole_set_would_be(run, ready):
     whole = label(teacher(), some_images(), SETTINGS)
     assert torch.equal(labels.distances, whole.distances[20:])
     assert torch.equal(labels.queries, whole.queries[20:])
-    assert worker.answered() == int(labels.queries.sum()) - 10, "decisions are not its own"
+    assert worker.answered() == int(labels.queries.sum()) - 10, "the decisions are not counted"
 
 
-def test_a_worker_goes_on_from_the_journal_of_another(run, ready):
+def test_a_worker_resumes_from_the_journal_of_another(run, ready):
     labels = label_last_ten(ready(task(run)))
     asked = teacher()
 
@@ -114,7 +114,7 @@ def test_a_worker_that_is_stopped_has_nothing_in_flight(run, ready):
     assert sum(len(call.answers) for call in contents.calls) == asked.total == 50
 
 
-def test_a_worker_without_the_folder_on_its_disk_writes_no_journal(run, tmp_path):
+def test_a_worker_that_cannot_reach_the_folder_writes_no_journal(run, tmp_path):
     elsewhere = replace(run.journals, folder=tmp_path / "elsewhere")
     others = RunFolder.create(tmp_path / "others", LABELS, described(seed=1))
     for journals in (elsewhere, replace(run.journals, folder=others.path)):
@@ -139,7 +139,7 @@ def test_a_worker_with_another_teacher_or_other_images_refuses(run, changes, wor
         Worker().prepare(replace(task(run), **changes))
 
 
-def test_a_labeller_can_be_asked_for_any_samples():
+def test_a_labeller_labels_any_samples():
     images, asked = some_images(), teacher()
     decisions = asked.decide(images.read(torch.arange(30)))
     limits = divide_budget(SETTINGS, 30, asked.classes)

@@ -1,4 +1,4 @@
-"""Several workers on one run: the labels and the queries are those of one process."""
+"""Several workers on one run give the labels and the queries of one process."""
 
 import importlib.util
 import os
@@ -41,12 +41,14 @@ needs_ray = pytest.mark.skipif(not HAS_RAY, reason="needs the extra ray")
 SHARD = 256  # samples
 
 
-class LevelTeacher:
-    """Says which of ten levels an image's mean has, and notes what it is asked in a file.
+class MeanTeacher:
+    """Ten classes by an image's mean; counts the queries of all processes in a file.
 
-    notes: the file. dies_once_at, fails_at: from so many queries on, of all processes, the process
-    that asks is killed, once, before it has an answer; or the call fails. deadly: a file that kills
-    whoever asks while it is there.
+    Args:
+        notes: The file.
+        dies_once_at: The process that asks the first query beyond this many is killed.
+        fails_at: Calls fail after this many queries.
+        deadly: A file; while it exists, any process that asks is killed.
     """
 
     image_shape, classes, bounds, max_batch = (1, 8, 8), 10, (0.0, 1.0), 64
@@ -93,7 +95,7 @@ class LevelTeacher:
 
 
 def write(folder: Path, teacher: Any, workers: Workers | None, resume: bool = False) -> Totals:
-    """Three shards, 600 decisions, and 3,000 queries for pairs: more than that find no use."""
+    """Three shards, 600 decisions, and about 3,000 queries for pairs, fewer than the budget."""
     settings = LabelSettings("bd", queries=9000, query_batch_size=200)
     return write_run(
         folder,
@@ -107,7 +109,7 @@ def write(folder: Path, teacher: Any, workers: Workers | None, resume: bool = Fa
 
 
 def shards(folder: Path) -> list[str]:
-    """Their names, which hold their checksums."""
+    """The names of shards, which hold their checksums."""
     return sorted(file.name for file in folder.glob("*.parquet"))
 
 
@@ -115,24 +117,24 @@ def shards(folder: Path) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("whole")
-    write(folder / "run", LevelTeacher(folder / "notes"), None)
+    write(folder / "run", MeanTeacher(folder / "notes"), None)
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """Ray as db3kd starts it, once for all tests; its processes find the teachers of this file."""
+    """Ray as db3kd starts it, once for all tests; its processes can import this file."""
     with pytest.MonkeyPatch.context() as patch:
         paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         with ray_cluster.connect(Workers(2)) as (ray, _):
             yield ray
-    assert not ray.is_initialized(), "what was started is stopped"
+    assert not ray.is_initialized(), "Ray was started here, so it is stopped here"
 
 
 @needs_ray
 def test_two_workers_write_the_run_of_one_and_leave_ray_as_it_was(ray, tmp_path, whole):
-    teacher = LevelTeacher(tmp_path / "notes")
+    teacher = MeanTeacher(tmp_path / "notes")
 
     totals = write(tmp_path / "run", teacher, Workers(2))
 
@@ -153,7 +155,7 @@ def test_workers_have_the_surrogate_of_the_run(ray, tmp_path):
     few = LabelSettings(queries_per_pair=30, targets=2)
     found = {}
     for name, workers in (("one", None), ("two", Workers(2))):
-        teacher = LevelTeacher(tmp_path / f"{name}.notes")
+        teacher = MeanTeacher(tmp_path / f"{name}.notes")
         write_run(
             tmp_path / name,
             teacher,
@@ -170,10 +172,10 @@ def test_workers_have_the_surrogate_of_the_run(ray, tmp_path):
 
 @needs_ray
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
-def test_a_killed_worker_costs_the_call_it_was_at(ray, tmp_path, whole):
-    teacher = LevelTeacher(tmp_path / "notes", dies_once_at=3000)
+def test_a_killed_worker_costs_its_call_in_flight(ray, tmp_path, whole):
+    teacher = MeanTeacher(tmp_path / "notes", dies_once_at=3000)
 
-    made = partial(LevelTeacher, teacher.notes, teacher.dies_once_at)
+    made = partial(MeanTeacher, teacher.notes, teacher.dies_once_at)
     totals = write(tmp_path / "run", teacher, Workers(2, make_teacher=made))
 
     assert shards(tmp_path / "run") == shards(whole)
@@ -185,26 +187,24 @@ def test_a_killed_worker_costs_the_call_it_was_at(ray, tmp_path, whole):
 
 @needs_ray
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
-def test_a_shard_that_kills_workers_is_named_when_the_others_are_done(
-    ray, tmp_path, whole, monkeypatch
-):
+def test_a_shard_that_kills_workers_is_reported_after_the_others(ray, tmp_path, whole, monkeypatch):
     monkeypatch.setattr(chunk_dispatch, "MAX_ATTEMPTS", 2)
     run = tmp_path / "run"
     deadly = run / f"_labels-{SHARD:010d}.journal"  # there while the second shard is at hand
 
     with pytest.raises(ChildProcessError, match=r"shard at 256: 2 workers died over it.*all other"):
-        write(run, LevelTeacher(tmp_path / "notes", deadly=deadly), Workers(1))
+        write(run, MeanTeacher(tmp_path / "notes", deadly=deadly), Workers(1))
 
     assert shards(run) == [shards(whole)[0], shards(whole)[2]]
-    teacher = LevelTeacher(tmp_path / "notes")
+    teacher = MeanTeacher(tmp_path / "notes")
     totals = write(run, teacher, None, resume=True)
-    assert shards(run) == shards(whole), "one process goes on where workers stopped"
+    assert shards(run) == shards(whole), "one process resumes what workers began"
     assert teacher.asked - totals.queries == queries_in_flight(read_manifest(run)) <= 2 * 64
 
 
 @needs_ray
 def test_a_teacher_that_fails_ends_the_run_and_nothing_is_asked_twice(ray, tmp_path, whole):
-    teacher = LevelTeacher(tmp_path / "notes", fails_at=2000)
+    teacher = MeanTeacher(tmp_path / "notes", fails_at=2000)
     with pytest.raises(TeacherError, match=r"raised ConnectionError on .*: out of service"):
         write(tmp_path / "run", teacher, Workers(2))
     teacher.fails_at = None
@@ -217,20 +217,20 @@ def test_a_teacher_that_fails_ends_the_run_and_nothing_is_asked_twice(ray, tmp_p
 
 
 @needs_ray
-def test_workers_that_get_another_teacher_are_refused(ray, tmp_path):
+def test_workers_with_another_teacher_are_refused(ray, tmp_path):
     def another() -> FunctionTeacher:
         return FunctionTeacher(np.sum, (1, 8, 8), 10, fingerprint="others")
 
     with pytest.raises(TeacherError, match="expected those of the run in each worker"):
-        write(tmp_path / "run", LevelTeacher(tmp_path / "notes"), Workers(1, make_teacher=another))
+        write(tmp_path / "run", MeanTeacher(tmp_path / "notes"), Workers(1, make_teacher=another))
 
 
 @needs_ray
-def test_a_teacher_that_cannot_be_sent_says_what_to_do(ray, tmp_path):
-    teacher = LevelTeacher(tmp_path / "notes")
+def test_a_teacher_that_cannot_be_pickled_is_explained(ray, tmp_path):
+    teacher = MeanTeacher(tmp_path / "notes")
     teacher.connection = threading.Lock()
 
-    with pytest.raises(TypeError, match=r"teacher LevelTeacher: cannot be pickled.*make_teacher"):
+    with pytest.raises(TypeError, match=r"teacher MeanTeacher: cannot be pickled.*make_teacher"):
         write(tmp_path / "run", teacher, Workers(2))
     assert not (tmp_path / "run").exists() and teacher.asked == 0
 
@@ -267,8 +267,8 @@ class OneWorkerPool:
         return outcome
 
 
-def test_a_chunk_without_a_journal_is_lost_with_its_worker_and_that_is_counted(tmp_path):
-    images, teacher = load_data("digits"), LevelTeacher(tmp_path / "notes")
+def test_answers_without_a_journal_are_lost_and_counted_with_their_worker(tmp_path):
+    images, teacher = load_data("digits"), MeanTeacher(tmp_path / "notes")
     settings = LabelSettings("bd", queries_per_pair=2)
     decisions = teacher.decide(images.read(torch.arange(len(images))))
     limits = divide_budget(settings, len(images), teacher.classes)
@@ -286,28 +286,28 @@ def test_a_chunk_without_a_journal_is_lost_with_its_worker_and_that_is_counted(t
     assert counted == [7, -7, 7, answered - 7], "what is lost is counted once"
 
 
-def test_without_ray_the_extra_is_named_before_anything_is_asked(tmp_path, monkeypatch):
+def test_without_ray_the_extra_is_named_before_any_query(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    teacher = LevelTeacher(tmp_path / "notes")
+    teacher = MeanTeacher(tmp_path / "notes")
     with pytest.raises(ImportError, match=r"workers: .*pip install \"db3kd\[ray\]\""):
         write(tmp_path / "run", teacher, Workers(2))
     assert not (tmp_path / "run").exists() and teacher.asked == 0
 
 
-def test_a_cluster_that_cannot_be_reached_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+def test_an_unreachable_cluster_is_named_and_leaves_no_folder(tmp_path, monkeypatch):
     def init(*_: Any, **__: Any) -> None:
         raise ConnectionError("Failed to connect")
 
     monkeypatch.setitem(
         sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init)
     )
-    teacher = LevelTeacher(tmp_path / "notes")
+    teacher = MeanTeacher(tmp_path / "notes")
     with pytest.raises(ConnectionError, match=r"--ray-address.* at nowhere:1.*RAY_AUTH_TOKEN"):
         write(tmp_path / "run", teacher, Workers(2, address="nowhere:1"))
     assert not (tmp_path / "run").exists() and teacher.asked == 0
 
 
-def test_no_worker_at_all_is_refused():
+def test_zero_workers_are_refused():
     with pytest.raises(ValueError, match="workers: expected"):
         Workers(0)
 
