@@ -7,17 +7,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from db3kd.teachers.base import UNANSWERED
-
-__all__ = [
-    "UNANSWERED",
-    "BudgetView",
-    "Query",
-    "Result",
-    "Search",
-    "fitting_batch_size",
-    "query_in_batches",
-]
+from db3kd.teachers.base import UNANSWERED as UNANSWERED
 
 _BATCH_BYTES = 256 * 2**20
 """Memory that the images of one batch of queries may take."""
