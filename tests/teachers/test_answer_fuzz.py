@@ -1,4 +1,4 @@
-"""Any answer of a server is a decision for each image or a TeacherError, whatever it holds."""
+"""Every answer of a server becomes one decision per image or a TeacherError."""
 
 import json
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ class Served:
         return Answer(200, self.body, self.headers)
 
     def check(self, content: Any, right: object, headers: dict[str, str] | None = None) -> None:
-        """Asks about four images, and checks what comes of this answer."""
+        """Checks the decisions, or the error, that this answer gives for four images."""
         self.body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.headers = headers or {}
         try:
@@ -111,7 +111,7 @@ def test_any_body_of_the_open_inference_protocol(protocol, body):
     protocol.check(body, None)
 
 
-def test_what_is_fuzzed_is_read_when_it_is_right(rest, protocol):
+def test_a_correct_answer_is_read(rest, protocol):
     right = [3, 0, 9, 1]
     output = {"name": "label", "datatype": "INT64", "shape": [4], "data": right}
     for served, content in ((rest, {"y": right}), (protocol, {"outputs": [output]})):

@@ -1,4 +1,4 @@
-"""Images in [0, 1] and teachers of other bounds: mapped, or refused, wherever they meet."""
+"""Images in [0, 1] for teachers with other bounds are mapped or refused in every stage."""
 
 import json
 
@@ -27,7 +27,7 @@ SETTINGS = db3kd.LabelSettings("bd", queries_per_pair=8)
 
 
 def unit_teacher():
-    """Whether the left half is brighter than the right, and the upper than the lower."""
+    """Compares the brightness of the left half, the upper half and the lower right quarter."""
     weights = torch.zeros(3, *SHAPE[1:])
     weights[0, :, :2], weights[1, :2], weights[2, 2:, 2:] = 1, 1, 1.7
     return LinearTeacher(weights.flatten(1), torch.tensor([0.0, 0.3, 0.1]), SHAPE)
@@ -66,11 +66,11 @@ def test_labels_are_those_of_the_same_teacher_in_unit_bounds(bounds):
 
     assert len(set(expected.decision.tolist())) == 3
     assert found.decision.equal(expected.decision) and found.label.equal(found.decision)
-    # in the units of the images, whatever the teacher's are
+    # Distances are in the units of the images, not of the teacher.
     assert torch.allclose(found.distances, expected.distances, atol=1e-2)
 
 
-def test_every_path_to_a_teacher_maps_its_images(source, tmp_path, monkeypatch):
+def test_every_stage_maps_the_images(source, tmp_path, monkeypatch):
     teacher, seen = teacher_of((0.0, 255.0)), []
     decide = teacher.decide
     monkeypatch.setattr(teacher, "decide", lambda rows: (seen.append(rows), decide(rows))[1])
@@ -102,7 +102,7 @@ def test_every_path_to_a_teacher_maps_its_images(source, tmp_path, monkeypatch):
     assert load_data(tmp_path / "run" / ".." / "zero" / "pseudo-samples").labels is not None
 
 
-def test_a_worker_maps_what_its_process_mapped(source, tmp_path):
+def test_a_worker_maps_as_the_main_process_does(source, tmp_path):
     prepared = takes_unit_images(teacher_of((0.0, 255.0)))
     worker = Worker()
     from db3kd.labelling.labels import LABELS
@@ -124,7 +124,7 @@ def test_a_worker_maps_what_its_process_mapped(source, tmp_path):
 
 
 def test_accuracy_and_distances_are_right_on_the_command_line(tmp_path):
-    """A service that takes pixels of 0 to 255, as its description's bounds say."""
+    """The service takes pixels from 0 to 255, as the bounds in its description declare."""
     pixels = images()
     np.savez(tmp_path / "d.npz", x_test=pixels.numpy(), y_test=unit_teacher().decide(pixels))
     truth = teacher_of((0.0, 255.0))
@@ -147,7 +147,7 @@ def test_accuracy_and_distances_are_right_on_the_command_line(tmp_path):
 
 
 @pytest.mark.parametrize("bounds", [(-3.0, 3.0), (0.0, 2.0), (-2.1, 2.6)])
-def test_bounds_that_do_not_say_how_images_are_mapped_are_refused(bounds):
+def test_unconventional_bounds_are_refused(bounds):
     with pytest.raises(
         ValueError, match=r"expected bounds that images in \[0, 1\] can be mapped to.*Rescaled"
     ):
@@ -172,7 +172,7 @@ def test_a_tensor_that_looks_scaled_to_unit_bounds_is_refused(bounds):
 
 
 @pytest.mark.parametrize("bounds", CONVENTIONS)
-def test_arrays_may_say_their_bounds(bounds):
+def test_arrays_may_declare_their_bounds(bounds):
     lower, upper = bounds
     array = (images() * (upper - lower) + lower).numpy()
     declared = ImageSet.from_arrays(array, bounds=bounds)
@@ -185,13 +185,13 @@ def test_arrays_may_say_their_bounds(bounds):
         ImageSet.from_arrays(array * 1.1 - 0.1, bounds=bounds)
 
 
-def test_bytes_are_0_to_255_with_or_without_saying_so():
+def test_uint8_arrays_need_no_bounds():
     array = (images() * 255).byte().numpy()
     said = ImageSet.from_arrays(array, bounds=(0, 255))
     assert said.read([0, 1]).equal(ImageSet.from_arrays(array).read([0, 1]))
 
 
-def test_pseudo_samples_of_other_bounds_are_images_between_0_and_1(tmp_path):
+def test_pseudo_samples_with_other_bounds_are_images_in_0_1(tmp_path):
     teacher = teacher_of((0.0, 255.0))
     settings = db3kd.SynthesisSettings(samples=40, acquisition=None, moves=db3kd.Moves(count=0))
     db3kd.write_pseudo_samples(tmp_path / "run", teacher, settings)
@@ -205,7 +205,7 @@ def test_pseudo_samples_of_other_bounds_are_images_between_0_and_1(tmp_path):
 
 
 class Failing(LinearTeacher):
-    """Answers three images, then fails, with what it answered; launches and streams nothing."""
+    """Decides three images, then fails with their decisions; neither async nor streaming."""
 
     def decide(self, rows):
         if len(rows) > 3:
@@ -213,7 +213,7 @@ class Failing(LinearTeacher):
         return super().decide(rows)
 
 
-def test_a_rescaled_teacher_is_the_teacher_otherwise(module):
+def test_a_rescaled_teacher_passes_on_everything_else(module):
     inner = db3kd.ModuleTeacher(module, (1, 8, 8), 10, (-1.0, 1.0), class_names=list("abcdefghij"))
     outer = RescaledTeacher(inner)
     pixels = torch.rand(7, 1, 8, 8)
@@ -230,7 +230,7 @@ def test_a_rescaled_teacher_is_the_teacher_otherwise(module):
     assert error.value.answered.tolist() == LinearTeacher.decide(failing, images(3)).tolist()
 
 
-def test_students_of_a_teacher_of_other_bounds_take_images_between_0_and_1(source, tmp_path):
+def test_students_of_a_teacher_with_other_bounds_take_images_in_0_1(source, tmp_path):
     write_run(tmp_path / "run", teacher_of((0.0, 255.0)), source, db3kd.LabelSettings("sd"))
     out = tmp_path / "student.safetensors"
     pixels = tmp_path / "images.npz"

@@ -1,4 +1,4 @@
-"""How many images a model answers at once on a CPU: by sizes, the same everywhere."""
+"""The batch size of a model on a CPU, which depends on sizes only."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ MIB = 2**20
 
 
 class Widening(nn.Module):
-    """Makes `maps` maps of an image and takes their means; notes the batches that it sees."""
+    """Computes the means of `maps` feature maps, and records the size of every batch."""
 
     def __init__(self, maps: int, classes: int = 3) -> None:
         super().__init__()
@@ -46,29 +46,29 @@ def scripted(network: nn.Module, image: Tensor) -> torch.jit.ScriptModule:
 
 
 @pytest.mark.parametrize(
-    ("bytes_an_image", "batch"),
+    ("bytes_per_image", "batch"),
     [
         *((0, 256), (1, 256), (48 * MIB // 256, 256), (48 * MIB // 256 + 1, 128)),
         *((12 * MIB, 4), (48 * MIB, 1), (1000 * MIB, 1)),
     ],
 )
-def test_a_batch_is_the_largest_power_of_two_that_fits(bytes_an_image, batch):
-    assert batch_for_bytes(bytes_an_image) == batch
+def test_a_batch_is_the_largest_power_of_two_that_fits(bytes_per_image, batch):
+    assert batch_for_bytes(bytes_per_image) == batch
 
 
 @pytest.mark.parametrize(("maps", "batch"), [(11, 256), (12, 128), (383, 8), (384, 4)])
-def test_a_module_is_judged_by_its_largest_operation(maps, batch):
+def test_the_largest_operation_of_a_module_decides(maps, batch):
     # The convolution reads one map of 64·64·4 bytes = 1/64 MiB, and writes `maps` of them.
     assert found(Widening(maps), (1, 64, 64)) == batch
     assert batch_for_bytes((maps + 1) * MIB // 64) == batch
 
 
-def test_weights_do_not_count():
+def test_weights_are_not_counted():
     wide = nn.Sequential(nn.Flatten(), nn.Linear(16, 4000), nn.Linear(4000, 3000))
     assert found(wide, (1, 4, 4)) == 256
 
 
-def test_a_precision_of_half_the_bytes_holds_twice_the_images():
+def test_half_precision_doubles_the_batch():
     single, double = Widening(383), Widening(383).double()
     teachers = (ModuleTeacher(module, (1, 64, 64), 3) for module in (single, double))
     assert [teacher.max_batch for teacher in teachers] == [8, 4]
@@ -78,7 +78,7 @@ def test_a_precision_of_half_the_bytes_holds_twice_the_images():
     ("model", "shape", "batch"),
     [("lenet5", (1, 28, 28), 256), ("resnet18", (3, 32, 32), 64), ("resnet18", (3, 224, 224), 4)],
 )
-def test_the_networks_of_the_package_have_the_batches_that_suit_them(model, shape, batch):
+def test_the_batches_of_the_packages_networks(model, shape, batch):
     with torch.device("meta"):
         network = build_model(model, shape, 10)
     on_meta = torch.zeros(1, *shape, device="meta")
@@ -91,7 +91,7 @@ def test_a_scripted_module_has_the_batch_of_the_module():
     assert found(scripted(network, torch.zeros(1, 1, 64, 64)), (1, 64, 64)) == 8
 
 
-def test_looking_at_a_module_leaves_its_images_and_the_random_numbers_alone():
+def test_inspecting_a_module_changes_neither_images_nor_random_state():
     network = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3))
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -100,7 +100,7 @@ def test_looking_at_a_module_leaves_its_images_and_the_random_numbers_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_looking_at_a_module_loads_no_compiler():
+def test_inspecting_a_module_loads_no_compiler():
     code = (
         "import sys, torch; from db3kd.teachers import ModuleTeacher;"
         "ModuleTeacher(torch.nn.Flatten(), (1, 1, 3), 3).max_batch;"
@@ -110,7 +110,7 @@ def test_looking_at_a_module_loads_no_compiler():
     assert found.stdout == "False\n"
 
 
-def test_a_module_that_fails_on_zeros_is_judged_by_its_images():
+def test_image_size_decides_if_a_module_fails_on_zeros():
     def fails(images):
         raise RuntimeError("zeros")
 
@@ -121,13 +121,13 @@ def test_a_module_that_fails_on_zeros_is_judged_by_its_images():
     ("shape", "images", "calls"),
     [((1, 28, 28), 256, 256), ((3, 32, 32), 256, 256), ((3, 224, 224), 4, 16)],
 )
-def test_what_cannot_be_looked_into_is_judged_by_its_images(shape, images, calls):
+def test_image_size_decides_if_a_model_cannot_be_inspected(shape, images, calls):
     assert batch_for_images(shape) == images
     assert batch_for_calls(shape) == calls
     assert FunctionTeacher(np.argmax, shape, 10).max_batch == calls
 
 
-def test_a_teacher_answers_large_images_in_small_batches():
+def test_a_teacher_decides_large_images_in_small_batches():
     network = Widening(383)
     teacher = ModuleTeacher(network, (1, 64, 64), 3)
     assert teacher.max_batch == 8
@@ -140,12 +140,12 @@ def test_a_teacher_answers_large_images_in_small_batches():
     )
 
 
-def test_a_students_logits_come_in_such_batches_too():
+def test_a_student_computes_logits_in_the_same_batches():
     network = Widening(383).eval()
     predict_logits(network, torch.rand(10, 1, 64, 64))
     assert network.seen == [1, 8, 2]
 
 
-def test_every_teacher_of_a_network_finds_the_same_batch():
+def test_every_teacher_of_a_network_has_the_same_batch():
     network = Widening(200)
     assert len({ModuleTeacher(network, (1, 64, 64), 3).max_batch for _ in range(3)}) == 1

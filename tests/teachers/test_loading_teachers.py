@@ -27,7 +27,7 @@ def small_factory(image_shape: tuple[int, ...], classes: int) -> nn.Module:
     return build_model("linear", image_shape, classes)
 
 
-def test_a_saved_teacher_describes_itself(tmp_path, module, images):
+def test_a_saved_teacher_needs_no_arguments(tmp_path, module, images):
     path = save_model(
         tmp_path / "t.safetensors",
         module,
@@ -44,7 +44,7 @@ def test_a_saved_teacher_describes_itself(tmp_path, module, images):
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.safetensors"]
 
 
-def test_a_file_does_not_choose_what_code_runs(tmp_path):
+def test_a_file_cannot_choose_which_code_runs(tmp_path):
     factory = "test_loading_teachers:small_factory"
     linear = small_factory(SHAPE, 3)
     path = save_model(
@@ -63,7 +63,7 @@ def test_a_state_dict_is_read_into_a_model(tmp_path, module, images, nested):
     assert teacher.decide(images).equal(module(images).argmax(1))
 
 
-def test_weights_alone_ask_for_their_model(tmp_path, module):
+def test_weights_alone_need_their_model(tmp_path, module):
     torch.save(module.state_dict(), tmp_path / "t.pt")
     with pytest.raises(ValueError, match="holds only weights; name their architecture with model="):
         load_teacher(tmp_path / "t.pt")
@@ -104,7 +104,7 @@ def test_an_exported_program_is_read_with_its_shape(tmp_path, images, module, ba
     assert decide_checked(teacher, images).equal(module(images).argmax(1))
 
 
-def test_an_exported_program_is_asked_within_the_batches_it_allows(tmp_path, images):
+def test_an_exported_program_gets_batches_that_it_allows(tmp_path, images):
     linear = small_factory(SHAPE, 3)
     sizes = ({0: torch.export.Dim("n", min=3, max=6)},)
     program = torch.export.export(linear, (torch.rand(4, *SHAPE),), dynamic_shapes=sizes)
@@ -116,7 +116,7 @@ def test_an_exported_program_is_asked_within_the_batches_it_allows(tmp_path, ima
 
 
 class Scores(nn.Module):
-    """Scores in another container than a tensor."""
+    """Returns scores in a container instead of a tensor."""
 
     def __init__(self, container) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Scores(nn.Module):
         return self.container(images.flatten(1))
 
 
-def test_an_exported_program_gives_scores_alone(tmp_path, images):
+def test_an_exported_program_must_return_only_scores(tmp_path, images):
     for container in (lambda scores: {"scores": scores}, lambda scores: (scores, scores + 1)):
         program = torch.export.export(Scores(container), (images,))
         torch.export.save(program, tmp_path / "t.pt2")
@@ -165,7 +165,7 @@ def payload(tmp_path) -> Payload:
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("name", ["t.pt", "t.pth", "t.pt2", "t.safetensors"])
 @pytest.mark.parametrize("writer", ["pickle", "torch"])
-def test_a_pickled_file_is_refused_unopened(tmp_path, payload, name, writer):
+def test_a_pickled_file_is_refused_without_unpickling(tmp_path, payload, name, writer):
     content = pickle.dumps(payload)
     if writer == "torch":
         torch.save({"state_dict": payload}, tmp_path / name)
@@ -199,7 +199,7 @@ def test_a_truncated_teacher_is_refused(tmp_path, module):
         load_teacher(path)
 
 
-def test_a_missing_file_and_an_unknown_kind_are_told_apart(tmp_path):
+def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"expected a teacher file or package\.module:object"
     ):
@@ -223,7 +223,7 @@ def test_a_factory_is_loaded_by_name():
     assert isinstance(load_teacher("test_loading_teachers:constant_teacher"), ConstantTeacher)
 
 
-def test_a_named_function_asks_what_its_images_are():
+def test_a_named_function_needs_image_shape_and_classes():
     with pytest.raises(ValueError, match="give image_shape= and classes="):
         load_teacher("teachers_analytic:brightness")
 
@@ -248,7 +248,7 @@ class Writer(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_file_that_is_code_is_read_only_if_it_is_trusted(tmp_path, module, images):
+def test_a_program_is_loaded_only_if_it_is_trusted(tmp_path, module, images):
     torch.jit.script(Writer(str(tmp_path / "written"))).save(tmp_path / "t.pt")
     export(module, tmp_path / "t.pt2", 2, True)
     for name, kind in (("t.pt", "TorchScript"), ("t.pt2", "an exported program")):

@@ -1,4 +1,4 @@
-"""Secrets go only where the user sends them."""
+"""Secrets are sent only to addresses that the user allows."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from db3kd.teachers.remote.http import check_secret_allowed
 SECRET = "Bearer 3b1f-very-secret"
 
 
-def test_no_password_of_netrc_is_sent_and_no_proxy_is_asked(tmp_path, monkeypatch):
+def test_neither_netrc_nor_proxies_are_used(tmp_path, monkeypatch):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password hunter2\n")
     netrc.chmod(0o600)
@@ -59,7 +59,7 @@ def test_a_description_alone_cannot_send_a_secret(tmp_path, monkeypatch):
         ("http://[::1]:80/", "http://[::1]"),
     ],
 )
-def test_the_same_scheme_host_and_port_may_receive_it(monkeypatch, url, allowed):
+def test_the_allowed_scheme_host_and_port_receive_the_secret(monkeypatch, url, allowed):
     monkeypatch.setenv("DB3KD_ALLOW_SECRET", f"KEY={allowed}")
     check_secret_allowed("KEY", url)
 
@@ -76,7 +76,7 @@ def test_the_same_scheme_host_and_port_may_receive_it(monkeypatch, url, allowed)
         ("grpc://h:8001/m", "grpcs://h:8001"),
     ],
 )
-def test_another_scheme_host_or_port_may_not(monkeypatch, url, allowed):
+def test_another_scheme_host_or_port_is_refused(monkeypatch, url, allowed):
     monkeypatch.setenv("DB3KD_ALLOW_SECRET", f"KEY={allowed}")
     with pytest.raises(ValueError, match="DB3KD_ALLOW_SECRET='KEY="):
         check_secret_allowed("KEY", url)

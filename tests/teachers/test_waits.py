@@ -1,8 +1,9 @@
-"""How often a search makes the host wait for the device, counted on the CPU.
+"""How often a search makes the CPU wait for the device, counted without a GPU.
 
-What would wait on a GPU is told by its name: a number read by Python, a result whose size depends
-on values, a copy between devices. Both modes are needed: one sees what torch dispatches, the other
-what Python calls, of which `tolist` on a CPU tensor dispatches nothing.
+Operations that would wait on a GPU are recognised by their names: a number read by Python, a result
+whose size depends on values, a copy between devices. Two modes are needed: one sees the operations
+that torch dispatches, the other the calls from Python, because `tolist` on a CPU tensor dispatches
+no operation.
 """
 
 import pytest
@@ -45,7 +46,7 @@ WAITING_CALLS = {"tolist", "numpy", "cpu", "__array__"}
 
 
 def _by_mask(arguments) -> bool:
-    """Whether any of an indexing op's indices is a mask, which torch has to count first."""
+    """Whether any index is a mask, whose true entries torch has to count first."""
     indices = next((part for part in arguments if isinstance(part, (list, tuple))), ())
     return any(part is not None and part.dtype in (torch.bool, torch.uint8) for part in indices)
 
@@ -76,7 +77,7 @@ class _Called(TorchFunctionMode):
 
 
 class Waits:
-    """Notes what waits, by name, while it is entered."""
+    """Records the names of calls that wait while the context is active."""
 
     def __init__(self) -> None:
         self.noted: list[str] = []
@@ -92,8 +93,8 @@ class Waits:
             mode.__exit__(*error)
 
 
-class Unseen:
-    """A teacher whose own work is not counted."""
+class Uncounted:
+    """A teacher whose own operations are not counted."""
 
     def __init__(self, inner: LateTeacher) -> None:
         self.__dict__.update(vars(inner))
@@ -102,19 +103,19 @@ class Unseen:
     def decide_async(self, images):
         with _disable_current_modes(), torch._C.DisableTorchFunction():
             answers = self.inner.decide_async(images)
-        settle = answers.result
+        result = answers.result
 
-        def unseen():
+        def uncounted():
             with _disable_current_modes(), torch._C.DisableTorchFunction():
-                return settle()
+                return result()
 
-        answers.result = unseen
+        answers.result = uncounted
         return answers
 
 
 @pytest.fixture(scope="module")
 def work():
-    """Pairs, their rays, and a teacher."""
+    """Pairs, their rays and a teacher."""
     draw = torch.Generator().manual_seed(0)
     images = torch.rand(60, *SHAPE, generator=draw)
     teacher = NearestCentroidTeacher(torch.rand(CLASSES, *SHAPE, generator=draw), SHAPE)
@@ -129,10 +130,10 @@ def limits_of(pairs, most):
 
 
 def waits_of(search, ledger, teacher, journal=None):
-    """What waits, and the calls of the teacher."""
+    """Returns the calls that wait, and the number of calls of the teacher."""
     counting = CountingTeacher(teacher)
     with Waits() as noted:
-        run(search, Unseen(LateTeacher(counting)), ledger, journal=journal)
+        run(search, Uncounted(LateTeacher(counting)), ledger, journal=journal)
     return list(noted), len(counting.calls)
 
 
@@ -152,13 +153,13 @@ def waits_of(search, ledger, teacher, journal=None):
         lambda x: 1 if (x > 0).any() else 0,
     ],
 )
-def test_what_waits_is_seen(waiting):
+def test_calls_that_wait_are_counted(waiting):
     with Waits() as noted:
         waiting(torch.arange(4))
     assert noted
 
 
-def test_what_does_not_wait_is_not():
+def test_calls_that_do_not_wait_are_not_counted():
     x = torch.arange(4)
     with Waits() as noted:
         x[x.flip(0)] = torch.where(x > 2, x, x.cumsum(0))
@@ -176,13 +177,13 @@ def test_a_round_of_a_bisection_waits_for_one_count(work, query_batch_size):
     noted, calls = waits_of(search, ledger, teacher)
     rounds = noted.count("bracket_update")
     assert rounds > 8 and calls >= rounds
-    # Whether the budget covers the rounds; the first rays of the pairs; which pairs have won; and
-    # whether the ledger is in order at the end.
+    # Four more: whether the budget covers the rounds, the first rays of the pairs, the pairs that
+    # have won, and the final check of the ledger.
     assert len(noted) == rounds + 4, noted
 
 
 @pytest.mark.parametrize("query_batch_size", [2048, 16])
-def test_a_descent_waits_for_one_count_a_round_and_four_at_its_turns(work, query_batch_size):
+def test_sign_opt_waits_for_one_count_per_round_and_four_per_iteration(work, query_batch_size):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 1000))
     boundary = run(boundary_distance(pairs, rays, budget=ledger), teacher, ledger)
@@ -192,12 +193,12 @@ def test_a_descent_waits_for_one_count_a_round_and_four_at_its_turns(work, query
     )
     noted, _ = waits_of(search, ledger, teacher)
     rounds = noted.count("bracket_update")
-    # Which pairs go on, what they may still ask, whether the budget covers the rounds, who has won;
-    # and whether the ledger is in order at the end.
+    # Four per iteration: the pairs that continue, their remaining budget, whether it covers the
+    # rounds, and the winners. One more: the final check of the ledger.
     assert len(noted) == rounds + 4 * settings.rounds + 1, noted
 
 
-def test_where_a_budget_runs_out_each_batch_waits_for_two_numbers_more(work):
+def test_a_budget_that_runs_out_costs_two_more_waits_per_batch(work):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 9))
     search = boundary_distance(pairs, rays, budget=ledger)
@@ -206,11 +207,11 @@ def test_where_a_budget_runs_out_each_batch_waits_for_two_numbers_more(work):
     assert int(ledger.remaining.min()) == 0
 
 
-def test_a_journal_takes_each_answer_to_the_cpu_once(work, tmp_path):
+def test_a_journal_copies_each_answer_to_the_cpu_once(work, tmp_path):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 1000))
     search = boundary_distance(pairs, rays, budget=ledger)
     with Journal(tmp_path / "a", CLASSES, "run") as journal:
         noted, calls = waits_of(search, ledger, teacher, journal)
-    # The accounts before they are asked, and the answers.
+    # Per call: the accounts of the queries, and the answers.
     assert noted.count("cpu") == 2 * calls
