@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from db3kd.cli.dry_run import print_estimate
+from db3kd.cli.errors import naming_options
 from db3kd.cli.label_options import BudgetOptions, SearchOptions, SoftLabelOptions, WorkerOptions
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import ImageOptions, Resume, Split
@@ -98,7 +99,7 @@ def label(
         shards = math.ceil(len(chosen) / chunk_size(opened, settings))
         print_estimate(estimate, min(workers.workers, shards), budget.price)
         return
-    with hint_at_resuming(out):
+    with naming_options(address="--ray-address"), hint_at_resuming(out):
         totals = write_run(
             out,
             opened,

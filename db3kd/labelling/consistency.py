@@ -200,8 +200,7 @@ class ConsistencyChecks:
         return ValueError(
             f"teacher {describe(labeller.teacher)} changed {changed} of {asked} answers since the "
             f"run in {self.folder.path} was stopped, so it was replaced or is noisy. Start a run "
-            "in another folder, or mix the answers with accept_changes=True "
-            "(--accept-changed-teacher)"
+            "in another folder, or mix the answers with accept_changes=True"
         )
 
     def _neighbours_changed(

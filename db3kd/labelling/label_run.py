@@ -77,13 +77,13 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         if data is not None:
             raise
         raise ValueError(
-            f"{folder}: its images, {source.data!r}, were not found; name them with data= (--data)"
+            f"{folder}: its images, {source.data!r}, were not found; name them with data="
         ) from error
     rows = draw_samples(len(images), manifest["settings"].get("limit"), manifest["seed"])
     if images.subset(rows).fingerprint() != current_data(manifest):
         raise ValueError(
             f"data: expected the images that {folder} was labelled from, got other images or "
-            f"labels in {source.data!r} ({source.split}); give data= (--data) as for the labelling"
+            f"labels in {source.data!r} ({source.split}); give data= as for the labelling"
         )
     labels = load_labels(folder)
     if int(labels.index.max()) >= len(images):

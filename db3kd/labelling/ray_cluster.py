@@ -88,8 +88,8 @@ def connect(workers: Workers) -> Iterator[tuple[Any, int]]:
             ray.init(workers.address, **quiet)
         except ConnectionError as error:
             raise ConnectionError(
-                f"Workers.address (--ray-address): no Ray cluster accepted a connection at "
-                f"{workers.address}; check that it is running, and if it requires a token, set "
+                f"address: no Ray cluster accepted a connection at {workers.address}; "
+                "check that it is running, and if it requires a token, set "
                 "RAY_AUTH_TOKEN and RAY_AUTH_MODE=token"
             ) from error
         cpus = int(ray.cluster_resources().get("CPU", 1))

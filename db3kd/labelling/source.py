@@ -51,13 +51,12 @@ def stored_source(folder: str | Path, stored: object, data: str | None) -> Sourc
     if is_remote(source.data):
         raise ValueError(
             f"{folder}: its images come from the Hugging Face hub, and a manifest alone may not "
-            f"start a download; if you trust the run, name them with data={source.data!r} "
-            f"(--data {source.data})"
+            f"start a download; if you trust the run, name them with data={source.data!r}"
         )
     if Path(source.data).is_absolute():
         raise ValueError(
             f"{folder}: expected the name of a data set or a relative path in its manifest, got "
-            f"{source.data!r}; name its images with data= (--data)"
+            f"{source.data!r}; name its images with data="
         )
     return source
 

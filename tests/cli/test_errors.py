@@ -11,7 +11,7 @@ from db3kd.cli.errors import CommandError, as_options, naming_options, options_o
 from db3kd.distillation.student import KDLoss
 from db3kd.distillation.surrogate_training import SurrogateSettings
 from db3kd.distillation.training import TrainSettings
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
@@ -27,7 +27,8 @@ TEACHER = {"source", "bounds", "assumed_shape", "assumed_classes", "class_names"
 WITHOUT_OPTION = {
     ("label", LabelSettings): TUNING - {"starting_points", "masked_mixes"},
     ("label", SoftLabelSettings): set(),
-    ("label", write_run): {"folder", "source", "settings", "soft_labels"},
+    ("label", write_run): {"folder", "source", "settings", "soft_labels", "execution"},
+    ("label", RunExecution): set(),
     ("label", load_teacher): {*TEACHER, "model"},
     ("label", Source): set(),
     ("evaluate", load_teacher): {*TEACHER, "max_batch", "autocast", "compile", "cuda_graphs"},
@@ -68,6 +69,8 @@ def test_each_argument_of_the_library_has_its_option(command, called):
         ("give channels=1 or channels=3", "give --channels 1 or --channels 3"),
         ("split: digits has 'train', got 'x'", "--split: digits has"),
         ("image-shape: expected sizes", "--image-shape: expected sizes"),
+        ("mix the answers with accept_changes=True", "with --accept-changed-teacher"),
+        ("name them with data='hub:x'", "name them with --data 'hub:x'"),
         ("threshold: belongs to a model of 2 classes", "threshold: belongs to"),
         ("expected data: of a kind", "expected data: of a kind"),
         ("http://host/infer?seed=1 failed", "http://host/infer?seed=1 failed"),

@@ -218,5 +218,5 @@ def test_a_manifest_alone_never_loads_images(tmp_path, monkeypatch):
         content = read_manifest(tmp_path / "run")
         content["settings"]["source"]["data"] = data
         (tmp_path / "run" / MANIFEST).write_text(json.dumps(content))
-        with pytest.raises(ValueError, match="--data"):
+        with pytest.raises(ValueError, match="data="):
             open_run(tmp_path / "run")

@@ -302,7 +302,7 @@ def test_an_unreachable_cluster_is_named_and_leaves_no_folder(tmp_path, monkeypa
         sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init)
     )
     teacher = MeanTeacher(tmp_path / "notes")
-    with pytest.raises(ConnectionError, match=r"--ray-address.* at nowhere:1.*RAY_AUTH_TOKEN"):
+    with pytest.raises(ConnectionError, match=r"address: .* at nowhere:1.*RAY_AUTH_TOKEN"):
         write(tmp_path / "run", teacher, Workers(2, address="nowhere:1"))
     assert not (tmp_path / "run").exists() and teacher.asked == 0
 
