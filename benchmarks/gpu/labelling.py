@@ -105,7 +105,7 @@ def measure_run(prepared: Prepared) -> dict[str, Any]:
     return result
 
 
-def measure_published(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
+def measure_paper_procedure(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
     """The published procedure on a few samples, and db3kd's run at a mean distance no greater.
 
     The pairs are those of `samples` samples with all other classes; both get `budget` queries a
@@ -113,7 +113,7 @@ def measure_published(prepared: Prepared, samples: int, budget: int) -> dict[str
     many queries a pair as it needs to reach the published mean distance on these pairs;
     `times_faster` is None where it reaches that with no budget.
     """
-    theirs = _published_run(prepared, samples, budget)
+    theirs = _paper_run(prepared, samples, budget)
     budgets = tuple(count for count in SNAPSHOTS if count < budget)
     settings = LabelSettings("mbd", queries_per_pair=budget, snapshots=budgets)
     ours = label(prepared.teacher, prepared.images, settings, index=torch.arange(samples))
@@ -135,9 +135,9 @@ def measure_published(prepared: Prepared, samples: int, budget: int) -> dict[str
     return result
 
 
-def _published_run(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
+def _paper_run(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
     """The published procedure, pair by pair: its mean distance, queries, and seconds a pair."""
-    from benchmarks.peers.paper_procedure import published_search
+    from benchmarks.peers.paper_procedure import paper_search
 
     decide = decide_rows(prepared.teacher)
     rows = prepared.images.flatten(1).numpy()
@@ -150,7 +150,7 @@ def _published_run(prepared: Prepared, samples: int, budget: int) -> dict[str, A
         if not len(starts):
             continue
         own = int(classes[sample])
-        distance, spent = published_search(
+        distance, spent = paper_search(
             decide, rows[sample], own, target, starts, budget, rng, sign_opt=True
         )
         distances.append(distance)

@@ -30,7 +30,7 @@ from benchmarks.gpu.labelling import (
     SMALL,
     Prepared,
     Setting,
-    measure_published,
+    measure_paper_procedure,
     measure_run,
 )
 from benchmarks.gpu.ops import measure_ops
@@ -134,7 +134,7 @@ def _labelling_parts(device: torch.device, small: bool) -> Iterator[tuple[str, C
             few = (1, 30) if small else (5, 1_000)
             yield (
                 "published",
-                lambda prepared=prepared, few=few: measure_published(prepared(), *few),
+                lambda prepared=prepared, few=few: measure_paper_procedure(prepared(), *few),
             )
 
 

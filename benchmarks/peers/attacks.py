@@ -1,8 +1,9 @@
 """The searches that benchmarks.peers compares, all on the same problem.
 
-Peers are libraries that a user would pick instead. They want scores; they get a one for the class
-decided and zeros, so nothing leaks. Each goes on until its pairs' budget is spent, with its own
-default settings but for what is said here, and its libraries are imported only where it is run.
+Peers are libraries that a user would choose instead. They expect scores and get a one for the
+teacher's class and zeros, so that nothing else leaks. Each runs until the budget of its pairs is
+spent, with its default settings except for those given here. A library is imported only when one of
+its attacks runs.
 """
 
 import warnings
@@ -16,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.peers.measuring_teacher import BudgetSpent, MeasuringTeacher, witnessed
-from benchmarks.peers.paper_procedure import published_search
+from benchmarks.peers.measuring_teacher import BudgetSpent, MeasuringTeacher, recorded
+from benchmarks.peers.paper_procedure import paper_search
 from benchmarks.peers.problem import Problem
 from db3kd.boundary import (
     TOLERANCE_WITH_SURROGATE,
@@ -32,21 +33,28 @@ from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Search
 
 _NO_END = 10**6
-"""Steps that a peer never gets to make: the budget ends it before."""
+"""More steps than any budget allows, so that the budget ends each peer."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an attack is given. budget: most queries a pair. seed: of everything random."""
+    """What an attack is given.
+
+    Attributes:
+        problem: The pairs.
+        measuring: The teacher that answers, counts and times.
+        budget: The most queries of a pair.
+        seed: Seeds everything random.
+    """
 
     problem: Problem
-    witness: MeasuringTeacher
+    measuring: MeasuringTeacher
     budget: int
     seed: int
 
 
 Attack = Callable[[Task], list[str]]
-"""Runs a task and returns the errors that ended searches before their budget did."""
+"""Runs a task and returns the errors that ended searches early."""
 
 
 def db3kd(
@@ -57,7 +65,18 @@ def db3kd(
     sign_opt: SignOptSettings | None,
     surrogate: str | None = None,
 ) -> list[str]:
-    """BD, and MBD where there is a descent, of all pairs at once. surrogate: its model."""
+    """Runs BD of all pairs at once, or MBD if `sign_opt` is given.
+
+    Args:
+        task: The task.
+        mixup_rounds: Mixup rounds of BD.
+        tolerance: The relative width of a bracket.
+        sign_opt: Settings of the descent.
+        surrogate: The model of the surrogate, if there is one.
+
+    Returns:
+        No errors.
+    """
     guess = None if surrogate is None else task.problem.surrogate(surrogate)
     relative = tolerance if guess is None else TOLERANCE_WITH_SURROGATE
     pairs, ledger = task.problem.pairs, Ledger(torch.full((len(task.problem),), task.budget))
@@ -82,21 +101,21 @@ def db3kd(
             )  # fmt: skip
         return boundary
 
-    with task.witness.searching():
-        run(witnessed(search(), task.witness), task.witness, ledger)
+    with task.measuring.searching():
+        run(recorded(search(), task.measuring), task.measuring, ledger)
     return []
 
 
-def published(task: Task, *, sign_opt: bool) -> list[str]:
-    """The paper's procedure, pair after pair."""
+def paper(task: Task, *, sign_opt: bool) -> list[str]:
+    """Runs the paper's procedure, one pair after the other."""
     problem = task.problem
 
     def attack(pair: int) -> None:
         decide = _scalar_teacher(task, pair)
-        published_search(
+        paper_search(
             decide,
             problem.samples[pair].flatten().numpy(),
-            int(problem.own[pair]),
+            int(problem.source[pair]),
             int(problem.target[pair]),
             problem.starts[pair].flatten(1).numpy(),
             task.budget,
@@ -104,25 +123,25 @@ def published(task: Task, *, sign_opt: bool) -> list[str]:
             sign_opt=sign_opt,
         )
 
-    return pair_after_pair(task, attack)
+    return run_pair_by_pair(task, attack)
 
 
 def foolbox(task: Task, *, attack: str, **settings: object) -> list[str]:
-    """Foolbox's attack of that name on all pairs at once, from the nearest image of each."""
+    """Runs Foolbox's attack of that name on all pairs at once, from one starting point each."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it imports names that SciPy is about to drop
+        warnings.simplefilter("ignore")  # foolbox imports names that SciPy deprecates
         import foolbox
 
-    problem, witness = task.problem, task.witness
+    problem, measuring = task.problem, task.measuring
     accounts = np.arange(len(problem))
 
     class Scores(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            decisions = witness.ask(images, accounts)
-            return F.one_hot(decisions, witness.classes).float()
+            decisions = measuring.ask(images, accounts)
+            return F.one_hot(decisions, measuring.classes).float()
 
     torch.manual_seed(task.seed)
-    model = foolbox.PyTorchModel(Scores().eval(), bounds=witness.bounds, device="cpu")
+    model = foolbox.PyTorchModel(Scores().eval(), bounds=measuring.bounds, device="cpu")
     criterion = foolbox.criteria.TargetedMisclassification(problem.target)
     runner = getattr(foolbox.attacks, attack)(steps=_NO_END, **settings)
     starts = problem.starts[:, 0].contiguous()
@@ -134,23 +153,23 @@ def foolbox(task: Task, *, attack: str, **settings: object) -> list[str]:
 
 
 def art_hop_skip_jump(task: Task, **settings: object) -> list[str]:
-    """ART's HopSkipJump, pair after pair, from the nearest image of each."""
+    """Runs ART's HopSkipJump, one pair after the other, from one starting point each."""
     from art.attacks.evasion import HopSkipJump
 
     def attack(pair: int) -> None:
         classifier = _art_classifier(task, pair)
         runner = HopSkipJump(
-            classifier, batch_size=task.witness.max_batch, targeted=True, norm=2,
+            classifier, batch_size=task.measuring.max_batch, targeted=True, norm=2,
             max_iter=_NO_END, verbose=False, **settings,
         )  # fmt: skip
         image, target = _as_arrays(task.problem, pair)
         runner.generate(image, y=target, x_adv_init=task.problem.starts[pair, :1].numpy())
 
-    return pair_after_pair(task, attack)
+    return run_pair_by_pair(task, attack)
 
 
 def art_sign_opt(task: Task) -> list[str]:
-    """ART's Sign-OPT, pair after pair, from all images of each."""
+    """Runs ART's Sign-OPT, one pair after the other, from all starting points of each."""
     from art.attacks.evasion import SignOPTAttack
 
     def attack(pair: int) -> None:
@@ -161,24 +180,24 @@ def art_sign_opt(task: Task) -> list[str]:
         image, target = _as_arrays(task.problem, pair)
         runner.generate(image, y=target, x_init=task.problem.starts[pair].numpy())
 
-    return pair_after_pair(task, attack)
+    return run_pair_by_pair(task, attack)
 
 
 def _art_classifier(task: Task, pair: int) -> object:
     from art.estimators.classification import BlackBoxClassifier
 
-    witness, shape = task.witness, task.problem.image_shape
+    measuring, shape = task.measuring, task.problem.image_shape
 
     def scores(images: NDArray[np.float32]) -> NDArray[np.float32]:
         batch = torch.from_numpy(np.ascontiguousarray(images, np.float32))
-        decisions = witness.ask(batch, np.full(len(batch), pair))
-        return F.one_hot(decisions, witness.classes).float().numpy()
+        decisions = measuring.ask(batch, np.full(len(batch), pair))
+        return F.one_hot(decisions, measuring.classes).float().numpy()
 
-    return BlackBoxClassifier(scores, shape, witness.classes, clip_values=witness.bounds)
+    return BlackBoxClassifier(scores, shape, measuring.classes, clip_values=measuring.bounds)
 
 
 def _as_arrays(problem: Problem, pair: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A pair as a batch of one: the image, and the target."""
+    """The image and the target of a pair, as batches of one."""
     return problem.samples[pair : pair + 1].numpy(), problem.target[pair : pair + 1].numpy()
 
 
@@ -187,23 +206,31 @@ def _scalar_teacher(task: Task, pair: int) -> Callable[[NDArray], NDArray]:
 
     def decide(images: NDArray[np.float32]) -> NDArray[np.int64]:
         batch = torch.from_numpy(images).view(len(images), *shape)
-        return task.witness.ask(batch, np.full(len(images), pair)).numpy()
+        return task.measuring.ask(batch, np.full(len(images), pair)).numpy()
 
     return decide
 
 
-def pair_after_pair(task: Task, attack: Callable[[int], None]) -> list[str]:
-    """Runs a peer that takes one pair at a time; `attack` takes its number."""
+def run_pair_by_pair(task: Task, attack: Callable[[int], None]) -> list[str]:
+    """Runs a peer that takes one pair at a time.
+
+    Args:
+        task: The task.
+        attack: Attacks the pair of that number.
+
+    Returns:
+        The errors that ended searches early.
+    """
     errors = []
     for pair in range(len(task.problem)):
-        np.random.seed(task.seed + pair)  # ART draws from NumPy's global state
+        np.random.seed(task.seed + pair)  # ART uses NumPy's global generator
         errors += _searched(task, partial(attack, pair))
     return errors
 
 
 def _searched(task: Task, search: Callable[[], None]) -> list[str]:
-    """One search; a peer's own failure ends it, and what it found until then counts."""
-    with task.witness.searching():
+    """Runs one search. If the peer fails, what it had found still counts."""
+    with task.measuring.searching():
         try:
             search()
         except BudgetSpent:
@@ -214,7 +241,7 @@ def _searched(task: Task, search: Callable[[], None]) -> list[str]:
 
 
 SURROGATES = ("lenet5", "lenet5-half")
-"""Models that a descent may begin with, after a comma in its name."""
+"""Models of surrogates; a search with one has it after a comma in its name."""
 
 _MBD = partial(db3kd, mixup_rounds=0, tolerance=1e-3, sign_opt=SignOptSettings())
 
@@ -222,8 +249,8 @@ ATTACKS: dict[str, Attack] = {
     "db3kd BD": partial(db3kd, mixup_rounds=2, tolerance=1e-2, sign_opt=None),
     "db3kd MBD": _MBD,
     **{f"db3kd MBD, {model}": partial(_MBD, surrogate=model) for model in SURROGATES},
-    "published BD": partial(published, sign_opt=False),
-    "published MBD": partial(published, sign_opt=True),
+    "paper BD": partial(paper, sign_opt=False),
+    "paper MBD": partial(paper, sign_opt=True),
     "Foolbox HopSkipJump": partial(foolbox, attack="HopSkipJumpAttack"),
     "Foolbox HopSkipJump 25": partial(
         foolbox, attack="HopSkipJumpAttack", initial_gradient_eval_steps=25
@@ -233,7 +260,7 @@ ATTACKS: dict[str, Attack] = {
     "ART HopSkipJump 25": partial(art_hop_skip_jump, init_eval=25),
     "ART Sign-OPT": art_sign_opt,
 }
-"""By name. "25" begins with as many probes a step, not 100, which suits small budgets better."""
+"""By name. "25" starts with 25 probes a step instead of 100, which suits small budgets better."""
 
 NEEDS = {"Foolbox": "foolbox", "ART": "art"}
-"""The package that names beginning so need."""
+"""The package that attacks with such a name need."""

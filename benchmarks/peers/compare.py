@@ -1,17 +1,17 @@
-"""db3kd beside the searches that a user would pick instead: distance for queries and for time.
+"""Compares db3kd with searches that a user would choose instead: distance by queries and by time.
 
-One teacher, the same pairs, the same starting images: the nearest of the target's class. Each
-search runs in a process of its own; what it asks is counted, timed and measured by a witness around
-the teacher, so that no search is taken at its word (benchmarks.peers.measuring_teacher). Distances
-are given over the least that a gradient attack finds on the teacher (benchmarks.peers.whitebox).
+All searches have the same teacher, pairs and starting points, the nearest images of the target
+class. Each runs in a separate process. A teacher that counts, times and measures every query
+(benchmarks.peers.measuring_teacher) replaces what the searches report. Distances are over the least
+distance that a gradient attack finds on the teacher (benchmarks.peers.whitebox).
 
     python -m benchmarks.peers --teacher-kind lenet5 --data DIR --teacher FILE --save peers-mnist
 
-Descents that begin with a surrogate are named after its model. What it learnt from is asked once,
-however many pairs there are, and no pair's curve counts it.
+The name of a search with a surrogate ends with the model of the surrogate. The queries that it
+learnt from are asked once for all pairs, and no curve counts them.
 
-The result holds the points at --budgets, and of each curve of distance against queries and seconds
-all points. Seconds are those of all pairs.
+The result holds the distances at --budgets and the whole curves by queries and by seconds. Seconds
+are those of all pairs together.
 """
 
 import argparse
@@ -35,6 +35,7 @@ _OURS = "db3kd MBD"
 
 
 def main() -> None:
+    """Measures all searches and writes the result."""
     options = _options()
     torch.set_num_threads(options.threads)
     problem = make_problem(options)
@@ -89,7 +90,7 @@ def _verdict(name: str, row: dict[str, Any]) -> str:
     for unit in ("queries", "seconds"):
         share, peer = row[f"{unit}_over_peer"], row[f"peer_by_{unit}"]
         parts.append(
-            f"no peer for any {unit}" if share is None else f"{share:.2f} of the {unit} of {peer}"
+            f"no peer at any {unit}" if share is None else f"{share:.2f} of the {unit} of {peer}"
         )
     return f"{name} at {row['ratio']:.3f} ({row['budget']} queries): {', '.join(parts)}"
 
@@ -157,22 +158,20 @@ def _options() -> argparse.Namespace:
     options.add_argument("--teacher-kind", choices=KINDS, default="lenet5")
     options.add_argument("--pairs", type=int, default=100)
     options.add_argument(
-        "--classes", type=int, nargs=2, metavar=("OWN", "TARGET"), help="of all pairs; any"
+        "--classes", type=int, nargs=2, metavar=("SOURCE", "TARGET"), help="classes of all pairs"
     )
-    options.add_argument("--starts", type=int, default=10, help="starting images a pair")
-    options.add_argument(
-        "--candidate-pool", type=int, help="images that starts are found among; all"
-    )
+    options.add_argument("--starts", type=int, default=10, help="starting points a pair")
+    options.add_argument("--candidate-pool", type=int, help="images to find starts among (all)")
     options.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     options.add_argument("--attacks", nargs="+", choices=list(ATTACKS), metavar="NAME")
     options.add_argument("--white-box-steps", type=int, default=400)
     options.add_argument(
-        "--surrogate-images", type=int, default=2000, help="of the bank, that surrogates learn from"
+        "--surrogate-images", type=int, default=2000, help="images that surrogates learn from"
     )
     options.add_argument(
-        "--surrogate-queries", type=int, default=10, help="decisions for each of these, augmented"
+        "--surrogate-queries", type=int, default=10, help="decisions for each of these images"
     )
-    options.add_argument("--surrogate-steps", type=int, default=2000, help="of training each")
+    options.add_argument("--surrogate-steps", type=int, default=2000, help="training steps of each")
     options.add_argument("--seed", type=int, default=0)
     chosen = options.parse_args()
     chosen.budgets = sorted(set(chosen.budgets))
@@ -183,11 +182,11 @@ def _options() -> argparse.Namespace:
             if _installed(name) and (chosen.teacher_kind == "lenet5" or not _surrogate_of(name))
         ]
         for name in ATTACKS.keys() - set(chosen.attacks):
-            print(f"left out, as it is not installed, or of another teacher: {name}")
+            print(f"skipped: {name} is not installed, or belongs to another teacher")
     chosen.surrogates = [model for model in map(_surrogate_of, chosen.attacks) if model]
     return chosen
 
 
 def _surrogate_of(attack: str) -> str:
-    """The model of an attack's surrogate, empty where it has none."""
+    """The model of an attack's surrogate; empty if it has none."""
     return attack.partition(", ")[2]

@@ -1,4 +1,4 @@
-"""Distance against queries and seconds: curves, and what an equal distance costs."""
+"""Curves of distance by queries and by seconds, and the cost of an equal distance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +12,15 @@ from benchmarks.peers.measuring_teacher import Trace
 
 @dataclass(frozen=True)
 class Curve:
-    """A search's distance over the optimum, after so many queries and seconds.
+    """The distance of a search over the optimum, by queries and by seconds.
 
-    queries, seconds, mean, median, of_means: [G]. mean, median: of the pairs' ratios. of_means: the
-    mean distance over the mean optimum, which pairs with a small optimum do not dominate.
+    Attributes:
+        queries: [G] int64, queries a pair.
+        seconds: [G] float64.
+        mean: [G] float64, the mean of the pairs' ratios.
+        median: [G] float64, their median.
+        of_means: [G] float64, the mean distance over the mean optimum, which pairs with a small
+            optimum do not dominate.
     """
 
     queries: NDArray[np.int64]
@@ -26,7 +31,7 @@ class Curve:
 
     @classmethod
     def of(cls, trace: Trace, optimum: NDArray[np.floating]) -> "Curve":
-        """trace: of P pairs. optimum: [P], their least distances."""
+        """Makes the curve of a trace of P pairs; `optimum` [P] are their least distances."""
         ratio = trace.distance / optimum[:, None]
         return cls(
             queries=trace.counts,
@@ -37,13 +42,13 @@ class Curve:
         )
 
     def at(self, count: int) -> dict[str, float]:
-        """What the search had come to after `count` queries, one of the curve's numbers."""
+        """The values after `count` queries, which must be one of `queries`."""
         place = int(np.flatnonzero(self.queries == count)[0])
         names = ("seconds", "mean", "median", "of_means")
         return {name: float(getattr(self, name)[place]) for name in names}
 
     def points(self) -> dict[str, list[float]]:
-        """All of the curve for a file: lists of queries, and of the rest to five digits."""
+        """The curve for a file: lists, rounded to five digits."""
         rest = {
             name: [float(f"{value:.5g}") for value in getattr(self, name)]
             for name in ("seconds", "mean", "median")
@@ -52,10 +57,15 @@ class Curve:
 
 
 def reaching(ratio: float, mean: NDArray[np.floating], cost: NDArray[np.floating]) -> float:
-    """What it costs to come down to `ratio`, between the points of a curve on straight lines.
+    """The cost of reaching a ratio, interpolated between the points of a curve.
 
-    mean: [G], falling or level. cost: [G], rising. +inf where the curve stays above; the first cost
-    where it begins below.
+    Args:
+        ratio: The distance over the optimum.
+        mean: [G], falling or level.
+        cost: [G], rising.
+
+    Returns:
+        The cost; +inf if the curve stays above the ratio, and the first cost if it begins below.
     """
     reached = np.flatnonzero(mean <= ratio)
     if not len(reached):
@@ -71,11 +81,13 @@ def reaching(ratio: float, mean: NDArray[np.floating], cost: NDArray[np.floating
 def equal_distance(
     ours: Curve, peers: Mapping[str, Curve], budgets: list[int]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What the distance that each peer has after each budget costs `ours` and that peer.
+    """What each peer's distance after each budget costs that peer and db3kd.
 
-    A peer may have had the distance before it had spent the budget; it is credited with that. Rows:
-    budget, ratio (the mean), queries and seconds of both, and ours over the peer's. A distance that
-    ours does not reach costs it None.
+    A peer that had the distance before it had spent the budget is credited with that.
+
+    Returns:
+        By peer, a row for each budget: the budget, the mean ratio, queries and seconds of both, and
+        db3kd's over the peer's. Values are None if db3kd does not reach the distance.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     for name, peer in peers.items():
@@ -95,9 +107,11 @@ def equal_distance(
 
 
 def best_peer(ours: Curve, peers: Mapping[str, Curve], budgets: list[int]) -> list[dict[str, Any]]:
-    """For the distance of ours after each budget: which peer reaches it for least, and our share.
+    """The peer that reaches db3kd's distance after each budget for the least cost.
 
-    Separately for queries and seconds, as they may be two peers; None where no peer gets so near.
+    Returns:
+        A row for each budget, with the best peer by queries and the best by seconds, which may
+        differ. Values are None if no peer gets so near.
     """
     rows = []
     for budget in budgets:

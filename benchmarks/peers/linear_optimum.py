@@ -10,14 +10,22 @@ _HALVINGS = 50
 def linear_optimum(
     weights: Tensor, bias: Tensor, images: Tensor, targets: Tensor, sweeps: int = 200
 ) -> Tensor:
-    """The least L2 distance to the set in the unit box where each target's score is the highest.
+    """The least L2 distance to the points of the unit box at which the target scores highest.
 
-    weights: [C, D]; bias: [C]; images: [P, D] in [0, 1]; targets: [P] int64. -> [P] float64.
+    These points form a polytope. The nearest of them is y = clamp(x + Σ λ_k (w_t - w_k), 0, 1) with
+    the λ_k ≥ 0 that solve the dual problem: each is 0 or makes its class tie with the target. They
+    are found one at a time by bisection, in sweeps over the classes. This coordinate ascent
+    converges because the dual is concave and smooth.
 
-    That set is a polytope, and the nearest point of it is y = clamp(x + Σ λ_k (w_t - w_k), 0, 1)
-    with the λ_k ≥ 0 that solve the dual problem: each is 0, or makes its class tie with the target.
-    They are found one at a time, by bisection, in sweeps over the classes: coordinate ascent, which
-    converges as the dual is concave and smooth. +inf where the target is the highest nowhere found.
+    Args:
+        weights: [C, D].
+        bias: [C].
+        images: [P, D] in [0, 1].
+        targets: [P] int64.
+        sweeps: The most sweeps.
+
+    Returns:
+        [P] float64; +inf if no point was found at which the target scores highest.
     """
     weights, bias, images = weights.double(), bias.double(), images.double()
     normals = weights[targets, None] - weights[None]
@@ -41,9 +49,9 @@ def linear_optimum(
 
 
 def _least_multiplier(base: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
-    """[P]: the least λ ≥ 0 at which clamp(base + λ·normal, 0, 1)·normal + offset is no longer < 0.
+    """The least λ ≥ 0 at which clamp(base + λ·normal, 0, 1)·normal + offset is not negative, [P].
 
-    The score difference grows with λ, so a bisection finds it.
+    The difference of scores grows with λ, so bisection finds it.
     """
 
     def wins(multiplier: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""What any search is measured by: a teacher that counts, times and remembers what it is asked.
+"""A teacher that counts, times and remembers the queries of a search.
 
-Searches differ in what they report, so none is taken at its word. The witness knows the pair of
-each query; the distance a search has after so many queries is that of the nearest image that the
-teacher has put in the pair's target class by then. A search that returns a worse image than its
-best is credited with the best. What the witness itself takes is no part of any time.
+Searches report different things, so every search is measured here instead. Each query belongs to a
+pair. The distance of a pair after n queries is that of the nearest image among them that the
+teacher put in the pair's target class, even if the search itself returns a worse one. The time that
+the measurement takes is left out of all times.
 """
 
 import time
@@ -22,15 +22,18 @@ from db3kd.teachers import Teacher
 
 
 class BudgetSpent(Exception):
-    """A search asked for more than its pairs may spend; what it has found until then counts."""
+    """A search asked for more queries than its pairs may spend."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What became of P pairs after each of G numbers of queries.
+    """The distances of P pairs after each of G numbers of queries.
 
-    counts: [G] queries a pair. distance: [P, G] float32, L2. seconds: [G], from the start until all
-    pairs had spent so many, or ended; searches of pairs one after another add up.
+    Attributes:
+        counts: [G] int64, queries a pair.
+        distance: [P, G] float32, L2.
+        seconds: [G] float64, from the start until all pairs had spent so many queries or ended.
+            Times of searches that run one after another are added.
     """
 
     counts: NDArray[np.int64]
@@ -39,20 +42,30 @@ class Trace:
 
 
 class MeasuringTeacher:
-    """A teacher of its own; `searching` times a search, `ask` answers it, and `note` remembers.
+    """Measures searches against another teacher.
 
-    teacher: who answers. samples: [P, D] float32. wanted: [P] int64, the class each pair is to
-    reach. known: [P] float32, the distance each pair has before any query. budget: most queries of
-    a pair that `ask` answers.
+    Peers call `ask` within `searching`. Searches of db3kd are wrapped by `recorded` instead.
 
-    queries: [P] answered queries of each pair. asked: images that the teacher saw, counted apart.
-    in_teacher, wall: seconds in the teacher, and in all searches. points: [P, D], the nearest image
-    of each pair; the sample itself where no query hit.
+    Attributes:
+        queries: [P] int64, answered queries of each pair.
+        asked: Images that the teacher saw, counted separately.
+        in_teacher: Seconds in the teacher.
+        wall: Seconds in all searches.
+        points: [P, D] float32, the nearest image of each pair, or the sample if no query hit.
     """
 
     def __init__(
-        self, teacher: Teacher, samples: Tensor, wanted: Tensor, known: Tensor, budget: int
+        self, teacher: Teacher, samples: Tensor, target: Tensor, known: Tensor, budget: int
     ) -> None:
+        """Creates the teacher.
+
+        Args:
+            teacher: Answers the queries.
+            samples: [P, D] float32.
+            target: [P] int64, the class that each pair has to reach.
+            known: [P] float32, the distance of each pair before any query.
+            budget: The most queries of a pair that `ask` answers.
+        """
         self.image_shape, self.classes = teacher.image_shape, teacher.classes
         self.bounds, self.max_batch = teacher.bounds, teacher.max_batch
         self.device = teacher.device
@@ -61,18 +74,18 @@ class MeasuringTeacher:
         self.in_teacher = self.wall = 0.0
         self.points = samples.numpy().copy()
         self._teacher, self._budget = teacher, budget
-        self._samples, self._wanted = samples.numpy(), wanted.numpy()
+        self._samples, self._target = samples.numpy(), target.numpy()
         self._known = known.numpy()
         self._best = np.full(len(samples), np.inf, np.float32)
         self._search_of = np.zeros(len(samples), np.int64)
         self._searches = 0
         self._began = self._paused = 0.0
-        # Arrays of the machine's own types: a list of as many objects would show in the memory.
+        # Typed arrays: lists of so many objects would distort the measured memory.
         self._accounts, self._distances, self._elapsed = array("i"), array("f"), array("d")
 
     @contextmanager
     def searching(self) -> Iterator[None]:
-        """Times what is done in it as one search."""
+        """Times the block as one search."""
         self._searches += 1
         self._began, self._paused = time.perf_counter(), 0.0
         try:
@@ -81,7 +94,7 @@ class MeasuringTeacher:
             self.wall += self._running()
 
     def decide(self, images: Tensor) -> Tensor:
-        """The teacher's answers, counted and timed, but not noted."""
+        """Answers, counts and times queries without recording them for a pair."""
         began = time.perf_counter()
         decisions = self._teacher.decide(images)
         self.in_teacher += time.perf_counter() - began
@@ -92,9 +105,17 @@ class MeasuringTeacher:
         return self._teacher.fingerprint()
 
     def ask(self, images: Tensor, accounts: NDArray[np.integer]) -> Tensor:
-        """Decisions, int64 [n], for images [n, *image_shape], each paid for by the pair it names.
+        """Answers queries and records them.
 
-        Raises BudgetSpent, and asks none, where a pair cannot pay.
+        Args:
+            images: [n, *image_shape] float32.
+            accounts: [n] int, the pair that pays for each image.
+
+        Returns:
+            [n] int64 decisions.
+
+        Raises:
+            BudgetSpent: If a pair cannot pay. No image is then asked.
         """
         began, in_teacher = time.perf_counter(), self.in_teacher
         spent = self.queries + np.bincount(accounts, minlength=len(self.queries))
@@ -103,17 +124,17 @@ class MeasuringTeacher:
         images = images.clamp(*self.bounds)
         parts = [self.decide(part) for part in images.split(self.max_batch)]
         decisions = torch.cat(parts)
-        taught = self.in_teacher - in_teacher
-        self._paused += time.perf_counter() - began - taught
-        self.note(images, accounts, decisions)
+        answering = self.in_teacher - in_teacher
+        self._paused += time.perf_counter() - began - answering
+        self.record(images, accounts, decisions)
         return decisions
 
-    def note(self, images: Tensor, accounts: NDArray[np.integer], decisions: Tensor) -> None:
-        """Remembers answered queries, in the order in which they were asked."""
+    def record(self, images: Tensor, accounts: NDArray[np.integer], decisions: Tensor) -> None:
+        """Records answered queries, in the order in which they were asked."""
         began = time.perf_counter()
         elapsed = self._running()
         distance = np.full(len(images), np.inf, np.float32)
-        hit = (decisions.numpy() == self._wanted[accounts]).nonzero()[0]
+        hit = (decisions.numpy() == self._target[accounts]).nonzero()[0]
         rows = images.flatten(1).numpy()
         gaps = rows[hit] - self._samples[accounts[hit]]
         distance[hit] = np.linalg.norm(gaps, axis=1)
@@ -123,26 +144,26 @@ class MeasuringTeacher:
         self._distances.extend(distance.tolist())
         self._elapsed.extend([elapsed] * len(images))
         nearer = hit[distance[hit] < self._best[accounts[hit]]]
-        # Of a pair's several, the nearest comes last and stays.
+        # If a pair has several, the nearest comes last and stays.
         nearer = nearer[np.argsort(-distance[nearer], kind="stable")]
         self._best[accounts[nearer]] = distance[nearer]
         self.points[accounts[nearer]] = rows[nearer]
         self._paused += time.perf_counter() - began
 
     def missed(self) -> int:
-        """Pairs of which no query hit."""
+        """How many pairs no query hit."""
         return int(np.isinf(self._best).sum())
 
     def unconfirmed(self) -> int:
-        """Pairs whose nearest image, asked again beside the others', is of another class.
+        """How many pairs have a nearest image that is of another class when asked again.
 
-        A boundary point lies within rounding of the boundary, and a network rounds otherwise in a
+        A boundary point is within rounding of the boundary, and a network rounds differently in a
         batch of another size.
         """
         points = torch.from_numpy(self.points).view(-1, *self.image_shape)
         decisions = torch.cat([self._teacher.decide(part) for part in points.split(self.max_batch)])
         hit = np.isfinite(self._best)
-        return int((decisions.numpy() != self._wanted)[hit].sum())
+        return int((decisions.numpy() != self._target)[hit].sum())
 
     def trace(self, counts: NDArray[np.int64]) -> Trace:
         """Distances and seconds after each of `counts` [G] queries a pair."""
@@ -164,7 +185,7 @@ class MeasuringTeacher:
         return Trace(counts, distance, self._summed(seconds))
 
     def _summed(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[G]: over the searches, the latest of each one's pairs."""
+        """Sums the latest time of each search: [G]."""
         latest = np.zeros((self._searches + 1, seconds.shape[1]))
         np.maximum.at(latest, self._search_of, seconds)
         return latest.sum(0)
@@ -173,8 +194,13 @@ class MeasuringTeacher:
         return time.perf_counter() - self._began - self._paused
 
 
-def witnessed(search: Search[Result], witness: MeasuringTeacher) -> Search[Result]:
-    """The same search, whose answered queries the witness notes; its driver asks the witness."""
+def recorded(search: Search[Result], teacher: MeasuringTeacher) -> Search[Result]:
+    """Wraps a search so that a teacher records its answered queries.
+
+    Args:
+        search: The search.
+        teacher: Records the queries. The driver has to ask this teacher.
+    """
     decisions = None
     while True:
         try:
@@ -186,4 +212,4 @@ def witnessed(search: Search[Result], witness: MeasuringTeacher) -> Search[Resul
         images, accounts, known = query.images, query.accounts, decisions
         if not bool(answered.all()):
             images, accounts, known = images[answered], accounts[answered], decisions[answered]
-        witness.note(images, accounts.numpy(), known)
+        teacher.record(images, accounts.numpy(), known)

@@ -1,18 +1,19 @@
 """BD and MBD as the paper ran them (DB3KD, sections 3.2 and 4), one pair and one query at a time.
 
-A step-by-step NumPy translation, written from a description of the procedure. Kept of it:
+The code is a NumPy translation from a description of the procedure. It keeps:
 
-- bisection along the direction of each image of the class, to a bracket of 1e-5; a direction that
-  misses the class at the best radius so far costs one query and is dropped
-- Sign-OPT's descent: the mean of 200 random unit vectors, each with the sign of one query at the
-  present radius, a step length that is doubled while that helps and else cut by four, and a search
-  for the new direction's radius that grows or shrinks the bracket by 1 % before it bisects
-- one call of the teacher a query, with one image; directions, norms and brackets in NumPy
+- the bisection along the direction of each image of the class, to a bracket of 1e-5. A direction
+  that misses the class at the best radius so far costs one query and is dropped.
+- the descent of Sign-OPT: the mean of 200 random unit vectors, each with the sign of one query at
+  the current radius; a step length that doubles while it helps and is otherwise divided by four;
+  and a search for the radius of the new direction that grows or shrinks the bracket by 1 % before
+  it bisects.
+- one call of the teacher for each query, with one image; directions, norms and brackets in NumPy.
 
-Not kept are defects of the published code that only cost queries or have no bound. Its line search
-goes on with shorter steps after one that helped; this one stops. A bracket grows no further than
-the diagonal of the unit box, a line search tries a limited number of steps, all queries are
-counted, and each pair has a step length and a budget of its own.
+It drops defects of the published code that only waste queries or have no bound. The line search
+stops at a step that helped instead of trying shorter ones. A bracket ends at the diagonal of the
+unit box, a line search tries a limited number of steps, every query is counted, and each pair has
+its own step length and budget.
 """
 
 from collections.abc import Callable
@@ -32,11 +33,14 @@ _LEAST_SMOOTHING = 1e-6
 
 @dataclass(frozen=True)
 class Procedure:
-    """The published settings. Lengths are L2, in input units; steps are those of unit vectors.
+    """The paper's settings. Lengths are L2 in input units; steps are those of unit vectors.
 
-    bracket: width at which a bisection of BD ends. directions: queries of one estimate. step: first
-    step length. smoothing: length of a probe's step (beta); a 500th of it ends the search for a
-    radius. tries: steps tried at most, of the longer and of the shorter ones.
+    Attributes:
+        bracket: The width at which a bisection of BD ends.
+        directions: Queries of one estimate.
+        step: The first step length.
+        smoothing: The length of a probe's step (beta); a 500th of it ends the search for a radius.
+        tries: The most longer steps, and the most shorter steps, that a line search tries.
     """
 
     bracket: float = 1e-5
@@ -46,10 +50,10 @@ class Procedure:
     tries: int = 15
 
 
-def published_search(
+def paper_search(
     decide: Decide,
     image: NDArray[np.float32],
-    own: int,
+    source: int,
     target: int,
     starts: NDArray[np.float32],
     budget: int,
@@ -59,17 +63,29 @@ def published_search(
     procedure: Procedure = Procedure(),
     on_progress: Progress | None = None,
 ) -> tuple[float, int]:
-    """BD of one pair, the least radius at which a direction towards one of `starts` meets class
-    `target`; with `sign_opt` MBD, the radius that Sign-OPT's descent from there reaches.
+    """Searches the boundary distance of one pair.
 
-    decide: [n, D] float32 in [0, 1] -> [n] classes. image: [D], of class `own`. starts: [n, D], of
-    class `target`, taken in order. budget: most queries. rng: draws the descent's directions; BD
-    draws none. on_progress: called with (queries, distance) whenever the distance shrinks.
+    BD is the least radius at which a direction towards a starting point meets the target class. MBD
+    continues from there by the descent of Sign-OPT.
 
-    Returns (distance, queries): the distance is +inf without starts, and that of the nearest start
-    considered before any query hits. Past the box, where images are clamped, it is an upper bound.
+    Args:
+        decide: [n, D] float32 in [0, 1] -> [n] classes.
+        image: [D] float32, of class `source`.
+        source: The teacher's class of the image.
+        target: The class to reach.
+        starts: [n, D] float32, images of class `target`, used in order.
+        budget: The most queries.
+        rng: Draws the directions of the descent; BD draws none.
+        sign_opt: Whether to search MBD instead of BD.
+        procedure: The settings.
+        on_progress: Called with (queries, distance) whenever the distance shrinks.
+
+    Returns:
+        The distance and the number of queries. The distance is +inf without starts, and that of the
+        nearest start tried if no query hits. Beyond the box, where images are clamped, it is an
+        upper bound.
     """
-    search = _Search(decide, image, own, target, budget, on_progress)
+    search = _Search(decide, image, source, target, budget, on_progress)
     with suppress(_Spent):
         _start(search, starts, procedure)
         if sign_opt and np.isfinite(search.distance):
@@ -88,13 +104,13 @@ class _Search:
         self,
         decide: Decide,
         image: NDArray[np.float32],
-        own: int,
+        source: int,
         target: int,
         budget: int,
         on_progress: Progress | None,
     ) -> None:
-        if own == target:
-            raise ValueError(f"target: expected another class than the own, {own}, got {target}")
+        if source == target:
+            raise ValueError(f"target: expected a class other than source, {source}, got {target}")
         self.image = image.astype(np.float64)
         self.queries = 0
         self.distance = np.inf
@@ -114,7 +130,7 @@ class _Search:
         return hit
 
     def keep(self, direction: NDArray[np.float64], radius: float) -> None:
-        """Takes the point as the best where it is nearer than the best so far."""
+        """Keeps a point if it is nearer than the best so far."""
         if radius >= self.distance:
             return
         self.direction, self.distance = direction, radius
@@ -137,7 +153,7 @@ def _start(search: _Search, starts: NDArray[np.float32], procedure: Procedure) -
 def _bisect(
     search: _Search, direction: NDArray[np.float64], low: float, high: float, width: float
 ) -> float:
-    """The high end of the bracket once it is no wider than `width`."""
+    """Bisects until the bracket is at most `width` wide, and returns its upper end."""
     while high - low > width:
         middle = (low + high) / 2
         if search.hits(direction, middle):
@@ -163,7 +179,7 @@ def _descend(search: _Search, rng: np.random.Generator, procedure: Procedure) ->
 def _estimate(
     search: _Search, rng: np.random.Generator, directions: int, smoothing: float
 ) -> NDArray[np.float64]:
-    """How the radius grows with the direction: [D], from one query for each random direction."""
+    """Estimates how the radius grows with the direction: [D], one query a random direction."""
     theta, radius = search.direction, search.distance
     gradient = np.zeros_like(theta)
     for _ in range(directions):
@@ -180,7 +196,7 @@ def _line_search(
     smoothing: float,
     procedure: Procedure,
 ) -> float | None:
-    """The last step length that shrank the radius, or None; what it found is the search's best."""
+    """The last step length that shrank the radius, or None; the search holds the new best."""
     theta, gained = search.direction, None
 
     def helps(length: float) -> bool:
@@ -202,9 +218,9 @@ def _line_search(
 
 
 def _radius(search: _Search, direction: NDArray[np.float64], radius: float, width: float) -> float:
-    """The radius of the boundary along a direction near that of another, +inf where there is none.
+    """The radius of the boundary along a direction, +inf if there is none.
 
-    The bracket is found by steps of 1 % from `radius`, inwards after a hit and else outwards.
+    The bracket is found by steps of 1 % from `radius`: inwards after a hit, otherwise outwards.
     """
     if search.hits(direction, radius):
         low, high = radius / _GROWTH, radius

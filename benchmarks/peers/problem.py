@@ -25,7 +25,7 @@ from db3kd.teachers import ModuleTeacher, decide_checked
 
 KINDS = ("lenet5", "alexnet", "linear", "resnet18")
 GENERATED = {"alexnet": (3, 32, 32), "resnet18": (3, 224, 224)}
-"""Kinds of teacher that, without a weight file, get random weights and generated images."""
+"""Teachers that get random weights and generated images if there is no weight file."""
 
 _CLASSES = 10
 
@@ -34,11 +34,19 @@ _CLASSES = 10
 class Problem:
     """P pairs of one teacher, as tensors that can be written to a file.
 
-    kind: a model's name. state: its weights. samples: [P, *image_shape] float32, of class own [P]
-    int64; target: [P] int64. index: [P] int64, the samples' numbers in their set. starts:
-    [P, K, *image_shape], images of the target's class, the nearest first. optimum: [P], the
-    white-box distance; exact: [P], the true one where it is known. surrogates: weights by the
-    model's name.
+    Attributes:
+        kind: The model of the teacher.
+        classes: The number of classes.
+        state: The weights of the teacher.
+        data: The name of the data set.
+        samples: [P, *image_shape] float32.
+        index: [P] int64, the indices of the samples in their set.
+        source: [P] int64, the classes of the samples.
+        target: [P] int64, the classes to reach.
+        starts: [P, K, *image_shape] float32, images of the target class, the nearest first.
+        optimum: [P] float32, the distance that a white-box attack finds.
+        exact: [P] float64, the true least distance, if it is known.
+        surrogates: Weights of surrogates by model.
     """
 
     kind: str
@@ -47,7 +55,7 @@ class Problem:
     data: str
     samples: Tensor
     index: Tensor
-    own: Tensor
+    source: Tensor
     target: Tensor
     starts: Tensor
     optimum: Tensor
@@ -90,20 +98,25 @@ class Problem:
 
 
 def make_problem(options: argparse.Namespace) -> Problem:
-    """The first pairs of the test split that fit: the sample's own class is its label, if it has
-    one, and the target is drawn from the other classes of which the bank has enough images.
+    """Makes the first pairs of the test split that qualify.
+
+    The teacher's class of a sample has to be its label, if it has one. The target is drawn from the
+    other classes with enough images in the candidate pool.
     """
     network, candidate_pool, test = _teacher_and_images(options)
     classes = candidate_pool.classes or _CLASSES
     teacher = ModuleTeacher(network, candidate_pool.image_shape, classes)
     decided = _decide_all(teacher, candidate_pool)
-    own = decide_checked(teacher, test.read(range(min(len(test), 20 * options.pairs))))
-    fits = own == test.labels[: len(own)] if test.labels is not None else own >= 0
-    targets = _draw_targets(decided, own, classes, options)
+    source = decide_checked(teacher, test.read(range(min(len(test), 20 * options.pairs))))
+    fits = source == test.labels[: len(source)] if test.labels is not None else source >= 0
+    targets = _draw_targets(decided, source, classes, options)
     chosen = (fits & (targets >= 0)).nonzero()[: options.pairs, 0]
     if len(chosen) < options.pairs:
-        raise SystemExit(f"pairs: expected {options.pairs}, got {len(chosen)} that fit")
-    samples, own, targets = test.read(chosen), own[chosen], targets[chosen]
+        raise SystemExit(
+            f"--pairs: expected {options.pairs} test images with a target, found {len(chosen)}; "
+            "ask for fewer pairs, fewer --starts or a larger --candidate-pool"
+        )
+    samples, source, targets = test.read(chosen), source[chosen], targets[chosen]
     pairs = Pairs(samples.flatten(1), chosen, torch.arange(len(chosen)), targets)
     rays = StartingPoints(candidate_pool, decided, options.starts).rays(pairs)
     optimum = minimum_norm(network, samples, targets, options.white_box_steps)
@@ -121,7 +134,7 @@ def make_problem(options: argparse.Namespace) -> Problem:
         data=candidate_pool.name,
         samples=samples,
         index=chosen,
-        own=own,
+        source=source,
         target=targets,
         starts=rays.ends[rays.end_of].view(
             len(chosen), options.starts, *candidate_pool.image_shape
@@ -135,7 +148,7 @@ def make_problem(options: argparse.Namespace) -> Problem:
 def _surrogates(
     teacher: ModuleTeacher, candidate_pool: ImageSet, options: argparse.Namespace
 ) -> dict[str, dict[str, Tensor]]:
-    """Of each model asked for, all trained on the same decisions for augmented images."""
+    """Weights of each model asked for, trained on the same decisions for augmented images."""
     if not options.surrogates:
         return {}
     images = candidate_pool.subset(torch.arange(min(options.surrogate_images, len(candidate_pool))))
@@ -151,7 +164,7 @@ def _surrogates(
 
 
 def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSet, ImageSet]:
-    """The network, the images starts are found among, and those samples are taken from."""
+    """The network, the candidate pool, and the images that samples are taken from."""
     kind = options.teacher_kind
     if kind in GENERATED and options.teacher is None:
         candidate_pool, test = _generated(GENERATED[kind], options)
@@ -168,7 +181,7 @@ def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSe
 
 
 def _padded(images: ImageSet) -> ImageSet:
-    """Grey images of 28 x 28 as those of 3 x 32 x 32 that AlexNet-32 takes, with a black frame."""
+    """Pads grey images of 28 x 28 to the 3 x 32 x 32 that AlexNet-32 takes."""
     pixels = torch.empty(len(images), *GENERATED["alexnet"], dtype=torch.uint8)
     for part in torch.arange(len(images)).split(4096):
         pixels = (images.read(part) * 255).round().to(torch.uint8)
@@ -177,7 +190,7 @@ def _padded(images: ImageSet) -> ImageSet:
 
 
 def _generated(shape: tuple[int, ...], options: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
-    """Images of random shapes and textures: a bank, and 20 for each pair."""
+    """Images of random shapes and textures: a candidate pool, and 20 images for each pair."""
     count = options.candidate_pool or 1000
     starts = make_starts("mixed", shape, options.seed)
     candidate_pool = starts.draw(torch.arange(count))
@@ -187,10 +200,10 @@ def _generated(shape: tuple[int, ...], options: argparse.Namespace) -> tuple[Ima
 
 @torch.no_grad()
 def _calibrate(network: nn.Module, images: Tensor) -> None:
-    """Makes random weights tell images apart: else they put all in one class, or overflow.
+    """Adjusts random weights, which otherwise put all images in one class or overflow.
 
-    Batch norms take the statistics of these images, then the last layer's scores are standardised
-    over them, so that each class is the highest for some.
+    Batch norms take the statistics of these images. Then the scores are standardised over them, so
+    that each class is the highest for some images.
     """
     network.eval()
     for module in network.modules():
@@ -211,20 +224,20 @@ def _decide_all(teacher: ModuleTeacher, images: ImageSet) -> Tensor:
 
 
 def _draw_targets(
-    decided: Tensor, own: Tensor, classes: int, options: argparse.Namespace
+    decided: Tensor, source: Tensor, classes: int, options: argparse.Namespace
 ) -> Tensor:
-    """[n] int64: for each sample a class other than its own, -1 where none has enough images.
+    """A target class for each sample, [n] int64; -1 if there is none.
 
-    Where the options name the classes of all pairs, it is the one named, for samples of the other.
+    If --classes names a source and a target, only samples of that source get that target.
     """
     if options.classes is not None:
-        wanted_own, target = options.classes
-        return torch.where(own == wanted_own, target, -1)
+        source_class, target = options.classes
+        return torch.where(source == source_class, target, -1)
     enough = (torch.bincount(decided, minlength=classes) >= options.starts).nonzero()[:, 0].numpy()
     random = np.random.default_rng(options.seed)
-    targets = torch.full_like(own, -1)
-    for sample, own_class in enumerate(own.tolist()):
-        others = enough[enough != own_class]
+    targets = torch.full_like(source, -1)
+    for sample, source_class in enumerate(source.tolist()):
+        others = enough[enough != source_class]
         if len(others):
             targets[sample] = int(random.choice(others))
     return targets

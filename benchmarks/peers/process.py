@@ -1,4 +1,4 @@
-"""One search of benchmarks.peers in a process of its own, so that its memory is its own.
+"""Runs one search of benchmarks.peers in a separate process, to measure its memory.
 
 python -m benchmarks.peers.process PROBLEM OUT --attack NAME --budget N
 """
@@ -25,12 +25,18 @@ _CURVE_POINTS = 40
 
 @dataclass(frozen=True)
 class Measured:
-    """What one search of all pairs came to.
+    """The measurements of one search of all pairs.
 
-    trace: distances and seconds by queries. queries: a pair, in the mean, as the teacher counted.
-    wall, in_teacher: seconds. mebibytes: the most memory the process held; before: what it held
-    when the search began, with the libraries and the problem. missed, unconfirmed: pairs; see
-    Witness. errors: of searches that failed before their budget was spent.
+    Attributes:
+        trace: Distances and seconds by queries.
+        queries: Mean queries a pair, counted by the teacher.
+        wall: Seconds of the search.
+        in_teacher: Seconds in the teacher.
+        mebibytes: The peak memory of the process.
+        before: Its memory when the search began, with the libraries and the problem.
+        missed: Pairs that no query hit.
+        unconfirmed: Pairs whose nearest image is of another class when asked again.
+        errors: Errors that ended searches early.
     """
 
     trace: Trace
@@ -44,7 +50,7 @@ class Measured:
     errors: list[str]
 
     def facts(self) -> dict[str, Any]:
-        """All but the trace, for a file."""
+        """Everything except the trace, for a file."""
         return {
             "queries_a_pair": self.queries,
             "seconds": self.wall,
@@ -60,9 +66,17 @@ class Measured:
 def measure_apart(
     problem: Path, attack: str, counts: list[int], *, threads: int, seed: int
 ) -> Measured:
-    """Measures an attack in a new process. counts: numbers of queries; the greatest is the budget.
+    """Measures an attack in a new process.
 
-    Raises CalledProcessError where the process fails, which says why on standard error.
+    Args:
+        problem: The file of the problem.
+        attack: The name of the attack.
+        counts: Numbers of queries; the greatest is the budget.
+        threads: Threads of the process.
+        seed: Seeds everything random.
+
+    Raises:
+        CalledProcessError: If the process fails; it reports the reason on standard error.
     """
     with TemporaryDirectory() as folder:
         out = Path(folder) / "measured.pt"
@@ -83,42 +97,42 @@ def measure(problem: Problem, attack: str, counts: np.ndarray, seed: int) -> Mea
     known = (problem.starts[:, 0] - problem.samples).flatten(1).norm(dim=1)
     samples = problem.samples.flatten(1)
     budget = int(counts.max())
-    witness = MeasuringTeacher(teacher, samples, problem.target, known, budget)
+    measuring = MeasuringTeacher(teacher, samples, problem.target, known, budget)
     for name, package in NEEDS.items():
         if attack.startswith(name):
             import_module(package)
-    teacher.decide(problem.samples[:1])  # its first call is slow
+    teacher.decide(problem.samples[:1])  # the first call is slow
     before = _memory("VmRSS")
-    errors = ATTACKS[attack](Task(problem, witness, budget, seed))
+    errors = ATTACKS[attack](Task(problem, measuring, budget, seed))
     peak = _memory("VmHWM")
-    if witness.asked != witness.queries.sum():
+    if measuring.asked != measuring.queries.sum():
         raise RuntimeError(
-            f"{attack}: expected all {witness.asked:,} queries of the teacher to be of a pair, got "
-            f"{witness.queries.sum():,}"
+            f"{attack}: expected every query to belong to a pair, but the teacher answered "
+            f"{measuring.asked:,} and the pairs have {measuring.queries.sum():,}"
         )
     return Measured(
-        trace=witness.trace(counts),
-        queries=float(witness.queries.mean()),
-        wall=witness.wall,
-        in_teacher=witness.in_teacher,
+        trace=measuring.trace(counts),
+        queries=float(measuring.queries.mean()),
+        wall=measuring.wall,
+        in_teacher=measuring.in_teacher,
         mebibytes=peak,
         before=before,
-        missed=witness.missed(),
-        unconfirmed=witness.unconfirmed(),
+        missed=measuring.missed(),
+        unconfirmed=measuring.unconfirmed(),
         errors=sorted(set(errors)),
     )
 
 
 def curve_counts(budgets: list[int]) -> list[int]:
-    """Numbers of queries for a curve: the budgets, and others evenly apart on a log scale."""
+    """Numbers of queries for a curve: the budgets, and others spaced evenly on a log scale."""
     spaced = np.geomspace(min(10, *budgets), max(budgets), _CURVE_POINTS).round().astype(int)
     return sorted({*budgets, *spaced.tolist()})
 
 
 def _memory(field: str) -> float:
-    """Resident memory of this process, in MiB: at present (VmRSS) or at most (VmHWM). Linux alone.
+    """Resident memory of this process in MiB: now (VmRSS) or the peak (VmHWM). Linux only.
 
-    ru_maxrss would start with the peak of the process that started this one.
+    ru_maxrss would include the peak of the parent process.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):

@@ -1,13 +1,13 @@
-"""How many images rays should lead to: distance for queries, for several numbers and the default.
+"""How many starting points a pair should have: distance by queries for several numbers.
 
-Pairs and white-box optimum as in benchmarks.peers; mean distance over the mean optimum. Each budget
-is a search of its own, since the default depends on it. "auto" is what a user gets who gives no
-number. With a surrogate its network compares the images' rays and the teacher is asked about one;
-for comparison the teacher is asked about all of them too ("all asked").
+Pairs and white-box optimum are those of benchmarks.peers; the result is the mean distance over the
+mean optimum. Each budget needs a new search, because the default number depends on it. "auto" is
+the default. A surrogate compares the rays itself, so that the teacher is asked about one ray only;
+"all asked" asks the teacher about every ray for comparison.
 
     python -m benchmarks.peers.starting_points --data DIR --teacher FILE --save candidates-mnist
 
-The pairs, their optimum and the surrogates take minutes to make; --problem keeps them in a file.
+The pairs, their optimum and the surrogates take minutes to make; --problem writes them to a file.
 """
 
 import argparse
@@ -39,6 +39,7 @@ SURROGATES = ("lenet5", "lenet5-half")
 
 
 def main() -> None:
+    """Measures all numbers of starting points and writes the result."""
     options = _options()
     torch.set_num_threads(options.threads)
     problem = _problem(options)
@@ -72,7 +73,7 @@ def main() -> None:
 def _searches(
     problem: Problem, counts: list[int]
 ) -> Iterator[tuple[str, Surrogate | None, LabelSettings, bool]]:
-    """Name, surrogate and settings of each search; and whether all rays are asked about."""
+    """Name, surrogate and settings of each search, and whether the teacher compares all rays."""
     for measured in ("bd", "mbd"):
         for number in (None, *counts):
             yield measured, None, LabelSettings(measured, starting_points=number), True
@@ -91,7 +92,7 @@ def _ratio(
     surrogate: Surrogate | None,
     all_asked: bool,
 ) -> float:
-    """Mean distance over the mean optimum after so many queries a pair."""
+    """The mean distance over the mean optimum after `budget` queries a pair."""
     limits = torch.full((len(problem),), budget)
     pairs, ledger, shape = problem.pairs, Ledger(limits), problem.image_shape
     rays = _rays(problem, settings.starting_points_per_pair(limits, surrogate is not None))
@@ -106,7 +107,7 @@ def _ratio(
 def _all_asked(
     problem: Problem, rays: Rays, settings: LabelSettings, ledger: Ledger, surrogate: Surrogate
 ) -> Search[Boundary]:
-    """A descent with a surrogate from the best of all rays, found by queries."""
+    """MBD with a surrogate, from the best of all rays by the teacher's decisions."""
     pairs, query_batch_size = problem.pairs, settings.query_batch_size
     boundary = yield from boundary_distance(
         pairs, rays, relative=settings.tolerance, query_batch_size=query_batch_size, budget=ledger
@@ -119,7 +120,7 @@ def _all_asked(
 
 
 def _rays(problem: Problem, counts: Tensor) -> Rays:
-    """Rays to the nearest images of each pair, as many as `counts` [P] says."""
+    """Rays to the nearest `counts` [P] images of each pair."""
     starts = problem.starts.shape[1]
     ends = problem.starts.flatten(0, 1).flatten(1)
     number = torch.arange(len(ends))
@@ -128,7 +129,7 @@ def _rays(problem: Problem, counts: Tensor) -> Rays:
 
 
 def _auto_over_best(rows: dict[str, dict[int, float]]) -> dict[int, float]:
-    """By budget, the default's distance over that of the best number."""
+    """By budget, the distance of the default over that of the best number."""
     best = {
         budget: min(row[budget] for number, row in rows.items() if number != "auto")
         for budget in rows["auto"]
@@ -150,7 +151,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--pairs", type=int, default=100)
     options.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     options.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
-    options.add_argument("--problem", type=Path, help="file of the pairs; made if missing")
+    options.add_argument("--problem", type=Path, help="file of the pairs; written if missing")
     chosen = options.parse_args()
     fixed = {
         "teacher_kind": "lenet5", "classes": None, "candidate_pool": None, "seed": 0,

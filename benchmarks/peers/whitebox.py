@@ -1,5 +1,7 @@
-"""The least distance a gradient attack finds on the teacher's own network: what searches are
-measured against. Decoupled direction and norm (Rony et al., CVPR 2019), with a margin loss.
+"""The least distance that a gradient attack finds on the network of the teacher.
+
+The attack is "decoupled direction and norm" (Rony et al., CVPR 2019) with a margin loss. The
+distances of searches are compared with it.
 """
 
 import math
@@ -9,10 +11,19 @@ from torch import Tensor, nn
 
 
 def minimum_norm(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 400) -> Tensor:
-    """How far the nearest point of class `targets` is that the attack finds. [n] float32, L2.
+    """Finds a near point of another class for each image.
 
-    images: [n, *image_shape] in [0, 1]. The norm of the perturbation shrinks by a falling factor
-    after a step that reached the class, and grows after one that did not; +inf where none did.
+    The norm of the perturbation shrinks by a falling factor after a step that reached the class and
+    grows after a step that did not.
+
+    Args:
+        network: The network of the teacher.
+        images: [n, *image_shape] float32 in [0, 1].
+        targets: [n] int64, the classes to reach.
+        steps: Gradient steps.
+
+    Returns:
+        [n] float32, L2 distances; +inf if no step reached the class.
     """
     best = torch.full((len(images),), torch.inf)
     norm = torch.full((len(images),), 3.0)
@@ -21,16 +32,16 @@ def minimum_norm(network: nn.Module, images: Tensor, targets: Tensor, steps: int
         decay = (1 + math.cos(math.pi * number / steps)) / 2
         moved = (images + perturbation).detach().requires_grad_(True)
         logits = network(moved)
-        wanted = logits.gather(1, targets[:, None])[:, 0]
+        score = logits.gather(1, targets[:, None])[:, 0]
         other = logits.scatter(1, targets[:, None], -torch.inf).max(1).values
-        (gradient,) = torch.autograd.grad((other - wanted).sum(), moved)
+        (gradient,) = torch.autograd.grad((other - score).sum(), moved)
         length = _norms(perturbation)
-        reached = wanted > other
+        reached = score > other
         best = torch.where(reached, torch.minimum(best, length), best)
         step = 0.1 * decay + 0.0005
         norm = torch.where(reached, torch.minimum(norm, length) * (1 - step), norm * (1 + step))
-        sign_opt = gradient / _as_images(_norms(gradient).clamp_min(1e-12), images)
-        perturbation = perturbation - (decay + 0.005) * sign_opt
+        direction = gradient / _as_images(_norms(gradient).clamp_min(1e-12), images)
+        perturbation = perturbation - (decay + 0.005) * direction
         perturbation = perturbation * _as_images(norm / _norms(perturbation), images)
         perturbation = (images + perturbation).clamp(0, 1) - images
     return best.detach()

@@ -33,12 +33,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A procedure that bisects towards the first start, in the place of the published one."""
+def short_procedure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Replaces the paper's procedure by a bisection towards the first start."""
 
-    def published_search(decide, image, own, target, starts, budget, rng, *, sign_opt):
+    def paper_search(decide, image, source, target, starts, budget, rng, *, sign_opt):
         assert sign_opt
-        assert (decide(starts) == target).all() and own != target
+        assert (decide(starts) == target).all() and source != target
         low, high = 0.0, 1.0
         for _ in range(budget):
             middle = (low + high) / 2
@@ -47,12 +47,12 @@ def published(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         return high * float(np.linalg.norm(starts[0] - image)), budget
 
     module = ModuleType("benchmarks.peers.paper_procedure")
-    module.published_search = published_search
+    module.paper_search = paper_search
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
 
 
-def test_every_part_is_measured_on_a_cpu_too(published):
+def test_every_part_is_measured_on_a_cpu_too(short_procedure):
     result = gpu.measure(CPU, small=True, compiled=False)
     assert json.dumps(result)
     assert not [row for row in result["ops"] if "error" in row.get("eager", {})]
@@ -66,7 +66,7 @@ def test_every_part_is_measured_on_a_cpu_too(published):
 
 def test_a_part_that_fails_leaves_the_others(monkeypatch, capsys):
     monkeypatch.setattr(gpu, "measure_ops", lambda *_, **__: 1 / 0)
-    monkeypatch.setattr(gpu, "measure_published", lambda *_: {})
+    monkeypatch.setattr(gpu, "measure_paper_procedure", lambda *_: {})
     result = gpu.measure(CPU, small=True, compiled=False)
     assert result["ops"] == {"error": "ZeroDivisionError: division by zero"}
     assert "wall" in result["labelling_lenet5-fifth"]
@@ -87,7 +87,7 @@ def test_an_op_that_fails_leaves_the_others(monkeypatch):
     assert gpu.has_failed(rows)
 
 
-def test_results_are_kept_after_each_part_and_measured_once(monkeypatch, tmp_path, capsys):
+def test_results_are_written_after_each_part_and_measured_once(monkeypatch, tmp_path, capsys):
     file = tmp_path / "there" / "some.json"
     command = ["gpu", "--device", "cpu", "--small", "--no-compile", "--folder", str(file.parent)]
     monkeypatch.setattr(sys, "argv", [*command, "--save", "some"])
@@ -96,23 +96,23 @@ def test_results_are_kept_after_each_part_and_measured_once(monkeypatch, tmp_pat
     rows = [{"name": "first"}, {"name": "second"}]
     monkeypatch.setattr(gpu, "measure_ops", lambda *_, **__: iter(rows))
     monkeypatch.setattr(gpu, "measure_run", lambda *_: json.loads(file.read_text()))
-    monkeypatch.setattr(gpu, "measure_published", lambda *_: 1 / 0)
+    monkeypatch.setattr(gpu, "measure_paper_procedure", lambda *_: 1 / 0)
     with pytest.raises(SystemExit, match="failed: published;"):
         gpu.main()
     kept = json.loads(file.read_text())
     assert kept["measured"]["commit"] == "abc" and kept["ops"] == rows
     assert kept["published"] == {"error": "ZeroDivisionError: division by zero"}
-    # When the run was measured, the ops had been written.
+    # The ops had been written before the run was measured.
     assert kept["labelling_lenet5-fifth"]["ops"] == rows
 
     monkeypatch.setattr(gpu, "measure_ops", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(gpu, "measure_run", lambda *_: 1 / 0)
-    monkeypatch.setattr(gpu, "measure_published", lambda *_: {"fine": True})
+    monkeypatch.setattr(gpu, "measure_paper_procedure", lambda *_: {"fine": True})
     gpu.main()
     again = json.loads(file.read_text())
     assert again["ops"] == rows and again["published"] == {"fine": True}
 
-    # Of another commit nothing is kept; only the part that is named is measured.
+    # Results of another commit are dropped, and only the named part is measured.
     monkeypatch.setenv("DB3KD_COMMIT", "def")
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", "published"])
     gpu.main()
@@ -121,7 +121,7 @@ def test_results_are_kept_after_each_part_and_measured_once(monkeypatch, tmp_pat
     assert [path.name for path in file.parent.iterdir()] == ["some.json"]
 
 
-def test_a_part_that_is_not_there_is_named(monkeypatch):
+def test_an_unknown_part_is_named(monkeypatch):
     with pytest.raises(SystemExit, match="--only: expected some of ops, labelling_lenet5-fifth"):
         gpu.measure(CPU, small=True, compiled=False, only=["op"])
 
@@ -142,7 +142,7 @@ def test_no_part_of_make_gpu_hides_the_others(tmp_path):
     names = {"PYTHON": "python", "SANITIZER": "sanitizer", "GPU_BUILD": "build"}
     done = subprocess.run(
         ["make", "gpu", *(f"{variable}={tmp_path / name}" for variable, name in names.items())],
-        # None of what a make that runs these tests tells its own.
+        # Without the variables of a make that runs these tests.
         env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
         cwd=ROOT,
         capture_output=True,
@@ -168,7 +168,7 @@ def test_generated_images_can_be_learnt():
     )
 
 
-def test_what_is_missing_is_said_in_one_line(tmp_path):
+def test_what_is_missing_is_listed_in_one_line(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "needs.py")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CXX": str(tmp_path / "none")}
     found = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What db3kd is compared with: the paper's procedure, the peers, and what measures them all."""
+"""The peers of db3kd: the paper's procedure, other libraries, and how they are measured."""
 
 import json
 import sys
@@ -14,19 +14,19 @@ pytest.importorskip("benchmarks.peers.compare", reason="benchmarks are not insta
 
 from benchmarks.common import record
 from benchmarks.peers import compare as peers
-from benchmarks.peers.attacks import ATTACKS, NEEDS, SURROGATES, Task, pair_after_pair
+from benchmarks.peers.attacks import ATTACKS, NEEDS, SURROGATES, Task, run_pair_by_pair
 from benchmarks.peers.curves import Curve, best_peer, equal_distance, reaching
 from benchmarks.peers.linear_optimum import linear_optimum
 from benchmarks.peers.measuring_teacher import BudgetSpent, MeasuringTeacher, Trace
-from benchmarks.peers.paper_procedure import published_search
+from benchmarks.peers.paper_procedure import paper_search
 from benchmarks.peers.problem import Problem
 from benchmarks.peers.process import curve_counts, measure
 
-OWN, TARGET, SIZE = 0, 1, 16
+SOURCE, TARGET, SIZE = 0, 1, 16
 
 
-class Asked:
-    """A teacher as the procedure asks it, from NumPy, one image at a time."""
+class NumpyTeacher:
+    """A teacher as the procedure asks it: with NumPy arrays of one image."""
 
     def __init__(self, teacher) -> None:
         self.teacher = CountingTeacher(teacher)
@@ -62,26 +62,26 @@ def starts_in(teacher, count: int) -> np.ndarray:
 
 
 def run(measure, teacher, budget=1000, starts=None, **options):
-    asked = Asked(teacher)
+    asked = NumpyTeacher(teacher)
     starts = starts_in(teacher, 5) if starts is None else starts
     random = np.random.default_rng(0)
     sign_opt = measure == "mbd"
-    distance, queries = published_search(
-        asked, middle(), OWN, TARGET, starts, budget, random, sign_opt=sign_opt, **options
+    distance, queries = paper_search(
+        asked, middle(), SOURCE, TARGET, starts, budget, random, sign_opt=sign_opt, **options
     )
     assert queries == asked.queries
     return distance, queries
 
 
-def test_the_published_start_finds_where_the_best_ray_meets_the_plane():
+def test_the_papers_start_finds_where_the_best_ray_meets_the_plane():
     teacher = plane()
     starts = starts_in(teacher, 5)
     rays = (starts - middle()) / np.linalg.norm(starts - middle(), axis=1, keepdims=True)
-    masked_mixes = 0.2 / (rays @ teacher.weights[1].numpy())
+    crossings = 0.2 / (rays @ teacher.weights[1].numpy())
 
     distance, _ = run("bd", teacher, starts=starts)
 
-    assert distance == pytest.approx(masked_mixes.min(), abs=2e-5)
+    assert distance == pytest.approx(crossings.min(), abs=2e-5)
 
 
 def test_a_direction_that_misses_at_the_best_radius_costs_one_query():
@@ -97,13 +97,13 @@ def test_a_direction_that_misses_at_the_best_radius_costs_one_query():
     assert both == alone + 1
 
 
-def test_the_published_descent_comes_near_the_distance_of_a_plane():
+def test_the_papers_descent_gets_near_the_distance_of_a_plane():
     start, _ = run("bd", plane())
     distance, _ = run("mbd", plane(), budget=4000)
     assert 0.2 - 1e-6 <= distance < 0.2 * 1.05 < start
 
 
-def test_the_published_descent_comes_near_the_distance_of_a_ball():
+def test_the_papers_descent_gets_near_the_distance_of_a_ball():
     center = torch.full((SIZE,), 0.5)
     center[0] = 0.9
     teacher = BallTeacher(center, 0.3)
@@ -114,13 +114,13 @@ def test_the_published_descent_comes_near_the_distance_of_a_ball():
 
 @pytest.mark.parametrize("measure", ["bd", "mbd"])
 @pytest.mark.parametrize("budget", [0, 1, 7, 100, 333])
-def test_the_published_procedure_never_exceeds_its_budget(measure, budget):
+def test_the_papers_procedure_never_exceeds_its_budget(measure, budget):
     distance, queries = run(measure, plane(), budget=budget)
     assert queries <= budget
     assert np.isfinite(distance)  # the nearest start is known without a query
 
 
-def test_the_published_procedure_without_starts_says_so_and_asks_nothing():
+def test_the_papers_procedure_without_starts_returns_infinity_and_asks_nothing():
     empty = np.empty((0, SIZE), np.float32)
     assert run("mbd", plane(), starts=empty) == (np.inf, 0)
 
@@ -137,20 +137,20 @@ def test_progress_falls_to_the_result():
     assert counts[-1] <= queries
 
 
-def test_the_own_class_is_no_target():
-    with pytest.raises(ValueError, match="target: expected another class than the own, 0, got 0"):
+def test_the_source_class_is_no_target():
+    with pytest.raises(ValueError, match="target: expected a class other than source, 0, got 0"):
         random = np.random.default_rng(0)
-        published_search(None, middle(), 0, 0, starts_in(plane(), 1), 10, random, sign_opt=True)
+        paper_search(None, middle(), 0, 0, starts_in(plane(), 1), 10, random, sign_opt=True)
 
 
-def test_the_linear_optimum_is_the_distance_to_the_plane_where_the_bounds_are_far():
+def test_the_linear_optimum_is_the_distance_to_the_plane_if_the_bounds_are_far():
     teacher = plane()
     images = torch.from_numpy(middle())[None]
     found = linear_optimum(teacher.weights, teacher.bias, images, torch.tensor([TARGET]))
     assert found.item() == pytest.approx(0.2, abs=1e-7)
 
 
-def test_the_linear_optimum_goes_along_a_bound_where_the_plane_is_beyond_it():
+def test_the_linear_optimum_goes_along_a_bound_if_the_plane_is_beyond_it():
     weights, bias = torch.tensor([[0.0, 0.0], [10.0, 1.0]]), torch.tensor([0.0, -10.5])
     found = linear_optimum(weights, bias, torch.tensor([[0.9, 0.1]]), torch.tensor([1]))
     assert found.item() == pytest.approx(np.hypot(0.1, 0.4), abs=1e-7)
@@ -170,8 +170,8 @@ def test_a_class_that_no_image_has_is_infinitely_far():
     assert found.isinf().all()
 
 
-def witness_of(budget: int = 10) -> MeasuringTeacher:
-    """Of two pairs in a plane of two pixels, where the first pixel above one half is class 1."""
+def measuring_teacher(budget: int = 10) -> MeasuringTeacher:
+    """Two pairs of two pixels; class 1 if the first pixel is above one half."""
     teacher = LinearTeacher(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([0.0, -0.5]))
     samples = torch.tensor([[0.0, 0.0], [0.25, 0.0]])
     return MeasuringTeacher(
@@ -179,53 +179,53 @@ def witness_of(budget: int = 10) -> MeasuringTeacher:
     )
 
 
-def test_a_witness_keeps_the_nearest_hit_of_each_pair_by_queries():
-    witness = witness_of()
-    with witness.searching():
-        witness.ask(torch.tensor([[0.75, 0.0], [0.25, 0.0]]), np.array([0, 0]))
-        witness.ask(torch.tensor([[0.625, 0.0], [0.75, 0.0], [0.5625, 0.0]]), np.array([0, 1, 0]))
+def test_a_measuring_teacher_keeps_the_nearest_hit_of_each_pair_by_queries():
+    measuring = measuring_teacher()
+    with measuring.searching():
+        measuring.ask(torch.tensor([[0.75, 0.0], [0.25, 0.0]]), np.array([0, 0]))
+        measuring.ask(torch.tensor([[0.625, 0.0], [0.75, 0.0], [0.5625, 0.0]]), np.array([0, 1, 0]))
 
-    trace = witness.trace(np.array([1, 2, 3, 9]))
+    trace = measuring.trace(np.array([1, 2, 3, 9]))
 
     assert trace.distance[0].tolist() == [0.75, 0.75, 0.625, 0.5625]
     assert trace.distance[1].tolist() == [0.5, 0.5, 0.5, 0.5]
-    assert witness.points.tolist() == [[0.5625, 0.0], [0.75, 0.0]]
-    assert witness.queries.tolist() == [4, 1]
-    assert witness.asked == 5
-    assert (witness.missed(), witness.unconfirmed()) == (0, 0)
+    assert measuring.points.tolist() == [[0.5625, 0.0], [0.75, 0.0]]
+    assert measuring.queries.tolist() == [4, 1]
+    assert measuring.asked == 5
+    assert (measuring.missed(), measuring.unconfirmed()) == (0, 0)
 
 
-def test_a_witness_asks_images_inside_the_bounds_and_measures_them_there():
-    witness = witness_of()
-    with witness.searching():
-        witness.ask(torch.tensor([[3.0, 0.0]]), np.array([0]))
-    assert witness.trace(np.array([1])).distance[0].item() == 1.0
+def test_a_measuring_teacher_asks_images_inside_the_bounds_and_measures_them_there():
+    measuring = measuring_teacher()
+    with measuring.searching():
+        measuring.ask(torch.tensor([[3.0, 0.0]]), np.array([0]))
+    assert measuring.trace(np.array([1])).distance[0].item() == 1.0
 
 
 def test_a_pair_that_no_query_hits_keeps_what_it_had_and_is_counted():
-    witness = witness_of()
-    with witness.searching():
-        witness.ask(torch.tensor([[0.25, 0.0]]), np.array([0]))
-    assert witness.trace(np.array([5])).distance[:, 0].tolist() == [1.0, 1.0]
-    assert witness.missed() == 2
+    measuring = measuring_teacher()
+    with measuring.searching():
+        measuring.ask(torch.tensor([[0.25, 0.0]]), np.array([0]))
+    assert measuring.trace(np.array([5])).distance[:, 0].tolist() == [1.0, 1.0]
+    assert measuring.missed() == 2
 
 
-def test_a_witness_answers_nothing_beyond_the_budget():
-    witness = witness_of(budget=2)
-    with pytest.raises(BudgetSpent), witness.searching():
-        witness.ask(torch.zeros(2, 2), np.array([0, 1]))
-        witness.ask(torch.zeros(3, 2), np.array([0, 0, 1]))
-    assert witness.queries.tolist() == [1, 1]
-    assert witness.asked == 2
+def test_a_measuring_teacher_answers_nothing_beyond_the_budget():
+    measuring = measuring_teacher(budget=2)
+    with pytest.raises(BudgetSpent), measuring.searching():
+        measuring.ask(torch.zeros(2, 2), np.array([0, 1]))
+        measuring.ask(torch.zeros(3, 2), np.array([0, 0, 1]))
+    assert measuring.queries.tolist() == [1, 1]
+    assert measuring.asked == 2
 
 
 def test_seconds_of_searches_one_after_another_add_up():
-    witness = witness_of()
+    measuring = measuring_teacher()
     for pair in (0, 1):
-        with witness.searching():
-            witness.ask(torch.zeros(1, 2), np.array([pair]))
-    seconds = witness.trace(np.array([1])).seconds.item()
-    assert 0 < witness.in_teacher <= seconds <= witness.wall
+        with measuring.searching():
+            measuring.ask(torch.zeros(1, 2), np.array([pair]))
+    seconds = measuring.trace(np.array([1])).seconds.item()
+    assert 0 < measuring.in_teacher <= seconds <= measuring.wall
 
 
 def curve_of(queries, mean, seconds=None) -> Curve:
@@ -257,7 +257,7 @@ def test_what_a_distance_costs_lies_on_the_line_between_two_points():
     assert reaching(0.5, mean, cost) == np.inf
 
 
-def test_equal_distance_charges_each_what_it_took_to_get_there():
+def test_equal_distance_charges_each_search_its_cost():
     ours = curve_of([100, 200, 400], [3.0, 2.0, 1.5])
     peer = curve_of([100, 200, 400], [3.5, 2.5, 2.5], seconds=[2, 4, 8])
     (row,) = equal_distance(ours, {"peer": peer}, [400])["peer"]
@@ -265,7 +265,7 @@ def test_equal_distance_charges_each_what_it_took_to_get_there():
     assert (row["queries_over_peer"], row["seconds_over_peer"]) == (0.75, 1.5 / 4)
 
 
-def test_the_best_peer_is_the_one_that_comes_as_near_for_least():
+def test_the_best_peer_is_the_one_that_gets_as_near_for_least():
     ours = curve_of([100, 200], [2.0, 1.0])
     slow = curve_of([100, 200, 400], [4.0, 3.0, 2.0], seconds=[1, 2, 4])
     dear = curve_of([100, 200, 800], [4.0, 3.0, 2.0], seconds=[1, 1.5, 2])
@@ -295,18 +295,18 @@ def problem() -> Problem:
         layer.bias -= network(images).mean(0)
         decided = network(images).argmax(1)
     weights, bias = layer.weight.detach(), layer.bias.detach()
-    samples, own = images[:3], decided[:3]
-    target = (own + 1) % classes
+    samples, source = images[:3], decided[:3]
+    target = (source + 1) % classes
     starts = []
-    for sample, wanted in zip(samples, target, strict=True):
-        members = images[decided == wanted]
+    for sample, reached in zip(samples, target, strict=True):
+        members = images[decided == reached]
         near = (members - sample).flatten(1).norm(dim=1).argsort()[:4]
         starts.append(members[near])
     exact = linear_optimum(weights, bias, samples.flatten(1), target)
     surrogates = {name: build_model(name, shape, classes).state_dict() for name in SURROGATES}
     return Problem(
         kind="linear", classes=classes, state=network.state_dict(), data="random",
-        samples=samples, index=torch.arange(3), own=own, target=target,
+        samples=samples, index=torch.arange(3), source=source, target=target,
         starts=torch.stack(starts), optimum=exact.float(), exact=exact, surrogates=surrogates,
     )  # fmt: skip
 
@@ -332,22 +332,22 @@ def test_each_search_stays_within_its_budget_and_above_the_truth(problem, attack
 
 
 def test_the_same_seed_asks_the_same(problem):
-    first, second = (measure(problem, "published MBD", np.array([300]), seed=1) for _ in range(2))
+    first, second = (measure(problem, "paper MBD", np.array([300]), seed=1) for _ in range(2))
     assert (first.trace.distance == second.trace.distance).all()
 
 
-def test_the_witness_sees_the_distance_that_the_published_procedure_reports(problem):
+def test_the_measured_distance_is_the_one_that_the_papers_procedure_reports(problem):
     network = problem.network()
 
     def decide(images):
         batch = torch.from_numpy(images).view(-1, *problem.image_shape)
         return network(batch).argmax(1).numpy()
 
-    measured = measure(problem, "published BD", np.array([150]), seed=0)
+    measured = measure(problem, "paper BD", np.array([150]), seed=0)
 
     for pair in range(len(problem)):
-        distance, _ = published_search(
-            decide, problem.samples[pair].flatten().numpy(), int(problem.own[pair]),
+        distance, _ = paper_search(
+            decide, problem.samples[pair].flatten().numpy(), int(problem.source[pair]),
             int(problem.target[pair]), problem.starts[pair].flatten(1).numpy(), 150,
             np.random.default_rng(0), sign_opt=False,
         )  # fmt: skip
@@ -357,11 +357,11 @@ def test_the_witness_sees_the_distance_that_the_published_procedure_reports(prob
 def test_a_peer_that_fails_ends_its_search_and_no_other(problem, monkeypatch):
     def fail_on_second(task: Task) -> list[str]:
         def attack(pair: int) -> None:
-            task.witness.ask(problem.starts[pair, :1], np.array([pair]))
+            task.measuring.ask(problem.starts[pair, :1], np.array([pair]))
             if pair == 1:
                 raise AssertionError("not adversarial")
 
-        return pair_after_pair(task, attack)
+        return run_pair_by_pair(task, attack)
 
     monkeypatch.setitem(ATTACKS, "failing", fail_on_second)
     measured = measure(problem, "failing", np.array([5]), seed=0)
@@ -374,7 +374,7 @@ def test_the_command_writes_figures_and_curves(tmp_path, monkeypatch, capsys):
     arguments = "peers --teacher-kind linear --data digits --teacher-epochs 2 --pairs 2 --starts 3"
     arguments += " --budgets 20 60 --white-box-steps 30 --threads 1 --save smoke"
     arguments += " --surrogate-images 20 --surrogate-queries 3 --surrogate-steps 2"
-    attacks = ["db3kd MBD", "db3kd MBD, lenet5-half", "published MBD"]
+    attacks = ["db3kd MBD", "db3kd MBD, lenet5-half", "paper MBD"]
     monkeypatch.setattr(sys, "argv", [*arguments.split(), "--attacks", *attacks])
 
     peers.main()
@@ -389,12 +389,12 @@ def test_the_command_writes_figures_and_curves(tmp_path, monkeypatch, capsys):
         assert attack["over_exact"]["60"]["mean"] >= 1 - 1e-4
     assert result["white_box_over_exact"]["least"] >= 1 - 1e-4
     for ours in attacks[:2]:
-        rows = result["equal_distance"][ours]["published MBD"]
+        rows = result["equal_distance"][ours]["paper MBD"]
         assert [row["budget"] for row in rows] == [20, 60]
         assert [row["budget"] for row in result["best_peer"][ours]] == [20, 60]
     assert set(result["curves"]) == set(result["attacks"])
-    last = result["attacks"]["published MBD"]["at"]["60"]["mean"]
-    assert result["curves"]["published MBD"]["queries"][-1] == 60
-    assert result["curves"]["published MBD"]["mean"][-1] == pytest.approx(last, rel=1e-4)
+    last = result["attacks"]["paper MBD"]["at"]["60"]["mean"]
+    assert result["curves"]["paper MBD"]["queries"][-1] == 60
+    assert result["curves"]["paper MBD"]["mean"][-1] == pytest.approx(last, rel=1e-4)
     assert [file.name for file in tmp_path.iterdir()] == ["smoke.json"]
     assert "db3kd MBD at" in capsys.readouterr().out
