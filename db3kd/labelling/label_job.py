@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -112,13 +112,9 @@ class LabelJob:
         chunks = self._remaining_chunks(store)
         if not chunks and self.checks is None:
             return
-        counter, limits = _Counter(progress), self.limits
-        labeller = Labeller(
-            self.teacher, self.images, self.settings, torch.empty(0), limits, self.surrogate
-        )
-        checks = self.checks
+        counter, limits, checks = _Counter(progress), self.limits, self.checks
         if checks is not None and (known := checks.known_decisions(limits)) is not None:
-            checks.begin(replace(labeller, decisions=known), {})
+            checks.begin(self._labeller(limits, known), {})
             checks = None
         with _journal(store, DECISIONS, self.teacher) as journal:
             decisions, contradictions = decide_images(
@@ -129,12 +125,25 @@ class LabelJob:
                 counter.add_queries,
                 journal,
             )
-        labeller = replace(labeller, decisions=decisions, contradictions=contradictions)
+        labeller = self._labeller(limits, decisions, contradictions)
         if checks is not None:
             checks.begin(labeller, chunks)
         for position, labels in self._label_chunks(labeller, chunks, store, counter.add_queries):
             counter.add_chunk(labels)
             yield position, labels
+
+    def _labeller(
+        self, limits: Tensor, decisions: Tensor, contradictions: Tensor | None = None
+    ) -> Labeller:
+        return Labeller(
+            self.teacher,
+            self.images,
+            self.settings,
+            decisions,
+            limits,
+            self.surrogate,
+            contradictions,
+        )
 
     def _label_chunks(
         self,

@@ -16,7 +16,7 @@ from db3kd.storage.manifest import CLASS_NAMES, check_state, read_manifest
 from db3kd.storage.run_images import current_data
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelRun:
     """A run's labels, with its images in the same order and its manifest.
 
@@ -29,6 +29,13 @@ class LabelRun:
     labels: Labels
     images: ImageSet
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return (
+            f"LabelRun({len(self.labels):,} samples of {self.images.name}, "
+            f"{self.labels.classes} classes, {int(self.labels.queries.sum()):,} queries, "
+            f"{self.manifest['state']})"
+        )
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

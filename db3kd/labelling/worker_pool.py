@@ -66,7 +66,7 @@ def start_workers(
     """
     with connect(workers) as (ray, cpus):
         task = WorkerTask(
-            make_teacher=workers.make_teacher or _PickledTeacher(teacher),
+            make_teacher=workers.make_teacher or (lambda: teacher),
             fingerprint=teacher.fingerprint(),
             images=images,
             data_fingerprint=images.fingerprint(),
@@ -273,16 +273,6 @@ class RayWorkerPool:
                 f"workers: none was ready within {_START_SECONDS:g} s; the Ray cluster needs a "
                 "free CPU for each, and a share of a GPU if it has any"
             )
-
-
-@dataclass(frozen=True)
-class _PickledTeacher:
-    """Returns the teacher that was pickled with it."""
-
-    teacher: Teacher
-
-    def __call__(self) -> Teacher:
-        return self.teacher
 
 
 def _put(ray: Any, task: WorkerTask, name: str) -> Any:

@@ -172,6 +172,14 @@ def test_images_may_move_but_must_be_the_same(tmp_path):
     assert write("there.npz", 1000).samples == 30
 
 
+def test_a_run_is_described_in_one_line(whole):
+    run = open_run(whole)
+    queries = int(run.labels.queries.sum())
+    assert repr(run) == (
+        f"LabelRun(300 samples of {run.images.name}, 10 classes, {queries:,} queries, finished)"
+    )
+
+
 def test_a_run_is_resumed_only_on_request(tmp_path):
     with pytest.raises(TeacherError):
         write_300(tmp_path, 1000)
