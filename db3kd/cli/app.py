@@ -69,15 +69,18 @@ def db3kd(
 ) -> None:
     """Train a student from a teacher that answers with a class and nothing else.
 
-    With images: teacher (or a model of your own), label, distill, evaluate. Without: zero-shot.
-
-    A surrogate, trained before labelling, predicts where the boundaries are and saves queries.
-
-    The demo command runs everything on real images in a few minutes.
+    Label images with the teacher, distil the labels, and evaluate the student. Without images, use
+    zero-shot. The demo runs everything in a few minutes.
     """
 
 
-for _command in (
-    info, teacher, surrogate, label, distill, evaluate, report, synthesize, zero_shot, demo
-):  # fmt: skip
-    app.command()(_command)
+_PANELS = {
+    "First steps": (demo, info),
+    "With images": (teacher, surrogate, label, distill),
+    "Without images": (synthesize, zero_shot),
+    "Results": (evaluate, report),
+}
+
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)

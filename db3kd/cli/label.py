@@ -52,7 +52,7 @@ def label(
         ),
     ] = None,
 ) -> None:
-    """Measure how far each image is from every other class of a teacher, by its decisions alone.
+    """Label images with their distances to a teacher's other classes, from its decisions alone.
 
     A query is one image that the teacher answers. No budget is exceeded by a single query. Query
     only teachers that you may query. The exit status is 3 if the run is finished but the teacher is
