@@ -35,7 +35,8 @@ from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.storage.manifest import identity, read_manifest
-from db3kd.storage.run_folder import Journals, holds_run, queries_in_flight
+from db3kd.storage.run_folder import holds_run, queries_in_flight
+from db3kd.storage.run_journals import Journals
 from db3kd.teachers import ModelOverrides, RequestSettings, Teacher, open_inference_teacher
 
 _PROCESSES = get_context("forkserver")

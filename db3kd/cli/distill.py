@@ -258,10 +258,10 @@ def _write_description(
     file: Path, run: "LabelRun", settings: dict[str, object], seed: int, accuracy: float | None
 ) -> None:
     """Writes the .json file of a student, which records how it was made."""
-    from db3kd.storage.manifest import manifest, write_manifest
+    from db3kd.storage.manifest import make_manifest, write_manifest
     from db3kd.storage.run_images import current_data
 
-    described = manifest(
+    described = make_manifest(
         settings,
         seed=seed,
         teacher_fingerprint=run.manifest["teacher"],

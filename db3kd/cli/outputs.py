@@ -48,7 +48,7 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
 
 
 def _hint(runs: tuple[Path, ...]) -> str:
-    from db3kd.storage.run_folder import queries_unanswered
+    from db3kd.storage.run_journals import queries_unanswered
 
     try:
         unanswered = sum(map(queries_unanswered, runs))

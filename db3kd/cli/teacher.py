@@ -44,7 +44,7 @@ def teacher(
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
     from db3kd.progress import show_progress
-    from db3kd.storage.manifest import manifest, write_manifest
+    from db3kd.storage.manifest import make_manifest, write_manifest
     from db3kd.teachers import load_teacher
 
     check_weights_file(out)
@@ -66,7 +66,7 @@ def teacher(
         class_names=train.class_names,
     )
     accuracy = evaluate(network, test, test_labels)
-    described = manifest(
+    described = make_manifest(
         {"model": model, "data": images.data, "training": settings},
         seed=training.seed,
         teacher_fingerprint=load_teacher(out).fingerprint(),

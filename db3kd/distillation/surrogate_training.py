@@ -42,7 +42,7 @@ from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size, query_in_batches
 from db3kd.storage.journal import Journal
-from db3kd.storage.manifest import differences, manifest, write_manifest
+from db3kd.storage.manifest import NAMES, differences, make_manifest, write_manifest
 from db3kd.storage.run_folder import RunFolder, check_free, holds_run
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, TeacherError, describe
@@ -58,9 +58,6 @@ HELD_OUT_SHARE = 0.05
 
 _SHARD_ROWS = 2**16
 _BATCH_ROWS = 2048
-
-_NAMES = ("settings.source.data", "settings.teacher")
-"""What may differ when a run is resumed: the fingerprints tell whether these are the same."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ def make_surrogate(
         asked = ask_augmented(teacher, augmented)
     else:
         source = TensorImages(images) if isinstance(images, Tensor) else images
-        described = manifest(
+        described = make_manifest(
             {
                 "source": {"data": source.name},
                 "limit": None,
@@ -266,7 +263,7 @@ def write_surrogate(
     images = source.load()
     chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
     described = partial(
-        manifest,
+        make_manifest,
         seed=settings.training.seed,
         teacher_fingerprint=teacher.fingerprint(),
         data_fingerprint=chosen.digests(check=not out.exists()).fingerprint,
@@ -388,7 +385,7 @@ def _ask_into(
 ) -> AugmentedDecisions:
     """As `ask_augmented`, into a run folder."""
     kind = AUGMENTED_DECISIONS
-    with RunFolder.open(folder, kind, described, resume=resume, apart_from=_NAMES) as answers:
+    with RunFolder.open(folder, kind, described, resume=resume) as answers:
         if answers.finished:
             return ask_augmented(teacher, images, folder=answers)
         places = range(0, len(images), _SHARD_ROWS)
@@ -416,7 +413,7 @@ def _same(out: Path, made: dict[str, Any]) -> dict[str, Any]:
             f"{file}: expected what says how {out.name} came about, found none that can be read; "
             "remove both to train it again"
         ) from error
-    found = differences(stored, made, _NAMES)
+    found = differences(stored, made, NAMES)
     if found:
         raise ValueError(f"{out}: is another surrogate than the one asked for: {'; '.join(found)}")
     return stored

@@ -15,7 +15,7 @@ from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.recovered import Recovered
-from db3kd.labelling.run_identity import NAMES, label_manifest, run_images
+from db3kd.labelling.run_identity import label_manifest, run_images
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.progress import ProgressListener

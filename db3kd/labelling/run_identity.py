@@ -13,16 +13,13 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
-from db3kd.storage.manifest import CLASS_NAMES, manifest
+from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
 from db3kd.teachers.module import module_fingerprint
 
 DECISIONS = "decisions"
 """The stage in which all images are decided, and the name of its journal."""
-
-NAMES = ("settings.source.data", "settings.teacher")
-"""Manifest entries that may differ when a run is resumed, as fingerprints identify the contents."""
 
 
 def run_images(
@@ -83,7 +80,7 @@ def label_manifest(
         entries["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
     if surrogate is not None:
         entries["surrogate"] = module_fingerprint(surrogate)
-    return manifest(
+    return make_manifest(
         entries,
         seed=settings.seed,
         teacher_fingerprint=teacher.fingerprint(),

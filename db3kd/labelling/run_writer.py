@@ -12,7 +12,7 @@ from db3kd.labelling.consistency import ConsistencyChecks, reserved_queries
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
 from db3kd.labelling.ray_cluster import Workers, import_ray
-from db3kd.labelling.run_identity import NAMES, label_manifest, run_images
+from db3kd.labelling.run_identity import label_manifest, run_images
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
@@ -121,9 +121,7 @@ def write_run(
         data_fingerprint=known.digests.fingerprint,
         surrogate=surrogate,
     )
-    with RunFolder.open(
-        folder, LABELS, manifest, resume=resume, apart_from=NAMES, images=known
-    ) as run:
+    with RunFolder.open(folder, LABELS, manifest, resume=resume, images=known) as run:
         if run.finished:
             return add_up(run)
         job = LabelJob.prepare(

@@ -17,7 +17,7 @@ from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.filesystem import SharedLock
-from db3kd.storage.run_folder import Journals
+from db3kd.storage.run_journals import Journals
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.rescaled import takes_unit_images
 

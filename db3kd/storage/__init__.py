@@ -1,7 +1,7 @@
 """Files that survive a crash: run folders, shards, manifests and journals."""
 
 from db3kd.storage.journal import Journal
-from db3kd.storage.manifest import MANIFEST, manifest, read_manifest
+from db3kd.storage.manifest import MANIFEST, make_manifest, read_manifest
 from db3kd.storage.run_folder import RunFolder, check_free, holds_run
 from db3kd.storage.shards import Kind, read_shards
 
@@ -12,7 +12,7 @@ __all__ = [
     "RunFolder",
     "check_free",
     "holds_run",
-    "manifest",
+    "make_manifest",
     "read_manifest",
     "read_shards",
 ]

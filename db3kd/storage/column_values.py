@@ -1,6 +1,4 @@
-"""Checks of the values in a shard: a checksum says that they are as they were written,
-not that they mean anything.
-"""
+"""Checks of the values in a shard, which a checksum does not cover."""
 
 import math
 from pathlib import Path
@@ -16,9 +14,17 @@ if TYPE_CHECKING:
 
 
 def check_range(column: str, values: Tensor, low: float, high: float, meaning: str = "") -> None:
-    """Raises ValueError, with the first row that is wrong, unless all values lie in [low, high).
+    """Checks that all values are in [low, high); NaN is not.
 
-    NaN lies nowhere. high: may be infinite, which then is a value as well.
+    Args:
+        column: Name of the column, for the error.
+        values: Values of any shape.
+        low: Lower bound.
+        high: Upper bound; if infinite, infinity is allowed too.
+        meaning: What the values are, for the error.
+
+    Raises:
+        ValueError: A value is outside; the error names the first row.
     """
     below = values <= high if math.isinf(high) else values < high
     wrong = ~((values >= low) & below)
@@ -32,7 +38,11 @@ def check_range(column: str, values: Tensor, low: float, high: float, meaning: s
 
 
 def check_distinct(column: str, values: Tensor) -> None:
-    """Raises ValueError, naming the value, if one is there twice."""
+    """Checks that no value occurs twice.
+
+    Raises:
+        ValueError: A value does; the error names it.
+    """
     ordered = values.sort().values
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice):
@@ -40,7 +50,11 @@ def check_distinct(column: str, values: Tensor) -> None:
 
 
 def check_sums(column: str, values: Tensor) -> None:
-    """Raises ValueError unless each row [C] sums to 1."""
+    """Checks that each row [C] sums to 1.
+
+    Raises:
+        ValueError: A row does not; the error names it.
+    """
     sums = values.double().sum(1)
     wrong = ~((sums - 1).abs() < 1e-3)
     if bool(wrong.any()):
@@ -49,11 +63,11 @@ def check_sums(column: str, values: Tensor) -> None:
 
 
 def read_column(table: "pyarrow.Table", name: str, dtype: torch.dtype) -> Tensor:
-    """A column of numbers, [n], or of lists of one length, [n, length].
+    """Reads a column of numbers, [n], or of lists of equal length, [n, length].
 
     Raises:
-        KeyError: there is none.
-        ValueError: it holds anything but numbers of this kind, or lacks some.
+        KeyError: The column is missing.
+        ValueError: It holds other values than numbers of this kind, or has gaps.
     """
     array = table.column(name).combine_chunks()
     width = getattr(array.type, "list_size", None)
@@ -70,10 +84,10 @@ def read_column(table: "pyarrow.Table", name: str, dtype: torch.dtype) -> Tensor
 
 
 def invalid_shard(path: str | Path, kind: Kind, position: int, error: Exception) -> ValueError:
-    """What is raised for a shard with values that no run writes."""
+    """Returns the error for a shard with invalid values."""
     file = Path(path) / kind.shards(path)[position].name
     what = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     return ValueError(
-        f"{file}: does not hold {kind.name}: {what}; remove it and resume the run to have its "
-        "samples again"
+        f"{file}: does not hold valid {kind.name}: {what}; remove it, and resume the run to make "
+        "its samples again"
     )

@@ -1,35 +1,43 @@
-"""What a disk keeps through a crash: files put in place whole, folders that one process writes."""
+"""Files that appear whole or not at all, and folders that one process writes at a time."""
 
 import errno
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps a second process out there
+if sys.platform == "win32":  # where a second process is not locked out
     fcntl = None
+else:
+    import fcntl
 
 LOCK = ".lock"
 
-_HELPERS = ".helpers"
+_WORKERS = ".helpers"
 
-LOCKS = (LOCK, _HELPERS)
-"""Files that keep processes apart, and hold nothing."""
+LOCKS = (LOCK, _WORKERS)
+"""Names of lock files, which are empty."""
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""A folder may be somebody else's, with links in it to files that are not to be written."""
+"""A folder may come from somebody else and hold links to files that must not be written."""
 
-_HELPERS_END_SECONDS = 15.0
-"""How long the helpers of a process that was killed may take to notice."""
+_WORKERS_END_SECONDS = 15.0
+"""How long the workers of a killed process may take to notice."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Once this returns the file outlives a crash; before, there is none, or the one of before.
+    """Writes a file that survives a crash as soon as this returns.
 
-    Raises OSError, naming `path`, where the disk is full or may not be written.
+    A crash before that leaves the previous file, or none.
+
+    Args:
+        path: File to write.
+        content: Its bytes.
+
+    Raises:
+        OSError: The disk is full or not writable; the error names `path`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     created = False
@@ -52,23 +60,30 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def open_no_follow(path: Path, flags: int) -> int:
-    """A descriptor of the file at `path` itself, as `os.open`.
+    """Opens a file like `os.open`, but refuses symbolic links.
+
+    Args:
+        path: File to open.
+        flags: As for `os.open`.
+
+    Returns:
+        The file descriptor.
 
     Raises:
-        OSError: it cannot be opened, or is a symbolic link.
+        OSError: The file cannot be opened, or is a symbolic link.
     """
     try:
         return os.open(path, flags | _NO_LINKS, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
             raise OSError(
-                error.errno, "expected a file, found a symbolic link; remove it", str(path)
+                error.errno, "expected a file, got a symbolic link; remove it", str(path)
             ) from error
         raise
 
 
 def truncate(path: Path, size: int) -> None:
-    """Cuts off what the file at `path` holds beyond `size` bytes; a link is an error."""
+    """Truncates a file to `size` bytes. Symbolic links are refused."""
     descriptor = open_no_follow(path, os.O_WRONLY)
     try:
         os.ftruncate(descriptor, size)
@@ -77,7 +92,7 @@ def truncate(path: Path, size: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """A new name lasts only once its folder is on disk too. Windows has no way to ask for that."""
+    """Flushes a folder to disk, so that new names in it survive a crash. No-op on Windows."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -88,22 +103,25 @@ def sync_folder(folder: Path) -> None:
 
 
 def named(error: OSError, path: Path) -> OSError:
-    """The same error with the file it is about; a full disk does not say by itself."""
+    """Returns the same error with the name of the file, which a full disk does not state."""
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def is_leftover(file: Path) -> bool:
-    """Whether a killed process left this behind: a lock, or a file that was not yet in place."""
+    """Returns whether a killed process may have left this: a lock, or a temporary file."""
     return file.name in LOCKS or (file.name.startswith(".") and file.name.endswith(".tmp"))
 
 
 class FolderLock:
-    """Keeps every other writer out of a folder, until released or until the process ends.
+    """Locks a folder for one writer, until it is released or the process ends.
 
-    The kernel lets go of it with the process, so a kill leaves no lock behind, at most its file.
+    The kernel releases the lock with the process, so a kill leaves at most the empty file.
+
+    Args:
+        folder: Folder to lock.
 
     Raises:
-        BlockingIOError: somebody else holds it.
+        BlockingIOError: Another process holds the lock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -114,13 +132,13 @@ class FolderLock:
             self._file = _open_lock(self._path)
 
     def release(self) -> None:
-        """Lets others write; more than once does no harm."""
+        """Releases the lock. Further calls do nothing."""
         if not self._file.closed:
             self._path.unlink(missing_ok=True)
             self._file.close()
 
     def _acquire(self, folder: Path) -> bool:
-        """False where the holder before took the file away between our opening and locking it."""
+        """Returns False if the previous holder removed the file between opening and locking it."""
         if fcntl is None:
             return True
         try:
@@ -128,7 +146,7 @@ class FolderLock:
         except BlockingIOError as error:
             self._file.close()
             raise BlockingIOError(
-                f"{folder}: another process is writing this run; wait for it, or stop it first"
+                f"{folder}: another process is writing this run; wait until it ends, or stop it"
             ) from error
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
@@ -137,52 +155,57 @@ class FolderLock:
 
 
 class SharedLock:
-    """Says that this process writes into a folder for the one that holds its lock.
+    """Marks a worker that writes into a folder for the process that holds the `FolderLock`.
 
-    It says so until the process ends, or until released: helpers outlive a holder that was killed,
-    and nobody else may write as long as they do. The holder sees to it that a helper has said so
-    before it is given work.
+    Workers may outlive a killed holder, and no other process may write while they do. A worker
+    takes this lock before it receives work, and keeps it until it is released or the process ends.
+
+    Args:
+        folder: Folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = _open_lock(folder / _HELPERS)
+        self._file = _open_lock(folder / _WORKERS)
         if fcntl is not None:
             fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def release(self) -> None:
+        """Releases the lock."""
         self._file.close()
 
 
 def wait_for_workers(folder: Path, seconds: float | None = None) -> None:
-    """Waits until no process is `SharedLock` any more. To be called by the holder of the lock.
+    """Waits until no worker holds a `SharedLock`. Called by the holder of the `FolderLock`.
 
-    seconds: at most; by default as long as those of a process that was killed need to notice.
+    Args:
+        folder: Folder of the run.
+        seconds: Maximum wait; by default as long as workers of a killed process need to notice.
 
     Raises:
-        BlockingIOError: one still is.
+        BlockingIOError: A worker still holds the lock.
     """
-    path = folder / _HELPERS
+    path = folder / _WORKERS
     if not path.exists():
         return
-    end = time.monotonic() + (_HELPERS_END_SECONDS if seconds is None else seconds)
+    end = time.monotonic() + (_WORKERS_END_SECONDS if seconds is None else seconds)
     with _open_lock(path) as file:
         while not _alone(file):
             if time.monotonic() >= end:
                 raise BlockingIOError(
-                    f"{folder}: workers of a run that was stopped are still writing it; wait for "
-                    "them, or stop them first"
+                    f"{folder}: workers of a stopped run are still writing it; wait until they "
+                    "end, or stop them"
                 )
             time.sleep(0.1)
         path.unlink(missing_ok=True)
 
 
 def _open_lock(path: Path) -> BinaryIO:
-    """The file of a lock, to be held open as long as the lock is."""
+    """Opens the file of a lock; the lock lasts while it is open."""
     return os.fdopen(open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 
 def _alone(file: BinaryIO) -> bool:
-    """Whether nobody else has this file locked."""
+    """Returns whether no other process has locked this file."""
     if fcntl is None:
         return True
     try:

@@ -1,4 +1,4 @@
-"""What tells the images of a run from all others: a digest of each, and one of all."""
+"""Digests of the images of a data set: one of each image, and one of all."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ import numpy as np
 from torch import Tensor
 
 DIGEST_BYTES = 16
-"""How much of the SHA-256 of an image is kept."""
+"""Stored bytes of the SHA-256 of an image."""
 
 _MAGIC = b"db3kd images 1"
 
 
 @dataclass(frozen=True)
 class ImageDigests:
-    """The digests of the images of a set, in their order, with their labels.
+    """Digests of the images of a set in order, with their labels.
 
     Attributes:
-        kind: the images' shape and the number of classes, on one line.
-        rows: [N, W] uint8: the digest of each image, and behind it its label if there are labels.
+        kind: Image shape and number of classes, on one line.
+        rows: [N, W] uint8, the digest of each image, followed by its label if there are labels.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class ImageDigests:
         image_shape: Sequence[int],
         classes: int | None,
     ) -> "ImageDigests":
-        """Those of images with `digests`, [N, DIGEST_BYTES] uint8, and `labels`, [N] int64."""
+        """Combines digests, [N, DIGEST_BYTES] uint8, with labels, [N] int64."""
         if labels is not None:
             numbers = labels.numpy().astype("<i8").view(np.uint8).reshape(len(digests), 8)
             digests = np.concatenate([digests, numbers], 1)
@@ -45,19 +45,19 @@ class ImageDigests:
 
     @cached_property
     def content(self) -> bytes:
-        """All of it as bytes, for a file."""
+        """Everything as bytes, for a file."""
         count, width = self.rows.shape
         head = f"{self.kind} {count} {width}\n".encode()
         return _MAGIC + b"\n" + head + self.rows.tobytes()
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 hex of `content`."""
+        """SHA-256 of `content`, hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
 
     @classmethod
     def read(cls, content: bytes, fingerprint: str) -> "ImageDigests | None":
-        """What has this content and fingerprint; None if the content does not have it."""
+        """Parses bytes; returns None if their fingerprint is another one."""
         if hashlib.sha256(content).hexdigest() != fingerprint:
             return None
         _, head, body = content.split(b"\n", 2)
@@ -65,9 +65,9 @@ class ImageDigests:
         return cls(kind, np.frombuffer(body, np.uint8).reshape(int(count), int(width)))
 
     def changed(self, now: "ImageDigests") -> np.ndarray | None:
-        """The rows, int64 [n], at which `now` has another image or label.
+        """Returns [n] int64, the rows at which `now` has another image or label.
 
-        None if the two are not of equally many images of one kind, so no rows belong together.
+        Returns None if number or kind of the images differ, so that rows do not correspond.
         """
         if self.kind != now.kind or self.rows.shape != now.rows.shape:
             return None

@@ -1,20 +1,20 @@
-"""An append-only log of a teacher's answers: what was paid for outlives its process.
+"""Journals: append-only logs of a teacher's answers, which survive the process that paid for them.
 
-A search is deterministic, so the answers it has had are all there is to know of it: run again from
-the start and answered from the log it reaches the point where it was stopped, and goes on.
+A search is deterministic, so its answers restore its state: a search that is run again from the
+start and answered from the journal reaches the point at which it was stopped, and continues.
 
-The log of a search is one file. It begins with a head: magic, bytes an answer, a digest of the run.
-Then, for each call of the teacher: how many queries, and a digest of their accounts, written before
-it is asked; and how many answers came, these in 1, 2 or 4 bytes each, and a CRC-32, written before
-it is asked again. So a kill costs at most the call in flight, which is made again; and as its
-beginning is in the log, it is known how many queries that may have cost twice. Once a second, at
-the end of a batch of the search, the log is put on disk, so a power cut costs the answers of a
-second and of a batch at most.
+The journal of a search is one file. Its header holds a magic number, the bytes per answer and a
+digest of the run. Each call of the teacher adds two records. The first one is written before the
+call: the number of queries and a digest of their accounts. The second one is written before the
+next call: the number of answers, the answers in 1, 2 or 4 bytes each, and a CRC-32. A kill
+therefore costs at most the call in flight, which is repeated, and the first record tells how many
+queries may be paid twice. Once a second, at the end of a batch, the file is flushed to disk, so a
+power cut costs at most the answers of a second and a batch.
 
-Each CRC-32 starts from the one before it, and the first from the head's. So a record that is
-removed, repeated, moved, or taken from another journal does not fit the records around it.
+Each CRC-32 continues the one before it, and the first one continues the header's. A record that is
+removed, repeated, moved, or taken from another journal therefore fails the check.
 
-Bytes that a crash cut short at the end are cut off. Anything else that does not fit is an error.
+Incomplete bytes at the end, from a crash, are truncated. Any other mismatch is an error.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ import struct
 import time
 import zlib
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -33,19 +34,23 @@ from torch import Tensor
 from db3kd.storage.filesystem import named, open_no_follow, sync_folder
 
 SYNC_SECONDS = 1.0
-"""Least time between two syncs: each takes milliseconds, as long as a fast teacher's call."""
+"""Minimum time between two flushes; each takes milliseconds, as long as a fast teacher's call."""
 
 _MAGIC = b"db3kd journal 2\n"
-_HEAD = struct.Struct("<16sB8sI")  # magic, bytes an answer, digest of the run, CRC-32
+_HEAD = struct.Struct("<16sB8sI")  # magic, bytes per answer, digest of the run, CRC-32
 _ASKED = struct.Struct("<III")  # queries, digest of their accounts, CRC-32
 _ANSWERED = struct.Struct("<II")  # answers, CRC-32
-_CHECK = struct.Struct("<I")  # CRC-32 of the answers that come before it
+_CHECK = struct.Struct("<I")  # CRC-32 of the preceding answers
 
 
 class Call(NamedTuple):
-    """Answers to the first of the queries that were asked at once: to all, unless a teacher failed.
+    """One call of the teacher.
 
-    asked: queries. digest: of their accounts. answers: [n] of unsigned integers, n at most `asked`.
+    Attributes:
+        asked: Number of queries.
+        digest: Digest of their accounts.
+        answers: [n] unsigned integers, the answers to the first n queries; n is less than `asked`
+            if the teacher failed.
     """
 
     asked: int
@@ -54,12 +59,13 @@ class Call(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a journal holds.
+    """Content of a journal.
 
-    calls: in the order they were made. end: bytes up to the end of the last of them, 0 for a
-    file without any. in_flight: queries that were asked when the process ended, whose answers are
-    not there. check: the CRC-32 of the last call's last record, from which the next record's
-    starts.
+    Attributes:
+        calls: Calls in order.
+        end: Bytes up to the end of the last call; 0 without calls.
+        in_flight: Queries that were asked when the process ended and have no answer.
+        check: CRC-32 of the last record, which the next record continues.
     """
 
     calls: list[Call]
@@ -69,7 +75,7 @@ class Contents(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Its end in bytes, the CRC-32 of its last record, and the answers written by this process."""
+    """Position in the file: its end in bytes, the last CRC-32, and answers written so far."""
 
     end: int
     check: int
@@ -77,13 +83,15 @@ class _Place(NamedTuple):
 
 
 class Journal:
-    """The log of one search, to be read from the start and then written on.
+    """The journal of one search: known answers are taken first, new ones are appended.
 
-    path: of the file; made when there is something to write. classes: of the teacher; tells how
-    many bytes an answer takes. run: what tells this run, and this search of it, from others.
+    Args:
+        path: File, created by the first write.
+        classes: Number of classes of the teacher, which determines the bytes per answer.
+        run: Identifies the run and the search.
 
     Raises:
-        ValueError: the file is no journal, is damaged in its middle, or belongs to another run.
+        ValueError: The file is not a journal, is damaged, or belongs to another run.
     """
 
     def __init__(self, path: Path, classes: int, run: str) -> None:
@@ -93,10 +101,10 @@ class Journal:
         calls, end, _, check = read_journal(path, run)
         if calls and calls[0].answers.itemsize != self._width:
             raise ValueError(
-                f"{path}: expected answers for {classes} classes; the teacher it was written for "
-                "has other classes"
+                f"{path}: expected answers for {classes} classes, got those of a teacher with "
+                "another number of classes"
             )
-        # An interrupt may come between any two calls: one assignment changes all of it.
+        # An interrupt may come between any two statements: one assignment updates everything.
         self._place = self._before = _Place(end, check, 0)
         self._waiting = deque(calls)
         self._file: int | None = None
@@ -111,10 +119,11 @@ class Journal:
 
     @property
     def written(self) -> int:
-        """Answers that `answer` has written since the journal was opened."""
+        """Number of answers that `answer` has written since the journal was opened."""
         return self._place.written
 
     def close(self) -> None:
+        """Flushes and closes the file."""
         if self._file is None:
             return
         try:
@@ -124,32 +133,41 @@ class Journal:
             self._file = None
 
     def take(self, accounts: Tensor) -> Tensor:
-        """The answers that are there already to the first of these queries.
+        """Takes the known answers to the first of these queries.
 
-        accounts: int64 [B], who pays for them -> int64 [n], n from 0 to B, on their device.
+        Args:
+            accounts: [B] int64, the accounts of the queries.
+
+        Returns:
+            [n] int64 with 0 <= n <= B, on the device of the accounts.
 
         Raises:
-            ValueError: the journal goes on with the answers to other queries.
+            ValueError: The journal continues with answers to other queries.
         """
         return take_answers(self._waiting, accounts, str(self._path))
 
     def ask(self, accounts: Tensor) -> None:
-        """Notes that these queries are about to be asked, int64 [B]; `answer` must follow."""
+        """Records that these queries, [B] int64 accounts, are about to be asked.
+
+        A call of `answer` must follow.
+        """
         self._before = self._place
         if len(accounts):
             self._write([_asking(accounts)], self._place.written)
 
     def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
-        """Keeps the answers to the first of them, int64 [n], for whatever may end this process.
+        """Records the answers to the first n of the queries that were asked.
 
-        asked: int64 [B], the accounts of the queries that are asked, or about to be, behind these
-            answers; they are noted in the same write, as by `ask`.
+        Args:
+            answers: [n] int64.
+            asked: [B] int64, accounts of the queries that are asked next; recorded in the same
+                write, as by `ask`.
 
         Raises:
-            OSError: they could not be written; the queries remain noted as asked.
+            OSError: The answers could not be written; the queries remain recorded as asked.
         """
         if not len(answers):
-            self._take_back()
+            self._discard_asked()
             if asked is not None:
                 self.ask(asked)
             return
@@ -162,17 +180,21 @@ class Journal:
         self._write([*records, _asking(asked)], written, also_asked=True)
 
     def sync(self, *, at_once: bool = False) -> None:
-        """Keeps what was written for a power cut too; by default at most once a second."""
+        """Flushes the file to disk, by default at most once a second."""
         now = time.monotonic()
-        if self._unsynced and (at_once or now - self._synced_at >= SYNC_SECONDS):
+        if (
+            self._file is not None
+            and self._unsynced
+            and (at_once or now - self._synced_at >= SYNC_SECONDS)
+        ):
             self._unsynced, self._synced_at = False, now
             try:
                 os.fsync(self._file)
             except OSError as error:
                 raise named(error, self._path) from error
 
-    def _take_back(self) -> None:
-        """Forgets a call that brought no answer; without any other, the file goes."""
+    def _discard_asked(self) -> None:
+        """Removes the record of a call without answers, and a file without other records."""
         self._place = self._before
         if self._file is None:
             return
@@ -182,9 +204,13 @@ class Journal:
             self._path.unlink()
 
     def _write(self, records: list[bytes], written: int, *, also_asked: bool = False) -> None:
-        """Writes all records, each with its check, or nothing and raises OSError.
+        """Writes all records with their checks, or none if it raises OSError.
 
-        also_asked: the last record notes what is asked next, and is taken back alone.
+        Args:
+            records: The records.
+            written: Answers written so far, these included.
+            also_asked: Whether the last record announces the next queries, and can be discarded
+                alone.
         """
         if not self._place.end:
             records = [self._head, *records]
@@ -200,7 +226,7 @@ class Journal:
         try:
             if self._file is None:
                 self._file = self._open()
-            elif os.fstat(self._file).st_size != self._place.end:  # an interrupt left it so
+            elif os.fstat(self._file).st_size != self._place.end:  # after an interrupt
                 os.ftruncate(self._file, self._place.end)
             left = memoryview(content)
             while left:
@@ -223,8 +249,14 @@ class Journal:
 
 
 def take_answers(waiting: deque[Call], accounts: Tensor, where: str) -> Tensor:
-    """As `Journal.take`, from calls that are taken out of `waiting`. where: for the error."""
-    if not waiting:  # which is nearly always, and the accounts may be on a GPU
+    """Implements `Journal.take` on a queue of calls.
+
+    Args:
+        waiting: Calls, of which the used ones are removed.
+        accounts: [B] int64.
+        where: Name for the error.
+    """
+    if not waiting:  # the common case, in which accounts need not be copied from a GPU
         return accounts.new_empty(0)
     taken = [np.empty(0, np.int64)]
     rest = accounts.cpu()
@@ -232,10 +264,10 @@ def take_answers(waiting: deque[Call], accounts: Tensor, where: str) -> Tensor:
         call = waiting[0]
         if call.asked > len(rest) or call.digest != digest_of(rest[: call.asked]):
             raise ValueError(
-                f"{where}: goes on with {call.asked} queries where this search asks {len(rest)} "
-                "others: expected the journal of the same search; if another version of db3kd or "
-                "torch began it, go on with that one, or remove the file to ask for its answers "
-                "again"
+                f"{where}: expected the journal of the same search, got one that continues with "
+                f"{call.asked} other queries than the {len(rest)} of this search; if another "
+                "version of db3kd or torch wrote it, resume with that version, or remove the file "
+                "to pay for its answers again"
             )
         taken.append(waiting.popleft().answers.astype(np.int64))
         rest = rest[len(taken[-1]) :]
@@ -243,16 +275,21 @@ def take_answers(waiting: deque[Call], accounts: Tensor, where: str) -> Tensor:
 
 
 def read_journal(path: Path, run: str) -> Contents:
-    """What the journal at `path` holds; nothing where there is no file.
+    """Reads a journal; a missing file is an empty journal.
+
+    Args:
+        path: File of the journal.
+        run: Identifies the run and the search.
 
     Raises:
-        ValueError: as `Journal`.
+        ValueError: As for `Journal`.
     """
     content = path.read_bytes() if path.exists() else b""
     if len(content) < _HEAD.size:
         return Contents([], 0, 0, 0)
     width, check = _check_head(path, content, run)
-    calls, end = [], _HEAD.size
+    calls: list[Call] = []
+    end = _HEAD.size
     while (asked := _read_asked(path, content, end, check)) is not None:
         answered = _read_answers(path, content, end + _ASKED.size, width, asked)
         if answered is None:
@@ -263,8 +300,9 @@ def read_journal(path: Path, run: str) -> Contents:
     return Contents(calls, end, 0, check) if calls else _begun(0)
 
 
-class _Asked(NamedTuple):
-    """How many queries a call asks, the digest of their accounts, and the record's CRC-32."""
+@dataclass(frozen=True)
+class _Asked:
+    """Number of queries of a call, the digest of their accounts, and the CRC-32 of the record."""
 
     count: int
     digest: int
@@ -272,14 +310,18 @@ class _Asked(NamedTuple):
 
 
 def _begun(in_flight: int) -> Contents:
-    """A journal without a finished call, which is written anew from its head."""
+    """Content of a journal without a complete call, which is rewritten from its header."""
     return Contents([], 0, in_flight, 0)
 
 
 def _read_asked(path: Path, content: bytes, start: int, before: int) -> _Asked | None:
-    """The record of a call that begins at `start`; None where none does.
+    """Reads the first record of a call; None if there is none.
 
-    before: the CRC-32 of the record before it.
+    Args:
+        path: File, for errors.
+        content: Its bytes.
+        start: Position of the record.
+        before: CRC-32 of the preceding record.
     """
     if len(content) - start < _ASKED.size:
         return None
@@ -295,9 +337,9 @@ def _read_asked(path: Path, content: bytes, start: int, before: int) -> _Asked |
 def _read_answers(
     path: Path, content: bytes, start: int, width: int, asked: _Asked
 ) -> tuple[np.ndarray, int] | None:
-    """The answers to a call, and their CRC-32.
+    """Reads the answers to a call and their CRC-32; None if they are incomplete.
 
-    None where they are not all there: they were in flight, and are the last in the file.
+    Incomplete answers were in flight, and end the file.
     """
     first = start + _ANSWERED.size
     if len(content) < first:
@@ -321,13 +363,13 @@ def _read_answers(
 
 def _damaged(path: Path, place: int) -> ValueError:
     return ValueError(
-        f"{path}: damaged at byte {place}, with answers behind it; put back a copy, or remove the "
-        "file to ask for its answers again"
+        f"{path}: damaged at byte {place}, before further answers; restore a copy, or remove the "
+        "file to pay for its answers again"
     )
 
 
 def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
-    """Bytes an answer takes, and the head's CRC-32."""
+    """Checks the header and returns the bytes per answer and the CRC-32 of the header."""
     magic, width, digest, check = _HEAD.unpack_from(content)
     if magic != _MAGIC:
         raise ValueError(
@@ -335,14 +377,14 @@ def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
         )
     if content[: _HEAD.size] != _checked(_head(width, run)):
         raise ValueError(
-            f"{path}: damaged, or the journal of another run ({digest.hex()}); put back the right "
-            "file, or remove this one to ask for its answers again"
+            f"{path}: damaged, or the journal of another run ({digest.hex()}); restore the right "
+            "file, or remove this one to pay for its answers again"
         )
     return width, check
 
 
 def _asking(accounts: Tensor) -> bytes:
-    """The record of queries that are about to be asked."""
+    """Returns the record of queries that are about to be asked."""
     return struct.pack("<II", len(accounts), digest_of(accounts.cpu()))
 
 
@@ -356,5 +398,5 @@ def _checked(content: bytes) -> bytes:
 
 
 def digest_of(accounts: Tensor) -> int:
-    """CRC-32 of the accounts, int64 [B] on the CPU, that pay for a call's queries."""
-    return zlib.crc32(accounts.contiguous().numpy())
+    """Returns the CRC-32 of the accounts of a call, [B] int64 on the CPU."""
+    return zlib.crc32(accounts.contiguous().numpy().data)

@@ -1,4 +1,4 @@
-"""The manifest beside a result: what one needs to know to repeat it, and to tell it from others."""
+"""Manifests: JSON files that record how a result was made and identify its run."""
 
 import dataclasses
 import enum
@@ -16,10 +16,13 @@ from db3kd.storage.filesystem import write_atomically
 MANIFEST = "_manifest.json"
 
 CLASS_NAMES = "class_names"
-"""Setting of a run whose classes have names: these, in the order of their numbers."""
+"""Setting that holds the names of the classes in the order of their numbers."""
 
 _IDENTITY = ("seed", "settings", "teacher", "data")
-"""What makes two runs the same; the rest of a manifest are circumstances."""
+"""Entries that identify a run; the other entries are circumstances."""
+
+NAMES = ("settings.source.data", "settings.teacher")
+"""Entries that may differ when a run is resumed: names, of which the fingerprints are compared."""
 
 _LISTS = {
     "resumed": ("queries_in_flight",),
@@ -27,27 +30,28 @@ _LISTS = {
     "consistency": ("asked", "changed"),
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
+
 _CHOOSES_IMAGES = ("seed:", "settings.limit:", "settings.source.")
-"""Entries of a manifest that say which images a run is of."""
+"""Entries that determine which images a run uses."""
 
 
-def manifest(
+def make_manifest(
     settings: object,
     *,
     seed: int,
     teacher_fingerprint: str,
     data_fingerprint: str | None,
 ) -> dict[str, Any]:
-    """What one needs to know to repeat a run, ready for `RunFolder.create`.
+    """Returns the manifest of a run, for `RunFolder.open`.
 
-    Nothing is taken from the environment but versions; an absolute path among the settings
-    keeps only its file name. Secrets do not belong into the settings.
+    Only versions are taken from the environment. Of an absolute path among the settings only the
+    file name is kept. Settings must not contain secrets.
 
     Args:
-        settings: a mapping or a dataclass of plain values.
-        seed: the run's seed.
-        teacher_fingerprint: a digest that changes with the teacher.
-        data_fingerprint: a digest that changes with the images; None where there are none.
+        settings: A mapping or dataclass of plain values.
+        seed: Seed of the run.
+        teacher_fingerprint: Digest that changes with the teacher.
+        data_fingerprint: Digest that changes with the images; None if there are none.
     """
     packages = ("db3kd", "torch", "numpy")
     return {
@@ -62,21 +66,25 @@ def manifest(
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes what `manifest` made, and what has come of the run, as JSON; whole or not at all."""
+    """Writes a manifest as JSON; the file appears whole or not at all."""
     text = json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, text.encode())
 
 
 def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]:
-    """The manifest of the run folder at `path`, of the given format where one is given.
+    """Reads the manifest of a run folder.
+
+    Args:
+        path: Run folder.
+        format: Expected format; None accepts any.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, or of another format.
+        FileNotFoundError: The folder has no manifest.
+        ValueError: The manifest is damaged or has another format.
     """
     file = Path(path) / MANIFEST
     if not file.is_file():
-        raise FileNotFoundError(f"{path}: expected a run folder, found no {MANIFEST}")
+        raise FileNotFoundError(f"{path}: expected a run folder, got a folder without {MANIFEST}")
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:
@@ -90,16 +98,19 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
 
 
 def is_finished(path: str | Path) -> bool:
-    """Whether there is a run whose manifest says that it is finished."""
+    """Returns whether the folder holds a run whose manifest says that it is finished."""
     return (Path(path) / MANIFEST).is_file() and read_manifest(path).get("state") == "finished"
 
 
 def differences(
     stored: Mapping[str, Any], wanted: Mapping[str, Any], apart_from: tuple[str, ...] = ()
 ) -> list[str]:
-    """`name: was …, is …` for each entry in which two manifests are not of the same run.
+    """Returns `name: was …, is …` for each entry in which two manifests describe different runs.
 
-    apart_from: entries that may differ, as `settings.source.data`.
+    Args:
+        stored: Manifest of an existing run.
+        wanted: Manifest of the requested run.
+        apart_from: Entries that may differ, such as `settings.source.data`.
     """
     was, now = dict(_entries(stored)), dict(_entries(plain(wanted)))
     return [
@@ -110,7 +121,7 @@ def differences(
 
 
 def describe_differences(differences: Sequence[str]) -> str:
-    """What `differences` found, and what to do where only their images explain one."""
+    """Returns the differences as text, with advice if only the images differ."""
     others = [each for each in differences if not each.startswith("data:")]
     if any(each.startswith(_CHOOSES_IMAGES) for each in others):
         return "; ".join(others)  # other settings, and therefore other images
@@ -118,15 +129,17 @@ def describe_differences(differences: Sequence[str]) -> str:
     if len(others) == len(differences):
         return listed
     return (
-        f"{listed}; the images or their labels are not those that the run was begun with: put them "
-        "back, or begin another run in another folder"
+        f"{listed}; the images or their labels are not those that the run was started with: "
+        "restore them, or start another run in another folder"
     )
 
 
 def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
-    """What tells the run of a manifest from all others, as text.
+    """Returns a text that identifies the run of a manifest.
 
-    apart_from: entries that are left out, as `settings.source.data`.
+    Args:
+        content: The manifest.
+        apart_from: Entries that are left out, such as `settings.source.data`.
     """
     entries = dict(_entries(plain(content)))
     return json.dumps(
@@ -135,10 +148,14 @@ def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
 
 
 def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Checks what readers of a run folder rely on.
+    """Checks the entries that readers of a run folder rely on.
+
+    Args:
+        path: Run folder, for error messages.
+        content: Its manifest.
 
     Raises:
-        ValueError: an entry is missing, or is not what a run writes there.
+        ValueError: An entry is missing or invalid.
     """
     file = Path(path) / MANIFEST
     state, totals = content.get("state"), content.get("totals")
@@ -165,7 +182,7 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """`value` in what JSON has: no paths of this machine, no numbers that JSON cannot say."""
+    """Returns `value` as JSON types, without absolute paths and non-finite numbers."""
     match value:
         case None | bool() | int():
             return value
@@ -187,14 +204,14 @@ def plain(value: Any) -> Any:
 
 
 def _plain_item(key: str, value: Any) -> Any:
-    """Names of classes stay as they are: one may well look like a path, as `/m/01g317` does."""
+    """Keeps class names unchanged: a name such as `/m/01g317` looks like a path."""
     if key == CLASS_NAMES and value is not None:
         return [str(name) for name in value]
     return plain(value)
 
 
 def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of what identifies a run."""
+    """Yields dotted names and values of the entries that identify a run."""
     for key in _IDENTITY:
         yield from _flat(key, content.get(key))
 

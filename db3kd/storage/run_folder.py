@@ -1,27 +1,25 @@
-"""Run folders: Parquet shards beside a manifest that says where they come from.
+"""Run folders: Parquet shards and a manifest that records how they were made.
 
     run/_manifest.json                       settings, seed, versions, fingerprints, totals
-    run/labels-0000000000-7f3a90c2.parquet   one shard, named by the position of its first row and
-    run/labels-0000000512-01b4e65d.parquet   the CRC-32 of its bytes
+    run/labels-0000000000-7f3a90c2.parquet   a shard, named by the position of its first row and the
+    run/labels-0000000512-01b4e65d.parquet   CRC-32 of its bytes
     …
-    run/_labels-0000001024.journal           the answers paid for so far towards the next shard
-    run/_decisions.journal                   those to a stage that all shards rest on
-    run/_images-9f86d081884c7d65             what tells each image from others (run_images.py)
+    run/_labels-0000001024.journal           answers paid for towards the next shard
+    run/_decisions.journal                   answers of a stage that all shards depend on
+    run/_images-9f86d081884c7d65             digests of the images (run_images.py)
 
-Readers of Parquet folders skip names that begin with "_" or ".", so to them the folder is a table.
-What a run holds, labels or pseudo samples, is its `Kind`; its columns are its owner's business. A
-shard appears whole or not at all, and a byte that changes in it later is noticed. One process at a
-time writes a folder; others write journals there for it (`RunFolder.journals`), one a shard, as
-long as it says so. Shards need pyarrow.
+Readers of Parquet folders skip names that begin with "_" or ".", so they see a table. The `Kind` of
+a run tells what it holds, for example labels; storage does not know the columns.
 
-A shard is in place and on disk before its journal goes, and what a killed process left behind is
-cleared away when the run is reopened, so that a kill at any moment loses no answer but those in
-flight (see db3kd.storage.journal) and leaves none twice.
+A shard appears whole or not at all, and later changes to its bytes are detected. One process at a
+time writes a folder; its workers may write journals there, one per shard, while they hold a
+`SharedLock`. A shard is on disk before its journal is deleted, and what a killed process left is
+removed when the run is reopened. A kill therefore loses no answer except those in flight, and none
+is stored twice. Shards need pyarrow.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -31,13 +29,13 @@ from db3kd.storage.filesystem import (
     FolderLock,
     is_leftover,
     sync_folder,
-    truncate,
     wait_for_workers,
     write_atomically,
 )
-from db3kd.storage.journal import Contents, Journal, read_journal
+from db3kd.storage.journal import Journal
 from db3kd.storage.manifest import (
     MANIFEST,
+    NAMES,
     check_state,
     describe_differences,
     differences,
@@ -55,6 +53,7 @@ from db3kd.storage.run_images import (
     remove_old_images,
     write_images,
 )
+from db3kd.storage.run_journals import Journals, discard_unanswered
 from db3kd.storage.shards import (
     Kind,
     checked_bytes,
@@ -71,14 +70,19 @@ if TYPE_CHECKING:
 
 
 def holds_run(path: str | Path) -> bool:
-    """Whether a run was begun there."""
+    """Returns whether a folder holds a run."""
     return (Path(path) / MANIFEST).is_file()
 
 
 def check_free(path: str | Path, resume: bool = False) -> None:
-    """Raises FileExistsError where no run can be begun: a file, or a folder with files.
+    """Checks that a run can be started in a folder.
 
-    resume: a folder with a run is fine.
+    Args:
+        path: The folder, which need not exist.
+        resume: Whether a folder that holds a run is acceptable.
+
+    Raises:
+        FileExistsError: The path is a file, or a folder with files.
     """
     path = Path(path)
     if resume and holds_run(path):
@@ -102,77 +106,18 @@ def check_free(path: str | Path, resume: bool = False) -> None:
 
 
 def queries_in_flight(manifest: Mapping[str, Any]) -> int:
-    """Queries that were asked, but not answered, whenever a run was stopped or lost a worker.
+    """Returns how many queries were in flight at the stops and lost workers of a run.
 
-    They were asked again, so at most as many were paid twice. Totals count them once.
+    They were asked again, so at most this many were paid twice. Totals count them once.
     """
     ends = (*manifest.get("resumed", ()), *manifest.get("lost_workers", ()))
     return sum(end["queries_in_flight"] for end in ends)
 
 
-def queries_unanswered(path: str | Path) -> int:
-    """Queries that were asked when the run at `path` ended, and are not in its journals.
-
-    So many, at most, are paid for again when it is resumed. 0 if there is no run.
-
-    Raises:
-        ValueError: the manifest or a journal is damaged.
-    """
-    path = Path(path)
-    if not holds_run(path):
-        return 0
-    run = identity(read_manifest(path))
-    journals = path.glob("*.journal")
-    return sum(read_journal(file, _journal_identity(file, run)).in_flight for file in journals)
-
-
-@dataclass(frozen=True)
-class Journals:
-    """The journals of a run, for the process that holds its folder and for those that help it.
-
-    run: what tells the run from all others. started: when it was begun.
-    """
-
-    folder: Path
-    kind: Kind
-    run: str
-    started: str
-
-    def open(self, of: int | str, classes: int) -> Journal:
-        """The journal of the search that makes a shard, or of a stage that all shards rest on.
-
-        That of a shard goes when the shard is committed; that of a stage stays.
-
-        of: the shard's position, or the stage's name. classes: of the teacher.
-        """
-        file = self.file(of)
-        return Journal(file, classes, _journal_identity(file, self.run))
-
-    def file(self, of: int | str) -> Path:
-        name = of if isinstance(of, str) else self.kind.shard_prefix(of)
-        return self.folder / f"_{name}.journal"
-
-    def within_reach(self) -> bool:
-        """Whether this process has the run's folder on its disk: on another machine it may not."""
-        try:
-            manifest = read_manifest(self.folder, self.kind.format)
-        except (OSError, ValueError):
-            return False
-        return (identity(manifest), manifest["started"]) == (self.run, self.started)
-
-    def files(self) -> list[Path]:
-        """Those that are there."""
-        return sorted(self.folder.glob("*.journal"))
-
-    def read(self, file: Path) -> Contents:
-        """What one of the files holds."""
-        return read_journal(file, _journal_identity(file, self.run))
-
-
 class RunFolder:
-    """Writes one run. It keeps no shard in memory, however many are written.
+    """Writes one run, without keeping shards in memory.
 
-        with RunFolder.open(path, KIND, manifest(...), resume=True) as run:
+        with RunFolder.open(path, KIND, make_manifest(...), resume=True) as run:
             for position in range(0, samples, samples_a_shard):
                 if not run.has_shard(position):
                     with run.journal(position, teacher.classes) as journal:
@@ -180,8 +125,14 @@ class RunFolder:
                     run.write_shard(position, table)
             run.finish(totals)
 
-    Holds the folder's lock until closed. As a context manager it takes itself away again where an
-    error ends it before anything was paid for, so that the same run can be tried again.
+    It holds the lock of the folder until it is closed. As a context manager it removes the run if
+    an error occurs before anything was paid for, so that the same command can be repeated.
+
+    Attributes:
+        path: Run folder.
+        kind: What the run holds.
+        manifest: Content of the manifest.
+        journals: Journals of the run.
     """
 
     def __init__(
@@ -206,14 +157,18 @@ class RunFolder:
         manifest: Mapping[str, Any],
         images: RunImages | None = None,
     ) -> Self:
-        """Makes the folder, with its parents, and writes the manifest.
+        """Creates the folder, including its parents, and writes the manifest.
 
-        images: those of the run, if it is to go on where some change that nobody asked about.
+        Args:
+            path: The folder.
+            kind: What the run holds.
+            manifest: From `make_manifest`.
+            images: Images of the run, if it may continue after some of them changed.
 
         Raises:
-            FileExistsError: as `check_free`.
-            BlockingIOError: another process is writing it.
-            ImportError: pyarrow is missing, said before anything is paid for.
+            FileExistsError: As for `check_free`.
+            BlockingIOError: Another process is writing the folder.
+            ImportError: pyarrow is missing.
         """
         import_pyarrow()
         path = Path(path)
@@ -240,21 +195,22 @@ class RunFolder:
         path: str | Path,
         kind: Kind,
         manifest: Mapping[str, Any],
-        apart_from: tuple[str, ...] = (),
         images: RunImages | None = None,
     ) -> Self:
-        """Goes on with a run that was stopped or killed at any moment; a finished one stays as is.
+        """Continues a run that was stopped or killed; a finished run is left unchanged.
 
-        manifest: as for `create`; seed, settings and fingerprints must be those of the run.
-        apart_from: entries that may differ, as `settings.source.data`.
-        images: as for `create`. Those that changed are accepted, and noted in the manifest, if the
-            teacher was not asked about any of them.
+        Args:
+            path: The folder.
+            kind: What the run holds.
+            manifest: From `make_manifest`, with the seed, settings and fingerprints of the run.
+            images: Images of the run. Changed images are accepted and recorded in the manifest if
+                the teacher was not asked about any of them.
 
         Raises:
-            FileNotFoundError: there is no run.
-            ValueError: it is another run, and in what; or its manifest, a shard or a journal is
-                damaged; or images changed that the teacher was asked about.
-            BlockingIOError: another process is writing it.
+            FileNotFoundError: The folder holds no run.
+            ValueError: The folder holds another run (the error names each difference); a manifest,
+                shard or journal is damaged; or images changed that the teacher was asked about.
+            BlockingIOError: Another process is writing the folder.
         """
         path = Path(path)
         read_manifest(path, kind.format)
@@ -263,18 +219,16 @@ class RunFolder:
             wait_for_workers(path)
             stored = read_manifest(path, kind.format)
             check_state(path, stored)
-            found = differences(stored | {"data": current_data(stored)}, manifest, apart_from)
+            found = differences(stored | {"data": current_data(stored)}, manifest, NAMES)
             changed = None
             if images is not None and [each.partition(":")[0] for each in found] == ["data"]:
-                answered = _count_answers(path, kind, stored, images.stage)
+                journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
+                answered = journals.count_answers(images.stage)
                 changed = find_changes(path, stored, images, answered)
             if found and changed is None:
-                raise ValueError(
-                    f"{path}: holds another run than the one asked for: "
-                    f"{describe_differences(found)}"
-                )
+                raise ValueError(f"{path}: holds a different run: {describe_differences(found)}")
             run = cls(path, kind, stored, lock, made=False)
-            if changed is not None:
+            if images is not None and changed is not None:
                 accept_changes(path, images, changed, _now(), run.manifest)
                 run._write_manifest()
             if images is not None:
@@ -295,12 +249,11 @@ class RunFolder:
         manifest: Mapping[str, Any],
         *,
         resume: bool = False,
-        apart_from: tuple[str, ...] = (),
         images: RunImages | None = None,
     ) -> Self:
-        """As `reopen` where there is a run and it may be resumed, else as `create`."""
+        """Reopens the run if there is one and `resume` is set, and creates it otherwise."""
         if resume and holds_run(path):
-            return cls.reopen(path, kind, manifest, apart_from, images)
+            return cls.reopen(path, kind, manifest, images)
         return cls.create(path, kind, manifest, images)
 
     def __enter__(self) -> Self:
@@ -308,7 +261,7 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self._holds_anything():
-            with suppress(OSError):  # the error that ended the run is the one to hear of
+            with suppress(OSError):  # the error that ended the run matters more
                 for file in (
                     *self.journals.files(),
                     *images_files(self.path),
@@ -317,18 +270,18 @@ class RunFolder:
                     file.unlink()
         self.close()
         if kind is not None and self._made:
-            with suppress(OSError):  # what it holds stays
+            with suppress(OSError):  # a folder with files stays
                 self.path.rmdir()
 
     def close(self) -> None:
-        """Lets other processes write the folder."""
-        with suppress(OSError):  # helpers that still write keep the next writer waiting
+        """Releases the folder for other processes."""
+        with suppress(OSError):  # workers that still write make the next writer wait
             wait_for_workers(self.path, seconds=0)
         self._lock.release()
 
     @property
     def finished(self) -> bool:
-        """Whether it is done, and all its shards are still there."""
+        """Whether the run is finished and all its shards exist."""
         if self.manifest["state"] != "finished":
             return False
         rows = sum(
@@ -339,48 +292,58 @@ class RunFolder:
 
     @property
     def has_shards(self) -> bool:
-        """Whether any is committed."""
+        """Whether any shard is committed."""
         return bool(self._shards)
 
     def has_shard(self, position: int) -> bool:
-        """Whether the shard at this position is committed."""
+        """Returns whether the shard at a position is committed."""
         return position in self._shards
 
     def journal(self, of: int | str, classes: int) -> Journal:
-        """As `Journals.open`."""
+        """Opens a journal; see `Journals.open`."""
         return self.journals.open(of, classes)
 
     def record_lost_worker(self, position: int, unseen: int = 0) -> None:
-        """Readies a shard for another worker where one died, and notes what was in flight.
+        """Prepares a shard for another worker after one died, and records what was in flight.
 
-        unseen: queries that it may have asked beside its journal.
+        Args:
+            position: Position of the shard.
+            unseen: Queries that the worker may have asked without a journal.
         """
         file = self.journals.file(position)
         found = self.journals.read(file)
         lost = {"at": _now(), "shard": position, "queries_in_flight": found.in_flight + unseen}
         self.manifest["lost_workers"] = [*self.manifest.get("lost_workers", []), lost]
         self._write_manifest()
-        _cut_off_unanswered(file, found)
+        discard_unanswered(file, found)
 
     def note(self, key: str, entry: Mapping[str, Any]) -> None:
-        """Adds an entry to a list of the manifest's, which is on disk once this returns."""
+        """Appends an entry to a list in the manifest and writes the manifest.
+
+        Args:
+            key: Name of the list.
+            entry: The entry.
+        """
         self.manifest[key] = [*self.manifest.get(key, []), plain(entry)]
         self._write_manifest()
 
     def write_shard(self, position: int, table: "pyarrow.Table") -> Path:
-        """Commits a shard: once this returns it outlives a crash; before, there is none.
+        """Commits a shard, which survives a crash as soon as this returns.
 
         Args:
-            position: in the run, of the shard's first row; shards are read in this order.
-            table: the shard, with the columns of the run's other shards.
+            position: Position of the first row of the shard; shards are read in this order.
+            table: The shard, with the columns of the other shards.
+
+        Returns:
+            The file of the shard.
 
         Raises:
-            FileExistsError: the run has a shard at `position`.
-            ValueError: the columns differ from those of the run's first shard.
-            OSError: the disk is full or may not be written; what was committed before stays.
+            FileExistsError: The run already has a shard at `position`.
+            ValueError: The columns differ from those of the first shard.
+            OSError: The disk is full or not writable; earlier shards are kept.
         """
         if position in self._shards:
-            raise FileExistsError(f"{self.path}: this run has a shard at {position} already")
+            raise FileExistsError(f"{self.path}: this run already has a shard at {position}")
         content = to_parquet(marked(table, place_of(self.manifest, position)))
         self._check_columns(read_columns(content))
         file = self.path / self.kind.shard_name(position, content)
@@ -390,7 +353,11 @@ class RunFolder:
         return file
 
     def finish(self, totals: Mapping[str, Any]) -> None:
-        """Writes the manifest again, with the run's totals: `samples`, its rows, and others."""
+        """Marks the run as finished.
+
+        Args:
+            totals: Totals for the manifest; `samples` is the number of rows.
+        """
         self.manifest |= {"state": "finished", "finished": _now(), "totals": plain(totals)}
         self._write_manifest()
 
@@ -398,7 +365,7 @@ class RunFolder:
         return self.has_shards or any(file.stat().st_size for file in self.journals.files())
 
     def _clear_up(self) -> None:
-        """Takes away what a killed process left half done, and notes what was in flight."""
+        """Removes what a killed process left unfinished, and records what was in flight."""
         for position in self._shards:
             self.journals.file(position).unlink(missing_ok=True)
         for file in filter(is_leftover, self.path.iterdir()):
@@ -410,7 +377,7 @@ class RunFolder:
         self.manifest["state"] = "running"
         self._write_manifest()
         for file, part in found.items():
-            _cut_off_unanswered(file, part)
+            discard_unanswered(file, part)
 
     def _check_columns(self, columns: dict[str, str]) -> None:
         if not self._columns:
@@ -422,33 +389,10 @@ class RunFolder:
             if self._columns.get(name) != columns.get(name)
         ]
         if wrong:
-            raise ValueError(f"shard: not of the columns of the others: {'; '.join(wrong)}")
+            raise ValueError(f"shard: expected the columns of the other shards: {'; '.join(wrong)}")
 
     def _write_manifest(self) -> None:
         write_manifest(self.path / MANIFEST, self.manifest)
-
-
-def _journal_identity(file: Path, run: str) -> str:
-    """What tells a journal from those of other searches and runs."""
-    return f"{file.stem} {run}"
-
-
-def _count_answers(path: Path, kind: Kind, manifest: Mapping[str, Any], stage: str) -> int | None:
-    """How many answers a run has to its first stage; None if it has gone beyond that."""
-    journals = Journals(path.absolute(), kind, identity(manifest), manifest["started"])
-    first = journals.file(stage)
-    later = [file for file in journals.files() if not file.name.startswith("_check-")]
-    if kind.shards(path) or any(file != first for file in later):
-        return None
-    return sum(len(call.answers) for call in journals.read(first).calls)
-
-
-def _cut_off_unanswered(file: Path, found: Contents) -> None:
-    """Once they are noted: else they would be counted again."""
-    if found.end:
-        truncate(file, found.end)
-    else:
-        file.unlink(missing_ok=True)
 
 
 def _now() -> str:

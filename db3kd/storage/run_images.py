@@ -1,7 +1,7 @@
-"""The images of a run beside its manifest, so that it is known which of them changed since.
+"""Digests of the images of a run, which tell which images changed since the run was started.
 
-A run goes on with images that changed if its teacher was not asked about any of them yet: a broken
-file is repaired and the run resumed.
+A run continues with changed images if its teacher was not asked about any of them, for example
+after a broken file was repaired.
 """
 
 import logging
@@ -23,13 +23,13 @@ _DATA_NOW = "data_now"
 
 @dataclass(frozen=True)
 class RunImages:
-    """The images of a run, as its folder needs to know them.
+    """What a run folder needs to know about the images of the run.
 
     Attributes:
-        digests: of the N images.
-        name_of: what errors call the image at a row.
-        order: int64 [n], the rows that may be asked about, in the order in which they are decided.
-        stage: the name of the journal that holds these decisions.
+        digests: Digests of the N images.
+        name_of: Returns the name of the image at a row, for errors.
+        order: [n] int64, rows that may be asked about, in the order in which they are decided.
+        stage: Name of the journal of these decisions.
     """
 
     digests: ImageDigests
@@ -39,17 +39,17 @@ class RunImages:
 
 
 def current_data(manifest: Mapping[str, Any]) -> str | None:
-    """The fingerprint of a run's images as they are now; `data` is of those it was begun with."""
+    """Returns the fingerprint of the current images; entry `data` is that of the first ones."""
     return manifest.get(_DATA_NOW, manifest.get("data"))
 
 
 def images_files(folder: Path) -> list[Path]:
-    """The files in a run's folder that `write_images` wrote."""
+    """Returns the files that `write_images` wrote into a run folder."""
     return sorted(folder.glob(f"{_PREFIX}*"))
 
 
 def write_images(folder: Path, digests: ImageDigests) -> None:
-    """Keeps the digests in a run's folder; nothing happens if they are there."""
+    """Writes the digests into a run folder, unless they exist."""
     file = _file(folder, digests.fingerprint)
     if not file.exists():
         write_atomically(file, digests.content)
@@ -58,20 +58,20 @@ def write_images(folder: Path, digests: ImageDigests) -> None:
 def find_changes(
     folder: Path, manifest: Mapping[str, Any], images: RunImages, answered: int | None
 ) -> np.ndarray | None:
-    """The rows of a run's images that changed, none of which has been asked about.
+    """Finds the images of a run that changed.
 
     Args:
-        folder: of the run.
-        manifest: of the run.
-        images: as they are now.
-        answered: how many of `images.order` have been decided; None if all of them may have been.
+        folder: Run folder.
+        manifest: Manifest of the run.
+        images: The current images.
+        answered: How many of `images.order` have been decided; None if all may have been.
 
     Returns:
-        int64 [n], or None if it is not known which image is which: the run keeps no digests, or the
-        images are more or fewer or of another shape.
+        [n] int64, the rows of changed images, none of which was asked about. None if images cannot
+        be matched: the run has no digests, or the number or shape of the images differs.
 
     Raises:
-        ValueError: images changed that the teacher was asked about.
+        ValueError: An image changed that the teacher was asked about.
     """
     fingerprint = current_data(manifest) or ""
     file = _file(folder, fingerprint)
@@ -83,9 +83,10 @@ def find_changes(
     if len(asked):
         raise ValueError(
             f"{folder}: {len(changed)} of its {len(images.digests)} images, or their labels, "
-            f"changed since the run was begun, and the teacher was asked about {len(asked)} of "
-            f"these already, the first being {images.name_of(int(asked[0]))}: put them back, "
-            "give the data that the run was begun with, or begin another run in another folder"
+            f"changed since the run was started, and the teacher was already asked about "
+            f"{len(asked)} of these, the first being {images.name_of(int(asked[0]))}: restore "
+            "them, give the data that the run was started with, or start another run in another "
+            "folder"
         )
     return changed
 
@@ -93,11 +94,19 @@ def find_changes(
 def accept_changes(
     folder: Path, images: RunImages, changed: np.ndarray, when: str, manifest: dict[str, Any]
 ) -> None:
-    """Notes in a run's folder, and in `manifest`, that images changed."""
+    """Records changed images in a run folder and in its manifest.
+
+    Args:
+        folder: Run folder.
+        images: The current images.
+        changed: [n] int64, rows of changed images.
+        when: Time, for the manifest.
+        manifest: Updated in place.
+    """
     names = [images.name_of(int(row)) for row in changed[:10]]
     _LOG.warning(
-        "%s: %d images changed since the run was begun (%s%s), and go into it as they are now: "
-        "the teacher was not asked about them yet",
+        "%s: %d images changed since the run was started (%s%s); the run continues with the "
+        "current images, because the teacher was not asked about them yet",
         folder,
         len(changed),
         ", ".join(names),
@@ -110,7 +119,7 @@ def accept_changes(
 
 
 def remove_old_images(folder: Path, digests: ImageDigests) -> None:
-    """Removes what `write_images` wrote for other images than these."""
+    """Removes files that `write_images` wrote for other images."""
     for file in images_files(folder):
         if file != _file(folder, digests.fingerprint):
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Shards: Parquet files whose names hold their place in a run and the checksum of their bytes."""
+"""Shards: Parquet files named by their position in a run and the checksum of their bytes."""
 
 import hashlib
 import re
@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from db3kd.storage.manifest import check_state, identity, read_manifest
+from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
 
 if TYPE_CHECKING:
     import pyarrow
 
 _PLACE = b"db3kd"
-"""Key of a shard's metadata: the run and the position that it was written for."""
-
-_NAMES = ("settings.source.data", "settings.teacher")
-"""What things are called tells no run from others; their fingerprints do."""
+"""Metadata key of the run and position that a shard was written for."""
 
 _SHARD = re.compile(r"-(\d{10})-([0-9a-f]{8})\.parquet")
 
@@ -26,7 +23,9 @@ _SHARD = re.compile(r"-(\d{10})-([0-9a-f]{8})\.parquet")
 class Kind:
     """What a run folder holds.
 
-    name: plural, in the format and in the names of the shards. version: of its columns.
+    Attributes:
+        name: Plural noun, part of the format and of shard names.
+        version: Version of the columns.
     """
 
     name: str
@@ -34,21 +33,22 @@ class Kind:
 
     @property
     def format(self) -> str:
-        """What the manifest says."""
+        """Format in the manifest."""
         return f"db3kd {self.name} {self.version}"
 
     def shard_prefix(self, position: int) -> str:
-        """How the names of a shard's files begin."""
+        """Returns the start of the names of a shard's files."""
         return f"{self.name}-{position:010d}"
 
     def shard_name(self, position: int, content: bytes) -> str:
+        """Returns the name of the file of a shard."""
         return f"{self.shard_prefix(position)}-{zlib.crc32(content):08x}.parquet"
 
     def shards(self, folder: str | Path) -> dict[int, Path]:
-        """The shards in a folder by position, in ascending order.
+        """Returns the shards of a folder by position, in ascending order.
 
         Raises:
-            ValueError: two lie at one position.
+            ValueError: Two shards have the same position.
         """
         files: dict[int, Path] = {}
         for file in sorted(Path(folder).glob(f"{self.name}-*.parquet")):
@@ -58,7 +58,7 @@ class Kind:
             position = int(match[1])
             if position in files:
                 raise ValueError(
-                    f"{folder}: expected one shard at {position}, found {files[position].name} and "
+                    f"{folder}: expected one shard at {position}, got {files[position].name} and "
                     f"{file.name}; keep the one that this run wrote"
                 )
             files[position] = file
@@ -66,19 +66,25 @@ class Kind:
 
 
 def read_shards(path: str | Path, kind: Kind) -> Iterator[tuple[int, "pyarrow.Table"]]:
-    """The shards of a run and their positions, one by one, in the run's order.
+    """Yields the positions and shards of a run in order.
+
+    Args:
+        path: Run folder.
+        kind: What it must hold.
+
+    Yields:
+        The position of the first row, and the table of each shard.
 
     Raises:
-        FileNotFoundError: the folder holds no run, or no shard yet.
-        ValueError: the run is of another kind, a shard is damaged, or one is missing from a
-            finished run.
+        FileNotFoundError: The folder holds no run, or no shard yet.
+        ValueError: The run is of another kind, a shard is damaged, or a finished run lacks one.
     """
     content = read_manifest(path, kind.format)
     check_state(path, content)
     files = kind.shards(path)
     if not files:
         raise FileNotFoundError(
-            f"{path}: expected at least one shard ({kind.name}-*.parquet), found none"
+            f"{path}: expected at least one shard ({kind.name}-*.parquet), got none"
         )
     finished = content.get("state") == "finished"
     rows = 0
@@ -93,23 +99,25 @@ def read_shards(path: str | Path, kind: Kind) -> Iterator[tuple[int, "pyarrow.Ta
 
 
 def place_of(manifest: Mapping[str, Any], position: int) -> bytes:
-    """What tells a shard from those of other runs, and of other places in its run."""
-    run = hashlib.sha256(identity(manifest, _NAMES).encode()).hexdigest()[:16]
+    """Returns what identifies a shard: its run and its position."""
+    run = hashlib.sha256(identity(manifest, NAMES).encode()).hexdigest()[:16]
     return f"{run} {position}".encode()
 
 
 def marked(table: "pyarrow.Table", place: bytes) -> "pyarrow.Table":
-    """The table, which says where it belongs; see `place_of`."""
+    """Returns the table with its place (see `place_of`) in the metadata."""
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _PLACE: place})
 
 
 def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
-    """One shard, whole and as it was written.
+    """Reads one shard.
 
-    place: where it belongs; see `place_of`.
+    Args:
+        file: File of the shard.
+        place: The place it must have; see `place_of`.
 
     Raises:
-        ValueError: it is damaged, or belongs elsewhere.
+        ValueError: The shard is damaged, or belongs to another place.
     """
     arrow, parquet = import_pyarrow()
     content = checked_bytes(file)
@@ -121,37 +129,37 @@ def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
     found = (table.schema.metadata or {}).get(_PLACE)
     if found != place:
         raise ValueError(
-            f"{file}: a shard of another run, or of another place in this one; remove it and "
-            "resume the run to have its samples again"
+            f"{file}: is a shard of another run or position; remove it, and resume the run to "
+            "make its samples again"
         )
     return table
 
 
 def checked_bytes(file: Path) -> bytes:
-    """The bytes of a shard's file.
+    """Reads the bytes of a shard and verifies their checksum.
 
     Raises:
-        ValueError: they are not those that were written.
+        ValueError: The bytes changed since they were written.
     """
     content = file.read_bytes()
     written, found = file.stem.rpartition("-")[2], f"{zlib.crc32(content):08x}"
     if written != found:
         raise ValueError(
-            f"{file}: damaged: its checksum is {found}, expected {written}; remove it and resume "
-            "resume the run to have its samples again"
+            f"{file}: is damaged: expected checksum {written}, got {found}; remove it, and resume "
+            "the run to make its samples again"
         )
     return content
 
 
 def read_columns(content: bytes) -> dict[str, str]:
-    """The columns in the bytes of a shard, and their types."""
+    """Returns the columns of a shard and their types."""
     arrow, parquet = import_pyarrow()
     schema = parquet.read_schema(arrow.BufferReader(content))
     return {name: str(schema.field(name).type) for name in schema.names}
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """pyarrow and pyarrow.parquet, imported late: what is not written to disk needs neither."""
+    """Imports pyarrow and pyarrow.parquet, which only runs on disk need."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -161,7 +169,7 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 
 def to_parquet(table: "pyarrow.Table") -> bytes:
-    """The bytes of a table's file."""
+    """Returns a table as the bytes of a Parquet file."""
     arrow, parquet = import_pyarrow()
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink)
@@ -170,6 +178,6 @@ def to_parquet(table: "pyarrow.Table") -> bytes:
 
 def _missing(path: str | Path, position: int) -> ValueError:
     return ValueError(
-        f"{path}: expected a shard at {position} of this finished run, found none; resume the run "
-        "to have its samples again"
+        f"{path}: expected a shard at {position} of this finished run, got none; resume the run to "
+        "make its samples again"
     )

@@ -7,7 +7,7 @@ import torch
 
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
-from db3kd.storage.manifest import CLASS_NAMES, manifest
+from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_folder import RunFolder, check_free
 from db3kd.storage.shards import read_shards
 from db3kd.synthesis.acquisition_log import FolderAcquisitionLog
@@ -59,7 +59,7 @@ def write_pseudo_samples(
     """
     settings = settings or SynthesisSettings()
     check_free(folder, resume)
-    described = manifest(
+    described = make_manifest(
         {
             "teacher": describe(teacher),
             "image_shape": tuple(teacher.image_shape),
@@ -73,10 +73,7 @@ def write_pseudo_samples(
         teacher_fingerprint=teacher.fingerprint(),
         data_fingerprint=None,
     )
-    apart_from = ("settings.teacher",)
-    with RunFolder.open(
-        folder, PSEUDO_SAMPLES, described, resume=resume, apart_from=apart_from
-    ) as run:
+    with RunFolder.open(folder, PSEUDO_SAMPLES, described, resume=resume) as run:
         if not run.finished:
             run.finish(vars(_write_shards(run, teacher, settings)))
         FolderAcquisitionLog(run.path).empty()

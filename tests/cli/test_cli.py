@@ -388,7 +388,8 @@ def test_weights_are_never_overwritten(command, run, teacher):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    assert "expected a run folder, found no _manifest.json" in fail("report", "--labels", tmp_path)
+    message = fail("report", "--labels", tmp_path)
+    assert "expected a run folder, got a folder without _manifest.json" in message
 
 
 def test_debug_raises_the_error(tmp_path):

@@ -67,7 +67,7 @@ def test_a_surrogate_is_resumed_only_with_its_option(tmp_path):
     message = fail(*arguments(teacher, out))
     assert "holds a run already; continue it with --resume" in message
     message = fail(*arguments(teacher, out, "--resume", "--seed", 1))
-    assert "holds another run than the one asked for: seed: was 0, is 1" in message
+    assert "holds a different run: seed: was 0, is 1" in message
     assert "nothing to do" not in succeed(*arguments(teacher, out, "--resume"))
     assert CountingTeacher.asked == 200
     assert "nothing to do" in succeed(*arguments(teacher, out, "--resume"))

@@ -71,7 +71,7 @@ def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
     message = fail(*arguments, *MOVED)
     assert "holds a run already; continue it with --resume" in message
     message = fail(*arguments, *MOVED, "--resume", "--seed", 1)
-    assert "holds another run" in message and "seed: was 0, is 1" in message
+    assert "holds a different run" in message and "seed: was 0, is 1" in message
     succeed(
         *synthesize_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run"), *MOVED, "--resume"
     )

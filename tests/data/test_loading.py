@@ -7,7 +7,7 @@ import torch
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import _mnist5k, load_data, pseudo_sample_set
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, PseudoSamples, to_table
-from db3kd.storage.manifest import manifest
+from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_folder import RunFolder
 
 DRAW = np.random.RandomState(0)
@@ -303,7 +303,7 @@ def pseudo_samples(shape=(1, 5, 6), bounds=(0.0, 1.0)):
 
 @pytest.fixture
 def pseudo_run(tmp_path):
-    described = manifest(
+    described = make_manifest(
         {"image_shape": (1, 5, 6), "bounds": (0.0, 1.0), "classes": 5},
         seed=0,
         teacher_fingerprint="",

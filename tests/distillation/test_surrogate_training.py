@@ -108,7 +108,7 @@ def test_the_answers_of_a_surrogate_are_kept_in_a_folder(tmp_path, small_shards)
 
     assert weights(made).equal(weights(whole)) and weights(again).equal(weights(whole))
     assert max(teacher.per_image.values()) == 1 and teacher.total == SAMPLES * EACH
-    with pytest.raises(ValueError, match="holds another run"):
+    with pytest.raises(ValueError, match="holds a different run"):
         make_surrogate(teacher, images().flip(0), SETTINGS, out=out, resume=True)
     with pytest.raises(ValueError, match="resume: belongs to out="):
         make_surrogate(teacher, images(), SETTINGS, resume=True)
@@ -419,7 +419,7 @@ def test_another_surrogate_is_not_resumed_and_each_difference_is_named(tmp_path,
     with pytest.raises(TeacherError):
         write(out, source, RaisingTeacher(centroids(), 100))
 
-    with pytest.raises(ValueError, match="holds another run") as raised:
+    with pytest.raises(ValueError, match="holds a different run") as raised:
         write(out, source, ConstantTeacher(0, SHAPE, CLASSES), **other)
 
     assert "settings.queries_per_sample: was 4, is 5" in str(raised.value)
@@ -438,7 +438,7 @@ def test_images_may_lie_elsewhere_but_must_be_the_same(tmp_path, source):
     with pytest.raises(TeacherError):
         write(out, source, RaisingTeacher(centroids(), 100))
 
-    with pytest.raises(ValueError, match=r"holds another run.*: data: was"):
+    with pytest.raises(ValueError, match=r"holds a different run.*: data: was"):
         write(out, Source(str(tmp_path / "other.npz")), resume=True)
     there = Source(str(tmp_path / "there.npz"))
     assert write(out, there, resume=True)["queries"] == SAMPLES * EACH

@@ -127,7 +127,7 @@ def test_a_damaged_shard_is_labelled_again(tmp_path, whole):
     shard = min(tmp_path.glob("*.parquet"))
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=rf"{shard.name}: damaged.*remove it and resume"):
+    with pytest.raises(ValueError, match=rf"{shard.name}: is damaged.*remove it, and resume"):
         write_300(tmp_path, 0, resume=True)
     shard.unlink()
 
@@ -143,7 +143,7 @@ def test_another_run_is_not_resumed_and_each_difference_is_named(tmp_path):
         write_300(tmp_path, 1000)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
 
-    with pytest.raises(ValueError, match="holds another run") as raised:
+    with pytest.raises(ValueError, match="holds a different run") as raised:
         write_300(tmp_path, 0, resume=True, seed=1, queries_per_pair=3, targets=4)
 
     assert "seed: was 0, is 1" in str(raised.value)
@@ -167,7 +167,7 @@ def test_images_may_move_but_must_be_the_same(tmp_path):
 
     with pytest.raises(TeacherError, match="out of service"):
         write("here.npz", 100)
-    with pytest.raises(ValueError, match=r"30 of its 30 images, .* changed .*: put them back"):
+    with pytest.raises(ValueError, match=r"30 of its 30 images, .* changed .*: restore"):
         write("other.npz", 1000)
     assert write("there.npz", 1000).samples == 30
 

@@ -174,7 +174,9 @@ def test_datasets_reads_a_run(run, tmp_path, monkeypatch):
 
 def test_a_shard_without_a_column_is_named(run):
     run.write_shard(3, to_table(some_labels()).drop_columns(["queries"]))
-    with pytest.raises(ValueError, match=r"labels-0000000003-.*does not hold labels: .*queries"):
+    with pytest.raises(
+        ValueError, match=r"labels-0000000003-.*does not hold valid labels: .*queries"
+    ):
         load_labels(run.path)
 
 

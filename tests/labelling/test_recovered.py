@@ -117,7 +117,7 @@ def test_a_folder_keeps_paid_answers(images, tmp_path, index):
 
 def test_a_folder_of_other_samples_is_refused(images, tmp_path):
     label(a_teacher(), images, SETTINGS, out=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"holds another run.*settings\.index"):
+    with pytest.raises(ValueError, match=r"holds a different run.*settings\.index"):
         some = torch.tensor([1, 2])
         label(a_teacher(), images, SETTINGS, index=some, out=tmp_path / "run", resume=True)
 

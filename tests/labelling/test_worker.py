@@ -15,7 +15,7 @@ from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.worker import Stopped, Worker, WorkerTask
-from db3kd.storage.manifest import manifest
+from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import TeacherError
 
@@ -35,7 +35,7 @@ def teacher() -> CountingTeacher:
 
 
 def described(seed: int = 0) -> dict:
-    return manifest(SETTINGS, seed=seed, teacher_fingerprint="t", data_fingerprint="d")
+    return make_manifest(SETTINGS, seed=seed, teacher_fingerprint="t", data_fingerprint="d")
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_images_that_changed_before_they_were_asked(stopped, 
 
     totals = write(stopped, data, teacher)
 
-    assert "2 images changed since the run was begun (row 96, row 150)" in caplog.text
+    assert "2 images changed since the run was started (row 96, row 150)" in caplog.text
     assert teacher.answered == totals.queries - 96, "nothing is asked twice"
     write(stopped.parent / "undisturbed", data, LevelTeacher())
     assert shards(stopped) == shards(stopped.parent / "undisturbed")
@@ -108,7 +108,7 @@ def test_an_image_that_was_asked_may_not_change_and_is_named(stopped):
     before, teacher = read_manifest(stopped), LevelTeacher()
     with pytest.raises(
         ValueError,
-        match=r"3 of its 200 images, .* asked about 2 of these already, the first being row 7: put",
+        match=r"3 of its 200 images, .* asked about 2 of these, the first being row 7: restore",
     ):
         write(stopped, stopped.parent / "images.npy", teacher)
     assert teacher.answered == 0 and read_manifest(stopped) == before
@@ -147,14 +147,14 @@ def test_where_nobody_knows_what_changed_the_images_must_be_put_back(stopped, sp
         images_files(stopped)[0].unlink()
     else:
         images_files(stopped)[0].write_bytes(b"others")
-    with pytest.raises(ValueError, match=r"data: was .*: put them back, or begin another run"):
+    with pytest.raises(ValueError, match=r"data: was .*: restore them, or start another run"):
         write(stopped, data, LevelTeacher())
     np.save(data, IMAGES)
     write(stopped, data, LevelTeacher())
 
 
 def test_a_limit_that_differs_is_not_taken_for_images_that_changed(stopped):
-    with pytest.raises(ValueError, match=r"asked for: settings.limit: was null, is 50$"):
+    with pytest.raises(ValueError, match=r"different run: settings.limit: was null, is 50$"):
         write(stopped, stopped.parent / "images.npy", LevelTeacher(), limit=50)
 
 

@@ -20,7 +20,7 @@ from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS, read_dec
 from db3kd.labelling.label_files import iterate_shards, load_labels
 from db3kd.labelling.label_run import open_run
 from db3kd.labelling.labels import LABELS, Labels, to_table
-from db3kd.storage.manifest import MANIFEST, manifest
+from db3kd.storage.manifest import MANIFEST, make_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 
@@ -38,7 +38,7 @@ WRONG = {
 
 
 def begin(folder: Path, kind: Any = LABELS, seed: int = 0, **settings: object) -> RunFolder:
-    described = manifest(settings, seed=seed, teacher_fingerprint="t", data_fingerprint="d")
+    described = make_manifest(settings, seed=seed, teacher_fingerprint="t", data_fingerprint="d")
     return RunFolder.create(folder, kind, described)
 
 
@@ -83,12 +83,12 @@ def test_a_shard_of_another_run_or_place_is_refused(run, tmp_path):
     moved = mine.with_name(mine.name.replace("-0000000000-", "-0000000004-"))
 
     moved.write_bytes(mine.read_bytes())
-    with pytest.raises(ValueError, match=f"{moved.name}: a shard of another run"):
+    with pytest.raises(ValueError, match=f"{moved.name}: is a shard of another run"):
         load_labels(run.path)
     moved.unlink()
     mine.unlink()
     (run.path / foreign.name).write_bytes(foreign.read_bytes())
-    with pytest.raises(ValueError, match=f"{foreign.name}: a shard of another run.*resume"):
+    with pytest.raises(ValueError, match=f"{foreign.name}: is a shard of another run.*resume"):
         load_labels(run.path)
 
 

@@ -53,7 +53,7 @@ def test_a_file_that_is_a_link_is_replaced_and_its_target_stays(folder, precious
 @pytest.mark.parametrize("lock, name", [(FolderLock, ".lock"), (SharedLock, ".helpers")])
 def test_a_lock_that_is_a_link_is_refused(folder, lock, name):
     (folder / name).symlink_to(folder.parent / "new")
-    with pytest.raises(OSError, match=rf"expected a file, found a symbolic link.*{name}"):
+    with pytest.raises(OSError, match=rf"expected a file, got a symbolic link.*{name}"):
         lock(folder)
     assert not (folder.parent / "new").exists()
 

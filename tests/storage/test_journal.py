@@ -238,16 +238,20 @@ def test_a_journal_without_its_first_call_is_an_error(two_calls):
 
 
 def test_a_journal_of_another_search_is_noticed(two_calls):
-    with pytest.raises(ValueError, match="goes on with 3 queries where this search asks 3 others"):
+    with pytest.raises(
+        ValueError, match="continues with 3 other queries than the 3 of this search"
+    ):
         take(two_calls, accounts(0, 1, 3))
-    with pytest.raises(ValueError, match="goes on with 3 queries where this search asks 2 others"):
+    with pytest.raises(
+        ValueError, match="continues with 3 other queries than the 2 of this search"
+    ):
         take(two_calls, accounts(0, 1))
 
 
 def test_a_journal_of_another_run_or_teacher_is_noticed(two_calls):
     with pytest.raises(ValueError, match="the journal of another run"):
         Journal(two_calls, 10, "another run")
-    with pytest.raises(ValueError, match="the teacher it was written for has other classes"):
+    with pytest.raises(ValueError, match="those of a teacher with another number of classes"):
         Journal(two_calls, 1000, RUN)
     two_calls.write_text("notes of mine, and more than a head of them")
     with pytest.raises(ValueError, match=r"db3kd journal 2.*got another file"):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from db3kd.storage.manifest import differences, manifest, read_manifest, write_manifest
+from db3kd.storage.manifest import differences, make_manifest, read_manifest, write_manifest
 
 
 @pytest.fixture
 def a_manifest() -> dict:
     settings = {"noise": "gaussian", "sign_opt": {"steps": (1, 2)}}
-    return manifest(settings, seed=7, teacher_fingerprint="t", data_fingerprint="d")
+    return make_manifest(settings, seed=7, teacher_fingerprint="t", data_fingerprint="d")
 
 
 def test_the_manifest_names_versions(a_manifest):
@@ -31,7 +31,7 @@ def test_the_manifest_names_no_path_of_the_machine(tmp_path):
         noise: str
         radii: tuple[float, ...]
 
-    content = manifest(
+    content = make_manifest(
         Settings(
             tmp_path / "teacher.safetensors", str(tmp_path / "idx"), "gaussian", (0.5, math.inf)
         ),
@@ -68,7 +68,7 @@ def test_a_run_does_not_differ_from_itself_on_another_machine(tmp_path, a_manife
 
 
 def test_each_difference_between_runs_is_named(a_manifest):
-    other = manifest(
+    other = make_manifest(
         {"noise": "rademacher", "sign_opt": {"steps": (1, 2), "rounds": 3}},
         seed=8,
         teacher_fingerprint="t",

@@ -17,8 +17,9 @@ import torch
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.storage import filesystem as disk
 from db3kd.storage.filesystem import SharedLock
-from db3kd.storage.manifest import manifest, read_manifest
-from db3kd.storage.run_folder import RunFolder, queries_in_flight, queries_unanswered
+from db3kd.storage.manifest import make_manifest, read_manifest
+from db3kd.storage.run_folder import RunFolder, queries_in_flight
+from db3kd.storage.run_journals import queries_unanswered
 from db3kd.storage.shards import Kind, read_shards
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -36,7 +37,9 @@ def indices(path: Path) -> list[int]:
 
 @pytest.fixture
 def a_manifest() -> dict:
-    return manifest({"noise": "gaussian"}, seed=7, teacher_fingerprint="t", data_fingerprint="d")
+    return make_manifest(
+        {"noise": "gaussian"}, seed=7, teacher_fingerprint="t", data_fingerprint="d"
+    )
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def test_a_shard_is_never_overwritten(run):
 def test_two_shards_at_one_position_are_not_both_read(run):
     shard = run.write_shard(0, some_rows(4))
     shard.with_name("rows-0000000000-00000000.parquet").write_bytes(shard.read_bytes())
-    with pytest.raises(ValueError, match="expected one shard at 0, found rows-"):
+    with pytest.raises(ValueError, match="expected one shard at 0, got rows-"):
         indices(run.path)
 
 
@@ -208,7 +211,7 @@ def test_a_changed_byte_anywhere_in_a_shard_is_noticed(run):
     whole = shard.read_bytes()
     for place in range(0, len(whole), 7):
         shard.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        with pytest.raises(ValueError, match=f"{shard.name}: damaged"):
+        with pytest.raises(ValueError, match=f"{shard.name}: is damaged"):
             indices(run.path)
 
 
@@ -216,7 +219,7 @@ def test_a_shard_cut_short_is_noticed(run):
     shard = run.write_shard(0, some_rows(4))
     for length in (0, 100, shard.stat().st_size - 1):
         shard.write_bytes(shard.read_bytes()[:length])
-        with pytest.raises(ValueError, match=f"{shard.name}: damaged"):
+        with pytest.raises(ValueError, match=f"{shard.name}: is damaged"):
             indices(run.path)
 
 
@@ -326,7 +329,7 @@ def test_a_run_waits_for_workers_that_outlived_the_process_they_helped(
     worker = SharedLock(run.path)
     stop(run)
     with monkeypatch.context() as patch, pytest.raises(BlockingIOError, match="still writing it"):
-        patch.setattr(disk, "_HELPERS_END_SECONDS", 0.0)
+        patch.setattr(disk, "_WORKERS_END_SECONDS", 0.0)
         RunFolder.reopen(run.path, KIND, a_manifest)
 
     threading.Timer(0.3, worker.release).start()
@@ -349,7 +352,7 @@ def test_a_run_that_paid_for_answers_keeps_them(tmp_path, a_manifest):
 def test_another_run_is_not_reopened_and_stays_as_it_is(run, a_manifest):
     stop(run)
     before = {file: file.read_bytes() for file in run.path.iterdir()}
-    with pytest.raises(ValueError, match=r"holds another run.*: seed: was 7, is 8$"):
+    with pytest.raises(ValueError, match=r"holds a different run.*: seed: was 7, is 8$"):
         RunFolder.reopen(run.path, KIND, a_manifest | {"seed": 8})
     with pytest.raises(ValueError, match="expected format 'db3kd rows 4'"):
         RunFolder.reopen(run.path, Kind("rows", 4), a_manifest)

@@ -132,7 +132,7 @@ def test_a_shard_that_was_lost_is_made_again(tmp_path, whole, small_shards, caps
 def test_a_run_with_other_settings_is_not_resumed(tmp_path, changes, words):
     write_pseudo_samples(tmp_path, linear(), moved())
 
-    with pytest.raises(ValueError, match=f"holds another run.*{words}"):
+    with pytest.raises(ValueError, match=f"holds a different run.*{words}"):
         write_pseudo_samples(tmp_path, linear(), moved(**changes), resume=True)
 
 
@@ -140,7 +140,7 @@ def test_a_run_of_another_teacher_is_not_resumed(tmp_path):
     write_pseudo_samples(tmp_path, linear(), moved())
     other = LinearTeacher(-linear().weights, torch.zeros(4), SHAPE)
 
-    with pytest.raises(ValueError, match=r"holds another run.*teacher: was"):
+    with pytest.raises(ValueError, match=r"holds a different run.*teacher: was"):
         write_pseudo_samples(tmp_path, other, moved(), resume=True)
 
 

@@ -107,7 +107,7 @@ def test_a_worker_maps_as_the_main_process_does(source, tmp_path):
     worker = Worker()
     from db3kd.labelling.labels import LABELS
     from db3kd.labelling.worker import WorkerTask
-    from db3kd.storage.run_folder import Journals
+    from db3kd.storage.run_journals import Journals
 
     loaded = source.load()
     job = WorkerTask(

@@ -1,0 +1,107 @@
+"""The journals of a run: one for each shard that is being made, and one for each earlier stage."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from db3kd.storage.filesystem import truncate
+from db3kd.storage.journal import Contents, Journal, read_journal
+from db3kd.storage.manifest import identity, read_manifest
+from db3kd.storage.shards import Kind
+
+
+@dataclass(frozen=True)
+class Journals:
+    """The journals of a run, for the process that holds its folder and for its workers.
+
+    Attributes:
+        folder: Run folder.
+        kind: What the run holds.
+        run: Identifies the run; see `identity`.
+        started: Time at which the run was started.
+    """
+
+    folder: Path
+    kind: Kind
+    run: str
+    started: str
+
+    def open(self, of: int | str, classes: int) -> Journal:
+        """Opens the journal of the search that makes a shard, or of an earlier stage.
+
+        The journal of a shard is deleted when the shard is committed; that of a stage is kept.
+
+        Args:
+            of: Position of the shard, or name of the stage.
+            classes: Number of classes of the teacher.
+        """
+        file = self.file(of)
+        return Journal(file, classes, _journal_identity(file, self.run))
+
+    def file(self, of: int | str) -> Path:
+        """Returns the file of the journal of a shard or stage."""
+        name = of if isinstance(of, str) else self.kind.shard_prefix(of)
+        return self.folder / f"_{name}.journal"
+
+    def within_reach(self) -> bool:
+        """Returns whether this process can access the run folder; another machine may not."""
+        try:
+            manifest = read_manifest(self.folder, self.kind.format)
+        except (OSError, ValueError):
+            return False
+        return (identity(manifest), manifest["started"]) == (self.run, self.started)
+
+    def files(self) -> list[Path]:
+        """Returns the files of all journals."""
+        return sorted(self.folder.glob("*.journal"))
+
+    def read(self, file: Path) -> Contents:
+        """Reads one of the files."""
+        return read_journal(file, _journal_identity(file, self.run))
+
+    def count_answers(self, stage: str) -> int | None:
+        """Returns the number of answers in the first stage; None if the run is beyond that stage.
+
+        Args:
+            stage: Name of the stage.
+        """
+        first = self.file(stage)
+        later = [file for file in self.files() if not file.name.startswith("_check-")]
+        if self.kind.shards(self.folder) or any(file != first for file in later):
+            return None
+        return sum(len(call.answers) for call in self.read(first).calls)
+
+
+def queries_unanswered(path: str | Path) -> int:
+    """Returns how many queries were in flight when a run ended; they are paid again on resuming.
+
+    Args:
+        path: Run folder; one without a run has none.
+
+    Raises:
+        ValueError: The manifest or a journal is damaged.
+    """
+    path = Path(path)
+    try:
+        run = identity(read_manifest(path))
+    except FileNotFoundError:
+        return 0
+    files = path.glob("*.journal")
+    return sum(read_journal(file, _journal_identity(file, run)).in_flight for file in files)
+
+
+def discard_unanswered(file: Path, found: Contents) -> None:
+    """Removes the unanswered queries from a journal, after they were recorded elsewhere.
+
+    Args:
+        file: File of the journal.
+        found: What the journal holds.
+    """
+    if found.end:
+        truncate(file, found.end)
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _journal_identity(file: Path, run: str) -> str:
+    """Returns what distinguishes a journal from those of other searches and runs."""
+    return f"{file.stem} {run}"
