@@ -186,9 +186,7 @@ def _label_into_folder(
         surrogate=job.network,
         index=job.index,
     )
-    with RunFolder.open(
-        out, LABELS, manifest, resume=resume, apart_from=NAMES, images=known
-    ) as run:
+    with RunFolder.open(out, LABELS, manifest, resume=resume, images=known) as run:
         if run.finished:
             return
         with _shown(progress, job, add_up(run)) as listener:
