@@ -23,7 +23,6 @@ from benchmarks.common.record import RESULTS, keep
 from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.students.label_quality import margins
 from db3kd.data.image_set import ImageSet
-from db3kd.data.loading import pseudo_sample_set
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.distillation.baselines import on_decisions, on_soft_labels
 from db3kd.distillation.scale import choose_scale
@@ -64,7 +63,7 @@ class Made:
 
     @property
     def images(self) -> ImageSet:
-        return pseudo_sample_set(self.samples)
+        return self.samples.as_image_set()
 
 
 def main() -> None:

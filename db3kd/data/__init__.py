@@ -1,4 +1,9 @@
-"""Image sets: where their pixels lie, how they are loaded, and what their classes are called."""
+"""Image sets: loaded by name, folder or file, or made of arrays and data sets in memory.
+
+An `ImageSet` holds images in [0, 1] with the channels first, and reads them when they are needed.
+Labels are renumbered as the teacher numbers its classes. Pseudo samples, which `db3kd.synthesis`
+makes, are loaded here too.
+"""
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, NamedImages, TensorImages

@@ -1,4 +1,4 @@
-"""Class labels as data sets give them: numbers of any integer type, or names."""
+"""Class labels as data sets hold them: numbers of any integer type, or names."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,22 +25,23 @@ def true_classes(images: "ImageSet") -> tuple[Tensor, int]:
 def as_labels(
     labels: Any, name: str, class_names: Sequence[str] | None = None
 ) -> tuple[Tensor, tuple[str, ...] | None]:
-    """Class labels as numbers, and the names of the classes.
+    """Converts class labels to numbers.
 
-    Numbers of any integer type and byte order, and columns [N, 1], are converted. Names get their
-    place in `class_names`, or in their own sorted order.
+    Numbers may have any integer type and byte order, and the shape [N] or [N, 1]. Names are
+    numbered by their place in `class_names`, or in sorted order if there is no `class_names`.
 
     Args:
         labels: N labels: an array, tensor or sequence of integers or strings.
-        name: what errors call them.
-        class_names: the name of each class, or None.
+        name: What error messages call them.
+        class_names: The name of each class, or None.
 
     Returns:
-        int64 [N], and the names, or None if there are none.
+        int64 [N], and the class names, or None if there are none.
 
     Raises:
-        TypeError: the labels are neither integers nor strings.
-        ValueError: they are no list, a number does not fit into 64 bits, or a name is unknown.
+        TypeError: If the labels are neither integers nor strings.
+        ValueError: If there is more than one label per image, if a number does not fit into 64
+            bits, or if a name is unknown.
     """
     values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -49,16 +50,16 @@ def as_labels(
     if values.ndim != 1:
         hint = "; take argmax(1) of one-hot rows" if values.ndim == 2 else ""
         raise ValueError(
-            f"{name}: expected one label an image, got the shape {list(values.shape)}{hint}"
+            f"{name}: expected one label per image, got the shape {list(values.shape)}{hint}"
         )
     if values.dtype.kind in "USO" and all(
-        isinstance(each, str | bytes) for each in values.tolist()
+        isinstance(label, str | bytes) for label in values.tolist()
     ):
-        texts = [each.decode() if isinstance(each, bytes) else each for each in values.tolist()]
-        return _numbered(texts, names, name)
+        texts = [label.decode() if isinstance(label, bytes) else label for label in values.tolist()]
+        return _number_names(texts, names, name)
     if values.dtype.kind not in "iu":
         raise TypeError(
-            f"{name}: expected names, or class numbers as int64, got {values.dtype}; use "
+            f"{name}: expected class names, or class numbers as int64, got {values.dtype}; use "
             "labels.astype(int) if they are class numbers"
         )
     if values.dtype.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
@@ -66,16 +67,25 @@ def as_labels(
     return torch.from_numpy(values.astype(np.int64)), names
 
 
-def _numbered(
+def class_count(labels: Sequence[np.ndarray]) -> int | None:
+    """Returns the highest label of all splits plus one, or None if there are no class numbers.
+
+    A class that occurs in one split only is counted too.
+    """
+    highest = [int(part.max()) for part in labels if part.size and part.dtype.kind in "iu"]
+    return max(highest) + 1 if highest else None
+
+
+def _number_names(
     texts: list[str], names: tuple[str, ...] | None, name: str
 ) -> tuple[Tensor, tuple[str, ...]]:
     texts = [text.strip() for text in texts]
     names = tuple(sorted(set(texts))) if names is None else names
-    number = {each.strip(): place for place, each in enumerate(names)}
-    unknown = sorted(set(texts) - number.keys())
+    number_of = {each.strip(): number for number, each in enumerate(names)}
+    unknown = sorted(set(texts) - number_of.keys())
     if unknown:
         raise ValueError(
-            f"{name}: expected names among {', '.join(map(repr, names[:10]))}"
+            f"{name}: expected one of the class names {', '.join(map(repr, names[:10]))}"
             f"{' …' if len(names) > 10 else ''}, got {unknown[0]!r}"
         )
-    return torch.tensor([number[text] for text in texts], dtype=torch.int64), names
+    return torch.tensor([number_of[text] for text in texts], dtype=torch.int64), names

@@ -13,57 +13,58 @@ from db3kd.data.image_source import NamedImages
 from db3kd.teachers.base import Teacher, class_names_of, describe
 
 _LOG = logging.getLogger(__name__)
-_said: set[str] = set()
-_SHOWN = 10
+_logged: set[str] = set()
+_MAX_LISTED = 10
 
 Names = Sequence[str] | None
+"""Class names in the order of the class numbers, or None."""
 
 
 def match_classes(images: ImageSet, names: Names, classes: int, who: str) -> ImageSet:
-    """`images` with their labels in the numbering of a teacher, whatever theirs is.
+    """Renumbers the labels of images as a teacher numbers its classes.
 
-    If both sides name their classes, each label becomes the number of the class of its name; data
-    may lack classes of the teacher. If only one does, the numbers are taken to mean the same, and
-    that is said once in the log. Names that are all numbers, as those of folders `0` to `11`, stand
-    in the order of these numbers for a teacher without names.
+    If both sides name their classes, each label becomes the teacher's number for that name; data
+    may lack classes of the teacher. If only one side does, the numbers are taken to mean the same,
+    and a warning is logged once. Class names that are all numbers, such as folders called 0 to 11,
+    are ordered by these numbers for a teacher without class names.
 
     Args:
-        images: with or without labels.
-        names: of the teacher's classes, in the order of their numbers, or None.
-        classes: how many classes the teacher has.
-        who: what messages call the teacher.
+        images: With or without labels.
+        names: The teacher's class names, or None.
+        classes: The teacher's number of classes.
+        who: What messages call the teacher.
 
     Returns:
-        A view of the images. It is named after the teacher's classes if anything is.
+        A view of the images, with the teacher's class names if anything is named.
 
     Raises:
-        ValueError: images are in classes whose names the teacher does not have; the message lists
-            what is missing on both sides.
+        ValueError: If images are in classes that the teacher does not name; the message lists the
+            names that only one side has.
     """
     if images.labels is None or (images.class_names is None and names is None):
         return images
     if images.class_names is None:
         if int(images.labels.max()) >= classes:
-            return images  # refused by whoever compares, with the number
-        _say_once(
+            return images  # The caller refuses this label, and names it.
+        _warn_once(
             f"{images.name}: its classes are numbers, taken to be those of {who}: "
-            f"{_numbered(names)}"
+            f"{_listed_by_number(names or ())}"
         )
         return images.with_labels(images.labels, names)
     if names is None:
-        return _without_names(images, classes, who)
+        return _match_unnamed(images, images.labels, images.class_names, classes, who)
     table = class_table(images.class_names, names, images.labels, f"data {images.name}", who)
     return images.with_labels(table[images.labels], names)
 
 
 def matched(images: ImageSet, teacher: Teacher) -> ImageSet:
-    """As `match_classes`, with the classes of this teacher."""
+    """Renumbers the labels of images as `match_classes`, with the classes of this teacher."""
     who = f"teacher {describe(teacher)}"
     return match_classes(images, class_names_of(teacher), teacher.classes, who)
 
 
 def run_class_names(teacher: Teacher, images: NamedImages) -> Names:
-    """The names of a run's classes: the teacher's, else those of images that `matched` made."""
+    """Returns the class names of a run: the teacher's, or else those of images from `matched`."""
     names = class_names_of(teacher)
     if names is None and getattr(images, "labels", None) is not None:
         names = getattr(images, "class_names", None)
@@ -73,16 +74,20 @@ def run_class_names(teacher: Teacher, images: NamedImages) -> Names:
 def class_table(
     names: Sequence[str], others: Sequence[str], numbers: Tensor, who: str, other: str
 ) -> Tensor:
-    """int64 [len(names)]: the place of each name among the others, -1 if it has none.
+    """Returns the place of each name among other names.
 
     Args:
-        names: of the classes that `numbers` count.
-        others: the names to look among.
-        numbers: int64 [n], the classes that occur: only these need a place.
-        who, other: what messages call the two.
+        names: The class names that `numbers` refer to.
+        others: The names to look among.
+        numbers: int64 [n], the classes that occur: only these must have a place.
+        who: What messages call the owner of `names`.
+        other: What messages call the owner of `others`.
+
+    Returns:
+        int64 [len(names)], -1 for a name without a place.
 
     Raises:
-        ValueError: a class that occurs has no place.
+        ValueError: If a class that occurs has no place.
     """
     place = {name.strip(): number for number, name in enumerate(others)}
     table = torch.tensor([place.get(name.strip(), -1) for name in names])
@@ -93,69 +98,83 @@ def class_table(
 
 
 def renumbered(decisions: Tensor, names: Names, others: Names, who: str, other: str) -> Tensor:
-    """Decisions of one teacher in the numbering of another; -1 stays.
+    """Renumbers the decisions of one model as another one numbers its classes.
 
-    If only one of them names its classes, they stay as they are, and that is said once in the log.
+    If only one of them names its classes, the decisions are unchanged, and a warning is logged
+    once.
+
+    Args:
+        decisions: int64 [n]; -1 stays -1.
+        names: The class names of the model that decided.
+        others: The class names of the other model.
+        who: What messages call the model that decided.
+        other: What messages call the other model.
+
+    Returns:
+        int64 [n].
+
+    Raises:
+        ValueError: If the other model does not name a class that was decided.
     """
     if names is None and others is None:
         return decisions
     if names is None or others is None:
         known, unknown = (who, other) if others is None else (other, who)
-        _say_once(
+        _warn_once(
             f"{unknown} does not name its classes; its numbers are taken to be those of {known}: "
-            f"{_numbered(names or others)}"
+            f"{_listed_by_number(names or others or ())}"
         )
         return decisions
     table = class_table(names, others, decisions, who, other)
     return torch.where(decisions < 0, decisions, table[decisions.clamp_min(0)])
 
 
-def _without_names(images: ImageSet, classes: int, who: str) -> ImageSet:
-    """The images for a teacher that has no names: in the order of the data's."""
-    labels, names = images.labels, list(images.class_names)
-    numbers = [int(name) if name.isascii() and name.isdecimal() else None for name in names]
-    how = "in their order"
-    if None not in numbers and len(set(numbers)) == len(numbers):
+def _match_unnamed(
+    images: ImageSet, labels: Tensor, class_names: Sequence[str], classes: int, who: str
+) -> ImageSet:
+    """Numbers named classes for a teacher without names: in the order of the data's classes."""
+    names = list(class_names)
+    numbers = [int(name) for name in names if name.isascii() and name.isdecimal()]
+    order = "in their order"
+    if len(numbers) == len(names) == len(set(numbers)):
         if max(numbers) < classes:
-            how, place = "by these numbers", dict(enumerate(numbers))
+            order, place = "by these numbers", dict(enumerate(numbers))
         else:
-            how = "in the order of these numbers"
+            order = "in the order of these numbers"
             by_number = sorted(range(len(numbers)), key=numbers.__getitem__)
             place = {old: new for new, old in enumerate(by_number)}
         labels = torch.tensor([place[number] for number in range(len(names))])[labels]
         by_place = {place[number]: name for number, name in enumerate(names)}
         names = [by_place.get(number, str(number)) for number in range(max(by_place) + 1)]
     if int(labels.max()) >= classes:
-        return images  # refused by whoever compares, with the number
+        return images  # The caller refuses this label, and names it.
     names = names[:classes] + [f"class {number}" for number in range(len(names), classes)]
-    if len(set(names)) < classes:  # a class of the data is itself called "class 7"
+    if len(set(names)) < classes:  # A class of the data is itself called "class 7".
         names = [f"{number}: {name}" for number, name in enumerate(names)]
-    _say_once(
-        f"{images.name}: {who} does not name its classes; the data's are taken to be its classes "
-        f"{how}: {_numbered(names)}"
+    _warn_once(
+        f"{images.name}: {who} does not name its classes; those of the data are taken to be its "
+        f"classes {order}: {_listed_by_number(names)}"
     )
     return images.with_labels(labels, names)
 
 
 def _difference(names: Sequence[str], others: Sequence[str], who: str, other: str) -> str:
-    ours, theirs = [each.strip() for each in names], [each.strip() for each in others]
-    left, right = (
-        [name for name in these if name not in those]
-        for these, those in ((ours, set(theirs)), (theirs, set(ours)))
-    )
+    these, those = [name.strip() for name in names], [name.strip() for name in others]
+    left = [name for name in these if name not in set(those)]
+    right = [name for name in those if name not in set(these)]
     text = (
         f"class names: expected those of {who} among those of {other}, got others. Only in {who}: "
         f"{_listed(left)}. Only in {other}: {_listed(right)}"
     )
-    near = [(name, like) for name in left if (like := _like(name, right)) is not None]
-    if near:
-        pairs = ", ".join(f"{_quoted(name)} is {_quoted(like)}" for name, like in near[:_SHOWN])
-        text += f". Perhaps {pairs}: names must be equal, case and spelling included"
-    return text + ". Rename the classes of the data, or correct the names that the teacher is given"
+    similar = [(name, match) for name in left if (match := _similar(name, right)) is not None]
+    if similar:
+        pairs = (f"{_quoted(name)} is {_quoted(match)}" for name, match in similar[:_MAX_LISTED])
+        text += f". Perhaps {', '.join(pairs)}: names must be equal, case and spelling included"
+    return text + ". Rename the classes of the data, or correct the teacher's class names"
 
 
-def _like(name: str, others: Sequence[str]) -> str | None:
-    """Another name that is likely to mean the same, if there is one."""
+def _similar(name: str, others: Sequence[str]) -> str | None:
+    """Returns another name that is likely to mean the same, if there is one."""
     plain = {_plain(other): other for other in others}
     found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.8)
     return plain[found[0]] if found else None
@@ -168,20 +187,21 @@ def _plain(name: str) -> str:
 def _listed(names: Sequence[str]) -> str:
     if not names:
         return "none"
-    shown = ", ".join(map(_quoted, names[:_SHOWN]))
-    return f"{shown} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else shown
+    shown = ", ".join(map(_quoted, names[:_MAX_LISTED]))
+    more = len(names) - _MAX_LISTED
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def _quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def _numbered(names: Sequence[str]) -> str:
-    shown = ", ".join(f"{number} = {name}" for number, name in enumerate(names[:_SHOWN]))
-    return f"{shown}, …" if len(names) > _SHOWN else shown
+def _listed_by_number(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{number} = {name}" for number, name in enumerate(names[:_MAX_LISTED]))
+    return f"{shown}, …" if len(names) > _MAX_LISTED else shown
 
 
-def _say_once(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
+def _warn_once(text: str) -> None:
+    if text not in _logged:
+        _logged.add(text)
         _LOG.warning("%s", text)

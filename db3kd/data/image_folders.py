@@ -1,10 +1,17 @@
-"""Which files of a folder are its images, and what its subfolders say of splits and classes."""
+"""Folders of images: which files are images, and what splits and classes their subfolders name."""
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import torch
+
+from db3kd.data.image_decoding import DecodeOptions
+from db3kd.data.image_files import EncodedPixels, ImageFiles
+from db3kd.data.image_set import ImageSet
+from db3kd.data.splits import require_split, split_named
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,23 +37,16 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Suffixes of the files that are read as images, in lower case."""
 
-_SPLITS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "validation": ("validation", "valid", "val", "dev"),
-}
-_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
-
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What a folder of images holds.
+    """The content of a folder of images.
 
     Attributes:
-        splits: the images of each split, sorted by path.
-        classes: the name of each image's class, in the same order; None for a split whose images
-            lie in no class folders.
-        class_names: the names of all classes, sorted: class number c is `class_names[c]`. None if
+        splits: The images of each split, sorted by path.
+        classes: The class name of each image, in the same order; None for a split without class
+            folders.
+        class_names: The names of all classes, sorted: class number c is `class_names[c]`. None if
             no split has classes.
     """
 
@@ -55,22 +55,43 @@ class ImageFolder:
     class_names: tuple[str, ...] | None
 
 
-def split_named(name: str) -> str | None:
-    """The split that a folder or file of this name holds, or None if the name is no split's."""
-    return _SPLIT_OF.get(name.lower())
+def load_image_folder(
+    root: Path, split: str, classes: int | None, options: DecodeOptions
+) -> ImageSet:
+    """Loads a split of a folder of images, as `db3kd.load_data`.
+
+    Args:
+        root: The folder.
+        split: The split.
+        classes: The number of classes; None to count the class folders.
+        options: Size and channels of the images.
+
+    Raises:
+        ValueError: As `scan_image_folder`, or if there is no such split.
+    """
+    folder = scan_image_folder(root)
+    require_split(split, folder.splits, root)
+    name = root.resolve().name
+    labels, names = None, folder.class_names
+    if (class_of := folder.classes[split]) is not None and names is not None:
+        number_of = {name: number for number, name in enumerate(names)}
+        labels = torch.tensor([number_of[label] for label in class_of])
+    pixels = EncodedPixels(ImageFiles(root, folder.splits[split]), name, options)
+    return ImageSet(pixels, labels, classes, f"{name}-{split}", class_names=names)
 
 
 def scan_image_folder(root: Path) -> ImageFolder:
-    """Finds the images below `root`, and reads splits and classes off the folders they lie in.
+    """Finds the images below `root`, with the splits and classes that folders name.
 
     If every first-level folder is named like a split (train, test, validation and their usual
-    spellings), the folders are splits. Otherwise all images are one set, "train". The folder
+    spellings), the folders are splits. Otherwise all images are one split, "train". The folder
     directly under the root, or under the split, is the class; images that lie there directly have
-    no class. Hidden files and files without the suffix of an image are left out, which is logged.
+    no class. Hidden files and files without the suffix of an image are left out, and a warning
+    counts them.
 
     Raises:
-        ValueError: there is no image, two folders are the same split, or images of one split lie
-            at different depths.
+        ValueError: If there is no image, if two folders are the same split, or if images of one
+            split lie at different depths.
     """
     images, left_out = _find(root)
     if left_out:
@@ -88,7 +109,7 @@ def scan_image_folder(root: Path) -> ImageFolder:
             f"files, got none among {left_out.total()} files"
         )
     parts = _split(root, images)
-    classes = {split: _classes(root, paths, start) for split, (start, paths) in parts.items()}
+    classes = {split: _classes(root, paths, depth) for split, (depth, paths) in parts.items()}
     names = {name for labels in classes.values() if labels for name in labels}
     return ImageFolder(
         {split: [root / path for path in paths] for split, (_, paths) in parts.items()},
@@ -97,32 +118,10 @@ def scan_image_folder(root: Path) -> ImageFolder:
     )
 
 
-def split_files(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
-    """The files of each split, by their first folder below `root` or the first word of their name.
-
-    Without any split's name among them, all are "train".
-
-    Raises:
-        ValueError: some are named for a split and others are not.
-    """
-    splits: dict[str | None, list[Path]] = {}
-    for path in sorted(files, key=Path.as_posix):
-        inside = path.relative_to(root)
-        first = inside.parts[0] if len(inside.parts) > 1 else ""
-        word = inside.stem.replace("_", "-").replace(".", "-").partition("-")[0]
-        splits.setdefault(split_named(first) or split_named(word), []).append(path)
-    if None in splits and len(splits) > 1:
-        named = next(paths[0] for split, paths in splits.items() if split is not None)
-        raise ValueError(
-            f"{root}: expected every file or none to be named for a split, got "
-            f"{named.relative_to(root)} and {splits[None][0].relative_to(root)}"
-        )
-    return {split or "train": paths for split, paths in splits.items()}
-
-
 def _find(root: Path) -> tuple[list[PurePosixPath], Counter[str]]:
-    """The images below root, sorted, and how many files were left out for which reason."""
-    images, left_out = [], Counter()
+    """Returns the images below root, sorted, and how many files were left out for each reason."""
+    images: list[PurePosixPath] = []
+    left_out: Counter[str] = Counter()
     for path in root.rglob("*"):
         if not path.is_file():
             continue
@@ -139,18 +138,18 @@ def _find(root: Path) -> tuple[list[PurePosixPath], Counter[str]]:
 def _split(
     root: Path, images: Sequence[PurePosixPath]
 ) -> Mapping[str, tuple[int, list[PurePosixPath]]]:
-    """The images of each split, with the number of folders that lead to it."""
-    firsts = {path.parts[0] for path in images if len(path.parts) > 1}
+    """Returns the images of each split, and the number of folders above its class folders."""
+    firsts = sorted({path.parts[0] for path in images if len(path.parts) > 1})
+    splits = {name: split for name in firsts if (split := split_named(name)) is not None}
     flat = any(len(path.parts) == 1 for path in images)
-    if flat or not all(split_named(name) for name in firsts):
+    if flat or len(splits) < len(firsts):
         return {"train": (0, list(images))}
     folders: dict[str, str] = {}
-    for name in sorted(firsts):
-        split = split_named(name)
+    for name, split in splits.items():
         if split in folders:
             raise ValueError(
-                f"{root}: expected one folder a split, got {folders[split]} and {name}, which are "
-                f"both {split!r}"
+                f"{root}: expected one folder per split, got {folders[split]} and {name}, which "
+                f"are both {split!r}"
             )
         folders[split] = name
     return {
@@ -159,10 +158,13 @@ def _split(
     }
 
 
-def _classes(root: Path, paths: Sequence[PurePosixPath], start: int) -> list[str] | None:
-    """The class folder of each image, or None if the images lie in none.
+def _classes(root: Path, paths: Sequence[PurePosixPath], depth: int) -> list[str] | None:
+    """Returns the class folder of each image, or None if the images are not in class folders.
 
-    start: how many folders lead to the class folders.
+    Args:
+        root: The folder, for error messages.
+        paths: The images of a split.
+        depth: The number of folders above the class folders.
     """
     by_depth = {len(path.parts): path for path in reversed(paths)}
     if len(by_depth) > 1:
@@ -171,6 +173,6 @@ def _classes(root: Path, paths: Sequence[PurePosixPath], start: int) -> list[str
             f"{root}: expected all images at the same depth, as class/image or split/class/image, "
             f"got {shallow} and {deep}"
         )
-    if next(iter(by_depth)) == start + 1:
+    if next(iter(by_depth)) == depth + 1:
         return None
-    return [path.parts[start] for path in paths]
+    return [path.parts[depth] for path in paths]

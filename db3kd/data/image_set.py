@@ -1,51 +1,79 @@
 """`ImageSet`, the type of all images that db3kd labels, trains on and evaluates with."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.data.arrays import ArrayPixels, Pixels, between_0_and_1
+from db3kd.data.arrays import ArrayPixels, PixelSource, scale_to_unit
 from db3kd.data.class_labels import as_labels
 from db3kd.storage.image_digests import ImageDigests
-from db3kd.validation import check_bounds, check_class_names, check_classes
+from db3kd.validation import UNIT_BOUNDS, check_bounds, check_class_names, check_classes
+
+Item = Tensor | tuple[Tensor, int]
+"""An image [C, H, W], with its label if the set has labels."""
 
 
 @dataclass
 class _State:
-    """What is known of the images of a set, and of all its views with other labels."""
+    """What is known of the images of a set, shared by views of the same images."""
 
     checked: bool = False
 
 
 class ImageSet:
-    """Images in [0, 1] with or without labels; a view, so subsets cost their row numbers only.
+    """Images in [0, 1] with or without labels, read when they are needed.
 
-    labels       int64 [N], or None
-    classes      number of classes, or None where there are no labels to tell
-    class_names  the name of each class, or None where they have none
-    image_shape  shape of one image, channels first
-    bounds       lowest and highest value of an image: always (0, 1); a teacher of other bounds is
-                 asked through db3kd.RescaledTeacher
+    An image set is a sequence. `images[3]` is one image, [C, H, W] float32, or the pair (image,
+    label) if the set has labels; `images[10:20]` is a view of ten images. So a
+    `torch.utils.data.DataLoader` takes an image set. Subsets share the pixels of their set.
+
+    Example:
+        >>> images = db3kd.ImageSet.from_arrays(pixels, labels, class_names=["cat", "dog"])
+        >>> images
+        ImageSet('arrays': 100 images of shape (3, 32, 32), 2 classes)
+        >>> image, label = images[0]
+        >>> loader = torch.utils.data.DataLoader(images, batch_size=32, shuffle=True)
+
+    Args:
+        pixels: The images.
+        labels: int64 [N], the class numbers, or None.
+        classes: The number of classes; None for the highest label plus one.
+        name: What messages call the set.
+        rows: int64 [N], the rows of `pixels` that are in the set; None for all.
+        class_names: The name of each class, or None.
+
+    Attributes:
+        labels: int64 [N], or None.
+        classes: The number of classes; None if it is unknown.
+        class_names: The name of each class, or None.
+        name: What messages call the set.
+        bounds: Lowest and highest value of an image, always (0, 1). A teacher with other bounds is
+            asked through `db3kd.RescaledTeacher`.
+
+    Raises:
+        ValueError: If the set is empty, or if labels or class names do not fit.
     """
 
-    bounds = (0.0, 1.0)
+    bounds = UNIT_BOUNDS
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: PixelSource,
         labels: Tensor | None,
         classes: int | None,
         name: str,
         rows: np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
+        names = None
         if class_names is not None:
-            class_names = check_class_names(class_names, classes, name)
-            classes = len(class_names)
+            names = check_class_names(class_names, classes, name)
+            classes = len(names)
         self._pixels = pixels
         self._rows = np.arange(len(pixels)) if rows is None else rows
         if len(self._rows) == 0:
@@ -55,7 +83,7 @@ class ImageSet:
             labels = check_classes(labels, len(self._rows), classes, f"{name} labels")
         self.labels = labels
         self.classes = classes
-        self.class_names = class_names
+        self.class_names: tuple[str, ...] | None = names
         self.name = name
         self._state = _State()
 
@@ -67,21 +95,30 @@ class ImageSet:
         name: str = "arrays",
         classes: int | None = None,
         class_names: Sequence[str] | None = None,
-        bounds: tuple[float, float] = (0.0, 1.0),
-    ) -> "ImageSet":
-        """A set over an array or tensor, which is not copied unless `bounds` are given.
+        bounds: tuple[float, float] = UNIT_BOUNDS,
+    ) -> Self:
+        """Makes a set of an array or tensor, which is not copied unless `bounds` are given.
 
-        images   uint8, divided by 255 when read, or floats in [0, 1]: [N, H, W], [N, C, H, W] or
-                 [N, D]; also [N, H, W, C], where the last size alone can be channels (1, 3, 4)
-        labels   N class numbers, or None
-        classes  by default the highest label plus one, or the number of names
-        class_names  the name of each class; by default those of labels that are names, sorted
-        bounds   what black and white are in `images`, if not 0 and 1, nor 0 and 255 of uint8; the
-                 values are mapped to [0, 1]
+        Args:
+            images: [N, C, H, W], [N, H, W] or [N, D], uint8 (divided by 255 when read) or floats in
+                [0, 1]. [N, H, W, C] is recognised if only its last size can be channels (1, 3, 4).
+            labels: N class numbers or class names, or None.
+            name: What messages call the set.
+            classes: The number of classes; by default the highest label plus one, or the number of
+                class names.
+            class_names: The name of each class; by default, if the labels are names, these names
+                in sorted order.
+            bounds: The values of black and white in `images`, if they are not 0 and 1, or 0 and 255
+                of uint8. The values are mapped to [0, 1].
+
+        Raises:
+            TypeError: If the images are neither uint8 nor floats, or if the labels are neither
+                integers nor names.
+            ValueError: If shapes, values or labels do not fit.
         """
         array = np.asarray(images)
         if check_bounds(bounds) != cls.bounds:
-            array = between_0_and_1(array, check_bounds(bounds), name)
+            array = scale_to_unit(array, check_bounds(bounds), name)
         pixels = ArrayPixels(array, name)
         if labels is not None:
             labels, class_names = as_labels(labels, f"{name} labels", class_names)
@@ -90,33 +127,67 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "ImageSet": ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> "Item | ImageSet":
+        if isinstance(index, slice):
+            return self.subset(np.arange(len(self))[index])
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"index: expected a number below {len(self)}, got {number}")
+        return self.__getitems__([number % len(self)])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Item]:
+        """Reads the items of a batch at once; a `DataLoader` calls this."""
+        images = self.read(indices)
+        if self.labels is None:
+            return list(images)
+        return list(zip(images, self.labels[indices].tolist(), strict=True))
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        classes = "no labels" if self.labels is None else f"{self.classes} classes"
+        return f"ImageSet({self.name!r}: {len(self)} images of shape {self.image_shape}, {classes})"
+
     @property
     def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image, channels first."""
         return self._pixels.image_shape
 
     def read(self, indices: Sequence[int] | Tensor | np.ndarray) -> Tensor:
-        """The images at `indices`, in that order -> float32 [n, *image_shape] in [0, 1]."""
+        """Reads the images at `indices`, in that order, as [n, *image_shape] float32 in [0, 1].
+
+        Raises:
+            IndexError: If an index is negative, or too high.
+            ValueError: As `check`, for the images that are read.
+        """
         return self._pixels.read(self._rows[self._checked(indices)])
 
     def check(self) -> None:
-        """Reads every image once, in little memory, so that a bad one is found before a run begins.
+        """Reads every image once, in little memory, to find an invalid one before a run begins.
 
-        A set that was checked is not read again, nor is a subset of it.
+        A set that was checked is not read again, and neither is a subset of it.
 
         Raises:
-            ValueError: an image cannot be decoded, has values outside [0, 1], or does not have the
-                shape of the first; the error names its file or row.
+            ValueError: If an image cannot be decoded, has values outside [0, 1], or has another
+                shape than the first; the message names its file or row.
         """
         if not self._state.checked:
             self._pixels.check(np.unique(self._rows))
             self._state.checked = True
 
     def name_of(self, index: int) -> str:
-        """What errors call the image at `index`: its file, or its row."""
+        """Returns what error messages call the image at `index`: its file, or its row."""
         return self._pixels.name_of(int(self._rows[index]))
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageSet":
-        """A view of the images at `indices`, in that order."""
+        """Returns a view of the images at `indices`, in that order."""
         chosen = self._checked(indices)
         labels = None if self.labels is None else self.labels[torch.from_numpy(chosen)]
         rows = self._rows[chosen]
@@ -125,26 +196,31 @@ class ImageSet:
         return part
 
     def with_labels(self, labels: Tensor, class_names: Sequence[str] | None) -> "ImageSet":
-        """A view of the same images with other labels, int64 [N], of the classes so named."""
+        """Returns a view of the same images with other labels.
+
+        Args:
+            labels: int64 [N].
+            class_names: The name of each class, or None.
+        """
         view = ImageSet(self._pixels, labels, None, self.name, self._rows, class_names)
-        view._state = self._state  # the same images: what one view has read, the other need not
+        view._state = self._state  # The views share their images, so one check is enough.
         return view
 
     def digests(self, *, check: bool = False) -> ImageDigests:
-        """A digest of each image as it is stored, and its label; reads all images once.
+        """Reads all images once, and returns a digest of each one as it is stored.
 
         Args:
-            check: also do what `check` does, in the same pass.
+            check: Whether to do in the same pass what `check` does.
 
         Raises:
-            ValueError: as `check`.
+            ValueError: As `check`.
         """
         digests = self._pixels.digests(self._rows, check and not self._state.checked)
         self._state.checked |= check
         return ImageDigests.of(digests, self.labels, self.image_shape, self.classes)
 
     def fingerprint(self) -> str:
-        """SHA-256 hex of the images in their order, and of their labels; reads all."""
+        """Returns the SHA-256, in hex, of all images in their order and of their labels."""
         return self.digests().fingerprint
 
     def _checked(self, indices: Sequence[int] | Tensor | np.ndarray) -> np.ndarray:
@@ -155,7 +231,7 @@ class ImageSet:
             raise TypeError(
                 f"indices: expected integers [n], got {list(chosen.shape)} {chosen.dtype}"
             )
-        wrong = chosen[(chosen < 0) | (chosen >= len(self))]
-        if len(wrong):
-            raise IndexError(f"indices: expected numbers in [0, {len(self)}), got {wrong[0]}")
+        invalid = chosen[(chosen < 0) | (chosen >= len(self))]
+        if len(invalid):
+            raise IndexError(f"indices: expected numbers in [0, {len(self)}), got {invalid[0]}")
         return chosen.astype(np.int64)

@@ -1,126 +1,86 @@
-"""Tables of images and labels: Parquet files, and data sets of the Hugging Face hub."""
+"""Tables of images and labels: Parquet files and data sets of the Hugging Face hub."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from db3kd.data.arrays import optional_package
-from db3kd.data.class_labels import as_labels
-from db3kd.data.image_files import TableImages
+from db3kd.data.class_labels import as_labels, class_count
+from db3kd.data.extras import import_data_package
+from db3kd.data.image_decoding import DecodeOptions
+from db3kd.data.image_files import EncodedPixels, TableImages
+from db3kd.data.image_set import ImageSet
 from db3kd.data.parquet_size import check_parquet_size
+from db3kd.data.splits import require_split
 
 
-@dataclass(frozen=True)
-class ImageTable:
-    """One split of a table.
+def load_parquet(
+    files: Mapping[str, Sequence[Path]],
+    split: str,
+    name: str,
+    classes: int | None,
+    options: DecodeOptions,
+) -> ImageSet:
+    """Loads a split of Parquet files, as `db3kd.load_data`.
 
-    Attributes:
-        split: its name.
-        images: its image column.
-        labels: [N] int64, or None for a table without a label column.
-        classes: the number of classes in all splits, or None where the labels do not tell.
-        class_names: as the table declares them, or None.
-    """
-
-    split: str
-    images: TableImages
-    labels: Tensor | None
-    classes: int | None
-    class_names: tuple[str, ...] | None
-
-
-def parquet_table(files: Mapping[str, Sequence[Path]], split: str, name: str) -> ImageTable:
-    """A split of the Parquet files in `files`, by split.
+    Args:
+        files: The files of each split.
+        split: The split.
+        name: The name of the set.
+        classes: The number of classes; None to count them.
+        options: Size and channels of the images.
 
     Raises:
-        ValueError: there is no such split, it is empty, or it has no column of images.
+        ValueError: If there is no such split, or if it is empty or has no column of images.
     """
     require_split(split, files, name)
-    datasets = optional_package("datasets")
-    for part_files in files.values():
-        for path in part_files:
+    datasets = import_data_package("datasets")
+    for split_files in files.values():
+        for path in split_files:
             check_parquet_size(path)
-    paths = {part: [str(path) for path in part_files] for part, part_files in files.items()}
-    with _without_progress(datasets):
+    paths = {part: [str(path) for path in split_files] for part, split_files in files.items()}
+    with _without_progress_bars(datasets):
         parts = datasets.load_dataset("parquet", data_files=paths)
-    return _table(parts, split, name, trusted=())
+    return _load(parts, split, name, classes, options, trusted=())
 
 
-def hub_table(hub_name: str, split: str, name: str) -> ImageTable:
-    """A split of a data set of the hub, which is downloaded if it is not in the cache.
+def load_hub(
+    hub_name: str, split: str, name: str, classes: int | None, options: DecodeOptions
+) -> ImageSet:
+    """Loads a split of a data set of the hub, which is downloaded unless it is in the cache.
+
+    Args:
+        hub_name: The data set, as the hub calls it.
+        split: As for `load_parquet`.
+        name: As for `load_parquet`.
+        classes: As for `load_parquet`.
+        options: As for `load_parquet`.
 
     Raises:
-        ValueError: as `parquet_table`.
+        ValueError: As `load_parquet`.
     """
-    datasets = optional_package("datasets")
+    datasets = import_data_package("datasets")
     parts = datasets.load_dataset(hub_name)
     require_split(split, parts, name)
-    downloads = optional_package("huggingface_hub.constants").HF_HUB_CACHE
-    # Not the folder of both, where the user's token lies too.
-    return _table(parts, split, name, (Path(datasets.config.HF_DATASETS_CACHE), Path(downloads)))
+    downloads = import_data_package("huggingface_hub.constants").HF_HUB_CACHE
+    # These two folders only: their parent also holds the user's access token.
+    trusted = (Path(datasets.config.HF_DATASETS_CACHE), Path(downloads))
+    return _load(parts, split, name, classes, options, trusted)
 
 
-def require_split(split: str, splits: Iterable[str], name: str | Path) -> None:
-    """Raises ValueError unless `split` is one of `splits`."""
-    if split not in splits:
-        raise ValueError(f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}")
+def image_column(dataset: Any, name: str) -> str:
+    """Returns the first column of images.
 
+    A column of encoded bytes that is not declared as images counts if it is called image or img.
 
-def class_count(labels: Sequence[np.ndarray]) -> int | None:
-    """One more than the highest label of all splits, so that a class that one lacks is counted."""
-    highest = [int(part.max()) for part in labels if part.size and part.dtype.kind in "iu"]
-    return max(highest) + 1 if highest else None
-
-
-@contextmanager
-def _without_progress(datasets: Any) -> Iterator[None]:
-    """Nothing is downloaded, whatever the library's progress bars say."""
-    disabled = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not disabled:
-            datasets.enable_progress_bars()
-
-
-def _table(parts: Any, split: str, name: str, trusted: Sequence[Path]) -> ImageTable:
-    datasets = optional_package("datasets")
-    dataset = parts[split]
-    if len(dataset) == 0:
-        raise ValueError(f"{name}: the split {split!r} is empty, expected at least one image")
-    images = TableImages(dataset, _image_column(dataset, name, datasets.Image), trusted)
-    column = _label_column(dataset, datasets.ClassLabel)
-    if column is None:
-        return ImageTable(split, images, None, None, None)
-    declared = getattr(dataset.features[column], "names", None)
-    columns = {
-        part: _stored(rows, column) for part, rows in parts.items() if column in rows.features
-    }
-    if declared is None and all(isinstance(each, str) for each in columns[split]):
-        declared = sorted({label for labels in columns.values() for label in labels})
-    labels, names = as_labels(columns[split], f"{name}, column {column}", declared)
-    classes = class_count([np.asarray(part) for part in columns.values()])
-    return ImageTable(split, images, labels, len(names) if names else classes, names)
-
-
-def _stored(rows: Any, column: str) -> list[Any]:
-    """The cells of a column as they are stored.
-
-    Features that a table declares are not decoded: that may open files and ask hosts.
+    Raises:
+        ValueError: If there is none.
     """
-    return rows.select_columns([column]).with_format("arrow")[:][column].to_pylist()
-
-
-def _image_column(dataset: Any, name: str, image_type: Any) -> str:
-    """The first column of images; undeclared encoded bytes count when called `image` or `img`."""
+    datasets = import_data_package("datasets")
     for column, feature in dataset.features.items():
-        if isinstance(feature, image_type):
+        if isinstance(feature, datasets.Image):
             return column
     for column in ("image", "img"):
         if column in dataset.features:
@@ -130,8 +90,58 @@ def _image_column(dataset: Any, name: str, image_type: Any) -> str:
     )
 
 
-def _label_column(dataset: Any, class_type: Any) -> str | None:
+def label_column(dataset: Any) -> str | None:
+    """Returns the first column of class labels, or else one called label or labels, if any."""
+    datasets = import_data_package("datasets")
     for column, feature in dataset.features.items():
-        if isinstance(feature, class_type):
+        if isinstance(feature, datasets.ClassLabel):
             return column
     return next((column for column in ("label", "labels") if column in dataset.features), None)
+
+
+def stored_cells(dataset: Any, column: str) -> list[Any]:
+    """Returns the cells of a column without decoding them.
+
+    Decoding may open files and contact hosts, if the table declares such features.
+    """
+    return dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+
+
+def _load(
+    parts: Any,
+    split: str,
+    name: str,
+    classes: int | None,
+    options: DecodeOptions,
+    trusted: Sequence[Path],
+) -> ImageSet:
+    dataset = parts[split]
+    if len(dataset) == 0:
+        raise ValueError(f"{name}: the split {split!r} is empty, expected at least one image")
+    images = TableImages(dataset, image_column(dataset, name), trusted)
+    set_name, column = f"{name}-{split}", label_column(dataset)
+    if column is None:
+        return ImageSet(EncodedPixels(images, name, options), None, classes, set_name)
+    class_names = getattr(dataset.features[column], "names", None)
+    columns = {
+        part: stored_cells(rows, column) for part, rows in parts.items() if column in rows.features
+    }
+    if class_names is None and all(isinstance(label, str) for label in columns[split]):
+        class_names = sorted({label for labels in columns.values() for label in labels})
+    labels, names = as_labels(columns[split], f"{name}, column {column}", class_names)
+    counted = class_count([np.asarray(part) for part in columns.values()])
+    count = classes or (len(names) if names else counted)
+    pixels = EncodedPixels(images, name, options)
+    return ImageSet(pixels, labels, count, set_name, class_names=names)
+
+
+@contextmanager
+def _without_progress_bars(datasets: Any) -> Iterator[None]:
+    """Hides the progress bars of a download: local files are not downloaded."""
+    disabled = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not disabled:
+            datasets.enable_progress_bars()

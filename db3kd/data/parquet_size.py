@@ -1,31 +1,35 @@
-"""How much memory a Parquet file takes once it is read, told before it is."""
+"""The memory that a Parquet file takes, estimated before it is read."""
 
 from pathlib import Path
 from typing import Any
 
-from db3kd.data.arrays import check_inflated, optional_package
+from db3kd.data.decompression import check_decompressed_size
+from db3kd.data.extras import import_data_package
 
-_MOST_EXPANSION = 20
-"""How many times its size a file of images may take; encoded images hardly shrink."""
+_MAX_EXPANSION = 20
+"""How many times its size a file of images may take; encoded images hardly compress further."""
 
 
 def check_parquet_size(path: Path) -> None:
-    """Raises ValueError if a Parquet file is broken, or takes far more memory than disk.
+    """Refuses a Parquet file that takes far more memory than disk space.
 
-    That is more than `db3kd.data.arrays.most_inflated`, and more than 20 times the file's size: its
-    pages are compressed, or one large cell stands for many rows.
+    Compressed pages, or one large cell that stands for many rows, can expand without limit.
+
+    Raises:
+        ValueError: If the file is broken, or if it takes both more than
+            `max_decompressed_bytes()` and more than 20 times its size.
     """
-    parquet = optional_package("pyarrow.parquet")
+    parquet = import_data_package("pyarrow.parquet")
     try:
-        described = parquet.ParquetFile(path)
-        size = max(_declared_size(described.metadata), _most_size(parquet, path, described))
-    except Exception as error:  # Arrow's errors have no common base but this
+        opened = parquet.ParquetFile(path)
+        size = max(_declared_bytes(opened.metadata), _max_bytes(parquet, path, opened))
+    except Exception as error:  # Arrow's errors have no other common base class.
         raise ValueError(f"{path}: expected a Parquet file, got a broken one: {error}") from error
-    if size > _MOST_EXPANSION * path.stat().st_size:
-        check_inflated(path, "all cells, if each is as large as the largest", size)
+    if size > _MAX_EXPANSION * path.stat().st_size:
+        check_decompressed_size(path, "all cells, if each is as large as the largest", size)
 
 
-def _declared_size(metadata: Any) -> int:
+def _declared_bytes(metadata: Any) -> int:
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     return sum(
         group.column(number).total_uncompressed_size
@@ -34,12 +38,12 @@ def _declared_size(metadata: Any) -> int:
     )
 
 
-def _most_size(parquet: Any, path: Path, described: Any) -> int:
-    """Bytes of all cells, if each were as large as the largest that a dictionary holds.
+def _max_bytes(parquet: Any, path: Path, opened: Any) -> int:
+    """Returns the bytes of all cells, if each were as large as the largest in its dictionary.
 
-    Read as a dictionary, the first row of a row group brings all cells that rows can share, once.
+    If a column is read as a dictionary, the first row of a row group loads each distinct cell once.
     """
-    columns = [described.schema.column(number) for number in range(len(described.schema))]
+    columns = [opened.schema.column(number) for number in range(len(opened.schema))]
     shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
     file = parquet.ParquetFile(path, read_dictionary=shared, memory_map=True, pre_buffer=False)
     size = 0
@@ -52,7 +56,8 @@ def _most_size(parquet: Any, path: Path, described: Any) -> int:
 
 
 def _largest_cell(column: Any) -> int:
-    arrow, compute = optional_package("pyarrow"), optional_package("pyarrow.compute")
+    arrow = import_data_package("pyarrow")
+    compute = import_data_package("pyarrow.compute")
     if arrow.types.is_dictionary(column.type):
         return compute.max(compute.binary_length(column.dictionary)).as_py() or 0
     if arrow.types.is_struct(column.type):

@@ -1,4 +1,4 @@
-"""Pseudo samples, and the columns they have in a run folder."""
+"""Pseudo samples: images that were made for a teacher, and their columns in a run folder."""
 
 import math
 import re
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from db3kd.data.image_set import ImageSet
 from db3kd.data.uint8_pixels import to_float
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.manifest import CLASS_NAMES, read_manifest
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.validation import CONVENTIONS, interval_text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -22,28 +24,35 @@ PSEUDO_SAMPLES = Kind("pseudo-samples", 1)
 """Run folders that hold pseudo samples."""
 
 STATUSES = ("ok", "stuck", "budget")
+"""How the moves of a pseudo sample ended."""
 
 _SNAPSHOT = re.compile(r"image_at_(\d+)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PseudoSamples:
-    """n images made for a teacher, and what it says of them.
+    """Images that were made for a teacher, with its decisions.
+
+    Example:
+        >>> samples = db3kd.synthesize(teacher, db3kd.SynthesisSettings(samples=200))
+        >>> samples.images().shape
+        torch.Size([200, 1, 28, 28])
 
     Attributes:
-        pixels: uint8 [n, *image_shape]; level l stands for lower + (upper - lower)·l/255.
-        decision: [n] int64, the teacher's class for each.
-        start: [n] int64, the number of the start it came from, -1 for a crossing.
-        moves: [n] int64, how often it was moved.
-        distance: [n] float32, L2 in input units, to the nearest boundary point that the moves
-            found; +inf where none was looked for.
-        queries: [n] int64, spent on its moves.
-        status: [n] of `STATUSES`: "ok" (all moves made), "stuck" (no boundary found, or no move
-            that changes the image stays in the class), "budget" (its budget ended its moves).
-        bounds: lowest and highest value of an image.
-        classes: of the teacher.
-        class_names: of the teacher's classes in the order of their numbers, or None.
-        snapshots: levels and distance as above, by the number of moves after which they were noted.
+        pixels: uint8 [n, *image_shape]; pixel p is the value lower + (upper - lower) · p / 255.
+        decision: int64 [n], the teacher's class of each image.
+        start: int64 [n], the number of the starting image; -1 if there was none.
+        moves: int64 [n], the number of moves.
+        distance: float32 [n], L2 in input units, to the nearest boundary point that the moves
+            found; +inf if none was searched for.
+        queries: int64 [n], the queries of its moves.
+        status: n of `STATUSES`: "ok" (all moves were made), "stuck" (no boundary was found, or no
+            move changes the image without leaving its class), "budget" (the budget ended its
+            moves).
+        bounds: Lowest and highest value of an image.
+        classes: The teacher's number of classes.
+        snapshots: Pixels and distance as above after some numbers of moves.
+        class_names: The teacher's class names in the order of the class numbers, or None.
     """
 
     pixels: Tensor
@@ -61,16 +70,54 @@ class PseudoSamples:
     def __len__(self) -> int:
         return len(self.decision)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.status.count(status)} {status}" for status in STATUSES)
+        return (
+            f"PseudoSamples({len(self)} images of shape {tuple(self.pixels.shape[1:])} in "
+            f"{interval_text(self.bounds)}, {self.classes} classes; {counts})"
+        )
+
     def images(self) -> Tensor:
-        """float32 [n, *image_shape] inside the bounds, to the bit what the teacher was asked."""
+        """Returns the images within the bounds, float32 [n, *image_shape].
+
+        They equal those that the teacher was asked about, bit for bit.
+        """
         return to_float(self.pixels, self.bounds)
+
+    def as_image_set(self, name: str = "pseudo samples") -> ImageSet:
+        """Returns the images in [0, 1], labelled with the teacher's decisions.
+
+        Args:
+            name: What messages call the set.
+
+        Raises:
+            ValueError: If it is not clear how to map the bounds to [0, 1], or if an image set would
+                read images of this shape differently.
+        """
+        if self.bounds not in CONVENTIONS:
+            raise ValueError(
+                f"{name}: expected pseudo samples in [0, 1] or in bounds that are mapped to it "
+                f"({', '.join(map(interval_text, CONVENTIONS))}) for an image set, got "
+                f"{interval_text(self.bounds)}; load_pseudo_samples(...).images() returns them "
+                "unmapped"
+            )
+        images = ImageSet.from_arrays(
+            self.pixels.numpy(), self.decision, name, self.classes, self.class_names
+        )
+        shape = tuple(self.pixels.shape[1:])
+        if images.image_shape != shape:
+            raise ValueError(
+                f"{name}: expected pseudo samples of shape (channels, height, width) or (values,) "
+                f"for an image set, got {shape}, which would be read as {images.image_shape}"
+            )
+        return images
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """All parts as one, in their order.
+        """Concatenates pseudo samples in their order.
 
         Raises:
-            ValueError: there are no parts.
+            ValueError: If there are no parts.
         """
         if not parts:
             raise ValueError("parts: expected at least one PseudoSamples, got none")
@@ -80,15 +127,20 @@ class PseudoSamples:
             return torch.cat([getattr(part, name) for part in parts])
 
         return cls(
-            *(join(name) for name in ("pixels", "decision", "start", "moves", "distance")),
+            pixels=join("pixels"),
+            decision=join("decision"),
+            start=join("start"),
+            moves=join("moves"),
+            distance=join("distance"),
             queries=join("queries"),
             status=[status for part in parts for status in part.status],
             bounds=first.bounds,
             classes=first.classes,
             class_names=first.class_names,
             snapshots={
-                count: tuple(
-                    torch.cat([part.snapshots[count][place] for part in parts]) for place in (0, 1)
+                count: (
+                    torch.cat([part.snapshots[count][0] for part in parts]),
+                    torch.cat([part.snapshots[count][1] for part in parts]),
                 )
                 for count in first.snapshots
             },
@@ -96,17 +148,17 @@ class PseudoSamples:
 
 
 def to_table(samples: PseudoSamples) -> "pyarrow.Table":
-    """A shard's columns: those of `PseudoSamples`, an image as a list of its levels."""
+    """Returns the columns of a shard: those of `PseudoSamples`, an image as a list of pixels."""
     arrow, _ = import_pyarrow()
 
-    def pictures(pixels: Tensor) -> "pyarrow.Array":
+    def image_lists(pixels: Tensor) -> "pyarrow.Array":
         flat = pixels.flatten(1)
         return arrow.FixedSizeListArray.from_arrays(
             arrow.array(flat.flatten().numpy()), flat.shape[1]
         )
 
     columns = {
-        "image": pictures(samples.pixels),
+        "image": image_lists(samples.pixels),
         "decision": arrow.array(samples.decision.numpy()).cast(arrow.int32()),
         "start": arrow.array(samples.start.numpy()),
         "moves": arrow.array(samples.moves.numpy()).cast(arrow.int32()),
@@ -115,24 +167,28 @@ def to_table(samples: PseudoSamples) -> "pyarrow.Table":
         "status": arrow.array(samples.status, arrow.string()),
     }
     for count, (pixels, distance) in sorted(samples.snapshots.items()):
-        columns[f"image_at_{count}"] = pictures(pixels)
+        columns[f"image_at_{count}"] = image_lists(pixels)
         columns[f"distance_at_{count}"] = arrow.array(distance.numpy())
     return arrow.table(columns)
 
 
 def load_pseudo_samples(path: str | Path) -> PseudoSamples:
-    """The pseudo samples in the run folder at `path`, finished or not, in the run's order.
+    """Reads the pseudo samples of a run folder, finished or not, in the run's order.
+
+    Example:
+        >>> samples = db3kd.load_pseudo_samples("runs/zero/pseudo-samples")
 
     Raises:
-        FileNotFoundError, ValueError: as `db3kd.storage.shards.read_shards`.
+        FileNotFoundError: If there is no run in the folder.
+        ValueError: If the run is damaged, or if it holds no pseudo samples.
     """
     settings = read_manifest(path, PSEUDO_SAMPLES.format)["settings"]
     shape = tuple(settings["image_shape"])
-    bounds = tuple(float(bound) for bound in settings["bounds"])
+    lower, upper = (float(bound) for bound in settings["bounds"])
     shards = read_shards(path, PSEUDO_SAMPLES)
     classes = settings["classes"]
     samples = PseudoSamples.concat(
-        [checked_shard(path, at, table, shape, bounds, classes) for at, table in shards]
+        [checked_shard(path, at, table, shape, (lower, upper), classes) for at, table in shards]
     )
     names = settings.get(CLASS_NAMES)
     return samples if names is None else replace(samples, class_names=tuple(names))
@@ -146,10 +202,18 @@ def checked_shard(
     bounds: tuple[float, float],
     classes: int,
 ) -> PseudoSamples:
-    """The pseudo samples in the shard at a position of the run at `path`.
+    """Reads the pseudo samples of one shard, and checks their values.
+
+    Args:
+        path: The run folder.
+        position: The position of the shard in the run.
+        table: The columns of the shard.
+        shape: Shape of one image.
+        bounds: Lowest and highest value of an image.
+        classes: The teacher's number of classes.
 
     Raises:
-        ValueError: it holds values that no run writes; the message names file and column.
+        ValueError: If the shard holds values that no run writes; the message names file and column.
     """
     try:
         part = from_table(table, shape, bounds, classes)
@@ -176,23 +240,34 @@ def _check_values(part: PseudoSamples) -> None:
 def from_table(
     table: "pyarrow.Table", shape: tuple[int, ...], bounds: tuple[float, float], classes: int
 ) -> PseudoSamples:
-    """What `to_table` wrote."""
+    """Converts the columns of a shard, as `to_table` returns them, to pseudo samples.
+
+    Args:
+        table: The columns.
+        shape: Shape of one image.
+        bounds: Lowest and highest value of an image.
+        classes: The teacher's number of classes.
+
+    Raises:
+        KeyError: If a column is missing.
+        ValueError: If a column has values of another type or shape.
+    """
 
     def column(name: str, dtype: torch.dtype = torch.int64) -> Tensor:
         return read_column(table, name, dtype)
 
-    def pictures(name: str) -> Tensor:
+    def images(name: str) -> Tensor:
         pixels = read_column(table, name, torch.uint8)
         if pixels.shape[1:] != (math.prod(shape),):
             raise ValueError(
-                f"column {name}: expected {math.prod(shape)} levels an image, got "
+                f"column {name}: expected {math.prod(shape)} pixels per image, got "
                 f"{list(pixels.shape[1:])}"
             )
         return pixels.view(len(table), *shape)
 
-    noted = [match for name in table.column_names if (match := _SNAPSHOT.fullmatch(name))]
+    snapshots = [match for name in table.column_names if (match := _SNAPSHOT.fullmatch(name))]
     return PseudoSamples(
-        pixels=pictures("image"),
+        pixels=images("image"),
         decision=column("decision"),
         start=column("start"),
         moves=column("moves"),
@@ -202,7 +277,7 @@ def from_table(
         bounds=bounds,
         classes=classes,
         snapshots={
-            int(match[1]): (pictures(match[0]), column(f"distance_at_{match[1]}", torch.float32))
-            for match in noted
+            int(match[1]): (images(match[0]), column(f"distance_at_{match[1]}", torch.float32))
+            for match in snapshots
         },
     )

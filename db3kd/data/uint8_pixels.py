@@ -1,4 +1,8 @@
-"""Pseudo samples are 8-bit images: what is stored is, to the bit, what the teacher was asked."""
+"""Conversion between float images and uint8 pixels.
+
+Pseudo samples are 8-bit images: the images that are stored equal those that the teacher was asked
+about, bit for bit.
+"""
 
 import torch
 from torch import Tensor
@@ -7,7 +11,10 @@ MAX_PIXEL = 255
 
 
 def to_float(pixels: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """uint8 [n, *shape] -> float32 of that shape, level l at lower + (upper - lower)·l/255."""
+    """Converts uint8 pixels to float32 images of the same shape.
+
+    Pixel p becomes lower + (upper - lower) · p / 255.
+    """
     lower, upper = bounds
     images = pixels.float().div_(MAX_PIXEL)
     if bounds != (0.0, 1.0):
@@ -16,7 +23,7 @@ def to_float(pixels: Tensor, bounds: tuple[float, float]) -> Tensor:
 
 
 def to_uint8(images: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """float [n, *shape] in bounds -> the nearest levels, uint8 of that shape."""
+    """Rounds float images within the bounds to the nearest uint8 pixels, of the same shape."""
     lower, upper = bounds
     scaled = (images - lower) * (MAX_PIXEL / (upper - lower))
     return scaled.round_().clamp_(0, MAX_PIXEL).to(torch.uint8)

@@ -1,6 +1,7 @@
-"""The networks of the paper (section 4.1), and any other by `package.module:factory`."""
+"""The networks of DB3KD (section 4.1), and any other by `package.module:factory`."""
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -11,14 +12,31 @@ from torch import Tensor, nn
 from db3kd.validation import check_count, check_image_shape, import_named
 
 SMALL_IMAGE = 64
+"""Up to this side, in pixels, a `ResNet` has the stem for small images."""
 
 
 def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A fresh module from images [N, *image_shape] to scores [N, classes].
+    """Builds a network with fresh weights, drawn from torch's global random state.
 
-    name: one of `model_names()`, or `package.module:factory`, called as `factory(image_shape,
-    classes)`. Raises ValueError for an unknown name or images the network cannot take. Weights
-    follow torch's global seed.
+    Example:
+        >>> network = db3kd.build_model("lenet5", (1, 28, 28), classes=10)
+        >>> network(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+        >>> network = db3kd.build_model("my_package.nets:make", (1, 28, 28), classes=10)
+
+    Args:
+        name: One of `model_names()`, or `package.module:factory`: a function that is called as
+            `factory(image_shape, classes)`.
+        image_shape: Shape of one image, for example `(1, 28, 28)`.
+        classes: Number of classes.
+
+    Returns:
+        A network from images, [N, *image_shape], to scores, [N, classes].
+
+    Raises:
+        ValueError: If the name is unknown, or if the network cannot take such images.
+        TypeError: If the factory cannot be called with these arguments, or if it returns something
+            else than a module.
     """
     shape = check_image_shape(image_shape)
     check_count(classes, "classes", least=2)
@@ -28,9 +46,9 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
             inspect.signature(factory).bind(shape, classes)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"model: expected {name!r} to be a factory(image_shape, classes) of a "
-                f"torch.nn.Module, as {name.partition(':')[2]}({shape}, {classes}); got "
-                f"{type(factory).__name__} that cannot be called so ({error})"
+                f"model: expected {name!r} to be a function (image_shape, classes) that returns a "
+                f"torch.nn.Module, got {type(factory).__name__}, which cannot be called as "
+                f"{name.partition(':')[2]}({shape}, {classes}): {error}"
             ) from error
         module = factory(shape, classes)
         if not isinstance(module, nn.Module):
@@ -49,33 +67,48 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
 
 
 def check_model(name: str, image_shape: tuple[int, ...], classes: int) -> None:
-    """Raises as `build_model` does, and leaves torch's random state as it was."""
+    """Builds a network as `build_model` to check the arguments, without drawing random numbers.
+
+    Raises:
+        ValueError: As `build_model`.
+        TypeError: As `build_model`.
+    """
     with torch.random.fork_rng(devices=[]):
         build_model(name, image_shape, classes)
 
 
 def model_names() -> tuple[str, ...]:
-    """The names `build_model` knows."""
+    """Returns the names of the networks that `build_model` knows."""
     return tuple(_FACTORIES)
 
 
 class LeNet5(nn.Module):
-    """LeNet-5: two 5x5 convolutions, each pooled by 2, and one hidden layer.
+    """LeNet-5: two 5x5 convolutions, each followed by pooling, and one hidden layer.
 
-    The convolutions are unpadded, as published. Images smaller than 16 pixels, which would vanish,
-    are convolved with a padding of 2 instead (8x8 digits keep a 2x2 map); the least size is 4.
+    The network of the MNIST experiments in DB3KD, section 4.1. The convolutions are unpadded, as in
+    LeCun et al. (1998). Images smaller than 16 pixels would vanish, so they are padded by 2 before
+    each convolution: 8x8 digits keep a 2x2 map. The smallest size is 4.
+
+    Args:
+        image_shape: (channels, height, width).
+        classes: Number of classes.
+        filters: Number of filters of each convolution.
+        hidden: Width of the hidden layer.
+
+    Raises:
+        ValueError: If the images are smaller than 4x4 pixels.
     """
 
     def __init__(
         self, image_shape: tuple[int, ...], classes: int, *, filters: tuple[int, int], hidden: int
     ) -> None:
         super().__init__()
+        _require_side(4, "LeNet-5", image_shape)
         channels, height, width = image_shape
         padding = 2 if min(height, width) < 16 else 0
         rows, columns = (
             ((side - 4 + 2 * padding) // 2 - 4 + 2 * padding) // 2 for side in (height, width)
         )
-        _require(min(height, width) >= 4, "LeNet-5", 4, image_shape)
         self.features = nn.Sequential(
             nn.Conv2d(channels, filters[0], 5, padding=padding),
             nn.ReLU(),
@@ -89,21 +122,31 @@ class LeNet5(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Maps images, [N, *image_shape] float32, to scores, [N, classes]."""
         return self.classifier(self.features(images).flatten(1))
 
 
 class AlexNet(nn.Module):
     """AlexNet for 32x32 images: five batch-normalised convolutions, two hidden layers with dropout.
 
-    Widths are 64-192-384-256-256 and 4096-4096, divided by `divisor`; pooled after the first,
-    second and fifth convolution. Other sizes of at least 8 pixels are averaged to the 4x4 map that
-    32x32 images have.
+    The network of the CIFAR-10 experiments in DB3KD, section 4.1. The convolutions have
+    64-192-384-256-256 filters and the hidden layers 4096 units, divided by `divisor`. Pooling
+    follows the first, second and fifth convolution. 32x32 images have a 4x4 map then; the maps of
+    other images are averaged to that size.
+
+    Args:
+        image_shape: (channels, height, width).
+        classes: Number of classes.
+        divisor: Divides all widths.
+
+    Raises:
+        ValueError: If the images are smaller than 8x8 pixels.
     """
 
     def __init__(self, image_shape: tuple[int, ...], classes: int, *, divisor: int) -> None:
         super().__init__()
-        channels, *sides = image_shape
-        _require(min(sides) >= 8, "AlexNet", 8, image_shape)
+        _require_side(8, "AlexNet", image_shape)
+        channels = image_shape[0]
         layers: list[nn.Module] = []
         for width, kernel, pooled in (
             (64, 5, 1),
@@ -130,15 +173,20 @@ class AlexNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Maps images, [N, *image_shape] float32, to scores, [N, classes]."""
         return self.classifier(self.features(images).flatten(1))
 
 
 class ResNet(nn.Module):
     """ResNet of basic blocks (He et al. 2016).
 
-    Images of more than 64 pixels get the published stem, a 7x7 convolution of stride 2 and a
-    pooling; smaller ones a 3x3 convolution of stride 1, as is usual for CIFAR. `small_images`
-    decides it by hand.
+    Args:
+        image_shape: (channels, height, width).
+        classes: Number of classes.
+        blocks: Number of basic blocks in each of the four stages.
+        small_images: True for a stem of one 3x3 convolution of stride 1, as is usual for CIFAR;
+            False for the original stem, a 7x7 convolution of stride 2 and pooling. By default True
+            for images of at most 64 pixels.
     """
 
     def __init__(
@@ -172,11 +220,18 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
+        """Maps images, [N, *image_shape] float32, to scores, [N, classes]."""
         return self.classifier(self.blocks(self.stem(images)).mean((2, 3)))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, projected where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is projected if the shape changes.
+
+    Args:
+        channels: Number of input channels.
+        filters: Number of output channels.
+        stride: Stride of the first convolution.
+    """
 
     def __init__(self, channels: int, filters: int, stride: int) -> None:
         super().__init__()
@@ -194,20 +249,18 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Maps features, [N, channels, H, W], to [N, filters, H / stride, W / stride]."""
         return F.relu(self.residual(images) + self.shortcut(images))
 
 
 def _linear(image_shape: tuple[int, ...], classes: int) -> nn.Module:
-    size = 1
-    for side in image_shape:
-        size *= side
-    return nn.Sequential(nn.Flatten(), nn.Linear(size, classes))
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), classes))
 
 
-def _require(fits: bool, network: str, least: int, image_shape: tuple[int, ...]) -> None:
-    if not fits:
+def _require_side(side: int, network: str, image_shape: tuple[int, ...]) -> None:
+    if min(image_shape[1:]) < side:
         raise ValueError(
-            f"image_shape: {network} needs at least {least}x{least} pixels, got {image_shape}"
+            f"image_shape: {network} needs at least {side}x{side} pixels, got {image_shape}"
         )
 
 

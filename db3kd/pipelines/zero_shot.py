@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
-from db3kd.data.loading import load_data, pseudo_sample_set
+from db3kd.data.loading import load_data
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.distillation.baselines import Strategy, compare, on_decisions, on_soft_labels
 from db3kd.distillation.scale import (
@@ -213,7 +213,7 @@ def _rows(
     real: ImageSet | None,
 ) -> Iterator[tuple[Row, Strategy]]:
     """Each row of the table, still without its results, and the recipe that leads to them."""
-    images, decisions = pseudo_sample_set(made.samples), made.samples.decision
+    images, decisions = made.samples.as_image_set(), made.samples.decision
     spent = made.totals.queries
     count = len(images)
     on = partial(_on_decisions, student, settings)

@@ -183,7 +183,7 @@ def test_a_truncated_npz_is_named(tmp_path, cut):
 
 
 def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
-    monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "0.001")
+    monkeypatch.setenv("DB3KD_MAX_DECOMPRESSED_GIB", "0.001")
     images = np.zeros((2000, 28, 28), np.uint8)
     np.savez_compressed(tmp_path / "set.npz", images=images[:10], labels=LABELS[:10], huge=images)
     assert len(load_data(tmp_path / "set.npz")) == 10, "what is not needed is not read"
@@ -192,11 +192,13 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_inflated(tmp_
     write_idx(tmp_path / "idx" / "train-images-idx3-ubyte.gz", images)
     tracemalloc.start()
     for name in ("huge.npz", "idx"):
-        with pytest.raises(ValueError, match=r"at most 0.001 GiB once .*DB3KD_MAX_INFLATED_GIB"):
+        with pytest.raises(
+            ValueError, match=r"at most 0.001 GiB once .*DB3KD_MAX_DECOMPRESSED_GIB"
+        ):
             load_data(tmp_path / name)
     assert tracemalloc.get_traced_memory()[1] < images.nbytes / 4
     tracemalloc.stop()
-    monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "1")
+    monkeypatch.setenv("DB3KD_MAX_DECOMPRESSED_GIB", "1")
     assert len(load_data(tmp_path / "huge.npz")) == len(load_data(tmp_path / "idx")) == 2000
 
 

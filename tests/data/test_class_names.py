@@ -35,8 +35,8 @@ WRONG = 4
 
 
 @pytest.fixture(autouse=True)
-def said_nothing_yet(monkeypatch):
-    monkeypatch.setattr(class_names, "_said", set())
+def nothing_logged_yet(monkeypatch):
+    monkeypatch.setattr(class_names, "_logged", set())
 
 
 def drawn(count, seed):

@@ -98,7 +98,7 @@ def test_a_label_column_that_declares_images_is_not_decoded(tmp_path, cache, mon
     table.cast_column("label", datasets.Image()).to_parquet(tmp_path / "set.parquet")
     opened = lambda *_, **__: pytest.fail("a cell was decoded")  # noqa: E731
     monkeypatch.setattr(datasets.Image, "decode_example", opened)
-    with pytest.raises(TypeError, match=r"column label: expected names, .*, got object"):
+    with pytest.raises(TypeError, match=r"column label: expected class names, .*, got object"):
         load_data(tmp_path / "set.parquet")
 
 
@@ -116,7 +116,7 @@ def test_a_parquet_file_that_would_fill_the_memory_is_refused(tmp_path, cache, m
     table = arrow.table({"image": cells, "label": [0] * rows})
     parquet.write_table(table, tmp_path / "set.parquet", compression="zstd")
     assert len(load_data(tmp_path / "set.parquet")) == rows
-    monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "0.001")
+    monkeypatch.setenv("DB3KD_MAX_DECOMPRESSED_GIB", "0.001")
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("read"))
     with pytest.raises(ValueError, match=r"set.parquet: expected at most 0.001 GiB once decompr"):
         load_data(tmp_path / "set.parquet")
@@ -131,7 +131,7 @@ def test_a_parquet_file_of_different_images_may_be_large(tmp_path, cache, monkey
         arrow.table({"image": cells, "label": [[1]] * 100, "note": ["as they come"] * 100}),
         tmp_path / "set.parquet",
     )
-    monkeypatch.setenv("DB3KD_MAX_INFLATED_GIB", "0.001")
+    monkeypatch.setenv("DB3KD_MAX_DECOMPRESSED_GIB", "0.001")
     check_parquet_size(tmp_path / "set.parquet")
 
 

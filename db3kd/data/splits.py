@@ -1,0 +1,45 @@
+"""The splits of data sets: their names in folders and files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+_SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    "validation": ("validation", "valid", "val", "dev"),
+}
+_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
+
+
+def split_named(name: str) -> str | None:
+    """Returns the split that a folder or file of this name holds, or None if it names no split."""
+    return _SPLIT_OF.get(name.lower())
+
+
+def require_split(split: str, splits: Iterable[str], name: str | Path) -> None:
+    """Raises ValueError unless `split` is one of the splits of the data set `name`."""
+    if split not in splits:
+        raise ValueError(f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}")
+
+
+def group_by_split(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Groups files by their first folder below `root`, or by the first word of their names.
+
+    If no name is a split's, all files are "train".
+
+    Raises:
+        ValueError: If some files are named for a split and others are not.
+    """
+    splits: dict[str | None, list[Path]] = {}
+    for path in sorted(files, key=Path.as_posix):
+        inside = path.relative_to(root)
+        first = inside.parts[0] if len(inside.parts) > 1 else ""
+        word = inside.stem.replace("_", "-").replace(".", "-").partition("-")[0]
+        splits.setdefault(split_named(first) or split_named(word), []).append(path)
+    if None in splits and len(splits) > 1:
+        named = next(paths[0] for split, paths in splits.items() if split is not None)
+        raise ValueError(
+            f"{root}: expected every file or none to be named for a split, got "
+            f"{named.relative_to(root)} and {splits[None][0].relative_to(root)}"
+        )
+    return {split or "train": paths for split, paths in splits.items()}
