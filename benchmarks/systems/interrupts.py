@@ -83,7 +83,7 @@ class Work:
     data: str
     settings: LabelSettings
     limit: int
-    traffic: RequestSettings
+    requests: RequestSettings
 
     def run(self, folder: Path, stop: str | None = None, seconds: float = 0.0) -> bool:
         """Labels into `folder`; whether it was stopped, so long after its labelling began."""
@@ -183,7 +183,7 @@ def answers_kept(folder: Path) -> tuple[int, int]:
 def _label(work: Work, folder: Path, started: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the progress of many runs at once
     torch.set_num_threads(1)
-    teacher = open_inference_teacher(work.url, ModelOverrides(classes=10), traffic=work.traffic)
+    teacher = open_inference_teacher(work.url, ModelOverrides(classes=10), requests=work.requests)
     started.close()
     source = Source(work.data)
     try:
@@ -196,7 +196,7 @@ def main() -> None:
     options = _options()
     trained = trained_teacher(options)
     settings = LabelSettings("bd", queries_per_pair=options.queries_per_pair, seed=1)
-    traffic = RequestSettings(batch=options.batch, in_flight=options.in_flight)
+    requests = RequestSettings(batch=options.batch, in_flight=options.in_flight)
     allowed = options.batch * options.in_flight
     stops = ["interrupt"] * options.interrupts + ["kill"] * options.kills
     random.Random(options.seed).shuffle(stops)
@@ -205,7 +205,7 @@ def main() -> None:
         TemporaryDirectory() as folder,
         LimitedServer(trained.teacher, options.per_second) as server,
     ):
-        work = Work(server.model, options.data, settings, options.images, traffic)
+        work = Work(server.model, options.data, settings, options.images, requests)
         for outcome in stop_often(work, server, stops, Path(folder), options.seconds, options.seed):
             outcomes.append(outcome)
             print(outcome, flush=True)

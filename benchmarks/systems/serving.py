@@ -85,11 +85,11 @@ def measure_throughput(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _compare(
     server: RealServer, wire: str, batch: int, images: Tensor, options: argparse.Namespace
 ) -> dict[str, Any]:
-    traffic = RequestSettings(batch=batch, in_flight=options.in_flight)
+    requests = RequestSettings(batch=batch, in_flight=options.in_flight)
     url = server.grpc_model if "gRPC" in wire else server.http_model
     binary = None if "gRPC" in wire else "bytes" in wire
     teacher = open_inference_teacher(
-        url, ModelOverrides(classes=10), traffic=traffic, binary=binary
+        url, ModelOverrides(classes=10), requests=requests, binary=binary
     )
     bare = BareLoop(server, wire, batch, options.in_flight)
     ways: dict[str, Callable[[], Tensor]] = {
@@ -173,8 +173,10 @@ def measure_faults(options: argparse.Namespace) -> dict[str, Any]:
     subset = images.subset(index)
     expected = label(local, subset, settings)
     with FaultyServer(local, delay=options.delay) as server:
-        traffic = RequestSettings(batch=8, in_flight=4, timeout=options.timeout)
-        teacher = open_inference_teacher(server.model, ModelOverrides(classes=10), traffic=traffic)
+        requests = RequestSettings(batch=8, in_flight=4, timeout=options.timeout)
+        teacher = open_inference_teacher(
+            server.model, ModelOverrides(classes=10), requests=requests
+        )
         restart = threading.Timer(options.restart_after, server.restart, (3.0,))
         restart.start()
         start = time.perf_counter()

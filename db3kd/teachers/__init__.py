@@ -1,7 +1,7 @@
 """Teachers: black boxes that return the class of an image and nothing else.
 
 Any object with the members of `Teacher` is a teacher. `ModuleTeacher`, `FunctionTeacher`,
-`OnnxTeacher` and `ServedTeacher` wrap models; `load_teacher` opens them from files, addresses and
+`OnnxTeacher` and `RemoteTeacher` wrap models; `load_teacher` opens them from files, addresses and
 names. Searches call a teacher only through `decide_checked` and its variants, which check every
 decision.
 """
@@ -23,9 +23,9 @@ from db3kd.teachers.onnx import OnnxTeacher
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.http import SecretHeader
 from db3kd.teachers.remote.open_inference import open_inference_teacher
+from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.rest import rest_teacher
 from db3kd.teachers.remote.retry import RequestSettings
-from db3kd.teachers.remote.served import ServedTeacher
 from db3kd.teachers.rescaled import RescaledTeacher, check_scaled, takes_unit_images
 from db3kd.teachers.signature import ModelOverrides
 
@@ -38,10 +38,10 @@ __all__ = [
     "OnnxTeacher",
     "PendingDecisions",
     "Preprocessing",
+    "RemoteTeacher",
     "RequestSettings",
     "RescaledTeacher",
     "SecretHeader",
-    "ServedTeacher",
     "Teacher",
     "TeacherError",
     "check_scaled",

@@ -18,9 +18,9 @@ from db3kd.teachers.onnx import OnnxTeacher
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.http import SecretHeader, check_secret_allowed, split_url
 from db3kd.teachers.remote.open_inference import open_inference_teacher
+from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.rest import rest_teacher
 from db3kd.teachers.remote.retry import RequestSettings
-from db3kd.teachers.remote.served import ServedTeacher
 from db3kd.teachers.signature import ModelOverrides
 from db3kd.teachers.torch_files import check_file, open_torch_file
 from db3kd.validation import import_named
@@ -218,7 +218,7 @@ def _open_served(
     overrides: ModelOverrides,
     preprocessing: Preprocessing,
     max_batch: int | None,
-) -> ServedTeacher:
+) -> RemoteTeacher:
     requests = description.requests or RequestSettings()
     if max_batch is not None:
         requests = requests.with_batch(max_batch)

@@ -10,6 +10,9 @@ from torch import Tensor
 from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
 from db3kd.validation import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
 
+_FORWARDED = ("decide_async", "stream", "details", "close", "requests")
+"""The members of the other teacher that a `RescaledTeacher` has if the other one has them."""
+
 
 class RescaledTeacher:
     """A teacher that maps its images linearly to the bounds of another teacher.
@@ -53,7 +56,7 @@ class RescaledTeacher:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Returns members that only some teachers have, such as `stream`."""
         teacher = self.__dict__.get("teacher")
-        if teacher is None or name not in ("decide_async", "stream", "details", "close", "traffic"):
+        if teacher is None or name not in _FORWARDED:
             raise AttributeError(name)
         found = getattr(teacher, name)
         if name not in ("decide_async", "stream"):

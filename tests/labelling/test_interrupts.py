@@ -19,9 +19,9 @@ def test_a_stop_costs_at_most_the_requests_in_flight(tmp_path):
     everything = images.read(torch.arange(len(images)))
     centroids = torch.stack([everything[images.labels == c].mean(0) for c in range(10)])
     settings = LabelSettings("bd", queries_per_pair=4, seed=1)
-    traffic = RequestSettings(batch=4, in_flight=3)
+    requests = RequestSettings(batch=4, in_flight=3)
     with interrupts.LimitedServer(NearestCentroidTeacher(centroids, (1, 8, 8)), 2000) as server:
-        work = interrupts.Work(server.model, "digits", settings, 40, traffic)
+        work = interrupts.Work(server.model, "digits", settings, 40, requests)
         outcomes = list(
             interrupts.stop_often(work, server, ["kill", "interrupt"], tmp_path, 0.4, seed=3)
         )

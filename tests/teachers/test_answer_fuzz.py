@@ -22,7 +22,7 @@ from db3kd.teachers import (
 
 SHAPE = (1, 8, 8)
 SAID = ModelOverrides(image_shape=SHAPE, classes=10)
-TRAFFIC = RequestSettings(batch=4, in_flight=1, timeout=5.0, attempts=1, initial_backoff=0.001)
+REQUESTS = RequestSettings(batch=4, in_flight=1, timeout=5.0, max_attempts=1, initial_backoff=0.001)
 IMAGES = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 NUMBERS = st.integers(-2, 11) | st.integers() | st.floats() | st.booleans() | st.none()
@@ -63,7 +63,7 @@ def rest() -> Iterator[Served]:
     served = Served()
     with Loopback(served.answer) as server:
         address = f"{server.url}/predict"
-        served.teacher = rest_teacher(address, {"x": "$images"}, "y", SAID, traffic=TRAFFIC)
+        served.teacher = rest_teacher(address, {"x": "$images"}, "y", SAID, requests=REQUESTS)
         yield served
         served.teacher.close()
 
@@ -73,7 +73,7 @@ def protocol(truth, request) -> Iterator[Served]:
     served = Served()
     with Scripted(truth, lambda n, asked, infer: served.answer()) as server:
         served.teacher = open_inference_teacher(
-            server.model, SAID, traffic=TRAFFIC, binary=request.param
+            server.model, SAID, requests=REQUESTS, binary=request.param
         )
         yield served
         served.teacher.close()

@@ -116,7 +116,7 @@ def test_arguments_replace_the_description(tmp_path, truth):
     with ModelServer(truth) as server:
         path = describe(tmp_path / "t.toml", 'url = "{url}"\nclasses = 7', url=server.model)
         teacher = load_teacher(path, classes=10, bounds=(0, 2), max_batch=5)
-        assert (teacher.classes, teacher.bounds, teacher.traffic.batch) == (10, (0.0, 2.0), 5)
+        assert (teacher.classes, teacher.bounds, teacher.requests.batch) == (10, (0.0, 2.0), 5)
         teacher.close()
 
 
@@ -168,7 +168,7 @@ def test_a_missing_model_file_is_named(tmp_path):
 
 def test_a_server_that_is_not_there_ends_the_command_with_one_line(tmp_path):
     path = tmp_path / "t.toml"
-    path.write_text('url = "http://127.0.0.1:1/v2/models/m"\n[requests]\nattempts = 1')
+    path.write_text('url = "http://127.0.0.1:1/v2/models/m"\n[requests]\nmax_attempts = 1')
     with pytest.raises(TeacherError, match="no connection"):
         load_teacher(path)
     result = invoke("info", "--teacher", path)

@@ -76,7 +76,7 @@ class HttpClient:
     """
 
     def __init__(self, connections: int, timeout: float, secret: SecretHeader | None) -> None:
-        self._aiohttp = import_extra("aiohttp", "served")
+        self._aiohttp = import_extra("aiohttp", "remote")
         self._connections = connections
         self._timeout = timeout
         self._secret = secret

@@ -17,8 +17,8 @@ from db3kd.teachers.remote.http import SecretHeader
 from db3kd.teachers.remote.open_inference_grpc import GrpcTransport
 from db3kd.teachers.remote.open_inference_http import HttpTransport
 from db3kd.teachers.remote.open_inference_tensors import DTYPES, ModelAddress
+from db3kd.teachers.remote.remote_teacher import Background, RemoteTeacher
 from db3kd.teachers.remote.retry import RequestSettings, RetryPolicy
-from db3kd.teachers.remote.served import Background, ServedTeacher
 from db3kd.teachers.signature import ModelOverrides, ModelSignature, TensorSpec, resolve
 
 
@@ -40,18 +40,18 @@ def open_inference_teacher(
     url: str,
     overrides: ModelOverrides | None = None,
     preprocessing: Preprocessing | None = None,
-    traffic: RequestSettings | None = None,
+    requests: RequestSettings | None = None,
     *,
     binary: bool | None = None,
     secret: SecretHeader | None = None,
     fingerprint: str | None = None,
-) -> ServedTeacher:
+) -> RemoteTeacher:
     """A teacher behind the Open Inference Protocol v2. Asks the server what the model declares.
 
     url            as `ModelAddress` reads it
     said           what the user says of the model; the rest is read from its metadata
     preprocessing  from db3kd's images to the model's input
-    traffic        how much at once, how often, how patiently
+    requests        how much at once, how often, how patiently
     binary         tensors as bytes (over HTTP an extension) or as JSON; None: bytes where the
                    server says that it has the extension. gRPC always carries bytes.
     secret         a header to send along
@@ -61,10 +61,10 @@ def open_inference_teacher(
     TeacherError where the server cannot be reached or does not have the model.
     """
     address = ModelAddress.parse(url)
-    preprocessing, traffic = preprocessing or Preprocessing(), traffic or RequestSettings()
+    preprocessing, requests = preprocessing or Preprocessing(), requests or RequestSettings()
     make = GrpcTransport if address.scheme.startswith("grpc") else HttpTransport
-    patience, who = RetryPolicy(traffic), f"teacher {address}"
-    transport = make(address, traffic, binary, secret)
+    patience, who = RetryPolicy(requests), f"teacher {address}"
+    transport = make(address, requests, binary, secret)
     background = Background()
     try:
         metadata = background.run(
@@ -79,19 +79,19 @@ def open_inference_teacher(
     except BaseException:
         background.close(transport.close)
         raise
-    return ServedTeacher(
+    return RemoteTeacher(
         _OpenInference(address, transport, contract, metadata),
         background,
         contract.image_shape,
         contract.reader,
         contract.preprocessing,
-        traffic if contract.batch is None else traffic.with_batch(1),
+        requests if contract.batch is None else requests.with_batch(1),
         fingerprint,
     )
 
 
 class _OpenInference:
-    """The service: `db3kd.teachers.remote.served.Service`."""
+    """The service: `db3kd.teachers.remote.remote_teacher.Service`."""
 
     def __init__(
         self,

@@ -23,27 +23,27 @@ class GrpcTransport:
     def __init__(
         self,
         address: ModelAddress,
-        traffic: RequestSettings,
+        requests: RequestSettings,
         binary: bool | None,
         secret: SecretHeader | None,
     ) -> None:
         if binary is False:
             raise ValueError("binary: gRPC always carries bytes; use http:// for JSON")
-        self._triton = import_extra("tritonclient.grpc", "served")
+        self._triton = import_extra("tritonclient.grpc", "remote")
         self._address = address
-        self._timeout = traffic.timeout
+        self._timeout = requests.timeout
         self._secret = secret
         options = [
             ("grpc.max_send_message_length", -1),
             # As most_bytes, for the many classes that a model may turn out to have.
-            ("grpc.max_receive_message_length", most_bytes(traffic.batch, _MANY_CLASSES)),
+            ("grpc.max_receive_message_length", most_bytes(requests.batch, _MANY_CLASSES)),
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.enable_http_proxy", 0),  # else gRPC follows the proxies of the environment
         ]
         self._client = self._triton.InferenceServerClient(
             address.host, ssl=address.secure, channel_args=options
         )
-        self._threads = ThreadPoolExecutor(traffic.in_flight, "db3kd-grpc")
+        self._threads = ThreadPoolExecutor(requests.in_flight, "db3kd-grpc")
 
     async def metadata(self, who: str) -> dict[str, Any]:
         return await self._call(
@@ -78,7 +78,7 @@ class GrpcTransport:
 
     async def _call(self, who: str, function: Any, *arguments: Any, **options: Any) -> Any:
         headers = {key.lower(): value for key, value in self._headers().items()}
-        error_type = import_extra("tritonclient.utils", "served").InferenceServerException
+        error_type = import_extra("tritonclient.utils", "remote").InferenceServerException
 
         def call() -> Any:
             return function(*arguments, **options, headers=headers, client_timeout=self._timeout)

@@ -28,12 +28,12 @@ class HttpTransport:
     def __init__(
         self,
         address: ModelAddress,
-        traffic: RequestSettings,
+        requests: RequestSettings,
         binary: bool | None,
         secret: SecretHeader | None,
     ) -> None:
-        self._triton = import_extra("tritonclient.http", "served")
-        self._http = HttpClient(traffic.in_flight, traffic.timeout, secret)
+        self._triton = import_extra("tritonclient.http", "remote")
+        self._http = HttpClient(requests.in_flight, requests.timeout, secret)
         self._binary = binary
         self._server = f"{address.base}/v2"
         version = f"/versions/{quote(address.version)}" if address.version else ""

@@ -23,8 +23,8 @@ from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.http import HttpClient, SecretHeader, malformed, most_bytes, split_url
+from db3kd.teachers.remote.remote_teacher import Background, RemoteTeacher
 from db3kd.teachers.remote.retry import RequestSettings
-from db3kd.teachers.remote.served import Background, ServedTeacher
 from db3kd.teachers.signature import ModelOverrides, resolve
 
 _ALL, _ONE = "$images", "$image"
@@ -36,11 +36,11 @@ def rest_teacher(
     answer: str,
     overrides: ModelOverrides | None = None,
     preprocessing: Preprocessing | None = None,
-    traffic: RequestSettings | None = None,
+    requests: RequestSettings | None = None,
     *,
     secret: SecretHeader | None = None,
     fingerprint: str | None = None,
-) -> ServedTeacher:
+) -> RemoteTeacher:
     """A teacher behind a JSON service, asked by POST. Nothing is sent before the first question.
 
     url            where to post
@@ -48,7 +48,7 @@ def rest_teacher(
     answer         path to the classes, the class names or the scores in what comes back
     said           image shape, class count and names: the service declares nothing
     preprocessing  from db3kd's images to the model's input
-    traffic        how much at once, how often, how patiently
+    requests        how much at once, how often, how patiently
     secret         a header to send along
     fingerprint    any text that changes with the model; by default its address and the request
 
@@ -57,19 +57,19 @@ def rest_teacher(
     parts = split_url(url, ("http", "https"))
     name = f"{parts.path} at {parts.scheme}://{parts.netloc}"  # a query may hold a key
     overrides, preprocessing = overrides or ModelOverrides(), preprocessing or Preprocessing()
-    template, traffic = Template(request), traffic or RequestSettings()
+    template, requests = Template(request), requests or RequestSettings()
     if template.single:
-        traffic = traffic.with_batch(1)
+        requests = requests.with_batch(1)
     who = f"teacher {name}"
     if overrides.input or overrides.output:
         raise ValueError("input, output: belong to models that declare them; use request, answer")
     named = dataclasses.replace(overrides, input="request", output=answer)
     contract = resolve(who, (), (), named, preprocessing)
     reader, preprocessing = contract.reader, contract.preprocessing
-    client = HttpClient(traffic.in_flight, traffic.timeout, secret)
+    client = HttpClient(requests.in_flight, requests.timeout, secret)
     service = _Rest(url, name, template, AnswerPath(answer), reader, preprocessing, client)
     shape = contract.image_shape
-    return ServedTeacher(service, Background(), shape, reader, preprocessing, traffic, fingerprint)
+    return RemoteTeacher(service, Background(), shape, reader, preprocessing, requests, fingerprint)
 
 
 class Template:
@@ -104,7 +104,7 @@ class AnswerPath:
 
 
 class _Rest:
-    """The service: `db3kd.teachers.remote.served.Service`."""
+    """The service: `db3kd.teachers.remote.remote_teacher.Service`."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ class RequestSettings:
                         most that a kill loses; none is sent further ahead of an unanswered one, so
                         if the server's times vary much, more in flight are faster
     timeout             seconds from sending a request to having read all of its answer
-    attempts            how often a request is sent at most
+    max_attempts        how often a request is sent at most
     initial_backoff          seconds before the second attempt, at most; doubled for each one after
                         it, and shortened at random, so that clients do not return all at once
     max_backoff        most seconds between two attempts; a server that asks for more is not asked
@@ -28,22 +28,22 @@ class RequestSettings:
     queries_per_second  most images sent in a second, over time; None: as many as it takes
     retry_ambiguous          also repeat what may have been answered: after a lost connection, a
                         timeout or a failing gateway (502, 504). The server may then charge for a
-                        request again, at most `attempts` times. Without it, only what was surely
-                        not answered is repeated (no connection, 429, 503), and nothing is paid
-                        twice.
+                        request again, at most `max_attempts` times. Without it, only what was
+                        surely not answered is repeated (no connection, 429, 503), and nothing is
+                        paid twice.
     """
 
     batch: int = 64
     in_flight: int = 4
     timeout: float = 30.0
-    attempts: int = 8
+    max_attempts: int = 8
     initial_backoff: float = 0.25
     max_backoff: float = 30.0
     queries_per_second: float | None = None
     retry_ambiguous: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch", "in_flight", "attempts"):
+        for name in ("batch", "in_flight", "max_attempts"):
             check_count(getattr(self, name), name)
         for name in ("timeout", "initial_backoff", "max_backoff", "queries_per_second"):
             value = getattr(self, name)
@@ -97,11 +97,11 @@ class RateLimit:
 class RetryPolicy:
     """Repeats an attempt that brought no answer, as `RequestSettings` says."""
 
-    def __init__(self, traffic: RequestSettings) -> None:
-        self._traffic = traffic
-        self._tenacity = import_extra("tenacity", "served")
+    def __init__(self, requests: RequestSettings) -> None:
+        self._requests = requests
+        self._tenacity = import_extra("tenacity", "remote")
         self._backoff = self._tenacity.wait_random_exponential(
-            multiplier=traffic.initial_backoff, max=traffic.max_backoff
+            multiplier=requests.initial_backoff, max=requests.max_backoff
         )
 
     async def until_answered(
@@ -120,7 +120,7 @@ class RetryPolicy:
             retry=self._tenacity.retry_if_exception(self._repeatable),
             wait=self._wait,
             stop=self._tenacity.stop_any(
-                self._tenacity.stop_after_attempt(self._traffic.attempts),
+                self._tenacity.stop_after_attempt(self._requests.max_attempts),
                 lambda state: given_up.is_set(),
             ),
             sleep=lambda seconds: _sleep(seconds, given_up),
@@ -148,8 +148,8 @@ class RetryPolicy:
     def _repeatable(self, error: BaseException) -> bool:
         return (
             isinstance(error, RetryableError)
-            and (self._traffic.retry_ambiguous or not error.maybe_paid)
-            and error.wait <= self._traffic.max_backoff
+            and (self._requests.retry_ambiguous or not error.maybe_paid)
+            and error.wait <= self._requests.max_backoff
         )
 
     def _wait(self, state: Any) -> float:

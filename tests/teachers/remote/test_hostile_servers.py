@@ -120,11 +120,11 @@ def test_a_hostile_answer_is_a_typed_error_without_the_secret(
         pytest.skip("JSON answers have no such header")
     caplog.set_level(logging.INFO)
     with Scripted(truth, script) as server:
-        traffic = RequestSettings(
-            batch=8, in_flight=1, timeout=0.3, attempts=2, initial_backoff=0.001
+        requests = RequestSettings(
+            batch=8, in_flight=1, timeout=0.3, max_attempts=2, initial_backoff=0.001
         )
         teacher = open_inference_teacher(
-            server.model, SAID, traffic=traffic, binary=binary, secret=secret
+            server.model, SAID, requests=requests, binary=binary, secret=secret
         )
         with pytest.raises(TeacherError, match=words) as raised:
             decide_checked(teacher, many[:8])
@@ -139,7 +139,7 @@ def test_a_redirect_is_not_followed(truth, many, secret):
     with Loopback(lambda asked: Answer(200)) as elsewhere:
         there = Answer(308, headers={"Location": f"{elsewhere.url}/v2"})
         with Scripted(truth, lambda *_: there) as server:
-            teacher = open_inference_teacher(server.model, SAID, traffic=BRISK, secret=secret)
+            teacher = open_inference_teacher(server.model, SAID, requests=BRISK, secret=secret)
             with pytest.raises(TeacherError, match="no redirect is followed"):
                 teacher.decide(many[:8])
             teacher.close()
@@ -149,8 +149,8 @@ def test_a_redirect_is_not_followed(truth, many, secret):
 def test_a_server_that_never_speaks_is_given_up(many):
     release = threading.Event()
     with Loopback(lambda asked: release.wait(5) and None) as server:
-        traffic = RequestSettings(timeout=0.2, attempts=1)
-        teacher = rest_teacher(server.url, {"x": "$images"}, "y", SAID, traffic=traffic)
+        requests = RequestSettings(timeout=0.2, max_attempts=1)
+        teacher = rest_teacher(server.url, {"x": "$images"}, "y", SAID, requests=requests)
         with pytest.raises(TeacherError, match=r"no answer in 1 attempt; nothing within 0\.2 s"):
             teacher.decide(many[:8])
         release.set()
@@ -161,12 +161,12 @@ def test_without_a_server_the_error_says_so(many):
     with Loopback() as server:
         url = f"{server.url}/v2/models/digits"
     with pytest.raises(TeacherError, match=r"no answer in 2 attempts; no connection"):
-        open_inference_teacher(url, traffic=RequestSettings(attempts=2, initial_backoff=0.001))
+        open_inference_teacher(url, requests=RequestSettings(max_attempts=2, initial_backoff=0.001))
 
 
 def test_a_secret_is_sent_and_kept_nowhere(secret, truth, many):
     with ModelServer(truth) as server:
-        teacher = open_inference_teacher(server.model, SAID, traffic=BRISK, secret=secret)
+        teacher = open_inference_teacher(server.model, SAID, requests=BRISK, secret=secret)
         teacher.decide(many[:8])
         teacher.close()
     assert all(asked.headers["Authorization"] == SECRET for asked in server.asked)

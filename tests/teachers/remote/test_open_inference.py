@@ -23,7 +23,7 @@ from db3kd.teachers import (
 from db3kd.teachers.remote.open_inference_tensors import ModelAddress
 
 SHAPE = (1, 8, 8)
-BRISK = RequestSettings(batch=8, in_flight=3, timeout=5.0, attempts=3, initial_backoff=0.001)
+BRISK = RequestSettings(batch=8, in_flight=3, timeout=5.0, max_attempts=3, initial_backoff=0.001)
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -131,7 +131,7 @@ def test_the_metadata_tells_shape_and_classes(truth):
     with ModelServer(truth, metadata=scores) as server:
         teacher = load_teacher(server.model, max_batch=16)
         assert (teacher.image_shape, teacher.classes) == (SHAPE, 10)
-        assert teacher.traffic.batch == 16
+        assert teacher.requests.batch == 16
         with pytest.raises(
             ValueError, match=r"image_shape: expected \[1, 8, 8\] per image for .*digits"
         ):
@@ -157,7 +157,7 @@ def test_what_nobody_says_is_asked_for(truth):
 def test_a_model_for_one_image_is_asked_one_by_one(truth, images):
     single = {"inputs": [{"name": "images", "datatype": "FP32", "shape": [1, *SHAPE]}]}
     with ModelServer(truth, metadata=single) as server:
-        teacher = open_inference_teacher(server.model, ModelOverrides(classes=10), traffic=BRISK)
+        teacher = open_inference_teacher(server.model, ModelOverrides(classes=10), requests=BRISK)
         assert teacher.decide(images).equal(truth.decide(images))
         assert len(server.requests) == len(images)
         teacher.close()
@@ -205,7 +205,7 @@ def test_a_model_that_is_not_there_is_named(truth):
         open_inference_teacher(server.model.replace("digits", "other"))
 
 
-def test_the_fingerprint_is_of_the_model_not_of_the_traffic(truth):
+def test_the_fingerprint_is_of_the_model_not_of_the_request_settings(truth):
     with ModelServer(truth) as server:
 
         def of(**options) -> str:
@@ -214,7 +214,7 @@ def test_the_fingerprint_is_of_the_model_not_of_the_traffic(truth):
             teacher.close()
             return teacher.fingerprint()
 
-        assert of() == of(traffic=BRISK) == of(binary=False)
+        assert of() == of(requests=BRISK) == of(binary=False)
         server.metadata["versions"] = ["2"]
         second = of()
         others = [of(classes=9), of(preprocessing=Preprocessing(scale=(0, 2))), of(fingerprint="x")]
@@ -228,7 +228,7 @@ def test_over_grpc_answers_are_the_same(truth, images, serve, monkeypatch):
     service = Service(truth)
     secret = SecretHeader("DB3KD_TEST_SECRET")
     url = serve(service)
-    teacher = open_inference_teacher(url, ModelOverrides(classes=10), traffic=BRISK, secret=secret)
+    teacher = open_inference_teacher(url, ModelOverrides(classes=10), requests=BRISK, secret=secret)
     assert (teacher.image_shape, teacher.classes) == (SHAPE, 10)
     assert teacher.decide(images).equal(truth.decide(images))
     assert service.answered == len(images) and len(service.asked) == 3
@@ -239,7 +239,7 @@ def test_over_grpc_answers_are_the_same(truth, images, serve, monkeypatch):
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
 def test_over_grpc_a_busy_server_is_asked_again(truth, images, serve, code):
     service = Service(truth, [grpc.StatusCode[code]] * 2)
-    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), traffic=BRISK)
+    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), requests=BRISK)
     assert teacher.decide(images).equal(truth.decide(images))
     assert service.answered == len(images)
     teacher.close()
@@ -250,7 +250,7 @@ def test_over_grpc_a_refusal_is_a_typed_error_without_the_secret(truth, images, 
     service = Service(truth, [grpc.StatusCode.INVALID_ARGUMENT])
     secret = SecretHeader("DB3KD_TEST_SECRET")
     teacher = open_inference_teacher(
-        serve(service), ModelOverrides(classes=10), traffic=BRISK, secret=secret
+        serve(service), ModelOverrides(classes=10), requests=BRISK, secret=secret
     )
     with pytest.raises(TeacherError, match=r"the server says INVALID_ARGUMENT$") as raised:
         teacher.decide(images[:8])
@@ -270,7 +270,7 @@ def test_over_grpc_a_hostile_answer_is_a_typed_error(truth, images, serve, label
     service = Service(truth)
     honest = service.respond
     service.respond = lambda _: honest(labels)
-    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), traffic=BRISK)
+    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), requests=BRISK)
     with pytest.raises(TeacherError, match=words):
         teacher.decide(images[:8])
     assert len(service.asked) == 1, "paid for once"
@@ -279,7 +279,7 @@ def test_over_grpc_a_hostile_answer_is_a_typed_error(truth, images, serve, label
 
 def test_over_grpc_nobody_there_is_said():
     with pytest.raises(TeacherError, match="no answer in 3 attempts; no connection"):
-        open_inference_teacher("grpc://127.0.0.1:1/digits", traffic=BRISK)
+        open_inference_teacher("grpc://127.0.0.1:1/digits", requests=BRISK)
 
 
 def test_grpc_does_not_speak_json():
@@ -290,5 +290,5 @@ def test_grpc_does_not_speak_json():
 @pytest.mark.parametrize("module", ["tenacity", "tritonclient.http", "aiohttp"])
 def test_without_the_client_the_extra_is_named(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "db3kd\[served\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "db3kd\[remote\]"'):
         open_inference_teacher("http://127.0.0.1:1/v2/models/m")

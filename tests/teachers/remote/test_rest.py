@@ -19,7 +19,7 @@ from db3kd.teachers.remote.rest import AnswerPath, Template
 
 SHAPE = (1, 8, 8)
 SAID = ModelOverrides(image_shape=SHAPE, classes=10)
-BRISK = RequestSettings(batch=8, in_flight=3, timeout=5.0, attempts=3, initial_backoff=0.001)
+BRISK = RequestSettings(batch=8, in_flight=3, timeout=5.0, max_attempts=3, initial_backoff=0.001)
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -78,7 +78,7 @@ def test_a_service_of_any_form_is_asked(truth, images, form):
     request, images_in, path, answer_of = FORMS[form]
     said = ModelOverrides(image_shape=SHAPE, class_names=NAMES)
     with service(truth, images_in, answer_of) as server:
-        teacher = rest_teacher(f"{server.url}/predict", request, path, said, traffic=BRISK)
+        teacher = rest_teacher(f"{server.url}/predict", request, path, said, requests=BRISK)
         assert decide_checked(teacher, images).equal(truth.decide(images))
         assert len(server.asked) == (20 if form.startswith("one") else 3)
         keys = [asked.headers["Idempotency-Key"] for asked in server.asked]
@@ -161,7 +161,7 @@ def test_a_path_has_a_name_between_dots(path):
 )
 def test_a_hostile_answer_is_a_typed_error(images, body, words):
     with Loopback(lambda asked: Answer(200, body)) as server:
-        teacher = rest_teacher(server.url, {"x": "$images"}, "y", SAID, traffic=BRISK)
+        teacher = rest_teacher(server.url, {"x": "$images"}, "y", SAID, requests=BRISK)
         with pytest.raises(TeacherError, match=words):
             decide_checked(teacher, images[:2])
         teacher.close()
@@ -169,7 +169,7 @@ def test_a_hostile_answer_is_a_typed_error(images, body, words):
 
 def test_a_key_in_the_address_is_not_shown(images):
     with Loopback(lambda asked: Answer(403)) as server:
-        teacher = rest_teacher(f"{server.url}/p?key=3b1f", "$images", "y", SAID, traffic=BRISK)
+        teacher = rest_teacher(f"{server.url}/p?key=3b1f", "$images", "y", SAID, requests=BRISK)
         with pytest.raises(TeacherError, match="the server says 403") as raised:
             teacher.decide(images[:2])
         assert "3b1f" not in str(raised.value) + teacher.name + str(list(teacher.details()))

@@ -38,11 +38,11 @@ def file(tmp_path):
 
 
 def ask(server: ModelServer):
-    traffic = RequestSettings(
+    requests = RequestSettings(
         batch=BATCH, in_flight=IN_FLIGHT, timeout=5.0, initial_backoff=0.001, max_backoff=0.01
     )
     return open_inference_teacher(
-        server.model, ModelOverrides(image_shape=SHAPE, classes=10), traffic=traffic
+        server.model, ModelOverrides(image_shape=SHAPE, classes=10), requests=requests
     )
 
 

@@ -51,7 +51,7 @@ class Service(Protocol):
         ...
 
 
-class ServedTeacher:
+class RemoteTeacher:
     """A model behind a network as a teacher.
 
     A call is divided into requests, of which several are in flight at once; the answers keep the
@@ -70,7 +70,7 @@ class ServedTeacher:
     image_shape    shape of one image
     reader         what turns the model's answers into classes
     preprocessing  from db3kd's images to the model's input; `service` applies it
-    traffic        how much at once, how often, how patiently
+    requests        how much at once, how often, how patiently
     fingerprint    any text that changes with the model; by default its address, and what it
                    declares. The weights behind an address cannot be seen.
     """
@@ -82,7 +82,7 @@ class ServedTeacher:
         image_shape: tuple[int, ...],
         reader: AnswerReader,
         preprocessing: Preprocessing,
-        traffic: RequestSettings,
+        requests: RequestSettings,
         fingerprint: str | None = None,
     ) -> None:
         self.name = service.name
@@ -92,13 +92,13 @@ class ServedTeacher:
         self.preprocessing = preprocessing
         self.bounds = preprocessing.bounds
         self.device = torch.device("cpu")
-        self.traffic = traffic
-        self.max_batch = traffic.batch * traffic.in_flight * _REQUESTS_A_CALL
+        self.requests = requests
+        self.max_batch = requests.batch * requests.in_flight * _REQUESTS_A_CALL
         self._service = service
         self._reader = reader
         self._fingerprint = fingerprint
-        self._patience = RetryPolicy(traffic)
-        self._rate = RateLimit(traffic.queries_per_second)
+        self._patience = RetryPolicy(requests)
+        self._rate = RateLimit(requests.queries_per_second)
         self._spare: dict[bytes, int] = {}
         self._background = background
         self._finalizer = weakref.finalize(self, background.close, service.close)
@@ -127,7 +127,7 @@ class ServedTeacher:
 
     def stream(self, images: Tensor) -> RequestStream:
         """As `decide`, but the decisions are handed over as they arrive."""
-        return self._open(images, window=self.traffic.batch * self.traffic.in_flight)
+        return self._open(images, window=self.requests.batch * self.requests.in_flight)
 
     def fingerprint(self) -> str:
         """SHA-256 hex of what is known of the model: see `fingerprint` above."""
@@ -141,12 +141,12 @@ class ServedTeacher:
 
     def details(self) -> Iterator[tuple[str, str]]:
         """What `db3kd info` shows beside what every teacher has."""
-        traffic = self.traffic
+        requests = self.requests
         yield from self._service.details()
-        yield "requests", f"{traffic.batch} images, {traffic.in_flight} in flight"
-        yield "patience", f"{traffic.timeout:g} s, {traffic.attempts} attempts"
-        if traffic.queries_per_second is not None:
-            yield "rate limit", f"{traffic.queries_per_second:g} queries a second"
+        yield "requests", f"{requests.batch} images, {requests.in_flight} in flight"
+        yield "patience", f"{requests.timeout:g} s, {requests.max_attempts} attempts"
+        if requests.queries_per_second is not None:
+            yield "rate limit", f"{requests.queries_per_second:g} queries a second"
         yield from self.preprocessing.details()
 
     def close(self) -> None:
@@ -159,8 +159,8 @@ class ServedTeacher:
             self._ask,
             images,
             known=self._take_spare(images),
-            batch=self.traffic.batch,
-            in_flight=self.traffic.in_flight,
+            batch=self.requests.batch,
+            in_flight=self.requests.in_flight,
             window=window,
             keep=self._keep_spare,
         )

@@ -20,7 +20,7 @@ from db3kd.teachers import (
     decide_checked,
     open_inference_teacher,
 )
-from db3kd.teachers.remote import retry as traffic
+from db3kd.teachers.remote import retry
 from db3kd.teachers.remote.retry import RateLimit
 
 SHAPE = (1, 8, 8)
@@ -35,7 +35,7 @@ def many() -> torch.Tensor:
 
 def ask(server: ModelServer, **changes):
     options = {**vars(BRISK), **changes}
-    return open_inference_teacher(server.model, SAID, traffic=RequestSettings(**options))
+    return open_inference_teacher(server.model, SAID, requests=RequestSettings(**options))
 
 
 def fail_on(number: int, answer: Answer | None):
@@ -100,7 +100,7 @@ def test_a_faulty_server_that_restarts_changes_nothing_and_is_paid_once(truth, m
     assert int(ledger.spent) == len(images)
     assert set(server.faults) == {"drop", "busy", "slow"}
     assert server.answered >= len(images), "an answer may be lost on the way at the restart"
-    assert server.answered - len(images) <= teacher.traffic.in_flight * teacher.traffic.batch
+    assert server.answered - len(images) <= teacher.requests.in_flight * teacher.requests.batch
 
 
 def test_without_a_restart_every_answered_query_is_counted_once(truth, many):
@@ -218,7 +218,7 @@ def test_a_server_that_asks_to_wait_too_long_is_not_asked_again(truth, many):
 
 def test_attempts_are_bounded(truth, many):
     with Scripted(truth, lambda *_: None) as server:
-        teacher = ask(server, attempts=3, in_flight=1)
+        teacher = ask(server, max_attempts=3, in_flight=1)
         with pytest.raises(TeacherError, match="no answer in 3 attempts; connection lost"):
             teacher.decide(many[:8])
         assert next(server.number) == 3
@@ -236,7 +236,7 @@ def test_a_rate_limit_spreads_queries_over_time(monkeypatch):
         for queries in (50, 25, 25, 1):
             await limit.take(queries, asyncio.Event())
 
-    monkeypatch.setattr(traffic, "_sleep", sleep)
+    monkeypatch.setattr(retry, "_sleep", sleep)
     asyncio.run(take())
 
     assert waits == pytest.approx([0.5, 0.75, 1.0], abs=0.05)
@@ -272,6 +272,6 @@ def test_a_forgotten_teacher_leaves_no_thread(truth, many):
         ({"retry_ambiguous": 1}, "retry_ambiguous: expected true or false"),
     ],
 )
-def test_traffic_that_makes_no_sense_is_named(wrong, words):
+def test_invalid_request_settings_are_rejected(wrong, words):
     with pytest.raises(ValueError, match=words):
         RequestSettings(**wrong)
