@@ -22,7 +22,7 @@ from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.rest import rest_teacher
 from db3kd.teachers.remote.retry import RequestSettings
 from db3kd.teachers.signature import ModelOverrides
-from db3kd.teachers.torch_files import check_file, open_torch_file
+from db3kd.teachers.torch_files import TorchFile, check_file, open_torch_file
 from db3kd.validation import import_named
 
 
@@ -80,10 +80,14 @@ def open_described(
             f"{source}: declares the architecture {description.architecture!r}; a file cannot "
             "choose which code runs, so repeat the name as model="
         )
-    inner = _open_module(
-        file, model or description.architecture, overrides, preprocessing, execution, trust_code
+    opened = open_torch_file(
+        file,
+        model or description.architecture,
+        _without_preprocessing(overrides, preprocessing),
+        execution.device,
+        trust_code=trust_code,
     )
-    return _preprocessed(source, inner, overrides, preprocessing, max_batch, execution)
+    return _with_preprocessing(source, opened, overrides, preprocessing, max_batch, execution)
 
 
 class PreprocessedModule(nn.Module):
@@ -105,31 +109,17 @@ class PreprocessedModule(nn.Module):
         return self.module(prepared.to(images.dtype))
 
 
-def _open_module(
-    file: Path,
-    model: str | None,
-    overrides: ModelOverrides,
-    preprocessing: Preprocessing,
-    execution: ExecutionOptions,
-    trust_code: bool,
-) -> ModuleTeacher:
-    """Opens the torch file alone, as a teacher of images after preprocessing."""
+def _without_preprocessing(
+    overrides: ModelOverrides, preprocessing: Preprocessing
+) -> ModelOverrides:
+    """Returns the declarations for the module behind the preprocessing."""
     names = overrides.class_names
-    inner = ModelOverrides(
+    return ModelOverrides(
         image_shape=_input_shape(overrides.image_shape, preprocessing),
         classes=overrides.classes,
         threshold=overrides.threshold,
         assumed_shape=_input_shape(overrides.assumed_shape, preprocessing),
         assumed_classes=overrides.assumed_classes or (None if names is None else len(names)),
-    )
-    opened = open_torch_file(file, model, inner, execution.device, trust_code=trust_code)
-    return ExecutionOptions(execution.device).module_teacher(
-        opened.module,
-        str(file),
-        opened.overrides,
-        opened.max_batch,
-        name=file.name,
-        fingerprint=opened.fingerprint,
     )
 
 
@@ -139,14 +129,23 @@ def _input_shape(
     return None if image_shape is None else preprocessing.input_shape(image_shape)
 
 
-def _preprocessed(
+def _with_preprocessing(
     source: str,
-    inner: ModuleTeacher,
+    opened: TorchFile,
     overrides: ModelOverrides,
     preprocessing: Preprocessing,
     max_batch: int | None,
     execution: ExecutionOptions,
 ) -> ModuleTeacher:
+    """Returns the teacher of images before preprocessing."""
+    inner = ExecutionOptions(execution.device).module_teacher(
+        opened.module,
+        source,
+        opened.overrides,
+        opened.max_batch,
+        name=Path(source).name,
+        fingerprint=opened.fingerprint,
+    )
     _check_range(source, inner.bounds, preprocessing)
     image_shape = (
         overrides.image_shape
@@ -165,7 +164,7 @@ def _preprocessed(
         PreprocessedModule(inner.module, preprocessing),
         source,
         outer,
-        max_batch,
+        opened.limit(max_batch),
         name=Path(source).name,
         fingerprint=_digest(inner, preprocessing),
     )

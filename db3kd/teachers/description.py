@@ -47,14 +47,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from db3kd.teachers.class_numbers import Numbering, read_names
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.retry import RequestSettings
 from db3kd.teachers.signature import ModelOverrides
-
-Table = TypeVar("Table")
 
 SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
 """How the address of a served model begins."""
@@ -196,10 +194,10 @@ def read_description(path: Path) -> Description:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _parse(kind: type[Table], table: Mapping[str, Any], name: str = "") -> Table:
-    """Converts a table to a dataclass; `name` is empty for the whole file."""
+def _parse(kind: type[Any], table: Mapping[str, Any], name: str = "") -> Any:
+    """Converts a table to an instance of a dataclass; `name` is empty for the whole file."""
     place = f"[{name}] " if name else ""
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in table:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, 1)
@@ -217,10 +215,10 @@ def _parse(kind: type[Table], table: Mapping[str, Any], name: str = "") -> Table
 def _converted(value: Any, hint: Any, key: str) -> Any:
     """Returns the value as its type hint, `X` or `X | None`, declares it."""
     expected = (get_args(hint) or (hint,))[0]
-    if dataclasses.is_dataclass(expected):
+    if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         if not isinstance(value, dict):
             raise ValueError(f"{key}: expected a table [{key}], got {value!r}")
-        return _parse(expected, value, key)  # type: ignore[arg-type]
+        return _parse(expected, value, key)
     expected = get_origin(expected) or expected
     value = _as_tuple(value)
     if expected is Any or type(value) is expected or (expected is float and type(value) is int):

@@ -87,6 +87,16 @@ def test_a_description_cannot_choose_which_code_runs(tmp_path, module):
     assert load_teacher(describe(tmp_path, text), trust_code=True).classes == 5
 
 
+def test_a_described_program_keeps_its_largest_batch(tmp_path, module, images):
+    sizes = ({0: torch.export.Dim("n", min=2, max=4)},)
+    program = torch.export.export(module, (images[:3],), dynamic_shapes=sizes)
+    torch.export.save(program, tmp_path / "t.pt2")
+    path = describe(tmp_path, 'file = "t.pt2"\n[preprocessing]\nmean = 0.5\n')
+    teacher = load_teacher(path, trust_code=True)
+    assert (teacher.max_batch, teacher.classes) == (4, 5)
+    assert decide_checked(teacher, images).equal(module(images - 0.5).argmax(1))
+
+
 def test_keys_of_onnx_files_are_refused_for_a_torch_file(tmp_path):
     text = 'file = "weights.pth"\nclass_offset = 1\n'
     with pytest.raises(ValueError, match="class_offset: cannot be used with a torch file"):
