@@ -105,6 +105,7 @@ def label(
             opened,
             source,
             settings,
+            images=loaded,
             limit=limit,
             soft_labels=soft_label_settings,
             surrogate=network,

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from db3kd.data.class_names import matched
+from db3kd.data.image_set import ImageSet
 from db3kd.labelling.chunk_search import chunk_size, surrogate_for
 from db3kd.labelling.consistency import ConsistencyChecks, reserved_queries
 from db3kd.labelling.label_job import LabelJob
@@ -53,6 +54,7 @@ def write_run(
     source: Source,
     settings: LabelSettings,
     *,
+    images: ImageSet | None = None,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | None = None,
@@ -74,6 +76,7 @@ def write_run(
         teacher: The teacher that decides the images.
         source: The source of the images.
         settings: How the images are labelled.
+        images: The images of the source, if they are loaded already.
         limit: The number of images to label, drawn by the settings' seed; None for all. The run's
             sample indices are those of the source.
         soft_labels: How to make soft labels, which are stored too; None for distances only.
@@ -98,7 +101,7 @@ def write_run(
     check_free(folder, resume)
     if execution.workers is not None:
         import_ray()
-    images = source.load()
+    images = source.load() if images is None else images
     teacher = takes_unit_images(teacher)
     checks_budget = execution.consistency_checks
     if settings.queries is not None:

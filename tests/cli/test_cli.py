@@ -11,6 +11,8 @@ import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 import db3kd.cli
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import load_data
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.label_files import load_labels
 from db3kd.storage.manifest import read_manifest
@@ -104,6 +106,19 @@ def test_a_folder_in_use_is_refused_before_anything_is_loaded(tmp_path):
     message = fail(*label_arguments("missing.safetensors", tmp_path), "--data", "nothing")
 
     assert "expected a new or an empty folder" in message
+
+
+def test_the_images_are_loaded_once(teacher, tmp_path, monkeypatch):
+    loaded = []
+
+    def counting_load(*arguments: object, **options: object) -> ImageSet:
+        loaded.append(arguments)
+        return load_data(*arguments, **options)
+
+    monkeypatch.setattr("db3kd.labelling.source.load_data", counting_load)
+    label(teacher, tmp_path / "run", "--queries-per-pair", 5)
+
+    assert loaded == [("digits", "train")]
 
 
 def test_a_run_is_resumed_only_with_its_option(teacher, run, tmp_path):

@@ -27,7 +27,7 @@ TEACHER = {"source", "bounds", "assumed_shape", "assumed_classes", "class_names"
 WITHOUT_OPTION = {
     ("label", LabelSettings): TUNING - {"starting_points", "masked_mixes"},
     ("label", SoftLabelSettings): set(),
-    ("label", write_run): {"folder", "source", "settings", "soft_labels", "execution"},
+    ("label", write_run): {*("folder", "source", "images", "settings", "soft_labels", "execution")},
     ("label", RunExecution): set(),
     ("label", load_teacher): {*TEACHER, "model"},
     ("label", Source): set(),
