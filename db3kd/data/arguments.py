@@ -1,75 +1,160 @@
-"""Teachers and images as callers give them: made into what db3kd works with, or explained."""
+"""Teachers and images as callers pass them: converted to db3kd's types, or refused with advice."""
 
 import copy
 import os
+import sys
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from db3kd.data.dataset_images import (
+    HuggingFaceDataset,
+    dataset_image_set,
+    hugging_face_image_set,
+)
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import ImageSource, NamedImages
+from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import ModuleTeacher
 
-_PARTS = ("image_shape", "classes", "bounds", "device", "decide", "fingerprint")
+ImagesLike = (
+    ImageSet
+    | Tensor
+    | np.ndarray
+    | Dataset[Any]
+    | HuggingFaceDataset
+    | PseudoSamples
+    | NamedImages
+    | ImageSource
+)
+"""What every function that takes images accepts.
+
+- An `ImageSet`, whose images lie in [0, 1].
+- A tensor or NumPy array [N, *image_shape]: floats within the teacher's bounds, or uint8, which is
+  divided by 255.
+- A map-style `torch.utils.data.Dataset`, whose items are images or pairs (image, label).
+- A `datasets.Dataset` of Hugging Face, with a column of images and perhaps one of labels.
+- `PseudoSamples`.
+"""
+
+TeacherLike = Teacher | nn.Module
+"""What every function that takes a teacher accepts: a teacher, or a torch module that scores."""
+
+_TEACHER_MEMBERS = ("image_shape", "classes", "bounds", "device", "decide", "fingerprint")
+_NAMED_MEMBERS = ("read", "image_shape", "name", "__len__")
 
 
-def as_images(images: Any) -> Any:
-    """An image set as it is, a tensor or array as a float32 tensor; uint8 becomes an image set.
+def as_images(images: ImagesLike) -> Tensor | NamedImages:
+    """Converts images to a float32 tensor or an image set.
+
+    Float arrays and tensors become float32 tensors, whose bounds are the teacher's. Everything else
+    becomes an `ImageSet`, whose bounds are [0, 1]. The items of a data set are read by index when
+    they are needed; its labels and class names are kept.
 
     Raises:
-        TypeError: it is none of these; the message says how to make one.
+        TypeError: If `images` has another type; the message states how to convert it.
+        ValueError: If the items of a data set do not fit each other.
     """
-    if isinstance(images, np.ma.MaskedArray):
-        raise _no_images(images, "fill its hidden entries, then images.data")
-    if isinstance(images, np.ndarray):
-        if images.dtype.kind not in "fiu":
-            raise _no_images(images, f"of dtype {images.dtype}: convert it to float32 or uint8")
-        if images.dtype.kind == "f":
-            return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-        images = torch.from_numpy(
-            np.ascontiguousarray(images.astype(images.dtype.newbyteorder("=")))
+    given: Any = images
+    if isinstance(given, np.ndarray):
+        return _from_array(given)
+    if isinstance(given, Tensor):
+        return _from_tensor(given)
+    if isinstance(given, PseudoSamples):
+        return given.as_image_set()
+    if all(hasattr(given, name) for name in _NAMED_MEMBERS):
+        return given
+    if isinstance(given, IterableDataset) or _is_hugging_face(given, "IterableDataset"):
+        raise _unsupported_images(
+            given,
+            "a data set that can only be iterated has no indices; collect its items and use "
+            "db3kd.ImageSet.from_arrays(images, labels)",
         )
-    if isinstance(images, Tensor):
-        if images.is_floating_point():
-            return images.float()
-        if images.dtype == torch.uint8:
-            return ImageSet.from_arrays(images.cpu().numpy(), name="images")
-        raise _no_images(images, "of whole numbers: convert it to uint8 (0 to 255) or to float32")
-    if all(hasattr(images, name) for name in ("read", "image_shape", "name", "__len__")):
-        return images
-    if isinstance(images, nn.Module) or hasattr(images, "decide"):
-        raise _no_images(images, "the teacher comes first: label(teacher, images)")
-    if isinstance(images, str | os.PathLike):
-        raise _no_images(images, f"load them: db3kd.load_data({str(images)!r})")
-    raise _no_images(
-        images, "make an array [N, C, H, W] of them, or db3kd.ImageSet.from_arrays(array, labels)"
+    if isinstance(given, DataLoader):
+        raise _unsupported_images(given, "pass its data set: loader.dataset")
+    if _is_hugging_face(given, "DatasetDict"):
+        raise _unsupported_images(given, f"pass one of its splits: {', '.join(given)}")
+    if _is_hugging_face(given, "Dataset"):
+        return hugging_face_image_set(given)
+    if isinstance(given, Dataset):
+        return dataset_image_set(given)
+    if isinstance(given, nn.Module) or hasattr(given, "decide"):
+        raise _unsupported_images(given, "pass the teacher first: label(teacher, images)")
+    if isinstance(given, str | os.PathLike):
+        raise _unsupported_images(given, f"load them: db3kd.load_data({str(given)!r})")
+    raise _unsupported_images(
+        given, "make an array [N, C, H, W], or db3kd.ImageSet.from_arrays(array, labels)"
     )
 
 
-def as_teacher(teacher: Any, images: Any = None) -> Teacher:
-    """A teacher as it is; a torch module with the images' shape, and as many classes as it scores.
+def as_image_source(images: ImagesLike) -> Tensor | ImageSource:
+    """Converts images as `as_images`; any other image source is returned unchanged.
 
-    images: as `as_images` returns them, if there are any.
+    Training and evaluation need images by index only, so they also take a source without a name.
 
     Raises:
-        TypeError: it is neither; the message says how to wrap it.
+        TypeError: As `as_images`.
+        ValueError: As `as_images`.
     """
-    if isinstance(teacher, nn.Module) and not hasattr(teacher, "decide"):
-        return _wrapped(teacher, images)
-    missing = [name for name in _PARTS if not hasattr(teacher, name)]
-    if not missing and not isinstance(teacher, type):
-        return teacher
+    if not isinstance(images, Tensor) and all(hasattr(images, n) for n in ("read", "__len__")):
+        source: Any = images
+        return source
+    return as_images(images)
+
+
+def as_teacher(teacher: TeacherLike, images: Tensor | NamedImages | None = None) -> Teacher:
+    """Converts a torch module to a teacher; a teacher is returned unchanged.
+
+    Args:
+        teacher: A teacher, or a module from images to scores [n, C].
+        images: Images as `as_images` returns them: a module has their shape.
+
+    Raises:
+        TypeError: If `teacher` has another type; the message states how to convert it.
+    """
+    given: Any = teacher
+    if isinstance(given, nn.Module) and not hasattr(given, "decide"):
+        return _wrap_module(given, images)
+    missing = [name for name in _TEACHER_MEMBERS if not hasattr(given, name)]
+    if not missing and not isinstance(given, type):
+        return given
     raise TypeError(
-        f"teacher: expected a teacher, got {_described(teacher)}; {_teacher_hint(teacher, missing)}"
+        f"teacher: expected a teacher, got {_described(given)}; {_teacher_advice(given, missing)}"
     )
 
 
-def _wrapped(module: nn.Module, images: Any) -> ModuleTeacher:
-    how = "wrap it: db3kd.ModuleTeacher(module, image_shape, classes)"
+def _from_array(array: np.ndarray) -> Tensor | NamedImages:
+    if isinstance(array, np.ma.MaskedArray):
+        raise _unsupported_images(array, "fill its masked values, and pass images.data")
+    if array.dtype.kind == "f":
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    if array.dtype.kind not in "iu":
+        raise _unsupported_images(array, f"convert it from {array.dtype} to float32 or uint8")
+    native = array.astype(array.dtype.newbyteorder("="))
+    return _from_tensor(torch.from_numpy(np.ascontiguousarray(native)))
+
+
+def _from_tensor(images: Tensor) -> Tensor | NamedImages:
+    if images.is_floating_point():
+        return images.float()
+    if images.dtype == torch.uint8:
+        return ImageSet.from_arrays(images.cpu().numpy(), name="images")
+    raise _unsupported_images(images, "convert it to uint8 (0 to 255) or to float32")
+
+
+def _is_hugging_face(value: Any, kind: str) -> bool:
+    datasets = sys.modules.get("datasets")
+    return datasets is not None and isinstance(value, getattr(datasets, kind))
+
+
+def _wrap_module(module: nn.Module, images: Tensor | NamedImages | None) -> Teacher:
+    advice = "wrap it: db3kd.ModuleTeacher(module, image_shape, classes)"
     if images is None:
-        raise TypeError(f"teacher: a torch module does not tell the shape of its images; {how}")
+        raise TypeError(f"teacher: a torch module does not state the shape of its images; {advice}")
     shape = tuple(images.shape[1:] if isinstance(images, Tensor) else images.image_shape)
     first = next(module.parameters(), torch.empty(0))
     dtype = first.dtype if first.is_floating_point() else torch.float32
@@ -80,20 +165,21 @@ def _wrapped(module: nn.Module, images: Any) -> ModuleTeacher:
     except Exception as error:
         raise TypeError(
             f"teacher: {type(module).__name__} fails on an image of shape {shape} "
-            f"({type(error).__name__}: {error}); give images of the shape that it takes, or {how}"
+            f"({type(error).__name__}: {error}); pass images of the shape that it takes, or "
+            f"{advice}"
         ) from error
     if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[1] < 2:
-        came = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        actual = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise TypeError(
             f"teacher: expected scores [1, classes] from {type(module).__name__} for an image of "
-            f"shape {shape}, got {came}; {how}, around a module that returns such scores"
+            f"shape {shape}, got {actual}; {advice}, around a module that returns such scores"
         )
     return ModuleTeacher(module, shape, scores.shape[1])
 
 
-def _teacher_hint(teacher: Any, missing: list[str]) -> str:
-    if isinstance(teacher, np.ndarray | Tensor | ImageSet):
-        return "the teacher comes first, then the images"
+def _teacher_advice(teacher: Any, missing: list[str]) -> str:
+    if isinstance(teacher, np.ndarray | Tensor | ImageSet | Dataset):
+        return "pass the teacher first, then the images"
     if isinstance(teacher, str | os.PathLike):
         return f"load it: db3kd.load_teacher({str(teacher)!r})"
     if hasattr(teacher, "decide"):
@@ -108,10 +194,10 @@ def _teacher_hint(teacher: Any, missing: list[str]) -> str:
     return "see db3kd.FunctionTeacher, db3kd.ModuleTeacher and db3kd.load_teacher"
 
 
-def _no_images(images: Any, hint: str) -> TypeError:
+def _unsupported_images(images: Any, advice: str) -> TypeError:
     return TypeError(
-        f"images: expected an ImageSet, or an array or tensor [N, C, H, W], got "
-        f"{_described(images)}; {hint}"
+        "images: expected an ImageSet, an array or tensor [N, C, H, W], or a map-style data set, "
+        f"got {_described(images)}; {advice}"
     )
 
 

@@ -66,8 +66,8 @@ class Estimator:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((4, *SHAPE)), r"got ndarray \[4, 1, 4, 4\] float64; the teacher comes first"),
-        (torch.zeros(4), "the teacher comes first, then the images"),
+        (np.zeros((4, *SHAPE)), r"got ndarray \[4, 1, 4, 4\] float64; pass the teacher first"),
+        (torch.zeros(4), "pass the teacher first, then the images"),
         ("teacher.safetensors", r"load_teacher\('teacher.safetensors'\)"),
         (Estimator(), r"FunctionTeacher\(model.predict, image_shape, classes, flatten=True\)"),
         (len, r"FunctionTeacher\(function, image_shape, classes\)"),
@@ -97,11 +97,11 @@ def test_a_teacher_that_lacks_something_is_told_what(images):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (nn.Linear(3, 4), "got Linear; the teacher comes first"),
+        (nn.Linear(3, 4), "got Linear; pass the teacher first"),
         ("digits", r"got str; load them: db3kd.load_data\('digits'\)"),
         ([[0.5]], r"got list; make an array \[N, C, H, W\]"),
-        (np.ma.masked_array(np.zeros((4, *SHAPE)), True), "fill its hidden entries"),
-        (np.array(["a"]), "of dtype <U1: convert it"),
+        (np.ma.masked_array(np.zeros((4, *SHAPE)), True), "fill its masked values"),
+        (np.array(["a"]), "convert it from <U1"),
         (torch.zeros(4, *SHAPE, dtype=torch.int32), "convert it to uint8"),
     ],
 )
