@@ -12,7 +12,8 @@ from db3kd.storage.shards import import_pyarrow, read_shards
 def load_labels(path: str | Path) -> Labels:
     """Reads all labels of a run folder, finished or not, or of a file that `Labels.save` wrote.
 
-        labels = db3kd.load_labels("runs/mine")
+    Example:
+        >>> labels = db3kd.load_labels("runs/mine")
 
     Args:
         path: The run folder or the file.

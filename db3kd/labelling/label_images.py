@@ -38,8 +38,9 @@ def label(
 ) -> Labels:
     """Labels images by a teacher's decisions and its distances to the other classes.
 
-        labels = db3kd.label(teacher, images, db3kd.LabelSettings(queries=100_000))
-        labels = db3kd.label(teacher, images, out="runs/mine", resume=True)
+    Example:
+        >>> labels = db3kd.label(teacher, images, db3kd.LabelSettings(queries=100_000))
+        >>> labels = db3kd.label(teacher, images, out="runs/mine", resume=True)
 
     First each image is decided (one query), including images that are not to be labelled, because
     rays start towards them. Then each sample's distance to every other class, or to its nearest
@@ -113,8 +114,9 @@ def label_chunks(
 ) -> Iterator[Labels]:
     """Labels images as `label`, one chunk of samples at a time.
 
-        for labels in db3kd.label_chunks(teacher, images, settings):
-            store(labels)
+    Example:
+        >>> for labels in db3kd.label_chunks(teacher, images, settings):
+        ...     store(labels)
 
     Memory grows by one class number per image only.
 

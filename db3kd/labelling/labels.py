@@ -37,9 +37,10 @@ class Labels:
 
     `db3kd.label` returns them and `db3kd.load_labels` reads them from disk:
 
-        labels = db3kd.label(teacher, images)
-        labels.save("labels.parquet")
-        labels.to_pandas().sort_values("nearest_distance").head()
+    Example:
+        >>> labels = db3kd.label(teacher, images)
+        >>> labels.save("labels.parquet")
+        >>> labels.to_pandas().sort_values("nearest_distance").head()
 
     Attributes:
         index: `[n] int64`, each sample's index in its data set.
@@ -51,8 +52,8 @@ class Labels:
         status: N of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some),
             "unreached" (to none), "contradictory" (the teacher put an equal image in another
             class, whose distance is 0) or "budget" (the budget refused the sample's decision).
-        label: `[n] int64`, the data set's own class, -1 if it is unknown; None if the data set has
-            no classes.
+        label: `[n] int64`, the sample's class in its data set, -1 if it is unknown; None if the
+            data set has no classes.
         searched: `[n, C] bool`, True if the distance was measured and False if it is an estimate
             (see `db3kd.labelling.targets`). None if all other classes were measured.
         snapshots: Distances as above, keyed by the number of queries per class they had cost.

@@ -14,7 +14,7 @@ from db3kd.teachers.base import Teacher
 from db3kd.validation import check_count
 
 _RAY_SESSION = "session_2026-01-01_00-00-00_000000_0000000"
-"""The name of a Ray session, as long as it can be."""
+"""A name of a Ray session with the greatest possible length."""
 
 _MAX_SOCKET_BYTES = 107
 
@@ -23,8 +23,9 @@ _MAX_SOCKET_BYTES = 107
 class Workers:
     """How many processes label a run, and where.
 
-        execution = RunExecution(workers=Workers(8))
-        write_run("runs/mine", teacher, source, settings, execution=execution)
+    Example:
+        >>> execution = RunExecution(workers=Workers(8))
+        >>> write_run("runs/mine", teacher, source, settings, execution=execution)
 
     Attributes:
         count: The number of processes. A run with fewer shards keeps only as many busy.

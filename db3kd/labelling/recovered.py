@@ -76,10 +76,11 @@ class MemoryJournal:
 class Recovered:
     """The finished labels and the answers of a labelling, to continue without paying again.
 
-        try:
-            labels = db3kd.label(teacher, images, settings)
-        except db3kd.TeacherError as error:
-            labels = db3kd.label(teacher, images, settings, recovered=error.recovered)
+    Example:
+        >>> try:
+        ...     labels = db3kd.label(teacher, images, settings)
+        ... except db3kd.TeacherError as error:
+        ...     labels = db3kd.label(teacher, images, settings, recovered=error.recovered)
 
     It is kept in memory; use `db3kd.label(..., out=)` for a folder that outlives the process.
     Answers of a module on a GPU cost time only and are not kept; finished labels are.

@@ -63,7 +63,8 @@ def write_run(
 ) -> Totals:
     """Labels the images of a source into a run folder, a shard at a time, and shows progress.
 
-        write_run("runs/mine", teacher, Source("digits"), LabelSettings(queries=100_000))
+    Example:
+        >>> write_run("runs/mine", teacher, Source("digits"), LabelSettings(queries=100_000))
 
     Nothing is read before the folder is known to be free, and nothing is asked before the images
     are known to fit the teacher. Each answer is on disk before the teacher is called again. If the

@@ -26,7 +26,8 @@ surrogate, more starting points help a little, at the price of a forward pass ea
 class LabelSettings:
     """How distances are measured, and the query budgets.
 
-        settings = db3kd.LabelSettings(measure="bd", queries=100_000)
+    Example:
+        >>> settings = db3kd.LabelSettings(measure="bd", queries=100_000)
 
     Attributes:
         measure: "sd", "bd" or "mbd": sample, boundary and minimal boundary distance (DB3KD,
@@ -105,7 +106,8 @@ class LabelSettings:
         They use 21 random images for "sd" and 201 for "bd" and "mbd", brackets of 1e-5, and up to
         20,000 queries per pair, which "mbd" spends on rounds of 200 Gaussian probes.
 
-            settings = db3kd.LabelSettings.paper("mbd", queries_per_pair=5_000)
+        Example:
+            >>> settings = db3kd.LabelSettings.paper("mbd", queries_per_pair=5_000)
 
         Args:
             measure: "sd", "bd" or "mbd".

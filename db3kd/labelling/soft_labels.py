@@ -63,7 +63,8 @@ def with_soft_labels(
 ) -> Labels:
     """Adds soft labels, made from the distances, to `labels`.
 
-        labels = db3kd.with_soft_labels(labels, scale=4.0, temperature=4.0)
+    Example:
+        >>> labels = db3kd.with_soft_labels(labels, scale=4.0, temperature=4.0)
 
     A sample without a decision gets the uniform distribution. A sample that equals an image in
     another class (distance 0) counts as each of these classes equally.

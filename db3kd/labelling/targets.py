@@ -1,7 +1,7 @@
 """The targets of a sample: the classes whose distance is measured, and estimates for the others.
 
 With many classes, most of a soft label's weight is on a few of them, but a search costs the same
-for each. The images at hand tell, without a query, which classes are near.
+for each. The images of the set show, without a query, which classes are near.
 """
 
 from dataclasses import dataclass

@@ -127,7 +127,7 @@ class Worker:
         self._stop.set()
 
     def shutdown(self) -> None:
-        """Promises to write no more, so that other processes may write the folder."""
+        """Ends all writing, so that other processes may write the folder."""
         if self._shared_lock is not None:
             self._shared_lock.release()
 
