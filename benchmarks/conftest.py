@@ -1,4 +1,4 @@
-"""What pytest writes with --benchmark-json: rows like those of every other result here."""
+"""Makes pytest --benchmark-json write rows like those of the other results."""
 
 from typing import Any
 

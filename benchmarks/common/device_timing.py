@@ -1,4 +1,4 @@
-"""Timing on a device: by its own events, from a cold cache, medians of many rounds."""
+"""Timing on a device by its events, with cold caches and medians of many rounds."""
 
 import statistics
 import time
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 _FLUSH_BYTES = 256 * 2**20
-"""Written between rounds: more than any L2 cache holds."""
+"""Bytes written between rounds: more than any L2 cache holds."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: the median and the fastest of `rounds`."""
+    """Seconds of one call: the median and the fastest of so many rounds."""
 
     median: float
     fastest: float
@@ -25,9 +25,9 @@ class Timing:
 class Stopwatch:
     """Times calls on one device.
 
-    On CUDA a round is timed between two events. Where it is `queued`, the host queues it while the
-    device still flushes its cache, which leaves the kernels alone; otherwise the device is idle
-    when the call starts, and the time to launch counts. On a CPU both are the wall clock.
+    On CUDA a round is timed between two events. If it is `queued`, the host queues it while the
+    device still flushes its cache, so that only kernels are timed. Otherwise the device is idle
+    when the call starts, and launches count. On a CPU both use the wall clock.
     """
 
     def __init__(self, device: torch.device, rounds: int = 30, warmup: int = 5) -> None:
@@ -42,7 +42,13 @@ class Stopwatch:
         *,
         queued: bool = True,
     ) -> Timing:
-        """Times `run(*arguments())`; making the arguments, anew for each round, is not timed."""
+        """Times `run(*arguments())`.
+
+        Args:
+            run: The call.
+            arguments: Makes the arguments before each round; this is not timed.
+            queued: See the class.
+        """
         for _ in range(self._warmup):
             run(*arguments())
         once = self._on_cuda if self._device.type == "cuda" else self._on_cpu
@@ -68,7 +74,7 @@ class Stopwatch:
 
 
 def time_copy(watch: Stopwatch, device: torch.device, size: int) -> Timing:
-    """Times a copy of `size` bytes on the device: as many are read, and as many written."""
+    """Times a copy of `size` bytes on the device, which reads and writes as many."""
     source = torch.rand(size // 4, device=device)
     target: Tensor = torch.empty_like(source)
     return watch.time(lambda: target.copy_(source))

@@ -1,7 +1,7 @@
-"""Images that any machine can make, and teachers that learn to tell them apart.
+"""Generated images and teachers, for machines without a data set and without a network.
 
-For machines without a data set and a network: each class is a smooth random field, an image of it
-that field, moved by some pixels, in its own contrast, with smooth noise on top.
+Each class is a smooth random field. An image of the class is that field, shifted by some pixels, at
+a random contrast, with smooth noise on top.
 """
 
 import torch
@@ -17,10 +17,20 @@ _CELLS = 6
 def generated_images(
     shape: tuple[int, int, int], classes: int, count: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """`count` images of `shape`, float32 in [0, 1] [count, *shape], and their classes, int64.
+    """Generates images and their classes.
 
-    Fields are those of `shape`, `classes` and no seed, so that sets of other seeds are more of the
-    same.
+    The fields depend on `shape` and `classes` only, so that another seed gives more images of the
+    same classes.
+
+    Args:
+        shape: Channels, height and width.
+        classes: The number of classes.
+        count: The number of images.
+        seed: Draws the images.
+        device: The device of the result.
+
+    Returns:
+        Images [count, *shape] float32 in [0, 1], and classes [count] int64.
     """
     fields = _smooth(classes, shape, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(seed + 1)
@@ -43,7 +53,7 @@ def generated_images(
 def trained_network(
     model: str, images: Tensor, labels: Tensor, classes: int, steps: int, batch: int = 128
 ) -> nn.Module:
-    """A network of `db3kd.models` after some steps of Adam, in eval mode, on the images' device."""
+    """Trains a network of `db3kd.models` with Adam on the images' device; it is in eval mode."""
     torch.manual_seed(0)
     network = build_model(model, tuple(images.shape[1:]), classes).to(images.device)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
@@ -58,7 +68,7 @@ def trained_network(
 
 @torch.inference_mode()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The share of images that the network puts in their class."""
+    """The share of images that the network classifies correctly."""
     right = sum(
         int((network(part).argmax(1) == truth).sum())
         for part, truth in zip(images.split(256), labels.split(256), strict=True)
@@ -69,12 +79,12 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 def smooth_noise(
     count: int, shape: tuple[int, int, int], cells: int, generator: torch.Generator
 ) -> Tensor:
-    """Normal noise of so many cells a side, interpolated: [count, *shape]."""
+    """Normal noise on a grid of `cells` a side, interpolated to [count, *shape]."""
     channels, height, width = shape
     grid = torch.randn(count, channels, cells, cells, generator=generator)
     return F.interpolate(grid, (height, width), mode="bicubic", align_corners=True)
 
 
 def _smooth(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Smooth random fields of standard deviation 1, about, [count, *shape]."""
+    """Smooth random fields of standard deviation about 1, [count, *shape]."""
     return 1.5 * smooth_noise(count, shape, _CELLS, generator)

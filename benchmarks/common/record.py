@@ -1,4 +1,4 @@
-"""Where results go, and what they were measured with. Imports none of what training needs."""
+"""Writes results with what they were measured with. Imports nothing that training needs."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
-    """Writes the result, and what it was measured with, if asked to."""
+    """Writes a result to the file that --save names, if it is given."""
     if not options.save:
         return
     file = RESULTS / f"{options.save}.json"
@@ -25,7 +25,7 @@ def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
 
 
 def write(file: Path, result: Mapping[str, Any]) -> None:
-    """Writes the result whole or not at all, whatever ends the process."""
+    """Writes a result atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
     part.write_text(json.dumps(result, indent=1) + "\n")
@@ -33,7 +33,7 @@ def write(file: Path, result: Mapping[str, Any]) -> None:
 
 
 def measured() -> dict[str, Any]:
-    """What a result was measured with."""
+    """The commit, processor, threads and versions of a measurement."""
     return {
         "commit": _commit(),
         "processor": _processor(),
@@ -44,9 +44,9 @@ def measured() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of this working tree; of a copy without its history, what DB3KD_COMMIT says.
+    """The commit of this working tree, or DB3KD_COMMIT for a copy without history.
 
-    "-dirty" where files differ from it, other than results, which a run before this one wrote.
+    It ends with "-dirty" if files other than results differ from it.
     """
     changes = _git(
         "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
@@ -58,7 +58,7 @@ def _commit() -> str:
 
 
 def _git(*command: str) -> str:
-    """What git says of the working tree, empty where it says nothing."""
+    """The output of git in the working tree; empty if git fails."""
     try:
         root = RESULTS.parent.parent
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""A teacher whose calls are timed where they run."""
+"""A teacher whose calls are timed."""
 
 import time
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from db3kd.teachers import Teacher
 
 
 class TimedTeacher:
-    """A teacher that times its calls where they run; else as the one it is made of.
+    """Wraps a teacher and times its calls.
 
-    On CUDA by events on the streams they are queued on, which leave out what was queued before
-    them; else by the wall clock.
+    On CUDA, events on the stream of a call are timed, which leaves out earlier work on the stream.
+    Otherwise the wall clock is used.
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -29,10 +29,11 @@ class TimedTeacher:
         return getattr(self._teacher, name)
 
     def decide(self, images: Tensor) -> Tensor:
+        """Answers and times a call."""
         return self._timed(self._teacher.decide, images)
 
     def seconds(self) -> float:
-        """How long at least one call was under way; of several at once, time counts once."""
+        """Seconds in which at least one call was running; concurrent calls count once."""
         busy, reached = 0.0, 0.0
         for start, end in sorted(
             (self._since(start), self._since(end)) for start, end in self._spans
@@ -56,7 +57,7 @@ class TimedTeacher:
         return event
 
     def _since(self, moment: Any) -> float:
-        """Seconds from the origin to a moment that `_now` gave."""
+        """Seconds from the origin to a moment of `_now`."""
         if self._teacher.device.type != "cuda":
             return moment - self._origin
         moment.synchronize()

@@ -1,5 +1,4 @@
-"""A labelling run on one device: how much of it the teacher takes, what it comes to at full scale,
-and the published procedure on the same teacher."""
+"""Times a labelling run on one device, and the paper's procedure on the same teacher."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Setting:
-    """A teacher, the images it learns from and labels, and what a pair may spend."""
+    """A teacher, the images it learns from and labels, and the budget of a pair."""
 
     model: str
     shape: tuple[int, int, int]
@@ -40,19 +39,19 @@ FULL = (
 SMALL = (Setting("lenet5-fifth", (1, 8, 8), 200, 4, 30, 100),)
 
 PROJECTED = 60_000
-"""Samples of the run that a measured one is projected to."""
+"""The number of samples to which a measured run is projected."""
 
 SNAPSHOTS = (25, 50, 75, 100, 150, 200, 300, 500, 1_000)
-"""Budgets at which the run's distances are compared with the published procedure's."""
+"""Budgets at which the run's distances are compared with those of the paper's procedure."""
 
 
-MOST_STARTS = 201
-"""Images of a class that the published procedure starts towards, as in the paper."""
+MAX_STARTS = 201
+"""Starting points of a class for the paper's procedure, as many as in the paper."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a setting comes to on a device: the teacher, and images in the host's memory."""
+    """A setting on a device: its teacher, images in host memory, and the teacher's accuracy."""
 
     setting: Setting
     teacher: ModuleTeacher
@@ -69,7 +68,7 @@ class Prepared:
 
 
 def measure_run(prepared: Prepared) -> dict[str, Any]:
-    """Labels the setting's samples by minimal boundary distance and times it."""
+    """Labels the samples of a setting by MBD and times it."""
     setting, device = prepared.setting, prepared.teacher.device
     settings = LabelSettings("mbd", queries_per_pair=setting.queries_per_pair)
     label(prepared.teacher, prepared.images, settings, index=torch.arange(2))  # warm-up
@@ -106,12 +105,16 @@ def measure_run(prepared: Prepared) -> dict[str, Any]:
 
 
 def measure_paper_procedure(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
-    """The published procedure on a few samples, and db3kd's run at a mean distance no greater.
+    """Compares the paper's procedure on a few samples with db3kd at the same mean distance.
 
-    The pairs are those of `samples` samples with all other classes; both get `budget` queries a
-    pair at most. Seconds a pair of db3kd are those of the setting's whole run of samples, with as
-    many queries a pair as it needs to reach the published mean distance on these pairs;
-    `times_faster` is None where it reaches that with no budget.
+    The seconds a pair of db3kd come from the whole run of the setting, with as many queries a pair
+    as it needs to reach the mean distance of the procedure on these pairs. `times_faster` is None
+    if it does not reach that distance.
+
+    Args:
+        prepared: The teacher and its images.
+        samples: Samples, each of which forms a pair with every other class.
+        budget: The most queries of a pair, for both.
     """
     theirs = _paper_run(prepared, samples, budget)
     budgets = tuple(count for count in SNAPSHOTS if count < budget)
@@ -123,7 +126,7 @@ def measure_paper_procedure(prepared: Prepared, samples: int, budget: int) -> di
     each = wall / (prepared.setting.samples * (CLASSES - 1))
     result = {
         "pairs": samples * (CLASSES - 1),
-        "published": theirs,
+        "paper_procedure": theirs,
         "db3kd": {
             "mean_distance": _mean_distance(ours.distances),
             "queries_per_pair_to_match": needed,
@@ -131,12 +134,12 @@ def measure_paper_procedure(prepared: Prepared, samples: int, budget: int) -> di
         },
         "times_faster": theirs["seconds_per_pair"] / each if needed else None,
     }
-    print(f"published procedure: {result}", flush=True)
+    print(f"the paper's procedure: {result}", flush=True)
     return result
 
 
 def _paper_run(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
-    """The published procedure, pair by pair: its mean distance, queries, and seconds a pair."""
+    """Runs the paper's procedure: its mean distance, queries and seconds a pair."""
     from benchmarks.peers.paper_procedure import paper_search
 
     decide = decide_rows(prepared.teacher)
@@ -146,12 +149,12 @@ def _paper_run(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
     distances, queries = [], 0
     start = time.perf_counter()
     for sample, target in _pairs(classes[:samples]):
-        starts = rows[classes == target][:MOST_STARTS]
+        starts = rows[classes == target][:MAX_STARTS]
         if not len(starts):
             continue
-        own = int(classes[sample])
+        source = int(classes[sample])
         distance, spent = paper_search(
-            decide, rows[sample], own, target, starts, budget, rng, sign_opt=True
+            decide, rows[sample], source, target, starts, budget, rng, sign_opt=True
         )
         distances.append(distance)
         queries += spent
@@ -184,9 +187,9 @@ def _timed_label(
 
 
 def _replay_seconds(teacher: Teacher, images: Tensor, batches: list[int], most: int = 400) -> float:
-    """Seconds of the teacher alone on as many images, in the same batches.
+    """Seconds of the teacher alone on the same batches.
 
-    Projected from `most` batches of mixed-up images, spread evenly over the run.
+    The time is projected from at most `most` batches of blended images, spread over the run.
     """
     step = max(1, len(batches) // most)
     chosen = batches[::step]
@@ -203,17 +206,17 @@ def _replay_seconds(teacher: Teacher, images: Tensor, batches: list[int], most: 
 
 
 def _pairs(classes: np.ndarray) -> list[tuple[int, int]]:
-    """Each sample with every class but its own."""
+    """Each sample with every other class."""
     return [
         (sample, target)
-        for sample, own in enumerate(classes.tolist())
+        for sample, source in enumerate(classes.tolist())
         for target in range(CLASSES)
-        if target != own
+        if target != source
     ]
 
 
 def _budget_for(mean: float, labels: Labels, budget: int) -> int | None:
-    """The least queries a pair at which the labels' mean distance is no greater, if any."""
+    """The fewest queries a pair at which the labels' mean distance is at most `mean`, if any."""
     by_budget = {**labels.snapshots, budget: labels.distances}
     for count, distances in sorted(by_budget.items()):
         unreached = distances.isinf().sum() > labels.distances.isinf().sum()
@@ -223,7 +226,7 @@ def _budget_for(mean: float, labels: Labels, budget: int) -> int | None:
 
 
 def _mean_distance(distances: Tensor) -> float:
-    """Over the classes reached, own ones left out."""
+    """The mean distance over the classes reached, without the predicted ones."""
     return float(distances[distances.isfinite() & (distances > 0)].double().mean())
 
 

@@ -1,14 +1,14 @@
-"""Everything that is measured on a GPU, as one JSON: the last part of `make gpu`.
+"""Measures everything that is measured on a GPU and writes one JSON, for `make gpu`.
 
     python -m benchmarks.gpu --save
     python -m benchmarks.gpu --save --only ops labelling_lenet5
     python -m benchmarks.gpu --device cpu --small
 
-The first takes some minutes; the last runs the same code on tiny inputs, without a GPU, and its
-figures mean nothing. It needs torch, NumPy and safetensors, no data set, and no network.
+The first command takes some minutes. The last runs the same code on tiny inputs without a GPU, and
+its figures mean nothing. It needs torch, NumPy and safetensors, but no data set and no network.
 
-The JSON is written after each part. Run again, it goes on with the parts that are missing or
-failed, if commit and device are the same; `--again` measures all of them anew.
+The JSON is written after each part. If you run the command again with the same commit and device,
+it measures only parts that are missing or failed; `--again` measures all parts.
 """
 
 import argparse
@@ -40,6 +40,7 @@ Result = dict[str, Any]
 
 
 def main() -> None:
+    """Measures the parts that the command line asks for and writes them."""
     options = _options()
     device = torch.device(options.device)
     torch.manual_seed(0)
@@ -47,7 +48,7 @@ def main() -> None:
     file = None if options.save is None else options.folder / f"{name}.json"
     kept = {} if file is None or options.again else kept_parts(file, device, options.small)
 
-    def note(result: Result) -> None:
+    def write_result(result: Result) -> None:
         if file is not None:
             write(file, {"measured": measured(), **result})
 
@@ -57,7 +58,7 @@ def main() -> None:
         compiled=options.compile,
         only=options.only,
         kept=kept,
-        note=note,
+        write_result=write_result,
     )
     if file is not None:
         print(f"written to {file}")
@@ -73,17 +74,17 @@ def measure(
     compiled: bool,
     only: Sequence[str] | None = None,
     kept: Result | None = None,
-    note: Callable[[Result], None] = lambda result: None,
+    write_result: Callable[[Result], None] = lambda result: None,
 ) -> Result:
-    """All figures. A part that fails is its error, and the others are measured all the same.
+    """Measures all figures. A failed part holds its error and does not stop the others.
 
     Args:
         device: What is measured.
-        small: Whether on tiny inputs.
-        compiled: Whether references are compiled as well.
-        only: The parts to measure, None for all.
-        kept: What an earlier run has measured of them, which is not measured again.
-        note: Called with all results so far, after each part and each op.
+        small: Whether to use tiny inputs.
+        compiled: Whether to compile references too.
+        only: The parts to measure; None for all.
+        kept: Parts of an earlier run, which are not measured again.
+        write_result: Called with all results so far, after each part and each op.
     """
     watch = Stopwatch(device, *((3, 1) if small else (30, 5)))
     copied = 2**20 if small else 2**32
@@ -96,44 +97,46 @@ def measure(
         "copy_bytes_per_second": bandwidth,
         **(kept or {}),
     }
-    parts = {"ops": lambda: _noted_ops(device, watch, bandwidth, small, compiled, result, note)}
+    parts = {
+        "ops": lambda: _measure_ops(device, watch, bandwidth, small, compiled, result, write_result)
+    }
     parts |= _labelling_parts(device, small)
     for name in only or ():
         if name not in parts:
             raise SystemExit(f"--only: expected some of {', '.join(parts)}, got {name}")
-    note(result)
+    write_result(result)
     for name, part in parts.items():
         if (only is None or name in only) and name not in (kept or {}):
             result[name] = _attempt(part, device)
-            note(result)
+            write_result(result)
     return result
 
 
-def _noted_ops(
+def _measure_ops(
     device: torch.device,
     watch: Stopwatch,
     bandwidth: float,
     small: bool,
     compiled: bool,
     result: Result,
-    note: Callable[[Result], None],
+    write_result: Callable[[Result], None],
 ) -> list[Result]:
     rows: list[Result] = []
     for row in measure_ops(device, watch, bandwidth, small=small, compiled=compiled):
         rows.append(row)
-        note({**result, "ops": rows})
+        write_result({**result, "ops": rows})
     return rows
 
 
 def _labelling_parts(device: torch.device, small: bool) -> Iterator[tuple[str, Callable]]:
-    """The parts that need a trained teacher, which is made when the first of them is measured."""
+    """The parts that need a trained teacher, which is made when the first one is measured."""
     for number, setting in enumerate(SMALL if small else FULL):
         prepared = _prepared_once(setting, device)
         yield f"labelling_{setting.model}", lambda prepared=prepared: measure_run(prepared())
         if number == 0:
             few = (1, 30) if small else (5, 1_000)
             yield (
-                "published",
+                "paper_procedure",
                 lambda prepared=prepared, few=few: measure_paper_procedure(prepared(), *few),
             )
 
@@ -143,7 +146,7 @@ def _prepared_once(setting: Setting, device: torch.device) -> Callable[[], Prepa
 
 
 def kept_parts(file: Path, device: torch.device, small: bool) -> Result:
-    """The parts of an earlier result that need not be measured again: same commit, same device."""
+    """The parts of an earlier result of the same commit, device and versions."""
     try:
         earlier = json.loads(file.read_text())
     except FileNotFoundError:
@@ -162,13 +165,13 @@ def kept_parts(file: Path, device: torch.device, small: bool) -> Result:
 
 
 def has_failed(part: Any) -> bool:
-    """Whether a part, or one of the ops in it, is an error; a reference may fail."""
+    """Whether a part or one of its ops failed; a failed reference does not count."""
     rows = part if isinstance(part, list) else [part]
     return any(isinstance(row, dict) and "error" in row for row in rows)
 
 
 def device_of(device: torch.device) -> dict[str, Any]:
-    """What the device is, and what drives it."""
+    """The device, its driver and its libraries."""
     if device.type != "cuda":
         return {"name": device.type}
     properties = torch.cuda.get_device_properties(device)
@@ -187,7 +190,7 @@ def device_of(device: torch.device) -> dict[str, Any]:
 def _attempt(part: Callable[[], Any], device: torch.device) -> Any:
     try:
         return part()
-    except Exception as error:  # an hour of a GPU is not to be lost to one part
+    except Exception as error:  # one part must not waste an hour of a GPU
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
     finally:
@@ -195,7 +198,7 @@ def _attempt(part: Callable[[], Any], device: torch.device) -> Any:
 
 
 def _empty_cache(device: torch.device) -> None:
-    """Gives memory back to the device, unless an error has left it in no state to."""
+    """Frees cached memory, unless an error has broken the device."""
     if device.type == "cuda":
         try:
             torch.cuda.empty_cache()
@@ -221,16 +224,18 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--device", default="cuda")
-    options.add_argument("--small", action="store_true", help="tiny inputs: does it run at all?")
+    options.add_argument("--small", action="store_true", help="tiny inputs, to test that it runs")
     options.add_argument(
-        "--no-compile", dest="compile", action="store_false", help="leave torch.compile out"
+        "--no-compile", dest="compile", action="store_false", help="skip torch.compile"
     )
     options.add_argument(
-        "--save", nargs="?", const="", metavar="NAME", help="keep as results/NAME.json"
+        "--save", nargs="?", const="", metavar="NAME", help="write the result to results/NAME.json"
     )
     options.add_argument(
-        "--folder", type=Path, default=RESULTS, help="where results are kept (default: %(default)s)"
+        "--folder", type=Path, default=RESULTS, help="folder of results (default: %(default)s)"
     )
-    options.add_argument("--only", nargs="+", metavar="PART", help="measure these parts alone")
-    options.add_argument("--again", action="store_true", help="measure what is there already")
+    options.add_argument("--only", nargs="+", metavar="PART", help="measure only these parts")
+    options.add_argument(
+        "--again", action="store_true", help="measure parts again that have a result"
+    )
     return options.parse_args()

@@ -1,4 +1,4 @@
-"""Says in one line what `make gpu` needs and this machine lacks, before anything is built.
+"""Reports in one line what `make gpu` needs and this machine lacks, before anything is built.
 
 python benchmarks/gpu/needs.py
 """
@@ -14,7 +14,7 @@ FOR_TESTS = ("pytest", "hypothesis")
 
 
 def missing() -> list[str]:
-    """What is not there: packages by name, and what torch and the machine lack."""
+    """What is missing: packages by name, and parts of torch and of the machine."""
     absent = [name for name in (*PACKAGES, *FOR_TESTS) if find_spec(name) is None]
     if "torch" in absent:
         return absent
@@ -34,10 +34,11 @@ def missing() -> list[str]:
 
 
 def main() -> None:
+    """Exits with a message if something is missing."""
     absent = missing()
     if absent:
         sys.exit(f"make gpu: {sys.executable} lacks {', '.join(absent)}")
-    print(f"make gpu: {sys.executable} has what it takes")
+    print(f"make gpu: {sys.executable} has everything that is needed")
 
 
 if __name__ == "__main__":

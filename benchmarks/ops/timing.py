@@ -1,4 +1,4 @@
-"""How ops are timed: where they run, in how many rounds, by which clock, beside which bandwidth."""
+"""Timing of ops: places, rounds, clocks, and the bandwidth of a copy."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _SECONDS = 0.2
 """Each way is timed for about so long, within the rounds below."""
 _FEWEST, _MOST = 3, 200
 _COPIED = 256 * 2**20
-"""Bytes of a copy whose speed is measured: more than the processor's second-level caches hold, and
-more than a GPU's caches."""
+"""Bytes of a copy whose speed is measured: more than a GPU's caches or a processor's second-level
+caches hold."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an op runs. threads: of the processor; without meaning on a GPU."""
+    """Where an op runs: a device, and the threads of a processor."""
 
     device: torch.device
     threads: int
@@ -32,10 +32,13 @@ class Place:
 
 
 def measure(benchmark: Any, function: Callable[[], Any], place: Place) -> Any:
-    """Runs it in as many rounds as its speed allows, and returns what it returned.
+    """Times a function in as many rounds as its speed allows.
 
-    Puts the median seconds of a round into `benchmark.extra_info`. A GPU's are those between two
-    events on the device, its caches overwritten before each round.
+    The median seconds of a round go into `benchmark.extra_info`. On a GPU they are measured between
+    two events on the device, and its caches are overwritten before each round.
+
+    Returns:
+        The result of the function.
     """
     if benchmark.disabled:
         return benchmark.pedantic(function)
@@ -56,16 +59,15 @@ def measure(benchmark: Any, function: Callable[[], Any], place: Place) -> Any:
 
 @cache
 def copy_bandwidth(place: Place) -> float:
-    """Bytes a second, read and written, of a copy into memory that is there already."""
+    """Bytes a second, read and written, of a copy into existing memory."""
     watch = Stopwatch(place.device, rounds=10, warmup=1)
     return 2 * _COPIED / time_copy(watch, place.device, _COPIED).fastest
 
 
 def rows_of(benchmarks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """pytest-benchmark's entries as rows of a result: what a test noted and its seconds.
+    """Converts entries of pytest-benchmark to rows of a result: extra info and seconds.
 
-    Rows of one contest, which agree in all but `way`, get `times_eager`: how many times as fast as
-    the eager way they are.
+    Rows of a group with an eager way get `times_eager`, how many times as fast as that they are.
     """
     rows = []
     for entry in benchmarks:

@@ -1,4 +1,4 @@
-"""A made-up classification problem with many classes, some of which are much alike."""
+"""A generated classification problem with many classes, some of which are similar."""
 
 import torch
 from torch import Tensor
@@ -7,23 +7,28 @@ from benchmarks.common.generated import smooth_noise
 from db3kd.data.image_set import ImageSet
 
 _SHAPE = (1, 28, 28)
-_KIN = 5
-"""Classes that vary one theme."""
+_CLASSES_PER_THEME = 5
+"""Classes that share a theme."""
 
-_FARTHEST = 2
-"""Pixels that an image is shifted by at most, either way."""
+_MAX_SHIFT = 2
+"""The most pixels by which an image is shifted, in each direction."""
 
 
 def many_classes(classes: int, per_class: int, seed: int) -> ImageSet:
-    """Images [classes · per_class, 1, 28, 28] in [0, 1]; other seeds give others of each class.
+    """Generates images [classes · per_class, 1, 28, 28] in [0, 1].
 
-    A class is a smooth random pattern, close to those of its kin; its images are shifted, mixed
-    with a smooth pattern of their own, and noisy.
+    A class is a smooth random pattern, similar to those of the same theme. Its images are shifted,
+    mixed with another smooth pattern and noisy.
+
+    Args:
+        classes: The number of classes.
+        per_class: The images of each class.
+        seed: Draws the images; the classes are the same for every seed.
     """
     patterns = _patterns(classes)
     draw = torch.Generator().manual_seed(1000 + seed)
     labels = torch.arange(classes).repeat(per_class)
-    shifts = torch.randint(-_FARTHEST, _FARTHEST + 1, (len(labels), 2), generator=draw)
+    shifts = torch.randint(-_MAX_SHIFT, _MAX_SHIFT + 1, (len(labels), 2), generator=draw)
     moved = torch.stack(
         [
             patterns[label].roll(shift, (0, 1))
@@ -39,6 +44,6 @@ def many_classes(classes: int, per_class: int, seed: int) -> ImageSet:
 def _patterns(classes: int) -> Tensor:
     """[classes, 28, 28]."""
     draw = torch.Generator().manual_seed(0)
-    themes = smooth_noise(-(-classes // _KIN), _SHAPE, 6, draw)[:, 0]
-    themes = themes.repeat_interleave(_KIN, 0)[:classes]
+    themes = smooth_noise(-(-classes // _CLASSES_PER_THEME), _SHAPE, 6, draw)[:, 0]
+    themes = themes.repeat_interleave(_CLASSES_PER_THEME, 0)[:classes]
     return 0.8 * themes + 0.6 * smooth_noise(classes, _SHAPE, 6, draw)[:, 0]

@@ -1,9 +1,9 @@
-"""What a CPU teacher of large images takes by its batch: memory, CPU time, and a whole small run.
+"""Measures memory and CPU time of a CPU teacher of large images by its batch size.
 
-The teacher is a network of depthwise convolutions for images of 3x224x224, built as
-EfficientNet-lite0 is, with random weights. Every batch is measured in a process of its own: forward
-passes, and a run of `mbd` with 100 queries a pair on two images. "found" is the batch that the
-teacher finds for itself.
+The teacher is a network of depthwise convolutions for images of 3x224x224, built like
+EfficientNet-lite0, with random weights. Each batch size is measured in a separate process: forward
+passes, and an `mbd` run with 100 queries a pair on two images. "found" is the batch size that the
+teacher chooses itself.
 
     python -m benchmarks.systems.cpu_batch
 """
@@ -29,10 +29,15 @@ _STAGES = ((24, 2, 2), (40, 2, 2), (80, 3, 2), (112, 3, 1), (192, 4, 2), (320, 1
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one batch: its images, CPU milliseconds an image, and the process's peaks in MiB.
+    """The cost of one batch size.
 
-    idle: with the teacher loaded. passes: after forward passes. run: after the labelling run too.
-    queries: of the run.
+    Attributes:
+        batch: Images of a batch.
+        milliseconds: CPU time an image.
+        idle: Peak MiB of the process with the teacher loaded.
+        passes: Peak MiB after forward passes.
+        run: Peak MiB after the labelling run.
+        queries: Queries of the run.
     """
 
     batch: int
@@ -53,7 +58,7 @@ class _Residual(nn.Module):
 
 
 def depthwise_network(classes: int) -> nn.Module:
-    """EfficientNet-lite0 with random weights, normalised so that images spread over classes."""
+    """EfficientNet-lite0 with random weights, adjusted so that images spread over classes."""
     torch.manual_seed(0)
     layers = [*_convolution(3, 32, 3, 2), nn.ReLU6(), _block(32, 16, 1, 1)]
     width = 16
@@ -71,7 +76,9 @@ def depthwise_network(classes: int) -> nn.Module:
     return network.eval()
 
 
-def _convolution(width: int, channels: int, size: int, stride: int, groups: int = 1) -> list:
+def _convolution(
+    width: int, channels: int, size: int, stride: int, groups: int = 1
+) -> list[nn.Module]:
     padding = size // 2
     convolution = nn.Conv2d(width, channels, size, stride, padding, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(channels)]
@@ -87,6 +94,7 @@ def _block(width: int, channels: int, stride: int, widening: int) -> nn.Module:
 
 
 def main() -> None:
+    """Measures all batch sizes and writes the result."""
     options = _options()
     if options.only is not None:
         print(json.dumps(asdict(_measure(options.only or None, options))))
@@ -106,8 +114,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", type=int, help="measure this batch here; 0 finds one")
-    parser.add_argument("--save", help="name of the JSON file in benchmarks/results")
+    parser.add_argument(
+        "--only", type=int, help="measure this batch size here; 0 lets the teacher choose"
+    )
+    parser.add_argument("--save", help="write the result to results/NAME.json")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""What SIGKILL at random moments costs a labelling run that is resumed each time.
+"""Measures what SIGKILL at random moments costs a labelling run that is resumed each time.
 
-The run is labelled once without a stop. Then it is begun again and again, each time killed after a
-random share of the time it took, and resumed until it is finished; this until so many processes
-were killed. The labels must be the same to the bit, and the queries paid twice within the bound:
-the teacher's call in flight, of at most `--max-batch` queries, for each kill. They are counted by
-the teacher, which notes each call in a file of its own before it answers.
+One run is labelled without a stop. Other runs are killed after a random share of its time and
+resumed until they finish; this repeats until `--kills` processes were killed. Labels must be equal
+to the bit. Queries paid twice must stay within the bound: for each kill the teacher's call in
+flight, of at most `--max-batch` queries. The teacher counts them: it writes each call to a separate
+file before it answers.
 
     python -m benchmarks.systems.crashes --kills 50
 """
@@ -41,8 +41,8 @@ _PROCESSES.set_forkserver_preload(
 )
 
 
-class NotingTeacher:
-    """A teacher that appends the size of each call to a file, where a kill does not reach it."""
+class CallLoggingTeacher:
+    """A teacher that appends the size of each call to a file, which survives a kill."""
 
     def __init__(self, teacher: Teacher, file: Path, max_batch: int) -> None:
         self._teacher = teacher
@@ -52,16 +52,18 @@ class NotingTeacher:
         self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def decide(self, images: Tensor) -> Tensor:
+        """Logs the call and asks the teacher."""
         os.write(self._file, f"{len(images)}\n".encode())
         return self._teacher.decide(images)
 
     def fingerprint(self) -> str:
+        """The fingerprint of the teacher."""
         return self._teacher.fingerprint()
 
 
 @dataclass(frozen=True)
 class Work:
-    """What each process does: label the first `limit` images that the seed draws."""
+    """What each process does: it labels the first `limit` images that the seed draws."""
 
     teacher: Path
     data: str
@@ -70,7 +72,7 @@ class Work:
     max_batch: int
 
     def start(self, folder: Path) -> tuple[BaseProcess, Connection]:
-        """A process that labels into `folder`; the connection ends as the labelling starts."""
+        """Starts a process that labels into `folder`; the connection ends when labelling starts."""
         ours, theirs = _PROCESSES.Pipe(duplex=False)
         process = _PROCESSES.Process(target=_label, args=(self, folder, theirs))
         process.start()
@@ -80,11 +82,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that was killed so many times, and then finished.
+    """A run that was killed several times and then finished.
 
-    shards: committed at each kill; None before there was a run at all. twice: queries that the
-    teacher was asked, beyond those of a run without a stop. in_flight: how many the run itself says
-    that may be. same: whether labels and totals are those of that run.
+    Attributes:
+        shards: Shards that were committed at each kill; None if the run folder did not exist yet.
+        twice: Queries beyond those of a run without a stop.
+        in_flight: The run's own bound for these.
+        same: Whether labels and totals equal those of a run without a stop.
     """
 
     shards: list[int | None]
@@ -94,9 +98,13 @@ class Outcome:
 
 
 def kill_often(work: Work, kills: int, folder: Path, seed: int = 0) -> Iterator[Outcome]:
-    """Runs that were killed `kills` times together.
+    """Yields runs that were killed `kills` times in total.
 
-    folder: an existing one, for all of their files.
+    Args:
+        work: What each process does.
+        kills: The number of kills.
+        folder: An existing folder for all files.
+        seed: Draws the moments of the kills.
     """
     draw = random.Random(seed)
     whole = folder / "whole"
@@ -116,31 +124,31 @@ def kill_often(work: Work, kills: int, folder: Path, seed: int = 0) -> Iterator[
 
 
 def queries_asked(folder: Path) -> int:
-    """What the teacher of a run noted."""
-    return sum(map(int, notes_of(folder).read_text().split()))
+    """The queries that the teacher of a run logged."""
+    return sum(map(int, call_log(folder).read_text().split()))
 
 
 def _label(work: Work, folder: Path, started: Connection) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the progress of many runs at once
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides the progress of many runs
     torch.set_num_threads(1)
-    teacher = NotingTeacher(load_teacher(work.teacher), notes_of(folder), work.max_batch)
+    teacher = CallLoggingTeacher(load_teacher(work.teacher), call_log(folder), work.max_batch)
     started.close()
     write_run(folder, teacher, Source(work.data), work.settings, limit=work.limit, resume=True)
 
 
 def _finish(work: Work, folder: Path) -> float:
-    """Labels what is left and returns how many seconds that took."""
+    """Labels what is left and returns the seconds."""
     process, started = work.start(folder)
     started.poll(None)
     start = time.perf_counter()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"{folder.name}: labelling ended with {process.exitcode}")
+        raise SystemExit(f"{folder.name}: labelling ended with status {process.exitcode}")
     return time.perf_counter() - start
 
 
 def _killed(work: Work, folder: Path, seconds: float) -> bool:
-    """Labels for that long; False where labelling was faster."""
+    """Kills the labelling after so many seconds; False if labelling was faster."""
     process, started = work.start(folder)
     started.poll(None)
     process.join(seconds)
@@ -151,12 +159,13 @@ def _killed(work: Work, folder: Path, seconds: float) -> bool:
     return True
 
 
-def notes_of(folder: Path) -> Path:
+def call_log(folder: Path) -> Path:
+    """The file in which the teacher of a run logs its calls."""
     return folder.with_suffix(".asked")
 
 
 def same_run(one: Path, other: Path) -> bool:
-    """Shards are compared by name, which holds their checksum, and by what was read of them."""
+    """Compares shards by name, which has their checksum, and by content."""
     names = [sorted(file.name for file in run.glob("*.parquet")) for run in (one, other)]
     totals = [read_manifest(run)["totals"] for run in (one, other)]
     distances = [load_labels(run).distances for run in (one, other)]
@@ -164,6 +173,7 @@ def same_run(one: Path, other: Path) -> bool:
 
 
 def main() -> None:
+    """Kills runs and writes what it cost."""
     options = _options()
     trained = trained_teacher(options)
     settings = LabelSettings("mbd", queries_per_pair=options.queries_per_pair, seed=1)
@@ -211,8 +221,8 @@ def _options() -> argparse.Namespace:
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--images", type=int, default=1000)
     options.add_argument("--queries-per-pair", type=int, default=60)
-    options.add_argument("--max-batch", type=int, default=256, help="most queries of a call")
-    options.add_argument("--seed", type=int, default=0, help="of the moments")
+    options.add_argument("--max-batch", type=int, default=256, help="the most queries of a call")
+    options.add_argument("--seed", type=int, default=0, help="draws the moments of the kills")
     return options.parse_args()
 
 

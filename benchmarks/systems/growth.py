@@ -1,10 +1,10 @@
-"""How time, queries and memory of a labelling run grow, as one thing grows at a time.
+"""Measures how time, queries and memory of a labelling run grow with one setting at a time.
 
-The images are made up: noise around one random centre a class, in a mapped file. The teacher says
-whose centre is nearest, a linear layer, so that any size exists and what db3kd itself takes shows.
-Each point is a process of its own. Time grows as value^exponent; exponents are fitted by least
-squares on logarithms, over all points of a series and over its last two, where what a run takes
-whatever its size has less part in it.
+The images are noise around one random centre a class, in a mapped file. The teacher is a linear
+layer that returns the nearest centre, so that every size is possible and db3kd's own time is
+visible. Each point is a separate process. Exponents (cost grows as value^exponent) are fitted by
+least squares on logarithms, to all points of a series and to its last two, which constant costs
+affect less.
 
     python -m benchmarks.systems.growth --save growth
 """
@@ -41,7 +41,7 @@ _SPREAD = 0.12
 
 @dataclass(frozen=True)
 class Point:
-    """One run: `labelled` samples of a set of `samples` images."""
+    """One run, which labels the first `labelled` of `samples` images."""
 
     samples: int = 1000
     labelled: int = 1000
@@ -49,18 +49,19 @@ class Point:
     shape: tuple[int, ...] = (1, 28, 28)
     targets: int | None = None
     candidate_pool: int | None = 20_000
-    rows: int = 2048
+    query_batch_size: int = 2048
     threads: int = 2
     queries_per_pair: int = 60
 
     @property
     def pixels(self) -> int:
+        """Values of an image."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a point took: peak is the most memory the process held, before that without the run."""
+    """The cost of a point; `before_mib` is the peak memory of the process before the run."""
 
     seconds: float
     teacher_seconds: float
@@ -70,13 +71,13 @@ class Cost:
 
     @property
     def own_seconds(self) -> float:
-        """What db3kd itself took."""
+        """Seconds of db3kd itself."""
         return self.seconds - self.teacher_seconds
 
 
 @dataclass
 class Series:
-    """Points that differ in one thing, named by `varied`, a field or property of `Point`."""
+    """Points that differ in one field or property of `Point`, named by `varied`."""
 
     name: str
     varied: str
@@ -85,16 +86,23 @@ class Series:
 
     @property
     def values(self) -> list[int]:
+        """The values that vary."""
         return [getattr(point, self.varied) for point in self.points]
 
     def exponent(self, of: str, last: int = 0) -> float:
-        """The exponent at which a cost grows with the values, over the `last` points or all."""
+        """Fits the exponent of a cost.
+
+        Args:
+            of: A field or property of `Cost`.
+            last: Fit only the last so many points; 0 for all.
+        """
         costs = [getattr(cost, of) for cost in self.costs]
         slope, _ = np.polyfit(np.log(self.values[-last:]), np.log(costs[-last:]), 1)
         return float(slope)
 
 
 def main() -> None:
+    """Measures all series and writes the result."""
     options = _options()
     if options.point:
         print(json.dumps(asdict(_measure(Point(**json.loads(options.point))))))
@@ -103,8 +111,8 @@ def main() -> None:
     for one in series:
         for point in one.points:
             one.costs.append(_in_a_process(point))
-            _say(one)
-        _say_exponents(one)
+            _print_cost(one)
+        _print_exponents(one)
     keep(options, {"series": [_described(one) for one in series]})
 
 
@@ -125,7 +133,11 @@ def _series() -> Iterator[Series]:
     shapes = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 128, 128), (3, 224, 224))
     small = replace(base, samples=200, labelled=20)
     yield Series("pixels", "pixels", [replace(small, shape=shape) for shape in shapes])
-    yield Series("rows", "rows", [replace(base, rows=n) for n in (16, 64, 256, 1024, 4096)])
+    yield Series(
+        "query batch size",
+        "query_batch_size",
+        [replace(base, query_batch_size=n) for n in (16, 64, 256, 1024, 4096)],
+    )
     yield Series("threads", "threads", [replace(base, threads=n) for n in (1, 2)])
 
 
@@ -138,11 +150,15 @@ def _quick_series() -> Iterator[Series]:
     yield Series("classes, 1 target", "classes", points)
     points = [replace(some, shape=shape) for shape in ((1, 8, 8), (1, 28, 28))]
     yield Series("pixels", "pixels", points)
-    yield Series("rows", "rows", [replace(base, rows=n) for n in (64, 1024)])
+    yield Series(
+        "query batch size",
+        "query_batch_size",
+        [replace(base, query_batch_size=n) for n in (64, 1024)],
+    )
 
 
 def _in_a_process(point: Point) -> Cost:
-    """A process starts with the peak of the one that started it, so nothing is done in this one."""
+    """Measures a point in a new process, which inherits the peak memory of this one."""
     command = [
         sys.executable,
         "-m",
@@ -159,7 +175,7 @@ def _measure(point: Point) -> Cost:
     settings = LabelSettings(
         targets=point.targets,
         candidate_pool=point.candidate_pool,
-        query_batch_size=point.rows,
+        query_batch_size=point.query_batch_size,
         queries_per_pair=point.queries_per_pair,
     )
     centres = _centres(point)
@@ -167,7 +183,7 @@ def _measure(point: Point) -> Cost:
         images = _write_images(Path(folder) / "images.npy", centres, point)
         teacher = ModuleTeacher(_nearest_centre(centres), point.shape, point.classes)
         before = _peak()
-        _label(teacher, images.subset(range(min(20, len(images)))), 1, settings)  # warms up
+        _label(teacher, images.subset(range(min(20, len(images)))), 1, settings)  # warm-up
         timed = TimedTeacher(teacher)
         start = time.perf_counter()
         queries = _label(timed, images, point.labelled, settings)
@@ -176,7 +192,7 @@ def _measure(point: Point) -> Cost:
 
 
 def _label(teacher: Teacher, images: ImageSet, count: int, settings: LabelSettings) -> int:
-    """Labels the first images a chunk at a time, keeps none, and returns the queries."""
+    """Labels the first images chunk by chunk without keeping labels; returns the queries."""
     chunks = label_chunks(teacher, images, settings, index=torch.arange(count))
     return sum(int(chunk.queries.sum()) for chunk in chunks)
 
@@ -195,7 +211,7 @@ def _nearest_centre(centres: Tensor) -> nn.Module:
 
 
 def _write_images(file: Path, centres: Tensor, point: Point) -> ImageSet:
-    """The set in a file, of which no more than a block is held at once."""
+    """Writes the images to a file, one block at a time."""
     draw = torch.Generator().manual_seed(1)
     described = {"descr": "|u1", "fortran_order": False, "shape": (point.samples, *point.shape)}
     with file.open("wb") as out:
@@ -212,7 +228,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _say(series: Series) -> None:
+def _print_cost(series: Series) -> None:
     value, cost = series.values[len(series.costs) - 1], series.costs[-1]
     print(
         f"{series.name} {value:,}: {cost.seconds:.2f} s ({cost.teacher_seconds:.2f} s in the "
@@ -222,7 +238,7 @@ def _say(series: Series) -> None:
     )
 
 
-def _say_exponents(series: Series) -> None:
+def _print_exponents(series: Series) -> None:
     reported = ", ".join(
         f"{of} {series.exponent(of):+.2f} (last two {series.exponent(of, 2):+.2f})"
         for of in _FITTED
@@ -249,7 +265,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--quick", action="store_true", help="a few small points, in a minute")
-    options.add_argument("--save", metavar="NAME", help="keep as results/NAME.json")
+    options.add_argument("--save", metavar="NAME", help="write the result to results/NAME.json")
     options.add_argument("--point", help=argparse.SUPPRESS)
     return options.parse_args()
 

@@ -1,11 +1,10 @@
-"""What Ctrl-C and `kill -9` at random moments cost a run whose teacher is behind a network.
+"""Measures what Ctrl-C and `kill -9` at random moments cost a run with a served teacher.
 
-A server answers so many queries a second and counts the images that it computes: those are paid
-for, also if whoever asked is gone. A run against it is labelled once without a stop. Then runs are
-begun, stopped at random moments by SIGINT or SIGKILL, and resumed until they are finished, this
-until so many were stopped by each. After each stop the server's count is compared with the answers
-in the run's folder. The difference may grow by `batch * in_flight` at most, and the labels must be
-those of the run without a stop, to the bit.
+A server answers a limited number of queries a second and counts the images that it computes, which
+are paid for even if the client is gone. One run is labelled without a stop. Other runs are stopped
+at random moments by SIGINT or SIGKILL and resumed until they finish. After each stop, the server's
+count is compared with the answers in the run folder. The difference may grow by `batch * in_flight`
+at most, and labels must equal those of the run without a stop to the bit.
 
     PYTHONPATH=.:tests/helpers python -m benchmarks.systems.interrupts --save interrupts
 """
@@ -48,7 +47,7 @@ SIGNALS = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL}
 
 
 class LimitedServer(ModelServer):
-    """Computes so many images a second, one request after the other."""
+    """Computes a limited number of images a second, one request after the other."""
 
     def __init__(self, teacher: Teacher, per_second: float) -> None:
         super().__init__(teacher)
@@ -63,7 +62,7 @@ class LimitedServer(ModelServer):
         return answer
 
     def settled(self) -> int:
-        """Images paid for, once nothing was computed for a moment: requests may still arrive."""
+        """Images paid for, after a moment without new requests."""
         quiet = 0
         while quiet < 10:
             before = self.paid
@@ -74,9 +73,14 @@ class LimitedServer(ModelServer):
 
 @dataclass(frozen=True)
 class Work:
-    """What each process does: label the first `limit` images that the seed draws.
+    """What each process does: it labels the first `limit` images that the seed draws.
 
-    url: of the server's model.
+    Attributes:
+        url: The URL of the served model.
+        data: The data set.
+        settings: How images are labelled.
+        limit: The number of images.
+        traffic: How the server is asked.
     """
 
     url: str
@@ -86,7 +90,7 @@ class Work:
     requests: RequestSettings
 
     def run(self, folder: Path, stop: str | None = None, seconds: float = 0.0) -> bool:
-        """Labels into `folder`; whether it was stopped, so long after its labelling began."""
+        """Labels into `folder`; returns whether the signal `stop` ended it after `seconds`."""
         ours, theirs = _PROCESSES.Pipe(duplex=False)
         process = _PROCESSES.Process(target=_label, args=(self, folder, theirs))
         process.start()
@@ -99,15 +103,19 @@ class Work:
             os.kill(process.pid, SIGNALS[stop])
             process.join()
         elif process.exitcode:
-            raise SystemExit(f"{folder.name}: labelling ended with {process.exitcode}")
+            raise SystemExit(f"{folder.name}: labelling ended with status {process.exitcode}")
         return stopped
 
 
 @dataclass(frozen=True)
 class Stop:
-    """One stop. how: of `SIGNALS`. kept: answers in the folder. lost: paid for, and not there.
+    """One stop of a run.
 
-    in_flight: queries that the run's own journals note as asked and unanswered.
+    Attributes:
+        how: One of `SIGNALS`.
+        kept: Answers in the run folder.
+        lost: Answers that were paid for and are not there.
+        in_flight: Queries that the run's journals record as asked and unanswered.
     """
 
     how: str
@@ -118,11 +126,14 @@ class Stop:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that was stopped so often, and then finished.
+    """A run that was stopped several times and then finished.
 
-    paid: by the server's count. twice: beyond those of a run without a stop. in_flight: how many of
-    them the run's manifest says there may be. same: whether labels and totals are those of that
-    run.
+    Attributes:
+        stops: The stops.
+        paid: Queries by the server's count.
+        twice: Queries beyond those of a run without a stop.
+        in_flight: The bound for these in the run's manifest.
+        same: Whether labels and totals equal those of a run without a stop.
     """
 
     stops: list[Stop]
@@ -135,10 +146,15 @@ class Outcome:
 def stop_often(
     work: Work, server: LimitedServer, stops: list[str], folder: Path, seconds: float, seed: int = 0
 ) -> Iterator[Outcome]:
-    """Runs that were stopped in these ways together.
+    """Yields runs that were stopped in these ways in total.
 
-    folder: an existing one, for all of their files. seconds: after which a process is stopped, at
-    most.
+    Args:
+        work: What each process does.
+        server: The server of the teacher.
+        stops: Keys of `SIGNALS`.
+        folder: An existing folder for all files.
+        seconds: The latest moment of a stop.
+        seed: Draws the moments.
     """
     draw, left = random.Random(seed), list(stops)
     whole = folder / "whole"
@@ -162,7 +178,7 @@ def stop_often(
 
 
 def answers_kept(folder: Path) -> tuple[int, int]:
-    """Answers in a run's shards and journals, and queries that these note as in flight."""
+    """Answers in the shards and journals of a run, and queries recorded as in flight."""
     if not holds_run(folder):
         return 0, 0
     made = read_manifest(folder)
@@ -171,7 +187,7 @@ def answers_kept(folder: Path) -> tuple[int, int]:
     finished = set()
     for position, labels in iterate_shards(folder) if any(folder.glob("*.parquet")) else ():
         finished.add(journals.file(position))
-        kept += int(labels.queries.sum()) - len(labels)  # the journal of decisions stays
+        kept += int(labels.queries.sum()) - len(labels)  # decisions are counted in their journal
     for file in journals.files():
         if file not in finished:
             found = journals.read(file)
@@ -181,7 +197,7 @@ def answers_kept(folder: Path) -> tuple[int, int]:
 
 
 def _label(work: Work, folder: Path, started: Connection) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the progress of many runs at once
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides the progress of many runs
     torch.set_num_threads(1)
     teacher = open_inference_teacher(work.url, ModelOverrides(classes=10), requests=work.requests)
     started.close()
@@ -193,6 +209,7 @@ def _label(work: Work, folder: Path, started: Connection) -> None:
 
 
 def main() -> None:
+    """Stops runs and writes what it cost."""
     options = _options()
     trained = trained_teacher(options)
     settings = LabelSettings("bd", queries_per_pair=options.queries_per_pair, seed=1)
@@ -241,13 +258,15 @@ def _options() -> argparse.Namespace:
     options = parser(__doc__, default_data="digits")
     options.add_argument("--interrupts", type=int, default=10)
     options.add_argument("--kills", type=int, default=10)
-    options.add_argument("--per-second", type=float, default=100.0, help="queries of the server")
+    options.add_argument(
+        "--per-second", type=float, default=100.0, help="images that the server computes a second"
+    )
     options.add_argument("--images", type=int, default=30)
     options.add_argument("--queries-per-pair", type=int, default=6)
     options.add_argument("--batch", type=int, default=8, help="images of a request")
     options.add_argument("--in-flight", type=int, default=4, help="requests at once")
-    options.add_argument("--seconds", type=float, default=6.0, help="until a stop, at most")
-    options.add_argument("--seed", type=int, default=0, help="of the moments")
+    options.add_argument("--seconds", type=float, default=6.0, help="the latest moment of a stop")
+    options.add_argument("--seed", type=int, default=0, help="draws the moments of the stops")
     return options.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""How much of a labelling run the answer journal takes, and how fast a run is replayed from it.
+"""Measures the journal's share of a labelling run, and how fast the journal is replayed.
 
-The run is timed as a whole, and each call of the journal in it. Then the same run is made again
-from the journals, without the teacher: what resuming a run that was killed at its end would take.
+The run and each call of the journal in it are timed. Then the run is repeated from the journals
+without the teacher, as a resume would do after a kill at the very end.
 
     python -m benchmarks.systems.journal_share --data DIR --teacher FILE
 """
@@ -29,7 +29,7 @@ from db3kd.teachers import Teacher
 
 
 class Stopwatch:
-    """Adds up the seconds spent in some methods of a class."""
+    """Sums the seconds spent in some methods of a class."""
 
     def __init__(self, owner: type, methods: Sequence[str]) -> None:
         self.seconds = 0.0
@@ -49,7 +49,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Share:
-    """A run's seconds: all, those in the journal, and those of replaying it; and what it wrote."""
+    """Seconds of a run, of the journal within it and of its replay; queries and bytes written."""
 
     wall: float
     in_journal: float
@@ -68,7 +68,7 @@ class Share:
 def measure(
     watch: Stopwatch, teacher: Teacher, images: ImageSet, settings: LabelSettings, index: Tensor
 ) -> Share:
-    """Labels the images at `index`, and again from the journals of that."""
+    """Labels the images at `index`, and then again from the journals."""
     with TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", LABELS, {})
         before = watch.seconds
@@ -106,6 +106,7 @@ class _SilentTeacher:
 
 
 def main() -> None:
+    """Measures the runs and writes the result."""
     options = _options()
     run = timed_run(options)
     settings = LabelSettings("mbd", queries_per_pair=options.queries_per_pair)

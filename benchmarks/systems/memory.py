@@ -1,7 +1,7 @@
-"""How the peak memory of a labelling run depends on the number of samples.
+"""Measures how the peak memory of a labelling run depends on the number of samples.
 
-Each size is the first so many images of the train split, labelled by `db3kd label` in a process of
-its own, all of them samples and candidates. The data must be raw IDX files, which are mapped.
+`db3kd label` labels the first images of the train split in a separate process for each size. All of
+them are samples and starting points. The data must be uncompressed IDX files, which are mapped.
 
     python -m benchmarks.systems.memory --data DIR --teacher FILE
 """
@@ -30,7 +30,7 @@ main()
 
 @dataclass(frozen=True)
 class Peak:
-    """The most memory that the process of a run of so many samples held, in MiB, and its time."""
+    """Peak memory and time of a run with so many samples."""
 
     samples: int
     mebibytes: float
@@ -38,6 +38,7 @@ class Peak:
 
 
 def main() -> None:
+    """Measures all sizes and writes the result."""
     options = _options()
     with TemporaryDirectory() as folder:
         teacher = options.teacher or Path(folder) / "teacher.safetensors"
@@ -75,9 +76,9 @@ def _measure(options: argparse.Namespace, teacher: Path, samples: int, folder: P
 
 
 def _run(options: argparse.Namespace, *arguments: object) -> int:
-    """Runs `db3kd` in a new process and returns that process's peak in KiB.
+    """Runs `db3kd` in a new process and returns its peak memory in KiB.
 
-    A process starts with the peak of the one that started it, so nothing is done in this one.
+    This process must stay small, because children inherit its peak.
     """
     command = [sys.executable, "-c", _RUN, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
@@ -86,14 +87,16 @@ def _run(options: argparse.Namespace, *arguments: object) -> int:
 
 
 def _write_first_images(data: Path, folder: Path, count: int) -> None:
-    """An IDX directory of the first `count` images of another's train split."""
+    """Writes the first `count` images of a train split to another folder of IDX files."""
     folder.mkdir()
     for name, dimensions in (("train-images-idx3-ubyte", 3), ("train-labels-idx1-ubyte", 1)):
         with (data / name).open("rb") as file:
             head = f">{1 + dimensions}I"
             magic, held, *sizes = struct.unpack(head, file.read(struct.calcsize(head)))
             if held < count:
-                raise SystemExit(f"sizes: expected at most the {held:,} of {data}, got {count:,}")
+                raise SystemExit(
+                    f"--sizes: expected at most {held:,}, the images of {data}, got {count:,}"
+                )
             content = file.read(count * math.prod(sizes))
             (folder / name).write_bytes(struct.pack(head, magic, count, *sizes) + content)
 

@@ -1,13 +1,13 @@
-"""Teachers behind a network: how fast they are asked, and what a failing server costs.
+"""Measures the speed of served teachers, and what a failing server costs.
 
-throughput  Images a second through a served teacher, and through tritonclient alone in a bare loop,
-            at the same batch size and with as many requests under way, in turns; the model is one
-            small matrix product, so that the wire is what is timed. Servers and clients share the
-            machine's cores.
-faults      A labelling run against a server that drops 5 % of connections, answers 503 to 5 % and
-            delays 1 % by 10 s, and that restarts once; the server counts what it answers.
+throughput  Images a second through a served teacher and through tritonclient in a bare loop, with
+            the same batch size and as many concurrent requests, in turns. The model is one small
+            matrix product, so that mainly the transport is timed. Servers and clients share the
+            cores of the machine.
+faults      A labelling run against a server that drops 5 % of connections, answers 503 to 5 %,
+            delays 1 % by 10 s and restarts once. The server counts what it answers.
 
-    make test-servers        # once: the servers' environment
+    make test-servers        # once, to install the servers
     export DB3KD_SERVERS=.venv-servers/bin/python PYTHONPATH=.:tests/helpers
     python -m benchmarks.systems.serving
 """
@@ -44,7 +44,7 @@ from db3kd.teachers import (
 
 SHAPE = (1, 28, 28)
 _JSON_SHARE = 8
-"""JSON takes about ten times as long, and gets fewer images for it."""
+"""JSON takes about ten times as long, so it gets fewer images."""
 
 WIRES = {
     MLServer: ("JSON over HTTP", "bytes over gRPC"),
@@ -53,6 +53,7 @@ WIRES = {
 
 
 def main() -> None:
+    """Measures the parts and writes the result."""
     options = _options()
     torch.set_num_threads(options.threads)
     result: dict[str, Any] = {"throughput": [], "faults": None}
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def measure_throughput(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each server, wire and batch size."""
+    """Measures a row for each server, transport and batch size."""
     generator = np.random.default_rng(0)
     images = torch.rand(options.images, *SHAPE, generator=torch.Generator().manual_seed(0))
     rows = []
@@ -96,7 +97,7 @@ def _compare(
         "db3kd": lambda: decide_checked(teacher, images),
         "bare": lambda: bare.decide(images),
     }
-    answers = {name: way() for name, way in ways.items()}  # warm
+    answers = {name: way() for name, way in ways.items()}  # warm-up
     assert answers["db3kd"].equal(answers["bare"])
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.repeats):
@@ -106,7 +107,7 @@ def _compare(
             seconds[name].append(time.perf_counter() - start)
     teacher.close()
     bare.close()
-    # The best of each: whoever else uses the cores makes passes longer, never shorter.
+    # The best of each: other load makes passes longer, never shorter.
     speed = {name: len(images) / min(each) for name, each in seconds.items()}
     return {
         "server": type(server).__name__,
@@ -121,7 +122,7 @@ def _compare(
 
 
 class BareLoop:
-    """tritonclient alone: a thread and a client for each request under way."""
+    """tritonclient alone: a thread and a client for each concurrent request."""
 
     def __init__(self, server: RealServer, wire: str, batch: int, in_flight: int) -> None:
         self._batch = batch
@@ -134,9 +135,11 @@ class BareLoop:
         self._threads = ThreadPoolExecutor(in_flight, initializer=self._connect)
 
     def decide(self, images: Tensor) -> Tensor:
+        """Asks for the classes of images."""
         return torch.cat(list(self._threads.map(self._ask, images.split(self._batch))))
 
     def close(self) -> None:
+        """Closes the clients."""
         for _ in self._threads.map(lambda _: self._local.client.close(), self._clients):
             pass
         self._threads.shutdown()
@@ -154,7 +157,7 @@ class BareLoop:
 
 
 def measure_faults(options: argparse.Namespace) -> dict[str, Any]:
-    """Labels through the failing server and through the model itself, and the server's counts."""
+    """Compares labels through the failing server with labels through the model itself."""
     images = load_data("digits")
     settings = LabelSettings("bd", queries_per_pair=40)
     index = torch.arange(options.labelled)
@@ -216,14 +219,20 @@ def _described(row: dict[str, Any]) -> str:
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--parts", nargs="+", default=["throughput", "faults"])
-    options.add_argument("--images", type=int, default=16384, help="of one timed pass")
+    options.add_argument("--images", type=int, default=16384, help="images of a timed pass")
     options.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256])
     options.add_argument("--in-flight", type=int, default=4)
     options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--labelled", type=int, default=100, help="images, with faults")
-    options.add_argument("--delay", type=float, default=10.0, help="seconds, with faults")
-    options.add_argument("--timeout", type=float, default=5.0, help="seconds, with faults")
-    options.add_argument("--restart-after", type=float, default=10.0, help="seconds, with faults")
+    options.add_argument("--labelled", type=int, default=100, help="images to label with faults")
+    options.add_argument(
+        "--delay", type=float, default=10.0, help="seconds, for the part with faults"
+    )
+    options.add_argument(
+        "--timeout", type=float, default=5.0, help="seconds, for the part with faults"
+    )
+    options.add_argument(
+        "--restart-after", type=float, default=10.0, help="seconds, for the part with faults"
+    )
     return options.parse_args()
 
 

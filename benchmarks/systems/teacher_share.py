@@ -1,12 +1,12 @@
-"""How much of a labelling run the teacher itself takes.
+"""Measures the teacher's share of a labelling run.
 
-The run is timed as a whole, and each call of the teacher in it. Every few batches the run pauses,
-its clock too, and the teacher alone is timed on the same images in the same batches; so close
-together, both see the same machine. Other images would not do: uniform noise takes LeNet-5 5 to 7 %
-longer than digits, which would hide as much of the run's own cost. The batch is what db3kd chooses.
+The run and each call of the teacher in it are timed. Every few batches the run and its clock pause,
+and the teacher alone is timed on the same batches, so that both see the same machine. It has to be
+the same images: LeNet-5 takes 5 to 7 % longer for uniform noise than for digits, which would hide
+as much of the run's own cost. db3kd chooses the batch size.
 
-CPU time of the process is noted beside wall clock: on a machine that others use it is what counts.
-With --surrogate a run without and one with that network take turns.
+CPU time of the process is recorded beside wall clock, because it is more reliable on a shared
+machine. With --surrogate, runs with and without that network take turns.
 
     python -m benchmarks.systems.teacher_share --data DIR --teacher FILE [--surrogate FILE]
 """
@@ -27,15 +27,19 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import ModuleTeacher, Teacher, load_teacher
 
 _TURN = 16
-"""Batches of the run before the teacher alone is asked as many."""
+"""Batches of the run between two pauses."""
 
 
 class ReplayedTeacher:
-    """A teacher that times its calls, and in pauses of the run itself alone.
+    """A teacher that times its calls in a run, and repeats them alone while the run pauses.
 
-    in_run: seconds of the run's calls. alone: seconds of the same calls again. paused: seconds that
-    no run would have taken without this class. cpu_in_run, cpu_paused: as in_run and paused, CPU
-    time of the process. batches: images of each call of the run.
+    Attributes:
+        in_run: Seconds of the calls in the run.
+        alone: Seconds of the same calls when repeated.
+        paused: Seconds of the pauses.
+        cpu_in_run: CPU time of the calls in the run.
+        cpu_paused: CPU time of the pauses.
+        batches: Images of each call.
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -48,6 +52,7 @@ class ReplayedTeacher:
         self._turn: list[Tensor] = []
 
     def decide(self, images: Tensor) -> Tensor:
+        """Answers and times a call of the run."""
         start, cpu_start = time.perf_counter(), time.process_time()
         decisions = self._teacher.decide(images)
         answered, cpu_answered = time.perf_counter(), time.process_time()
@@ -62,10 +67,11 @@ class ReplayedTeacher:
         return decisions
 
     def fingerprint(self) -> str:
+        """The fingerprint of the teacher."""
         return self._teacher.fingerprint()
 
     def catch_up(self) -> None:
-        """Times the teacher alone on what the run has asked since the last time."""
+        """Times the teacher alone on the calls since the last pause."""
         for images in self._turn:
             start = time.perf_counter()
             self._teacher.decide(images)
@@ -75,9 +81,19 @@ class ReplayedTeacher:
 
 @dataclass(frozen=True)
 class Timing:
-    """A run's seconds: all of them, those in the teacher, and those of the teacher alone.
+    """The times of a run.
 
-    cpu_a_query, cpu_share: CPU seconds of the whole run a query, and the teacher's share of them.
+    Attributes:
+        wall: Seconds of the run.
+        in_teacher: Seconds of the teacher's calls within the run.
+        teacher_alone: Seconds of the same calls without the run.
+        queries: Queries of the run.
+        batches: Calls of the teacher.
+        share: `in_teacher` over `wall`.
+        wall_over_alone: `wall` over `teacher_alone`.
+        queries_per_second: Queries a second of `wall`.
+        cpu_a_query: CPU seconds of the run a query.
+        cpu_share: The teacher's share of the CPU time.
     """
 
     wall: float
@@ -131,6 +147,7 @@ class Timing:
 
 
 def main() -> None:
+    """Measures the runs and writes the result."""
     chosen = _options()
     run = timed_run(chosen)
     settings = {
@@ -148,8 +165,8 @@ def main() -> None:
         searches["mbd, surrogate"] = settings["mbd"], surrogate.module
     timings: dict[str, list[Timing]] = {name: [] for name in searches}
     for _ in range(chosen.repeats):
-        for name, (wanted, network) in searches.items():
-            timing = Timing.of(run.teacher, run.images, run.index, wanted, network)
+        for name, (search, network) in searches.items():
+            timing = Timing.of(run.teacher, run.images, run.index, search, network)
             timings[name].append(timing)
             print(f"{name}: {timing}", flush=True)
     runs = {name: [vars(timing) for timing in all_] for name, all_ in timings.items()}
@@ -161,7 +178,9 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--measures", nargs="+", choices=("sd", "bd", "mbd"), default=["bd", "mbd"]
     )
-    options.add_argument("--surrogate", type=Path, help="weight file; mbd runs with it as well")
+    options.add_argument(
+        "--surrogate", type=Path, help="weight file; another mbd run uses it as its surrogate"
+    )
     return options.parse_args()
 
 

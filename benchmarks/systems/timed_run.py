@@ -1,4 +1,4 @@
-"""What benchmarks of a single labelling run share: its options, its images, what is said of it."""
+"""The options and the data of benchmarks that time a single labelling run."""
 
 import argparse
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from db3kd.teachers import Teacher
 
 @dataclass(frozen=True)
 class TimedRun:
-    """A teacher, the images, the indices of those to label, and the facts for the result."""
+    """A teacher, images, the indices of the images to label, and facts for the result."""
 
     teacher: Teacher
     images: ImageSet
@@ -23,15 +23,19 @@ class TimedRun:
 
 
 def timed_run_parser(description: str | None) -> argparse.ArgumentParser:
+    """Makes a parser with the options of `timed_run`."""
     options = parser(description)
-    options.add_argument("--images", type=int, default=256, help="to label; 256 are one chunk")
-    options.add_argument("--among", type=int, help="images of the transfer set; all by default")
-    options.add_argument("--queries-per-pair", type=int, default=200, help="of mbd")
+    options.add_argument(
+        "--images", type=int, default=256, help="images to label; 256 are one chunk"
+    )
+    options.add_argument("--among", type=int, help="size of the transfer set (all)")
+    options.add_argument("--queries-per-pair", type=int, default=200, help="budget of mbd")
     options.add_argument("--repeats", type=int, default=1)
     return options
 
 
 def timed_run(options: argparse.Namespace) -> TimedRun:
+    """Prepares the run that the options describe."""
     trained = trained_teacher(options)
     teacher, train = trained.teacher, trained.train
     images = train if options.among is None else train.subset(torch.arange(options.among))

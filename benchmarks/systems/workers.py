@@ -1,10 +1,10 @@
-"""How much faster two workers label than one process, and what killing one of them costs.
+"""Measures how much faster two workers label than one process, and what killing one costs.
 
-The teacher is a LeNet-5 on one thread. A run is labelled by one process and by two workers, and
-once more by two of whom one is killed after the first shard. Labels and totals must be the same to
-the bit, and the queries paid twice within the bound: the teacher's call in flight, of at most
-`--max-batch` queries. They are counted by the teacher, which notes each call in a file of its own
-before it answers. Timed is all of a run, with starting Ray and ending it.
+The teacher is a LeNet-5 on one thread. A run is labelled by one process, by two workers, and by two
+workers of which one is killed after the first shard. Labels and totals must be equal to the bit.
+Queries paid twice must stay within the bound: the teacher's call in flight, of at most
+`--max-batch` queries. The teacher counts them: it writes each call to a separate file before it
+answers. The whole run is timed, including the start and end of Ray.
 
     python -m benchmarks.systems.workers --data DIR --teacher FILE
 """
@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
-from benchmarks.systems.crashes import NotingTeacher, Work, notes_of, queries_asked, same_run
+from benchmarks.systems.crashes import CallLoggingTeacher, Work, call_log, queries_asked, same_run
 from db3kd.labelling.ray_cluster import Workers
 from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
@@ -33,8 +33,8 @@ from db3kd.teachers import Teacher, load_teacher
 
 
 def label(work: Work, folder: Path, workers: int) -> float:
-    """Labels into `folder` and returns how many seconds that took."""
-    make = partial(_noting_teacher, work.teacher, folder, work.max_batch)
+    """Labels into `folder` with so many workers, and returns the seconds."""
+    make = partial(_logging_teacher, work.teacher, folder, work.max_batch)
     pool = Workers(workers, gpus=False, make_teacher=make) if workers > 1 else None
     start = time.perf_counter()
     execution = RunExecution(workers=pool)
@@ -46,10 +46,15 @@ def label(work: Work, folder: Path, workers: int) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run, beside that of one process.
+    """One run, compared with that of one process.
 
-    same: whether labels and totals are those of that run. twice: queries that the teacher was
-    asked beyond those. in_flight: how many the run itself says that may be. lost: workers.
+    Attributes:
+        workers: The number of workers.
+        seconds: The time of the run.
+        same: Whether labels and totals equal those of one process.
+        twice: Queries beyond those of one process.
+        in_flight: The run's own bound for these.
+        lost: Workers that died.
     """
 
     workers: int
@@ -61,7 +66,7 @@ class Outcome:
 
 
 def outcome(folder: Path, workers: int, seconds: float, one: Path) -> Outcome:
-    """What came of the run in `folder`; `one` is that of one process."""
+    """Compares the run in `folder` with the run of one process in `one`."""
     manifest = read_manifest(folder)
     return Outcome(
         workers=workers,
@@ -74,7 +79,7 @@ def outcome(folder: Path, workers: int, seconds: float, one: Path) -> Outcome:
 
 
 def kill_a_worker(folder: Path) -> None:
-    """Waits until a shard is committed and another is at hand, and kills a worker."""
+    """Waits until one shard is committed and another is in progress, and kills a worker."""
     while not (list(folder.glob("*.parquet")) and list(folder.glob("labels-*.journal"))):
         time.sleep(0.05)
     time.sleep(0.5)  # somewhere within a shard
@@ -82,18 +87,19 @@ def kill_a_worker(folder: Path) -> None:
     os.kill(workers[0], signal.SIGKILL)
 
 
-def _noting_teacher(file: Path, folder: Path, max_batch: int) -> Teacher:
+def _logging_teacher(file: Path, folder: Path, max_batch: int) -> Teacher:
     with _pids_of(folder).open("a") as pids:
         pids.write(f"{os.getpid()}\n")
-    return NotingTeacher(load_teacher(file), notes_of(folder), max_batch)
+    return CallLoggingTeacher(load_teacher(file), call_log(folder), max_batch)
 
 
 def _pids_of(folder: Path) -> Path:
-    """The file in which processes that make a teacher note themselves."""
+    """The file to which each process that makes a teacher writes its id."""
     return folder.with_suffix(".pids")
 
 
 def main() -> None:
+    """Measures the runs and writes the result."""
     options = _options()
     trained = trained_teacher(options)
     settings = LabelSettings(options.measure, queries_per_pair=options.queries_per_pair)
@@ -146,10 +152,12 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.set_defaults(threads=1)
-    options.add_argument("--images", type=int, default=2048, help="to label; 256 are one shard")
+    options.add_argument(
+        "--images", type=int, default=2048, help="images to label; 256 are one shard"
+    )
     options.add_argument("--measure", choices=("bd", "mbd"), default="bd")
     options.add_argument("--queries-per-pair", type=int, default=200)
-    options.add_argument("--max-batch", type=int, default=256, help="most queries of a call")
+    options.add_argument("--max-batch", type=int, default=256, help="the most queries of a call")
     options.add_argument("--repeats", type=int, default=1)
     return options.parse_args()
 

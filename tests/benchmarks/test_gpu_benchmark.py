@@ -60,7 +60,7 @@ def test_every_part_is_measured_on_a_cpu_too(short_procedure):
     assert 0 < run["share_in_teacher"] < 1
     assert run["queries"] <= 200 + 4 * 9 * 30
     assert run["projected_wall"] == pytest.approx(run["wall"] * 60_000 / 4)
-    theirs = result["published"]["published"]
+    theirs = result["paper_procedure"]["paper_procedure"]
     assert theirs["mean_distance"] > 0 and theirs["queries"] <= 9 * 30
 
 
@@ -97,11 +97,11 @@ def test_results_are_written_after_each_part_and_measured_once(monkeypatch, tmp_
     monkeypatch.setattr(gpu, "measure_ops", lambda *_, **__: iter(rows))
     monkeypatch.setattr(gpu, "measure_run", lambda *_: json.loads(file.read_text()))
     monkeypatch.setattr(gpu, "measure_paper_procedure", lambda *_: 1 / 0)
-    with pytest.raises(SystemExit, match="failed: published;"):
+    with pytest.raises(SystemExit, match="failed: paper_procedure;"):
         gpu.main()
     kept = json.loads(file.read_text())
     assert kept["measured"]["commit"] == "abc" and kept["ops"] == rows
-    assert kept["published"] == {"error": "ZeroDivisionError: division by zero"}
+    assert kept["paper_procedure"] == {"error": "ZeroDivisionError: division by zero"}
     # The ops had been written before the run was measured.
     assert kept["labelling_lenet5-fifth"]["ops"] == rows
 
@@ -110,14 +110,14 @@ def test_results_are_written_after_each_part_and_measured_once(monkeypatch, tmp_
     monkeypatch.setattr(gpu, "measure_paper_procedure", lambda *_: {"fine": True})
     gpu.main()
     again = json.loads(file.read_text())
-    assert again["ops"] == rows and again["published"] == {"fine": True}
+    assert again["ops"] == rows and again["paper_procedure"] == {"fine": True}
 
     # Results of another commit are dropped, and only the named part is measured.
     monkeypatch.setenv("DB3KD_COMMIT", "def")
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", "published"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", "paper_procedure"])
     gpu.main()
     last = json.loads(file.read_text())
-    assert "ops" not in last and last["published"] == {"fine": True}
+    assert "ops" not in last and last["paper_procedure"] == {"fine": True}
     assert [path.name for path in file.parent.iterdir()] == ["some.json"]
 
 
