@@ -110,7 +110,7 @@ def save_model(
 
 
 def read_saved_model(path: str | Path) -> SavedModel:
-    """Reads a `.safetensors` file, whoever wrote it.
+    """Reads a `.safetensors` file of `save_model` or of another program.
 
     A corrupt file raises whatever safetensors and json raise.
     """

@@ -90,20 +90,20 @@ def bucket_of(count: int) -> int:
 
 
 def useful_batch(
-    seconds: Callable[[int], float], least: int = MIN_BATCH, most: int = MAX_BATCH
+    seconds: Callable[[int], float], smallest: int = MIN_BATCH, largest: int = MAX_BATCH
 ) -> int:
     """Returns the power of two beyond which a larger batch is hardly faster per image.
 
     Args:
         seconds: Returns the duration of a batch of the given size, or raises
             torch.OutOfMemoryError if the batch does not fit in memory.
-        least: The smallest candidate. It is returned even if it does not fit in memory: `Batches`
+        smallest: The smallest candidate. It is returned even if it does not fit in memory: `Batches`
             halves it then.
-        most: The largest candidate.
+        largest: The largest candidate.
     """
-    best, best_rate = least, 0.0
-    size = least
-    while size <= most:
+    best, best_rate = smallest, 0.0
+    size = smallest
+    while size <= largest:
         try:
             rate = size / seconds(size)
         except torch.OutOfMemoryError:

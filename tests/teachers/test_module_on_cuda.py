@@ -148,7 +148,7 @@ def test_a_batch_grows_until_memory_runs_out():
         return 1.0
 
     assert useful_batch(seconds) == 256
-    assert useful_batch(seconds, least=512) == 512, "Batches halves it at the first call"
+    assert useful_batch(seconds, smallest=512) == 512, "Batches halves it at the first call"
 
 
 def test_the_batch_of_a_cpu_is_256_unless_it_is_given(module):
