@@ -97,8 +97,8 @@ def useful_batch(
     Args:
         seconds: Returns the duration of a batch of the given size, or raises
             torch.OutOfMemoryError if the batch does not fit in memory.
-        smallest: The smallest candidate. It is returned even if it does not fit in memory: `Batches`
-            halves it then.
+        smallest: The smallest candidate. It is returned even if it does not fit in memory, because
+            `Batches` halves it then.
         largest: The largest candidate.
     """
     best, best_rate = smallest, 0.0

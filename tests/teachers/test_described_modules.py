@@ -124,7 +124,9 @@ def not_a_factory() -> nn.Module:
 
 
 def test_a_factory_states_how_it_is_called():
-    with pytest.raises(TypeError, match=r"to be a factory\(image_shape, classes\) of a torch.nn"):
+    with pytest.raises(
+        TypeError, match=r"to be a function \(image_shape, classes\) that returns a torch.nn"
+    ):
         build_model("test_described_modules:not_a_factory", SHAPE, 5)
 
 
