@@ -60,6 +60,7 @@ class Prepared:
 
     @classmethod
     def of(cls, setting: Setting, device: torch.device) -> "Prepared":
+        """Generates images and trains the teacher of a setting on a device."""
         images, labels = generated_images(setting.shape, CLASSES, setting.images, 0, device)
         network = trained_network(setting.model, images, labels, CLASSES, setting.steps)
         others = generated_images(setting.shape, CLASSES, min(setting.images, 1000), 1, device)
@@ -167,7 +168,7 @@ def _paper_run(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
 
 
 def decide_rows(teacher: Teacher) -> Callable[[np.ndarray], np.ndarray]:
-    """The teacher as the published procedure sees it: rows [n, D] in, classes [n] out."""
+    """The teacher as the paper's procedure calls it: rows [n, D] in, classes [n] out."""
 
     def decide(rows: np.ndarray) -> np.ndarray:
         images = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))

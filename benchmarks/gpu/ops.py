@@ -114,6 +114,7 @@ def other_cases(device: torch.device, small: bool) -> list[Callable[[], OpCase]]
 def bracket_queries(
     device: torch.device, size: int, count: int, dtype: torch.dtype = torch.float32
 ) -> OpCase:
+    """The case of `ops.bracket_queries` with 16 rays a pair."""
     samples, ends = torch.rand(64, size, device=device), torch.rand(512, size, device=device)
     number = torch.arange(count, device=device)
     pair_of, end_of = number // 16, number * 7 % len(ends)
@@ -135,6 +136,7 @@ def bracket_queries(
 def probe_queries(
     device: torch.device, size: int, count: int, noise: str, frequencies: str
 ) -> OpCase:
+    """The case of `ops.probe_queries`."""
     points = count // PROBES
     drawn = _drawn(size, noise, frequencies, device) | {"seed": 7, "count": PROBES, **BOUNDS}
     given = (
@@ -155,6 +157,7 @@ def probe_queries(
 def probe_gradient(
     device: torch.device, size: int, points: int, noise: str, frequencies: str
 ) -> OpCase:
+    """The case of `ops.probe_gradient`."""
     settings = {"seed": 7, "targeted": True, "components": size}
     drawn = _drawn(size, noise, frequencies, device) | settings
     decisions = torch.randint(-1, 3, (points, PROBES), device=device)
@@ -170,6 +173,7 @@ def probe_gradient(
 
 
 def bracket_update(device: torch.device, pairs: int, each: int) -> OpCase:
+    """The case of `ops.bracket_update`."""
     rules: dict[str, Any] = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
     active = torch.arange(pairs * each, device=device)
     pair_of, wanted = active // each, torch.arange(pairs, device=device) % 10
@@ -190,6 +194,7 @@ def bracket_update(device: torch.device, pairs: int, each: int) -> OpCase:
 
 
 def soft_labels(device: torch.device, samples: int, classes: int) -> OpCase:
+    """The case of `ops.soft_labels` with margins."""
     distances = torch.rand(samples, classes, device=device) + 0.5
     predicted = torch.randint(classes, (samples,), device=device)
     settings: dict[str, Any] = {"normalisation": "margin", "scale": 2.0, "temperature": 4.0}

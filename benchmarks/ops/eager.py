@@ -16,6 +16,7 @@ _WORD = 0xFFFFFFFF
 
 
 def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor) -> Tensor:
+    """See `db3kd.ops.ray_lengths`."""
     return (ends[end_of] - samples[sample_of]).norm(dim=1)
 
 
@@ -32,6 +33,7 @@ def bracket_queries(
     lower: float,
     upper: float,
 ) -> Tensor:
+    """See `db3kd.ops.bracket_queries`."""
     pair = pair_of[active]
     start = samples[sample_of[pair]]
     fraction = torch.where(lengths[active] > 0, radius[pair] / lengths[active], 0)
@@ -52,6 +54,7 @@ def bracket_update(
     absolute: float,
     relative: float,
 ) -> Tensor:
+    """See `db3kd.ops.bracket_update`."""
     pair = pair_of[active]
     answered = decisions >= 0
     hit = answered & ((decisions == wanted[pair]) == targeted)
@@ -78,6 +81,7 @@ def soft_labels(
     scale: float = 1.0,
     temperature: float = 1.0,
 ) -> Tensor:
+    """See `db3kd.ops.soft_labels`."""
     is_predicted = F.one_hot(predicted, distances.size(1)).bool()
     others = distances.masked_fill(is_predicted, math.inf)
     if normalisation == "inverse":
@@ -103,6 +107,7 @@ def probe_queries(
     lower: float,
     upper: float,
 ) -> Tensor:
+    """See `db3kd.ops.probe_queries`."""
     size = _coefficient_count(points.size(1), row_basis, column_basis, channels)
     u = directions(counters, seed=seed, count=count, noise=noise, size=size)
     return queries_along(
@@ -123,6 +128,7 @@ def probe_gradient(
     channels: int = 1,
     components: int,
 ) -> Tensor:
+    """See `db3kd.ops.probe_gradient`."""
     size = _coefficient_count(components, row_basis, column_basis, channels)
     u = directions(counters, seed=seed, count=decisions.size(1), noise=noise, size=size)
     total = weighted_sum(u, decisions, wanted, targeted)

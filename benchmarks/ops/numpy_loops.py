@@ -17,6 +17,7 @@ Indices = NDArray[np.int64]
 
 
 def ray_lengths(samples: Array, ends: Array, sample_of: Indices, end_of: Indices) -> Array:
+    """See `db3kd.ops.ray_lengths`."""
     return np.array(
         [np.linalg.norm(ends[e] - samples[s]) for s, e in zip(sample_of, end_of, strict=True)]
     )
@@ -35,6 +36,7 @@ def bracket_queries(
     lower: float,
     upper: float,
 ) -> Array:
+    """See `db3kd.ops.bracket_queries`."""
     queries = []
     for ray in active:
         start = samples[sample_of[pair_of[ray]]]
@@ -57,6 +59,7 @@ def bracket_update(
     absolute: float,
     relative: float,
 ) -> Indices:
+    """See `db3kd.ops.bracket_update`."""
     survivors: list[int] = []
     for pair, rows in _rows_of_pairs(active, pair_of):
         answered = [row for row in rows if decisions[row] >= 0]
@@ -80,6 +83,7 @@ def soft_labels(
     scale: float = 1.0,
     temperature: float = 1.0,
 ) -> Array:
+    """See `db3kd.ops.soft_labels`."""
     labels = []
     for row, label in zip(distances, predicted, strict=True):
         others = np.delete(row, label)

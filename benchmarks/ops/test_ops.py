@@ -67,10 +67,12 @@ class Case:
 
     @property
     def device(self) -> torch.device:
+        """The device of the place."""
         return self.place.device
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return self.bound // (4 * self.size) if self.many else FEW
 
     @property
@@ -130,6 +132,7 @@ Run = Callable[[Comparison], Any]
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """Sets the threads and the seed of a case."""
     chosen = request.param
     if request.config.getoption("--benchmark-disable") and not _is_quick(chosen):
         pytest.skip("not in a smoke run")
@@ -178,6 +181,7 @@ def run(case: Case, benchmark: Any) -> Run:
 
 @cases(BOUND["rays"], "eager", "compiled", "numpy", "native")
 def test_ray_lengths(run: Run, case: Case) -> None:
+    """Times `ops.ray_lengths`."""
     size, count = case.size, case.rows
     rays = _rays(size, count, ends=count, device=case.device)
     places = rays["sample_of"][rays["pair_of"]], rays["end_of"]
@@ -197,6 +201,7 @@ def test_ray_lengths(run: Run, case: Case) -> None:
 
 @cases(BOUND["rays"], "eager", "compiled", "numpy", "native")
 def test_bracket_queries(run: Run, case: Case) -> None:
+    """Times `ops.bracket_queries`."""
     size, count = case.size, case.rows
     rays = _rays(size, count, ends=64, device=case.device)
     comparison = Comparison("bracket_queries", "", size, count, moved=4 * size * (count + 64))
@@ -240,6 +245,7 @@ def test_bracket_update(run: Run, case: Case) -> None:
 @cases(0, "eager", "compiled", "numpy", "native", sizes=[10])
 @pytest.mark.parametrize("normalisation", ["inverse", "margin"])
 def test_soft_labels(run: Run, case: Case, normalisation: ops.Normalisation) -> None:
+    """Times `ops.soft_labels`."""
     samples, classes = 16_384, 10
     distances = torch.rand(samples, classes, device=case.device) + 0.5
     distances[torch.rand_like(distances) < 0.05] = torch.inf
@@ -258,6 +264,7 @@ def test_soft_labels(run: Run, case: Case, normalisation: ops.Normalisation) -> 
 @cases(BOUND["probes"], "eager", "compiled", "numpy", "stored", "native")
 @kinds
 def test_probe_queries(run: Run, case: Case, kind: str) -> None:
+    """Times `ops.probe_queries`."""
     size, points = case.size, max(case.rows // PROBES, 1)
     drawn = _drawn(kind, size, case.device)
     steps = torch.full((points,), 0.1, device=case.device)
@@ -294,6 +301,7 @@ def test_probe_queries(run: Run, case: Case, kind: str) -> None:
 @cases(BOUND["probes"], "eager", "compiled", "numpy", "stored", "native")
 @kinds
 def test_probe_gradient(run: Run, case: Case, kind: str) -> None:
+    """Times `ops.probe_gradient`."""
     size, points = case.size, max(case.rows // PROBES, 1)
     drawn = _drawn(kind, size, case.device)
     decisions = torch.randint(-1, 3, (points, PROBES), device=case.device)

@@ -102,6 +102,7 @@ class MeasuringTeacher:
         return decisions
 
     def fingerprint(self) -> str:
+        """The fingerprint of the teacher."""
         return self._teacher.fingerprint()
 
     def ask(self, images: Tensor, accounts: NDArray[np.integer]) -> Tensor:

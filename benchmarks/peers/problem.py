@@ -67,21 +67,26 @@ class Problem:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
+        """The shape of an image."""
         return tuple(self.samples.shape[1:])
 
     @property
     def pairs(self) -> Pairs:
+        """The pairs as the boundary searches take them."""
         samples = self.samples.flatten(1).contiguous()
         return Pairs(samples, self.index, torch.arange(len(self)), self.target)
 
     def network(self) -> nn.Module:
+        """Builds the network of the teacher."""
         return self._build(self.kind, self.state)
 
     def surrogate(self, model: str) -> Surrogate:
+        """Builds the surrogate of a model."""
         network = self._build(model, self.surrogates[model])
         return Surrogate(network, self.image_shape, self.classes)
 
     def teacher(self) -> ModuleTeacher:
+        """Builds the teacher."""
         return ModuleTeacher(self.network(), self.image_shape, self.classes)
 
     def _build(self, model: str, state: dict[str, Tensor]) -> nn.Module:
@@ -90,10 +95,12 @@ class Problem:
         return network.eval()
 
     def save(self, path: Path) -> None:
+        """Writes the problem to a file."""
         torch.save(asdict(self), path)
 
     @classmethod
     def load(cls, path: Path) -> "Problem":
+        """Reads a problem from a file."""
         return cls(**torch.load(path, weights_only=True))
 
 

@@ -141,6 +141,7 @@ def _memory(field: str) -> float:
 
 
 def main() -> None:
+    """Measures the attack that the command line names and writes it to a file."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("problem", type=Path)
     options.add_argument("out", type=Path)

@@ -63,6 +63,7 @@ class Made:
 
     @property
     def images(self) -> ImageSet:
+        """The samples as an image set."""
         return self.samples.as_image_set()
 
 

@@ -55,6 +55,7 @@ class LimitedServer(ModelServer):
         self._turn = threading.Lock()
 
     def infer(self, asked: Asked) -> Answer | None:
+        """Answers a request no faster than the limit."""
         with self._turn:
             before = self.paid
             answer = super().infer(asked)

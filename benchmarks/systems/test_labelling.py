@@ -22,6 +22,7 @@ SAMPLES = 16
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
+    """200 random images."""
     return torch.rand(200, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
@@ -40,6 +41,7 @@ def teacher(images: torch.Tensor) -> ModuleTeacher:
 def test_labelling(
     benchmark: Any, teacher: ModuleTeacher, images: torch.Tensor, measure: Measure
 ) -> None:
+    """Times `label` and checks its budget."""
     benchmark.group = f"labelling {SAMPLES} samples"
     settings = LabelSettings(measure, starting_points=5, queries_per_pair=100)
     index = torch.arange(SAMPLES)

@@ -1,4 +1,4 @@
-"""What the benchmarks compute of what they measure."""
+"""What the benchmarks compute from their measurements."""
 
 import argparse
 import subprocess
@@ -94,7 +94,7 @@ def test_labels_narrowed_from_a_full_run_are_those_of_a_run_with_fewer_targets()
         assert torch.equal(getattr(narrowed, name), getattr(few, name)), name
 
 
-def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
+def test_each_row_of_a_student_has_its_cost_and_a_decision_counts_once():
     images = many_classes(4, 6, 0)
     everything = torch.arange(len(images))
     teacher = NearestCentroidTeacher(images.read(torch.arange(0, 24, 6)), (1, 28, 28))
@@ -132,7 +132,7 @@ def test_each_row_of_a_student_says_what_it_cost_and_a_decision_counts_once():
     }
 
 
-def test_beside_a_surrogate_the_logits_that_count_are_still_the_teachers(tmp_path):
+def test_with_a_surrogate_the_logits_are_still_those_of_the_teacher(tmp_path):
     network = build_model("lenet5", (1, 8, 8), 10).eval()
     options = argparse.Namespace(
         data="digits", labels=tmp_path, images=12, targets=1, queries_per_pair=[8],
@@ -148,7 +148,7 @@ def test_beside_a_surrogate_the_logits_that_count_are_still_the_teachers(tmp_pat
     assert list(data.labels) == ["SD", "BD", "MBD 8", "MBD 8, surrogate"]
 
 
-def test_results_that_were_written_before_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
+def test_earlier_results_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
     results, code = tmp_path / "benchmarks" / "results", tmp_path / "code.py"
     results.mkdir(parents=True)
     monkeypatch.setattr(record, "RESULTS", results)
