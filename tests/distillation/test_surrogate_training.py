@@ -394,7 +394,7 @@ def test_nothing_is_overwritten(tmp_path, source):
         with pytest.raises(FileExistsError, match=f"{file.name}: exists already"):
             write(out, source)
         file.unlink()
-    with pytest.raises(FileExistsError, match="holds a run already; continue it with --resume"):
+    with pytest.raises(FileExistsError, match="holds a run already; continue it with resume=True"):
         write(out, source)
 
 

@@ -1,5 +1,7 @@
 """Runs commands, and defines teachers that a command line can name."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from typer.testing import CliRunner
@@ -35,6 +37,17 @@ def fail(*arguments: object) -> str:
     last = result.err.splitlines()[-1]
     assert last.startswith("error: "), result.err
     return last
+
+
+def label_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
+    """The arguments of a small run of label with the measure BD."""
+    where = ("--teacher", teacher, "--data", "digits", "--out", out)
+    return ("label", *where, "--measure", "bd", "--limit", 40, "--device", "cpu")
+
+
+def label(teacher: Path, out: Path, *options: object) -> str:
+    """Labels 40 digits, and returns the summary."""
+    return succeed(*label_arguments(teacher, out), *options)
 
 
 class CountingTeacher:

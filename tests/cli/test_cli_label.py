@@ -1,0 +1,247 @@
+"""The command label, on small data."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import (
+    TEACHERS,
+    CountingTeacher,
+    Result,
+    fail,
+    label,
+    label_arguments,
+    succeed,
+)
+
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import load_data
+from db3kd.labelling.check_results import queries_of_checks
+from db3kd.labelling.label_files import load_labels
+from db3kd.storage.manifest import read_manifest
+
+
+def test_a_run_folder_holds_labels_and_a_manifest(run):
+    labels, manifest = load_labels(run), read_manifest(run)
+
+    assert len(labels) == 40 and sorted(labels.snapshots) == [5, 10, 20]
+    assert labels.index.max() >= 40, "indices refer to the data set, not to the drawn images"
+    assert manifest["totals"]["queries"] == int(labels.queries.sum())
+    assert manifest["totals"]["statuses"] == {"ok": 40}
+    assert manifest["settings"]["labelling"]["measure"] == "bd"
+    assert manifest["state"] == "finished"
+
+
+def test_the_summary_states_the_queries(teacher, tmp_path):
+    out = label(teacher, tmp_path / "run", "--budget", 400)
+
+    spent = int(load_labels(tmp_path / "run").queries.sum())
+    assert spent <= 400
+    assert f"queries        {spent}, {spent / 40:.1f} per sample" in out
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_loaded(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+
+    message = fail(*label_arguments("missing.safetensors", tmp_path), "--data", "nothing")
+
+    assert "expected a new or an empty folder" in message
+
+
+def test_the_images_are_loaded_once(teacher, tmp_path, monkeypatch):
+    loaded = []
+
+    def counting_load(*arguments: object, **options: object) -> ImageSet:
+        loaded.append(arguments)
+        return load_data(*arguments, **options)
+
+    monkeypatch.setattr("db3kd.labelling.source.load_data", counting_load)
+    label(teacher, tmp_path / "run", "--queries-per-pair", 5)
+
+    assert loaded == [("digits", "train")]
+
+
+def test_a_run_is_resumed_only_with_its_option(teacher, run, tmp_path):
+    options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    next(copy.glob("*.parquet")).unlink()
+
+    message = fail(*label_arguments(teacher, copy), *options)
+    assert "holds a run already; continue it with --resume" in message
+    message = fail(*label_arguments(teacher, copy), "--queries-per-pair", 31, "--resume")
+    assert "settings.labelling.queries_per_pair: was 30, is 31" in message
+    assert "nothing to do" not in label(teacher, copy, *options, "--resume")
+    out = label(teacher, copy, *options, "--resume")
+
+    assert out.startswith("nothing to do  the run was already finished")
+    assert torch.equal(load_labels(copy).distances, load_labels(run).distances)
+    assert read_manifest(copy)["totals"] == read_manifest(run)["totals"]
+
+
+def test_batch_size_and_concurrent_chunks_change_no_label(teacher, run, tmp_path):
+    options = ("--queries-per-pair", 30, "--snapshots", "5,10,20")
+    label(teacher, tmp_path / "other", *options, "--concurrent-chunks", 3, "--max-batch", 16)
+
+    assert torch.equal(load_labels(tmp_path / "other").distances, load_labels(run).distances)
+
+
+def test_a_failed_run_prints_how_to_continue(tmp_path):
+    arguments = label_arguments(f"{TEACHERS}:TiringTeacher", tmp_path / "run")
+
+    failing = Result(*arguments, "--queries-per-pair", 100)
+
+    assert "the answers so far are kept; continue with --resume" in failing.err
+    assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
+
+
+def test_the_manifest_counts_the_queries_of_the_teacher(tmp_path):
+    CountingTeacher.asked = 0
+
+    label(f"{TEACHERS}:CountingTeacher", tmp_path / "run", "--queries-per-pair", 10)
+
+    described = read_manifest(tmp_path / "run")
+    assert described["totals"]["queries"] + queries_of_checks(described) == CountingTeacher.asked
+
+
+def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
+    CountingTeacher.asked = 0
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+
+    out = succeed(
+        *arguments, "--queries-per-pair", 10, "--dry-run", "--price-per-1000", 2, "--workers", 1
+    )
+
+    assert f"{CountingTeacher.asked} real queries were asked" in out
+    assert 0 < CountingTeacher.asked <= 400
+    assert "at most 3,640" in out and "at most 7.28, at 2 per 1,000 queries" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_without_queries_prints_upper_bounds(tmp_path):
+    CountingTeacher.asked = 0
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+
+    out = succeed(*arguments, "--budget", 500, "--dry-run", "--dry-run-queries", 0)
+
+    assert "the teacher was not asked" in out and "queries   at most 500" in out
+    assert "time" not in out and "cost" not in out
+    assert CountingTeacher.asked == 0
+
+
+def test_only_targets_are_searched_and_the_summary_counts_the_estimates(teacher, tmp_path):
+    out = label(teacher, tmp_path / "run", "--targets", 2, "--queries-per-pair", 20)
+
+    labels = load_labels(tmp_path / "run")
+    assert labels.searched.sum(1).tolist() == [2] * 40 and bool(labels.distances.isfinite().all())
+    assert "pairs reached  80 of 360" in out
+    assert "not searched   280 pairs, whose distances are estimated" in out
+    page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
+    assert "280 pairs were not searched" in page
+
+
+def test_a_dry_run_respects_the_targets(tmp_path):
+    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
+    options = ("--targets", 3, "--queries-per-pair", 10, "--dry-run", "--dry-run-queries", 0)
+
+    assert "queries   at most 1,240" in succeed(*arguments, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--targets", 10), "--targets: expected at most 9"),
+        (("--targets", 2, "--measure", "sd"), "--targets: expected None with measure 'sd'"),
+    ],
+)
+def test_impossible_targets_are_refused(teacher, tmp_path, options, words):
+    assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_surrogate_shortens_distances_and_is_part_of_the_run(teacher, tmp_path):
+    arguments = ("label", "--teacher", teacher, "--data", "digits", "--limit", 20)
+    few = ("--queries-per-pair", 25, "--device", "cpu")
+    for name, more in (("guessed", ("--surrogate", teacher)), ("plain", ())):
+        succeed(*arguments, *few, "--out", tmp_path / name, *more)
+    guessed, plain = (load_labels(tmp_path / name).distances for name in ("guessed", "plain"))
+
+    reached = plain.isfinite()
+    assert guessed[reached].mean() < plain[reached].mean()
+    assert len(read_manifest(tmp_path / "guessed")["settings"]["surrogate"]) == 64
+    message = fail(*arguments, *few, "--out", tmp_path / "guessed", "--resume")
+    assert "settings.surrogate: was" in message
+
+
+def test_a_dry_run_prints_the_time_of_the_surrogate(teacher, tmp_path):
+    arguments = label_arguments(teacher, tmp_path / "run")
+    few = ("--measure", "mbd", "--queries-per-pair", 20, "--dry-run", "--dry-run-queries", 100)
+    assert re.search(
+        r"\nsurrogate +[\d.e-]+ ms of that \(\d+%\)",
+        succeed(*arguments, *few, "--surrogate", teacher),
+    )
+    assert "surrogate" not in succeed(*arguments, *few)
+
+
+def test_a_surrogate_without_gradients_is_refused(teacher, tmp_path):
+    arguments = label_arguments(teacher, tmp_path / "run")
+    message = fail(*arguments, "--measure", "mbd", "--surrogate", f"{TEACHERS}:CountingTeacher")
+
+    assert "--surrogate: expected a torch network" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [("--workers", 2), ("--ray-address", "localhost:1")])
+def test_workers_without_ray_name_the_extra_to_install(teacher, tmp_path, monkeypatch, options):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    message = fail(*label_arguments(teacher, tmp_path / "run"), *options)
+
+    assert 'pip install "db3kd[ray]"' in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_inverse_soft_labels_have_the_papers_temperature(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--normalisation", "inverse", "--queries-per-pair", 10)
+
+    assert load_labels(tmp_path / "run").soft_labels.shape == (40, 10)
+    assert read_manifest(tmp_path / "run")["settings"]["soft_labels"]["temperature"] == 20
+
+
+def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--preset", "paper", "--queries-per-pair", 10)
+
+    labelling = read_manifest(tmp_path / "run")["settings"]["labelling"]
+    assert (labelling["starting_points"], labelling["order"]) == (201, "random")
+    assert labelling["queries_per_pair"] == 10, "an option overrides the preset"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
+        (("--temperature", "2"), "stored only with a --scale"),
+        (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
+        (("--split", "validation"), "--split: digits has"),
+        (("--data", "nothing"), "--data: expected mnist5k"),
+        (("--data", "mnist5k"), "expected shape (1, 8, 8)"),
+        (("--teacher", "missing.safetensors"), "expected a teacher file"),
+        (("--cuda-graphs",), "--cuda-graphs: expected a CUDA device, got cpu"),
+        (
+            ("--compile", "--teacher", f"{TEACHERS}:constant"),
+            "--compile: expected a torch module",
+        ),
+        (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
+        (("--teacher", f"{TEACHERS}:failing"), "out of service"),
+    ],
+)
+def test_invalid_label_options_are_refused(teacher, tmp_path, options, words):
+    assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
+
+
+def test_an_unknown_choice_is_a_usage_error(teacher, tmp_path):
+    result = Result(*label_arguments(teacher, tmp_path / "run"), "--measure", "l1")
+
+    assert result.code == 2 and "--measure" in result.err

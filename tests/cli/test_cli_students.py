@@ -1,0 +1,111 @@
+"""The commands that train students, measure them and write reports of label runs."""
+
+import json
+
+import pytest
+from command_line import (
+    fail,
+    label,
+    succeed,
+)
+
+from db3kd.labelling.label_files import load_labels
+from db3kd.storage.manifest import read_manifest
+
+
+def test_distill_chooses_a_scale_and_evaluate_loads_the_student(run, teacher, tmp_path):
+    student = tmp_path / "student.safetensors"
+    options = ("--model", "linear", "--steps", 30, "--seeds", 2, "--device", "cpu")
+
+    out = succeed("distill", "--labels", run, "--out", student, *options)
+
+    assert (
+        "times the best of short trainings on held-out images (agreement" in out
+        and "over 2 seeds" in out
+    )
+    assert not student.exists(), "with several seeds, each file name contains its seed"
+    one = student.with_stem("student-seed1")
+    out = succeed("evaluate", "--model", one, "--data", "digits", "--agree-with", teacher)
+    assert "accuracy" in out and "agreement" in out and "queries    359" in out
+    described = json.loads(one.with_suffix(".json").read_text())
+    labelled = read_manifest(run)
+    assert described["seed"] == 1 and described["settings"]["scale"] > 0
+    assert (described["teacher"], described["data"]) == (labelled["teacher"], labelled["data"])
+    assert described["queries"] == labelled["totals"]["queries"]
+    assert json.loads(teacher.with_suffix(".json").read_text())["teacher"] == labelled["teacher"]
+
+
+def test_a_run_with_soft_labels_is_distilled_with_its_scale(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--scale", 3, "--queries-per-pair", 10)
+    options = ("--model", "linear", "--steps", 5, "--device", "cpu")
+
+    out = succeed(
+        "distill", "--labels", tmp_path / "run", "--out", tmp_path / "s.safetensors", *options
+    )
+
+    assert "chosen" not in out
+    assert load_labels(tmp_path / "run").soft_labels is not None
+
+
+def test_a_student_is_trained_with_the_paper_preset(run, tmp_path):
+    options = ("--preset", "paper", "--epochs", 2, "--model", "linear", "--device", "cpu")
+
+    out = succeed("distill", "--labels", run, "--out", tmp_path / "s.safetensors", *options)
+
+    assert "scale" not in out and (tmp_path / "s.safetensors").is_file()
+
+
+def test_images_that_were_not_labelled_are_refused(run, tmp_path):
+    message = fail(
+        "distill", "--labels", run, "--data", "mnist5k", "--out", tmp_path / "s.safetensors"
+    )
+
+    assert "expected the images that" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--scale", "large"), "--scale: expected a number or auto"),
+        (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
+        (("--steps", "5", "--epochs", "5"), "expected --epochs or --steps, got both"),
+        (("--preset", "paper", "--alpha", "0.1"), "--preset: paper sets --normalisation"),
+        (("--model", "lenet6"), "--model: expected one of"),
+    ],
+)
+def test_contradictory_training_options_are_refused(run, tmp_path, options, words):
+    out = tmp_path / "s.safetensors"
+
+    assert words in fail("distill", "--labels", run, "--out", out, *options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["teacher", "distill"])
+def test_weights_are_never_overwritten(command, run, teacher):
+    before = teacher.read_bytes()
+    source = ("--labels", run) if command == "distill" else ("--data", "digits")
+
+    assert "exists already" in fail(command, *source, "--out", teacher)
+    assert teacher.read_bytes() == before
+
+
+def test_the_report_of_a_run_has_pictures(run, tmp_path):
+    succeed("report", "--labels", run, "--out", tmp_path / "report")
+
+    names = {file.name for file in (tmp_path / "report").iterdir()}
+    assert names == {"report.md", "samples.png", "distance_curve.png", "class_distances.png"}
+    assert "40 samples labelled by BD" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_run_without_queries_has_no_curve(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--measure", "sd")
+
+    succeed("report", "--labels", tmp_path / "run")
+
+    assert not (tmp_path / "run" / "_report" / "distance_curve.png").exists()
+
+
+def test_a_run_without_reached_pairs_has_a_report(teacher, tmp_path):
+    label(teacher, tmp_path / "run", "--budget", 20)
+
+    succeed("report", "--labels", tmp_path / "run")
