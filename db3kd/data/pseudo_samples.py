@@ -1,11 +1,12 @@
 """Pseudo samples: images that were made for a teacher, and their columns in a run folder."""
 
 import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, SupportsIndex, overload
 
 import torch
 from torch import Tensor
@@ -69,6 +70,32 @@ class PseudoSamples:
 
     def __len__(self) -> int:
         return len(self.decision)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> tuple[Tensor, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> "tuple[Tensor, int] | Self":
+        """Returns one image within the bounds with its decision, or a part of the samples."""
+        if not isinstance(index, slice):
+            number = operator.index(index)
+            return to_float(self.pixels[number], self.bounds), int(self.decision[number])
+        return replace(
+            self,
+            pixels=self.pixels[index],
+            decision=self.decision[index],
+            start=self.start[index],
+            moves=self.moves[index],
+            distance=self.distance[index],
+            queries=self.queries[index],
+            status=self.status[index],
+            snapshots={
+                count: (pixels[index], distance[index])
+                for count, (pixels, distance) in self.snapshots.items()
+            },
+        )
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.status.count(status)} {status}" for status in STATUSES)

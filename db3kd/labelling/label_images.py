@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from torch import Tensor, nn
 
+from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.label_files import load_labels
@@ -20,12 +20,11 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.progress import ProgressListener
 from db3kd.storage.run_folder import RunFolder
-from db3kd.teachers.base import Teacher
 
 
 def label(
-    teacher: Teacher | nn.Module,
-    images: ImageSet | Tensor | np.ndarray,
+    teacher: TeacherLike,
+    images: ImagesLike,
     settings: LabelSettings | None = None,
     *,
     index: Tensor | None = None,
@@ -49,8 +48,9 @@ def label(
 
     Args:
         teacher: A teacher, or a torch module that takes the images as they are, in [0, 1].
-        images: An image set; float images `[N, *image_shape]` inside the teacher's bounds; or
-            uint8 images, which are divided by 255.
+        images: An image set or a map-style data set of PyTorch or Hugging Face; float images
+            `[N, *image_shape]` inside the teacher's bounds; or uint8 images, which are divided by
+            255 (see `db3kd.data.arguments.ImagesLike`).
         settings: How distances are measured, and the budgets; `LabelSettings()` by default.
         index: `[n] int64`, the images to label, in this order; all by default.
         progress: A listener that receives the counts. None shows them if standard error is a
@@ -102,8 +102,8 @@ def label(
 
 
 def label_chunks(
-    teacher: Teacher | nn.Module,
-    images: ImageSet | Tensor | np.ndarray,
+    teacher: TeacherLike,
+    images: ImagesLike,
     settings: LabelSettings | None = None,
     *,
     index: Tensor | None = None,

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from db3kd.boundary import Surrogate
-from db3kd.data.arguments import as_images, as_teacher
+from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
@@ -73,8 +73,8 @@ class LabelJob:
     @classmethod
     def prepare(
         cls,
-        teacher: Teacher | nn.Module,
-        images: Any,
+        teacher: TeacherLike,
+        images: ImagesLike,
         settings: LabelSettings | None = None,
         *,
         index: Tensor | None = None,
@@ -197,7 +197,7 @@ def _journal(
     return nullcontext() if store is None else store.journal(of, teacher.classes)
 
 
-def _fit(teacher: Teacher, images: Any) -> tuple[Teacher, NamedImages]:
+def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, NamedImages]:
     """The teacher for the images' bounds, and the images with labels in its numbering."""
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")

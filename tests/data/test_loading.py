@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from db3kd.data.arguments import as_images
 from db3kd.data.bundled_sets import _read_mnist5k
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
@@ -351,3 +352,16 @@ def test_what_pseudo_samples_do_not_have_is_refused(pseudo_run, options, words):
 def test_pseudo_samples_that_a_set_would_change_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         pseudo_samples(**changes).as_image_set()
+
+
+def test_pseudo_samples_are_a_sequence_and_describe_themselves():
+    samples = pseudo_samples()
+    image, decision = samples[-1]
+    assert image.equal(samples.images()[7]) and decision == 7 % 3
+    part = samples[2:5]
+    assert part.images().equal(samples.images()[2:5]) and part.start.tolist() == [2, 3, 4]
+    assert [decision for _, decision in part] == [2, 0, 1]
+    assert repr(part) == (
+        "PseudoSamples(3 images of shape (1, 5, 6) in [0, 1], 5 classes; 3 ok, 0 stuck, 0 budget)"
+    )
+    assert as_images(samples).labels.equal(samples.decision)
