@@ -160,16 +160,16 @@ gpu-sanitize:
 BENCH = $(BIN)/python -m benchmarks.full $(1) $(ARGS); status=$$?; \
 	$(BIN)/python -m benchmarks.page && exit $$status
 
-bench: $(INSTALLED) ## Measure in minutes, make benchmarks/results/README.md (ARGS="--only ops")
+bench: $(INSTALLED) ## Measure for minutes and make benchmarks/results/README.md (ARGS="--only ops")
 	$(call BENCH,--quick --again)
 
-bench-full: $(INSTALLED) ## Measure in hours what has no result yet (MNIST=DIR FASHION=DIR, IDX files)
+bench-full: $(INSTALLED) ## Measure for hours whatever has no result yet (MNIST=DIR FASHION=DIR, IDX files)
 	$(call BENCH,$(MNIST:%=--mnist %) $(FASHION:%=--fashion %))
 
 bench-peers: $(PEERS) ## Compare labelling with Foolbox, ART and the paper's procedure (ARGS="--pairs 10")
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
-bench-smoke: $(INSTALLED) ## Run each benchmark once, unmeasured
+bench-smoke: $(INSTALLED) ## Run each timed benchmark once, without timing
 	$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS)
 
 clean: ## Remove the set-up, the builds and the caches

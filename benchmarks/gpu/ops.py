@@ -250,7 +250,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _drawn(size: int, noise: str, frequencies: str, device: torch.device) -> dict[str, Any]:
-    """The keyword arguments that say how directions are drawn."""
+    """The keyword arguments of the draw of directions."""
     if frequencies == "all pixels":
         return {"noise": noise}
     channels, side = SIDES[size]

@@ -52,13 +52,15 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--labels", required=True, help="folder that db3kd label wrote")
-    parser.add_argument("--data", help="where its images are, if not where they were")
+    parser.add_argument("--labels", required=True, help="run folder of db3kd label")
+    parser.add_argument("--data", help="the images of the run, if they have moved")
     parser.add_argument("--model", default="lenet5-half")
-    parser.add_argument("--steps", type=int, default=1500, help="of the final students")
+    parser.add_argument(
+        "--steps", type=int, default=1500, help="training steps of the final students"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="final students of each way")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--save", help="name of the JSON file in benchmarks/results")
+    parser.add_argument("--save", help="write the result to results/NAME.json")
     return parser.parse_args()
 
 

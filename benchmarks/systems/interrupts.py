@@ -265,7 +265,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--images", type=int, default=30)
     options.add_argument("--queries-per-pair", type=int, default=6)
     options.add_argument("--batch", type=int, default=8, help="images of a request")
-    options.add_argument("--in-flight", type=int, default=4, help="requests at once")
+    options.add_argument("--in-flight", type=int, default=4, help="concurrent requests")
     options.add_argument("--seconds", type=float, default=6.0, help="the latest moment of a stop")
     options.add_argument("--seed", type=int, default=0, help="draws the moments of the stops")
     return options.parse_args()
