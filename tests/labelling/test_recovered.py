@@ -125,7 +125,7 @@ def test_a_folder_of_other_samples_is_refused(images, tmp_path):
 def test_a_run_of_an_image_set_is_read_back_with_its_images(images, tmp_path):
     images = db3kd.ImageSet.from_arrays(images.numpy(), name="mine")
     label(a_teacher(), images, SETTINGS, out=tmp_path / "run")
-    with pytest.raises(ValueError, match="name them with data= "):
+    with pytest.raises(ValueError, match="name them with data="):
         open_run(tmp_path / "run")
 
 
