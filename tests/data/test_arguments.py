@@ -77,12 +77,12 @@ class Estimator:
         (nn.Flatten(0), r"got \[16\]; wrap it: db3kd.ModuleTeacher"),
     ],
 )
-def test_what_is_no_teacher_is_explained(images, given, message):
+def test_other_objects_are_refused_as_teachers_with_advice(images, given, message):
     with pytest.raises(TypeError, match=f"teacher: .*{message}"):
         label(given, images)
 
 
-def test_a_teacher_that_lacks_something_is_told_what(images):
+def test_the_error_lists_what_a_teacher_lacks(images):
     class Half:
         image_shape, classes = SHAPE, 3
 
@@ -105,12 +105,12 @@ def test_a_teacher_that_lacks_something_is_told_what(images):
         (torch.zeros(4, *SHAPE, dtype=torch.int32), "convert it to uint8"),
     ],
 )
-def test_what_are_no_images_is_explained(teacher, given, message):
+def test_other_objects_are_refused_as_images_with_advice(teacher, given, message):
     with pytest.raises(TypeError, match=f"images: .*{message}"):
         label(teacher, given)
 
 
-def test_what_reads_images_is_taken_as_it_is(images):
+def test_an_image_set_is_returned_unchanged(images):
     images = db3kd.ImageSet.from_arrays(images.numpy())
     assert as_images(images) is images
 
@@ -125,7 +125,7 @@ def test_training_takes_arrays_and_explains_the_rest(images):
 @pytest.mark.parametrize(
     "raised", [StopIteration, StopAsyncIteration, GeneratorExit, AttributeError]
 )
-def test_whatever_a_teacher_raises_is_its_own_error(images, raised):
+def test_any_exception_of_a_teacher_becomes_a_teacher_error(images, raised):
     def decide(rows):
         raise raised("no more")
 

@@ -1,4 +1,4 @@
-"""IDX and NumPy files: what they hold, and what files that are broken or lie do not do."""
+"""IDX and NumPy files: what they hold, and and that broken or false ones do no harm."""
 
 import gzip
 import struct
@@ -120,7 +120,7 @@ def test_an_npz_of_images_and_labels_is_a_train_split(tmp_path):
         ({"images": BYTES, "labels": LABELS[:3]}, "expected 12 classes"),
     ],
 )
-def test_an_unfit_npz_says_why(tmp_path, arrays, message):
+def test_the_error_of_an_invalid_npz_gives_the_reason(tmp_path, arrays, message):
     np.savez(tmp_path / "set.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         load_data(tmp_path / "set.npz")
@@ -179,10 +179,10 @@ def test_a_truncated_npz_is_named(tmp_path, cut):
         load_data(tmp_path / "set.npz")
 
 
-# Files that lie
+# Files whose headers are false
 
 
-def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
+def test_a_file_that_would_fill_the_memory_is_not_decompressed(tmp_path, monkeypatch):
     monkeypatch.setenv("DB3KD_MAX_DECOMPRESSED_GIB", "0.001")
     images = np.zeros((2000, 28, 28), np.uint8)
     np.savez_compressed(tmp_path / "set.npz", images=images[:10], labels=LABELS[:10], huge=images)
@@ -203,7 +203,7 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_inflated(tmp_
 
 
 @pytest.mark.parametrize("declared", [1000, 200_000])
-def test_an_npz_that_holds_more_than_it_says_is_not_inflated(tmp_path, declared):
+def test_an_npz_larger_than_its_header_declares_is_not_decompressed(tmp_path, declared):
     path = tmp_path / "set.npz"
     np.savez_compressed(path, images=np.zeros((50_000, 1000), np.uint8))
     content = bytearray(path.read_bytes())
@@ -217,7 +217,7 @@ def test_an_npz_that_holds_more_than_it_says_is_not_inflated(tmp_path, declared)
     tracemalloc.stop()
 
 
-def test_a_gzip_that_holds_more_than_its_header_says_is_not_inflated(tmp_path):
+def test_a_gzip_larger_than_its_header_declares_is_not_decompressed(tmp_path):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     header = struct.pack(">BBBB3I", 0, 0, 8, 3, 2, 4, 4)
     path.write_bytes(gzip.compress(header + bytes(50_000_000)))

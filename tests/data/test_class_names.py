@@ -256,7 +256,7 @@ def test_other_names_are_refused_before_the_first_query(folder, tmp_path):
 
 
 @pytest.mark.parametrize("teachers", [None, TEACHERS_ORDER])
-def test_if_only_one_side_has_names_it_is_said_once_which_order_is_taken(teachers, caplog):
+def test_if_only_one_side_has_names_one_warning_states_the_order(teachers, caplog):
     images = image_set([3, 0], None if teachers else FOLDERS, 4)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -268,7 +268,7 @@ def test_if_only_one_side_has_names_it_is_said_once_which_order_is_taken(teacher
     assert order in record.message and "teacher t" in record.message
 
 
-def test_without_any_names_nothing_is_said(caplog):
+def test_without_any_names_nothing_is_logged(caplog):
     images = image_set([1, 0])
     assert match_classes(images, None, 4, "t") is images and not caplog.records
 
@@ -285,7 +285,7 @@ def test_folders_called_by_numbers_are_in_the_order_of_these_numbers(caplog):
     assert "0 = 1, 1 = 2" in caplog.records[-1].message
 
 
-def test_classes_that_a_nameless_teacher_has_more_get_names_of_their_own():
+def test_additional_classes_of_a_teacher_without_names_get_generated_names():
     assert match_classes(image_set([0], ["cow"]), None, 3, "t").class_names == (
         "cow",
         "class 1",

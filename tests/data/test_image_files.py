@@ -122,7 +122,7 @@ def test_images_without_folders_are_a_set_without_labels(tmp_path):
     assert (len(load_data(tmp_path)), load_data(tmp_path).labels) == (2, None)
 
 
-def test_one_folder_a_split(tmp_path):
+def test_two_folders_of_one_split_are_refused(tmp_path):
     an_image_at(tmp_path / "val" / "a" / "0.png", tmp_path / "validation" / "a" / "0.png")
     with pytest.raises(ValueError, match="got val and validation, which are both 'validation'"):
         load_data(tmp_path)
@@ -134,7 +134,7 @@ def test_a_class_that_one_split_lacks_keeps_its_number(tmp_path):
     assert load_data(tmp_path, "test").labels.tolist() == [1]
 
 
-def test_what_is_left_out_is_said(tmp_path, caplog):
+def test_a_warning_counts_the_files_that_are_left_out(tmp_path, caplog):
     an_image_at(tmp_path / "a" / "0.png", tmp_path / "a" / ".hidden.png")
     (tmp_path / "a" / "notes.txt").write_text("mine")
     assert len(load_data(tmp_path)) == 1
@@ -154,7 +154,7 @@ NAMES = st.sampled_from(["a", "b", "train", "test", "Val", "2023", "my-train", "
         max_size=6,
     )
 )
-def test_any_folder_is_read_whole_or_refused_with_two_of_its_paths(tmp_path_factory, paths):
+def test_any_folder_is_read_completely_or_refused_with_two_of_its_paths(tmp_path_factory, paths):
     root = tmp_path_factory.mktemp("folder")
     for folders, name in sorted(paths):
         file = root.joinpath(*folders, name)
@@ -282,7 +282,7 @@ def test_an_image_that_is_cut_short_is_found_by_a_check_and_named(tmp_path):
         data.check()
 
 
-def test_a_run_of_labels_is_no_data(tmp_path):
+def test_a_label_run_is_refused_as_data(tmp_path):
     (tmp_path / MANIFEST).write_text('{"format": "db3kd labels 2"}')
     (tmp_path / "labels-0000000000-00000000.parquet").write_bytes(b"")
     with pytest.raises(ValueError, match=r"is a run \(db3kd labels 2\), expected the images"):

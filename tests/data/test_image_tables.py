@@ -49,7 +49,7 @@ def test_parquet_without_images_lists_its_columns(tmp_path, cache):
         ("hub:me/set", "me/set", 6),
     ],
 )
-def test_a_hub_name_is_handed_to_the_hub(monkeypatch, spec, hub_name, side):
+def test_a_hub_name_is_loaded_from_the_hub(monkeypatch, spec, hub_name, side):
     datasets = pytest.importorskip("datasets")
     image = pytest.importorskip("PIL.Image").fromarray(COLOURED[0, :, :5])
     features = datasets.Features(

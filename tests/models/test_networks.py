@@ -96,6 +96,6 @@ def test_a_factory_is_called_by_its_name():
         ),
     ],
 )
-def test_what_cannot_be_built_says_why(name, shape, classes, kind, message):
+def test_a_network_that_cannot_be_built_is_explained(name, shape, classes, kind, message):
     with pytest.raises(kind, match=message):
         build_model(name, shape, classes)
