@@ -20,8 +20,9 @@ from teachers_analytic import CountingTeacher, LinearTeacher
 from torch import Tensor, nn
 
 import db3kd
-from db3kd.distillation.augmentation import AugmentedImages
-from db3kd.distillation.baselines import augmented_decisions, on_augmented_decisions
+from db3kd.distillation.augmented_decisions import collect_augmented_decisions
+from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.distillation.strategies import augmented_decision_strategy
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
@@ -190,13 +191,12 @@ def test_students(images):
     student = db3kd.train_student(
         lambda: db3kd.build_model("lenet5-fifth", SHAPE, 5),
         images,
-        labels.decision,
-        labels.soft_labels,
+        labels,
         db3kd.KDLoss(temperature=4.0),
         training,
     )
-    augmented = augmented_decisions(AugmentedImages(images, 4, seed=6), known.decide)
-    other = on_augmented_decisions(
+    augmented = collect_augmented_decisions(AugmentedImages(images, 4, seed=6), known.decide)
+    other = augmented_decision_strategy(
         lambda: db3kd.build_model("lenet5-fifth", SHAPE, 5), augmented, training
     ).run(7)
     check_trained("students", *student.parameters(), *other.parameters())

@@ -16,8 +16,9 @@ from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import Pairs, StartingPoints, Surrogate
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.distillation.augmentation import AugmentedImages
-from db3kd.distillation.baselines import augmented_decisions, on_augmented_decisions
+from db3kd.distillation.augmented_decisions import collect_augmented_decisions
+from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.distillation.strategies import augmented_decision_strategy
 from db3kd.distillation.training import TrainSettings
 from db3kd.models.networks import build_model
 from db3kd.synthesis.starts import make_starts
@@ -160,12 +161,12 @@ def _surrogates(
         return {}
     images = candidate_pool.subset(torch.arange(min(options.surrogate_images, len(candidate_pool))))
     augmented = AugmentedImages(images, options.surrogate_queries, seed=options.seed)
-    asked = augmented_decisions(augmented, partial(decide_checked, teacher))
+    asked = collect_augmented_decisions(augmented, partial(decide_checked, teacher))
     training = TrainSettings(steps=options.surrogate_steps, device="cpu")
     states = {}
     for model in options.surrogates:
         make = partial(build_model, model, teacher.image_shape, teacher.classes)
-        network = on_augmented_decisions(make, asked, training).run(options.seed)
+        network = augmented_decision_strategy(make, asked, training).run(options.seed)
         states[model] = network.state_dict()
     return states
 

@@ -27,23 +27,26 @@ from benchmarks.students.label_quality import (
     rank_correlation,
 )
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.augmented_decisions import AugmentedDecisions, collect_augmented_decisions
+from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.baselines import (
-    AugmentedDecisions,
-    Strategy,
-    augmented_decisions,
-    compare,
-    on_augmented_decisions,
-    on_decisions,
-    on_noise_logits,
-    on_soft_labels,
-    on_soft_labels_and_augmented_decisions,
-    on_surrogate_logits,
-    on_teacher_logits,
+    noise_logit_strategy,
+    surrogate_strategy,
+    white_box_strategy,
 )
+from db3kd.distillation.evaluation import predict_logits
+from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import ScaleChoice
-from db3kd.distillation.student import KDLoss, predict_logits
-from db3kd.distillation.surrogate_training import SurrogateSettings, write_surrogate
+from db3kd.distillation.strategies import (
+    Strategy,
+    augmented_decision_strategy,
+    combined_strategy,
+    compare_strategies,
+    decision_strategy,
+    soft_label_strategy,
+)
+from db3kd.distillation.surrogate_files import write_surrogate
+from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
@@ -103,7 +106,7 @@ def main() -> None:
     test_decisions = decide_checked(trained.teacher, test.read(range(len(test))))
     tables = {}
     for name, student in students.items():
-        results = compare(
+        results = compare_strategies(
             list(_strategies(student, data, scales, loss, _training(options))),
             range(options.seeds),
             test,
@@ -151,7 +154,7 @@ def _training_data(
         learnt = F.one_hot(run.labels.decision, run.labels.classes) * (per_sample - 1)
         name = f"MBD {few}, surrogate"
         labels[name] = replace(run.labels, queries=run.labels.queries + learnt)
-    asked = augmented_decisions(
+    asked = collect_augmented_decisions(
         AugmentedImages(run.images, options.augmented, seed=0), partial(decide_checked, teacher)
     )
     logits = partial(predict_logits, network)
@@ -230,22 +233,22 @@ def _strategies(
     images, decisions, asked = data.images, data.decisions, data.asked
     classes = class_count(images)
     surrogate = partial(build_model, "lenet5", images.image_shape, classes)
-    yield on_decisions(student, images, decisions, training)
-    yield on_augmented_decisions(student, asked, training)
-    yield on_teacher_logits(student, images, decisions, data.logits, loss, training)
-    yield on_surrogate_logits(student, surrogate, images, decisions, loss, training)
-    yield on_noise_logits(student, images, decisions, classes, loss, training)
+    yield decision_strategy(student, images, decisions, training)
+    yield augmented_decision_strategy(student, asked, training)
+    yield white_box_strategy(student, images, decisions, data.logits, loss, training)
+    yield surrogate_strategy(student, surrogate, images, decisions, loss, training)
+    yield noise_logit_strategy(student, images, decisions, classes, loss, training)
     soft = {
         measure: margins(labels, scales[measure], loss) for measure, labels in data.margins.items()
     }
     spent = {name: queries_per_sample(labels) for name, labels in data.labels.items()}
     for measure, made in soft.items():
-        yield on_soft_labels(
+        yield soft_label_strategy(
             f"{measure}, margin",
             spent.get(measure), student, images, decisions, made, loss, training,
         )  # fmt: skip
     best = list(data.labels)[-1]
-    yield on_soft_labels_and_augmented_decisions(
+    yield combined_strategy(
         f"{best}, margin, and augmented decisions",
         spent[best], student, asked, soft[best], loss, training,
     )  # fmt: skip
@@ -260,7 +263,7 @@ def _as_in_the_paper(
         labels, normalisation="inverse", temperature=loss.temperature
     ).soft_labels
     assert soft is not None
-    return on_soft_labels(
+    return soft_label_strategy(
         f"{measure}, inverse, T = 20 (the paper's)",
         queries_per_sample(labels),
         student,

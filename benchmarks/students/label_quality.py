@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.data.image_source import Images
+from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import ScaleChoice, choose_scale
-from db3kd.distillation.student import KDLoss
 from db3kd.distillation.training import Model, TrainSettings
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import margin_soft_labels

@@ -19,6 +19,8 @@ import torch
 from benchmarks.common.record import keep
 from benchmarks.common.setting import true_labels
 from benchmarks.students.label_quality import margins
+from db3kd.distillation.evaluation import evaluate, predict, share_equal
+from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
@@ -26,7 +28,7 @@ from db3kd.distillation.scale import (
     median_nearest_distance,
     scale_training,
 )
-from db3kd.distillation.student import KDLoss, evaluate, predict, share_equal, train_student
+from db3kd.distillation.student import train_on_soft_labels
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.soft_labels import margin_soft_labels
@@ -83,7 +85,7 @@ def _measure(
     accuracies = []
     for seed in range(options.seeds):
         seeded = replace(training, seed=seed)
-        network = train_student(student, run.images, run.labels.decision, soft, loss, seeded)
+        network = train_on_soft_labels(student, run.images, run.labels.decision, soft, loss, seeded)
         accuracies.append(evaluate(network, test, true_labels(test)))
     final = (time.process_time() - chosen) / options.seeds
     mean = statistics.fmean(accuracies)
@@ -130,7 +132,9 @@ def _choose_on_grid(run: LabelRun, student: Callable, training: TrainSettings) -
         for i in range(3):
             rows = torch.cat([part for k, part in enumerate(parts) if k != i])
             short = replace(training, steps=training.total_steps(len(decided)) // 5, seed=i)
-            network = train_student(student, run.images, decided, soft, KDLoss(), short, rows=rows)
+            network = train_on_soft_labels(
+                student, run.images, decided, soft, KDLoss(), short, rows=rows
+            )
             shares.append(
                 share_equal(predict(network, run.images, rows=parts[i]), decided[parts[i]])
             )

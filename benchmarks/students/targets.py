@@ -27,15 +27,16 @@ from benchmarks.students.label_quality import (
 )
 from benchmarks.students.many_classes import many_classes
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.baselines import (
+from db3kd.distillation.baselines import white_box_strategy
+from db3kd.distillation.evaluation import predict_logits
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.strategies import (
     Strategy,
     StrategyResult,
-    compare,
-    on_decisions,
-    on_soft_labels,
-    on_teacher_logits,
+    compare_strategies,
+    decision_strategy,
+    soft_label_strategy,
 )
-from db3kd.distillation.student import KDLoss, predict_logits
 from db3kd.distillation.training import Model, TrainSettings
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
@@ -83,7 +84,7 @@ def main() -> None:
     shorter = replace(training, steps=options.scale_steps)
     loss = KDLoss(temperature=4.0)
 
-    strategies = [on_decisions(student, images, full.decision, training)]
+    strategies = [decision_strategy(student, images, full.decision, training)]
     qualities = []
     for count in (0, *options.targets, trained.classes - 1):
         labels = sample_distances if count == 0 else _narrowed(full, sample_distances, count)
@@ -92,10 +93,10 @@ def main() -> None:
         print(qualities[-1], flush=True)
         strategies.append(_strategy(count, student, images, labels, scale, loss, training))
     whole = partial(predict_logits, trained.network)
-    strategies.append(on_teacher_logits(student, images, full.decision, whole, loss, training))
+    strategies.append(white_box_strategy(student, images, full.decision, whole, loss, training))
     test_decisions = decide_checked(teacher, test.read(range(len(test))))
     seeds = range(options.seeds)
-    results = compare(strategies, seeds, test, trained.test_labels, test_decisions)
+    results = compare_strategies(strategies, seeds, test, trained.test_labels, test_decisions)
     print(comparison_table(results)[0])
     keep(options, _result(options, trained, qualities, results))
 
@@ -152,7 +153,9 @@ def _strategy(
 ) -> Strategy:
     name = f"{count} targets" if count else "sample distances"
     soft, queries = margins(labels, scale, loss), queries_per_sample(labels)
-    return on_soft_labels(name, queries, student, images, labels.decision, soft, loss, training)
+    return soft_label_strategy(
+        name, queries, student, images, labels.decision, soft, loss, training
+    )
 
 
 def _result(

@@ -24,9 +24,10 @@ from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.students.label_quality import margins
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.distillation.baselines import on_decisions, on_soft_labels
+from db3kd.distillation.evaluation import predict, share_equal
+from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import choose_scale
-from db3kd.distillation.student import KDLoss, predict, share_equal
+from db3kd.distillation.strategies import decision_strategy, soft_label_strategy
 from db3kd.distillation.training import TrainSettings, balanced_rows
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
@@ -219,7 +220,7 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
     # The decision of a sample is known from its synthesis, so it is not paid for again.
     queries = made.queries + int(labels.queries.sum()) - len(labels)
     rows = balanced_rows(labels.decision, 0.5)
-    strategy = on_soft_labels(
+    strategy = soft_label_strategy(
         name,
         queries / len(images),
         setting.student,
@@ -235,7 +236,7 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
 
 def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Students:
     rows = balanced_rows(decisions, 0.5)
-    return on_decisions(setting.student, images, decisions, setting.training, rows=rows).run
+    return decision_strategy(setting.student, images, decisions, setting.training, rows=rows).run
 
 
 def _result(setting: Setting, accuracy: float, rows: list[Row]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
-    from db3kd.distillation.student import KDLoss
+    from db3kd.distillation.loss import KDLoss
     from db3kd.distillation.training import Model as TrainedModel
     from db3kd.distillation.training import TrainSettings
     from db3kd.labelling.label_run import LabelRun
@@ -114,7 +114,7 @@ def distill(
 
         db3kd distill --labels runs/bd --preset paper --seeds 3 --out student.safetensors
     """
-    from db3kd.distillation.student import KDLoss
+    from db3kd.distillation.loss import KDLoss
     from db3kd.labelling.label_run import open_run
 
     files = _student_files(out, training.seed, seeds)
@@ -152,7 +152,7 @@ def _check_preset_alone(losses: LossOptions) -> None:
 
 def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _Plan:
     """Combines the options with the soft labels of the run, which are the defaults."""
-    from db3kd.distillation.student import KDLoss
+    from db3kd.distillation.loss import KDLoss
     from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
 
     stored = run.soft_label_settings
@@ -199,7 +199,8 @@ def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
 def _train_students(
     run: "LabelRun", model: str, plan: _Plan, files: dict[int, Path], test: "ImageSet | None"
 ) -> None:
-    from db3kd.distillation.student import evaluate, train_student
+    from db3kd.distillation.evaluation import evaluate
+    from db3kd.distillation.student import train_student
     from db3kd.labelling.soft_labels import with_soft_labels
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
@@ -224,8 +225,7 @@ def _train_students(
             network = train_student(
                 make_student,
                 run.images,
-                labels.decision,
-                labels.soft_labels,
+                labels,
                 plan.loss,
                 seeded.settings,
                 progress=show,

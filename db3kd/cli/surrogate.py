@@ -59,12 +59,8 @@ def surrogate(
         db3kd surrogate --teacher teacher.safetensors --data mnist5k --limit 1000
         --out surrogate.safetensors
     """
-    from db3kd.distillation.surrogate_training import (
-        SurrogateSettings,
-        check_out,
-        decisions_folder,
-        write_surrogate,
-    )
+    from db3kd.distillation.surrogate_files import check_out, decisions_folder, write_surrogate
+    from db3kd.distillation.surrogate_settings import SurrogateSettings
     from db3kd.storage.manifest import read_manifest
     from db3kd.storage.run_folder import holds_run, queries_in_flight
 

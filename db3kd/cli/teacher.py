@@ -40,7 +40,8 @@ def teacher(
     """
     from db3kd.data.class_labels import true_classes
     from db3kd.data.class_names import match_classes
-    from db3kd.distillation.student import evaluate, train_classifier
+    from db3kd.distillation.evaluation import evaluate
+    from db3kd.distillation.student import train_classifier
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
     from db3kd.progress import show_progress

@@ -1,12 +1,15 @@
-"""A teacher's answers about augmented images, and the columns they have in a run folder."""
+"""A teacher's decisions for augmented images, and their columns in a run folder."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.querying.search import fitting_batch_size
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.shards import Kind, import_pyarrow
 
@@ -14,12 +17,85 @@ if TYPE_CHECKING:
     import pyarrow
 
 AUGMENTED_DECISIONS = Kind("augmented-decisions", 1)
-"""Runs of a teacher's answers about augmented images. Columns: `sample`, in the order they were
-drawn; `number`, of its image, 0 for the sample itself; `decision`."""
+"""The kind of run folder that holds decisions for augmented images.
+
+The columns are `sample`, `number` (of the image of that sample, 0 for the sample itself) and
+`decision`.
+"""
+
+
+@dataclass(frozen=True, repr=False)
+class AugmentedDecisions:
+    """Augmented images, and the teacher's decision for each.
+
+    Attributes:
+        images: the images.
+        decisions: [len(images)] int64; -1 if unanswered.
+    """
+
+    images: AugmentedImages
+    decisions: Tensor
+
+    def __repr__(self) -> str:
+        answered = int((self.decisions >= 0).sum())
+        return f"AugmentedDecisions({answered:,} decisions for {self.images!r})"
+
+
+def collect_augmented_decisions(
+    images: AugmentedImages, decide: Callable[[Tensor], Tensor], batch: int = 1024
+) -> AugmentedDecisions:
+    """Asks for a decision for every image: exactly `images.queries_per_sample` queries a sample.
+
+    Args:
+        images: the images. They are made one batch at a time and are not kept.
+        decide: takes images [n, *image_shape] float32 and returns n classes.
+        batch: maximum images in a call of `decide`.
+
+    Raises:
+        ValueError: if `decide` does not return one class an image.
+    """
+    answers = []
+    for rows in torch.arange(len(images)).split(fitting_batch_size(batch, images.image_shape)):
+        classes = torch.as_tensor(decide(images.read(rows)))
+        if classes.shape != rows.shape:
+            raise ValueError(
+                f"decide: expected {len(rows)} classes for {len(rows)} images, "
+                f"got {list(classes.shape)}"
+            )
+        answers.append(classes.cpu().long())
+    return AugmentedDecisions(images, torch.cat(answers))
+
+
+def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:
+    """Returns all rows, with those of clean images repeated until they are a share of the result.
+
+    Args:
+        images: the images.
+        clean_share: share of clean images in the result, in [0, 1). It is met approximately,
+            because every clean image occurs equally often, at least once.
+
+    Returns:
+        [R] int64, for the argument `rows` of a training.
+
+    Raises:
+        ValueError: if `clean_share` is not in [0, 1).
+    """
+    if not 0 <= clean_share < 1:
+        raise ValueError(f"clean_share: expected at least 0 and below 1, got {clean_share}")
+    per_sample = images.queries_per_sample
+    repeats = max(1, round((per_sample - 1) * clean_share / (1 - clean_share)))
+    clean = torch.arange(0, len(images), per_sample)
+    return torch.cat([torch.arange(len(images)), clean.repeat(repeats - 1)])
 
 
 def to_table(images: AugmentedImages, rows: Tensor, decisions: Tensor) -> "pyarrow.Table":
-    """A shard's columns."""
+    """Returns the columns of a shard.
+
+    Args:
+        images: all images.
+        rows: [n] int64, the images of the shard.
+        decisions: [n] int64.
+    """
     arrow, _ = import_pyarrow()
     columns = {
         "sample": rows // images.queries_per_sample,
@@ -32,10 +108,20 @@ def to_table(images: AugmentedImages, rows: Tensor, decisions: Tensor) -> "pyarr
 def read_decisions(
     path: Path, position: int, table: "pyarrow.Table", images: AugmentedImages, classes: int
 ) -> Tensor:
-    """The decisions in the shard at a position, int64 [n].
+    """Reads the decisions of a shard.
+
+    Args:
+        path: the run folder, for error messages.
+        position: the first row of the shard.
+        table: its columns.
+        images: all images of the run.
+        classes: the number of classes.
+
+    Returns:
+        [n] int64.
 
     Raises:
-        ValueError: it holds values that no run writes; the message names file and column.
+        ValueError: if the shard holds values that no run writes. The message names file and column.
     """
     rows = torch.arange(position, position + len(table))
     per_sample = images.queries_per_sample

@@ -1,8 +1,8 @@
-"""The scale of margin soft labels, chosen without the teacher's logits.
+"""Chooses the scale of margin soft labels without the teacher's logits.
 
-A margin soft label takes -s · d_m as the logit of class m and 0 as the sample's own. Distances have
-the images' unit, so the right s depends on the data. Without logits one can measure how well a
-student predicts the teacher's decisions on images of the transfer set that it did not train on.
+A margin soft label has the logit -s · d_m for class m and 0 for the predicted class. Distances are
+in input units, so the best scale s depends on the data. It is chosen by how well students predict
+the teacher's decisions for held-out images of the transfer set, which costs no query.
 """
 
 import math
@@ -15,54 +15,58 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.data.image_source import Images
-from db3kd.distillation.student import KDLoss, predict_logits, share_equal, train_student
+from db3kd.distillation.evaluation import predict_logits, share_equal
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.student import train_on_soft_labels
 from db3kd.distillation.training import Model, TrainSettings
 
 RELATIVE_SCALES = (0.5, 1.0, 2.0)
-"""s · (median distance to the nearest other class): the margin, in logits, of a typical sample to
-its nearest class. On MNIST and Fashion-MNIST, with 600 to 20,000 images, the best lies among them
-or next to them."""
+"""Scales to try first, times the median distance to the nearest other class.
 
-_MOST_EXTENSIONS = 6
-"""Scales tried beyond the given ones."""
+This product is the margin of a typical sample, in logits. On 600 to 20,000 images of MNIST and
+Fashion-MNIST the best one is among these or next to them.
+"""
+
+_MAX_EXTENSIONS = 6
+"""The most scales that are tried beyond the given ones."""
 
 _TRAINING_SHARE = 6
 _BATCH_SHARE = 4
-"""Students that choose the scale take this many times fewer steps, of this many times fewer images,
-than the final one."""
+"""How many times fewer steps and smaller batches the students that choose the scale have."""
 
-_LEAST_STEPS = 40
-"""Steps that such a student takes at least, unless the final one takes fewer."""
+_MIN_STEPS = 40
+"""The fewest steps of such a student, unless the final one has fewer."""
 
 _RATE_FACTOR = 3.0
-"""Of the learning rate where the final training keeps it constant; here it falls to 0."""
+"""Multiplies a constant learning rate, because that of these students decays to 0."""
 
 SHORT_TRAINING_FACTOR = 2.0
-"""The scale that suits the final training, as a multiple of the best of `scale_training`.
+"""The best scale of the final training, as a multiple of the best one of `scale_training`.
 
-The less a student is trained, the smaller a scale suits it. The factor was fitted to four runs of
-600 images of MNIST and Fashion-MNIST, whose final students of 1,500 steps were 0.07 to 0.76 points
-better with twice the scale that students of 250 steps choose. In four other runs its students were
-0.1 points better in the mean than those of the grid before, from 0.5 worse to 0.5 better
-(benchmarks.students.scale)."""
+A shorter training favours a smaller scale. The factor was fitted to four runs of 600 images of
+MNIST and Fashion-MNIST: their final students of 1,500 steps were 0.07 to 0.76 points better with
+twice the scale that students of 250 steps choose. In four other runs its students were 0.1 points
+better on average than those of the earlier grid, from 0.5 worse to 0.5 better
+(`benchmarks.students.scale`).
+"""
 
 SHORT_TRAINING_STUDENTS = 2
-"""Students of `scale_training` for each scale."""
+"""Students per scale that `scale_training` is meant for."""
 
 MakeSoftLabels = Callable[[Tensor, Tensor, float, float], Tensor]
+"""Makes soft labels from distances, predicted classes, a scale and a temperature."""
 
 
 @dataclass(frozen=True)
 class ScaleTrial:
-    """What students did at one scale on images that they did not train on.
+    """How well students of one scale predict decisions for images that they did not train on.
 
     Attributes:
         relative: the scale times the median nearest distance (no unit).
-        scale: s, per input unit.
-        agreement: mean share of held-out images on which student and teacher agree.
-        deviation: sample standard deviation of that share over the students (0 for a single one).
-        losses: of each student, the cross-entropy of its prediction with the teacher's decisions
-            (see `held_out_loss`), in nats.
+        scale: logits per input unit.
+        agreement: mean share of held-out images that student and teacher put in one class.
+        deviation: sample standard deviation of that share over the students; 0 for one student.
+        losses: the `held_out_loss` of each student, in nats.
     """
 
     relative: float
@@ -73,31 +77,35 @@ class ScaleTrial:
 
     @property
     def loss(self) -> float:
-        """The mean loss of the students."""
+        """The mean loss over the students."""
         return statistics.fmean(self.losses)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScaleChoice:
-    """The scale chosen, and the trials it was chosen from.
+    """The chosen scale, and the trials that it was chosen from.
 
     Attributes:
-        scale: s, per input unit.
-        trials: smallest scale first.
-        factor: how many times larger the scale is than what suits the students of the trials.
+        scale: logits per input unit.
+        trials: by ascending scale.
+        factor: the scale as a multiple of the best one for the students of the trials.
     """
 
     scale: float
     trials: tuple[ScaleTrial, ...]
     factor: float = 1.0
 
+    def __repr__(self) -> str:
+        tried = ", ".join(f"{trial.scale:.3g}" for trial in self.trials)
+        return f"ScaleChoice(scale={self.scale:.3g}, factor={self.factor:g}, tried {tried})"
+
     @classmethod
     def among(cls, trials: Sequence[ScaleTrial], factor: float = 1.0) -> "ScaleChoice":
-        """`factor` times the middle of the scales that cannot be told from the best."""
-        trials = tuple(sorted(trials, key=lambda trial: trial.scale))
-        alike = cls(math.nan, trials).alike
-        middle = math.sqrt(alike[0].scale * alike[-1].scale) if len(alike) > 1 else alike[0].scale
-        return cls(factor * middle, trials, factor)
+        """Chooses `factor` times the geometric middle of the best scales."""
+        ordered = tuple(sorted(trials, key=lambda trial: trial.scale))
+        good = cls(math.nan, ordered).as_good_as_best
+        middle = math.sqrt(good[0].scale * good[-1].scale) if len(good) > 1 else good[0].scale
+        return cls(factor * middle, ordered, factor)
 
     @property
     def best(self) -> ScaleTrial:
@@ -106,20 +114,20 @@ class ScaleChoice:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best scale is the smallest or the largest that was tried."""
+        """Whether the best scale is the smallest or the largest one tried."""
         return self.best in (self.trials[0], self.trials[-1])
 
     @property
-    def alike(self) -> tuple[ScaleTrial, ...]:
-        """The trials that cannot be told from the best.
+    def as_good_as_best(self) -> tuple[ScaleTrial, ...]:
+        """The trials whose losses do not differ significantly from those of the best trial.
 
-        Their students' losses exceed those of the best scale's students, pair by pair, by no more
-        than the standard error of the mean difference. With one student, the best trial alone.
+        The differences between paired students are on average at most their standard error. With
+        one student a scale, this is the best trial alone.
         """
-        return tuple(trial for trial in self.trials if _cannot_be_told(trial, self.best))
+        return tuple(trial for trial in self.trials if _is_as_good(trial, self.best))
 
     def describe(self) -> list[str]:
-        """The choice in lines to print: what was tried, and how much the choice is worth."""
+        """Returns lines to print: the scale, the trials, and warnings about the choice."""
         tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in self.trials)
         chosen = "the best"
         if self.factor != 1:
@@ -131,35 +139,35 @@ class ScaleChoice:
         if self.at_edge and len(self.trials) > 1:
             side = "smaller" if self.best == self.trials[0] else "larger"
             lines.append(
-                f"warning: the best scale is the last that was tried; a {side} one may be better, "
-                "give --scale to try it"
+                f"warning: the best scale is at the edge of those tried; a {side} one may be "
+                "better: try it by --scale"
             )
-        if len(self.alike) == len(self.trials) > 1:
+        if len(self.as_good_as_best) == len(self.trials) > 1:
             lines.append(
-                "warning: no scale tried is clearly better than another; more labelled images "
-                "would tell them apart"
+                "warning: no scale is clearly better than another; label more images to "
+                "distinguish them"
             )
-        elif len(self.alike) > 1:
-            low, high = self.alike[0].scale, self.alike[-1].scale
-            lines.append(f"scales from {low:.3g} to {high:.3g} do about as well")
+        elif len(self.as_good_as_best) > 1:
+            low, high = self.as_good_as_best[0].scale, self.as_good_as_best[-1].scale
+            lines.append(f"scales from {low:.3g} to {high:.3g} are about equally good")
         return lines
 
 
 def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
-    """The training of students that choose the scale, for a final one of these settings.
+    """Returns the training of students that choose the scale.
 
-    Steps are fewer and batches smaller, so that six students take about a third of the time of the
-    final one. The learning rate begins higher and falls to 0, so that they come further in it.
+    It has fewer steps and smaller batches than the final training, so that six students take about
+    a third of its time, and a higher learning rate that decays to 0.
 
     Args:
-        settings: the final training.
-        rows: images that it trains on.
+        settings: of the final training.
+        rows: the number of images of the final training.
     """
     total = settings.total_steps(rows)
     factor = _RATE_FACTOR if settings.schedule == "constant" else 1.0
     return replace(
         settings,
-        steps=max(total // _TRAINING_SHARE, min(total, _LEAST_STEPS)),
+        steps=max(total // _TRAINING_SHARE, min(total, _MIN_STEPS)),
         batch_size=max(1, settings.batch_size // _BATCH_SHARE),
         learning_rate=settings.learning_rate * factor,
         schedule="cosine",
@@ -170,7 +178,7 @@ def choose_scale(
     model: Model,
     images: Images,
     distances: Tensor,
-    own: Tensor,
+    predicted: Tensor,
     make_soft_labels: MakeSoftLabels,
     loss: KDLoss,
     settings: TrainSettings,
@@ -181,45 +189,55 @@ def choose_scale(
     factor: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScaleChoice:
-    """The scale whose students predict the teacher's decisions on held-out images best.
+    """Chooses the scale whose students best predict the teacher's decisions for held-out images.
 
-    The answered samples are cut at random into `folds` equal parts. Student i holds out part i
-    (modulo `folds`) and trains with seed `settings.seed + i`, on the same split and from the same
-    weights at every scale, so that scales differ by the labels alone. The best scale has the
-    smallest mean `held_out_loss`, which tells scales apart with far fewer students than the share
-    of images that they agree on: that moves in steps of one image. While the best scale is the
-    smallest or the largest tried, the next beyond it is tried too, up to six of them. The scale
-    chosen is the geometric middle of those that cannot be told from the best (`ScaleChoice.alike`),
-    times `factor`. No query is spent.
+    The answered samples are split at random into `folds` parts. Student i holds out part i (modulo
+    `folds`) and has the seed `settings.seed + i`. It has the same split and initial weights at
+    every scale, so that scales differ by their soft labels alone. The best scale has the smallest
+    mean `held_out_loss`, which needs far fewer students than the agreement does. While the best
+    scale is at an edge, the next one beyond it is tried, up to six times. The chosen scale is the
+    geometric middle of `ScaleChoice.as_good_as_best`, times `factor`. This costs no query.
+
+    Example:
+        >>> choice = db3kd.choose_scale(
+        ...     student, images, labels.distances, labels.decision, margin_soft_labels,
+        ...     db3kd.KDLoss(temperature=4.0), db3kd.TrainSettings(steps=250),
+        ... )
+        >>> labels = db3kd.with_soft_labels(labels, scale=choice.scale, temperature=4.0)
 
     Args:
         model: the student, as for `train_student`.
         images: N images, as for `train_student`.
-        distances: [N, C] float32, L2 in input units; +inf where a class was not reached. The own
-            column is not read.
-        own: [N] int64, the teacher's decisions; -1 (unanswered) is left out.
-        make_soft_labels: called with distances [n, C], own [n], scale and temperature; returns soft
-            labels [n, C].
-        loss: the students' loss; its temperature is the soft labels'.
-        settings: the students' training. A much shorter one than the final will do, as
-            `scale_training` makes it.
-        relative_scales: the scales to begin with, as scale times median nearest distance. One alone
-            is taken as it is.
-        folds: parts the samples are cut into, at least 2.
+        distances: [N, C] float32, L2 in input units; +inf if a class was not reached. The column of
+            the predicted class is not read.
+        predicted: [N] int64, the teacher's decisions; -1 (unanswered) is left out.
+        make_soft_labels: takes distances [n, C], predicted classes [n], scale and temperature, and
+            returns soft labels [n, C]; for example `margin_soft_labels`.
+        loss: the students' loss, with the temperature of the soft labels.
+        settings: the students' training, usually that of `scale_training`.
+        relative_scales: the scales to try first, times the median nearest distance. If there is
+            only one, it is chosen.
+        folds: number of parts, at least 2.
         students: students per scale.
-        factor: how many times larger a scale the final training wants than these students;
-            `SHORT_TRAINING_FACTOR` for `settings` of `scale_training`.
-        progress: called after each student with (students trained, students in all as far as is
-            known).
+        factor: the best scale of the final training as a multiple of these students' best;
+            `SHORT_TRAINING_FACTOR` for `scale_training`.
+        progress: called after each student with the students trained and the expected total.
+
+    Returns:
+        The scale and its trials.
+
+    Raises:
+        ValueError: if an argument is not as above, or if no sample reached another class.
     """
     grid = _checked_grid(relative_scales)
-    answered = (own >= 0).nonzero().flatten()
+    temperature = loss.temperature
+    answered = (predicted >= 0).nonzero().flatten()
     if folds < 2 or students < 1 or len(answered) < folds:
         raise ValueError(
             f"folds, students: expected at least 2 and 1, and an answered sample for each fold, "
             f"got {folds} and {students} with {len(answered)} answered samples"
         )
-    unit = 1 / median_nearest_distance(distances[answered], own[answered])
+    unit = 1 / median_nearest_distance(distances[answered], predicted[answered])
     order = torch.randperm(len(answered), generator=torch.Generator().manual_seed(settings.seed))
     parts = answered[order].tensor_split(folds)
     trials: dict[float, ScaleTrial] = {}
@@ -228,17 +246,17 @@ def choose_scale(
         scale = relative * unit
         soft = torch.zeros_like(distances)
         soft[answered] = make_soft_labels(
-            distances[answered], own[answered], scale, loss.temperature
+            distances[answered], predicted[answered], scale, temperature
         )
         shares, losses = [], []
         for i in range(students):
             held_out = parts[i % folds]
             rows = torch.cat([part for k, part in enumerate(parts) if k != i % folds])
             seeded = replace(settings, seed=settings.seed + i)
-            student = train_student(model, images, own, soft, loss, seeded, rows=rows)
+            student = train_on_soft_labels(model, images, predicted, soft, loss, seeded, rows=rows)
             logits = predict_logits(student, images, rows=held_out)
-            shares.append(share_equal(logits.argmax(1), own[held_out]))
-            losses.append(held_out_loss(logits, own[held_out]))
+            shares.append(share_equal(logits.argmax(1), predicted[held_out]))
+            losses.append(held_out_loss(logits, predicted[held_out]))
             if progress is not None:
                 done = students * len(trials) + i + 1
                 progress(done, students * max(len(grid), len(trials) + 1))
@@ -249,7 +267,7 @@ def choose_scale(
 
     for relative in grid:
         try_scale(relative)
-    for _ in range(_MOST_EXTENSIONS):
+    for _ in range(_MAX_EXTENSIONS):
         following = _beyond_the_edge(trials)
         if following is None:
             break
@@ -258,14 +276,23 @@ def choose_scale(
 
 
 def held_out_loss(logits: Tensor, decisions: Tensor) -> float:
-    """The cross-entropy of decisions [n] with logits [n, C], at the logits' best temperature.
+    """Computes the cross-entropy of decisions at the best temperature of the logits.
 
-    The temperature is fitted to the same images. So students are compared by how they order and
-    space the classes, not by how sure they are, which the scale itself sets.
+    The temperature is fitted to these images, because the scale of the soft labels decides how
+    confident a student is. So students are compared by how they order and space the classes.
+
+    Args:
+        logits: [n, C] float.
+        decisions: [n] int64.
+
+    Returns:
+        The mean cross-entropy, in nats.
     """
     logits = logits.double()
-    low, high = -8.0, 8.0  # of the logarithm of the inverse temperature
-    for _ in range(30):  # ternary search: the loss has one minimum, being convex in the inverse
+    # Ternary search over the logarithm of the inverse temperature: the loss is convex in the
+    # inverse, so it has one minimum.
+    low, high = -8.0, 8.0
+    for _ in range(30):
         third = (high - low) / 3
         near, far = (_cross_entropy(logits, decisions, at) for at in (low + third, high - third))
         low, high = (low, high - third) if near <= far else (low + third, high)
@@ -281,7 +308,7 @@ def _best(trials: Sequence[ScaleTrial]) -> ScaleTrial:
 
 
 def _beyond_the_edge(trials: dict[float, ScaleTrial]) -> float | None:
-    """The next relative scale beyond the edge that the best lies on; None for one inside."""
+    """Returns the next relative scale beyond the best one, or None if that is not at an edge."""
     grid = sorted(trials)
     best = _best(list(trials.values())).relative
     if len(grid) == 1 or best not in (grid[0], grid[-1]):
@@ -291,19 +318,28 @@ def _beyond_the_edge(trials: dict[float, ScaleTrial]) -> float | None:
     return grid[-1] * grid[-1] / grid[-2]
 
 
-def _cannot_be_told(trial: ScaleTrial, best: ScaleTrial) -> bool:
-    gaps = [mine - its for mine, its in zip(trial.losses, best.losses, strict=True)]
+def _is_as_good(trial: ScaleTrial, best: ScaleTrial) -> bool:
+    gaps = [loss - best_loss for loss, best_loss in zip(trial.losses, best.losses, strict=True)]
     error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
     return statistics.fmean(gaps) <= error
 
 
-def median_nearest_distance(distances: Tensor, own: Tensor) -> float:
-    """The median, over samples that reached any other class, of the distance to the nearest one.
+def median_nearest_distance(distances: Tensor, predicted: Tensor) -> float:
+    """Computes the median distance to the nearest other class.
 
-    distances [N, C] (+inf: not reached; the own column is not read), own [N] int64 -> input units.
+    Args:
+        distances: [N, C] float32, L2 in input units; +inf if a class was not reached. The column of
+            the predicted class is not read.
+        predicted: [N] int64, the teacher's decisions.
+
+    Returns:
+        The median over the samples that reached another class, input units.
+
+    Raises:
+        ValueError: if no sample did, or if the median is 0.
     """
-    others = distances.scatter(1, own[:, None], math.inf)
-    others = others.masked_fill(others == 0, math.inf)  # of samples that contradict themselves
+    others = distances.scatter(1, predicted[:, None], math.inf)
+    others = others.masked_fill(others == 0, math.inf)  # Contradictory samples.
     nearest = others.min(1).values
     nearest = nearest[nearest.isfinite()]
     if len(nearest) == 0:

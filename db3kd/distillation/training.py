@@ -1,53 +1,59 @@
-"""Training a network for a fixed number of steps, through `accelerate`.
+"""Training of a network for a fixed number of steps, on any device and in several processes.
 
-Devices, mixed precision and several processes are accelerate's. Nothing here looks at a test set,
-and equal arguments give equal weights.
+A training never sees a test set, and equal arguments give equal weights.
 """
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from db3kd.data.image_source import Images, image_reader
+from db3kd.distillation.training_process import TrainingProcess
 from db3kd.models.channels_last import to_channels_last
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 Model = nn.Module | Callable[[], nn.Module]
+"""A network, whose weights are the start, or a function that makes one."""
+
 StepCallback = Callable[[int, int, float], None]
+"""Called with the steps done, the steps of the training and the mean loss since the last call."""
 
 _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
-_REPORTS = 100
 
-_MOST_REPEATS = 30
-"""A sample of a rare class is trained on at most this much more often than one of the commonest."""
+_REPORTS = 100
+"""How often a training calls its `StepCallback`, about."""
+
+_MAX_REPEATS = 30
+"""How many times more often a sample of a rare class is trained on, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How a network is trained, with Adam. Nothing here depends on a test set.
+    """How a network is trained with Adam.
+
+    Example:
+        >>> db3kd.TrainSettings(steps=2000, schedule="cosine", seed=1)
 
     Attributes:
-        epochs: times through the training rows.
-        steps: exactly this many batches instead, however many rows there are (for comparisons at
-            equal training).
-        batch_size: the most rows in a step, over all processes. An epoch is cut into batches of
-            equal size (to one row).
-        learning_rate: Adam's, at the start.
-        schedule: "constant", or "cosine", which lowers the rate to 0 over the steps.
+        epochs: passes over the rows.
+        steps: the exact number of batches, instead of epochs. Students that are compared train for
+            an equal number of steps.
+        batch_size: maximum rows in a step, over all processes. The batches of an epoch differ in
+            size by at most one row.
+        learning_rate: initial learning rate of Adam.
+        schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps.
         seed: of the initial weights, the order of the rows and dropout.
-        device: "auto", "cpu", "cuda" or "cuda:1"; under `accelerate launch` leave the choice of a
-            card to it ("auto").
+        device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
         precision: "no" (float32), "fp16" (CUDA only) or "bf16".
-        shuffle: a new order every epoch.
+        shuffle: whether each epoch has a new order.
+
+    Raises:
+        ValueError: if a value is not as above.
     """
 
     epochs: int = 20
@@ -75,15 +81,15 @@ class TrainSettings:
             )
         if self.device == "cpu" and self.precision == "fp16":
             raise ValueError(
-                'precision: fp16 needs a CUDA device, got device "cpu"; take "bf16" or "no"'
+                'precision: fp16 needs a CUDA device, got device="cpu"; use "bf16" or "no"'
             )
 
     def batches(self, rows: int) -> int:
-        """Batches in an epoch over so many rows."""
+        """Returns the number of batches in an epoch over `rows` rows."""
         return math.ceil(rows / self.batch_size)
 
     def total_steps(self, rows: int) -> int:
-        """Steps of a whole training on so many rows."""
+        """Returns the number of steps of a training on `rows` rows."""
         return self.epochs * self.batches(rows) if self.steps is None else self.steps
 
 
@@ -98,77 +104,89 @@ def train(
     rows: Tensor | None = None,
     progress: StepCallback | None = None,
 ) -> nn.Module:
-    """Train a network for a fixed number of steps.
+    """Trains a network for a fixed number of steps.
 
-    The result depends on the arguments alone (bit for bit on the CPU with as many threads), and the
-    global random state is left as found. Under `accelerate launch` each process takes an equal
-    share of every batch and gradients are averaged.
+    The result depends on the arguments alone: bit for bit on a CPU with an equal number of threads.
+    The global random state is restored. Under `accelerate launch` each process takes an equal part
+    of every batch, and gradients are averaged.
 
     Args:
-        model: a function that makes a network (called under the seed, so its weights follow from
-            it), or a network, whose weights are the start; the network itself is left as it is, a
-            copy is trained.
-        images: [N, *shape] float32 in [0, 1], or an `ImageSource` of N images.
-        decisions: [N] int64, the class of each image; rows with -1 (unanswered) are left out.
-        soft_labels: [N, C], rows sum to 1, or are all 0 where an image has no soft label; or None.
-        loss: called with logits [n, C], decisions [n] and, unless None, soft_labels [n, C]; returns
-            a scalar.
-        settings: steps, rate, seed, device and precision.
-        rows: [R] int64, the images to train on; a row named twice is trained on twice as often. All
-            by default.
-        progress: called about a hundred times with (steps done, steps, mean loss since the last
-            call).
+        model: a function that makes a network, called under the seed; or a network, of which a copy
+            is trained.
+        images: [N, *shape] float32 in [0, 1], or an image set.
+        decisions: [N] int64, the class of each image; -1 (unanswered) is left out.
+        soft_labels: [N, C] float, rows sum to 1, or are all 0 for images without a soft label; or
+            None.
+        loss: called with logits [n, C], decisions [n] and, unless they are None, soft labels
+            [n, C]; returns a scalar.
+        settings: steps, learning rate, seed, device and precision.
+        rows: [R] int64, the images to train on; all by default. An image that occurs twice is
+            trained on twice as often.
+        progress: called about a hundred times.
 
     Returns:
-        The trained network, in eval mode, on the device it was trained on.
+        The trained network, in eval mode, on the device of the training.
 
     Raises:
-        ValueError: an argument has a wrong shape, type or value, or no row is left to train on.
-        FloatingPointError: the loss became infinite or NaN.
+        ValueError: if an argument has a wrong shape, dtype or value, or if no row is answered.
+        FloatingPointError: if the loss became infinite or NaN.
     """
     _check_targets(decisions, soft_labels, len(images))
     rows = torch.arange(len(images)) if rows is None else rows.cpu()
     rows = rows[decisions.cpu()[rows] >= 0]
     if len(rows) == 0:
         raise ValueError("decisions: expected at least one answered row to train on, got none")
-    with _seeded(settings.seed), _accelerator(settings) as accelerator:
-        device = accelerator.device
+    process = TrainingProcess.current(settings.device, settings.precision)
+    device = process.device
+    with _seeded(settings.seed):
         network = copy.deepcopy(model) if isinstance(model, nn.Module) else model()
-        to_channels_last(network)
+        to_channels_last(network.to(device))
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         schedule = _schedule(optimizer, settings, len(rows))
-        prepared, optimizer = accelerator.prepare(network, optimizer)
+        scaler = process.grad_scaler()
         read = image_reader(images, device)
         targets = [t.to(device) for t in (decisions, soft_labels) if t is not None]
         _check_classes(network, read(rows[:1]), decisions, soft_labels)
         meter = _Meter(settings.total_steps(len(rows)), device, progress)
-        prepared.train()
+        distributed = process.distributed(network)
+        distributed.train()
         for batch in _batches(rows.to(device), settings):
-            index = batch.tensor_split(accelerator.num_processes)[accelerator.process_index]
+            index = process.own_part(batch)
             optimizer.zero_grad()
-            value = loss(prepared(read(index)), *(t[index] for t in targets))
-            accelerator.backward(value)
-            optimizer.step()
+            with process.autocast():
+                logits = distributed(read(index))
+            value = loss(logits.float(), *(t[index] for t in targets))
+            scaler.scale(value).backward()
+            scaler.step(optimizer)
+            scaler.update()
             schedule.step()
             meter.add(value)
-        return accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).eval()
+        return network.eval()
 
 
 def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
-    """Rows to train on, int64 [R], those of rare classes named several times.
+    """Returns rows to train on, in which samples of rare classes occur several times.
 
-    decisions: int64 [n]. A sample of a class with k images, of at most K in any, is named
-    (K/k)^balance times in the mean.
+    If the most common class has K samples, a sample of a class with k samples occurs
+    (K / k)^balance times on average, at most 30 times.
+
+    Args:
+        decisions: [n] int64, at least 0.
+        balance: from 0 (every sample once) to 1 (all classes equally often).
+        seed: decides which samples occur once more, if that average is no whole number.
+
+    Returns:
+        [R] int64.
     """
     counts = torch.bincount(decisions).double()
-    times = (counts.max() / counts.clamp_min(1)).pow(balance).clamp_max(_MOST_REPEATS)[decisions]
+    times = (counts.max() / counts.clamp_min(1)).pow(balance).clamp_max(_MAX_REPEATS)[decisions]
     chance = torch.rand(len(decisions), generator=torch.Generator().manual_seed(seed))
     repeats = times.floor() + (chance < times.frac())
     return torch.arange(len(decisions)).repeat_interleave(repeats.long())
 
 
 class _Meter:
-    """Reports the mean loss now and then, and stops a training whose loss is no longer a number."""
+    """Reports the mean loss from time to time, and raises if the loss is no finite number."""
 
     def __init__(self, steps: int, device: torch.device, progress: StepCallback | None) -> None:
         self.steps, self.progress = steps, progress
@@ -181,7 +199,7 @@ class _Meter:
         self.done, self.since = self.done + 1, self.since + 1
         if self.since < self.every and self.done < self.steps:
             return
-        mean = self.total.item() / self.since  # waits for the device, hence now and then
+        mean = self.total.item() / self.since  # Waits for the device, so not in every step.
         if not math.isfinite(mean):
             raise FloatingPointError(
                 f"training: the loss is {mean} after {self.done} of {self.steps} steps; "
@@ -194,22 +212,20 @@ class _Meter:
 
 
 def _batches(rows: Tensor, settings: TrainSettings) -> Iterator[Tensor]:
-    """Batches of rows, epoch after epoch, as many as there are steps.
+    """Yields a batch of rows for each step.
 
-    Batches of an epoch are equal to one row: a rest of one or two rows would weigh as much as a
-    full batch, and batch normalisation fails on a single one.
+    The batches of an epoch are equal to one row. A short last batch would weigh as much as a full
+    one, and batch normalisation fails on a single row.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     left = settings.total_steps(len(rows))
     while left:
-        order = (
-            torch.randperm(len(rows), generator=generator).to(rows.device)
-            if settings.shuffle
-            else slice(None)
-        )
-        epoch = rows[order].tensor_split(settings.batches(len(rows)))[:left]
-        yield from epoch
-        left -= len(epoch)
+        epoch = rows
+        if settings.shuffle:
+            epoch = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+        batches: Sequence[Tensor] = epoch.tensor_split(settings.batches(len(rows)))[:left]
+        yield from batches
+        left -= len(batches)
 
 
 def _schedule(
@@ -217,57 +233,20 @@ def _schedule(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     steps = settings.total_steps(rows)
 
-    def share(step: int) -> float:
+    def rate_share(step: int) -> float:
         if settings.schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate_share)
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """torch's generators, seeded; the caller's come back afterwards."""
+    """Seeds the generators of torch, and restores them afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _accelerator(settings: TrainSettings) -> "Iterator[Accelerator]":
-    """An accelerator for these settings.
-
-    accelerate keeps one state for the whole process and refuses a second device or precision. A
-    training gets a fresh state, and a caller who uses accelerate gets theirs back. accelerate is
-    loaded here, since much that never trains reads `TrainSettings`.
-    """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
-    from accelerate.utils import patch_environment
-
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device: expected one that is there, got {settings.device!r} without CUDA"
-        )
-    states = (AcceleratorState._shared_state, PartialState._shared_state)
-    kept = [dict(state) for state in states]
-    for state in states:
-        state.clear()
-    card = (
-        patch_environment(ACCELERATE_TORCH_DEVICE=settings.device)
-        if ":" in settings.device
-        else nullcontext()
-    )
-    try:
-        with card:
-            accelerator = Accelerator(
-                mixed_precision=settings.precision, cpu=settings.device == "cpu"
-            )
-        yield accelerator
-    finally:
-        for state, before in zip(states, kept, strict=True):
-            state.clear()
-            state.update(before)
 
 
 def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -> None:
@@ -290,7 +269,8 @@ def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -
     if wrong.any():
         row = (decisions >= 0).nonzero()[wrong][0].item()
         raise ValueError(
-            f"soft_labels: expected probabilities that sum to 1, or zeros where there are none, "
+            f"soft_labels: expected probabilities that sum to 1, or zeros for images without "
+            f"a soft label, "
             f"got {soft_labels[row].tolist()} in row {row}"
         )
 
@@ -298,9 +278,9 @@ def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -
 def _check_classes(
     network: nn.Module, image: Tensor, decisions: Tensor, soft_labels: Tensor | None
 ) -> None:
-    """Checks what only the network knows: how many classes there are.
+    """Checks the targets against the number of classes, which only the network knows.
 
-    During training, a class out of range would be a device assertion that does not name it.
+    In a training on a GPU, a class out of range would stop the process without naming the class.
     """
     with torch.no_grad():
         logits = network.eval()(image)
@@ -321,10 +301,12 @@ def _check_classes(
 
 
 def check_positive(name: str, value: float) -> None:
+    """Raises ValueError unless `value` is a finite number above 0."""
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name}: expected a finite number above 0, got {value}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")

@@ -11,22 +11,25 @@ from torch import Tensor, nn
 
 from db3kd.data.class_labels import true_classes
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.augmented_decisions import AugmentedDecisions, collect_augmented_decisions
+from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.baselines import (
-    AugmentedDecisions,
+    noise_logit_strategy,
+    surrogate_strategy,
+    white_box_strategy,
+)
+from db3kd.distillation.evaluation import evaluate
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.scale import ScaleChoice, choose_scale
+from db3kd.distillation.strategies import (
     Strategy,
     StrategyResult,
-    augmented_decisions,
-    compare,
-    on_augmented_decisions,
-    on_decisions,
-    on_noise_logits,
-    on_soft_labels,
-    on_surrogate_logits,
-    on_teacher_logits,
+    augmented_decision_strategy,
+    compare_strategies,
+    decision_strategy,
+    soft_label_strategy,
 )
-from db3kd.distillation.scale import ScaleChoice, choose_scale
-from db3kd.distillation.student import KDLoss, evaluate, train_classifier
+from db3kd.distillation.student import train_classifier
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
@@ -160,20 +163,20 @@ def _strategies(
         queries = float(transfer.queries_per_sample(measure))
         soft = labels.soft_labels
         assert soft is not None  # made above
-        return on_soft_labels(name, queries, student, images, decisions, soft, loss, training)
+        return soft_label_strategy(name, queries, student, images, decisions, soft, loss, training)
 
     def augmented(measure: str) -> Strategy:
         name = f"augmented, at cost of {measure.upper()}"
         many = AugmentedImages(images, transfer.queries_per_sample(measure), settings.seed)
         asked = _ask(trained.teacher, many, name)
-        return dataclasses.replace(on_augmented_decisions(student, asked, training), name=name)
+        return dataclasses.replace(augmented_decision_strategy(student, asked, training), name=name)
 
     paper = KDLoss.paper()
     inverse = with_soft_labels(
         transfer.runs["mbd"].labels, normalisation="inverse", temperature=paper.temperature
     )
     return [
-        on_decisions(student, images, decisions, training),
+        decision_strategy(student, images, decisions, training),
         *(
             distilled(f"{measure.upper()}, margin", measure, labels, loss)
             for measure in MEASURES
@@ -182,9 +185,9 @@ def _strategies(
         distilled("MBD, paper's 1/d and loss", "mbd", inverse, paper),
         augmented("bd"),
         augmented("mbd"),
-        on_surrogate_logits(student, trained.make, images, decisions, loss, training),
-        on_noise_logits(student, images, decisions, classes, loss, training),
-        on_teacher_logits(student, images, decisions, trained.network, loss, training),
+        surrogate_strategy(student, trained.make, images, decisions, loss, training),
+        noise_logit_strategy(student, images, decisions, classes, loss, training),
+        white_box_strategy(student, images, decisions, trained.network, loss, training),
     ]
 
 
@@ -199,7 +202,7 @@ def _ask(teacher: Teacher, images: AugmentedImages, title: str) -> AugmentedDeci
             show(answered)
             return decisions
 
-        return augmented_decisions(images, decide)
+        return collect_augmented_decisions(images, decide)
 
 
 def _compare(
@@ -209,7 +212,7 @@ def _compare(
     students = len(strategies) * len(seeds)
     begun = itertools.count()
     with show_progress("training", students, "students") as show:
-        results = compare(
+        results = compare_strategies(
             strategies, seeds, test, true_classes(test)[0], decisions, lambda *_: show(next(begun))
         )
         show(students)

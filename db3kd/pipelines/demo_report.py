@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.baselines import StrategyResult
+from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import ScaleChoice
-from db3kd.distillation.student import KDLoss
+from db3kd.distillation.strategies import StrategyResult
 from db3kd.labelling.label_run import LabelRun
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.sample_choice import spread_over_classes

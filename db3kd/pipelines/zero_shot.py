@@ -17,14 +17,19 @@ from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
-from db3kd.distillation.baselines import Strategy, compare, on_decisions, on_soft_labels
+from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
     choose_scale,
     scale_training,
 )
-from db3kd.distillation.student import KDLoss
+from db3kd.distillation.strategies import (
+    Strategy,
+    compare_strategies,
+    decision_strategy,
+    soft_label_strategy,
+)
 from db3kd.distillation.training import TrainSettings, balanced_rows
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.run_writer import write_run
@@ -195,7 +200,7 @@ def train_students(
             show(len(seeds))
             return []
         decisions = decide_all(teacher, test)
-        results = compare(
+        results = compare_strategies(
             strategies, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )
         show(len(rows) * len(seeds))
@@ -249,7 +254,7 @@ def _on_decisions(
 ) -> Strategy:
     rows = balanced_rows(decisions, settings.balance)
     return replace(
-        on_decisions(student, images, decisions, settings.training, rows=rows), name=name
+        decision_strategy(student, images, decisions, settings.training, rows=rows), name=name
     )
 
 
@@ -270,7 +275,7 @@ def _on_soft_labels(
     ).scale
     soft = with_soft_labels(labels, scale=scale, temperature=settings.loss.temperature)
     rows = balanced_rows(labels.decision.clamp_min(0), settings.balance)
-    return on_soft_labels(
+    return soft_label_strategy(
         name,
         labels.queries.sum().item() / len(labels),
         student,

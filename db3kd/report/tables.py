@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.table import Table
 
 if TYPE_CHECKING:  # with the whole training behind it, which a report does without
-    from db3kd.distillation.baselines import StrategyResult
+    from db3kd.distillation.strategies import StrategyResult
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the palest is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

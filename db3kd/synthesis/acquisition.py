@@ -202,7 +202,7 @@ def _choose(
     proposals: Iterator[AcquiredBatch], students: list[torch.nn.Module], count: int
 ) -> AcquiredBatch:
     """The `count` proposals between whose likeliest two classes the students decide least."""
-    from db3kd.distillation.student import predict_logits
+    from db3kd.distillation.evaluation import predict_logits
 
     best, gaps = None, torch.empty(0)
     for block in proposals:

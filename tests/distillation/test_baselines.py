@@ -6,21 +6,25 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from db3kd.distillation.augmentation import AugmentedImages
+from db3kd.distillation.augmented_decisions import collect_augmented_decisions
+from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.baselines import (
-    Strategy,
-    augmented_decisions,
-    compare,
+    noise_logit_strategy,
     noise_soft_labels,
-    on_augmented_decisions,
-    on_decisions,
-    on_noise_logits,
-    on_soft_labels,
-    on_soft_labels_and_augmented_decisions,
-    on_surrogate_logits,
-    on_teacher_logits,
+    surrogate_strategy,
+    white_box_strategy,
 )
-from db3kd.distillation.student import KDLoss, predict, train_classifier, train_student
+from db3kd.distillation.evaluation import predict
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.strategies import (
+    Strategy,
+    augmented_decision_strategy,
+    combined_strategy,
+    compare_strategies,
+    decision_strategy,
+    soft_label_strategy,
+)
+from db3kd.distillation.student import train_classifier, train_on_soft_labels
 from db3kd.distillation.training import TrainSettings
 
 SETTINGS = TrainSettings(steps=60, batch_size=64, learning_rate=1e-2, device="cpu")
@@ -57,7 +61,9 @@ class Digits:
         return self.logits(images).argmax(1)
 
     def compare(self, *strategies: Strategy, seeds=(0, 1)):
-        return compare(strategies, seeds, self.test_images, self.test_labels, self.test_decisions)
+        return compare_strategies(
+            strategies, seeds, self.test_images, self.test_labels, self.test_decisions
+        )
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +77,16 @@ def weights(model: nn.Module) -> Tensor:
 
 def test_one_table_compares_them_all(digits):
     x, y, loss = digits.images, digits.decisions, KDLoss()
-    asked = augmented_decisions(AugmentedImages(x, 4, seed=0), digits.decide)
+    asked = collect_augmented_decisions(AugmentedImages(x, 4, seed=0), digits.decide)
     soft = F.one_hot(y, 10).float()
     rows = digits.compare(
-        on_decisions(student, x, y, SETTINGS),
-        on_augmented_decisions(student, asked, SETTINGS),
-        on_teacher_logits(student, x, y, digits.logits, loss, SETTINGS),
-        on_surrogate_logits(student, partial(network, 32), x, y, loss, SETTINGS),
-        on_noise_logits(student, x, y, 10, loss, SETTINGS),
-        on_soft_labels("mine", 12.5, student, x, y, soft, loss, SETTINGS),
-        on_soft_labels_and_augmented_decisions(
-            "together", 12.5, student, asked, soft, loss, SETTINGS
-        ),
+        decision_strategy(student, x, y, SETTINGS),
+        augmented_decision_strategy(student, asked, SETTINGS),
+        white_box_strategy(student, x, y, digits.logits, loss, SETTINGS),
+        surrogate_strategy(student, partial(network, 32), x, y, loss, SETTINGS),
+        noise_logit_strategy(student, x, y, 10, loss, SETTINGS),
+        soft_label_strategy("mine", 12.5, student, x, y, soft, loss, SETTINGS),
+        combined_strategy("together", 12.5, student, asked, soft, loss, SETTINGS),
     )
     assert [(row.method, row.queries_per_sample) for row in rows] == [
         ("cross-entropy on decisions", 1),
@@ -102,19 +106,19 @@ def test_the_measures_are_those_of_the_students(digits):
     right = Strategy("teacher itself", None, lambda seed: digits.teacher)
     unanswered = digits.test_decisions.clone()
     unanswered[::2] = -1
-    [row] = compare([right], [0], digits.test_images, digits.test_labels, unanswered)
+    [row] = compare_strategies([right], [0], digits.test_images, digits.test_labels, unanswered)
     truth = (digits.test_decisions == digits.test_labels).double().mean().item()
     assert row.accuracies == (pytest.approx(truth),)
     assert row.agreements == (1.0,)
 
 
-def test_every_recipe_is_run_with_every_seed_and_progress_is_told_before(digits):
+def test_every_strategy_runs_with_every_seed_after_a_call_of_progress(digits):
     reported, run = [], []
     strategies = [
         Strategy(name, 1.0, lambda seed, name=name: run.append((name, seed)) or digits.teacher)
         for name in ("a", "b")
     ]
-    compare(
+    compare_strategies(
         strategies,
         (4, 5),
         digits.test_images,
@@ -126,27 +130,27 @@ def test_every_recipe_is_run_with_every_seed_and_progress_is_told_before(digits)
     assert reported == [(report, before) for before, report in enumerate(run)]
 
 
-def test_a_recipe_gives_the_same_student_for_the_same_seed_and_another_for_another(digits):
-    strategy = on_noise_logits(student, digits.images, digits.decisions, 10, KDLoss(), SETTINGS)
+def test_a_strategy_depends_on_the_seed_alone(digits):
+    strategy = noise_logit_strategy(
+        student, digits.images, digits.decisions, 10, KDLoss(), SETTINGS
+    )
     first, again, other = (weights(strategy.run(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_a_recipe_without_an_explicit_number_of_steps_is_refused(digits):
+def test_a_strategy_without_a_number_of_steps_is_refused(digits):
     epochs = TrainSettings(epochs=2, device="cpu")
-    asked = augmented_decisions(AugmentedImages(digits.images, 1, seed=0), digits.decide)
+    asked = collect_augmented_decisions(AugmentedImages(digits.images, 1, seed=0), digits.decide)
     x, y, loss = digits.images, digits.decisions, KDLoss()
     for strategy in (
-        lambda: on_decisions(student, x, y, epochs),
-        lambda: on_augmented_decisions(student, asked, epochs),
-        lambda: on_teacher_logits(student, x, y, digits.logits, loss, epochs),
-        lambda: on_surrogate_logits(student, student, x, y, loss, epochs),
-        lambda: on_noise_logits(student, x, y, 10, loss, epochs),
-        lambda: on_soft_labels("mine", 1.0, student, x, y, F.one_hot(y, 10), loss, epochs),
-        lambda: on_soft_labels_and_augmented_decisions(
-            "both", 1.0, student, asked, F.one_hot(y, 10), loss, epochs
-        ),
+        lambda: decision_strategy(student, x, y, epochs),
+        lambda: augmented_decision_strategy(student, asked, epochs),
+        lambda: white_box_strategy(student, x, y, digits.logits, loss, epochs),
+        lambda: surrogate_strategy(student, student, x, y, loss, epochs),
+        lambda: noise_logit_strategy(student, x, y, 10, loss, epochs),
+        lambda: soft_label_strategy("mine", 1.0, student, x, y, F.one_hot(y, 10), loss, epochs),
+        lambda: combined_strategy("both", 1.0, student, asked, F.one_hot(y, 10), loss, epochs),
     ):
         with pytest.raises(ValueError, match=r"settings\.steps"):
             strategy()
@@ -160,7 +164,7 @@ def test_a_comparison_of_nothing_is_refused(digits):
 def test_augmented_decisions_cost_exactly_the_queries_announced(digits):
     images = AugmentedImages(digits.images, 7, seed=0)
     digits.asked = 0
-    asked = augmented_decisions(images, digits.decide, batch=100)
+    asked = collect_augmented_decisions(images, digits.decide, batch=100)
     assert digits.asked == 7 * 200
     assert torch.equal(asked.decisions[::7], digits.decisions)
     assert torch.equal(asked.decisions[13:16], digits.decide(images.read(torch.arange(13, 16))))
@@ -172,9 +176,11 @@ def test_refused_augmented_queries_do_not_train(digits):
         classes[torch.arange(len(classes)) % 4 != 0] = -1
         return classes
 
-    asked = augmented_decisions(AugmentedImages(digits.images, 4, seed=0), refuses_augmented, 400)
-    strategy = on_augmented_decisions(student, asked, SETTINGS, clean_share=0)
-    on_clean = on_decisions(student, digits.images, digits.decisions, SETTINGS)
+    asked = collect_augmented_decisions(
+        AugmentedImages(digits.images, 4, seed=0), refuses_augmented, 400
+    )
+    strategy = augmented_decision_strategy(student, asked, SETTINGS, clean_share=0)
+    on_clean = decision_strategy(student, digits.images, digits.decisions, SETTINGS)
     assert torch.equal(weights(strategy.run(0)), weights(on_clean.run(0)))
 
 
@@ -182,10 +188,10 @@ def test_refused_augmented_queries_do_not_train(digits):
 def test_clean_images_take_their_share_of_the_rows(digits, monkeypatch, clean_share, expected):
     taken = []
     monkeypatch.setattr(
-        "db3kd.distillation.baselines.train_classifier", lambda *_, rows, **__: taken.append(rows)
+        "db3kd.distillation.strategies.train_classifier", lambda *_, rows, **__: taken.append(rows)
     )
-    asked = augmented_decisions(AugmentedImages(digits.images, 10, seed=0), digits.decide)
-    on_augmented_decisions(student, asked, SETTINGS, clean_share).run(0)
+    asked = collect_augmented_decisions(AugmentedImages(digits.images, 10, seed=0), digits.decide)
+    augmented_decision_strategy(student, asked, SETTINGS, clean_share).run(0)
     counts = torch.bincount(taken[0])
     assert (counts[::10] == expected).all()
     assert (counts.view(200, 10)[:, 1:] == 1).all()
@@ -200,14 +206,14 @@ def test_soft_labels_and_augmented_decisions_reach_the_student_as_they_were_give
 ):
     taken = []
     monkeypatch.setattr(
-        "db3kd.distillation.baselines.train_student",
+        "db3kd.distillation.strategies.train_on_soft_labels",
         lambda *given, rows: taken.append((*given, rows)),
     )
-    asked = augmented_decisions(AugmentedImages(digits.images, 10, seed=0), digits.decide)
+    asked = collect_augmented_decisions(AugmentedImages(digits.images, 10, seed=0), digits.decide)
     soft = soft_labels_of(digits)
-    on_soft_labels_and_augmented_decisions(
-        "both", 7.0, student, asked, soft, KDLoss(), SETTINGS, clean_share=0.25
-    ).run(0)
+    combined_strategy("both", 7.0, student, asked, soft, KDLoss(), SETTINGS, clean_share=0.25).run(
+        0
+    )
     [(_, images, decisions, labels, _, _, rows)] = taken
     assert images is asked.images
     assert torch.equal(decisions, asked.decisions)
@@ -218,39 +224,41 @@ def test_soft_labels_and_augmented_decisions_reach_the_student_as_they_were_give
 
 
 def test_with_clean_images_alone_both_together_are_soft_labels_alone(digits):
-    asked = augmented_decisions(AugmentedImages(digits.images, 1, seed=0), digits.decide)
+    asked = collect_augmented_decisions(AugmentedImages(digits.images, 1, seed=0), digits.decide)
     soft, loss = soft_labels_of(digits), KDLoss()
-    both = on_soft_labels_and_augmented_decisions("", 7.0, student, asked, soft, loss, SETTINGS)
-    alone = on_soft_labels("", 7.0, student, digits.images, asked.decisions, soft, loss, SETTINGS)
+    both = combined_strategy("", 7.0, student, asked, soft, loss, SETTINGS)
+    alone = soft_label_strategy(
+        "", 7.0, student, digits.images, asked.decisions, soft, loss, SETTINGS
+    )
     assert both.queries_per_sample == alone.queries_per_sample == 7
     assert torch.equal(weights(both.run(0)), weights(alone.run(0)))
 
 
 def test_soft_labels_of_augmented_images_are_refused(digits):
-    asked = augmented_decisions(AugmentedImages(digits.images, 3, seed=0), digits.decide)
+    asked = collect_augmented_decisions(AugmentedImages(digits.images, 3, seed=0), digits.decide)
     with pytest.raises(ValueError, match=r"soft_labels: expected \[200, C\].*got \[600, 10\]"):
-        on_soft_labels_and_augmented_decisions(
-            "", 1.0, student, asked, torch.zeros(600, 10), KDLoss(), SETTINGS
-        )
+        combined_strategy("", 1.0, student, asked, torch.zeros(600, 10), KDLoss(), SETTINGS)
 
 
 def test_a_teacher_that_returns_the_wrong_count_is_refused(digits):
     with pytest.raises(ValueError, match="decide: expected 200 classes for 200 images"):
-        augmented_decisions(AugmentedImages(digits.images, 1, seed=0), lambda x: torch.zeros(3))
+        collect_augmented_decisions(
+            AugmentedImages(digits.images, 1, seed=0), lambda x: torch.zeros(3)
+        )
 
 
 def test_white_box_soft_labels_are_the_teachers_at_the_losss_temperature(digits):
     x, y, loss = digits.images, digits.decisions, KDLoss(temperature=3)
-    strategy = on_teacher_logits(student, x, y, digits.logits, loss, SETTINGS, batch=64)
+    strategy = white_box_strategy(student, x, y, digits.logits, loss, SETTINGS, batch=64)
     soft = F.softmax(digits.logits(x).detach() / 3, 1)
-    expected = train_student(student, x, y, soft, loss, SETTINGS)
+    expected = train_on_soft_labels(student, x, y, soft, loss, SETTINGS)
     assert torch.allclose(weights(strategy.run(SETTINGS.seed)), weights(expected), atol=1e-4)
 
 
 def test_a_surrogate_learns_only_from_the_decisions_it_may_see(digits):
     y = digits.decisions.clone()
     y[::2] = -1
-    strategy = on_surrogate_logits(student, student, digits.images, y, KDLoss(), SETTINGS)
+    strategy = surrogate_strategy(student, student, digits.images, y, KDLoss(), SETTINGS)
     [row] = digits.compare(strategy, seeds=(0,))
     assert row.agreements[0] > 0.5
 

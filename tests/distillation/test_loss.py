@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from db3kd.distillation.student import KDLoss
+from db3kd.distillation.loss import KDLoss
 
 
 @given(
@@ -108,7 +108,7 @@ def test_the_loss_of_half_precision_logits_is_computed_in_single_precision():
         ({"temperature": 0}, "temperature: .*got 0"),
         ({"temperature": math.nan}, "temperature: .*got nan"),
         ({"alpha": -0.1}, "alpha: .*got -0.1"),
-        ({"alpha": 2}, "alpha: .*give beta too"),
+        ({"alpha": 2}, "alpha: .*pass beta too"),
         ({"beta": -1}, "beta: .*got -1"),
         ({"alpha": 0, "beta": 0}, "at least one weight above 0"),
         ({"reduction": "mean"}, "reduction: expected one of batchmean, sum, none, got 'mean'"),

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import (
     ScaleChoice,
     ScaleTrial,
@@ -13,7 +14,6 @@ from db3kd.distillation.scale import (
     median_nearest_distance,
     scale_training,
 )
-from db3kd.distillation.student import KDLoss
 from db3kd.distillation.training import TrainSettings
 
 CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])
@@ -152,7 +152,7 @@ def test_a_grid_that_never_holds_the_best_stops_growing_and_says_so():
     choice = choose_rewarded(2.0**9)
     assert [trial.relative for trial in choice.trials] == [2.0**n for n in range(-1, 8)]
     assert choice.at_edge
-    assert "warning: the best scale is the last that was tried; a larger" in choice.describe()[1]
+    assert "warning: the best scale is at the edge of those tried; a larger" in choice.describe()[1]
 
 
 def test_one_scale_alone_is_taken():
@@ -171,11 +171,11 @@ def trial(scale: float, *losses: float) -> ScaleTrial:
     return ScaleTrial(scale, scale, 0.9, 0.0, losses)
 
 
-def test_scales_are_alike_where_students_differ_more_than_scales():
+def test_scales_are_equally_good_if_students_differ_more_than_scales():
     best = trial(1.0, 0.20, 0.30, 0.25)
     choice = ScaleChoice(1.0, (trial(0.5, 0.21, 0.29, 0.26), best, trial(2.0, 0.22, 0.32, 0.27)))
-    assert [one.scale for one in choice.alike] == [0.5, 1.0]
-    assert choice.describe()[1] == "scales from 0.5 to 1 do about as well"
+    assert [one.scale for one in choice.as_good_as_best] == [0.5, 1.0]
+    assert choice.describe()[1] == "scales from 0.5 to 1 are about equally good"
 
 
 def test_the_middle_of_the_scales_that_cannot_be_told_from_the_best_is_chosen():
@@ -189,8 +189,8 @@ def test_the_middle_of_the_scales_that_cannot_be_told_from_the_best_is_chosen():
 def test_a_flat_choice_is_warned_of():
     best = trial(1.0, 0.20, 0.30)
     choice = ScaleChoice(1.0, (trial(0.5, 0.26, 0.25), best, trial(2.0, 0.25, 0.27)))
-    assert len(choice.alike) == 3
-    assert "no scale tried is clearly better" in choice.describe()[1]
+    assert len(choice.as_good_as_best) == 3
+    assert "no scale is clearly better" in choice.describe()[1]
 
 
 def test_agreement_is_shown_by_scale():

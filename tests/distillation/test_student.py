@@ -1,5 +1,6 @@
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +11,12 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from db3kd.data import image_source as reader
-from db3kd.distillation.student import (
-    KDLoss,
-    agreement,
-    evaluate,
-    predict,
-    predict_logits,
-    train_classifier,
-    train_student,
-)
+from db3kd.distillation.evaluation import agreement, evaluate, predict, predict_logits
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.student import train_classifier, train_on_soft_labels, train_student
 from db3kd.distillation.training import TrainSettings, train
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.soft_labels import with_soft_labels
 
 CLASSES = 3
 
@@ -82,7 +79,9 @@ def test_a_student_learns_from_soft_labels_alone():
     images, labels = blobs()
     soft = F.softmax(4 * F.one_hot(labels, CLASSES).float(), 1)
     loss = KDLoss(temperature=1, alpha=0)
-    model = train_student(network, images, labels, soft, loss, quick(epochs=20, learning_rate=1e-2))
+    model = train_on_soft_labels(
+        network, images, labels, soft, loss, quick(epochs=20, learning_rate=1e-2)
+    )
     assert evaluate(model, *blobs(seed=1)) > 0.95
     shares = F.softmax(predict_logits(model, images), 1)
     assert (shares.max(1).values.mean() - soft.max()).abs() < 0.1
@@ -169,8 +168,8 @@ def test_unanswered_rows_do_not_train():
     labels[::3] = -1
     soft[::3] = math.nan
     answered = (labels >= 0).nonzero().flatten()
-    with_gaps = train_student(batch_norm_network, images, labels, soft, KDLoss(), quick())
-    without = train_student(
+    with_gaps = train_on_soft_labels(batch_norm_network, images, labels, soft, KDLoss(), quick())
+    without = train_on_soft_labels(
         batch_norm_network,
         images[answered],
         labels[answered],
@@ -185,7 +184,7 @@ def test_a_student_without_any_soft_label_learns_the_decisions_as_a_classifier_d
     images, labels = blobs(60)
     none = torch.zeros(60, CLASSES)
     of_decisions = KDLoss(alpha=1, beta=1)
-    student = train_student(network, images, labels, none, of_decisions, quick())
+    student = train_on_soft_labels(network, images, labels, none, of_decisions, quick())
     torch.testing.assert_close(
         weights(student), weights(train_classifier(network, images, labels, quick()))
     )
@@ -351,14 +350,14 @@ def test_bad_labels_are_refused(labels, message):
 def test_bad_soft_labels_are_refused(soft, message):
     images, labels = blobs(4)
     with pytest.raises(ValueError, match=message):
-        train_student(network, images, labels, soft, KDLoss(), quick())
+        train_on_soft_labels(network, images, labels, soft, KDLoss(), quick())
 
 
 def test_a_loss_for_each_row_cannot_train():
     images, labels = blobs(4)
     soft = torch.full((4, 3), 1 / 3)
     with pytest.raises(ValueError, match=r"loss\.reduction: .*got 'none'"):
-        train_student(network, images, labels, soft, KDLoss(reduction="none"), quick())
+        train_on_soft_labels(network, images, labels, soft, KDLoss(reduction="none"), quick())
 
 
 # Evaluation
@@ -395,3 +394,46 @@ def test_agreement_leaves_unanswered_images_out():
 def test_too_few_labels_are_refused():
     with pytest.raises(ValueError, match="labels: expected a class for each of 4 images"):
         evaluate(network(), blobs(4)[0], torch.zeros(3, dtype=torch.int64))
+
+
+# Temperatures
+
+
+def labelled(temperature: float | None = 2.0) -> tuple[Tensor, Labels]:
+    images, decisions = blobs()
+    count = len(images)
+    labels = Labels(
+        index=torch.arange(count),
+        decision=decisions,
+        distances=torch.rand(count, CLASSES, generator=torch.Generator().manual_seed(1)),
+        queries=torch.zeros(count, CLASSES, dtype=torch.int64),
+        status=["ok"] * count,
+    )
+    soft = with_soft_labels(labels, scale=4.0, temperature=temperature or 2.0)
+    return images, replace(soft, soft_label_temperature=temperature)
+
+
+@pytest.mark.parametrize("loss", [None, KDLoss(temperature=None), KDLoss(temperature=2.0)])
+def test_a_student_is_trained_at_the_temperature_of_its_labels(loss):
+    images, labels = labelled()
+    student = train_student(network, images, labels, loss, quick())
+    expected = train_on_soft_labels(
+        network, images, labels.decision, labels.soft_labels, KDLoss(temperature=2.0), quick()
+    )
+    assert torch.equal(weights(student), weights(expected))
+
+
+def test_another_temperature_than_that_of_the_labels_is_refused():
+    images, labels = labelled()
+    message = r"loss.temperature: expected 2, which is labels.soft_label_temperature, got 4"
+    with pytest.raises(ValueError, match=message):
+        train_student(network, images, labels, KDLoss(temperature=4.0), quick())
+
+
+def test_labels_of_unknown_temperature_need_a_loss_that_has_one():
+    images, labels = labelled(None)
+    train_student(network, images, labels, KDLoss(temperature=4.0), quick(steps=1))
+    with pytest.raises(ValueError, match="labels.soft_label_temperature is unknown, got None"):
+        train_student(network, images, labels, None, quick())
+    with pytest.raises(ValueError, match="labels: expected soft labels, got none"):
+        train_student(network, images, replace(labels, soft_labels=None), None, quick())

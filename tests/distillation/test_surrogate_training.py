@@ -24,20 +24,13 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation import surrogate_training as surrogates
-from db3kd.distillation.student import predict
-from db3kd.distillation.surrogate_training import (
-    AUGMENTED_DECISIONS,
-    SurrogateSettings,
-    TrainedSurrogate,
-    ask_augmented,
-    augment,
-    decisions_folder,
-    make_surrogate,
-    manifest_file,
-    train_surrogate,
-    write_surrogate,
-)
+from db3kd.distillation import surrogate_queries, surrogate_training
+from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS
+from db3kd.distillation.evaluation import predict
+from db3kd.distillation.surrogate_files import decisions_folder, manifest_file, write_surrogate
+from db3kd.distillation.surrogate_queries import augment_samples, decide_augmented
+from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate
+from db3kd.distillation.surrogate_training import make_surrogate, train_surrogate
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.source import Source
 from db3kd.storage.manifest import read_manifest
@@ -78,8 +71,8 @@ def source(tmp_path: Path) -> Source:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three shards a run, and several batches each."""
-    monkeypatch.setattr(surrogates, "_SHARD_ROWS", 100)
-    monkeypatch.setattr(surrogates, "_BATCH_ROWS", 48)
+    monkeypatch.setattr(surrogate_queries, "_SHARD_ROWS", 100)
+    monkeypatch.setattr(surrogate_queries, "_BATCH_ROWS", 48)
 
 
 def weights(surrogate: TrainedSurrogate) -> Tensor:
@@ -147,7 +140,7 @@ def test_an_image_set_is_learnt_as_the_tensor_of_its_images():
 def test_a_twentieth_of_the_samples_is_held_out_and_no_partner_of_others():
     sorted_images = torch.arange(40.0).div(39)[:, None, None, None].expand(-1, *SHAPE)
 
-    augmented = augment(sorted_images, SETTINGS)
+    augmented = augment_samples(sorted_images, SETTINGS)
 
     drawn = augmented.read(torch.arange(0, 40 * EACH, EACH)).flatten(1)[:, 0]
     assert torch.equal(drawn.sort().values, sorted_images[:, 0, 0, 0]), "each sample once"
@@ -158,7 +151,7 @@ def test_a_twentieth_of_the_samples_is_held_out_and_no_partner_of_others():
 def test_training_takes_the_clean_images_and_the_others_but_none_held_out(monkeypatch):
     taken = []
     monkeypatch.setattr(
-        surrogates,
+        surrogate_training,
         "train_classifier",
         lambda make, *_, rows, **__: taken.append(rows) or make().eval(),
     )
@@ -172,7 +165,7 @@ def test_training_takes_the_clean_images_and_the_others_but_none_held_out(monkey
 
 
 def test_agreement_is_measured_on_what_was_held_out():
-    asked = ask_augmented(centroids(), augment(images(), SETTINGS))
+    asked = decide_augmented(centroids(), augment_samples(images(), SETTINGS))
 
     surrogate = train_surrogate(asked, CLASSES, SETTINGS)
 
@@ -194,7 +187,11 @@ def test_answers_may_be_under_way():
         (centroids(), images(1), "images: expected at least 2"),
         (centroids(), images() * 2, r"images: .*\[0, 1\]"),
         (centroids(), images().flatten(1), r"images: expected \[N, channels, height, width\]"),
-        (centroids((0.0, 0.5)), images(), r"teacher: expected bounds that hold \[0, 1\].*\[0, 0.5"),
+        (
+            centroids((0.0, 0.5)),
+            images(),
+            r"teacher: expected bounds that contain \[0, 1\].*\[0, 0.5",
+        ),
     ],
 )
 def test_images_that_do_not_fit_the_teacher_cost_no_query(teacher, given, message):
@@ -236,7 +233,7 @@ def test_wider_bounds_are_asked_about_images_from_0_to_1():
 
 
 def test_a_teacher_without_boundaries_is_named():
-    with pytest.raises(TeacherError, match="put all 240 augmented images in class 3"):
+    with pytest.raises(TeacherError, match="240 augmented images, got class 3 for all"):
         make_surrogate(ConstantTeacher(3, SHAPE, CLASSES), images(), SETTINGS)
 
 
@@ -269,7 +266,7 @@ def test_the_answers_stay_beside_the_surrogate(tmp_path, source, small_shards):
     totals = read_manifest(folder)["totals"]
     tables = [table for _, table in read_shards(folder, AUGMENTED_DECISIONS)]
 
-    expected = ask_augmented(centroids(), augment(images(), SETTINGS)).decisions
+    expected = decide_augmented(centroids(), augment_samples(images(), SETTINGS)).decisions
     assert [len(table) for table in tables] == [100, 100, 40]
     decisions = np.concatenate([table["decision"].to_numpy() for table in tables])
     assert decisions.tolist() == expected.tolist()
@@ -352,7 +349,7 @@ def test_training_that_was_stopped_is_made_up_for_without_a_query(tmp_path, sour
 
     out, whole = tmp_path / "surrogate.safetensors", tmp_path / "whole.safetensors"
     with monkeypatch.context() as patched:
-        patched.setattr(surrogates, "train_classifier", stop)
+        patched.setattr(surrogate_training, "train_classifier", stop)
         with pytest.raises(KeyboardInterrupt):
             write(out, source)
     silent = RaisingTeacher(centroids(), 0)
@@ -406,10 +403,10 @@ def test_resuming_does_not_take_a_file_of_others_for_its_own(tmp_path, source):
         write(out, source, resume=True)
 
     out.write_text("mine")
-    with pytest.raises(ValueError, match="is another surrogate than the one asked for"):
+    with pytest.raises(ValueError, match="holds another surrogate"):
         write(out, source, resume=True)
     manifest_file(out).unlink()
-    with pytest.raises(ValueError, match=r"expected what says how .* came about"):
+    with pytest.raises(ValueError, match=r"expected the manifest of surrogate\.safetensors"):
         write(out, source, resume=True)
 
 
@@ -426,7 +423,7 @@ def test_another_surrogate_is_not_resumed_and_each_difference_is_named(tmp_path,
     assert "settings.limit: was null, is 50" in str(raised.value)
     assert "teacher: was" in str(raised.value)
     write(out, source, resume=True)
-    with pytest.raises(ValueError, match="is another surrogate") as raised:
+    with pytest.raises(ValueError, match="holds another surrogate") as raised:
         write(out, source, **other)
     assert "settings.surrogate.queries_per_sample: was 4, is 5" in str(raised.value)
 

@@ -12,7 +12,7 @@ pytest.importorskip("rich")
 from matplotlib.image import imread
 from rich.console import Console
 
-from db3kd.distillation.baselines import StrategyResult
+from db3kd.distillation.strategies import StrategyResult
 from db3kd.report.tables import (
     ClassDistances,
     Samples,

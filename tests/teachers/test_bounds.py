@@ -12,7 +12,7 @@ from teachers_analytic import LinearTeacher
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.distillation.surrogate_training import write_surrogate
+from db3kd.distillation.surrogate_files import write_surrogate
 from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
@@ -86,7 +86,8 @@ def test_every_stage_maps_the_images(source, tmp_path, monkeypatch):
     estimate_run(teacher, source.load(), SETTINGS, 30)
     assert 200 < highest() <= 255
     surrogate = db3kd.SurrogateSettings("lenet5-fifth", 2, training=db3kd.TrainSettings(steps=1))
-    monkeypatch.setattr("db3kd.distillation.surrogate_training.check_model", lambda *_: None)
+    for module in ("surrogate_training", "surrogate_files"):
+        monkeypatch.setattr(f"db3kd.distillation.{module}.check_model", lambda *_: None)
     monkeypatch.setattr(
         "db3kd.distillation.surrogate_training.build_model",
         lambda *_: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)),

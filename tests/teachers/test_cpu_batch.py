@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from db3kd.distillation.student import predict_logits
+from db3kd.distillation.evaluation import predict_logits
 from db3kd.models.networks import build_model
 from db3kd.teachers import FunctionTeacher, ModuleTeacher
 from db3kd.teachers.cpu_batch import (

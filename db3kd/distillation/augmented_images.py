@@ -1,4 +1,4 @@
-"""Augmented images, made when they are read from (seed, sample index, k) and the set alone."""
+"""`AugmentedImages`: mixed, shifted and noisy versions of samples, made when they are read."""
 
 import math
 
@@ -10,26 +10,30 @@ from torch import Tensor
 from db3kd.data.image_source import Images, image_reader
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIXED_DRAWS = 6  # partner, weight, and two shifts of two
+_FIXED_DRAWS = 6
+"""Random numbers of an image besides its noise: partner, weight, and two shifts of two."""
 
 
 class AugmentedImages:
-    """Every sample itself (k = 0) and augmented images of it (k = 1, 2, ...), as an image set.
+    """An image set of every sample (k = 0) and augmented images of it (k = 1, 2, ...).
 
     Image k ≥ 1 of sample i is weight · shifted(i) + (1 - weight) · shifted(partner) + noise,
-    clamped to [0, 1]: the partner is any of the first `partners` samples, the weight uniform in
-    (1 - mixup, 1], each of the two shifted by up to `shift` of its sides (edges are repeated), the
-    noise uniform with standard deviation `noise`. Nothing is stored but the images given.
+    clamped to [0, 1]. The partner is one of the first `partners` samples, the weight is uniform in
+    (1 - mixup, 1], both images are shifted by up to `shift` of their sides (edges are repeated),
+    and the noise is uniform. An image depends on (seed, i, k) and the samples alone.
 
     Args:
-        images: [N, channels, height, width] float32 in [0, 1], or an image set of such images.
-        queries_per_sample: images per sample, the clean one included; at least 1.
-        seed: of everything drawn.
+        images: [N, channels, height, width] float32 in [0, 1], or an image set.
+        queries_per_sample: images per sample, including the sample itself; at least 1.
+        seed: of all random numbers.
         mixup: the largest weight of the partner, in [0, 1].
         shift: the largest shift as a share of the side, in [0, 1).
-        noise: standard deviation of the noise in input units, at least 0.
-        partners: how many; all samples by default. Nothing of the others is in any sample's images
-            but their own.
+        noise: standard deviation of the noise, input units, at least 0.
+        partners: how many samples may be partners; all by default. Every other sample occurs in its
+            own images only.
+
+    Raises:
+        ValueError: if an argument is not as above.
     """
 
     def __init__(
@@ -68,15 +72,25 @@ class AugmentedImages:
         self.seed = seed
         self.mixup = mixup
         self.noise = noise
-        self._reach = [round(shift * side) for side in shape[1:]]
+        self._max_shift = [round(shift * side) for side in shape[1:]]
+
+    def __repr__(self) -> str:
+        return (
+            f"AugmentedImages({self.samples:,} samples of {self.image_shape}, "
+            f"{self.queries_per_sample} images each, seed={self.seed})"
+        )
 
     def __len__(self) -> int:
         return self.samples * self.queries_per_sample
 
     def read(self, indices: Tensor) -> Tensor:
-        """The images numbered `sample · queries_per_sample + k`.
+        """Returns images by number.
 
-        indices [n] int64 -> [n, *shape] float32 in [0, 1].
+        Args:
+            indices: [n] int64, `sample · queries_per_sample + k`.
+
+        Returns:
+            [n, *image_shape] float32 in [0, 1].
         """
         indices = torch.as_tensor(indices)
         samples, numbers = indices // self.queries_per_sample, indices % self.queries_per_sample
@@ -86,11 +100,9 @@ class AugmentedImages:
         return clean.index_copy(0, drawn, augmented)
 
     def _augmented(self, clean: Tensor, samples: Tensor, numbers: Tensor) -> Tensor:
-        """Images k = numbers [n], at least 1, of the samples [n], which are clean [n, *shape]."""
-        draws = uniforms(
-            self.seed, samples.numpy(), numbers.numpy(), _FIXED_DRAWS + math.prod(self.image_shape)
-        )
-        draws = torch.from_numpy(draws)
+        """Returns image `numbers[j]` ≥ 1 of sample `samples[j]`, which is `clean[j]`, for all j."""
+        count = _FIXED_DRAWS + math.prod(self.image_shape)
+        draws = torch.from_numpy(uniforms(self.seed, samples.numpy(), numbers.numpy(), count))
         partner = self._read_clean((draws[:, 0] * self.partners).long())
         weight = (1 - self.mixup * draws[:, 1])[:, None, None, None]
         mixed = self._shifted(partner, draws[:, 4:6]).lerp_(
@@ -100,13 +112,13 @@ class AugmentedImages:
         return mixed.add_(noise).clamp_(0, 1)
 
     def _shifted(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Images [n, c, h, w], each moved by whole pixels as draws [n, 2] in [0, 1) say."""
-        places = []
-        for axis, reach in enumerate(self._reach):
+        """Returns images [n, c, h, w], shifted by whole pixels that draws [n, 2] decide."""
+        axes = []
+        for axis, limit in enumerate(self._max_shift):
             side = images.shape[2 + axis]
-            offset = (draws[:, axis] * (2 * reach + 1)).long() - reach
-            places.append((torch.arange(side) - offset[:, None]).clamp_(0, side - 1))
-        rows, columns = places
+            offset = (draws[:, axis] * (2 * limit + 1)).long() - limit
+            axes.append((torch.arange(side) - offset[:, None]).clamp_(0, side - 1))
+        rows, columns = axes
         number = torch.arange(len(images))[:, None, None, None]
         channel = torch.arange(images.shape[1])[:, None, None]
         return images[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
@@ -115,24 +127,33 @@ class AugmentedImages:
 def uniforms(
     seed: int, samples: NDArray[np.int64], numbers: NDArray[np.int64], count: int
 ) -> NDArray[np.float32]:
-    """Uniform numbers in [0, 1) that depend on (seed, sample, number) alone.
+    """Returns uniform random numbers that depend on (seed, sample, number) alone.
 
-    samples [n], numbers [n] -> [n, count] float32. SplitMix64 (Steele, Lea and Flood 2014) is a
-    generator whose k-th word follows from its state by one hash; each row starts it from a hash of
-    the three. A torch generator seeded for each image would cost more than the image.
+    SplitMix64 (Steele, Lea and Flood 2014) computes its k-th word from its state by one hash. Here
+    each row has its own state, a hash of the seed, sample and number. A torch generator for each
+    image would cost more than the image.
+
+    Args:
+        seed: at least 0.
+        samples: [n] int64.
+        numbers: [n] int64.
+        count: random numbers per row.
+
+    Returns:
+        [n, count] float32 in [0, 1).
     """
     with np.errstate(over="ignore"):
-        state = _mixed(_GOLDEN * np.uint64(seed + 1)[None])
+        state = _hash(_GOLDEN * np.array([seed + 1], dtype=np.uint64))
         for part in (samples, numbers):
-            state = _mixed((state ^ part.astype(np.uint64)) + _GOLDEN)
+            state = _hash((state ^ part.astype(np.uint64)) + _GOLDEN)
         words = np.arange(1, (count + 1) // 2 + 1, dtype=np.uint64) * _GOLDEN
-        words = _mixed(state[:, None] + words)
+        words = _hash(state[:, None] + words)
     top_bits = words.view(np.uint32)[:, :count] >> np.uint32(8)
     return top_bits.astype(np.float32) * np.float32(2**-24)
 
 
-def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's hash of 64 bits."""
+def _hash(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Returns the 64-bit hash of SplitMix64."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

@@ -8,7 +8,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from torch import Tensor
 
-from db3kd.distillation.augmentation import AugmentedImages, uniforms
+from db3kd.distillation.augmented_images import AugmentedImages, uniforms
 
 
 def pictures(count: int = 6) -> Tensor:

@@ -1,0 +1,127 @@
+"""Predictions of a network, and how often they match labels or a teacher's decisions."""
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.data.image_source import Images, image_reader
+from db3kd.teachers.cpu_batch import batch_for_module
+
+_DEVICE_BATCH = 512
+"""Images per forward pass on an accelerator."""
+
+
+def predict_logits(
+    model: nn.Module, images: Images, batch: int | None = None, rows: Tensor | None = None
+) -> Tensor:
+    """Computes a network's logits in eval mode.
+
+    The network keeps its device and its mode.
+
+    Args:
+        model: the network.
+        images: [N, *shape] float32 in [0, 1], or an image set.
+        batch: images per forward pass; by default 512, or on a CPU a number that suits the network
+            and the size of its images.
+        rows: [n] int64, the images to use; all by default.
+
+    Returns:
+        [n, C] float32 on the CPU.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    read = image_reader(images, device)
+    rows = torch.arange(len(images)) if rows is None else rows.cpu()
+    was_training = model.training
+    model.eval()
+    try:
+        if batch is None:
+            batch = _default_batch(model, read(rows[:1]))
+        with torch.inference_mode():
+            logits = torch.cat([model(read(part)).float().cpu() for part in rows.split(batch)])
+    finally:
+        model.train(was_training)
+    return logits.clone()  # A tensor made in inference mode could not be used in training.
+
+
+def predict(
+    model: nn.Module, images: Images, batch: int | None = None, rows: Tensor | None = None
+) -> Tensor:
+    """Predicts classes.
+
+    Args:
+        model: the network.
+        images: as for `predict_logits`.
+        batch: as for `predict_logits`.
+        rows: as for `predict_logits`.
+
+    Returns:
+        [n] int64 on the CPU.
+    """
+    return predict_logits(model, images, batch, rows).argmax(1)
+
+
+def evaluate(model: nn.Module, images: Images, labels: Tensor, batch: int | None = None) -> float:
+    """Computes the accuracy of a network.
+
+    Example:
+        >>> accuracy = db3kd.evaluate(student, test, test.labels)
+
+    Args:
+        model: the network.
+        images: N images, as for `predict_logits`.
+        labels: [N] int64, the true classes.
+        batch: as for `predict_logits`.
+
+    Returns:
+        The share of images, in [0, 1], whose predicted class is their label.
+    """
+    return share_equal(predict(model, images, batch), labels, "labels")
+
+
+def agreement(
+    model: nn.Module, images: Images, decisions: Tensor, batch: int | None = None
+) -> float:
+    """Computes how often a network predicts the class that the teacher decided.
+
+    Example:
+        >>> db3kd.agreement(student, images, labels.decision)
+        0.97
+
+    Args:
+        model: the network.
+        images: N images, as for `predict_logits`.
+        decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
+        batch: as for `predict_logits`.
+
+    Returns:
+        The share of answered images, in [0, 1].
+    """
+    answered = (decisions >= 0).nonzero().flatten()
+    return share_equal(predict(model, images, batch, answered), decisions[answered], "decisions")
+
+
+def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> float:
+    """Computes the share of equal entries of two class vectors.
+
+    Args:
+        predicted: [n] int64.
+        expected: [n] int64.
+        name: what the error message calls `expected`.
+
+    Returns:
+        The share, in [0, 1].
+
+    Raises:
+        ValueError: if the lengths differ or are 0.
+    """
+    if expected.shape != predicted.shape or len(expected) == 0:
+        raise ValueError(
+            f"{name}: expected a class for each of {len(predicted)} images, "
+            f"got {list(expected.shape)}"
+        )
+    return (predicted.cpu() == expected.cpu()).double().mean().item()
+
+
+def _default_batch(model: nn.Module, image: Tensor) -> int:
+    if image.is_cpu:
+        return batch_for_module(model, model, image.shape[1:], image)
+    return _DEVICE_BATCH

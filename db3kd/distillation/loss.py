@@ -1,0 +1,155 @@
+"""`KDLoss`: the distillation loss of decisions and soft labels."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.distillation.training import check_choice, check_positive
+
+_REDUCTIONS = ("batchmean", "sum", "none")
+
+
+class KDLoss(nn.Module):
+    """alpha · CE(student, decision) + beta · T² · KL(q ‖ softmax(student / T)).
+
+    The soft labels q are probabilities that were made with temperature T. The factor T² keeps the
+    size of their gradient independent of T (Hinton et al. 2015, section 2).
+
+    A row with decision -1 (unanswered) adds nothing to the loss. A row with an all-zero soft label
+    has none, so its loss is alpha times the cross-entropy with its decision.
+
+    Example:
+        >>> loss = KDLoss(temperature=4.0, alpha=0.5)
+        >>> loss(logits, decisions, soft_labels).backward()
+
+    Args:
+        temperature: T > 0, the temperature of the soft labels; None for the temperature that the
+            labels given to `train_student` carry.
+        alpha: weight of the cross-entropy with the decisions, at least 0.
+        beta: weight of the soft labels, at least 0; 1 - alpha by default.
+        reduction: "batchmean" (mean over the answered rows), "sum" or "none" (one loss per row).
+
+    Raises:
+        ValueError: if an argument is not as above.
+    """
+
+    def __init__(
+        self,
+        temperature: float | None = 4.0,
+        alpha: float = 0.5,
+        beta: float | None = None,
+        reduction: str = "batchmean",
+    ) -> None:
+        super().__init__()
+        if temperature is not None:
+            check_positive("temperature", temperature)
+        if not (math.isfinite(alpha) and alpha >= 0):
+            raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha}")
+        if beta is None and alpha > 1:
+            raise ValueError(
+                f"alpha: expected at most 1, since beta is 1 - alpha, got {alpha}; pass beta too"
+            )
+        beta = 1 - alpha if beta is None else beta
+        if not (math.isfinite(beta) and beta >= 0):
+            raise ValueError(f"beta: expected a finite number of at least 0, got {beta}")
+        if alpha == beta == 0:
+            raise ValueError("alpha, beta: expected at least one weight above 0, got 0 and 0")
+        check_choice("reduction", reduction, _REDUCTIONS)
+        self._temperature = temperature
+        self.alpha = alpha
+        self.beta = beta
+        self.reduction = reduction
+
+    @classmethod
+    def paper(cls) -> "KDLoss":
+        """Returns the loss of DB3KD (ICML 2021): CE + KL at T = 20, summed over the batch."""
+        temperature = 20.0
+        # beta = 1 / T² cancels the factor T².
+        return cls(temperature, alpha=1.0, beta=temperature**-2, reduction="sum")
+
+    @property
+    def temperature(self) -> float:
+        """The temperature T.
+
+        Raises:
+            ValueError: if it is None, which only `train_student` replaces.
+        """
+        if self._temperature is None:
+            raise ValueError(
+                "loss.temperature: expected a number, got None; pass KDLoss the temperature that "
+                "the soft labels are made with"
+            )
+        return self._temperature
+
+    def with_temperature(self, temperature: float | None, name: str) -> "KDLoss":
+        """Returns this loss for soft labels of a given temperature.
+
+        Args:
+            temperature: of the soft labels; None if it is unknown.
+            name: what the error message calls the temperature of the soft labels.
+
+        Returns:
+            The loss itself, or a copy with the temperature if its own is None.
+
+        Raises:
+            ValueError: if the two temperatures differ, or if both are None.
+        """
+        if self._temperature is None and temperature is None:
+            raise ValueError(
+                f"loss.temperature: expected a number, since {name} is unknown, got None; pass "
+                "KDLoss the temperature that the soft labels were made with"
+            )
+        if self._temperature is None:
+            return KDLoss(temperature, self.alpha, self.beta, self.reduction)
+        if temperature is not None and temperature != self.temperature:
+            raise ValueError(
+                f"loss.temperature: expected {temperature:g}, which is {name}, got "
+                f"{self.temperature:g}; use KDLoss(temperature={temperature:g}), or make soft "
+                f"labels of temperature {self.temperature:g}"
+            )
+        return self
+
+    def forward(self, logits: Tensor, decisions: Tensor, soft_labels: Tensor) -> Tensor:
+        """Computes the loss of a batch.
+
+        Args:
+            logits: [n, C] float, the student's.
+            decisions: [n] int64, the teacher's classes; -1 if unanswered.
+            soft_labels: [n, C] float, rows sum to 1 or are all 0.
+
+        Returns:
+            A scalar float32, or [n] float32 if reduction is "none".
+
+        Raises:
+            ValueError: if the shapes differ, or if the loss has no temperature.
+        """
+        temperature = self.temperature
+        if logits.ndim != 2 or soft_labels.shape != logits.shape:
+            raise ValueError(
+                f"soft_labels: expected the logits' shape [n, C] = {list(logits.shape)}, "
+                f"got {list(soft_labels.shape)}"
+            )
+        if decisions.shape != logits.shape[:1]:
+            raise ValueError(
+                f"decisions: expected shape [{len(logits)}], got {list(decisions.shape)}"
+            )
+        logits = logits.float()
+        answered = decisions >= 0
+        # Unanswered rows are zeroed before the logarithm, because a NaN in one of them would reach
+        # the gradient through any later mask.
+        soft = torch.where(answered[:, None], soft_labels.float(), 0.0)
+        hard_rows = F.cross_entropy(logits, decisions, ignore_index=-1, reduction="none")
+        soft_rows = F.kl_div(F.log_softmax(logits / temperature, 1), soft, reduction="none").sum(1)
+        rows = self.alpha * hard_rows + self.beta * temperature**2 * soft_rows
+        if self.reduction == "none":
+            return rows
+        return rows.sum() if self.reduction == "sum" else rows.sum() / answered.sum().clamp(min=1)
+
+    def extra_repr(self) -> str:
+        """Returns the arguments for `repr`."""
+        return (
+            f"temperature={self._temperature}, alpha={self.alpha}, beta={self.beta}, "
+            f"reduction={self.reduction!r}"
+        )

@@ -1,0 +1,247 @@
+"""Strategies of training a student from a teacher's answers, and their comparison.
+
+A `Strategy` trains one student from a seed. `compare_strategies` runs several with the same seeds
+and measures all students alike. Their settings need a number of steps, so that no student trains
+longer than another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.data.image_source import Images
+from db3kd.distillation.augmented_decisions import AugmentedDecisions, rows_with_clean_share
+from db3kd.distillation.evaluation import predict, share_equal
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.student import train_classifier, train_on_soft_labels
+from db3kd.distillation.training import Model, TrainSettings
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to train a student.
+
+    Attributes:
+        name: its row in the table.
+        queries_per_sample: the cost of its labels; None if it reads the teacher's logits.
+        run: trains a student from a seed.
+    """
+
+    name: str
+    queries_per_sample: float | None
+    run: Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class StrategyResult:
+    """The students of a strategy, one entry per seed: a row of the comparison table.
+
+    Attributes:
+        method: the name of the strategy.
+        accuracies: accuracy of each student on the test images, in [0, 1].
+        agreements: share of test images that student and teacher put in one class, in [0, 1].
+        queries_per_sample: as for the strategy.
+    """
+
+    method: str
+    accuracies: Sequence[float]
+    agreements: Sequence[float]
+    queries_per_sample: float | None
+
+
+def compare_strategies(
+    strategies: Sequence[Strategy],
+    seeds: Sequence[int],
+    test_images: Images,
+    test_labels: Tensor,
+    test_decisions: Tensor,
+    progress: Callable[[str, int], None] | None = None,
+) -> list[StrategyResult]:
+    """Runs every strategy with every seed, and measures each student on the test images once.
+
+    Args:
+        strategies: the rows, in order.
+        seeds: of the students, equal for every row.
+        test_images: M images, none of them in any training set.
+        test_labels: [M] int64, the true classes.
+        test_decisions: [M] int64, the teacher's classes; -1 (unanswered) is left out of the
+            agreement.
+        progress: called with the name of the strategy and the seed before each training.
+
+    Returns:
+        A result for each strategy.
+
+    Raises:
+        ValueError: if there is no strategy or no seed.
+    """
+    if not strategies or not seeds:
+        raise ValueError(
+            "strategies, seeds: expected at least one of each, got "
+            f"{len(strategies)} and {len(seeds)}"
+        )
+    answered = test_decisions >= 0
+    results = []
+    for strategy in strategies:
+        accuracies, agreements = [], []
+        for seed in seeds:
+            if progress is not None:
+                progress(strategy.name, seed)
+            classes = predict(strategy.run(seed), test_images)
+            accuracies.append(share_equal(classes, test_labels, "test_labels"))
+            agreements.append(
+                share_equal(classes[answered], test_decisions[answered], "test_decisions")
+            )
+        results.append(
+            StrategyResult(
+                strategy.name, tuple(accuracies), tuple(agreements), strategy.queries_per_sample
+            )
+        )
+    return results
+
+
+def decision_strategy(
+    student: Model,
+    images: Images,
+    decisions: Tensor,
+    settings: TrainSettings,
+    *,
+    rows: Tensor | None = None,
+) -> Strategy:
+    """Trains on the teacher's decisions by cross-entropy, for one query a sample.
+
+    Args:
+        student: the network, as for `train_student`.
+        images: N images, as for `train_student`.
+        decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
+        settings: with a number of steps. The seed comes from the comparison.
+        rows: as for `train_student`.
+    """
+    check_steps(settings)
+
+    def run(seed: int) -> nn.Module:
+        seeded = replace(settings, seed=seed)
+        return train_classifier(student, images, decisions, seeded, rows=rows)
+
+    return Strategy("cross-entropy on decisions", 1.0, run)
+
+
+def soft_label_strategy(
+    name: str,
+    queries_per_sample: float | None,
+    student: Model,
+    images: Images,
+    decisions: Tensor,
+    soft_labels: Tensor,
+    loss: KDLoss,
+    settings: TrainSettings,
+    *,
+    rows: Tensor | None = None,
+) -> Strategy:
+    """Distils given soft labels, from distances or any other source.
+
+    Args:
+        name: the row of the strategy in the table.
+        queries_per_sample: the cost of the soft labels; None for those of a white box.
+        student: as for `decision_strategy`.
+        images: as for `decision_strategy`.
+        decisions: as for `decision_strategy`.
+        soft_labels: [N, C] float32, rows sum to 1.
+        loss: whose temperature is that of the soft labels.
+        settings: as for `decision_strategy`.
+        rows: as for `decision_strategy`.
+    """
+    check_steps(settings)
+
+    def run(seed: int) -> nn.Module:
+        seeded = replace(settings, seed=seed)
+        return train_on_soft_labels(
+            student, images, decisions, soft_labels, loss, seeded, rows=rows
+        )
+
+    return Strategy(name, queries_per_sample, run)
+
+
+def augmented_decision_strategy(
+    student: Model,
+    augmented: AugmentedDecisions,
+    settings: TrainSettings,
+    clean_share: float = 0.5,
+) -> Strategy:
+    """Trains on decisions for augmented images, clean ones included, by cross-entropy.
+
+    Args:
+        student: as for `decision_strategy`.
+        augmented: the images and their decisions.
+        settings: as for `decision_strategy`.
+        clean_share: share of clean images in the training rows, in [0, 1), see
+            `rows_with_clean_share`. Without repetition they would be rare if there are many
+            queries a sample.
+    """
+    check_steps(settings)
+    rows = rows_with_clean_share(augmented.images, clean_share)
+
+    def run(seed: int) -> nn.Module:
+        seeded = replace(settings, seed=seed)
+        return train_classifier(student, augmented.images, augmented.decisions, seeded, rows=rows)
+
+    per_sample = float(augmented.images.queries_per_sample)
+    return Strategy("cross-entropy on augmented decisions", per_sample, run)
+
+
+def combined_strategy(
+    name: str,
+    label_queries: float,
+    student: Model,
+    augmented: AugmentedDecisions,
+    soft_labels: Tensor,
+    loss: KDLoss,
+    settings: TrainSettings,
+    clean_share: float = 0.5,
+) -> Strategy:
+    """Trains on soft labels of the clean images and on decisions for the augmented ones.
+
+    Augmented images have no soft label, because each would cost a search. Their loss is the
+    cross-entropy part of `loss`.
+
+    Args:
+        name: the row of the strategy in the table.
+        label_queries: the cost of a soft label, including the decision of its sample. The queries
+            of the strategy count that decision once.
+        student: as for `decision_strategy`.
+        augmented: the augmented images of N samples, and their decisions.
+        soft_labels: [N, C] float32, of the samples themselves; rows sum to 1.
+        loss: whose temperature is that of the soft labels.
+        settings: as for `decision_strategy`.
+        clean_share: as for `augmented_decision_strategy`.
+
+    Raises:
+        ValueError: if there is not one soft label a sample.
+    """
+    check_steps(settings)
+    images, per_sample = augmented.images, augmented.images.queries_per_sample
+    if soft_labels.ndim != 2 or len(soft_labels) != images.samples:
+        raise ValueError(
+            f"soft_labels: expected [{images.samples}, C], one row for each sample, "
+            f"got {list(soft_labels.shape)}"
+        )
+    rows = rows_with_clean_share(images, clean_share)
+    soft = torch.zeros(len(images), soft_labels.shape[1])
+    soft[::per_sample] = soft_labels
+
+    def run(seed: int) -> nn.Module:
+        seeded = replace(settings, seed=seed)
+        return train_on_soft_labels(
+            student, images, augmented.decisions, soft, loss, seeded, rows=rows
+        )
+
+    return Strategy(name, label_queries + per_sample - 1, run)
+
+
+def check_steps(settings: TrainSettings) -> None:
+    """Raises ValueError unless the settings have a number of steps."""
+    if settings.steps is None:
+        raise ValueError(
+            "settings.steps: expected a number, so that all strategies train equally long, got None"
+        )

@@ -1,0 +1,156 @@
+"""Surrogates on disk.
+
+A surrogate is three things of one name:
+
+    surrogate.safetensors   the network, for `load_teacher`
+    surrogate.json          its manifest
+    surrogate.decisions/    the run folder of the answers it was trained on
+
+The answers take about a byte each and are kept: if the weights are missing, because the training
+was stopped or another network is wanted, they are trained again without a query.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from db3kd.distillation.surrogate_queries import (
+    augment_samples,
+    decide_augmented_in_folder,
+    query_settings,
+)
+from db3kd.distillation.surrogate_settings import SurrogateSettings
+from db3kd.distillation.surrogate_training import train_surrogate
+from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.source import Source
+from db3kd.models import save_model
+from db3kd.models.networks import check_model
+from db3kd.progress import show_progress
+from db3kd.storage.manifest import NAMES, differences, make_manifest, write_manifest
+from db3kd.storage.run_folder import check_free, holds_run
+from db3kd.teachers import Teacher, describe
+from db3kd.teachers.base import class_names_of
+from db3kd.teachers.rescaled import takes_unit_images
+from db3kd.validation import check_bounds
+
+
+def write_surrogate(
+    out: str | Path,
+    teacher: Teacher,
+    source: Source,
+    settings: SurrogateSettings | None = None,
+    *,
+    limit: int | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Makes a surrogate from the images of a source, writes it to files and shows progress.
+
+    Args:
+        out: the weights file, a name ending in .safetensors.
+        teacher: the teacher to ask.
+        source: the images.
+        settings: `SurrogateSettings()` by default.
+        limit: use only this many images, drawn at random.
+        resume: whether to continue with the files that are there. Teacher, images and settings of
+            the queries must be the same. If the weights are there, nothing is done. If they are
+            missing, the network is trained, and its settings may be new. At most one call of the
+            teacher is paid twice for each time that the process was killed.
+
+    Returns:
+        The manifest, with `queries` and `agreement` of the `TrainedSurrogate`.
+
+    Raises:
+        FileExistsError: if one of the files exists and `resume` is False.
+        ValueError: if images, bounds or model do not fit the teacher, or if the files are of
+            another surrogate.
+        TeacherError: as for `make_surrogate`. Paid answers are kept.
+        OSError: if a file cannot be written. Paid answers are kept.
+    """
+    out, settings = Path(out), settings or SurrogateSettings()
+    check_out(out, resume)
+    teacher = takes_unit_images(teacher)
+    image_shape = tuple(teacher.image_shape)
+    check_model(settings.model, image_shape, teacher.classes)
+    images = source.load()
+    chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
+    described = partial(
+        make_manifest,
+        seed=settings.training.seed,
+        teacher_fingerprint=teacher.fingerprint(),
+        data_fingerprint=chosen.digests(check=not out.exists()).fingerprint,
+    )
+    named = {"source": source, "limit": limit, "teacher": describe(teacher)}
+    made = described({**named, "surrogate": settings})
+    if out.exists():
+        return _read_equal_manifest(out, made)
+    decided = decide_augmented_in_folder(
+        decisions_folder(out),
+        described({**named, **query_settings(settings)}),
+        teacher,
+        augment_samples(chosen, settings),
+        resume,
+    )
+    with show_progress("training the surrogate", settings.steps, "steps") as show:
+        surrogate = train_surrogate(decided, teacher.classes, settings, show)
+    made |= {"queries": surrogate.queries, "agreement": surrogate.agreement}
+    # The manifest is written first, so that weights never lack one.
+    write_manifest(manifest_file(out), made)
+    save_model(
+        out,
+        surrogate.network,
+        model=settings.model,
+        image_shape=image_shape,
+        classes=teacher.classes,
+        bounds=check_bounds(teacher.bounds),
+        class_names=class_names_of(teacher),
+    )
+    return made
+
+
+def manifest_file(out: Path) -> Path:
+    """Returns the path of the manifest of a surrogate."""
+    return out.with_suffix(".json")
+
+
+def decisions_folder(out: Path) -> Path:
+    """Returns the path of the run folder of a surrogate's answers."""
+    return out.with_suffix(".decisions")
+
+
+def check_out(out: Path, resume: bool = False) -> None:
+    """Checks that a surrogate can be written without overwriting anything.
+
+    Args:
+        out: the weights file.
+        resume: whether files of an earlier `write_surrogate` may be there.
+
+    Raises:
+        ValueError: if the suffix is not .safetensors.
+        FileExistsError: if a file exists.
+    """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")
+    folder = decisions_folder(out)
+    if resume and (out.exists() or holds_run(folder)):
+        return
+    for file in (out, manifest_file(out)):
+        if file.exists():
+            raise FileExistsError(f"{file}: exists already; choose another --out, or remove it")
+    check_free(folder)
+
+
+def _read_equal_manifest(out: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """Returns the manifest of a surrogate on disk, after comparing it with the expected one."""
+    file = manifest_file(out)
+    try:
+        stored = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"{file}: expected the manifest of {out.name}, got no readable file; "
+            "remove both to train it again"
+        ) from error
+    found = differences(stored, expected, NAMES)
+    if found:
+        raise ValueError(f"{out}: holds another surrogate: {'; '.join(found)}")
+    return stored

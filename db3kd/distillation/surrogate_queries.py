@@ -1,0 +1,188 @@
+"""The queries of a surrogate: augmented images, and the teacher's decisions for them.
+
+The decisions can be kept in a run folder, because they are all that a surrogate pays for.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.augmented_decisions import (
+    AUGMENTED_DECISIONS,
+    AugmentedDecisions,
+    read_decisions,
+    to_table,
+)
+from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.distillation.surrogate_settings import SurrogateSettings
+from db3kd.progress import Progress
+from db3kd.querying.driver import decide_all
+from db3kd.storage.journal import Journal
+from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.shards import read_shards
+from db3kd.teachers import Teacher, TeacherError, describe
+from db3kd.validation import interval_text
+
+HELD_OUT_SHARE = 0.05
+"""Share of the samples that a surrogate is measured on; at least one sample."""
+
+_SHARD_ROWS = 2**16
+_BATCH_ROWS = 2048
+
+
+def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
+    """Returns the entries of a manifest that decide what is asked and how it is stored."""
+    return {
+        "queries_per_sample": settings.queries_per_sample,
+        "held_out_share": HELD_OUT_SHARE,
+        "rows_per_shard": _SHARD_ROWS,
+    }
+
+
+def augment_samples(images: ImageSet | Tensor, settings: SurrogateSettings) -> AugmentedImages:
+    """Returns the augmented images that a surrogate is trained and measured on.
+
+    The samples come in a random order, because a data set may be sorted by class. The last ones are
+    held out: they are no partners, so no training image contains any of them.
+
+    Args:
+        images: [N, C, H, W] float32 in [0, 1], or an image set; N ≥ 2.
+        settings: whose seed draws the order and the images.
+
+    Raises:
+        ValueError: if there are fewer than 2 images.
+    """
+    count, seed = len(images), settings.training.seed
+    if count < 2:
+        raise ValueError(
+            f"images: expected at least 2, one to train on and one to hold out, got {count}"
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    if isinstance(images, ImageSet):
+        images.check()
+    drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
+    held_out = max(1, round(count * HELD_OUT_SHARE))
+    return AugmentedImages(drawn, settings.queries_per_sample, seed, partners=count - held_out)
+
+
+def decide_augmented(
+    teacher: Teacher,
+    images: AugmentedImages,
+    *,
+    folder: RunFolder | None = None,
+    progress: Progress | None = None,
+) -> AugmentedDecisions:
+    """Asks the teacher for the class of each image, for one query each.
+
+    Args:
+        teacher: the teacher to ask.
+        images: of its shape.
+        folder: a run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
+            call of the teacher, and answers that it holds are not asked again.
+        progress: is updated after each batch.
+
+    Raises:
+        ValueError: if the images do not fit the teacher.
+        TeacherError: if the teacher fails, or puts all images in one class.
+    """
+    _check_fit(teacher, images)
+    decisions = torch.empty(len(images), dtype=torch.int64)
+    if folder is not None and folder.has_shards:
+        for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
+            known = read_decisions(folder.path, position, table, images, teacher.classes)
+            decisions[position : position + len(known)] = known
+    on_answers = _counter(progress)
+    for rows in torch.arange(len(images)).split(_SHARD_ROWS):
+        position = int(rows[0])
+        if folder is not None and folder.has_shard(position):
+            continue
+        with _journal(folder, position, teacher.classes) as journal:
+            decisions[rows] = decide_all(
+                teacher, images.read, rows, _BATCH_ROWS, on_answers=on_answers, journal=journal
+            )
+        if folder is not None:
+            folder.write_shard(position, to_table(images, rows, decisions[rows]))
+    if len(decisions) > 1 and bool((decisions == decisions[0]).all()):
+        raise TeacherError(
+            f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
+            f"augmented images, got class {int(decisions[0])} for all; a surrogate has no boundary "
+            "to learn"
+        )
+    return AugmentedDecisions(images, decisions)
+
+
+def decide_augmented_in_folder(
+    path: Path,
+    described: Mapping[str, Any],
+    teacher: Teacher,
+    images: AugmentedImages,
+    resume: bool,
+) -> AugmentedDecisions:
+    """Does what `decide_augmented` does, in a new or resumed run folder, and shows progress.
+
+    Args:
+        path: the run folder.
+        described: its manifest.
+        teacher: as for `decide_augmented`.
+        images: as for `decide_augmented`.
+        resume: whether to continue a run with an equal manifest.
+
+    Raises:
+        FileExistsError: if the folder is not empty and `resume` is False.
+        ValueError: if the folder holds another run, or as for `decide_augmented`.
+        TeacherError: as for `decide_augmented`.
+    """
+    with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
+        if folder.finished:
+            return decide_augmented(teacher, images, folder=folder)
+        positions = range(0, len(images), _SHARD_ROWS)
+        before = sum(min(_SHARD_ROWS, len(images) - p) for p in positions if folder.has_shard(p))
+        with Progress(
+            len(images),
+            len(images),
+            title="asking the teacher",
+            unit="augmented images",
+            samples_before=before,
+            queries_before=before,
+        ) as progress:
+            decided = decide_augmented(teacher, images, folder=folder, progress=progress)
+        folder.finish({"samples": len(images), "queries": len(images)})
+    return decided
+
+
+def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
+    if images.image_shape != tuple(teacher.image_shape):
+        raise ValueError(
+            f"images: expected shape {tuple(teacher.image_shape)}, as teacher {describe(teacher)} "
+            f"takes, got {images.image_shape}"
+        )
+    lower, upper = teacher.bounds
+    if lower > 0 or upper < 1:
+        raise ValueError(
+            f"teacher: expected bounds that contain [0, 1], the range of augmented images, got "
+            f"{interval_text(teacher.bounds)} of {describe(teacher)}"
+        )
+
+
+def _journal(
+    folder: RunFolder | None, position: int, classes: int
+) -> AbstractContextManager[Journal | None]:
+    return nullcontext() if folder is None else folder.journal(position, classes)
+
+
+def _counter(progress: Progress | None) -> Callable[[int], None]:
+    """Returns a callback that adds up the answers and passes the sum to `progress`."""
+    answered = 0
+
+    def count(more: int) -> None:
+        nonlocal answered
+        answered += more
+        if progress is not None:
+            progress.update(samples=answered, queries=answered)
+
+    return count

@@ -1,0 +1,78 @@
+"""Where one process of a training runs: its device, its precision and its share of a batch."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+_AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TrainingProcess:
+    """One of the processes of a training; there are several under `accelerate launch`.
+
+    Attributes:
+        device: where the network and its batches are.
+        precision: "no", "fp16" or "bf16".
+        index: the number of this process.
+        count: how many processes there are.
+    """
+
+    device: torch.device
+    precision: str
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def current(cls, device: str, precision: str) -> "TrainingProcess":
+        """Returns this process, after joining the others if it was launched with others.
+
+        accelerate is imported only under its launcher or torchrun. Its state belongs to the whole
+        process and is never reset, so that a caller may use accelerate too.
+
+        Args:
+            device: "auto", "cpu", "cuda" or "cuda:<n>".
+            precision: "no", "fp16" or "bf16".
+
+        Raises:
+            ValueError: if a CUDA device is asked for and there is none.
+        """
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device: expected an available device, got {device!r} without CUDA")
+        launched = "ACCELERATE_USE_CPU" in os.environ or "WORLD_SIZE" in os.environ
+        if not launched:
+            return cls(_single_device(device), precision)
+        from accelerate import PartialState
+
+        state = PartialState(cpu=device == "cpu")
+        own = state.device if device == "auto" or state.num_processes > 1 else torch.device(device)
+        return cls(own, precision, state.process_index, state.num_processes)
+
+    def own_part(self, batch: Tensor) -> Tensor:
+        """Returns the rows of a batch, [n] int64, that this process trains on."""
+        return batch.tensor_split(self.count)[self.index]
+
+    def distributed(self, network: nn.Module) -> nn.Module:
+        """Wraps a network so that the processes average their gradients."""
+        if self.count == 1:
+            return network
+        devices = None if self.device.type == "cpu" else [self.device]
+        return DistributedDataParallel(network, device_ids=devices)
+
+    def autocast(self) -> torch.autocast:
+        """Returns the context of a forward pass in this precision."""
+        dtype = _AUTOCAST_DTYPES.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """Returns the scaler of gradients, which does nothing unless the precision is fp16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+
+def _single_device(device: str) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
