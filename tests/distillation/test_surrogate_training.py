@@ -190,7 +190,7 @@ def test_answers_may_be_under_way():
         (
             centroids((0.0, 0.5)),
             images(),
-            r"teacher: expected bounds that contain \[0, 1\].*\[0, 0.5",
+            r"expected bounds that contain \[0, 1\].*\[0, 0.5",
         ),
     ],
 )
