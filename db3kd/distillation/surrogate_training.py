@@ -69,18 +69,19 @@ def make_surrogate(
     """
     if resume and out is None:
         raise ValueError("resume: belongs to out=, the folder to resume; pass out too")
-    settings, images = settings or SurrogateSettings(), as_images(images)
-    teacher = as_teacher(teacher, images)
-    if isinstance(images, Tensor):
-        check_scaled(images, teacher)
+    settings = settings or SurrogateSettings()
+    checked: ImageSet | Tensor = as_images(images)
+    teacher = as_teacher(teacher, checked)
+    if isinstance(checked, Tensor):
+        check_scaled(checked, teacher)
     else:
         teacher = takes_unit_images(teacher)
     check_model(settings.model, tuple(teacher.image_shape), teacher.classes)
-    augmented = augment_samples(images, settings)
+    augmented = augment_samples(checked, settings)
     if out is None:
         decided = decide_augmented(teacher, augmented)
     else:
-        source: NamedImages = TensorImages(images) if isinstance(images, Tensor) else images
+        source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
         described = make_manifest(
             {
                 "source": {"data": source.name},

@@ -267,11 +267,10 @@ def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -
     is_absent = (answered == 0).all(1)
     wrong = ~(is_distribution | is_absent)
     if wrong.any():
-        row = (decisions >= 0).nonzero()[wrong][0].item()
+        row = int((decisions >= 0).nonzero()[wrong][0])
         raise ValueError(
             f"soft_labels: expected probabilities that sum to 1, or zeros for images without "
-            f"a soft label, "
-            f"got {soft_labels[row].tolist()} in row {row}"
+            f"a soft label, got {soft_labels[row].tolist()} in row {row}"
         )
 
 
