@@ -21,11 +21,13 @@ from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.onnx import OnnxTeacher
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.remote.http import SecretHeader
-from db3kd.teachers.remote.open_inference import open_inference_teacher
-from db3kd.teachers.remote.remote_teacher import RemoteTeacher
-from db3kd.teachers.remote.rest import rest_teacher
-from db3kd.teachers.remote.retry import RequestSettings
+from db3kd.teachers.remote import (
+    RemoteTeacher,
+    RequestSettings,
+    SecretHeader,
+    open_inference_teacher,
+    rest_teacher,
+)
 from db3kd.teachers.rescaled import RescaledTeacher, check_scaled, takes_unit_images
 from db3kd.teachers.signature import ModelOverrides
 

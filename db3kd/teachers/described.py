@@ -16,11 +16,15 @@ from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.named import refuse_threshold
 from db3kd.teachers.onnx import OnnxTeacher
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.remote.http import SecretHeader, check_secret_allowed, split_url
-from db3kd.teachers.remote.open_inference import open_inference_teacher
-from db3kd.teachers.remote.remote_teacher import RemoteTeacher
-from db3kd.teachers.remote.rest import rest_teacher
-from db3kd.teachers.remote.retry import RequestSettings
+from db3kd.teachers.remote import (
+    RemoteTeacher,
+    RequestSettings,
+    SecretHeader,
+    check_secret_allowed,
+    open_inference_teacher,
+    rest_teacher,
+    split_url,
+)
 from db3kd.teachers.signature import ModelOverrides
 from db3kd.teachers.torch_files import TorchFile, check_file, open_torch_file
 from db3kd.validation import import_named

@@ -51,7 +51,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from db3kd.teachers.class_numbers import Numbering, read_names
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.remote.retry import RequestSettings
+from db3kd.teachers.remote import RequestSettings
 from db3kd.teachers.signature import ModelOverrides
 
 SCHEMES = ("http://", "https://", "grpc://", "grpcs://")

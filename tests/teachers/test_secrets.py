@@ -6,7 +6,7 @@ from command_line import Result, fail
 from served_doubles import Answer, Loopback
 
 from db3kd.teachers import ModelOverrides, TeacherError, rest_teacher
-from db3kd.teachers.remote.http import check_secret_allowed
+from db3kd.teachers.remote import check_secret_allowed
 
 SECRET = "Bearer 3b1f-very-secret"
 
@@ -28,7 +28,7 @@ def test_neither_netrc_nor_proxies_are_used(tmp_path, monkeypatch):
             "*",
             overrides=ModelOverrides(image_shape=(1, 2, 2), classes=2),
         )
-        with pytest.raises(TeacherError, match="says 400"):
+        with pytest.raises(TeacherError, match="answers with status 400"):
             teacher.decide(torch.zeros(1, 1, 2, 2))
         assert len(server.asked) == 1 and not proxy.asked
         assert "Authorization" not in server.asked[0].headers

@@ -1,7 +1,7 @@
-"""A model behind the Open Inference Protocol v2, over HTTP or gRPC: KServe, Triton, MLServer, OVMS.
+"""Teachers behind the Open Inference Protocol v2: KServe, Triton, MLServer, OVMS.
 
-Requests and answers are written and read by `tritonclient`. Over HTTP they are sent by `HttpClient`
-instead, since tritonclient's own client reads an answer of any length, for any time.
+`tritonclient` serializes requests and parses answers. Over HTTP, `HttpClient` sends them, because
+tritonclient's own client limits neither the length nor the duration of an answer.
 """
 
 import asyncio
@@ -13,22 +13,24 @@ from torch import Tensor
 
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.remote.http import SecretHeader
+from db3kd.teachers.remote.event_loop import EventLoopThread
 from db3kd.teachers.remote.open_inference_grpc import GrpcTransport
 from db3kd.teachers.remote.open_inference_http import HttpTransport
 from db3kd.teachers.remote.open_inference_tensors import DTYPES, ModelAddress
-from db3kd.teachers.remote.remote_teacher import Background, RemoteTeacher
-from db3kd.teachers.remote.retry import RequestSettings, RetryPolicy
+from db3kd.teachers.remote.remote_teacher import RemoteTeacher
+from db3kd.teachers.remote.request_settings import RequestSettings
+from db3kd.teachers.remote.retry import RetryPolicy
+from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelOverrides, ModelSignature, TensorSpec, resolve
 
 
 class _Transport(Protocol):
-    """Carries tensors to a model and back. Raises Unanswered and TeacherError as `HttpClient`."""
+    """Sends tensors to a model. Raises RetryableError and TeacherError as `HttpClient` does."""
 
     async def metadata(self, who: str) -> dict[str, Any]: ...
 
     async def infer(
-        self, array: np.ndarray, contract: ModelSignature, request: str, who: str
+        self, array: np.ndarray, signature: ModelSignature, request_id: str, who: str
     ) -> Any: ...
 
     async def close(self) -> None: ...
@@ -46,86 +48,98 @@ def open_inference_teacher(
     secret: SecretHeader | None = None,
     fingerprint: str | None = None,
 ) -> RemoteTeacher:
-    """A teacher behind the Open Inference Protocol v2. Asks the server what the model declares.
+    """Opens a teacher behind the Open Inference Protocol v2 and reads the model's metadata.
 
-    url            as `ModelAddress` reads it
-    said           what the user says of the model; the rest is read from its metadata
-    preprocessing  from db3kd's images to the model's input
-    requests        how much at once, how often, how patiently
-    binary         tensors as bytes (over HTTP an extension) or as JSON; None: bytes where the
-                   server says that it has the extension. gRPC always carries bytes.
-    secret         a header to send along
-    fingerprint    any text that changes with the model; by default its address and metadata
+    Args:
+        url: `http://host:8000/v2/models/NAME` or `grpc://host:8001/NAME`; see `ModelAddress.parse`.
+        overrides: What the user declares about the model. The metadata declares the rest.
+        preprocessing: The steps from db3kd's images to the model's input.
+        requests: How requests are sent.
+        binary: Whether tensors are sent as bytes (over HTTP a protocol extension) or as JSON.
+            None: as bytes if the server has the extension. gRPC always sends bytes.
+        secret: A header to send with every request.
+        fingerprint: A text that changes with the model. By default it is derived from the address
+            and the metadata.
 
-    Raises ValueError where what is said contradicts the model, or something is not known, and
-    TeacherError where the server cannot be reached or does not have the model.
+    Raises:
+        ValueError: If the overrides contradict the metadata, or if something is not known.
+        TeacherError: If the server cannot be reached or does not have the model.
+
+    Example:
+        >>> teacher = open_inference_teacher(
+        ...     "http://localhost:8000/v2/models/digits", ModelOverrides(classes=10)
+        ... )
+        >>> labels = db3kd.label(teacher, images)
     """
     address = ModelAddress.parse(url)
     preprocessing, requests = preprocessing or Preprocessing(), requests or RequestSettings()
     make = GrpcTransport if address.scheme.startswith("grpc") else HttpTransport
-    patience, who = RetryPolicy(requests), f"teacher {address}"
+    retry_policy, who = RetryPolicy(requests), f"teacher {address}"
     transport = make(address, requests, binary, secret)
-    background = Background()
+    event_loop = EventLoopThread()
     try:
-        metadata = background.run(
-            patience.until_answered(lambda: transport.metadata(who), asyncio.Event(), who)
+        metadata = event_loop.run(
+            retry_policy.call(lambda: transport.metadata(who), asyncio.Event(), who)
         )
-        declared = [_declared(metadata.get(kind), who) for kind in ("inputs", "outputs")]
-        contract = resolve(who, *declared, overrides or ModelOverrides(), preprocessing)
-        if contract.batch not in (None, 1):
+        inputs = _declared(metadata.get("inputs"), who)
+        outputs = _declared(metadata.get("outputs"), who)
+        signature = resolve(who, inputs, outputs, overrides or ModelOverrides(), preprocessing)
+        if signature.batch not in (None, 1):
             raise ValueError(
-                f"{who}: takes batches of {contract.batch} alone; serve it with a free batch"
+                f"{who}: expected a model with a free batch size or batches of 1, got batches of "
+                f"{signature.batch}; serve it with a free batch size"
             )
     except BaseException:
-        background.close(transport.close)
+        event_loop.close(transport.close)
         raise
     return RemoteTeacher(
-        _OpenInference(address, transport, contract, metadata),
-        background,
-        contract.image_shape,
-        contract.reader,
-        contract.preprocessing,
-        requests if contract.batch is None else requests.with_batch(1),
+        _OpenInferenceService(address, transport, signature, metadata),
+        event_loop,
+        signature.image_shape,
+        signature.reader,
+        signature.preprocessing,
+        requests if signature.batch is None else requests.with_batch(1),
         fingerprint,
     )
 
 
-class _OpenInference:
-    """The service: `db3kd.teachers.remote.remote_teacher.Service`."""
+class _OpenInferenceService:
+    """A `Service` (see `db3kd.teachers.remote.remote_teacher`)."""
 
     def __init__(
         self,
         address: ModelAddress,
         transport: _Transport,
-        contract: ModelSignature,
+        signature: ModelSignature,
         metadata: Mapping[str, Any],
     ) -> None:
         self.name = str(address)
         self._address = address
         self._transport = transport
-        self._contract = contract
+        self._signature = signature
         self._metadata = metadata
 
-    async def ask(self, images: Tensor, request: str) -> Any:
-        array = self._contract.preprocessing(images)
-        return await self._transport.infer(array, self._contract, request, f"teacher {self.name}")
+    async def ask(self, images: Tensor, request_id: str) -> Any:
+        array = self._signature.preprocessing(images)
+        who = f"teacher {self.name}"
+        return await self._transport.infer(array, self._signature, request_id, who)
 
     def identity(self) -> dict[str, Any]:
         described = {key: self._metadata.get(key) for key in ("platform", "versions")}
-        return {"address": str(self._address), **described, "output": self._contract.output.name}
+        return {"address": str(self._address), **described, "output": self._signature.output.name}
 
     def details(self) -> Iterator[tuple[str, str]]:
-        yield "served", self.name
+        yield "server", self.name
         yield from self._transport.details()
-        yield "input", self._contract.input.name
-        yield "output", self._contract.output.name
+        yield "input", self._signature.input.name
+        yield "output", self._signature.output.name
 
     async def close(self) -> None:
         await self._transport.close()
 
 
 def _declared(tensors: Any, who: str) -> list[TensorSpec]:
-    """The tensors of a model's metadata; gRPC writes sizes as text."""
+    """Returns the tensors in a model's metadata. gRPC writes sizes as text."""
     try:
         return [
             TensorSpec(

@@ -9,16 +9,29 @@ import numpy as np
 
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
-from db3kd.teachers.remote.http import SecretHeader, most_bytes
+from db3kd.teachers.remote.http import max_answer_bytes
 from db3kd.teachers.remote.open_inference_tensors import ModelAddress, input_tensor, output_array
-from db3kd.teachers.remote.retry import RequestSettings, RetryableError
+from db3kd.teachers.remote.request_settings import RequestSettings
+from db3kd.teachers.remote.retry import RetryableError
+from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelSignature
 
 _MANY_CLASSES = 10_000
+"""The limit on answers allows for so many classes, because it is set before they are known."""
 
 
 class GrpcTransport:
-    """The protocol over gRPC. Its client waits in threads, one a request under way."""
+    """Sends tensors over gRPC. The client blocks, so each concurrent request has a thread.
+
+    Args:
+        address: The address of the model.
+        requests: How requests are sent.
+        binary: Must not be False, because gRPC always sends bytes.
+        secret: A header to send with every request.
+
+    Raises:
+        ValueError: If `binary` is False.
+    """
 
     def __init__(
         self,
@@ -28,17 +41,18 @@ class GrpcTransport:
         secret: SecretHeader | None,
     ) -> None:
         if binary is False:
-            raise ValueError("binary: gRPC always carries bytes; use http:// for JSON")
+            raise ValueError(
+                "binary: expected true, because gRPC always sends bytes; use http:// for JSON"
+            )
         self._triton = import_extra("tritonclient.grpc", "remote")
         self._address = address
         self._timeout = requests.timeout
         self._secret = secret
         options = [
             ("grpc.max_send_message_length", -1),
-            # As most_bytes, for the many classes that a model may turn out to have.
-            ("grpc.max_receive_message_length", most_bytes(requests.batch, _MANY_CLASSES)),
+            ("grpc.max_receive_message_length", max_answer_bytes(requests.batch, _MANY_CLASSES)),
             ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.enable_http_proxy", 0),  # else gRPC follows the proxies of the environment
+            ("grpc.enable_http_proxy", 0),  # otherwise gRPC uses the environment's proxies
         ]
         self._client = self._triton.InferenceServerClient(
             address.host, ssl=address.secure, channel_args=options
@@ -46,6 +60,7 @@ class GrpcTransport:
         self._threads = ThreadPoolExecutor(requests.in_flight, "db3kd-grpc")
 
     async def metadata(self, who: str) -> dict[str, Any]:
+        """Returns the model's metadata."""
         return await self._call(
             who,
             self._client.get_model_metadata,
@@ -55,25 +70,28 @@ class GrpcTransport:
         )
 
     async def infer(
-        self, array: np.ndarray, contract: ModelSignature, request: str, who: str
+        self, array: np.ndarray, signature: ModelSignature, request_id: str, who: str
     ) -> Any:
-        name = contract.output.name
+        """Returns the model's output for an input array."""
+        name = signature.output.name
         answer = await self._call(
             who,
             self._client.infer,
             self._address.model,
-            [input_tensor(self._triton, array, contract)],
+            [input_tensor(self._triton, array, signature)],
             self._address.version,
             [self._triton.InferRequestedOutput(name)],
-            request_id=request,
+            request_id=request_id,
         )
         return output_array(answer, name, who)
 
     async def close(self) -> None:
+        """Closes the connections."""
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
         self._client.close()
 
     def details(self) -> Iterator[tuple[str, str]]:
+        """Yields names and values for `db3kd info`."""
         yield "tensors", "bytes, over gRPC"
 
     async def _call(self, who: str, function: Any, *arguments: Any, **options: Any) -> Any:
@@ -86,21 +104,22 @@ class GrpcTransport:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except error_type as error:
-            raise self._meaning(error, who) from None
+            raise self._translate(error, who) from None
 
     def _headers(self) -> dict[str, str]:
         return self._secret.read() if self._secret else {}
 
-    def _meaning(self, error: Any, who: str) -> Exception:
+    def _translate(self, error: Any, who: str) -> Exception:
+        """Returns the RetryableError or TeacherError that stands for a gRPC error."""
         status = str(error.status()).removeprefix("StatusCode.")
-        reported = "" if self._secret else f": {' '.join(str(error.message()).split())[:200]}"
+        quotation = "" if self._secret else f": {' '.join(str(error.message()).split())[:200]}"
         if status == "UNAVAILABLE" and "failed to connect" in str(error.message()):
             return RetryableError("no connection", maybe_paid=False)
         if status == "UNAVAILABLE":
             return RetryableError("connection lost", maybe_paid=True)
         if status == "DEADLINE_EXCEEDED":
-            return RetryableError(f"nothing within {self._timeout:g} s", maybe_paid=True)
-        # Of a message that is too long this side says the same, and it would be again.
+            return RetryableError(f"no complete answer within {self._timeout:g} s", maybe_paid=True)
+        # The client itself reports this status if an answer is too long; a retry cannot help.
         if status == "RESOURCE_EXHAUSTED" and "larger than max" not in str(error.message()):
-            return RetryableError(f"the server says {status}", maybe_paid=False)
-        return TeacherError(f"{who}: the server says {status}{reported}")
+            return RetryableError(f"the server answers with status {status}", maybe_paid=False)
+        return TeacherError(f"{who}: the server answers with status {status}{quotation}")

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 over HTTP, tensors as JSON or as bytes."""
+"""The Open Inference Protocol v2 over HTTP, with tensors as JSON or as bytes."""
 
 import asyncio
 import json
@@ -10,20 +10,28 @@ import numpy as np
 
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
-from db3kd.teachers.remote.http import HttpClient, SecretHeader, malformed, most_bytes
+from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, unreadable
 from db3kd.teachers.remote.open_inference_tensors import ModelAddress, input_tensor, output_array
-from db3kd.teachers.remote.retry import RequestSettings
+from db3kd.teachers.remote.request_settings import RequestSettings
+from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelSignature
 
-_MOST_METADATA = 2**20
+_MAX_METADATA_BYTES = 2**20
 _BINARY = "binary_tensor_data"
-"""How a server's metadata calls the extension by which tensors travel as bytes."""
+"""The name, in a server's metadata, of the extension that sends tensors as bytes."""
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 class HttpTransport:
-    """The protocol over HTTP."""
+    """Sends tensors over HTTP. Belongs to one event loop.
+
+    Args:
+        address: The address of the model.
+        requests: How requests are sent.
+        binary: Whether tensors are sent as bytes, or None to use bytes if the server can.
+        secret: A header to send with every request.
+    """
 
     def __init__(
         self,
@@ -40,36 +48,38 @@ class HttpTransport:
         self._model = f"{self._server}/models/{quote(address.model)}{version}"
 
     async def metadata(self, who: str) -> dict[str, Any]:
+        """Returns the model's metadata."""
         if self._binary is None:
             extensions = (await self._get(self._server, who)).get("extensions") or ()
             self._binary = _BINARY in extensions
         return await self._get(self._model, who)
 
     async def infer(
-        self, array: np.ndarray, contract: ModelSignature, request: str, who: str
+        self, array: np.ndarray, signature: ModelSignature, request_id: str, who: str
     ) -> Any:
-        # In a thread, so that what is under way goes on while a large request is written.
-        content, headers = await asyncio.to_thread(self._written, array, contract, request)
-        most = most_bytes(len(array), contract.classes)
-        reply = await self._http.post(f"{self._model}/infer", content, headers, most, who)
+        """Returns the model's output for an input array."""
+        # A thread serializes the request, so that the event loop can serve the other requests.
+        content, headers = await asyncio.to_thread(self._serialize, array, signature, request_id)
+        max_bytes = max_answer_bytes(len(array), signature.classes)
+        reply = await self._http.post(f"{self._model}/infer", content, headers, max_bytes, who)
         length = reply.headers.get(_HEADER_LENGTH)
         try:
             answer = self._triton.InferenceServerClient.parse_response_body(
                 reply.body, header_length=length
             )
-        except Exception as error:  # the body is anything at all
-            raise malformed(who, error) from None
-        return output_array(answer, contract.output.name, who)
+        except Exception as error:  # the body may be anything
+            raise unreadable(who, error) from None
+        return output_array(answer, signature.output.name, who)
 
-    def _written(
-        self, array: np.ndarray, contract: ModelSignature, request: str
+    def _serialize(
+        self, array: np.ndarray, signature: ModelSignature, request_id: str
     ) -> tuple[bytes, dict[str, str]]:
-        """A request's body and headers."""
-        name = contract.output.name
+        """Returns the body and the headers of a request."""
+        name = signature.output.name
         content, header_length = self._triton.InferenceServerClient.generate_request_body(
-            [input_tensor(self._triton, array, contract, binary_data=self._binary)],
+            [input_tensor(self._triton, array, signature, binary_data=self._binary)],
             [self._triton.InferRequestedOutput(name, binary_data=self._binary)],
-            request,
+            request_id,
         )
         if header_length is None:
             return content, {"Content-Type": "application/json"}
@@ -77,17 +87,21 @@ class HttpTransport:
         return content, {"Content-Type": "application/octet-stream", **lengths}
 
     async def close(self) -> None:
+        """Closes the connections."""
         await self._http.close()
 
     def details(self) -> Iterator[tuple[str, str]]:
+        """Yields names and values for `db3kd info`."""
         yield "tensors", "bytes, over HTTP" if self._binary else "JSON, over HTTP"
 
     async def _get(self, url: str, who: str) -> dict[str, Any]:
-        reply = await self._http.get(url, _MOST_METADATA, who)
+        reply = await self._http.get(url, _MAX_METADATA_BYTES, who)
         try:
             found = json.loads(reply.body)
         except (ValueError, RecursionError) as error:
-            raise malformed(who, error) from None
+            raise unreadable(who, error) from None
         if not isinstance(found, dict):
-            raise TeacherError(f"{who}: expected metadata as a JSON object")
+            raise TeacherError(
+                f"{who}: expected metadata that is a JSON object, got {type(found).__name__}"
+            )
         return found

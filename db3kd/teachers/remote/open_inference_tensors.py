@@ -1,4 +1,4 @@
-"""What both transports of the Open Inference Protocol v2 share: addresses, tensors, limits."""
+"""The addresses and tensors of the Open Inference Protocol v2, for both transports."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.remote.http import malformed, split_url
+from db3kd.teachers.remote.http import split_url, unreadable
 from db3kd.teachers.signature import ModelSignature
 
 DTYPES = {
@@ -22,7 +22,7 @@ DTYPES = {
     "INT64": "int64",
     "BYTES": "text",
 }
-"""The protocol's data types as NumPy calls them."""
+"""The NumPy dtype names of the protocol's data types."""
 
 _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _HTTP_PATH = r"(.*)/v2/models/([^/]+)(?:/versions/([^/]+))?"
@@ -31,10 +31,18 @@ _GRPC_PATH = r"()/([^/]+)(?:/([^/]+))?"
 
 @dataclass(frozen=True)
 class ModelAddress:
-    """Where a model is served.
+    """The address of a model on a server.
 
-    http://host:8000/v2/models/NAME, also …/NAME/versions/VERSION; https://…
-    grpc://host:8001/NAME, also …/NAME/VERSION; grpcs://… for TLS
+    Attributes:
+        scheme: "http", "https", "grpc" or "grpcs".
+        host: The host and the port.
+        base: Everything before `/v2` or the model, such as "http://host:8000".
+        model: The name of the model.
+        version: The version of the model, or "" for the server's choice.
+
+    Example:
+        >>> ModelAddress.parse("http://host:8000/v2/models/digits/versions/3").version
+        '3'
     """
 
     scheme: str
@@ -45,7 +53,16 @@ class ModelAddress:
 
     @classmethod
     def parse(cls, url: str) -> "ModelAddress":
-        """Raises ValueError for another form, and for a URL with a password in it."""
+        """Reads an address.
+
+        Args:
+            url: `http://host:8000/v2/models/NAME`, optionally with `/versions/VERSION`, or
+                `grpc://host:8001/NAME`, optionally with `/VERSION`. `https://` and `grpcs://` use
+                TLS.
+
+        Raises:
+            ValueError: If the URL has another form or holds a password.
+        """
         parts = split_url(url, ("http", "https", "grpc", "grpcs"))
         grpc = parts.scheme.startswith("grpc")
         found = re.fullmatch(_GRPC_PATH if grpc else _HTTP_PATH, parts.path.rstrip("/"))
@@ -60,6 +77,7 @@ class ModelAddress:
 
     @property
     def secure(self) -> bool:
+        """Whether the connection uses TLS."""
         return self.scheme.endswith("s")
 
     def __str__(self) -> str:
@@ -67,19 +85,37 @@ class ModelAddress:
         return f"{self.model}{version} at {self.scheme}://{self.host}"
 
 
-def input_tensor(triton: Any, array: np.ndarray, contract: ModelSignature, **options: Any) -> Any:
+def input_tensor(triton: Any, array: np.ndarray, signature: ModelSignature, **options: Any) -> Any:
+    """Returns a tritonclient input tensor.
+
+    Args:
+        triton: `tritonclient.http` or `tritonclient.grpc`.
+        array: The model's input, with the batch first.
+        signature: Names the input and its dtype.
+        options: For tritonclient's `set_data_from_numpy`.
+    """
     tensor = triton.InferInput(
-        contract.input.name, list(array.shape), _DATATYPES[contract.input.dtype]
+        signature.input.name, list(array.shape), _DATATYPES[signature.input.dtype]
     )
     tensor.set_data_from_numpy(array, **options)
     return tensor
 
 
 def output_array(answer: Any, name: str, who: str) -> np.ndarray:
+    """Returns an output of a tritonclient answer.
+
+    Args:
+        answer: The answer.
+        name: The name of the output.
+        who: How errors begin.
+
+    Raises:
+        TeacherError: If the answer cannot be read or does not hold this output.
+    """
     try:
         array = answer.as_numpy(name)
-    except Exception as error:  # shape, type and content are the server's
-        raise malformed(who, error) from None
+    except Exception as error:  # the server chooses shape, type and content
+        raise unreadable(who, error) from None
     if array is None:
-        raise TeacherError(f"{who}: expected the output {name!r} in the answer, which has none")
+        raise TeacherError(f"{who}: expected the output {name!r} in the answer, found none")
     return array

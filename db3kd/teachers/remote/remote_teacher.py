@@ -15,70 +15,76 @@ from torch import Tensor
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import UNANSWERED, TeacherError, teacher_repr
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.remote.requests import Background, RequestStream
-from db3kd.teachers.remote.retry import AbandonedError, RateLimit, RequestSettings, RetryPolicy
+from db3kd.teachers.remote.event_loop import EventLoopThread
+from db3kd.teachers.remote.request_settings import RequestSettings
+from db3kd.teachers.remote.request_stream import RequestStream
+from db3kd.teachers.remote.retry import RateLimit, RequestCancelledError, RetryPolicy
 
-_REQUESTS_A_CALL = 64
-"""Requests of one `decide` for each that may be under way, so that it seldom waits for its last."""
+_REQUESTS_PER_SLOT = 64
+"""Maximum number of requests per call and concurrent request: many, so that calls rarely end."""
 
 
 class Service(Protocol):
-    """A model that answers over a network. Used within one event loop.
+    """A model behind a network. All coroutines run in one event loop."""
 
-    name: what errors call it; holds no secret.
-    """
+    @property
+    def name(self) -> str:
+        """The name in errors. It holds no secret."""
+        ...
 
-    name: str
+    async def ask(self, images: Tensor, request_id: str) -> Any:
+        """Returns the model's answers for some images, as `AnswerReader.read` accepts them.
 
-    async def ask(self, images: Tensor, request: str) -> Any:
-        """What the model says of these images, as `AnswerReader.read` takes it.
+        Args:
+            images: [n, *image_shape] float32.
+            request_id: Stays the same for all attempts of one request and differs between requests.
 
-        request: a name that is the same for all attempts of one request, and for no other. Raises
-        Unanswered where the request may be repeated, TeacherError otherwise.
+        Raises:
+            RetryableError: If the request may be repeated.
+            TeacherError: If repeating the request cannot help.
         """
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What tells this model from others, ready for JSON; it is shown to nobody but hashed."""
+        """Returns values for JSON that tell this model from others. Only their hash is shown."""
         ...
 
     def details(self) -> Iterator[tuple[str, str]]:
-        """What `db3kd info` shows of it."""
+        """Yields names and values for `db3kd info`."""
         ...
 
     async def close(self) -> None:
-        """Closes its connections."""
+        """Closes the connections."""
         ...
 
 
 class RemoteTeacher:
-    """A model behind a network as a teacher.
+    """A teacher behind a network. `open_inference_teacher` and `rest_teacher` make one.
 
-    A call is divided into requests, of which several are in flight at once; the answers keep the
-    order of the images. `stream` hands the answers over as they arrive, and never has more than
-    `batch * in_flight` images between the first whose answer is not kept yet and the last that was
-    sent: so many answers, at most, are lost when the process is killed.
+    A call is divided into requests, of which several are in flight at once. The decisions keep the
+    order of the images.
 
-    If a request fails for good, no more are sent and those in flight are waited for. The error has
-    as `answered` the answers before the first gap, and the teacher keeps those behind it in memory:
-    the next call that asks for the same images is given them, and the server is not asked again.
-    An interrupt (Ctrl-C) is treated alike; a second one gives up what is in flight. What the server
-    may charge twice besides is said at `RequestSettings.retry_ambiguous`.
+    If a request fails for good, no more are sent, and the call waits for those in flight. The error
+    holds as `answered` the decisions before the first gap. The teacher remembers the decisions
+    behind the gap, so a later call with the same images does not pay for them again. The first
+    interrupt (Ctrl-C) has the same effect; a second one discards the requests in flight. For what
+    the server may charge twice, see `RequestSettings.retry_ambiguous`.
 
-    service        the model
-    background     the event loop that the service's connections belong to; the teacher closes both
-    image_shape    shape of one image
-    reader         what turns the model's answers into classes
-    preprocessing  from db3kd's images to the model's input; `service` applies it
-    requests        how much at once, how often, how patiently
-    fingerprint    any text that changes with the model; by default its address, and what it
-                   declares. The weights behind an address cannot be seen.
+    Args:
+        service: The model.
+        event_loop: The event loop of the service's connections. `close` closes both.
+        image_shape: Shape of one image.
+        reader: Converts the model's answers to decisions.
+        preprocessing: The steps from db3kd's images to the model's input. `service` applies them.
+        requests: How requests are sent.
+        fingerprint: A text that changes with the model. By default it is derived from the address
+            and what the model declares, because the weights behind an address cannot be seen.
     """
 
     def __init__(
         self,
         service: Service,
-        background: Background,
+        event_loop: EventLoopThread,
         image_shape: tuple[int, ...],
         reader: AnswerReader,
         preprocessing: Preprocessing,
@@ -93,26 +99,34 @@ class RemoteTeacher:
         self.bounds = preprocessing.bounds
         self.device = torch.device("cpu")
         self.requests = requests
-        self.max_batch = requests.batch * requests.in_flight * _REQUESTS_A_CALL
+        self.max_batch = requests.batch * requests.in_flight * _REQUESTS_PER_SLOT
         self._service = service
         self._reader = reader
         self._fingerprint = fingerprint
-        self._patience = RetryPolicy(requests)
-        self._rate = RateLimit(requests.queries_per_second)
-        self._spare: dict[bytes, int] = {}
-        self._background = background
-        self._finalizer = weakref.finalize(self, background.close, service.close)
+        self._retry_policy = RetryPolicy(requests)
+        self._rate_limit = RateLimit(requests.queries_per_second)
+        self._kept_decisions: dict[bytes, int] = {}
+        self._event_loop = event_loop
+        self._finalizer = weakref.finalize(self, event_loop.close, service.close)
 
     def __repr__(self) -> str:
         return teacher_repr(self)
 
     def decide(self, images: Tensor) -> Tensor:
-        """images [N, *image_shape] -> int64 [N], same device.
+        """Returns the class of each image.
 
-        Raises TeacherError where the server cannot be reached, gives up, or answers anything but
-        classes; its `answered` holds the decisions for the first images, as far as there is no gap.
+        Args:
+            images: [N, *image_shape] float32.
+
+        Returns:
+            [N] int64, on the device of the images.
+
+        Raises:
+            TeacherError: If the server cannot be reached, does not answer in `max_attempts`
+                attempts, or answers with anything but classes. `error.answered` holds the
+                decisions before the first gap.
         """
-        stream = self._open(images, window=None)
+        stream = self._open_stream(images, window=None)
         parts = []
         try:
             while len(part := stream.next_part()):
@@ -120,17 +134,24 @@ class RemoteTeacher:
         except TeacherError:
             raise
         except BaseException:
-            answered = stream.stop()  # nobody was handed them
-            self._keep_spare(images[: len(answered)], answered)
+            answered = stream.stop()
+            # The caller has not received these decisions, so the teacher must remember them.
+            self._keep(images[: len(answered)], answered)
             raise
         return torch.cat([*parts, torch.empty(0, dtype=torch.int64)]).to(images.device)
 
     def stream(self, images: Tensor) -> RequestStream:
-        """As `decide`, but the decisions are handed over as they arrive."""
-        return self._open(images, window=self.requests.batch * self.requests.in_flight)
+        """Opens a stream that returns the decisions as they arrive; see `DecisionStream`.
+
+        At most `batch * in_flight` images are in flight beyond those that the caller recorded.
+
+        Args:
+            images: [N, *image_shape] float32.
+        """
+        return self._open_stream(images, window=self.requests.batch * self.requests.in_flight)
 
     def fingerprint(self) -> str:
-        """SHA-256 hex of what is known of the model: see `fingerprint` above."""
+        """Returns the SHA-256 hex digest of what is known of the model."""
         known = {
             "model": self._fingerprint or self._service.identity(),
             "image_shape": self.image_shape,
@@ -140,62 +161,62 @@ class RemoteTeacher:
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def details(self) -> Iterator[tuple[str, str]]:
-        """What `db3kd info` shows beside what every teacher has."""
+        """Yields what `db3kd info` shows besides what every teacher has."""
         requests = self.requests
         yield from self._service.details()
         yield "requests", f"{requests.batch} images, {requests.in_flight} in flight"
-        yield "patience", f"{requests.timeout:g} s, {requests.max_attempts} attempts"
+        yield "timeout", f"{requests.timeout:g} s, {requests.max_attempts} attempts"
         if requests.queries_per_second is not None:
-            yield "rate limit", f"{requests.queries_per_second:g} queries a second"
+            yield "rate limit", f"{requests.queries_per_second:g} queries per second"
         yield from self.preprocessing.details()
 
     def close(self) -> None:
-        """Closes all connections; the teacher cannot be asked any more. Also when it is deleted."""
+        """Closes all connections. A closed teacher cannot be asked any more."""
         self._finalizer()
 
-    def _open(self, images: Tensor, window: int | None) -> RequestStream:
+    def _open_stream(self, images: Tensor, window: int | None) -> RequestStream:
         return RequestStream(
-            self._background,
+            self._event_loop,
             self._ask,
             images,
-            known=self._take_spare(images),
+            decided=self._take_kept(images),
             batch=self.requests.batch,
             in_flight=self.requests.in_flight,
             window=window,
-            keep=self._keep_spare,
+            keep=self._keep,
         )
 
-    async def _ask(self, images: Tensor, given_up: asyncio.Event) -> Tensor:
-        """The decisions of one request; raises TeacherError alone."""
-        request = uuid.uuid4().hex
+    async def _ask(self, images: Tensor, stopped: asyncio.Event) -> Tensor:
+        """Returns the decisions of one request; raises only TeacherError."""
+        request_id = uuid.uuid4().hex
         who = f"teacher {self.name}"
 
         async def attempt() -> Any:
-            await self._rate.take(len(images), given_up)
-            if given_up.is_set():
-                raise AbandonedError
-            return await self._service.ask(images, request)
+            await self._rate_limit.take(len(images), stopped)
+            if stopped.is_set():
+                raise RequestCancelledError
+            return await self._service.ask(images, request_id)
 
         try:
-            answers = await self._patience.until_answered(attempt, given_up, who)
+            answers = await self._retry_policy.call(attempt, stopped, who)
             return self._reader.read(answers, len(images), who)
         except TeacherError:
             raise
         except Exception as error:
-            # Its kind alone: a library's message could hold what was sent, a secret among it.
+            # The message of a library could hold what was sent, for example a secret.
             raise TeacherError(f"{who}: failed with {type(error).__name__}") from error
 
-    def _take_spare(self, images: Tensor) -> Tensor:
+    def _take_kept(self, images: Tensor) -> Tensor:
         decisions = torch.full((len(images),), UNANSWERED)
-        if self._spare:
+        if self._kept_decisions:
             for row, image in enumerate(images):
-                decisions[row] = self._spare.pop(_digest(image), UNANSWERED)
+                decisions[row] = self._kept_decisions.pop(_digest(image), UNANSWERED)
         return decisions
 
-    def _keep_spare(self, images: Tensor, decisions: Tensor) -> None:
+    def _keep(self, images: Tensor, decisions: Tensor) -> None:
         for image, decision in zip(images, decisions.tolist(), strict=True):
             if decision != UNANSWERED:
-                self._spare[_digest(image)] = decision
+                self._kept_decisions[_digest(image)] = decision
 
 
 def _digest(image: Tensor) -> bytes:

@@ -1,13 +1,13 @@
-"""A model behind a JSON service of any form: what to send and where the answer lies is declared.
+"""Teachers behind a JSON service, for which the user declares the request and the answer.
 
-A request is JSON in which a placeholder stands for the images:
+A request is JSON with a placeholder for the images:
 
-    {"instances": "$images"}                all images of a request, nested lists of numbers
-    {"instances": [{"pixels": "$image"}]}   a list of one entry, which is repeated for each image
-    {"pixels": "$image"}                    one image, so one image a request
+    {"instances": "$images"}                all images of a request, as nested lists of numbers
+    {"instances": [{"pixels": "$image"}]}   a list with one entry, which is repeated for each image
+    {"pixels": "$image"}                    one image, so each request holds one image
 
-An answer is found by a path, steps between dots: a key, a number for the place in a list, `*` for
-every entry of a list. `predictions.*.label` reads {"predictions": [{"label": 7}, …]}.
+A path locates the answer. Its steps are separated by dots: a key, the index of a list entry, or `*`
+for every entry of a list. `predictions.*.label` reads {"predictions": [{"label": 7}, …]}.
 """
 
 import asyncio
@@ -22,9 +22,11 @@ from torch import Tensor
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.teachers.remote.http import HttpClient, SecretHeader, malformed, most_bytes, split_url
-from db3kd.teachers.remote.remote_teacher import Background, RemoteTeacher
-from db3kd.teachers.remote.retry import RequestSettings
+from db3kd.teachers.remote.event_loop import EventLoopThread
+from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, split_url, unreadable
+from db3kd.teachers.remote.remote_teacher import RemoteTeacher
+from db3kd.teachers.remote.request_settings import RequestSettings
+from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelOverrides, resolve
 
 _ALL, _ONE = "$images", "$image"
@@ -41,18 +43,29 @@ def rest_teacher(
     secret: SecretHeader | None = None,
     fingerprint: str | None = None,
 ) -> RemoteTeacher:
-    """A teacher behind a JSON service, asked by POST. Nothing is sent before the first question.
+    """Opens a teacher behind a JSON service. Nothing is sent before the first query.
 
-    url            where to post
-    request        what to post, with a placeholder for the images
-    answer         path to the classes, the class names or the scores in what comes back
-    said           image shape, class count and names: the service declares nothing
-    preprocessing  from db3kd's images to the model's input
-    requests        how much at once, how often, how patiently
-    secret         a header to send along
-    fingerprint    any text that changes with the model; by default its address and the request
+    Args:
+        url: The address for POST requests.
+        request: The JSON value to post, with a placeholder for the images; see `Template`.
+        answer: The path to the classes, the class names or the scores; see `AnswerPath`.
+        overrides: The image shape, the number of classes and so on; the service declares nothing.
+        preprocessing: The steps from db3kd's images to the model's input.
+        requests: How requests are sent.
+        secret: A header to send with every request.
+        fingerprint: A text that changes with the model. By default it is derived from the address
+            and the request.
 
-    Raises ValueError where something is not known, or the request has no placeholder.
+    Raises:
+        ValueError: If something is not known, or if the request or the path is invalid.
+
+    Example:
+        >>> teacher = rest_teacher(
+        ...     "http://localhost:8501/v1/models/digits:predict",
+        ...     {"instances": "$images"},
+        ...     "predictions",
+        ...     ModelOverrides(image_shape=(1, 28, 28), classes=10),
+        ... )
     """
     parts = split_url(url, ("http", "https"))
     name = f"{parts.path} at {parts.scheme}://{parts.netloc}"  # a query may hold a key
@@ -62,35 +75,72 @@ def rest_teacher(
         requests = requests.with_batch(1)
     who = f"teacher {name}"
     if overrides.input or overrides.output:
-        raise ValueError("input, output: belong to models that declare them; use request, answer")
+        raise ValueError(
+            "input, output: a JSON service does not declare tensors; use request and answer instead"
+        )
     named = dataclasses.replace(overrides, input="request", output=answer)
-    contract = resolve(who, (), (), named, preprocessing)
-    reader, preprocessing = contract.reader, contract.preprocessing
+    signature = resolve(who, (), (), named, preprocessing)
+    reader, preprocessing = signature.reader, signature.preprocessing
     client = HttpClient(requests.in_flight, requests.timeout, secret)
-    service = _Rest(url, name, template, AnswerPath(answer), reader, preprocessing, client)
-    shape = contract.image_shape
-    return RemoteTeacher(service, Background(), shape, reader, preprocessing, requests, fingerprint)
+    service = _RestService(url, name, template, AnswerPath(answer), reader, preprocessing, client)
+    shape = signature.image_shape
+    return RemoteTeacher(
+        service, EventLoopThread(), shape, reader, preprocessing, requests, fingerprint
+    )
 
 
 class Template:
-    """A JSON value with one placeholder for images. single: whether it takes one image alone."""
+    """A JSON value with one placeholder for images.
+
+    Args:
+        value: The value, with the string `$images` or `$image` in it.
+
+    Attributes:
+        value: The value.
+        single: Whether each request holds a single image.
+
+    Raises:
+        ValueError: If there is not exactly one placeholder.
+
+    Example:
+        >>> Template({"instances": "$images"}).fill(np.zeros((2, 1)))
+        {'instances': [[0.0], [0.0]]}
+    """
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        places = list(_places(value))
-        if len(places) != 1:
+        placeholders = list(_placeholders(value))
+        if len(placeholders) != 1:
             raise ValueError(
-                f"request: expected one placeholder, {_ALL!r} or {_ONE!r}, got {len(places)}"
+                f"request: expected one placeholder, {_ALL!r} or {_ONE!r}, got {len(placeholders)}"
             )
-        self.single = places[0] == "single"
+        self.single = placeholders[0] == "single"
 
     def fill(self, images: np.ndarray) -> Any:
-        """The value for these images, [N, *input_shape]."""
-        return _filled(self.value, images)
+        """Returns the value with the images in place of the placeholder.
+
+        Args:
+            images: [N, *input_shape].
+        """
+        return _fill(self.value, images)
 
 
 class AnswerPath:
-    """A path into a JSON value, as the module says."""
+    """A path into a JSON value: keys, list indices and `*`, separated by dots.
+
+    Args:
+        path: The path.
+
+    Attributes:
+        text: The path.
+
+    Raises:
+        ValueError: If the path is not a text or has an empty step.
+
+    Example:
+        >>> AnswerPath("predictions.*.label").find({"predictions": [{"label": 7}]}, "teacher")
+        [7]
+    """
 
     def __init__(self, path: str) -> None:
         if not isinstance(path, str) or not all(path.split(".")):
@@ -99,12 +149,20 @@ class AnswerPath:
         self._steps = path.split(".")
 
     def find(self, value: Any, who: str) -> Any:
-        """What lies there; TeacherError, beginning with `who`, where nothing does."""
+        """Returns the value at this path.
+
+        Args:
+            value: The JSON value to search.
+            who: How errors begin.
+
+        Raises:
+            TeacherError: If there is no value at this path.
+        """
         return _follow(value, self._steps, who)
 
 
-class _Rest:
-    """The service: `db3kd.teachers.remote.remote_teacher.Service`."""
+class _RestService:
+    """A `Service` (see `db3kd.teachers.remote.remote_teacher`)."""
 
     def __init__(
         self,
@@ -124,27 +182,27 @@ class _Rest:
         self._preprocessing = preprocessing
         self._client = client
 
-    async def ask(self, images: Tensor, request: str) -> Any:
-        # In a thread, so that what is under way goes on while a large request is written.
-        content = await asyncio.to_thread(self._written, images)
-        headers = {"Content-Type": "application/json", "Idempotency-Key": request}
-        most, who = most_bytes(len(images), self._classes), f"teacher {self.name}"
-        reply = await self._client.post(self._url, content, headers, most, who)
+    async def ask(self, images: Tensor, request_id: str) -> Any:
+        # A thread serializes the request, so that the event loop can serve the other requests.
+        content = await asyncio.to_thread(self._serialize, images)
+        headers = {"Content-Type": "application/json", "Idempotency-Key": request_id}
+        max_bytes, who = max_answer_bytes(len(images), self._classes), f"teacher {self.name}"
+        reply = await self._client.post(self._url, content, headers, max_bytes, who)
         try:
             value = json.loads(reply.body)
         except (ValueError, RecursionError) as error:
-            raise malformed(who, error) from None
+            raise unreadable(who, error) from None
         found = self._path.find(value, who)
         return [found] if self._template.single and not _is_batch_of_one(found) else found
 
-    def _written(self, images: Tensor) -> bytes:
+    def _serialize(self, images: Tensor) -> bytes:
         return json.dumps(self._template.fill(self._preprocessing(images))).encode()
 
     def identity(self) -> dict[str, Any]:
         return {"url": self._url, "request": self._template.value}
 
     def details(self) -> Iterator[tuple[str, str]]:
-        yield "served", self.name
+        yield "server", self.name
         yield "request", json.dumps(self._template.value)
         yield "answer", self._path.text
 
@@ -152,38 +210,38 @@ class _Rest:
         await self._client.close()
 
 
-def _places(value: Any, in_list: bool = False) -> Iterator[str]:
-    """What kind of placeholders a template has."""
+def _placeholders(value: Any, in_list: bool = False) -> Iterator[str]:
+    """Yields the kind of each placeholder in a template: "all", "each" or "single"."""
     if isinstance(value, dict):
         for inner in value.values():
-            yield from _places(inner, in_list)
+            yield from _placeholders(inner, in_list)
     elif isinstance(value, list):
         for inner in value:
-            yield from _places(inner, in_list or len(value) == 1)
+            yield from _placeholders(inner, in_list or len(value) == 1)
     elif value == _ALL:
         yield "all"
     elif value == _ONE:
         yield "each" if in_list else "single"
 
 
-def _filled(value: Any, images: np.ndarray) -> Any:
+def _fill(value: Any, images: np.ndarray) -> Any:
     if isinstance(value, str) and value == _ALL:
         return images.tolist()
     if isinstance(value, str) and value == _ONE:
         return images[0].tolist()
     if isinstance(value, dict):
-        return {key: _filled(inner, images) for key, inner in value.items()}
+        return {key: _fill(inner, images) for key, inner in value.items()}
     if isinstance(value, list):
-        if len(value) == 1 and "each" in _places(value):
-            return [_filled(value[0], image[None]) for image in images]
-        return [_filled(inner, images) for inner in value]
+        if len(value) == 1 and "each" in _placeholders(value):
+            return [_fill(value[0], image[None]) for image in images]
+        return [_fill(inner, images) for inner in value]
     return value
 
 
 def _follow(value: Any, steps: list[str], who: str) -> Any:
-    for place, step in enumerate(steps):
+    for index, step in enumerate(steps):
         if step == "*" and isinstance(value, list):
-            return [_follow(inner, steps[place + 1 :], who) for inner in value]
+            return [_follow(inner, steps[index + 1 :], who) for inner in value]
         if isinstance(value, dict) and step in value:
             value = value[step]
         elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
@@ -197,9 +255,11 @@ def _follow(value: Any, steps: list[str], who: str) -> Any:
 
 
 def _is_batch_of_one(found: Any) -> bool:
-    """Whether an answer for one image is already a list of one answer: of a class, or of scores."""
+    """Returns whether an answer for one image is already a list of one class or row of scores."""
     return isinstance(found, list) and len(found) == 1
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list"}.get(type(value), "a value that is neither")
+    if isinstance(value, dict):
+        return "an object"
+    return "a list" if isinstance(value, list) else "a value that is neither object nor list"

@@ -92,27 +92,27 @@ HOSTILE = {
         lambda *_: Answer(200, (b" " * 65536 for _ in range(100))),
         "an answer of at most",
     ),
-    "a dripping body": (drip, "no answer in 2 attempts; nothing within 0.3 s"),
+    "a dripping body": (drip, "no answer in 2 attempts; no complete answer within 0.3 s"),
     "a lying header": (lying_length, "cannot be read"),
     "a compressed body": (
         lambda *_: Answer(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}),
         "not compressed",
     ),
-    "a redirect": (redirect, "redirects .307., and no redirect is followed"),
+    "a redirect": (redirect, "redirects .status 307., and redirects are not followed"),
     "an error that repeats what was sent": (
         lambda n, asked, infer: Answer(400, echo(asked)),
-        "the server says 400$",
+        "the server answers with status 400$",
     ),
     "a status that repeats what was sent": (
         lambda n, asked, infer: Answer(999, echo(asked)),
-        "the server says 999$",
+        "the server answers with status 999$",
     ),
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("binary", [True, False])
-def test_a_hostile_answer_is_a_typed_error_without_the_secret(
+def test_a_hostile_answer_is_a_teacher_error_without_the_secret(
     truth, many, secret, caplog, kind, binary
 ):
     script, words = HOSTILE[kind]
@@ -140,31 +140,31 @@ def test_a_redirect_is_not_followed(truth, many, secret):
         there = Answer(308, headers={"Location": f"{elsewhere.url}/v2"})
         with Scripted(truth, lambda *_: there) as server:
             teacher = open_inference_teacher(server.model, SAID, requests=BRISK, secret=secret)
-            with pytest.raises(TeacherError, match="no redirect is followed"):
+            with pytest.raises(TeacherError, match="redirects are not followed"):
                 teacher.decide(many[:8])
             teacher.close()
         assert not elsewhere.asked
 
 
-def test_a_server_that_never_speaks_is_given_up(many):
+def test_a_silent_server_times_out(many):
     release = threading.Event()
     with Loopback(lambda asked: release.wait(5) and None) as server:
         requests = RequestSettings(timeout=0.2, max_attempts=1)
         teacher = rest_teacher(server.url, {"x": "$images"}, "y", SAID, requests=requests)
-        with pytest.raises(TeacherError, match=r"no answer in 1 attempt; nothing within 0\.2 s"):
+        with pytest.raises(TeacherError, match=r"1 attempt; no complete answer within 0\.2 s"):
             teacher.decide(many[:8])
         release.set()
         teacher.close()
 
 
-def test_without_a_server_the_error_says_so(many):
+def test_a_missing_server_is_reported(many):
     with Loopback() as server:
         url = f"{server.url}/v2/models/digits"
     with pytest.raises(TeacherError, match=r"no answer in 2 attempts; no connection"):
         open_inference_teacher(url, requests=RequestSettings(max_attempts=2, initial_backoff=0.001))
 
 
-def test_a_secret_is_sent_and_kept_nowhere(secret, truth, many):
+def test_a_secret_is_sent_but_never_stored(secret, truth, many):
     with ModelServer(truth) as server:
         teacher = open_inference_teacher(server.model, SAID, requests=BRISK, secret=secret)
         teacher.decide(many[:8])
@@ -175,9 +175,14 @@ def test_a_secret_is_sent_and_kept_nowhere(secret, truth, many):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(None, "which is not set"), ("", "not set"), ("a\nb", "characters that"), ("é", "characters")],
+    [
+        (None, "which is not set"),
+        ("", "not set"),
+        ("a\nb", "got others"),
+        ("é", "got others"),
+    ],
 )
-def test_a_secret_that_cannot_be_sent_is_named_by_its_variable(monkeypatch, value, words):
+def test_an_invalid_secret_is_reported_by_its_variable(monkeypatch, value, words):
     monkeypatch.delenv("DB3KD_TEST_SECRET", raising=False)
     if value is not None:
         monkeypatch.setenv("DB3KD_TEST_SECRET", value)
@@ -188,7 +193,7 @@ def test_a_secret_that_cannot_be_sent_is_named_by_its_variable(monkeypatch, valu
 @pytest.mark.parametrize(
     "url", ["http://me:pw123@host/v2/models/m", "http://me:pw123/4@host/v2/models/m"]
 )
-def test_a_password_in_an_address_is_refused_and_not_repeated(url):
+def test_a_password_in_an_address_is_rejected_and_not_quoted(url):
     with pytest.raises(ValueError, match=r"url: ") as raised:
         open_inference_teacher(url)
     assert "pw123" not in str(raised.value)

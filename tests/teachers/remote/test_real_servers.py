@@ -48,7 +48,7 @@ def linear(images: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", ["http", "http, JSON", "grpc"])
-def test_a_real_server_is_labelled_as_the_model_itself_is(
+def test_a_real_server_gives_the_labels_of_the_model_itself(
     server: RealServer, weights, tmp_path, form
 ):
     with np.load(weights) as file:

@@ -56,7 +56,7 @@ def test_answers_keep_the_order_of_the_images(truth, many):
 
 
 @pytest.mark.parametrize(("batch", "in_flight"), [(1, 1), (7, 3), (100, 2)])
-def test_no_request_and_no_crowd_is_larger_than_allowed(truth, many, batch, in_flight):
+def test_batches_and_concurrent_requests_are_limited(truth, many, batch, in_flight):
     with ModelServer(truth) as server:
         teacher = ask(server, batch=batch, in_flight=in_flight)
         teacher.decide(many[:50])
@@ -75,14 +75,14 @@ def test_a_large_request_is_sent_whole(truth, many):
         teacher.close()
 
 
-def test_no_images_are_no_request(truth, many):
+def test_no_images_send_no_request(truth, many):
     with ModelServer(truth) as server:
         teacher = ask(server)
         assert teacher.decide(many[:0]).shape == (0,) and not server.requests
         teacher.close()
 
 
-def test_a_faulty_server_that_restarts_changes_nothing_and_is_paid_once(truth, many):
+def test_a_faulty_server_that_restarts_changes_no_label_and_is_paid_once(truth, many):
     images = many.repeat(4, 1, 1, 1)
     with FaultyServer(truth, delay=0.6) as server:
         teacher = ask(server, batch=4, timeout=0.4, initial_backoff=0.05, max_backoff=1.0)
@@ -117,7 +117,7 @@ def lose_after_paying(number, asked, infer):
     return None if number == 1 else answer
 
 
-def test_an_answer_lost_on_the_way_is_asked_for_again_under_the_same_name(truth, many):
+def test_a_lost_answer_is_requested_again_with_the_same_id(truth, many):
     with Scripted(truth, lose_after_paying) as server:
         teacher = ask(server)
         assert teacher.decide(many[:40]).equal(truth.decide(many[:40]))
@@ -125,7 +125,7 @@ def test_an_answer_lost_on_the_way_is_asked_for_again_under_the_same_name(truth,
         teacher.close()
 
 
-def test_who_never_pays_twice_has_no_lost_answer_repeated(truth, many):
+def test_without_ambiguous_retries_a_lost_answer_is_not_requested_again(truth, many):
     with Scripted(truth, lose_after_paying) as server:
         teacher = ask(server, retry_ambiguous=False, in_flight=1)
         with pytest.raises(
@@ -137,7 +137,7 @@ def test_who_never_pays_twice_has_no_lost_answer_repeated(truth, many):
         teacher.close()
 
 
-def test_who_never_pays_twice_still_waits_for_a_busy_server(truth, many):
+def test_without_ambiguous_retries_a_busy_server_is_still_retried(truth, many):
     with Scripted(truth, fail_on(1, Answer.of({"error": "busy"}, 503))) as server:
         teacher = ask(server, retry_ambiguous=False)
         assert teacher.decide(many[:40]).equal(truth.decide(many[:40]))
@@ -145,16 +145,16 @@ def test_who_never_pays_twice_still_waits_for_a_busy_server(truth, many):
 
 
 @pytest.mark.parametrize("status", [400, 401, 422, 500, 501])
-def test_what_is_no_use_to_repeat_is_not_repeated(truth, many, status):
+def test_permanent_errors_are_not_retried(truth, many, status):
     with Scripted(truth, fail_on(0, Answer.of({"error": "no such input"}, status))) as server:
         teacher = ask(server, in_flight=1)
-        with pytest.raises(TeacherError, match=f"the server says {status}: .*no such input"):
+        with pytest.raises(TeacherError, match=f"with status {status}: .*no such input"):
             teacher.decide(many[:8])
         assert next(server.number) == 1
         teacher.close()
 
 
-def test_answers_before_a_gap_are_handed_on_and_those_behind_it_kept(truth, many):
+def test_answers_before_a_gap_are_returned_and_those_behind_it_kept(truth, many):
     images = many[:64]
 
     failed = threading.Event()
@@ -183,7 +183,7 @@ def test_answers_before_a_gap_are_handed_on_and_those_behind_it_kept(truth, many
         teacher.close()
 
 
-def test_the_ledger_books_what_a_failing_batch_answered(truth, many):
+def test_the_ledger_records_what_a_failing_batch_answered(truth, many):
     with Scripted(truth, fail_on(3, Answer(500))) as server:
         teacher = ask(server, in_flight=1)
         ledger = Ledger(torch.tensor([100]))
@@ -198,7 +198,7 @@ def test_the_ledger_books_what_a_failing_batch_answered(truth, many):
 
 
 @pytest.mark.parametrize("form", ["seconds", "date", "nonsense"])
-def test_a_server_that_asks_to_wait_is_waited_for(truth, many, form):
+def test_retry_after_is_respected(truth, many, form):
     value = {"seconds": "0", "date": formatdate(0), "nonsense": "soon"}[form]
     busy = Answer(429, headers={"Retry-After": value})
     with Scripted(truth, fail_on(0, busy)) as server:
@@ -207,10 +207,10 @@ def test_a_server_that_asks_to_wait_is_waited_for(truth, many, form):
         teacher.close()
 
 
-def test_a_server_that_asks_to_wait_too_long_is_not_asked_again(truth, many):
+def test_a_retry_after_beyond_the_limit_fails(truth, many):
     with Scripted(truth, lambda *_: Answer(429, headers={"Retry-After": "3600"})) as server:
         teacher = ask(server, in_flight=1)
-        with pytest.raises(TeacherError, match="says 429, and asks to wait 3600 s"):
+        with pytest.raises(TeacherError, match="status 429 and asks for a wait of 3600 s"):
             teacher.decide(many[:8])
         assert next(server.number) == 1
         teacher.close()
@@ -242,7 +242,7 @@ def test_a_rate_limit_spreads_queries_over_time(monkeypatch):
     assert waits == pytest.approx([0.5, 0.75, 1.0], abs=0.05)
 
 
-def test_a_served_teacher_is_asked_from_within_an_event_loop(truth, many):
+def test_a_remote_teacher_works_inside_an_event_loop(truth, many):
     async def notebook(teacher):
         return teacher.decide(many[:20])
 
@@ -252,7 +252,7 @@ def test_a_served_teacher_is_asked_from_within_an_event_loop(truth, many):
         teacher.close()
 
 
-def test_a_forgotten_teacher_leaves_no_thread(truth, many):
+def test_a_deleted_teacher_leaves_no_thread(truth, many):
     with ModelServer(truth) as server:
         teacher = ask(server)
         teacher.decide(many[:8])

@@ -74,7 +74,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_service_of_any_form_is_asked(truth, images, form):
+def test_services_of_any_form_are_supported(truth, images, form):
     request, images_in, path, answer_of = FORMS[form]
     said = ModelOverrides(image_shape=SHAPE, class_names=NAMES)
     with service(truth, images_in, answer_of) as server:
@@ -87,7 +87,7 @@ def test_a_service_of_any_form_is_asked(truth, images, form):
         teacher.close()
 
 
-def test_preprocessing_stands_before_the_request(truth, images):
+def test_preprocessing_is_applied_before_the_request(truth, images):
     steps = Preprocessing(scale=(0, 255), layout="flat", dtype="uint8")
     seen = []
 
@@ -118,7 +118,7 @@ def test_a_request_has_one_placeholder(request_form):
         ("0", {"0": 5}, 5),
     ],
 )
-def test_a_path_leads_through_objects_and_lists(path, value, found):
+def test_a_path_finds_values_in_objects_and_lists(path, value, found):
     assert AnswerPath(path).find(value, "who") == found
 
 
@@ -132,13 +132,13 @@ def test_a_path_leads_through_objects_and_lists(path, value, found):
         ("-1", [1], "found no '-1' in a list"),
     ],
 )
-def test_an_answer_that_is_elsewhere_is_a_typed_error(path, value, words):
+def test_an_answer_at_another_path_is_a_teacher_error(path, value, words):
     with pytest.raises(TeacherError, match="^who: .*" + words):
         AnswerPath(path).find(value, "who")
 
 
 @pytest.mark.parametrize("path", ["", "a..b", ".a", 3])
-def test_a_path_has_a_name_between_dots(path):
+def test_a_path_with_an_empty_step_is_rejected(path):
     with pytest.raises(ValueError, match="answer: expected a path"):
         AnswerPath(path)
 
@@ -159,7 +159,7 @@ def test_a_path_has_a_name_between_dots(path):
         (b" " * (2 * 2**20), "expected an answer of at most"),
     ],
 )
-def test_a_hostile_answer_is_a_typed_error(images, body, words):
+def test_a_hostile_answer_is_a_teacher_error(images, body, words):
     with Loopback(lambda asked: Answer(200, body)) as server:
         teacher = rest_teacher(server.url, {"x": "$images"}, "y", SAID, requests=BRISK)
         with pytest.raises(TeacherError, match=words):
@@ -170,14 +170,14 @@ def test_a_hostile_answer_is_a_typed_error(images, body, words):
 def test_a_key_in_the_address_is_not_shown(images):
     with Loopback(lambda asked: Answer(403)) as server:
         teacher = rest_teacher(f"{server.url}/p?key=3b1f", "$images", "y", SAID, requests=BRISK)
-        with pytest.raises(TeacherError, match="the server says 403") as raised:
+        with pytest.raises(TeacherError, match="the server answers with status 403") as raised:
             teacher.decide(images[:2])
         assert "3b1f" not in str(raised.value) + teacher.name + str(list(teacher.details()))
         assert server.asked[0].path == "/p?key=3b1f"
         teacher.close()
 
 
-def test_what_the_service_cannot_tell_is_asked_for():
+def test_missing_overrides_are_reported():
     with pytest.raises(
         ValueError, match="does not declare the shape of its images; give image_shape="
     ):

@@ -20,7 +20,7 @@ from db3kd.teachers import (
     decide_checked,
     open_inference_teacher,
 )
-from db3kd.teachers.remote import requests as requests_in_flight
+from db3kd.teachers.remote import request_stream
 
 SHAPE = (1, 8, 8)
 BATCH, IN_FLIGHT = 4, 3
@@ -72,7 +72,7 @@ def interrupted_at_7(number: int, asked: Asked, infer):
     return infer(asked)
 
 
-def test_each_answer_is_in_the_journal_before_anything_is_sent_beyond_the_window(truth, many, file):
+def test_answers_are_journaled_before_images_beyond_the_window_are_sent(truth, many, file):
     lost = []
 
     def look(number: int, asked: Asked, infer):
@@ -91,7 +91,7 @@ def test_each_answer_is_in_the_journal_before_anything_is_sent_beyond_the_window
     assert answers(read_journal(file, "run")) == truth.decide(many).tolist()
 
 
-def test_no_request_runs_further_ahead_of_an_unanswered_one_than_the_window(truth, many, file):
+def test_no_request_is_sent_beyond_the_window_of_an_unanswered_one(truth, many, file):
     released, others = threading.Event(), threading.Semaphore(0)
     ahead = []
 
@@ -126,8 +126,8 @@ def test_an_interrupt_keeps_what_is_in_flight(truth, many, file):
         teacher.close()
 
 
-def test_a_second_interrupt_gives_up_what_is_in_flight_and_notes_it(truth, many, file, monkeypatch):
-    monkeypatch.setattr(requests_in_flight, "_SILENT_SECONDS", 0.01)
+def test_a_second_interrupt_discards_and_records_requests_in_flight(truth, many, file, monkeypatch):
+    monkeypatch.setattr(request_stream, "_SECONDS_BEFORE_WARNING", 0.01)
     released, reported = threading.Event(), []
 
     first = [images.numpy().tobytes() for images in many[:WINDOW].split(BATCH)]
@@ -158,14 +158,14 @@ def test_a_second_interrupt_gives_up_what_is_in_flight_and_notes_it(truth, many,
             released.set()
             assert len(answers(found)) == WINDOW
             assert found.in_flight == WINDOW
-            assert len(reported) == 1 and "interrupt again to give them up" in reported[0]
+            assert len(reported) == 1 and "interrupt again to discard them" in reported[0]
             teacher.close()
     finally:
         logging.getLogger("db3kd").removeHandler(again)
     assert server.paid - len(answers(found)) <= WINDOW
 
 
-def test_what_lies_behind_a_gap_is_noted_as_in_flight(truth, many, file):
+def test_images_behind_a_gap_are_recorded_as_in_flight(truth, many, file):
     def fail_second(number: int, asked: Asked, infer):
         if many[BATCH : 2 * BATCH].numpy().tobytes() in asked.body:
             while server.paid < WINDOW - BATCH:
@@ -175,7 +175,7 @@ def test_what_lies_behind_a_gap_is_noted_as_in_flight(truth, many, file):
 
     with Scripted(truth, fail_second) as server:
         teacher = ask(server)
-        with pytest.raises(TeacherError, match="the server says 500") as raised:
+        with pytest.raises(TeacherError, match="the server answers with status 500") as raised:
             decide(teacher, many, file)
         found = read_journal(file, "run")
         assert raised.value.answered.equal(truth.decide(many[:BATCH]))
@@ -184,10 +184,10 @@ def test_what_lies_behind_a_gap_is_noted_as_in_flight(truth, many, file):
         teacher.close()
 
 
-def test_a_server_that_refuses_all_leaves_no_journal(truth, many, file):
+def test_a_server_that_rejects_everything_leaves_no_journal(truth, many, file):
     with Scripted(truth, lambda *_: Answer(401)) as server:
         teacher = ask(server)
-        with pytest.raises(TeacherError, match="the server says 401"):
+        with pytest.raises(TeacherError, match="the server answers with status 401"):
             decide(teacher, many, file)
         teacher.close()
     assert not file.exists()
@@ -203,7 +203,7 @@ def test_a_lost_answer_counts_as_in_flight(truth, many, file):
     assert raised.value.maybe_paid == read_journal(file, "run").in_flight
 
 
-def test_an_interrupted_call_without_a_journal_is_not_asked_again(truth, many):
+def test_an_interrupted_call_without_a_journal_is_not_paid_again(truth, many):
     with Scripted(truth, interrupted_at_7) as server:
         teacher = ask(server)
         with pytest.raises(KeyboardInterrupt):
@@ -239,7 +239,7 @@ class OneByOne:
         (KeyboardInterrupt(), KeyboardInterrupt, None),
     ],
 )
-def test_each_answer_of_a_generator_is_kept(truth, many, file, error, expected, message):
+def test_each_answer_of_a_generator_is_journaled(truth, many, file, error, expected, message):
     work = OneByOne(truth, stop=37, error=error)
     with pytest.raises(expected, match=message):
         decide(work.teacher(), many, file)
@@ -252,7 +252,7 @@ def test_each_answer_of_a_generator_is_kept(truth, many, file, error, expected, 
     assert work.asked == len(many)
 
 
-def test_a_generator_is_a_teacher_without_a_journal_too(truth, many):
+def test_a_generator_is_a_teacher_without_a_journal(truth, many):
     work = OneByOne(truth, stop=20, error=ConnectionError("gone"))
     with pytest.raises(TeacherError) as raised:
         decide_checked(work.teacher(), many)
@@ -271,7 +271,7 @@ def test_a_generator_is_a_teacher_without_a_journal_too(truth, many):
         (lambda rows: iter([1] * (len(rows) + 1)), "expected 16 answers, got more"),
     ],
 )
-def test_a_generator_that_yields_no_classes_is_one_clear_error(many, file, answer, message):
+def test_a_generator_that_yields_no_classes_is_a_teacher_error(many, file, answer, message):
     def decide_rows(rows):
         yield from answer(rows)
 
@@ -280,7 +280,7 @@ def test_a_generator_that_yields_no_classes_is_one_clear_error(many, file, answe
         decide(teacher, many, file)
 
 
-def test_progress_is_told_of_each_part_and_may_stop_the_search(truth, many, file):
+def test_progress_receives_each_part_and_may_stop_the_search(truth, many, file):
     reported = []
 
     def stop(answered: int) -> None:

@@ -1,0 +1,63 @@
+"""The settings of the requests to a teacher behind a network."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from db3kd.validation import check_count
+
+
+@dataclass(frozen=True)
+class RequestSettings:
+    """How requests to a remote teacher are sent. No setting changes a decision.
+
+    Attributes:
+        batch: Maximum number of images per request.
+        in_flight: Maximum number of concurrent requests. A process that is killed loses the answers
+            to at most `batch * in_flight` images, because no image further ahead of the first
+            unanswered one is sent.
+        timeout: Seconds from sending a request to receiving all of its answer.
+        max_attempts: Maximum number of times that one request is sent.
+        initial_backoff: Maximum seconds before the second attempt. The maximum doubles with every
+            further attempt, and the wait is random, so that clients do not all return at once.
+        max_backoff: Maximum seconds between two attempts. A request fails if the server asks for a
+            longer wait.
+        queries_per_second: Maximum average number of images per second. None: no limit.
+        retry_ambiguous: Also repeat requests that the server may have answered: after a lost
+            connection, a timeout or a failing gateway (502, 504). The server may then charge up to
+            `max_attempts` times for one request. If False, only requests that were surely not
+            answered are repeated (no connection, 429, 503), and nothing is paid twice.
+
+    Raises:
+        ValueError: If any of the values is invalid.
+
+    Example:
+        >>> settings = RequestSettings(batch=32, in_flight=8, queries_per_second=100)
+        >>> teacher = open_inference_teacher(url, requests=settings)
+    """
+
+    batch: int = 64
+    in_flight: int = 4
+    timeout: float = 30.0
+    max_attempts: int = 8
+    initial_backoff: float = 0.25
+    max_backoff: float = 30.0
+    queries_per_second: float | None = None
+    retry_ambiguous: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "in_flight", "max_attempts"):
+            check_count(getattr(self, name), name)
+        for name in ("timeout", "initial_backoff", "max_backoff", "queries_per_second"):
+            value = getattr(self, name)
+            if name == "queries_per_second" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        if not isinstance(self.retry_ambiguous, bool):
+            raise ValueError(
+                f"retry_ambiguous: expected true or false, got {self.retry_ambiguous!r}"
+            )
+
+    def with_batch(self, batch: int) -> "RequestSettings":
+        """Returns the same settings with another number of images per request."""
+        return dataclasses.replace(self, batch=batch)
