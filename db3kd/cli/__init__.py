@@ -7,6 +7,8 @@ dataclasses that commands share. Errors are one line that names options (db3kd/c
 import os
 import sys
 
+__all__ = ["main"]
+
 
 def main() -> None:
     """Runs `db3kd`."""
