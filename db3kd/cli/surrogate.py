@@ -69,10 +69,13 @@ def surrogate(
     check_out(out, resume)
     finished = out.exists()
     source = images.source(split)
-    opened = teacher.open(source.load())
+    loaded = source.load()
+    opened = teacher.open(loaded)
     folder = decisions_folder(out)
     with hint_at_resuming(folder):
-        manifest = write_surrogate(out, opened, source, settings, limit=limit, resume=resume)
+        manifest = write_surrogate(
+            out, opened, source, settings, images=loaded, limit=limit, resume=resume
+        )
     if finished:
         print("nothing to do  the surrogate was already finished")
     in_flight = queries_in_flight(read_manifest(folder)) if holds_run(folder) else 0

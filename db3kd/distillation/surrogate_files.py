@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from db3kd.data.image_set import ImageSet
 from db3kd.distillation.surrogate_queries import (
     augment_samples,
     decide_augmented_in_folder,
@@ -41,6 +42,7 @@ def write_surrogate(
     source: Source,
     settings: SurrogateSettings | None = None,
     *,
+    images: ImageSet | None = None,
     limit: int | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def write_surrogate(
         teacher: the teacher to ask.
         source: the images.
         settings: `SurrogateSettings()` by default.
+        images: the images of the source, if they are loaded already.
         limit: use only this many images, drawn at random.
         resume: whether to continue with the files that are there. Teacher, images and settings of
             the queries must be the same. If the weights are there, nothing is done. If they are
@@ -72,7 +75,7 @@ def write_surrogate(
     teacher = takes_unit_images(teacher)
     image_shape = tuple(teacher.image_shape)
     check_model(settings.model, image_shape, teacher.classes)
-    images = source.load()
+    images = source.load() if images is None else images
     chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
     described = partial(
         make_manifest,
