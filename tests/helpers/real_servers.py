@@ -1,6 +1,6 @@
-"""Starts servers of the Open Inference Protocol that others have written, on loopback.
+"""Starts third-party servers of the Open Inference Protocol on loopback.
 
-They run in the environment whose Python DB3KD_SERVERS names; `make test-servers` makes one.
+They run in the environment whose Python DB3KD_SERVERS names. `make test-servers` creates one.
 """
 
 import json
@@ -23,13 +23,13 @@ SCRIPTS = Path(__file__).parents[1] / "servers"
 
 
 def servers_python() -> Path | None:
-    """The Python of the servers' environment, or None where there is none."""
+    """Returns the Python of the servers' environment, or None if DB3KD_SERVERS is not set."""
     named = os.environ.get("DB3KD_SERVERS")
     return Path(named).absolute() if named else None
 
 
 def train_digits(path: Path) -> Path:
-    """Writes a classifier of the digits, 64 pixels in [0, 1], as weights and bias."""
+    """Trains a linear classifier of digits (64 pixels in [0, 1]) and writes it."""
     images, labels = load_digits(return_X_y=True)
     model = LogisticRegression(max_iter=300).fit(images[:1400] / 16, labels[:1400])
     return write_linear(path, model.coef_, model.intercept_, (1, 8, 8))
@@ -38,15 +38,19 @@ def train_digits(path: Path) -> Path:
 def write_linear(
     path: Path, weights: np.ndarray, bias: np.ndarray, image_shape: tuple[int, ...]
 ) -> Path:
-    """Writes the model that the servers serve: argmax of weights [C, D] x + bias [C]."""
+    """Writes the model that the servers load: the argmax of weights [C, D] x + bias [C]."""
     np.savez(path, weights=weights, bias=bias, shape=image_shape)
     return path
 
 
 class RealServer:
-    """A server in a process of its own, with a linear model called digits.
+    """A server in a process of its own, with a linear model called "digits".
 
-    folder: where it may write. As a context it is started, waited for, and stopped again.
+    As a context manager, it starts the server, waits until it is ready, and stops it.
+
+    Args:
+        weights: The file of the model; see `write_linear`.
+        folder: A folder for the server's files.
     """
 
     counter: str
@@ -57,13 +61,15 @@ class RealServer:
         self.http, self.grpc, self.metrics = _free_ports(3)
 
     def command(self) -> list[str]:
+        """Returns the command that starts the server."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
+        """Returns environment variables for the server."""
         return {}
 
     def counted(self) -> int:
-        """Images answered, as the server itself counts them in its metrics."""
+        """Returns the number of answered images according to the server's metrics."""
         text = _get(f"http://127.0.0.1:{self.metrics}/metrics").decode()
         pattern = rf"^{self.counter}(?:{{.*}})? ([\d.e+]+)$"
         return int(sum(map(float, re.findall(pattern, text, re.MULTILINE))))
@@ -121,11 +127,12 @@ class RealServer:
         raise RuntimeError(f"{type(self).__name__} did not start:\n{self.log()[-3000:]}")
 
     def log(self) -> str:
+        """Returns the output of the server."""
         return (self.folder / "log").read_text(errors="replace")
 
 
 class MLServer(RealServer):
-    """MLServer: JSON over HTTP, bytes over gRPC."""
+    """MLServer, with JSON over HTTP and bytes over gRPC."""
 
     counter = "images_total"
 
@@ -154,7 +161,7 @@ class MLServer(RealServer):
 
 
 class Triton(RealServer):
-    """NVIDIA's Triton: JSON and bytes over HTTP, bytes over gRPC."""
+    """NVIDIA's Triton, with JSON and bytes over HTTP and bytes over gRPC."""
 
     counter = "nv_inference_count"
 
@@ -165,7 +172,7 @@ class Triton(RealServer):
         return [str(servers_python()), script, str(self.weights), workspace, *ports]
 
     def environment(self) -> dict[str, str]:
-        # Triton's Python is linked to libpython by name; a system's own may be another 3.x.y.
+        # Triton loads libpython by name and must not find the system's, which may be another 3.x.y.
         ask = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
         found = subprocess.run(
             [str(servers_python()), "-c", ask], capture_output=True, text=True, check=True

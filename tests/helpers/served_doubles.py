@@ -1,4 +1,4 @@
-"""Servers on loopback that tests and benchmarks ask: honest, failing, or hostile on purpose."""
+"""Servers on loopback for tests and benchmarks: honest, faulty, or hostile on purpose."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from db3kd.teachers import Teacher
 
 @dataclass
 class Asked:
-    """A request as it came."""
+    """A request that the server received."""
 
     method: str
     path: str
@@ -32,14 +32,14 @@ class Asked:
     client: socket.socket
 
     def is_gone(self) -> bool:
-        """Whether who asked has closed the connection."""
+        """Returns whether the client has closed the connection."""
         readable, _, _ = select.select([self.client], [], [], 0)
         return bool(readable) and self.client.recv(1, socket.MSG_PEEK) == b""
 
 
 @dataclass
 class Answer:
-    """What to send back; a body of several parts is sent part by part, without its length."""
+    """An answer to send. A body of several parts is sent part by part, without its length."""
 
     status: int = 200
     body: bytes | Iterable[bytes] = b""
@@ -47,11 +47,17 @@ class Answer:
 
     @classmethod
     def of(cls, value: Any, status: int = 200) -> "Answer":
+        """Returns an answer with a JSON value."""
         return cls(status, json.dumps(value).encode())
 
 
 class Loopback:
-    """An HTTP server that answers as told; an answer of None drops the connection."""
+    """An HTTP server whose answers are chosen by a function.
+
+    Args:
+        answer: Returns the answer to a request, or None to drop the connection. Subclasses may
+            override the method `answer` instead.
+    """
 
     def __init__(self, answer: Callable[[Asked], Answer | None] | None = None) -> None:
         self._answer = answer
@@ -60,10 +66,13 @@ class Loopback:
         self.asked: list[Asked] = []
 
     def answer(self, asked: Asked) -> Answer | None:
+        """Returns the answer to a request, or None to drop the connection."""
+        if self._answer is None:
+            raise NotImplementedError("give answer=, or override the method answer")
         return self._answer(asked)
 
     def sent(self, answer: Answer) -> None:
-        """Called when all of an answer has been sent."""
+        """Is called when all of an answer has been sent."""
 
     @property
     def host(self) -> str:
@@ -73,7 +82,7 @@ class Loopback:
     def url(self) -> str:
         return f"http://{self.host}"
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", self._port), _handler(self))
         self._port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -84,11 +93,11 @@ class Loopback:
         self._server.shutdown()
         self._thread.join()
         for client in list(self._clients):
-            _hang_up(client)
+            _disconnect(client)
         self._server.server_close()
 
     def restart(self, pause: float) -> None:
-        """Breaks all connections, and refuses new ones for so many seconds."""
+        """Drops all connections and accepts no new ones for `pause` seconds."""
         self.__exit__()
         time.sleep(pause)
         self.__enter__()
@@ -97,12 +106,16 @@ class Loopback:
 class ModelServer(Loopback):
     """A teacher behind the Open Inference Protocol v2, with and without the binary extension.
 
-    paid: images that it computed. answered: images whose answers were sent to somebody who was
-    still there. requests: how often each request, by its id, was computed.
+    Args:
+        teacher: Decides the images.
+        extensions: The protocol extensions that the server declares.
+        metadata: Replaces parts of the model's metadata.
 
-    teacher      who decides
-    extensions   what the server says that it has
-    metadata     replaces parts of the model's metadata
+    Attributes:
+        paid: Number of images that the server decided.
+        answered: Number of images whose answers were sent to a client that was still connected.
+        requests: How often each request was computed, by its id.
+        max_in_flight: Maximum number of concurrent requests so far.
     """
 
     def __init__(
@@ -115,8 +128,8 @@ class ModelServer(Loopback):
         self._teacher = teacher
         self._extensions = extensions
         self._lock = threading.Lock()
-        self._under_way = 0
-        self.most_under_way = 0
+        self._in_flight = 0
+        self.max_in_flight = 0
         self.paid = self.answered = 0
         self.requests: Counter[str] = Counter()
         self.metadata = {
@@ -140,16 +153,16 @@ class ModelServer(Loopback):
         if asked.path != "/v2/models/digits/infer":
             return Answer.of({"error": f"there is no {asked.path}"}, 404)
         with self._lock:
-            self._under_way += 1
-            self.most_under_way = max(self.most_under_way, self._under_way)
+            self._in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
             return self.infer(asked)
         finally:
             with self._lock:
-                self._under_way -= 1
+                self._in_flight -= 1
 
     def infer(self, asked: Asked) -> Answer | None:
-        """Computes; subclasses fail here."""
+        """Decides the images of a request. Subclasses override this to fail."""
         header_length = asked.headers.get("Inference-Header-Content-Length")
         head = json.loads(asked.body if header_length is None else asked.body[: int(header_length)])
         images = _tensor(head["inputs"][0], asked.body, header_length)
@@ -165,9 +178,9 @@ class ModelServer(Loopback):
 
 
 class FaultyServer(ModelServer):
-    """Drops connections, is busy, is slow: each for a share of the requests, drawn by a seed.
+    """Drops connections, is busy or is slow for random shares of the requests.
 
-    A slow answer comes after `delay` seconds; it is computed then, for those who still wait.
+    A slow answer is computed after `delay` seconds, if the client is still connected then.
     """
 
     def __init__(
@@ -219,10 +232,22 @@ Script = Callable[[int, Asked, Callable[[Asked], Answer | None]], Answer | None]
 
 
 class Scripted(ModelServer):
-    """Does to the n-th question what `script` says: a function of n, the question, and honesty."""
+    """Answers as a script chooses.
 
-    def __init__(self, teacher: Teacher, script: Script, **options: Any) -> None:
-        super().__init__(teacher, **options)
+    Args:
+        teacher: Decides the images.
+        script: Receives the number of the request, the request, and a function that answers it
+            correctly.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        script: Script,
+        extensions: tuple[str, ...] = ("binary_tensor_data",),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(teacher, extensions, metadata)
         self.script = script
         self.number = itertools.count()
 
@@ -253,7 +278,7 @@ def _labels(decisions: Tensor, head: dict[str, Any], binary: bool) -> Answer:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # joined when the server closes
+    daemon_threads = False  # the server joins them when it closes
     request_queue_size = 64
     allow_reuse_address = True
 
@@ -269,7 +294,7 @@ def _handler(owner: Loopback) -> type[BaseHTTPRequestHandler]:
             owner._clients.add(self.connection)
 
         def handle(self) -> None:
-            with suppress(OSError):  # who asked has gone, or the server stops
+            with suppress(OSError):  # the client has gone, or the server stops
                 super().handle()
 
         def finish(self) -> None:
@@ -313,6 +338,6 @@ def _handler(owner: Loopback) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _hang_up(client: socket.socket) -> None:
+def _disconnect(client: socket.socket) -> None:
     with suppress(OSError):
         client.shutdown(socket.SHUT_RDWR)

@@ -1,10 +1,14 @@
-"""The model that both servers serve, in float64, so that batches make no difference."""
+"""The linear model of both servers, in float64, so that decisions do not depend on batches."""
 
 import numpy as np
 
 
 class Linear:
-    """argmax of weights [C, D] x + bias [C], from an .npz file. shape: of one image."""
+    """The argmax of weights [C, D] x + bias [C], read from an .npz file.
+
+    Attributes:
+        shape: Shape of one image.
+    """
 
     def __init__(self, path: str) -> None:
         with np.load(path) as file:
@@ -12,6 +16,6 @@ class Linear:
             self.shape = tuple(file["shape"].tolist())
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """images [N, ...] -> classes, int64 [N, 1]."""
+        """Returns the classes of images [N, ...] as [N, 1] int64."""
         rows = images.reshape(len(images), -1).astype(np.float64)
         return (rows @ self._weights.T + self._bias).argmax(1).astype(np.int64)[:, None]

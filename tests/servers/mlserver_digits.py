@@ -1,4 +1,4 @@
-"""A classifier in MLServer: answers with a class and nothing else, and counts the images."""
+"""A classifier in MLServer that returns the class only and counts the images."""
 
 from linear import Linear
 from mlserver import MLModel
@@ -8,6 +8,8 @@ from prometheus_client import Counter
 
 
 class Digits(MLModel):
+    """A linear classifier."""
+
     async def load(self) -> bool:
         self._model = Linear(self.settings.parameters.uri)
         self._answered = Counter("images", "images answered")

@@ -1,4 +1,4 @@
-"""A classifier in Triton: answers with a class and nothing else. Triton itself counts the images.
+"""A classifier in Triton that returns the class only. Triton itself counts the images.
 
 python triton_digits.py WEIGHTS WORKSPACE HTTP_PORT GRPC_PORT METRICS_PORT
 """
@@ -13,6 +13,7 @@ from pytriton.triton import Triton, TritonConfig
 
 
 def main(weights: str, workspace: str, http: str, grpc: str, metrics: str) -> None:
+    """Serves the classifier until the process is interrupted."""
     model = Linear(weights)
 
     @batch

@@ -1,4 +1,4 @@
-"""Servers that are hostile on purpose, and secrets: errors stay typed, short and silent."""
+"""Hostile servers and secrets: errors are typed and short, and quote no secret."""
 
 import itertools
 import logging

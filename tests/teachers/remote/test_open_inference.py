@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2: what a model declares, and what travels how."""
+"""The Open Inference Protocol v2: model declarations and the encoding of tensors."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor

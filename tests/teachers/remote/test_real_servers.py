@@ -1,4 +1,4 @@
-"""Servers that others have written, labelled end to end. They run in `make test-servers`."""
+"""Labels from third-party servers, end to end. Run by `make test-servers`."""
 
 import numpy as np
 import pytest

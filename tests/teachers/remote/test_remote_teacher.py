@@ -51,7 +51,7 @@ def test_answers_keep_the_order_of_the_images(truth, many):
     with Scripted(truth, late_at_first) as server:
         teacher = ask(server)
         assert decide_checked(teacher, many[:100]).equal(truth.decide(many[:100]))
-        assert server.most_under_way > 1
+        assert server.max_in_flight > 1
         teacher.close()
 
 
@@ -62,7 +62,7 @@ def test_batches_and_concurrent_requests_are_limited(truth, many, batch, in_flig
         teacher.decide(many[:50])
         teacher.close()
     assert len(server.requests) == -(-50 // batch)
-    assert server.most_under_way <= in_flight
+    assert server.max_in_flight <= in_flight
     assert server.paid == server.answered == 50
 
 

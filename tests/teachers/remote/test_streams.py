@@ -1,4 +1,4 @@
-"""Answers that are kept as they arrive: what an interrupt, a kill or a failure can cost."""
+"""Answers that are journaled as they arrive: what an interrupt, a kill or a failure can lose."""
 
 import logging
 import signal
