@@ -33,7 +33,7 @@ from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.models.networks import build_model
-from db3kd.pipelines.zero_shot import decide_all
+from db3kd.querying import decide_all
 from db3kd.report.zero_shot import Row, table
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
@@ -78,7 +78,7 @@ def main() -> None:
     )
     student = partial(build_model, options.student, train.image_shape, trained.classes)
     setting = Setting(teacher, train, student, training, options)
-    decisions = decide_all(teacher, test)
+    decisions = decide_all(teacher, test.read, torch.arange(len(test)))
     rows = _rows_so_far(setting) if options.resume else []
     parts = {"curve": _curve, "ablation": _ablation}
     for name, make in parts[options.part](setting):
@@ -168,7 +168,7 @@ def _on(
 def _real(setting: Setting, name: str) -> tuple[Row, Students]:
     """The training images of the teacher, with its decisions."""
     real = setting.train
-    decisions = decide_all(setting.teacher, real)
+    decisions = decide_all(setting.teacher, real.read, torch.arange(len(real)))
     return Row(name, len(real), len(real)), _on_decisions(setting, real, decisions)
 
 

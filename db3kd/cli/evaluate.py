@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
     from db3kd.teachers import Teacher
 
-_BATCH_SIZE = 1024
-
 
 @expand_option_sets
 def evaluate(
@@ -70,10 +68,8 @@ def evaluate(
 def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
     import torch
 
-    from db3kd.querying.search import fitting_batch_size
-    from db3kd.teachers import decide_checked
+    from db3kd.querying import decide_all
     from db3kd.teachers.rescaled import takes_unit_images
 
     teacher = takes_unit_images(teacher)
-    rows = torch.arange(len(images)).split(fitting_batch_size(_BATCH_SIZE, images.image_shape))
-    return torch.cat([decide_checked(teacher, images.read(part)) for part in rows])
+    return decide_all(teacher, images.read, torch.arange(len(images)))

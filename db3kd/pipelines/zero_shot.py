@@ -39,20 +39,17 @@ from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import show_progress
-from db3kd.querying.search import fitting_batch_size
+from db3kd.querying.driver import decide_all
 from db3kd.report.zero_shot import Row, write_zero_shot_report
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.starts import make_starts
 from db3kd.synthesis.synthesis import SynthesisSettings
-from db3kd.teachers import Teacher, decide_checked, describe
+from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import takes_unit_images
 
 SAMPLES_FOLDER, LABELS_FOLDER = "pseudo-samples", "labels"
 """The runs in the folder of a zero-shot run."""
-
-_READ_ROWS = 2048
-"""Images read at once to be decided."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +196,7 @@ def train_students(
                 strategies[0].run(seed)
             show(len(seeds))
             return []
-        decisions = decide_all(teacher, test)
+        decisions = decide_all(teacher, test.read, torch.arange(len(test)))
         results = compare_strategies(
             strategies, seeds, test, test.labels, decisions, lambda *_: show(next(begun))
         )
@@ -237,12 +234,12 @@ def _rows(
         yield row, on(row.name, images.subset(part), decisions[: len(part)])
     noise = _plain_noise(teacher, count, settings.synthesis.seed)
     row = Row("plain noise, decisions", len(noise), len(noise))
-    yield row, on(row.name, noise, decide_all(teacher, noise))
+    yield row, on(row.name, noise, decide_all(teacher, noise.read, torch.arange(len(noise))))
     if real is not None:
         chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
         known = real.subset(chosen)
         row = Row("real images, decisions", len(known), len(known))
-        yield row, on(row.name, known, decide_all(teacher, known))
+        yield row, on(row.name, known, decide_all(teacher, known.read, torch.arange(len(known))))
 
 
 def _on_decisions(
@@ -312,12 +309,6 @@ def _plain_noise(teacher: Teacher, count: int, seed: int) -> ImageSet:
     """As many images of the paper's noise, as they come, whatever class they are of."""
     starts = make_starts("paper", tuple(teacher.image_shape), seed)
     return ImageSet.from_arrays(starts.draw(torch.arange(count)).numpy(), name="plain noise")
-
-
-def decide_all(teacher: Teacher, images: ImageSet) -> Tensor:
-    """int64 [n], the teacher's class of each image."""
-    parts = torch.arange(len(images)).split(fitting_batch_size(_READ_ROWS, images.image_shape))
-    return torch.cat([decide_checked(teacher, images.read(part)) for part in parts])
 
 
 def _load(test: str, split: str, teacher: Teacher) -> ImageSet:
