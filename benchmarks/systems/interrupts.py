@@ -68,7 +68,7 @@ class LimitedServer(ModelServer):
         while quiet < 10:
             before = self.paid
             time.sleep(0.01)
-            quiet = 0 if self._under_way or self.paid != before else quiet + 1
+            quiet = 0 if self._in_flight or self.paid != before else quiet + 1
         return self.paid
 
 
@@ -81,7 +81,7 @@ class Work:
         data: The data set.
         settings: How images are labelled.
         limit: The number of images.
-        traffic: How the server is asked.
+        requests: How requests are sent.
     """
 
     url: str
