@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from db3kd.data.image_source import Images
+from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import ScaleChoice, choose_scale
 from db3kd.distillation.training import Model, TrainSettings
@@ -19,7 +19,7 @@ from db3kd.labelling.soft_labels import margin_soft_labels
 
 def chosen_scale(
     student: Model,
-    images: Images,
+    images: ImagesLike,
     labels: Labels,
     loss: KDLoss,
     training: TrainSettings,

@@ -48,12 +48,16 @@ _TEACHER_MEMBERS = ("image_shape", "classes", "bounds", "device", "decide", "fin
 _NAMED_MEMBERS = ("read", "image_shape", "name", "__len__")
 
 
-def as_images(images: ImagesLike) -> Tensor | NamedImages:
+def as_images(images: ImagesLike, *, with_labels: bool = True) -> Tensor | NamedImages:
     """Converts images to a float32 tensor or an image set.
 
     Float arrays and tensors become float32 tensors, whose bounds are the teacher's. Everything else
     becomes an `ImageSet`, whose bounds are [0, 1]. The items of a data set are read by index when
     they are needed; its labels and class names are kept.
+
+    Args:
+        images: The images.
+        with_labels: Whether to read the labels of a data set, which may read each item once.
 
     Raises:
         TypeError: If `images` has another type; the message states how to convert it.
@@ -79,9 +83,9 @@ def as_images(images: ImagesLike) -> Tensor | NamedImages:
     if _is_hugging_face(given, "DatasetDict"):
         raise _unsupported_images(given, f"pass one of its splits: {', '.join(given)}")
     if _is_hugging_face(given, "Dataset"):
-        return hugging_face_image_set(given)
+        return hugging_face_image_set(given, with_labels)
     if isinstance(given, Dataset):
-        return dataset_image_set(given)
+        return dataset_image_set(given, with_labels)
     if isinstance(given, nn.Module) or hasattr(given, "decide"):
         raise _unsupported_images(given, "pass the teacher first: label(teacher, images)")
     if isinstance(given, str | os.PathLike):
@@ -94,7 +98,8 @@ def as_images(images: ImagesLike) -> Tensor | NamedImages:
 def as_image_source(images: ImagesLike) -> Tensor | ImageSource:
     """Converts images as `as_images`; any other image source is returned unchanged.
 
-    Training and evaluation need images by index only, so they also take a source without a name.
+    Training and evaluation need images by index only. So they also take a source without a name,
+    and the labels of a data set are not read.
 
     Raises:
         TypeError: As `as_images`.
@@ -103,7 +108,29 @@ def as_image_source(images: ImagesLike) -> Tensor | ImageSource:
     if not isinstance(images, Tensor) and all(hasattr(images, n) for n in ("read", "__len__")):
         source: Any = images
         return source
-    return as_images(images)
+    return as_images(images, with_labels=False)
+
+
+def with_labels(images: ImagesLike, labels: Tensor | None) -> tuple[Tensor | ImageSource, Tensor]:
+    """Converts images, and takes their labels unless other labels are given.
+
+    Returns:
+        The images as by `as_image_source`, and int64 [N].
+
+    Raises:
+        TypeError: As `as_images`.
+        ValueError: As `as_images`, or if there are no labels.
+    """
+    if labels is not None:
+        return as_image_source(images), labels
+    source = as_images(images)
+    found = None if isinstance(source, Tensor) else source.labels
+    if found is None:
+        raise ValueError(
+            "labels: expected the class of each image, got images without labels; pass labels=, "
+            "or db3kd.ImageSet.from_arrays(images, labels)"
+        )
+    return source, found
 
 
 def as_teacher(teacher: TeacherLike, images: Tensor | NamedImages | None = None) -> Teacher:

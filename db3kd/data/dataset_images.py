@@ -19,6 +19,9 @@ from db3kd.data.image_tables import image_column, label_column, stored_cells
 
 _BLOCK_ROWS = 256
 
+_NAME = "images"
+"""What messages call images that have no name of their own."""
+
 
 class HuggingFaceDataset(Protocol):
     """A `datasets.Dataset`: a table with a column of images, and perhaps one of labels."""
@@ -136,7 +139,7 @@ class DatasetPixels:
         )
 
 
-def dataset_image_set(dataset: Dataset[Any], name: str = "images") -> ImageSet:
+def dataset_image_set(dataset: Dataset[Any], with_labels: bool = True) -> ImageSet:
     """Makes an image set of a map-style PyTorch data set.
 
     Its items are images or pairs (image, label), read by index whenever they are needed. The labels
@@ -145,12 +148,13 @@ def dataset_image_set(dataset: Dataset[Any], name: str = "images") -> ImageSet:
 
     Args:
         dataset: The data set.
-        name: What messages call it.
+        with_labels: Whether to read the labels too.
 
     Raises:
         TypeError: If the data set has no length or index, or if its items are not images.
         ValueError: If it is empty, or if images or labels do not fit.
     """
+    name = _NAME
     if not hasattr(dataset, "__len__"):
         raise TypeError(
             f"{name}: expected a data set with __len__ and __getitem__, got "
@@ -164,7 +168,7 @@ def dataset_image_set(dataset: Dataset[Any], name: str = "images") -> ImageSet:
     if not isinstance(first, tuple | list):
         return ImageSet(DatasetPixels(dataset.__getitem__, count, name), None, None, name)
     pixels = DatasetPixels(lambda row: dataset[row][0], count, name)
-    if len(first) < 2:
+    if len(first) < 2 or not with_labels:
         return ImageSet(pixels, None, None, name)
     stored = _targets(dataset)
     if stored is None:
@@ -173,7 +177,7 @@ def dataset_image_set(dataset: Dataset[Any], name: str = "images") -> ImageSet:
     return ImageSet(pixels, labels, None, name, class_names=names)
 
 
-def hugging_face_image_set(dataset: HuggingFaceDataset, name: str = "images") -> ImageSet:
+def hugging_face_image_set(dataset: HuggingFaceDataset, with_labels: bool = True) -> ImageSet:
     """Makes an image set of a `datasets.Dataset`.
 
     The first column of images is used, or a column called image; and the first column of class
@@ -182,13 +186,14 @@ def hugging_face_image_set(dataset: HuggingFaceDataset, name: str = "images") ->
 
     Args:
         dataset: The data set.
-        name: What messages call it.
+        with_labels: Whether to read the labels too.
 
     Raises:
         TypeError: If an item is not an image.
         ValueError: If the data set is empty or has no column of images, or if images or labels do
             not fit.
     """
+    name = _NAME
     if len(dataset) == 0:
         raise ValueError(f"{name}: the data set is empty, expected at least one image")
     table: Any = dataset
@@ -204,7 +209,7 @@ def hugging_face_image_set(dataset: HuggingFaceDataset, name: str = "images") ->
         dtype = None if transformed else getattr(table.features[column], "dtype", None)
         pixels = DatasetPixels(lambda row: _image_of(items[row], column, dtype), len(table), name)
     labels, names, label = None, None, label_column(table)
-    if label is not None:
+    if label is not None and with_labels:
         names = getattr(table.features[label], "names", None)
         labels, names = as_labels(stored_cells(table, label), f"{name}, column {label}", names)
     return ImageSet(pixels, labels, None, name, class_names=names)

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from db3kd.data.image_source import Images, image_reader
+from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.data.image_reader import image_reader
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIXED_DRAWS = 6
@@ -38,7 +39,7 @@ class AugmentedImages:
 
     def __init__(
         self,
-        images: Images,
+        images: ImagesLike,
         queries_per_sample: int,
         seed: int,
         *,
@@ -57,6 +58,7 @@ class AugmentedImages:
             raise ValueError(f"shift: expected at least 0 and below 1, got {shift}")
         if not 0 <= noise < math.inf:
             raise ValueError(f"noise: expected at least 0, got {noise}")
+        images = as_image_source(images)
         self._read_clean = image_reader(images, "cpu")
         shape = self._read_clean(torch.zeros(1, dtype=torch.int64)).shape[1:]
         if len(shape) != 3:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.data.image_source import Images, image_reader
+from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.data.image_reader import image_reader
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.strategies import Strategy, check_steps, soft_label_strategy
@@ -18,7 +19,7 @@ from db3kd.teachers.cpu_batch import batch_for_images
 
 def white_box_strategy(
     student: Model,
-    images: Images,
+    images: ImagesLike,
     decisions: Tensor,
     logits: Callable[[Tensor], Tensor],
     loss: KDLoss,
@@ -42,6 +43,7 @@ def white_box_strategy(
     """
     check_steps(settings)
     temperature = loss.temperature
+    images = as_image_source(images)
     read = image_reader(images, "cpu")
     with torch.no_grad():
         shape = read(torch.zeros(1, dtype=torch.int64)).shape[1:]
@@ -56,7 +58,7 @@ def white_box_strategy(
 def surrogate_strategy(
     student: Model,
     surrogate: Callable[[], nn.Module],
-    images: Images,
+    images: ImagesLike,
     decisions: Tensor,
     loss: KDLoss,
     settings: TrainSettings,
@@ -86,7 +88,7 @@ def surrogate_strategy(
 
 def noise_logit_strategy(
     student: Model,
-    images: Images,
+    images: ImagesLike,
     decisions: Tensor,
     classes: int,
     loss: KDLoss,

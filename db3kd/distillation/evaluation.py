@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from db3kd.data.image_source import Images, image_reader
+from db3kd.data.arguments import ImagesLike, as_image_source, with_labels
+from db3kd.data.image_reader import image_reader
 from db3kd.teachers.cpu_batch import batch_for_module
 
 _DEVICE_BATCH = 512
@@ -11,7 +12,7 @@ _DEVICE_BATCH = 512
 
 
 def predict_logits(
-    model: nn.Module, images: Images, batch: int | None = None, rows: Tensor | None = None
+    model: nn.Module, images: ImagesLike, batch: int | None = None, rows: Tensor | None = None
 ) -> Tensor:
     """Computes a network's logits in eval mode.
 
@@ -19,7 +20,7 @@ def predict_logits(
 
     Args:
         model: the network.
-        images: [N, *shape] float32 in [0, 1], or an image set.
+        images: N images in [0, 1], as for `db3kd.label`.
         batch: images per forward pass; by default 512, or on a CPU a number that suits the network
             and the size of its images.
         rows: [n] int64, the images to use; all by default.
@@ -28,6 +29,7 @@ def predict_logits(
         [n, C] float32 on the CPU.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    images = as_image_source(images)
     read = image_reader(images, device)
     rows = torch.arange(len(images)) if rows is None else rows.cpu()
     was_training = model.training
@@ -43,7 +45,7 @@ def predict_logits(
 
 
 def predict(
-    model: nn.Module, images: Images, batch: int | None = None, rows: Tensor | None = None
+    model: nn.Module, images: ImagesLike, batch: int | None = None, rows: Tensor | None = None
 ) -> Tensor:
     """Predicts classes.
 
@@ -59,26 +61,35 @@ def predict(
     return predict_logits(model, images, batch, rows).argmax(1)
 
 
-def evaluate(model: nn.Module, images: Images, labels: Tensor, batch: int | None = None) -> float:
+def evaluate(
+    model: nn.Module,
+    images: ImagesLike,
+    labels: Tensor | None = None,
+    batch: int | None = None,
+) -> float:
     """Computes the accuracy of a network.
 
     Example:
-        >>> accuracy = db3kd.evaluate(student, test, test.labels)
+        >>> accuracy = db3kd.evaluate(student, db3kd.load_data("mnist5k", "test"))
 
     Args:
         model: the network.
         images: N images, as for `predict_logits`.
-        labels: [N] int64, the true classes.
+        labels: [N] int64, the true classes; those of the images by default.
         batch: as for `predict_logits`.
 
     Returns:
         The share of images, in [0, 1], whose predicted class is their label.
+
+    Raises:
+        ValueError: if there are no labels, or if their number differs.
     """
-    return share_equal(predict(model, images, batch), labels, "labels")
+    source, expected = with_labels(images, labels)
+    return share_equal(predict(model, source, batch), expected, "labels")
 
 
 def agreement(
-    model: nn.Module, images: Images, decisions: Tensor, batch: int | None = None
+    model: nn.Module, images: ImagesLike, decisions: Tensor, batch: int | None = None
 ) -> float:
     """Computes how often a network predicts the class that the teacher decided.
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from db3kd.data.image_source import Images
+from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.evaluation import predict_logits, share_equal
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.student import train_on_soft_labels
@@ -176,7 +176,7 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
 
 def choose_scale(
     model: Model,
-    images: Images,
+    images: ImagesLike,
     distances: Tensor,
     predicted: Tensor,
     make_soft_labels: MakeSoftLabels,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from db3kd.data.image_source import Images
+from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.augmented_decisions import AugmentedDecisions, rows_with_clean_share
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.loss import KDLoss
@@ -54,7 +54,7 @@ class StrategyResult:
 def compare_strategies(
     strategies: Sequence[Strategy],
     seeds: Sequence[int],
-    test_images: Images,
+    test_images: ImagesLike,
     test_labels: Tensor,
     test_decisions: Tensor,
     progress: Callable[[str, int], None] | None = None,
@@ -103,7 +103,7 @@ def compare_strategies(
 
 def decision_strategy(
     student: Model,
-    images: Images,
+    images: ImagesLike,
     decisions: Tensor,
     settings: TrainSettings,
     *,
@@ -131,7 +131,7 @@ def soft_label_strategy(
     name: str,
     queries_per_sample: float | None,
     student: Model,
-    images: Images,
+    images: ImagesLike,
     decisions: Tensor,
     soft_labels: Tensor,
     loss: KDLoss,

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.data.image_source import Images
+from db3kd.data.arguments import ImagesLike, with_labels
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.training import Model, StepCallback, TrainSettings, check_choice, train
 from db3kd.labelling.labels import Labels
@@ -11,7 +11,7 @@ from db3kd.labelling.labels import Labels
 
 def train_student(
     model: Model,
-    images: Images,
+    images: ImagesLike,
     labels: Labels,
     loss: KDLoss | None = None,
     settings: TrainSettings | None = None,
@@ -28,7 +28,7 @@ def train_student(
 
     Args:
         model: a network, or a function that makes one, as for `db3kd.distillation.training.train`.
-        images: the N labelled images, [N, *shape] float32 in [0, 1], or an image set.
+        images: the N labelled images in [0, 1], as for `db3kd.label`.
         labels: N labels with soft labels.
         loss: `KDLoss(temperature=None)` by default, which takes the temperature of the labels.
         settings: `TrainSettings()` by default.
@@ -62,7 +62,7 @@ def train_student(
 
 def train_on_soft_labels(
     model: Model,
-    images: Images,
+    images: ImagesLike,
     decisions: Tensor,
     soft_labels: Tensor,
     loss: KDLoss,
@@ -97,9 +97,9 @@ def train_on_soft_labels(
 
 def train_classifier(
     model: Model,
-    images: Images,
-    labels: Tensor,
-    settings: TrainSettings,
+    images: ImagesLike,
+    labels: Tensor | None = None,
+    settings: TrainSettings | None = None,
     *,
     rows: Tensor | None = None,
     progress: StepCallback | None = None,
@@ -109,13 +109,13 @@ def train_classifier(
     Example:
         >>> train = db3kd.load_data("mnist5k")
         >>> make = lambda: db3kd.build_model("lenet5", train.image_shape, 10)
-        >>> teacher = db3kd.train_classifier(make, train, train.labels, db3kd.TrainSettings())
+        >>> teacher = db3kd.train_classifier(make, train)
 
     Args:
         model: as for `train_student`.
         images: N images, as for `train_student`.
-        labels: [N] int64, the classes; -1 is left out.
-        settings: steps, learning rate, seed, device and precision.
+        labels: [N] int64, the classes; -1 is left out. Those of the images by default.
+        settings: `TrainSettings()` by default.
         rows: as for `train_student`.
         progress: as for `train_student`.
 
@@ -125,6 +125,14 @@ def train_classifier(
     Raises:
         ValueError: as for `train`.
     """
+    source, classes = with_labels(images, labels)
     return train(
-        model, images, labels, None, F.cross_entropy, settings, rows=rows, progress=progress
+        model,
+        source,
+        classes,
+        None,
+        F.cross_entropy,
+        settings or TrainSettings(),
+        rows=rows,
+        progress=progress,
     )

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from db3kd.data.arguments import as_images, as_teacher
+from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
 from db3kd.distillation.augmented_decisions import AugmentedDecisions, rows_with_clean_share
@@ -28,13 +27,13 @@ from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurr
 from db3kd.distillation.training import StepCallback
 from db3kd.models.networks import build_model, check_model
 from db3kd.storage.manifest import make_manifest
-from db3kd.teachers import Teacher, describe
+from db3kd.teachers import describe
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 
 
 def make_surrogate(
-    teacher: Teacher | nn.Module,
-    images: ImageSet | Tensor | np.ndarray,
+    teacher: TeacherLike,
+    images: ImagesLike,
     settings: SurrogateSettings | None = None,
     *,
     out: str | Path | None = None,
@@ -70,7 +69,9 @@ def make_surrogate(
     if resume and out is None:
         raise ValueError("resume: belongs to out=, the folder to resume; pass out too")
     settings = settings or SurrogateSettings()
-    checked: ImageSet | Tensor = as_images(images)
+    checked = as_images(images)
+    if not isinstance(checked, ImageSet | Tensor):
+        raise TypeError(f"images: expected an ImageSet or tensor, got {type(checked).__name__}")
     teacher = as_teacher(teacher, checked)
     if isinstance(checked, Tensor):
         check_scaled(checked, teacher)

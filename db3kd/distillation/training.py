@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from db3kd.data.image_source import Images, image_reader
+from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.data.image_reader import image_reader
 from db3kd.distillation.training_process import TrainingProcess
 from db3kd.models.channels_last import to_channels_last
 
@@ -95,7 +96,7 @@ class TrainSettings:
 
 def train(
     model: Model,
-    images: Images,
+    images: ImagesLike,
     decisions: Tensor,
     soft_labels: Tensor | None,
     loss: Callable[..., Tensor],
@@ -113,7 +114,7 @@ def train(
     Args:
         model: a function that makes a network, called under the seed; or a network, of which a copy
             is trained.
-        images: [N, *shape] float32 in [0, 1], or an image set.
+        images: N images in [0, 1], as for `db3kd.label`.
         decisions: [N] int64, the class of each image; -1 (unanswered) is left out.
         soft_labels: [N, C] float, rows sum to 1, or are all 0 for images without a soft label; or
             None.
@@ -131,6 +132,7 @@ def train(
         ValueError: if an argument has a wrong shape, dtype or value, or if no row is answered.
         FloatingPointError: if the loss became infinite or NaN.
     """
+    images = as_image_source(images)
     _check_targets(decisions, soft_labels, len(images))
     rows = torch.arange(len(images)) if rows is None else rows.cpu()
     rows = rows[decisions.cpu()[rows] >= 0]

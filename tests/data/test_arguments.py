@@ -8,7 +8,7 @@ from torch import nn
 
 import db3kd
 from db3kd.data.arguments import as_images, as_teacher
-from db3kd.data.image_source import image_reader
+from db3kd.data.image_reader import image_reader
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import FunctionTeacher, TeacherError

@@ -1,11 +1,14 @@
 """Data sets of PyTorch and Hugging Face as images, and image sets as data sets."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from image_cases import COLOURED, GREY, as_tensor, write_png
 from PIL import Image
 from teachers_analytic import NearestCentroidTeacher
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import db3kd
@@ -122,6 +125,34 @@ def test_a_data_set_is_labelled_as_its_images(tmp_path):
     expected = db3kd.label(teacher, ImageSet.from_arrays(COLOURED, LABELS), settings)
     found = db3kd.label(teacher, Items(pairs(COLOURED)), settings, out=tmp_path / "run")
     assert found.distances.equal(expected.distances) and found.label.equal(expected.label)
+
+
+def test_networks_are_trained_and_evaluated_on_data_sets():
+    dataset = Items(pairs(COLOURED))
+    images = ImageSet.from_arrays(COLOURED, LABELS)
+    settings = db3kd.TrainSettings(steps=2, batch_size=6, device="cpu")
+    make = partial(db3kd.build_model, "linear", (3, 6, 5), 3)
+    expected = db3kd.train_classifier(make, images, images.labels, settings)
+    found = db3kd.train_classifier(make, dataset, settings=settings)
+    assert all(a.equal(b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+    accuracy = db3kd.evaluate(expected, images, images.labels)
+    assert db3kd.evaluate(found, dataset) == db3kd.evaluate(found, images) == accuracy
+    decisions = torch.tensor(LABELS)
+    assert db3kd.agreement(found, Items(list(BYTES)), decisions) == accuracy
+    with pytest.raises(ValueError, match=r"labels: .*got images without labels; pass labels="):
+        db3kd.evaluate(found, BYTES)
+
+
+def test_a_surrogate_is_made_from_a_data_set():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(90, 3))
+    with torch.no_grad():
+        network[1].weight.copy_(as_tensor(COLOURED)[:3].flatten(1) - 0.5)
+        network[1].bias.zero_()
+    settings = db3kd.SurrogateSettings(
+        "linear", 3, training=db3kd.TrainSettings(steps=2, device="cpu")
+    )
+    surrogate = db3kd.make_surrogate(network, Items(pairs(COLOURED)), settings)
+    assert surrogate.queries == 18
 
 
 # Hugging Face
