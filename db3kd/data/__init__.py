@@ -5,6 +5,7 @@ Labels are renumbered as the teacher numbers its classes. Pseudo samples, which 
 makes, are loaded here too.
 """
 
+from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, NamedImages, TensorImages
 from db3kd.data.loading import load_data
@@ -13,8 +14,10 @@ from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 __all__ = [
     "ImageSet",
     "ImageSource",
+    "ImagesLike",
     "NamedImages",
     "PseudoSamples",
+    "TeacherLike",
     "TensorImages",
     "load_data",
     "load_pseudo_samples",

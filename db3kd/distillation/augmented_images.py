@@ -82,6 +82,11 @@ class AugmentedImages:
             f"{self.queries_per_sample} images each, seed={self.seed})"
         )
 
+    def __getitem__(self, index: int) -> Tensor:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index: expected a number below {len(self)}, got {index}")
+        return self.read(torch.tensor([index % len(self)]))[0]
+
     def __len__(self) -> int:
         return self.samples * self.queries_per_sample
 

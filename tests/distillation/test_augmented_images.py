@@ -24,6 +24,13 @@ def test_an_image_does_not_depend_on_what_is_read_beside_it(order, size):
     assert torch.equal(parts, whole[torch.tensor(order)])
 
 
+def test_augmented_images_are_a_sequence():
+    augmented = AugmentedImages(pictures(), 4, seed=5)
+    whole = augmented.read(torch.arange(24))
+    assert torch.equal(torch.stack(list(augmented)), whole)
+    assert torch.equal(augmented[-1], whole[23])
+
+
 def test_the_first_image_of_a_sample_is_the_sample_itself():
     augmented = AugmentedImages(pictures(), 4, seed=5)
     assert len(augmented) == 24
