@@ -230,7 +230,7 @@ void check_bracket_queries(const at::Tensor& samples, const at::Tensor& ends,
 void check_bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
                           const at::Tensor& winner, const at::Tensor& active,
                           const at::Tensor& pair_of, const at::Tensor& decisions,
-                          const at::Tensor& wanted, double absolute, double relative) {
+                          const at::Tensor& criterion_class, double absolute, double relative) {
   const c10::Device device = low.device();
   check_tensor(low, "low", at::kFloat, device, {{"P"}});
   check_tensor(high, "high", at::kFloat, device, {{"P", low.size(0)}});
@@ -239,10 +239,12 @@ void check_bracket_update(const at::Tensor& low, const at::Tensor& high, const a
   check_tensor(active, "active", at::kLong, device, {{"A"}});
   check_tensor(pair_of, "pair_of", at::kLong, device, {{"R"}});
   check_tensor(decisions, "decisions", at::kLong, device, {{"A", active.size(0)}});
-  check_tensor(wanted, "wanted", at::kLong, device, {{"P", low.size(0)}});
-  check_state(
-      {{low, "low"}, {high, "high"}, {radius, "radius"}, {winner, "winner"}},
-      {{active, "active"}, {pair_of, "pair_of"}, {decisions, "decisions"}, {wanted, "wanted"}});
+  check_tensor(criterion_class, "criterion_class", at::kLong, device, {{"P", low.size(0)}});
+  check_state({{low, "low"}, {high, "high"}, {radius, "radius"}, {winner, "winner"}},
+              {{active, "active"},
+               {pair_of, "pair_of"},
+               {decisions, "decisions"},
+               {criterion_class, "criterion_class"}});
   check_not_negative(absolute, "absolute");
   check_not_negative(relative, "relative");
 }
@@ -267,14 +269,14 @@ Directions check_probe_queries(const at::Tensor& origins, const at::Tensor& poin
                           channels, points.size(1));
 }
 
-Directions check_probe_gradient(const at::Tensor& decisions, const at::Tensor& wanted,
+Directions check_probe_gradient(const at::Tensor& decisions, const at::Tensor& criterion_class,
                                 const at::Tensor& counters, std::int64_t seed,
                                 std::string_view noise, const std::optional<at::Tensor>& row_basis,
                                 const std::optional<at::Tensor>& column_basis,
                                 std::int64_t channels, std::int64_t components) {
   const c10::Device device = decisions.device();
   check_tensor(decisions, "decisions", at::kLong, device, {{"P"}, {"K"}});
-  check_tensor(wanted, "wanted", at::kLong, device, {{"P", decisions.size(0)}});
+  check_tensor(criterion_class, "criterion_class", at::kLong, device, {{"P", decisions.size(0)}});
   TORCH_CHECK_VALUE(decisions.size(1) <= kMaxProbes, "decisions: expected at most ", kMaxProbes,
                     " probes a row, got ", decisions.size(1));
   const Directions directions = check_directions(counters, decisions.size(0), device, seed, noise,
@@ -284,12 +286,12 @@ Directions check_probe_gradient(const at::Tensor& decisions, const at::Tensor& w
   return directions;
 }
 
-SoftLabelSettings check_soft_labels(const at::Tensor& distances, const at::Tensor& own,
+SoftLabelSettings check_soft_labels(const at::Tensor& distances, const at::Tensor& predicted,
                                     std::string_view normalisation, double scale,
                                     double temperature) {
   const c10::Device device = distances.device();
   check_tensor(distances, "distances", at::kFloat, device, {{"N"}, {"C"}});
-  check_tensor(own, "own", at::kLong, device, {{"N", distances.size(0)}});
+  check_tensor(predicted, "predicted", at::kLong, device, {{"N", distances.size(0)}});
   TORCH_CHECK_VALUE(normalisation == "inverse" || normalisation == "margin",
                     "normalisation: expected \"inverse\" or \"margin\", got \"", normalisation,
                     "\"");

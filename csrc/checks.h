@@ -36,7 +36,7 @@ void check_bracket_queries(const at::Tensor& samples, const at::Tensor& ends,
 void check_bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
                           const at::Tensor& winner, const at::Tensor& active,
                           const at::Tensor& pair_of, const at::Tensor& decisions,
-                          const at::Tensor& wanted, double absolute, double relative);
+                          const at::Tensor& criterion_class, double absolute, double relative);
 
 // The distribution of probe directions: `coefficients` random numbers per direction, which the
 // bases, if any, turn into `components`.
@@ -57,13 +57,13 @@ Directions check_probe_queries(const at::Tensor& origins, const at::Tensor& poin
                                const std::optional<at::Tensor>& column_basis, std::int64_t channels,
                                double lower, double upper, at::ScalarType dtype);
 
-Directions check_probe_gradient(const at::Tensor& decisions, const at::Tensor& wanted,
+Directions check_probe_gradient(const at::Tensor& decisions, const at::Tensor& criterion_class,
                                 const at::Tensor& counters, std::int64_t seed,
                                 std::string_view noise, const std::optional<at::Tensor>& row_basis,
                                 const std::optional<at::Tensor>& column_basis,
                                 std::int64_t channels, std::int64_t components);
 
-SoftLabelSettings check_soft_labels(const at::Tensor& distances, const at::Tensor& own,
+SoftLabelSettings check_soft_labels(const at::Tensor& distances, const at::Tensor& predicted,
                                     std::string_view normalisation, double scale,
                                     double temperature);
 

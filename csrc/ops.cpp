@@ -11,7 +11,8 @@ TORCH_LIBRARY(db3kd, library) {
       "-> Tensor");
   library.def(
       "bracket_update(Tensor(a!) low, Tensor(b!) high, Tensor(c!) radius, Tensor(d!) winner, "
-      "Tensor active, Tensor pair_of, Tensor decisions, Tensor wanted, bool targeted, float "
+      "Tensor active, Tensor pair_of, Tensor decisions, Tensor criterion_class, bool targeted, "
+      "float "
       "absolute, "
       "float relative) -> Tensor");
   library.def(
@@ -19,11 +20,12 @@ TORCH_LIBRARY(db3kd, library) {
       "count, str noise, Tensor? row_basis, Tensor? column_basis, int channels, float lower, float "
       "upper, ScalarType dtype) -> Tensor");
   library.def(
-      "probe_gradient(Tensor decisions, Tensor wanted, bool targeted, Tensor counters, int seed, "
+      "probe_gradient(Tensor decisions, Tensor criterion_class, bool targeted, Tensor counters, "
+      "int seed, "
       "str noise, Tensor? row_basis, Tensor? column_basis, int channels, int components) -> "
       "Tensor");
   library.def(
-      "soft_labels(Tensor distances, Tensor own, str normalisation, float scale, float "
+      "soft_labels(Tensor distances, Tensor predicted, str normalisation, float scale, float "
       "temperature) "
       "-> Tensor");
 }

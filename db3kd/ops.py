@@ -134,7 +134,7 @@ def bracket_update(
     active: Tensor,
     pair_of: Tensor,
     decisions: Tensor,
-    wanted: Tensor,
+    criterion_class: Tensor,
     *,
     targeted: bool,
     absolute: float,
@@ -142,7 +142,7 @@ def bracket_update(
 ) -> Tensor:
     """Narrows the bracket of each pair by one round of decisions, and drops rays that are done.
 
-    A ray hits if `(decision == wanted) == targeted`. For each pair with active rays:
+    A ray hits if `(decision == criterion_class) == targeted`. For each pair with active rays:
 
     - If any ray hits, `high` becomes the radius, `winner` the first ray that hit, and the rays
       that missed are dropped.
@@ -164,9 +164,8 @@ def bracket_update(
             the op raises ValueError, on CUDA after the brackets were narrowed.
         pair_of: `[R] int64`, the pair of each ray.
         decisions: `[A] int64`, the class at each active ray; negative if it was not answered.
-        wanted: `[P] int64`, the criterion class: the class to reach if `targeted`, else the class
-            to leave.
-        targeted: See `wanted`.
+        criterion_class: `[P] int64`, the class to reach if `targeted`, else the class to leave.
+        targeted: See `criterion_class`.
         absolute: The width of a bracket that is narrow enough, in input units, at least 0.
         relative: The same as a share of `high`, at least 0.
 
@@ -174,7 +173,17 @@ def bracket_update(
         The active rays of the next round, `[A'] int64`, in their old order.
     """
     return torch.ops.db3kd.bracket_update(
-        low, high, radius, winner, active, pair_of, decisions, wanted, targeted, absolute, relative
+        low,
+        high,
+        radius,
+        winner,
+        active,
+        pair_of,
+        decisions,
+        criterion_class,
+        targeted,
+        absolute,
+        relative,
     )
 
 
@@ -271,7 +280,7 @@ def _(
 
 def probe_gradient(
     decisions: Tensor,
-    wanted: Tensor,
+    criterion_class: Tensor,
     counters: Tensor,
     *,
     targeted: bool,
@@ -285,17 +294,17 @@ def probe_gradient(
     """Estimates the boundary's normal at each point from the decisions on its probes.
 
     The estimate is `Σ_k weight[k] · u(p, k)`, scaled to length 1, over the directions of
-    `probe_queries`. The sign of a probe is +1 if it hits, `(decision == wanted) == targeted`, and
-    -1 if it misses. Its weight is the sign minus the mean of the answered signs, or the sign itself
-    if all answered signs agree, or 0 if the probe was not answered. The estimator is Sign-OPT's
-    (Cheng et al., ICLR 2020) with the baseline of HopSkipJump (Chen et al., S&P 2020).
+    `probe_queries`. The sign of a probe is +1 if it hits, `(decision == criterion_class) ==
+    targeted`, and -1 if it misses. Its weight is the sign minus the mean of the answered signs, or
+    the sign itself if all answered signs agree, or 0 if the probe was not answered. The estimator
+    is Sign-OPT's (Cheng et al., ICLR 2020) with the baseline of HopSkipJump (Chen et al., S&P
+    2020).
 
     Args:
         decisions: `[P, K] int64`, the classes at the probes; negative if not answered.
-        wanted: `[P] int64`, the criterion class: the class to reach if `targeted`, else the class
-            to leave.
+        criterion_class: `[P] int64`, the class to reach if `targeted`, else the class to leave.
         counters: As for `probe_queries`.
-        targeted: See `wanted`.
+        targeted: See `criterion_class`.
         seed: As for `probe_queries`.
         noise: As for `probe_queries`.
         row_basis: As for `probe_queries`.
@@ -309,7 +318,7 @@ def probe_gradient(
     """
     return torch.ops.db3kd.probe_gradient(
         decisions,
-        wanted,
+        criterion_class,
         targeted,
         counters,
         seed,
@@ -329,7 +338,7 @@ def _(decisions: Tensor, *rest: Any) -> Tensor:
 
 def soft_labels(
     distances: Tensor,
-    own: Tensor,
+    predicted: Tensor,
     *,
     normalisation: Normalisation,
     scale: float = 1.0,
@@ -354,7 +363,7 @@ def soft_labels(
     Args:
         distances: `[N, C] float32`, above 0, in input units; +inf if a class was not reached. The
             column of the predicted class is not read.
-        own: `[N] int64`, the predicted class of each sample.
+        predicted: `[N] int64`, the predicted class of each sample.
         normalisation: "inverse" or "margin".
         scale: The factor of "margin", above 0.
         temperature: The temperature, above 0.
@@ -365,7 +374,7 @@ def soft_labels(
     Raises:
         ValueError: If a distance is NaN, zero or negative.
     """
-    return torch.ops.db3kd.soft_labels(distances, own, normalisation, scale, temperature)
+    return torch.ops.db3kd.soft_labels(distances, predicted, normalisation, scale, temperature)
 
 
 @torch.library.register_fake("db3kd::soft_labels")

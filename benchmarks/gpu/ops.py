@@ -161,8 +161,8 @@ def probe_gradient(
     settings = {"seed": 7, "targeted": True, "components": size}
     drawn = _drawn(size, noise, frequencies, device) | settings
     decisions = torch.randint(-1, 3, (points, PROBES), device=device)
-    wanted = torch.ones(points, dtype=torch.int64, device=device)
-    given = decisions, wanted, _counters(points, device)
+    criterion_class = torch.ones(points, dtype=torch.int64, device=device)
+    given = decisions, criterion_class, _counters(points, device)
     return OpCase(
         f"probe_gradient, {noise}, {frequencies}, {points} x {PROBES} x {size}",
         lambda *given: ops.probe_gradient(*given, **drawn),
@@ -176,13 +176,13 @@ def bracket_update(device: torch.device, pairs: int, each: int) -> OpCase:
     """The case of `ops.bracket_update`."""
     rules: dict[str, Any] = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
     active = torch.arange(pairs * each, device=device)
-    pair_of, wanted = active // each, torch.arange(pairs, device=device) % 10
+    pair_of, criterion_class = active // each, torch.arange(pairs, device=device) % 10
     decisions = torch.randint(-1, 20, (pairs * each,), device=device)
 
     def arguments() -> tuple[Tensor, ...]:
         low = torch.zeros(pairs, device=device)
         state = low, low + 4.0, low + 2.0, torch.full((pairs,), -1, device=device)
-        return *state, active, pair_of, decisions, wanted
+        return *state, active, pair_of, decisions, criterion_class
 
     return OpCase(
         f"bracket_update, {pairs} pairs of {each} rays",

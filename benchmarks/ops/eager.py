@@ -48,7 +48,7 @@ def bracket_update(
     active: Tensor,
     pair_of: Tensor,
     decisions: Tensor,
-    wanted: Tensor,
+    criterion_class: Tensor,
     *,
     targeted: bool,
     absolute: float,
@@ -57,9 +57,9 @@ def bracket_update(
     """See `db3kd.ops.bracket_update`."""
     pair = pair_of[active]
     answered = decisions >= 0
-    hit = answered & ((decisions == wanted[pair]) == targeted)
+    hit = answered & ((decisions == criterion_class[pair]) == targeted)
     has_rays, has_hit, has_miss, has_gap = (
-        torch.zeros_like(wanted).index_add_(0, pair, which.long()) > 0
+        torch.zeros_like(criterion_class).index_add_(0, pair, which.long()) > 0
         for which in (torch.ones_like(hit), hit, answered & ~hit, ~answered)
     )
     first = torch.full_like(winner, len(pair_of))
@@ -117,7 +117,7 @@ def probe_queries(
 
 def probe_gradient(
     decisions: Tensor,
-    wanted: Tensor,
+    criterion_class: Tensor,
     counters: Tensor,
     *,
     targeted: bool,
@@ -131,7 +131,7 @@ def probe_gradient(
     """See `db3kd.ops.probe_gradient`."""
     size = _coefficient_count(components, row_basis, column_basis, channels)
     u = directions(counters, seed=seed, count=decisions.size(1), noise=noise, size=size)
-    total = weighted_sum(u, decisions, wanted, targeted)
+    total = weighted_sum(u, decisions, criterion_class, targeted)
     return F.normalize(to_pixels(total, row_basis, column_basis, channels), dim=1)
 
 
@@ -146,10 +146,10 @@ def queries_along(
     return torch.addcmul(origins[:, None], moved, fraction).clamp_(lower, upper).flatten(0, 1)
 
 
-def weighted_sum(u: Tensor, decisions: Tensor, wanted: Tensor, targeted: bool) -> Tensor:
+def weighted_sum(u: Tensor, decisions: Tensor, criterion_class: Tensor, targeted: bool) -> Tensor:
     """The estimates of normals [P, n], not yet normalised, from directions u [P, K, n]."""
     answered = decisions >= 0
-    hit = (decisions == wanted[:, None]) == targeted
+    hit = (decisions == criterion_class[:, None]) == targeted
     signs = torch.where(answered, torch.where(hit, 1.0, -1.0), 0.0)
     mean = signs.sum(1, keepdim=True) / answered.sum(1, keepdim=True).clamp(min=1)
     weights = torch.where(answered & (mean.abs() < 1), signs - mean, signs)

@@ -53,7 +53,7 @@ def bracket_update(
     active: Indices,
     pair_of: Indices,
     decisions: Indices,
-    wanted: Indices,
+    criterion_class: Indices,
     *,
     targeted: bool,
     absolute: float,
@@ -63,7 +63,7 @@ def bracket_update(
     survivors: list[int] = []
     for pair, rows in _rows_of_pairs(active, pair_of):
         answered = [row for row in rows if decisions[row] >= 0]
-        hits = [row for row in answered if (decisions[row] == wanted[pair]) == targeted]
+        hits = [row for row in answered if (decisions[row] == criterion_class[pair]) == targeted]
         if hits:
             high[pair], winner[pair] = radius[pair], active[hits[0]]
         elif answered:
@@ -116,11 +116,11 @@ def probe_queries(
 
 
 def probe_gradient(
-    decisions: Indices, wanted: Indices, directions: Array, *, targeted: bool
+    decisions: Indices, criterion_class: Indices, directions: Array, *, targeted: bool
 ) -> Array:
     """Normals from decisions; `directions` [P, K, D] are those of the queries."""
     gradients = []
-    for row, target, drawn_before in zip(decisions, wanted, directions, strict=True):
+    for row, target, drawn_before in zip(decisions, criterion_class, directions, strict=True):
         gradient = np.zeros(directions.shape[2], dtype=np.float32)
         for decision, direction in zip(row, drawn_before, strict=True):
             if decision >= 0:

@@ -227,7 +227,7 @@ def test_bracket_update(run: Run, case: Case) -> None:
         low, high, radius, winner = (
             start[name].clone() for name in ("low", "high", "radius", "winner")
         )
-        rest = start["active"], start["pair_of"], decisions, start["wanted"]
+        rest = start["active"], start["pair_of"], decisions, start["criterion_class"]
         return library.bracket_update(low, high, radius, winner, *rest, **rules)
 
     moved = 8 * pairs * each * 4
@@ -305,24 +305,26 @@ def test_probe_gradient(run: Run, case: Case, kind: str) -> None:
     size, points = case.size, max(case.rows // PROBES, 1)
     drawn = _drawn(kind, size, case.device)
     decisions = torch.randint(-1, 3, (points, PROBES), device=case.device)
-    wanted = torch.ones(points, dtype=torch.int64, device=case.device)
+    criterion_class = torch.ones(points, dtype=torch.int64, device=case.device)
     counters = _counters(points, case.device)
     named: dict[str, Any] = {"counters": counters, "seed": 7, "targeted": True, "components": size}
     moved = 4 * size * points + _bytes(decisions)
     comparison = Comparison("probe_gradient", f", {kind}", size, points * PROBES, moved)
-    comparison.add(lambda library: library.probe_gradient(decisions, wanted, **named, **drawn))
+    comparison.add(
+        lambda library: library.probe_gradient(decisions, criterion_class, **named, **drawn)
+    )
     stored = torch.empty(0)
     if case.way in ("stored", "numpy"):
         stored = _torch_coefficients(points, drawn, size, case.device)
 
     def with_stored() -> Tensor:
-        total = eager.weighted_sum(stored, decisions, wanted, True)
+        total = eager.weighted_sum(stored, decisions, criterion_class, True)
         return torch.nn.functional.normalize(_to_pixels(total, drawn), dim=1)
 
     comparison.ways["stored"] = with_stored
     if case.way == "numpy" and drawn["noise"] == "gaussian":
         comparison.ways["numpy"] = lambda: numpy_loops.probe_gradient(
-            decisions.numpy(), wanted.numpy(), stored.numpy(), targeted=True
+            decisions.numpy(), criterion_class.numpy(), stored.numpy(), targeted=True
         )
     normals = run(comparison)
     assert normals.shape == (points, size)
@@ -370,7 +372,7 @@ def _brackets(pairs: int, each: int) -> dict[str, Tensor]:
         "winner": torch.full((pairs,), -1),
         "active": torch.arange(pairs * each),
         "pair_of": torch.arange(pairs).repeat_interleave(each),
-        "wanted": torch.arange(pairs) % 10,
+        "criterion_class": torch.arange(pairs) % 10,
     }
 
 

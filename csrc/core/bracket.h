@@ -23,9 +23,10 @@ struct Tolerance {
 
 enum class Outcome { kHit, kMiss, kUnanswered };
 
-DB3KD_HOST_DEVICE Outcome outcome_of(std::int64_t decision, std::int64_t wanted, bool targeted) {
+DB3KD_HOST_DEVICE Outcome outcome_of(std::int64_t decision, std::int64_t criterion_class,
+                                     bool targeted) {
   if (decision < 0) return Outcome::kUnanswered;
-  return (decision == wanted) == targeted ? Outcome::kHit : Outcome::kMiss;
+  return (decision == criterion_class) == targeted ? Outcome::kHit : Outcome::kMiss;
 }
 
 // The decisions for the rays of one pair in one round.

@@ -27,20 +27,21 @@ DB3KD_HOST_DEVICE double logit(float distance, const SoftLabelSettings& settings
 }
 
 // The logit of the predicted class, which is the largest of its row.
-DB3KD_HOST_DEVICE double own_logit(const float* distances, std::int64_t classes, std::int64_t own,
-                                   const SoftLabelSettings& settings) {
+DB3KD_HOST_DEVICE double predicted_logit(const float* distances, std::int64_t classes,
+                                         std::int64_t predicted,
+                                         const SoftLabelSettings& settings) {
   if (settings.normalisation == Normalisation::kMargin) return 0.0;
   double sum = 0.0;
   for (std::int64_t m = 0; m < classes; ++m) {
-    if (m != own) sum += logit(distances[m], settings);
+    if (m != predicted) sum += logit(distances[m], settings);
   }
   return sum;
 }
 
 // The weight of another class relative to that of the predicted class, which is 1.
-DB3KD_HOST_DEVICE double relative_weight(float distance, double own,
+DB3KD_HOST_DEVICE double relative_weight(float distance, double predicted,
                                          const SoftLabelSettings& settings) {
-  return exp((logit(distance, settings) - own) / settings.temperature);
+  return exp((logit(distance, settings) - predicted) / settings.temperature);
 }
 
 }  // namespace db3kd

@@ -36,15 +36,15 @@ std::vector<std::int64_t> pairs_of_active(const std::int64_t* active, std::int64
 at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
                           const at::Tensor& winner, const at::Tensor& active,
                           const at::Tensor& pair_of, const at::Tensor& decisions,
-                          const at::Tensor& wanted, bool targeted, double absolute,
+                          const at::Tensor& criterion_class, bool targeted, double absolute,
                           double relative) {
-  check_bracket_update(low, high, radius, winner, active, pair_of, decisions, wanted, absolute,
-                       relative);
+  check_bracket_update(low, high, radius, winner, active, pair_of, decisions, criterion_class,
+                       absolute, relative);
   const std::int64_t rows = active.size(0);
   const Tolerance tolerance{static_cast<float>(absolute), static_cast<float>(relative)};
 
   const Contiguous<std::int64_t> ray(active), ray_pair(pair_of), decision(decisions),
-      wanted_class(wanted);
+      criterion_data(criterion_class);
   float* lows = low.mutable_data_ptr<float>();
   float* highs = high.mutable_data_ptr<float>();
   float* radii = radius.mutable_data_ptr<float>();
@@ -56,7 +56,7 @@ at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const a
   for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
     const std::int64_t pair = pair_at[begin];
     const auto outcome = [&](std::int64_t row) {
-      return outcome_of(decision[row], wanted_class[pair], targeted);
+      return outcome_of(decision[row], criterion_data[pair], targeted);
     };
     Answers answers;
     for (end = begin; end < rows && pair_at[end] == pair; ++end)

@@ -96,18 +96,19 @@ at::Tensor probe_queries(const at::Tensor& origins, const at::Tensor& points,
   return queries.to(dtype);
 }
 
-at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& wanted, bool targeted,
-                          const at::Tensor& counters, std::int64_t seed, std::string_view noise,
-                          const std::optional<at::Tensor>& row_basis,
+at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& criterion_class,
+                          bool targeted, const at::Tensor& counters, std::int64_t seed,
+                          std::string_view noise, const std::optional<at::Tensor>& row_basis,
                           const std::optional<at::Tensor>& column_basis, std::int64_t channels,
                           std::int64_t components) {
-  const Directions directions = check_probe_gradient(decisions, wanted, counters, seed, noise,
-                                                     row_basis, column_basis, channels, components);
+  const Directions directions =
+      check_probe_gradient(decisions, criterion_class, counters, seed, noise, row_basis,
+                           column_basis, channels, components);
   const std::int64_t points = decisions.size(0), count = decisions.size(1);
   const std::optional<Basis> basis = basis_of(directions);
   at::Tensor gradient = at::empty({points, components}, decisions.options().dtype(at::kFloat));
 
-  const Contiguous<std::int64_t> decision_data(decisions), wanted_class(wanted),
+  const Contiguous<std::int64_t> decision_data(decisions), criterion_data(criterion_class),
       counter_data(counters);
   check_counters(counter_data, points);
   float* out = gradient.mutable_data_ptr<float>();
@@ -120,12 +121,12 @@ at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& wanted,
           const std::int64_t* row = decision_data + point * count;
           Tally tally;
           for (std::int64_t k = 0; k < count; ++k)
-            tally.add(outcome_of(row[k], wanted_class[point], targeted));
+            tally.add(outcome_of(row[k], criterion_data[point], targeted));
 
           std::fill(total.begin(), total.end(), 0.0f);
           for (std::int64_t k = 0; k < count; ++k) {
             const float weight =
-                probe_weight(outcome_of(row[k], wanted_class[point], targeted), tally);
+                probe_weight(outcome_of(row[k], criterion_data[point], targeted), tally);
             if (weight == 0.0f) continue;
             const DirectionId id = direction_id(seed, k, counter_data + 3 * point);
             const float scale =

@@ -12,44 +12,45 @@
 namespace db3kd::cpu {
 namespace {
 
-void check_distances(const float* distances, std::int64_t classes, std::int64_t own,
+void check_distances(const float* distances, std::int64_t classes, std::int64_t predicted,
                      std::int64_t sample) {
   for (std::int64_t m = 0; m < classes; ++m) {
-    if (m != own && !is_distance(distances[m])) fail_distance(sample, m, distances[m]);
+    if (m != predicted && !is_distance(distances[m])) fail_distance(sample, m, distances[m]);
   }
 }
 
 // weights: space for `classes` numbers, so that each exponential is computed once.
-void soft_label(const float* distances, std::int64_t classes, std::int64_t own,
+void soft_label(const float* distances, std::int64_t classes, std::int64_t predicted,
                 const SoftLabelSettings& settings, double* weights, float* label) {
-  const double largest = own_logit(distances, classes, own, settings);
-  weights[own] = 1.0;
+  const double largest = predicted_logit(distances, classes, predicted, settings);
+  weights[predicted] = 1.0;
   double total = 1.0;
   for (std::int64_t m = 0; m < classes; ++m) {
-    if (m == own) continue;
+    if (m == predicted) continue;
     weights[m] = relative_weight(distances[m], largest, settings);
     total += weights[m];
   }
   for (std::int64_t m = 0; m < classes; ++m) label[m] = static_cast<float>(weights[m] / total);
 }
 
-at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& own,
+at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& predicted,
                        std::string_view normalisation, double scale, double temperature) {
   const SoftLabelSettings settings =
-      check_soft_labels(distances, own, normalisation, scale, temperature);
+      check_soft_labels(distances, predicted, normalisation, scale, temperature);
   const std::int64_t classes = distances.size(1);
   at::Tensor labels = at::empty_like(distances, at::MemoryFormat::Contiguous);
 
   const Contiguous<float> distance_data(distances);
-  const Contiguous<std::int64_t> own_class(own);
+  const Contiguous<std::int64_t> predicted_data(predicted);
   float* out = labels.mutable_data_ptr<float>();
   at::parallel_for(
       0, distances.size(0), rows_per_task(classes), [&](std::int64_t begin, std::int64_t end) {
         std::vector<double> weights(classes);
         for (std::int64_t sample = begin; sample < end; ++sample) {
-          const std::int64_t own_column = checked_index(own_class, sample, classes, "own");
-          check_distances(distance_data + sample * classes, classes, own_column, sample);
-          soft_label(distance_data + sample * classes, classes, own_column, settings,
+          const std::int64_t predicted_column =
+              checked_index(predicted_data, sample, classes, "predicted");
+          check_distances(distance_data + sample * classes, classes, predicted_column, sample);
+          soft_label(distance_data + sample * classes, classes, predicted_column, settings,
                      weights.data(), out + sample * classes);
         }
       });

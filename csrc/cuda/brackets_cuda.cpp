@@ -33,15 +33,15 @@ at::Tensor select(const std::int64_t* rays, const at::Tensor& flags, std::int64_
 at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
                           const at::Tensor& winner, const at::Tensor& active,
                           const at::Tensor& pair_of, const at::Tensor& decisions,
-                          const at::Tensor& wanted, bool targeted, double absolute,
+                          const at::Tensor& criterion_class, bool targeted, double absolute,
                           double relative) {
-  check_bracket_update(low, high, radius, winner, active, pair_of, decisions, wanted, absolute,
-                       relative);
+  check_bracket_update(low, high, radius, winner, active, pair_of, decisions, criterion_class,
+                       absolute, relative);
   const c10::cuda::CUDAGuard guard(low.device());
   if (active.size(0) == 0) return at::empty({0}, active.options());
 
   const Contiguous<std::int64_t> ray(active), ray_pair(pair_of), decision(decisions),
-      wanted_class(wanted);
+      criterion_data(criterion_class);
   // The number of remaining rays, whether a pair occurred twice, and which pairs occurred.
   const at::Tensor counts = at::zeros({2 + low.size(0)}, active.options());
   auto* count = counts.mutable_data_ptr<std::int64_t>();
@@ -52,7 +52,7 @@ at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const a
                              ray,
                              ray_pair,
                              decision,
-                             wanted_class,
+                             criterion_data,
                              low.size(0),
                              pair_of.size(0),
                              active.size(0),

@@ -15,7 +15,7 @@ __device__ std::int64_t pair_at(const BracketUpdate& update, std::int64_t row) {
 }
 
 __device__ Outcome outcome_at(const BracketUpdate& update, std::int64_t row, std::int64_t pair) {
-  return outcome_of(update.decisions[row], update.wanted[pair], update.targeted);
+  return outcome_of(update.decisions[row], update.criterion_class[pair], update.targeted);
 }
 
 // The thread of a pair's first active ray walks over all rays of the pair, so no two threads share

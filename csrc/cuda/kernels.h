@@ -62,7 +62,7 @@ struct BracketUpdate {
   const std::int64_t* active;
   const std::int64_t* pair_of;
   const std::int64_t* decisions;
-  const std::int64_t* wanted;
+  const std::int64_t* criterion_class;
   std::int64_t pair_count;
   std::int64_t ray_count;
   std::int64_t active_count;
@@ -147,7 +147,7 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair&
 // weights [points, probes]: the weight of each probe in the gradient, times the scale of its draw,
 // which it must contain before the call for normal numbers.
 cudaError_t launch_probe_weights(const DirectionSource& source, const std::int64_t* decisions,
-                                 const std::int64_t* wanted, bool targeted, float* weights,
+                                 const std::int64_t* criterion_class, bool targeted, float* weights,
                                  cudaStream_t stream);
 
 // total [points, coefficients]: the weighted sum of each point's draws.
@@ -165,8 +165,9 @@ cudaError_t launch_normalise(float* vectors, std::int64_t rows, std::int64_t siz
 
 // first_bad: at least rows · classes before the call; afterwards the smallest flat index of an
 // invalid distance.
-cudaError_t launch_soft_labels(const float* distances, const std::int64_t* own, std::int64_t rows,
-                               std::int64_t classes, const SoftLabelSettings& settings,
-                               float* labels, unsigned long long* first_bad, cudaStream_t stream);
+cudaError_t launch_soft_labels(const float* distances, const std::int64_t* predicted,
+                               std::int64_t rows, std::int64_t classes,
+                               const SoftLabelSettings& settings, float* labels,
+                               unsigned long long* first_bad, cudaStream_t stream);
 
 }  // namespace db3kd::cuda

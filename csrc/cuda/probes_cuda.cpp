@@ -87,13 +87,14 @@ at::Tensor probe_queries(const at::Tensor& origins, const at::Tensor& points,
   return queries;
 }
 
-at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& wanted, bool targeted,
-                          const at::Tensor& counters, std::int64_t seed, std::string_view noise,
-                          const std::optional<at::Tensor>& row_basis,
+at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& criterion_class,
+                          bool targeted, const at::Tensor& counters, std::int64_t seed,
+                          std::string_view noise, const std::optional<at::Tensor>& row_basis,
                           const std::optional<at::Tensor>& column_basis, std::int64_t channels,
                           std::int64_t components) {
-  const Directions directions = check_probe_gradient(decisions, wanted, counters, seed, noise,
-                                                     row_basis, column_basis, channels, components);
+  const Directions directions =
+      check_probe_gradient(decisions, criterion_class, counters, seed, noise, row_basis,
+                           column_basis, channels, components);
   const c10::cuda::CUDAGuard guard(decisions.device());
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const std::optional<BasisPair> basis = basis_of(directions);
@@ -103,13 +104,13 @@ at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& wanted,
   at::Tensor gradient = at::empty({points, components}, options);
   at::Tensor total = basis ? at::empty({points, directions.coefficients}, options) : gradient;
 
-  const Contiguous<std::int64_t> decision_data(decisions), wanted_class(wanted),
+  const Contiguous<std::int64_t> decision_data(decisions), criterion_data(criterion_class),
       counter_data(counters);
   const DirectionSource source = source_of(directions, counter_data, points, count);
   if (directions.noise == Noise::kGaussian) {
     C10_CUDA_CHECK(launch_gaussian_scales(source, weights.mutable_data_ptr<float>(), stream));
   }
-  C10_CUDA_CHECK(launch_probe_weights(source, decision_data, wanted_class, targeted,
+  C10_CUDA_CHECK(launch_probe_weights(source, decision_data, criterion_data, targeted,
                                       weights.mutable_data_ptr<float>(), stream));
   C10_CUDA_CHECK(launch_weighted_sum(source, weights.const_data_ptr<float>(),
                                      total.mutable_data_ptr<float>(), stream));

@@ -118,18 +118,20 @@ __global__ void short_probe_queries_kernel(DirectionSource source, ProbePoints a
 
 // One block per point.
 __global__ void probe_weights_kernel(DirectionSource source, const std::int64_t* decisions,
-                                     const std::int64_t* wanted, bool targeted, float* weights) {
+                                     const std::int64_t* criterion_class, bool targeted,
+                                     float* weights) {
   for (std::int64_t point = blockIdx.x; point < source.points; point += gridDim.x) {
     const std::int64_t* row = decisions + point * source.probes;
     Tally mine;
     for (std::int64_t k = threadIdx.x; k < source.probes; k += blockDim.x) {
-      mine.add(outcome_of(row[k], wanted[point], targeted));
+      mine.add(outcome_of(row[k], criterion_class[point], targeted));
     }
     const Tally tally{block_sum(mine.hits), block_sum(mine.misses)};
     for (std::int64_t k = threadIdx.x; k < source.probes; k += blockDim.x) {
       const std::int64_t i = point * source.probes + k;
       const float scale = source.noise == Noise::kGaussian ? weights[i] : source.sign_scale;
-      weights[i] = probe_weight(outcome_of(row[k], wanted[point], targeted), tally) * scale;
+      weights[i] =
+          probe_weight(outcome_of(row[k], criterion_class[point], targeted), tally) * scale;
     }
   }
 }
@@ -263,11 +265,11 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoint
 }
 
 cudaError_t launch_probe_weights(const DirectionSource& source, const std::int64_t* decisions,
-                                 const std::int64_t* wanted, bool targeted, float* weights,
+                                 const std::int64_t* criterion_class, bool targeted, float* weights,
                                  cudaStream_t stream) {
   if (source.points == 0 || source.probes == 0) return cudaSuccess;
   probe_weights_kernel<<<grid_x(source.points), threads_for_row(source.probes), 0, stream>>>(
-      source, decisions, wanted, targeted, weights);
+      source, decisions, criterion_class, targeted, weights);
   return cudaGetLastError();
 }
 

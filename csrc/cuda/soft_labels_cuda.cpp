@@ -12,19 +12,19 @@
 namespace db3kd::cuda {
 namespace {
 
-at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& own,
+at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& predicted,
                        std::string_view normalisation, double scale, double temperature) {
   const SoftLabelSettings settings =
-      check_soft_labels(distances, own, normalisation, scale, temperature);
+      check_soft_labels(distances, predicted, normalisation, scale, temperature);
   const c10::cuda::CUDAGuard guard(distances.device());
   const std::int64_t classes = distances.size(1);
   at::Tensor labels = at::empty_like(distances, at::MemoryFormat::Contiguous);
-  const at::Tensor first_bad = at::full({}, distances.numel(), own.options());
+  const at::Tensor first_bad = at::full({}, distances.numel(), predicted.options());
 
   const Contiguous<float> distance_data(distances);
-  const Contiguous<std::int64_t> own_class(own);
+  const Contiguous<std::int64_t> predicted_data(predicted);
   C10_CUDA_CHECK(launch_soft_labels(
-      distance_data, own_class, distances.size(0), classes, settings,
+      distance_data, predicted_data, distances.size(0), classes, settings,
       labels.mutable_data_ptr<float>(),
       reinterpret_cast<unsigned long long*>(first_bad.mutable_data_ptr<std::int64_t>()),
       c10::cuda::getCurrentCUDAStream()));

@@ -28,7 +28,7 @@ def bracket_update(
     active,
     pair_of,
     decisions,
-    wanted,
+    criterion_class,
     targeted,
     absolute,
     relative,
@@ -38,7 +38,7 @@ def bracket_update(
     for pair in pair_of[active].unique_consecutive().tolist():
         rows = (pair_of[active] == pair).nonzero().flatten()
         rays, answers = active[rows], decisions[rows]
-        hit = (answers >= 0) & ((answers == wanted[pair]) == targeted)
+        hit = (answers >= 0) & ((answers == criterion_class[pair]) == targeted)
         missed = (answers >= 0) & ~hit
         if hit.any():
             high[pair] = radius[pair]
@@ -134,7 +134,7 @@ def probe_queries(
 
 def probe_gradient(
     decisions,
-    wanted,
+    criterion_class,
     targeted,
     counters,
     seed,
@@ -148,7 +148,7 @@ def probe_gradient(
         noise, seed, decisions.size(1), counters, row_basis, column_basis, channels, components
     )
     answered = decisions >= 0
-    hit = (decisions == wanted[:, None]) == targeted
+    hit = (decisions == criterion_class[:, None]) == targeted
     signs = torch.where(answered, torch.where(hit, 1.0, -1.0), 0.0).double()
     mean = signs.sum(1, keepdim=True) / answered.sum(1, keepdim=True).clamp(min=1)
     resolve = mean.abs() == 1
@@ -157,14 +157,14 @@ def probe_gradient(
 
 
 def soft_labels(
-    distances: Tensor, own: Tensor, normalisation: str, scale: float, temperature: float
+    distances: Tensor, predicted: Tensor, normalisation: str, scale: float, temperature: float
 ) -> Tensor:
-    is_own = torch.nn.functional.one_hot(own, distances.size(1)).bool()
-    others = distances.double().masked_fill(is_own, math.inf)
+    is_predicted = torch.nn.functional.one_hot(predicted, distances.size(1)).bool()
+    others = distances.double().masked_fill(is_predicted, math.inf)
     if normalisation == "inverse":
         logits = 1 / others
         own_logits = logits.sum(1, keepdim=True)
     else:
         logits = -scale * others
         own_logits = torch.zeros(len(others), 1, dtype=torch.float64, device=others.device)
-    return (torch.where(is_own, own_logits, logits) / temperature).softmax(dim=1).float()
+    return (torch.where(is_predicted, own_logits, logits) / temperature).softmax(dim=1).float()

@@ -69,7 +69,7 @@ def bracket_update(rows: int, seed: int = 0) -> dict[str, Tensor]:
         "active": torch.arange(rows),
         "pair_of": pair_of,
         "decisions": torch.randint(-1, 9, (rows,), generator=g),
-        "wanted": torch.randint(3, (pairs,), generator=g),
+        "criterion_class": torch.randint(3, (pairs,), generator=g),
     }
 
 
@@ -103,10 +103,10 @@ def probe_gradient(points: int, count: int, size: int) -> dict[str, object]:
     """
     g = torch.Generator().manual_seed(2)
     decisions = torch.randint(-1, 3, (points, count), generator=g)
-    wanted = torch.randint(3, (points,), generator=g)
+    criterion_class = torch.randint(3, (points,), generator=g)
     return {
-        "decisions": wanted[:, None].expand(-1, count).clone() if size == 1 else decisions,
-        "wanted": wanted,
+        "decisions": criterion_class[:, None].expand(-1, count).clone() if size == 1 else decisions,
+        "criterion_class": criterion_class,
         "counters": counters(points),
         "targeted": True,
         "seed": 2**40 + 3,
@@ -118,7 +118,7 @@ def soft_labels(rows: int, classes: int) -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(3)
     distances = torch.rand(rows, classes, generator=g) + 0.1
     distances[torch.rand(rows, classes, generator=g) < 0.1] = torch.inf
-    return {"distances": distances, "own": torch.randint(classes, (rows,), generator=g)}
+    return {"distances": distances, "predicted": torch.randint(classes, (rows,), generator=g)}
 
 
 def counters(points: int) -> Tensor:

@@ -200,7 +200,7 @@ def test_soft_labels(place, rows, classes, normalisation):
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan")])
 def test_an_invalid_distance_is_an_error(place, bad):
     arguments = place.move(cases.soft_labels(50, 10))
-    arguments["distances"][31, (arguments["own"][31] + 1) % 10] = bad
+    arguments["distances"][31, (arguments["predicted"][31] + 1) % 10] = bad
     with pytest.raises(ValueError, match=r"distances: expected positive .* in row 31"):
         place.ops.soft_labels(**arguments, normalisation="margin")
 

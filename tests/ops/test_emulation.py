@@ -84,7 +84,7 @@ BAD = {
         cases.bracket_update(6) | {"targeted": True, "absolute": 0.0, "relative": 0.0},
         "pair_of",
     ),
-    "soft_labels": (cases.soft_labels(4, 5) | {"normalisation": "margin"}, "own"),
+    "soft_labels": (cases.soft_labels(4, 5) | {"normalisation": "margin"}, "predicted"),
 }
 
 

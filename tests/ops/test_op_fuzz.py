@@ -168,18 +168,21 @@ def test_the_arguments_are_valid_before_they_are_fuzzed(place, case):
     getattr(getattr(torch.ops, place), case.split()[0])(**VALID[case]())
 
 
-@pytest.mark.parametrize("other", ["low", "high", "radius", "wanted"])
+@pytest.mark.parametrize("other", ["low", "high", "radius", "criterion_class"])
 def test_updated_state_that_shares_memory_with_another_argument_is_refused(other):
     memory = torch.ones(8)
-    wanted = memory.view(torch.int64)[:2]  # the same bytes as another type
+    criterion_class = memory.view(torch.int64)[:2]  # the same bytes as another type
     arguments = VALID["bracket_update"]() | {
         "pair_of": torch.zeros(6, dtype=torch.int64),
         "winner": torch.full((2,), -1),
-        "wanted": torch.zeros(2, dtype=torch.int64),
+        "criterion_class": torch.zeros(2, dtype=torch.int64),
         **{name: torch.ones(2) for name in ("low", "high", "radius")},
     }
     state = "high" if other == "low" else "low"
-    arguments |= {state: memory[1:3], other: wanted if other == "wanted" else memory[2:4]}
+    arguments |= {
+        state: memory[1:3],
+        other: criterion_class if other == "criterion_class" else memory[2:4],
+    }
     with pytest.raises(ValueError, match=rf"{state}.*{other}|{other}.*{state}"):
         torch.ops.db3kd.bracket_update(**arguments)
 

@@ -50,7 +50,7 @@ def brackets(decisions: list[int], rays_per_pair: int, device="cpu", **changes) 
         "active": torch.arange(len(decisions)),
         "pair_of": torch.arange(len(decisions)) // rays_per_pair,
         "decisions": torch.tensor(decisions, dtype=torch.int64),
-        "wanted": torch.ones(pairs, dtype=torch.int64),
+        "criterion_class": torch.ones(pairs, dtype=torch.int64),
     }
     moved = {name: tensor.to(device) for name, tensor in arguments.items()}
     return moved | {"targeted": True, "absolute": 1e-3, "relative": 0.0} | changes
@@ -208,7 +208,7 @@ def test_bracket_update_matches_the_reference(answers, targeted, seed):
         "active": torch.randperm(count, generator=g),
         "pair_of": torch.zeros(count, dtype=torch.int64),
         "decisions": torch.tensor(list(chain.from_iterable(answers)), dtype=torch.int64),
-        "wanted": torch.randint(4, (pairs,), generator=g),
+        "criterion_class": torch.randint(4, (pairs,), generator=g),
     }
     owner = shuffled.repeat_interleave(torch.tensor([len(a) for a in answers], dtype=torch.int64))
     c["pair_of"][c["active"]] = owner
@@ -248,8 +248,8 @@ def test_soft_labels_match_the_reference(device, normalisation, classes):
     g = generator(classes)
     distances = 0.05 + torch.rand(9, classes, generator=g)
     distances[torch.rand(9, classes, generator=g) < 0.2] = INF
-    own = torch.randint(classes, (9,), generator=g)
-    arguments = distances.to(device), own.to(device)
+    predicted = torch.randint(classes, (9,), generator=g)
+    arguments = distances.to(device), predicted.to(device)
     for scale, temperature in [(1.0, 1.0), (4.0, 20.0), (8.0, 0.1)]:
         settings = {"normalisation": normalisation, "scale": scale, "temperature": temperature}
         labels = ops.soft_labels(*arguments, **settings)
@@ -299,10 +299,10 @@ def test_any_positive_distances_give_a_distribution(distances, normalisation, sc
 def test_an_invalid_distance_is_an_error(device, bad):
     distances = torch.ones(5, 4, device=device)
     distances[3, 2] = bad
-    own = torch.zeros(5, dtype=torch.int64, device=device)
+    predicted = torch.zeros(5, dtype=torch.int64, device=device)
     message = r"distances: expected positive distances.* got .* in row 3, column 2"
     with pytest.raises(ValueError, match=message):
-        ops.soft_labels(distances, own, normalisation="inverse")
+        ops.soft_labels(distances, predicted, normalisation="inverse")
 
 
 # Determinism
@@ -392,7 +392,7 @@ def test_invalid_arguments_of_bracket_update_are_named(name, bad, error, message
 @pytest.mark.parametrize(
     ("name", "bad", "error", "message"),
     [
-        ("own", torch.tensor([0, 4]), IndexError, "own: .* from 0 to 3, got 4 at 1"),
+        ("predicted", torch.tensor([0, 4]), IndexError, "predicted: .* from 0 to 3, got 4 at 1"),
         ("normalisation", "softmax", ValueError, 'normalisation: expected "inverse" or "margin"'),
         ("temperature", 0.0, ValueError, "temperature: expected a finite number above 0, got 0"),
         ("scale", INF, ValueError, "scale: expected a finite number above 0, got inf"),
@@ -401,7 +401,7 @@ def test_invalid_arguments_of_bracket_update_are_named(name, bad, error, message
 def test_invalid_arguments_of_soft_labels_are_named(name, bad, error, message):
     arguments = {
         "distances": torch.ones(2, 4),
-        "own": torch.zeros(2, dtype=torch.int64),
+        "predicted": torch.zeros(2, dtype=torch.int64),
         "normalisation": "margin",
     }
     with pytest.raises(error, match=message):
@@ -417,12 +417,12 @@ def test_ops_pass_opcheck(device):
     lengths = r["samples"], r["ends"], rows, r["end_of"]
     bracket = brackets([1, 0, 0, -1, 0, 0], rays_per_pair=2, device=device)
     distances = torch.ones(3, 4, device=device)
-    own = torch.zeros(3, dtype=torch.int64, device=device)
+    predicted = torch.zeros(3, dtype=torch.int64, device=device)
     calls = [
         (torch.ops.db3kd.ray_lengths, lengths),
         (torch.ops.db3kd.bracket_queries, (*r.values(), 0.0, 1.0, torch.bfloat16)),
         (torch.ops.db3kd.bracket_update, tuple(bracket.values())),
-        (torch.ops.db3kd.soft_labels, (distances, own, "margin", 1.0, 2.0)),
+        (torch.ops.db3kd.soft_labels, (distances, predicted, "margin", 1.0, 2.0)),
     ]
     for op, arguments in calls:
         torch.library.opcheck(op, arguments)

@@ -193,7 +193,7 @@ def test_probe_gradient_matches_the_reference(device, noise, basis, targeted):
     decisions[1] = 2  # all agree
     arguments = {
         "decisions": decisions.to(device),
-        "wanted": torch.tensor([1, 2, 0], device=device),
+        "criterion_class": torch.tensor([1, 2, 0], device=device),
         **shared,
         "targeted": targeted,
         "components": size_of(shared, basis),
@@ -207,18 +207,20 @@ def test_the_gradient_points_to_the_target_side_of_a_plane(device, noise):
     shared = probes(device, noise=noise)
     normal = torch.nn.functional.normalize(torch.linspace(-1, 1, 37, device=device), dim=0)
     decisions = (drawn(shared, 37, count=2000) @ normal > 0).long()
-    wanted = torch.ones(3, dtype=torch.int64, device=device)
-    towards = ops.probe_gradient(decisions, wanted, **shared, targeted=True, components=37)
+    criterion_class = torch.ones(3, dtype=torch.int64, device=device)
+    towards = ops.probe_gradient(decisions, criterion_class, **shared, targeted=True, components=37)
     assert (towards @ normal > 0.97).all()
-    away = ops.probe_gradient(decisions, wanted, **shared, targeted=False, components=37)
+    away = ops.probe_gradient(decisions, criterion_class, **shared, targeted=False, components=37)
     assert torch.equal(away, -towards)
 
 
 def test_an_unanswered_probe_has_no_weight(device):
     shared = probes(device, points=1)
-    wanted = torch.tensor([1], device=device)
+    criterion_class = torch.tensor([1], device=device)
     settings = {**shared, "targeted": True, "components": 37}
-    some = ops.probe_gradient(torch.tensor([[1, 0, -1, 1]], device=device), wanted, **settings)
+    some = ops.probe_gradient(
+        torch.tensor([[1, 0, -1, 1]], device=device), criterion_class, **settings
+    )
     u = drawn(shared, 37, count=4)[0]
     expected = torch.nn.functional.normalize(u[0] - 2 * u[1] + u[3], dim=0)
     torch.testing.assert_close(some[0], expected)
@@ -226,10 +228,10 @@ def test_an_unanswered_probe_has_no_weight(device):
 
 @pytest.mark.parametrize("decisions", [[[]], [[-1, -1]]])
 def test_without_answers_there_is_no_gradient(device, decisions):
-    wanted = torch.tensor([1], device=device)
+    criterion_class = torch.tensor([1], device=device)
     decisions = torch.tensor(decisions, dtype=torch.int64, device=device)
     gradient = ops.probe_gradient(
-        decisions, wanted, **probes(device, points=1), targeted=True, components=37
+        decisions, criterion_class, **probes(device, points=1), targeted=True, components=37
     )
     assert torch.equal(gradient, torch.zeros(1, 37, device=device))
 
@@ -259,14 +261,16 @@ def test_results_do_not_depend_on_the_number_of_threads(noise, basis):
     shared = probes(noise=noise, basis=basis)
     shared["counters"] = torch.arange(90).reshape(30, 3)
     size = size_of(shared, basis)
-    wanted = torch.zeros(30, dtype=torch.int64)
+    criterion_class = torch.zeros(30, dtype=torch.int64)
     threads = torch.get_num_threads()
     results = []
     for number in (1, 2):
         torch.set_num_threads(number)
         u = unit_probes(shared, size, count=50)
         decisions = (u[:, :, 0] > 0).long()
-        gradient = ops.probe_gradient(decisions, wanted, **shared, targeted=True, components=size)
+        gradient = ops.probe_gradient(
+            decisions, criterion_class, **shared, targeted=True, components=size
+        )
         results.append((u, gradient))
     torch.set_num_threads(threads)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
@@ -354,7 +358,7 @@ def test_ops_pass_opcheck(device, basis):
     counters, seed, noise, *bases = shared.values()
     points, step = torch.rand(3, size, device=device), torch.ones(3, device=device)
     decisions = torch.ones(3, 4, dtype=torch.int64, device=device)
-    wanted = decisions[:, 0].contiguous()
+    criterion_class = decisions[:, 0].contiguous()
     queries = (
         torch.rand_like(points),
         points,
@@ -369,7 +373,7 @@ def test_ops_pass_opcheck(device, basis):
         torch.float16,
     )
     torch.library.opcheck(torch.ops.db3kd.probe_queries, queries)
-    gradient = (decisions, wanted, True, counters, seed, noise, *bases, size)
+    gradient = (decisions, criterion_class, True, counters, seed, noise, *bases, size)
     torch.library.opcheck(torch.ops.db3kd.probe_gradient, gradient)
 
 
@@ -378,8 +382,8 @@ def test_empty_batches_give_empty_results(device):
     assert drawn(none, 37, count=4).shape == (0, 4, 37)
     assert drawn(probes(device), 37, count=0).shape == (3, 0, 37)
     decisions = torch.zeros(0, 4, dtype=torch.int64, device=device)
-    wanted = torch.zeros(0, dtype=torch.int64, device=device)
-    gradient = ops.probe_gradient(decisions, wanted, **none, targeted=True, components=37)
+    criterion_class = torch.zeros(0, dtype=torch.int64, device=device)
+    gradient = ops.probe_gradient(decisions, criterion_class, **none, targeted=True, components=37)
     assert gradient.shape == (0, 37)
 
 
