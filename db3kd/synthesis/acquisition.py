@@ -1,9 +1,9 @@
-"""Choosing what to ask next by students of the answers so far.
+"""Active acquisition of pseudo samples: students of the answers so far choose what to ask next.
 
-Most random images tell a student nothing new. Two small networks trained on the answers so far know
-which of many proposals they cannot decide; the teacher is asked about those alone. Choosing costs
-no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994; for copying models by their answers:
-Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
+Most random images teach a student nothing new. A few small networks, trained on the answers so far,
+rank many proposals by how uncertain they are, and the teacher is asked about the most uncertain
+ones. The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994. Copying models
+by their answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
 """
 
 from collections.abc import Iterator
@@ -15,29 +15,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.data.image_set import ImageSet
 from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
+from db3kd.distillation.evaluation import predict_logits
+from db3kd.distillation.student import train_classifier
+from db3kd.distillation.training import TrainSettings, balanced_rows
+from db3kd.models.networks import build_model
 from db3kd.querying.search import UNANSWERED, BudgetView, Search, query_in_batches
 from db3kd.synthesis.collection import Collected
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.validation import check_count
 
 _BLOCK = 2048
-"""Proposals drawn and judged at once."""
+"""Proposals that are drawn and ranked at once."""
 
 
-_ENOUGH = 2048
-"""Where so many starts are of one class, the rest is not asked."""
+_MAX_OF_ONE_CLASS = 2048
+"""If this many starts are all of one class, no more are asked."""
 
 
 @dataclass(frozen=True)
 class AcquisitionSettings:
-    """How students choose.
+    """How students choose the images to ask about.
 
-    model: their networks, as `build_model` takes. rounds: in which the samples are asked, in equal
-    parts; the first asks about starts as they come. pool: proposals for each sample that is
-    asked, half of them new starts, half crossings: one image shown through a soft shape in
-    another. students, steps, learning_rate: how many networks choose, and how each is trained for
-    each round, anew. device: where, as in TrainSettings.
+    Attributes:
+        model: the architecture of the students, a name for `build_model`.
+        rounds: number of rounds, with equal numbers of samples. The first asks about starts in
+            their order.
+        pool: proposals per sample. Half of them are new starts, and half are masked mixes: one
+            image shown in another through a soft shape.
+        students: number of students that choose.
+        steps: training steps of each student in each round.
+        learning_rate: initial learning rate of the students.
+        device: as in `TrainSettings`.
+
+    Raises:
+        ValueError: if a number is not above 0.
     """
 
     model: str = "lenet5-half"
@@ -57,22 +70,31 @@ class AcquisitionSettings:
 
 @dataclass(frozen=True)
 class AcquiredBatch:
-    """What a round asks about: start: int64 [n], -1 for a crossing; levels: uint8 [n, *shape]."""
+    """The images that a round asks about.
+
+    Attributes:
+        start: [n] int64, the number of each start; -1 for a masked mix.
+        pixels: [n, *image_shape] uint8.
+    """
 
     start: Tensor
     pixels: Tensor
 
 
 class AcquisitionLog(Protocol):
-    """Where the choice of a round is kept until the run is done.
+    """Keeps the images that each round chose, until the run is finished.
 
-    Training gives the same bits only on the same machine with as many threads, so a run that is
-    resumed elsewhere must not choose again what it has asked in part.
+    A training gives equal bits only on equal hardware with an equal number of threads. So a run
+    that is resumed elsewhere must not choose again what it has asked in part.
     """
 
-    def load(self, round_number: int) -> AcquiredBatch | None: ...
+    def load(self, round_number: int) -> AcquiredBatch | None:
+        """Returns the images of a round, or None if they are unknown."""
+        ...
 
-    def save(self, round_number: int, chosen: AcquiredBatch) -> None: ...
+    def save(self, round_number: int, chosen: AcquiredBatch) -> None:
+        """Writes the images of a round, before the first of them is asked."""
+        ...
 
 
 def collect_actively(
@@ -82,17 +104,31 @@ def collect_actively(
     samples: int,
     acquisition: AcquisitionSettings,
     *,
-    choices: AcquisitionLog | None,
+    log: AcquisitionLog | None,
     bounds: tuple[float, float],
     seed: int,
     query_batch_size: int,
     budget: BudgetView,
 ) -> Search[Collected]:
-    """`samples` images, a round at a time, all of them kept.
+    """Collects pseudo samples in rounds, and keeps all images that are asked.
 
-    Until two classes are known there is nothing to learn from: starts are asked as they come.
+    While only one class is known, students have nothing to learn, so starts are asked in their
+    order.
 
-    Account 0 pays. query_batch_size: images per batch.
+    Args:
+        starts: the distribution of starts.
+        image_shape: of the images.
+        classes: the number of classes.
+        samples: images to collect.
+        acquisition: how students choose.
+        log: keeps the choices of a run that can be resumed.
+        bounds: of the teacher's images.
+        seed: of all random numbers.
+        query_batch_size: images in a batch of queries.
+        budget: whose account 0 pays.
+
+    Returns:
+        The images and their classes.
     """
     known = AcquiredBatch(torch.empty(0, dtype=torch.int64), torch.empty(0, *image_shape).byte())
     decisions = known.start
@@ -102,10 +138,12 @@ def collect_actively(
         count = min(last - len(decisions), int(budget.remaining[0]))
         if count < 1:
             continue
-        chosen = choices.load(round_number) if choices is not None else None
-        untaught = not bool((decisions != decisions[:1]).any())
-        news = count if untaught else count * acquisition.pool - count * acquisition.pool // 2
-        if chosen is None and untaught:
+        chosen = log.load(round_number) if log is not None else None
+        one_class = not bool((decisions != decisions[:1]).any())
+        new_starts = (
+            count if one_class else count * acquisition.pool - count * acquisition.pool // 2
+        )
+        if chosen is None and one_class:
             number = torch.arange(drawn, drawn + count)
             chosen = AcquiredBatch(number, starts.draw(number))
         elif chosen is None:
@@ -113,13 +151,13 @@ def collect_actively(
                 _train(known.pixels, decisions, classes, acquisition, seed, round_number)
             )
             proposals = _proposals(
-                starts, known.pixels, decisions, range(drawn, drawn + news),
+                starts, known.pixels, decisions, range(drawn, drawn + new_starts),
                 count * acquisition.pool // 2, seed, round_number,
             )  # fmt: skip
             chosen = _choose(proposals, students, count)
-            if choices is not None:
-                choices.save(round_number, chosen)
-        drawn += news
+            if log is not None:
+                log.save(round_number, chosen)
+        drawn += new_starts
         images = partial(_images, chosen.pixels, bounds)
         account = torch.zeros(len(chosen.start), dtype=torch.int64)
         answers = yield from query_in_batches(images, account, query_batch_size)
@@ -129,7 +167,7 @@ def collect_actively(
             torch.cat([known.pixels, chosen.pixels[answered]]),
         )
         decisions = torch.cat([decisions, answers[answered]])
-        if len(decisions) >= _ENOUGH and not bool((decisions != decisions[0]).any()):
+        if len(decisions) >= _MAX_OF_ONE_CLASS and not bool((decisions != decisions[0]).any()):
             break
     return Collected(
         start=known.start,
@@ -153,12 +191,7 @@ def _train(
     seed: int,
     round_number: int,
 ) -> Iterator[torch.nn.Module]:
-    # imported late: they need more than asking does
-    from db3kd.data.image_set import ImageSet
-    from db3kd.distillation.student import train_classifier
-    from db3kd.distillation.training import TrainSettings, balanced_rows
-    from db3kd.models.networks import build_model
-
+    """Yields students of the answers so far."""
     images = ImageSet.from_arrays(pixels.numpy(), name="pseudo samples")
     make = partial(build_model, acquisition.model, tuple(pixels.shape[1:]), classes)
     for student in range(acquisition.students):
@@ -178,36 +211,38 @@ def _proposals(
     starts: Starts,
     known: Tensor,
     decisions: Tensor,
-    new: range,
+    new_starts: range,
     masked_mixes: int,
     seed: int,
     round_number: int,
 ) -> Iterator[AcquiredBatch]:
-    """New starts, then crossings of the images known, a block at a time."""
-    for numbers in torch.arange(new.start, new.stop).split(_BLOCK):
+    """Yields new starts, then masked mixes of the known images, one block at a time."""
+    for numbers in torch.arange(new_starts.start, new_starts.stop).split(_BLOCK):
         yield AcquiredBatch(numbers, starts.draw(numbers))
     random = _random(seed, round_number)
     masks = make_masks(tuple(known.shape[1:]), seed)
     weight = torch.bincount(decisions).double().rsqrt()[decisions].numpy()
-    first = new.start  # as many masks as starts were drawn before, for no mask is used twice
+    # No mask is used twice: fewer masks than starts were drawn before.
+    first = new_starts.start
     for numbers in torch.arange(first, first + masked_mixes).split(_BLOCK):
         pairs = random.choice(len(known), (2, len(numbers)), p=weight / weight.sum())
-        ground, figure = (known[torch.from_numpy(rows)].float() for rows in pairs)
+        background, foreground = (known[torch.from_numpy(rows)].float() for rows in pairs)
         cover = masks.draw(numbers).float() / MAX_PIXEL
-        crossed = to_uint8(ground * (1 - cover) + figure * cover, (0, MAX_PIXEL))
-        yield AcquiredBatch(torch.full_like(numbers, -1), crossed)
+        mixed = to_uint8(background * (1 - cover) + foreground * cover, (0, MAX_PIXEL))
+        yield AcquiredBatch(torch.full_like(numbers, -1), mixed)
 
 
 def _choose(
     proposals: Iterator[AcquiredBatch], students: list[torch.nn.Module], count: int
 ) -> AcquiredBatch:
-    """The `count` proposals between whose likeliest two classes the students decide least."""
-    from db3kd.distillation.evaluation import predict_logits
-
-    best, gaps = None, torch.empty(0)
+    """Returns the `count` proposals with the smallest gap between the two most likely classes."""
+    best: AcquiredBatch | None = None
+    gaps = torch.empty(0)
     for block in proposals:
         images = to_float(block.pixels, (0.0, 1.0))
-        votes = sum(predict_logits(student, images).softmax(1) for student in students)
+        votes = sum(
+            (predict_logits(student, images).softmax(1) for student in students), torch.zeros(())
+        )
         top = votes.topk(2, 1).values
         gaps = torch.cat([gaps, top[:, 0] - top[:, 1]])
         start, pixels = block.start, block.pixels
@@ -215,6 +250,7 @@ def _choose(
             start, pixels = torch.cat([best.start, start]), torch.cat([best.pixels, pixels])
         order = gaps.argsort(stable=True)[:count]
         gaps, best = gaps[order], AcquiredBatch(start[order], pixels[order])
+    assert best is not None
     return best
 
 

@@ -1,4 +1,4 @@
-"""Keeps what a guide chose in the run folder; once the run is done, its checksum alone."""
+"""Keeps the images that students chose in the run folder, and their checksums after the run."""
 
 import io
 import zlib
@@ -12,15 +12,20 @@ from db3kd.synthesis.acquisition import AcquiredBatch
 
 
 class FolderAcquisitionLog:
-    """An `AcquisitionLog` in a run folder: a file for each round, named with its CRC-32."""
+    """An `AcquisitionLog` in a run folder: a file a round, with its CRC-32 in its name.
+
+    Args:
+        folder: the run folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def load(self, round_number: int) -> AcquiredBatch | None:
-        """What was chosen for the round; None where nothing was yet, or it is kept no more.
+        """Returns the images of a round, or None if there are none or their file was emptied.
 
-        Raises ValueError for a file whose bytes are not those that were written.
+        Raises:
+            ValueError: if the file is damaged.
         """
         files = self._files(f"{round_number:03d}")
         if not files or not files[0].stat().st_size:
@@ -28,8 +33,8 @@ class FolderAcquisitionLog:
         content = files[0].read_bytes()
         if files[0].stem.rpartition("-")[2] != f"{zlib.crc32(content):08x}":
             raise ValueError(
-                f"{files[0]}: damaged: its checksum is {zlib.crc32(content):08x}; put back a copy, "
-                "or make the run anew"
+                f"{files[0]}: expected the checksum in its name, got {zlib.crc32(content):08x}; "
+                "restore the file from a copy, or start a new run"
             )
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return AcquiredBatch(
@@ -37,9 +42,10 @@ class FolderAcquisitionLog:
             )
 
     def save(self, round_number: int, chosen: AcquiredBatch) -> None:
-        """Once this returns the choice outlives a crash.
+        """Writes the images of a round, which then survive a crash.
 
-        Raises ValueError where another was made, and answered, before its file was emptied.
+        Raises:
+            ValueError: if other images were chosen and asked about in an earlier process.
         """
         buffer = io.BytesIO()
         np.savez(buffer, start=chosen.start.numpy(), pixels=chosen.pixels.numpy())
@@ -47,14 +53,14 @@ class FolderAcquisitionLog:
         name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
         if any(file.name != name for file in self._files(f"{round_number:03d}")):
             raise ValueError(
-                f"{self._folder}: students trained here choose other images than those that were "
-                "asked about: put back a copy of the missing shard, resume where the run was made, "
-                "or make it anew"
+                f"{self._folder}: expected the images that were asked about, but students trained "
+                "here choose others; restore the missing shard from a copy, resume on the machine "
+                "where the run began, or start a new run"
             )
         write_atomically(self._folder / name, content)
 
     def empty(self) -> None:
-        """Keeps the names of the files, and so their checksums; the shards hold the images."""
+        """Empties the files, but keeps their names, which hold the checksums."""
         for file in self._files("*"):
             truncate(file, 0)
 

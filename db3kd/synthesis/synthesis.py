@@ -204,7 +204,7 @@ class Synthesis:
                 teacher.classes,
                 settings.samples,
                 settings.acquisition,
-                choices=None if self._folder is None else FolderAcquisitionLog(self._folder.path),
+                log=None if self._folder is None else FolderAcquisitionLog(self._folder.path),
                 **options,
             )
         else:
