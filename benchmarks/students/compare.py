@@ -55,7 +55,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
-from db3kd.report.tables import comparison_table
+from db3kd.report import comparison_table
 from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, load_teacher
 
 _WHITE_BOX = "white-box KD"
@@ -114,7 +114,7 @@ def main() -> None:
             test_decisions,
             partial(_report, name),
         )
-        print(comparison_table(results)[0], flush=True)
+        print(comparison_table(results), flush=True)
         tables[name] = [asdict(result) for result in results]
     result = {
         "data": trained.train.name,

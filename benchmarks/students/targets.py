@@ -44,7 +44,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.models.networks import build_model
 from db3kd.progress import Progress
-from db3kd.report.tables import comparison_table
+from db3kd.report import comparison_table
 from db3kd.teachers import ModuleTeacher, decide_checked
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     test_decisions = decide_checked(teacher, test.read(range(len(test))))
     seeds = range(options.seeds)
     results = compare_strategies(strategies, seeds, test, trained.test_labels, test_decisions)
-    print(comparison_table(results)[0])
+    print(comparison_table(results))
     keep(options, _result(options, trained, qualities, results))
 
 

@@ -34,7 +34,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.querying import decide_all
-from db3kd.report.zero_shot import Row, table
+from db3kd.report import ZeroShotRow, zero_shot_table
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
@@ -96,12 +96,12 @@ def main() -> None:
             agreements=[share_equal(classes, decisions) for classes in predicted],
         )
         rows.append(row)
-        print(table([row]).splitlines()[-1], flush=True)
+        print(zero_shot_table([row]).splitlines()[-1], flush=True)
         keep(options, _result(setting, trained.accuracy, rows))
-    print(table(rows))
+    print(zero_shot_table(rows))
 
 
-Case = tuple[str, Callable[[str], tuple[Row, Students]]]
+Case = tuple[str, Callable[[str], tuple[ZeroShotRow, Students]]]
 """The name of a row, and a function of the name that makes the row and its students."""
 
 
@@ -152,27 +152,27 @@ def _ablation(setting: Setting) -> Iterator[Case]:
 
 def _on(
     setting: Setting, settings: SynthesisSettings, soft: bool = False
-) -> Callable[[str], tuple[Row, Students]]:
+) -> Callable[[str], tuple[ZeroShotRow, Students]]:
     """Students that learn the decisions for pseudo samples, and BD labels too if `soft`."""
 
-    def make(name: str) -> tuple[Row, Students]:
+    def make(name: str) -> tuple[ZeroShotRow, Students]:
         made = _make(setting, settings)
         if soft:
             return _soft_row(name, setting, made)
-        row = Row(name, len(made.samples), made.queries)
+        row = ZeroShotRow(name, len(made.samples), made.queries)
         return row, _on_decisions(setting, made.images, made.samples.decision)
 
     return make
 
 
-def _real(setting: Setting, name: str) -> tuple[Row, Students]:
+def _real(setting: Setting, name: str) -> tuple[ZeroShotRow, Students]:
     """The training images of the teacher, with its decisions."""
     real = setting.train
     decisions = decide_all(setting.teacher, real.read, torch.arange(len(real)))
-    return Row(name, len(real), len(real)), _on_decisions(setting, real, decisions)
+    return ZeroShotRow(name, len(real), len(real)), _on_decisions(setting, real, decisions)
 
 
-def _rows_so_far(setting: Setting) -> list[Row]:
+def _rows_so_far(setting: Setting) -> list[ZeroShotRow]:
     """The rows of an earlier run with the same settings; none if there was no such run."""
     file = RESULTS / f"{setting.options.save}.json"
     if not file.exists():
@@ -184,7 +184,7 @@ def _rows_so_far(setting: Setting) -> list[Row]:
                 f"--resume: {file} was made with {name} {kept[name]}, got {mine[name]}; "
                 "give the same options or another --save"
             )
-    return [Row(**row) for row in kept["rows"]]
+    return [ZeroShotRow(**row) for row in kept["rows"]]
 
 
 def _make(setting: Setting, settings: SynthesisSettings) -> Made:
@@ -202,7 +202,7 @@ def _make(setting: Setting, settings: SynthesisSettings) -> Made:
     return Made(samples, queries)
 
 
-def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
+def _soft_row(name: str, setting: Setting, made: Made) -> tuple[ZeroShotRow, Students]:
     images, loss = made.images, KDLoss()
     labelling = LabelSettings("bd", queries_per_pair=setting.options.queries_per_pair)
     labels = label(setting.teacher, images, labelling)
@@ -231,7 +231,7 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
         setting.training,
         rows=rows,
     )
-    return Row(name, len(images), queries), strategy.run
+    return ZeroShotRow(name, len(images), queries), strategy.run
 
 
 def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Students:
@@ -239,7 +239,7 @@ def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Stud
     return decision_strategy(setting.student, images, decisions, setting.training, rows=rows).run
 
 
-def _result(setting: Setting, accuracy: float, rows: list[Row]) -> dict[str, object]:
+def _result(setting: Setting, accuracy: float, rows: list[ZeroShotRow]) -> dict[str, object]:
     options = setting.options
     return {
         "part": options.part,

@@ -40,7 +40,7 @@ def report(
 
     from db3kd.labelling.label_run import open_run
     from db3kd.labelling.sample_choice import spread_over_classes
-    from db3kd.report.tables import ClassDistances, Samples, write_report
+    from db3kd.report import ClassDistances, Samples, write_report
 
     out = labels / "_report" if out is None else out
     refuse_existing(out)

@@ -72,7 +72,7 @@ def zero_shot(
         ZeroShotSettings,
         run_zero_shot,
     )
-    from db3kd.report.zero_shot import table
+    from db3kd.report import zero_shot_table
     from db3kd.storage.run_folder import check_free
 
     labelling = None
@@ -101,5 +101,5 @@ def zero_shot(
         result = run_zero_shot(opened, out, settings, test=test, resume=resume)
     print_totals(result.totals)
     if result.rows:
-        print(table(result.rows))
+        print(zero_shot_table(result.rows))
     print(f"written to     {result.report}")

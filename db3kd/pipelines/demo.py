@@ -48,8 +48,7 @@ from db3kd.pipelines.demo_report import (
 from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.zero_shot import run_zero_shot
 from db3kd.progress import show_progress
-from db3kd.report.tables import comparison_table
-from db3kd.report.zero_shot import rich_table, table
+from db3kd.report import rich_comparison_table, rich_zero_shot_table, zero_shot_table
 from db3kd.teachers import ModuleTeacher, Teacher, decide_checked
 
 MEASURES: tuple[Measure, ...] = ("sd", "bd", "mbd")
@@ -86,14 +85,14 @@ def run_demo(settings: DemoSettings, out: Path, console: Console | None = None) 
     )
     notes = [
         *describe_demo(settings, trained, transfer, choices, train, test),
-        f"## Without images\n\n{table(zero_shot.rows)}\n\nMore in "
+        f"## Without images\n\n{zero_shot_table(zero_shot.rows)}\n\nMore in "
         "[zero-shot/report.md](zero-shot/report.md).",
     ]
     page = write_demo_report(out, rows, notes, transfer, choices)
-    console.print(comparison_table(rows)[1])
+    console.print(rich_comparison_table(rows))
     for note in notes[:-1]:
         console.print(note, style="dim", highlight=False)
-    console.print(rich_table(zero_shot.rows))
+    console.print(rich_zero_shot_table(zero_shot.rows))
     console.print(f"written to {page}", highlight=False)
     return page
 

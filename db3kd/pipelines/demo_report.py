@@ -16,7 +16,7 @@ from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.labelling.totals import count_disagreements, distance_against_queries
 from db3kd.pipelines.demo_settings import DemoSettings
-from db3kd.report.tables import ClassDistances, Samples, write_report
+from db3kd.report import ClassDistances, Samples, write_report
 from db3kd.teachers import Teacher
 
 _SHOWN_SAMPLES = 12

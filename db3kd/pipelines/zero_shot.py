@@ -40,7 +40,7 @@ from db3kd.models import save_model
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import show_progress
 from db3kd.querying.driver import decide_all
-from db3kd.report.zero_shot import Row, write_zero_shot_report
+from db3kd.report import ZeroShotRow, write_zero_shot_report
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.starts import make_starts
 from db3kd.synthesis.synthesis import SynthesisSettings
@@ -93,7 +93,7 @@ class ZeroShotResult:
     path."""
 
     totals: SynthesisTotals
-    rows: list[Row]
+    rows: list[ZeroShotRow]
     report: Path
 
 
@@ -170,7 +170,7 @@ def train_students(
     settings: ZeroShotSettings,
     test: ImageSet | None = None,
     real: ImageSet | None = None,
-) -> list[Row]:
+) -> list[ZeroShotRow]:
     """Trains all students, and measures each once, at its end, on the test images.
 
     Those of the first row are kept in `out`; without test images they are the only ones. real:
@@ -213,7 +213,7 @@ def _rows(
     student: Callable[[], nn.Module],
     settings: ZeroShotSettings,
     real: ImageSet | None,
-) -> Iterator[tuple[Row, Strategy]]:
+) -> Iterator[tuple[ZeroShotRow, Strategy]]:
     """Each row of the table, still without its results, and the recipe that leads to them."""
     images, decisions = made.samples.as_image_set(), made.samples.decision
     spent = made.totals.queries
@@ -221,24 +221,24 @@ def _rows(
     on = partial(_on_decisions, student, settings)
     if made.labels is not None:
         labelled = int(made.labels.labels.queries.sum())
-        row = Row(
+        row = ZeroShotRow(
             f"pseudo samples, {settings.labelling.measure} soft labels", count, spent + labelled
         )
         yield row, _on_soft_labels(row.name, student, made, settings)
-    row = Row("pseudo samples, decisions", count, spent)
+    row = ZeroShotRow("pseudo samples, decisions", count, spent)
     yield row, on(row.name, images, decisions)
     for share in settings.shares:
         part = range(max(1, round(share * count)))
         asked = _queries_of_first(made.samples, len(part), settings.synthesis)
-        row = Row(f"the first {share:.0%} of them", len(part), asked)
+        row = ZeroShotRow(f"the first {share:.0%} of them", len(part), asked)
         yield row, on(row.name, images.subset(part), decisions[: len(part)])
     noise = _plain_noise(teacher, count, settings.synthesis.seed)
-    row = Row("plain noise, decisions", len(noise), len(noise))
+    row = ZeroShotRow("plain noise, decisions", len(noise), len(noise))
     yield row, on(row.name, noise, decide_all(teacher, noise.read, torch.arange(len(noise))))
     if real is not None:
         chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
         known = real.subset(chosen)
-        row = Row("real images, decisions", len(known), len(known))
+        row = ZeroShotRow("real images, decisions", len(known), len(known))
         yield row, on(row.name, known, decide_all(teacher, known.read, torch.arange(len(known))))
 
 
@@ -332,7 +332,7 @@ def _load(test: str, split: str, teacher: Teacher) -> ImageSet:
     return images
 
 
-def _curves(rows: list[Row], settings: ZeroShotSettings) -> dict[str, list[Row]]:
+def _curves(rows: list[ZeroShotRow], settings: ZeroShotSettings) -> dict[str, list[ZeroShotRow]]:
     """The pseudo samples with fewer and fewer of them, and each other row beside them."""
     first = 1 if settings.labelling is not None else 0
     last = first + 1 + len(settings.shares)

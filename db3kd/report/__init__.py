@@ -1,1 +1,43 @@
-"""Tables, pictures and pages of results."""
+"""Tables, figures and pages of results.
+
+`write_report` writes the page of labels and students, and `write_zero_shot_report` that of students
+without images. Both write Markdown with PNG figures into a folder and need no display. Their tables
+and figures are functions of their own, which take arrays, CPU tensors or results of a comparison.
+"""
+
+from db3kd.report.class_distances import class_distance_matrix, mean_class_distances
+from db3kd.report.label_figures import distance_curve, sample_grid
+from db3kd.report.pages import ClassDistances, Samples, write_report
+from db3kd.report.pseudo_sample_figures import (
+    accuracy_by_queries,
+    class_grid,
+    distance_by_moves,
+    move_grid,
+)
+from db3kd.report.tables import comparison_table, rich_comparison_table
+from db3kd.report.zero_shot import (
+    ZeroShotRow,
+    rich_zero_shot_table,
+    write_zero_shot_report,
+    zero_shot_table,
+)
+
+__all__ = [
+    "ClassDistances",
+    "Samples",
+    "ZeroShotRow",
+    "accuracy_by_queries",
+    "class_distance_matrix",
+    "class_grid",
+    "comparison_table",
+    "distance_by_moves",
+    "distance_curve",
+    "mean_class_distances",
+    "move_grid",
+    "rich_comparison_table",
+    "rich_zero_shot_table",
+    "sample_grid",
+    "write_report",
+    "write_zero_shot_report",
+    "zero_shot_table",
+]

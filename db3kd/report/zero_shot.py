@@ -1,4 +1,4 @@
-"""The report of a zero-shot run: a table, pictures of the samples, what they came to."""
+"""The report of a zero-shot run: a table of students, and figures of pseudo samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,27 +7,29 @@ from pathlib import Path
 from rich.table import Table
 
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.report.sample_pictures import (
+from db3kd.report.pages import write_page
+from db3kd.report.pseudo_sample_figures import (
     accuracy_by_queries,
     class_grid,
     distance_by_moves,
     move_grid,
 )
-from db3kd.report.tables import mean_and_deviation
+from db3kd.report.tables import markdown_table, mean_and_deviation, rich_table
 
-_HEAD = ("students of", "images", "queries in all", "accuracy %", "agreement %")
+_HEAD = ("students of", "images", "queries in total", "accuracy %", "agreement %")
 
 
 @dataclass(frozen=True)
-class Row:
-    """What students trained in one way came to.
+class ZeroShotRow:
+    """The students of one transfer set: a row of the table.
 
     Attributes:
-        name: in the table.
-        images: trained on.
-        queries: spent in all on these images and their labels.
-        accuracies: share of test images put in the class of their label, in [0, 1], by seed.
-        agreements: share of test images on which student and teacher decide alike, by seed.
+        name: The transfer set, as the table calls it.
+        images: Number of images in the transfer set.
+        queries: Total number of queries for these images and their labels.
+        accuracies: Accuracy of each student on the test images, in [0, 1], one per seed.
+        agreements: Share of test images that student and teacher put in one class, in [0, 1], one
+            per seed.
     """
 
     name: str
@@ -37,28 +39,71 @@ class Row:
     agreements: Sequence[float] = ()
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown: mean ± sample deviation over seeds."""
-    lines = [
-        _HEAD,
-        ("---", "---:", "---:", "---:", "---:"),
-        *(_cells(row) for row in rows),
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def zero_shot_table(rows: Sequence[ZeroShotRow]) -> str:
+    """Returns the table of students as Markdown: mean ± sample deviation over seeds."""
+    return markdown_table(_HEAD, [_cells(row) for row in rows])
 
 
-def rich_table(rows: Sequence[Row]) -> Table:
-    """The same for the terminal."""
-    shown = Table(*_HEAD)
-    for column in shown.columns[1:]:
-        column.justify = "right"
-        column.no_wrap = True
-    for row in rows:
-        shown.add_row(*_cells(row))
-    return shown
+def rich_zero_shot_table(rows: Sequence[ZeroShotRow]) -> Table:
+    """Returns the table of students for the terminal."""
+    return rich_table(_HEAD, [_cells(row) for row in rows])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def write_zero_shot_report(
+    folder: str | Path,
+    rows: Sequence[ZeroShotRow],
+    samples: PseudoSamples,
+    *,
+    curves: Mapping[str, Sequence[ZeroShotRow]] | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Writes report.md with the table of students, notes and figures.
+
+    Args:
+        folder: The folder to write to, which is made if necessary.
+        rows: The table; without any row, the page has none.
+        samples: The pseudo samples. They are drawn if their shape is that of images with 1 or 3
+            channels.
+        curves: Rows by the name of a curve, drawn as accuracy against queries. The curve of a
+            baseline has one row.
+        notes: Paragraphs below the table.
+
+    Returns:
+        The path of report.md.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    page = ["# Students without images"]
+    if rows:
+        page += [
+            zero_shot_table(rows),
+            "Mean ± sample deviation over seeds. Agreement is with the teacher's decisions on test "
+            "images.",
+        ]
+    page += notes
+    names = samples.class_names
+    are_images = samples.pixels.ndim == 4 and samples.pixels.shape[1] in (1, 3)
+    if are_images:
+        file = folder / "classes.png"
+        class_grid(samples.pixels, samples.decision, samples.classes, file, names)
+        page += ["## Pseudo samples by class", "![Pseudo samples by class](classes.png)"]
+    if samples.snapshots and are_images:
+        snapshots = {count: pixels for count, (pixels, _) in samples.snapshots.items()}
+        move_grid(snapshots, samples.decision, samples.classes, folder / "moves.png", names)
+        page += ["## Pseudo samples by number of moves", "![Samples by moves](moves.png)"]
+    distances = _mean_distances(samples)
+    if len(distances) > 1:
+        distance_by_moves(list(distances), list(distances.values()), folder / "distance.png")
+        page += ["![Distance to the boundary by number of moves](distance.png)"]
+    if curves:
+        accuracy_by_queries(
+            {name: _points(rows) for name, rows in curves.items()}, folder / "accuracy.png"
+        )
+        page += ["## Accuracy against queries", "![Accuracy against queries](accuracy.png)"]
+    return write_page(folder, page)
+
+
+def _cells(row: ZeroShotRow) -> tuple[str, ...]:
     return (
         row.name,
         f"{row.images:,}",
@@ -68,76 +113,27 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def write_zero_shot_report(
-    folder: Path,
-    rows: Sequence[Row],
-    samples: PseudoSamples,
-    *,
-    curves: Mapping[str, Sequence[Row]] | None = None,
-    notes: Sequence[str] = (),
-) -> Path:
-    """Writes report.md and its pictures into `folder`, and returns its path.
-
-    curves: by name, rows of one kind, drawn as accuracy against queries; a baseline has one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    page = ["# Zero-shot: students of pseudo samples"]
-    if rows:
-        page += [
-            table(rows),
-            "Mean ± sample deviation over seeds; agreement is with the teacher's decisions on test "
-            "images.",
-        ]
-    page += notes
-    pictures = samples.pixels.ndim == 4 and samples.pixels.shape[1] in (1, 3)
-    if pictures:
-        class_grid(
-            samples.pixels,
-            samples.decision,
-            samples.classes,
-            folder / "classes.png",
-            samples.class_names,
-        )
-        page += ["## Pseudo samples by class", "![Pseudo samples by class](classes.png)"]
-    if samples.snapshots and pictures:
-        pixels = {count: noted[0] for count, noted in samples.snapshots.items()}
-        move_grid(
-            pixels,
-            samples.decision,
-            samples.classes,
-            folder / "moves.png",
-            samples.class_names,
-        )
-        page += ["## By number of moves", "![Samples by number of moves](moves.png)"]
-    moved = _mean_distances(samples)
-    if len(moved) > 1:
-        distance_by_moves(list(moved), list(moved.values()), folder / "distance.png")
-        page += ["![Distance to the boundary by number of moves](distance.png)"]
-    if curves:
-        accuracy_by_queries(
-            {name: _points(kind) for name, kind in curves.items()}, folder / "accuracy.png"
-        )
-        page += ["## Accuracy against queries", "![Accuracy against queries](accuracy.png)"]
-    report = folder / "report.md"
-    report.write_text("\n\n".join(page) + "\n", encoding="utf-8")
-    return report
-
-
-def _points(rows: Sequence[Row]) -> tuple[list[int], list[Sequence[float]]]:
-    """Queries in ascending order, and the accuracies reached with them."""
+def _points(rows: Sequence[ZeroShotRow]) -> tuple[list[int], list[Sequence[float]]]:
+    """Returns queries in ascending order, and the accuracies for each."""
     rows = sorted(rows, key=lambda row: row.queries)
     return [row.queries for row in rows], [row.accuracies for row in rows]
 
 
 def _mean_distances(samples: PseudoSamples) -> dict[int, float]:
-    """Mean distance by number of moves, over the samples for which it is known at all of them."""
-    noted = {count: distance for count, (_, distance) in sorted(samples.snapshots.items())}
-    noted = {count: distance for count, distance in noted.items() if distance.isfinite().any()}
-    if not noted:
+    """Returns the mean distance to the boundary by number of moves, L2 in input units.
+
+    Only the samples whose distance is known after each of these numbers of moves are included.
+    """
+    distances = {
+        count: distance
+        for count, (_, distance) in sorted(samples.snapshots.items())
+        if distance.isfinite().any()
+    }
+    if not distances:
         return {}
     known = samples.distance.isfinite()
-    for distance in noted.values():
+    for distance in distances.values():
         known = known & distance.isfinite()
     if not known.any():
         return {}
-    return {count: distance[known].mean().item() for count, distance in noted.items()}
+    return {count: distance[known].mean().item() for count, distance in distances.items()}

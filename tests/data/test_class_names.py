@@ -184,11 +184,11 @@ def test_the_pictures_of_a_report_name_the_classes(folder, tmp_path, monkeypatch
     )
     drawn_names = []
     monkeypatch.setattr(
-        "db3kd.report.tables.sample_grid",
+        "db3kd.report.pages.sample_grid",
         lambda *_, class_names, **__: drawn_names.append(class_names),
     )
     monkeypatch.setattr(
-        "db3kd.report.tables.class_distance_matrix",
+        "db3kd.report.pages.class_distance_matrix",
         lambda *_, class_names, **__: drawn_names.append(class_names),
     )
     succeed("report", "--labels", tmp_path / "run", "--data", folder)

@@ -1,4 +1,4 @@
-"""Tables and pictures of pseudo samples."""
+"""The report of a zero-shot run, with figures of pseudo samples."""
 
 import dataclasses
 
@@ -7,21 +7,23 @@ import torch
 
 pytest.importorskip("matplotlib")
 
-from matplotlib.image import imread
+from report_cases import is_drawn
 
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.report import sample_pictures as pictures
-from db3kd.report.zero_shot import Row, table, write_zero_shot_report
+from db3kd.report import (
+    ZeroShotRow,
+    accuracy_by_queries,
+    class_grid,
+    move_grid,
+    pseudo_sample_figures,
+    write_zero_shot_report,
+    zero_shot_table,
+)
 
 ROWS = [
-    Row("pseudo samples, decisions", 2000, 2_100, (0.80, 0.82, 0.84), (0.9, 0.9, 0.9)),
-    Row("plain noise, decisions", 2000, 2000, (0.5,), (0.6,)),
+    ZeroShotRow("pseudo samples, decisions", 2000, 2_100, (0.80, 0.82, 0.84), (0.9, 0.9, 0.9)),
+    ZeroShotRow("plain noise, decisions", 2000, 2000, (0.5,), (0.6,)),
 ]
-
-
-def is_drawn(path) -> bool:
-    picture = imread(path)
-    return min(picture.shape[:2]) > 100 and picture[..., :3].std() > 0.01
 
 
 def some_samples(
@@ -30,7 +32,7 @@ def some_samples(
     shape: tuple[int, ...] = (1, 6, 6),
     snapshots: tuple[int, ...] = (0, 5, 10),
 ) -> PseudoSamples:
-    """Whose distance at a snapshot is 1 more than its number of moves."""
+    """Returns pseudo samples whose distance after n moves is n + 1."""
     generator = torch.Generator().manual_seed(0)
     zeros = torch.zeros(count, dtype=torch.int64)
 
@@ -51,30 +53,30 @@ def some_samples(
     )
 
 
-def test_the_table_gives_means_and_sample_deviations_beside_the_queries():
-    lines = table(ROWS).splitlines()
+def test_the_table_shows_images_queries_means_and_sample_deviations():
+    lines = zero_shot_table(ROWS).splitlines()
 
-    assert lines[0] == "| students of | images | queries in all | accuracy % | agreement % |"
+    assert lines[0] == "| students of | images | queries in total | accuracy % | agreement % |"
     assert lines[2] == "| pseudo samples, decisions | 2,000 | 2,100 | 82.0 ± 2.0 | 90.0 ± 0.0 |"
     assert lines[3].startswith("| plain noise, decisions | 2,000 | 2,000 | 50.0")
 
 
-def test_a_report_has_its_table_its_pictures_and_its_notes(tmp_path):
+def test_a_zero_shot_report_has_its_table_notes_and_figures(tmp_path):
     report = write_zero_shot_report(
         tmp_path / "new",
         ROWS,
         some_samples(),
         curves={"pseudo samples": ROWS[:1], "plain noise": ROWS[1:]},
-        notes=["No class is missing."],
+        notes=["Every class has samples."],
     )
 
     page = report.read_text()
-    assert table(ROWS) in page and "No class is missing." in page
+    assert zero_shot_table(ROWS) in page and "Every class has samples." in page
     for name in ("classes", "moves", "distance", "accuracy"):
-        assert f"({name}.png)" in page and is_drawn(tmp_path / "new" / f"{name}.png")
+        assert f"({name}.png)" in page and is_drawn(tmp_path / "new" / f"{name}.png", 100)
 
 
-def test_samples_that_were_not_moved_have_no_pictures_of_moves(tmp_path):
+def test_samples_without_moves_have_no_figures_of_moves(tmp_path):
     samples = dataclasses.replace(some_samples(snapshots=()), distance=torch.full((30,), torch.inf))
 
     write_zero_shot_report(tmp_path, [], samples)
@@ -83,14 +85,14 @@ def test_samples_that_were_not_moved_have_no_pictures_of_moves(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 6, 6), (5, 5)])
-def test_samples_that_are_no_pictures_have_a_report(tmp_path, shape):
+def test_samples_that_are_not_images_have_a_report_without_images(tmp_path, shape):
     report = write_zero_shot_report(tmp_path, ROWS, some_samples(shape=shape))
 
     assert {file.name for file in tmp_path.iterdir()} == {"report.md", "distance.png"}
     assert "classes.png" not in report.read_text()
 
 
-def test_means_are_over_the_samples_known_at_every_number_of_moves(tmp_path, monkeypatch):
+def test_mean_distances_include_only_samples_with_all_their_distances_known(tmp_path, monkeypatch):
     samples = some_samples(4)
     samples.snapshots[0][1][0] = torch.inf
     samples.snapshots[5][1][1] = 100.0
@@ -105,7 +107,7 @@ def test_means_are_over_the_samples_known_at_every_number_of_moves(tmp_path, mon
     assert drawn == [([0, 5, 10], [1.0, 53.0, 3.0], tmp_path / "distance.png")]
 
 
-def test_distances_that_no_sample_shares_are_not_drawn(tmp_path):
+def test_distances_are_not_drawn_if_no_sample_has_all_of_them(tmp_path):
     samples = some_samples(2)
     samples.snapshots[0][1][0] = torch.inf
     samples.snapshots[5][1][1] = torch.inf
@@ -116,36 +118,36 @@ def test_distances_that_no_sample_shares_are_not_drawn(tmp_path):
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(2, 1), (23, 3)])
-def test_grids_have_any_number_of_classes(tmp_path, monkeypatch, classes, channels):
-    monkeypatch.setattr(pictures, "_COLUMNS", 3)
+def test_samples_of_any_number_of_classes_are_drawn(tmp_path, monkeypatch, classes, channels):
+    monkeypatch.setattr(pseudo_sample_figures, "_COLUMNS", 3)
     samples = some_samples(40, classes, (channels, 6, 6))
 
-    pictures.class_grid(samples.pixels, samples.decision, classes, tmp_path / "classes.png")
+    class_grid(samples.pixels, samples.decision, classes, tmp_path / "classes.png")
 
-    assert is_drawn(tmp_path / "classes.png")
+    assert is_drawn(tmp_path / "classes.png", 100)
 
 
 def test_a_class_without_samples_has_an_empty_row(tmp_path):
     samples = some_samples(6, 3)
     pixels = {0: samples.pixels, 5: samples.pixels}
 
-    pictures.class_grid(samples.pixels, samples.decision, 5, tmp_path / "classes.png")
-    pictures.move_grid(pixels, samples.decision, 5, tmp_path / "moves.png")
+    class_grid(samples.pixels, samples.decision, 5, tmp_path / "classes.png")
+    move_grid(pixels, samples.decision, 5, tmp_path / "moves.png")
 
-    assert is_drawn(tmp_path / "classes.png") and is_drawn(tmp_path / "moves.png")
+    assert is_drawn(tmp_path / "classes.png", 100) and is_drawn(tmp_path / "moves.png", 100)
 
 
-def test_the_mean_image_is_that_of_the_class():
+def test_the_mean_image_includes_only_the_given_rows():
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 4, 4)
 
-    mean = pictures._mean(pixels, torch.tensor([0, 2]))
+    mean = pseudo_sample_figures._mean_image(pixels, torch.tensor([0, 2]))
 
     assert mean == pytest.approx(0.1)
 
 
-def test_one_accuracy_has_no_deviation(tmp_path):
-    pictures.accuracy_by_queries(
+def test_accuracies_of_one_and_of_several_seeds_are_drawn(tmp_path):
+    accuracy_by_queries(
         {"pseudo samples": ([100, 1000], [[0.5], [0.6, 0.7]])}, tmp_path / "accuracy.png"
     )
 
-    assert is_drawn(tmp_path / "accuracy.png")
+    assert is_drawn(tmp_path / "accuracy.png", 100)

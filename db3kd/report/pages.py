@@ -1,0 +1,130 @@
+"""The page of labels and of students trained on them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from db3kd.report.class_distances import class_distance_matrix
+from db3kd.report.label_figures import distance_curve, sample_grid
+from db3kd.report.tables import NO_VALUE, comparison_table
+
+if TYPE_CHECKING:  # The module also imports the training, which a report does not need.
+    from db3kd.distillation.strategies import StrategyResult
+
+
+@dataclass(frozen=True, repr=False)
+class Samples:
+    """The samples that a report shows.
+
+    Attributes:
+        images: [N, 1 or 3, height, width], values in [0, 1].
+        soft_labels: [N, C], rows sum to 1.
+        decisions: [N] integers, the teacher's classes.
+    """
+
+    images: ArrayLike
+    soft_labels: ArrayLike
+    decisions: ArrayLike
+
+    def __repr__(self) -> str:
+        return f"Samples(images {list(np.shape(self.images))})"
+
+
+@dataclass(frozen=True, repr=False)
+class ClassDistances:
+    """The distances between classes that a report shows.
+
+    Attributes:
+        distances: [N, C], +inf if a class was not reached.
+        decisions: [N] integers, the teacher's classes.
+    """
+
+    distances: ArrayLike
+    decisions: ArrayLike
+
+    def __repr__(self) -> str:
+        return f"ClassDistances(distances {list(np.shape(self.distances))})"
+
+
+def write_report(
+    folder: str | Path,
+    rows: Sequence["StrategyResult"],
+    *,
+    title: str = "From decisions to a student",
+    notes: Sequence[str] = (),
+    samples: Samples | None = None,
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    curve_ylabel: str = "mean distance (L2)",
+    class_distances: ClassDistances | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Path:
+    """Writes report.md: a table of students, notes, and the figures that arguments are given for.
+
+    Example:
+        >>> write_report("runs/report", compare_strategies(...), notes=["Teacher: lenet5."])
+
+    Args:
+        folder: The folder to write to, which is made if necessary. The files of an earlier report
+            are replaced.
+        rows: The compared strategies; without any, the page has no table.
+        title: The heading of the page.
+        notes: Paragraphs below the table, such as settings, seeds and numbers of queries.
+        samples: Drawn by `sample_grid`.
+        curves: Drawn by `distance_curve`.
+        curve_ylabel: What the distances of `curves` are.
+        class_distances: Drawn by `class_distance_matrix`.
+        class_names: C names; the numbers of the classes by default.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        ValueError: If the shapes or the number of names do not fit together.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    page = [f"# {title}"]
+    if rows:
+        seeds = max(len(row.accuracies) for row in rows)
+        page += [
+            comparison_table(rows),
+            f"Mean ± sample deviation over {seeds} seed{'s' if seeds != 1 else ''}. Agreement is "
+            f"with the teacher's decisions on test images. {NO_VALUE} marks a method that reads "
+            "the teacher's logits.",
+        ]
+    page += notes
+    if samples is not None:
+        sample_grid(
+            samples.images,
+            samples.soft_labels,
+            samples.decisions,
+            folder / "samples.png",
+            class_names=class_names,
+        )
+        page += ["## Samples", "![Samples with bar charts of their soft labels](samples.png)"]
+    if curves:
+        distance_curve(curves, folder / "distance_curve.png", curve_ylabel)
+        page += ["## Distance against queries", "![Distance against queries](distance_curve.png)"]
+    if class_distances is not None:
+        class_distance_matrix(
+            class_distances.distances,
+            class_distances.decisions,
+            folder / "class_distances.png",
+            class_names=class_names,
+        )
+        page += [
+            "## Distances between classes",
+            "![Mean distance from each class to each other](class_distances.png)",
+        ]
+    return write_page(folder, page)
+
+
+def write_page(folder: Path, paragraphs: Sequence[str]) -> Path:
+    """Writes paragraphs to report.md in a folder, and returns the path of the file."""
+    report = folder / "report.md"
+    report.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+    return report
