@@ -215,7 +215,7 @@ class RayWorkerPool:
         self._wait(chunks, _STOP_SECONDS)
         for call in self._wait(list(self._calls), 0):
             self._idle.append(self._calls.pop(call))
-        self._wait([handle.actor.shutdown.remote() for handle in self._idle], _POLL_SECONDS)
+        self._wait([handle.actor.shutdown.remote() for handle in self._idle], _STOP_SECONDS)
         for handle in (*self._idle, *self._calls.values()):
             self._ray.kill(handle.actor)
         self._idle.clear()
