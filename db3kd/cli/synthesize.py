@@ -15,7 +15,7 @@ from db3kd.cli.teacher_options import TeacherOptions
 
 if TYPE_CHECKING:
     from db3kd.synthesis.sample_run import SynthesisTotals
-    from db3kd.synthesis.synthesis import SynthesisSettings
+    from db3kd.synthesis.settings import SynthesisSettings
 
 STARTS = ("paper", "low-frequency", "shapes", "strokes", "blends", "mixed")
 """The same as `db3kd.synthesis.starts.STARTS`, so that `--help` need not import torch."""
@@ -112,7 +112,7 @@ class SynthesisOptions(OptionSet):
         Args:
             acquisition_model: The network of the students that choose images.
         """
-        from db3kd.synthesis.synthesis import SynthesisSettings
+        from db3kd.synthesis.settings import SynthesisSettings
 
         settings = {
             "guided": SynthesisSettings.guided(acquisition_model),

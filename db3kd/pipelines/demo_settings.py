@@ -7,7 +7,7 @@ from db3kd.distillation.scale import RELATIVE_SCALES
 from db3kd.distillation.training import TrainSettings
 from db3kd.pipelines.zero_shot import ZeroShotSettings
 from db3kd.synthesis.acquisition import AcquisitionSettings
-from db3kd.synthesis.synthesis import SynthesisSettings
+from db3kd.synthesis.settings import SynthesisSettings
 
 
 @dataclass(frozen=True)

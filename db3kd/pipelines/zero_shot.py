@@ -42,8 +42,8 @@ from db3kd.progress import show_progress
 from db3kd.querying.driver import decide_all
 from db3kd.report import ZeroShotRow, write_zero_shot_report
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
+from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import make_starts
-from db3kd.synthesis.synthesis import SynthesisSettings
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import takes_unit_images

@@ -122,9 +122,7 @@ def _ask_starts(
         index = torch.arange(first, min(first + _BLOCK, most))
         images = to_float(starts.draw(index), bounds)
         account = torch.zeros_like(index)
-        decisions = yield from query_in_batches(
-            lambda part, images=images: images[part], account, query_batch_size
-        )
+        decisions = yield from query_in_batches(images.__getitem__, account, query_batch_size)
         answers.append(decisions)
         answered = decisions[decisions != UNANSWERED]
         found += torch.bincount(answered, minlength=classes)
@@ -170,41 +168,41 @@ def _cross(
     budget: BudgetView,
 ) -> Search[tuple[Tensor, Tensor]]:
     """Classes, int64 [k], and images, uint8, of the classes that starts hardly reach."""
-    pool, own = starts.draw(number), decision
-    new = [], []
+    pool, predicted = starts.draw(number), decision
+    new_classes: list[Tensor] = []
+    new_images: list[Tensor] = []
     for round_number in range(_ROUNDS):
-        counts = torch.bincount(own, minlength=classes)
+        counts = torch.bincount(predicted, minlength=classes)
         scarce = (counts < share / 10).nonzero()[:, 0].tolist()
         each = min(most // _ROUNDS, int(budget.remaining[0])) // max(1, len(scarce))
         if not (scarce and each):
             break
         tried = torch.cat(
-            [_mixtures(pool, own, c, min(each, share), seed, round_number) for c in scarce]
+            [_mixtures(pool, predicted, c, min(each, share), seed, round_number) for c in scarce]
         )
         images = to_float(tried, bounds)
         account = torch.zeros(len(images), dtype=torch.int64)
-        answers = yield from query_in_batches(
-            lambda part, images=images: images[part], account, query_batch_size
-        )
+        answers = yield from query_in_batches(images.__getitem__, account, query_batch_size)
         hit = torch.isin(answers, torch.tensor(scarce))
-        own, pool = torch.cat([own, answers[hit]]), torch.cat([pool, tried[hit]])
-        new[0].append(answers[hit])
-        new[1].append(tried[hit])
-    if not new[0]:
-        return own[:0], pool[:0]
-    return torch.cat(new[0]), torch.cat(new[1])
+        predicted = torch.cat([predicted, answers[hit]])
+        pool = torch.cat([pool, tried[hit]])
+        new_classes.append(answers[hit])
+        new_images.append(tried[hit])
+    if not new_classes:
+        return predicted[:0], pool[:0]
+    return torch.cat(new_classes), torch.cat(new_images)
 
 
 def _mixtures(
-    pool: Tensor, own: Tensor, wanted: int, count: int, seed: int, round_number: int
+    pool: Tensor, predicted: Tensor, target: int, count: int, seed: int, round_number: int
 ) -> Tensor:
     """uint8 [count, *shape]: images on the way from any image to one of the class, if there is any,
     else between any two."""
-    random = np.random.default_rng((seed, wanted, round_number))
-    members = (own == wanted).nonzero()[:, 0].numpy()
-    towards = members if len(members) else np.arange(len(own))
+    random = np.random.default_rng((seed, target, round_number))
+    members = (predicted == target).nonzero()[:, 0].numpy()
+    towards = members if len(members) else np.arange(len(predicted))
     ends = pool[torch.from_numpy(random.choice(towards, count))].float()
-    begins = pool[torch.from_numpy(random.integers(len(own), size=count))].float()
-    share = random.uniform(_NEAREST, _FARTHEST, (count, *[1] * (pool.ndim - 1)))
-    share = torch.from_numpy(share.astype(np.float32))
+    begins = pool[torch.from_numpy(random.integers(len(predicted), size=count))].float()
+    drawn = random.uniform(_NEAREST, _FARTHEST, (count, *[1] * (pool.ndim - 1)))
+    share = torch.from_numpy(drawn.astype(np.float32))
     return to_uint8(begins * (1 - share) + ends * share, (0, 255))

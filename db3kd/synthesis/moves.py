@@ -210,7 +210,7 @@ class _Walk:
                 break
             images = to_float(tried, self.bounds)
             decisions = yield from query_in_batches(
-                lambda part, images=images: images[part], waiting, self.query_batch_size
+                images.__getitem__, waiting, self.query_batch_size
             )
             stays = decisions == self.own[waiting]
             self.pixels[waiting[stays]] = tried[stays]

@@ -11,19 +11,26 @@ from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_folder import RunFolder, check_free
 from db3kd.storage.shards import read_shards
 from db3kd.synthesis.acquisition_log import FolderAcquisitionLog
-from db3kd.synthesis.synthesis import Synthesis, SynthesisSettings
+from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.synthesis.synthesis import Synthesis
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 
 
 @dataclass
 class SynthesisTotals:
-    """What a run has come to.
+    """Counts and means over a run of pseudo samples.
 
-    samples: pseudo samples. queries: in all; start_queries: of them, those for finding images of
-    every class. found: images found per class, kept or not. kept: samples per class. statuses:
-    samples by status. mean_moves: a sample. mean_distance: to the boundary, over the samples it is
-    known for; None where there are none.
+    Attributes:
+        samples: Number of pseudo samples.
+        queries: All queries.
+        start_queries: Queries that were spent on finding images of every class.
+        found: Images found per class, kept or not.
+        kept: Samples per class.
+        statuses: Samples per status.
+        mean_moves: Mean number of moves of a sample.
+        mean_distance: Mean distance to the boundary (L2, input units) over the samples for which it
+            is known; None if there are none.
     """
 
     samples: int = 0
@@ -37,7 +44,7 @@ class SynthesisTotals:
 
     @property
     def unreached(self) -> list[int]:
-        """Classes that no image was found for."""
+        """Classes for which no image was found."""
         return [c for c, count in enumerate(self.found) if not count]
 
 
@@ -48,14 +55,24 @@ def write_pseudo_samples(
     *,
     resume: bool = False,
 ) -> SynthesisTotals:
-    """Makes pseudo samples into a run folder, a shard at a time, showing progress.
+    """Makes pseudo samples in a run folder, shard by shard, and shows progress.
 
-    resume: as for `write_run`: same samples, and at most one call of the teacher is paid twice for
-    each time the process was killed.
+        db3kd.write_pseudo_samples("runs/pseudo", teacher, resume=True)
 
-    Raises FileExistsError for a folder with something in it, ValueError for a run that is not the
-    same, TeacherError as `synthesize`, and OSError where the disk fails. What was answered until
-    then stays; where nothing was, the folder goes.
+    Paid answers are kept after an error; a run folder without any is removed.
+
+    Args:
+        folder: Run folder.
+        teacher: The teacher.
+        settings: How samples are made; the defaults if None.
+        resume: Continue the run in the folder, if there is one. The samples are the same as without
+            a stop, and each kill pays at most one call of the teacher twice.
+
+    Raises:
+        FileExistsError: The folder holds files, and `resume` is off.
+        ValueError: The folder holds a different run.
+        TeacherError: As for `synthesize`.
+        OSError: The disk is full or not writable.
     """
     settings = settings or SynthesisSettings()
     check_free(folder, resume)
@@ -92,18 +109,20 @@ def _write_shards(run: RunFolder, teacher: Teacher, settings: SynthesisSettings)
         settings.queries,
         title="making pseudo samples",
         samples_before=before.samples,
-        queries_before=before.queries,  # those for starts are counted when replayed
+        queries_before=before.queries,  # queries for starts are counted when they are replayed
     )
     synthesis = Synthesis(teacher, settings, progress=progress, folder=run)
     with progress:
         for position, chunk in synthesis.chunks():
             run.write_shard(position, to_table(chunk))
-    found, queries = synthesis.collected.found.tolist(), synthesis.collected.queries
-    return _add_up(run, found, queries, teacher.classes)
+    collected = synthesis.collected
+    if collected is None:
+        raise RuntimeError("the samples were not collected; please report this")
+    return _add_up(run, collected.found.tolist(), collected.queries, teacher.classes)
 
 
 def _add_up(run: RunFolder, found: list[int], start_queries: int, classes: int) -> SynthesisTotals:
-    """Read back, so that a run stopped on its way has the same totals."""
+    """Returns the totals of the committed shards, which do not depend on stops."""
     totals = SynthesisTotals(
         start_queries=start_queries, queries=start_queries, found=found, kept=[0] * classes
     )

@@ -33,14 +33,15 @@ _STREAMS = {"paper": "published"}
 """Names of random streams that differ from the distribution's: renaming a stream would change what
 its seeds draw."""
 
+_MASKS = "masks"
 _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
+    _MASKS: soft_shapes,
     "paper": paper_noise,
     "low-frequency": low_frequency,
     "shapes": shapes,
     "strokes": strokes,
     "blends": blends,
 }
-_MASKS = "masks"
 _MIXED = ("shapes", "blends", "strokes", "low-frequency")
 
 _BLOCK_IMAGES = 128
@@ -110,7 +111,7 @@ class _Blocks:
         self.name = name
         self.image_shape = image_shape
         self._seed = seed
-        self._family = soft_shapes if name == _MASKS else _FAMILIES[name]
+        self._family = _FAMILIES[name]
         self._size = min(_BLOCK_IMAGES, max(1, _BLOCK_VALUES // math.prod(image_shape)))
         self._last: tuple[int, Tensor] | None = None
 

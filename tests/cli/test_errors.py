@@ -17,7 +17,7 @@ from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.pipelines.zero_shot import run_zero_shot
 from db3kd.synthesis.moves import Moves
-from db3kd.synthesis.synthesis import SynthesisSettings
+from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import load_teacher
 
 TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "masked_mixes"}

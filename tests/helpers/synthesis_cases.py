@@ -7,7 +7,7 @@ from teachers_analytic import (
 
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.synthesis.moves import Moves
-from db3kd.synthesis.synthesis import SynthesisSettings
+from db3kd.synthesis.settings import SynthesisSettings
 
 SHAPE = (1, 6, 6)
 CLASSES = 4

@@ -17,7 +17,7 @@ from db3kd.pipelines.zero_shot import (
 )
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.sample_run import SynthesisTotals
-from db3kd.synthesis.synthesis import SynthesisSettings
+from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import TeacherError, load_teacher
 
 SHAPE = (1, 6, 6)

@@ -9,7 +9,8 @@ from db3kd.storage.manifest import read_manifest
 from db3kd.synthesis import acquisition
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
-from db3kd.synthesis.synthesis import SynthesisSettings, synthesize
+from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.synthesis.synthesis import synthesize
 from db3kd.teachers import TeacherError
 
 SHAPE = (1, 6, 6)

@@ -22,7 +22,7 @@ from torch import Tensor
 from db3kd.data.pseudo_samples import load_pseudo_samples
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
-from db3kd.synthesis import synthesis as module
+from db3kd.synthesis import settings as module
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.synthesis import synthesize
 from db3kd.teachers import TeacherError
@@ -31,7 +31,7 @@ from db3kd.teachers import TeacherError
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifteen samples a shard."""
-    monkeypatch.setattr(module, "_MOVED", 15)
+    monkeypatch.setattr(module, "MOVED_SHARD", 15)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing stopped, in three shards."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_MOVED", 15)
+        patch.setattr(module, "MOVED_SHARD", 15)
         write_pseudo_samples(folder, linear(max_batch=16), moved())
     return folder
 
@@ -174,7 +174,7 @@ class KilledTeacher(WrappedTeacher):
 def write_until_killed(folder: Path, notes: Path, calls: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)
-    module._MOVED = 15
+    module.MOVED_SHARD = 15
     teacher = KilledTeacher(linear(max_batch=16), notes, calls)
     write_pseudo_samples(folder, teacher, moved(), resume=True)
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from db3kd.boundary.probes import dct_basis
 from db3kd.synthesis import fields
 from db3kd.synthesis.random_draws import Draws
+from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import STARTS, make_starts
-from db3kd.synthesis.synthesis import SynthesisSettings
 
 GREY, COLOUR = (1, 28, 28), (3, 16, 20)
 FIGURES = ("shapes", "strokes", "blends")

@@ -19,9 +19,10 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.synthesis import synthesis as module
+from db3kd.synthesis import settings as module
 from db3kd.synthesis.sample_run import write_pseudo_samples
-from db3kd.synthesis.synthesis import SynthesisSettings, synthesize
+from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.synthesis.synthesis import synthesize
 from db3kd.teachers import TeacherError
 
 
@@ -96,7 +97,7 @@ def test_neither_batches_nor_chunks_nor_threads_matter(
     monkeypatch, threads, query_batch_size, max_batch, together
 ):
     expected = synthesize(linear(), moved())
-    monkeypatch.setattr(module, "_MOVED", together)
+    monkeypatch.setattr(module, "MOVED_SHARD", together)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

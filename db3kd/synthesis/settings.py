@@ -1,0 +1,112 @@
+"""Settings of pseudo samples: how many, from what, and at which cost."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.moves import Moves
+from db3kd.synthesis.starts import STARTS
+from db3kd.validation import check_count
+
+STILL_SHARD, MOVED_SHARD = 4096, 256
+"""Samples per shard without and with moves. Moved samples keep the state of a search in memory."""
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """How pseudo samples are made and what that may cost.
+
+        settings = db3kd.SynthesisSettings.guided("lenet5-half", samples=50_000)
+
+    Attributes:
+        samples: Number of pseudo samples, spread over the classes as evenly as possible.
+        starts: Distribution of random images, one of `STARTS`.
+        effort: Maximum random images asked, as a multiple of `samples`. At 1 every image is kept;
+            above 1, images of common classes give way to those of rare ones.
+        acquisition: How students of the answers so far choose what to ask. None asks about random
+            images in order. With acquisition every image that is asked is kept, and `effort` and
+            `masked_mixes` have no effect.
+        masked_mixes: Maximum queries for classes that random images rarely reach, as a multiple of
+            `samples`.
+        moves: Moves away from the boundary. The default is none, because moves do not earn their
+            queries (docs/zero-shot.md).
+        starting_points: Images of other classes that the first rays of a moved sample lead to.
+        queries: Maximum queries of the whole run. Random images come first; the rest is divided
+            evenly over the moved samples.
+        snapshots: Numbers of moves after which images and distances are also stored.
+        seed: Seed of all random numbers.
+        query_batch_size: Images in one batch of queries; fewer if they would take over 256 MiB.
+
+    Raises:
+        ValueError: A value is invalid; the error names the argument.
+    """
+
+    samples: int = 20_000
+    starts: str = "mixed"
+    effort: float = 1.0
+    acquisition: AcquisitionSettings | None = None
+    masked_mixes: float = 0.1
+    moves: Moves = field(default_factory=Moves)
+    starting_points: int = 10
+    queries: int | None = None
+    snapshots: tuple[int, ...] = ()
+    seed: int = 0
+    query_batch_size: int = 2048
+
+    def __post_init__(self) -> None:
+        check_count(self.samples, "samples")
+        check_count(self.starting_points, "starting_points")
+        check_count(self.query_batch_size, "query_batch_size")
+        if self.starts not in STARTS:
+            raise ValueError(f"starts: expected one of {', '.join(STARTS)}, got {self.starts!r}")
+        if not (self.effort >= 1 and math.isfinite(self.effort)):
+            raise ValueError(f"effort: expected a number of at least 1, got {self.effort}")
+        if self.acquisition is not None and self.effort != 1:
+            raise ValueError(f"effort: expected 1 with acquisition, got {self.effort}")
+        if not (self.masked_mixes >= 0 and math.isfinite(self.masked_mixes)):
+            raise ValueError(
+                f"masked_mixes: expected a number of at least 0, got {self.masked_mixes}"
+            )
+        if self.queries is not None:
+            check_count(self.queries, "queries", least=0)
+        for count in self.snapshots:
+            check_count(count, "snapshots", least=0)
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "SynthesisSettings":
+        """Returns the settings of the paper's MNIST experiment (ZSDB3KD, section 5).
+
+        They make 8,000 samples of each of 10 classes from noise, with 40 moves of up to 5,000
+        queries each.
+
+        Args:
+            **changes: Fields that differ.
+        """
+        settings = cls(samples=80_000, starts="paper", effort=1000.0, moves=Moves.paper())
+        return replace(settings, **changes)
+
+    @classmethod
+    def guided(cls, model: str = "lenet5-half", **changes: Any) -> "SynthesisSettings":
+        """Returns the settings that give the best students per query: students choose the images.
+
+        Args:
+            model: Architecture of these students.
+            **changes: Fields that differ.
+        """
+        return replace(cls(samples=100_000, acquisition=AcquisitionSettings(model)), **changes)
+
+    @property
+    def max_starts(self) -> int:
+        """Maximum number of random images asked, whatever the budget."""
+        return round(self.samples * self.effort)
+
+    @property
+    def max_masked_mixes(self) -> int:
+        """Maximum number of masked mixes asked, whatever the budget."""
+        return round(self.samples * self.masked_mixes)
+
+    @property
+    def samples_per_shard(self) -> int:
+        """Number of samples that are moved and committed together."""
+        return MOVED_SHARD if self.moves.count else STILL_SHARD
