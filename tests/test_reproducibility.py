@@ -25,7 +25,7 @@ from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.strategies import augmented_decision_strategy
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.settings import LabelSettings
-from db3kd.pipelines.zero_shot import ZeroShotSettings, run_zero_shot
+from db3kd.pipelines import ZeroShotSettings, run_zero_shot
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings

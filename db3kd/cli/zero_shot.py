@@ -66,12 +66,8 @@ def zero_shot(
     """
     from db3kd.distillation.training import TrainSettings
     from db3kd.labelling.settings import LabelSettings
-    from db3kd.pipelines.zero_shot import (
-        LABELS_FOLDER,
-        SAMPLES_FOLDER,
-        ZeroShotSettings,
-        run_zero_shot,
-    )
+    from db3kd.pipelines import ZeroShotSettings, run_zero_shot
+    from db3kd.pipelines.transfer_set import LABELS_FOLDER, SAMPLES_FOLDER
     from db3kd.report import zero_shot_table
     from db3kd.storage.run_folder import check_free
 

@@ -15,7 +15,7 @@ from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
-from db3kd.pipelines.zero_shot import run_zero_shot
+from db3kd.pipelines import run_zero_shot
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import load_teacher

@@ -1,4 +1,4 @@
-"""From a teacher alone to a student, end to end on tiny images."""
+"""The zero-shot pipeline, end to end on tiny images."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, R
 
 from db3kd.distillation.training import TrainSettings
 from db3kd.labelling.settings import LabelSettings
-from db3kd.pipelines.zero_shot import (
+from db3kd.pipelines import (
     TransferSet,
     ZeroShotSettings,
     make_transfer_set,
@@ -24,14 +24,14 @@ SHAPE = (1, 6, 6)
 
 
 def linear(**options: object) -> LinearTeacher:
-    """Three classes."""
+    """Returns a linear teacher of three classes."""
     generator = torch.Generator().manual_seed(5)
     weights = torch.randn(3, 36, generator=generator, dtype=torch.float64)
     weights -= weights.mean(1, keepdim=True)
     return LinearTeacher(weights, torch.zeros(3), SHAPE, **options)
 
 
-def plan(**changes: object) -> ZeroShotSettings:
+def quick_settings(**changes: object) -> ZeroShotSettings:
     values = {
         "synthesis": SynthesisSettings(samples=120),
         "student": "linear",
@@ -43,7 +43,7 @@ def plan(**changes: object) -> ZeroShotSettings:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Images of noise with the teacher's own classes: a file that `load_data` reads."""
+    """Returns a file of noise images, labelled by the teacher, that `load_data` reads."""
     random = np.random.default_rng(0)
     images = random.random((150, 6, 6)).astype(np.float32)
     labels = linear().decide(torch.from_numpy(images)[:, None]).numpy()
@@ -52,10 +52,10 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-# The whole way
+# Whole runs
 
 
-def test_the_whole_way_ends_in_students_and_a_report(tmp_path, real):
+def test_a_run_ends_with_students_and_a_report(tmp_path, real):
     teacher = CountingTeacher(linear())
     synthesis = SynthesisSettings(
         samples=120, moves=Moves(count=2, queries_per_sample=80), snapshots=(0, 1)
@@ -64,23 +64,23 @@ def test_the_whole_way_ends_in_students_and_a_report(tmp_path, real):
     result = run_zero_shot(
         teacher,
         tmp_path / "out",
-        plan(synthesis=synthesis, labelling=LabelSettings("bd", queries_per_pair=10)),
+        quick_settings(synthesis=synthesis, labelling=LabelSettings("bd", queries_per_pair=10)),
         test=real,
     )
 
     names = [row.name for row in result.rows]
     assert names == [
-        "pseudo samples, bd soft labels",
+        "pseudo samples, BD soft labels",
         "pseudo samples, decisions",
-        "the first 10% of them",
-        "the first 30% of them",
+        "first 10% of the pseudo samples",
+        "first 30% of the pseudo samples",
         "plain noise, decisions",
         "real images, decisions",
     ]
     rows = dict(zip(names, result.rows, strict=True))
     assert [row.images for row in result.rows] == [120, 120, 12, 36, 120, 60]
     assert rows["pseudo samples, decisions"].queries == result.totals.queries
-    spent = rows["pseudo samples, bd soft labels"].queries
+    spent = rows["pseudo samples, BD soft labels"].queries
     about_test_images = 90
     assert teacher.total == spent + 120 + 60 + about_test_images
     assert all(len(row.accuracies) == len(row.agreements) == 2 for row in result.rows)
@@ -102,8 +102,8 @@ def test_the_whole_way_ends_in_students_and_a_report(tmp_path, real):
     assert all(f"({file})" in page for file in files if file.endswith(".png"))
 
 
-def test_students_are_kept_as_they_were_measured(tmp_path, real):
-    result = run_zero_shot(linear(), tmp_path / "out", plan(), test=real)
+def test_the_saved_students_are_those_that_were_measured(tmp_path, real):
+    result = run_zero_shot(linear(), tmp_path / "out", quick_settings(), test=real)
 
     student = load_teacher(str(tmp_path / "out" / "student-seed1.safetensors"), device="cpu")
     with np.load(real) as data:
@@ -112,37 +112,41 @@ def test_students_are_kept_as_they_were_measured(tmp_path, real):
     assert accuracy == pytest.approx(result.rows[0].accuracies[1])
 
 
-def test_without_test_images_there_are_students_and_pictures_but_no_table(tmp_path):
+def test_without_test_images_the_report_has_no_table(tmp_path):
     teacher = CountingTeacher(linear())
 
-    result = run_zero_shot(teacher, tmp_path / "out", plan())
+    result = run_zero_shot(teacher, tmp_path / "out", quick_settings())
 
     assert result.rows == [] and teacher.total == result.totals.queries
+    queries = f"{result.totals.queries:,} queries"
+    assert repr(result).startswith(f"ZeroShotResult(120 pseudo samples, {queries}, 0 rows; ")
     assert (tmp_path / "out" / "student-seed0.safetensors").is_file()
     assert "| students of |" not in result.report.read_text()
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path):
-    settings = plan(labelling=LabelSettings("bd", queries_per_pair=10), seeds=1)
+def test_an_interrupted_run_is_resumed_without_paying_twice(tmp_path):
+    settings = quick_settings(labelling=LabelSettings("bd", queries_per_pair=10), seeds=1)
     whole = CountingTeacher(linear())
     expected = make_transfer_set(whole, tmp_path / "whole", settings)
-    paid = CountingTeacher(linear())
-    for more in (50, 700):  # while starts are asked, and while they are labelled
+    teacher = CountingTeacher(linear())
+    for queries in (50, 700):  # fails while starts are asked, then while they are labelled
         with pytest.raises(TeacherError, match="the line is dead"):
-            make_transfer_set(RaisingTeacher(paid, more), tmp_path / "run", settings, resume=True)
+            make_transfer_set(
+                RaisingTeacher(teacher, queries), tmp_path / "run", settings, resume=True
+            )
 
-    made = make_transfer_set(paid, tmp_path / "run", settings, resume=True)
+    transfer = make_transfer_set(teacher, tmp_path / "run", settings, resume=True)
 
-    assert torch.equal(made.samples.pixels, expected.samples.pixels)
-    assert torch.equal(made.labels.labels.distances, expected.labels.labels.distances)
-    assert paid.total == whole.total
+    assert torch.equal(transfer.samples.pixels, expected.samples.pixels)
+    assert torch.equal(transfer.label_run.labels.distances, expected.label_run.labels.distances)
+    assert teacher.total == whole.total
 
 
-def test_plain_noise_of_one_class_is_a_row_too(tmp_path, real):
+def test_plain_noise_of_a_single_class_has_a_row(tmp_path, real):
     teacher = linear()
     teacher.bias[0] = 1.5  # pixel noise has no contrast to overcome it
 
-    result = run_zero_shot(teacher, tmp_path / "out", plan(seeds=1), test=real)
+    result = run_zero_shot(teacher, tmp_path / "out", quick_settings(seeds=1), test=real)
 
     assert "plain noise, decisions" in [row.name for row in result.rows]
 
@@ -151,76 +155,79 @@ def test_unreached_classes_are_named_in_the_report(tmp_path):
     teacher = linear()
     teacher.classes = 5
 
-    result = run_zero_shot(teacher, tmp_path / "out", plan(seeds=1))
+    result = run_zero_shot(teacher, tmp_path / "out", quick_settings(seeds=1))
 
     assert "No image was found for the classes 3, 4." in result.report.read_text()
 
 
-# What does not fit is found before anything is paid for
+# Refusals before the first query
 
 
-def test_bounds_that_students_do_not_take_are_refused(tmp_path):
+def test_bounds_that_cannot_be_mapped_to_unit_images_are_refused(tmp_path):
     teacher = CountingTeacher(linear(bounds=(-1.0, 3.0)))
 
     with pytest.raises(ValueError, match=r"got \[-1, 3\].*RescaledTeacher\(teacher\)"):
-        run_zero_shot(teacher, tmp_path / "out", plan())
+        run_zero_shot(teacher, tmp_path / "out", quick_settings())
     assert teacher.total == 0 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "test", "words"),
+    ("changes", "test", "message"),
     [
         ({"student": "lenet6"}, None, "model: expected one of"),
         ({"student": "alexnet-half"}, None, "image_shape: AlexNet needs at least 8x8"),
         ({}, "nothing", "data: expected mnist5k"),
-        ({}, "digits", r"test: expected images of shape \(1, 6, 6\) as teacher .* got \(1, 8, 8\)"),
+        ({}, "digits", r"test: expected images of shape \(1, 6, 6\) .* got \(1, 8, 8\)"),
     ],
 )
-def test_what_does_not_fit_is_named_before_a_query(tmp_path, changes, test, words):
+def test_unfit_students_and_test_images_are_refused_before_any_query(
+    tmp_path, changes, test, message
+):
     teacher = CountingTeacher(linear())
 
-    with pytest.raises(ValueError, match=words):
-        run_zero_shot(teacher, tmp_path / "out", plan(**changes), test=test)
+    with pytest.raises(ValueError, match=message):
+        run_zero_shot(teacher, tmp_path / "out", quick_settings(**changes), test=test)
     assert teacher.total == 0 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("labels", "words"),
+    ("labels", "message"),
     [
-        (np.full(10, 7), r"test: expected labels in \[0, 3\) as teacher .* 3 classes, got 7"),
-        (None, "test: expected labels to measure students by, got none"),
+        (np.full(10, 7), r"test: expected labels in \[0, 3\), the classes of teacher .*, got 7"),
+        (None, "test: expected labels, which students are measured with, got none"),
     ],
 )
-def test_test_labels_must_be_the_teachers(tmp_path, labels, words):
+def test_test_images_need_labels_of_the_teachers_classes(tmp_path, labels, message):
     images = np.zeros((10, 6, 6), np.uint8)
     names = {"y_train": labels, "y_test": labels} if labels is not None else {}
     np.savez(tmp_path / "real.npz", x_train=images, x_test=images, **names)
 
-    with pytest.raises(ValueError, match=words):
-        run_zero_shot(linear(), tmp_path / "out", plan(), test=str(tmp_path / "real.npz"))
+    with pytest.raises(ValueError, match=message):
+        run_zero_shot(linear(), tmp_path / "out", quick_settings(), test=str(tmp_path / "real.npz"))
 
 
-def test_a_teacher_that_is_constant_on_noise_ends_the_run(tmp_path):
+def test_a_constant_teacher_ends_the_run_with_an_error(tmp_path):
     with pytest.raises(TeacherError, match="expected at least two classes"):
-        run_zero_shot(ConstantTeacher(1, SHAPE, 3), tmp_path / "out", plan())
+        run_zero_shot(ConstantTeacher(1, SHAPE, 3), tmp_path / "out", quick_settings())
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
-        ({"training": TrainSettings(epochs=2)}, "training: expected a number of steps"),
+        ({"training": TrainSettings(epochs=2)}, r"training.steps: expected a number"),
         ({"balance": 1.5}, r"balance: expected a number in \[0, 1\], got 1.5"),
-        ({"seeds": 0}, "seeds: expected at least 1, got 0"),
+        ({"seeds": 0}, "seeds: expected an integer of at least 1, got 0"),
         ({"shares": (0.5, 1.0)}, r"shares: expected numbers in \(0, 1\), got 1.0"),
     ],
 )
-def test_settings_that_make_no_sense_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
-        plan(**changes)
+def test_invalid_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        quick_settings(**changes)
 
 
 def test_a_transfer_set_without_labels_has_none(tmp_path: Path):
-    made = make_transfer_set(linear(), tmp_path, plan())
+    transfer = make_transfer_set(linear(), tmp_path, quick_settings())
 
-    assert isinstance(made, TransferSet) and made.labels is None
-    assert isinstance(made.totals, SynthesisTotals) and len(made.samples) == 120
+    assert repr(transfer).startswith("TransferSet(PseudoSamples(120 images of shape (1, 6, 6)")
+    assert isinstance(transfer, TransferSet) and transfer.label_run is None
+    assert isinstance(transfer.totals, SynthesisTotals) and len(transfer.samples) == 120

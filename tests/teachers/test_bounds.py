@@ -17,7 +17,7 @@ from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.labelling.worker import Worker
-from db3kd.pipelines.zero_shot import ZeroShotSettings, make_transfer_set
+from db3kd.pipelines import ZeroShotSettings, make_transfer_set
 from db3kd.teachers import RescaledTeacher, TeacherError, decide_checked, load_teacher
 from db3kd.teachers.rescaled import takes_unit_images
 

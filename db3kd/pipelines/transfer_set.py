@@ -1,0 +1,71 @@
+"""The transfer set of a zero-shot run: pseudo samples and their labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
+from db3kd.labelling.label_run import LabelRun, open_run
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.source import Source
+from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
+from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
+from db3kd.teachers import Teacher
+from db3kd.teachers.rescaled import takes_unit_images
+
+SAMPLES_FOLDER = "pseudo-samples"
+"""The run of the pseudo samples, in the folder of a zero-shot run."""
+
+LABELS_FOLDER = "labels"
+"""The run of their labels, in the folder of a zero-shot run."""
+
+
+@dataclass(frozen=True, repr=False)
+class TransferSet:
+    """What students are trained on, made from the teacher alone.
+
+    Attributes:
+        totals: The totals of the run that made the pseudo samples.
+        samples: The pseudo samples, with the teacher's decisions.
+        label_run: The run of their labels, or None if only decisions are distilled.
+    """
+
+    totals: SynthesisTotals
+    samples: PseudoSamples
+    label_run: LabelRun | None
+
+    def __repr__(self) -> str:
+        return f"TransferSet({self.samples!r}, {self.totals.queries:,} queries, {self.label_run!r})"
+
+
+def make_transfer_set(
+    teacher: Teacher, out: Path, settings: ZeroShotSettings, *, resume: bool = False
+) -> TransferSet:
+    """Makes pseudo samples and, if the settings ask for them, their labels.
+
+    Students take images in [0, 1], so the pseudo samples are in [0, 1] too, whatever the bounds of
+    the teacher are.
+
+    Args:
+        teacher: The teacher to ask.
+        out: The folder whose subfolders "pseudo-samples" and "labels" the runs are written to.
+        settings: How samples and labels are made.
+        resume: Whether to continue the runs in these folders.
+
+    Returns:
+        The transfer set, read back from the folders.
+
+    Raises:
+        ValueError: If it is not clear how to map [0, 1] to the teacher's bounds, or as
+            `write_pseudo_samples` and `write_run`.
+        FileExistsError: If a folder is not empty and `resume` is false.
+        TeacherError: If the teacher fails, or puts all images in one class.
+    """
+    teacher = takes_unit_images(teacher)
+    folder = out / SAMPLES_FOLDER
+    totals = write_pseudo_samples(folder, teacher, settings.synthesis, resume=resume)
+    label_run = None
+    if settings.labelling is not None:
+        source = Source(str(folder.resolve()))
+        write_run(out / LABELS_FOLDER, teacher, source, settings.labelling, resume=resume)
+        label_run = open_run(out / LABELS_FOLDER, source.data)
+    return TransferSet(totals, load_pseudo_samples(folder), label_run)

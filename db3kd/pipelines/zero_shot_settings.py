@@ -1,0 +1,55 @@
+"""Settings of a zero-shot run."""
+
+from dataclasses import dataclass, field
+
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.training import TrainSettings
+from db3kd.labelling.settings import LabelSettings
+from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.validation import check_count
+
+
+@dataclass(frozen=True)
+class ZeroShotSettings:
+    """How pseudo samples are made and labelled, and how students are trained on them.
+
+    Attributes:
+        synthesis: How the pseudo samples are made.
+        labelling: How distances of the pseudo samples are measured, whose soft labels are distilled
+            in addition to the decisions; None for the decisions alone.
+        student: The architecture of the students, a name for `build_model`.
+        training: How every student is trained, with a number of steps.
+        loss: The loss of students with soft labels.
+        balance: How much more often samples of rare classes are trained on, from 0 (equally often)
+            to 1 (every class equally often).
+        seeds: Number of students per transfer set.
+        shares: Parts of the pseudo samples, in (0, 1). Students are also trained on the first
+            samples alone, which shows how accuracy depends on the number of queries.
+
+    Raises:
+        ValueError: If a value is not as above.
+    """
+
+    synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
+    labelling: LabelSettings | None = None
+    student: str = "lenet5-half"
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(steps=12_000, learning_rate=3e-3, schedule="cosine")
+    )
+    loss: KDLoss = field(default_factory=KDLoss)
+    balance: float = 0.5
+    seeds: int = 3
+    shares: tuple[float, ...] = (0.1, 0.3)
+
+    def __post_init__(self) -> None:
+        if self.training.steps is None:
+            raise ValueError(
+                "training.steps: expected a number, so that all students train equally long, got "
+                "None"
+            )
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance: expected a number in [0, 1], got {self.balance}")
+        check_count(self.seeds, "seeds")
+        for share in self.shares:
+            if not 0 < share < 1:
+                raise ValueError(f"shares: expected numbers in (0, 1), got {share}")

@@ -1,0 +1,221 @@
+"""The students of a zero-shot run, and the baselines that they are compared with.
+
+The baselines are students of plain noise and of real images. Without them, an accuracy does not
+show what the pseudo samples are worth.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.data.class_labels import true_classes
+from db3kd.data.image_set import ImageSet
+from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.distillation.scale import (
+    SHORT_TRAINING_FACTOR,
+    SHORT_TRAINING_STUDENTS,
+    choose_scale,
+    scale_training,
+)
+from db3kd.distillation.strategies import (
+    Strategy,
+    compare_strategies,
+    decision_strategy,
+    soft_label_strategy,
+)
+from db3kd.distillation.training import balanced_rows
+from db3kd.labelling.label_run import LabelRun
+from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.models import save_model
+from db3kd.models.networks import build_model
+from db3kd.pipelines.transfer_set import TransferSet
+from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
+from db3kd.progress import show_progress
+from db3kd.querying.driver import decide_all
+from db3kd.report import ZeroShotRow
+from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.synthesis.starts import make_starts
+from db3kd.teachers import Teacher
+from db3kd.teachers.base import class_names_of
+from db3kd.teachers.rescaled import takes_unit_images
+
+MakeStudent = Callable[[], nn.Module]
+"""Makes a student with fresh weights."""
+
+
+def train_students(
+    teacher: Teacher,
+    transfer: TransferSet,
+    out: Path,
+    settings: ZeroShotSettings,
+    test: ImageSet | None = None,
+    real: ImageSet | None = None,
+) -> list[ZeroShotRow]:
+    """Trains all students, and measures each of them on the test images once.
+
+    The students of the whole transfer set are saved. Without test images, no others are trained.
+
+    Args:
+        teacher: The teacher of the transfer set.
+        transfer: What the students are trained on.
+        out: The folder that students are saved in, as student-seed0.safetensors and so on.
+        settings: How the students are trained.
+        test: Labelled test images, or None to measure nothing.
+        real: Real images for a baseline. As many as there are pseudo samples are used, or all.
+
+    Returns:
+        A row for each transfer set; none without test images.
+    """
+    teacher = takes_unit_images(teacher)
+    student = partial(build_model, settings.student, teacher.image_shape, teacher.classes)
+    seeds = range(settings.training.seed, settings.training.seed + settings.seeds)
+    planned = _plan_rows(teacher, transfer, student, settings, real)
+    # The plan asks the teacher for the decisions of each baseline when it gets there.
+    rows = [next(planned)] if test is None else list(planned)
+    strategies = [strategy for _, strategy in rows]
+    run = _saving_students(strategies[0].run, out, teacher, settings.student)
+    strategies[0] = replace(strategies[0], run=run)
+    begun = itertools.count()
+    with show_progress("training", len(rows) * len(seeds), "students") as show:
+        if test is None:
+            for seed in seeds:
+                show(next(begun))
+                strategies[0].run(seed)
+            show(len(seeds))
+            return []
+        decisions = decide_all(teacher, test.read, torch.arange(len(test)))
+        results = compare_strategies(
+            strategies,
+            seeds,
+            test,
+            true_classes(test)[0],
+            decisions,
+            lambda *_: show(next(begun)),
+        )
+        show(len(rows) * len(seeds))
+    return [
+        replace(row, accuracies=result.accuracies, agreements=result.agreements)
+        for (row, _), result in zip(rows, results, strict=True)
+    ]
+
+
+def _plan_rows(
+    teacher: Teacher,
+    transfer: TransferSet,
+    student: MakeStudent,
+    settings: ZeroShotSettings,
+    real: ImageSet | None,
+) -> Iterator[tuple[ZeroShotRow, Strategy]]:
+    """Yields each row of the table without its results, and the strategy that gives them."""
+    samples = transfer.samples
+    images, decisions = samples.as_image_set(), samples.decision
+    queries = transfer.totals.queries
+    count = len(images)
+    on_decisions = partial(_on_decisions, student, settings)
+    if (label_run := transfer.label_run) is not None:
+        measure = label_run.manifest["settings"]["labelling"]["measure"].upper()
+        total = queries + int(label_run.labels.queries.sum())
+        row = ZeroShotRow(f"pseudo samples, {measure} soft labels", count, total)
+        yield row, _on_soft_labels(student, settings, row.name, label_run)
+    row = ZeroShotRow("pseudo samples, decisions", count, queries)
+    yield row, on_decisions(row.name, images, decisions)
+    for share in settings.shares:
+        part = range(max(1, round(share * count)))
+        cost = _queries_of_first(samples, len(part), settings.synthesis)
+        row = ZeroShotRow(f"first {share:.0%} of the pseudo samples", len(part), cost)
+        yield row, on_decisions(row.name, images.subset(part), decisions[: len(part)])
+    baselines = {"plain noise": _plain_noise(teacher, count, settings.synthesis.seed)}
+    if real is not None:
+        chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
+        baselines["real images"] = real.subset(chosen)
+    for name, baseline in baselines.items():
+        row = ZeroShotRow(f"{name}, decisions", len(baseline), len(baseline))
+        answers = decide_all(teacher, baseline.read, torch.arange(len(baseline)))
+        yield row, on_decisions(row.name, baseline, answers)
+
+
+def _on_decisions(
+    student: MakeStudent,
+    settings: ZeroShotSettings,
+    name: str,
+    images: ImageSet,
+    decisions: Tensor,
+) -> Strategy:
+    rows = balanced_rows(decisions, settings.balance)
+    return replace(
+        decision_strategy(student, images, decisions, settings.training, rows=rows), name=name
+    )
+
+
+def _on_soft_labels(
+    student: MakeStudent, settings: ZeroShotSettings, name: str, label_run: LabelRun
+) -> Strategy:
+    labels, images, training = label_run.labels, label_run.images, settings.training
+    scale = choose_scale(
+        student,
+        images,
+        labels.distances,
+        labels.decision,
+        margin_soft_labels,
+        settings.loss,
+        scale_training(training, len(labels)),
+        students=SHORT_TRAINING_STUDENTS,
+        factor=SHORT_TRAINING_FACTOR,
+    ).scale
+    soft_labels = with_soft_labels(
+        labels, scale=scale, temperature=settings.loss.temperature
+    ).soft_labels
+    assert soft_labels is not None  # with_soft_labels adds them
+    rows = balanced_rows(labels.decision.clamp_min(0), settings.balance)
+    return soft_label_strategy(
+        name,
+        labels.queries.sum().item() / len(labels),
+        student,
+        images,
+        labels.decision,
+        soft_labels,
+        settings.loss,
+        training,
+        rows=rows,
+    )
+
+
+def _saving_students(
+    run: Callable[[int], nn.Module], out: Path, teacher: Teacher, model: str
+) -> Callable[[int], nn.Module]:
+    """Returns a function that trains a student as `run` does, and saves it."""
+
+    def run_and_save(seed: int) -> nn.Module:
+        network = run(seed)
+        save_model(
+            out / f"student-seed{seed}.safetensors",
+            network,
+            model=model,
+            image_shape=teacher.image_shape,
+            classes=teacher.classes,
+            class_names=class_names_of(teacher),
+        )
+        return network
+
+    return run_and_save
+
+
+def _plain_noise(teacher: Teacher, count: int, seed: int) -> ImageSet:
+    """Returns images of the paper's noise, whatever the teacher's classes of them are."""
+    starts = make_starts("paper", tuple(teacher.image_shape), seed)
+    return ImageSet.from_arrays(starts.draw(torch.arange(count)).numpy(), name="plain noise")
+
+
+def _queries_of_first(samples: PseudoSamples, count: int, settings: SynthesisSettings) -> int:
+    """Returns how many queries the first samples alone would have cost.
+
+    A run with acquisition keeps every image that it asks about. Without acquisition, a run may have
+    asked about starts that it did not keep.
+    """
+    starts = 0 if settings.acquisition is not None else int(samples.start[:count].max()) + 1
+    return max(starts, count) + int(samples.queries[:count].sum())
