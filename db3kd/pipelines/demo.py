@@ -40,8 +40,8 @@ from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.demo_report import (
+    DemoTransferSet,
     TrainedTeacher,
-    TransferSet,
     describe_demo,
     write_demo_report,
 )
@@ -110,7 +110,7 @@ def _train_teacher(
     return TrainedTeacher(network, teacher, evaluate(network, test, true_classes(test)[0]), make)
 
 
-def _label(settings: DemoSettings, teacher: Teacher, out: Path) -> TransferSet:
+def _label(settings: DemoSettings, teacher: Teacher, out: Path) -> DemoTransferSet:
     runs: dict[str, LabelRun] = {}
     for measure in MEASURES:
         labelling = LabelSettings(
@@ -123,11 +123,14 @@ def _label(settings: DemoSettings, teacher: Teacher, out: Path) -> TransferSet:
         write_run(folder, teacher, Source(settings.data), labelling, limit=settings.transfer)
         runs[measure] = open_run(folder, settings.data)
     images = runs["mbd"].images
-    return TransferSet(images, runs["mbd"].labels.decision, runs)
+    return DemoTransferSet(images, runs["mbd"].labels.decision, runs)
 
 
 def _choose_scale(
-    settings: DemoSettings, student: Callable[[], nn.Module], transfer: TransferSet, measure: str
+    settings: DemoSettings,
+    student: Callable[[], nn.Module],
+    transfer: DemoTransferSet,
+    measure: str,
 ) -> ScaleChoice:
     labels = transfer.runs[measure].labels
     folds = 3
@@ -152,7 +155,7 @@ def _strategies(
     settings: DemoSettings,
     student: Callable[[], nn.Module],
     trained: TrainedTeacher,
-    transfer: TransferSet,
+    transfer: DemoTransferSet,
     choices: dict[str, ScaleChoice],
 ) -> list[Strategy]:
     images, decisions, training = transfer.images, transfer.decisions, settings.training

@@ -40,7 +40,7 @@ class TrainedTeacher:
 
 
 @dataclass(frozen=True)
-class TransferSet:
+class DemoTransferSet:
     """The images that students learn from, with one label run per measure.
 
     Attributes:
@@ -70,7 +70,7 @@ class TransferSet:
 def describe_demo(
     settings: DemoSettings,
     teacher: TrainedTeacher,
-    transfer: TransferSet,
+    transfer: DemoTransferSet,
     choices: Mapping[str, ScaleChoice],
     train: ImageSet,
     test: ImageSet,
@@ -111,7 +111,7 @@ def write_demo_report(
     folder: Path,
     rows: Sequence[StrategyResult],
     notes: Sequence[str],
-    transfer: TransferSet,
+    transfer: DemoTransferSet,
     choices: Mapping[str, ScaleChoice],
 ) -> Path:
     """Writes report.md and its pictures into `folder`, and returns the path of report.md."""

@@ -1,3 +1,5 @@
+"""The demo, end to end in its quick sizes."""
+
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, result.stdout
 
 
-def test_the_demo_ends_with_a_row_for_each_method(demo):
+def test_the_report_and_the_terminal_have_a_row_for_each_method(demo):
     out, screen = demo
     page = (out / "report.md").read_text()
 
@@ -37,7 +39,7 @@ def test_the_demo_ends_with_a_row_for_each_method(demo):
         assert row in screen
 
 
-def test_the_demo_ends_with_students_without_images(demo):
+def test_the_demo_also_trains_students_without_images(demo):
     out, screen = demo
     page = (out / "report.md").read_text()
 
@@ -47,7 +49,7 @@ def test_the_demo_ends_with_students_without_images(demo):
     assert (out / "zero-shot" / "report.md").exists()
 
 
-def test_the_demo_writes_its_pictures(demo):
+def test_the_demo_writes_its_figures(demo):
     out, _ = demo
 
     for name in ("samples.png", "distance_curve.png", "class_distances.png"):
@@ -56,8 +58,8 @@ def test_the_demo_writes_its_pictures(demo):
 
 def test_the_demo_states_its_queries(demo):
     out, _ = demo
-    spent = {name: int(load_labels(out / "labels" / name).queries.sum()) for name in
-             ("sd", "bd", "mbd")}  # fmt: skip
+    runs = {measure: load_labels(out / "labels" / measure) for measure in ("sd", "bd", "mbd")}
+    spent = {measure: int(labels.queries.sum()) for measure, labels in runs.items()}
     page = (out / "report.md").read_text()
 
     assert spent["sd"] == 60
@@ -65,7 +67,7 @@ def test_the_demo_states_its_queries(demo):
     assert "in another class than the data set does" in page
 
 
-def test_a_demo_folder_that_exists_is_refused(demo):
+def test_an_existing_folder_is_refused(demo):
     out, _ = demo
     result = CliRunner().invoke(app, ["demo", "--quick", "--out", str(out)])
 
