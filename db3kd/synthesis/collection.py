@@ -1,6 +1,4 @@
-"""Finding pseudo samples of every class: starts that the teacher is asked about once, and crossings
-of those it knows for classes that starts do not reach.
-"""
+"""Collects pseudo samples of every class: random images and, for rare classes, mixtures of them."""
 
 from dataclasses import dataclass
 
@@ -13,23 +11,26 @@ from db3kd.querying.search import UNANSWERED, BudgetView, Search, query_in_batch
 from db3kd.synthesis.starts import Starts
 
 _BLOCK = 1024
-"""Starts between two looks at whether there are enough. Not the batch size: that may not matter."""
+"""Starts between two checks for enough samples. It is not the batch size, which must not matter."""
 
 _ROUNDS = 8
-"""Rounds of crossings, each of those that the rounds before have found as well."""
+"""Rounds of mixtures; each also mixes the images that earlier rounds found."""
 
 _NEAREST, _FARTHEST = 0.3, 0.95
-"""Where on the way to a known image of the wanted class a crossing lies."""
+"""Range of the position of a mixture between an image and one of the target class."""
 
 
 @dataclass(frozen=True)
 class Collected:
     """Pseudo samples before any move, in the order in which they were found.
 
-    start: int64 [n], the number of each start, -1 for a crossing. decision: int64 [n]. stored:
-    uint8 [k, *image_shape], images that are not drawn again, and place: int64 [n], where each
-    sample's lies among them, -1 for a start that is. found: int64 [C], how many images the teacher
-    put in each class, kept or not. queries: spent on all of it.
+    Attributes:
+        start: [n] int64, the number of each start; -1 for a mixture.
+        decision: [n] int64, the class of each sample.
+        stored: [k, *image_shape] uint8, images that cannot be drawn again.
+        place: [n] int64, the row of each sample in `stored`; -1 for a start, which is drawn again.
+        found: [C] int64, how many images the teacher put in each class, kept or not.
+        queries: Queries spent.
     """
 
     start: Tensor
@@ -43,7 +44,7 @@ class Collected:
         return len(self.decision)
 
     def pixels(self, starts: Starts, rows: Tensor) -> Tensor:
-        """uint8 [n, *image_shape]: the images of these rows [n] int64."""
+        """Returns [n, *image_shape] uint8, the images of rows [n] int64."""
         place = self.place[rows]
         drawn = place < 0
         images = self.stored.new_empty(len(rows), *self.stored.shape[1:])
@@ -64,23 +65,32 @@ def collect(
     query_batch_size: int,
     budget: BudgetView,
 ) -> Search[Collected]:
-    """Up to `samples` images, spread over the classes as evenly as what is found allows.
+    """Collects up to `samples` images, spread over the classes as evenly as possible.
 
-    Starts are asked, in their order, until each class has its share or `max_starts` were asked.
-    Where a class then has less than a tenth of its share, up to `max_masked_mixes` queries go to
-    masked_mixes: mixtures of two images, the one of the class where it has any. They take no more
-    places than such classes have shares, and starts those that remain.
+    Starts are asked in order until each class has its share or `max_starts` were asked. If a class
+    then has less than a tenth of its share, up to `max_masked_mixes` queries go to mixtures of two
+    images, one of them of that class if it has any. Mixtures fill at most the shares of such
+    classes, and starts fill the rest.
 
-    Account 0 pays. query_batch_size: images per batch.
+    Args:
+        starts: Distribution of random images.
+        classes: Number of classes of the teacher.
+        samples: Number of images to keep.
+        max_starts: Maximum starts asked.
+        max_masked_mixes: Maximum mixtures asked.
+        bounds: Bounds of the teacher.
+        seed: Seed of the mixtures.
+        query_batch_size: Images per batch.
+        budget: Account 0 pays.
     """
     share = -(-samples // classes)
     decisions = yield from _ask_starts(starts, classes, share, max_starts, bounds, query_batch_size)
     found = torch.bincount(decisions[decisions != UNANSWERED], minlength=classes)
     number, kept = _spread(decisions, found, samples)
-    crossed, images = decisions.new_empty(0), starts.draw(number[:0])
+    mixed, images = decisions.new_empty(0), starts.draw(number[:0])
     scarce = int((found < share / 10).sum())
     if len(kept) and scarce:
-        crossed, images = yield from _cross(
+        mixed, images = yield from _mix(
             starts,
             number,
             kept,
@@ -92,16 +102,16 @@ def collect(
             query_batch_size,
             budget,
         )
-        reached = torch.bincount(crossed, minlength=classes)
-        chosen, crossed = _spread(crossed, reached, samples * scarce // classes)
+        reached = torch.bincount(mixed, minlength=classes)
+        chosen, mixed = _spread(mixed, reached, samples * scarce // classes)
         images = images[chosen]
-        number, kept = _spread(decisions, found, samples - len(crossed))
+        number, kept = _spread(decisions, found, samples - len(mixed))
         found = found + reached
     return Collected(
-        start=torch.cat([number, torch.full_like(crossed, -1)]),
-        decision=torch.cat([kept, crossed]),
+        start=torch.cat([number, torch.full_like(mixed, -1)]),
+        decision=torch.cat([kept, mixed]),
         stored=images,
-        place=torch.cat([torch.full_like(number, -1), torch.arange(len(crossed))]),
+        place=torch.cat([torch.full_like(number, -1), torch.arange(len(mixed))]),
         found=found,
         queries=int(budget.spent[0]),
     )
@@ -111,15 +121,15 @@ def _ask_starts(
     starts: Starts,
     classes: int,
     share: int,
-    most: int,
+    limit: int,
     bounds: tuple[float, float],
     query_batch_size: int,
 ) -> Search[Tensor]:
-    """int64 [n], the decision for each start; fewer than `most` where all classes are filled."""
+    """Returns the decision of each start, [n] int64; fewer than `limit` if all classes are full."""
     found = torch.zeros(classes, dtype=torch.int64)
     answers = []
-    for first in range(0, most, _BLOCK):
-        index = torch.arange(first, min(first + _BLOCK, most))
+    for first in range(0, limit, _BLOCK):
+        index = torch.arange(first, min(first + _BLOCK, limit))
         images = to_float(starts.draw(index), bounds)
         account = torch.zeros_like(index)
         decisions = yield from query_in_batches(images.__getitem__, account, query_batch_size)
@@ -132,7 +142,7 @@ def _ask_starts(
 
 
 def _spread(decisions: Tensor, found: Tensor, samples: int) -> tuple[Tensor, Tensor]:
-    """Which starts to keep, int64 [n], ascending, and their decisions: the first of each class."""
+    """Returns the starts to keep, [n] int64 ascending, and their decisions: the first per class."""
     taken = _even(found, samples)
     chosen = torch.cat(
         [(decisions == c).nonzero()[:count, 0] for c, count in enumerate(taken.tolist())]
@@ -142,8 +152,7 @@ def _spread(decisions: Tensor, found: Tensor, samples: int) -> tuple[Tensor, Ten
 
 
 def _even(found: Tensor, samples: int) -> Tensor:
-    """int64 [C], how many to take of each class: at most what was found, at most `samples` in all,
-    the smallest as large as can be."""
+    """Returns [C] int64, how many to take per class: at most `samples`, as even as possible."""
     taken = torch.zeros_like(found)
     left, open_classes = min(samples, int(found.sum())), int((found > 0).sum())
     for c in found.argsort(stable=True).tolist():
@@ -155,26 +164,26 @@ def _even(found: Tensor, samples: int) -> Tensor:
     return taken
 
 
-def _cross(
+def _mix(
     starts: Starts,
     number: Tensor,
     decision: Tensor,
     classes: int,
     share: int,
-    most: int,
+    limit: int,
     bounds: tuple[float, float],
     seed: int,
     query_batch_size: int,
     budget: BudgetView,
 ) -> Search[tuple[Tensor, Tensor]]:
-    """Classes, int64 [k], and images, uint8, of the classes that starts hardly reach."""
+    """Returns classes [k] int64 and images [k, *shape] uint8 of rarely reached classes."""
     pool, predicted = starts.draw(number), decision
     new_classes: list[Tensor] = []
     new_images: list[Tensor] = []
     for round_number in range(_ROUNDS):
         counts = torch.bincount(predicted, minlength=classes)
         scarce = (counts < share / 10).nonzero()[:, 0].tolist()
-        each = min(most // _ROUNDS, int(budget.remaining[0])) // max(1, len(scarce))
+        each = min(limit // _ROUNDS, int(budget.remaining[0])) // max(1, len(scarce))
         if not (scarce and each):
             break
         tried = torch.cat(
@@ -196,8 +205,7 @@ def _cross(
 def _mixtures(
     pool: Tensor, predicted: Tensor, target: int, count: int, seed: int, round_number: int
 ) -> Tensor:
-    """uint8 [count, *shape]: images on the way from any image to one of the class, if there is any,
-    else between any two."""
+    """Returns [count, *shape] uint8, mixtures of any image with one of the class, or any other."""
     random = np.random.default_rng((seed, target, round_number))
     members = (predicted == target).nonzero()[:, 0].numpy()
     towards = members if len(members) else np.arange(len(predicted))

@@ -1,4 +1,4 @@
-"""Noise and low-frequency fields: what textures, masks and plain starts are made of."""
+"""Noise and low-frequency fields, from which textures, masks and plain starts are made."""
 
 import math
 from functools import cache
@@ -12,15 +12,15 @@ from db3kd.synthesis.random_draws import Array, Draws
 _STRETCH = 0.7  # log of how far a band is stretched in one direction and squeezed in the other
 _HIGHEST = 20.0
 
-# A field's coefficients are at most 1, and the numbers of the basis below 1.5. Rounded to these
-# steps, their products and all partial sums of them are exact in float64: no order of summation,
-# hence no number of threads, changes a field.
+# The coefficients of a field are at most 1, and the numbers of the basis below 1.5. Rounded to
+# these steps, their products and all partial sums are exact in float64, so the order of summation,
+# and with it the number of threads, does not change a field.
 _COEFFICIENT_STEP = 2.0**-16
 _BASIS_STEP = 2.0**-13
 
 
 def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
-    """The noise that ZSDB3KD starts from (Wang, ICML 2021): [images, *shape] in [0, 1].
+    """Draws the noise of ZSDB3KD (Wang, ICML 2021): [images, *shape] in [0, 1].
 
     (U[0, 1] + 0.2) · a + N(0, 1) · b for each pixel, with a and b uniform in [0, 1] for each image.
     """
@@ -31,16 +31,16 @@ def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
 
 
 def low_frequency(draws: Draws, shape: tuple[int, int, int]) -> Array:
-    """Fields of 2 to 20 half periods, of any level and contrast: [images, C, H, W] in [0, 1].
+    """Draws fields of 2 to 20 half periods, of any level and contrast: [images, C, H, W] in [0, 1].
 
-    Noise with a spectrum that is drawn for each image, one of the processes that Baradad et al.,
-    "Learning to see by looking at noise" (NeurIPS 2021), train on.
+    The spectrum is drawn for each image. This is one of the processes of Baradad et al., "Learning
+    to see by looking at noise" (NeurIPS 2021).
     """
     return _painted(draws, shape, lowest=2, level=(0, 1), contrast=(0.05, 0.6))
 
 
 def texture(draws: Draws, shape: tuple[int, int, int]) -> Array:
-    """What figures are filled with: plain to rough, seldom black. [images, C, H, W] in [0, 1]."""
+    """Draws textures for shapes, plain to rough and rarely black: [images, C, H, W] in [0, 1]."""
     return _painted(draws, shape, lowest=1, level=(0.1, 1), contrast=(0, 0.4))
 
 
@@ -51,14 +51,19 @@ def field(
     highest: float,
     likeness: Array | float = 0.0,
 ) -> Array:
-    """Smooth random fields: [images, C, H, W] of mean 0 and deviation 1 over each channel.
+    """Draws smooth random fields: [images, C, H, W] with mean 0 and deviation 1 per channel.
 
-    Independent normal DCT coefficients, up to a cut-off in half periods over the image (between
-    lowest and highest, log-uniform) and weighted by (1 + frequency)^-e with e in [0, 1.5]. A band
-    reaches up to twice as far in one direction, and half as far in the other.
+    DCT coefficients are independent and normal up to a cut-off frequency, weighted by
+    (1 + frequency)^-e with e in [0, 1.5]. The band reaches up to twice as far in one direction and
+    half as far in the other.
 
-    likeness: [images, 1, 1, 1] or a number, in [0, 1]: how much the channels of an image share,
-    from nothing to everything; not read where there is one channel.
+    Args:
+        draws: Source of random numbers.
+        shape: (channels, height, width).
+        lowest: Smallest cut-off, in half periods over the image.
+        highest: Largest cut-off; it is drawn log-uniformly.
+        likeness: [images, 1, 1, 1] or a number in [0, 1], how much the channels of an image have in
+            common. It is not used with one channel.
     """
     channels, height, width = shape
     reach = math.floor(highest * math.exp(_STRETCH)) + 1
@@ -80,7 +85,7 @@ def _painted(
     level: tuple[float, float],
     contrast: tuple[float, float],
 ) -> Array:
-    """Fields around a level, clamped: grey to colourful where there are several channels."""
+    """Draws clamped fields around a level, grey to colourful if there are several channels."""
     colour = draws.uniform(0, 1)
     images = field(draws, shape, lowest, _HIGHEST, likeness=1 - colour)
     images *= draws.uniform(*contrast)
@@ -89,16 +94,16 @@ def _painted(
 
 
 def _colours(draws: Draws, channels: int, low: float, high: float, colour: Array) -> Array:
-    """Levels [images, C, 1, 1] in [low, high): equal in all channels at colour 0, own at 1."""
+    """Draws values [images, C, 1, 1] in [low, high), equal in all channels if `colour` is 0."""
     grey = draws.uniform(low, high)
     if channels == 1:
         return grey
-    own = draws.uniform(low, high, (channels, 1, 1))
-    return grey + colour * (own - grey)
+    separate = draws.uniform(low, high, (channels, 1, 1))
+    return grey + colour * (separate - grey)
 
 
 def _envelope(draws: Draws, block: tuple[int, int], lowest: float, highest: float) -> Array:
-    """The weight of each frequency, none for the mean: [images, 1, *block]."""
+    """Returns the weight of each frequency, 0 for the mean: [images, 1, *block]."""
     cut = draws.log_uniform(lowest, highest)
     stretch = draws.log_uniform(math.exp(-_STRETCH), math.exp(_STRETCH))
     fall = draws.uniform(0, 1.5)
@@ -116,7 +121,7 @@ def _envelope(draws: Draws, block: tuple[int, int], lowest: float, highest: floa
 
 
 def _synthesised(steps: Array, height: int, width: int) -> Array:
-    """The inverse cosine transform of coefficients in steps [n, C, h, w]: [n, C, height, width].
+    """Returns the inverse cosine transform of coefficients in steps, [n, C, height, width].
 
     A field whose squared coefficients sum to 1 has deviation 1.
     """
@@ -130,6 +135,6 @@ def _synthesised(steps: Array, height: int, width: int) -> Array:
 
 @cache
 def _waves(count: int, size: int) -> np.ndarray:
-    """The lowest `count` cosines over `size` points, each of mean square 1 but for the rounding."""
+    """Returns the lowest `count` cosines over `size` points, each with a mean square of about 1."""
     waves = dct_basis(count, size).double().numpy() * math.sqrt(size)
     return np.rint(waves / _BASIS_STEP) * _BASIS_STEP

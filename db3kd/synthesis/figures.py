@@ -1,8 +1,8 @@
-"""Figures on grounds: soft shapes and strokes that a texture fills, and blends of them.
+"""Textured shapes and strokes on backgrounds, and blends of them.
 
-Shapes that hide one another are the dead leaves model (Lee, Mumford and Huang, IJCV 2001), which
-Baradad et al., "Learning to see by looking at noise" (NeurIPS 2021), train on; here their outlines
-are soft and wavy and there are few of them. Coordinates run from -1 to 1 over height and width.
+Overlapping shapes are the dead leaves model (Lee, Mumford and Huang, IJCV 2001), which Baradad et
+al., "Learning to see by looking at noise" (NeurIPS 2021), also use. Here the outlines are soft and
+wavy, and there are few shapes. Coordinates run from -1 to 1 over height and width.
 """
 
 import math
@@ -14,21 +14,21 @@ from db3kd.synthesis.random_draws import Array, Draws
 
 Shape = tuple[int, int, int]
 
-_DARK = 0.7  # share of images on a black ground; the rest is half textured grounds, half inverted
+_DARK = 0.7  # share of images with a black background; half of the rest is textured, half inverted
 _INVERTED = 0.15
-_WAVES = 5  # half periods of a stroke's path
-_BEADS = 24
-_STEEPEST = 40.0  # exp of it, and of twice it, is a float32
+_WAVES = 5  # half periods in the path of a stroke
+_DISCS = 24
+_STEEPEST = 40.0  # exp() of it and of twice it fits into float32
 
 
 def shapes(draws: Draws, shape: Shape) -> Array:
-    """One soft, textured shape on a ground: [images, C, H, W] in [0, 1]."""
+    """Draws one soft, textured shape on a background: [images, C, H, W] in [0, 1]."""
     cover = soft_shapes(draws, shape)
-    return _grounded(draws, cover * texture(draws, shape), cover)
+    return _with_background(draws, cover * texture(draws, shape), cover)
 
 
 def blends(draws: Draws, shape: Shape) -> Array:
-    """Two shapes on one ground, each shown where a third mask says so: [images, C, H, W]."""
+    """Draws two shapes on one background, blended by a third mask: [images, C, H, W] in [0, 1]."""
     cover = soft_shapes(draws, shape)
     images = cover * texture(draws, shape)
     other_cover = soft_shapes(draws, shape)
@@ -38,19 +38,19 @@ def blends(draws: Draws, shape: Shape) -> Array:
         second -= first
         second *= turn
         first += second
-    return _grounded(draws, images, cover)
+    return _with_background(draws, images, cover)
 
 
 def strokes(draws: Draws, shape: Shape) -> Array:
-    """One or two soft, textured curves on a ground: [images, C, H, W] in [0, 1]."""
+    """Draws one or two soft, textured curves on a background: [images, C, H, W] in [0, 1]."""
     cover = _soft_strokes(draws, shape)
     two = np.flatnonzero(draws.happens(0.5, ()))
     cover[two] = np.maximum(cover[two], _soft_strokes(draws.some(len(two)), shape))
-    return _grounded(draws, cover * texture(draws, shape), cover)
+    return _with_background(draws, cover * texture(draws, shape), cover)
 
 
-def _grounded(draws: Draws, images: Array, cover: Array) -> Array:
-    """Images on black with their cover [images, 1, H, W], some of them put on another ground."""
+def _with_background(draws: Draws, images: Array, cover: Array) -> Array:
+    """Gives some images on black, with cover [images, 1, H, W], another background."""
     lot = draws.uniform(0, 1, ())
     inverted = np.flatnonzero(lot < _INVERTED)
     images[inverted] = 1 - images[inverted]
@@ -61,10 +61,10 @@ def _grounded(draws: Draws, images: Array, cover: Array) -> Array:
 
 
 def soft_shapes(draws: Draws, shape: Shape) -> Array:
-    """How much of each pixel a shape covers: [images, 1, H, W] in [0, 1].
+    """Draws masks of shapes: the covered part of each pixel, [images, 1, H, W] in [0, 1].
 
-    The inside of a superellipse, its outline displaced by a low-frequency field, sharp to blurred.
-    Half of the shapes are mirror images of themselves.
+    A shape is a superellipse whose outline is displaced by a low-frequency field, sharp to blurred.
+    Half of the shapes are mirror-symmetric.
     """
     _, height, width = shape
     mirrored = draws.happens(0.5)
@@ -85,9 +85,13 @@ def soft_shapes(draws: Draws, shape: Shape) -> Array:
 
 
 def _superellipse_distance(draws: Draws, height: int, width: int, centred: np.ndarray) -> Array:
-    """Below 1 inside a random superellipse (diamond-like to square), above 1 outside.
+    """Draws superellipses: [images, 1, H, W], below 1 inside and above 1 outside.
 
-    centred [images, 1, 1, 1]: keep it in the middle of the width. -> [images, 1, H, W].
+    Args:
+        draws: Source of random numbers.
+        height: Height of the images.
+        width: Width of the images.
+        centred: [images, 1, 1, 1] bool, whether to centre the shape horizontally.
     """
     vertical, horizontal = _axis(height)[:, None], _axis(width)
     middle_y, middle_x = draws.uniform(-0.3, 0.3), draws.uniform(-0.3, 0.3)
@@ -102,10 +106,10 @@ def _superellipse_distance(draws: Draws, height: int, width: int, centred: np.nd
 
 
 def _soft_strokes(draws: Draws, shape: Shape) -> Array:
-    """How much of each pixel a stroke covers: [images, 1, H, W] in [0, 1].
+    """Draws masks of strokes: the covered part of each pixel, [images, 1, H, W] in [0, 1].
 
-    The path is a short random cosine series, drawn as a string of beads of one radius: a smooth
-    line where they overlap, dots where the path is long and thin.
+    The path is a short random cosine series, drawn as discs of one radius: a smooth line if they
+    overlap, and dots if the path is long and thin.
     """
     _, height, width = shape
     path = _paths(draws)
@@ -113,8 +117,8 @@ def _soft_strokes(draws: Draws, shape: Shape) -> Array:
     across = np.square(_axis(width) - path[:, 1, :, None])
     nearest = np.full((draws.images, height, width), np.inf, np.float32)
     squared = np.empty_like(nearest)
-    for bead in range(_BEADS):
-        np.add(up[:, bead, :, None], across[:, bead, None, :], out=squared)
+    for disc in range(_DISCS):
+        np.add(up[:, disc, :, None], across[:, disc, None, :], out=squared)
         np.minimum(nearest, squared, out=nearest)
     distance = np.sqrt(nearest, out=nearest)[:, None]
     distance -= draws.uniform(0.03, 0.25)
@@ -125,11 +129,11 @@ def _soft_strokes(draws: Draws, shape: Shape) -> Array:
 
 
 def _paths(draws: Draws) -> Array:
-    """Smooth random curves: [images, 2, _BEADS] coordinates (vertical, horizontal)."""
+    """Draws smooth random curves: [images, 2, _DISCS] coordinates (vertical, horizontal)."""
     number = np.arange(1, _WAVES + 1, dtype=np.float32)
     weights = draws.normal((2, _WAVES)) / number ** draws.uniform(0.5, 2, (1, 1))
-    cosines = np.cos(math.pi * number[:, None] * np.linspace(0, 1, _BEADS, dtype=np.float32))
-    # einsum sums in one fixed order; a matrix product's would depend on the number of threads
+    cosines = np.cos(math.pi * number[:, None] * np.linspace(0, 1, _DISCS, dtype=np.float32))
+    # einsum sums in a fixed order; that of a matrix product would depend on the number of threads
     path = np.einsum("nck,kp->ncp", weights, cosines)
     middle = draws.uniform(-0.3, 0.3, (2, 1))
     return middle + path * draws.uniform(0.2, 0.8, (1, 1))

@@ -21,26 +21,30 @@ from db3kd.querying.search import BudgetView, Search, query_in_batches
 from db3kd.validation import check_count
 
 _DIRECTIONS = 20
-"""Random directions tried from a sample that has no boundary point to go by, as published."""
+"""Random directions that are tried from a sample without a boundary point, as in the paper."""
 
 
 @dataclass(frozen=True)
 class Moves:
     """How often and how far samples are moved, and what that may cost.
 
-    count: most moves of a sample; 0 leaves the starts as they are.
-    length: of a move, L2 in units of the teacher's range (1 is from lower to upper in one pixel).
-    halvings: how often a move that leaves the class is halved before the sample is left where it is
-        for good; so it is once a move is too short to change a level.
-    warm: whether each move looks for the boundary from the boundary point of the one before, which
-        costs no query, or from random directions again, as published.
-    queries_per_move: queries to find the boundary anew before a move, about: the descent begins no
-        round that would go beyond, but a first boundary point is sought whatever it takes.
-    queries_per_sample: most queries of one sample over all its moves, a hard limit; None for as
-        many as its moves take.
-    tolerance: width of the last bracket on the way to the first boundary point, as a share of the
-        distance.
-    sign_opt: how the nearest boundary is looked for.
+    Attributes:
+        count: Maximum moves of a sample; 0 leaves samples as they are.
+        length: Length of a move, L2 in units of the teacher's range (1 is from lower to upper bound
+            in one pixel).
+        halvings: How often a move that leaves the class is halved before the sample stops. A move
+            that is too short to change a pixel value also stops the sample.
+        warm: Whether a move searches the boundary from the boundary point of the previous move,
+            which costs no query, or from random directions, as in the paper.
+        queries_per_move: Approximate queries to find the boundary before a move: no round begins
+            that would exceed them, but a first boundary point is always searched.
+        queries_per_sample: Maximum queries of one sample over all its moves; None for no limit.
+        tolerance: Width of the last bracket of the first boundary point, as a share of the
+            distance.
+        sign_opt: How the nearest boundary is searched.
+
+    Raises:
+        ValueError: A value is invalid; the error names the argument.
     """
 
     count: int = 0
@@ -64,7 +68,7 @@ class Moves:
 
     @classmethod
     def paper(cls) -> "Moves":
-        """40 moves of 0.5, each along a direction sought afresh with up to 5,000 queries."""
+        """Returns the paper's settings: 40 moves of 0.5, each after up to 5,000 queries."""
         return cls(
             count=40,
             halvings=10,
@@ -78,12 +82,15 @@ class Moves:
 
 @dataclass
 class Moved:
-    """Where samples have come to.
+    """Samples after their moves.
 
-    pixels: uint8 [n, *image_shape]. distance: float32 [n], L2 in input units, to the nearest
-    boundary point known; +inf where none is. moves: int64 [n], made. snapshots: levels and
-    distances by the number of moves after which they were noted: the distances as found before the
-    next move, after the last one those to the points known.
+    Attributes:
+        pixels: [n, *image_shape] uint8.
+        distance: [n] float32, L2 in input units, to the nearest known boundary point; +inf if none
+            is known.
+        moves: [n] int64, number of moves.
+        snapshots: Pixels and distances by number of moves. The distance is the one found before the
+            next move; after the last move it is the distance to the known point.
     """
 
     pixels: Tensor
@@ -95,7 +102,7 @@ class Moved:
 def move_away(
     pixels: Tensor,
     index: Tensor,
-    own: Tensor,
+    predicted: Tensor,
     settings: Moves,
     *,
     starting_points: StartingPoints | None,
@@ -105,20 +112,28 @@ def move_away(
     budget: BudgetView,
     snapshots: tuple[int, ...] = (),
 ) -> Search[Moved]:
-    """Moves each sample straight away from its nearest boundary point, again and again.
+    """Repeatedly moves each sample straight away from its nearest boundary point.
 
-    A sample stops where no halving of its move stays in the class, or its budget ends; that holds
-    up no other.
+    A sample stops if no halving of its move stays in its class, or if its budget ends. Other
+    samples are not affected.
 
-    pixels: uint8 [n, *image_shape]. index: int64 [n], names their random numbers. own: int64 [n],
-    their classes. candidates: images of other classes that the first rays lead to; without any,
-    and where settings.warm is off, rays lead in random directions. seed, query_batch_size: as for
-    labelling. budget: account i pays for sample i.
+    Args:
+        pixels: [n, *image_shape] uint8, the samples.
+        index: [n] int64, identifies the random numbers of each sample.
+        predicted: [n] int64, their classes.
+        settings: How they are moved.
+        starting_points: Images of other classes that the first rays lead to. Without them, or if
+            `settings.warm` is off, rays lead in random directions.
+        bounds: Bounds of the teacher.
+        seed: Seed of the random numbers.
+        query_batch_size: Images per batch.
+        budget: Account i pays for sample i.
+        snapshots: Numbers of moves after which pixels and distances are stored.
     """
     walk = _Walk(
         pixels.clone(),
         index,
-        own,
+        predicted,
         settings,
         starting_points,
         bounds,
@@ -130,19 +145,19 @@ def move_away(
         if not bool(walk.moving.any()):
             break
         yield from walk.find_boundary(number)
-        walk.note(snapshots, number)
+        walk.record(snapshots, number)
         yield from walk.step()
-    walk.note(snapshots, settings.count)
+    walk.record(snapshots, settings.count)
     return Moved(walk.pixels, walk.boundary.distance, walk.moves, walk.snapshots)
 
 
 @dataclass
 class _Walk:
-    """The samples of one `move_away`, on their way; `pixels` is written to."""
+    """The state of one `move_away`; `pixels` is updated in place."""
 
     pixels: Tensor
     index: Tensor
-    own: Tensor
+    predicted: Tensor
     settings: Moves
     starting_points: StartingPoints | None
     bounds: tuple[float, float]
@@ -151,19 +166,19 @@ class _Walk:
     budget: BudgetView
 
     def __post_init__(self) -> None:
-        self.moving = torch.ones_like(self.own, dtype=torch.bool)
-        self.moves = torch.zeros_like(self.own)
+        self.moving = torch.ones_like(self.predicted, dtype=torch.bool)
+        self.moves = torch.zeros_like(self.predicted)
         self.snapshots: dict[int, tuple[Tensor, Tensor]] = {}
         self.boundary = Boundary.unknown(self._pairs())
 
-    def note(self, wanted: tuple[int, ...], number: int) -> None:
-        """Keeps what there is for the snapshots at `number` moves or, at an early end, after it."""
-        for count in wanted:
+    def record(self, snapshots: tuple[int, ...], number: int) -> None:
+        """Stores the snapshots at `number` moves and, after an early end, the later ones."""
+        for count in snapshots:
             if count >= number:
                 self.snapshots[count] = self.pixels.clone(), self.boundary.distance.clone()
 
     def find_boundary(self, number: int) -> Search[None]:
-        """The nearest boundary point of each sample that still moves."""
+        """Searches the nearest boundary point of each sample that still moves."""
         pairs = self._pairs()
         allowance = _Allowance(self.budget, self.moving, self.settings.queries_per_move)
         if number == 0 or not self.settings.warm:
@@ -192,7 +207,7 @@ class _Walk:
         self.boundary.distance = torch.where(self.moving, self.boundary.distance, kept)
 
     def step(self) -> Search[None]:
-        """Moves samples; one that no halving keeps in its class moves no more."""
+        """Moves samples. A sample that no halving keeps in its class stops."""
         samples = self._pairs().samples
         away = samples - self.boundary.points
         norm = self._lengths()
@@ -212,7 +227,7 @@ class _Walk:
             decisions = yield from query_in_batches(
                 images.__getitem__, waiting, self.query_batch_size
             )
-            stays = decisions == self.own[waiting]
+            stays = decisions == self.predicted[waiting]
             self.pixels[waiting[stays]] = tried[stays]
             self.moves[waiting[stays]] += 1
             self.moving[waiting[stays]] = True
@@ -222,7 +237,7 @@ class _Walk:
         self.boundary.distance = torch.where(known, self._lengths(), torch.inf)
 
     def _lengths(self) -> Tensor:
-        """float32 [n], from where the samples are to their boundary points."""
+        """Returns [n] float32, the distance of each sample from its boundary point."""
         pairs = self._pairs()
         return Rays.towards(pairs, self.boundary.points, pairs.sample_of, pairs.sample_of).lengths
 
@@ -233,8 +248,7 @@ class _Walk:
         return (yield from self._random_rays(pairs, number))
 
     def _random_rays(self, pairs: Pairs, number: int) -> Search[Rays]:
-        """Rays in random directions, as far as the bounds, of those that leave the class there; the
-        shortest of a sample first."""
+        """Returns random rays up to the bounds that leave the class, the shortest ones first."""
         chosen = self.moving.nonzero()[:, 0]
         noise = [
             np.random.Generator(
@@ -249,33 +263,41 @@ class _Walk:
         decisions = yield from query_in_batches(
             lambda part: ends[part], pair_of, self.query_batch_size
         )
-        left = ((decisions != self.own[pair_of]) & (decisions >= 0)).nonzero()[:, 0]
+        left = ((decisions != self.predicted[pair_of]) & (decisions >= 0)).nonzero()[:, 0]
         return Rays.towards(pairs, ends, pair_of[left], left).shortest_first()
 
     def _pairs(self) -> Pairs:
-        here = torch.arange(len(self.own), device=self.own.device)
+        here = torch.arange(len(self.predicted), device=self.predicted.device)
         samples = to_float(self.pixels, self.bounds).flatten(1)
-        return Pairs(samples, self.index, here, self.own, targeted=False, bounds=self.bounds)
+        return Pairs(samples, self.index, here, self.predicted, targeted=False, bounds=self.bounds)
 
 
 class _Allowance:
-    """A purse of which a part may be spent now, and by some accounts only."""
+    """A part of a budget, which only some accounts may spend.
 
-    def __init__(self, budget: BudgetView, allowed: Tensor, most: int) -> None:
-        self._purse = budget
-        self._most = torch.where(allowed, most, 0)
+    Args:
+        budget: The whole budget.
+        allowed: [A] bool, the accounts that may spend.
+        limit: Maximum queries of each.
+    """
+
+    def __init__(self, budget: BudgetView, allowed: Tensor, limit: int) -> None:
+        self._budget = budget
+        self._limits = torch.where(allowed, limit, 0)
         self._before = budget.spent.clone()
 
     @property
     def spent(self) -> Tensor:
-        return self._purse.spent
+        """[A] int64, queries spent of the whole budget."""
+        return self._budget.spent
 
     @property
     def remaining(self) -> Tensor:
-        left = self._most - (self._purse.spent - self._before)
-        return torch.minimum(left, self._purse.remaining)
+        """[A] int64, queries that may still be spent of this part."""
+        left = self._limits - (self._budget.spent - self._before)
+        return torch.minimum(left, self._budget.remaining)
 
 
 def _seed(seed: int, number: int) -> int:
-    """A seed of its own for the probes of each move, whose rounds are counted from 0 again."""
+    """Returns a seed for the probes of one move, whose rounds are counted from 0 again."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0]) >> 1

@@ -1,16 +1,16 @@
-"""What pseudo samples start from: random images of any shape, drawn by number.
+"""Starts of pseudo samples: random images, drawn by number from a distribution.
 
-No image of any data set, nor statistics of one, shaped these distributions. They are:
+No image or statistic of a data set went into these distributions:
 
-    paper          the noise of ZSDB3KD, pixel by pixel; the only one for shapes that are no images
+    paper          the noise of ZSDB3KD, pixel by pixel; the only one for other than image shapes
     low-frequency  smooth noise of any level and contrast
     shapes         a soft shape with a texture
     strokes        one or two curves with a texture
     blends         two shapes, each shown in its own part of the image
     mixed          shapes, blends, strokes and low-frequency in turn
 
-Shapes, strokes and blends lie on a black ground in 70 % of the images, on a textured ground of any
-level in 15 %, and are inverted in 15 %. With several channels, images go from grey to saturated.
+Shapes, strokes and blends have a black background in 70 % of the images and a textured one in 15 %;
+15 % are inverted. Images with several channels range from grey to saturated.
 """
 
 import math
@@ -45,7 +45,7 @@ _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
 _MIXED = ("shapes", "blends", "strokes", "low-frequency")
 
 _BLOCK_IMAGES = 128
-_BLOCK_VALUES = 2**17  # half a MiB a working array, so that they stay in the cache
+_BLOCK_VALUES = 2**17  # half a MiB per working array, so that arrays stay in the cache
 
 
 class Starts(Protocol):
@@ -55,27 +55,35 @@ class Starts(Protocol):
     image_shape: tuple[int, ...]
 
     def draw(self, index: Tensor) -> Tensor:
-        """The images of these numbers: index [n] int64, at least 0 -> [n, *image_shape] uint8,
-        on the CPU.
+        """Draws images by number.
 
-        Level l in [0, 255] stands for lower + (upper - lower) · l / 255 of the teacher's bounds.
-        An image depends on (seed, number, image_shape, name) alone: not on the other numbers, their
-        order, threads or process. Numbers in order are drawn fastest.
+        Pixel value p in [0, 255] stands for lower + (upper - lower) · p / 255 of the bounds of the
+        teacher. The seed, the number, the image shape and the name determine an image; the other
+        numbers, their order, threads and processes do not. Ascending numbers are drawn fastest.
+
+        Args:
+            index: [n] int64, numbers of at least 0.
+
+        Returns:
+            [n, *image_shape] uint8 on the CPU.
         """
         ...
 
 
 def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
-    """The starts of that name for images of `image_shape`.
+    """Returns the starts with a name for images of a shape.
+
+        starts = db3kd.make_starts("mixed", (1, 28, 28), seed=0)
+        images = starts.draw(torch.arange(100))  # [100, 1, 28, 28] uint8
 
     Args:
-        name: one of `STARTS`.
-        image_shape: (channels, height, width), 1 to 4 channels of at least 4x4 pixels; any shape
-            for "paper".
-        seed: of everything drawn, at least 0 and below 2^63.
+        name: One of `STARTS`.
+        image_shape: (channels, height, width) with 1 to 4 channels of at least 4x4 pixels; any
+            shape for "paper".
+        seed: Seed of all random numbers, at least 0 and below 2^63.
 
     Raises:
-        ValueError: an argument is none of these.
+        ValueError: An argument is invalid.
     """
     if name not in STARTS:
         raise ValueError(f"name: expected one of {', '.join(STARTS)}, got {name!r}")
@@ -90,14 +98,14 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
 
 
 def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
-    """Soft shapes, white on black, of one channel: where one image is to show instead of another.
+    """Returns masks for masked mixes: soft white shapes on black, with one channel.
 
     Args:
         image_shape: (channels, height, width) of the images.
-        seed: of everything drawn.
+        seed: Seed of all random numbers.
 
     Raises:
-        ValueError: the images have no height and width.
+        ValueError: The images have no height and width.
     """
     shape = check_image_shape(image_shape)
     _check_spatial(_MASKS, shape)
@@ -105,7 +113,7 @@ def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
 
 
 class _Blocks:
-    """Starts of one family: numbers are drawn by whole blocks, of which the last is kept."""
+    """Starts of one family, drawn in whole blocks, of which the last one is kept."""
 
     def __init__(self, name: str, image_shape: tuple[int, ...], seed: int) -> None:
         self.name = name
@@ -129,13 +137,13 @@ class _Blocks:
         if last is None or last[0] != block:
             stream = f"{_STREAMS.get(self.name, self.name)} {self.image_shape}"
             draws = draws_of(self._seed, stream, block, self._size)
-            last = (block, _to_levels(self._family(draws, self.image_shape)))
+            last = (block, _to_uint8(self._family(draws, self.image_shape)))
             self._last = last
         return last[1]
 
 
 class _Interleaved:
-    """Starts of several families in turn: number i is number i // k of family i % k."""
+    """Starts of several families in turn: start i is start i // k of family i % k."""
 
     def __init__(self, name: str, parts: Sequence[Starts]) -> None:
         self.name = name
@@ -152,8 +160,8 @@ class _Interleaved:
         return images
 
 
-def _to_levels(images: Array) -> Tensor:
-    """[0, 1] to the nearest of 256 levels."""
+def _to_uint8(images: Array) -> Tensor:
+    """Rounds images in [0, 1] to the nearest of 256 pixel values."""
     images *= 255
     images += 0.5
     return torch.from_numpy(images.astype(np.uint8))
