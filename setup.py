@@ -1,6 +1,6 @@
-"""Builds the native extension: for CUDA where torch and a toolkit allow it, for the CPU otherwise.
+"""Builds the native extension: for CUDA if torch and a toolkit allow it, for the CPU otherwise.
 
-FORCE_CUDA=1 and FORCE_CPU=1 override the choice; whether a GPU is visible never matters.
+FORCE_CUDA=1 and FORCE_CPU=1 override the choice, which never depends on a visible GPU.
 SANITIZE=1 builds with the address and undefined-behaviour sanitizers (`make sanitize`).
 """
 
@@ -14,15 +14,15 @@ from setuptools import Extension, setup
 
 SOURCES = Path("csrc")
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
-# Contraction would round differently on machines with and without fused multiply-add; the other two
-# let loops vectorise and change no result.
+# Contraction would round differently on machines with and without fused multiply-add. The other two
+# flags let loops vectorise and change no result.
 CPU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-# Without it, torch's parallel loops are compiled to plain ones. The library is the one that torch
-# has loaded. Apple's compiler does not know the flag.
+# Without OpenMP, torch's parallel loops compile to plain ones. The library is the one that torch
+# has loaded. Apple's compiler does not support the flag.
 OPENMP = ["-fopenmp"] if sys.platform.startswith("linux") else []
-# Memory safety on CUDA rests on the kernels' assertions: no flag of the environment turns them off.
+# Memory safety on CUDA depends on the assertions of the kernels: no environment flag disables them.
 CUDA_FLAGS = ["-O3", "-fmad=false", "-UNDEBUG"]
-# Python's own flags define signed overflow, and then it is not looked for.
+# Python's own flags define signed overflow, which would hide it from the sanitizer.
 SANITIZERS = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
@@ -34,11 +34,15 @@ SANITIZERS = [
 def choose_cuda(
     environment: Mapping[str, str], torch_cuda: str | None, toolkit: str | None
 ) -> tuple[bool, str]:
-    """Whether to build for CUDA, and why.
+    """Returns whether to build for CUDA, and the reason.
 
-    torch_cuda: the CUDA version that torch was built with, None for a CPU build. toolkit: the
-    folder of the CUDA toolkit, None where there is none. Raises ValueError for a wish that cannot
-    be met.
+    Args:
+        environment: Environment variables.
+        torch_cuda: CUDA version that torch was built with; None for a CPU build.
+        toolkit: Folder of the CUDA toolkit; None if there is none.
+
+    Raises:
+        ValueError: FORCE_CUDA or FORCE_CPU cannot be obeyed.
     """
     force_cuda = environment.get("FORCE_CUDA", "0") == "1"
     force_cpu = environment.get("FORCE_CPU", "0") == "1"
@@ -59,7 +63,7 @@ def choose_cuda(
 
 
 def native_extension() -> Extension:
-    """The extension module db3kd._C for the chosen back end."""
+    """Returns the extension module db3kd._C for the chosen back end."""
     import pybind11
     import torch
     from torch.utils.cpp_extension import CUDA_HOME, CppExtension, CUDAExtension
@@ -92,6 +96,7 @@ def native_extension() -> Extension:
 
 
 def main() -> None:
+    """Builds the extension."""
     # Without build isolation pip checks none of pyproject.toml's build requirements.
     if int(setuptools.__version__.split(".")[0]) < 77:
         sys.exit(f"db3kd: building needs setuptools 77 or newer, got {setuptools.__version__}")

@@ -1,4 +1,4 @@
-"""Compiles all CUDA code on a machine that needs no GPU and no CUDA build of torch.
+"""Compiles all CUDA code, without a GPU or a CUDA build of torch.
 
 Every kernel file goes through nvcc for sm_80 and sm_90, every binding through the C++ compiler
 against the headers of the torch at hand, all to objects that are thrown away. Prints what each
@@ -29,7 +29,7 @@ ARCHITECTURES = ["sm_80", "sm_90"]
 
 @dataclass(frozen=True)
 class Usage:
-    """What ptxas says of one kernel; sizes in bytes."""
+    """Resources of one kernel as reported by ptxas; sizes in bytes."""
 
     kernel: str
     architecture: str
@@ -39,7 +39,7 @@ class Usage:
 
 
 def load_setup():
-    """setup.py as a module, for its compiler flags."""
+    """Imports setup.py for its compiler flags."""
     spec = importlib.util.spec_from_file_location("db3kd_setup", HERE.parent.parent / "setup.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -47,7 +47,7 @@ def load_setup():
 
 
 def find_toolkit() -> Path:
-    """The folder of the CUDA toolkit. torch's own search gives up in a CPU build."""
+    """Returns the folder of the CUDA toolkit, which a CPU build of torch does not search."""
     nvcc = shutil.which("nvcc")
     guesses = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and Path(nvcc).parent.parent]
     for guess in filter(None, guesses):
@@ -57,6 +57,7 @@ def find_toolkit() -> Path:
 
 
 def run(command: list[str]) -> str:
+    """Runs a command and returns its output; raises RuntimeError if it fails."""
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
@@ -64,7 +65,8 @@ def run(command: list[str]) -> str:
 
 
 def kernel_commands(toolkit: Path, flags: list[str], objects: Path) -> Iterator[list[str]]:
-    # The older of the standards that supported versions of torch build extensions with.
+    """Yields the command that compiles each kernel file for each architecture."""
+    # The older of the standards with which supported versions of torch build extensions.
     nvcc = [str(toolkit / "bin" / "nvcc"), "-std=c++17", "-Xptxas", "-v", *flags]
     for source in sorted(HERE.glob("*.cu")):
         for architecture in ARCHITECTURES:
@@ -73,6 +75,7 @@ def kernel_commands(toolkit: Path, flags: list[str], objects: Path) -> Iterator[
 
 
 def binding_commands(toolkit: Path, flags: list[str], objects: Path) -> Iterator[list[str]]:
+    """Yields the command that compiles each file of bindings."""
     includes = [f"-I{path}" for path in [*include_paths(), toolkit / "include"]]
     # A CPU build of torch lacks the header that this macro replaces.
     macros = [] if torch.version.cuda else ["-DC10_USING_CUSTOM_GENERATED_MACROS"]
@@ -83,7 +86,7 @@ def binding_commands(toolkit: Path, flags: list[str], objects: Path) -> Iterator
 
 
 def usages(ptxas: str) -> Iterator[Usage]:
-    """The kernels that ptxas reports on, without those of libraries."""
+    """Yields the resources of each kernel in the output of ptxas, without those of libraries."""
     for report in ptxas.split("Compiling entry function")[1:]:
         name, architecture = re.search(r"'(\w+)' for '(\w+)'", report).groups()
         if "db3kd" not in name or "cub" in name:
@@ -101,7 +104,7 @@ def usages(ptxas: str) -> Iterator[Usage]:
 
 
 def readable(kernel: str) -> str:
-    """A kernel's name and template arguments, without namespaces and parameters."""
+    """Returns the name and template arguments of a kernel, without namespaces and parameters."""
     name = run(["c++filt", kernel]).strip()
     name = re.sub(r"\(anonymous namespace\)::|db3kd::(cuda::)?|^void ", "", name)
     return re.sub(r"\(Noise\)(\d)", lambda m: ["rademacher", "gaussian"][int(m[1])], name).split(
@@ -110,6 +113,7 @@ def readable(kernel: str) -> str:
 
 
 def main() -> None:
+    """Compiles everything and prints the resources of each kernel."""
     setup, toolkit = load_setup(), find_toolkit()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         kernels = list(kernel_commands(toolkit, setup.CUDA_FLAGS, Path(folder)))

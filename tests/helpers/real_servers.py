@@ -28,6 +28,14 @@ def servers_python() -> Path | None:
     return Path(named).absolute() if named else None
 
 
+def servers_bin() -> Path:
+    """Returns the folder of the programs of the servers' environment."""
+    python = servers_python()
+    if python is None:
+        raise RuntimeError("DB3KD_SERVERS: expected the Python of an environment with the servers")
+    return python.parent
+
+
 def train_digits(path: Path) -> Path:
     """Trains a linear classifier of digits (64 pixels in [0, 1]) and writes it."""
     images, labels = load_digits(return_X_y=True)
@@ -85,7 +93,7 @@ class RealServer:
     def __enter__(self) -> "RealServer":
         self.folder.mkdir(parents=True, exist_ok=True)
         inherited = {key: os.environ[key] for key in ("HOME", "LANG") if key in os.environ}
-        path = f"{servers_python().parent}:{os.environ['PATH']}"
+        path = f"{servers_bin()}:{os.environ['PATH']}"
         environment = {**inherited, "PATH": path, "PYTHONPATH": str(SCRIPTS)}
         with (self.folder / "log").open("w") as log:
             self._process = subprocess.Popen(
@@ -147,7 +155,7 @@ class MLServer(RealServer):
             "outputs": [{"name": "label", "datatype": "INT64", "shape": [-1, 1]}],
         }
         (self.folder / "model-settings.json").write_text(json.dumps(described))
-        return [str(servers_python().parent / "mlserver"), "start", str(self.folder)]
+        return [str(servers_bin() / "mlserver"), "start", str(self.folder)]
 
     def environment(self) -> dict[str, str]:
         return {
