@@ -1,4 +1,4 @@
-"""Noise and low-frequency fields, from which textures, masks and plain starts are made."""
+"""Noise and smooth random fields, from which starts, textures and masks are made."""
 
 import math
 from functools import cache
@@ -8,21 +8,29 @@ import numpy as np
 from db3kd.boundary.probes import dct_basis
 from db3kd.synthesis.random_draws import Array, Draws
 
-# Frequencies count half periods over the image, so that an image of any size shows the same scene.
-_STRETCH = 0.7  # log of how far a band is stretched in one direction and squeezed in the other
-_HIGHEST = 20.0
+# Frequencies count half periods over the image, so the image size does not change the scene.
+_MAX_LOG_STRETCH = 0.7  # log of the largest factor between a cut-off and its mean
+_MAX_FREQUENCY = 20.0
 
-# The coefficients of a field are at most 1, and the numbers of the basis below 1.5. Rounded to
-# these steps, their products and all partial sums are exact in float64, so the order of summation,
-# and with it the number of threads, does not change a field.
+# Coefficients are at most 1, and basis values are below 1.5. After rounding to these steps, all
+# products and partial sums are exact in float64. So neither the order of summation nor the number
+# of threads changes a field.
 _COEFFICIENT_STEP = 2.0**-16
 _BASIS_STEP = 2.0**-13
 
 
 def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
-    """Draws the noise of ZSDB3KD (Wang, ICML 2021): [images, *shape] in [0, 1].
+    """Returns the noise that ZSDB3KD starts from (Wang, ICML 2021).
 
-    (U[0, 1] + 0.2) · a + N(0, 1) · b for each pixel, with a and b uniform in [0, 1] for each image.
+    A pixel is (U[0, 1] + 0.2) · a + N(0, 1) · b, clamped. The factors a and b are uniform in [0, 1]
+    and equal for all pixels of an image.
+
+    Args:
+        draws: Random numbers.
+        shape: Shape of an image.
+
+    Returns:
+        [images, *shape] float32 in [0, 1].
     """
     one = (1,) * len(shape)
     images = draws.uniform(0.2, 1.2, shape) * draws.uniform(0, 1, one)
@@ -31,17 +39,32 @@ def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
 
 
 def low_frequency(draws: Draws, shape: tuple[int, int, int]) -> Array:
-    """Draws fields of 2 to 20 half periods, of any level and contrast: [images, C, H, W] in [0, 1].
+    """Returns smooth fields of any brightness and contrast, with cut-offs of 2 to 20 half periods.
 
-    The spectrum is drawn for each image. This is one of the processes of Baradad et al., "Learning
-    to see by looking at noise" (NeurIPS 2021).
+    Each image has a random spectrum. Baradad et al., "Learning to see by looking at noise"
+    (NeurIPS 2021), train on such noise.
+
+    Args:
+        draws: Random numbers.
+        shape: (channels, height, width) of an image.
+
+    Returns:
+        [images, C, H, W] float32 in [0, 1].
     """
-    return _painted(draws, shape, lowest=2, level=(0, 1), contrast=(0.05, 0.6))
+    return _coloured_field(draws, shape, lowest=2, brightness=(0, 1), contrast=(0.05, 0.6))
 
 
 def texture(draws: Draws, shape: tuple[int, int, int]) -> Array:
-    """Draws textures for shapes, plain to rough and rarely black: [images, C, H, W] in [0, 1]."""
-    return _painted(draws, shape, lowest=1, level=(0.1, 1), contrast=(0, 0.4))
+    """Returns textures that fill shapes: smooth to rough, and rarely black.
+
+    Args:
+        draws: Random numbers.
+        shape: (channels, height, width) of an image.
+
+    Returns:
+        [images, C, H, W] float32 in [0, 1].
+    """
+    return _coloured_field(draws, shape, lowest=1, brightness=(0.1, 1), contrast=(0, 0.4))
 
 
 def field(
@@ -49,92 +72,99 @@ def field(
     shape: tuple[int, int, int],
     lowest: float,
     highest: float,
-    likeness: Array | float = 0.0,
+    channel_correlation: Array | float = 0.0,
 ) -> Array:
-    """Draws smooth random fields: [images, C, H, W] with mean 0 and deviation 1 per channel.
+    """Returns smooth random fields with independent normal DCT coefficients.
 
-    DCT coefficients are independent and normal up to a cut-off frequency, weighted by
-    (1 + frequency)^-e with e in [0, 1.5]. The band reaches up to twice as far in one direction and
-    half as far in the other.
+    The coefficients of an image are weighted by (1 + frequency)^-e, with e uniform in [0, 1.5], up
+    to a cut-off. The cut-off is up to twice as high in one direction and half as high in the other.
 
     Args:
-        draws: Source of random numbers.
-        shape: (channels, height, width).
-        lowest: Smallest cut-off, in half periods over the image.
-        highest: Largest cut-off; it is drawn log-uniformly.
-        likeness: [images, 1, 1, 1] or a number in [0, 1], how much the channels of an image have in
-            common. It is not used with one channel.
+        draws: Random numbers.
+        shape: (channels, height, width) of an image.
+        lowest: Lowest cut-off, in half periods over the image. Cut-offs are log-uniform.
+        highest: Highest cut-off, in half periods over the image.
+        channel_correlation: Correlation between the channels of an image, a number or
+            [images, 1, 1, 1] float32, in [0, 1]. It has no effect on images of one channel.
+
+    Returns:
+        [images, C, H, W] float32. Each channel has mean 0 and standard deviation 1.
     """
     channels, height, width = shape
-    reach = math.floor(highest * math.exp(_STRETCH)) + 1
+    reach = math.floor(highest * math.exp(_MAX_LOG_STRETCH)) + 1
     block = (min(reach, height), min(reach, width))
     coefficients = draws.normal((channels, *block))
     if channels > 1:
-        coefficients *= np.sqrt(1 - likeness)
-        coefficients += draws.normal((1, *block)) * np.sqrt(likeness)
+        coefficients *= np.sqrt(1 - channel_correlation)
+        coefficients += draws.normal((1, *block)) * np.sqrt(channel_correlation)
     coefficients *= _envelope(draws, block, lowest, highest)
     energy = np.square(coefficients).sum((2, 3), keepdims=True)
     coefficients /= np.sqrt(np.maximum(energy, 1e-12)) * _COEFFICIENT_STEP
-    return _synthesised(np.rint(coefficients, out=coefficients), height, width)
+    return _inverse_dct(np.rint(coefficients, out=coefficients), height, width)
 
 
-def _painted(
+def _coloured_field(
     draws: Draws,
     shape: tuple[int, int, int],
     lowest: float,
-    level: tuple[float, float],
+    brightness: tuple[float, float],
     contrast: tuple[float, float],
 ) -> Array:
-    """Draws clamped fields around a level, grey to colourful if there are several channels."""
-    colour = draws.uniform(0, 1)
-    images = field(draws, shape, lowest, _HIGHEST, likeness=1 - colour)
+    """Returns clamped fields around a random colour, from grey to saturated."""
+    saturation = draws.uniform(0, 1)
+    images = field(draws, shape, lowest, _MAX_FREQUENCY, channel_correlation=1 - saturation)
     images *= draws.uniform(*contrast)
-    images += _colours(draws, shape[0], *level, colour)
+    images += _mean_colours(draws, shape[0], *brightness, saturation)
     return images.clip(0, 1, out=images)
 
 
-def _colours(draws: Draws, channels: int, low: float, high: float, colour: Array) -> Array:
-    """Draws values [images, C, 1, 1] in [low, high), equal in all channels if `colour` is 0."""
+def _mean_colours(draws: Draws, channels: int, low: float, high: float, saturation: Array) -> Array:
+    """Returns [images, C, 1, 1] in [low, high): grey at saturation 0, independent channels at 1."""
     grey = draws.uniform(low, high)
     if channels == 1:
         return grey
-    separate = draws.uniform(low, high, (channels, 1, 1))
-    return grey + colour * (separate - grey)
+    independent = draws.uniform(low, high, (channels, 1, 1))
+    return grey + saturation * (independent - grey)
 
 
 def _envelope(draws: Draws, block: tuple[int, int], lowest: float, highest: float) -> Array:
-    """Returns the weight of each frequency, 0 for the mean: [images, 1, *block]."""
-    cut = draws.log_uniform(lowest, highest)
-    stretch = draws.log_uniform(math.exp(-_STRETCH), math.exp(_STRETCH))
-    fall = draws.uniform(0, 1.5)
+    """Returns [images, 1, *block], the weight of each frequency. The mean has weight 0."""
+    cut_off = draws.log_uniform(lowest, highest)
+    stretch = draws.log_uniform(math.exp(-_MAX_LOG_STRETCH), math.exp(_MAX_LOG_STRETCH))
+    decay = draws.uniform(0, 1.5)
     vertical, horizontal = (np.arange(size, dtype=np.float32) for size in block)
     radius = np.square(vertical[:, None] * stretch) + np.square(horizontal / stretch)
     np.sqrt(radius, out=radius)
-    kept = radius <= cut
+    kept = radius <= cut_off
     kept[..., 0, 0] = False
     radius += 1
     weight = np.log(radius, out=radius)
-    weight *= -fall
+    weight *= -decay
     np.exp(weight, out=weight)
     weight *= kept
     return weight
 
 
-def _synthesised(steps: Array, height: int, width: int) -> Array:
-    """Returns the inverse cosine transform of coefficients in steps, [n, C, height, width].
+def _inverse_dct(steps: Array, height: int, width: int) -> Array:
+    """Returns [n, C, height, width], the inverse cosine transform.
 
-    A field whose squared coefficients sum to 1 has deviation 1.
+    A field whose squared coefficients sum to 1 has standard deviation 1.
+
+    Args:
+        steps: [n, C, h, w], coefficients divided by `_COEFFICIENT_STEP`, all integers.
+        height: Height of the fields.
+        width: Width of the fields.
     """
     images, channels, rows, columns = steps.shape
     exact = np.swapaxes(steps, 2, 3).astype(np.float64, order="C")
-    partial = exact.reshape(-1, rows) @ _waves(rows, height)
+    partial = exact.reshape(-1, rows) @ _cosines(rows, height)
     partial = partial.reshape(images, channels, columns, height).swapaxes(2, 3)
-    full = partial.reshape(-1, columns) @ (_waves(columns, width) * _COEFFICIENT_STEP)
+    full = partial.reshape(-1, columns) @ (_cosines(columns, width) * _COEFFICIENT_STEP)
     return full.reshape(images, channels, height, width).astype(np.float32)
 
 
 @cache
-def _waves(count: int, size: int) -> np.ndarray:
-    """Returns the lowest `count` cosines over `size` points, each with a mean square of about 1."""
-    waves = dct_basis(count, size).double().numpy() * math.sqrt(size)
-    return np.rint(waves / _BASIS_STEP) * _BASIS_STEP
+def _cosines(count: int, size: int) -> np.ndarray:
+    """Returns [count, size], the lowest cosines; before rounding, each has mean square 1."""
+    cosines = dct_basis(count, size).double().numpy() * math.sqrt(size)
+    return np.rint(cosines / _BASIS_STEP) * _BASIS_STEP

@@ -1,16 +1,16 @@
-"""Starts of pseudo samples: random images, drawn by number from a distribution.
+"""Starts: the random images that pseudo samples begin as, each identified by its number.
 
-No image or statistic of a data set went into these distributions:
+The distributions were designed without images or statistics of any data set. They are:
 
-    paper          the noise of ZSDB3KD, pixel by pixel; the only one for other than image shapes
-    low-frequency  smooth noise of any level and contrast
+    paper          the noise of ZSDB3KD, pixel by pixel; the only one for inputs that are not images
+    low-frequency  smooth noise of any brightness and contrast
     shapes         a soft shape with a texture
     strokes        one or two curves with a texture
-    blends         two shapes, each shown in its own part of the image
+    blends         two shapes, which show in different parts of the image
     mixed          shapes, blends, strokes and low-frequency in turn
 
 Shapes, strokes and blends have a black background in 70 % of the images and a textured one in 15 %;
-15 % are inverted. Images with several channels range from grey to saturated.
+the other 15 % are inverted. Images of several channels are grey to saturated.
 """
 
 import math
@@ -22,16 +22,16 @@ import torch
 from torch import Tensor
 
 from db3kd.synthesis.fields import low_frequency, paper_noise
-from db3kd.synthesis.figures import blends, shapes, soft_shapes, strokes
-from db3kd.synthesis.random_draws import Array, Draws, draws_of
+from db3kd.synthesis.random_draws import Array, Draws, draws_for_block
+from db3kd.synthesis.shapes import blends, shapes, soft_shapes, strokes
 from db3kd.validation import INTEGER_DTYPES, check_image_shape
 
 STARTS = ("paper", "low-frequency", "shapes", "strokes", "blends", "mixed")
-"""Names that `make_starts` takes."""
+"""Names of the distributions that `make_starts` accepts."""
 
 _STREAMS = {"paper": "published"}
-"""Names of random streams that differ from the distribution's: renaming a stream would change what
-its seeds draw."""
+"""Random streams that are not named after their distribution. A stream keeps its name forever,
+because another name would change all images."""
 
 _MASKS = "masks"
 _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
@@ -45,45 +45,51 @@ _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
 _MIXED = ("shapes", "blends", "strokes", "low-frequency")
 
 _BLOCK_IMAGES = 128
-_BLOCK_VALUES = 2**17  # half a MiB per working array, so that arrays stay in the cache
+_BLOCK_VALUES = 2**17  # 0.5 MiB for each working array, so that the arrays stay in the cache
 
 
 class Starts(Protocol):
-    """A distribution of images, drawn by number."""
+    """A distribution of random images, each identified by its number.
+
+    Attributes:
+        name: Name of the distribution.
+        image_shape: Shape of an image.
+    """
 
     name: str
     image_shape: tuple[int, ...]
 
     def draw(self, index: Tensor) -> Tensor:
-        """Draws images by number.
+        """Returns the images with these numbers.
 
-        Pixel value p in [0, 255] stands for lower + (upper - lower) · p / 255 of the bounds of the
-        teacher. The seed, the number, the image shape and the name determine an image; the other
-        numbers, their order, threads and processes do not. Ascending numbers are drawn fastest.
+        An image depends on its number and on the seed, shape and name of the distribution. It does
+        not depend on the other numbers, their order, the threads or the process. Ascending numbers
+        are fastest.
 
         Args:
             index: [n] int64, numbers of at least 0.
 
         Returns:
-            [n, *image_shape] uint8 on the CPU.
+            [n, *image_shape] uint8 on the CPU. Pixel p stands for the input value
+            lower + (upper - lower) · p / 255.
         """
         ...
 
 
 def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
-    """Returns the starts with a name for images of a shape.
+    """Returns a distribution of random images.
 
         starts = db3kd.make_starts("mixed", (1, 28, 28), seed=0)
-        images = starts.draw(torch.arange(100))  # [100, 1, 28, 28] uint8
+        images = starts.draw(torch.arange(64))  # [64, 1, 28, 28] uint8
 
     Args:
         name: One of `STARTS`.
-        image_shape: (channels, height, width) with 1 to 4 channels of at least 4x4 pixels; any
+        image_shape: (channels, height, width) with 1 to 4 channels and at least 4x4 pixels; any
             shape for "paper".
         seed: Seed of all random numbers, at least 0 and below 2^63.
 
     Raises:
-        ValueError: An argument is invalid.
+        ValueError: An argument is invalid; the error names it.
     """
     if name not in STARTS:
         raise ValueError(f"name: expected one of {', '.join(STARTS)}, got {name!r}")
@@ -100,12 +106,14 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
 def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
     """Returns masks for masked mixes: soft white shapes on black, with one channel.
 
+    A mask shows one image in another: the first where the mask is white, the second elsewhere.
+
     Args:
         image_shape: (channels, height, width) of the images.
         seed: Seed of all random numbers.
 
     Raises:
-        ValueError: The images have no height and width.
+        ValueError: The shape is not that of an image.
     """
     shape = check_image_shape(image_shape)
     _check_spatial(_MASKS, shape)
@@ -113,7 +121,7 @@ def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
 
 
 class _Blocks:
-    """Starts of one family, drawn in whole blocks, of which the last one is kept."""
+    """Starts of one family. It draws whole blocks of images and caches the last one."""
 
     def __init__(self, name: str, image_shape: tuple[int, ...], seed: int) -> None:
         self.name = name
@@ -136,14 +144,14 @@ class _Blocks:
         last = self._last
         if last is None or last[0] != block:
             stream = f"{_STREAMS.get(self.name, self.name)} {self.image_shape}"
-            draws = draws_of(self._seed, stream, block, self._size)
+            draws = draws_for_block(self._seed, stream, block, self._size)
             last = (block, _to_uint8(self._family(draws, self.image_shape)))
             self._last = last
         return last[1]
 
 
 class _Interleaved:
-    """Starts of several families in turn: start i is start i // k of family i % k."""
+    """Starts of k families in turn: image i is image i // k of family i % k."""
 
     def __init__(self, name: str, parts: Sequence[Starts]) -> None:
         self.name = name
@@ -161,7 +169,7 @@ class _Interleaved:
 
 
 def _to_uint8(images: Array) -> Tensor:
-    """Rounds images in [0, 1] to the nearest of 256 pixel values."""
+    """Returns uint8 pixels for values in [0, 1], which it overwrites."""
     images *= 255
     images += 0.5
     return torch.from_numpy(images.astype(np.uint8))
@@ -182,5 +190,5 @@ def _check_spatial(name: str, shape: tuple[int, ...]) -> None:
     if len(shape) != 3 or shape[0] > 4 or min(shape[1:]) < 4:
         raise ValueError(
             "image_shape: expected (channels, height, width) with 1 to 4 channels and at least 4x4 "
-            f"pixels for the starts {name!r}, got {shape}; the starts 'paper' take any shape"
+            f"pixels for the starts {name!r}, got {shape}; the starts 'paper' accept any shape"
         )

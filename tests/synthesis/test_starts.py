@@ -23,26 +23,26 @@ from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import STARTS, make_starts
 
 GREY, COLOUR = (1, 28, 28), (3, 16, 20)
-FIGURES = ("shapes", "strokes", "blends")
-SMOOTH = ("low-frequency", *FIGURES, "mixed")
-FAMILIES = ("paper", "low-frequency", *FIGURES)
+TEXTURED = ("shapes", "strokes", "blends")
+SMOOTH = ("low-frequency", *TEXTURED, "mixed")
+FAMILIES = ("paper", "low-frequency", *TEXTURED)
 MIXED = ("shapes", "blends", "strokes", "low-frequency")
 
 
 @cache
 def drawn(name: str, shape: tuple[int, ...] = GREY, count: int = 400, seed: int = 5) -> Tensor:
-    """The first images, as [count, *shape] float32 in [0, 1]."""
+    """Returns the first images as [count, *shape] float32 in [0, 1]."""
     return make_starts(name, shape, seed).draw(torch.arange(count)).float() / 255
 
 
 def correlation(left: Tensor, right: Tensor) -> float:
-    """Between the mean levels of images at the same place."""
+    """Returns the correlation between the mean pixels of images with the same number."""
     pixels = torch.stack([left.flatten(1).mean(1), right.flatten(1).mean(1)])
     return float(torch.corrcoef(pixels)[0, 1])
 
 
 def spectrum(images: Tensor) -> Tensor:
-    """Mean energy of each DCT frequency but the mean's. [H, W]."""
+    """Returns [H, W], the mean energy of each DCT frequency; the mean itself has none."""
     rows, columns = (dct_basis(size, size) for size in images.shape[2:])
     energy = (rows @ images @ columns.T).square().mean((0, 1))
     energy[0, 0] = 0
@@ -50,7 +50,7 @@ def spectrum(images: Tensor) -> Tensor:
 
 
 def low_share(images: Tensor) -> float:
-    """Share of the contrast in the lowest quarter of the frequencies of each direction."""
+    """Returns the share of energy in the lowest quarter of the frequencies of each direction."""
     energy = spectrum(images)
     height, width = energy.shape
     return float(energy[: height // 4, : width // 4].sum() / energy.sum())
@@ -58,7 +58,7 @@ def low_share(images: Tensor) -> float:
 
 @pytest.mark.parametrize("name", STARTS)
 @pytest.mark.parametrize("shape", [(1, 4, 4), (2, 5, 40), (4, 33, 7), GREY, COLOUR])
-def test_starts_are_8_bit_images_of_the_shape_asked_for(name, shape):
+def test_starts_are_uint8_images_of_the_given_shape(name, shape):
     starts = make_starts(name, shape, 0)
     images = starts.draw(torch.arange(9))
     assert images.shape == (9, *shape)
@@ -92,7 +92,7 @@ def test_a_start_depends_on_its_own_number_alone(name, shape, seed, index):
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_order_and_batches_change_nothing(name):
+def test_images_depend_on_neither_order_nor_batches(name):
     starts = make_starts(name, (3, 8, 9), 3)
     in_order = starts.draw(torch.arange(300))
     shuffled = torch.randperm(300, generator=torch.Generator().manual_seed(0))
@@ -100,7 +100,7 @@ def test_order_and_batches_change_nothing(name):
     assert torch.equal(torch.cat([starts.draw(p) for p in torch.arange(300).split(70)]), in_order)
 
 
-def test_a_caller_may_write_into_what_it_was_given():
+def test_callers_may_change_the_images_they_receive():
     starts = make_starts("mixed", COLOUR, 3)
     first = starts.draw(torch.arange(8))
     kept = first.clone()
@@ -131,13 +131,13 @@ def test_another_process_with_other_threads_draws_the_same():
     assert other.stdout.strip() == digest_of_starts()
 
 
-def test_no_order_of_summation_changes_a_field():
-    """Which is what makes fields the same for any number of threads."""
+def test_fields_do_not_depend_on_the_order_of_summation():
+    """Fields are therefore the same for any number of threads."""
     steps = np.random.default_rng(0).standard_normal((8, 1, 41, 41))
     steps = np.rint(steps / np.sqrt(np.square(steps).sum((2, 3), keepdims=True)) * 2**16)
-    forwards = fields._synthesised(steps, 224, 50)
-    waves = [fields._waves(41, size)[::-1] for size in (224, 50)]
-    backwards = np.einsum("ncij,iy,jx->ncyx", steps[:, :, ::-1, ::-1], *waves) / 2**16
+    forwards = fields._inverse_dct(steps, 224, 50)
+    cosines = [fields._cosines(41, size)[::-1] for size in (224, 50)]
+    backwards = np.einsum("ncij,iy,jx->ncyx", steps[:, :, ::-1, ::-1], *cosines) / 2**16
     assert np.array_equal(forwards, backwards.astype(np.float32))
 
 
@@ -168,7 +168,7 @@ def test_image_shapes_are_independent():
 
 @pytest.mark.parametrize("name", STARTS)
 @pytest.mark.parametrize("shape", [GREY, COLOUR])
-def test_images_differ_in_level_and_contrast(name, shape):
+def test_images_differ_in_brightness_and_contrast(name, shape):
     pixels = drawn(name, shape).flatten(1)
     assert len(pixels.unique(dim=0)) > 0.98 * len(pixels)
     pixels, contrasts = pixels.mean(1), pixels.std(1)
@@ -179,14 +179,14 @@ def test_images_differ_in_level_and_contrast(name, shape):
 
 @pytest.mark.parametrize("name", SMOOTH)
 @pytest.mark.parametrize("shape", [GREY, COLOUR])
-def test_energy_lies_in_low_frequencies_unlike_that_of_the_published_noise(name, shape):
+def test_smooth_starts_have_more_energy_in_low_frequencies_than_paper_noise(name, shape):
     assert low_share(drawn("paper", shape)) < 0.1
     assert low_share(drawn(name, shape)) > 0.5
 
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_larger_image_shows_the_same_scenes(name):
-    """Frequencies and widths are relative to the image; nothing is to the pixel."""
+    """Frequencies and widths are relative to the size of the image."""
     small, large = drawn(name, (1, 16, 16), 800), drawn(name, (1, 48, 48), 800)
     shrunk = torch.nn.functional.avg_pool2d(large, 3)
     for low, high in ((0.05, 0.35), (0.35, 0.65), (0.65, 0.95)):
@@ -197,25 +197,25 @@ def test_a_larger_image_shows_the_same_scenes(name):
     assert torch.allclose(*shares, atol=0.07)
 
 
-def test_published_noise_is_that_of_the_paper():
-    """Its moments over pixels that are seldom clamped: (U + 0.2) a + N b, given small b."""
+def test_paper_noise_has_the_moments_of_the_paper():
+    """Checks the moments of images with rarely clamped pixels, which have a small b."""
     images = drawn("paper", (1, 40, 40), 2000).flatten(1)
     quiet = images[(images.std(1) < 0.2) & (images.amin(1) > 0)]
     assert len(quiet) > 20
-    # with b = 0: mean 0.7 a, deviation a / sqrt(12); noise can only add to the deviation
+    # If b is 0, the mean is 0.7 a and the deviation a / sqrt(12). A larger b adds to the deviation.
     assert (quiet.std(1) > 0.95 * quiet.mean(1) / 0.7 / math.sqrt(12)).all()
     assert 0.35 < images.mean() < 0.45
 
 
-def test_published_noise_has_no_likeness_between_pixels():
+def test_pixels_of_paper_noise_are_uncorrelated():
     images = drawn("paper", (500,), 2000)
     centred = images - images.mean(1, keepdim=True)
     neighbours = (centred[:, 1:] * centred[:, :-1]).mean() / centred.square().mean()
     assert abs(neighbours) < 0.01
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_most_figures_lie_on_a_dark_ground_and_some_on_a_bright_one(name):
+@pytest.mark.parametrize("name", TEXTURED)
+def test_most_backgrounds_are_dark_and_some_are_bright(name):
     images = drawn(name, GREY, 1000)
     border = torch.cat([images[:, 0, 0], images[:, 0, -1]], 1).median(1).values
     dark, bright = (border < 0.1).float().mean(), (border > 0.9).float().mean()
@@ -223,35 +223,35 @@ def test_most_figures_lie_on_a_dark_ground_and_some_on_a_bright_one(name):
     assert 0.07 < bright < 0.35
 
 
-def test_low_frequency_starts_prefer_neither_dark_nor_bright():
+def test_low_frequency_starts_are_as_often_dark_as_bright():
     pixels = drawn("low-frequency", GREY, 1000).flatten(1).mean(1)
     assert 0.45 < pixels.mean() < 0.55
     assert abs(float((pixels < 0.3).float().mean() - (pixels > 0.7).float().mean())) < 0.08
 
 
 def test_half_of_the_shapes_have_mirrored_outlines():
-    """Outlines, that is where dark ground and figure part; textures are not mirrored."""
-    prepaid = drawn("shapes", GREY, 1000)[:, 0] > 0.04
-    share = prepaid.float().mean((1, 2))
-    prepaid = prepaid[(share > 0.1) & (share < 0.5)]
-    uneven = (prepaid != prepaid.flip(2)).float().mean((1, 2)) / prepaid.float().mean((1, 2))
+    """Only outlines are mirrored, not textures."""
+    masks = drawn("shapes", GREY, 1000)[:, 0] > 0.04
+    share = masks.float().mean((1, 2))
+    masks = masks[(share > 0.1) & (share < 0.5)]
+    uneven = (masks != masks.flip(2)).float().mean((1, 2)) / masks.float().mean((1, 2))
     assert 0.25 < (uneven < 0.05).float().mean() < 0.75
 
 
 def test_strokes_are_thinner_than_shapes():
-    """On a dark ground: share of the figure that is left when a pixel all around is taken away."""
+    """Erosion by one pixel removes more of a stroke than of a shape on a dark background."""
     left = {}
     for name in ("shapes", "strokes"):
         images = drawn(name, GREY, 1000)
-        figure = (images > 0.15).float()
-        figure = figure[(figure.mean((1, 2, 3)) > 0.02) & (figure.mean((1, 2, 3)) < 0.4)]
-        eroded = -torch.nn.functional.max_pool2d(-figure, 3, 1, 1)
-        left[name] = float(eroded.sum() / figure.sum())
+        inside = (images > 0.15).float()
+        inside = inside[(inside.mean((1, 2, 3)) > 0.02) & (inside.mean((1, 2, 3)) < 0.4)]
+        eroded = -torch.nn.functional.max_pool2d(-inside, 3, 1, 1)
+        left[name] = float(eroded.sum() / inside.sum())
     assert left["strokes"] < left["shapes"] - 0.1
 
 
 @given(index=st.lists(st.integers(0, 10**6), min_size=1, max_size=6))
-def test_mixed_starts_are_those_of_each_family_in_turn(index):
+def test_mixed_starts_take_families_in_turn(index):
     images = make_starts("mixed", (1, 6, 7), 2).draw(torch.tensor(index))
     for number, image in zip(index, images, strict=True):
         family = make_starts(MIXED[number % 4], (1, 6, 7), 2)
@@ -265,22 +265,22 @@ def test_colours_go_from_grey_to_saturated():
     assert (spread > 0.4).float().mean() > 0.05
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_channels_share_the_figure(name):
-    """Black ground is black in every channel."""
+@pytest.mark.parametrize("name", TEXTURED)
+def test_channels_share_the_shape(name):
+    """A black background is black in every channel."""
     black = drawn(name, COLOUR, 300) < 0.02
     everywhere, anywhere = black.all(1).float().mean(), black.any(1).float().mean()
     assert everywhere > 0.7 * anywhere
 
 
 @given(
-    likeness=st.floats(0, 1),
+    correlation=st.floats(0, 1),
     seed=st.integers(0, 100),
     shape=st.sampled_from([(1, 4, 4), (3, 28, 28), (4, 9, 60)]),
 )
-def test_fields_have_mean_zero_and_deviation_one(likeness, seed, shape):
+def test_fields_have_mean_zero_and_deviation_one(correlation, seed, shape):
     draws = Draws(np.random.default_rng(seed), 5)
-    images = fields.field(draws, shape, 1, 20, likeness=np.float32(likeness))
+    images = fields.field(draws, shape, 1, 20, channel_correlation=np.float32(correlation))
     assert images.shape == (5, *shape)
     assert images.dtype == np.float32
     assert np.allclose(images.mean((2, 3)), 0, atol=1e-3)
@@ -294,15 +294,15 @@ def test_a_field_has_no_frequency_above_its_cut_off():
     assert energy[:, 7:].sum() < 1e-5 * energy.sum()
 
 
-def test_flat_shapes_take_the_published_noise_and_nothing_else():
+def test_only_paper_starts_accept_flat_images():
     assert make_starts("paper", (784,), 0).draw(torch.arange(3)).shape == (3, 784)
-    with pytest.raises(ValueError, match=r"image_shape: .* \(784,\); the starts 'paper'"):
+    with pytest.raises(ValueError, match=r"\(784,\); the starts 'paper' accept any shape"):
         make_starts("mixed", (784,), 0)
 
 
 @pytest.mark.parametrize("shape", [(5, 28, 28), (1, 3, 28), (1, 28, 3), (28, 28), (1, 1, 28, 28)])
 @pytest.mark.parametrize("name", SMOOTH)
-def test_shapes_that_are_no_images_are_refused(name, shape):
+def test_smooth_starts_refuse_shapes_that_are_not_images(name, shape):
     with pytest.raises(ValueError, match="image_shape: expected"):
         make_starts(name, shape, 0)
 
@@ -326,6 +326,6 @@ def test_bad_arguments_are_named(arguments, message):
 @pytest.mark.parametrize(
     "index", [torch.tensor([3, -1]), torch.tensor([0.5]), torch.zeros(2, 2, dtype=torch.int64)]
 )
-def test_what_is_no_number_of_an_image_is_refused(name, index):
+def test_invalid_image_numbers_are_refused(name, index):
     with pytest.raises(ValueError, match=r"index: expected \[n\] int64 numbers of at least 0"):
         make_starts(name, GREY, 0).draw(index)
