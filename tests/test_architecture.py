@@ -13,8 +13,9 @@ from db3kd import ops
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(db3kd.__file__).parent
+ROOTS = (ROOT, PACKAGE, PACKAGE / "teachers", ROOT / "csrc", ROOT / "tests")
+"""Folders in which names on the pages are looked up."""
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("csrc/*.md")])
-FOLDERS = ("db3kd", "csrc", "tests", "benchmarks", "docs")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -22,8 +23,8 @@ def test_pages_name_files_that_exist(page):
     text = page.read_text()
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     missing = [link for link in links if not (page.parent / link).exists()]
-    names = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w/.*-]+)`", text)
-    missing += [name for name in names if not list(ROOT.glob(name))]
+    names = re.findall(r"`([\w/.*-]+/[\w/.*-]+\.(?:py|md|h|cpp|cu|cuh)|[\w/]+/)`", text)
+    missing += [name for name in names if not any(list(folder.glob(name)) for folder in ROOTS)]
     assert not missing
 
 
