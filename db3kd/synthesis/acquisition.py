@@ -1,4 +1,4 @@
-"""Active acquisition of pseudo samples: students of the answers so far choose what to ask next.
+"""Active acquisition of pseudo samples: students choose the images that the teacher decides next.
 
 Most random images teach a student nothing new. A few small networks, trained on the answers so far,
 rank many proposals by how uncertain they are, and the teacher is asked about the most uncertain
@@ -31,26 +31,26 @@ _BLOCK = 2048
 
 
 _MAX_OF_ONE_CLASS = 2048
-"""If this many starts are all of one class, no more are asked."""
+"""If this many starts are all of one class, the collection ends."""
 
 
 @dataclass(frozen=True)
 class AcquisitionSettings:
-    """How students choose the images to ask about.
+    """How students choose the images that the teacher decides.
 
     Attributes:
-        model: the architecture of the students, a name for `build_model`.
-        rounds: number of rounds, with equal numbers of samples. The first asks about starts in
-            their order.
-        pool: proposals per sample. Half of them are new starts, and half are masked mixes: one
+        model: The architecture of the students, a name for `build_model`.
+        rounds: Number of rounds, with equal numbers of samples. The first round takes starts in
+            order.
+        pool: Proposals per sample. Half of them are new starts, and half are masked mixes: one
             image shown in another through a soft shape.
-        students: number of students that choose.
-        steps: training steps of each student in each round.
-        learning_rate: initial learning rate of the students.
-        device: as in `TrainSettings`.
+        students: Number of students that choose.
+        steps: Training steps of each student in each round.
+        learning_rate: Initial learning rate of the students.
+        device: As in `TrainSettings`.
 
     Raises:
-        ValueError: if a number is not above 0.
+        ValueError: A number is not above 0.
     """
 
     model: str = "lenet5-half"
@@ -70,7 +70,7 @@ class AcquisitionSettings:
 
 @dataclass(frozen=True)
 class AcquiredBatch:
-    """The images that a round asks about.
+    """The images that the teacher decides in a round.
 
     Attributes:
         start: [n] int64, the number of each start; -1 for a masked mix.
@@ -84,8 +84,8 @@ class AcquiredBatch:
 class AcquisitionLog(Protocol):
     """Keeps the images that each round chose, until the run is finished.
 
-    A training gives equal bits only on equal hardware with an equal number of threads. So a run
-    that is resumed elsewhere must not choose again what it has asked in part.
+    Training is bit-identical only on equal hardware with an equal number of threads. So a run that
+    is resumed elsewhere must not choose the images of a started round again.
     """
 
     def load(self, round_number: int) -> AcquiredBatch | None:
@@ -93,7 +93,7 @@ class AcquisitionLog(Protocol):
         ...
 
     def save(self, round_number: int, chosen: AcquiredBatch) -> None:
-        """Writes the images of a round, before the first of them is asked."""
+        """Writes the images of a round, before the teacher decides the first of them."""
         ...
 
 
@@ -110,22 +110,22 @@ def collect_actively(
     query_batch_size: int,
     budget: BudgetView,
 ) -> Search[Collected]:
-    """Collects pseudo samples in rounds, and keeps all images that are asked.
+    """Collects pseudo samples in rounds, and keeps all images that the teacher decides.
 
-    While only one class is known, students have nothing to learn, so starts are asked in their
+    While only one class is known, students have nothing to learn, so the teacher decides starts in
     order.
 
     Args:
-        starts: the distribution of starts.
-        image_shape: of the images.
-        classes: the number of classes.
-        samples: images to collect.
-        acquisition: how students choose.
-        log: keeps the choices of a run that can be resumed.
-        bounds: of the teacher's images.
-        seed: of all random numbers.
-        query_batch_size: images in a batch of queries.
-        budget: whose account 0 pays.
+        starts: The distribution of starts.
+        image_shape: Shape of an image.
+        classes: The number of classes.
+        samples: Number of images to collect.
+        acquisition: How students choose.
+        log: Keeps the choices of a run that can be resumed.
+        bounds: Bounds of the teacher.
+        seed: Seed of all random numbers.
+        query_batch_size: Images per batch.
+        budget: Account 0 pays.
 
     Returns:
         The images and their classes.

@@ -12,10 +12,10 @@ from db3kd.synthesis.acquisition import AcquiredBatch
 
 
 class FolderAcquisitionLog:
-    """An `AcquisitionLog` in a run folder: a file a round, with its CRC-32 in its name.
+    """An `AcquisitionLog` in a run folder: one file per round, with its CRC-32 in its name.
 
     Args:
-        folder: the run folder.
+        folder: The run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,7 +25,7 @@ class FolderAcquisitionLog:
         """Returns the images of a round, or None if there are none or their file was emptied.
 
         Raises:
-            ValueError: if the file is damaged.
+            ValueError: The file is damaged.
         """
         files = self._files(f"{round_number:03d}")
         if not files or not files[0].stat().st_size:
@@ -45,7 +45,7 @@ class FolderAcquisitionLog:
         """Writes the images of a round, which then survive a crash.
 
         Raises:
-            ValueError: if other images were chosen and asked about in an earlier process.
+            ValueError: Other images were chosen in an earlier process.
         """
         buffer = io.BytesIO()
         np.savez(buffer, start=chosen.start.numpy(), pixels=chosen.pixels.numpy())

@@ -67,21 +67,24 @@ def collect(
 ) -> Search[Collected]:
     """Collects up to `samples` images, spread over the classes as evenly as possible.
 
-    Starts are asked in order until each class has its share or `max_starts` were asked. If a class
-    then has less than a tenth of its share, up to `max_masked_mixes` queries go to mixtures of two
-    images, one of them of that class if it has any. Mixtures fill at most the shares of such
-    classes, and starts fill the rest.
+    The teacher decides starts in order until each class has its share or `max_starts` are decided.
+    If a class then has less than a tenth of its share, up to `max_masked_mixes` queries go to
+    mixtures of two images. One of the two belongs to that class if any image does. Mixtures fill at
+    most the shares of such classes, and starts fill the rest.
 
     Args:
         starts: Distribution of random images.
         classes: Number of classes of the teacher.
         samples: Number of images to keep.
-        max_starts: Maximum starts asked.
-        max_masked_mixes: Maximum mixtures asked.
+        max_starts: Maximum number of starts sent to the teacher.
+        max_masked_mixes: Maximum number of mixtures sent to the teacher.
         bounds: Bounds of the teacher.
         seed: Seed of the mixtures.
         query_batch_size: Images per batch.
         budget: Account 0 pays.
+
+    Returns:
+        The images and their classes.
     """
     share = -(-samples // classes)
     decisions = yield from _ask_starts(starts, classes, share, max_starts, bounds, query_batch_size)

@@ -34,14 +34,15 @@ class Moves:
             in one pixel).
         halvings: How often a move that leaves the class is halved before the sample stops. A move
             that is too short to change a pixel value also stops the sample.
-        warm: Whether a move searches the boundary from the boundary point of the previous move,
-            which costs no query, or from random directions, as in the paper.
-        queries_per_move: Approximate queries to find the boundary before a move: no round begins
-            that would exceed them, but a first boundary point is always searched.
+        warm: Whether the search before a move starts at the boundary point of the previous move,
+            which costs no query. If False, it starts in random directions, as in the paper.
+        queries_per_move: Approximate limit on the queries that search for the boundary before a
+            move. No round begins that would exceed it, but the search for a first boundary point
+            always finishes.
         queries_per_sample: Maximum queries of one sample over all its moves; None for no limit.
         tolerance: Width of the last bracket of the first boundary point, as a share of the
             distance.
-        sign_opt: How the nearest boundary is searched.
+        sign_opt: Settings of the search for the nearest boundary point.
 
     Raises:
         ValueError: A value is invalid; the error names the argument.
@@ -68,7 +69,7 @@ class Moves:
 
     @classmethod
     def paper(cls) -> "Moves":
-        """Returns the paper's settings: 40 moves of 0.5, each after up to 5,000 queries."""
+        """Returns the paper's settings: 40 moves of length 0.5 with up to 5,000 queries each."""
         return cls(
             count=40,
             halvings=10,
@@ -89,8 +90,8 @@ class Moved:
         distance: [n] float32, L2 in input units, to the nearest known boundary point; +inf if none
             is known.
         moves: [n] int64, number of moves.
-        snapshots: Pixels and distances by number of moves. The distance is the one found before the
-            next move; after the last move it is the distance to the known point.
+        snapshots: Pixels and distances after some numbers of moves. A distance is the one found
+            before the next move; after the last move, it is the distance to the last known point.
     """
 
     pixels: Tensor
@@ -120,8 +121,8 @@ def move_away(
     Args:
         pixels: [n, *image_shape] uint8, the samples.
         index: [n] int64, identifies the random numbers of each sample.
-        predicted: [n] int64, their classes.
-        settings: How they are moved.
+        predicted: [n] int64, the class of each sample.
+        settings: How samples are moved.
         starting_points: Images of other classes that the first rays lead to. Without them, or if
             `settings.warm` is off, rays lead in random directions.
         bounds: Bounds of the teacher.
@@ -172,13 +173,13 @@ class _Walk:
         self.boundary = Boundary.unknown(self._pairs())
 
     def record(self, snapshots: tuple[int, ...], number: int) -> None:
-        """Stores the snapshots at `number` moves and, after an early end, the later ones."""
+        """Stores the snapshots after `number` moves, and those after more in case none follows."""
         for count in snapshots:
             if count >= number:
                 self.snapshots[count] = self.pixels.clone(), self.boundary.distance.clone()
 
     def find_boundary(self, number: int) -> Search[None]:
-        """Searches the nearest boundary point of each sample that still moves."""
+        """Searches for the nearest boundary point of each sample that still moves."""
         pairs = self._pairs()
         allowance = _Allowance(self.budget, self.moving, self.settings.queries_per_move)
         if number == 0 or not self.settings.warm:
@@ -273,12 +274,12 @@ class _Walk:
 
 
 class _Allowance:
-    """A part of a budget, which only some accounts may spend.
+    """A part of a budget that only some accounts may spend.
 
     Args:
         budget: The whole budget.
         allowed: [A] bool, the accounts that may spend.
-        limit: Maximum queries of each.
+        limit: Maximum queries of each account.
     """
 
     def __init__(self, budget: BudgetView, allowed: Tensor, limit: int) -> None:
@@ -288,16 +289,16 @@ class _Allowance:
 
     @property
     def spent(self) -> Tensor:
-        """[A] int64, queries spent of the whole budget."""
+        """[A] int64, queries spent from the whole budget."""
         return self._budget.spent
 
     @property
     def remaining(self) -> Tensor:
-        """[A] int64, queries that may still be spent of this part."""
+        """[A] int64, queries that this part still allows."""
         left = self._limits - (self._budget.spent - self._before)
         return torch.minimum(left, self._budget.remaining)
 
 
 def _seed(seed: int, number: int) -> int:
-    """Returns a seed for the probes of one move, whose rounds are counted from 0 again."""
+    """Returns a seed for the probes of one move, because each move counts its rounds from 0."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0]) >> 1

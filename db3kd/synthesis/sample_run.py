@@ -1,4 +1,4 @@
-"""Runs of pseudo samples on disk."""
+"""Runs of pseudo samples in a run folder."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,14 @@ class SynthesisTotals:
     mean_moves: float = 0.0
     mean_distance: float | None = None
 
+    def __repr__(self) -> str:
+        statuses = ", ".join(f"{count:,} {status}" for status, count in self.statuses.items())
+        classes = f"{len(self.found) - len(self.unreached)} of {len(self.found)} classes reached"
+        return (
+            f"SynthesisTotals({self.samples:,} samples ({statuses or 'none'}), {classes}, "
+            f"{self.queries:,} queries)"
+        )
+
     @property
     def unreached(self) -> list[int]:
         """Classes for which no image was found."""
@@ -55,7 +63,7 @@ def write_pseudo_samples(
     *,
     resume: bool = False,
 ) -> SynthesisTotals:
-    """Makes pseudo samples in a run folder, shard by shard, and shows progress.
+    """Makes pseudo samples in a run folder, one shard at a time, and shows progress.
 
         db3kd.write_pseudo_samples("runs/pseudo", teacher, resume=True)
 
@@ -66,7 +74,7 @@ def write_pseudo_samples(
         teacher: The teacher.
         settings: How samples are made; the defaults if None.
         resume: Continue the run in the folder, if there is one. The samples are the same as without
-            a stop, and each kill pays at most one call of the teacher twice.
+            an interruption. Each time the process is killed, at most one call is paid twice.
 
     Raises:
         FileExistsError: The folder holds files, and `resume` is off.

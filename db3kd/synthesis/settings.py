@@ -1,4 +1,4 @@
-"""Settings of pseudo samples: how many, from what, and at which cost."""
+"""Settings of pseudo samples: how many, how they are made, and what that may cost."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from db3kd.synthesis.starts import STARTS
 from db3kd.validation import check_count
 
 STILL_SHARD, MOVED_SHARD = 4096, 256
-"""Samples per shard without and with moves. Moved samples keep the state of a search in memory."""
+"""Samples per shard, without and with moves. A search keeps its moved samples in memory."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class SynthesisSettings:
     Attributes:
         samples: Number of pseudo samples, spread over the classes as evenly as possible.
         starts: Distribution of random images, one of `STARTS`.
-        effort: Maximum random images asked, as a multiple of `samples`. At 1 every image is kept;
-            above 1, images of common classes give way to those of rare ones.
-        acquisition: How students of the answers so far choose what to ask. None asks about random
-            images in order. With acquisition every image that is asked is kept, and `effort` and
-            `masked_mixes` have no effect.
-        masked_mixes: Maximum queries for classes that random images rarely reach, as a multiple of
-            `samples`.
-        moves: Moves away from the boundary. The default is none, because moves do not earn their
+        effort: Maximum number of random images sent to the teacher, as a multiple of `samples`. If
+            it is 1, every image is kept. If it is higher, fewer images of common classes are kept.
+        acquisition: How students, trained on the answers so far, choose the next images. If None,
+            random images are sent in order. With acquisition, every image that the teacher answers
+            is kept, `effort` must be 1, and `masked_mixes` has no effect.
+        masked_mixes: Maximum number of mixtures of two images sent to the teacher, as a multiple of
+            `samples`. Mixtures search for classes that random images rarely reach.
+        moves: Moves away from the boundary. The default is none, because moves are not worth their
             queries (docs/zero-shot.md).
         starting_points: Images of other classes that the first rays of a moved sample lead to.
         queries: Maximum queries of the whole run. Random images come first; the rest is divided
@@ -98,12 +98,12 @@ class SynthesisSettings:
 
     @property
     def max_starts(self) -> int:
-        """Maximum number of random images asked, whatever the budget."""
+        """Maximum number of random images sent to the teacher if the budget allows."""
         return round(self.samples * self.effort)
 
     @property
     def max_masked_mixes(self) -> int:
-        """Maximum number of masked mixes asked, whatever the budget."""
+        """Maximum number of mixtures sent to the teacher if the budget allows."""
         return round(self.samples * self.masked_mixes)
 
     @property

@@ -52,8 +52,7 @@ def synthesize(
         progress: Receives the numbers of samples and queries.
 
     Raises:
-        TeacherError: The teacher failed, or put all random images in one class, so that there is no
-            boundary.
+        TeacherError: The teacher failed, or it put all random images in one class.
         ValueError: The budget is 0, or the random images need a height and a width and the images
             of the teacher have none.
     """
@@ -62,7 +61,7 @@ def synthesize(
 
 
 class Synthesis:
-    """One run of `synthesize`, chunk by chunk.
+    """One run of `synthesize`, which yields one chunk at a time.
 
     Args:
         teacher: The teacher.
@@ -148,8 +147,8 @@ class Synthesis:
         if len(reached) < 2 and collected.queries > 1:
             raise TeacherError(
                 f"teacher {describe(teacher)} put all {collected.queries:,} {settings.starts} "
-                f"starts in class {reached[0]}: expected at least two classes, because there is no "
-                "boundary otherwise; try other starts, or more of them"
+                f"starts in class {reached[0]}: expected at least two classes; try another "
+                "distribution of starts, or more of them"
             )
         return collected
 
