@@ -112,7 +112,7 @@ def _curve(setting: Setting) -> Iterator[Case]:
         yield f"plain starts, {count:,}", _on(setting, SynthesisSettings(samples=count))
         guided = SynthesisSettings.guided(options.student, samples=count)
         yield f"guided, {count:,}", _on(setting, guided)
-        noise = SynthesisSettings(samples=count, starts="paper", masked_mixes=0.0)
+        noise = SynthesisSettings(samples=count, starts="paper", mixtures=0.0)
         yield f"plain noise as in the paper, {count:,}", _on(setting, noise)
     yield "real images", partial(_real, setting)
     count = options.queries[-1]
@@ -128,7 +128,7 @@ def _ablation(setting: Setting) -> Iterator[Case]:
     """Starts, moves, warm starts, soft labels and numbers of samples, one at a time."""
     options = setting.options
     for starts in STARTS:
-        settings = SynthesisSettings(samples=options.starts, starts=starts, masked_mixes=0.0)
+        settings = SynthesisSettings(samples=options.starts, starts=starts, mixtures=0.0)
         yield f"starts: {starts}", _on(setting, settings)
     mixed = SynthesisSettings(samples=options.starts, starts="paper")
     yield "starts: paper, with masked mixes", _on(setting, mixed)

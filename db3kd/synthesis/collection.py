@@ -59,7 +59,7 @@ def collect(
     samples: int,
     *,
     max_starts: int,
-    max_masked_mixes: int,
+    max_mixtures: int,
     bounds: tuple[float, float],
     seed: int,
     query_batch_size: int,
@@ -68,7 +68,7 @@ def collect(
     """Collects up to `samples` images, spread over the classes as evenly as possible.
 
     The teacher decides starts in order until each class has its share or `max_starts` are decided.
-    If a class then has less than a tenth of its share, up to `max_masked_mixes` queries go to
+    If a class then has less than a tenth of its share, up to `max_mixtures` queries go to
     mixtures of two images. One of the two belongs to that class if any image does. Mixtures fill at
     most the shares of such classes, and starts fill the rest.
 
@@ -77,7 +77,7 @@ def collect(
         classes: Number of classes of the teacher.
         samples: Number of images to keep.
         max_starts: Maximum number of starts sent to the teacher.
-        max_masked_mixes: Maximum number of mixtures sent to the teacher.
+        max_mixtures: Maximum number of mixtures sent to the teacher.
         bounds: Bounds of the teacher.
         seed: Seed of the mixtures.
         query_batch_size: Images per batch.
@@ -99,7 +99,7 @@ def collect(
             kept,
             classes,
             share,
-            max_masked_mixes,
+            max_mixtures,
             bounds,
             seed,
             query_batch_size,

@@ -26,8 +26,8 @@ class SynthesisSettings:
             it is 1, every image is kept. If it is higher, fewer images of common classes are kept.
         acquisition: How students, trained on the answers so far, choose the next images. If None,
             random images are sent in order. With acquisition, every image that the teacher answers
-            is kept, `effort` must be 1, and `masked_mixes` has no effect.
-        masked_mixes: Maximum number of mixtures of two images sent to the teacher, as a multiple of
+            is kept, `effort` must be 1, and `mixtures` has no effect.
+        mixtures: Maximum number of mixtures of two images sent to the teacher, as a multiple of
             `samples`. Mixtures search for classes that random images rarely reach.
         moves: Moves away from the boundary. The default is none, because moves are not worth their
             queries (docs/zero-shot.md).
@@ -46,7 +46,7 @@ class SynthesisSettings:
     starts: str = "mixed"
     effort: float = 1.0
     acquisition: AcquisitionSettings | None = None
-    masked_mixes: float = 0.1
+    mixtures: float = 0.1
     moves: Moves = field(default_factory=Moves)
     starting_points: int = 10
     queries: int | None = None
@@ -64,10 +64,8 @@ class SynthesisSettings:
             raise ValueError(f"effort: expected a number of at least 1, got {self.effort}")
         if self.acquisition is not None and self.effort != 1:
             raise ValueError(f"effort: expected 1 with acquisition, got {self.effort}")
-        if not (self.masked_mixes >= 0 and math.isfinite(self.masked_mixes)):
-            raise ValueError(
-                f"masked_mixes: expected a number of at least 0, got {self.masked_mixes}"
-            )
+        if not (self.mixtures >= 0 and math.isfinite(self.mixtures)):
+            raise ValueError(f"mixtures: expected a number of at least 0, got {self.mixtures}")
         if self.queries is not None:
             check_count(self.queries, "queries", least=0)
         for count in self.snapshots:
@@ -102,9 +100,9 @@ class SynthesisSettings:
         return round(self.samples * self.effort)
 
     @property
-    def max_masked_mixes(self) -> int:
+    def max_mixtures(self) -> int:
         """Maximum number of mixtures sent to the teacher if the budget allows."""
-        return round(self.samples * self.masked_mixes)
+        return round(self.samples * self.mixtures)
 
     @property
     def samples_per_shard(self) -> int:

@@ -110,7 +110,7 @@ class Synthesis:
 
     def _collect(self) -> Collected:
         settings, teacher = self.settings, self.teacher
-        limit = settings.max_starts + settings.max_masked_mixes
+        limit = settings.max_starts + settings.max_mixtures
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
             raise ValueError("queries: expected at least 1 to ask about a random image, got 0")
@@ -135,7 +135,7 @@ class Synthesis:
                 teacher.classes,
                 settings.samples,
                 max_starts=settings.max_starts,
-                max_masked_mixes=settings.max_masked_mixes,
+                max_mixtures=settings.max_mixtures,
                 bounds=bounds,
                 seed=settings.seed,
                 query_batch_size=query_batch_size,

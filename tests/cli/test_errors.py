@@ -20,12 +20,12 @@ from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import load_teacher
 
-TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "masked_mixes"}
+TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "mixtures"}
 TRAINING = {"schedule", "shuffle", "epochs"}
 TEACHER = {"source", "bounds", "assumed_shape", "assumed_classes", "class_names", "threshold"}
 
 WITHOUT_OPTION = {
-    ("label", LabelSettings): TUNING - {"starting_points", "masked_mixes"},
+    ("label", LabelSettings): TUNING - {"starting_points", "mixtures"},
     ("label", SoftLabelSettings): set(),
     ("label", write_run): {*("folder", "source", "images", "settings", "soft_labels", "execution")},
     ("label", RunExecution): set(),

@@ -50,7 +50,7 @@ def gather(
     samples: int,
     *,
     effort: int = 1,
-    masked_mixes: int = 0,
+    mixtures: int = 0,
     budget: int = 10**6,
     query_batch_size: int = 2048,
     seed: int = 0,
@@ -61,7 +61,7 @@ def gather(
         teacher.classes,
         samples,
         max_starts=samples * effort,
-        max_masked_mixes=masked_mixes,
+        max_mixtures=mixtures,
         bounds=teacher.bounds,
         seed=seed,
         query_batch_size=query_batch_size,
@@ -120,7 +120,7 @@ def test_asking_stops_once_all_classes_have_their_share():
 def test_the_batch_size_does_not_matter(query_batch_size):
     starts = Ramp((*[10] * 99, 120))
     teacher = StepTeacher(1 / 3, 0.46)
-    options = {"effort": 2, "masked_mixes": 300}
+    options = {"effort": 2, "mixtures": 300}
     expected = gather(teacher, starts, 600, **options)
 
     collected = gather(teacher, starts, 600, query_batch_size=query_batch_size, **options)
@@ -150,7 +150,7 @@ def test_a_class_that_starts_hardly_reach_is_sought_between_others():
     teacher = CountingTeacher(StepTeacher(0.4, 0.6))  # class 1 lies between the levels 102 and 153
     starts = Ramp((10, 240))
 
-    collected = gather(teacher, starts, 400, masked_mixes=200)
+    collected = gather(teacher, starts, 400, mixtures=200)
 
     crossed = collected.start == -1
     assert int(crossed.sum()) >= 400 / 3 / 10, "seeking ends at a tenth of the class's share"
@@ -163,7 +163,7 @@ def test_a_class_that_starts_hardly_reach_is_sought_between_others():
 
 
 def test_crossings_take_the_places_of_other_classes():
-    collected = gather(StepTeacher(0.4, 0.6), Ramp((10, 240)), 400, masked_mixes=200)
+    collected = gather(StepTeacher(0.4, 0.6), Ramp((10, 240)), 400, mixtures=200)
 
     assert len(collected) == 400
     counts = kept(collected, 3)
@@ -173,7 +173,7 @@ def test_crossings_take_the_places_of_other_classes():
 def test_crossings_take_no_place_of_the_classes_that_starts_reach():
     teacher = StepTeacher(*[place / 100 for place in range(1, 100)])
 
-    collected = gather(teacher, Ramp((0, 255)), 100, masked_mixes=10**5)
+    collected = gather(teacher, Ramp((0, 255)), 100, mixtures=10**5)
 
     counts = kept(collected, 100)
     assert collected.found[1:-1].sum() > 100, "more crossings were found than there are places"
@@ -183,7 +183,7 @@ def test_crossings_take_no_place_of_the_classes_that_starts_reach():
 def test_a_class_that_no_image_is_found_for_is_reported_and_holds_up_no_other():
     teacher = CountingTeacher(StepTeacher(0.5, classes=4))
 
-    collected = gather(teacher, Ramp((10, 240)), 100, masked_mixes=80)
+    collected = gather(teacher, Ramp((10, 240)), 100, mixtures=80)
 
     assert collected.found.tolist() == [50, 50, 0, 0]
     assert kept(collected, 4) == [50, 50, 0, 0]
@@ -194,7 +194,7 @@ def test_a_budget_may_end_with_any_query():
     for budget in (1, 2, 63, 64, 99):
         teacher = CountingTeacher(THIRDS)
         collected = gather(
-            teacher, Ramp(EVENLY), 100, masked_mixes=50, budget=budget, query_batch_size=16
+            teacher, Ramp(EVENLY), 100, mixtures=50, budget=budget, query_batch_size=16
         )
 
         assert teacher.total == collected.queries == budget
@@ -204,14 +204,14 @@ def test_a_budget_may_end_with_any_query():
 def test_a_teacher_of_one_class_gives_images_of_one_class():
     teacher = CountingTeacher(ConstantTeacher(2, SHAPE, 3))
 
-    collected = gather(teacher, Ramp(EVENLY), 50, masked_mixes=20)
+    collected = gather(teacher, Ramp(EVENLY), 50, mixtures=20)
 
     assert collected.found.tolist() == [0, 0, 50]
     assert teacher.total <= 70
 
 
 def test_the_seed_names_the_crossings():
-    options = {"masked_mixes": 200}
+    options = {"mixtures": 200}
     teacher = StepTeacher(0.4, 0.6)
     one, again, other = (
         gather(teacher, Ramp((10, 240)), 400, seed=seed, **options) for seed in (0, 0, 1)

@@ -172,7 +172,7 @@ def test_starts_that_need_rows_and_columns_are_refused_before_a_query():
         ({"starts": "noise"}, "starts: expected one of paper"),
         ({"effort": 0.5}, "effort: expected a number of at least 1, got 0.5"),
         ({"effort": float("inf")}, "effort: expected a number of at least 1"),
-        ({"masked_mixes": -0.1}, "masked_mixes: expected a number of at least 0"),
+        ({"mixtures": -0.1}, "mixtures: expected a number of at least 0"),
         ({"queries": -1}, "queries: expected an integer of at least 0"),
         ({"snapshots": (0, -5)}, "snapshots: expected an integer of at least 0"),
         ({"starting_points": 0}, "starting_points: expected"),
@@ -201,7 +201,7 @@ def test_the_published_settings_are_the_papers():
 def test_no_query_is_spent_beyond_the_budget(budget):
     teacher = CountingTeacher(linear())
 
-    samples = synthesize(teacher, moved(queries=budget, masked_mixes=0.0))
+    samples = synthesize(teacher, moved(queries=budget, mixtures=0.0))
 
     assert len(samples) == min(budget, 40), "what is finished is kept"
     assert teacher.total == len(samples) + int(samples.queries.sum()) <= budget
@@ -210,7 +210,7 @@ def test_no_query_is_spent_beyond_the_budget(budget):
 
 def test_samples_whose_budget_ran_out_are_labelled_so():
     free = synthesize(linear(), moved())
-    poor = synthesize(linear(), moved(queries=40 + 40 * 60, masked_mixes=0.0))
+    poor = synthesize(linear(), moved(queries=40 + 40 * 60, mixtures=0.0))
 
     ended = torch.tensor([status == "budget" for status in poor.status])
     assert ended.any() and set(poor.status) <= {"ok", "stuck", "budget"}
@@ -221,7 +221,7 @@ def test_samples_whose_budget_ran_out_are_labelled_so():
 def test_a_budget_that_the_starts_use_up_leaves_them_unmoved():
     teacher = CountingTeacher(linear())
 
-    samples = synthesize(teacher, moved(queries=40, masked_mixes=0.0))
+    samples = synthesize(teacher, moved(queries=40, mixtures=0.0))
 
     assert teacher.total == 40 and samples.status == ["budget"] * 40
     assert not samples.moves.any() and not samples.queries.any()
