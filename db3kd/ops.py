@@ -220,7 +220,7 @@ def probe_queries(
 
     The direction u(p, k) depends only on `seed`, `counters[p]` and k. Its coefficients come from
     Philox-4x32-10 (Salmon et al., SC 2011) with the key `seed` and the counter
-    (block, k, sample index, target · 65536 + round). "rademacher" noise uses one bit a coefficient,
+    (block, k, sample index, target · 65536 + round). "rademacher" noise uses a bit per coefficient,
     so a block has 128 of them; "gaussian" noise uses one word, so a block has 4. Directions are
     never stored; `probe_gradient` draws them again.
 
@@ -303,13 +303,13 @@ def probe_gradient(
     Args:
         decisions: `[P, K] int64`, the classes at the probes; negative if not answered.
         criterion_class: `[P] int64`, the class to reach if `targeted`, else the class to leave.
-        counters: As for `probe_queries`.
+        counters: See `probe_queries`.
         targeted: See `criterion_class`.
-        seed: As for `probe_queries`.
-        noise: As for `probe_queries`.
-        row_basis: As for `probe_queries`.
-        column_basis: As for `probe_queries`.
-        channels: As for `probe_queries`.
+        seed: See `probe_queries`.
+        noise: See `probe_queries`.
+        row_basis: See `probe_queries`.
+        column_basis: See `probe_queries`.
+        channels: See `probe_queries`.
         components: D, the values of an image.
 
     Returns:

@@ -8,7 +8,7 @@ from db3kd.boundary.pairs import Boundary, Pairs, Rays
 from db3kd.querying.search import BudgetView, Search, query_in_batches
 
 _MAX_ROUNDS = 64
-"""After fewer rounds than this, no float32 is left between the ends of a bracket."""
+"""Upper bound on rounds; by then no float32 is left between the ends of a bracket."""
 
 
 def bisect(
@@ -26,22 +26,22 @@ def bisect(
     """Shrinks the distance of each pair to the smallest radius at which one of its rays hits.
 
     Each round queries all rays of a pair at one radius. If any of them hits, the rays that missed
-    cross the boundary further out, so they are dropped without another query; in the end the best
-    ray is bisected alone. If no ray hits, the low end of the bracket rises to the radius.
+    cross the boundary further out, so they are dropped without another query; in the end only the
+    best ray is bisected. If no ray hits, the low end of the bracket rises to the radius.
 
-    On a GPU each round waits once, for the number of rays that are left, and the whole search
-    waits twice more.
+    On a GPU each round synchronises once, to read the number of remaining rays, and the whole
+    search synchronises twice more.
 
     Args:
         pairs: The pairs to search.
         rays: The rays to search.
-        boundary: Is updated in place. Its distance is the high end of the bracket, and must be
+        boundary: Updated in place. Its distance is the high end of the bracket, and must be
             finite for every pair with rays.
         low: `[P] float32`, the low end of the bracket.
         radius: `[P] float32`, the first radius, inside the bracket.
         absolute: The width of the bracket at which a pair is done, in input units.
-        relative: The same as a share of the distance; the wider one counts.
-        query_batch_size: The most images in a batch.
+        relative: That width as a share of the distance; the wider of the two applies.
+        query_batch_size: Maximum number of images in a batch.
         budget: The queries that each pair has spent and may spend.
 
     Returns:

@@ -8,9 +8,9 @@ from db3kd.data.image_source import RESIDENT_BYTES, ImageSource
 from db3kd.querying.search import UNANSWERED
 
 _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
-"""Memory of the images that are compared at once, by the type of the device.
+"""Memory in bytes of the images that are compared at once, by device type.
 
-On a CPU they fit the caches; on a GPU they are enough to keep it busy.
+On a CPU they fit in the caches; on a GPU they are enough to keep it busy.
 """
 
 
@@ -18,8 +18,8 @@ class CandidatePool:
     """All images of a set, or a selection of them that covers the classes evenly.
 
     If the set has more than `max_images` images, each class contributes up to the same number of
-    images, drawn at random, and at least one. That number is the largest with which the pool has
-    at most `max_images` images, if every class has one.
+    images, drawn at random, and at least one. The number is the largest for which the pool has at
+    most `max_images` images (with more classes than that, the pool has one image per class).
 
     Example:
         >>> pool = CandidatePool(images, decisions, max_images=20_000)
@@ -27,14 +27,14 @@ class CandidatePool:
 
     Args:
         images: N images.
-        decisions: `[N] int64`, the teacher's class of each image. An image with `UNANSWERED` is
-            left out.
-        max_images: The most images of the pool; None for all.
+        decisions: `[N] int64`, the teacher's class of each image. `UNANSWERED` images are left
+            out.
+        max_images: Maximum number of images in the pool; None for all.
         seed: The seed of the selection.
 
     Attributes:
-        images: As given.
-        decisions: As given.
+        images: The argument.
+        decisions: The argument.
         numbers: `[n] int64`, the numbers of the images in the pool, class by class and ascending
             in each.
 
@@ -147,16 +147,16 @@ def _images_by_class(decisions: Tensor, max_images: int | None, seed: int) -> di
 
 
 def _max_per_class(counts: Tensor, max_images: int | None) -> int:
-    """Returns the most images that each class may contribute, at least 1.
+    """Returns the maximum number of images that a class may contribute, at least 1.
 
     Args:
-        counts: `[classes] int64`, the images of each class.
-        max_images: The most images of the pool; None for all.
+        counts: `[classes] int64`, the number of images of each class.
+        max_images: Maximum number of images in the pool; None for all.
     """
     largest = int(counts.max()) if len(counts) else 1
     if max_images is None or int(counts.sum()) <= max_images:
         return largest
-    low, high = 1, largest  # with `high` images a class the pool is too large
+    low, high = 1, largest  # with `high` images per class the pool is too large
     while high - low > 1:
         middle = (low + high) // 2
         fits = int(counts.clamp_max(middle).sum()) <= max_images

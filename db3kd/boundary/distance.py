@@ -12,7 +12,7 @@ _END_SHARE = 0.25
 """Weight of an end in its mixture with the best point of the pair."""
 
 _MAX_GAIN = 0.3
-"""The most that a mixup round can gain, as a share of the distance."""
+"""Maximum gain of a mixup round, as a share of the distance."""
 
 
 def sample_distance(pairs: Pairs, rays: Rays, snapshots: tuple[int, ...] = ()) -> Boundary:
@@ -50,11 +50,11 @@ def boundary_distance(
     snapshots: tuple[int, ...] = (),
     surrogate: Surrogate | None = None,
 ) -> Search[Boundary]:
-    """Measures BD, the least distance at which a ray of each pair crosses the boundary.
+    """Measures BD, the smallest distance at which a ray of each pair crosses the boundary.
 
     This is the search of DB3KD, section 3.2. The mixup rounds are an addition: each of them turns
-    the rays towards mixtures of the pair's best point with each of its ends. What several images
-    of a class have in common matters more than what is particular to one of them.
+    the rays towards mixtures of the pair's best point with each of its ends. This helps because
+    features that several images of a class share matter more than those of a single image.
 
     Example:
         >>> ledger = Ledger(torch.full((len(pairs),), 100))
@@ -63,15 +63,15 @@ def boundary_distance(
 
     Args:
         pairs: The pairs to measure.
-        rays: As for `sample_distance`, whose result is where the search starts.
+        rays: See `sample_distance`. The search starts from that distance.
         mixup_rounds: The number of mixup rounds.
         absolute: The width of the last bracket, in input units.
-        relative: The same as a share of the distance; the wider one counts.
-        query_batch_size: The most images in a batch.
+        relative: That width as a share of the distance; the wider of the two applies.
+        query_batch_size: Maximum number of images in a batch.
         budget: The queries that each pair has spent and may spend.
-        snapshots: Numbers of queries of a pair at which distances are recorded.
-        surrogate: Compares the rays of each pair without a query; only the best ray is then
-            searched.
+        snapshots: Numbers of queries per pair at which distances are recorded.
+        surrogate: A network that compares the rays of each pair without a query; only the best ray
+            is then searched.
 
     Returns:
         The distance and the boundary point of each pair.

@@ -1,7 +1,7 @@
 """Faster gradients for images, through a first convolution of few channels, on a CPU.
 
-PyTorch's kernel vectorises over input channels, so for grey images it takes three times as long as
-the code here, which adds the contribution of each weight to all images at once.
+PyTorch's kernel vectorises over input channels. For grey images it takes three times as long as
+this module, which adds the contribution of each weight to all images at once.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a boundary search works on: pairs, the rays of each pair, and its best boundary point."""
+"""The state of a boundary search: pairs, their rays, and the best boundary point of each pair."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class Pairs:
         return len(self.sample_of)
 
     def counters(self, pairs: Tensor, round_number: int) -> Tensor:
-        """Returns what selects the random directions of these pairs in a round, `[n, 3] int64`."""
+        """Returns the counters of these pairs' random directions in a round, `[n, 3] int64`."""
         index = self.sample_index[self.sample_of[pairs]]
         round_column = torch.full_like(index, round_number)
         return torch.stack([index, self.criterion_class[pairs], round_column], dim=1)
@@ -93,8 +93,8 @@ class Boundary:
             is known.
         points: `[P, D] float32`, on the side that meets the criterion; meaningless if the distance
             is +inf.
-        snapshots: For each of some numbers of queries, the distance that each pair had reached
-            with at most that many, `[P] float32`.
+        snapshots: Maps a number of queries to the distance that each pair had reached with at most
+            that many queries, `[P] float32`.
     """
 
     distance: Tensor

@@ -70,8 +70,8 @@ def probe_normals(
     """Estimates the boundary's normal at the points of some pairs, as Sign-OPT does.
 
     A probe steps off the boundary point in a random direction and is queried at the point's own
-    distance from the sample. So its decision says whether that direction is nearer to the boundary
-    or further away (Cheng et al., ICLR 2020, equation 4).
+    distance from the sample. So its decision shows whether the boundary is nearer or further away
+    in that direction (Cheng et al., ICLR 2020, equation 4).
 
     Args:
         pairs: All pairs.
@@ -80,10 +80,10 @@ def probe_normals(
         directions: The distribution of the directions.
         step: `[n] float32`, the length of a probe's step, in input units.
         count: The probes of each pair.
-        allowed: `[n] int64`, how many probes each pair queries; at most what it may still spend.
-        round_number: Selects the directions, together with `seed` and the pair.
-        seed: See `round_number`.
-        query_batch_size: The most images in a batch.
+        allowed: `[n] int64`, how many probes each pair queries; at most its remaining budget.
+        round_number: The round. Together with `seed` and the pair it selects the directions.
+        seed: The seed of the directions.
+        query_batch_size: Maximum number of images in a batch.
 
     Returns:
         `[n, D] float32`, unit vectors towards the side that meets the criterion; zeros for a pair
@@ -94,7 +94,7 @@ def probe_normals(
     decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
     numbers = torch.arange(len(chosen), device=chosen.device)
     allowed, pairs_per_batch = allowed.clamp(0, count), max(1, query_batch_size // count)
-    # On a GPU this is the only wait of the estimate.
+    # On a GPU this is the only synchronisation of the estimate.
     totals = torch.stack([part.sum() for part in allowed.split(pairs_per_batch)]).tolist()
     for batch, total in zip(numbers.split(pairs_per_batch), totals, strict=True):
         probes = ops.probe_queries(
@@ -137,7 +137,7 @@ def _first_of_each(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
 
     Args:
         counts: `[n] int64`.
-        total: The sum of `counts`, so that a GPU need not be asked for it.
+        total: The sum of `counts`, passed in to avoid a GPU synchronisation.
 
     Returns:
         The pairs and the places, each `[total] int64`.

@@ -15,7 +15,7 @@ from db3kd.boundary.surrogate import SURROGATE_WEIGHT, CachedNormals, Surrogate
 from db3kd.querying.search import BudgetView, Search
 
 _MIN_PROBES = 4
-"""A pair that cannot pay for as many probes takes part in no further round."""
+"""A pair that cannot afford this many probes takes part in no further round."""
 
 _MIN_REACH, _MAX_REACH = 1 / 64, 8.0
 """Limits on the factor of a pair's step lengths."""
@@ -33,7 +33,7 @@ _MIN_QUERIES_TO_FOLLOW = 4
 """A pair follows the surrogate while it has at least this many queries left."""
 
 TOLERANCE_WITH_SURROGATE = 0.03
-"""The `relative` of `boundary_distance` that suffices if a surrogate is followed from there.
+"""The `relative` of `boundary_distance` that suffices if a surrogate is followed afterwards.
 
 The line searches that follow narrow the bracket further.
 """
@@ -50,11 +50,11 @@ def minimal_boundary_distance(
     budget: BudgetView,
     surrogate: Surrogate | None = None,
 ) -> Search[None]:
-    """Shrinks the distances of pairs until their budgets are spent: MBD (DB3KD, section 3.2).
+    """Measures MBD: shrinks the distance of each pair until its budget is spent.
 
-    A round estimates the boundary's normal at the best point of each pair, and moves the point
-    along it by several step lengths at once. The rays to the new points are bisected together for
-    the new best point. Whatever the answers, a distance can only shrink.
+    See DB3KD, section 3.2. A round estimates the boundary's normal at the best point of each pair,
+    and tries several step lengths along it. The rays to the new points are bisected together to
+    find the new best point. A distance never grows, whatever the teacher answers.
 
     Example:
         >>> boundary = yield from boundary_distance(pairs, rays, budget=ledger)
@@ -65,15 +65,15 @@ def minimal_boundary_distance(
 
     Args:
         pairs: The pairs to measure.
-        boundary: From `boundary_distance`; is updated in place. A pair with an infinite distance
-            stays as it is.
+        boundary: The result of `boundary_distance`; updated in place. Pairs with an infinite
+            distance are skipped.
         image_shape: The shape of an image.
         settings: How normals are estimated and followed.
-        seed: Selects the random directions, together with sample index, class and round.
-        query_batch_size: The most images in a batch.
+        seed: The seed of the random directions, which also depend on sample index, class and round.
+        query_batch_size: Maximum number of images in a batch.
         budget: The queries that each pair has spent and may spend.
-        surrogate: Is followed first, without probes, while that helps. Afterwards its normals are
-            combined with those from probes.
+        surrogate: A network whose boundary is followed first, without probes, while distances
+            shrink enough. Afterwards its normals are combined with the estimates from probes.
     """
     state = _State(
         pairs=pairs,
@@ -119,10 +119,10 @@ def minimal_boundary_distance(
 
 @dataclass
 class _State:
-    """The pairs of one search, their boundary points, and what they learned about step lengths.
+    """The state of one search: pairs, boundary points, and step lengths that adapt.
 
     Attributes:
-        trust: `[P] float32`, the most that each pair can gain next, as a share of its distance.
+        trust: `[P] float32`, the maximum next gain of each pair, as a share of its distance.
         reach: `[P] float32`, the factor of each pair's step lengths.
     """
 
@@ -135,7 +135,7 @@ class _State:
     reach: Tensor
 
     def follow(self, cached: CachedNormals) -> Search[None]:
-        """Moves each point to where the surrogate proposes, while the teacher confirms a gain."""
+        """Moves each point as the surrogate proposes, while the teacher confirms a gain."""
         boundary = self.boundary
         worth = boundary.distance.isfinite()
         for _ in range(_MAX_FOLLOWED):
@@ -168,7 +168,7 @@ class _State:
         origin = normals.new_zeros(1, normals.shape[1])
         norm = ops.ray_lengths(origin, normals, torch.zeros_like(here), here)
         unit = torch.where(norm > 0, boundary.distance[chosen] * self.reach[chosen] / norm, 0)
-        # Multiply and add separately: fused, the rounding would depend on a row's place in memory.
+        # Multiply and add separately: if fused, rounding would depend on a row's place in memory.
         steps = [normals * (unit * step)[:, None] for step in self.settings.steps]
         ends = torch.stack(steps, dim=1)
         return ends.add_(boundary.points[chosen, None]).clamp_(*self.pairs.bounds)

@@ -9,13 +9,13 @@ from db3kd.ops import Noise
 from db3kd.validation import check_count
 
 _FIRST_FREQUENCIES = 0.3
-"""The share of the frequencies of a side from which the first round draws."""
+"""The first round draws directions from this share of the frequencies of a side."""
 
 _FREQUENCIES_PER_ROUND = 1 / 56
-"""What each round adds to that share."""
+"""Each round increases that share by this much."""
 
 _MIN_SMOOTH_SIDE = 16
-"""The least height and width of images for which "auto" starts with low frequencies."""
+"""Minimum height and width of images for which "auto" starts with low frequencies."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class SignOptSettings:
         noise: The distribution of the probe directions; see `Directions`.
         frequencies: The frequencies of the probe directions; see `Directions`. "auto" starts with
             the lower 30 % of the frequencies of a side for images of 16 x 16 and more, and adds
-            1/56 of them in each round; for other images it uses all pixels. A few probes say most
-            about smooth directions, and many probes can say the rest.
+            1/56 of them in each round; for other images it uses all pixels. Smooth directions need
+            few probes, and later rounds have enough of them for the fine ones.
         probe_step: The distance of a probe from the boundary point.
-        steps: The lengths of the steps along the normal, which are tried side by side after each
-            estimate. They are multiplied by the pair's own reach, which doubles if the longest
-            step wins and halves if none does.
-        least_gain: What a step must gain to be taken.
-        trust: The most that the first step can gain; it bounds the line search. A later step of a
-            pair can gain three times what the last one gained, but at least `trust / 2` and at
-            most `trust`.
+        steps: The lengths of the steps along the normal, all of which are tried after each
+            estimate. They are multiplied by a factor per pair, which doubles if the longest step
+            wins and halves if none does.
+        least_gain: Minimum gain for a step to be taken.
+        trust: Maximum gain of the first step; it bounds the line search. A later step of a pair
+            can gain up to three times its last gain, but at least `trust / 2` and at most
+            `trust`.
         tolerance: The width of the last bracket of the line search. On flat boundaries 1e-3 ends
             nearer to the optimum; on networks, whose boundaries are curved, the queries it costs
             are better spent elsewhere.
-        rounds: The most rounds, whatever the budget.
+        rounds: Maximum number of rounds, whatever the budget.
 
     Raises:
         ValueError: If a value is out of range.
@@ -91,11 +91,12 @@ class SignOptSettings:
 
     @classmethod
     def paper(cls) -> "SignOptSettings":
-        """Returns Sign-OPT as published: 200 Gaussian probes of all pixels a round, no momentum.
+        """Returns the settings of the paper: 200 Gaussian probes per round, no momentum.
 
-        The paper has one step length, which doubles while that helps and shrinks by four when it
-        does not; here several lengths are tried side by side. Its probe step of 0.001 is absolute;
-        here it is a share of the distance.
+        The probes are drawn in pixel space. Two details differ from the paper. It has a single
+        step length, which is doubled while the distance shrinks and otherwise divided by four;
+        here several lengths are tried at once. Its probe step is 0.001 in input units; here it is
+        0.001 of the distance.
         """
         return cls(
             probes=200,
@@ -135,7 +136,7 @@ class SignOptSettings:
 
     @property
     def line_search_queries(self) -> int:
-        """About the cost of a line search: each step once, then the bisection of the best."""
+        """The approximate cost of a line search: one query per step, then one bisection."""
         return len(self.steps) + math.ceil(math.log2(self.trust / self.tolerance)) + 2
 
 

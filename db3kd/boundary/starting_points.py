@@ -14,7 +14,7 @@ Order = Literal["nearest", "random"]
 """Which images of the candidate pool become starting points."""
 
 _SPARE = 4
-"""Neighbours kept beyond those asked for.
+"""Neighbours kept beyond the requested number.
 
 The first pass ranks them by a matrix product. Its rounding must not lose a neighbour that the exact
 second pass would choose.
@@ -31,11 +31,11 @@ class StartingPoints:
     Args:
         images: N images.
         decisions: `[N] int64`, the teacher's class of each image, or `UNANSWERED`.
-        count: The most starting points of a pair.
+        count: Maximum number of starting points per pair.
         order: "nearest" (L2), or "random" as in the paper.
         seed: The seed of the random order, which depends on seed, sample index and class only.
-        candidate_pool: The most images that starting points are chosen from, so that the work of a
-            sample does not grow with N; None for all. See `CandidatePool`.
+        candidate_pool: Maximum number of images that starting points are chosen from, which keeps
+            the cost per sample independent of N; None for all. See `CandidatePool`.
 
     Attributes:
         candidate_pool: The images that starting points are chosen from.
@@ -54,7 +54,7 @@ class StartingPoints:
         candidate_pool: int | None = None,
     ) -> None:
         if count < 1:
-            raise ValueError(f"count: expected at least 1 starting point a pair, got {count}")
+            raise ValueError(f"count: expected at least 1 starting point per pair, got {count}")
         if order not in ("nearest", "random"):
             raise ValueError(f"order: expected 'nearest' or 'random', got {order!r}")
         self.candidate_pool = CandidatePool(images, decisions, candidate_pool, seed)
@@ -69,7 +69,8 @@ class StartingPoints:
 
         Args:
             pairs: The pairs.
-            counts: `[P] int64`, the most rays of each pair, beside `count` for all.
+            counts: `[P] int64`, the maximum number of rays of each pair, in addition to the limit
+                `count`; None for no further limit.
         """
         chosen = (
             self._nearest(pairs, self.count) if self.order == "nearest" else self._random(pairs)

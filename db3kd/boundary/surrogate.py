@@ -1,7 +1,7 @@
-"""Boundaries of a network that resembles the teacher, as proposals that save queries.
+"""Saves queries by proposing boundary points from a network that resembles the teacher.
 
-The teacher is queried at every point that counts. A poor surrogate costs queries, but it cannot
-make a distance wrong.
+The teacher confirms every point that is used. A poor surrogate wastes queries, but it cannot make
+a distance wrong.
 """
 
 import copy
@@ -27,9 +27,9 @@ as much as 25 probes in every round.
 _MIN_BATCH = 8
 _MAX_BATCH = {"cpu": 64, "cuda": 1024}
 _BATCH_VALUES = {"cpu": 2**20, "cuda": 2**23}
-"""Limits on the images and on the values of a forward pass, by the type of the device.
+"""Limits on the images and on the values of a forward pass, by device type.
 
-A GPU needs as long for 1,024 small images as for 64. On a CPU larger batches are no faster, and
+A GPU takes as long for 64 small images as for 1,024. On a CPU larger batches are no faster, and
 padding them costs more.
 """
 
@@ -37,8 +37,8 @@ _STEPS = 3
 _STEP_SHARE = 0.45
 """Steps towards the nearest point, and the share of the way that each of them covers.
 
-Boundaries are curved, so no step covers all of it. Eight steps of a fifth lead no nearer, and cost
-nearly three times as many passes.
+Boundaries are curved, so no step covers the whole way. Eight steps of a fifth each get no closer,
+and cost nearly three times as many passes.
 """
 
 _COMPARISON_RADIUS = 0.6
@@ -100,7 +100,7 @@ class Surrogate:
         """Selects the ray of each pair that meets the criterion with the largest margin.
 
         All rays of a pair are compared at one distance from the sample. This costs one forward
-        pass a ray, and no query.
+        pass per ray, and no query.
 
         Args:
             pairs: The pairs.
@@ -194,18 +194,18 @@ class Surrogate:
                 scores = self._network(image)
         except Exception as error:
             raise ValueError(
-                f"surrogate: expected a network for images of shape {list(self._shape)} as the "
-                f"teacher takes, got one that fails on them: {error}"
+                f"surrogate: expected a network for the teacher's images, shape "
+                f"{list(self._shape)}, got one that fails on them: {error}"
             ) from error
         if not isinstance(scores, Tensor) or tuple(scores.shape) != (1, classes):
             came = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ValueError(
-                f"surrogate: expected scores [1, {classes}] as the teacher has {classes} classes, "
-                f"for an image of shape {list(self._shape)}, got {came}"
+                f"surrogate: expected scores [1, {classes}] for an image of shape "
+                f"{list(self._shape)}, because the teacher has {classes} classes, got {came}"
             )
 
     def _margins(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns by how much points meet the criterion, `[n]`, and its gradients, `[n, D]`."""
+        """Returns the margins by which points meet the criterion, `[n]`, and gradients `[n, D]`."""
         self.differentiated += len(points)
         images = points.split(self.batch_size)
         classes = pairs.criterion_class[chosen].split(self.batch_size)
@@ -284,7 +284,7 @@ def _margin(scores: Tensor, criterion_class: Tensor) -> Tensor:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Returns the time of the work on the CPU or GPU: the least of three runs after a warm-up."""
+    """Times work on the CPU or GPU, and returns the minimum of three runs after a warm-up."""
     seconds = []
     for _ in range(4):
         start = time.perf_counter()

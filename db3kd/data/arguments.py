@@ -102,8 +102,8 @@ def as_image_source(images: ImagesLike) -> Tensor | ImageSource:
     and the labels of a data set are not read.
 
     Raises:
-        TypeError: As `as_images`.
-        ValueError: As `as_images`.
+        TypeError: See `as_images`.
+        ValueError: See `as_images`.
     """
     if not isinstance(images, Tensor) and all(hasattr(images, n) for n in ("read", "__len__")):
         source: Any = images
@@ -118,7 +118,7 @@ def with_labels(images: ImagesLike, labels: Tensor | None) -> tuple[Tensor | Ima
         The images as by `as_image_source`, and int64 [N].
 
     Raises:
-        TypeError: As `as_images`.
+        TypeError: See `as_images`.
         ValueError: As `as_images`, or if there are no labels.
     """
     if labels is not None:

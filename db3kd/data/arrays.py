@@ -140,8 +140,8 @@ class ArrayPixels:
         name: What error messages call the image set.
 
     Raises:
-        TypeError: As `ArrayLayout`.
-        ValueError: As `ArrayLayout`.
+        TypeError: See `ArrayLayout`.
+        ValueError: See `ArrayLayout`.
     """
 
     def __init__(self, array: StoredArray, name: str) -> None:

@@ -26,7 +26,7 @@ def image_reader(images: ImagesLike, device: torch.device | str) -> Callable[[Te
         A function from indices, int64 [n], to images, [n, *image_shape] float32.
 
     Raises:
-        TypeError: As `db3kd.data.arguments.as_images`.
+        TypeError: See `db3kd.data.arguments.as_images`.
         ValueError: If there are none, or if values lie outside [0, 1]. The images of a larger set
             are checked when their batch is read.
     """

@@ -213,7 +213,7 @@ class ImageSet:
             check: Whether to do in the same pass what `check` does.
 
         Raises:
-            ValueError: As `check`.
+            ValueError: See `check`.
         """
         digests = self._pixels.digests(self._rows, check and not self._state.checked)
         self._state.checked |= check

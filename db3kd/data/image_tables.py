@@ -53,13 +53,13 @@ def load_hub(
 
     Args:
         hub_name: The data set, as the hub calls it.
-        split: As for `load_parquet`.
-        name: As for `load_parquet`.
-        classes: As for `load_parquet`.
-        options: As for `load_parquet`.
+        split: See `load_parquet`.
+        name: See `load_parquet`.
+        classes: See `load_parquet`.
+        options: See `load_parquet`.
 
     Raises:
-        ValueError: As `load_parquet`.
+        ValueError: See `load_parquet`.
     """
     datasets = import_data_package("datasets")
     parts = datasets.load_dataset(hub_name)

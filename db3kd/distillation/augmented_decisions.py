@@ -44,15 +44,15 @@ class AugmentedDecisions:
 def collect_augmented_decisions(
     images: AugmentedImages, decide: Callable[[Tensor], Tensor], batch: int = 1024
 ) -> AugmentedDecisions:
-    """Asks for a decision for every image: exactly `images.queries_per_sample` queries a sample.
+    """Queries every image once: exactly `images.queries_per_sample` queries per sample.
 
     Args:
         images: the images. They are made one batch at a time and are not kept.
         decide: takes images [n, *image_shape] float32 and returns n classes.
-        batch: maximum images in a call of `decide`.
+        batch: maximum number of images in a call of `decide`.
 
     Raises:
-        ValueError: if `decide` does not return one class an image.
+        ValueError: if `decide` does not return one class per image.
     """
     answers = []
     for rows in torch.arange(len(images)).split(fitting_batch_size(batch, images.image_shape)):
@@ -67,7 +67,7 @@ def collect_augmented_decisions(
 
 
 def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:
-    """Returns all rows, with those of clean images repeated until they are a share of the result.
+    """Returns all rows, and repeats those of clean images until they reach `clean_share`.
 
     Args:
         images: the images.
@@ -121,7 +121,8 @@ def read_decisions(
         [n] int64.
 
     Raises:
-        ValueError: if the shard holds values that no run writes. The message names file and column.
+        ValueError: if the shard holds values that no run writes. The message names the file and
+            the column.
     """
     rows = torch.arange(position, position + len(table))
     per_sample = images.queries_per_sample

@@ -12,7 +12,7 @@ from db3kd.data.image_reader import image_reader
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIXED_DRAWS = 6
-"""Random numbers of an image besides its noise: partner, weight, and two shifts of two."""
+"""Random numbers per image apart from its noise: a partner, a weight, and two (y, x) shifts."""
 
 
 class AugmentedImages:
@@ -21,12 +21,12 @@ class AugmentedImages:
     Image k ≥ 1 of sample i is weight · shifted(i) + (1 - weight) · shifted(partner) + noise,
     clamped to [0, 1]. The partner is one of the first `partners` samples, the weight is uniform in
     (1 - mixup, 1], both images are shifted by up to `shift` of their sides (edges are repeated),
-    and the noise is uniform. An image depends on (seed, i, k) and the samples alone.
+    and the noise is uniform. An image depends only on (seed, i, k) and the samples.
 
     Args:
         images: [N, channels, height, width] float32 in [0, 1], or an image set.
         queries_per_sample: images per sample, including the sample itself; at least 1.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
         mixup: the largest weight of the partner, in [0, 1].
         shift: the largest shift as a share of the side, in [0, 1).
         noise: standard deviation of the noise, input units, at least 0.
@@ -34,7 +34,7 @@ class AugmentedImages:
             own images only.
 
     Raises:
-        ValueError: if an argument is not as above.
+        ValueError: if an argument is out of range.
     """
 
     def __init__(
@@ -134,11 +134,11 @@ class AugmentedImages:
 def uniforms(
     seed: int, samples: NDArray[np.int64], numbers: NDArray[np.int64], count: int
 ) -> NDArray[np.float32]:
-    """Returns uniform random numbers that depend on (seed, sample, number) alone.
+    """Returns uniform random numbers that depend only on (seed, sample, number).
 
-    SplitMix64 (Steele, Lea and Flood 2014) computes its k-th word from its state by one hash. Here
-    each row has its own state, a hash of the seed, sample and number. A torch generator for each
-    image would cost more than the image.
+    SplitMix64 (Steele, Lea and Flood 2014) computes the k-th word of a state with a single hash.
+    Each row has its own state: a hash of the seed, sample and number. Creating a torch generator
+    for each image would take longer than computing the image.
 
     Args:
         seed: at least 0.

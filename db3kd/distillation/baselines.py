@@ -28,8 +28,8 @@ def white_box_strategy(
 ) -> Strategy:
     """Distils the teacher's own logits (Hinton et al. 2015).
 
-    This is no black-box method. It shows what a student could reach if the teacher returned its
-    logits.
+    This is not a black-box method. It shows what a student could reach if the teacher returned
+    its logits.
 
     Args:
         student: the network, as for `train_student`.
@@ -37,8 +37,8 @@ def white_box_strategy(
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
         logits: takes images [n, *shape] float32 and returns [n, C]. It is called once per image,
             not once per seed.
-        loss: whose temperature the soft labels are made with.
-        settings: with a number of steps. The seed comes from the comparison.
+        loss: the student's loss; the soft labels are made with its temperature.
+        settings: training settings; `steps` must be set. The seed comes from the comparison.
         batch: images per call of `logits`; by default a number that suits a network on a CPU.
     """
     check_steps(settings)
@@ -66,13 +66,13 @@ def surrogate_strategy(
     """Distils a surrogate of the teacher, which is trained on the teacher's decisions first.
 
     Args:
-        student: as for `white_box_strategy`.
+        student: see `white_box_strategy`.
         surrogate: makes a network of the teacher's architecture. A new one is trained for every
             seed, for `settings.steps` steps.
-        images: as for `white_box_strategy`.
-        decisions: as for `white_box_strategy`.
-        loss: as for `white_box_strategy`.
-        settings: of the student and of the surrogate, with a number of steps.
+        images: see `white_box_strategy`.
+        decisions: see `white_box_strategy`.
+        loss: see `white_box_strategy`.
+        settings: training settings of the student and the surrogate; `steps` must be set.
     """
     check_steps(settings)
     temperature = loss.temperature
@@ -98,13 +98,13 @@ def noise_logit_strategy(
     """Distils random soft labels, new ones for every seed: a control without information.
 
     Args:
-        student: as for `white_box_strategy`.
-        images: as for `white_box_strategy`.
-        decisions: as for `white_box_strategy`.
+        student: see `white_box_strategy`.
+        images: see `white_box_strategy`.
+        decisions: see `white_box_strategy`.
         classes: the number of classes.
-        loss: as for `white_box_strategy`.
-        settings: as for `white_box_strategy`.
-        spread: as for `noise_soft_labels`.
+        loss: see `white_box_strategy`.
+        settings: see `white_box_strategy`.
+        spread: see `noise_soft_labels`.
     """
     check_steps(settings)
     temperature = loss.temperature
@@ -128,8 +128,8 @@ def noise_soft_labels(
     Args:
         decisions: [N] int64. Rows with -1 (unanswered) become uniform.
         classes: the number of classes C.
-        temperature: of the softmax.
-        seed: of the random logits.
+        temperature: temperature of the softmax.
+        seed: seed of the random logits.
         spread: above 0.
 
     Returns:

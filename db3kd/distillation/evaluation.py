@@ -51,9 +51,9 @@ def predict(
 
     Args:
         model: the network.
-        images: as for `predict_logits`.
-        batch: as for `predict_logits`.
-        rows: as for `predict_logits`.
+        images: see `predict_logits`.
+        batch: see `predict_logits`.
+        rows: see `predict_logits`.
 
     Returns:
         [n] int64 on the CPU.
@@ -75,14 +75,14 @@ def evaluate(
     Args:
         model: the network.
         images: N images, as for `predict_logits`.
-        labels: [N] int64, the true classes; those of the images by default.
-        batch: as for `predict_logits`.
+        labels: [N] int64, the true classes; by default the labels of `images`.
+        batch: see `predict_logits`.
 
     Returns:
         The share of images, in [0, 1], whose predicted class is their label.
 
     Raises:
-        ValueError: if there are no labels, or if their number differs.
+        ValueError: if there are no labels, or not one per image.
     """
     source, expected = with_labels(images, labels)
     return share_equal(predict(model, source, batch), expected, "labels")
@@ -101,7 +101,7 @@ def agreement(
         model: the network.
         images: N images, as for `predict_logits`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
-        batch: as for `predict_logits`.
+        batch: see `predict_logits`.
 
     Returns:
         The share of answered images, in [0, 1].

@@ -15,10 +15,10 @@ class KDLoss(nn.Module):
     """alpha · CE(student, decision) + beta · T² · KL(q ‖ softmax(student / T)).
 
     The soft labels q are probabilities that were made with temperature T. The factor T² keeps the
-    size of their gradient independent of T (Hinton et al. 2015, section 2).
+    magnitude of their gradient independent of T (Hinton et al. 2015, section 2).
 
-    A row with decision -1 (unanswered) adds nothing to the loss. A row with an all-zero soft label
-    has none, so its loss is alpha times the cross-entropy with its decision.
+    A row with decision -1 (unanswered) adds nothing to the loss. An all-zero soft label means
+    that the row has none: its loss is alpha times the cross-entropy with its decision.
 
     Example:
         >>> loss = KDLoss(temperature=4.0, alpha=0.5)
@@ -74,12 +74,12 @@ class KDLoss(nn.Module):
         """The temperature T.
 
         Raises:
-            ValueError: if it is None, which only `train_student` replaces.
+            ValueError: if it is None; only `train_student` fills it in.
         """
         if self._temperature is None:
             raise ValueError(
-                "loss.temperature: expected a number, got None; pass KDLoss the temperature that "
-                "the soft labels are made with"
+                "loss.temperature: expected a number, got None; pass "
+                "KDLoss(temperature=...) with the temperature of the soft labels"
             )
         return self._temperature
 
@@ -87,19 +87,19 @@ class KDLoss(nn.Module):
         """Returns this loss for soft labels of a given temperature.
 
         Args:
-            temperature: of the soft labels; None if it is unknown.
-            name: what the error message calls the temperature of the soft labels.
+            temperature: temperature of the soft labels; None if it is unknown.
+            name: how error messages refer to that temperature.
 
         Returns:
-            The loss itself, or a copy with the temperature if its own is None.
+            This loss, or, if its own temperature is None, a copy with the given one.
 
         Raises:
             ValueError: if the two temperatures differ, or if both are None.
         """
         if self._temperature is None and temperature is None:
             raise ValueError(
-                f"loss.temperature: expected a number, since {name} is unknown, got None; pass "
-                "KDLoss the temperature that the soft labels were made with"
+                f"loss.temperature: expected a number because {name} is unknown, got None; pass "
+                "KDLoss(temperature=...) with the temperature of the soft labels"
             )
         if self._temperature is None:
             return KDLoss(temperature, self.alpha, self.beta, self.reduction)
@@ -115,7 +115,7 @@ class KDLoss(nn.Module):
         """Computes the loss of a batch.
 
         Args:
-            logits: [n, C] float, the student's.
+            logits: [n, C] float, the student's logits.
             decisions: [n] int64, the teacher's classes; -1 if unanswered.
             soft_labels: [n, C] float, rows sum to 1 or are all 0.
 

@@ -28,17 +28,17 @@ Fashion-MNIST the best one is among these or next to them.
 """
 
 _MAX_EXTENSIONS = 6
-"""The most scales that are tried beyond the given ones."""
+"""Maximum number of scales that are tried beyond the given ones."""
 
 _TRAINING_SHARE = 6
 _BATCH_SHARE = 4
-"""How many times fewer steps and smaller batches the students that choose the scale have."""
+"""Divides the steps and the batch size of the students that choose the scale."""
 
 _MIN_STEPS = 40
-"""The fewest steps of such a student, unless the final one has fewer."""
+"""Minimum number of steps of such a student, unless the final training has fewer."""
 
 _RATE_FACTOR = 3.0
-"""Multiplies a constant learning rate, because that of these students decays to 0."""
+"""Multiplies a constant learning rate, because these students' learning rate decays to 0."""
 
 SHORT_TRAINING_FACTOR = 2.0
 """The best scale of the final training, as a multiple of the best one of `scale_training`.
@@ -46,7 +46,7 @@ SHORT_TRAINING_FACTOR = 2.0
 A shorter training favours a smaller scale. The factor was fitted to four runs of 600 images of
 MNIST and Fashion-MNIST: their final students of 1,500 steps were 0.07 to 0.76 points better with
 twice the scale that students of 250 steps choose. In four other runs its students were 0.1 points
-better on average than those of the earlier grid, from 0.5 worse to 0.5 better
+better on average than with the earlier grid, from 0.5 worse to 0.5 better
 (`benchmarks.students.scale`).
 """
 
@@ -64,7 +64,7 @@ class ScaleTrial:
     Attributes:
         relative: the scale times the median nearest distance (no unit).
         scale: logits per input unit.
-        agreement: mean share of held-out images that student and teacher put in one class.
+        agreement: mean share of held-out images for which student and teacher agree.
         deviation: sample standard deviation of that share over the students; 0 for one student.
         losses: the `held_out_loss` of each student, in nats.
     """
@@ -87,7 +87,7 @@ class ScaleChoice:
 
     Attributes:
         scale: logits per input unit.
-        trials: by ascending scale.
+        trials: the trials in ascending order of scale.
         factor: the scale as a multiple of the best one for the students of the trials.
     """
 
@@ -122,7 +122,7 @@ class ScaleChoice:
         """The trials whose losses do not differ significantly from those of the best trial.
 
         The differences between paired students are on average at most their standard error. With
-        one student a scale, this is the best trial alone.
+        one student per scale, this is only the best trial.
         """
         return tuple(trial for trial in self.trials if _is_as_good(trial, self.best))
 
@@ -154,14 +154,14 @@ class ScaleChoice:
 
 
 def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
-    """Returns the training of students that choose the scale.
+    """Returns the training settings of the students that choose the scale.
 
     It has fewer steps and smaller batches than the final training, so that six students take about
     a third of its time, and a higher learning rate that decays to 0.
 
     Args:
-        settings: of the final training.
-        rows: the number of images of the final training.
+        settings: settings of the final training.
+        rows: number of images in the final training.
     """
     total = settings.total_steps(rows)
     factor = _RATE_FACTOR if settings.schedule == "constant" else 1.0
@@ -193,7 +193,7 @@ def choose_scale(
 
     The answered samples are split at random into `folds` parts. Student i holds out part i (modulo
     `folds`) and has the seed `settings.seed + i`. It has the same split and initial weights at
-    every scale, so that scales differ by their soft labels alone. The best scale has the smallest
+    every scale, so that scales differ only in their soft labels. The best scale has the smallest
     mean `held_out_loss`, which needs far fewer students than the agreement does. While the best
     scale is at an edge, the next one beyond it is tried, up to six times. The chosen scale is the
     geometric middle of `ScaleChoice.as_good_as_best`, times `factor`. This costs no query.
@@ -214,7 +214,7 @@ def choose_scale(
         make_soft_labels: takes distances [n, C], predicted classes [n], scale and temperature, and
             returns soft labels [n, C]; for example `margin_soft_labels`.
         loss: the students' loss, with the temperature of the soft labels.
-        settings: the students' training, usually that of `scale_training`.
+        settings: the students' training settings, usually from `scale_training`.
         relative_scales: the scales to try first, times the median nearest distance. If there is
             only one, it is chosen.
         folds: number of parts, at least 2.
@@ -227,7 +227,7 @@ def choose_scale(
         The scale and its trials.
 
     Raises:
-        ValueError: if an argument is not as above, or if no sample reached another class.
+        ValueError: if an argument is invalid, or if no sample reached another class.
     """
     grid = _checked_grid(relative_scales)
     temperature = loss.temperature

@@ -41,8 +41,8 @@ class StrategyResult:
     Attributes:
         method: the name of the strategy.
         accuracies: accuracy of each student on the test images, in [0, 1].
-        agreements: share of test images that student and teacher put in one class, in [0, 1].
-        queries_per_sample: as for the strategy.
+        agreements: share of test images on which student and teacher agree, in [0, 1].
+        queries_per_sample: the strategy's `queries_per_sample`.
     """
 
     method: str
@@ -59,11 +59,11 @@ def compare_strategies(
     test_decisions: Tensor,
     progress: Callable[[str, int], None] | None = None,
 ) -> list[StrategyResult]:
-    """Runs every strategy with every seed, and measures each student on the test images once.
+    """Runs every strategy with every seed, and measures each student once on the test images.
 
     Args:
-        strategies: the rows, in order.
-        seeds: of the students, equal for every row.
+        strategies: the strategies to compare, in the order of the results.
+        seeds: one student is trained for each seed; all strategies share the seeds.
         test_images: M images, none of them in any training set.
         test_labels: [M] int64, the true classes.
         test_decisions: [M] int64, the teacher's classes; -1 (unanswered) is left out of the
@@ -71,10 +71,10 @@ def compare_strategies(
         progress: called with the name of the strategy and the seed before each training.
 
     Returns:
-        A result for each strategy.
+        One result per strategy.
 
     Raises:
-        ValueError: if there is no strategy or no seed.
+        ValueError: if `strategies` or `seeds` is empty.
     """
     if not strategies or not seeds:
         raise ValueError(
@@ -109,14 +109,14 @@ def decision_strategy(
     *,
     rows: Tensor | None = None,
 ) -> Strategy:
-    """Trains on the teacher's decisions by cross-entropy, for one query a sample.
+    """Trains on the teacher's decisions by cross-entropy, for one query per sample.
 
     Args:
         student: the network, as for `train_student`.
         images: N images, as for `train_student`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
-        settings: with a number of steps. The seed comes from the comparison.
-        rows: as for `train_student`.
+        settings: training settings; `steps` must be set. The seed comes from the comparison.
+        rows: see `train_student`.
     """
     check_steps(settings)
 
@@ -143,14 +143,14 @@ def soft_label_strategy(
 
     Args:
         name: the row of the strategy in the table.
-        queries_per_sample: the cost of the soft labels; None for those of a white box.
-        student: as for `decision_strategy`.
-        images: as for `decision_strategy`.
-        decisions: as for `decision_strategy`.
+        queries_per_sample: the cost of the soft labels; None if they come from a white box.
+        student: see `decision_strategy`.
+        images: see `decision_strategy`.
+        decisions: see `decision_strategy`.
         soft_labels: [N, C] float32, rows sum to 1.
         loss: whose temperature is that of the soft labels.
-        settings: as for `decision_strategy`.
-        rows: as for `decision_strategy`.
+        settings: see `decision_strategy`.
+        rows: see `decision_strategy`.
     """
     check_steps(settings)
 
@@ -172,12 +172,12 @@ def augmented_decision_strategy(
     """Trains on decisions for augmented images, clean ones included, by cross-entropy.
 
     Args:
-        student: as for `decision_strategy`.
+        student: see `decision_strategy`.
         augmented: the images and their decisions.
-        settings: as for `decision_strategy`.
+        settings: see `decision_strategy`.
         clean_share: share of clean images in the training rows, in [0, 1), see
             `rows_with_clean_share`. Without repetition they would be rare if there are many
-            queries a sample.
+            queries per sample.
     """
     check_steps(settings)
     rows = rows_with_clean_share(augmented.images, clean_share)
@@ -209,15 +209,15 @@ def combined_strategy(
         name: the row of the strategy in the table.
         label_queries: the cost of a soft label, including the decision of its sample. The queries
             of the strategy count that decision once.
-        student: as for `decision_strategy`.
+        student: see `decision_strategy`.
         augmented: the augmented images of N samples, and their decisions.
-        soft_labels: [N, C] float32, of the samples themselves; rows sum to 1.
+        soft_labels: [N, C] float32, for the clean samples only; rows sum to 1.
         loss: whose temperature is that of the soft labels.
-        settings: as for `decision_strategy`.
-        clean_share: as for `augmented_decision_strategy`.
+        settings: see `decision_strategy`.
+        clean_share: see `augmented_decision_strategy`.
 
     Raises:
-        ValueError: if there is not one soft label a sample.
+        ValueError: if there is not one soft label per sample.
     """
     check_steps(settings)
     images, per_sample = augmented.images, augmented.images.queries_per_sample

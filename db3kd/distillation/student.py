@@ -33,14 +33,14 @@ def train_student(
         loss: `KDLoss(temperature=None)` by default, which takes the temperature of the labels.
         settings: `TrainSettings()` by default.
         rows: [R] int64, the images to train on; all by default.
-        progress: as for `train`.
+        progress: see `train`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        ValueError: if `labels` has no soft labels, if the loss has another temperature than they
-            have, or as for `train`.
+        ValueError: if `labels` has no soft labels, if their temperature differs from the loss's,
+            or if `train` rejects an argument.
     """
     if labels.soft_labels is None:
         raise ValueError(
@@ -74,20 +74,20 @@ def train_on_soft_labels(
     """Trains a student on decisions and soft labels that need not come from distances.
 
     Args:
-        model: as for `train_student`.
+        model: see `train_student`.
         images: N images, as for `train_student`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
         soft_labels: [N, C] float32, rows sum to 1, or are all 0 for images without a soft label.
-        loss: whose temperature is that of the soft labels.
-        settings: as for `train_student`.
-        rows: as for `train_student`.
-        progress: as for `train_student`.
+        loss: the distillation loss, with the temperature of the soft labels.
+        settings: see `train_student`.
+        rows: see `train_student`.
+        progress: see `train_student`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        ValueError: if the loss is not reduced to a scalar, or as for `train`.
+        ValueError: if the loss is not reduced to a scalar, or if `train` rejects an argument.
     """
     check_choice("loss.reduction", loss.reduction, ("batchmean", "sum"))
     return train(
@@ -112,18 +112,19 @@ def train_classifier(
         >>> teacher = db3kd.train_classifier(make, train)
 
     Args:
-        model: as for `train_student`.
+        model: see `train_student`.
         images: N images, as for `train_student`.
-        labels: [N] int64, the classes; -1 is left out. Those of the images by default.
+        labels: [N] int64, the classes, by default the labels of `images`. Images with -1 are left
+            out.
         settings: `TrainSettings()` by default.
-        rows: as for `train_student`.
-        progress: as for `train_student`.
+        rows: see `train_student`.
+        progress: see `train_student`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        ValueError: as for `train`.
+        ValueError: see `train`.
     """
     source, classes = with_labels(images, labels)
     return train(

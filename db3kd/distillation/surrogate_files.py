@@ -1,6 +1,6 @@
 """Surrogates on disk.
 
-A surrogate is three things of one name:
+A surrogate consists of two files and a folder with a common name:
 
     surrogate.safetensors   the network, for `load_teacher`
     surrogate.json          its manifest
@@ -55,17 +55,17 @@ def write_surrogate(
         settings: `SurrogateSettings()` by default.
         images: the images of the source, if they are loaded already.
         limit: use only this many images, drawn at random.
-        resume: whether to continue with the files that are there. Teacher, images and settings of
-            the queries must be the same. If the weights are there, nothing is done. If they are
-            missing, the network is trained, and its settings may be new. At most one call of the
-            teacher is paid twice for each time that the process was killed.
+        resume: whether to continue with existing files. The teacher, the images and the query
+            settings must be the same. If the weights exist, nothing is done. If they are missing,
+            the network is trained, and its training settings may be new. Each time the process is
+            killed, at most one call of the teacher is paid for twice.
 
     Returns:
         The manifest, with `queries` and `agreement` of the `TrainedSurrogate`.
 
     Raises:
         FileExistsError: if one of the files exists and `resume` is False.
-        ValueError: if images, bounds or model do not fit the teacher, or if the files are of
+        ValueError: if images, bounds or model do not fit the teacher, or if the files belong to
             another surrogate.
         TeacherError: as for `make_surrogate`. Paid answers are kept.
         OSError: if a file cannot be written. Paid answers are kept.
@@ -150,8 +150,8 @@ def _read_equal_manifest(out: Path, expected: dict[str, Any]) -> dict[str, Any]:
         stored = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(
-            f"{file}: expected the manifest of {out.name}, got no readable file; "
-            "remove both to train it again"
+            f"{file}: the manifest of {out.name} is missing or cannot be read; delete both files "
+            "to train the surrogate again from the stored answers"
         ) from error
     found = differences(stored, expected, NAMES)
     if found:

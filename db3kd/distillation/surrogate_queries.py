@@ -1,6 +1,6 @@
 """The queries of a surrogate: augmented images, and the teacher's decisions for them.
 
-The decisions can be kept in a run folder, because they are all that a surrogate pays for.
+The decisions can be kept in a run folder, because they are the only cost of a surrogate.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ _BATCH_ROWS = 2048
 
 
 def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
-    """Returns the entries of a manifest that decide what is asked and how it is stored."""
+    """Returns the manifest entries that determine the queries and the format of the answers."""
     return {
         "queries_per_sample": settings.queries_per_sample,
         "held_out_share": HELD_OUT_SHARE,
@@ -47,12 +47,12 @@ def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
 def augment_samples(images: ImageSet | Tensor, settings: SurrogateSettings) -> AugmentedImages:
     """Returns the augmented images that a surrogate is trained and measured on.
 
-    The samples come in a random order, because a data set may be sorted by class. The last ones are
-    held out: they are no partners, so no training image contains any of them.
+    The samples are shuffled, because a data set may be sorted by class. The last ones are held
+    out: they are never partners, so no training image contains any of them.
 
     Args:
         images: [N, C, H, W] float32 in [0, 1], or an image set; N ≥ 2.
-        settings: whose seed draws the order and the images.
+        settings: the surrogate settings; the training seed draws the order and the images.
 
     Raises:
         ValueError: if there are fewer than 2 images.
@@ -77,14 +77,14 @@ def decide_augmented(
     folder: RunFolder | None = None,
     progress: Progress | None = None,
 ) -> AugmentedDecisions:
-    """Asks the teacher for the class of each image, for one query each.
+    """Asks the teacher for the class of each image, at one query each.
 
     Args:
         teacher: the teacher to ask.
-        images: of its shape.
+        images: augmented images of the teacher's shape.
         folder: a run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
-            call of the teacher, and answers that it holds are not asked again.
-        progress: is updated after each batch.
+            call of the teacher, and images that already have an answer are not queried again.
+        progress: updated after each batch.
 
     Raises:
         ValueError: if the images do not fit the teacher.
@@ -110,8 +110,8 @@ def decide_augmented(
     if len(decisions) > 1 and bool((decisions == decisions[0]).all()):
         raise TeacherError(
             f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
-            f"augmented images, got class {int(decisions[0])} for all; a surrogate has no boundary "
-            "to learn"
+            f"augmented images, got class {int(decisions[0])} for all; without a boundary there is "
+            "nothing for a surrogate to learn"
         )
     return AugmentedDecisions(images, decisions)
 
@@ -128,14 +128,14 @@ def decide_augmented_in_folder(
     Args:
         path: the run folder.
         described: its manifest.
-        teacher: as for `decide_augmented`.
-        images: as for `decide_augmented`.
+        teacher: see `decide_augmented`.
+        images: see `decide_augmented`.
         resume: whether to continue a run with an equal manifest.
 
     Raises:
         FileExistsError: if the folder is not empty and `resume` is False.
-        ValueError: if the folder holds another run, or as for `decide_augmented`.
-        TeacherError: as for `decide_augmented`.
+        ValueError: if the folder holds another run, or if the images do not fit the teacher.
+        TeacherError: see `decide_augmented`.
     """
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.finished:

@@ -1,4 +1,4 @@
-"""How a surrogate is made, and what comes out."""
+"""The settings of a surrogate, and the trained surrogate."""
 
 from dataclasses import dataclass, field
 
@@ -10,21 +10,22 @@ from db3kd.validation import check_count
 
 @dataclass(frozen=True)
 class SurrogateSettings:
-    """How a surrogate is made, and what that costs.
+    """How a surrogate is trained, and how many queries its training data costs.
 
     Example:
         >>> db3kd.SurrogateSettings(queries_per_sample=20)
 
     Attributes:
-        model: its architecture, a name for `build_model`.
-        queries_per_sample: the exact number of queries a sample: itself and augmented images of it.
+        model: the architecture, a name for `build_model`.
+        queries_per_sample: the exact number of queries per sample, for the sample itself and its
+            augmented images.
         clean_share: share of clean images in the training rows, in [0, 1), see
             `rows_with_clean_share`.
-        training: with a number of steps. Its seed also draws the augmented images and the held-out
-            samples.
+        training: training settings; `steps` must be set. The seed also draws the augmented images
+            and the held-out samples.
 
     Raises:
-        ValueError: if a value is not as above.
+        ValueError: if a value is out of range.
     """
 
     model: str = "lenet5"
@@ -54,9 +55,9 @@ class TrainedSurrogate:
 
     Attributes:
         network: takes images [N, *image_shape] and returns scores [N, classes]; in eval mode.
-        agreement: share of held-out images, augmented ones included, that it puts in the teacher's
-            class, in [0, 1]; None if no image was held out.
-        queries: the cost of its training data.
+        agreement: share of held-out images, augmented ones included, for which it predicts the
+            teacher's class, in [0, 1]; None if no image was held out.
+        queries: the number of queries that its training data cost.
     """
 
     network: nn.Module

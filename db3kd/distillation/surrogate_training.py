@@ -1,6 +1,6 @@
-"""Surrogates: networks that are trained on a teacher's decisions to show where its boundaries lie.
+"""Surrogates: networks that are trained on a teacher's decisions to predict its boundaries.
 
-A surrogate is trained on augmented images, because samples alone lie on one side of a boundary.
+A surrogate is trained on augmented images, because clean samples rarely lie near a boundary.
 """
 
 from dataclasses import dataclass
@@ -52,10 +52,10 @@ def make_surrogate(
         images: N ≥ 2 images of the teacher's shape [C, H, W] in [0, 1]. The cost is exactly
             `N · settings.queries_per_sample` queries.
         settings: `SurrogateSettings()` by default.
-        out: a run folder that keeps each answer, so that no error, interrupt or change of network
-            pays for it again.
-        resume: whether to continue the run in `out`, if there is one. It must be of the same
-            teacher, images and settings.
+        out: a run folder that keeps each answer, so that it is not paid for again after an error,
+            an interrupt or a change of network.
+        resume: whether to continue the run in `out`, if there is one. The teacher, the images and
+            the settings must be the same.
 
     Returns:
         The network and its agreement with the teacher.
@@ -107,10 +107,10 @@ def train_surrogate(
     """Trains a network on decisions, and measures it on the held-out samples.
 
     Args:
-        augmented: images and their decisions. The samples that are no partners are held out.
+        augmented: images and their decisions. Samples that are not partners are held out.
         classes: the teacher's number of classes.
         settings: the network and its training.
-        progress: as for `train`.
+        progress: see `train`.
     """
     images = augmented.images
     make = partial(build_model, settings.model, images.image_shape, classes)

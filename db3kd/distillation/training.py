@@ -18,7 +18,7 @@ from db3kd.distillation.training_process import TrainingProcess
 from db3kd.models.channels_last import to_channels_last
 
 Model = nn.Module | Callable[[], nn.Module]
-"""A network, whose weights are the start, or a function that makes one."""
+"""A network to start from, or a function that makes one."""
 
 StepCallback = Callable[[int, int, float], None]
 """Called with the steps done, the steps of the training and the mean loss since the last call."""
@@ -27,10 +27,10 @@ _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
 
 _REPORTS = 100
-"""How often a training calls its `StepCallback`, about."""
+"""About how often a training calls its `StepCallback`."""
 
 _MAX_REPEATS = 30
-"""How many times more often a sample of a rare class is trained on, at most."""
+"""Maximum number of times that a sample of a rare class occurs among the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +42,19 @@ class TrainSettings:
 
     Attributes:
         epochs: passes over the rows.
-        steps: the exact number of batches, instead of epochs. Students that are compared train for
-            an equal number of steps.
-        batch_size: maximum rows in a step, over all processes. The batches of an epoch differ in
-            size by at most one row.
+        steps: the exact number of batches; replaces `epochs`. Students that are compared should
+            train for the same number of steps.
+        batch_size: maximum number of rows in a step, over all processes. The batches of an epoch
+            differ in size by at most one row.
         learning_rate: initial learning rate of Adam.
         schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps.
-        seed: of the initial weights, the order of the rows and dropout.
+        seed: seed of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
         precision: "no" (float32), "fp16" (CUDA only) or "bf16".
-        shuffle: whether each epoch has a new order.
+        shuffle: whether to shuffle the rows in each epoch.
 
     Raises:
-        ValueError: if a value is not as above.
+        ValueError: if a value is out of range.
     """
 
     epochs: int = 20
@@ -107,7 +107,7 @@ def train(
 ) -> nn.Module:
     """Trains a network for a fixed number of steps.
 
-    The result depends on the arguments alone: bit for bit on a CPU with an equal number of threads.
+    The result depends only on the arguments, bit for bit on a CPU with the same number of threads.
     The global random state is restored. Under `accelerate launch` each process takes an equal part
     of every batch, and gradients are averaged.
 
@@ -175,7 +175,7 @@ def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
     Args:
         decisions: [n] int64, at least 0.
         balance: from 0 (every sample once) to 1 (all classes equally often).
-        seed: decides which samples occur once more, if that average is no whole number.
+        seed: decides which samples occur once more if that average is not an integer.
 
     Returns:
         [R] int64.
@@ -188,7 +188,7 @@ def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
 
 
 class _Meter:
-    """Reports the mean loss from time to time, and raises if the loss is no finite number."""
+    """Reports the mean loss from time to time, and raises if the loss is not finite."""
 
     def __init__(self, steps: int, device: torch.device, progress: StepCallback | None) -> None:
         self.steps, self.progress = steps, progress
@@ -216,8 +216,8 @@ class _Meter:
 def _batches(rows: Tensor, settings: TrainSettings) -> Iterator[Tensor]:
     """Yields a batch of rows for each step.
 
-    The batches of an epoch are equal to one row. A short last batch would weigh as much as a full
-    one, and batch normalisation fails on a single row.
+    The batches of an epoch differ in size by at most one row. A short last batch would weigh as
+    much as a full one, and batch normalisation fails on a single row.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     left = settings.total_steps(len(rows))
@@ -281,7 +281,7 @@ def _check_classes(
 ) -> None:
     """Checks the targets against the number of classes, which only the network knows.
 
-    In a training on a GPU, a class out of range would stop the process without naming the class.
+    On a GPU, a class out of range would abort the process without naming the class.
     """
     with torch.no_grad():
         logits = network.eval()(image)

@@ -1,4 +1,4 @@
-"""Where one process of a training runs: its device, its precision and its share of a batch."""
+"""One process of a training: its device, its precision and its share of a batch."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class TrainingProcess:
     """One of the processes of a training; there are several under `accelerate launch`.
 
     Attributes:
-        device: where the network and its batches are.
+        device: the device of the network and its batches.
         precision: "no", "fp16" or "bf16".
         index: the number of this process.
         count: how many processes there are.
@@ -38,10 +38,12 @@ class TrainingProcess:
             precision: "no", "fp16" or "bf16".
 
         Raises:
-            ValueError: if a CUDA device is asked for and there is none.
+            ValueError: if a CUDA device is requested but CUDA is not available.
         """
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device: expected an available device, got {device!r} without CUDA")
+            raise ValueError(
+                f'device: {device!r} needs CUDA, which torch cannot use here; use "cpu" or "auto"'
+            )
         launched = "ACCELERATE_USE_CPU" in os.environ or "WORLD_SIZE" in os.environ
         if not launched:
             return cls(_single_device(device), precision)

@@ -1,4 +1,4 @@
-"""Dividing the query budget of a run over its samples and targets, before anything is asked."""
+"""Divides the query budget of a run over its samples and targets, before the first query."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
     """Divides a run's budget evenly over its samples; the first samples get a remainder.
 
     Args:
-        settings: With the budgets of the run, a sample and a pair.
+        settings: The settings, with the budgets per run, per sample and per pair.
         samples: The number of samples.
         classes: The number of classes.
 
     Returns:
-        `[samples] int64`, the most queries for each sample, including its decision.
+        `[samples] int64`, the maximum number of queries for each sample, including its decision.
 
     Raises:
         ValueError: If `settings.targets` exceeds the number of other classes.
@@ -32,15 +32,15 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
 
 
 def divide_over_targets(limits: Tensor, searched: Tensor, max_queries: int) -> Tensor:
-    """Divides what a sample has left after its decision over its targets.
+    """Divides the budget that a sample has left after its decision over its targets.
 
     Args:
         limits: `[n] int64`, the budget of each sample, including its decision.
         searched: `[n, C] bool`, the targets of each sample; the first of them get a remainder.
-        max_queries: The most queries for one target.
+        max_queries: Maximum number of queries per target.
 
     Returns:
-        `[n, C] int64`, 0 for classes that are no targets.
+        `[n, C] int64`, 0 for classes that are not targets.
     """
     share = (limits - 1).clamp_min(0)[:, None]
     targets = searched.sum(1, keepdim=True).clamp_min(1)

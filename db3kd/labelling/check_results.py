@@ -1,8 +1,8 @@
-"""What the consistency checks of a run have found, as its manifest records it.
+"""The results of a run's consistency checks, as recorded in its manifest.
 
 The manifest's entry `consistency` is a list with one mapping per check: `when` ("start", "resume",
-"end", or "lost" for answers that a kill made the check ask for again), `asked` and `changed`
-queries, `flagged`, and what only some checks have: `images`, `around`, `rate` and `interval`.
+"end", or "lost" for answers that were lost in a kill and requested again), the number of `asked`
+and `changed` queries, `flagged`, and for some checks `images`, `around`, `rate` and `interval`.
 """
 
 import math
@@ -52,7 +52,7 @@ def is_inconsistent(manifest: Mapping[str, Any]) -> bool:
 
 
 def describe_checks(manifest: Mapping[str, Any]) -> str:
-    """Describes in one sentence what the checks of a run have found; empty without any."""
+    """Describes the results of a run's checks in one sentence; empty if there were no checks."""
     checks = [check for check in manifest.get("consistency", ()) if check["when"] != "lost"]
     if not checks:
         return ""

@@ -1,9 +1,9 @@
-"""Assigning the chunks of a run to worker processes.
+"""Assigns the chunks of a run to worker processes.
 
 The process that holds the run's folder assigns chunks and commits their shards. A worker labels
 one chunk at a time and writes the chunk's journal. If a worker dies, its chunk resumes from the
 journal in another worker, and other chunks are not affected. Budgets are divided before a run
-starts, so labels and queries are those of a single process.
+starts, so labels and queries are the same as with a single process.
 """
 
 from collections import Counter, deque
@@ -22,10 +22,10 @@ def dispatch_chunks(
     chunks: Mapping[int, Tensor],
     on_answers: Callable[[int], None],
 ) -> Iterator[tuple[int, Labels]]:
-    """Labels chunks in the workers of a pool, in the order in which they are done.
+    """Labels chunks in the workers of a pool, and yields them as they complete.
 
-    A chunk over which `MAX_ATTEMPTS` workers died is set aside, and reported when all others are
-    done. Any other error in a worker ends the run, as it would without workers.
+    A chunk that kills `MAX_ATTEMPTS` workers is set aside, and reported after the others are done.
+    Any other error in a worker ends the run, as it would without workers.
 
     Args:
         pool: The workers of the run.
@@ -38,15 +38,15 @@ def dispatch_chunks(
         The position of each chunk and its labels.
 
     Raises:
-        ChildProcessError: If workers died over a shard, or while they were starting.
+        ChildProcessError: If workers died repeatedly while labelling a shard, or while starting.
         TimeoutError: If no worker becomes ready.
-        TeacherError, OSError, ValueError: As `db3kd.label`.
+        TeacherError, OSError, ValueError: See `db3kd.label`.
     """
     return _Dispatcher(pool, labeller, chunks, on_answers).run()
 
 
 class _Dispatcher:
-    """The state of one `dispatch_chunks`: waiting chunks, deaths over each, counted answers."""
+    """The state of `dispatch_chunks`: waiting chunks, deaths per chunk, counted answers."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class _Dispatcher:
         self._raise_given_up()
 
     def _retry(self, outcome: Outcome, death: WorkerDiedError) -> None:
-        """Queues a chunk whose worker died for another worker, unless it had its attempts."""
+        """Queues a chunk whose worker died again, unless its attempts are exhausted."""
         position = outcome.position
         max_queries = int(self._labeller.limits[self._chunks[position]].sum())
         unseen = 0 if outcome.has_journal else max_queries
@@ -108,6 +108,6 @@ class _Dispatcher:
             position, why = next(iter(given_up.items()))
             others = f" (and {len(given_up) - 1} others)" if len(given_up) > 1 else ""
             raise ChildProcessError(
-                f"shard at {position}{others}: {MAX_ATTEMPTS} workers died over it, the last with: "
-                f"{why[-1]}; all other shards are complete"
+                f"shard at {position}{others}: {MAX_ATTEMPTS} workers died while labelling it, the "
+                f"last with: {why[-1]}; all other shards are complete, so fix the cause and resume"
             )

@@ -43,19 +43,19 @@ _MAX_CHUNK_SAMPLES = 256
 class Labeller:
     """Labels any chunk of an image set whose images are already decided.
 
-    A chunk's labels depend on these attributes and on the chunk's samples only, so chunks can be
-    labelled in any order, at once, and in any process.
+    A chunk's labels depend only on these attributes and on its samples, so chunks can be labelled
+    in any order, concurrently, and in any process.
 
     Attributes:
         teacher: The teacher that answers the queries.
         images: The N images of the set; rays start towards them.
         settings: How distances are measured.
         decisions: `[N] int64`, the teacher's class for each image, -1 if the budget refused it.
-        limits: `[N] int64`, the most queries for each sample, including its decision.
+        limits: `[N] int64`, the maximum number of queries for each sample, including its decision.
         surrogate: A surrogate of the teacher, for measure "mbd"; or None.
         contradictions: `[K, 2] int64`, an image and another class that an equal image is in, as
-            from `EqualImages.contradictions`. Their distance is 0 and costs no query. None for
-            none.
+            from `EqualImages.contradictions`. Their distance is 0 and costs no query. None if
+            there are no contradictions.
     """
 
     teacher: Teacher
@@ -102,7 +102,7 @@ class Labeller:
         on_answers: Callable[[int], None] | None = None,
         journal: AnswerJournal | None = None,
     ) -> SearchTask[Labels]:
-        """Labels as `label`, with the pauses of `db3kd.querying.driver.run_stepwise`.
+        """Labels samples like `label`, but pauses like `db3kd.querying.driver.run_stepwise`.
 
         The search state stays on the teacher's device until the labels are complete.
         """
@@ -138,9 +138,9 @@ class Labeller:
 
         Args:
             pairs: Samples and targets to measure.
-            budget: What each pair has spent and may still spend.
-            limits: `[P] int64`, the most queries for each pair in the run. They determine the
-                number of starting points.
+            budget: The queries that each pair has spent and may still spend.
+            limits: `[P] int64`, the maximum number of queries for each pair in the run. They
+                determine the number of starting points.
         """
         settings, surrogate = self.settings, self.surrogate
         counts = settings.starting_points_per_pair(limits, surrogate is not None)
@@ -148,7 +148,7 @@ class Labeller:
         return measure(pairs, rays, self.teacher.image_shape, settings, budget, surrogate)
 
     def first_query(self, index: Tensor) -> Tensor:
-        """The first batch of images that the search of these samples asks about.
+        """The first batch of images that the search of these samples queries.
 
         Args:
             index: `[n] int64`, indices of the samples.
@@ -186,7 +186,7 @@ class Labeller:
         return pairs_of(self.teacher, samples, index, searched), ledger
 
     def _contradicted(self, index: Tensor) -> Tensor:
-        """`[n, C] bool`: the other classes that images equal to these samples are in."""
+        """`[n, C] bool`: the other classes of images that are equal to these samples."""
         known = torch.empty(0, 2, dtype=torch.int64)
         if self.contradictions is not None:
             known = self.contradictions
@@ -218,7 +218,7 @@ def surrogate_for(
         return None
     if settings.measure != "mbd":
         raise ValueError(
-            f"surrogate: expected None with measure {settings.measure!r}; only 'mbd' uses one"
+            f"surrogate: expected None with measure {settings.measure!r}; only 'mbd' uses a network"
         )
     return Surrogate(network, teacher.image_shape, teacher.classes, teacher.device)
 
@@ -258,7 +258,7 @@ def measure(
         rays: The rays of these pairs, towards their starting points.
         image_shape: Shape of one image.
         settings: How distances are measured.
-        budget: What each pair has spent and may still spend.
+        budget: The queries that each pair has spent and may still spend.
         surrogate: A surrogate of the teacher, for measure "mbd".
 
     Returns:

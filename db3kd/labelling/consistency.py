@@ -1,15 +1,15 @@
 """Checks that a teacher repeats its answers: at the start and end of a run, and before resuming.
 
-A few images whose answers are known are asked about again. If a teacher was replaced or is noisy,
-some answers are more likely to change than others, and these are asked first:
+A few images whose answers are known are queried again. If a teacher was replaced or is noisy, some
+answers are more likely to change than others, and these are checked first:
 
-- Before resuming: points of the search that was stopped, halfway between a sample and images of
-  other classes, and samples that the data set puts in another class than the teacher. Two teachers
-  that agree on nearly all images disagree on many of these.
+- Before resuming: points of the interrupted search, halfway between a sample and images of other
+  classes, and samples whose data set label differs from the teacher's class. Two teachers that
+  agree on nearly all images disagree on many of these.
 - At the end: samples with the smallest distances. If a sample's own decision was wrong, images of
   its true class surround it, and its distance is almost zero.
 
-The queries have journals of their own, are counted in the manifest, and change no label.
+The checks have their own journals, are counted in the manifest, and change no label.
 """
 
 import math
@@ -32,10 +32,10 @@ from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, describe
 
 DEFAULT_CHECKS = 32
-"""Default for the most queries of all checks of a run, including its restarts."""
+"""Default maximum number of queries for all checks of a run, including its restarts."""
 
 _BUDGET_SHARE = 100
-"""Checks take at most one in this many queries of a run's budget."""
+"""Checks use at most one in this many queries of a run's budget."""
 
 _START_QUERIES = 4
 
@@ -59,10 +59,10 @@ def reserved_queries(checks: int, budget: int | None) -> int:
 
 @dataclass(frozen=True)
 class _Points:
-    """Images that began a search which was stopped.
+    """Images from the beginning of an interrupted search.
 
     Attributes:
-        numbers: `[k] int64`, their places among the first images of the search.
+        numbers: `[k] int64`, their positions among the first images of the search.
         images: `[k, *image_shape] float32`.
         answers: `[k] int64`, the teacher's answers before the stop.
     """
@@ -81,7 +81,7 @@ class ConsistencyChecks:
 
     Attributes:
         folder: The folder of the run.
-        checks: The most queries of all checks.
+        checks: Maximum number of queries of all checks.
         accept_changes: Whether to resume the run even if its teacher's answers have changed.
     """
 
@@ -106,10 +106,11 @@ class ConsistencyChecks:
         """The decisions so far, if the run was stopped while its images were decided.
 
         Args:
-            limits: `[N] int64`, the most queries for each image.
+            limits: `[N] int64`, the maximum number of queries for each image.
 
         Returns:
-            `[N] int64`, -1 for images that are not decided yet; None if all are or none is.
+            `[N] int64`, -1 for images that are not decided yet; None if all or no images are
+            decided.
         """
         journals, asked = self.folder.journals, (limits > 0).nonzero()[:, 0]
         calls = journals.read(journals.file(DECISIONS)).calls
@@ -121,14 +122,15 @@ class ConsistencyChecks:
         return known
 
     def begin(self, labeller: Labeller, chunks: Mapping[int, Tensor]) -> None:
-        """Checks a run before it searches, when its images, or some of them, are decided.
+        """Checks a run before its search, after all or some of its images are decided.
 
         Args:
-            labeller: With the decisions.
-            chunks: `[n] int64`, the samples of each chunk that is left, keyed by position.
+            labeller: The labeller, with the decisions.
+            chunks: `[n] int64`, the samples of each remaining chunk, keyed by position.
 
         Raises:
-            ValueError: If answers have changed since the run was stopped, and are not accepted.
+            ValueError: If answers have changed since the run was stopped, and `accept_changes` is
+                False.
         """
         if not self._resumed:
             chosen = _suspect_samples(labeller, min(_START_QUERIES, self.checks // 8))
@@ -186,12 +188,12 @@ class ConsistencyChecks:
         )
 
     def _last_resume(self) -> dict[str, Any]:
-        """The record of the last check before resuming; empty without any."""
+        """The record of the last check before resuming; empty if there was none."""
         checks = self.folder.manifest.get("consistency", [])
         return next((check for check in checks[::-1] if check["when"] == "resume"), {})
 
     def _refuse_again(self, labeller: Labeller) -> None:
-        """Refuses a run that the last check refused, if no query is left to check it again."""
+        """Refuses a run that the last check refused if no queries are left to repeat the check."""
         last = self._last_resume()
         if last.get("changed") and not self.accept_changes:
             raise self._refusal(labeller, last["changed"], last["asked"])
@@ -225,7 +227,7 @@ class ConsistencyChecks:
     def _compare(
         self, when: str, labeller: Labeller, samples: Tensor, points: _Points | None = None
     ) -> tuple[int, int]:
-        """Asks about samples `[n] int64` and points again; returns changed and asked queries."""
+        """Queries samples `[n] int64` and points again; returns the changed and asked counts."""
         images, expected = labeller.images.read(samples), labeller.decisions[samples]
         numbers = samples
         if points is not None:
@@ -250,9 +252,11 @@ class ConsistencyChecks:
         return changed, len(expected)
 
     def _ask(self, teacher: Teacher, images: Tensor, part: str = "first") -> Tensor:
-        """Decides images [n, *image_shape] -> `[n] int64`, with a journal of its own.
+        """Decides images [n, *image_shape] -> `[n] int64`, with a separate journal.
 
-        part: names the journal, for the queries before the next record in the manifest.
+        Args:
+            images: The images.
+            part: The name of the journal, for the queries before the next record in the manifest.
         """
         name = f"check-{len(self.folder.manifest.get('consistency', []))}-{part}"
         self._record_lost(name)
@@ -266,7 +270,7 @@ class ConsistencyChecks:
             )
 
     def _record_lost(self, name: str) -> None:
-        """Counts the answers of a check that a kill cut short, as it is asked again."""
+        """Counts the answers of a check that was killed, because it is repeated."""
         file = self.folder.journals.file(name)
         lost = sum(len(call.answers) for call in self.folder.journals.read(file).calls)
         if lost:
@@ -281,9 +285,10 @@ class ConsistencyChecks:
 
 
 def _suspect_samples(labeller: Labeller, count: int, first: Sequence[int] = ()) -> Tensor:
-    """Picks decided samples to ask about again.
+    """Picks decided samples to query again.
 
-    `first` come first, then samples that the data set puts in another class, then random ones.
+    The samples in `first` come first, then samples whose data set label differs from the decision,
+    then random ones.
     """
     decisions, labels = labeller.decisions, labeller.images.labels
     shuffled = torch.randperm(len(decisions), generator=torch.Generator().manual_seed(0))
@@ -301,9 +306,9 @@ def _stopped_search_points(
     count: int,
     first: Sequence[int] = (),
 ) -> _Points | None:
-    """Picks up to `count` images from the beginning of a search that was stopped.
+    """Picks up to `count` images from the beginning of an interrupted search.
 
-    The numbers in `first` come first, then numbers at even distances.
+    The numbers in `first` come first, then evenly spaced numbers.
     """
     for position, index in chunks.items():
         calls = folder.journals.read(folder.journals.file(position)).calls
@@ -320,7 +325,7 @@ def _stopped_search_points(
 
 
 def _suspicion(folder: RunFolder, measure: str) -> tuple[Tensor, Tensor]:
-    """A score per sample, small if its decision is likely wrong, and the decisions."""
+    """Returns a score per sample, small if its decision may be wrong, and the decisions."""
     scores, decisions = [], []
     for _, labels in iterate_shards(folder.path):
         scores.append(_scores(labels, measure))

@@ -40,7 +40,7 @@ class EqualImages:
             decisions: `[N] int64`, -1 for an image that was not added.
 
         Returns:
-            `[K, 2] int64`, sorted: the index of an image, and a class that an equal image is in.
+            `[K, 2] int64`, sorted: the index of an image, and another class of an equal image.
         """
         decided = (decisions != UNANSWERED).nonzero()[:, 0].numpy()
         order = decided[np.argsort(self._digests[decided], kind="stable")]

@@ -1,4 +1,4 @@
-"""A dry run: how many queries a labelling will spend, and its time, estimated by a few of them."""
+"""A dry run: estimates the queries and the time of a labelling from a few real queries."""
 
 import math
 import statistics
@@ -32,13 +32,13 @@ class Estimate:
 
     Attributes:
         samples: The number of samples to label.
-        max_queries: The most queries that the budgets allow.
-        asked: Queries that the estimate itself has spent; they count towards no run.
-        measured_pairs: Pairs that were measured to their end.
-        queries_per_pair: Their mean number of queries; None if there are none.
-        expected_queries: The expected queries of the run; None if nothing was asked.
-        seconds_per_query: The teacher's time for a query, in calls of `batch_size` images; None if
-            nothing was asked.
+        max_queries: Maximum number of queries that the budgets allow.
+        asked: Queries that the estimate itself has spent; they do not count towards a run.
+        measured_pairs: The number of pairs that were measured completely.
+        queries_per_pair: The mean number of queries of these pairs; None if there are none.
+        expected_queries: The expected queries of the run; None without queries.
+        seconds_per_query: The teacher's time per query, in calls of `batch_size` images; None
+            without queries.
         batch_size: Images in one timed call.
         surrogate_seconds_per_query: Additional time of the surrogate on this machine; None without
             a surrogate, or if no pair was measured.
@@ -65,22 +65,22 @@ def estimate_run(
 ) -> Estimate:
     """Estimates the queries and the time of labelling `images`.
 
-    Half of the queries decide images drawn by the settings' seed, and time the teacher. The other
+    Half of the queries decide images drawn with the settings' seed, and time the teacher. The other
     half measures pairs of these images one after the other, with the budgets of the run; a pair
-    that they do not suffice for is left out. If no pair was measured to its end, the run is
-    expected to spend all its budgets. A pair has fewer starting points here than in the run, so
-    that "bd" spends somewhat less here.
+    that the remaining queries do not cover is left out. If no pair is measured completely, the run
+    is expected to spend its full budgets. A pair has fewer starting points here than in the run, so
+    the estimate is somewhat low for "bd".
 
     Args:
         teacher: The teacher of the run.
         images: The images to label.
         settings: The settings of the run.
-        queries: The most queries to spend.
+        queries: Maximum number of queries to spend.
         surrogate: The surrogate of the run, or None.
 
     Raises:
         TeacherError: If the teacher fails.
-        ValueError: If any image is invalid; then nothing was asked.
+        ValueError: If any image is invalid; no query is spent in that case.
     """
     check_count(queries, "queries", least=0)
     teacher, images = takes_unit_images(teacher), matched(images, teacher)
@@ -140,8 +140,8 @@ def _time_decisions(teacher: Teacher, images: ImageSet, batch_size: int) -> tupl
 def _surrogate_seconds(surrogate: Surrogate, queries: int) -> float:
     """The time that the surrogate takes per query of a run.
 
-    A pair that is measured alone fills no block of the surrogate, but the pairs of a run do.
-    Therefore full blocks are timed separately.
+    A single pair does not fill a block of the surrogate, but the pairs of a run do. Therefore full
+    blocks are timed separately.
     """
     scoring, differentiating = surrogate.seconds_per_image()
     return (surrogate.scored * scoring + surrogate.differentiated * differentiating) / queries
@@ -151,7 +151,7 @@ def _measure_pairs(labeller: Labeller, queries: int) -> tuple[list[int], int]:
     """Measures pairs one after the other, with at most `queries` queries in total.
 
     Returns:
-        The queries of each pair that was measured to its end, and those of all pairs.
+        The queries of each completely measured pair, and the total over all pairs.
     """
     teacher, images, settings = labeller.teacher, labeller.images, labeller.settings
     decisions = labeller.decisions
@@ -181,13 +181,13 @@ def _measure_pair(
 
     Args:
         labeller: The labeller of the sample.
-        index: `[1] int64`, of the sample.
+        index: `[1] int64`, the index of the sample.
         searched: `[1, C] bool`, its targets.
-        target: One of them.
-        max_queries: The most queries to spend.
+        target: The target to measure.
+        max_queries: Maximum number of queries to spend.
 
     Returns:
-        The queries it spent, and whether it would spend no more in a run.
+        The queries that the pair spent, and whether its measurement is complete.
     """
     teacher, settings = labeller.teacher, labeller.settings
     limits = divide_over_targets(labeller.limits[index], searched, settings.queries_per_pair)

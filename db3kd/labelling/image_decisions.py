@@ -27,19 +27,19 @@ def decide_images(
     Args:
         teacher: The teacher that decides.
         images: The N images of the set.
-        limits: `[N] int64`; an image with limit 0 is not asked about.
-        query_batch_size: The most images in one batch of queries.
+        limits: `[N] int64`; an image with limit 0 is not queried.
+        query_batch_size: Maximum number of images in a batch.
         on_answers: A function that is called with the number of answers, batch by batch.
         journal: A journal that keeps the answers.
 
     Returns:
-        The decisions, `[N] int64`, -1 for images that were not asked about; and the contradictions,
+        The decisions, `[N] int64`, -1 for images that were not queried; and the contradictions,
         `[K, 2] int64`, as from `EqualImages.contradictions`.
 
     Raises:
         TeacherError: If the teacher fails, or puts all images in one class, so that there is no
             boundary to measure.
-        ValueError: If an image is not as the teacher expects.
+        ValueError: If an image is invalid for the teacher.
     """
     equal = EqualImages(len(images))
 
@@ -58,6 +58,7 @@ def decide_images(
     if len(decided) > 1 and bool((decided == decided[0]).all()):
         raise TeacherError(
             f"teacher {describe(teacher)} put all {len(decided)} images of {images.name} in class "
-            f"{int(decided[0])}: expected at least two classes, or there is no boundary to measure"
+            f"{int(decided[0])}: expected at least two classes; otherwise there is no boundary to "
+            "measure"
         )
     return decisions, equal.contradictions(images, decisions)

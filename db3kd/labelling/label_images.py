@@ -1,4 +1,4 @@
-"""Labelling a set of images: `label` returns all labels, `label_chunks` yields them in chunks."""
+"""Labels a set of images: `label` returns all labels, `label_chunks` yields them in chunks."""
 
 import sys
 from collections.abc import Iterator
@@ -41,10 +41,10 @@ def label(
         >>> labels = db3kd.label(teacher, images, db3kd.LabelSettings(queries=100_000))
         >>> labels = db3kd.label(teacher, images, out="runs/mine", resume=True)
 
-    First each image is decided (one query), including images that are not to be labelled, because
-    rays start towards them. Then each sample's distance to every other class, or to its nearest
-    ones, is measured. A sample that its data set puts in another class is labelled by the
-    teacher's decision. See `Labels` for what its distances mean.
+    First each image is decided (one query), including images that are not labelled, because they
+    are starting points. Then each sample's distance to every other class, or to the nearest
+    classes, is measured. If the data set's class differs from the teacher's, the teacher's counts.
+    See `Labels` for the meaning of the distances.
 
     Args:
         teacher: A teacher, or a torch module that takes the images as they are, in [0, 1].
@@ -53,38 +53,40 @@ def label(
             255 (see `db3kd.data.arguments.ImagesLike`).
         settings: How distances are measured, and the budgets; `LabelSettings()` by default.
         index: `[n] int64`, the images to label, in this order; all by default.
-        progress: A listener that receives the counts. None shows them if standard error is a
-            terminal; False shows nothing.
+        progress: A listener that receives the counts. By default (None) a display is shown if
+            standard error is a terminal; False shows nothing.
         concurrent_chunks: Chunks that are searched at once, so that a GPU need not wait for
             Python: 2 by default on CUDA, else 1. The labels do not depend on it. Each chunk may
             have one call of the teacher in flight.
-        surrogate: For measure "mbd", a network that has learnt the teacher's decisions,
-            `[n, *image_shape]` -> scores `[n, C]` (see `db3kd.make_surrogate`). With it, labels
-            are bit-identical only for the same number of threads.
-        out: A run folder, as by `db3kd label --out`, in which each answer is kept.
-        resume: Whether to continue the run in `out`, if there is one, after checking that it is the
-            same.
-        recovered: The attribute `.recovered` of an earlier call's error; nothing in it is asked
-            again. It has to be of the same teacher, images and settings.
+        surrogate: For measure "mbd", a network that was trained on the teacher's decisions,
+            `[n, *image_shape]` -> scores `[n, C]` (see `db3kd.make_surrogate`). With a surrogate,
+            labels are bit-identical only for the same number of threads.
+        out: A run folder that keeps each answer, like the one of `db3kd label --out`.
+        resume: Whether to continue the run in `out`, if there is one. The run must have the same
+            teacher, images and settings.
+        recovered: The attribute `.recovered` of an earlier call's error; its answers are reused.
+            The teacher, images and settings must be the same.
 
     Returns:
         The labels, in the order of `index`.
 
     Raises:
-        TypeError: If the teacher or the images have another type; the message tells how to wrap
-            them.
+        TypeError: If the type of the teacher or the images is not supported; the message explains
+            how to wrap them.
         ValueError: If the images do not fit the teacher, or an argument is invalid.
-        TeacherError: If the teacher fails, or puts all images in one class. Without `out`, any
-            error or interrupt has `.recovered`, if anything was answered.
-        FileExistsError: If `out` is in use and `resume` is off.
+        TeacherError: If the teacher fails, or puts all images in one class. Without `out`, every
+            error or interrupt has `.recovered` if there are answers to keep.
+        FileExistsError: If `out` is not empty and `resume` is False.
     """
     if resume and out is None:
         raise ValueError(
-            "resume: expected False without out=, the folder to resume; to continue in memory, "
-            "use recovered="
+            "resume: needs out=, the folder of the run; to continue labels in memory, pass "
+            "recovered= instead"
         )
     if out is not None and recovered is not None:
-        raise ValueError("recovered: expected None with out=, which keeps the answers itself")
+        raise ValueError(
+            "recovered: expected None with out=; to continue the run in out=, pass resume=True"
+        )
     job = LabelJob.prepare(
         teacher,
         images,
@@ -96,7 +98,7 @@ def label(
     if out is None:
         return _label_in_memory(job, recovered, progress)
     if len(job.index.unique()) < len(job.index):
-        raise ValueError("index: expected each image once with out=, got some of them twice")
+        raise ValueError("index: expected each image at most once with out=, got duplicates")
     _label_into_folder(job, out, resume, progress)
     return load_labels(out)
 
@@ -112,31 +114,31 @@ def label_chunks(
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
 ) -> Iterator[Labels]:
-    """Labels images as `label`, one chunk of samples at a time.
+    """Labels images like `label`, but yields one chunk of samples at a time.
 
     Example:
         >>> for labels in db3kd.label_chunks(teacher, images, settings):
         ...     store(labels)
 
-    Memory grows by one class number per image only.
+    Memory grows only by one class number per image.
 
     Args:
-        teacher: As for `label`.
-        images: As for `label`.
-        settings: As for `label`.
-        index: As for `label`.
+        teacher: See `label`.
+        images: See `label`.
+        settings: See `label`.
+        index: See `label`.
         progress: A listener that receives the counts; None for nothing.
-        folder: A run folder that keeps each answer until the chunk's shard is committed at the
-            chunk's position in `index`, and supplies the answers it already has. Chunks that have a
-            shard are skipped.
-        concurrent_chunks: As for `label`.
-        surrogate: As for `label`.
+        folder: A run folder. It keeps each answer until the chunk's shard is committed at the
+            chunk's position in `index`, and supplies the answers that it already has. Chunks that
+            have a shard are skipped.
+        concurrent_chunks: See `label`.
+        surrogate: See `label`.
 
     Yields:
         The labels of each chunk, in the order of `index`.
 
     Raises:
-        TypeError, ValueError, TeacherError: As for `label`.
+        TypeError, ValueError, TeacherError: See `label`.
     """
     job = LabelJob.prepare(
         teacher,
@@ -200,7 +202,7 @@ def _label_into_folder(
 def _shown(
     progress: ProgressListener | Literal[False] | None, job: LabelJob, before: Totals
 ) -> AbstractContextManager[ProgressListener | None]:
-    """The caller's listener; a display if there is none and standard error is a terminal."""
+    """Returns the caller's listener, or else a display if standard error is a terminal."""
     if progress is None and sys.stderr is not None and sys.stderr.isatty():
         return job.progress(before)
     return nullcontext(progress or None)

@@ -33,7 +33,7 @@ from db3kd.validation import check_count, check_images
 
 
 class LabelStore(Protocol):
-    """Keeps what a labelling has paid for: a `RunFolder`, or `Recovered` in memory."""
+    """Keeps the paid answers and labels of a labelling: a `RunFolder`, or `Recovered` in memory."""
 
     def has_shard(self, position: int) -> bool:
         """Whether the chunk at this position is finished."""
@@ -50,7 +50,7 @@ class LabelJob:
 
     Attributes:
         teacher: The teacher, rescaled to the bounds of `images` if necessary.
-        images: With labels in the teacher's numbering of the classes.
+        images: The images, with labels in the teacher's class numbering.
         settings: How distances are measured.
         index: `[n] int64`, the images to label.
         concurrent_chunks: Chunks that this process searches at once.
@@ -81,7 +81,7 @@ class LabelJob:
         concurrent_chunks: int | None = None,
         surrogate: nn.Module | None = None,
     ) -> "LabelJob":
-        """Checks the arguments of a labelling, which are those of `db3kd.label`."""
+        """Checks the arguments of a labelling; see `db3kd.label`."""
         settings, images = settings or LabelSettings(), as_images(images)
         fitted_teacher, fitted_images = _fit(as_teacher(teacher, images), images)
         if concurrent_chunks is None:
@@ -98,7 +98,7 @@ class LabelJob:
 
     @property
     def limits(self) -> Tensor:
-        """`[N] int64`, the most queries for each image, including its decision."""
+        """The maximum number of queries for each image, including its decision, `[N] int64`."""
         return divide_budget(self.settings, len(self.images), self.teacher.classes)
 
     def run(
@@ -177,7 +177,7 @@ class LabelJob:
         """A display for this labelling.
 
         Args:
-            before: What an earlier process has done; its decisions are counted when replayed.
+            before: The totals of an earlier process; its decisions are counted when replayed.
         """
         before = before or Totals()
         limits = self.limits
@@ -210,13 +210,14 @@ def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, Named
         images = matched(images, teacher)
     if tuple(images.image_shape) != tuple(teacher.image_shape):
         raise ValueError(
-            f"images: expected shape {tuple(teacher.image_shape)} as teacher {describe(teacher)} "
-            f"takes, got {tuple(images.image_shape)} from {images.name}"
+            f"images: expected shape {tuple(teacher.image_shape)} for teacher {describe(teacher)}, "
+            f"got {tuple(images.image_shape)} from {images.name}"
         )
     if images.labels is not None and int(images.labels.max()) >= teacher.classes:
         raise ValueError(
-            f"images: expected labels in [0, {teacher.classes}) as teacher {describe(teacher)} has "
-            f"{teacher.classes} classes, got {int(images.labels.max())} in {images.name}"
+            f"images: expected labels in [0, {teacher.classes}), because teacher "
+            f"{describe(teacher)} has {teacher.classes} classes, got {int(images.labels.max())} in "
+            f"{images.name}"
         )
     if isinstance(images, ImageSet):
         images.check()
@@ -234,7 +235,7 @@ def _checked_index(index: Tensor | None, count: int) -> Tensor:
 
 
 class _Counter:
-    """Adds up what a labelling has done, and reports it."""
+    """Counts the samples and queries of a labelling, and reports them."""
 
     def __init__(self, progress: ProgressListener | None) -> None:
         self._progress = progress

@@ -62,18 +62,17 @@ class LabelRun:
 def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
     """Reads a run and loads its images.
 
-    A run may be somebody else's, so images are loaded only if they are on this machine; a data set
-    on a hub has to be named with `data`.
+    The run may come from an untrusted source, so images are loaded only from this machine; a data
+    set on a hub must be named with `data`.
 
     Args:
         folder: The folder of the run.
-        data: The argument of `db3kd.load_data`, if the images are elsewhere than when they were
-            labelled. Of an absolute path, a run remembers only the last part.
+        data: The argument of `db3kd.load_data`, if the images have moved since they were labelled.
+            A run stores only the last part of an absolute path.
 
     Raises:
         FileNotFoundError: If there is no run in the folder.
-        ValueError: If the run is damaged, its images were not found, or they are other images
-            than those that were labelled.
+        ValueError: If the run is damaged, or if its images are missing or have changed.
     """
     manifest = read_manifest(folder, LABELS.format)
     check_state(folder, manifest)
@@ -84,13 +83,13 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         if data is not None:
             raise
         raise ValueError(
-            f"{folder}: its images, {source.data!r}, were not found; name them with data="
+            f"{folder}: its images, {source.data!r}, were not found; pass their location as data="
         ) from error
     rows = draw_samples(len(images), manifest["settings"].get("limit"), manifest["seed"])
     if images.subset(rows).fingerprint() != current_data(manifest):
         raise ValueError(
             f"data: expected the images that {folder} was labelled from, got other images or "
-            f"labels in {source.data!r} ({source.split}); give data= as for the labelling"
+            f"labels in {source.data!r} ({source.split}); pass the original data as data="
         )
     labels = load_labels(folder)
     if int(labels.index.max()) >= len(images):

@@ -51,15 +51,15 @@ class Labels:
             the query that decided the sample.
         status: N of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some),
             "unreached" (to none), "contradictory" (the teacher put an equal image in another
-            class, whose distance is 0) or "budget" (the budget refused the sample's decision).
+            class, whose distance is 0) or "budget" (the budget did not cover the decision).
         label: `[n] int64`, the sample's class in its data set, -1 if it is unknown; None if the
             data set has no classes.
         searched: `[n, C] bool`, True if the distance was measured and False if it is an estimate
             (see `db3kd.labelling.targets`). None if all other classes were measured.
-        snapshots: Distances as above, keyed by the number of queries per class they had cost.
+        snapshots: Distances as above, keyed by the number of queries per class that they cost.
         soft_labels: `[n, C] float32`, rows sum to 1; or None.
-        soft_label_temperature: The temperature that `soft_labels` were made with. The loss of a
-            student has to use the same one. None without soft labels, or if it is unknown.
+        soft_label_temperature: The temperature of `soft_labels`, which the student's loss must
+            share. None without soft labels, or if it is unknown.
 
     Raises:
         ValueError: If a shape, dtype or status differs from the above.
@@ -150,7 +150,7 @@ class Labels:
         """Joins parts in their order.
 
         Raises:
-            ValueError: If there are no parts, or if they differ in classes or in what they hold.
+            ValueError: If there are no parts, or if they differ in classes or in optional fields.
         """
         if not parts:
             raise ValueError("parts: expected at least one Labels, got none")
@@ -179,8 +179,8 @@ class Labels:
     def save(self, path: str | Path) -> None:
         """Writes the labels to one Parquet file, which `db3kd.load_labels` reads back.
 
-        The file appears whole or not at all and replaces an existing file. Its columns are those
-        of a run folder's shards: the attributes above, with each snapshot in a column of its own
+        The write is atomic and replaces an existing file. The columns are the same as in the shards
+        of a run folder: the attributes above, with a separate column for each snapshot
         (`distances_at_1000`).
 
         Args:
@@ -240,7 +240,7 @@ class Labels:
         return frame
 
     def _layout(self) -> str:
-        """Describes what must be the same for two `Labels` to be joined."""
+        """Describes the properties that two `Labels` must share to be joined."""
         soft = "without soft labels"
         if self.soft_labels is not None:
             soft = f"with soft labels of temperature {self.soft_label_temperature}"

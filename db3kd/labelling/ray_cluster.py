@@ -14,7 +14,7 @@ from db3kd.teachers.base import Teacher
 from db3kd.validation import check_count
 
 _RAY_SESSION = "session_2026-01-01_00-00-00_000000_0000000"
-"""A name of a Ray session with the greatest possible length."""
+"""A Ray session name of maximum length."""
 
 _MAX_SOCKET_BYTES = 107
 
@@ -28,9 +28,9 @@ class Workers:
         >>> write_run("runs/mine", teacher, source, settings, execution=execution)
 
     Attributes:
-        count: The number of processes. A run with fewer shards keeps only as many busy.
+        count: The number of processes. No more processes are busy than the run has shards.
         address: The address of a Ray cluster, HOST:PORT or "auto". By default Ray is started on
-            this machine, unless this process is connected already.
+            this machine, unless this process is already connected.
         gpus: Whether to give each worker a GPU, or a share of one, if Ray has any.
         make_teacher: A function that builds the teacher in each worker; by default the teacher is
             pickled.
@@ -62,7 +62,7 @@ def import_ray() -> Any:
 
 @contextmanager
 def connect(workers: Workers) -> Iterator[tuple[Any, int]]:
-    """Connects to Ray, or starts it; what was started here is stopped at the end.
+    """Connects to Ray, or starts it and stops it at the end.
 
     Yields:
         The module `ray`, and the number of CPUs that the workers may share.
@@ -77,7 +77,7 @@ def connect(workers: Workers) -> Iterator[tuple[Any, int]]:
         yield ray, int(ray.cluster_resources().get("CPU", 1))
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Without this Ray warns that it hides GPUs from tasks that ask for none.
+    # Otherwise Ray warns that it hides GPUs from tasks that request none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     if workers.address is None:

@@ -1,4 +1,4 @@
-"""`Recovered`: what a labelling in memory had paid for when an error or an interrupt ended it."""
+"""`Recovered`: the paid answers of an in-memory labelling that was interrupted or failed."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ class Recovered:
         ...     labels = db3kd.label(teacher, images, settings, recovered=error.recovered)
 
     It is kept in memory; use `db3kd.label(..., out=)` for a folder that outlives the process.
-    Answers of a module on a GPU cost time only and are not kept; finished labels are.
+    Answers of a module on a GPU only cost time and are not kept, but finished labels are.
 
     Attributes:
         teacher: The teacher that was asked.
@@ -156,7 +156,7 @@ class Recovered:
         if different:
             raise ValueError(
                 f"recovered: expected the {' and '.join(different)} of the labelling that was "
-                "interrupted, got different ones; give the same, or omit recovered to start again"
+                "interrupted, got different ones; pass the same, or omit recovered= to start over"
             )
 
     @contextmanager

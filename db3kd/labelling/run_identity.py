@@ -1,4 +1,4 @@
-"""What identifies a label run: its manifest, and the digests of its images."""
+"""The identity of a label run: its manifest, and the digests of its images."""
 
 import hashlib
 from typing import Any

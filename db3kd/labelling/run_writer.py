@@ -1,4 +1,4 @@
-"""Writing a label run: labelling a data set into a folder, a shard at a time."""
+"""Writes a label run: labels a data set into a folder, one shard at a time."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -35,10 +35,10 @@ class RunExecution:
             process that calls `write_run` decides all images first. If a worker dies, another
             continues its shard. None for no other process.
         concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
-        consistency_checks: The most queries spent on asking for known answers again, to detect a
-            teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They leave
-            the labels as they are, unless `LabelSettings.queries` is set: then the checks take up
-            to 1 % of that budget.
+        consistency_checks: Maximum number of queries that repeat known answers, to detect a
+            teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They do not
+            affect the labels unless `LabelSettings.queries` is set: the checks then take up to
+            1 % of that budget.
         accept_changes: Whether to resume a run even if answers of the teacher have changed.
     """
 

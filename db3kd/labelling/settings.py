@@ -33,21 +33,22 @@ class LabelSettings:
         measure: "sd", "bd" or "mbd": sample, boundary and minimal boundary distance (DB3KD,
             section 3).
         starting_points: Images of the target class that the rays of a pair start towards. None
-            picks the number by the pair's queries (see `starting_points_per_pair`).
+            derives the number from the pair's queries (see `starting_points_per_pair`).
         order: "nearest" starts towards the nearest images (L2), "random" towards random ones, as
             in the paper.
-        candidate_pool: The most images that rays may start towards and that determine which
-            classes are near; None for all. It bounds the time per sample for large sets. See
-            `StartingPoints` for how a larger set is reduced.
-        targets: How many classes are measured for each sample, those with the nearest images; None
-            for all. Distances to the others are estimated (see `db3kd.labelling.targets`).
+        candidate_pool: Maximum number of images that rays may start towards and that determine
+            which classes are near; None for all. It bounds the time per sample for large sets. See
+            `CandidatePool` for how a larger set is reduced.
+        targets: The number of classes that are measured for each sample: the classes with the
+            nearest images. None for all. Distances to the others are estimated (see
+            `db3kd.labelling.targets`).
         mixup_rounds: Rounds of "bd" towards mixtures of images (see `boundary_distance`).
-        queries_per_pair: The most queries for one (sample, target). "sd" spends none of them.
-        queries_per_sample: The most queries for one sample, including its decision. What the
-            decision leaves is divided evenly over the sample's targets.
-        queries: The most queries of the run, divided evenly over the samples in advance, so that
-            the budget of a sample does not depend on the others.
-        snapshots: Numbers of queries per pair at which the distances are recorded as well.
+        queries_per_pair: Maximum number of queries per (sample, target) pair. "sd" spends none.
+        queries_per_sample: Maximum number of queries per sample, including its decision. The rest
+            is divided evenly over the sample's targets.
+        queries: Maximum number of queries of the run. They are divided evenly over the samples in
+            advance, so that the budget of a sample does not depend on the others.
+        snapshots: Numbers of queries per pair at which the distances are also recorded.
         tolerance: Width of the last bracket of "bd", relative to the distance; also if "mbd"
             starts from it.
         sign_opt: Settings of "mbd".
@@ -137,7 +138,7 @@ class LabelSettings:
         """The number of starting points of each pair.
 
         Args:
-            limits: `[P] int64`, the most queries for each pair.
+            limits: `[P] int64`, the maximum number of queries for each pair.
             surrogate: Whether a surrogate compares the starting points, which then cost no query.
 
         Returns:

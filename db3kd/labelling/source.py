@@ -1,4 +1,4 @@
-"""Where the images of a run come from, as its manifest remembers it."""
+"""The source of a run's images, as recorded in its manifest."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -34,16 +34,16 @@ class Source:
 def stored_source(folder: str | Path, stored: object, data: str | None) -> Source:
     """The source in a run's manifest, if it may be used on this machine.
 
-    A run may be somebody else's. Nothing is fetched from a network, and no absolute path is
-    followed, unless the caller names it.
+    The run may come from an untrusted source. Nothing is fetched from a network, and no absolute
+    path is followed, unless the caller names it.
 
     Args:
         folder: The folder of the run, for error messages.
         stored: The entry `settings.source` of the run's manifest.
-        data: The images' place, if the caller names it.
+        data: The location of the images, if the caller names it.
 
     Raises:
-        ValueError: If the entry is damaged, or if the caller has to name the images.
+        ValueError: If the entry is damaged, or if the caller must name the images.
     """
     source = _parse(folder, stored)
     if data is not None:

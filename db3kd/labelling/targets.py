@@ -26,7 +26,7 @@ class Targets:
     sample_distance: Tensor | None = None
 
     def table(self, distance: Tensor, decision: Tensor) -> Tensor:
-        """Arranges the distances that were found, and estimates those that were not searched.
+        """Arranges the measured distances by class, and estimates the other ones.
 
         Args:
             distance: `[P] float32`, the distance of each target in the order of `searched`.
@@ -78,14 +78,14 @@ def nearest_classes(sample_distance: Tensor, others: Tensor, count: int) -> Tens
 def estimate_unsearched(distances: Tensor, sample_distance: Tensor, searched: Tensor) -> Tensor:
     """Fills in estimates for the classes that were not searched.
 
-    The estimate is the sample distance of the class, times the lower median of found distance over
-    sample distance among the sample's targets. It is therefore at least as large as what was found
-    for half of the targets, whose sample distances are smaller, and at most the sample distance,
-    which is an upper bound. Classes without images stay at +inf, and so does a sample for which
-    nothing was found.
+    The estimate is the sample distance of the class times the lower median, over the sample's
+    targets, of measured distance / sample distance. It is therefore at least as large as the
+    measured distance of half of the targets, whose sample distances are smaller, and at most the
+    sample distance, which is an upper bound. Classes without images stay at +inf, as do all classes
+    of a sample without any finite distance.
 
     Args:
-        distances: `[n, C] float32`, the distances that were found.
+        distances: `[n, C] float32`, the measured distances.
         sample_distance: `[n, C] float32`, as for `nearest_classes`.
         searched: `[n, C] bool`, the targets.
 

@@ -22,9 +22,9 @@ class Totals:
         pairs: Pairs of a sample and another class.
         reached: Pairs whose distance was measured and is finite.
         estimated: Pairs that were not searched and have an estimate.
-        mean_distance: Over the reached pairs, L2 in input units; None if there are none.
+        mean_distance: The mean over the reached pairs, L2 in input units; None if there are none.
         statuses: The number of samples with each status.
-        disagreements: Samples that the teacher puts in another class than their data set does.
+        disagreements: Samples whose class according to the teacher differs from the data set's.
     """
 
     samples: int = 0
@@ -61,7 +61,7 @@ class Totals:
 
 
 def add_up(run: RunFolder) -> Totals:
-    """The totals of a run's shards, read from disk so that stops do not change them."""
+    """The totals of a run's shards, read from disk so that interruptions do not affect them."""
     totals = Totals()
     for _, labels in iterate_shards(run.path) if run.has_shards else ():
         totals.add(labels)
@@ -75,7 +75,7 @@ def count_estimates(labels: Labels) -> int:
 
 
 def count_disagreements(labels: Labels) -> int:
-    """The number of samples that the teacher puts in another class than their data set does."""
+    """The number of samples whose class according to the teacher differs from the data set's."""
     if labels.label is None:
         return 0
     known = (labels.label >= 0) & (labels.decision != UNANSWERED)

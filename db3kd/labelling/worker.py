@@ -24,7 +24,7 @@ from db3kd.teachers.rescaled import takes_unit_images
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What all workers of a run have in common.
+    """The task that all workers of a run share.
 
     Attributes:
         make_teacher: A function that builds the teacher in the worker.
@@ -67,11 +67,11 @@ class Worker:
         """Builds the teacher and checks that this machine has what the run needs.
 
         Returns:
-            Whether the run's folder is within reach. If it is not, the worker writes no journal,
+            Whether this machine can access the run's folder. If not, the worker writes no journal,
             and the answers for a chunk are lost if the worker dies.
 
         Raises:
-            TeacherError, ValueError: If the teacher or the images differ from those of the run.
+            TeacherError, ValueError: If the teacher or the images differ from the run's.
             OSError: If the folder cannot be written.
         """
         self._task = task
@@ -97,9 +97,9 @@ class Worker:
         Args:
             position: The chunk's position in the run, which names its journal.
             index: `[n] int64`, the chunk's samples.
-            decisions: As for `Labeller`.
-            limits: As for `Labeller`.
-            contradictions: As for `Labeller`.
+            decisions: See `Labeller`.
+            limits: See `Labeller`.
+            contradictions: See `Labeller`.
 
         Raises:
             Stopped: If the worker was asked to stop.
@@ -145,6 +145,7 @@ class Worker:
 def _check(what: str, name: str, found: str, expected: str) -> None:
     if found != expected:
         raise TeacherError(
-            f"{what} {name}: expected those of the run in each worker, got others (fingerprint "
-            f"{found[:12]}, expected {expected[:12]}); give every machine the same files"
+            f"{what} {name}: expected the same in each worker as in the run (fingerprint "
+            f"{expected[:12]}), got fingerprint {found[:12]} in a worker; copy the same files to "
+            "every machine"
         )

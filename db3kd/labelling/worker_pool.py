@@ -1,9 +1,9 @@
 """The worker processes of a run, on this machine or on a cluster, as Ray actors.
 
 `db3kd.labelling.chunk_dispatch` assigns chunks to them. Ray's own restarts (`max_restarts`,
-`max_task_retries`) are off: they repeat a task without telling this process, which has to note the
-queries in flight in the manifest before the journal is written again. `ray.util.ActorPool` does
-not tell which task a dead worker had.
+`max_task_retries`) are off: they repeat a task without notifying this process, which must record
+the queries in flight in the manifest before the journal is written again. `ray.util.ActorPool`
+does not report which task a dead worker had.
 """
 
 import time
@@ -26,7 +26,7 @@ from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, describe
 
 MAX_ATTEMPTS = 3
-"""A shard is given up after this many workers died over it, and a start after as many deaths."""
+"""Maximum number of workers that may die on a shard, or in succession while starting."""
 
 _POLL_SECONDS = 0.5
 
@@ -49,8 +49,8 @@ def start_workers(
     """Starts the workers of a run, and shuts them down at the end.
 
     Args:
-        workers: How many, and where.
-        run: The run, whose folder this process holds.
+        workers: The number of workers and the cluster.
+        run: The run, whose folder this process has locked.
         teacher: The teacher of the run.
         images: The images of the run.
         settings: The settings of the run.
@@ -103,11 +103,11 @@ class _Handle:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the work on a chunk ended.
+    """The outcome of a task.
 
     Attributes:
         position: The position of the chunk.
-        result: Its labels, or why its worker died.
+        result: The labels of the chunk, or the error that describes why its worker died.
         has_journal: Whether the worker wrote a journal.
     """
 
@@ -163,7 +163,7 @@ class RayWorkerPool:
         return bool(self._working())
 
     def submit(self, position: int, *arguments: Any) -> None:
-        """Gives a chunk to an idle worker; the arguments are those of `Worker.label`."""
+        """Submits a chunk to an idle worker; see `Worker.label` for the arguments."""
         handle = self._idle.popleft()
         handle.position = position
         self._calls[handle.actor.label.remote(position, *arguments)] = handle
@@ -236,7 +236,7 @@ class RayWorkerPool:
         return self._ray.wait(calls, num_returns=len(calls), timeout=seconds)[0]
 
     def _result(self, call: Any) -> Any:
-        """What a call returned; raises its error, or WorkerDiedError if it did not end."""
+        """Returns the result of a call; raises its error, or WorkerDiedError if the worker died."""
         try:
             return self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
@@ -261,7 +261,7 @@ class RayWorkerPool:
             self.start_worker()
         elif not self._calls and not self._idle:
             raise ChildProcessError(
-                f"workers: {MAX_ATTEMPTS} died in succession while starting: {death}"
+                f"workers: {MAX_ATTEMPTS} workers in succession died while starting: {death}"
             )
 
     def _check_start_time(self) -> None:
@@ -271,7 +271,7 @@ class RayWorkerPool:
         elif now - self._last_alive > _START_SECONDS:
             raise TimeoutError(
                 f"workers: none was ready within {_START_SECONDS:g} s; the Ray cluster needs a "
-                "free CPU for each, and a share of a GPU if it has any"
+                "free CPU for each worker, and a share of a GPU if it has GPUs"
             )
 
 
@@ -281,6 +281,6 @@ def _put(ray: Any, task: WorkerTask, name: str) -> Any:
     except Exception as error:  # an object's own __reduce__ may raise anything
         reason = str(error).strip().splitlines()[0]
         raise TypeError(
-            f"teacher {name}: cannot be pickled for the workers ({reason}); give "
-            "Workers.make_teacher a function that builds it"
+            f"teacher {name}: cannot be pickled for the workers ({reason}); set "
+            "Workers.make_teacher to a function that builds it"
         ) from error

@@ -70,8 +70,8 @@ def check_model(name: str, image_shape: tuple[int, ...], classes: int) -> None:
     """Builds a network as `build_model` to check the arguments, without drawing random numbers.
 
     Raises:
-        ValueError: As `build_model`.
-        TypeError: As `build_model`.
+        ValueError: See `build_model`.
+        TypeError: See `build_model`.
     """
     with torch.random.fork_rng(devices=[]):
         build_model(name, image_shape, classes)

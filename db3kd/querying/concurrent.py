@@ -35,7 +35,7 @@ def run_concurrently(
 
     Args:
         tasks: The searches to run. A task is taken when there is room for it.
-        max_tasks: The most tasks that run at once.
+        max_tasks: Maximum number of tasks that run at once.
         device: The teacher's device.
 
     Raises:
@@ -105,6 +105,6 @@ def _streams(count: int, device: torch.device) -> list[torch.cuda.Stream | None]
 def _close_from(start: int, running: deque[_RunningTask[Any]]) -> None:
     """Closes the tasks from position `start` on."""
     while len(running) > start:
-        # The error that ended the run is the one to raise, not those of closing.
+        # Raise the error that ended the run, not errors from closing the other tasks.
         with suppress(TeacherError):
             running.pop().close()

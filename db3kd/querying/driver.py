@@ -28,16 +28,16 @@ def run(
     Args:
         search: The search to run.
         teacher: Answers the queries.
-        ledger: Pays for the queries. A query that its account cannot pay for is not asked, and its
-            decision is `UNANSWERED`. Each answer is booked, also if the teacher fails afterwards.
-        on_answers: Is called with the number of new answers after each batch, and after each part
+        ledger: Pays for the queries. A query that its account cannot afford is not asked, and its
+            decision is `UNANSWERED`. Each answer is booked, even if the teacher fails afterwards.
+        on_answers: Called with the number of new answers after each batch, and after each part
             of a stream.
         journal: Holds answers from an earlier run of the same search, which are booked but not
             asked again, and keeps all others. If the process is killed, at most the answers of one
             call of the teacher are lost, or those in flight if the teacher streams its answers.
 
     Raises:
-        TeacherError: If the teacher fails or returns anything but one class an image.
+        TeacherError: If the teacher fails, or does not return one class per image.
         OSError: If the journal cannot be written.
         ValueError: If the journal belongs to another search.
     """
@@ -57,11 +57,11 @@ def run_stepwise(
     If it is closed at a pause, the answers that are in flight are booked and journaled first.
 
     Args:
-        search: As for `run`.
-        teacher: As for `run`.
-        ledger: As for `run`.
-        on_answers: As for `run`.
-        journal: As for `run`.
+        search: See `run`.
+        teacher: See `run`.
+        ledger: See `run`.
+        on_answers: See `run`.
+        journal: See `run`.
 
     Returns:
         A task for `run_until_complete` or `db3kd.querying.concurrent.run_concurrently`.
@@ -102,7 +102,7 @@ def decide_all(
     on_answers: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
 ) -> Tensor:
-    """Asks the teacher for the class of each image: exactly one query an image.
+    """Asks the teacher for the class of each image: exactly one query per image.
 
     Example:
         >>> decisions = decide_all(teacher, images.read, torch.arange(len(images)))
@@ -112,9 +112,9 @@ def decide_all(
         read: Returns the images with the given numbers: `[n] int64` to `[n, *image_shape]`
             float32. It is called once for each batch.
         index: The numbers of the images, `[N] int64`.
-        query_batch_size: The most images in a batch; fewer if they exceed 256 MiB.
-        on_answers: As for `run`.
-        journal: As for `run`.
+        query_batch_size: Maximum number of images in a batch, which also has at most 256 MiB.
+        on_answers: See `run`.
+        journal: See `run`.
 
     Returns:
         The classes in the order of `index`, `[N] int64` on the CPU.

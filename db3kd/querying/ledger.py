@@ -14,10 +14,10 @@ class Ledger:
         tensor([0, 1])
 
     Args:
-        limits: `[A] int64`, the most queries of each account, at least 0.
+        limits: `[A] int64`, the maximum number of queries of each account, at least 0.
 
     Attributes:
-        limits: As given.
+        limits: The argument.
         spent: `[A] int64`, the answered queries of each account.
 
     Raises:
@@ -73,8 +73,8 @@ class Ledger:
         over = int((self.spent - self.limits).max()) if len(self.limits) else 0
         if over > 0:
             raise RuntimeError(
-                "a search marked queries as prepaid: expected its accounts to cover them, but one "
-                f"account spent {over} more than its limit; please report this bug in db3kd"
+                "a search marked queries as prepaid that its accounts cannot pay for: one account "
+                f"spent {over} more than its limit; this is a bug in db3kd, please report it"
             )
 
     def _count(self, accounts: Tensor) -> Tensor:

@@ -64,12 +64,12 @@ def query_in_batches(
     query_batch_size: int,
     prepaid: bool = False,
 ) -> Search[Tensor]:
-    """Queries images in batches, and builds each batch only after the one before is answered.
+    """Queries images in batches, and builds each batch only after the previous one is answered.
 
     Args:
         build: Returns the images of a slice of the queries, `[b, D]` or `[b, *image_shape]`.
         accounts: `[B] int64`, the account that pays for each query.
-        query_batch_size: The most images in a batch.
+        query_batch_size: Maximum number of images in a batch.
         prepaid: See `Query`; holds for all batches together.
 
     Returns:

@@ -40,7 +40,7 @@ class AnswerJournal(Protocol):
         ...
 
     def sync(self) -> None:
-        """Makes the journal survive a power cut."""
+        """Flushes the journal to disk, so that it survives a power failure."""
         ...
 
 
@@ -49,13 +49,13 @@ class QuerySession:
 
     A teacher on a GPU returns pending decisions: tensors that later work on the same stream may
     read, although they are not computed yet. The session passes them on at once, books them, and
-    confirms later that each is a class. So the search waits for the device only when it needs a
-    number itself.
+    confirms later that each is a class. So the search waits for the device only when Python needs
+    a value.
 
     Args:
         teacher: The teacher to ask.
         ledger: Pays for the queries.
-        on_answers: Is called with the number of new answers after each batch.
+        on_answers: Called with the number of new answers after each batch.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class QuerySession:
         """Waits for all decisions and confirms them.
 
         Raises:
-            TeacherError: As for `confirm_done`.
+            TeacherError: See `confirm_done`.
         """
         while self._unconfirmed:
             self._confirm(*self._unconfirmed.popleft())
@@ -121,7 +121,7 @@ class QuerySession:
             raise
 
     def _settle(self, pending: PendingDecisions, accounts: Tensor) -> Tensor:
-        """Waits for decisions and books those that are classes."""
+        """Waits for decisions and books the valid ones."""
         try:
             decisions = pending.result()
         except TeacherError as error:
@@ -131,7 +131,7 @@ class QuerySession:
         return decisions
 
     def _confirm(self, pending: PendingDecisions, accounts: Tensor) -> None:
-        """Waits for decisions that are already booked, and refunds those that are not classes."""
+        """Waits for decisions that are already booked, and refunds the invalid ones."""
         try:
             pending.result()
         except TeacherError as error:
@@ -153,7 +153,7 @@ class JournaledSession(QuerySession):
         teacher: The teacher to ask.
         ledger: Pays for the queries.
         journal: Answers the first queries of the search, and keeps the answers to all others.
-        on_answers: Is called with the number of new answers after each batch, and after each part
+        on_answers: Called with the number of new answers after each batch, and after each part
             of a stream.
     """
 
@@ -240,7 +240,7 @@ class JournaledSession(QuerySession):
 
         Args:
             answered: `[n] int64`, all decisions of the stream up to the first gap.
-            maybe_paid: How many queries after those may have been paid for.
+            maybe_paid: How many of the queries after that may have been paid for.
             accounts: The accounts of the stream's queries.
             written_before: `written` of the journal when the stream began. An interrupt may come
                 before or after any write, so the journal alone knows how many decisions it holds.

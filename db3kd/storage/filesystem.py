@@ -64,7 +64,7 @@ def open_no_follow(path: Path, flags: int) -> int:
 
     Args:
         path: File to open.
-        flags: As for `os.open`.
+        flags: See `os.open`.
 
     Returns:
         The file descriptor.

@@ -282,7 +282,7 @@ def read_journal(path: Path, run: str) -> Contents:
         run: Identifies the run and the search.
 
     Raises:
-        ValueError: As for `Journal`.
+        ValueError: See `Journal`.
     """
     content = path.read_bytes() if path.exists() else b""
     if len(content) < _HEAD.size:

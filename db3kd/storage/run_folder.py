@@ -165,7 +165,7 @@ class RunFolder:
             images: Images of the run, if it may continue after some of them changed.
 
         Raises:
-            FileExistsError: As for `check_free`.
+            FileExistsError: See `check_free`.
             BlockingIOError: Another process is writing the folder.
             ImportError: pyarrow is missing.
         """

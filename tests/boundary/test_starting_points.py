@@ -154,7 +154,7 @@ def test_the_rays_of_an_untargeted_pair_lead_to_all_other_classes(order):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 0}, "count: expected at least 1 starting point a pair, got 0"),
+        ({"count": 0}, "count: expected at least 1 starting point per pair, got 0"),
         ({"order": "far"}, "order: expected 'nearest' or 'random', got 'far'"),
         (
             {"candidate_pool": 0},

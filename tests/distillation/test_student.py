@@ -291,7 +291,7 @@ def test_bad_settings_are_refused(changes, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_cuda_device_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"device: .*without CUDA"):
+    with pytest.raises(ValueError, match=r"device: .*needs CUDA"):
         train_classifier(network, *blobs(), quick(device="cuda"))
 
 

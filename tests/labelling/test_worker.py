@@ -130,8 +130,8 @@ def test_a_worker_that_cannot_reach_the_folder_writes_no_journal(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"fingerprint": "0" * 64}, "teacher CountingTeacher: expected those of the run"),
-        ({"images": some_images(1)}, "images arrays: expected those of the run"),
+        ({"fingerprint": "0" * 64}, "teacher CountingTeacher: expected the same in each worker"),
+        ({"images": some_images(1)}, "images arrays: expected the same in each worker"),
     ],
 )
 def test_a_worker_with_another_teacher_or_other_images_refuses(run, changes, words):

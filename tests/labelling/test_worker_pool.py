@@ -192,7 +192,9 @@ def test_a_shard_that_kills_workers_is_reported_after_the_others(ray, tmp_path, 
     run = tmp_path / "run"
     deadly = run / f"_labels-{SHARD:010d}.journal"  # there while the second shard is at hand
 
-    with pytest.raises(ChildProcessError, match=r"shard at 256: 2 workers died over it.*all other"):
+    with pytest.raises(
+        ChildProcessError, match=r"shard at 256: 2 workers died while labelling it.*all other"
+    ):
         write(run, MeanTeacher(tmp_path / "notes", deadly=deadly), Workers(1))
 
     assert shards(run) == [shards(whole)[0], shards(whole)[2]]
@@ -221,7 +223,7 @@ def test_workers_with_another_teacher_are_refused(ray, tmp_path):
     def another() -> FunctionTeacher:
         return FunctionTeacher(np.sum, (1, 8, 8), 10, fingerprint="others")
 
-    with pytest.raises(TeacherError, match="expected those of the run in each worker"):
+    with pytest.raises(TeacherError, match="expected the same in each worker"):
         write(tmp_path / "run", MeanTeacher(tmp_path / "notes"), Workers(1, make_teacher=another))
 
 
