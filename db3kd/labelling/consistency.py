@@ -252,11 +252,15 @@ class ConsistencyChecks:
         return changed, len(expected)
 
     def _ask(self, teacher: Teacher, images: Tensor, part: str = "first") -> Tensor:
-        """Decides images [n, *image_shape] -> `[n] int64`, with a separate journal.
+        """Asks the teacher about images again, with a separate journal.
 
         Args:
-            images: The images.
+            teacher: The teacher.
+            images: `[n, *image_shape]`, the images.
             part: The name of the journal, for the queries before the next record in the manifest.
+
+        Returns:
+            `[n] int64`, their classes.
         """
         name = f"check-{len(self.folder.manifest.get('consistency', []))}-{part}"
         self._record_lost(name)
