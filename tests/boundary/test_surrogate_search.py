@@ -320,11 +320,15 @@ def test_a_surrogate_without_gradients_does_no_harm():
     [
         (lambda images: images, TypeError, "surrogate: expected a torch.nn.Module, got function"),
         (nn.Linear(SIDE, 3), ValueError, r"surrogate: expected scores \[1, 4\].*got \[1, 3\]"),
-        (nn.Identity(), ValueError, r"for an image of shape \[40\], got \[1, 40\]"),
+        (
+            nn.Identity(),
+            ValueError,
+            r"for an image of shape \[40\], because.*4 classes, got \[1, 40\]",
+        ),
         (
             nn.Linear(39, 4),
             ValueError,
-            r"surrogate: expected a network for images.*\[40\].*1x40",
+            r"surrogate: expected a network for the teacher's images.*\[40\].*1x40",
         ),
     ],
     ids=["no module", "other classes", "no scores", "other images"],
