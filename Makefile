@@ -1,5 +1,5 @@
-# Everything a developer runs. The set-up lives in .venv; it is made once, and brought up to date
-# where what it was made from has changed.
+# Everything that a developer runs. The set-up is in .venv; it is made once, and updated if a file that
+# it depends on changes.
 
 PYTHON ?= python3
 VENV := .venv
@@ -85,7 +85,7 @@ lint: $(INSTALLED) ## Check style, format, docstrings, types and the direction o
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
-format: $(INSTALLED) ## Mend what lint can mend
+format: $(INSTALLED) ## Fix what lint can fix automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(FORMATTED)
@@ -121,8 +121,8 @@ cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the 
 	$(CUDA_RUN) -c 'from db3kd import ops; config = ops.build_config(); print(config); assert config["cuda"]'
 	$(CUDA_RUN) -m pytest $(addprefix tests/ops/test_,build.py ops.py probe_ops.py op_grid.py cuda_parity.py) $(ARGS)
 
-# No network and no set-up of its own. Every part runs whatever became of those before it, and each is
-# a target too, for machines that are lent for minutes at a time. GPU_BENCH="--only ops" measures less.
+# It needs no network and no set-up. Each part runs even if an earlier one failed, and is a target of
+# its own, for machines that are available for minutes at a time. GPU_BENCH="--only ops" measures less.
 gpu: gpu-build ## Build, test, measure and sanitise on this GPU, with PYTHON's own CUDA torch
 	@failed=; for part in gpu-test gpu-bench gpu-sanitize; do \
 		$(MAKE) --no-print-directory $$part || failed="$$failed $$part"; done; \
@@ -138,7 +138,7 @@ gpu-build:
 gpu-test:
 	$(GPU_RUN) -m pytest -q -W default $(GPU_TESTS) $(ARGS)
 
-# Writes benchmarks/results/gpu-DEVICE.json, after each part; run again, it goes on with what is missing.
+# Writes benchmarks/results/gpu-DEVICE.json after each part. Run again, it continues with missing parts.
 gpu-bench:
 	$(GPU_RUN) -m benchmarks.gpu --save $(GPU_BENCH)
 

@@ -73,7 +73,7 @@ class LossOptions(OptionSet):
         float | None,
         typer.Option(
             "--alpha",
-            help="Weight of the decisions in the loss; the soft labels have the rest.",
+            help="Weight of the decisions in the loss; the soft labels get the rest.",
             show_default="0.5",
         ),
     ] = None

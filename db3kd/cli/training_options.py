@@ -36,7 +36,7 @@ Precision = Annotated[
     Literal["no", "bf16", "fp16"],
     typer.Option(
         "--precision",
-        help="no (float32), bf16, or fp16 (CUDA only).",
+        help="Precision: no (float32), bf16, or fp16 (CUDA only).",
         rich_help_panel=TRAINING,
     ),
 ]

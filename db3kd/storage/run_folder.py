@@ -9,7 +9,7 @@
     run/_images-9f86d081884c7d65             digests of the images (run_images.py)
 
 Readers of Parquet folders skip names that begin with "_" or ".", so they see a table. The `Kind` of
-a run tells what it holds, for example labels; storage does not know the columns.
+a run defines what it holds, for example labels; storage does not know the columns.
 
 A shard appears whole or not at all, and later changes to its bytes are detected. One process at a
 time writes a folder; its workers may write journals there, one per shard, while they hold a

@@ -39,7 +39,7 @@ class OnnxTeacher:
     """A teacher that returns the class of an ONNX model, or the argmax of its scores.
 
     Args:
-        path: The `.onnx` file. It must contain its weights: files beside it are not read.
+        path: The `.onnx` file. It must contain its weights: files next to it are not read.
         overrides: What the model's graph does not declare.
         preprocessing: The steps from db3kd's images to the model's input.
         max_batch: Maximum number of images per run of the model. The default on a CPU is 256, or
@@ -160,7 +160,7 @@ def _open(content: bytes, device: torch.device, path: Path) -> Any:
             session = runtime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions share no base
         raise TeacherError(
-            f"{path}: cannot be read as ONNX, or needs files beside it ({_first_line(error)})"
+            f"{path}: cannot be read as ONNX, or needs files next to it ({_first_line(error)})"
         ) from error
     if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise TeacherError(f"{path}: ONNX Runtime could not start on {device}; use cpu")

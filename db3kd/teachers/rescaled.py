@@ -77,7 +77,7 @@ def takes_unit_images(teacher: Teacher) -> Teacher:
 
     Raises:
         ValueError: If the teacher's bounds are not a known convention, such as [0, 255] or [-1, 1].
-            The message says how to declare the mapping.
+            The message explains how to declare the mapping.
     """
     bounds = _float_bounds(teacher)
     if bounds == UNIT_BOUNDS:

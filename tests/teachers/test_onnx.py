@@ -136,7 +136,7 @@ def test_external_weights_are_not_read(tmp_path, truth, monkeypatch):
     path = write(tmp_path / "t.onnx", truth)
     model = onnx.load(path)
     onnx.save(model, path, save_as_external_data=True, location="t.weights", size_threshold=0)
-    with pytest.raises(TeacherError, match="cannot be read as ONNX, or needs files beside it"):
+    with pytest.raises(TeacherError, match="cannot be read as ONNX, or needs files next to it"):
         load_teacher(path)
 
 

@@ -66,7 +66,7 @@ def check_secret_allowed(variable: str, url: str) -> None:
         url: The address to which the secret would be sent.
 
     Raises:
-        ValueError: If the pair is not permitted. The message says what to set and repeats no
+        ValueError: If the pair is not permitted. The message names what to set and repeats no
             secret.
     """
     pair = (variable, _origin(url))
