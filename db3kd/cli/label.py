@@ -55,8 +55,8 @@ def label(
     """Label images with their distances to a teacher's other classes, from its decisions alone.
 
     A query is one image that the teacher answers. No budget is exceeded by a single query. Query
-    only teachers that you are allowed to query. The exit status is 3 if the run is finished but the teacher is
-    noisy or was replaced.
+    only teachers that you are allowed to query. The exit status is 3 if the run is finished but the
+    teacher is noisy or was replaced.
 
     For example:
 

@@ -47,8 +47,8 @@ def surrogate(
     """Train a network on a teacher's decisions that predicts where its boundaries are.
 
     The teacher is asked about the images and about mixed, shifted and noisy versions of them. Query
-    only teachers that you are allowed to query. Some images are held out, to measure how often the surrogate
-    decides like the teacher.
+    only teachers that you are allowed to query. Some images are held out, to measure how often the
+    surrogate decides like the teacher.
 
     A .json file next to the weights records how they were made, and a .decisions folder keeps the
     answers. To train another network on the same answers without a query, remove the weights and

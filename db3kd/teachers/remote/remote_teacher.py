@@ -46,7 +46,7 @@ class Service(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Returns values for JSON that distinguish this model from others. Only their hash is shown."""
+        """Returns JSON values that distinguish this model from others. Only their hash is shown."""
         ...
 
     def details(self) -> Iterator[tuple[str, str]]:
