@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from db3kd.boundary import SignOptSettings
     from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples
     from db3kd.distillation import (
+        Checkpoint,
         KDLoss,
         SurrogateSettings,
+        TrainingCallback,
         TrainSettings,
         agreement,
         choose_scale,
         evaluate,
         make_surrogate,
+        train_batches,
         train_classifier,
         train_student,
     )
@@ -54,13 +57,16 @@ _HOME = {
     "boundary": ("SignOptSettings",),
     "data": ("ImageSet", "PseudoSamples", "load_data", "load_pseudo_samples"),
     "distillation": (
+        "Checkpoint",
         "KDLoss",
         "SurrogateSettings",
         "TrainSettings",
+        "TrainingCallback",
         "agreement",
         "choose_scale",
         "evaluate",
         "make_surrogate",
+        "train_batches",
         "train_classifier",
         "train_student",
     ),
@@ -94,6 +100,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Checkpoint",
     "FunctionTeacher",
     "ImageSet",
     "KDLoss",
@@ -110,6 +117,7 @@ __all__ = [
     "Teacher",
     "TeacherError",
     "TrainSettings",
+    "TrainingCallback",
     "agreement",
     "build_config",
     "build_model",
@@ -126,6 +134,7 @@ __all__ = [
     "save_model",
     "soft_labels",
     "synthesize",
+    "train_batches",
     "train_classifier",
     "train_student",
     "with_soft_labels",

@@ -26,9 +26,10 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.scale import choose_scale
 from db3kd.distillation.strategies import decision_strategy, soft_label_strategy
-from db3kd.distillation.training import TrainSettings, balanced_rows
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import margin_soft_labels

@@ -1,8 +1,9 @@
 """Trains students on the decisions and soft labels of a teacher.
 
-`train_student` trains on `Labels`, `choose_scale` chooses the scale of their soft labels, and
-`evaluate` and `agreement` measure a network. `make_surrogate` trains a network that guides a
-boundary search, and `compare_strategies` compares ways to train a student.
+`train_student` trains on `Labels`, and `choose_scale` chooses the scale of their soft labels.
+`train_batches` trains on the batches of any source. `evaluate` and `agreement` measure a network.
+`make_surrogate` trains a network that guides a boundary search, and `compare_strategies` compares
+ways to train a student.
 """
 
 from db3kd.distillation.augmented_decisions import (
@@ -12,30 +13,40 @@ from db3kd.distillation.augmented_decisions import (
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.evaluation import agreement, evaluate
 from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.row_batches import RowBatches
 from db3kd.distillation.scale import ScaleChoice, choose_scale
 from db3kd.distillation.strategies import Strategy, StrategyResult, compare_strategies
 from db3kd.distillation.student import train_classifier, train_student
 from db3kd.distillation.surrogate_files import write_surrogate
 from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate
 from db3kd.distillation.surrogate_training import make_surrogate
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
+from db3kd.distillation.training_checkpoint import Checkpoint
+from db3kd.distillation.training_loop import BatchSource, train_batches
 
 __all__ = [
     "AugmentedDecisions",
     "AugmentedImages",
+    "BatchSource",
+    "Checkpoint",
     "KDLoss",
+    "RowBatches",
     "ScaleChoice",
     "Strategy",
     "StrategyResult",
     "SurrogateSettings",
     "TrainSettings",
     "TrainedSurrogate",
+    "TrainingCallback",
+    "TrainingState",
     "agreement",
     "choose_scale",
     "collect_augmented_decisions",
     "compare_strategies",
     "evaluate",
     "make_surrogate",
+    "train_batches",
     "train_classifier",
     "train_student",
     "write_surrogate",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.distillation.training import check_choice, check_positive
+from db3kd.distillation.train_settings import check_choice, check_positive
 
 _REDUCTIONS = ("batchmean", "sum", "none")
 

@@ -1,11 +1,17 @@
 """Training of students on labels, and of classifiers on classes."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.data.arguments import ImagesLike, with_labels
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.training import Model, StepCallback, TrainSettings, check_choice, train
+from db3kd.distillation.train_settings import TrainSettings, check_choice
+from db3kd.distillation.training import train
+from db3kd.distillation.training_callbacks import StepCallback, TrainingCallback
+from db3kd.distillation.training_checkpoint import Checkpoint
+from db3kd.distillation.training_loop import Model
 from db3kd.labelling.labels import Labels
 
 
@@ -18,6 +24,8 @@ def train_student(
     *,
     rows: Tensor | None = None,
     progress: StepCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a student on the decisions and soft labels of a labelled data set.
 
@@ -34,6 +42,8 @@ def train_student(
         settings: `TrainSettings()` by default.
         rows: [R] int64, the images to train on; all by default.
         progress: see `train`.
+        checkpoint: see `train`.
+        callbacks: see `train`.
 
     Returns:
         The trained network, in eval mode.
@@ -57,6 +67,8 @@ def train_student(
         settings or TrainSettings(),
         rows=rows,
         progress=progress,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
     )
 
 
@@ -70,6 +82,8 @@ def train_on_soft_labels(
     *,
     rows: Tensor | None = None,
     progress: StepCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a student on decisions and soft labels that need not come from distances.
 
@@ -82,6 +96,8 @@ def train_on_soft_labels(
         settings: see `train_student`.
         rows: see `train_student`.
         progress: see `train_student`.
+        checkpoint: see `train_student`.
+        callbacks: see `train_student`.
 
     Returns:
         The trained network, in eval mode.
@@ -91,7 +107,16 @@ def train_on_soft_labels(
     """
     check_choice("loss.reduction", loss.reduction, ("batchmean", "sum"))
     return train(
-        model, images, decisions, soft_labels, loss, settings, rows=rows, progress=progress
+        model,
+        images,
+        decisions,
+        soft_labels,
+        loss,
+        settings,
+        rows=rows,
+        progress=progress,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
     )
 
 
@@ -103,6 +128,8 @@ def train_classifier(
     *,
     rows: Tensor | None = None,
     progress: StepCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a network on classes by cross-entropy, for example a teacher.
 
@@ -119,6 +146,8 @@ def train_classifier(
         settings: `TrainSettings()` by default.
         rows: see `train_student`.
         progress: see `train_student`.
+        checkpoint: see `train_student`.
+        callbacks: see `train_student`.
 
     Returns:
         The trained network, in eval mode.
@@ -136,4 +165,6 @@ def train_classifier(
         settings or TrainSettings(),
         rows=rows,
         progress=progress,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
     )

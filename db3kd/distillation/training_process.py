@@ -2,8 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -54,7 +56,7 @@ class TrainingProcess:
         return cls(own, precision, state.process_index, state.num_processes)
 
     def own_part(self, batch: Tensor) -> Tensor:
-        """Returns the rows of a batch, [n] int64, that this process trains on."""
+        """Returns the rows of a batch, [n, ...], that this process trains on."""
         return batch.tensor_split(self.count)[self.index]
 
     def distributed(self, network: nn.Module) -> nn.Module:
@@ -63,6 +65,38 @@ class TrainingProcess:
             return network
         devices = None if self.device.type == "cpu" else [self.device]
         return DistributedDataParallel(network, device_ids=devices)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Returns the mean of the processes' values, a tensor on their devices."""
+        if self.count > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value / self.count
+
+    def agree(self, flag: bool) -> bool:
+        """Returns the flag of the first process, in all processes."""
+        if self.count == 1:
+            return flag
+        shared = torch.tensor(int(flag), device=self.device)
+        dist.broadcast(shared, 0)
+        return bool(shared.item())
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns the values of all processes, in all processes."""
+        if self.count == 1:
+            return [value]
+        values = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Gives the network the buffers of the first process, for example batch statistics.
+
+        Gradients are averaged, but each process has the statistics of its own parts.
+        """
+        if self.count > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
 
     def autocast(self) -> torch.autocast:
         """Returns the context of a forward pass in this precision."""

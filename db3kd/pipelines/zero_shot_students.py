@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from db3kd.data.class_labels import true_classes
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
@@ -28,7 +29,6 @@ from db3kd.distillation.strategies import (
     decision_strategy,
     soft_label_strategy,
 )
-from db3kd.distillation.training import balanced_rows
 from db3kd.labelling.label_run import LabelRun
 from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
 from db3kd.models import save_model

@@ -18,8 +18,9 @@ from torch import Tensor
 from db3kd.data.image_set import ImageSet
 from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
 from db3kd.distillation.evaluation import predict_logits
+from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.student import train_classifier
-from db3kd.distillation.training import TrainSettings, balanced_rows
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
 from db3kd.querying.search import UNANSWERED, BudgetView, Search, query_in_batches
 from db3kd.synthesis.collection import Collected

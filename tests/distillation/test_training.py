@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from db3kd.distillation.training import TrainSettings, balanced_rows, train
+from db3kd.distillation.row_batches import balanced_rows
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training import train
 
 RATE = 0.01
 

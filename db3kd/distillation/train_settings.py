@@ -1,0 +1,103 @@
+"""`TrainSettings`: how long, how fast and on what device a network is trained."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+_PRECISIONS = ("no", "fp16", "bf16")
+_SCHEDULES = ("constant", "cosine")
+_OPTIMIZERS = ("adam", "adamw", "sgd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a network is trained.
+
+    Example:
+        >>> db3kd.TrainSettings(steps=2000, schedule="cosine", seed=1)
+        >>> db3kd.TrainSettings(steps=12000, schedule="cosine", learning_rate=3e-3, ema=0.999)
+
+    Attributes:
+        epochs: passes over the rows.
+        steps: the exact number of batches; replaces `epochs`. Students that are compared should
+            train for the same number of steps.
+        batch_size: maximum number of rows in a step, over all processes. The batches of an epoch
+            differ in size by at most one row.
+        learning_rate: initial learning rate.
+        schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps.
+        seed: seed of the initial weights, the order of the rows and dropout.
+        device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
+        precision: "no" (float32), "fp16" (CUDA only) or "bf16".
+        shuffle: whether to shuffle the rows in each epoch.
+        optimizer: "adam", "adamw", or "sgd" (Nesterov momentum of 0.9).
+        weight_decay: added to the gradient as an L2 penalty by "adam" and "sgd", and decoupled from
+            it by "adamw" (Loshchilov and Hutter 2019). Applies to all weights.
+        ema: decay of an exponential moving average of the weights, in (0, 1); the trained network
+            then has the averaged weights. None for the weights of the last step.
+        gradient_clip: maximum L2 norm of the gradient of all weights; None for no limit.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    epochs: int = 20
+    steps: int | None = None
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "no"
+    shuffle: bool = True
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    ema: float | None = None
+    gradient_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size") + (("steps",) if self.steps is not None else ()):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        check_positive("learning_rate", self.learning_rate)
+        if self.seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {self.seed}")
+        check_choice("precision", self.precision, _PRECISIONS)
+        check_choice("schedule", self.schedule, _SCHEDULES)
+        check_choice("optimizer", self.optimizer, _OPTIMIZERS)
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(
+                f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}"
+            )
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema: expected None or a number between 0 and 1, got {self.ema}")
+        if self.gradient_clip is not None:
+            check_positive("gradient_clip", self.gradient_clip)
+        if self.device != "auto" and torch.device(self.device).type not in ("cpu", "cuda"):
+            raise ValueError(
+                f'device: expected "auto", "cpu", "cuda" or "cuda:<n>", got {self.device!r}'
+            )
+        if self.device == "cpu" and self.precision == "fp16":
+            raise ValueError(
+                'precision: fp16 needs a CUDA device, got device="cpu"; use "bf16" or "no"'
+            )
+
+    def batches(self, rows: int) -> int:
+        """Returns the number of batches in an epoch over `rows` rows."""
+        return math.ceil(rows / self.batch_size)
+
+    def total_steps(self, rows: int) -> int:
+        """Returns the number of steps of a training on `rows` rows."""
+        return self.epochs * self.batches(rows) if self.steps is None else self.steps
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises ValueError unless `value` is a finite number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a finite number above 0, got {value}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,100 @@
+"""Callbacks: what a training reports while it runs, and how it is stopped early."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+StepCallback = Callable[[int, int, float], None]
+"""Called with the steps done, the steps of the training and the mean loss since the last call."""
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """What callbacks learn of a training.
+
+    Attributes:
+        step: how many steps are done.
+        steps: how many steps the training has unless it is stopped.
+        network: the network as it would be returned now; with `TrainSettings.ema` the one with the
+            averaged weights. Callbacks may evaluate it in any mode, and load other weights into it
+            in `on_end`.
+        learning_rate: the learning rate of the last step.
+        loss: the mean loss since the last report; NaN before the first.
+        seconds: how long the training has run, with the time before it was resumed.
+        measures: what callbacks measured at the last report, by name. `HeldOutAgreement` adds to
+            it, and `EarlyStopping` and `TrackerCallback` read it.
+        is_main: whether this is the first of the processes, which prints and logs for all.
+        stopped: whether a stop was requested.
+    """
+
+    step: int
+    steps: int
+    network: nn.Module
+    learning_rate: float
+    loss: float = float("nan")
+    seconds: float = 0.0
+    measures: dict[str, float] = field(default_factory=dict)
+    is_main: bool = True
+    stopped: bool = False
+
+    def request_stop(self) -> None:
+        """Ends the training before its next step.
+
+        Of several processes, the request of the first one counts.
+        """
+        self.stopped = True
+
+
+class TrainingCallback:
+    """Base class of callbacks; methods that are not overridden do nothing.
+
+    Callbacks run in the order in which they are given, in each process. They do not change the
+    result of a training unless they request its stop or load weights in `on_end`: the random state
+    and the mode of the network are restored after them.
+
+    A training with a checkpoint repeats the reports after the checkpoint when it is resumed.
+
+    Example:
+        >>> class StopAfterAnHour(db3kd.TrainingCallback):
+        ...     def on_report(self, state):
+        ...         if state.seconds > 3600:
+        ...             state.request_stop()
+        >>> db3kd.train_student(make, images, labels, callbacks=[StopAfterAnHour()])
+    """
+
+    def on_start(self, state: TrainingState) -> None:
+        """Called before the first step, and before the first step after a resumption."""
+
+    def on_report(self, state: TrainingState) -> None:
+        """Called about a hundred times, with new `loss` and empty `measures`."""
+
+    def on_end(self, state: TrainingState) -> None:
+        """Called after the last step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps: tensors and plain values, by name.
+
+        A callback whose decisions depend on earlier reports returns them here, so that a resumed
+        training decides alike. It returns at least one entry at any time.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` returned; called before `on_start`."""
+
+
+class ProgressCallback(TrainingCallback):
+    """Calls a `StepCallback` at each report.
+
+    Args:
+        progress: called with the steps done, the steps of the training and the mean loss.
+    """
+
+    def __init__(self, progress: StepCallback) -> None:
+        self._progress = progress
+
+    def on_report(self, state: TrainingState) -> None:
+        """Passes the report on."""
+        self._progress(state.step, state.steps, state.loss)

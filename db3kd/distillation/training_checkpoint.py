@@ -1,0 +1,157 @@
+"""`Checkpoint`: a file from which a stopped training continues."""
+
+import hashlib
+import io
+import json
+import pickle
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from db3kd.distillation.train_settings import check_positive
+from db3kd.storage.filesystem import is_leftover, write_atomically
+from db3kd.storage.manifest import plain
+
+_MAGIC = b"db3kd training checkpoint 1\n"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class Checkpoint:
+    """A file that a training writes from time to time, and continues from if it exists.
+
+    A training that was killed at any moment and is called again with the same arguments gives the
+    network of an undisturbed training, bit for bit where the device computes deterministically. The
+    file holds all that the next steps depend on: weights and their average, the optimizer, the
+    schedule, the gradient scaler, torch's random states and the state of callbacks.
+
+    The file appears whole or not at all. A file of another training and a damaged one are errors:
+    the training neither overwrites them nor continues from them.
+
+    Under several processes the first one writes, and all of them must be able to read the file.
+
+    Example:
+        >>> checkpoint = db3kd.Checkpoint("runs/mine/student.checkpoint", identity=fingerprint)
+        >>> student = db3kd.train_student(make, images, labels, checkpoint=checkpoint)
+        >>> db3kd.save_model("runs/mine/student.safetensors", student, ...)
+        >>> checkpoint.remove()
+
+    Args:
+        path: the file. Only one training may use it at a time.
+        identity: what determines the result beside `TrainSettings` and the network's shape: a
+            digest or plain values that change with the images, the targets, the loss and the
+            initial weights.
+        every_seconds: the least time between two writes, at least 0. The training also writes when
+            it ends.
+
+    Raises:
+        ValueError: if `every_seconds` is negative.
+    """
+
+    def __init__(self, path: str | Path, identity: object, every_seconds: float = 30.0) -> None:
+        if every_seconds != 0:
+            check_positive("every_seconds", every_seconds)
+        self.path = Path(path)
+        self._identity = plain(identity)
+        self._every_seconds = every_seconds
+        self._written = time.monotonic()
+
+    def due(self) -> bool:
+        """Returns whether it is time to write."""
+        return time.monotonic() - self._written >= self._every_seconds
+
+    def load(self, training: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns the state that was saved last.
+
+        Args:
+            training: what `save` was given.
+
+        Returns:
+            The state, its tensors on the CPU; None if there is no file.
+
+        Raises:
+            ValueError: if the file is damaged or belongs to another training.
+        """
+        self._remove_leftovers()
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, payload = self._split(content)
+        if hashlib.sha256(payload).digest() != digest:
+            raise self._damaged()
+        try:
+            loaded = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            header, state = json.loads(loaded["header"]), loaded["state"]
+        except (RuntimeError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
+            raise self._damaged() from error
+        self._compare(header, self._header(training))
+        return state
+
+    def save(self, training: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Replaces the file.
+
+        Args:
+            training: plain values that describe the training; compared when it is resumed.
+            state: tensors and plain values, nested in dicts and lists.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        payload = io.BytesIO()
+        torch.save({"header": json.dumps(self._header(training)), "state": dict(state)}, payload)
+        content = payload.getvalue()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, _MAGIC + hashlib.sha256(content).digest() + content)
+        self._written = time.monotonic()
+
+    def remove(self) -> None:
+        """Removes the file, if there is one. Called when the trained network is stored."""
+        self.path.unlink(missing_ok=True)
+        self._remove_leftovers()
+
+    def _header(self, training: Mapping[str, Any]) -> dict[str, Any]:
+        return {"identity": self._identity, **plain(training)}
+
+    def _split(self, content: bytes) -> tuple[bytes, bytes]:
+        if not content.startswith(_MAGIC):
+            raise ValueError(
+                f"{self.path}: expected a checkpoint of a training, got another file; use another "
+                "path"
+            )
+        body = content[len(_MAGIC) :]
+        return body[:_DIGEST_BYTES], body[_DIGEST_BYTES:]
+
+    def _compare(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
+        difference = _difference(found, expected)
+        if difference is not None:
+            raise ValueError(
+                f"{self.path}: expected a checkpoint of this training, got one with another "
+                f"{difference}; use another path, or remove the file to train from the start"
+            )
+
+    def _damaged(self) -> ValueError:
+        return ValueError(
+            f"{self.path}: this checkpoint is damaged; remove it to train from the start"
+        )
+
+    def _remove_leftovers(self) -> None:
+        """Removes what a process that was killed while it wrote has left."""
+        for file in self.path.parent.glob(f".{self.path.name}.*"):
+            if is_leftover(file):
+                file.unlink(missing_ok=True)
+
+
+def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:
+    """Describes the first entry in which two nested mappings differ; None if they are equal."""
+    for name in expected | found:
+        theirs, ours = found.get(name), expected.get(name)
+        if isinstance(theirs, dict) and isinstance(ours, dict):
+            inner = _difference(theirs, ours)
+            if inner is not None:
+                return f"{name}.{inner}"
+        elif theirs != ours:
+            return f"{name}: {theirs!r} instead of {ours!r}"
+    return None

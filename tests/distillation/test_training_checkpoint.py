@@ -1,0 +1,252 @@
+"""Trainings that are killed and started again give the network of an undisturbed one."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training import train
+from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.distillation.training_checkpoint import Checkpoint
+
+SETTINGS = TrainSettings(
+    steps=240,
+    batch_size=16,
+    learning_rate=0.01,
+    schedule="cosine",
+    optimizer="adamw",
+    weight_decay=0.01,
+    ema=0.95,
+    gradient_clip=1.0,
+    seed=2,
+    device="cpu",
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(16, 3)
+    )
+
+
+class Losses(TrainingCallback):
+    """Keeps the mean losses of all reports, also of those before a resumption."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_report(self, state):
+        self.losses.append(state.loss)
+
+    def state_dict(self):
+        return {"losses": list(self.losses)}
+
+    def load_state_dict(self, state):
+        self.losses = list(state["losses"])
+
+
+def trained(
+    checkpoint: Checkpoint | None,
+    loss: Callable[..., Tensor] = F.cross_entropy,
+    settings: TrainSettings = SETTINGS,
+    callbacks: tuple[TrainingCallback, ...] = (),
+) -> nn.Module:
+    images = torch.rand(100, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    classes = (images.sum((1, 2, 3)) * 2).long() % 3
+    return train(
+        network,
+        images,
+        classes,
+        None,
+        loss,
+        settings,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+    )
+
+
+def values(model: nn.Module) -> list[Tensor]:
+    return list(model.state_dict().values())
+
+
+def killed_training(path: Path, moment: str, count: int) -> None:
+    """Trains in this process, which kills itself in a step or while it writes the checkpoint."""
+    left = count
+
+    def countdown() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def loss(logits: Tensor, classes: Tensor) -> Tensor:
+        if moment == "loss":
+            countdown()
+        return F.cross_entropy(logits, classes)
+
+    if moment in ("fsync", "replace"):
+        original = getattr(os, moment)
+
+        def killing(*arguments):
+            countdown()
+            return original(*arguments)
+
+        setattr(os, moment, killing)
+    callback = Losses()
+    model = trained(Checkpoint(path, "a test", every_seconds=0.002), loss, callbacks=(callback,))
+    torch.save((values(model), callback.losses), path.with_suffix(".result"))
+
+
+def test_a_training_killed_at_any_moment_gives_the_network_of_an_undisturbed_one(tmp_path):
+    once = Losses()
+    expected = values(trained(None, callbacks=(once,)))
+    draw = random.Random(4)
+    path = tmp_path / "training.checkpoint"
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["db3kd.distillation.training"])
+    kills = 0
+    for attempt in range(40):
+        # An attempt in which more and more steps are possible; the last one is not disturbed.
+        moment = draw.choice(("loss", "fsync", "replace")) if attempt < 9 else "none"
+        count = draw.randrange(2, 60)
+        process = processes.Process(target=killed_training, args=(path, moment, count))
+        process.start()
+        process.join(120)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0:
+            break
+        kills += 1
+    assert kills >= 5
+    found, losses = torch.load(path.with_suffix(".result"), weights_only=True)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert losses == once.losses
+    Checkpoint(path, "a test").remove()
+    assert [file.name for file in tmp_path.iterdir()] == ["training.result"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopped_after(steps: int) -> Callable[..., Tensor]:
+    left = steps
+
+    def loss(logits: Tensor, classes: Tensor) -> Tensor:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stopped
+        return F.cross_entropy(logits, classes)
+
+    return loss
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd"}, {"precision": "bf16"}])
+@pytest.mark.parametrize("steps", [1, 57, 239])
+def test_a_training_continues_after_an_exception(tmp_path, steps, changes):
+    settings = TrainSettings(**{**vars(SETTINGS), **changes})
+    path = tmp_path / "new folder" / "training.checkpoint"
+    with pytest.raises(Stopped):
+        trained(Checkpoint(path, {"data": "a"}, 0), stopped_after(steps), settings)
+    counted = stopped_after(SETTINGS.steps - steps)
+    resumed = trained(Checkpoint(path, {"data": "a"}), counted, settings)
+    expected = trained(None, settings=settings)
+    assert all(torch.equal(*pair) for pair in zip(values(resumed), values(expected), strict=True))
+
+
+def test_a_finished_training_is_read_and_not_repeated(tmp_path):
+    path = tmp_path / "training.checkpoint"
+    first = trained(Checkpoint(path, "a test"))
+    again = trained(Checkpoint(path, "a test"), stopped_after(0))
+    assert all(torch.equal(*pair) for pair in zip(values(first), values(again), strict=True))
+    assert not again.training
+
+
+def test_a_requested_stop_is_kept(tmp_path):
+    class Stopping(TrainingCallback):
+        def on_report(self, state):
+            if state.step >= 30:
+                state.request_stop()
+
+    path = tmp_path / "training.checkpoint"
+    first = trained(Checkpoint(path, "a test"), callbacks=(Stopping(),))
+    again = trained(Checkpoint(path, "a test"), stopped_after(0))
+    assert first[1].num_batches_tracked == 30
+    assert all(torch.equal(*pair) for pair in zip(values(first), values(again), strict=True))
+
+
+def test_a_checkpoint_is_written_no_more_often_than_asked_for(tmp_path):
+    path = tmp_path / "training.checkpoint"
+    with pytest.raises(Stopped):
+        trained(Checkpoint(path, "a test", every_seconds=1e6), stopped_after(200))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("identity", "changes", "model", "message"),
+    [
+        ("other", {}, None, "another identity: 'a test' instead of 'other'"),
+        ("a test", {"seed": 9}, None, "another settings.seed: 2 instead of 9"),
+        ("a test", {"steps": 300}, None, "another settings.steps: 240 instead of 300"),
+        ("a test", {}, 5, r"another network.4.weight: \[3, 16\] instead of \[5, 16\]"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    tmp_path, monkeypatch, identity, changes, model, message
+):
+    path = tmp_path / "training.checkpoint"
+    with pytest.raises(Stopped):
+        trained(Checkpoint(path, "a test", 0), stopped_after(5))
+    before = path.read_bytes()
+    if model is not None:
+        wider = nn.Sequential(*network()[:4], nn.Linear(16, model))
+        monkeypatch.setattr(sys.modules[__name__], "network", lambda: wider)
+    settings = TrainSettings(**{**vars(SETTINGS), **changes})
+    with pytest.raises(ValueError, match=f"training.checkpoint: .*{message}; use another path"):
+        trained(Checkpoint(path, identity, 0), settings=settings)
+    assert path.read_bytes() == before
+
+
+def test_callbacks_with_a_state_of_their_own_are_compared(tmp_path):
+    path = tmp_path / "training.checkpoint"
+    with pytest.raises(Stopped):
+        trained(Checkpoint(path, "a test", 0), stopped_after(5), callbacks=(Losses(),))
+    with pytest.raises(ValueError, match=r"another callbacks: \['Losses'\] instead of \[\]"):
+        trained(Checkpoint(path, "a test"), callbacks=(TrainingCallback(),))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_changed_or_cut_file_is_refused(tmp_path, share):
+    path = tmp_path / "training.checkpoint"
+    with pytest.raises(Stopped):
+        trained(Checkpoint(path, "a test", 0), stopped_after(3))
+    content = path.read_bytes()
+    at = round(share * len(content))
+    for damaged in (content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :], content[:at]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"is damaged|got another file"):
+            trained(Checkpoint(path, "a test"))
+
+
+def test_a_file_of_another_kind_is_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="expected a checkpoint of a training, got another file"):
+        trained(Checkpoint(path, "a test"))
+    assert path.read_text() == "mine"
+
+
+def test_a_negative_interval_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"every_seconds: .*got -1"):
+        Checkpoint(tmp_path / "a", "a test", every_seconds=-1)
