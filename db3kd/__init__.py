@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples
     from db3kd.distillation import (
         Checkpoint,
+        EarlyStopping,
+        HeldOutAgreement,
         KDLoss,
+        LabelledImages,
         SurrogateSettings,
+        TrackerCallback,
         TrainingCallback,
         TrainSettings,
         agreement,
@@ -58,8 +62,12 @@ _HOME = {
     "data": ("ImageSet", "PseudoSamples", "load_data", "load_pseudo_samples"),
     "distillation": (
         "Checkpoint",
+        "EarlyStopping",
+        "HeldOutAgreement",
         "KDLoss",
+        "LabelledImages",
         "SurrogateSettings",
+        "TrackerCallback",
         "TrainSettings",
         "TrainingCallback",
         "agreement",
@@ -101,10 +109,13 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Checkpoint",
+    "EarlyStopping",
     "FunctionTeacher",
+    "HeldOutAgreement",
     "ImageSet",
     "KDLoss",
     "LabelSettings",
+    "LabelledImages",
     "Labels",
     "ModuleTeacher",
     "Moves",
@@ -116,6 +127,7 @@ __all__ = [
     "SynthesisSettings",
     "Teacher",
     "TeacherError",
+    "TrackerCallback",
     "TrainSettings",
     "TrainingCallback",
     "agreement",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from db3kd.distillation.loss import KDLoss
     from db3kd.distillation.training import Model as TrainedModel
     from db3kd.distillation.training import TrainSettings
+    from db3kd.distillation.training_callbacks import TrainingCallback
     from db3kd.labelling.label_run import LabelRun
     from db3kd.ops import Normalisation
 
@@ -119,6 +120,9 @@ def distill(
 
     files = _student_files(out, training.seed, seeds)
     settings = training.settings(losses.preset)
+    callbacks = {
+        seed: training.callbacks(file, replace(settings, seed=seed)) for seed, file in files.items()
+    }
     run = open_run(labels, data)
     if losses.preset:
         _check_preset_alone(losses)
@@ -128,7 +132,7 @@ def distill(
     if run.manifest["state"] != "finished":
         print(f"note: {labels} is not finished; it holds {len(run.labels):,} samples")
     test = _test_set(run, data)
-    _train_students(run, model, plan, files, test)
+    _train_students(run, model, plan, files, test, callbacks)
 
 
 def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
@@ -197,7 +201,12 @@ def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
 
 
 def _train_students(
-    run: "LabelRun", model: str, plan: _Plan, files: dict[int, Path], test: "ImageSet | None"
+    run: "LabelRun",
+    model: str,
+    plan: _Plan,
+    files: dict[int, Path],
+    test: "ImageSet | None",
+    callbacks: "dict[int, list[TrainingCallback]]",
 ) -> None:
     from db3kd.distillation.evaluation import evaluate
     from db3kd.distillation.student import train_student
@@ -229,6 +238,7 @@ def _train_students(
                 plan.loss,
                 seeded.settings,
                 progress=show,
+                callbacks=callbacks[seed],
             )
         file.parent.mkdir(parents=True, exist_ok=True)
         save_model(

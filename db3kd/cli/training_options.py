@@ -1,6 +1,7 @@
 """Options of trainings: one network, or the students of a label run."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -9,7 +10,8 @@ from db3kd.cli.option_sets import COMMON, OptionSet
 from db3kd.cli.options import DEVICE_HELP, Seed
 
 if TYPE_CHECKING:
-    from db3kd.distillation.training import TrainSettings
+    from db3kd.distillation.train_settings import TrainSettings
+    from db3kd.distillation.training_callbacks import TrainingCallback
 
 TRAINING = "Training"
 DEFAULT_STEPS = 1500
@@ -30,7 +32,7 @@ BatchSize = Annotated[
 ]
 LearningRate = Annotated[
     float,
-    typer.Option("--learning-rate", help="Learning rate of Adam.", rich_help_panel=TRAINING),
+    typer.Option("--learning-rate", help="Initial learning rate.", rich_help_panel=TRAINING),
 ]
 Precision = Annotated[
     Literal["no", "bf16", "fp16"],
@@ -60,7 +62,7 @@ class TrainingOptions(OptionSet):
         self, device: str, *, steps: int | None = None, epochs: int | None = None
     ) -> "TrainSettings":
         """Returns the settings of the training, which lasts for `steps` or for `epochs`."""
-        from db3kd.distillation.training import TrainSettings
+        from db3kd.distillation.train_settings import TrainSettings
 
         return TrainSettings(
             epochs=epochs or TrainSettings.epochs,
@@ -100,13 +102,44 @@ class StudentTrainingOptions(OptionSet):
         ),
     ] = None
     learning_rate: LearningRate = 1e-3
+    optimizer: Annotated[
+        Literal["adam", "adamw", "sgd"],
+        typer.Option("--optimizer", help="Optimizer; sgd has a Nesterov momentum of 0.9."),
+    ] = "adam"
+    schedule: Annotated[
+        Literal["constant", "cosine"],
+        typer.Option("--schedule", help="Schedule of the learning rate; cosine lowers it to 0."),
+    ] = "constant"
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", min=0, help="Weight decay of the optimizer.")
+    ] = 0.0
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            "--ema",
+            help="Decay of an average of the weights, such as 0.999, which the student gets.",
+            show_default="no average",
+        ),
+    ] = None
     precision: Precision = "no"
+    tracker: Annotated[
+        Literal["tensorboard", "wandb"] | None,
+        typer.Option(
+            "--tracker", help="Log losses to this package.", show_default="do not log them"
+        ),
+    ] = None
+    tracker_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--tracker-dir", help="Folder of the logs.", show_default="logs, next to the student"
+        ),
+    ] = None
     device: TrainingDevice = "auto"
     seed: Seed = 0
 
     def settings(self, preset: str | None) -> "TrainSettings":
         """Returns the settings of a student; a preset has the paper's epochs and batches."""
-        from db3kd.distillation.training import TrainSettings
+        from db3kd.distillation.train_settings import TrainSettings
 
         if self.epochs is not None and self.steps is not None:
             raise ValueError("steps: expected --epochs or --steps, got both")
@@ -116,7 +149,34 @@ class StudentTrainingOptions(OptionSet):
             steps=self.steps if chosen else DEFAULT_STEPS,
             batch_size=self.batch_size or (512 if preset else 128),
             learning_rate=self.learning_rate,
+            schedule=self.schedule,
             seed=self.seed,
             device=self.device,
             precision=self.precision,
+            optimizer=self.optimizer,
+            weight_decay=self.weight_decay,
+            ema=self.ema,
         )
+
+    def callbacks(self, student: Path, settings: "TrainSettings") -> "list[TrainingCallback]":
+        """Returns the callbacks of a student's training.
+
+        Args:
+            student: the file of the student, whose stem names the training in logs.
+            settings: the settings of the training, which are logged.
+        """
+        if self.tracker is None:
+            if self.tracker_dir is not None:
+                raise ValueError("tracker_dir: needs --tracker tensorboard or --tracker wandb")
+            return []
+        from db3kd.distillation.training_tracker import TrackerCallback
+
+        folder = self.tracker_dir or student.parent / "logs"
+        if self.tracker == "tensorboard":
+            run = TrackerCallback("tensorboard", student.stem, folder, asdict(settings))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            run = TrackerCallback(
+                "wandb", configuration=asdict(settings), name=student.stem, dir=str(folder)
+            )
+        return [run]

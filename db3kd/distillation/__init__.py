@@ -11,7 +11,9 @@ from db3kd.distillation.augmented_decisions import (
     collect_augmented_decisions,
 )
 from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.distillation.early_stopping import EarlyStopping, HeldOutAgreement
 from db3kd.distillation.evaluation import agreement, evaluate
+from db3kd.distillation.labelled_images import LabelledImages
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.row_batches import RowBatches
 from db3kd.distillation.scale import ScaleChoice, choose_scale
@@ -24,18 +26,23 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
 from db3kd.distillation.training_checkpoint import Checkpoint
 from db3kd.distillation.training_loop import BatchSource, train_batches
+from db3kd.distillation.training_tracker import TrackerCallback
 
 __all__ = [
     "AugmentedDecisions",
     "AugmentedImages",
     "BatchSource",
     "Checkpoint",
+    "EarlyStopping",
+    "HeldOutAgreement",
     "KDLoss",
+    "LabelledImages",
     "RowBatches",
     "ScaleChoice",
     "Strategy",
     "StrategyResult",
     "SurrogateSettings",
+    "TrackerCallback",
     "TrainSettings",
     "TrainedSurrogate",
     "TrainingCallback",

@@ -1,5 +1,7 @@
 """Predictions of a network, and how often they match labels or a teacher's decisions."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -30,8 +32,13 @@ def predict_logits(
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     images = as_image_source(images)
-    read = image_reader(images, device)
     rows = torch.arange(len(images)) if rows is None else rows.cpu()
+    return _logits(model, image_reader(images, device), rows, batch)
+
+
+def _logits(
+    model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tensor, batch: int | None
+) -> Tensor:
     was_training = model.training
     model.eval()
     try:
@@ -59,6 +66,20 @@ def predict(
         [n] int64 on the CPU.
     """
     return predict_logits(model, images, batch, rows).argmax(1)
+
+
+def predict_read(model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Predicts classes of images that are read more than once, without opening their set again.
+
+    Args:
+        model: the network; it keeps its mode.
+        read: an `image_reader` for the network's device.
+        rows: [n] int64, the images to use.
+
+    Returns:
+        [n] int64 on the CPU.
+    """
+    return _logits(model, read, rows, None).argmax(1)
 
 
 def evaluate(

@@ -109,3 +109,30 @@ def test_a_run_without_reached_pairs_has_a_report(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--budget", 20)
 
     succeed("report", "--labels", tmp_path / "run")
+
+
+def test_a_student_is_trained_and_logged_as_asked_for(run, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = ("--model", "linear", "--scale", 2, "--steps", 20, "--device", "cpu")
+    how = ("--optimizer", "adamw", "--schedule", "cosine", "--weight-decay", 0.01, "--ema", 0.9)
+    student = tmp_path / "s.safetensors"
+
+    succeed(
+        "distill", "--labels", run, "--out", student, *options, *how, "--tracker", "tensorboard"
+    )
+
+    described = json.loads(student.with_suffix(".json").read_text())
+    settings = described["settings"]["plan"]["settings"]
+    assert (settings["optimizer"], settings["schedule"]) == ("adamw", "cosine")
+    assert (settings["weight_decay"], settings["ema"]) == (0.01, 0.9)
+    logged = EventAccumulator(str(tmp_path / "logs" / "s")).Reload()
+    assert len(logged.Scalars("loss")) == 20
+
+
+def test_a_folder_of_logs_needs_a_tracker(run, tmp_path):
+    message = fail(
+        "distill", "--labels", run, "--out", tmp_path / "s.safetensors", "--tracker-dir", tmp_path
+    )
+    assert "--tracker-dir: needs --tracker tensorboard" in message

@@ -1,0 +1,71 @@
+"""`LabelledImages`: labelled images as a PyTorch data set, for a training loop of your own."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.labelling.labels import Labels
+from db3kd.validation import UNIT_BOUNDS, check_images
+
+LabelledImage = tuple[Tensor, Tensor, Tensor]
+"""An image [*image_shape] float32, its decision [] int64 and its soft label [C] float32."""
+
+
+class LabelledImages(Dataset[LabelledImage]):
+    """The answered images of a labelled data set, with their decisions and soft labels.
+
+    Items are read when they are needed, those of a batch together, so that a
+    `torch.utils.data.DataLoader` may read them in workers.
+
+    Example:
+        >>> dataset = db3kd.LabelledImages(images, db3kd.with_soft_labels(labels))
+        >>> loader = torch.utils.data.DataLoader(dataset, batch_size=128, shuffle=True)
+        >>> for images, decisions, soft_labels in loader:
+        ...     loss = db3kd.KDLoss()(network(images), decisions, soft_labels)
+
+    Args:
+        images: the N labelled images in [0, 1], as for `db3kd.label`.
+        labels: N labels with soft labels.
+
+    Attributes:
+        rows: [n] int64, the index in `images` of each item. Images without an answer are left out.
+
+    Raises:
+        ValueError: if `labels` has no soft labels, or not one row for each image.
+    """
+
+    def __init__(self, images: ImagesLike, labels: Labels) -> None:
+        self._images = as_image_source(images)
+        if labels.soft_labels is None:
+            raise ValueError(
+                "labels: expected soft labels, got none; add them by db3kd.with_soft_labels(labels)"
+            )
+        if len(labels) != len(self._images):
+            raise ValueError(
+                f"labels: expected {len(self._images)} rows, one for each image, got "
+                f"{len(labels)}; of images that were labelled in part, pass "
+                "images.subset(labels.index)"
+            )
+        self.rows = (labels.decision >= 0).nonzero().flatten().cpu()
+        self._decisions = labels.decision.cpu()[self.rows]
+        self._soft_labels = labels.soft_labels.cpu()[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index: expected a number below {len(self)}, got {index}")
+        return self.__getitems__([index % len(self)])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[LabelledImage]:
+        """Reads the items of a batch at once; a `DataLoader` calls this."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        rows = self.rows[index]
+        images = self._images
+        read = images[rows].cpu() if isinstance(images, Tensor) else images.read(rows)
+        check_images(read, tuple(read.shape[1:]), UNIT_BOUNDS, rows=rows.tolist())
+        return list(zip(read, self._decisions[index], self._soft_labels[index], strict=True))
