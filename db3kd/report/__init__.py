@@ -1,11 +1,13 @@
 """Tables, figures and pages of results.
 
-`write_report` writes the page of labels and students, and `write_zero_shot_report` that of students
-without images. Both write Markdown with PNG figures into a folder and need no display. Their tables
-and figures are functions of their own, which take arrays, CPU tensors or results of a comparison.
+`write_student_report` writes the page of one student, as HTML and as Markdown. `write_report`
+writes the page of labels and students, and `write_zero_shot_report` that of students without
+images, both as Markdown with PNG figures. None needs a display. The tables and figures of the last
+two are functions of their own, which take arrays, CPU tensors or results of a comparison.
 """
 
 from db3kd.report.class_distances import class_distance_matrix, mean_class_distances
+from db3kd.report.intervals import wilson_interval
 from db3kd.report.label_figures import distance_curve, sample_grid
 from db3kd.report.pages import ClassDistances, Samples, write_report
 from db3kd.report.pseudo_sample_figures import (
@@ -13,6 +15,14 @@ from db3kd.report.pseudo_sample_figures import (
     class_grid,
     distance_by_moves,
     move_grid,
+)
+from db3kd.report.student_page import write_student_report
+from db3kd.report.student_report import (
+    Disagreements,
+    PlanChoice,
+    ReportStage,
+    SoftExamples,
+    StudentReport,
 )
 from db3kd.report.tables import comparison_table, rich_comparison_table
 from db3kd.report.zero_shot import (
@@ -24,7 +34,12 @@ from db3kd.report.zero_shot import (
 
 __all__ = [
     "ClassDistances",
+    "Disagreements",
+    "PlanChoice",
+    "ReportStage",
     "Samples",
+    "SoftExamples",
+    "StudentReport",
     "ZeroShotRow",
     "accuracy_by_queries",
     "class_distance_matrix",
@@ -37,7 +52,9 @@ __all__ = [
     "rich_comparison_table",
     "rich_zero_shot_table",
     "sample_grid",
+    "wilson_interval",
     "write_report",
+    "write_student_report",
     "write_zero_shot_report",
     "zero_shot_table",
 ]

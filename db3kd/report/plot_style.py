@@ -1,8 +1,12 @@
 """The style that all figures share."""
 
+import io
+import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,15 +20,20 @@ MARKERS = "os^Dv<P"
 """A marker for each colour."""
 
 _DPI = 150
+_GRID = "#E0E0E0"
+_INK = "#000000"
+_SVG_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
-def plot_axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """Returns a figure with one plot that has light grid lines and no frame."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+def plot_axes(
+    xlabel: str, ylabel: str, size: tuple[float, float] = (6.4, 4.2)
+) -> tuple[Figure, Axes]:
+    """Returns a figure with one plot that has light grid lines and no frame; its size in inches."""
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.grid(axis="y", color="#E0E0E0", linewidth=0.8)
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -47,6 +56,31 @@ def draw_image(axes: Axes, image: NDArray[np.floating]) -> None:
 def save(figure: Figure, path: str | Path) -> None:
     """Writes a figure as PNG."""
     figure.savefig(path, dpi=_DPI)
+
+
+def inline_svg(figure: Figure, label: str) -> str:
+    """Returns a figure as an SVG element for a page of HTML.
+
+    Its text is text in the font of the page. Ink and grid have the colours of the page
+    (`currentColor` and `--grid`), so that it suits a dark page too. Equal figures give equal bytes.
+
+    Args:
+        figure: A figure of black ink, such as that of `plot_axes`.
+        label: What the figure shows, for readers who do not see it.
+    """
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    # Names such as axes_1 repeat in a second figure; nothing refers to them.
+    svg = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", svg)
+    for colour, variable in ((_INK, "currentColor"), (_GRID, f"var(--grid, {_GRID})")):
+        svg = re.sub(colour, variable, svg, flags=re.IGNORECASE)
+    attributes = f'role="img" aria-label="{escape(label)}" fill="currentColor"'
+    view = re.search(r'viewBox="[^"]+"', svg)
+    assert view is not None  # matplotlib writes one
+    return f"<svg {attributes} {view[0]} {_SVG_NAMESPACES}>{svg.split('>', 1)[1]}".strip()
 
 
 def class_labels(class_names: Sequence[str] | None, classes: int) -> list[str]:

@@ -25,11 +25,14 @@ def rich_comparison_table(rows: Sequence["StrategyResult"]) -> Table:
     return rich_table(_COMPARISON_HEAD, [_comparison_cells(row) for row in rows])
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns cells as a Markdown table. All columns but the first are aligned to the right."""
-    alignment = ["---"] + ["---:"] * (len(head) - 1)
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, alignment, *escaped))
+def markdown_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
+) -> str:
+    """Returns cells as a Markdown table. Columns after the first `text_columns` align right."""
+    alignment = ["---"] * text_columns + ["---:"] * (len(head) - text_columns)
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
+    lines = [escaped[0], alignment, *escaped[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def rich_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -1,0 +1,81 @@
+"""The page of a student: report.html, one file that needs nothing else, and report.md."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from db3kd.report.pages import write_page
+from db3kd.report.plot_style import COLOURS, inline_svg, save
+from db3kd.report.student_blocks import Cards, Plot, Section
+from db3kd.report.student_markdown import student_paragraphs
+from db3kd.report.student_report import StudentReport
+from db3kd.report.student_sections import headline, key_figures, student_sections
+from db3kd.report.text import clean_text
+from db3kd.report.thumbnails import data_url, image_png
+
+
+def write_student_report(folder: str | Path, report: StudentReport) -> Path:
+    """Writes report.html, which is complete in itself, and report.md with figures as files.
+
+    Example:
+        >>> write_student_report("runs/mine/report", report)
+        PosixPath('runs/mine/report/report.html')
+
+    Args:
+        folder: The folder to write to, which is made if necessary. The files of an earlier report
+            are replaced.
+        report: What the page shows.
+
+    Returns:
+        The path of report.html.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = student_sections(report)
+    _write_figures(folder, sections)
+    write_page(folder, student_paragraphs(report, sections))
+    page = folder / "report.html"
+    page.write_text(_html(report, sections, folder), encoding="utf-8")
+    return page
+
+
+def _write_figures(folder: Path, sections: Sequence[Section]) -> None:
+    for block in (block for section in sections for block in section.blocks):
+        if isinstance(block, Plot):
+            save(block.draw(), folder / block.file)
+        elif isinstance(block, Cards) and block.cards[0].image is not None:
+            (folder / block.folder).mkdir(exist_ok=True)
+            for card, file in block.files():
+                if card.image is not None:
+                    (folder / file).write_bytes(image_png(card.image))
+
+
+def _html(report: StudentReport, sections: Sequence[Section], folder: Path) -> str:
+    """Returns the page, with the image files of the folder inside it."""
+    environment = Environment(
+        loader=PackageLoader("db3kd.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_clean,
+    )
+    environment.filters |= {
+        "embedded": lambda file: data_url((folder / file).read_bytes()),
+        "unbroken": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
+        "svg": lambda plot: Markup(inline_svg(plot.draw(), plot.label)),
+    }
+    return environment.get_template("student.html.jinja").render(
+        report=report,
+        sections=sections,
+        headline=headline(report),
+        key_figures=key_figures(report),
+        colours=COLOURS,
+    )
+
+
+def _clean(value: Any) -> Any:
+    return clean_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value

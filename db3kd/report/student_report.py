@@ -1,0 +1,260 @@
+"""What the report of a student shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from db3kd.report.intervals import check_matches
+from db3kd.validation import check_classes
+
+
+class ReportStage(NamedTuple):
+    """A stage of a run: what it asked the teacher, and what that cost.
+
+    Attributes:
+        name: The stage, such as "augmented decisions".
+        asked: What was asked, such as "4,000 mixed images".
+        reason: Why it was asked.
+        queries: Number of queries that the stage spent.
+        seconds: How long it took, training included.
+    """
+
+    name: str
+    asked: str
+    reason: str
+    queries: int
+    seconds: float
+
+
+class PlanChoice(NamedTuple):
+    """A choice of the plan, and what its alternatives were worth.
+
+    Attributes:
+        name: What was chosen, such as "learning rate".
+        chosen: The alternative that was taken; one of `agreements`.
+        agreements: Agreement of each alternative on held-out images, in [0, 1]; None if it was
+            not measured.
+    """
+
+    name: str
+    chosen: str
+    agreements: Mapping[str, float | None]
+
+
+class Disagreements(NamedTuple):
+    """Images that teacher and student put in different classes.
+
+    Attributes:
+        images: `[n, 1 or 3, height, width]` in [0, 1], or rows of features `[n, D]` in their own
+            units.
+        teacher_classes: `[n]` int64.
+        student_classes: `[n]` int64.
+    """
+
+    images: Tensor
+    teacher_classes: Tensor
+    student_classes: Tensor
+
+
+class SoftExamples(NamedTuple):
+    """Images with the soft labels that the student was trained on.
+
+    Attributes:
+        images: As for `Disagreements`.
+        probabilities: `[n, C]` float, rows sum to 1.
+    """
+
+    images: Tensor
+    probabilities: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class StudentReport:
+    """Everything that the report of a student shows, as plain values and CPU tensors.
+
+    The page has no section for what is left out.
+
+    Example:
+        >>> report = StudentReport(
+        ...     title="Digits", teacher="lenet5", student="lenet5-fifth", data="mnist5k",
+        ...     strategy="auto", agreement=(652, 700),
+        ... )
+        >>> write_student_report("runs/mine/report", report)
+        PosixPath('runs/mine/report/report.html')
+
+    Attributes:
+        title: The heading of the page.
+        teacher: The teacher, as the user named it.
+        student: The student's architecture.
+        data: The transfer set.
+        strategy: The strategy, such as "auto".
+        agreement: (matches, total): held-out images that the student puts in the teacher's class.
+        accuracy: (matches, total): test images that the student puts in their true class.
+        test_agreement: (matches, total): test images that it puts in the teacher's class.
+        price_per_1000: Price of 1,000 queries, in the user's currency.
+        stages: The stages in the order of the run. Their queries are the total.
+        curve: (queries, agreement) after each round of acquisition; queries in ascending order,
+            agreement in [0, 1] on the held-out images.
+        choices: The choices of the plan.
+        class_names: C names; the numbers of the classes by default.
+        class_counts: `[C]` integers, the teacher's decisions for the images asked.
+        confusion: `[C, C]` integers, held-out images by teacher's class (rows) and student's class
+            (columns). Its sum and trace are those of `agreement`.
+        disagreements: Images they disagree on; the first 24 are shown.
+        soft_examples: Images with soft labels; the first 8 are shown.
+        feature_names: D names, if an image is a row of D features.
+        reproduce: What a rerun needs: command line, Python call, versions, seeds, fingerprints.
+        notes: Paragraphs below the headline, such as warnings.
+    """
+
+    title: str
+    teacher: str
+    student: str
+    data: str
+    strategy: str
+    agreement: tuple[int, int]
+    accuracy: tuple[int, int] | None = None
+    test_agreement: tuple[int, int] | None = None
+    price_per_1000: float | None = None
+    stages: Sequence[ReportStage] = ()
+    curve: Sequence[tuple[int, float]] = ()
+    choices: Sequence[PlanChoice] = ()
+    class_names: Sequence[str] | None = None
+    class_counts: Tensor | None = None
+    confusion: Tensor | None = None
+    disagreements: Disagreements | None = None
+    soft_examples: SoftExamples | None = None
+    feature_names: Sequence[str] | None = None
+    reproduce: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_matches(self.agreement, "agreement")
+        for name in ("accuracy", "test_agreement"):
+            if (value := getattr(self, name)) is not None:
+                check_matches(value, name)
+        if self.price_per_1000 is not None and not 0 <= self.price_per_1000 < torch.inf:
+            raise ValueError(
+                f"price_per_1000: expected a number of at least 0, got {self.price_per_1000!r}"
+            )
+        for stage in self.stages:
+            if stage.queries < 0 or not 0 <= stage.seconds < torch.inf:
+                raise ValueError(
+                    f"stages: expected queries and seconds of at least 0, got {stage.queries!r} "
+                    f"and {stage.seconds!r} in stage {stage.name!r}"
+                )
+        self._check_curve()
+        self._check_choices()
+        self._check_counts()
+        self._check_images()
+
+    def __repr__(self) -> str:
+        matches, total = self.agreement
+        return f"StudentReport({self.title!r}, agreement {matches:,} of {total:,})"
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes; None if nothing in the report tells it."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        if self.confusion is not None:
+            return len(self.confusion)
+        if self.class_counts is not None:
+            return len(self.class_counts)
+        return None if self.soft_examples is None else self.soft_examples.probabilities.shape[-1]
+
+    @property
+    def queries(self) -> int | None:
+        """The total number of queries; None without stages."""
+        return sum(stage.queries for stage in self.stages) if self.stages else None
+
+    @property
+    def is_tabular(self) -> bool:
+        """Whether an image is a row of features."""
+        shown = self.disagreements or self.soft_examples
+        return self.feature_names is not None or (shown is not None and shown.images.ndim == 2)
+
+    def price(self, queries: int) -> float | None:
+        """Returns the price of queries; None without `price_per_1000`."""
+        return None if self.price_per_1000 is None else queries * self.price_per_1000 / 1000
+
+    def _check_curve(self) -> None:
+        queries = [point[0] for point in self.curve]
+        if queries != sorted(set(queries)) or any(count < 0 for count in queries):
+            raise ValueError(f"curve: expected ascending numbers of queries, got {queries}")
+        for _, share in self.curve:
+            if not 0 <= share <= 1:
+                raise ValueError(f"curve: expected agreement in [0, 1], got {share!r}")
+
+    def _check_choices(self) -> None:
+        for choice in self.choices:
+            if choice.chosen not in choice.agreements:
+                raise ValueError(
+                    f"choices: expected the chosen {choice.name} among the alternatives "
+                    f"{list(choice.agreements)}, got {choice.chosen!r}"
+                )
+            for share in choice.agreements.values():
+                if share is not None and not 0 <= share <= 1:
+                    raise ValueError(f"choices: expected agreement in [0, 1], got {share!r}")
+
+    def _check_counts(self) -> None:
+        classes = self.classes
+        for name, counts, shape in (
+            ("class_counts", self.class_counts, (classes,)),
+            ("confusion", self.confusion, (classes, classes)),
+        ):
+            if counts is None:
+                continue
+            if tuple(counts.shape) != shape or counts.is_floating_point() or (counts < 0).any():
+                raise ValueError(
+                    f"{name}: expected {list(shape)} counts as int64, got {list(counts.shape)} "
+                    f"{str(counts.dtype).removeprefix('torch.')}"
+                )
+        if self.confusion is not None:
+            found = int(self.confusion.trace()), int(self.confusion.sum())
+            if found != self.agreement:
+                raise ValueError(
+                    f"confusion: expected {self.agreement[0]} matches of {self.agreement[1]} as in "
+                    f"agreement, got {found[0]} of {found[1]}; count the same held-out images"
+                )
+
+    def _check_images(self) -> None:
+        classes = self.classes
+        if self.disagreements is not None:
+            images = _checked_images(self.disagreements.images, "disagreements")
+            limit = classes or torch.iinfo(torch.int64).max
+            check_classes(self.disagreements.teacher_classes, len(images), limit, "teacher_classes")
+            check_classes(self.disagreements.student_classes, len(images), limit, "student_classes")
+            self._check_features(images)
+        if self.soft_examples is not None:
+            images = _checked_images(self.soft_examples.images, "soft_examples")
+            shape = tuple(self.soft_examples.probabilities.shape)
+            if shape != (len(images), classes):
+                raise ValueError(
+                    f"soft_examples: expected probabilities [{len(images)}, {classes}], "
+                    f"got {list(shape)}"
+                )
+            self._check_features(images)
+
+    def _check_features(self, images: Tensor) -> None:
+        names = self.feature_names
+        if names is not None and (images.ndim != 2 or images.shape[1] != len(names)):
+            raise ValueError(
+                f"feature_names: expected one for each of the features {list(images.shape[1:])}, "
+                f"got {len(names)}"
+            )
+
+
+def _checked_images(images: Tensor, name: str) -> Tensor:
+    is_image = images.ndim == 4 and images.shape[1] in (1, 3)
+    if not is_image and images.ndim != 2:
+        raise ValueError(
+            f"{name}: expected images [n, 1 or 3, height, width] or rows [n, D], got "
+            f"{list(images.shape)}"
+        )
+    if is_image and not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError(f"{name}: expected images in [0, 1]; scale or clamp them")
+    return images

@@ -1,0 +1,310 @@
+"""Turns the values of a student's report into sections of text, tables and figures."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from torch import Tensor
+
+from db3kd.progress import duration
+from db3kd.report.intervals import interval_of, percent
+from db3kd.report.plot_style import COLOURS, MARKERS, plot_axes, use_query_axis
+from db3kd.report.student_blocks import (
+    Bar,
+    Bars,
+    Block,
+    Card,
+    Cards,
+    HeatCell,
+    HeatMap,
+    Plot,
+    Section,
+    Settings,
+    Table,
+)
+from db3kd.report.student_report import StudentReport
+from db3kd.report.text import shown_name
+
+MAX_CLASSES = 20
+"""With more classes, only the most frequent ones and the most frequent confusions are shown."""
+
+MAX_DISAGREEMENTS = 24
+MAX_SOFT_EXAMPLES = 8
+_TOP_CLASSES = 5
+_MAX_FEATURES = 40
+
+
+def student_sections(report: StudentReport) -> list[Section]:
+    """Returns the sections of the page, without those that the report has no values for."""
+    makers: tuple[Callable[[StudentReport], Section | None], ...] = (
+        _stages,
+        _curve,
+        _choices,
+        _balance,
+        _confusion,
+        _disagreements,
+        _soft_labels,
+        _settings,
+    )
+    return [section for make in makers if (section := make(report)) is not None]
+
+
+def headline(report: StudentReport) -> tuple[str, str]:
+    """Returns the agreement, and what it is a share of: `93.1 %`, `(91.0 to 94.8 %) of 700 …`."""
+    matches, total = report.agreement
+    return percent(matches / total), (
+        f"({interval_of(matches, total)}) of {total:,} held-out {_noun(report)}"
+    )
+
+
+def key_figures(report: StudentReport) -> list[tuple[str, str]]:
+    """Returns the other numbers of the headline, each with what it is."""
+    found = []
+    for measured, what in (
+        (report.accuracy, "accuracy"),
+        (report.test_agreement, "agreement with the teacher"),
+    ):
+        if measured is not None:
+            matches, total = measured
+            interval = f"({interval_of(matches, total)}) of {total:,} test {_noun(report)}"
+            found.append((percent(matches / total), f"{what} {interval}"))
+    if report.queries is not None:
+        found.append((f"{report.queries:,}", "queries in total"))
+        price = report.price(report.queries)
+        if price is not None:
+            found.append((_price(price), f"price, at {report.price_per_1000:g} per 1,000 queries"))
+        seconds = sum(stage.seconds for stage in report.stages)
+        found.append((duration(seconds), "time (h:mm:ss)"))
+    return found
+
+
+def class_name(report: StudentReport, number: int) -> str:
+    """Returns the name of a class as the page shows it; its number if it has no name."""
+    return str(number) if report.class_names is None else shown_name(report.class_names[number])
+
+
+def _stages(report: StudentReport) -> Section | None:
+    if not report.stages:
+        return None
+    priced = report.price_per_1000 is not None
+    head = ["stage", "asked", "why", "queries", *(["price"] if priced else []), "time (h:mm:ss)"]
+    totals = ("all stages", "", "", report.queries or 0, sum(each[4] for each in report.stages))
+    rows = []
+    for name, asked, reason, queries, seconds in (*report.stages, totals):
+        price = report.price(queries)
+        cost = [f"{queries:,}"] if price is None else [f"{queries:,}", _price(price)]
+        rows.append([name, asked, reason, *cost, duration(seconds)])
+    table = Table(head, rows, text_columns=3, strong_rows=[len(report.stages)])
+    return Section("Queries by stage", "", [table])
+
+
+def _curve(report: StudentReport) -> Section | None:
+    if len(report.curve) < 2:
+        return None
+    label = "Agreement on held-out images against the number of queries"
+    text = "Agreement on the held-out images after each round of acquisition."
+    plot = Plot(partial(_draw_curve, report.curve), "agreement.png", label)
+    return Section("Agreement against queries", _in_words_of(report, text), [plot])
+
+
+def _draw_curve(curve: Sequence[tuple[int, float]]) -> Figure:
+    queries = [point[0] for point in curve]
+    shares = [100 * point[1] for point in curve]
+    figure, axes = plot_axes("queries", "agreement (%)", size=(4.8, 3.0))
+    axes.plot(queries, shares, color=COLOURS[0], marker=MARKERS[0], linewidth=2, markersize=6)
+    if queries[0] > 0 and queries[-1] >= 20 * queries[0]:
+        use_query_axis(axes)
+        crowded = queries[-1] >= 100 * queries[0]
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    last = queries[-1], shares[-1]
+    axes.annotate(f"{last[1]:.1f}", last, (0, 8), textcoords="offset points", ha="center")
+    # At least two percentage points high, so that a flat curve looks flat.
+    height = max(shares) - min(shares)
+    margin = max(0.15 * height, 1 - height / 2)
+    axes.set_ylim(min(shares) - margin, max(shares) + margin)
+    return figure
+
+
+def _choices(report: StudentReport) -> Section | None:
+    if not report.choices:
+        return None
+    rows: list[list[str]] = []
+    strong = []
+    for choice in report.choices:
+        for number, (alternative, share) in enumerate(choice.agreements.items()):
+            name = choice.name if number == 0 else ""
+            chosen = alternative == choice.chosen
+            if chosen:
+                strong.append(len(rows))
+            measured = "not measured" if share is None else f"{100 * share:.1f}"
+            rows.append([name, alternative, "chosen" if chosen else "", measured])
+    head = ["choice", "alternative", "", "held-out agreement (%)"]
+    text = "Alternatives are compared on held-out images, never on test images."
+    text = f"Strategy: {report.strategy}. {_in_words_of(report, text)}"
+    return Section("Plan", text, [Table(head, rows, text_columns=3, strong_rows=strong)])
+
+
+def _balance(report: StudentReport) -> Section | None:
+    if report.class_counts is None or not int(report.class_counts.sum()):
+        return None
+    counts = report.class_counts.long()
+    total, classes = int(counts.sum()), len(counts)
+    order = torch.arange(classes)
+    text = f"The teacher's decisions for the {total:,} images asked."
+    if classes > MAX_CLASSES:
+        order = counts.argsort(descending=True, stable=True)[:MAX_CLASSES]
+        text += f" The {MAX_CLASSES} most frequent of {classes:,} classes are shown."
+    if unseen := int((counts == 0).sum()):
+        text += f" It chose {unseen:,} of {classes:,} classes for no image."
+    largest = int(counts.max())
+    bars = [
+        Bar(
+            class_name(report, number),
+            int(counts[number]) / largest,
+            f"{int(counts[number]):,} ({percent(int(counts[number]) / total)})",
+        )
+        for number in order.tolist()
+    ]
+    head = ("teacher's class", _noun(report))
+    return Section("Class balance", _in_words_of(report, text), [Bars(head, bars)])
+
+
+def _confusion(report: StudentReport) -> Section | None:
+    if report.confusion is None:
+        return None
+    title = "Teacher against student"
+    if len(report.confusion) <= MAX_CLASSES:
+        text = "Number of held-out images by teacher's class (rows) and student's class (columns)."
+        return Section(title, _in_words_of(report, text), [_heat_map(report, report.confusion)])
+    missed = report.confusion.long().clone().fill_diagonal_(0)
+    classes = len(missed)
+    seen = report.confusion.sum(1)
+    found = missed.flatten().argsort(descending=True, stable=True)[:MAX_CLASSES].tolist()
+    rows = []
+    for teacher, student in (divmod(place, classes) for place in found):
+        if count := int(missed[teacher, student]):
+            names = class_name(report, teacher), class_name(report, student)
+            rows.append([*names, f"{count:,}", f"{int(seen[teacher]):,}"])
+    text = f"{int((seen > 0).sum()):,} of {classes:,} classes occur among the held-out images."
+    if not rows:
+        return Section(title, _in_words_of(report, f"{text} There is no disagreement."), [])
+    text += f" The {len(rows)} most frequent confusions are shown."
+    head = ["teacher's class", "student's class", "images", "images of the teacher's class"]
+    head = [_in_words_of(report, each) for each in head]
+    return Section(title, _in_words_of(report, text), [Table(head, rows, text_columns=2)])
+
+
+def _heat_map(report: StudentReport, confusion: Tensor) -> HeatMap:
+    """Colours a match by its share of the row, and a miss by its share of the greatest such share.
+
+    Misses are few; their colours would be invisible beside those of the matches.
+    """
+    shares = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
+    misses = shares.clone().fill_diagonal_(0)
+    strengths = misses / misses.max().clamp(min=1e-9)
+    strengths += shares.diagonal().diag()
+    rows = [
+        [HeatCell(int(count), float(each)) for count, each in zip(counts, row, strict=True)]
+        if counts.any()
+        else None
+        for counts, row in zip(confusion, strengths, strict=True)
+    ]
+    return HeatMap([class_name(report, number) for number in range(len(confusion))], rows)
+
+
+def _disagreements(report: StudentReport) -> Section | None:
+    shown = report.disagreements
+    if shown is None or not len(shown.images):
+        return None
+    images = shown.images[:MAX_DISAGREEMENTS]
+    classes = [
+        (("teacher", class_name(report, teacher)), ("student", class_name(report, student)))
+        for teacher, student in zip(
+            shown.teacher_classes[:MAX_DISAGREEMENTS].tolist(),
+            shown.student_classes[:MAX_DISAGREEMENTS].tolist(),
+            strict=True,
+        )
+    ]
+    matches, total = report.agreement
+    missed = total - matches
+    some = f"All {missed:,}" if len(images) == missed else f"{len(images)} of the {missed:,}"
+    text = f"{some} held-out images on which teacher and student disagree."
+    block: Block
+    if images.ndim == 2:
+        table = _feature_table(report, images)
+        decided = [
+            [f"{who}'s class", *(pair[place][1] for pair in classes)]
+            for place, who in enumerate(("teacher", "student"))
+        ]
+        block = Table(table.head, [*decided, *table.rows])
+    else:
+        block = Cards(
+            [
+                Card(f"image {number}", image, pair)
+                for number, (image, pair) in enumerate(zip(images, classes, strict=True), 1)
+            ],
+            "disagreements",
+        )
+    return Section("Disagreements", _in_words_of(report, text), [block])
+
+
+def _soft_labels(report: StudentReport) -> Section | None:
+    shown = report.soft_examples
+    if shown is None or not len(shown.images):
+        return None
+    images = shown.images[:MAX_SOFT_EXAMPLES]
+    cards = []
+    for number, (image, row) in enumerate(zip(images, shown.probabilities, strict=False), 1):
+        top = row.double().topk(min(_TOP_CLASSES, len(row)))
+        bars = [
+            Bar(class_name(report, place), min(1.0, share), percent(share))
+            for share, place in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
+        is_image = images.ndim == 4
+        title = f"{'image' if is_image else 'row'} {number}"
+        cards.append(Card(title, image if is_image else None, bars=bars))
+    text = "What the student was trained on: the classes of highest probability."
+    blocks: list[Block] = [Cards(cards, "soft-labels")]
+    if images.ndim == 2:
+        blocks.append(_feature_table(report, images))
+    return Section("Soft labels", text, blocks)
+
+
+def _feature_table(report: StudentReport, rows: Tensor) -> Table:
+    """Returns a table with a row for each feature, at most 40, and a column for each example."""
+    features = rows.shape[1]
+    names = report.feature_names or [f"feature {number}" for number in range(features)]
+    body = [
+        [shown_name(names[place]), *(f"{value:.4g}" for value in rows[:, place].tolist())]
+        for place in range(min(features, _MAX_FEATURES))
+    ]
+    if features > _MAX_FEATURES:
+        rest = f"and {features - _MAX_FEATURES:,} more features"
+        body.append([rest, *[""] * len(rows)])
+    return Table(["feature", *(f"row {number}" for number in range(1, len(rows) + 1))], body)
+
+
+def _settings(report: StudentReport) -> Section | None:
+    if not report.reproduce:
+        return None
+    values = Settings(list(report.reproduce.items()))
+    return Section("Settings", "What is needed to make this student again.", [values])
+
+
+def _price(price: float) -> str:
+    return f"{price:.2g}" if 0 < price < 0.01 else f"{price:,.2f}"
+
+
+def _noun(report: StudentReport) -> str:
+    return "rows" if report.is_tabular else "images"
+
+
+def _in_words_of(report: StudentReport, text: str) -> str:
+    """Returns text about images; about rows if the data is tabular."""
+    return text.replace("images", "rows").replace("image", "row") if report.is_tabular else text

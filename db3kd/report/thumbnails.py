@@ -1,0 +1,37 @@
+"""Images of a data set as PNG, in a size that a page shows."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+_SMALLEST, _LARGEST = 112, 224
+"""The longer side of an image on a page, in pixels, at least and at most."""
+
+
+def image_png(image: Tensor) -> bytes:
+    """Returns an image as PNG with a longer side of about 112 to 224 pixels.
+
+    Small images are enlarged by a whole number, so that their pixels stay visible.
+
+    Args:
+        image: `[1 or 3, height, width]` in [0, 1].
+    """
+    pixels = (image.detach().cpu().double().numpy() * 255).round().clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
+    longest = max(picture.size)
+    if longest < _SMALLEST:
+        factor = -(-_SMALLEST // longest)
+        size = (factor * picture.width, factor * picture.height)
+        picture = picture.resize(size, Image.Resampling.NEAREST)
+    picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
+
+
+def data_url(png: bytes) -> str:
+    """Returns a PNG file as a URL that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
