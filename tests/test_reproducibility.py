@@ -23,7 +23,7 @@ import db3kd
 from db3kd.distillation.augmented_decisions import collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.strategies import augmented_decision_strategy
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
 from db3kd.synthesis.acquisition import AcquisitionSettings

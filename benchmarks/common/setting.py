@@ -13,7 +13,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.distillation.evaluation import evaluate
 from db3kd.distillation.student import train_classifier
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher

@@ -19,7 +19,7 @@ from db3kd.data.loading import load_data
 from db3kd.distillation.augmented_decisions import collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.strategies import augmented_decision_strategy
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
 from db3kd.synthesis.starts import make_starts
 from db3kd.teachers import ModuleTeacher, decide_checked

@@ -47,7 +47,7 @@ from db3kd.distillation.strategies import (
 )
 from db3kd.distillation.surrogate_files import write_surrogate
 from db3kd.distillation.surrogate_settings import SurrogateSettings
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_writer import write_run

@@ -12,7 +12,8 @@ from torch import Tensor
 from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import ScaleChoice, choose_scale
-from db3kd.distillation.training import Model, TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_loop import Model
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import margin_soft_labels
 

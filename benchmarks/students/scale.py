@@ -29,7 +29,7 @@ from db3kd.distillation.scale import (
     scale_training,
 )
 from db3kd.distillation.student import train_on_soft_labels
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.labelling.source import Source

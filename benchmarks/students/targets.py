@@ -37,7 +37,8 @@ from db3kd.distillation.strategies import (
     decision_strategy,
     soft_label_strategy,
 )
-from db3kd.distillation.training import Model, TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_loop import Model
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings

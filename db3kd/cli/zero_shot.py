@@ -64,7 +64,7 @@ def zero_shot(
         db3kd zero-shot --teacher my_package.model:predict --image-shape 3,32,32 --classes 10
         --model alexnet-quarter --samples 200000 --out runs/mine
     """
-    from db3kd.distillation.training import TrainSettings
+    from db3kd.distillation.train_settings import TrainSettings
     from db3kd.labelling.settings import LabelSettings
     from db3kd.pipelines import ZeroShotSettings, run_zero_shot
     from db3kd.pipelines.transfer_set import LABELS_FOLDER, SAMPLES_FOLDER

@@ -13,7 +13,8 @@ from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.strategies import Strategy, check_steps, soft_label_strategy
 from db3kd.distillation.student import train_classifier, train_on_soft_labels
-from db3kd.distillation.training import Model, TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_loop import Model
 from db3kd.teachers.cpu_batch import batch_for_images
 
 

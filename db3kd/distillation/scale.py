@@ -18,7 +18,8 @@ from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.evaluation import predict_logits, share_equal
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.student import train_on_soft_labels
-from db3kd.distillation.training import Model, TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_loop import Model
 
 RELATIVE_SCALES = (0.5, 1.0, 2.0)
 """Scales to try first, times the median distance to the nearest other class.

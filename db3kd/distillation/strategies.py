@@ -16,7 +16,8 @@ from db3kd.distillation.augmented_decisions import AugmentedDecisions, rows_with
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.student import train_classifier, train_on_soft_labels
-from db3kd.distillation.training import Model, TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_loop import Model
 
 
 @dataclass(frozen=True)

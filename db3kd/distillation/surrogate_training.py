@@ -24,7 +24,7 @@ from db3kd.distillation.surrogate_queries import (
     query_settings,
 )
 from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate
-from db3kd.distillation.training import StepCallback
+from db3kd.distillation.training_callbacks import StepCallback
 from db3kd.models.networks import build_model, check_model
 from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import describe

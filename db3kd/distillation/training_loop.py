@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from db3kd.distillation.optimization import WeightAverage, make_optimizer, make_schedule
 from db3kd.distillation.train_settings import TrainSettings
@@ -98,9 +99,12 @@ def train_batches(
     process = TrainingProcess.current(settings.device, settings.precision)
     with _seeded(settings.seed):
         network = copy.deepcopy(model) if isinstance(model, nn.Module) else model()
-        to_channels_last(network.to(process.device))
+        network.to(process.device)
+        batch = batches.open(process)
+        _initialize_lazy(network, batch)
+        to_channels_last(network)
         training = _Training(network, loss, settings, settings.steps, process, callbacks)
-        return training.run(batches.open(process), checkpoint)
+        return training.run(batch, checkpoint)
 
 
 class _Training:
@@ -296,6 +300,13 @@ class _Meter:
     def restore(self, total: Tensor, step: int) -> None:
         self.total.copy_(total)
         self.since = 0 if step == self.steps else step % self.every
+
+
+def _initialize_lazy(network: nn.Module, batch: Callable[[int], tuple[Tensor, ...]]) -> None:
+    """Initializes the weights of lazy modules, which take their shapes from the first images."""
+    if any(is_lazy(each) for each in network.parameters()):
+        with torch.no_grad():
+            network.eval()(batch(0)[0][:1])
 
 
 def _cuda_devices(device: torch.device) -> list[int]:

@@ -30,7 +30,7 @@ from db3kd.distillation.strategies import (
     soft_label_strategy,
 )
 from db3kd.distillation.student import train_classifier
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_writer import write_run

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from db3kd.distillation.scale import RELATIVE_SCALES
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.settings import SynthesisSettings

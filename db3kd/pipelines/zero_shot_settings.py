@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.validation import check_count

@@ -24,7 +24,7 @@ from db3kd.distillation.augmented_decisions import collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings

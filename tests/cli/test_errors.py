@@ -10,7 +10,7 @@ from db3kd.cli.app import app
 from db3kd.cli.errors import CommandError, as_options, naming_options, options_of
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.surrogate_settings import SurrogateSettings
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings

@@ -25,7 +25,7 @@ from db3kd.distillation.strategies import (
     soft_label_strategy,
 )
 from db3kd.distillation.student import train_classifier, train_on_soft_labels
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 
 SETTINGS = TrainSettings(steps=60, batch_size=64, learning_rate=1e-2, device="cpu")
 

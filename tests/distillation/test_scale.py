@@ -14,7 +14,7 @@ from db3kd.distillation.scale import (
     median_nearest_distance,
     scale_training,
 )
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 
 CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])
 SETTINGS = TrainSettings(steps=6, learning_rate=1e-2, device="cpu", seed=3)

@@ -14,7 +14,8 @@ from db3kd.data import image_reader as reader
 from db3kd.distillation.evaluation import agreement, evaluate, predict, predict_logits
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.student import train_classifier, train_on_soft_labels, train_student
-from db3kd.distillation.training import TrainSettings, train
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training import train
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import with_soft_labels
 

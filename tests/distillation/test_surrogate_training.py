@@ -31,7 +31,7 @@ from db3kd.distillation.surrogate_files import decisions_folder, manifest_file, 
 from db3kd.distillation.surrogate_queries import augment_samples, decide_augmented
 from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate
 from db3kd.distillation.surrogate_training import make_surrogate, train_surrogate
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.source import Source
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight

@@ -165,6 +165,19 @@ def test_a_training_continues_after_an_exception(tmp_path, steps, changes):
     assert all(torch.equal(*pair) for pair in zip(values(resumed), values(expected), strict=True))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["no", "fp16"])
+def test_a_training_on_a_gpu_continues_after_an_exception(tmp_path, precision):
+    settings = TrainSettings(**{**vars(SETTINGS), "device": "cuda:0", "precision": precision})
+    path = tmp_path / "training.checkpoint"
+    with pytest.raises(Stopped):
+        trained(Checkpoint(path, "a", 0), stopped_after(100), settings)
+    resumed = trained(Checkpoint(path, "a"), stopped_after(SETTINGS.steps - 100), settings)
+    expected = trained(None, settings=settings)
+    for found, wanted in zip(values(resumed), values(expected), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_a_finished_training_is_read_and_not_repeated(tmp_path):
     path = tmp_path / "training.checkpoint"
     first = trained(Checkpoint(path, "a test"))

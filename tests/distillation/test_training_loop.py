@@ -131,6 +131,14 @@ def test_an_averaged_network_has_the_batch_statistics_of_the_last_step():
     assert not torch.equal(trained[2].weight, other[2].weight)
 
 
+def test_lazy_modules_are_trained_and_averaged():
+    def lazy() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyBatchNorm1d(), nn.LazyLinear(2))
+
+    model = train_batches(lazy, Numbered(), F.cross_entropy, settings(ema=0.9))
+    assert model[2].weight.shape == (2, 9)
+
+
 def test_each_step_gets_its_batch_once():
     source = Numbered()
     train_batches(linear, source, F.cross_entropy, settings())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
-from db3kd.distillation.training import TrainSettings
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import (
     TransferSet,
