@@ -48,10 +48,12 @@ if TYPE_CHECKING:
         synthesize,
         write_pseudo_samples,
     )
+    from db3kd.tables import Feature, Features
     from db3kd.teachers import (
         FunctionTeacher,
         ModuleTeacher,
         RescaledTeacher,
+        TabularTeacher,
         Teacher,
         TeacherError,
         load_teacher,
@@ -96,10 +98,12 @@ _HOME = {
         "synthesize",
         "write_pseudo_samples",
     ),
+    "tables": ("Feature", "Features"),
     "teachers": (
         "FunctionTeacher",
         "ModuleTeacher",
         "RescaledTeacher",
+        "TabularTeacher",
         "Teacher",
         "TeacherError",
         "load_teacher",
@@ -110,6 +114,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Checkpoint",
     "EarlyStopping",
+    "Feature",
+    "Features",
     "FunctionTeacher",
     "HeldOutAgreement",
     "ImageSet",
@@ -125,6 +131,7 @@ __all__ = [
     "SignOptSettings",
     "SurrogateSettings",
     "SynthesisSettings",
+    "TabularTeacher",
     "Teacher",
     "TeacherError",
     "TrackerCallback",

@@ -1,6 +1,7 @@
 """`AugmentedImages`: mixed, shifted and noisy versions of samples, made when they are read."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,15 +24,25 @@ class AugmentedImages:
     (1 - mixup, 1], both images are shifted by up to `shift` of their sides (edges are repeated),
     and the noise is uniform. An image depends only on (seed, i, k) and the samples.
 
+    Rows of a table are mixed in the same way and not shifted. With `project`, all of them are
+    valid: an integer or categorical feature of a mixture is the sample's with the probability
+    `weight`, or else the partner's.
+
+    Example:
+        >>> images = AugmentedImages(db3kd.load_data("digits"), queries_per_sample=10, seed=0)
+        >>> rows = AugmentedImages(features.encode(table), 10, seed=0, project=features.project)
+
     Args:
-        images: [N, channels, height, width] float32 in [0, 1], or an image set.
+        images: [N, channels, height, width] or [N, D] float32 in [0, 1], or an image set.
         queries_per_sample: images per sample, including the sample itself; at least 1.
         seed: seed of all random numbers.
         mixup: the largest weight of the partner, in [0, 1].
-        shift: the largest shift as a share of the side, in [0, 1).
+        shift: the largest shift of an image as a share of its side, in [0, 1).
         noise: standard deviation of the noise, input units, at least 0.
         partners: how many samples may be partners; all by default. Every other sample occurs in its
             own images only.
+        project: maps mixtures [n, *image_shape] to valid inputs, such as `Features.project`. Its
+            attribute `groups`, if it has one, says which places are mixed as a whole.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -47,6 +58,7 @@ class AugmentedImages:
         shift: float = 0.08,
         noise: float = 0.05,
         partners: int | None = None,
+        project: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if queries_per_sample < 1:
             raise ValueError(f"queries_per_sample: expected at least 1, got {queries_per_sample}")
@@ -61,9 +73,10 @@ class AugmentedImages:
         images = as_image_source(images)
         self._read_clean = image_reader(images, "cpu")
         shape = self._read_clean(torch.zeros(1, dtype=torch.int64)).shape[1:]
-        if len(shape) != 3:
+        if len(shape) not in (1, 3):
             raise ValueError(
-                f"images: expected [N, channels, height, width], got images of {list(shape)}"
+                "images: expected [N, channels, height, width] or rows [N, D], got images of "
+                f"{list(shape)}"
             )
         self.samples = len(images)
         self.partners = self.samples if partners is None else partners
@@ -75,6 +88,8 @@ class AugmentedImages:
         self.mixup = mixup
         self.noise = noise
         self._max_shift = [round(shift * side) for side in shape[1:]]
+        self._project = project
+        self._groups = self._checked_groups(getattr(project, "groups", None))
 
     def __repr__(self) -> str:
         return (
@@ -108,18 +123,47 @@ class AugmentedImages:
 
     def _augmented(self, clean: Tensor, samples: Tensor, numbers: Tensor) -> Tensor:
         """Returns image `numbers[j]` ≥ 1 of sample `samples[j]`, which is `clean[j]`, for all j."""
-        count = _FIXED_DRAWS + math.prod(self.image_shape)
+        places = math.prod(self.image_shape)
+        groups = 0 if self._groups is None else int(self._groups.max()) + 1
+        count = _FIXED_DRAWS + places + groups
         draws = torch.from_numpy(uniforms(self.seed, samples.numpy(), numbers.numpy(), count))
         partner = self._read_clean((draws[:, 0] * self.partners).long())
-        weight = (1 - self.mixup * draws[:, 1])[:, None, None, None]
-        mixed = self._shifted(partner, draws[:, 4:6]).lerp_(
-            self._shifted(clean, draws[:, 2:4]), weight
-        )
-        noise = draws[:, _FIXED_DRAWS:].view_as(mixed).sub_(0.5).mul_(self.noise * math.sqrt(12))
-        return mixed.add_(noise).clamp_(0, 1)
+        weight = 1 - self.mixup * draws[:, 1]
+        clean, partner = self._shifted(clean, draws[:, 2:4]), self._shifted(partner, draws[:, 4:6])
+        mixed = partner.lerp(clean, weight.view(-1, *[1] * len(self.image_shape)))
+        if groups:
+            mixed = self._with_whole_groups(mixed, clean, partner, weight, draws[:, -groups:])
+        noise = draws[:, _FIXED_DRAWS : _FIXED_DRAWS + places].view_as(mixed).sub_(0.5)
+        mixed.add_(noise.mul_(self.noise * math.sqrt(12))).clamp_(0, 1)
+        return mixed if self._project is None else self._project(mixed)
+
+    def _with_whole_groups(
+        self, mixed: Tensor, clean: Tensor, partner: Tensor, weight: Tensor, draws: Tensor
+    ) -> Tensor:
+        """Returns mixtures whose groups of places are all the sample's or all the partner's."""
+        assert self._groups is not None
+        of_sample = (draws < weight[:, None])[:, self._groups.clamp_min(0)]
+        whole = torch.where(of_sample, clean, partner)
+        return torch.where(self._groups < 0, mixed, whole)
+
+    def _checked_groups(self, groups: Tensor | None) -> Tensor | None:
+        """Returns the groups of places of a projection, or None if there are none."""
+        if groups is None or not bool((groups >= 0).any()):
+            return None
+        if tuple(groups.shape) != self.image_shape:
+            raise ValueError(
+                f"project: expected a projection of inputs of shape {self.image_shape}, got one of "
+                f"shape {tuple(groups.shape)}"
+            )
+        return groups
 
     def _shifted(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Returns images [n, c, h, w], shifted by whole pixels that draws [n, 2] decide."""
+        """Returns images [n, c, h, w], shifted by whole pixels that draws [n, 2] decide.
+
+        Rows [n, D] are returned as they are.
+        """
+        if not self._max_shift:
+            return images
         axes = []
         for axis, limit in enumerate(self._max_shift):
             side = images.shape[2 + axis]

@@ -27,7 +27,8 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
     Args:
         name: One of `model_names()`, or `package.module:factory`: a function that is called as
             `factory(image_shape, classes)`.
-        image_shape: Shape of one image, for example `(1, 28, 28)`.
+        image_shape: Shape of one image, for example `(1, 28, 28)`, or `(D,)` for rows of a table,
+            which "linear" and the "mlp" networks take.
         classes: Number of classes.
 
     Returns:
@@ -61,8 +62,11 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
             f"model: expected one of {', '.join(model_names())} or package.module:factory, got "
             f"{name!r}"
         )
-    if name != "linear" and len(shape) != 3:
-        raise ValueError(f"model: {name} takes images (channels, height, width), got {shape}")
+    if name not in _ANY_SHAPE and len(shape) != 3:
+        raise ValueError(
+            f"model: {name} takes images (channels, height, width), got {shape}; "
+            f"{', '.join(_ANY_SHAPE)} take any shape"
+        )
     return _FACTORIES[name](shape, classes)
 
 
@@ -253,6 +257,28 @@ class BasicBlock(nn.Module):
         return F.relu(self.residual(images) + self.shortcut(images))
 
 
+class MLP(nn.Sequential):
+    """Two hidden layers of equal width with ReLU, for rows of a table.
+
+    Images are flattened.
+
+    Args:
+        image_shape: Shape of one input.
+        classes: Number of classes.
+        hidden: Width of the hidden layers.
+    """
+
+    def __init__(self, image_shape: tuple[int, ...], classes: int, *, hidden: int) -> None:
+        super().__init__(
+            nn.Flatten(),
+            nn.Linear(math.prod(image_shape), hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, classes),
+        )
+
+
 def _linear(image_shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), classes))
 
@@ -273,5 +299,11 @@ _FACTORIES: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
     "alexnet-quarter": partial(AlexNet, divisor=4),
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
+    "mlp": partial(MLP, hidden=128),
+    "mlp-half": partial(MLP, hidden=64),
+    "mlp-quarter": partial(MLP, hidden=32),
     "linear": _linear,
 }
+
+_ANY_SHAPE = ("mlp", "mlp-half", "mlp-quarter", "linear")
+"""The networks that take inputs of any shape; the others take images."""

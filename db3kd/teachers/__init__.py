@@ -1,9 +1,9 @@
 """Teachers: black boxes that return the class of an image and nothing else.
 
 Any object with the members of `Teacher` is a teacher. `ModuleTeacher`, `FunctionTeacher`,
-`OnnxTeacher` and `RemoteTeacher` wrap models; `load_teacher` opens them from files, addresses and
-names. Searches call a teacher only through `decide_checked` and its variants, which check every
-decision.
+`TabularTeacher`, `OnnxTeacher` and `RemoteTeacher` wrap models; `load_teacher` opens them from
+files, addresses and names. Searches call a teacher only through `decide_checked` and its variants,
+which check every decision.
 """
 
 from db3kd.teachers.base import (
@@ -30,6 +30,7 @@ from db3kd.teachers.remote import (
 )
 from db3kd.teachers.rescaled import RescaledTeacher, check_scaled, takes_unit_images
 from db3kd.teachers.signature import ModelOverrides
+from db3kd.teachers.tabular import TabularTeacher
 
 __all__ = [
     "UNANSWERED",
@@ -44,6 +45,7 @@ __all__ = [
     "RequestSettings",
     "RescaledTeacher",
     "SecretHeader",
+    "TabularTeacher",
     "Teacher",
     "TeacherError",
     "check_scaled",

@@ -31,14 +31,16 @@ _CALL_BYTES = 16 * 2**20
 """Bytes that the images of one call of a function may take. A call may have a cost of its own."""
 
 
-def batch_for_bytes(bytes_per_image: int, max_bytes: int = _WORKING_BYTES) -> int:
-    """Returns the largest power of two of images, from 1 to `CPU_BATCH`, that fit in `max_bytes`.
+def batch_for_bytes(
+    bytes_per_image: int, max_bytes: int = _WORKING_BYTES, most: int = CPU_BATCH
+) -> int:
+    """Returns the largest power of two of images, from 1 to `most`, that fit in `max_bytes`.
 
     Other sizes are avoided because torch rounds differently in them: scores from a batch of 1 or 7
     images often differ in the last bit from those of a batch of 4, 8 or 256.
     """
     fitting = max_bytes // max(1, bytes_per_image)
-    return 2 ** (max(1, min(CPU_BATCH, fitting)).bit_length() - 1)
+    return 2 ** (max(1, min(most, fitting)).bit_length() - 1)
 
 
 def batch_for_module(
@@ -66,9 +68,9 @@ def batch_for_images(image_shape: Sequence[int]) -> int:
     return batch_for_bytes(_WORKING_FACTOR * 4 * math.prod(image_shape))
 
 
-def batch_for_calls(image_shape: Sequence[int]) -> int:
+def batch_for_calls(image_shape: Sequence[int], most: int = CPU_BATCH) -> int:
     """Returns the number of images per call of a function, from the size of its images."""
-    return batch_for_bytes(4 * math.prod(image_shape), _CALL_BYTES)
+    return batch_for_bytes(4 * math.prod(image_shape), _CALL_BYTES, most)
 
 
 def _working_bytes(network: nn.Module, run: Callable[[], Any]) -> int:

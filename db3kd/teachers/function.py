@@ -104,7 +104,7 @@ class FunctionTeacher:
             ValueError: If the source or the object cannot be read.
         """
         if self._fingerprint is None:
-            self._fingerprint = _function_fingerprint(self._function)
+            self._fingerprint = function_fingerprint(self._function)
         return self._fingerprint
 
     def _as_numbers(self, answer: Any) -> np.ndarray:
@@ -149,7 +149,12 @@ class FunctionTeacher:
         return GeneratorStream(self._function, batches, self.classes, self._names, self.name)
 
 
-def _function_fingerprint(function: Callable[..., Any]) -> str:
+def function_fingerprint(function: Callable[..., Any]) -> str:
+    """Returns the SHA-256 digest, in hex, of what defines a function.
+
+    Raises:
+        ValueError: If its source or object cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         for part in _defining_parts(function):

@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from db3kd.distillation.augmented_images import AugmentedImages, uniforms
+from db3kd.tables import Feature, Features
+
+MIXED = Features(
+    [
+        Feature.continuous("size", 0, 1),
+        Feature.integer("rooms", 0, 1000),
+        Feature.categorical("colour", ["red", "white", "green"]),
+    ]
+)
 
 
 def pictures(count: int = 6) -> Tensor:
@@ -115,6 +125,53 @@ def test_draws_are_uniform_and_uncorrelated():
     assert max(abs(between_samples), abs(between_numbers)) < 5 / math.sqrt(17000)
 
 
+def test_rows_are_mixed_and_not_shifted():
+    rows = torch.tensor([[0.0, 0.25, 1.0], [1.0, 0.25, 0.0]])
+    augmented = AugmentedImages(rows, 300, seed=0, noise=0)
+    mixed = augmented.read(torch.arange(1, 300))
+    assert mixed.shape == (299, 3)
+    assert torch.allclose(mixed[:, 1], torch.tensor(0.25))
+    assert torch.allclose(mixed[:, 0] + mixed[:, 2], torch.tensor(1.0))
+    mixtures = mixed[(mixed[:, 0] > 0), 0]
+    assert 0.4 < len(mixtures) / 299 < 0.6
+    assert mixtures.mean().item() == pytest.approx(0.5, abs=0.06)
+
+
+def test_rows_of_a_table_keep_their_values_whole_when_they_are_mixed():
+    table = np.array([[0, 100, "red"], [1, 800, "white"]], object)
+    augmented = AugmentedImages(MIXED.encode(table), 2000, seed=0, noise=0, project=MIXED.project)
+    of_first = torch.arange(1, 2000)
+    rows = MIXED.decode(augmented.read(of_first))
+    with_second = rows[rows[:, 0] > 0]
+    assert set(with_second[:, 1]) == {100, 800}
+    assert set(with_second[:, 2]) == {"red", "white"}
+    # The features are drawn independently, each with the probability that is the weight.
+    both = Counter(zip(with_second[:, 1], with_second[:, 2], strict=True))
+    share = (both[800, "red"] + both[800, "white"]) / len(with_second)
+    assert share == pytest.approx(0.5, abs=0.05)
+    assert both[800, "red"] / len(with_second) == pytest.approx(1 / 6, abs=0.04)
+    light = with_second[with_second[:, 0] < 0.1]
+    assert (light[:, 1] == 100).mean() > 0.85
+
+
+def test_noise_leaves_the_rows_of_a_table_valid():
+    table = np.array([[0.5, 500, "red"]], object)
+    augmented = AugmentedImages(MIXED.encode(table), 200, seed=0, project=MIXED.project)
+    unit = augmented.read(torch.arange(200))
+    assert torch.equal(MIXED.project(unit), unit)
+    rows = MIXED.decode(unit)
+    assert set(rows[:, 2]) == {"red"}
+    assert rows[:, 1].astype(float).std() == pytest.approx(50, rel=0.2)
+
+
+def test_any_function_may_project():
+    rows = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    augmented = AugmentedImages(rows, 5, seed=0, project=torch.round)
+    images = augmented.read(torch.arange(20))
+    assert torch.equal(images[::5], rows)
+    assert set(images[1:5].unique().tolist()) <= {0.0, 1.0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,7 +181,8 @@ def test_draws_are_uniform_and_uncorrelated():
         ({"noise": -0.1}, "noise: .*got -0.1"),
         ({"noise": math.nan}, "noise: .*got nan"),
         ({"seed": -1}, "seed: .*got -1"),
-        ({"images": torch.rand(3, 16)}, r"images: expected \[N, channels, height, width\]"),
+        ({"images": torch.rand(3, 4, 4)}, r"images: expected \[N, channels, height, width\]"),
+        ({"project": MIXED.project}, r"project: .*shape \(2, 5, 7\), got one of shape \(5,\)"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

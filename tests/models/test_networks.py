@@ -72,6 +72,14 @@ def test_a_resnet_keeps_small_images_large():
         assert forced.stem(torch.empty(1, 3, 32, 32)).shape == (1, 64, 8, 8)
 
 
+def test_mlps_take_rows_and_images_and_have_two_hidden_layers():
+    for name, hidden in {"mlp": 128, "mlp-half": 64, "mlp-quarter": 32}.items():
+        expected = (13 + 1) * hidden + (hidden + 1) * hidden + (hidden + 1) * 3
+        assert parameter_count(name, (13,), 3) == expected
+        assert build_model(name, (13,), 3)(torch.rand(2, 13)).shape == (2, 3)
+        assert build_model(name, (1, 2, 3), 3)(torch.rand(2, 1, 2, 3)).shape == (2, 3)
+
+
 def test_a_factory_is_called_by_its_name():
     assert build_model("test_networks:two_layers", (1, 2, 2), 3)(torch.rand(5, 1, 2, 2)).shape == (
         5,

@@ -1,0 +1,126 @@
+"""Tables as callers pass them, split into columns."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Table = Any
+"""What is accepted as a table: a NumPy array [n, F], a pandas DataFrame, or a scikit-learn Bunch.
+
+An array of objects may have columns of different types.
+"""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table.
+
+    Attributes:
+        names: The names of the columns.
+        arrays: For each column its values, [n], of a NumPy dtype.
+        dtypes: For each column its dtype as the table names it; None for a column of strings or
+            objects of an array, whose values decide.
+        categories: For each column the categories of its pandas dtype, or None.
+        is_frame: Whether the table is a DataFrame.
+    """
+
+    names: tuple[str, ...]
+    arrays: tuple[np.ndarray, ...]
+    dtypes: tuple[str | None, ...]
+    categories: tuple[list[Any] | None, ...]
+    is_frame: bool
+
+
+def read_columns(table: Table, names: Sequence[str] | None = None) -> Columns:
+    """Splits a table into its columns.
+
+    Args:
+        table: The table.
+        names: The names of the columns. Of a DataFrame only these columns are read; an array must
+            have exactly so many. By default a DataFrame's own names, those of a Bunch, or "x0",
+            "x1", ... for an array.
+
+    Raises:
+        TypeError: If the table has a type that is not read.
+        ValueError: If a column is missing, or the shape does not fit.
+    """
+    if not is_frame(table) and hasattr(table, "feature_names") and hasattr(table, "data"):
+        if names is None and not is_frame(table.data):
+            names = [str(name) for name in table.feature_names]
+        table = table.data
+    return _of_frame(table, names) if is_frame(table) else _of_array(table, names)
+
+
+def is_frame(table: Table) -> bool:
+    """Returns whether the table is a pandas DataFrame."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(table, pandas.DataFrame)
+
+
+def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
+    known = [str(name) for name in table.columns]
+    if len(set(known)) < len(known):
+        repeated = next(name for name in known if known.count(name) > 1)
+        raise ValueError(f"table: expected columns of different names, got {repeated!r} twice")
+    names = known if names is None else names
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(
+            f"table: expected the columns {', '.join(names)}, got none named {missing[0]!r} among "
+            f"{', '.join(known)}"
+        )
+    arrays, dtypes, categories = [], [], []
+    for name in names:
+        column = table.iloc[:, known.index(name)]
+        found = getattr(column.dtype, "categories", None)
+        dtypes.append("category" if found is not None else str(column.dtype))
+        categories.append(None if found is None else found.tolist())
+        arrays.append(_plain(column))
+    return Columns(tuple(names), tuple(arrays), tuple(dtypes), tuple(categories), True)
+
+
+def _plain(column: Any) -> np.ndarray:
+    """Returns the values of a pandas column as a NumPy array; missing values stay missing."""
+    if column.dtype.kind in "biuf" and isinstance(column.dtype, np.dtype):
+        return column.to_numpy()
+    if column.dtype.kind in "biuf" and not column.isna().any():  # Nullable dtypes such as Int64.
+        return column.to_numpy(column.dtype.numpy_dtype)
+    if column.dtype.kind in "mMc":
+        return column.to_numpy()
+    return column.to_numpy(object)
+
+
+def _of_array(table: Any, names: Sequence[str] | None) -> Columns:
+    if not isinstance(table, np.ndarray | list | tuple):
+        hint = "; pass table.to_pandas()" if hasattr(table, "to_pandas") else ""
+        raise TypeError(
+            "table: expected a NumPy array, a pandas DataFrame or a scikit-learn Bunch, got "
+            f"{type(table).__name__}{hint}"
+        )
+    # NumPy would turn a list of numbers and texts into texts.
+    array = table if isinstance(table, np.ndarray) else np.array(table, object)
+    if array.ndim != 2 or array.dtype.names:
+        raise ValueError(f"table: expected rows [n, F], got the shape {list(array.shape)}")
+    count = array.shape[1]
+    names = [f"x{number}" for number in range(count)] if names is None else names
+    if len(names) != count:
+        raise ValueError(f"table: expected {len(names)} columns, got {count}")
+    columns = [array[:, number] for number in range(count)]
+    if array.dtype.kind != "O":
+        dtype = None if array.dtype.kind in "US" else str(array.dtype)
+        return Columns(tuple(names), tuple(columns), (dtype,) * count, (None,) * count, False)
+    arrays = tuple(
+        np.array(list(column)) if _only_numbers(column) else column for column in columns
+    )
+    return Columns(tuple(names), arrays, (None,) * count, (None,) * count, False)
+
+
+def _only_numbers(column: np.ndarray) -> bool:
+    values = list(column)
+    booleans = [isinstance(value, bool | np.bool_) for value in values]
+    if any(booleans):
+        return all(booleans)
+    return all(isinstance(value, int | float | np.number) for value in values)

@@ -1,0 +1,172 @@
+"""`Feature`: what one column of a table may contain."""
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+
+Kind = Literal["continuous", "integer", "categorical"]
+"""How the values of a feature relate: real numbers, whole numbers, or values without an order."""
+
+KINDS: tuple[Kind, ...] = ("continuous", "integer", "categorical")
+
+MAX_STEPS = 2**23
+"""The widest range of an integer feature. Up to it, float32 tells all of its values apart."""
+
+Value = bool | int | float | str
+"""A value of a categorical feature."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of a table: its name, and which values are valid.
+
+    A feature with a single valid value is constant. It takes no place in the unit vector.
+
+    Example:
+        >>> Feature.continuous("alcohol", 11.0, 14.9)
+        >>> Feature.integer("rooms", 1, 12)
+        >>> Feature.categorical("colour", ["red", "white"])
+
+    Attributes:
+        name: The name of the column.
+        kind: "continuous", "integer" or "categorical".
+        lower: The lowest value; None if the feature is categorical.
+        upper: The highest value; None if the feature is categorical.
+        values: The values of a categorical feature: strings, numbers or booleans; otherwise None.
+        dtype: The dtype of the column that a model expects, as NumPy or pandas name it, such as
+            "float32" or "category". By default float64, int64, bool or object, by the values.
+
+    Raises:
+        TypeError: If a value has a type that cannot be used.
+        ValueError: If the bounds or values do not describe a feature.
+    """
+
+    name: str
+    kind: Kind
+    lower: float | None = None
+    upper: float | None = None
+    values: tuple[Value, ...] | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name: expected the name of a column, got {self.name!r}")
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"feature {self.name!r}: expected the kind {', '.join(KINDS)}, got {self.kind!r}"
+            )
+        if self.kind == "categorical":
+            self._check_values()
+        else:
+            self._check_bounds()
+        if self.dtype is None:
+            object.__setattr__(self, "dtype", self._default_dtype())
+
+    @classmethod
+    def continuous(cls, name: str, lower: float, upper: float, dtype: str | None = None) -> Self:
+        """Returns a feature of real numbers in [lower, upper]."""
+        return cls(name, "continuous", lower, upper, dtype=dtype)
+
+    @classmethod
+    def integer(cls, name: str, lower: int, upper: int, dtype: str | None = None) -> Self:
+        """Returns a feature of whole numbers in [lower, upper]."""
+        return cls(name, "integer", lower, upper, dtype=dtype)
+
+    @classmethod
+    def categorical(cls, name: str, values: Sequence[Value], dtype: str | None = None) -> Self:
+        """Returns a feature with these values, in this order."""
+        if isinstance(values, str):  # A tuple of its characters would be valid.
+            raise TypeError(f"feature {name!r}: expected a sequence of values, got {values!r}")
+        return cls(name, "categorical", values=tuple(values), dtype=dtype)
+
+    @property
+    def width(self) -> int:
+        """Places of the feature in the unit vector: 1, one for each category, or 0 if constant."""
+        if self.values is not None:
+            return len(self.values) if len(self.values) > 1 else 0
+        return int(self.lower != self.upper)
+
+    @property
+    def unit_names(self) -> list[str]:
+        """A name for each place of the feature: its own, or `name=value` for each category."""
+        if self.values is None:
+            return [self.name] * self.width
+        return [f"{self.name}={value}" for value in self.values] if self.width else []
+
+    def _check_bounds(self) -> None:
+        where = f"feature {self.name!r}"
+        if self.values is not None:
+            raise ValueError(f"{where}: only a categorical feature has values, got {self.kind}")
+        bounds: list[float] = []
+        for side, bound in (("lower", self.lower), ("upper", self.upper)):
+            if isinstance(bound, bool | np.bool_) or not isinstance(bound, numbers.Real):
+                raise TypeError(f"{where}: expected a number as {side}, got {bound!r}")
+            bounds.append(float(bound))
+        lower, upper = bounds
+        if not (lower <= upper and math.isfinite(upper - lower)):
+            raise ValueError(f"{where}: expected finite lower ≤ upper, got {lower} and {upper}")
+        if self.kind == "integer":
+            if not (lower.is_integer() and upper.is_integer()):
+                raise ValueError(
+                    f"{where}: expected whole numbers as bounds, got {lower} and {upper}; declare "
+                    "the feature continuous if other values are valid"
+                )
+            if upper - lower > MAX_STEPS:
+                raise ValueError(
+                    f"{where}: expected integers in a range of at most {MAX_STEPS:,}, which "
+                    f"float32 tells apart, got {lower:.0f} to {upper:.0f}; declare the feature "
+                    "continuous"
+                )
+        object.__setattr__(self, "lower", lower)
+        object.__setattr__(self, "upper", upper)
+
+    def _check_values(self) -> None:
+        where = f"feature {self.name!r}"
+        if self.lower is not None or self.upper is not None:
+            raise ValueError(f"{where}: a categorical feature has values, got bounds")
+        if isinstance(self.values, str) or not isinstance(self.values, Sequence):
+            raise TypeError(f"{where}: expected a sequence of values, got {self.values!r}")
+        values = tuple(plain_value(value, where) for value in self.values)
+        if not values:
+            raise ValueError(f"{where}: expected at least one value, got none")
+        seen: set[Value] = set()
+        for value in values:
+            if value in seen:
+                raise ValueError(f"{where}: expected different values, got {value!r} twice")
+            seen.add(value)
+        object.__setattr__(self, "values", values)
+
+    def _default_dtype(self) -> str:
+        if self.kind == "continuous":
+            return "float64"
+        if self.kind == "integer":
+            return "int64"
+        kinds = {type(value) for value in self.values or ()}
+        if kinds == {bool}:
+            return "bool"
+        if kinds == {int}:
+            return "int64"
+        return "float64" if kinds <= {int, float} else "object"
+
+
+def plain_value(value: Any, where: str) -> Value:
+    """Returns a value of a categorical feature as a plain Python value.
+
+    Raises:
+        TypeError: If it is none of the types that can be used.
+        ValueError: If it is NaN.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, bool | int | float | str):
+        raise TypeError(
+            f"{where}: expected strings, numbers or booleans as values, got "
+            f"{type(value).__name__} {value!r}"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: expected a finite number, got {value}")
+    return value

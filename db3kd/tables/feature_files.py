@@ -1,0 +1,103 @@
+"""Files that describe the features of a table.
+
+    table = "frame"                # decode rows to a pandas DataFrame; "array" (default): to NumPy
+
+    [features.alcohol]             # the columns, in the order that the model expects
+    kind = "continuous"
+    lower = 11.0
+    upper = 14.9
+
+    [features.rooms]
+    kind = "integer"
+    lower = 1
+    upper = 12
+    dtype = "float64"              # by default float64, int64, bool or object, by the values
+
+    [features.colour]
+    kind = "categorical"
+    values = ["red", "white"]
+
+JSON files have the same content.
+"""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from db3kd.storage.filesystem import write_atomically
+from db3kd.tables.feature import Feature
+
+_TABLES = ("array", "frame")
+_KEYS = ("kind", "lower", "upper", "values", "dtype")
+
+
+def read_features(path: Path) -> tuple[list[Feature], bool]:
+    """Reads a file of features.
+
+    Returns:
+        The features, and whether rows are decoded to a DataFrame.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file does not describe features.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"features: there is no file {path}")
+    if path.suffix not in (".json", ".toml"):
+        raise ValueError(f"features: expected a .json or .toml file, got {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as {path.suffix[1:].upper()}: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("features"), dict):
+        raise ValueError(f"{path}: expected a table 'features' with an entry for each column")
+    unknown = sorted(content.keys() - {"table", "features"})
+    if unknown:
+        raise ValueError(f"{path}: expected the keys table and features, got {unknown[0]!r}")
+    table = content.get("table", "array")
+    if table not in _TABLES:
+        raise ValueError(f"{path}: table: expected {' or '.join(_TABLES)}, got {table!r}")
+    features = [_parse(path, name, entry) for name, entry in content["features"].items()]
+    return features, table == "frame"
+
+
+def write_features(path: Path, features: Sequence[Feature], as_frame: bool) -> Path:
+    """Writes a `.json` file that `read_features` reads.
+
+    Raises:
+        ValueError: If the path has another suffix.
+    """
+    if path.suffix != ".json":
+        raise ValueError(f"features: expected a path that ends in .json, got {path}")
+    content = {
+        "table": _TABLES[as_frame],
+        "features": {
+            feature.name: {
+                key: value for key in _KEYS if (value := getattr(feature, key)) is not None
+            }
+            for feature in features
+        },
+    }
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    return path
+
+
+def _parse(path: Path, name: str, entry: Any) -> Feature:
+    where = f"{path}: features.{name}"
+    if not isinstance(entry, dict) or "kind" not in entry:
+        raise ValueError(f"{where}: expected a table with the key kind, got {entry!r:.80}")
+    unknown = sorted(entry.keys() - set(_KEYS))
+    if unknown:
+        raise ValueError(f"{where}: expected the keys {', '.join(_KEYS)}, got {unknown[0]!r}")
+    fields = dict(entry)
+    if isinstance(fields.get("values"), list):
+        fields["values"] = tuple(fields["values"])
+    if not isinstance(fields.get("dtype"), str | None):
+        raise ValueError(f"{where}: dtype: expected the name of a dtype, got {fields['dtype']!r}")
+    try:
+        return Feature(name, **fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,303 @@
+"""`Features`: all columns of a table, and how its rows become vectors in [0, 1]."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
+from db3kd.tables.columns import Table, read_columns
+from db3kd.tables.feature import Feature, Kind
+from db3kd.tables.feature_files import read_features, write_features
+from db3kd.tables.inference import infer_features
+from db3kd.tables.projection import Projection
+from db3kd.validation import UNIT_BOUNDS, check_images
+
+_BLOCK_ROWS = 2**16
+
+
+class Features:
+    """The features of a table: which rows are valid, and their places in a unit vector.
+
+    Everything in db3kd works on vectors in [0, 1]. A continuous or integer feature has one place,
+    which maps its bounds to 0 and 1. A categorical feature has one place for each category, of
+    which one is 1 (one-hot). A constant feature has none.
+
+    Features are a sequence of `Feature`, and `features["age"]` is the one of that name.
+
+    Example:
+        >>> features = db3kd.Features.infer(frame, bounds={"age": (0, 120)})
+        >>> unit = features.encode(frame)  # [n, D'] float32 in [0, 1]
+        >>> features.decode(unit)  # the same rows, as a DataFrame
+        >>> features.project(unit + 0.1)  # the nearest vectors of valid rows
+
+    Args:
+        features: The features in the order of the columns.
+        as_frame: Whether rows are decoded to a pandas DataFrame; otherwise to a NumPy array.
+
+    Attributes:
+        names: The names of the columns.
+        as_frame: See above.
+        unit_names: For each place of the unit vector its feature, with the category if it has one.
+        unit_shape: The shape (D',) of a unit vector.
+        project: The `Projection` to unit vectors of valid rows.
+
+    Raises:
+        TypeError: If an element is not a `Feature`.
+        ValueError: If names repeat, or every feature is constant.
+    """
+
+    def __init__(self, features: Sequence[Feature], *, as_frame: bool = False) -> None:
+        self._features = tuple(features)
+        for feature in self._features:
+            if not isinstance(feature, Feature):
+                raise TypeError(f"features: expected Feature objects, got {feature!r}")
+        self.names = tuple(feature.name for feature in self._features)
+        if len(set(self.names)) < len(self.names):
+            repeated = next(name for name in self.names if self.names.count(name) > 1)
+            raise ValueError(f"features: expected different names, got {repeated!r} twice")
+        self.as_frame = as_frame
+        self.unit_names = tuple(name for each in self._features for name in each.unit_names)
+        if not self.unit_names:
+            raise ValueError("features: expected at least one that varies, got constants only")
+        self.unit_shape = (len(self.unit_names),)
+        self.project = Projection(self._features)
+
+    @classmethod
+    def infer(
+        cls,
+        table: Table,
+        *,
+        names: Sequence[str] | None = None,
+        kinds: Mapping[str, Kind] | None = None,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        values: Mapping[str, Sequence[Any]] | None = None,
+    ) -> Self:
+        """Infers features from the values of a table.
+
+        - Booleans, strings, objects and the pandas dtype `category` are categorical. The values
+          are those of the column, sorted; those of a `category` are all of its categories.
+        - Numbers are integer if all of them are whole, whatever their dtype, and span at most
+          2^23; otherwise continuous. The bounds are the lowest and highest value.
+        - A column with a single value is constant.
+
+        Example:
+            >>> db3kd.Features.infer(sklearn.datasets.load_wine())
+            Features(13 features: 11 continuous, 2 integer; 13 places)
+            >>> db3kd.Features.infer(frame, kinds={"postcode": "categorical"})
+
+        Args:
+            table: A pandas DataFrame, a NumPy array [n, F], or a scikit-learn Bunch.
+            names: The columns that the model takes, in its order; by default all. They name the
+                columns of an array.
+            kinds: For some columns "continuous", "integer" or "categorical".
+            bounds: For some columns the lowest and highest valid value.
+            values: For some columns all valid values, which makes them categorical.
+
+        Raises:
+            TypeError: If a column has values that cannot be features, such as dates.
+            ValueError: If values are missing or infinite, if most values of a categorical column
+                differ, or if the values contradict an argument.
+        """
+        columns = read_columns(table, names)
+        features = infer_features(columns, kinds or {}, bounds or {}, values or {})
+        return cls(features, as_frame=columns.is_frame)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads features from a `.json` or `.toml` file, as `save` writes it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file does not describe features; the message names the place.
+        """
+        features, as_frame = read_features(Path(path))
+        return cls(features, as_frame=as_frame)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the features to a `.json` file, which `load` reads, and returns its path."""
+        return write_features(Path(path), self._features, self.as_frame)
+
+    @overload
+    def __getitem__(self, key: str | int) -> Feature: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Feature, ...]: ...
+
+    def __getitem__(self, key: str | int | slice) -> Feature | tuple[Feature, ...]:
+        if not isinstance(key, str):
+            return self._features[key]
+        if key not in self.names:
+            raise KeyError(key)
+        return self._features[self.names.index(key)]
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def __iter__(self) -> Iterator[Feature]:
+        return iter(self._features)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Features):
+            return NotImplemented
+        return self._features == other._features and self.as_frame == other.as_frame
+
+    def __hash__(self) -> int:
+        return hash((self._features, self.as_frame))
+
+    def __repr__(self) -> str:
+        kinds = [feature.kind for feature in self._features]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(sorted(kinds)))
+        return f"Features({len(self)} features: {counts}; {len(self.unit_names)} places)"
+
+    def encode(self, table: Table, *, clip: bool = False) -> Tensor:
+        """Encodes rows as unit vectors.
+
+        Args:
+            table: The rows. Of a DataFrame the columns of these names are read, in any order; an
+                array has exactly these columns.
+            clip: Whether numbers outside the bounds are moved to the nearest bound, and fractions
+                of integer features are rounded.
+
+        Returns:
+            [n, D'] float32 in [0, 1]. `decode` gives integers and categories back exactly, and
+            real numbers to the precision of float32 relative to their range.
+
+        Raises:
+            TypeError: If a column has another type.
+            ValueError: If a value is missing or not valid; the message names column and row.
+        """
+        columns = read_columns(table, self.names)
+        parts = [
+            _encode(feature, column, clip)
+            for feature, column in zip(self._features, columns.arrays, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(parts, axis=1))
+
+    def decode(self, unit: Tensor | np.ndarray, *, as_frame: bool | None = None) -> Any:
+        """Decodes unit vectors to the valid rows that are nearest to them.
+
+        Args:
+            unit: [n, D'] float32 in [0, 1].
+            as_frame: Whether to return a DataFrame; by default as the features say.
+
+        Returns:
+            A DataFrame with the dtypes of the features, or an array [n, F]: of numbers if all
+            features are numbers, or else of objects.
+
+        Raises:
+            TypeError: If the vectors are not float32.
+            ValueError: If shape or values are wrong.
+        """
+        vectors = torch.as_tensor(unit).cpu()
+        check_images(vectors, self.unit_shape, UNIT_BOUNDS, "unit")
+        valid = self.project(vectors).numpy().astype(np.float64)
+        columns, place = [], 0
+        for feature in self._features:
+            columns.append(_decode(feature, valid[:, place : place + feature.width]))
+            place += feature.width
+        if as_frame is None:
+            as_frame = self.as_frame
+        return self._frame(columns) if as_frame else self._array(columns)
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 digest, in hex, of all features."""
+        described = [vars(feature) for feature in self._features]
+        return hashlib.sha256(json.dumps([described, self.as_frame]).encode()).hexdigest()
+
+    def _frame(self, columns: list[np.ndarray]) -> Any:
+        import pandas
+
+        series = {}
+        for feature, column in zip(self._features, columns, strict=True):
+            dtype: Any = feature.dtype
+            values = feature.values or ()
+            if dtype == "category":
+                dtype = pandas.CategoricalDtype(list(values))
+            elif dtype == "object" and all(isinstance(value, str) for value in values):
+                dtype = None  # pandas chooses its dtype of strings.
+            series[feature.name] = pandas.Series(column, dtype=dtype)
+        return pandas.DataFrame(series)
+
+    def _array(self, columns: list[np.ndarray]) -> np.ndarray:
+        kinds = {column.dtype.kind for column in columns}
+        dtype = np.dtype(object)
+        if kinds <= set("iuf") or kinds == {"b"}:
+            dtype = np.result_type(*{column.dtype for column in columns})
+        array = np.empty((len(columns[0]), len(columns)), dtype)
+        for number, column in enumerate(columns):
+            array[:, number] = column.tolist() if dtype.kind == "O" else column
+        return array
+
+
+def _encode(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
+    """Returns the places of one feature, [n, width] float32."""
+    if feature.values is not None:
+        return _one_hot(feature, column)
+    assert feature.lower is not None and feature.upper is not None
+    numbers = check_numbers(feature.name, column)
+    if clip:
+        numbers = numbers.clip(feature.lower, feature.upper)
+        if feature.kind == "integer":
+            numbers = np.rint(numbers)
+    if feature.kind == "integer":
+        check_whole(feature.name, numbers)
+    outside = (numbers < feature.lower) | (numbers > feature.upper)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise ValueError(
+            f"column {feature.name!r}: expected {feature.lower:g} to {feature.upper:g}, got "
+            f"{numbers[row]:g} in row {row}; infer the features from all rows, declare wider "
+            "bounds, or pass clip=True"
+        )
+    if not feature.width:
+        return np.empty((len(numbers), 0), np.float32)
+    unit = (numbers - feature.lower) / (feature.upper - feature.lower)
+    return unit.astype(np.float32)[:, None]
+
+
+def _one_hot(feature: Feature, column: np.ndarray) -> np.ndarray:
+    assert feature.values is not None
+    place = {value: number for number, value in enumerate(feature.values)}
+    found = list(column) if column.dtype.kind == "O" else column.tolist()
+    places = np.empty(len(found), np.int64)
+    for row, value in enumerate(found):
+        try:
+            places[row] = place[value]
+        except (KeyError, TypeError):
+            check_no_missing(feature.name, found)
+            shown = ", ".join(map(repr, feature.values[:10]))
+            more = ", …" if len(feature.values) > 10 else ""
+            raise ValueError(
+                f"column {feature.name!r}: expected one of {shown}{more}, got {value!r} in row "
+                f"{row}; declare it as a value of the feature, or leave the row out"
+            ) from None
+    unit = np.zeros((len(found), len(place)), np.float32)
+    unit[np.arange(len(found)), places] = 1
+    return unit if feature.width else unit[:, :0]
+
+
+def _decode(feature: Feature, valid: np.ndarray) -> np.ndarray:
+    """Returns the values of one feature, [n], for its places in projected unit vectors."""
+    if feature.values is not None:
+        values = np.array(feature.values, _numpy_dtype(feature))
+        return values[valid.argmax(1) if feature.width else np.zeros(len(valid), np.int64)]
+    assert feature.lower is not None and feature.upper is not None
+    share = valid[:, 0] if feature.width else np.zeros(len(valid))
+    numbers = feature.lower * (1 - share) + feature.upper * share  # Exact at both ends.
+    if feature.kind == "integer":
+        numbers = np.rint(numbers)
+    return numbers.clip(feature.lower, feature.upper).astype(_numpy_dtype(feature))
+
+
+def _numpy_dtype(feature: Feature) -> np.dtype:
+    """Returns the NumPy dtype of a feature's values; pandas converts it to one of its own."""
+    try:
+        return np.dtype(feature.dtype)
+    except TypeError:
+        return np.dtype(object if feature.values is not None else np.float64)

@@ -1,0 +1,118 @@
+"""The rules by which features are inferred from the values of a table."""
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
+from db3kd.tables.columns import Columns
+from db3kd.tables.feature import KINDS, MAX_STEPS, Feature, Kind, Value, plain_value
+
+_FREE_CATEGORIES = 20
+"""Up to so many different values are categories, whatever the number of rows."""
+
+
+def infer_features(
+    columns: Columns,
+    kinds: Mapping[str, Kind],
+    bounds: Mapping[str, tuple[float, float]],
+    values: Mapping[str, Sequence[Any]],
+) -> list[Feature]:
+    """Infers the feature of each column, as `Features.infer`.
+
+    Raises:
+        TypeError: If a column has values that cannot be features.
+        ValueError: If values are missing or infinite, or contradict what is declared.
+    """
+    for argument, given in (("kinds", kinds), ("bounds", bounds), ("values", values)):
+        for name in given:
+            check_known(name, columns.names, argument)
+    if not columns.arrays or not len(columns.arrays[0]):
+        raise ValueError("table: expected at least one row and one column, got none")
+    features = []
+    for number, name in enumerate(columns.names):
+        column, dtype = columns.arrays[number], columns.dtypes[number]
+        declared = values.get(name, columns.categories[number])
+        kind = kinds.get(name, _kind(name, column, declared))
+        if kind not in KINDS:
+            raise ValueError(f"kinds[{name!r}]: expected {', '.join(KINDS)}, got {kind!r}")
+        if kind == "categorical":
+            if name in bounds:
+                raise ValueError(f"bounds[{name!r}]: the feature is categorical, it has values")
+            found = list(column) if column.dtype.kind == "O" else column.tolist()
+            features.append(
+                Feature.categorical(name, _categories(name, found, declared), _not_text(dtype))
+            )
+            continue
+        if name in values:
+            raise ValueError(f"values[{name!r}]: the feature is {kind}, it has bounds")
+        features.append(_numeric(name, column, kind, bounds.get(name), _numeric_dtype(dtype)))
+    return features
+
+
+def check_known(name: str, names: Collection[str], argument: str) -> None:
+    """Raises ValueError unless there is a column of this name."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{argument}: expected names among {', '.join(names)}, got {name!r}{hint}")
+
+
+def _kind(name: str, column: np.ndarray, declared: Sequence[Any] | None) -> Kind:
+    if declared is not None or column.dtype.kind in "bOUS":
+        return "categorical"
+    numbers = check_numbers(name, column)
+    whole = np.array_equal(numbers, np.rint(numbers))
+    return "integer" if whole and np.ptp(numbers) <= MAX_STEPS else "continuous"
+
+
+def _numeric(
+    name: str,
+    column: np.ndarray,
+    kind: Kind,
+    bounds: tuple[float, float] | None,
+    dtype: str | None,
+) -> Feature:
+    numbers = check_numbers(name, column)
+    if kind == "integer":
+        check_whole(name, numbers)
+    least, most = float(numbers.min()), float(numbers.max())
+    feature = Feature(name, kind, *(bounds or (least, most)), dtype=dtype)
+    assert feature.lower is not None and feature.upper is not None
+    if least < feature.lower or most > feature.upper:
+        raise ValueError(
+            f"bounds[{name!r}]: expected bounds around the values of the column, {least:g} to "
+            f"{most:g}, got {feature.lower:g} to {feature.upper:g}"
+        )
+    return feature
+
+
+def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> list[Value]:
+    check_no_missing(name, found)
+    different = {plain_value(value, f"column {name!r}") for value in found}
+    if declared is not None:
+        values = [plain_value(value, f"values[{name!r}]") for value in declared]
+        unknown = [value for value in different if value not in values]
+        if unknown:
+            raise ValueError(
+                f"values[{name!r}]: expected all values of the column, {unknown[0]!r} is missing"
+            )
+        return values
+    if len(different) > max(_FREE_CATEGORIES, len(found) // 2):
+        raise ValueError(
+            f"column {name!r}: expected categories that repeat, got {len(different):,} different "
+            f"values in {len(found):,} rows; leave the column out, group its values, or declare "
+            f"values={{{name!r}: ...}}"
+        )
+    return sorted(different, key=lambda value: (isinstance(value, str), value))
+
+
+def _not_text(dtype: str | None) -> str | None:
+    """Leaves the dtype of strings to the values."""
+    return None if dtype in ("object", "str") else dtype
+
+
+def _numeric_dtype(dtype: str | None) -> str | None:
+    return None if dtype in ("object", "str", "category") else dtype

@@ -1,0 +1,149 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_wine
+from table_cases import mixed_frame
+
+from db3kd.tables import Feature, Features
+
+
+def test_columns_of_a_frame_are_inferred_from_their_dtypes_and_values():
+    frame = mixed_frame()
+    features = Features.infer(frame)
+    alcohol, year = frame["alcohol"], frame["year"]
+    assert list(features) == [
+        Feature.continuous("alcohol", alcohol.min(), alcohol.max()),
+        Feature.integer("year", year.min(), year.max()),
+        Feature.categorical("colour", ["red", "rosé", "white"]),
+        Feature.categorical("grape", ["b", "a", "c"], "category"),
+        Feature.categorical("organic", [False, True], "bool"),
+        Feature.integer("stars", 1, 5, "float32"),
+        Feature.categorical("country", ["here"]),
+    ]
+    assert features.as_frame
+    assert features.unit_shape == (1 + 1 + 3 + 3 + 2 + 1,)
+
+
+def test_a_bunch_names_the_columns_of_its_array():
+    features = Features.infer(load_wine())
+    assert features.names[:2] == ("alcohol", "malic_acid")
+    assert not features.as_frame
+    assert [feature.name for feature in features if feature.kind == "integer"] == [
+        "magnesium",
+        "proline",
+    ]
+    framed = Features.infer(load_wine(as_frame=True))
+    assert framed.as_frame
+    assert list(framed) == list(features)
+
+
+def test_columns_of_an_array_are_named_by_number_unless_names_are_given():
+    array = np.array([[0.5, 1], [1.5, 3]])
+    assert Features.infer(array).names == ("x0", "x1")
+    assert Features.infer(array, names=["a", "b"]).names == ("a", "b")
+    with pytest.raises(ValueError, match="table: expected 1 columns, got 2"):
+        Features.infer(array, names=["a"])
+
+
+def test_columns_of_an_array_of_objects_are_inferred_one_by_one():
+    array = np.array([[1, 2.5, "a", True], [2, 3, "b", False], [np.int64(3), 3, "a", True]], object)
+    assert [feature.kind for feature in Features.infer(array)] == [
+        "integer",
+        "continuous",
+        "categorical",
+        "categorical",
+    ]
+    assert Features.infer(array)[3].values == (False, True)
+
+
+def test_an_array_of_strings_is_categorical():
+    features = Features.infer(np.array([["a", "x"], ["b", "x"]]))
+    assert [feature.values for feature in features] == [("a", "b"), ("x",)]
+
+
+def test_integers_of_a_wide_range_are_continuous():
+    features = Features.infer(np.array([[0, 2**23], [2**23 + 1, 0]]))
+    assert [feature.kind for feature in features] == ["continuous", "integer"]
+    assert features[0].dtype == "int64"
+
+
+def test_what_is_declared_counts_more_than_the_values():
+    features = Features.infer(
+        mixed_frame(),
+        names=["year", "stars", "alcohol", "colour"],
+        kinds={"year": "continuous", "stars": "categorical"},
+        bounds={"year": (1900, 2100), "alcohol": (0, 20)},
+        values={"colour": ["white", "red", "rosé", "orange"]},
+    )
+    assert list(features) == [
+        Feature.continuous("year", 1900, 2100, "int64"),
+        Feature.categorical("stars", [1, 2, 3, 4, 5], "float32"),
+        Feature.continuous("alcohol", 0, 20),
+        Feature.categorical("colour", ["white", "red", "rosé", "orange"]),
+    ]
+
+
+def test_numeric_codes_with_values_are_categorical():
+    array = np.array([[1.0, 0.5], [3.0, 0.7]])
+    features = Features.infer(array, names=["code", "x"], values={"code": [1, 2, 3]})
+    assert features["code"].values == (1, 2, 3)
+    assert features.encode(array)[:, :3].tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert np.allclose(features.decode(features.encode(array)), array)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kinds": {"yaer": "integer"}}, "kinds: .*got 'yaer'; did you mean 'year'"),
+        ({"kinds": {"year": "ordinal"}}, r"kinds\['year'\]: expected continuous, .*'ordinal'"),
+        ({"kinds": {"alcohol": "integer"}}, "column 'alcohol': expected whole numbers"),
+        ({"bounds": {"colour": (0, 1)}}, r"bounds\['colour'\]: the feature is categorical"),
+        ({"bounds": {"year": (2000, 2020)}}, r"bounds\['year'\]: expected bounds around the val"),
+        ({"values": {"colour": ["red"]}}, r"values\['colour'\]: expected all values of the column"),
+        (
+            {"values": {"year": [1]}, "kinds": {"year": "integer"}},
+            r"values\['year'\]: the feature is integer, it has bounds",
+        ),
+    ],
+)
+def test_declarations_that_contradict_the_table_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Features.infer(mixed_frame(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("column", "error", "message"),
+    [
+        ([0.5, np.nan], ValueError, "column 'a': expected a value in each row, got none in row 1"),
+        ([0.5, -np.inf], ValueError, "column 'a': expected finite numbers, got -inf in row 1"),
+        (["x", None], ValueError, "column 'a': expected a value in each row, got none in row 1"),
+        (pd.array([1, None], "Int64"), ValueError, "got none in row 1"),
+        (pd.to_datetime(["2020", "2021"]), TypeError, "expected numbers, got datetime64"),
+        ([1 + 2j, 1j], TypeError, "column 'a': expected numbers, got complex128"),
+        ([["x"], ["y"]], TypeError, "column 'a': expected strings, numbers or booleans"),
+    ],
+)
+def test_columns_that_cannot_be_features_are_refused(column, error, message):
+    with pytest.raises(error, match=message):
+        Features.infer(pd.DataFrame({"a": column, "b": [0, 1]}))
+
+
+def test_a_column_of_names_is_refused_unless_they_are_declared():
+    names = [f"customer {number}" for number in range(40)]
+    frame = pd.DataFrame({"name": names, "b": range(40)})
+    with pytest.raises(ValueError, match="column 'name': expected categories that repeat, got 40"):
+        Features.infer(frame)
+    assert Features.infer(frame, values={"name": names}).unit_shape == (41,)
+    assert Features.infer(frame, names=["b"]).names == ("b",)
+
+
+@pytest.mark.parametrize("table", [np.empty((0, 3)), np.empty((3, 0)), pd.DataFrame()])
+def test_empty_tables_are_refused(table):
+    with pytest.raises(ValueError, match="table: expected at least one row and one column"):
+        Features.infer(table)
+
+
+def test_columns_of_equal_names_are_refused():
+    frame = pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
+    with pytest.raises(ValueError, match="columns of different names, got 'a' twice"):
+        Features.infer(frame)
