@@ -21,7 +21,8 @@ from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import load_teacher
 
 TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "mixtures"}
-TRAINING = {"schedule", "shuffle", "epochs"}
+OPTIMIZATION = {"optimizer", "schedule", "weight_decay", "ema", "gradient_clip"}
+TRAINING = {*OPTIMIZATION, "shuffle", "epochs"}
 TEACHER = {"source", "bounds", "assumed_shape", "assumed_classes", "class_names", "threshold"}
 
 WITHOUT_OPTION = {
@@ -40,9 +41,9 @@ WITHOUT_OPTION = {
     ("zero-shot", TrainSettings): {*TRAINING, "precision"},
     ("surrogate", SurrogateSettings): {"clean_share", "training"},
     ("surrogate", TrainSettings): TRAINING,
-    ("distill", TrainSettings): {"schedule", "shuffle"},
+    ("distill", TrainSettings): {"gradient_clip", "shuffle"},
     ("distill", KDLoss): {"beta", "reduction"},
-    ("teacher", TrainSettings): {"schedule", "shuffle", "steps"},
+    ("teacher", TrainSettings): {*OPTIMIZATION, "shuffle", "steps"},
     ("teacher", Source): {"split"},
 }
 """Arguments of the library that a command leaves at their defaults, or calls otherwise."""

@@ -99,8 +99,7 @@ def test_two_processes_continue_after_one_was_killed(tmp_path):
     run(undisturbed, *TWO_PROCESSES, code=RESUMABLE, arguments=("0",))
     with pytest.raises(subprocess.CalledProcessError):
         run(disturbed, *TWO_PROCESSES, code=RESUMABLE, arguments=("9",))
-    files = sorted(file.name for file in disturbed.iterdir())
-    assert files == ["script.py", "training.checkpoint"]
+    assert (disturbed / "training.checkpoint").exists() and not (disturbed / "0.pt").exists()
     run(disturbed, *TWO_PROCESSES, code=RESUMABLE, arguments=("0",))
 
     expected, history = torch.load(undisturbed / "0.pt", weights_only=True)
