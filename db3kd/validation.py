@@ -289,7 +289,7 @@ def _shape_fix(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
         return "move the channels first: images.permute(0, 3, 1, 2)"
     if len(found) == 2 and found[1] == math.prod(shape):
         return f"reshape to [N, {_sizes(shape)}]"
-    return f"give images of shape [{_sizes(shape)}]"
+    return f"pass images of shape [{_sizes(shape)}]"
 
 
 def _dtype_fix(dtype: torch.dtype, bounds: tuple[float, float]) -> str:

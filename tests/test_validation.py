@@ -35,7 +35,7 @@ def test_an_empty_batch_is_valid():
         (torch.zeros(1, 28, 28), SHAPE, "[1, 28, 28] float32", "add a batch dimension"),
         (torch.zeros(2, 32, 32, 3), (3, 32, 32), "[2, 32, 32, 3]", "permute(0, 3, 1, 2)"),
         (torch.zeros(2, 784), SHAPE, "[2, 784]", "reshape to [N, 1, 28, 28]"),
-        (torch.zeros(2, 3, 32, 32), SHAPE, "[2, 3, 32, 32]", "give images of shape [1, 28, 28]"),
+        (torch.zeros(2, 3, 32, 32), SHAPE, "[2, 3, 32, 32]", "pass images of shape [1, 28, 28]"),
     ],
 )
 def test_a_wrong_shape_gets_the_likely_fix(images, shape, found, fix):

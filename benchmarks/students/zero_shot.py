@@ -183,7 +183,7 @@ def _rows_so_far(setting: Setting) -> list[ZeroShotRow]:
         if kept[name] != mine[name]:
             raise SystemExit(
                 f"--resume: {file} was made with {name} {kept[name]}, got {mine[name]}; "
-                "give the same options or another --save"
+                "pass the same options or another --save"
             )
     return [ZeroShotRow(**row) for row in kept["rows"]]
 

@@ -214,7 +214,7 @@ class Surrogate:
         return (margin, gradient) if pairs.targeted else (-margin, -gradient)
 
     def _margins_on_rays(self, pairs: Pairs, rays: Rays, radius: Tensor, chosen: Tensor) -> Tensor:
-        """Returns the margins of the chosen rays at the radius `[P]` of their pairs, `[n]`."""
+        """Returns the margins of the chosen rays, `[n]`; `radius` is `[P]`, one for each pair."""
         points = ops.bracket_queries(
             pairs.samples, rays.ends, pairs.sample_of, rays.pair_of, rays.end_of, rays.lengths,
             radius, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],

@@ -1,4 +1,4 @@
-"""`db3kd demo`."""
+"""The `db3kd demo` command."""
 
 from pathlib import Path
 from typing import Annotated

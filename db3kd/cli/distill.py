@@ -1,4 +1,4 @@
-"""`db3kd distill`."""
+"""The `db3kd distill` command."""
 
 import statistics
 from dataclasses import dataclass, replace
@@ -82,7 +82,7 @@ class LossOptions(OptionSet):
 
 @expand_option_sets
 def distill(
-    labels: Annotated[Path, typer.Option("--labels", help="Folder of a run of db3kd label.")],
+    labels: Annotated[Path, typer.Option("--labels", help="Run folder of db3kd label.")],
     out: Annotated[
         Path,
         typer.Option(

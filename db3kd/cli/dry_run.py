@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> None:
-    """Prints what a run would ask, take and cost.
+    """Prints the estimated queries, time and cost of a run.
 
     Args:
         estimate: The estimate of the run.

@@ -66,8 +66,8 @@ def as_options(text: str, options: Mapping[str, str]) -> str:
     Example:
         >>> as_options("queries: expected at least 1, got 0", {"queries": "--budget"})
         '--budget: expected at least 1, got 0'
-        >>> as_options("give channels=1", {"channels": "--channels"})
-        'give --channels 1'
+        >>> as_options("pass channels=1", {"channels": "--channels"})
+        'pass --channels 1'
     """
     names = "|".join(name.replace("_", "[_-]") for name in options)
     if not names:

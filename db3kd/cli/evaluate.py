@@ -1,4 +1,4 @@
-"""`db3kd evaluate`."""
+"""The `db3kd evaluate` command."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +45,7 @@ def evaluate(
     loaded = images.source(split).load()
     if loaded.labels is None and agree_with is None:
         raise ValueError(
-            f"data: expected images with true classes, got none in {loaded.name}; give --agree-with"
+            f"data: expected images with true classes, got none in {loaded.name}; pass --agree-with"
         )
     loaded.check()
     evaluated = model_file.load(model, loaded, device)

@@ -1,4 +1,4 @@
-"""`db3kd info`."""
+"""The `db3kd info` command."""
 
 import importlib.metadata
 import os

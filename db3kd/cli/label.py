@@ -1,4 +1,4 @@
-"""`db3kd label`."""
+"""The `db3kd label` command."""
 
 import math
 import sys

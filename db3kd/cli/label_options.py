@@ -220,7 +220,7 @@ class SoftLabelOptions(OptionSet):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions(OptionSet):
-    """Which processes label."""
+    """How many worker processes label, and where they run."""
 
     panel = "Workers"
 
@@ -229,7 +229,7 @@ class WorkerOptions(OptionSet):
         typer.Option(
             "--workers",
             min=1,
-            help="Number of processes that label, each with its own teacher (needs Ray).",
+            help="Number of worker processes, each with its own teacher (needs Ray).",
         ),
     ] = 1
     ray_address: Annotated[
@@ -251,7 +251,16 @@ class WorkerOptions(OptionSet):
     ] = None
 
     def pool(self, make_teacher: "Callable[[], Teacher]", device: str) -> "Workers | None":
-        """Returns the workers of the run; None if this process labels alone."""
+        """Returns how to run the workers, or None to label in this process.
+
+        Args:
+            make_teacher: Makes the teacher in each worker.
+            device: The teacher's device. Unless it is "cpu", each worker gets a GPU or a share of
+                one, if Ray has any.
+
+        Raises:
+            ImportError: If workers are needed and Ray is not installed.
+        """
         from db3kd.labelling.ray_cluster import Workers, import_ray
 
         if self.workers == 1 and self.ray_address is None:

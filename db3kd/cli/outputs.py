@@ -13,7 +13,7 @@ def refuse_existing(path: Path) -> None:
         FileExistsError: If there is a file or folder at the path.
     """
     if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{path}: exists already; choose another --out, or remove it")
+        raise FileExistsError(f"{path}: already exists; pass another --out or remove it")
 
 
 def check_weights_file(path: Path) -> None:

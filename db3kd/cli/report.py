@@ -1,4 +1,4 @@
-"""`db3kd report`."""
+"""The `db3kd report` command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ SHOWN_MARGIN = 4.0
 
 
 def report(
-    labels: Annotated[Path, typer.Option("--labels", help="Folder of a run of db3kd label.")],
+    labels: Annotated[Path, typer.Option("--labels", help="Run folder of db3kd label.")],
     out: Annotated[
         Path | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""`db3kd surrogate`."""
+"""The `db3kd surrogate` command."""
 
 from pathlib import Path
 from typing import Annotated, Any

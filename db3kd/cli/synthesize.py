@@ -1,4 +1,4 @@
-"""`db3kd synthesize`."""
+"""The `db3kd synthesize` command."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`db3kd teacher`."""
+"""The `db3kd teacher` command."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`db3kd zero-shot`."""
+"""The `db3kd zero-shot` command."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -119,7 +119,7 @@ def with_labels(images: ImagesLike, labels: Tensor | None) -> tuple[Tensor | Ima
 
     Raises:
         TypeError: See `as_images`.
-        ValueError: As `as_images`, or if there are no labels.
+        ValueError: If there are no labels, or as for `as_images`.
     """
     if labels is not None:
         return as_image_source(images), labels

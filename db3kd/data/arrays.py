@@ -167,7 +167,7 @@ class ArrayPixels:
                 self.read(block)
 
     def digests(self, rows: np.ndarray, check: bool) -> np.ndarray:
-        """Returns [n, DIGEST_BYTES] uint8, as `PixelSource.digests`."""
+        """Returns [n, DIGEST_BYTES] uint8; see `PixelSource.digests`."""
         digests = []
         for block in self._blocks(rows):
             stored = np.ascontiguousarray(self._array[block])
@@ -187,12 +187,12 @@ class ArrayPixels:
 
 
 class MappedArray:
-    """An array in a file.
+    """A memory-mapped array.
 
-    The file is mapped anew for each read, so that pages that were read do not stay in memory.
+    Each read maps the file again, so the pages it touched can leave memory.
 
     Args:
-        map_file: Maps the file.
+        map_file: Opens the file as a memory-mapped array.
     """
 
     def __init__(self, map_file: Callable[[], np.ndarray]) -> None:

@@ -24,7 +24,7 @@ _NAME = "images"
 
 
 class HuggingFaceDataset(Protocol):
-    """A `datasets.Dataset`: a table with a column of images, and perhaps one of labels."""
+    """The part of `datasets.Dataset` that is used: an image column and an optional label column."""
 
     @property
     def features(self) -> Any:
@@ -37,19 +37,20 @@ class HuggingFaceDataset(Protocol):
 
 
 class DatasetPixels:
-    """The images of a map-style data set, read by index.
+    """The images of a map-style data set, which are read on demand.
 
-    PIL images are converted as by `ImageConverter`; arrays and tensors are uint8 or floats in
-    [0, 1], as for `ImageSet.from_arrays`. All images have the type and shape of the first one.
+    An item is a PIL image, which `ImageConverter` converts, or an array or tensor of uint8 or of
+    floats in [0, 1]; see `ImageSet.from_arrays`. All items must have the type and shape of the
+    first one.
 
     Args:
-        image_at: Returns the image at an index. It must return the same image each time.
+        image_at: Returns the image at an index; always the same one for the same index.
         count: The number of images.
-        name: What error messages call the set.
+        name: Name of the data set in error messages.
 
     Raises:
         TypeError: If the first item is not an image.
-        ValueError: If images of its shape are not read.
+        ValueError: If the shape, dtype or mode of the first item is not supported.
     """
 
     def __init__(self, image_at: Callable[[int], Any], count: int, name: str) -> None:
@@ -93,7 +94,7 @@ class DatasetPixels:
             self.read(rows[start : start + _BLOCK_ROWS])
 
     def digests(self, rows: np.ndarray, check: bool) -> np.ndarray:
-        """Returns [n, DIGEST_BYTES] uint8, as `PixelSource.digests`."""
+        """Returns [n, DIGEST_BYTES] uint8; see `PixelSource.digests`."""
         digests = []
         for row in rows.tolist():
             if self._converter is not None:
@@ -124,7 +125,7 @@ class DatasetPixels:
             shape, dtype = self._stored
             raise ValueError(
                 f"{self._name}: item {row}: expected {list(shape)} {dtype} as the first item is, "
-                f"got {list(array.shape)} {array.dtype}; give all items the same shape and dtype"
+                f"got {list(array.shape)} {array.dtype}; all items need the same shape and dtype"
             )
         return array
 

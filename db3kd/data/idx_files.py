@@ -24,7 +24,7 @@ def holds_idx(folder: Path) -> bool:
 
 
 def load_idx_folder(folder: Path, split: str, classes: int | None) -> ImageSet:
-    """Loads a split of the IDX files in a folder, as `db3kd.load_data`.
+    """Loads a split of the IDX files in a folder; see `db3kd.load_data`.
 
     Raises:
         ValueError: If the folder has no such split, or if its files are broken or inconsistent.
@@ -38,7 +38,8 @@ def load_idx_folder(folder: Path, split: str, classes: int | None) -> ImageSet:
     split_labels = labels.get(split)
     if split_labels is not None and len(split_labels) != images.shape[0]:
         raise ValueError(
-            f"{folder}: {split} has {images.shape[0]} images and {len(split_labels)} labels"
+            f"{folder}: expected one label for each image of {split}, got "
+            f"{images.shape[0]} images and {len(split_labels)} labels"
         )
     name = f"{folder.resolve().name}-{split}"
     return ImageSet(
@@ -75,9 +76,7 @@ def read_idx(path: Path, dimensions: int) -> StoredArray:
             check_decompressed_size(path, str(list(shape)), size)
             content = stream.read(size + 1)  # One more byte, to detect a longer file.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path}: expected a gzipped IDX file, got a broken one: {error}"
-        ) from error
+        raise ValueError(f"{path}: expected a valid gzipped IDX file: {error}") from error
     _check_size(path, shape, length, length + len(content))
     return np.frombuffer(content, np.uint8).reshape(shape)
 

@@ -109,7 +109,7 @@ class ImageConverter:
         if self._channels == 1 and not _is_grey(image) and not self._converts:
             raise ValueError(
                 f"{where} is coloured ({image.mode}) and the first is grey; "
-                "give channels=1 or channels=3"
+                "pass channels=1 or channels=3"
             )
         if image.mode in _FLOAT or _has_16_bits(image):
             image = _to_fractions(image, where)
@@ -120,7 +120,7 @@ class ImageConverter:
         if (image.height, image.width) != self.image_shape[1:]:
             raise ValueError(
                 f"{where} is {image.height}x{image.width} and the first is "
-                f"{self.image_shape[1]}x{self.image_shape[2]}; give size="
+                f"{self.image_shape[1]}x{self.image_shape[2]}; pass size="
             )
         values = torch.from_numpy(np.array(image))
         if values.dtype == torch.uint8:

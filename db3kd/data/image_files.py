@@ -146,7 +146,7 @@ class EncodedPixels:
             self._to_tensor(self._open(row), row)
 
     def digests(self, rows: np.ndarray, check: bool) -> np.ndarray:
-        """Returns a digest of each image as it is encoded, as `PixelSource.digests`."""
+        """Returns a digest of each image's encoded bytes; see `PixelSource.digests`."""
         digests = []
         for row in rows.tolist():
             content = self._content(row)

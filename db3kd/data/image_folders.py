@@ -58,16 +58,19 @@ class ImageFolder:
 def load_image_folder(
     root: Path, split: str, classes: int | None, options: DecodeOptions
 ) -> ImageSet:
-    """Loads a split of a folder of images, as `db3kd.load_data`.
+    """Loads one split of an image folder; see `db3kd.load_data`.
 
     Args:
-        root: The folder.
-        split: The split.
-        classes: The number of classes; None to count the class folders.
-        options: Size and channels of the images.
+        root: Path of the folder.
+        split: Name of the split, for example "train".
+        classes: Number of classes; None to count the class folders.
+        options: How the images are decoded: their size and channels.
+
+    Returns:
+        The images. Their labels, if they lie in class folders, number these alphabetically.
 
     Raises:
-        ValueError: As `scan_image_folder`, or if there is no such split.
+        ValueError: If the folder has no such split, or as for `scan_image_folder`.
     """
     folder = scan_image_folder(root)
     require_split(split, folder.splits, root)

@@ -165,7 +165,7 @@ class ImageSet:
 
         Raises:
             IndexError: If an index is negative, or too high.
-            ValueError: As `check`, for the images that are read.
+            ValueError: If an image that is read is invalid; see `check`.
         """
         return self._pixels.read(self._rows[self._checked(indices)])
 

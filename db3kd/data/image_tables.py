@@ -23,7 +23,7 @@ def load_parquet(
     classes: int | None,
     options: DecodeOptions,
 ) -> ImageSet:
-    """Loads a split of Parquet files, as `db3kd.load_data`.
+    """Loads a split of Parquet files; see `db3kd.load_data`.
 
     Args:
         files: The files of each split.

@@ -22,10 +22,16 @@ _NPY_HEADERS = {
 
 
 def load_npz(path: Path, split: str, classes: int | None) -> ImageSet:
-    """Loads a split of a `.npz` file, as `db3kd.load_data`.
+    """Loads one split of a `.npz` file; see `db3kd.load_data`.
+
+    Args:
+        path: A file with the arrays `images` and optionally `labels`, which has one split, "train";
+            or with the arrays `x_SPLIT` and optionally `y_SPLIT` for each split.
+        split: Name of the split.
+        classes: Number of classes; None to count the labels of all splits.
 
     Raises:
-        ValueError: If the file is broken, or has no images or no such split.
+        ValueError: If the file is invalid, or has no images or no such split.
     """
     with open_npz(path) as archive:
         keys = archive.files

@@ -24,7 +24,7 @@ def check_parquet_size(path: Path) -> None:
         opened = parquet.ParquetFile(path)
         size = max(_declared_bytes(opened.metadata), _max_bytes(parquet, path, opened))
     except Exception as error:  # Arrow's errors have no other common base class.
-        raise ValueError(f"{path}: expected a Parquet file, got a broken one: {error}") from error
+        raise ValueError(f"{path}: expected a valid Parquet file: {error}") from error
     if size > _MAX_EXPANSION * path.stat().st_size:
         check_decompressed_size(path, "all cells, if each is as large as the largest", size)
 

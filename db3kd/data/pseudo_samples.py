@@ -123,10 +123,10 @@ class PseudoSamples:
         """
         if self.bounds not in CONVENTIONS:
             raise ValueError(
-                f"{name}: expected pseudo samples in [0, 1] or in bounds that are mapped to it "
-                f"({', '.join(map(interval_text, CONVENTIONS))}) for an image set, got "
-                f"{interval_text(self.bounds)}; load_pseudo_samples(...).images() returns them "
-                "unmapped"
+                f"{name}: image sets hold values in [0, 1]; expected bounds that map to that range "
+                f"({', '.join(map(interval_text, CONVENTIONS))}), got "
+                f"{interval_text(self.bounds)}; load_pseudo_samples(...).images() returns the "
+                "images as they are"
             )
         images = ImageSet.from_arrays(
             self.pixels.numpy(), self.decision, name, self.classes, self.class_names

@@ -50,8 +50,8 @@ class RowBatches:
         count = self._settings.batches(len(self._rows))
         if len(self._rows) // count < process.count:
             raise ValueError(
-                f"rows: expected at least one in each batch for each of {process.count} processes, "
-                f"got {len(self._rows)} rows in {count} batches; use a larger batch_size, or fewer "
+                f"rows: expected at least {process.count} in each batch, one for each process, "
+                f"got {len(self._rows)} rows in {count} batches; use a larger batch_size or fewer "
                 "processes"
             )
         read = image_reader(self._images, process.device)

@@ -139,7 +139,7 @@ def check_out(out: Path, resume: bool = False) -> None:
         return
     for file in (out, manifest_file(out)):
         if file.exists():
-            raise FileExistsError(f"{file}: exists already; choose another --out, or remove it")
+            raise FileExistsError(f"{file}: already exists; pass another out= or remove the file")
     check_free(folder)
 
 

@@ -1,4 +1,4 @@
-"""Callbacks: what a training reports while it runs, and how it is stopped early."""
+"""Callbacks that report on a training while it runs, or stop it early."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

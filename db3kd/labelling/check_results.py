@@ -41,7 +41,7 @@ def clopper_pearson(changed: int, asked: int) -> tuple[float, float]:
 
 
 def queries_of_checks(manifest: Mapping[str, Any]) -> int:
-    """The queries that the checks of a run have spent, in addition to its labels'."""
+    """The number of queries that a run's checks spent, on top of those of its labels."""
     checks = manifest.get("consistency", ())
     return sum(check["asked"] + check.get("around", 0) for check in checks)
 

@@ -155,8 +155,8 @@ class Recovered:
         different = [name for name in same if not same[name]]
         if different:
             raise ValueError(
-                f"recovered: expected the {' and '.join(different)} of the labelling that was "
-                "interrupted, got different ones; pass the same, or omit recovered= to start over"
+                f"recovered: expected the {' and '.join(different)} of the interrupted "
+                "labelling, got different ones; pass the same or omit recovered= to start over"
             )
 
     @contextmanager

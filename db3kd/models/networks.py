@@ -54,7 +54,7 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
         module = factory(shape, classes)
         if not isinstance(module, nn.Module):
             raise TypeError(
-                f"model: {name!r} returned {type(module).__name__}, expected a torch.nn.Module"
+                f"model: expected {name!r} to return a torch.nn.Module, got {type(module).__name__}"
             )
         return module
     if name not in _FACTORIES:
@@ -64,7 +64,7 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
         )
     if name not in _ANY_SHAPE and len(shape) != 3:
         raise ValueError(
-            f"model: {name} takes images (channels, height, width), got {shape}; "
+            f"model: {name} needs images of shape (channels, height, width), got {shape}; "
             f"{', '.join(_ANY_SHAPE)} take any shape"
         )
     return _FACTORIES[name](shape, classes)

@@ -122,7 +122,7 @@ def _points(rows: Sequence[ZeroShotRow]) -> tuple[list[int], list[Sequence[float
 def _mean_distances(samples: PseudoSamples) -> dict[int, float]:
     """Returns the mean distance to the boundary by number of moves, L2 in input units.
 
-    Only the samples whose distance is known after each of these numbers of moves are included.
+    A sample is included only if its distance is known after each of these numbers of moves.
     """
     distances = {
         count: distance

@@ -63,11 +63,17 @@ def check_sums(column: str, values: Tensor) -> None:
 
 
 def read_column(table: "pyarrow.Table", name: str, dtype: torch.dtype) -> Tensor:
-    """Reads a column of numbers, [n], or of lists of equal length, [n, length].
+    """Reads a numeric column as `[n]`, or a column of fixed-size lists as `[n, length]`.
+
+    Args:
+        table: The table of a shard.
+        name: Name of the column.
+        dtype: The dtype of the result. A float dtype accepts floats only, and an integer or bool
+            dtype accepts integers and booleans.
 
     Raises:
-        KeyError: The column is missing.
-        ValueError: It holds other values than numbers of this kind, or has gaps.
+        KeyError: If the column is missing.
+        ValueError: If the column has values of another kind, or missing values.
     """
     array = table.column(name).combine_chunks()
     width = getattr(array.type, "list_size", None)

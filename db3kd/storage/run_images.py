@@ -85,7 +85,7 @@ def find_changes(
             f"{folder}: {len(changed)} of its {len(images.digests)} images, or their labels, "
             f"changed since the run was started, and the teacher was already asked about "
             f"{len(asked)} of these, the first being {images.name_of(int(asked[0]))}: restore "
-            "them, give the data that the run was started with, or start another run in another "
+            "them, pass the data that the run was started with, or start another run in another "
             "folder"
         )
     return changed

@@ -1,4 +1,7 @@
-"""Shards: Parquet files named by their position in a run and the checksum of their bytes."""
+"""Shards: Parquet files named by their position in a run and the checksum of their bytes.
+
+This module names, encodes, reads and checks shards. `RunFolder.write_shard` writes them.
+"""
 
 import hashlib
 import re

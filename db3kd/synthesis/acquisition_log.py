@@ -53,9 +53,10 @@ class FolderAcquisitionLog:
         name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
         if any(file.name != name for file in self._files(f"{round_number:03d}")):
             raise ValueError(
-                f"{self._folder}: expected the images that were asked about, but students trained "
-                "here choose others; restore the missing shard from a copy, resume on the machine "
-                "where the run began, or start a new run"
+                f"{self._folder}: expected to choose the images that the teacher was already asked "
+                f"about in round {round_number}, got others, because students trained on this "
+                "machine differ; restore the missing shard from a copy, resume on the machine that "
+                "started the run, or start a new one"
             )
         write_atomically(self._folder / name, content)
 

@@ -30,22 +30,22 @@ class Moves:
 
     Attributes:
         count: Maximum moves of a sample; 0 leaves samples as they are.
-        length: Length of a move, L2 in units of the teacher's range (1 is from lower to upper bound
-            in one pixel).
-        halvings: How often a move that leaves the class is halved before the sample stops. A move
-            that is too short to change a pixel value also stops the sample.
+        length: L2 length of a move, in units of the teacher's range: a move of length 1 could take
+            one pixel from the lower to the upper bound.
+        halvings: Maximum number of times that a move is halved because it leaves the class; after
+            that the sample stops. It also stops if a move is too short to change a pixel value.
         warm: Whether the search before a move starts at the boundary point of the previous move,
             which costs no query. If False, it starts in random directions, as in the paper.
         queries_per_move: Approximate limit on the queries that search for the boundary before a
-            move. No round begins that would exceed it, but the search for a first boundary point
-            always finishes.
+            move. A round that would exceed it does not start, but the search for a first boundary
+            point always finishes.
         queries_per_sample: Maximum queries of one sample over all its moves; None for no limit.
         tolerance: Width of the last bracket of the first boundary point, as a share of the
             distance.
         sign_opt: Settings of the search for the nearest boundary point.
 
     Raises:
-        ValueError: A value is invalid; the error names the argument.
+        ValueError: If a value is invalid; the error names the argument.
     """
 
     count: int = 0

@@ -64,7 +64,7 @@ def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
     known = [str(name) for name in table.columns]
     if len(set(known)) < len(known):
         repeated = next(name for name in known if known.count(name) > 1)
-        raise ValueError(f"table: expected columns of different names, got {repeated!r} twice")
+        raise ValueError(f"table: expected distinct column names, got {repeated!r} twice")
     names = known if names is None else names
     missing = [name for name in names if name not in known]
     if missing:

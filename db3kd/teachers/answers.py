@@ -45,11 +45,12 @@ class AnswerReader:
             threshold = check_threshold(threshold, classes)
             if numbering is not None:
                 raise ValueError(
-                    "threshold: cannot be combined with class_offset or class_numbers; give one"
+                    "threshold: cannot be combined with class_offset or class_numbers; "
+                    "pass only one"
                 )
         self.classes = classes
         self.names = None if names is None else tuple(names)
-        self._names = ClassNames(names, "give the label file (labels)", quote=False)
+        self._names = ClassNames(names, "pass the label file (labels)", quote=False)
         self._numbering = numbering
         self._threshold = threshold
         self._class_table = None if numbering is None else numbering.class_table(classes)

@@ -44,7 +44,7 @@ class Numbering:
         if self.numbers is None:
             return
         if self.offset:
-            raise ValueError("class_offset: cannot be combined with class_numbers; give one")
+            raise ValueError("class_offset: cannot be combined with class_numbers; pass only one")
         for number in self.numbers:
             check_count(number, "class_numbers", least=0)
         if len(set(self.numbers)) < len(self.numbers) or len(self.numbers) < 2:
@@ -75,13 +75,13 @@ class ClassNames:
 
     Args:
         names: Class names in the order of the class numbers, or None if they are unknown.
-        how_to_give: Advice for the user if a model answers with names and they are unknown.
+        hint: Advice for the user if a model answers with names and they are unknown.
         quote: Whether errors may repeat an unknown name. The answer of a server may hold a secret.
     """
 
-    def __init__(self, names: Sequence[str] | None, how_to_give: str, *, quote: bool) -> None:
+    def __init__(self, names: Sequence[str] | None, hint: str, *, quote: bool) -> None:
         self._numbers = {name: number for number, name in enumerate(names or ())}
-        self._how_to_give = how_to_give
+        self._hint = hint
         self._quote = quote
 
     def number(self, answer: object, image: int, expected: str) -> int:
@@ -100,7 +100,7 @@ class ClassNames:
             raise TeacherError(f"{expected}, got {type(answer).__name__} for image {image}")
         name = f"the class name {text!r}" if self._quote else "a class name"
         if not self._numbers:
-            raise TeacherError(f"{expected}, got {name} for image {image}; {self._how_to_give}")
+            raise TeacherError(f"{expected}, got {name} for image {image}; {self._hint}")
         number = self._numbers.get(text.strip())
         if number is None:
             raise TeacherError(

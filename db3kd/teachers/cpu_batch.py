@@ -48,7 +48,7 @@ def batch_for_module(
 ) -> int:
     """Returns the batch size of a torch network, from its largest operation's bytes per image.
 
-    The size of the images decides if the network fails on `image` or runs no torch operation.
+    If the network fails on `image` or runs no torch operation, the size of the images is used.
 
     Args:
         network: The network. Its weights are not counted.

@@ -114,7 +114,7 @@ class CudaCapture:
             raise TeacherError(
                 f"cuda_graphs: expected a module whose forward pass can be captured, got "
                 f"{type(error).__name__}: {error}; it may wait for the GPU or do different work "
-                "for each batch; leave cuda_graphs out"
+                "for each batch; omit cuda_graphs"
             ) from error
         finally:
             here.wait_stream(side)

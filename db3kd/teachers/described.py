@@ -71,7 +71,7 @@ def open_described(
         if not trust_code:
             raise ValueError(
                 f"{source}: declares the function {description.function!r}; a file cannot choose "
-                "which code runs: if you trust it, give trust_code=True"
+                "which code runs: if you trust it, pass trust_code=True"
             )
         return _open_function(source, description.function, overrides, preprocessing, max_batch)
     file = folder / str(description.file)

@@ -74,4 +74,6 @@ class ExecutionOptions:
         """
         for name in ("autocast", "compile", "cuda_graphs"):
             if getattr(self, name):
-                raise ValueError(f"{name}: expected a torch module, got {source}; leave {name} out")
+                raise ValueError(
+                    f"{name}: applies to torch modules only, got {source}; omit {name}"
+                )

@@ -73,7 +73,7 @@ class FunctionTeacher:
             class_names = check_class_names(class_names, self.classes, f"teacher {self.name}")
         self.class_names = class_names
         self._names = ClassNames(
-            class_names, "give class_names=, in the order of the class numbers", quote=True
+            class_names, "pass class_names=, in the order of the class numbers", quote=True
         )
         self._function = function
         self._flatten = flatten
@@ -162,7 +162,7 @@ def function_fingerprint(function: Callable[..., Any]) -> str:
             digest.update(b"\0")
     except Exception as error:  # an object's own __reduce__ may raise anything
         raise ValueError(
-            f"fingerprint: the source or state of {function!r} cannot be read ({error}); give "
+            f"fingerprint: the source or state of {function!r} cannot be read ({error}); pass "
             "fingerprint=, a text that changes when the function does"
         ) from error
     return digest.hexdigest()

@@ -241,7 +241,7 @@ class ModuleTeacher:
             hint = "correct `classes` or the module's last layer"
             if single:
                 hint = (
-                    "if it is the one score of a model with two classes, give classes=2 and "
+                    "if it is the one score of a model with two classes, pass classes=2 and "
                     "threshold=: 0.5 for a sigmoid, 0 for a logit"
                 )
             raise TeacherError(
@@ -269,8 +269,7 @@ def _check_options(
         )
     if cuda_graphs and device.type != "cuda":
         raise ValueError(
-            f"cuda_graphs: expected a CUDA device, got {device}; give device= or leave cuda_graphs "
-            "out"
+            f"cuda_graphs: expected a CUDA device, got {device}; pass device= or omit cuda_graphs"
         )
 
 

@@ -68,7 +68,7 @@ def refuse_threshold(name: str, overrides: ModelOverrides) -> None:
     if overrides.threshold is not None:
         raise ValueError(
             f"threshold: expected a model that returns scores, got the function {name}, which "
-            "returns classes; leave threshold out"
+            "returns classes; omit threshold"
         )
 
 

@@ -74,7 +74,7 @@ class ModelOverrides:
                 if value is None
             ]
             raise ValueError(
-                f"{who}: does not declare its images and classes; give {' and '.join(missing)}"
+                f"{who}: does not declare its images and classes; pass {' and '.join(missing)}"
             )
         return (
             check_image_shape(tuple(shape)),
@@ -164,7 +164,7 @@ def _choose(
 ) -> TensorSpec:
     if not declared:
         if name is None:
-            raise ValueError(f"{who}: does not declare the name of its {kind}; give {kind}=")
+            raise ValueError(f"{who}: does not declare the name of its {kind}; pass {kind}=")
         return TensorSpec(name, dtype, None)
     names = [tensor.name for tensor in declared]
     if name is None and len(declared) > 1:
@@ -196,7 +196,7 @@ def _resolve_shape(
         from_model = overrides.assumed_shape or from_model
     shape = overrides.image_shape or from_model or overrides.assumed_shape
     if shape is None:
-        raise ValueError(f"{who}: does not declare the shape of its images; give image_shape=")
+        raise ValueError(f"{who}: does not declare the shape of its images; pass image_shape=")
     shape = check_image_shape(shape)
     input_shape = preprocessing.input_shape(shape)
     if declared is not None and not _fits(input_shape, declared):
@@ -238,9 +238,9 @@ def _resolve_classes(who: str, output: TensorSpec, overrides: ModelOverrides) ->
         raise ValueError(f"classes: expected one number of classes for {who}, got {listed}")
     classes = next(iter(counts.values()), overrides.assumed_classes)
     if classes is None:
-        raise ValueError(f"{who}: does not declare its number of classes; give classes=")
+        raise ValueError(f"{who}: does not declare its number of classes; pass classes=")
     if output.dtype == "text" and not overrides.class_names:
-        raise ValueError(f"{who}: answers with class names; list them in a file and give labels=")
+        raise ValueError(f"{who}: answers with class names; list them in a file and pass labels=")
     return check_count(classes, "classes", least=2)
 
 

@@ -140,7 +140,7 @@ def _require_trust(path: Path, kind: str, trust_code: bool) -> None:
     if not trust_code:
         raise ValueError(
             f"{path}: is {kind}, which is code: it can read and write any file that you can; if "
-            "you trust its author, give trust_code=True, else ask for weights or an ONNX file"
+            "you trust its author, pass trust_code=True, otherwise ask for weights or an ONNX file"
         )
 
 

@@ -231,7 +231,7 @@ def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
         (("--cuda-graphs",), "--cuda-graphs: expected a CUDA device, got cpu"),
         (
             ("--compile", "--teacher", f"{TEACHERS}:constant"),
-            "--compile: expected a torch module",
+            "--compile: applies to torch modules only",
         ),
         (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),

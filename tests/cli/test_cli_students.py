@@ -85,7 +85,7 @@ def test_weights_are_never_overwritten(command, run, teacher):
     before = teacher.read_bytes()
     source = ("--labels", run) if command == "distill" else ("--data", "digits")
 
-    assert "exists already" in fail(command, *source, "--out", teacher)
+    assert "already exists" in fail(command, *source, "--out", teacher)
     assert teacher.read_bytes() == before
 
 

@@ -73,7 +73,7 @@ def test_a_surrogate_is_resumed_only_with_its_option(tmp_path):
     assert "nothing to do" in succeed(*arguments(teacher, out, "--resume"))
     message = fail(*arguments(teacher, out, "--resume", "--steps", 6))
     assert "settings.surrogate.training.steps: was 5, is 6" in message
-    assert "exists already" in fail(*arguments(teacher, out))
+    assert "already exists" in fail(*arguments(teacher, out))
     assert CountingTeacher.asked == 200
 
 

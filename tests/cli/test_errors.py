@@ -65,9 +65,9 @@ def test_each_argument_of_the_library_has_its_option(command, called):
     ("text", "shown"),
     [
         ("queries: expected an integer of at least 0", "--budget: expected an integer of at"),
-        ("t.pt: give image_shape= and classes=", "t.pt: give --image-shape and --classes"),
-        ("if you trust it, give trust_code=True, else", "give --trust-code, else"),
-        ("give channels=1 or channels=3", "give --channels 1 or --channels 3"),
+        ("t.pt: pass image_shape= and classes=", "t.pt: pass --image-shape and --classes"),
+        ("if you trust it, pass trust_code=True, else", "pass --trust-code, else"),
+        ("pass channels=1 or channels=3", "pass --channels 1 or --channels 3"),
         ("split: digits has 'train', got 'x'", "--split: digits has"),
         ("image-shape: expected sizes", "--image-shape: expected sizes"),
         ("mix the answers with accept_changes=True", "with --accept-changed-teacher"),

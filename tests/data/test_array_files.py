@@ -77,13 +77,13 @@ def test_a_broken_gzip_is_named(tmp_path, spoil):
     write_idx_set(tmp_path, suffix=".gz")
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"ubyte.gz: expected a gzipped IDX file"):
+    with pytest.raises(ValueError, match=r"ubyte.gz: expected a valid gzipped IDX file"):
         load_data(tmp_path)
 
 
 def test_idx_files_of_different_length_are_refused(tmp_path):
     write_idx_set(tmp_path, labels=LABELS[:7])
-    with pytest.raises(ValueError, match="train has 12 images and 7 labels"):
+    with pytest.raises(ValueError, match="of train, got 12 images and 7 labels"):
         load_data(tmp_path)
 
 

@@ -35,7 +35,7 @@ def test_a_grey_image_folder_has_one_channel(tmp_path, cache):
     write_png(tmp_path / "set" / "b" / "1.png", COLOURED[0])
     data = load_data(tmp_path / "set")
     assert data.read([0]).equal(torch.from_numpy(GREY[None, None]).float() / 255)
-    with pytest.raises(ValueError, match=r"b/1.png is coloured .*give channels=1 or channels=3"):
+    with pytest.raises(ValueError, match=r"b/1.png is coloured .*pass channels=1 or channels=3"):
         data.read([1])
     assert load_data(tmp_path / "set", channels=3).read([1]).equal(as_tensor(COLOURED[:1]))
     assert load_data(tmp_path / "set", channels=1).read([0, 1]).shape == (2, 1, 6, 5)
@@ -49,7 +49,7 @@ def test_sixteen_bit_grey_is_scaled(tmp_path, cache):
 def test_images_of_mixed_size_need_a_size(tmp_path, cache):
     write_png(tmp_path / "set" / "a" / "0.png", np.full((8, 16, 3), 100, np.uint8))
     write_png(tmp_path / "set" / "a" / "1.png", np.full((20, 10, 3), 200, np.uint8))
-    with pytest.raises(ValueError, match=r"a/1.png is 20x10 and the first is 8x16; give size="):
+    with pytest.raises(ValueError, match=r"a/1.png is 20x10 and the first is 8x16; pass size="):
         load_data(tmp_path / "set").read([0, 1])
     images = load_data(tmp_path / "set", size=4).read([0, 1])
     assert images.shape == (2, 3, 4, 4)

@@ -137,7 +137,7 @@ def test_a_parquet_file_of_different_images_may_be_large(tmp_path, cache, monkey
 
 def test_a_broken_parquet_file_is_named(tmp_path, cache):
     (tmp_path / "set.parquet").write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(ValueError, match=r"set.parquet: expected a Parquet file, got a broken one"):
+    with pytest.raises(ValueError, match=r"set.parquet: expected a valid Parquet file"):
         load_data(tmp_path / "set.parquet")
 
 

@@ -154,7 +154,7 @@ def test_options_that_pseudo_samples_do_not_have_are_refused(pseudo_run, options
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"bounds": (-1.0, 3.0)}, r"expected pseudo samples in \[0, 1\] .*, got \[-1"),
+        ({"bounds": (-1.0, 3.0)}, r"expected bounds that map .*, got \[-1"),
         ({"shape": (5, 6)}, r"got \(5, 6\), which would be read as \(1, 5, 6\)"),
         ({"shape": (2, 6, 4)}, r"got \(2, 6, 4\), which would be read as \(4, 2, 6\)"),
     ],

@@ -388,7 +388,7 @@ def test_nothing_is_overwritten(tmp_path, source):
     write(out, source)
 
     for file in (out, manifest_file(out)):
-        with pytest.raises(FileExistsError, match=f"{file.name}: exists already"):
+        with pytest.raises(FileExistsError, match=f"{file.name}: already exists"):
             write(out, source)
         file.unlink()
     with pytest.raises(FileExistsError, match="holds a run already; continue it with resume=True"):
@@ -399,7 +399,7 @@ def test_resuming_does_not_take_a_file_of_others_for_its_own(tmp_path, source):
     out = tmp_path / "surrogate.safetensors"
     manifest_file(out).write_text("{}")
 
-    with pytest.raises(FileExistsError, match=r"surrogate\.json: exists already"):
+    with pytest.raises(FileExistsError, match=r"surrogate\.json: already exists"):
         write(out, source, resume=True)
 
     out.write_text("mine")

@@ -176,7 +176,7 @@ def test_processes_share_the_batches_of_rows():
     whole = source.open(TrainingProcess(device, "no"))(2)[1]
     parts = [source.open(TrainingProcess(device, "no", index, 3))(2)[1] for index in range(3)]
     assert torch.equal(torch.cat(parts), whole)
-    with pytest.raises(ValueError, match="rows: expected at least one in each batch for each of 7"):
+    with pytest.raises(ValueError, match="rows: expected at least 7 in each batch, one for each"):
         source.open(TrainingProcess(device, "no", 0, 7))
 
 

@@ -68,7 +68,7 @@ class Loopback:
     def answer(self, asked: Asked) -> Answer | None:
         """Returns the answer to a request, or None to drop the connection."""
         if self._answer is None:
-            raise NotImplementedError("give answer=, or override the method answer")
+            raise NotImplementedError("pass answer=, or override the method answer")
         return self._answer(asked)
 
     def sent(self, answer: Answer) -> None:

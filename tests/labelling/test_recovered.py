@@ -80,9 +80,7 @@ def test_answers_of_another_labelling_are_refused(images):
         "images": (a_teacher(), images.flip(0), SETTINGS),
         "teacher": (NearestCentroidTeacher(torch.rand(CLASSES, 16), SHAPE), images, SETTINGS),
     }.items():
-        with pytest.raises(
-            ValueError, match=f"recovered: expected the {what} of the labelling that was"
-        ):
+        with pytest.raises(ValueError, match=f"recovered: expected the {what} of the interrupted"):
             label(*arguments, recovered=recovered)
     assert label(a_teacher(), images.clone(), SETTINGS, recovered=recovered)
 

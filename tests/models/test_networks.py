@@ -93,14 +93,14 @@ def test_a_factory_is_called_by_its_name():
         ("lenet6", (1, 28, 28), 10, ValueError, "model: expected one of lenet5.*got 'lenet6'"),
         ("lenet5", (1, 3, 3), 10, ValueError, "image_shape: LeNet-5 needs at least 4x4"),
         ("alexnet", (3, 4, 4), 10, ValueError, "image_shape: AlexNet needs at least 8x8"),
-        ("lenet5", (784,), 10, ValueError, r"takes images \(channels, height, width\)"),
+        ("lenet5", (784,), 10, ValueError, r"needs images of shape \(channels, height, width\)"),
         ("lenet5", (1, 28, 28), 1, ValueError, "classes: expected an integer of at least 2"),
         (
             "test_networks:not_a_module",
             (1, 2, 2),
             2,
             TypeError,
-            "returned str, expected a torch.nn",
+            "to return a torch.nn.Module, got str",
         ),
     ],
 )

@@ -72,4 +72,4 @@ def test_an_existing_folder_is_refused(demo):
     result = CliRunner().invoke(app, ["demo", "--quick", "--out", str(out)])
 
     assert result.exit_code == 1
-    assert "exists already" in result.stderr
+    assert "already exists" in result.stderr

@@ -145,5 +145,5 @@ def test_empty_tables_are_refused(table):
 
 def test_columns_of_equal_names_are_refused():
     frame = pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
-    with pytest.raises(ValueError, match="columns of different names, got 'a' twice"):
+    with pytest.raises(ValueError, match="distinct column names, got 'a' twice"):
         Features.infer(frame)

@@ -65,7 +65,7 @@ def test_only_the_position_of_the_largest_score_is_used(scores):
         ([None, None], "got NoneType for image 0"),
         ([True, False], "got bool"),
         ([10**30, 0], "got int for image 0"),
-        (["cat", "dog"], "got a class name for image 0; give the label file"),
+        (["cat", "dog"], "got a class name for image 0; pass the label file"),
         (np.array([1j, 2j]), "got complex128"),
     ],
 )

@@ -67,7 +67,7 @@ def test_weights_alone_need_their_model(tmp_path, module):
     torch.save(module.state_dict(), tmp_path / "t.pt")
     with pytest.raises(ValueError, match="holds only weights; name their architecture with model="):
         load_teacher(tmp_path / "t.pt")
-    with pytest.raises(ValueError, match="give image_shape= and classes="):
+    with pytest.raises(ValueError, match="pass image_shape= and classes="):
         load_teacher(tmp_path / "t.pt", model="lenet5-fifth")
 
 
@@ -224,7 +224,7 @@ def test_a_factory_is_loaded_by_name():
 
 
 def test_a_named_function_needs_image_shape_and_classes():
-    with pytest.raises(ValueError, match="give image_shape= and classes="):
+    with pytest.raises(ValueError, match="pass image_shape= and classes="):
         load_teacher("teachers_analytic:brightness")
 
 

@@ -326,7 +326,7 @@ def test_a_teacher_that_has_answered_can_be_copied_and_sent(images, module):
 @pytest.mark.parametrize("source", ["teacher.onnx", "teachers_analytic:brightness"])
 def test_options_of_a_module_are_refused_for_another_teacher(source, option):
     name = next(iter(option))
-    with pytest.raises(ValueError, match=f"{name}: expected a torch module"):
+    with pytest.raises(ValueError, match=f"{name}: applies to torch modules only"):
         load_teacher(source, image_shape=SHAPE, classes=2, **option)
 
 

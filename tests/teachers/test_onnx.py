@@ -53,7 +53,7 @@ def test_a_file_of_scores_declares_everything(tmp_path, truth, images):
 
 def test_a_file_of_classes_needs_their_number(tmp_path, truth, images):
     path = write(tmp_path / "t.onnx", truth, outputs=("label",))
-    with pytest.raises(ValueError, match="does not declare its number of classes; give classes="):
+    with pytest.raises(ValueError, match="does not declare its number of classes; pass classes="):
         load_teacher(path)
 
     assert decide(load_teacher(path, classes=10), images).equal(truth.decide(images))

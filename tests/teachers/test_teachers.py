@@ -266,7 +266,7 @@ def test_what_a_function_closes_over_is_in_its_fingerprint():
 
 def test_a_function_that_cannot_be_read_asks_for_a_fingerprint():
     unreadable = eval("lambda array: array")
-    with pytest.raises(ValueError, match="give fingerprint="):
+    with pytest.raises(ValueError, match="pass fingerprint="):
         FunctionTeacher(unreadable, SHAPE, 2).fingerprint()
     assert FunctionTeacher(unreadable, SHAPE, 2, fingerprint="v1").fingerprint() == "v1"
 
@@ -294,7 +294,7 @@ def test_teachers_do_not_depend_on_the_searches():
         ),
         (
             np.array(["cat", "dog", "cat"]),
-            "class name 'cat' for image 0; give class_names=",
+            "class name 'cat' for image 0; pass class_names=",
         ),
         (["cat", None, "cat"], "got the class name 'cat'"),
         ([0, None, 1], "got NoneType for image 1"),
@@ -330,7 +330,7 @@ def test_a_generator_yields_names_or_numbers():
     teacher = FunctionTeacher(name, (2,), 3, fingerprint="f", class_names=("ant", "bee", "cat"))
     assert decide_checked(teacher, torch.zeros(3, 2)).tolist() == [1, 2, 0]
     teacher = FunctionTeacher(name, (2,), 3, fingerprint="f")
-    with pytest.raises(TeacherError, match="class name 'bee' for image 0; give class_names="):
+    with pytest.raises(TeacherError, match="class name 'bee' for image 0; pass class_names="):
         decide_checked(teacher, torch.zeros(3, 2))
 
 

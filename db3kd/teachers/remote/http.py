@@ -206,7 +206,7 @@ def _raise_for_status(status: int, headers: Mapping[str, str], body: bytes, who:
         raise RetryableError(f"the server answers with status {status}", maybe_paid=True)
     if 300 <= status < 400:
         raise TeacherError(
-            f"{who}: the server redirects (status {status}), and redirects are not followed; give "
+            f"{who}: the server redirects (status {status}), and redirects are not followed; use "
             "the final address"
         )
     raise TeacherError(f"{who}: the server answers with status {status}{_quotation(body)}")

@@ -53,7 +53,7 @@ class ModelAddress:
 
     @classmethod
     def parse(cls, url: str) -> "ModelAddress":
-        """Reads an address.
+        """Parses the URL of a served model.
 
         Args:
             url: `http://host:8000/v2/models/NAME`, optionally with `/versions/VERSION`, or

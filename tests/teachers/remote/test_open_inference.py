@@ -146,10 +146,10 @@ def test_the_metadata_declares_shape_and_classes(truth):
 def test_missing_declarations_are_reported(truth):
     silent = {"inputs": [], "outputs": []}
     with ModelServer(truth, metadata=silent) as server:
-        with pytest.raises(ValueError, match="does not declare the name of its input; give input="):
+        with pytest.raises(ValueError, match="does not declare the name of its input; pass input="):
             open_inference_teacher(server.model)
         with pytest.raises(
-            ValueError, match="does not declare the shape of its images; give image_shape="
+            ValueError, match="does not declare the shape of its images; pass image_shape="
         ):
             open_inference_teacher(server.model, ModelOverrides(input="images", output="label"))
         said = ModelOverrides("images", "label", image_shape=SHAPE, assumed_classes=10)

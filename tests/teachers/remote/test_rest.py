@@ -179,8 +179,8 @@ def test_a_key_in_the_address_is_not_shown(images):
 
 def test_missing_overrides_are_reported():
     with pytest.raises(
-        ValueError, match="does not declare the shape of its images; give image_shape="
+        ValueError, match="does not declare the shape of its images; pass image_shape="
     ):
         rest_teacher("http://h/p", "$images", "y")
-    with pytest.raises(ValueError, match="does not declare its number of classes; give classes="):
+    with pytest.raises(ValueError, match="does not declare its number of classes; pass classes="):
         rest_teacher("http://h/p", "$images", "y", ModelOverrides(image_shape=SHAPE))
