@@ -52,7 +52,7 @@ def test_pseudo_samples_are_made_labelled_and_distilled(teacher, tmp_path):
 def test_a_function_needs_image_shape_and_classes(tmp_path):
     arguments = synthesize_arguments(f"{TEACHERS}:striped", tmp_path / "run")
 
-    assert "give --image-shape and --classes" in fail(*arguments)
+    assert "pass --image-shape and --classes" in fail(*arguments)
     assert "--image-shape: expected sizes such as 1,28,28" in fail(
         *arguments, "--image-shape", "8x8"
     )

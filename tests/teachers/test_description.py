@@ -49,7 +49,7 @@ def test_a_description_of_a_service_labels_from_the_command_line(tmp_path, truth
         answers = [{"label": names[value]} for value in truth.decide(images).tolist()]
         return Answer.of({"predictions": answers})
 
-    monkeypatch.setenv("DIGITS_KEY", "Bearer 3b1f")
+    monkeypatch.setenv("DIGITS_KEY", "Bearer hush-hush")
     with Loopback(answer) as server:
         monkeypatch.setenv("DB3KD_ALLOW_SECRET", f"DIGITS_KEY={server.url}")
         path = describe(
@@ -77,7 +77,7 @@ def test_a_description_of_a_service_labels_from_the_command_line(tmp_path, truth
         assert result.exit_code == 0, result.output
         manifest = read_manifest(tmp_path / "run")
         assert manifest["totals"]["queries"] + queries_of_checks(manifest) == paid
-        assert {asked.headers["X-Key"] for asked in server.asked} == {"Bearer 3b1f"}
+        assert {asked.headers["X-Key"] for asked in server.asked} == {"Bearer hush-hush"}
         shown = invoke("info", "--teacher", path).output
         assert "predictions.*.label" in shown and "0 to 255" in shown
     labels = load_labels(tmp_path / "run")
@@ -86,7 +86,7 @@ def test_a_description_of_a_service_labels_from_the_command_line(tmp_path, truth
     written = "".join(
         file.read_bytes().decode("latin-1") for file in tmp_path.rglob("*") if file.is_file()
     )
-    assert "3b1f" not in written + shown + result.output
+    assert "hush" not in written + shown + result.output
 
 
 def test_info_shows_a_served_teacher_with_its_preprocessing(tmp_path, truth):

@@ -8,7 +8,7 @@ from served_doubles import Answer, Loopback
 from db3kd.teachers import ModelOverrides, TeacherError, rest_teacher
 from db3kd.teachers.remote import check_secret_allowed
 
-SECRET = "Bearer 3b1f-very-secret"
+SECRET = "Bearer hush-very-secret"
 
 
 def test_neither_netrc_nor_proxies_are_used(tmp_path, monkeypatch):

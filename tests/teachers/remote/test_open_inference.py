@@ -226,7 +226,7 @@ def test_the_fingerprint_is_of_the_model_not_of_the_request_settings(truth):
 
 
 def test_over_grpc_answers_are_the_same(truth, images, serve, monkeypatch):
-    monkeypatch.setenv("DB3KD_TEST_SECRET", "Bearer 3b1f")
+    monkeypatch.setenv("DB3KD_TEST_SECRET", "Bearer hush-hush")
     service = Service(truth)
     secret = SecretHeader("DB3KD_TEST_SECRET")
     url = serve(service)
@@ -234,7 +234,7 @@ def test_over_grpc_answers_are_the_same(truth, images, serve, monkeypatch):
     assert (teacher.image_shape, teacher.classes) == (SHAPE, 10)
     assert teacher.decide(images).equal(truth.decide(images))
     assert service.answered == len(images) and len(service.asked) == 3
-    assert {asked["authorization"] for asked in service.asked} == {"Bearer 3b1f"}
+    assert {asked["authorization"] for asked in service.asked} == {"Bearer hush-hush"}
     teacher.close()
 
 
@@ -250,7 +250,7 @@ def test_over_grpc_a_busy_server_is_retried(truth, images, serve, code):
 def test_over_grpc_a_rejection_is_a_teacher_error_without_the_secret(
     truth, images, serve, monkeypatch
 ):
-    monkeypatch.setenv("DB3KD_TEST_SECRET", "Bearer 3b1f")
+    monkeypatch.setenv("DB3KD_TEST_SECRET", "Bearer hush-hush")
     service = Service(truth, [grpc.StatusCode.INVALID_ARGUMENT])
     secret = SecretHeader("DB3KD_TEST_SECRET")
     teacher = open_inference_teacher(
@@ -258,7 +258,7 @@ def test_over_grpc_a_rejection_is_a_teacher_error_without_the_secret(
     )
     with pytest.raises(TeacherError, match=r"answers with status INVALID_ARGUMENT$") as raised:
         teacher.decide(images[:8])
-    assert "3b1f" not in repr(raised.value)
+    assert "hush" not in repr(raised.value)
     teacher.close()
 
 
