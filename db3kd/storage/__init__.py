@@ -1,5 +1,6 @@
 """Files that survive a crash: run folders, shards, manifests and journals."""
 
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
 from db3kd.storage.manifest import MANIFEST, make_manifest, read_manifest
 from db3kd.storage.run_folder import RunFolder, check_free, holds_run
@@ -7,6 +8,7 @@ from db3kd.storage.shards import Kind, read_shards
 
 __all__ = [
     "MANIFEST",
+    "ChoiceLog",
     "Journal",
     "Kind",
     "RunFolder",

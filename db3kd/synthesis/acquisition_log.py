@@ -1,69 +1,36 @@
-"""Keeps the images that students chose in the run folder, and their checksums after the run."""
+"""Keeps the images that students chose in the run folder."""
 
-import io
-import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from db3kd.storage.filesystem import truncate, write_atomically
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.synthesis.acquisition import AcquiredBatch
 
 
 class FolderAcquisitionLog:
-    """An `AcquisitionLog` in a run folder: one file per round, with its CRC-32 in its name.
+    """An `AcquisitionLog` in a run folder.
 
     Args:
         folder: The run folder.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._log = ChoiceLog(folder)
 
     def load(self, round_number: int) -> AcquiredBatch | None:
-        """Returns the images of a round, or None if there are none or their file was emptied.
-
-        Raises:
-            ValueError: The file is damaged.
-        """
-        files = self._files(f"{round_number:03d}")
-        if not files or not files[0].stat().st_size:
+        """Returns the images of a round; see `ChoiceLog.load`."""
+        arrays = self._log.load(round_number)
+        if arrays is None:
             return None
-        content = files[0].read_bytes()
-        if files[0].stem.rpartition("-")[2] != f"{zlib.crc32(content):08x}":
-            raise ValueError(
-                f"{files[0]}: expected the checksum in its name, got {zlib.crc32(content):08x}; "
-                "restore the file from a copy, or start a new run"
-            )
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return AcquiredBatch(
-                torch.from_numpy(arrays["start"]), torch.from_numpy(arrays["pixels"])
-            )
+        return AcquiredBatch(torch.from_numpy(arrays["start"]), torch.from_numpy(arrays["pixels"]))
 
     def save(self, round_number: int, chosen: AcquiredBatch) -> None:
-        """Writes the images of a round, which then survive a crash.
-
-        Raises:
-            ValueError: Other images were chosen in an earlier process.
-        """
-        buffer = io.BytesIO()
-        np.savez(buffer, start=chosen.start.numpy(), pixels=chosen.pixels.numpy())
-        content = buffer.getvalue()
-        name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
-        if any(file.name != name for file in self._files(f"{round_number:03d}")):
-            raise ValueError(
-                f"{self._folder}: expected to choose the images that the teacher was already asked "
-                f"about in round {round_number}, got others, because students trained on this "
-                "machine differ; restore the missing shard from a copy, resume on the machine that "
-                "started the run, or start a new one"
-            )
-        write_atomically(self._folder / name, content)
+        """Writes the images of a round; see `ChoiceLog.save`."""
+        self._log.save(
+            round_number, {"start": chosen.start.numpy(), "pixels": chosen.pixels.numpy()}
+        )
 
     def empty(self) -> None:
-        """Empties the files, but keeps their names, which hold the checksums."""
-        for file in self._files("*"):
-            truncate(file, 0)
-
-    def _files(self, round_number: str) -> list[Path]:
-        return sorted(self._folder.glob(f"_round-{round_number}-*.npz"))
+        """Empties the files; see `ChoiceLog.empty`."""
+        self._log.empty()

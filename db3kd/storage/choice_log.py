@@ -1,0 +1,74 @@
+"""Keeps what networks chose in a run folder, and only the checksums once the run is finished."""
+
+import io
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from db3kd.storage.filesystem import truncate, write_atomically
+
+
+class ChoiceLog:
+    """The choices of a run, one file per round, with its CRC-32 in its name.
+
+    Training is bit-identical only on equal hardware with an equal number of threads. So a run that
+    is resumed elsewhere must not choose the images of a started round again.
+
+    Example:
+        >>> log = ChoiceLog(run.path)
+        >>> log.save(0, {"sample": samples, "number": numbers})
+        >>> log.load(0)["sample"]
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, round_number: int) -> dict[str, np.ndarray] | None:
+        """Returns the arrays of a round, or None if there are none or their file was emptied.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        files = self._files(f"{round_number:03d}")
+        if not files or not files[0].stat().st_size:
+            return None
+        content = files[0].read_bytes()
+        if files[0].stem.rpartition("-")[2] != f"{zlib.crc32(content):08x}":
+            raise ValueError(
+                f"{files[0]}: expected the checksum in its name, got {zlib.crc32(content):08x}; "
+                "restore the file from a copy, or start a new run"
+            )
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def save(self, round_number: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes the arrays of a round, which then survive a crash.
+
+        Raises:
+            ValueError: Others were chosen in an earlier process.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        content = buffer.getvalue()
+        name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
+        if any(file.name != name for file in self._files(f"{round_number:03d}")):
+            raise ValueError(
+                f"{self._folder}: expected to choose the images that the teacher was already asked "
+                f"about in round {round_number}, got others, because networks trained on this "
+                "machine differ; restore the missing shard from a copy, resume on the machine that "
+                "started the run, or start a new one"
+            )
+        write_atomically(self._folder / name, content)
+
+    def empty(self) -> None:
+        """Empties the files, but keeps their names, which hold the checksums."""
+        for file in self._files("*"):
+            truncate(file, 0)
+
+    def _files(self, round_number: str) -> list[Path]:
+        return sorted(self._folder.glob(f"_round-{round_number}-*.npz"))
