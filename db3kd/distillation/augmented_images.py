@@ -1,5 +1,6 @@
 """`AugmentedImages`: mixed, shifted and noisy versions of samples, made when they are read."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -104,6 +105,12 @@ class AugmentedImages:
 
     def __len__(self) -> int:
         return self.samples * self.queries_per_sample
+
+    def with_seed(self, seed: int) -> "AugmentedImages":
+        """Returns other augmented images of the same samples."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def read(self, indices: Tensor) -> Tensor:
         """Returns images by number.

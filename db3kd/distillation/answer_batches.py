@@ -1,0 +1,168 @@
+"""Batches of answered images, and of new mixed images that proxies answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.distillation.answers import CLEAN_SHARE, NUMBERS, Answers
+from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.distillation.row_batches import balanced_rows
+from db3kd.distillation.training_process import TrainingProcess
+from db3kd.querying.search import UNANSWERED
+
+_FRESH_SEED = 1
+"""Added to the seed of the augmentation, so that new images are not those that were asked about."""
+
+
+@dataclass(frozen=True)
+class AnsweredBatches:
+    """A `BatchSource` of answered images and their decisions, for cross-entropy.
+
+    A batch depends only on the step and the arguments.
+
+    Attributes:
+        answers: The answers to train on.
+        batch_size: Images per batch.
+        seed: Seed of the draws.
+        clean_share: Share of samples, as opposed to augmented images, in [0, 1].
+        balance: How much more often images of rare classes are drawn, from 0 (not) to 1 (all
+            classes equally often).
+    """
+
+    answers: Answers
+    batch_size: int
+    seed: int
+    clean_share: float = CLEAN_SHARE
+    balance: float = 0.0
+
+    def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
+        """Returns a function from a step to images [n, *image_shape] and decisions [n]."""
+        draw = _Draws(self.answers, self.seed, self.clean_share, self.balance)
+        device = process.device
+
+        def batch(step: int) -> tuple[Tensor, ...]:
+            chosen = process.own_part(draw(step, self.batch_size))
+            images = self.answers.images.read(self.answers.rows[chosen])
+            return images.to(device), self.answers.decisions[chosen].to(device)
+
+        return batch
+
+
+@dataclass(frozen=True)
+class ProxyTaughtBatches:
+    """A `BatchSource` of answered and new images with the proxies' averaged probabilities.
+
+    New images cost no query: they are mixed from the samples when they are read, and the proxies
+    answer them. Their decision is -1.
+
+    Attributes:
+        answers: The answers to train on.
+        proxies: Networks that were trained on the answers, in eval mode.
+        batch_size: Images per batch.
+        seed: Seed of the draws.
+        answered_share: Share of answered images in a batch, in [0, 1].
+        clean_share: As for `AnsweredBatches`.
+        balance: As for `AnsweredBatches`.
+    """
+
+    answers: Answers
+    proxies: Sequence[nn.Module]
+    batch_size: int
+    seed: int
+    answered_share: float = 0.5
+    clean_share: float = CLEAN_SHARE
+    balance: float = 0.0
+
+    def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
+        """Returns a function from a step to images, decisions [n] and probabilities [n, C]."""
+        draw = _Draws(self.answers, self.seed, self.clean_share, self.balance)
+        device = process.device
+        known = self.answers.images
+        fresh = known.with_seed(known.seed + _FRESH_SEED)
+        proxies = [proxy.to(device) for proxy in self.proxies]
+        answered = round(self.batch_size * self.answered_share)
+
+        def batch(step: int) -> tuple[Tensor, ...]:
+            chosen = process.own_part(draw(step, answered))
+            rows = _new_rows(fresh, self.seed, step, self.batch_size - answered)
+            images = torch.cat(
+                [known.read(self.answers.rows[chosen]), fresh.read(process.own_part(rows))]
+            ).to(device)
+            decisions = torch.full((len(images),), UNANSWERED, dtype=torch.int64)
+            decisions[: len(chosen)] = self.answers.decisions[chosen]
+            return images, decisions.to(device), mean_probabilities(proxies, images)
+
+        return batch
+
+
+class TaughtLoss(nn.Module):
+    """Cross-entropy with decisions and with probabilities.
+
+    The loss of an answered image is alpha · CE(decision) + (1 - alpha) · CE(probabilities), that of
+    an image with decision -1 is CE(probabilities).
+
+    Args:
+        alpha: Weight of a decision against the probabilities for the same image, in [0, 1].
+    """
+
+    def __init__(self, alpha: float = 0.5) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, logits: Tensor, decisions: Tensor, probabilities: Tensor) -> Tensor:
+        """Computes the mean loss of a batch.
+
+        Args:
+            logits: [n, C] float32.
+            decisions: [n] int64; -1 for images that were not asked about.
+            probabilities: [n, C] float32, rows sum to 1.
+
+        Returns:
+            A scalar.
+        """
+        hard = F.cross_entropy(logits, decisions, ignore_index=-1, reduction="none")
+        soft = F.cross_entropy(logits, probabilities, reduction="none")
+        weight = torch.where(decisions >= 0, self.alpha, 0.0)
+        return (weight * hard + (1 - weight) * soft).mean()
+
+
+def mean_probabilities(networks: Sequence[nn.Module], images: Tensor) -> Tensor:
+    """Returns the mean softmax of several networks, [n, C] float32, without gradients."""
+    with torch.no_grad():
+        parts = [F.softmax(network(images).float(), 1) for network in networks]
+    return torch.stack(parts).mean(0)
+
+
+class _Draws:
+    """Draws answered images, a share of them samples themselves."""
+
+    def __init__(self, answers: Answers, seed: int, clean_share: float, balance: float) -> None:
+        rows = torch.arange(len(answers))
+        if balance:
+            rows = balanced_rows(answers.decisions, balance, seed)
+        is_clean = answers.is_clean[rows]
+        self._rows = rows.numpy()
+        self._clean = rows[is_clean].numpy()
+        self._share = clean_share if 0 < len(self._clean) < len(rows) else 0.0
+        self._seed = seed
+
+    def __call__(self, step: int, count: int) -> Tensor:
+        random = np.random.default_rng((self._seed, step))
+        clean = round(count * self._share)
+        chosen = self._rows[random.integers(len(self._rows), size=count - clean)]
+        if clean:
+            samples = self._clean[random.integers(len(self._clean), size=clean)]
+            chosen = np.concatenate([chosen, samples])
+        return torch.from_numpy(chosen)
+
+
+def _new_rows(images: AugmentedImages, seed: int, step: int, count: int) -> Tensor:
+    """Returns rows of augmented images of training samples, [count] int64."""
+    random = np.random.default_rng((seed, step, _FRESH_SEED))
+    samples = random.integers(images.partners, size=count)
+    numbers = random.integers(1, NUMBERS, size=count)
+    return torch.from_numpy(samples * NUMBERS + numbers)

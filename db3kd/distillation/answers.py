@@ -1,0 +1,132 @@
+"""`Answers`: a teacher's decisions for samples and for augmented versions of them."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.augmented_images import AugmentedImages
+
+NUMBERS = 2**20
+"""How many augmented images each sample has. They exist only when they are read."""
+
+CLEAN_SHARE = 0.25
+"""Share of samples, as opposed to augmented images, among those that a network is trained on."""
+
+
+@dataclass(frozen=True, repr=False)
+class Answers:
+    """Decisions for some of the images of `augmentable_images`.
+
+    Images of the first `images.partners` samples are trained on. The other samples are held out.
+
+    Attributes:
+        images: All samples and augmented images.
+        rows: [n] int64, the images that were asked about, `sample · NUMBERS + number`.
+        decisions: [n] int64, the class of each.
+    """
+
+    images: AugmentedImages
+    rows: Tensor
+    decisions: Tensor
+
+    def __repr__(self) -> str:
+        held_out = int(self.is_held_out.sum())
+        return (
+            f"Answers({len(self):,} decisions, of which {held_out:,} are held out, for "
+            f"{self.images.samples:,} samples)"
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def samples(self) -> Tensor:
+        """[n] int64, the sample of each image."""
+        return self.rows // NUMBERS
+
+    @property
+    def is_clean(self) -> Tensor:
+        """[n] bool, whether each image is a sample itself."""
+        return self.rows % NUMBERS == 0
+
+    @property
+    def is_held_out(self) -> Tensor:
+        """[n] bool, whether each image belongs to a held-out sample."""
+        return self.samples >= self.images.partners
+
+    @property
+    def training(self) -> "Answers":
+        """The answers to train on."""
+        return self._where(~self.is_held_out)
+
+    @property
+    def held_out(self) -> "Answers":
+        """The answers to measure on."""
+        return self._where(self.is_held_out)
+
+    @property
+    def clean(self) -> "Answers":
+        """The answers for samples themselves."""
+        return self._where(self.is_clean)
+
+    def add(self, rows: Tensor, decisions: Tensor) -> "Answers":
+        """Returns these answers and others, in this order."""
+        return replace(
+            self,
+            rows=torch.cat([self.rows, rows]),
+            decisions=torch.cat([self.decisions, decisions]),
+        )
+
+    def as_source(self) -> "AnsweredImages":
+        """Returns the asked images as an image source, in the order of `rows`."""
+        return AnsweredImages(self.images, self.rows)
+
+    def _where(self, chosen: Tensor) -> "Answers":
+        return replace(self, rows=self.rows[chosen], decisions=self.decisions[chosen])
+
+
+@dataclass(frozen=True)
+class AnsweredImages:
+    """Some of the augmented images, as an image source."""
+
+    images: AugmentedImages
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Reads the images at `indices`, int64 [n], as [n, *image_shape] float32."""
+        return self.images.read(self.rows[indices])
+
+
+def augmentable_images(
+    images: ImagesLike, order: Tensor, held_out: int, seed: int
+) -> AugmentedImages:
+    """Returns all augmented images of a set whose last samples are held out.
+
+    Args:
+        images: N images in [0, 1].
+        order: [N] int64, the images in the order of the samples.
+        held_out: How many samples at the end are held out: no image of a training sample contains
+            any of them.
+        seed: Seed of the augmentation.
+    """
+    source = as_image_source(images)
+    ordered = source[order] if isinstance(source, Tensor) else _subset(source, order)
+    return AugmentedImages(ordered, NUMBERS, seed, partners=len(order) - held_out)
+
+
+def no_answers(images: AugmentedImages) -> Answers:
+    """Returns an empty set of answers."""
+    none = torch.empty(0, dtype=torch.int64)
+    return Answers(images, none, none)
+
+
+def _subset(source: object, order: Tensor) -> ImageSet:
+    if not isinstance(source, ImageSet):
+        raise TypeError(f"images: expected an image set or a tensor, got {type(source).__name__}")
+    return source.subset(order)

@@ -1,0 +1,102 @@
+"""Chooses which images to ask about: those on which proxies are least sure.
+
+The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994; with a committee:
+Seung et al., COLT 1992. Copying a model by chosen queries: Papernot et al., ASIA CCS 2017.)
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from db3kd.distillation.answer_batches import mean_probabilities
+from db3kd.distillation.answers import NUMBERS, Answers
+from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.querying.search import fitting_batch_size
+
+PROPOSALS = 4
+"""Augmented images that are compared for each one that is asked about."""
+
+_MAX_CLEAN_PROPOSALS = 16
+"""Unasked samples that are compared for each one that is asked about; all if there are fewer."""
+
+_BLOCK = 2048
+
+
+def choose_rows(
+    answers: Answers, proxies: Sequence[nn.Module], count: int, seed: int, round_number: int
+) -> Tensor:
+    """Chooses training images to ask about.
+
+    Samples come before augmented images. Without proxies, the choice is random.
+
+    Args:
+        answers: The answers so far. No image among them is chosen again.
+        proxies: Networks on one device, in eval mode.
+        count: How many images to choose.
+        seed: Seed of the proposals.
+        round_number: The number of the round; each has its own proposals.
+
+    Returns:
+        [count] int64, ascending rows of `answers.images`.
+    """
+    random = np.random.default_rng((seed, round_number))
+    asked = answers.rows[answers.is_clean] // NUMBERS
+    unasked = np.setdiff1d(np.arange(answers.images.partners), asked.numpy())
+    clean = min(count, len(unasked))
+    samples = random.permutation(unasked)[: clean * _MAX_CLEAN_PROPOSALS if proxies else clean]
+    chosen = [_least_sure(answers.images, np.sort(samples) * NUMBERS, proxies, clean)]
+    if count > clean:
+        wanted = count - clean
+        proposals = _new_rows(answers, random, wanted * (PROPOSALS if proxies else 1))
+        chosen.append(_least_sure(answers.images, proposals, proxies, wanted))
+    return torch.cat(chosen).sort().values
+
+
+def held_out_rows(images: AugmentedImages, augmented: int, seed: int) -> Tensor:
+    """Returns all held-out samples, and augmented images of them.
+
+    Args:
+        images: All images.
+        augmented: How many augmented images.
+        seed: Seed of their choice.
+
+    Returns:
+        [n] int64, rows of `images`.
+    """
+    samples = np.arange(images.partners, images.samples)
+    random = np.random.default_rng((seed,))
+    numbers = 1 + random.choice(NUMBERS - 1, augmented, replace=False)
+    drawn = random.choice(samples, augmented) * NUMBERS + numbers
+    return torch.from_numpy(np.concatenate([samples * NUMBERS, np.sort(drawn)]))
+
+
+def _new_rows(answers: Answers, random: np.random.Generator, count: int) -> np.ndarray:
+    """Returns `count` distinct augmented images of training samples that were not asked about."""
+    found = np.empty(0, np.int64)
+    while len(found) < count:
+        size = count - len(found)
+        samples = random.integers(answers.images.partners, size=size)
+        drawn = samples * NUMBERS + random.integers(1, NUMBERS, size=size)
+        fresh = np.setdiff1d(drawn, np.concatenate([found, answers.rows.numpy()]))
+        found = np.concatenate([found, fresh])
+    return found
+
+
+def _least_sure(
+    images: AugmentedImages, rows: np.ndarray, proxies: Sequence[nn.Module], count: int
+) -> Tensor:
+    """Returns the `count` rows with the smallest gap between the two most likely classes."""
+    found = torch.from_numpy(rows)
+    if not proxies or count == len(rows):
+        return found[:count]
+    gaps = torch.cat(list(_gaps(images, found, proxies)))
+    return found[gaps.argsort(stable=True)[:count]]
+
+
+def _gaps(images: AugmentedImages, rows: Tensor, proxies: Sequence[nn.Module]) -> Iterator[Tensor]:
+    device = next(proxies[0].parameters()).device
+    for part in rows.split(fitting_batch_size(_BLOCK, images.image_shape)):
+        top = mean_probabilities(proxies, images.read(part).to(device)).topk(2, 1).values
+        yield (top[:, 0] - top[:, 1]).cpu()
