@@ -1,0 +1,213 @@
+"""Divides a query budget over the questions that are worth asking."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from db3kd.validation import check_count
+
+Strategy = Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"]
+"""How a budget is spent; see `STRATEGY_TEXTS`."""
+
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+STRATEGY_TEXTS: dict[Strategy, str] = {
+    "auto": "decisions, then augmented images that proxies choose; proxies help to teach",
+    "decisions": "one decision for each image, and no more queries",
+    "augmented": "decisions for the images and for random augmented images",
+    "sd": "soft labels from the distances to other images",
+    "bd": "soft labels from boundary distances",
+    "mbd": "soft labels from minimal boundary distances",
+    "db3kd-paper": "the labels and the loss of the paper (MBD, 1/d, T = 20)",
+    "zero-shot": "decisions for pseudo samples; needs no images",
+}
+
+LABEL_MEASURES: dict[Strategy, Literal["sd", "bd", "mbd"]] = {
+    "sd": "sd",
+    "bd": "bd",
+    "mbd": "mbd",
+    "db3kd-paper": "mbd",
+}
+"""The measure of each strategy that searches for boundaries."""
+
+ROUNDS = 4
+"""Rounds in which proxies choose what is asked; the first round is random."""
+
+_HELD_OUT_SHARE = 0.05
+_SMALL_SET = 100
+"""Of fewer images, twice the share is held out, so that there is something to measure."""
+_MAX_HELD_OUT = 1000
+_HELD_OUT_AUGMENTED_SHARE = 0.04
+_MAX_HELD_OUT_AUGMENTED = 2000
+_LEAST_QUERIES = 20
+_LEAST_QUERIES_PER_CLASS = 2
+_LEAST_PSEUDO_SAMPLES_PER_CLASS = 20
+_LEAST_CHOSEN = 200
+"""With fewer augmented images, one random round asks them all: proxies would learn too little."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the budget.
+
+    Attributes:
+        name: What is asked.
+        queries: Exact or, for distances, maximum number of queries.
+        why: What the answers are for.
+    """
+
+    name: str
+    queries: int
+    why: str
+
+
+@dataclass(frozen=True)
+class BudgetPlan:
+    """How many queries each stage of a distillation gets. Made by `plan_budget`.
+
+    Attributes:
+        strategy: The strategy.
+        budget: The number of queries that may be spent.
+        images: Number of images; None without images.
+        held_out: Images that are decided but never trained on.
+        held_out_augmented: Augmented versions of held-out images, on which choices are made.
+        rounds: Queries of each round of training images. A round asks about images before it asks
+            about augmented ones.
+        label_queries: Maximum number of queries for distances.
+        pseudo_samples: Images to make from the teacher's decisions.
+    """
+
+    strategy: Strategy
+    budget: int
+    images: int | None
+    held_out: int = 0
+    held_out_augmented: int = 0
+    rounds: tuple[int, ...] = ()
+    label_queries: int = 0
+    pseudo_samples: int = 0
+
+    @property
+    def training_images(self) -> int:
+        """Number of images that may be trained on."""
+        return (self.images or 0) - self.held_out
+
+    @property
+    def queries(self) -> int:
+        """Maximum number of queries of all stages; at most the budget."""
+        return sum(stage.queries for stage in self.stages)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in the order in which they are asked."""
+        return tuple(stage for stage in self._stages() if stage.queries)
+
+    def _stages(self) -> Iterator[Stage]:
+        yield Stage("held-out images", self.held_out, "measure the student's agreement")
+        yield Stage(
+            "held-out augmented images",
+            self.held_out_augmented,
+            "choose how to train",
+        )
+        yield from self._rounds()
+        if self.label_queries:
+            measure = LABEL_MEASURES[self.strategy].upper()
+            yield Stage(f"{measure} distances", self.label_queries, "make soft labels")
+        yield Stage("pseudo samples", self.pseudo_samples, "take the place of images")
+
+    def _rounds(self) -> Iterator[Stage]:
+        left = self.training_images
+        last = len(self.rounds)
+        for number, queries in enumerate(self.rounds, 1):
+            clean = min(left, queries)
+            left -= clean
+            chosen = number > 1
+            suffix = f", round {number} of {last}" if last > 1 else ""
+            why = "the images on which proxies are least sure" if chosen else "a random sample"
+            if clean == self.training_images:
+                why = "the class of each image"
+            yield Stage(f"decisions{suffix}", clean, why)
+            why = "where proxies are least sure" if chosen else "classes between the images"
+            yield Stage(f"augmented images{suffix}", queries - clean, why)
+
+
+def plan_budget(
+    budget: int, classes: int, images: int | None, strategy: Strategy = "auto"
+) -> BudgetPlan:
+    """Divides a budget over the stages of a strategy.
+
+    The plan depends on these numbers only, so that it can be shown before anything is asked.
+
+    Example:
+        >>> plan = plan_budget(20_000, classes=10, images=1_000)
+        >>> [(stage.name, stage.queries) for stage in plan.stages]
+
+    Args:
+        budget: Maximum number of queries.
+        classes: Number of classes of the teacher.
+        images: Number of images; None if there are none.
+        strategy: One of `STRATEGIES`.
+
+    Raises:
+        ValueError: If the strategy is unknown or does not fit, if there is a single image, or if
+            the budget is too small for any useful student. The message names the smallest one.
+    """
+    check_count(budget, "budget")
+    check_count(classes, "classes", least=2)
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}")
+    if strategy == "zero-shot" or images is None:
+        if strategy not in ("auto", "zero-shot"):
+            raise ValueError(
+                f"images: strategy {strategy!r} needs images, got none; pass images, or use "
+                '"zero-shot"'
+            )
+        _check_useful(budget, _LEAST_PSEUDO_SAMPLES_PER_CLASS * classes, "without images")
+        return BudgetPlan(strategy, budget, None, pseudo_samples=budget)
+    if check_count(images, "images") < 2:
+        raise ValueError("images: expected at least 2, one to train on and one to hold out, got 1")
+    least = min(images, max(_LEAST_QUERIES, _LEAST_QUERIES_PER_CLASS * classes))
+    _check_useful(budget, least, f"with {images:,} images of {classes:,} classes")
+    share = _HELD_OUT_SHARE if images >= _SMALL_SET else 2 * _HELD_OUT_SHARE
+    held_out = max(1, min(round(share * min(images, budget)), _MAX_HELD_OUT))
+    training = images - held_out
+    if strategy in LABEL_MEASURES:
+        left = budget - held_out
+        if left < training:
+            raise ValueError(
+                f"budget: strategy {strategy!r} needs one decision for each of {images:,} images, "
+                f"got {budget:,} queries; use fewer images or another strategy"
+            )
+        queries = training if strategy == "sd" else left
+        return BudgetPlan(strategy, budget, images, held_out, label_queries=queries)
+    left = budget - held_out
+    if strategy == "decisions":
+        return BudgetPlan(strategy, budget, images, held_out, rounds=(min(training, left),))
+    spare = max(0, left - training)
+    augmented = min(round(_HELD_OUT_AUGMENTED_SHARE * spare), _MAX_HELD_OUT_AUGMENTED)
+    rounds: tuple[int, ...] = (left - augmented,)
+    if strategy == "auto":
+        rounds = _choice_rounds(training, left - augmented)
+    return BudgetPlan(strategy, budget, images, held_out, augmented, rounds)
+
+
+def _choice_rounds(training: int, queries: int) -> tuple[int, ...]:
+    """Divides the queries so that later rounds are chosen by proxies of the earlier answers."""
+    if queries < training:
+        # The first half is random. Proxies choose the rest of the images.
+        if queries < 2 * _LEAST_CHOSEN:
+            return (queries,)
+        later = queries // (2 * (ROUNDS - 1))
+        return (queries - later * (ROUNDS - 1), *[later] * (ROUNDS - 1))
+    spare = queries - training
+    if spare < _LEAST_CHOSEN * ROUNDS:
+        return (queries,)
+    part = spare // ROUNDS
+    return (training + spare - part * (ROUNDS - 1), *[part] * (ROUNDS - 1))
+
+
+def _check_useful(budget: int, least: int, circumstances: str) -> None:
+    if budget < least:
+        raise ValueError(
+            f"budget: expected at least {least:,} queries, got {budget:,}; {circumstances}, fewer "
+            "give no useful student"
+        )

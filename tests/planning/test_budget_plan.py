@@ -1,0 +1,78 @@
+"""The division of a budget: every query is planned, and never one more."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db3kd.planning import STRATEGIES, plan_budget
+from db3kd.planning.budget_plan import LABEL_MEASURES
+
+
+@given(
+    budget=st.integers(1, 10**7),
+    classes=st.integers(2, 1000),
+    images=st.integers(2, 10**6),
+    strategy=st.sampled_from(STRATEGIES),
+)
+def test_a_plan_never_exceeds_its_budget_and_leaves_nothing_that_it_could_spend(
+    budget, classes, images, strategy
+):
+    try:
+        plan = plan_budget(budget, classes, images, strategy)
+    except ValueError as error:
+        assert str(error).startswith("budget: ")
+        return
+    assert plan.queries <= budget
+    assert all(stage.queries > 0 for stage in plan.stages)
+    if strategy in ("auto", "augmented", "zero-shot", "bd", "mbd", "db3kd-paper"):
+        assert plan.queries == budget
+    else:
+        assert plan.queries == min(budget, images)
+    if strategy != "zero-shot":
+        assert 1 <= plan.held_out < images
+        assert plan.held_out <= 1000
+        assert min(plan.rounds, default=1) >= 1
+
+
+def test_the_smallest_useful_budget_is_named_and_accepted():
+    with pytest.raises(ValueError, match="at least 20 queries, got 19; with 1,000 images of 10"):
+        plan_budget(19, 10, 1000)
+    assert plan_budget(20, 10, 1000).queries == 20
+    with pytest.raises(ValueError, match="at least 200 queries, got 199; without images"):
+        plan_budget(199, 10, None)
+
+
+def test_fewer_images_than_classes_can_be_planned():
+    plan = plan_budget(10, 1000, 10)
+    assert (plan.held_out, plan.rounds) == (1, (9,))
+
+
+def test_images_that_the_budget_does_not_cover_are_chosen_after_a_random_half():
+    plan = plan_budget(10_000, 10, 100_000)
+    assert plan.held_out == 500
+    assert len(plan.rounds) == 4
+    assert plan.rounds[0] == pytest.approx(9_500 / 2, abs=3)
+    assert not any("augmented" in stage.name for stage in plan.stages)
+
+
+def test_all_images_are_decided_before_augmented_ones_are_asked():
+    plan = plan_budget(256_000, 10, 1_000)
+    names = [stage.name for stage in plan.stages]
+    assert names[:3] == ["held-out images", "held-out augmented images", "decisions, round 1 of 4"]
+    assert plan.stages[2].queries == 950
+    assert [name for name in names if "decisions" in name] == ["decisions, round 1 of 4"]
+
+
+@pytest.mark.parametrize("strategy", LABEL_MEASURES)
+def test_distances_need_a_decision_for_every_image(strategy):
+    with pytest.raises(ValueError, match="needs one decision for each of 1,000 images"):
+        plan_budget(500, 10, 1_000, strategy)
+
+
+def test_strategies_that_need_images_say_so():
+    with pytest.raises(ValueError, match="images: strategy 'bd' needs images"):
+        plan_budget(10_000, 10, None, "bd")
+    with pytest.raises(ValueError, match="strategy: expected one of auto"):
+        plan_budget(10_000, 10, 10, "best")
+    with pytest.raises(ValueError, match="images: expected at least 2"):
+        plan_budget(10_000, 10, 1)
