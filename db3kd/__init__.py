@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     )
     from db3kd.models import build_model, save_model
     from db3kd.ops import build_config, soft_labels
+    from db3kd.pipelines import DistillResult, DistillSettings, distill
+    from db3kd.planning import plan_budget
     from db3kd.synthesis import (
         Moves,
         SynthesisSettings,
@@ -91,6 +93,8 @@ _HOME = {
     ),
     "models": ("build_model", "save_model"),
     "ops": ("build_config", "soft_labels"),
+    "pipelines": ("DistillResult", "DistillSettings", "distill"),
+    "planning": ("plan_budget",),
     "synthesis": (
         "Moves",
         "SynthesisSettings",
@@ -113,6 +117,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Checkpoint",
+    "DistillResult",
+    "DistillSettings",
     "EarlyStopping",
     "Feature",
     "Features",
@@ -141,6 +147,7 @@ __all__ = [
     "build_config",
     "build_model",
     "choose_scale",
+    "distill",
     "evaluate",
     "label",
     "label_chunks",
@@ -150,6 +157,7 @@ __all__ = [
     "load_teacher",
     "make_starts",
     "make_surrogate",
+    "plan_budget",
     "save_model",
     "soft_labels",
     "synthesize",

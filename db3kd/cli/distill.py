@@ -1,315 +1,303 @@
 """The `db3kd distill` command."""
 
-import statistics
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from db3kd.cli.distill_labels import LossOptions, distill_labels
+from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
-from db3kd.cli.options import MOVED_DATA_HELP, Model, Seeds
-from db3kd.cli.outputs import check_weights_file
+from db3kd.cli.options import ImageOptions, Resume, Split
+from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.plan_output import print_plan, print_result
+from db3kd.cli.strategy_options import StrategyName
+from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
+from db3kd.progress import duration
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
-    from db3kd.distillation.loss import KDLoss
-    from db3kd.distillation.training import Model as TrainedModel
-    from db3kd.distillation.training import TrainSettings
-    from db3kd.distillation.training_callbacks import TrainingCallback
-    from db3kd.labelling.label_run import LabelRun
-    from db3kd.ops import Normalisation
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How students are trained; a scale of None has yet to be chosen."""
-
-    normalisation: "Normalisation"
-    scale: float | None
-    loss: "KDLoss"
-    settings: "TrainSettings"
+    from db3kd.pipelines.distill_settings import DistillSettings
+    from db3kd.teachers import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossOptions(OptionSet):
-    """Which soft labels are distilled, and how."""
+class OptionalTeacherOptions(TeacherOptions):
+    """The teacher, unless a label run takes its place."""
 
-    panel = "Loss"
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help=f"The teacher: {TEACHER_HELP}", rich_help_panel=COMMON),
+    ] = None  # type: ignore[assignment]  # the command checks that it is given
 
-    preset: Annotated[
-        Literal["paper"] | None,
-        typer.Option(
-            "--preset",
-            help="Train as in the paper: 1/distance, T = 20, 200 epochs of batches of 512.",
-        ),
-    ] = None
-    normalisation: Annotated[
-        Literal["margin", "inverse"] | None,
-        typer.Option(
-            "--normalisation",
-            help="Formula of the soft labels.",
-            show_default="as labelled, or margin",
-        ),
-    ] = None
-    scale: Annotated[
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(ImageOptions):
+    """The images to ask about and to train on, and those to measure accuracy on."""
+
+    data: Annotated[
         str | None,
         typer.Option(
-            "--scale",
-            help="Scale of margin soft labels: a number, or auto to choose it by short trainings.",
-            show_default="as labelled, or auto",
+            "--data",
+            help="Images, as for db3kd label; none to make pseudo samples.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None  # type: ignore[assignment]  # images are optional here
+    split: Split = "train"
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Use only this many images, drawn at random."),
+    ] = None
+    test: Annotated[
+        str | None,
+        typer.Option(
+            "--test",
+            help="Labelled images to measure the student's accuracy on, without a query.",
+            show_default="the test split of --data",
         ),
     ] = None
-    temperature: Annotated[
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpendingOptions(OptionSet):
+    """How many queries and how much time a run may take."""
+
+    panel = "Budget"
+
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", min=1, help="Maximum number of queries.", rich_help_panel=COMMON),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the plan, ask nothing and stop.", rich_help_panel=COMMON
+        ),
+    ] = False
+    price_per_1000: Annotated[
+        float | None,
+        typer.Option("--price-per-1000", min=0, help="Price of 1,000 queries."),
+    ] = None
+    time_limit: Annotated[
         float | None,
         typer.Option(
-            "--temperature",
-            help="Temperature of the soft labels and of the loss.",
-            show_default="as labelled, or margin: 4, inverse: 20",
+            "--time-limit", min=1, help="Approximate seconds that all trainings may take."
         ),
     ] = None
-    alpha: Annotated[
-        float | None,
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyOptions(OptionSet):
+    """Networks that choose what is asked and teach the student."""
+
+    panel = "Proxies"
+
+    proxy: Annotated[
+        str | None,
         typer.Option(
-            "--alpha",
-            help="Weight of the decisions in the loss; the soft labels get the rest.",
-            show_default="0.5",
+            "--proxy",
+            help="Network of the proxies, as for --student.",
+            show_default="the largest of the student's family",
+        ),
+    ] = None
+    proxies: Annotated[
+        int,
+        typer.Option("--proxies", min=0, help="Number of proxies; 0 for none."),
+    ] = 2
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            min=1,
+            help="Stop after this many of 100 reports without a higher held-out agreement.",
         ),
     ] = None
 
 
 @expand_option_sets
 def distill(
-    labels: Annotated[Path, typer.Option("--labels", help="Run folder of db3kd label.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            help="New .safetensors file; several students add their seeds to its name.",
-        ),
-    ],
+    teacher: OptionalTeacherOptions,
+    images: TransferOptions,
+    spending: SpendingOptions,
     losses: LossOptions,
     training: StudentTrainingOptions,
-    model: Model = "lenet5-half",
-    seeds: Seeds = 1,
-    data: Annotated[
-        str | None,
+    proxies: ProxyOptions,
+    labels: Annotated[
+        Path | None,
         typer.Option(
-            "--data",
-            help=MOVED_DATA_HELP,
+            "--labels",
+            help="Folder of a run of db3kd label, whose labels are distilled without a query.",
             rich_help_panel=COMMON,
         ),
     ] = None,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            "--student",
+            "--model",
+            help="Network to train: lenet5-half, alexnet-half, resnet18, mlp, … or "
+            "package.module:factory.",
+            show_default="a small one for the images",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    strategy: StrategyName = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the run; with --labels, the student's .safetensors file.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    resume: Resume = False,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="With --labels: number of students, with seeds --seed, --seed + 1, ….",
+            rich_help_panel="Training",
+        ),
+    ] = 1,
 ) -> None:
-    """Train students on the decisions and distances of a label run.
+    """Train the best student that a query budget buys.
 
-    The number of steps is fixed, and no test image is used before the end. If the data set has a
-    test split, the accuracy on it is printed. A .json file next to the weights records how they
-    were made.
+    The plan is printed before anything is asked. Every answer is kept in --out, and --resume
+    continues a stopped run at any stage. With --labels, students of a finished label run are
+    trained instead, without a query.
 
     For example:
 
-        db3kd distill --labels runs/bd --out student.safetensors
+        db3kd distill --teacher teacher.safetensors --data mnist5k --budget 20000
+        --student lenet5-half --out runs/mine
 
-        db3kd distill --labels runs/bd --preset paper --seeds 3 --out student.safetensors
+        db3kd distill --teacher my_package.model:predict --data photos --budget 200000
+        --price-per-1000 0.25 --out runs/mine --dry-run
+
+        db3kd distill --teacher teacher.safetensors --budget 100000 --student lenet5-half
+        --out runs/none
+
+        db3kd distill --labels runs/mbd --student lenet5-half --seeds 3 --out student.safetensors
     """
-    from db3kd.distillation.loss import KDLoss
-    from db3kd.labelling.label_run import open_run
-
-    files = _student_files(out, training.seed, seeds)
-    settings = training.settings(losses.preset)
-    callbacks = {
-        seed: training.callbacks(file, replace(settings, seed=seed)) for seed, file in files.items()
-    }
-    run = open_run(labels, data)
-    if losses.preset:
-        _check_preset_alone(losses)
-        plan = _Plan("inverse", None, KDLoss.paper(), settings)
-    else:
-        plan = _plan(run, losses, settings)
-    if run.manifest["state"] != "finished":
-        print(f"note: {labels} is not finished; it holds {len(run.labels):,} samples")
-    test = _test_set(run, data)
-    _train_students(run, model, plan, files, test, callbacks)
-
-
-def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
-    numbers = range(seed, seed + seeds)
-    files = {number: out.with_stem(f"{out.stem}-seed{number}") for number in numbers}
-    if seeds == 1:
-        files = {seed: out}
-    for file in files.values():
-        check_weights_file(file)
-    return files
-
-
-def _check_preset_alone(losses: LossOptions) -> None:
-    given = (losses.normalisation, losses.scale, losses.temperature, losses.alpha)
-    if any(value is not None for value in given):
-        raise ValueError(
-            "preset: paper sets --normalisation, --scale, --temperature and --alpha; leave these "
-            "out"
+    if labels is not None:
+        _refuse_with_labels(
+            teacher=teacher.teacher,
+            budget=spending.budget,
+            time_limit=spending.time_limit,
+            limit=images.limit,
+            test=images.test,
         )
-
-
-def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _Plan:
-    """Combines the options with the soft labels of the run, which are the defaults."""
-    from db3kd.distillation.loss import KDLoss
-    from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
-
-    stored = run.soft_label_settings
-    normalisation = losses.normalisation
-    if stored is not None and normalisation not in (None, stored.normalisation):
-        stored = None
-    if normalisation is None:
-        normalisation = "margin" if stored is None else stored.normalisation
-    if normalisation == "inverse" and losses.scale is not None:
-        raise ValueError("scale: needs --normalisation margin; inverse has no scale")
-    temperature = losses.temperature
-    if temperature is None:
-        temperature = DEFAULT_TEMPERATURE[normalisation] if stored is None else stored.temperature
-    loss = KDLoss(temperature, 0.5 if losses.alpha is None else losses.alpha)
-    scale = None if stored is None else stored.scale
-    if losses.scale is not None:
-        scale = _parse_scale(losses.scale)
-    return _Plan(normalisation, scale, loss, settings)
-
-
-def _parse_scale(text: str) -> float | None:
-    if text == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"scale: expected a number or auto, got {text!r}") from None
-
-
-def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
-    """Returns the test split of the run's data set; None without one, or without true classes."""
-    from db3kd.labelling.source import Source
-
-    source = Source(**run.manifest["settings"]["source"])
-    try:
-        test = replace(source, data=data or source.data, split="test").load()
-    except (ValueError, FileNotFoundError):
-        return None
-    if test.labels is None or source.split == "test":
-        return None
-    return run.match(test)
-
-
-def _train_students(
-    run: "LabelRun",
-    model: str,
-    plan: _Plan,
-    files: dict[int, Path],
-    test: "ImageSet | None",
-    callbacks: "dict[int, list[TrainingCallback]]",
-) -> None:
-    from db3kd.distillation.evaluation import evaluate
-    from db3kd.distillation.student import train_student
-    from db3kd.labelling.soft_labels import with_soft_labels
-    from db3kd.models import save_model
-    from db3kd.models.networks import build_model
-    from db3kd.progress import show_progress
-    from db3kd.querying.search import UNANSWERED
-
-    image_shape, classes = run.images.image_shape, run.labels.classes
-    make_student = partial(build_model, model, image_shape, classes)
-    scale = _scale(run, make_student, plan)
-    labels = with_soft_labels(
-        run.labels,
-        normalisation=plan.normalisation,
-        scale=1.0 if scale is None else scale,
-        temperature=plan.loss.temperature,
-    )
-    assert labels.soft_labels is not None  # with_soft_labels adds them
-    steps = plan.settings.total_steps(int((labels.decision != UNANSWERED).sum()))
-    accuracies = []
-    for seed, file in files.items():
-        seeded = replace(plan, settings=replace(plan.settings, seed=seed))
-        with show_progress(f"training, seed {seed}", steps, "steps") as show:
-            network = train_student(
-                make_student,
-                run.images,
+        file = labels.with_name(f"{labels.name}-student.safetensors") if out is None else out
+        with naming_options(model="--student"):
+            distill_labels(
                 labels,
-                plan.loss,
-                seeded.settings,
-                progress=show,
-                callbacks=callbacks[seed],
+                file,
+                losses,
+                training,
+                student or "lenet5-half",
+                seeds,
+                images.data,
+                teacher.device,
             )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_model(
-            file,
-            network,
-            model=model,
-            image_shape=image_shape,
-            classes=classes,
-            class_names=run.class_names,
+        return
+    _refuse_without_labels(losses, seeds)
+    if teacher.teacher is None:
+        raise ValueError("teacher: expected a teacher, or --labels with the folder of a label run")
+    budget, price = spending.budget, spending.price_per_1000
+    if budget is None:
+        raise ValueError("budget: expected the maximum number of queries, got none")
+    if out is None and not spending.dry_run:
+        raise ValueError("out: expected the folder of the run, got none")
+    from db3kd.labelling.sample_choice import draw_samples
+    from db3kd.pipelines import distill as run_distillation
+    from db3kd.pipelines import estimate_training_seconds
+    from db3kd.planning import plan_budget
+    from db3kd.storage.run_folder import check_free
+
+    settings = _settings(training, proxies, spending.time_limit, teacher.device)
+    if out is not None:
+        check_free(out, resume)
+    transfer = None
+    if images.data is not None:
+        loaded = images.source(images.split).load()
+        transfer = loaded.subset(draw_samples(len(loaded), images.limit, training.seed))
+    opened = teacher.open(transfer)
+    count = None if transfer is None or strategy == "zero-shot" else len(transfer)
+    plan = plan_budget(budget, opened.classes, count, strategy)
+    print_plan(plan, price)
+    if spending.dry_run:
+        seconds = estimate_training_seconds(opened, transfer, plan, student, settings)
+        print(f"trainings  about {duration(seconds)} on this machine; nothing was asked")
+        return
+    assert out is not None  # checked above
+    measured = _test_images(images, opened)
+    runs = (out, out / "labels", out / "pseudo-samples")
+    with naming_options(model="--student"), hint_at_resuming(*runs):
+        result = run_distillation(
+            opened,
+            transfer,
+            budget=budget,
+            student=student,
+            strategy=strategy,
+            settings=settings,
+            out=out,
+            resume=resume,
+            test=measured,
+            price_per_1000=price,
+            callbacks=training.callbacks(out / "student", settings.training),
         )
-        accuracy = None
-        if test is not None and test.labels is not None:
-            accuracy = evaluate(network, test, test.labels)
-            accuracies.append(accuracy)
-            print(f"{file}: {accuracy:.2%} of {len(test):,} test images")
-        else:
-            print(file)
-        _write_description(
-            file, run, {"model": model, "scale": scale, "plan": seeded}, seed, accuracy
-        )
-    if len(accuracies) > 1:
-        mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
-        print(f"mean {mean:.2%}, deviation {deviation:.2%} over {len(accuracies)} seeds")
+    print_result(result, price)
 
 
-def _write_description(
-    file: Path, run: "LabelRun", settings: dict[str, object], seed: int, accuracy: float | None
-) -> None:
-    """Writes the .json file of a student, which records how it was made."""
-    from db3kd.storage.manifest import make_manifest, write_manifest
-    from db3kd.storage.run_images import current_data
+def _test_images(images: TransferOptions, teacher: "Teacher") -> "ImageSet | None":
+    """Returns labelled test images, classes numbered as the teacher's; None if there are none."""
+    from db3kd.data.class_names import matched
 
-    described = make_manifest(
-        settings,
-        seed=seed,
-        teacher_fingerprint=run.manifest["teacher"],
-        data_fingerprint=current_data(run.manifest),
+    test = images.test
+    if test is None and (images.data is None or images.split == "test"):
+        return None
+    try:
+        source = images.source("test")
+        loaded = (source if test is None else replace(source, data=test)).load()
+    except (ValueError, FileNotFoundError):
+        if test is not None:
+            raise
+        return None  # most folders have no test split
+    if loaded.labels is None:
+        return None
+    return matched(loaded, teacher)
+
+
+def _settings(
+    training: StudentTrainingOptions, proxies: ProxyOptions, time_limit: float | None, device: str
+) -> "DistillSettings":
+    from db3kd.pipelines.distill_settings import DistillSettings
+
+    rates = DistillSettings.learning_rates
+    return DistillSettings(
+        training=training.patient_settings(device),
+        learning_rates=rates if training.learning_rate is None else (training.learning_rate,),
+        proxy=proxies.proxy,
+        proxies=proxies.proxies,
+        time_limit=time_limit,
+        patience=proxies.patience,
     )
-    described["queries"] = int(run.labels.queries.sum())
-    if accuracy is not None:
-        described["test_accuracy"] = accuracy
-    write_manifest(file.with_suffix(".json"), described)
 
 
-def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
-    """Returns the scale of margin soft labels, chosen if none is given; None for inverse ones."""
-    from db3kd.distillation.scale import (
-        RELATIVE_SCALES,
-        SHORT_TRAINING_FACTOR,
-        SHORT_TRAINING_STUDENTS,
-        choose_scale,
-        scale_training,
-    )
-    from db3kd.labelling.soft_labels import margin_soft_labels
-    from db3kd.progress import show_progress
+def _refuse_with_labels(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name}: cannot be combined with --labels, which asks nothing")
 
-    if plan.normalisation == "inverse" or plan.scale is not None:
-        return plan.scale
-    trainings = SHORT_TRAINING_STUDENTS * len(RELATIVE_SCALES)
-    with show_progress("choosing the scale", trainings, "students") as show:
-        choice = choose_scale(
-            make_student,
-            run.images,
-            run.labels.distances,
-            run.labels.decision,
-            margin_soft_labels,
-            plan.loss,
-            scale_training(plan.settings, len(run.labels)),
-            students=SHORT_TRAINING_STUDENTS,
-            factor=SHORT_TRAINING_FACTOR,
-            progress=show,
+
+def _refuse_without_labels(losses: LossOptions, seeds: int) -> None:
+    if losses != LossOptions():
+        raise ValueError(
+            "preset, normalisation, scale, temperature, alpha: need --labels; without it they "
+            "follow from --strategy"
         )
-    print("\n".join(choice.describe()))
-    return choice.scale
+    if seeds != 1:
+        raise ValueError("seeds: needs --labels; run the command once for each --seed and --out")

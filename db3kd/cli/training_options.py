@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from db3kd.cli.option_sets import COMMON, OptionSet
+from db3kd.cli.option_sets import OptionSet
 from db3kd.cli.options import DEVICE_HELP, Seed
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class TrainingOptions(OptionSet):
 
 @dataclass(frozen=True, kw_only=True)
 class StudentTrainingOptions(OptionSet):
-    """How the students of a label run are trained."""
+    """How students are trained."""
 
     panel = TRAINING
 
@@ -87,8 +87,7 @@ class StudentTrainingOptions(OptionSet):
             "--steps",
             min=1,
             help="Number of training steps.",
-            show_default=f"{DEFAULT_STEPS}",
-            rich_help_panel=COMMON,
+            show_default=f"6,000 to 12,000; with --labels: {DEFAULT_STEPS}",
         ),
     ] = None
     epochs: Annotated[
@@ -101,15 +100,26 @@ class StudentTrainingOptions(OptionSet):
             "--batch-size", min=1, help="Maximum number of images per step.", show_default="128"
         ),
     ] = None
-    learning_rate: LearningRate = 1e-3
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            help="Learning rate.",
+            show_default="chosen by held-out agreement; with --labels: 0.001",
+        ),
+    ] = None
     optimizer: Annotated[
         Literal["adam", "adamw", "sgd"],
         typer.Option("--optimizer", help="Optimizer; sgd has a Nesterov momentum of 0.9."),
     ] = "adam"
     schedule: Annotated[
-        Literal["constant", "cosine"],
-        typer.Option("--schedule", help="Schedule of the learning rate; cosine lowers it to 0."),
-    ] = "constant"
+        Literal["constant", "cosine"] | None,
+        typer.Option(
+            "--schedule",
+            help="Schedule of the learning rate; cosine lowers it to 0.",
+            show_default="cosine; with --labels: constant",
+        ),
+    ] = None
     weight_decay: Annotated[
         float, typer.Option("--weight-decay", min=0, help="Weight decay of the optimizer.")
     ] = 0.0
@@ -134,11 +144,28 @@ class StudentTrainingOptions(OptionSet):
             "--tracker-dir", help="Folder of the logs.", show_default="logs, next to the student"
         ),
     ] = None
-    device: TrainingDevice = "auto"
     seed: Seed = 0
 
-    def settings(self, preset: str | None) -> "TrainSettings":
-        """Returns the settings of a student; a preset has the paper's epochs and batches."""
+    def patient_settings(self, device: str) -> "TrainSettings":
+        """Returns the settings of all networks of a distillation without labels."""
+        from db3kd.distillation.train_settings import TrainSettings
+
+        if self.epochs is not None:
+            raise ValueError("epochs: needs --labels; use --steps")
+        return TrainSettings(
+            steps=self.steps,
+            batch_size=self.batch_size or 128,
+            schedule=self.schedule or "cosine",
+            seed=self.seed,
+            device=device,
+            precision=self.precision,
+            optimizer=self.optimizer,
+            weight_decay=self.weight_decay,
+            ema=self.ema,
+        )
+
+    def settings(self, preset: str | None, device: str) -> "TrainSettings":
+        """Returns the settings of a student of labels; a preset has the paper's batches."""
         from db3kd.distillation.train_settings import TrainSettings
 
         if self.epochs is not None and self.steps is not None:
@@ -148,10 +175,10 @@ class StudentTrainingOptions(OptionSet):
             epochs=self.epochs or PAPER_EPOCHS,
             steps=self.steps if chosen else DEFAULT_STEPS,
             batch_size=self.batch_size or (512 if preset else 128),
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
+            learning_rate=1e-3 if self.learning_rate is None else self.learning_rate,
+            schedule=self.schedule or "constant",
             seed=self.seed,
-            device=self.device,
+            device=device,
             precision=self.precision,
             optimizer=self.optimizer,
             weight_decay=self.weight_decay,

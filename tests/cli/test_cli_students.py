@@ -70,7 +70,7 @@ def test_images_that_were_not_labelled_are_refused(run, tmp_path):
         (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
         (("--steps", "5", "--epochs", "5"), "expected --epochs or --steps, got both"),
         (("--preset", "paper", "--alpha", "0.1"), "--preset: paper sets --normalisation"),
-        (("--model", "lenet6"), "--model: expected one of"),
+        (("--student", "lenet6"), "--student: expected one of"),
     ],
 )
 def test_contradictory_training_options_are_refused(run, tmp_path, options, words):

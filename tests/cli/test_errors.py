@@ -15,7 +15,8 @@ from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
-from db3kd.pipelines import run_zero_shot
+from db3kd.pipelines import DistillSettings, run_zero_shot
+from db3kd.pipelines import distill as run_distillation
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import load_teacher
@@ -41,7 +42,9 @@ WITHOUT_OPTION = {
     ("zero-shot", TrainSettings): {*TRAINING, "precision"},
     ("surrogate", SurrogateSettings): {"clean_share", "training"},
     ("surrogate", TrainSettings): TRAINING,
-    ("distill", TrainSettings): {"gradient_clip", "shuffle"},
+    ("distill", TrainSettings): {"shuffle", "gradient_clip"},
+    ("distill", DistillSettings): {"learning_rates", "training"},
+    ("distill", run_distillation): {"callbacks", "images", "settings"},
     ("distill", KDLoss): {"beta", "reduction"},
     ("teacher", TrainSettings): {*OPTIMIZATION, "shuffle", "steps"},
     ("teacher", Source): {"split"},

@@ -24,6 +24,7 @@ PANELS = (
     "Soft labels",
     "Loss",
     "Training",
+    "Proxies",
     "Workers",
 )
 """The panels of all commands, in the order in which each command shows its own."""

@@ -1,0 +1,301 @@
+"""`db3kd distill --labels`: students of a label run."""
+
+import statistics
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from db3kd.cli.option_sets import OptionSet
+from db3kd.cli.outputs import check_weights_file
+from db3kd.cli.training_options import StudentTrainingOptions
+
+if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
+    from db3kd.distillation.loss import KDLoss
+    from db3kd.distillation.training import Model as TrainedModel
+    from db3kd.distillation.training import TrainSettings
+    from db3kd.distillation.training_callbacks import TrainingCallback
+    from db3kd.labelling.label_run import LabelRun
+    from db3kd.ops import Normalisation
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How students are trained; a scale of None has yet to be chosen."""
+
+    normalisation: "Normalisation"
+    scale: float | None
+    loss: "KDLoss"
+    settings: "TrainSettings"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions(OptionSet):
+    """Which soft labels are distilled, and how."""
+
+    panel = "Loss"
+
+    preset: Annotated[
+        Literal["paper"] | None,
+        typer.Option(
+            "--preset",
+            help="Train as in the paper: 1/distance, T = 20, 200 epochs of batches of 512.",
+        ),
+    ] = None
+    normalisation: Annotated[
+        Literal["margin", "inverse"] | None,
+        typer.Option(
+            "--normalisation",
+            help="Formula of the soft labels.",
+            show_default="as labelled, or margin",
+        ),
+    ] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale",
+            help="Scale of margin soft labels: a number, or auto to choose it by short trainings.",
+            show_default="as labelled, or auto",
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            help="Temperature of the soft labels and of the loss.",
+            show_default="as labelled, or margin: 4, inverse: 20",
+        ),
+    ] = None
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            "--alpha",
+            help="Weight of the decisions in the loss; the soft labels get the rest.",
+            show_default="0.5",
+        ),
+    ] = None
+
+
+def distill_labels(
+    labels: Path,
+    out: Path,
+    losses: LossOptions,
+    training: StudentTrainingOptions,
+    model: str,
+    seeds: int,
+    data: str | None,
+    device: str,
+) -> None:
+    """Trains students on the decisions and distances of a label run.
+
+    Args:
+        labels: The folder of the run.
+        out: The weights file; several students add their seeds to its name.
+        losses: Which soft labels are distilled, and how.
+        training: How the students are trained.
+        model: Their architecture.
+        seeds: Their number.
+        data: The labelled images, if they have moved.
+        device: The device of the training.
+    """
+    from db3kd.distillation.loss import KDLoss
+    from db3kd.labelling.label_run import open_run
+
+    files = _student_files(out, training.seed, seeds)
+    settings = training.settings(losses.preset, device)
+    callbacks = {
+        seed: training.callbacks(file, replace(settings, seed=seed)) for seed, file in files.items()
+    }
+    run = open_run(labels, data)
+    if losses.preset:
+        _check_preset_alone(losses)
+        plan = _Plan("inverse", None, KDLoss.paper(), settings)
+    else:
+        plan = _plan(run, losses, settings)
+    if run.manifest["state"] != "finished":
+        print(f"note: {labels} is not finished; it holds {len(run.labels):,} samples")
+    test = _test_set(run, data)
+    _train_students(run, model, plan, files, test, callbacks)
+
+
+def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
+    numbers = range(seed, seed + seeds)
+    files = {number: out.with_stem(f"{out.stem}-seed{number}") for number in numbers}
+    if seeds == 1:
+        files = {seed: out}
+    for file in files.values():
+        check_weights_file(file)
+    return files
+
+
+def _check_preset_alone(losses: LossOptions) -> None:
+    given = (losses.normalisation, losses.scale, losses.temperature, losses.alpha)
+    if any(value is not None for value in given):
+        raise ValueError(
+            "preset: paper sets --normalisation, --scale, --temperature and --alpha; leave these "
+            "out"
+        )
+
+
+def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _Plan:
+    """Combines the options with the soft labels of the run, which are the defaults."""
+    from db3kd.distillation.loss import KDLoss
+    from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
+
+    stored = run.soft_label_settings
+    normalisation = losses.normalisation
+    if stored is not None and normalisation not in (None, stored.normalisation):
+        stored = None
+    if normalisation is None:
+        normalisation = "margin" if stored is None else stored.normalisation
+    if normalisation == "inverse" and losses.scale is not None:
+        raise ValueError("scale: needs --normalisation margin; inverse has no scale")
+    temperature = losses.temperature
+    if temperature is None:
+        temperature = DEFAULT_TEMPERATURE[normalisation] if stored is None else stored.temperature
+    loss = KDLoss(temperature, 0.5 if losses.alpha is None else losses.alpha)
+    scale = None if stored is None else stored.scale
+    if losses.scale is not None:
+        scale = _parse_scale(losses.scale)
+    return _Plan(normalisation, scale, loss, settings)
+
+
+def _parse_scale(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"scale: expected a number or auto, got {text!r}") from None
+
+
+def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
+    """Returns the test split of the run's data set; None without one, or without true classes."""
+    from db3kd.labelling.source import Source
+
+    source = Source(**run.manifest["settings"]["source"])
+    try:
+        test = replace(source, data=data or source.data, split="test").load()
+    except (ValueError, FileNotFoundError):
+        return None
+    if test.labels is None or source.split == "test":
+        return None
+    return run.match(test)
+
+
+def _train_students(
+    run: "LabelRun",
+    model: str,
+    plan: _Plan,
+    files: dict[int, Path],
+    test: "ImageSet | None",
+    callbacks: "dict[int, list[TrainingCallback]]",
+) -> None:
+    from db3kd.distillation.evaluation import evaluate
+    from db3kd.distillation.student import train_student
+    from db3kd.labelling.soft_labels import with_soft_labels
+    from db3kd.models import save_model
+    from db3kd.models.networks import build_model
+    from db3kd.progress import show_progress
+    from db3kd.querying.search import UNANSWERED
+
+    image_shape, classes = run.images.image_shape, run.labels.classes
+    make_student = partial(build_model, model, image_shape, classes)
+    scale = _scale(run, make_student, plan)
+    labels = with_soft_labels(
+        run.labels,
+        normalisation=plan.normalisation,
+        scale=1.0 if scale is None else scale,
+        temperature=plan.loss.temperature,
+    )
+    assert labels.soft_labels is not None  # with_soft_labels adds them
+    steps = plan.settings.total_steps(int((labels.decision != UNANSWERED).sum()))
+    accuracies = []
+    for seed, file in files.items():
+        seeded = replace(plan, settings=replace(plan.settings, seed=seed))
+        with show_progress(f"training, seed {seed}", steps, "steps") as show:
+            network = train_student(
+                make_student,
+                run.images,
+                labels,
+                plan.loss,
+                seeded.settings,
+                progress=show,
+                callbacks=callbacks[seed],
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_model(
+            file,
+            network,
+            model=model,
+            image_shape=image_shape,
+            classes=classes,
+            class_names=run.class_names,
+        )
+        accuracy = None
+        if test is not None and test.labels is not None:
+            accuracy = evaluate(network, test, test.labels)
+            accuracies.append(accuracy)
+            print(f"{file}: {accuracy:.2%} of {len(test):,} test images")
+        else:
+            print(file)
+        _write_description(
+            file, run, {"model": model, "scale": scale, "plan": seeded}, seed, accuracy
+        )
+    if len(accuracies) > 1:
+        mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
+        print(f"mean {mean:.2%}, deviation {deviation:.2%} over {len(accuracies)} seeds")
+
+
+def _write_description(
+    file: Path, run: "LabelRun", settings: dict[str, object], seed: int, accuracy: float | None
+) -> None:
+    """Writes the .json file of a student, which records how it was made."""
+    from db3kd.storage.manifest import make_manifest, write_manifest
+    from db3kd.storage.run_images import current_data
+
+    described = make_manifest(
+        settings,
+        seed=seed,
+        teacher_fingerprint=run.manifest["teacher"],
+        data_fingerprint=current_data(run.manifest),
+    )
+    described["queries"] = int(run.labels.queries.sum())
+    if accuracy is not None:
+        described["test_accuracy"] = accuracy
+    write_manifest(file.with_suffix(".json"), described)
+
+
+def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
+    """Returns the scale of margin soft labels, chosen if none is given; None for inverse ones."""
+    from db3kd.distillation.scale import (
+        RELATIVE_SCALES,
+        SHORT_TRAINING_FACTOR,
+        SHORT_TRAINING_STUDENTS,
+        choose_scale,
+        scale_training,
+    )
+    from db3kd.labelling.soft_labels import margin_soft_labels
+    from db3kd.progress import show_progress
+
+    if plan.normalisation == "inverse" or plan.scale is not None:
+        return plan.scale
+    trainings = SHORT_TRAINING_STUDENTS * len(RELATIVE_SCALES)
+    with show_progress("choosing the scale", trainings, "students") as show:
+        choice = choose_scale(
+            make_student,
+            run.images,
+            run.labels.distances,
+            run.labels.decision,
+            margin_soft_labels,
+            plan.loss,
+            scale_training(plan.settings, len(run.labels)),
+            students=SHORT_TRAINING_STUDENTS,
+            factor=SHORT_TRAINING_FACTOR,
+            progress=show,
+        )
+    print("\n".join(choice.describe()))
+    return choice.scale

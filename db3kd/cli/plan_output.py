@@ -1,0 +1,52 @@
+"""Prints the plan of a distillation, and its result."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from db3kd.pipelines import DistillResult
+    from db3kd.planning import BudgetPlan
+
+
+def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
+    """Prints what will be asked, in which order, why, and what it costs.
+
+    Args:
+        plan: The plan.
+        price_per_1000: The price of 1,000 queries, or None.
+    """
+    print(f"strategy   {plan.strategy}")
+    width = max(len(stage.name) for stage in plan.stages)
+    for stage in plan.stages:
+        print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
+    price = _price(plan.queries, price_per_1000)
+    print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
+
+
+def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
+    """Prints how good the student is, and what it cost.
+
+    Args:
+        result: The result.
+        price_per_1000: The price of 1,000 queries, or None.
+    """
+    low, high = result.interval
+    for choice in result.choices:
+        measured = ", ".join(f"{name} {share:.1%}" for name, share in choice.options.items())
+        print(f"choice     {choice.question}: {choice.chosen} (held-out agreement: {measured})")
+    print(
+        f"agreement  {result.agreement:.1%} (95 % interval {low:.1%} to {high:.1%}) of "
+        f"{result.held_out:,} held-out images"
+    )
+    if result.accuracy is not None:
+        print(f"accuracy   {result.accuracy:.2%} of the test images")
+    print(f"queries    {result.queries:,}{_price(result.queries, price_per_1000)}")
+    if result.folder is not None:
+        print(f"student    {result.folder / 'student.safetensors'}")
+    if result.report is not None:
+        print(f"report     {result.report}")
+
+
+def _price(queries: int, price_per_1000: float | None) -> str:
+    if price_per_1000 is None:
+        return ""
+    return f", price {queries * price_per_1000 / 1000:,.2f} at {price_per_1000:g} per 1,000"

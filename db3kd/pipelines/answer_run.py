@@ -1,0 +1,199 @@
+"""The run folder of a distillation's answers: which images were asked, and their decisions."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from db3kd.distillation.answers import NUMBERS, Answers, no_answers
+from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.querying.driver import decide_all
+from db3kd.storage.choice_log import ChoiceLog
+from db3kd.storage.column_values import check_range, invalid_shard, read_column
+from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.teachers import Teacher
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ANSWERS = Kind("answers", 1)
+"""The kind of run folder that a distillation writes.
+
+The columns are `image` (its number in the data set), `number` (0 for the image itself, else that of
+an augmented image), `round` (-1 if held out) and `decision`.
+"""
+
+HELD_OUT = -1
+"""The round of held-out images."""
+
+_SHARD_ROWS = 2**16
+_BATCH_ROWS = 2048
+
+
+class AnswerRun:
+    """Asks a teacher about images in rounds, and keeps every answer.
+
+    What networks choose for a round is on disk before the first of its queries, so that a resumed
+    run asks about the same images. The first round and the held-out images depend on the seed only.
+
+    Args:
+        folder: The run folder, opened for writing.
+        teacher: The teacher to ask.
+        images: All images that may be asked about.
+        order: [N] int64, the image of each sample.
+        on_answers: Called with the number of new answers after each batch.
+
+    Raises:
+        ValueError: If a shard of the folder holds values that no run writes.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        teacher: Teacher,
+        images: AugmentedImages,
+        order: Tensor,
+        on_answers: Callable[[int], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.teacher = teacher
+        self.answers = no_answers(images)
+        self._order = order
+        self._on_answers = on_answers
+        self._log = ChoiceLog(folder.path)
+        self._stored: dict[int, Answers] = {}
+        self._stored_rounds: dict[int, int] = {}
+        self._read_shards()
+
+    def __enter__(self) -> Self:
+        self.folder.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.folder.__exit__(kind, error, traceback)
+
+    @property
+    def stored(self) -> int:
+        """Number of answers that earlier processes committed."""
+        return sum(map(len, self._stored.values()))
+
+    def ask(self, round_number: int, count: int, choose: Callable[[Answers], Tensor]) -> Answers:
+        """Asks about the images of a round, and adds their answers to `answers`.
+
+        Rounds are asked in the same order in every process.
+
+        Args:
+            round_number: The number of the round, or `HELD_OUT`.
+            count: How many images the round asks about.
+            choose: Chooses them: called with the answers so far unless an earlier process chose;
+                returns [count] int64, rows of the images.
+
+        Returns:
+            The answers of the round.
+
+        Raises:
+            ValueError: If a damaged or foreign file holds other images than the round has.
+            TeacherError: If the teacher fails.
+        """
+        first = len(self.answers)
+        rows = self._stored_rows(round_number, first, count)
+        if rows is None:
+            rows = self._chosen_rows(round_number, count, choose)
+        decided = []
+        for start in range(0, count, _SHARD_ROWS):
+            part = rows[start : start + _SHARD_ROWS]
+            position = first + start
+            if position in self._stored:
+                decided.append(self._stored[position].decisions)
+                continue
+            with self.folder.journal(position, self.teacher.classes) as journal:
+                decisions = decide_all(
+                    self.teacher,
+                    self.answers.images.read,
+                    part,
+                    _BATCH_ROWS,
+                    on_answers=self._on_answers,
+                    journal=journal,
+                )
+            self.folder.write_shard(position, self._to_table(part, round_number, decisions))
+            decided.append(decisions)
+        answers = no_answers(self.answers.images).add(rows, torch.cat(decided))
+        self.answers = self.answers.add(answers.rows, answers.decisions)
+        return answers
+
+    def finish(self, queries: int, seconds: float) -> None:
+        """Marks the run as finished.
+
+        Args:
+            queries: All queries of the run, those of its other folders included.
+            seconds: How long this process worked on it.
+        """
+        self.folder.finish({"samples": len(self.answers), "queries": queries, "seconds": seconds})
+        self._log.empty()
+
+    def _chosen_rows(
+        self, round_number: int, count: int, choose: Callable[[Answers], Tensor]
+    ) -> Tensor:
+        stored = self._log.load(round_number) if round_number > 0 else None
+        rows = choose(self.answers) if stored is None else torch.from_numpy(stored["rows"])
+        if stored is None and round_number > 0:
+            self._log.save(round_number, {"rows": rows.numpy()})
+        if len(rows) != count:
+            raise ValueError(
+                f"{self.folder.path}: expected {count:,} images in round {round_number}, got "
+                f"{len(rows):,}; start another run in another folder"
+            )
+        return rows
+
+    def _stored_rows(self, round_number: int, first: int, count: int) -> Tensor | None:
+        """Returns the rows of a round if all its shards are there."""
+        positions = range(first, first + count, _SHARD_ROWS)
+        if any(position not in self._stored for position in positions):
+            return None
+        if any(self._stored_rounds[position] != round_number for position in positions):
+            raise ValueError(
+                f"{self.folder.path}: expected answers of round {round_number} from row {first} "
+                "on, got another round's; restore the missing shards"
+            )
+        return torch.cat([self._stored[position].rows for position in positions])
+
+    def _read_shards(self) -> None:
+        if not self.folder.has_shards:
+            return
+        images = self.answers.images
+        sample_of = torch.empty_like(self._order)
+        sample_of[self._order] = torch.arange(len(self._order))
+        for position, table in read_shards(self.folder.path, ANSWERS):
+            try:
+                columns = {
+                    name: read_column(table, name, torch.int64)
+                    for name in ("image", "number", "round", "decision")
+                }
+                check_range("image", columns["image"], 0, images.samples, "an image")
+                check_range("number", columns["number"], 0, NUMBERS, "an augmented image")
+                check_range("decision", columns["decision"], 0, self.teacher.classes, "a class")
+                if not bool((columns["round"] == columns["round"][0]).all()):
+                    raise ValueError("column round: expected a single round")
+            except (KeyError, ValueError, IndexError) as error:
+                raise invalid_shard(self.folder.path, ANSWERS, position, error) from error
+            rows = sample_of[columns["image"]] * NUMBERS + columns["number"]
+            self._stored[position] = Answers(images, rows, columns["decision"])
+            self._stored_rounds[position] = int(columns["round"][0])
+
+    def _to_table(self, rows: Tensor, round_number: int, decisions: Tensor) -> "pyarrow.Table":
+        arrow, _ = import_pyarrow()
+        columns = {
+            "image": self._order[rows // NUMBERS],
+            "number": rows % NUMBERS,
+            "round": torch.full_like(rows, round_number),
+            "decision": decisions,
+        }
+        return arrow.table({name: column.numpy() for name, column in columns.items()})

@@ -1,0 +1,198 @@
+"""The questions of a distillation: asks a teacher what the plan says, with proxies that choose."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.distillation.answer_batches import AnsweredBatches, mean_probabilities
+from db3kd.distillation.answers import Answers
+from db3kd.distillation.image_choice import choose_rows, held_out_rows
+from db3kd.distillation.network_store import NetworkStore
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.pipelines.answer_run import HELD_OUT, AnswerRun
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.training_display import shown_training
+from db3kd.planning import BudgetPlan
+from db3kd.progress import show_progress
+from db3kd.teachers import TeacherError, describe
+
+ROUND_SHARE = 6
+"""A proxy that chooses trains for 1 / ROUND_SHARE of the steps of a full training."""
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """How the proxies of a run are made.
+
+    Attributes:
+        make: Makes a network with fresh weights.
+        name: The name of the architecture, for the identity of a training.
+        count: The number of proxies.
+    """
+
+    make: Callable[[], nn.Module]
+    name: str
+    count: int
+
+
+def ask_rounds(
+    run: AnswerRun,
+    plan: BudgetPlan,
+    proxies: Proxies,
+    settings: DistillSettings,
+    store: NetworkStore,
+    notes: RunNotes,
+    steps: Callable[[int], int],
+) -> Answers:
+    """Asks about the held-out images and then, in rounds, about the images to train on.
+
+    From the second round on, proxies that were trained on the answers so far choose the images.
+    Their agreement on held-out images is noted, which shows how agreement grows with the queries.
+
+    Args:
+        run: Asks and keeps the answers.
+        plan: How many images each round asks about.
+        proxies: How proxies are made.
+        settings: How they are trained.
+        store: Trains them.
+        notes: Keeps agreements and times.
+        steps: Returns the steps of a full training from the number of answers.
+
+    Returns:
+        All answers.
+
+    Raises:
+        TeacherError: If the teacher fails, or puts all images in one class.
+    """
+    seed = settings.training.seed
+    with _timed(notes, "seconds_asking"):
+        run.ask(
+            HELD_OUT,
+            plan.held_out + plan.held_out_augmented,
+            lambda answers: held_out_rows(answers.images, plan.held_out_augmented, seed),
+        )
+    for number, count in enumerate(plan.rounds):
+
+        def choose(answers: Answers, number: int = number, count: int = count) -> Tensor:
+            networks: list[nn.Module] = []
+            if number and proxies.count and _has_two_classes(answers.training.decisions):
+                networks = _train_to_choose(
+                    answers, proxies, settings, store, steps(len(answers.training)), number
+                )
+                _note_agreement(notes, answers, networks)
+            return choose_rows(answers.training, networks, count, seed, number)
+
+        before = notes.get("seconds_choosing") or 0
+        with _timed(notes, "seconds_asking"):
+            run.ask(number, count, partial(_timed_choice, notes, choose))
+        spent_choosing = (notes.get("seconds_choosing") or 0) - before
+        notes.add("seconds_asking", -spent_choosing)
+    answers = run.answers
+    if not _has_two_classes(answers.decisions):
+        raise TeacherError(
+            f"teacher {describe(run.teacher)}: expected at least two classes for {len(answers):,} "
+            f"images, got class {int(answers.decisions[0])} for all; a student has nothing to learn"
+        )
+    return answers
+
+
+def agreement_with(networks: list[nn.Module], answers: Answers) -> tuple[int, int]:
+    """Counts the answered images for which networks, on average, predict the teacher's class.
+
+    Returns:
+        The number of such images, and the number of all.
+    """
+    device = next(networks[0].parameters()).device
+    matches = 0
+    for part in torch.arange(len(answers)).split(512):
+        images = answers.images.read(answers.rows[part]).to(device)
+        predicted = mean_probabilities(networks, images).argmax(1).cpu()
+        matches += int((predicted == answers.decisions[part]).sum())
+    return matches, len(answers)
+
+
+def train_proxy(
+    name: str,
+    answers: Answers,
+    proxies: Proxies,
+    index: int,
+    settings: TrainSettings,
+    store: NetworkStore,
+    *,
+    balance: float = 0.0,
+    title: str | None = None,
+) -> nn.Module:
+    """Trains a proxy by cross-entropy on the answers to train on.
+
+    Args:
+        name: The name of the network in the store.
+        answers: All answers.
+        proxies: How proxies are made.
+        index: The number of the proxy, which seeds its batches.
+        settings: How it is trained.
+        store: Trains it.
+        balance: See `AnsweredBatches`.
+        title: What its progress is shown as; None shows nothing.
+    """
+    batches = AnsweredBatches(answers.training, settings.batch_size, index, balance=balance)
+    return store.get(
+        name,
+        proxies.make,
+        shown_training(proxies.make, batches, F.cross_entropy, settings, title=title),
+        {
+            "network": proxies.name,
+            "answers": len(answers),
+            "index": index,
+            "balance": balance,
+            "settings": settings,
+        },
+    )
+
+
+def _train_to_choose(
+    answers: Answers,
+    proxies: Proxies,
+    settings: DistillSettings,
+    store: NetworkStore,
+    steps: int,
+    number: int,
+) -> list[nn.Module]:
+    """Trains the proxies of a round for a part of a full training."""
+    short = max(1, steps // ROUND_SHARE)
+    networks = []
+    with show_progress(f"choosing, round {number + 1}", proxies.count * short, "steps") as show:
+        for index in range(proxies.count):
+            training = settings.trained_for(short, settings.learning_rates[0], index)
+            name = f"round-{number}-proxy-{index}"
+            networks.append(train_proxy(name, answers, proxies, index, training, store))
+            show((index + 1) * short)
+    return networks
+
+
+def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]) -> None:
+    matches, total = agreement_with(networks, answers.held_out.clean)
+    curve = notes.get("curve") or []
+    notes.put("curve", [*curve, [len(answers), matches / total]])
+
+
+def _timed_choice(notes: RunNotes, choose: Callable[[Answers], Tensor], answers: Answers) -> Tensor:
+    with _timed(notes, "seconds_choosing"):
+        return choose(answers)
+
+
+@contextmanager
+def _timed(notes: RunNotes, name: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    notes.add(name, time.monotonic() - started)
+
+
+def _has_two_classes(decisions: Tensor) -> bool:
+    return bool((decisions != decisions[:1]).any())

@@ -1,0 +1,136 @@
+"""Students of distances: the strategies sd, bd, mbd and db3kd-paper of `distill`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.network_store import NetworkStore
+from db3kd.distillation.scale import (
+    SHORT_TRAINING_FACTOR,
+    SHORT_TRAINING_STUDENTS,
+    choose_scale,
+    scale_training,
+)
+from db3kd.distillation.student import train_student
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.distillation.training_checkpoint import Checkpoint
+from db3kd.labelling.label_images import label
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.training_display import show_training
+from db3kd.planning import BudgetPlan
+from db3kd.planning.budget_plan import LABEL_MEASURES
+from db3kd.progress import show_progress
+from db3kd.teachers import Teacher
+
+PAPER: str = "db3kd-paper"
+
+
+def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
+    """Returns the settings with which a strategy spends its queries on distances."""
+    measure = LABEL_MEASURES[plan.strategy]
+    if plan.strategy == PAPER:
+        return LabelSettings.paper(measure, queries=plan.label_queries, seed=seed)
+    return LabelSettings(
+        measure=measure,
+        queries=plan.label_queries,
+        queries_per_pair=max(1, plan.label_queries),  # the budget is the only limit
+        seed=seed,
+    )
+
+
+def measure_distances(
+    teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
+) -> Labels:
+    """Labels the images to train on, in a run folder that is continued if it exists."""
+    return label(teacher, images, label_settings(plan, seed), out=folder, resume=True)
+
+
+@dataclass(frozen=True)
+class DistanceStudent:
+    """A student of soft labels.
+
+    Attributes:
+        make: Makes the student.
+        name: What identifies its architecture and initial weights.
+        images: The images to train on.
+        labels: Their labels.
+        store: Trains the student once.
+        notes: Keeps the scale of the soft labels.
+    """
+
+    make: Callable[[], nn.Module]
+    name: str
+    images: ImageSet
+    labels: Labels
+    store: NetworkStore
+    notes: RunNotes
+
+    def train(
+        self, strategy: str, training: TrainSettings, callbacks: list[TrainingCallback]
+    ) -> nn.Module:
+        """Trains the student.
+
+        Args:
+            strategy: "db3kd-paper" for the formula and the loss of the paper; otherwise margin soft
+                labels, whose scale is chosen by short trainings.
+            training: How the student is trained; `steps` must be set.
+            callbacks: Called during the training.
+        """
+        if strategy == PAPER:
+            loss = KDLoss.paper()
+            labels = with_soft_labels(
+                self.labels, normalisation="inverse", temperature=loss.temperature
+            )
+        else:
+            loss = KDLoss()
+            labels = with_soft_labels(
+                self.labels, scale=self._scale(loss, training), temperature=loss.temperature
+            )
+        assert training.steps is not None  # the caller sets them
+        steps = training.steps
+
+        def train(checkpoint: Checkpoint) -> nn.Module:
+            with show_training("training the student", steps) as show:
+                return train_student(
+                    self.make,
+                    self.images,
+                    labels,
+                    loss,
+                    training,
+                    checkpoint=checkpoint,
+                    callbacks=[*callbacks, show],
+                )
+
+        return self.store.get(
+            "student",
+            self.make,
+            train,
+            {"network": self.name, "strategy": strategy, "settings": training},
+        )
+
+    def _scale(self, loss: KDLoss, training: TrainSettings) -> float:
+        if (known := self.notes.get("scale")) is not None:
+            return float(known)
+        short = scale_training(training, len(self.labels))
+        with show_progress("choosing the scale", 0, "students") as show:
+            choice = choose_scale(
+                self.make,
+                self.images,
+                self.labels.distances,
+                self.labels.decision,
+                margin_soft_labels,
+                loss,
+                short,
+                students=SHORT_TRAINING_STUDENTS,
+                factor=SHORT_TRAINING_FACTOR,
+                progress=show,
+            )
+        return float(self.notes.put("scale", choice.scale))

@@ -1,0 +1,219 @@
+"""The report of a distillation: fills a `StudentReport` from a finished run."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.distillation.answers import Answers
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.sample_choice import spread_over_classes
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.teaching import Choice
+from db3kd.planning import STRATEGY_TEXTS, BudgetPlan
+from db3kd.report import (
+    Disagreements,
+    PlanChoice,
+    ReportStage,
+    SoftExamples,
+    StudentReport,
+    write_student_report,
+)
+from db3kd.storage.run_folder import queries_in_flight
+
+REPORT_FILE = "report.html"
+
+_SHOWN_DISAGREEMENTS = 24
+_SHOWN_SOFT_LABELS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """What a report needs to know of a finished run.
+
+    Attributes:
+        network: The student, in eval mode.
+        student: What the report calls the student.
+        teacher: What it calls the teacher.
+        data: What it calls the images.
+        plan: How the budget was divided.
+        steps: Training steps of the student.
+        answers: All answers, those for held-out images included.
+        predicted: [n] int64, the student's classes of the held-out images, in their order.
+        correct: Test images with the right class, and all test images; None without them.
+        queries: All queries.
+        label_queries: Those for distances.
+        choices: What was chosen by held-out agreement.
+        curve: Queries, and the agreement of proxies trained on their answers.
+        seconds: Time by stage.
+        soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student; None
+            if it learned from decisions alone.
+        labels: The labels of a strategy that measures distances; otherwise None.
+        class_names: Names of the classes, or None.
+        manifest: The manifest of the run.
+        settings: How networks were trained.
+    """
+
+    network: nn.Module
+    student: str
+    teacher: str
+    data: str
+    plan: BudgetPlan
+    steps: int
+    answers: Answers
+    predicted: Tensor
+    correct: tuple[int, int] | None
+    queries: int
+    label_queries: int
+    choices: Sequence[Choice]
+    curve: Sequence[tuple[int, float]]
+    seconds: Mapping[str, float]
+    soft: tuple[Tensor, Tensor] | None
+    labels: Labels | None
+    class_names: Sequence[str] | None
+    manifest: Mapping[str, Any]
+    settings: DistillSettings
+
+    @property
+    def held_out(self) -> int:
+        """Number of held-out images."""
+        return len(self.predicted)
+
+    @property
+    def matches(self) -> int:
+        """Held-out images that the student puts in the teacher's class."""
+        decisions = self.answers.held_out.clean.decisions
+        return int((self.predicted == decisions).sum())
+
+
+def write_distill_report(
+    folder: Path, run: FinishedRun, classes: int, price_per_1000: float | None
+) -> Path:
+    """Writes report.html and report.md into a run folder.
+
+    Args:
+        folder: The run folder.
+        run: What is reported.
+        classes: The teacher's number of classes.
+        price_per_1000: The price of 1,000 queries, or None.
+
+    Returns:
+        The path of report.html.
+    """
+    held_out = run.answers.held_out.clean
+    confusion = torch.bincount(
+        held_out.decisions * classes + run.predicted, minlength=classes**2
+    ).view(classes, classes)
+    wrong = (run.predicted != held_out.decisions).nonzero().flatten()[:_SHOWN_DISAGREEMENTS]
+    disagreements = None
+    if len(wrong):
+        disagreements = Disagreements(
+            run.answers.images.read(held_out.rows[wrong]),
+            held_out.decisions[wrong],
+            run.predicted[wrong],
+        )
+    report = StudentReport(
+        title=f"A student of {run.teacher}",
+        teacher=run.teacher,
+        student=run.student,
+        data=run.data,
+        strategy=f"{run.plan.strategy}: {STRATEGY_TEXTS[run.plan.strategy]}",
+        agreement=(run.matches, run.held_out),
+        accuracy=run.correct,
+        price_per_1000=price_per_1000,
+        stages=_stages(run),
+        curve=_curve(run),
+        choices=[
+            PlanChoice(choice.question, choice.chosen, choice.options) for choice in run.choices
+        ],
+        class_names=run.class_names,
+        class_counts=torch.bincount(run.answers.decisions, minlength=classes),
+        confusion=confusion,
+        disagreements=disagreements,
+        soft_examples=None if run.soft is None else SoftExamples(*run.soft),
+        reproduce=_reproduce(run),
+        notes=_notes(run),
+    )
+    return write_student_report(folder, report)
+
+
+def example_rows(answers: Answers) -> Tensor:
+    """Returns rows of a few training images of different classes."""
+    clean = answers.training.clean
+    return clean.rows[spread_over_classes(clean.decisions, _SHOWN_SOFT_LABELS)]
+
+
+def _stages(run: FinishedRun) -> list[ReportStage]:
+    """Returns the stages of the plan with the queries that they spent, and the trainings."""
+    spent = {"distances": run.label_queries}
+    stages = []
+    asked = sum(stage.queries for stage in run.plan.stages) or 1
+    for stage in run.plan.stages:
+        queries = spent["distances"] if stage.name.endswith("distances") else stage.queries
+        if stage.name == "pseudo samples":
+            queries = run.queries
+        seconds = run.seconds["asking"] * stage.queries / asked
+        stages.append(ReportStage(stage.name, f"{queries:,} images", stage.why, queries, seconds))
+    if run.seconds["choosing"]:
+        stages.append(
+            ReportStage(
+                "proxies that choose", "nothing", "choose images", 0, run.seconds["choosing"]
+            )
+        )
+    stages.append(
+        ReportStage(
+            "training", "nothing", f"{run.steps:,} steps of the student", 0, run.seconds["training"]
+        )
+    )
+    return stages
+
+
+def _curve(run: FinishedRun) -> list[tuple[int, float]]:
+    """Returns the agreement of the proxies of each round, and at the end that of the student."""
+    if not run.curve:
+        return []
+    return [*run.curve, (run.queries, run.matches / run.held_out)]
+
+
+def _reproduce(run: FinishedRun) -> dict[str, str]:
+    manifest, training = run.manifest, run.settings.training
+    known = {
+        "command": " ".join(sys.argv) if sys.argv[0].endswith("db3kd") else "",
+        "Python": (
+            f"db3kd.distill(teacher, images, budget={run.plan.budget}, student={run.student!r}, "
+            f"strategy={run.plan.strategy!r})"
+        ),
+        "seed": str(training.seed),
+        "training": (
+            f"{run.steps:,} steps of {training.batch_size} images, {training.optimizer}, "
+            f"{training.schedule} schedule"
+        ),
+        "teacher fingerprint": str(manifest["teacher"]),
+        "data fingerprint": str(manifest["data"]),
+        "versions": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+def _notes(run: FinishedRun) -> list[str]:
+    notes = []
+    repeated = queries_in_flight(run.manifest)
+    if repeated:
+        notes.append(
+            f"The run was interrupted. At most {repeated:,} queries that were in flight were paid "
+            "for twice; the totals count them once."
+        )
+    if run.plan.pseudo_samples:
+        notes.append(
+            "The held-out images are pseudo samples, which may be easier or harder than real ones."
+        )
+    if run.curve:
+        notes.append(
+            "The points of agreement against queries are proxies of each round; the last point is "
+            "the student."
+        )
+    return notes

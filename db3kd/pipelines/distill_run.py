@@ -1,0 +1,328 @@
+"""A distillation in its run folder: asks, trains, measures, reports, and can be resumed."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.data.class_names import run_class_names
+from db3kd.data.image_set import ImageSet
+from db3kd.data.pseudo_samples import load_pseudo_samples
+from db3kd.distillation.answer_batches import mean_probabilities
+from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.distillation.early_stopping import HeldOutAgreement
+from db3kd.distillation.evaluation import predict
+from db3kd.distillation.network_store import NetworkStore
+from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.labelling.labels import Labels
+from db3kd.models.networks import build_model, check_model
+from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
+from db3kd.pipelines.asking import Proxies, ask_rounds
+from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
+from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
+from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
+from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.student_network import Student
+from db3kd.pipelines.teaching import Teaching, noted_choices
+from db3kd.pipelines.training_time import steps_within
+from db3kd.planning import BudgetPlan
+from db3kd.progress import Progress
+from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest
+from db3kd.storage.run_folder import RunFolder, holds_run
+from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.teachers import Teacher, describe
+from db3kd.teachers.base import class_names_of
+
+STUDENT_FILE = "student.safetensors"
+NETWORKS_FOLDER = "networks"
+LABELS_FOLDER = "labels"
+SAMPLES_FOLDER = "pseudo-samples"
+"""What a run folder holds beside the answers."""
+
+_PSEUDO_SAMPLE_BALANCE = 0.5
+"""Random images favour some classes; images of rare ones are trained on more often."""
+
+_HELD_OUT_PSEUDO_SHARE = 0.05
+_MAX_HELD_OUT = 1000
+
+
+class DistillRun:
+    """Carries out a plan in a run folder.
+
+    Args:
+        teacher: Takes images in [0, 1].
+        images: The images, in the teacher's numbering of the classes; None without images.
+        plan: How the budget is divided.
+        student: How the student is made.
+        settings: How networks are trained.
+        folder: The run folder.
+        callbacks: Further callbacks of the student's training.
+
+    Raises:
+        ValueError: If the proxies' architecture does not fit.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        images: ImageSet | None,
+        plan: BudgetPlan,
+        student: Student,
+        settings: DistillSettings,
+        folder: Path,
+        callbacks: Sequence[TrainingCallback] = (),
+    ) -> None:
+        self.teacher, self.images, self.plan = teacher, images, plan
+        self.student, self.settings, self.folder = student, settings, folder
+        self._callbacks = callbacks
+        shape, classes = tuple(teacher.image_shape), teacher.classes
+        proxy = settings.proxy or proxy_for(student.name, shape)
+        check_model(proxy, shape, classes)
+        count = settings.proxies if plan.strategy in ("auto", "zero-shot") else 0
+        self._proxies = Proxies(partial(build_model, proxy, shape, classes), proxy, count)
+        self._class_names = (
+            class_names_of(teacher) if images is None else run_class_names(teacher, images)
+        )
+
+    def finish(
+        self, *, resume: bool, test: ImageSet | None, price_per_1000: float | None
+    ) -> FinishedRun:
+        """Carries out what is left of the run, and writes student and report.
+
+        Args:
+            resume: Whether to continue a run in the folder.
+            test: Labelled images, to measure the student's accuracy on.
+            price_per_1000: The price of 1,000 queries, for the report.
+        """
+        manifest = self._manifest()
+        with self._opened(manifest, resume) as folder:
+            notes = RunNotes(self.folder)
+            store = NetworkStore(
+                self.folder / NETWORKS_FOLDER,
+                {"run": identity(manifest), "from": folder.manifest["started"]},
+            )
+            started = time.monotonic()
+            answers, labels = self._ask(folder, notes, store)
+            asked = time.monotonic()
+            network, steps, soft = self._train(answers, labels, notes, store)
+            notes.add("seconds_training", time.monotonic() - asked)
+            held_out = answers.held_out.clean
+            predicted = predict(network, held_out.as_source())
+            correct = None
+            if test is not None and test.labels is not None:
+                correct = (int((predict(network, test) == test.labels).sum()), len(test))
+            self.student.save(
+                self.folder / STUDENT_FILE,
+                network,
+                tuple(self.teacher.image_shape),
+                self.teacher.classes,
+                self._class_names,
+            )
+            if not folder.finished:
+                folder.finish(
+                    {
+                        "samples": len(answers) if self.images is not None else 0,
+                        "queries": self._queries(answers, labels),
+                        "seconds": time.monotonic() - started,
+                    }
+                )
+            finished = FinishedRun(
+                network=network,
+                student=self.student.title,
+                teacher=describe(self.teacher),
+                data="pseudo samples" if self.images is None else self.images.name,
+                plan=self.plan,
+                steps=steps,
+                answers=answers,
+                predicted=predicted,
+                correct=correct,
+                queries=self._queries(answers, labels),
+                label_queries=0 if labels is None else int(labels.queries.sum()),
+                choices=noted_choices(notes),
+                curve=[(int(queries), float(share)) for queries, share in notes.get("curve") or []],
+                seconds={name: notes.get(f"seconds_{name}") or 0.0 for name in _STAGES},
+                soft=soft,
+                labels=labels,
+                class_names=self._class_names,
+                manifest=folder.manifest,
+                settings=self.settings,
+            )
+            write_distill_report(self.folder, finished, self.teacher.classes, price_per_1000)
+        return finished
+
+    def _ask(
+        self, folder: RunFolder, notes: RunNotes, store: NetworkStore
+    ) -> tuple[Answers, Labels | None]:
+        if self.images is None:
+            return self._make_pseudo_samples(), None
+        seed, plan = self.settings.training.seed, self.plan
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        augmented = augmentable_images(self.images, order, plan.held_out, seed)
+        asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
+        with Progress(asked, asked, title="asking the teacher", unit="images") as progress:
+            counted = 0
+
+            def count(more: int) -> None:
+                nonlocal counted
+                counted += more
+                progress.update(samples=counted, queries=counted)
+
+            run = AnswerRun(folder, self.teacher, augmented, order, count)
+            count(run.stored)
+            answers = ask_rounds(
+                run,
+                plan,
+                self._proxies,
+                self.settings,
+                store,
+                notes,
+                lambda known: self._steps(run.answers, known, notes),
+            )
+        labels = None
+        if plan.label_queries:
+            training = self.images.subset(order[: plan.training_images])
+            labels = measure_distances(
+                self.teacher, training, plan, seed, self.folder / LABELS_FOLDER
+            )
+        return answers, labels
+
+    def _make_pseudo_samples(self) -> Answers:
+        training = self.settings.training
+        acquisition = AcquisitionSettings(device=training.device)
+        if training.steps is not None:
+            short = min(acquisition.steps, training.steps)
+            acquisition = dataclasses.replace(acquisition, steps=short)
+        synthesis = SynthesisSettings.guided(
+            samples=self.plan.pseudo_samples, acquisition=acquisition, seed=training.seed
+        )
+        path = self.folder / SAMPLES_FOLDER
+        write_pseudo_samples(path, self.teacher, synthesis, resume=True)
+        samples = load_pseudo_samples(path)
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(training.seed))
+        held_out = max(1, min(round(_HELD_OUT_PSEUDO_SHARE * len(order)), _MAX_HELD_OUT))
+        images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
+        return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
+
+    def _train(
+        self, answers: Answers, labels: Labels | None, notes: RunNotes, store: NetworkStore
+    ) -> tuple[nn.Module, int, tuple[Tensor, Tensor] | None]:
+        """Returns the student, the steps of its training, and examples of its soft labels."""
+        steps = self._steps(
+            answers, len(answers.training) if labels is None else len(labels), notes
+        )
+        if labels is not None:
+            assert self.images is not None  # distances are measured for images
+            training = self.settings.trained_for(steps, min(self.settings.learning_rates), 0)
+            held_out = answers.held_out
+            student = DistanceStudent(
+                self.student.make,
+                self.student.identity,
+                self._labelled_images(),
+                labels,
+                store,
+                notes,
+            )
+            measure = HeldOutAgreement(held_out.as_source(), held_out.decisions)
+            network = student.train(self.plan.strategy, training, [measure, *self._callbacks])
+            return network, steps, None
+        teaching = Teaching(
+            self.student.make,
+            self.student.identity,
+            _PSEUDO_SAMPLE_BALANCE if self.images is None else 0.0,
+            self.settings,
+            steps,
+            store,
+            notes,
+            self._callbacks,
+        )
+        rate = teaching.choose_learning_rate(answers)
+        proxies = teaching.train_proxies(answers, self._proxies, rate)
+        if proxies:
+            proxies = teaching.choose_teachers(answers, proxies, rate)
+        network = teaching.train_student(answers, proxies, rate)
+        if not proxies:
+            return network, steps, None
+        examples = answers.images.read(example_rows(answers))
+        device = next(proxies[0].parameters()).device
+        return network, steps, (examples, mean_probabilities(proxies, examples.to(device)).cpu())
+
+    def _labelled_images(self) -> ImageSet:
+        assert self.images is not None
+        seed = self.settings.training.seed
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        return self.images.subset(order[: self.plan.training_images])
+
+    def _steps(self, answers: Answers, known: int, notes: RunNotes) -> int:
+        """Returns the steps of a full training; under a time limit they are measured once."""
+        steps = self.settings.steps_for(known)
+        if self.settings.time_limit is None:
+            return steps
+        limited = notes.get("steps_within_limit")
+        if limited is None:
+            limited = notes.put(
+                "steps_within_limit",
+                steps_within(
+                    self.settings.time_limit,
+                    self.plan,
+                    self.settings,
+                    self.student.make,
+                    self._proxies,
+                    answers,
+                ),
+            )
+        return min(steps, int(limited))
+
+    def _queries(self, answers: Answers, labels: Labels | None) -> int:
+        return len(answers) + (0 if labels is None else int(labels.queries.sum()))
+
+    def _manifest(self) -> dict[str, Any]:
+        settings = self.settings
+        entries: dict[str, Any] = {
+            "source": None if self.images is None else {"data": self.images.name},
+            "teacher": describe(self.teacher),
+            "plan": dataclasses.asdict(self.plan),
+        }
+        if self._proxies.count:
+            # Proxies choose what is asked, so a resumed run must have the same ones.
+            entries["proxy"] = self._proxies.name
+            entries["proxies"] = self._proxies.count
+            entries["training"] = settings.training
+            entries["learning_rates"] = settings.learning_rates
+            entries["time_limit"] = settings.time_limit
+        if self.plan.label_queries:
+            entries["labelling"] = label_settings(self.plan, settings.training.seed)
+        if self._class_names is not None:
+            entries[CLASS_NAMES] = self._class_names
+        return make_manifest(
+            entries,
+            seed=settings.training.seed,
+            teacher_fingerprint=self.teacher.fingerprint(),
+            data_fingerprint=None if self.images is None else self.images.fingerprint(),
+        )
+
+    @contextmanager
+    def _opened(self, manifest: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
+        """Opens the folder; if nothing was paid for, an error leaves nothing behind."""
+        folder = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
+        parts = (self.folder / SAMPLES_FOLDER, self.folder / LABELS_FOLDER)
+        try:
+            yield folder
+        except BaseException as error:
+            if any(map(holds_run, parts)):
+                folder.close()
+            else:
+                folder.__exit__(type(error), error, error.__traceback__)
+            raise
+        folder.close()
+
+
+_STAGES = ("asking", "choosing", "training")
+"""The stages whose seconds are noted."""

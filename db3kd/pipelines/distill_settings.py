@@ -1,0 +1,106 @@
+"""Settings of a distillation: all that costs no query."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from db3kd.distillation.train_settings import TrainSettings, check_positive
+from db3kd.validation import check_count
+
+LEAST_STEPS, MOST_STEPS = 6_000, 12_000
+"""Training steps by default: more if there are more answers, between these limits."""
+
+_EPOCHS = 6
+"""Passes over the answers that decide the number of steps between the limits."""
+
+_SMALL_SIDE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """How proxies and the student are trained.
+
+    Example:
+        >>> settings = db3kd.DistillSettings(proxies=3, time_limit=600)
+
+    Attributes:
+        training: How every network is trained. `steps` None derives the number of steps from the
+            number of answers. `learning_rate` is replaced by one of `learning_rates`.
+        learning_rates: The learning rates to choose from, by held-out agreement after short
+            trainings. A single one is used without a choice.
+        proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
+        proxies: Number of proxies: networks that learn the teacher's decisions first, choose what
+            is asked, and teach the student on images that are not asked about. 0 for none.
+        alpha: Weight of the teacher's decision against the proxies' probabilities for the same
+            image, in [0, 1].
+        time_limit: Approximate seconds that all trainings may take; None for no limit. It shortens
+            them alike. The speed of this machine is measured first, so that the result depends on
+            it.
+        patience: Ends the training of the student after this many of its about one hundred reports
+            without a higher held-out agreement, and keeps its best weights; None to train to the
+            end.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    training: TrainSettings = field(default_factory=lambda: TrainSettings(schedule="cosine"))
+    learning_rates: tuple[float, ...] = (3e-3, 1e-3)
+    proxy: str | None = None
+    proxies: int = 2
+    alpha: float = 0.5
+    time_limit: float | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates:
+            raise ValueError("learning_rates: expected at least one, got none")
+        for rate in self.learning_rates:
+            check_positive("learning_rates", rate)
+        check_count(self.proxies, "proxies", least=0)
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha: expected a number in [0, 1], got {self.alpha}")
+        if self.time_limit is not None:
+            check_positive("time_limit", self.time_limit)
+        if self.patience is not None:
+            check_count(self.patience, "patience")
+
+    def steps_for(self, answers: int) -> int:
+        """Returns the number of steps of a full training.
+
+        Args:
+            answers: The number of answers to train on.
+        """
+        if self.training.steps is not None:
+            return self.training.steps
+        steps = _EPOCHS * math.ceil(answers / self.training.batch_size)
+        return max(LEAST_STEPS, min(steps, MOST_STEPS))
+
+    def trained_for(self, steps: int, learning_rate: float, seed: int) -> TrainSettings:
+        """Returns the settings of one training; `seed` is added to that of `training`."""
+        return replace(
+            self.training,
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=self.training.seed + seed,
+        )
+
+
+def default_student(image_shape: tuple[int, ...]) -> str:
+    """Returns the name of a small network for images, or rows of a table, of this shape."""
+    if len(image_shape) == 1:
+        return "mlp"
+    return "lenet5-half" if max(image_shape[1:]) <= _SMALL_SIDE else "resnet18"
+
+
+def proxy_for(student: str | None, image_shape: tuple[int, ...]) -> str:
+    """Returns the name of the proxies' architecture.
+
+    It is the largest of the student's family, because a network of the teacher's size learns its
+    decisions better than a smaller one (docs/measurements.md).
+
+    Args:
+        student: The name of the student's architecture; None if it has no name.
+        image_shape: Shape of one image.
+    """
+    name = default_student(image_shape) if student is None else student
+    return name if ":" in name else name.partition("-")[0]

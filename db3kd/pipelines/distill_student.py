@@ -1,0 +1,191 @@
+"""`distill`: from a teacher, images and a budget to the best student that they buy."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
+from db3kd.data.class_names import matched
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.pipelines.distill_report import REPORT_FILE
+from db3kd.pipelines.distill_run import DistillRun
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.student_network import Student
+from db3kd.pipelines.teaching import Choice
+from db3kd.planning import BudgetPlan, Strategy, plan_budget
+from db3kd.report import wilson_interval
+from db3kd.storage.run_folder import check_free, holds_run
+from db3kd.teachers import Teacher
+from db3kd.teachers.rescaled import takes_unit_images
+
+
+@dataclass(frozen=True, repr=False)
+class DistillResult:
+    """What `distill` returns.
+
+    Attributes:
+        student: The trained network, in eval mode: images [N, *image_shape] in [0, 1] to scores
+            [N, C].
+        agreement: Share of held-out images, in [0, 1], for which the student predicts the teacher's
+            class.
+        interval: Its 95 % confidence interval (Wilson).
+        held_out: Number of held-out images.
+        queries: All queries of the run.
+        plan: How the budget was divided.
+        choices: What was chosen by held-out agreement.
+        accuracy: Share of the test images with the right class, in [0, 1]; None without `test`.
+        folder: The run folder; None if the run was made without `out`.
+        report: The page report.html; None if the run was made without `out`.
+    """
+
+    student: nn.Module
+    agreement: float
+    interval: tuple[float, float]
+    held_out: int
+    queries: int
+    plan: BudgetPlan
+    choices: Sequence[Choice]
+    accuracy: float | None
+    folder: Path | None
+    report: Path | None
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.1%}"
+        return (
+            f"DistillResult(agreement {self.agreement:.1%} ({low:.1%} to {high:.1%}) on "
+            f"{self.held_out:,} held-out images{accuracy}, {self.queries:,} queries, "
+            f"strategy {self.plan.strategy!r})"
+        )
+
+
+def distill(
+    teacher: TeacherLike,
+    images: ImagesLike | None = None,
+    *,
+    budget: int,
+    student: str | nn.Module | Callable[[], nn.Module] | None = None,
+    strategy: Strategy = "auto",
+    settings: DistillSettings | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    test: ImageSet | None = None,
+    price_per_1000: float | None = None,
+    callbacks: Sequence[TrainingCallback] = (),
+) -> DistillResult:
+    """Trains the best student that a query budget buys.
+
+    The budget is divided over decisions for the images, decisions for augmented images that proxies
+    choose, and a few held-out images on which the student's agreement with the teacher is measured
+    (`db3kd.planning.plan_budget` shows the division). All choices that cost no query are made by
+    held-out agreement.
+
+    Example:
+        >>> result = db3kd.distill(teacher, images, budget=200_000, out="runs/mine")
+        >>> result.student, result.agreement, result.queries, result.report
+
+    Args:
+        teacher: A teacher, or a torch module that takes the images as they are, in [0, 1].
+        images: Images without or with labels (see `db3kd.data.arguments.ImagesLike`), which need
+            not be the teacher's training images. None makes pseudo samples instead.
+        budget: Maximum number of queries, held-out images included.
+        student: A name for `db3kd.build_model`, a network (a copy is trained), or a function that
+            makes one; by default a small network for the shape of the images.
+        strategy: How the budget is spent, one of `db3kd.planning.STRATEGIES`.
+        settings: How networks are trained; `DistillSettings()` by default.
+        out: A run folder that keeps every answer, the networks and the report. None uses a
+            temporary folder; if an error ends the run, it is kept, and a note names it.
+        resume: Whether to continue the run in `out`, if there is one.
+        test: Labelled images, on which the student's accuracy is measured once, without a query.
+        price_per_1000: The price of 1,000 queries, for the report.
+        callbacks: Callbacks of the student's training.
+
+    Returns:
+        The student, and what it cost.
+
+    Raises:
+        TypeError: If the type of the teacher or the images is not supported.
+        ValueError: If an argument does not fit, or if `out` holds another run.
+        FileExistsError: If `out` is not empty and `resume` is False.
+        TeacherError: If the teacher fails, or puts all images in one class.
+    """
+    if resume and out is None:
+        raise ValueError("resume: needs out=, the folder of the run")
+    settings = settings or DistillSettings()
+    image_set = None if images is None else _image_set(images)
+    teacher = takes_unit_images(as_teacher(teacher, image_set))
+    plan = plan_budget(
+        budget, teacher.classes, None if image_set is None else len(image_set), strategy
+    )
+    if plan.pseudo_samples:
+        image_set = None
+    if image_set is not None:
+        image_set = _checked(image_set, teacher)
+    made = Student.of(student, tuple(teacher.image_shape), teacher.classes)
+    with _folder(out, resume) as folder:
+        run = DistillRun(teacher, image_set, plan, made, settings, folder, callbacks)
+        finished = run.finish(resume=resume, test=test, price_per_1000=price_per_1000)
+    return DistillResult(
+        student=finished.network,
+        agreement=finished.matches / finished.held_out,
+        interval=wilson_interval(finished.matches, finished.held_out),
+        held_out=finished.held_out,
+        queries=finished.queries,
+        plan=plan,
+        choices=finished.choices,
+        accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
+        folder=None if out is None else folder,
+        report=None if out is None else folder / REPORT_FILE,
+    )
+
+
+def _image_set(images: ImagesLike) -> ImageSet:
+    converted = as_images(images)
+    if isinstance(converted, ImageSet):
+        return converted
+    array = getattr(converted, "numpy", None)
+    if array is None:
+        raise TypeError(
+            f"images: expected an image set, an array or a data set, got {type(images).__name__}"
+        )
+    return ImageSet.from_arrays(array(), name="images")
+
+
+def _checked(images: ImageSet, teacher: Teacher) -> ImageSet:
+    """Returns the images in the teacher's numbering of the classes, after checks."""
+    if images.image_shape != tuple(teacher.image_shape):
+        raise ValueError(
+            f"images: expected shape {tuple(teacher.image_shape)}, which the teacher takes, got "
+            f"{images.image_shape} in {images.name}"
+        )
+    images.check()
+    return matched(images, teacher)
+
+
+@contextmanager
+def _folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
+    """Yields the run folder; a temporary one is removed unless an error leaves answers in it."""
+    if out is not None:
+        check_free(out, resume)
+        yield Path(out)
+        return
+    parent = tempfile.mkdtemp(prefix="db3kd-")
+    folder = Path(parent) / "run"
+    try:
+        yield folder
+    except BaseException as error:
+        if holds_run(folder):
+            error.add_note(
+                f"the answers that were paid for are kept; continue with out={str(folder)!r}, "
+                "resume=True"
+            )
+            raise
+        shutil.rmtree(parent, ignore_errors=True)
+        raise
+    shutil.rmtree(parent, ignore_errors=True)

@@ -1,0 +1,51 @@
+"""Notes of a run: small results that a resumed run must not compute again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from db3kd.storage.filesystem import write_atomically
+
+_FILE = "_notes.json"
+
+
+class RunNotes:
+    """Named plain values in a file of a run folder, each written before it is used.
+
+    Example:
+        >>> notes = RunNotes(folder)
+        >>> steps = notes.get("steps") or notes.put("steps", measure_steps())
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / _FILE
+        self._values: dict[str, Any] = {}
+        if self._file.is_file():
+            try:
+                self._values = dict(json.loads(self._file.read_bytes()))
+            except ValueError as error:
+                raise ValueError(
+                    f"{self._file}: expected JSON, got a damaged file; remove it to repeat the "
+                    "choices of the run"
+                ) from error
+
+    def get(self, name: str) -> Any:
+        """Returns the value of a name; None if there is none."""
+        return self._values.get(name)
+
+    def put(self, name: str, value: Any) -> Any:
+        """Writes a value, and returns it."""
+        self._values[name] = value
+        text = json.dumps(self._values, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self._file, text.encode())
+        return value
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds to a number, which is 0 at first."""
+        self.put(name, (self.get(name) or 0) + seconds)

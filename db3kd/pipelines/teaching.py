@@ -1,0 +1,199 @@
+"""Trains the proxies and the student of a distillation, and makes choices without a query."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.distillation.answer_batches import AnsweredBatches, ProxyTaughtBatches, TaughtLoss
+from db3kd.distillation.answers import Answers
+from db3kd.distillation.early_stopping import AGREEMENT, EarlyStopping, HeldOutAgreement
+from db3kd.distillation.network_store import NetworkStore
+from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.distillation.training_loop import BatchSource
+from db3kd.pipelines.asking import Proxies, agreement_with, train_proxy
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.training_display import shown_training
+
+CHOICE_SHARE = 6
+"""Networks whose agreement decides a choice train for 1 / CHOICE_SHARE of the steps."""
+
+_LEAST_CHOICE_STEPS = 100
+_LEAST_CHOICE_ANSWERS = 200
+"""With fewer steps or held-out answers, agreement is chance, and the first option is taken."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice by held-out agreement.
+
+    Attributes:
+        question: What was chosen.
+        options: The agreement of each option, in [0, 1], in the order in which ties are broken.
+        chosen: The option that was taken.
+    """
+
+    question: str
+    options: Mapping[str, float]
+    chosen: str
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How a student learns from answers.
+
+    Attributes:
+        make: Makes a student with fresh weights.
+        name: What identifies its architecture and initial weights.
+        balance: How much more often images of rare classes are trained on, in [0, 1].
+        settings: How networks are trained.
+        steps: Steps of a full training.
+        store: Trains each network once.
+        notes: Keeps the choices.
+        callbacks: Further callbacks of the student's training.
+    """
+
+    make: Callable[[], nn.Module]
+    name: str
+    balance: float
+    settings: DistillSettings
+    steps: int
+    store: NetworkStore
+    notes: RunNotes
+    callbacks: Sequence[TrainingCallback] = ()
+
+    def choose_learning_rate(self, answers: Answers) -> float:
+        """Chooses the learning rate of all full trainings, by short trainings of students."""
+        rates = {f"{rate:g}": rate for rate in self.settings.learning_rates}
+
+        def short_student(option: str) -> nn.Module:
+            return self._train(
+                f"choice-rate-{option}", answers, [], self.steps // CHOICE_SHARE, rates[option]
+            )
+
+        return rates[self._choose("learning rate", list(rates), answers, short_student)]
+
+    def train_proxies(self, answers: Answers, proxies: Proxies, rate: float) -> list[nn.Module]:
+        """Trains the proxies that teach the student."""
+        networks = []
+        for index in range(proxies.count):
+            networks.append(
+                train_proxy(
+                    f"proxy-{index}",
+                    answers,
+                    proxies,
+                    index,
+                    self.settings.trained_for(self.steps, rate, index),
+                    self.store,
+                    balance=self.balance,
+                    title=f"training proxy {index + 1} of {proxies.count}",
+                )
+            )
+        return networks
+
+    def choose_teachers(
+        self, answers: Answers, proxies: list[nn.Module], rate: float
+    ) -> list[nn.Module]:
+        """Returns the proxies if their student agrees more with the teacher; otherwise none."""
+        teachers = {"decisions and proxies": proxies, "decisions alone": []}
+
+        def short_student(option: str) -> nn.Module:
+            return self._train(
+                f"choice-teachers-{'proxies' if teachers[option] else 'decisions'}",
+                answers,
+                teachers[option],
+                self.steps // CHOICE_SHARE,
+                rate,
+            )
+
+        return teachers[self._choose("teachers", list(teachers), answers, short_student)]
+
+    def train_student(self, answers: Answers, proxies: list[nn.Module], rate: float) -> nn.Module:
+        """Trains the student to its end, and shows its agreement on held-out images."""
+        held_out = answers.held_out
+        callbacks: list[TrainingCallback] = [
+            HeldOutAgreement(held_out.as_source(), held_out.decisions)
+        ]
+        if self.settings.patience is not None:
+            callbacks.append(EarlyStopping(AGREEMENT, self.settings.patience))
+        return self._train(
+            "student",
+            answers,
+            proxies,
+            self.steps,
+            rate,
+            [*callbacks, *self.callbacks],
+            title="training the student",
+        )
+
+    def _train(
+        self,
+        name: str,
+        answers: Answers,
+        proxies: list[nn.Module],
+        steps: int,
+        rate: float,
+        callbacks: Sequence[TrainingCallback] = (),
+        title: str | None = None,
+    ) -> nn.Module:
+        settings = self.settings.trained_for(max(1, steps), rate, 0)
+        batches: BatchSource
+        loss: Callable[..., Tensor]
+        if proxies:
+            batches = ProxyTaughtBatches(
+                answers.training, proxies, settings.batch_size, 0, balance=self.balance
+            )
+            loss = TaughtLoss(self.settings.alpha)
+        else:
+            batches = AnsweredBatches(
+                answers.training, settings.batch_size, 0, balance=self.balance
+            )
+            loss = F.cross_entropy
+        return self.store.get(
+            name,
+            self.make,
+            shown_training(self.make, batches, loss, settings, callbacks, title),
+            {
+                "network": self.name,
+                "answers": len(answers),
+                "proxies": len(proxies),
+                "alpha": self.settings.alpha,
+                "patience": self.settings.patience if callbacks else None,
+                "balance": self.balance,
+                "settings": settings,
+            },
+        )
+
+    def _choose(
+        self,
+        question: str,
+        options: list[str],
+        answers: Answers,
+        train: Callable[[str], nn.Module],
+    ) -> str:
+        """Returns the option whose network agrees most; the first one among equals."""
+        steps = self.steps // CHOICE_SHARE
+        if (
+            len(options) == 1
+            or steps < _LEAST_CHOICE_STEPS
+            or len(answers.held_out) < _LEAST_CHOICE_ANSWERS
+        ):
+            return options[0]
+        choices = self.notes.get("choices") or {}
+        if question not in choices:
+            agreements = {}
+            for option in options:
+                matches, total = agreement_with([train(option)], answers.held_out)
+                agreements[option] = matches / total
+            chosen = max(options, key=agreements.__getitem__)
+            choices = {**choices, question: {"options": agreements, "chosen": chosen}}
+            self.notes.put("choices", choices)
+        return choices[question]["chosen"]
+
+
+def noted_choices(notes: RunNotes) -> list[Choice]:
+    """Returns the choices of a run."""
+    found = notes.get("choices") or {}
+    return [Choice(question, **choice) for question, choice in found.items()]

@@ -1,0 +1,78 @@
+"""Shows the loss and the held-out agreement of a training."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
+from db3kd.distillation.training_checkpoint import Checkpoint
+from db3kd.distillation.training_loop import BatchSource, train_batches
+from db3kd.progress import Progress
+
+
+class _Display(TrainingCallback):
+    """Updates a `Progress` at each report."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress = progress
+        self._title = title
+
+    def on_report(self, state: TrainingState) -> None:
+        parts = [f"loss {state.loss:.3g}"]
+        parts += [f"{name} {value:.1%}" for name, value in state.measures.items()]
+        self._progress.title = f"{self._title} ({', '.join(parts)})"
+        self._progress.samples = state.steps
+        self._progress.update(samples=state.step)
+
+
+@contextmanager
+def show_training(title: str, steps: int) -> Iterator[TrainingCallback]:
+    """Shows the progress of a training.
+
+    Example:
+        >>> with show_training("training the student", steps) as show:
+        ...     train_batches(make, batches, loss, settings, callbacks=[show])
+
+    Args:
+        title: The name of the training.
+        steps: Its number of steps.
+
+    Yields:
+        A callback, which goes after those that measure.
+    """
+    with Progress(steps, title=title, unit="steps") as progress:
+        yield _Display(progress, title)
+
+
+def shown_training(
+    make: Callable[[], nn.Module],
+    batches: BatchSource,
+    loss: Callable[..., Tensor],
+    settings: TrainSettings,
+    callbacks: Sequence[TrainingCallback] = (),
+    title: str | None = None,
+) -> Callable[[Checkpoint], nn.Module]:
+    """Returns a training for `NetworkStore.get` that shows its progress.
+
+    Args:
+        make: See `train_batches`.
+        batches: See `train_batches`.
+        loss: See `train_batches`.
+        settings: See `train_batches`; `steps` must be set.
+        callbacks: See `train_batches`.
+        title: The name of the training; None shows nothing.
+    """
+
+    def train(checkpoint: Checkpoint) -> nn.Module:
+        if title is None:
+            return train_batches(
+                make, batches, loss, settings, checkpoint=checkpoint, callbacks=callbacks
+            )
+        with show_training(title, settings.steps or 0) as show:
+            return train_batches(
+                make, batches, loss, settings, checkpoint=checkpoint, callbacks=[*callbacks, show]
+            )
+
+    return train

@@ -1,0 +1,139 @@
+"""Fits the trainings of a distillation into a time limit."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.answer_batches import AnsweredBatches
+from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_loop import train_batches
+from db3kd.models.networks import build_model
+from db3kd.pipelines.asking import ROUND_SHARE, Proxies
+from db3kd.pipelines.distill_settings import DistillSettings, default_student, proxy_for
+from db3kd.pipelines.teaching import CHOICE_SHARE
+from db3kd.planning import BudgetPlan
+from db3kd.teachers import Teacher
+
+LEAST_STEPS = 50
+"""A training is not shortened below this, whatever the time limit."""
+
+_FORWARD_SHARE = 1 / 3
+"""Share of a training step that a forward pass takes."""
+
+_WARM_UP, _TIMED = 3, 10
+
+
+def seconds_per_step(
+    make: Callable[[], nn.Module], answers: Answers, training: TrainSettings
+) -> float:
+    """Measures the time of a training step on this machine.
+
+    Args:
+        make: Makes the network.
+        answers: Any answers; their images are read for the batches.
+        training: How it is trained.
+    """
+    batches = AnsweredBatches(answers, training.batch_size, 0)
+    taken = []
+    for steps in (_WARM_UP, _WARM_UP + _TIMED):
+        started = time.monotonic()
+        train_batches(make, batches, F.cross_entropy, replace(training, steps=steps))
+        taken.append(time.monotonic() - started)
+    return max(taken[1] - taken[0], 1e-6) / _TIMED
+
+
+def trained_steps(
+    plan: BudgetPlan, settings: DistillSettings, student_step: float, proxy_step: float
+) -> float:
+    """Returns the seconds that all trainings of a run take for each step of a full training.
+
+    Args:
+        plan: Whose rounds need proxies.
+        settings: The number of proxies, and what there is to choose.
+        student_step: Seconds of a training step of the student.
+        proxy_step: Seconds of a training step of a proxy.
+    """
+    proxies = settings.proxies if plan.strategy in ("auto", "zero-shot") else 0
+    taught_step = student_step + proxies * proxy_step * _FORWARD_SHARE
+    choosing = max(0, len(plan.rounds) - 1) * proxies * proxy_step / ROUND_SHARE
+    rates = len(settings.learning_rates)
+    choices = (rates if rates > 1 else 0) * student_step / CHOICE_SHARE
+    if proxies:
+        choices += (student_step + taught_step) / CHOICE_SHARE
+    return choosing + choices + proxies * proxy_step + taught_step
+
+
+def steps_within(
+    limit: float,
+    plan: BudgetPlan,
+    settings: DistillSettings,
+    make_student: Callable[[], nn.Module],
+    proxies: Proxies,
+    answers: Answers,
+) -> int:
+    """Returns the number of steps of a full training with which all trainings fit into a limit.
+
+    Args:
+        limit: Seconds.
+        plan: The plan of the run.
+        settings: How networks are trained.
+        make_student: Makes the student.
+        proxies: How proxies are made.
+        answers: Any answers, to time steps with.
+    """
+    student_step = seconds_per_step(make_student, answers, settings.training)
+    proxy_step = (
+        seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0
+    )
+    return max(LEAST_STEPS, int(limit / trained_steps(plan, settings, student_step, proxy_step)))
+
+
+def estimate_training_seconds(
+    teacher: Teacher,
+    images: ImageSet | None,
+    plan: BudgetPlan,
+    student: str | None = None,
+    settings: DistillSettings | None = None,
+) -> float:
+    """Estimates how long the trainings of a run take on this machine, without asking anything.
+
+    Args:
+        teacher: The teacher, for the shape of its images and its classes.
+        images: The images; None without images.
+        plan: The plan of the run.
+        student: The name of the student.
+        settings: How networks are trained; `DistillSettings()` by default.
+
+    Returns:
+        Seconds; at most the time limit of the settings. Trainings that make pseudo samples or
+        choose the scale of soft labels are not counted.
+    """
+    settings = settings or DistillSettings()
+    shape, classes = tuple(teacher.image_shape), teacher.classes
+    name = student or default_student(shape)
+    proxy = settings.proxy or proxy_for(name, shape)
+    make, make_proxy = (partial(build_model, each, shape, classes) for each in (name, proxy))
+    some = (
+        torch.zeros(_TIMED, *shape)
+        if images is None
+        else images.subset(range(min(len(images), _TIMED)))
+    )
+    order = torch.arange(len(some))
+    known = no_answers(augmentable_images(some, order, 0, 0))
+    known = known.add(order * NUMBERS + 1, torch.zeros_like(order))
+    answers = plan.queries - plan.held_out - plan.held_out_augmented
+    steps = settings.steps_for(plan.training_images if plan.label_queries else answers)
+    seconds = steps * trained_steps(
+        plan,
+        settings,
+        seconds_per_step(make, known, settings.training),
+        seconds_per_step(make_proxy, known, settings.training),
+    )
+    return seconds if settings.time_limit is None else min(seconds, settings.time_limit)

@@ -1,0 +1,287 @@
+"""One command from a budget to a student: exact spending, resuming, choices and the report."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distill_cases import (
+    CHOOSING,
+    CLASSES,
+    QUICK,
+    SAMPLES,
+    SHAPE,
+    images,
+    teacher,
+    weights,
+)
+from teachers_analytic import (
+    ConstantTeacher,
+    CountingTeacher,
+    RaisingTeacher,
+    WrappedTeacher,
+    image_key,
+)
+from torch import nn
+
+import db3kd
+from db3kd.pipelines import DistillResult, DistillSettings, asking
+from db3kd.planning import STRATEGIES
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import queries_in_flight
+from db3kd.teachers import TeacherError, load_teacher
+
+WITH_IMAGES = [name for name in STRATEGIES if name != "zero-shot"]
+
+
+def run(asked: Any = None, budget: int = 1500, **options: Any) -> DistillResult:
+    given = {"student": "linear", "settings": QUICK} | options
+    data = given.pop("data", None) or images()
+    return db3kd.distill(asked or teacher(), data, budget=budget, **given)
+
+
+@pytest.mark.parametrize("strategy", WITH_IMAGES)
+def test_the_queries_are_those_that_the_teacher_saw_and_never_exceed_the_budget(strategy, tmp_path):
+    counting = CountingTeacher(teacher())
+
+    result = run(counting, strategy=strategy, out=tmp_path / "run")
+
+    assert result.queries == counting.total <= 1500
+    assert read_manifest(tmp_path / "run")["totals"]["queries"] == result.queries
+    assert result.held_out == result.plan.held_out
+    low, high = result.interval
+    assert low <= result.agreement <= high
+    if strategy in ("auto", "augmented"):
+        assert counting.total == 1500
+        assert max(counting.per_image.values()) == 1, "no image is asked about twice"
+    if strategy == "decisions":
+        assert counting.total == SAMPLES
+
+
+def test_without_images_the_queries_are_exact_too(tmp_path):
+    counting = CountingTeacher(teacher())
+
+    result = db3kd.distill(
+        counting, budget=400, student="linear", settings=QUICK, out=tmp_path / "run"
+    )
+
+    assert result.plan.strategy == "auto" and result.plan.pseudo_samples == 400
+    assert result.queries == counting.total == 400
+    assert result.held_out == 20
+
+
+def test_held_out_images_are_in_no_image_that_is_trained_on(monkeypatch):
+    seen = {}
+    original = asking.ask_rounds
+
+    def watched(*arguments: Any) -> Any:
+        seen["answers"] = original(*arguments)
+        return seen["answers"]
+
+    monkeypatch.setattr("db3kd.pipelines.distill_run.ask_rounds", watched)
+    result = run()
+
+    answers = seen["answers"]
+    assert len(answers.held_out.clean) == result.plan.held_out
+    assert len(answers.held_out) == result.plan.held_out + result.plan.held_out_augmented
+    assert answers.images.partners == SAMPLES - result.plan.held_out
+    assert int(answers.training.samples.max()) < answers.images.partners
+
+
+@pytest.mark.parametrize("strategy", ["auto", "bd"])
+def test_a_teacher_that_fails_costs_nothing_that_was_answered(strategy, tmp_path):
+    whole = run(strategy=strategy, out=tmp_path / "whole")
+    spent = 0
+    for queries in (30, 200, 700):
+        failing = CountingTeacher(RaisingTeacher(teacher(max_batch=16), queries))
+        with pytest.raises(TeacherError):
+            run(failing, strategy=strategy, out=tmp_path / "run", resume=True)
+        spent += queries - failing.inner.left
+    rest = CountingTeacher(teacher(max_batch=16))
+
+    result = run(rest, strategy=strategy, out=tmp_path / "run", resume=True)
+
+    assert spent + rest.total == result.queries == whole.queries
+    assert weights(result.student).equal(weights(whole.student))
+
+
+def test_a_finished_run_gives_the_same_student_without_a_query(tmp_path):
+    first = run(out=tmp_path / "run", settings=CHOOSING)
+    silent = RaisingTeacher(teacher(), 0)
+
+    again = run(silent, out=tmp_path / "run", settings=CHOOSING, resume=True)
+
+    assert weights(again.student).equal(weights(first.student))
+    assert again.choices == first.choices and again.queries == first.queries
+    assert load_teacher(tmp_path / "run" / "student.safetensors").classes == CLASSES
+
+
+def test_nothing_is_left_behind_if_nothing_was_paid_for(tmp_path):
+    with pytest.raises(TeacherError):
+        run(RaisingTeacher(teacher(), 0), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_out_an_error_names_the_folder_that_keeps_the_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    failing = RaisingTeacher(teacher(max_batch=16), 100)
+    with pytest.raises(TeacherError) as raised:
+        run(failing)
+    (note,) = raised.value.__notes__
+    folder = note.split("out='")[1].split("'")[0]
+    rest = CountingTeacher(teacher(max_batch=16))
+
+    result = run(rest, out=folder, resume=True)
+
+    assert rest.total == result.queries - (100 - failing.left)
+    assert run().report is None
+    assert len(list(tmp_path.iterdir())) == 1, "successful runs leave no folder"
+
+
+def test_another_run_is_not_resumed_and_the_difference_is_named(tmp_path):
+    run(out=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"settings\.plan\.budget: was 1500, is 1600"):
+        run(budget=1600, out=tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="data: was"):
+        run(data=images(121), out=tmp_path / "run", resume=True)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        run(out=tmp_path / "run")
+
+
+def test_a_student_is_a_name_a_network_or_a_function():
+    make = lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, CLASSES))  # noqa: E731
+    network = make()
+    before = weights(network)
+
+    for student in (make, network):
+        result = run(student=student)
+        assert weights(result.student).shape == before.shape
+    assert weights(network).equal(before), "the caller's network is not trained itself"
+    with pytest.raises(TypeError, match="student: expected a name"):
+        run(student=3)
+    with pytest.raises(ValueError, match=r"student: expected scores \[1, 4\]"):
+        run(student=nn.Sequential(nn.Flatten(), nn.Linear(36, 5)))
+    with pytest.raises(ValueError, match="model: expected one of"):
+        run(student="lenet6")
+
+
+def test_arrays_and_modules_are_accepted():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
+    pixels = images().read(range(SAMPLES))
+
+    for data in (pixels, pixels.numpy(), (pixels * 255).byte()):
+        result = db3kd.distill(module, data, budget=300, student="linear", settings=QUICK)
+        assert result.queries == 300
+    with pytest.raises(ValueError, match="images: expected shape"):
+        db3kd.distill(teacher(), torch.rand(50, 1, 8, 8), budget=300)
+
+
+def test_a_teacher_with_one_class_is_refused_and_its_answers_are_kept(tmp_path):
+    with pytest.raises(TeacherError, match="expected at least two classes for 1,500 images"):
+        run(ConstantTeacher(1, SHAPE, CLASSES), out=tmp_path / "run")
+    assert read_manifest(tmp_path / "run")["state"] == "running"
+
+
+def test_choices_are_made_by_held_out_agreement(tmp_path):
+    settings = replace(CHOOSING, learning_rates=(1e-12, 3e-2))
+
+    result = run(budget=8000, settings=settings, out=tmp_path / "run")
+
+    (rate, _teachers) = result.choices
+    assert rate.question == "learning rate" and rate.chosen == "0.03"
+    assert rate.options["0.03"] > rate.options["1e-12"] + 0.1
+    assert result.agreement > 0.6
+    assert json.loads((tmp_path / "run" / "_notes.json").read_text())["curve"]
+
+
+def test_a_time_limit_shortens_trainings_once_and_for_all(tmp_path):
+    settings = replace(
+        QUICK, training=replace(QUICK.training, steps=None), time_limit=1e-3, proxies=1
+    )
+    with pytest.raises(TeacherError):
+        run(RaisingTeacher(teacher(), 800), out=tmp_path / "run", settings=settings)
+    notes = json.loads((tmp_path / "run" / "_notes.json").read_text())
+    assert notes["steps_within_limit"] == 50
+
+    result = run(out=tmp_path / "run", settings=settings, resume=True)
+
+    assert result.queries == 1500
+
+
+def test_the_accuracy_is_measured_on_labelled_test_images():
+    test = images(60)
+    labels = teacher().decide(test.read(range(60)))
+    counting = CountingTeacher(teacher())
+
+    result = run(counting, test=test.with_labels(labels, None), settings=CHOOSING, budget=3000)
+
+    assert counting.total == 3000, "test images cost no query"
+    assert result.accuracy is not None and result.accuracy > 0.5
+
+
+def test_the_report_names_what_was_spent(tmp_path):
+    result = run(out=tmp_path / "run", price_per_1000=0.5)
+
+    assert result.report == tmp_path / "run" / "report.html"
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "1,500" in text and "0.75" in text
+    assert "decisions, round 1 of 4" in text and "held-out" in text
+
+
+class Notebook(WrappedTeacher):
+    """Notes each image that it is asked about in a file, and takes its time."""
+
+    def __init__(self, inner: Any, log: Path) -> None:
+        super().__init__(inner)
+        self.log = log
+
+    def decide(self, images: torch.Tensor) -> torch.Tensor:
+        with self.log.open("a") as log:
+            log.writelines(f"{image_key(image)}\n" for image in images)
+        time.sleep(0.002)
+        return super().decide(images)
+
+
+def _distill(out: Path, log: Path, settings: DistillSettings) -> None:
+    torch.set_num_threads(1)
+    run(Notebook(teacher(max_batch=16), log), out=out, settings=settings, resume=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    whole = run(teacher(max_batch=16), out=tmp_path / "whole", settings=CHOOSING)
+    torch.set_num_threads(threads)
+    out, log, moments = tmp_path / "run", tmp_path / "asked", random.Random(0)
+    # Not a plain fork: threads of PyTorch and pyarrow may hold locks that the child would wait for.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["db3kd.pipelines", "pyarrow.parquet"])
+    kills = 0
+    while kills < 20:
+        process = processes.Process(target=_distill, args=(out, log, CHOOSING))
+        process.start()
+        process.join(moments.uniform(0.1, 1.5))
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+        if process.exitcode == 0:
+            break
+    rest = CountingTeacher(teacher(max_batch=16))
+
+    result = run(rest, out=out, settings=CHOOSING, resume=True)
+
+    asked = log.read_text().split()
+    assert len(set(asked) | set(rest.per_image)) == result.queries == whole.queries
+    twice = len(asked) + rest.total - result.queries
+    assert twice <= queries_in_flight(read_manifest(out)) <= 16 * kills
+    assert weights(result.student).equal(weights(whole.student))
