@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         train_classifier,
         train_student,
     )
+    from db3kd.export import export_model
     from db3kd.labelling import (
         Labels,
         LabelSettings,
@@ -82,6 +83,7 @@ _HOME = {
         "train_classifier",
         "train_student",
     ),
+    "export": ("export_model",),
     "labelling": (
         "LabelSettings",
         "Labels",
@@ -149,6 +151,7 @@ __all__ = [
     "choose_scale",
     "distill",
     "evaluate",
+    "export_model",
     "label",
     "label_chunks",
     "load_data",

@@ -15,6 +15,7 @@ from db3kd.cli.demo import demo
 from db3kd.cli.distill import distill
 from db3kd.cli.errors import is_expected, one_line, options_of
 from db3kd.cli.evaluate import evaluate
+from db3kd.cli.export import export
 from db3kd.cli.info import info
 from db3kd.cli.label import label
 from db3kd.cli.report import report
@@ -78,7 +79,7 @@ _PANELS = {
     "First steps": (demo, info),
     "With images": (teacher, surrogate, label, distill),
     "Without images": (synthesize, zero_shot),
-    "Results": (evaluate, report),
+    "Results": (evaluate, report, export),
 }
 
 for _panel, _commands in _PANELS.items():

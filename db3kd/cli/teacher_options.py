@@ -73,7 +73,7 @@ class ModelFileOptions(OptionSet):
             return load_teacher(
                 source,
                 model=self.architecture,
-                image_shape=_parse_shape(self.image_shape),
+                image_shape=parse_shape(self.image_shape),
                 classes=self.classes,
                 device=_resolve_device(device),
                 assumed_shape=None if images is None else images.image_shape,
@@ -128,7 +128,8 @@ class TeacherOptions(ModelFileOptions):
         )
 
 
-def _parse_shape(text: str | None) -> tuple[int, ...] | None:
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Returns the sizes in the text of an --image-shape option."""
     if text is None:
         return None
     try:

@@ -1,25 +1,16 @@
 """Weights files: a network's weights together with what is needed to build it again."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.filesystem import write_atomically
-from db3kd.validation import (
-    check_bounds,
-    check_class_names,
-    check_count,
-    check_image_shape,
-    check_threshold,
-)
-
-_FORMAT = "db3kd-teacher-1"
-_DECLARED = ("image_shape", "classes", "bounds", "class_names", "threshold")
+from db3kd.validation import check_class_names
 
 
 @dataclass(frozen=True)
@@ -89,24 +80,25 @@ def save_model(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path: expected a name ending in .safetensors, got {path.name!r}")
-    header = {
-        "format": _FORMAT,
-        "model": model,
-        "image_shape": json.dumps(check_image_shape(image_shape)),
-        "classes": json.dumps(check_count(classes, "classes", least=2)),
-        "bounds": json.dumps(check_bounds(bounds)),
-    }
-    if class_names is not None:
-        names = check_class_names(class_names, classes, path.name)
-        header["class_names"] = json.dumps(names, ensure_ascii=False)
-    if threshold is not None:
-        header["threshold"] = json.dumps(check_threshold(threshold, classes))
+    names = None if class_names is None else check_class_names(class_names, classes, path.name)
+    metadata = ModelMetadata(image_shape, classes, bounds, names, threshold)
+    write_atomically(path, weights_file(module, model, metadata.header()))
+    return path
+
+
+def weights_file(module: nn.Module, model: str, header: Mapping[str, str]) -> bytes:
+    """Returns the content of a `.safetensors` file.
+
+    Args:
+        module: The network.
+        model: The name that `build_model` takes.
+        header: The metadata, as `ModelMetadata.header` returns them, and any other texts.
+    """
     # Tied weights share memory, which safetensors refuses, so every tensor is cloned.
     state = {
         key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()
     }
-    write_atomically(path, save(state, header))
-    return path
+    return save(state, {**header, "model": model})
 
 
 def read_saved_model(path: str | Path) -> SavedModel:
@@ -117,8 +109,7 @@ def read_saved_model(path: str | Path) -> SavedModel:
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if header.get("format") != _FORMAT:
+    metadata = ModelMetadata.from_header(header)
+    if metadata is None:
         return SavedModel(state)
-    declared = {key: json.loads(header[key]) for key in _DECLARED if key in header}
-    lists = {key: tuple(value) for key, value in declared.items() if isinstance(value, list)}
-    return SavedModel(state, header["model"], **{**declared, **lists})
+    return SavedModel(state, header["model"], **asdict(metadata))

@@ -44,7 +44,8 @@ def load_teacher(
               needs `model`, `image_shape` and `classes`.
             - `weights.pt`, `.pth`, `.ckpt`, `.bin`: A state dict, read with `weights_only=True`.
               Needs `model`, `image_shape` and `classes`.
-            - `program.pt`, `.ts`: TorchScript. Needs `trust_code`, `image_shape` and `classes`.
+            - `program.pt`, `.ts`: TorchScript. Needs `trust_code`, and `image_shape` and `classes`
+              unless `db3kd.export_model` wrote it.
             - `program.pt2`: An exported program, which declares its shape and classes. Needs
               `trust_code`.
             - `model.onnx`: Run by ONNX Runtime. Its graph usually declares shape and classes.

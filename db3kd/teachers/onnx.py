@@ -1,6 +1,7 @@
 """A teacher made of an ONNX file, run by ONNX Runtime."""
 
 import ast
+import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.models.metadata import ModelMetadata
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
-from db3kd.validation import check_class_names, check_count
+from db3kd.validation import UNIT_BOUNDS, check_class_names, check_count
 
 _DTYPES = {
     "float16": "float16",
@@ -40,7 +42,7 @@ class OnnxTeacher:
 
     Args:
         path: The `.onnx` file. It must contain its weights: files next to it are not read.
-        overrides: What the model's graph does not declare.
+        overrides: What neither the model's graph nor the metadata of `export_model` declares.
         preprocessing: The steps from db3kd's images to the model's input.
         max_batch: Maximum number of images per run of the model. The default on a CPU is 256, or
             fewer for large images (see `cpu_batch`); on a GPU it is eight times as many.
@@ -72,6 +74,8 @@ class OnnxTeacher:
         inputs = [_declared(node, path) for node in self._session.get_inputs()]
         outputs = [_declared(node, path) for node in self._session.get_outputs() if _plain(node)]
         overrides, preprocessing = overrides or ModelOverrides(), preprocessing or Preprocessing()
+        properties = self._session.get_modelmeta().custom_metadata_map
+        overrides = _completed(overrides, preprocessing, properties, path)
         self._signature = resolve(f"teacher {self.name}", inputs, outputs, overrides, preprocessing)
         self.preprocessing = self._signature.preprocessing
         self.image_shape = self._signature.image_shape
@@ -83,9 +87,7 @@ class OnnxTeacher:
             max_batch = batch_for_images(input_shape)
             max_batch *= 1 if torch.device(device).type == "cpu" else 8
         self.max_batch = self._signature.batch or check_count(max_batch, "max_batch")
-        self.class_names = self._signature.class_names or _names_in(
-            self._session.get_modelmeta().custom_metadata_map, self.classes
-        )
+        self.class_names = self._signature.class_names or _names_in(properties, self.classes)
         identity: list[object] = [
             self.preprocessing,
             overrides.class_names,
@@ -165,6 +167,31 @@ def _open(content: bytes, device: torch.device, path: Path) -> Any:
     if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise TeacherError(f"{path}: ONNX Runtime could not start on {device}; use cpu")
     return session
+
+
+def _completed(
+    overrides: ModelOverrides,
+    preprocessing: Preprocessing,
+    properties: Mapping[str, str],
+    path: Path,
+) -> ModelOverrides:
+    """Returns the declarations, completed with the metadata of `export_model` if there are any."""
+    try:
+        declared = ModelMetadata.from_header(properties)
+    except (TypeError, ValueError) as error:
+        raise TeacherError(f"{path}: its metadata are damaged ({error})") from error
+    if declared is None:
+        return overrides
+    user_decides: tuple[str, ...] = ()
+    if preprocessing != Preprocessing():
+        user_decides += ("bounds",)
+    if dataclasses.replace(preprocessing, bounds=UNIT_BOUNDS) != Preprocessing():
+        user_decides += ("image_shape",)  # the file declares the images behind these steps
+    if overrides.numbering is not None:
+        user_decides += ("classes", "class_names")
+    return dataclasses.replace(
+        overrides.completed(declared), **{name: getattr(overrides, name) for name in user_decides}
+    )
 
 
 def _names_in(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | None:

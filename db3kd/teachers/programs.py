@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.models.metadata import METADATA_FILE, ModelMetadata
 from db3kd.teachers.base import TeacherError
 
 
@@ -23,14 +24,16 @@ def is_torchscript(path: Path) -> bool:
         return any(entry.partition("/")[2] == "constants.pkl" for entry in archive.namelist())
 
 
-def read_torchscript(path: Path) -> nn.Module:
-    """Loads a TorchScript file on the CPU."""
+def read_torchscript(path: Path) -> tuple[nn.Module, ModelMetadata | None]:
+    """Loads a TorchScript file on the CPU, and the metadata that `export_model` adds to it."""
+    files = {METADATA_FILE: b""}
     with warnings.catch_warnings():
         # The warning is for authors of TorchScript. Existing teachers still have to be loaded.
         warnings.filterwarnings(
             "ignore", message=".*torch.jit.*deprecated", category=DeprecationWarning
         )
-        return torch.jit.load(str(path), map_location="cpu")
+        module = torch.jit.load(str(path), map_location="cpu", _extra_files=files)
+    return module, ModelMetadata.from_json(files[METADATA_FILE])
 
 
 class ExportedModule(nn.Module):
@@ -41,10 +44,17 @@ class ExportedModule(nn.Module):
         classes: Number of scores per image.
         min_batch: The smallest batch of the graph. Smaller batches are padded.
         max_batch: The largest batch of the graph, or None if there is no limit.
+        metadata: The metadata that `export_model` adds to the file, or None.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram, device: torch.device) -> None:
+    def __init__(
+        self,
+        program: torch.export.ExportedProgram,
+        device: torch.device,
+        metadata: ModelMetadata | None = None,
+    ) -> None:
         super().__init__()
+        self.metadata = metadata
         signature = program.graph_signature
         (source,), (result,) = signature.user_inputs, signature.user_outputs
         values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
@@ -79,9 +89,11 @@ def read_exported(path: Path, device: torch.device) -> ExportedModule:
     Raises:
         TeacherError: If the program does not map one batch of images to one batch of scores.
     """
-    program = torch.export.load(path)
+    files = {METADATA_FILE: ""}  # torch ignores an empty dictionary
+    program = torch.export.load(path, extra_files=files)
+    metadata = ModelMetadata.from_json(files[METADATA_FILE])
     try:
-        return ExportedModule(program, device)
+        return ExportedModule(program, device, metadata)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TeacherError(
             f"{path}: expected a program from one batch of images to one batch of scores ({error})"

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from db3kd.models.metadata import ModelMetadata
+from db3kd.models.weights import SavedModel
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.class_numbers import Numbering
 from db3kd.teachers.preprocessing import Preprocessing
@@ -80,6 +82,18 @@ class ModelOverrides:
             check_image_shape(tuple(shape)),
             check_count(classes, "classes", least=2),
             check_bounds(self.bounds or (0.0, 1.0)),
+        )
+
+    def completed(self, declared: ModelMetadata | SavedModel | None) -> "ModelOverrides":
+        """Returns these declarations, completed with what a model's file declares.
+
+        Args:
+            declared: The file's metadata, or None if it has none.
+        """
+        names = ("image_shape", "classes", "bounds", "class_names", "threshold")
+        missing = [name for name in names if getattr(self, name) is None]
+        return dataclasses.replace(
+            self, **{name: getattr(declared, name, None) for name in missing}
         )
 
     def _implied_classes(self) -> int | None:

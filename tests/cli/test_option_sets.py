@@ -14,6 +14,7 @@ from db3kd.cli.app import app
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
 
 PANELS = (
+    "Arguments",
     "Options",
     "Teacher",
     "Images",
@@ -93,7 +94,7 @@ def test_panels_have_the_same_order_in_each_command(name):
     panels = [line.split("─ ")[1].split(" ─")[0] for line in lines if line.startswith("╭")]
 
     assert panels == [panel for panel in PANELS if panel in panels]
-    assert panels[0] == "Options"
+    assert panels[panels[0] == "Arguments"] == "Options"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

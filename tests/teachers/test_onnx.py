@@ -9,8 +9,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from teachers_analytic import LinearTeacher
 
+from db3kd.models import ModelMetadata
 from db3kd.teachers import ModelOverrides, OnnxTeacher, Preprocessing, TeacherError, load_teacher
 from db3kd.teachers import decide_checked as decide
+from db3kd.teachers.class_numbers import Numbering
 
 SHAPE = (1, 8, 8)
 
@@ -70,6 +72,46 @@ def test_one_of_several_outputs_is_chosen(tmp_path, truth, images):
     assert decide(OnnxTeacher(path, ModelOverrides(output="scores")), images).equal(
         truth.decide(images)
     )
+
+
+DECLARED = ModelMetadata(SHAPE, 10, (-1.0, 1.0), tuple("abcdefghij"))
+
+
+def with_properties(path, properties):
+    model = onnx.load(path)
+    helper.set_model_props(model, properties)
+    onnx.save(model, path)
+    return path
+
+
+def test_metadata_of_an_export_are_used_unless_the_user_says_otherwise(tmp_path, truth):
+    path = with_properties(write(tmp_path / "t.onnx", truth, tuple("nchw")), DECLARED.header())
+    teacher = load_teacher(path, assumed_shape=(8, 8, 1))
+    assert (teacher.image_shape, teacher.bounds) == (SHAPE, (-1.0, 1.0))
+    assert teacher.class_names == tuple("abcdefghij")
+
+    names = [str(number) for number in range(10)]
+    teacher = load_teacher(path, bounds=(0, 2), class_names=names)
+    assert (teacher.bounds, teacher.class_names) == ((0.0, 2.0), tuple(names))
+
+
+def test_steps_of_a_description_precede_an_exported_file(tmp_path, truth, images):
+    path = with_properties(write(tmp_path / "t.onnx", truth), DECLARED.header())
+    teacher = OnnxTeacher(path, preprocessing=Preprocessing(bounds=(0, 1), scale=(-1, 1)))
+    assert teacher.bounds == (0.0, 1.0)
+    assert decide(teacher, images).equal(truth.decide(2 * images - 1))
+    teacher = OnnxTeacher(path, ModelOverrides(numbering=Numbering(numbers=(3, 5))))
+    assert (teacher.classes, teacher.class_names) == (2, None)
+    assert OnnxTeacher(
+        path, ModelOverrides(image_shape=(1, 16, 16)), Preprocessing(resize=(8, 8))
+    ).image_shape == (1, 16, 16)
+
+
+def test_damaged_metadata_are_an_error(tmp_path, truth):
+    header = DECLARED.header() | {"bounds": "[1, 0]"}
+    path = with_properties(write(tmp_path / "t.onnx", truth), header)
+    with pytest.raises(TeacherError, match=r"t\.onnx: its metadata are damaged \(bounds: expected"):
+        load_teacher(path)
 
 
 def test_declarations_that_contradict_the_file_are_refused(tmp_path, truth):

@@ -1,0 +1,135 @@
+"""The `db3kd export` command."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
+from db3kd.cli.options import Split
+from db3kd.cli.outputs import refuse_existing
+from db3kd.cli.teacher_options import parse_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(OptionSet):
+    """What the student's file does not state."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Network of the weights: lenet5, … or package.module:factory.",
+            show_default="as the file states",
+        ),
+    ] = None
+    image_shape: Annotated[
+        str | None,
+        typer.Option(
+            "--image-shape",
+            help="Shape of an image such as 1,28,28, if the file does not state it.",
+        ),
+    ] = None
+    classes: Annotated[
+        int | None,
+        typer.Option("--classes", min=2, help="Number of classes, if the file does not state it."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(OptionSet):
+    """The images that the file is checked on."""
+
+    panel = "Images"
+
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Images to check the file on, as for db3kd evaluate.",
+            show_default="random images",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    split: Split = "test"
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=1, help="Resize image files to this many pixels per side."),
+    ] = None
+    channels: Annotated[
+        int | None,
+        typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
+    ] = None
+
+
+@expand_option_sets
+def export(
+    student: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDENT",
+            help="A weights file, a folder with a student, or a .toml description.",
+            show_default=False,
+        ),
+    ],
+    *,
+    format: Annotated[
+        Literal["onnx", "torchscript", "pt2", "safetensors"] | None,
+        typer.Option(
+            "--format",
+            help="Format of the file.",
+            show_default="by the suffix of --out",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="New .onnx, .pt, .pt2 or .safetensors file.",
+            show_default="beside the student",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    network: NetworkOptions,
+    check: CheckOptions,
+) -> None:
+    """Write a student as one file for deployment: ONNX, TorchScript, an exported program, weights.
+
+    The file states the shape and bounds of its images, the class names and the threshold. It takes
+    batches of any size. It is written only if it decides like the student on 1,000 images.
+
+    For example:
+
+        db3kd export student.safetensors --format onnx
+
+        db3kd export runs/mine --out digits.pt2 --data mnist5k
+    """
+    from db3kd.data import load_data
+    from db3kd.export import export_model
+    from db3kd.export.formats import format_of, suffix_of
+    from db3kd.export.student import student_file
+
+    file = student_file(student)
+    if out is None:
+        if format is None:
+            raise ValueError("format: expected a format, or a file with its suffix as out=")
+        out = file.with_suffix(suffix_of(format))
+    if format not in (None, format_of(out)):
+        raise ValueError(f"out: expected a name ending in {suffix_of(format)}, got {out.name!r}")
+    refuse_existing(out)
+    images = None
+    if check.data is not None:
+        images = load_data(check.data, check.split, size=check.size, channels=check.channels)
+    result = export_model(
+        file,
+        out,
+        model=network.model,
+        image_shape=parse_shape(network.image_shape),
+        classes=network.classes,
+        images=images,
+    )
+    print(f"{result.path}: decides like {file.name} on {result.images:,} images")
+    print(f"classes     {result.classes_decided} among these decisions")
+    print(f"difference  at most {result.largest_difference:.2g} between scores")

@@ -1,0 +1,12 @@
+"""Writes students as files for deployment, and checks that they decide alike.
+
+`export_model` writes ONNX, TorchScript, an exported program (`.pt2`) or weights. The file holds the
+shape and the bounds of its images, the class names and the threshold, so `load_teacher` needs no
+other argument.
+"""
+
+from db3kd.export.check import ExportError
+from db3kd.export.export_model import ExportResult, export_model
+from db3kd.export.formats import FORMATS
+
+__all__ = ["FORMATS", "ExportError", "ExportResult", "export_model"]

@@ -1,0 +1,125 @@
+"""Compares an exported file with the student that it was made of."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from db3kd.export.student import DeployedStudent, weight_dtype
+from db3kd.teachers.base import Teacher, TeacherError, class_names_of
+from db3kd.teachers.loading import load_teacher
+from db3kd.teachers.module import ModuleTeacher
+
+
+class ExportError(ValueError):
+    """A student cannot be converted, or its file would decide differently."""
+
+
+def check_decides_alike(
+    student: DeployedStudent, path: Path, batches: Iterable[Tensor]
+) -> tuple[int, float]:
+    """Loads a file without options, and compares its answers with those of the student.
+
+    Args:
+        student: The student.
+        path: The exported file.
+        batches: [n, *image_shape] float32 each, within the student's bounds.
+
+    Returns:
+        The number of different classes among the decisions, and the largest absolute difference of
+        two scores.
+
+    Raises:
+        ExportError: If the file cannot be used, declares something else, or decides differently.
+        TeacherError: If the student itself fails.
+    """
+    name = student.teacher.name
+    network = student.network
+    seen: set[int] = set()
+    largest, count, different, first = 0.0, 0, 0, ""
+    try:
+        exported = load_teacher(path, model=student.model, trust_code=True)
+        scores = _scores_of(exported, path)
+    except TeacherError as error:
+        raise ExportError(f"student: the file made of {name} cannot be used: {error}") from error
+    _check_declared(student, exported)
+    for images in batches:
+        expected = student.teacher.decide(images)
+        with torch.inference_mode():
+            truth = network(images.clone())
+        try:
+            decided = exported.decide(images)
+            answers = scores(images)
+        except Exception as error:  # those of a graph or of ONNX Runtime
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ExportError(
+                f"student: the file made of {name} fails on a batch of {len(images)} images: "
+                f"{first}"
+            ) from error
+        seen.update(expected.tolist())
+        largest = max(largest, _difference(answers, truth))
+        wrong = (decided != expected).nonzero().flatten()
+        if len(wrong) and not different:
+            row = int(wrong[0])
+            first = f"class {int(decided[row])} instead of {int(expected[row])} for image {row}"
+            first += f" of a batch of {len(images)}"
+        different += len(wrong)
+        count += len(images)
+    if different:
+        raise ExportError(
+            f"student: expected a file that decides like {name} on {count:,} images, got "
+            f"{different:,} other decisions, first {first} (largest difference of scores "
+            f"{largest:.2g}); nothing was written. Choose another format, and check that the "
+            "network treats each image alone"
+        )
+    return len(seen), largest
+
+
+def _scores_of(exported: Teacher, path: Path) -> Callable[[Tensor], Tensor]:
+    """Returns the function of the file from images to scores [N, classes], [N, 1] or [N]."""
+    if isinstance(exported, ModuleTeacher):
+        module = exported.module
+        dtype = weight_dtype(module)
+
+        def run(images: Tensor) -> Tensor:
+            with torch.inference_mode():
+                return module(images.to(dtype, copy=True))
+
+        return run
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options)
+    (source,) = session.get_inputs()
+    return lambda images: torch.from_numpy(session.run(None, {source.name: images.numpy()})[0])
+
+
+def _check_declared(student: DeployedStudent, exported: Teacher) -> None:
+    """Checks that the file declares what the student does.
+
+    Raises:
+        ExportError: If it does not.
+    """
+    expected = student.metadata
+    declared = {
+        "image_shape": tuple(exported.image_shape),
+        "classes": exported.classes,
+        "bounds": tuple(exported.bounds),
+        "class_names": class_names_of(exported),
+    }
+    for name, value in declared.items():
+        if value != getattr(expected, name):
+            raise ExportError(
+                f"student: expected {name} {getattr(expected, name)} in the file made of "
+                f"{student.teacher.name}, got {value}"
+            )
+
+
+def _difference(answers: Tensor, truth: Tensor) -> float:
+    """Returns the largest absolute difference; equal infinities do not differ."""
+    answers, truth = answers.float().reshape(-1), truth.float().reshape(-1)
+    if answers.shape != truth.shape:
+        return float("inf")
+    return float((answers - truth).where(answers != truth, 0.0).abs().max())

@@ -1,0 +1,84 @@
+"""The images on which an exported file has to decide like the student."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.teachers.module import ModuleTeacher
+from db3kd.validation import UNIT_BOUNDS, check_images
+
+CHECKED_IMAGES = 1000
+
+_FIRST_BATCHES = (1, 37)
+"""A graph with a fixed batch dimension fails on one of these."""
+
+_LATER_BATCHES = 128
+
+
+def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator[Tensor]:
+    """Yields batches of 1,000 images in all: 1 image, 37 images, and then at most 128.
+
+    Args:
+        student: Takes the images.
+        images: As for `export_model`.
+
+    Yields:
+        [n, *image_shape] float32 within the student's bounds.
+
+    Raises:
+        TypeError: If the images are of an unknown type.
+        ValueError: If they do not fit the student.
+    """
+    batches = _batch_sizes()
+    if images is None:
+        yield from (_random_images(student, rows) for rows in batches)
+        return
+    source = as_image_source(images)
+    count = len(source)
+    chosen = torch.linspace(0, count - 1, min(count, CHECKED_IMAGES)).round().long()
+    for rows in batches:
+        part = chosen[rows.start : rows.stop]
+        batch = _random_images(student, range(rows.start + len(part), rows.stop))
+        if len(part):
+            real = source[part] if isinstance(source, Tensor) else source.read(part)
+            check_images(real, student.image_shape, UNIT_BOUNDS, rows=part.tolist())
+            batch = torch.cat([_scaled(real.cpu(), student), batch])
+        yield batch
+
+
+def _batch_sizes() -> Iterator[range]:
+    """Yields the numbers of the images in each batch."""
+    start = 0
+    for size in _FIRST_BATCHES:
+        yield range(start, start + size)
+        start += size
+    for first in range(start, CHECKED_IMAGES, _LATER_BATCHES):
+        yield range(first, min(first + _LATER_BATCHES, CHECKED_IMAGES))
+
+
+def _random_images(student: ModuleTeacher, numbers: range) -> Tensor:
+    """Draws images: noise around a random level with a random contrast, and mixes of two of them.
+
+    Noise of one kind is often in one class. Levels, contrasts and mixes reach more.
+
+    Args:
+        student: Takes the images.
+        numbers: The number of each image, which is the seed of the first.
+    """
+    shape = (len(numbers), *student.image_shape)
+    generator = torch.Generator().manual_seed(numbers.start)
+    levels = torch.rand(shape[:2] + (1,) * (len(shape) - 2), generator=generator)
+    contrast = torch.rand(shape[:1] + (1,) * (len(shape) - 1), generator=generator)
+    images = levels + 2 * contrast * (torch.rand(shape, generator=generator) - 0.5)
+    images.clamp_(0, 1)
+    share = torch.rand(contrast.shape, generator=generator).where(contrast > 0.5, 1.0)
+    images = images.lerp(images.flip(0), 1 - share)
+    return _scaled(images, student)
+
+
+def _scaled(images: Tensor, student: ModuleTeacher) -> Tensor:
+    """Maps images in [0, 1] to the student's bounds."""
+    lower, upper = student.bounds
+    return (lower + images * (upper - lower)).clamp(lower, upper)

@@ -1,0 +1,87 @@
+"""`export_model`: a student as one file for deployment."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from db3kd.data.arguments import ImagesLike
+from db3kd.export.check import check_decides_alike
+from db3kd.export.check_images import CHECKED_IMAGES, check_batches
+from db3kd.export.formats import encode, format_of
+from db3kd.export.student import DeployedStudent
+from db3kd.storage.filesystem import write_atomically
+from db3kd.teachers.module import ModuleTeacher
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A written file, and how it was checked.
+
+    Attributes:
+        path: The file.
+        images: Number of images on which the file decides like the student.
+        classes_decided: How many different classes these decisions contain.
+        largest_difference: The largest absolute difference between two scores of the file and the
+            student.
+    """
+
+    path: Path
+    images: int
+    classes_decided: int
+    largest_difference: float
+
+
+def export_model(
+    student: str | Path | ModuleTeacher,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    image_shape: tuple[int, ...] | None = None,
+    classes: int | None = None,
+    images: ImagesLike | None = None,
+) -> ExportResult:
+    """Writes a student as one file that needs no options to be used.
+
+    The file is loaded again and asked about 1,000 images, in batches of 1, 37 and more. It is
+    written only if it decides like the student on all of them. An existing file is replaced.
+
+    Args:
+        student: A file of `save_model`, a folder with one such file named `student*.safetensors`,
+            a description file with preprocessing steps (`.toml` or `.json`; see
+            `db3kd.teachers.description`), or a `ModuleTeacher`.
+        out: The new file. Its suffix chooses the format: `.onnx`, `.pt` or `.ts` (TorchScript),
+            `.pt2` (an exported program), or `.safetensors` (weights).
+        model: The architecture of the weights, as `build_model` takes it. It is needed if the file
+            declares none or a `package.module:factory`, and to write weights of a `ModuleTeacher`.
+        image_shape: Shape of one image, if the student's file does not declare it.
+        classes: Number of classes, if the student's file does not declare it.
+        images: Images in [0, 1] to compare the decisions on; they are mapped to the student's
+            bounds. Of more than 1,000 every n-th is used; to fewer, random images are added. By
+            default all images are random.
+
+    Returns:
+        The path, and what the check found.
+
+    Raises:
+        ExportError: If the network cannot be converted, or the file decides differently.
+        FileNotFoundError: If there is no such student.
+        ModuleNotFoundError: If the format needs a package that is not installed.
+        TypeError: If the student is of another kind.
+        ValueError: If an argument is invalid or missing, or the suffix is unknown.
+
+    Example:
+        >>> db3kd.export_model("runs/mine", "student.onnx", images=db3kd.load_data("mnist5k"))
+        >>> db3kd.load_teacher("student.onnx").class_names
+    """
+    out = Path(out)
+    kind = format_of(out)
+    deployed = DeployedStudent.open(student, model, image_shape, classes)
+    content = encode(deployed, kind)
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Path(folder, out.name)
+        candidate.write_bytes(content)
+        batches = check_batches(deployed.teacher, images)
+        classes_decided, difference = check_decides_alike(deployed, candidate, batches)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, content)
+    return ExportResult(out, CHECKED_IMAGES, classes_decided, difference)

@@ -1,0 +1,176 @@
+"""The content of exported files: ONNX, TorchScript, exported programs and weights.
+
+Graphs are recorded from one batch of two images, with a batch dimension of any size.
+"""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from db3kd.export.check import ExportError
+from db3kd.export.student import DeployedStudent
+from db3kd.models.metadata import METADATA_FILE, as_header
+from db3kd.models.weights import weights_file
+from db3kd.teachers.extras import import_extra
+
+ExportFormat = Literal["onnx", "torchscript", "pt2", "safetensors"]
+
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+"""The formats that `export_model` writes."""
+
+_SUFFIXES: dict[str, ExportFormat] = {
+    ".onnx": "onnx",
+    ".pt": "torchscript",
+    ".ts": "torchscript",
+    ".pt2": "pt2",
+    ".safetensors": "safetensors",
+}
+
+INPUT, OUTPUT = "images", "scores"
+"""The names of the input and output of an ONNX graph."""
+
+
+def format_of(path: Path) -> ExportFormat:
+    """Returns the format that the suffix of a file's name stands for.
+
+    Raises:
+        ValueError: If the suffix stands for none.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(
+            f"out: expected a name ending in {', '.join(_SUFFIXES)}, got {path.name!r}"
+        )
+    return _SUFFIXES[path.suffix]
+
+
+def suffix_of(kind: ExportFormat) -> str:
+    """Returns the usual suffix of a format."""
+    return next(suffix for suffix, each in _SUFFIXES.items() if each == kind)
+
+
+def encode(student: DeployedStudent, kind: ExportFormat) -> bytes:
+    """Returns the content of a file.
+
+    Args:
+        student: The student.
+        kind: The format.
+
+    Raises:
+        ExportError: If the network cannot be converted.
+        ModuleNotFoundError: If the format needs a package that is not installed.
+        ValueError: If the format cannot hold the student.
+    """
+    if kind == "safetensors":
+        return _weights(student)
+    writers: dict[str, Callable[[DeployedStudent, Tensor], bytes]] = {
+        "onnx": _onnx,
+        "torchscript": _torchscript,
+        "pt2": _exported_program,
+    }
+    if kind == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            import_extra(package, "onnx", "export to ONNX")
+    shape = student.teacher.image_shape
+    example = torch.zeros(2, *shape)
+    with _quiet(), torch.no_grad():
+        try:
+            return writers[kind](student, example)
+        except Exception as error:  # exporters raise many kinds, and show the network's own
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExportError(
+                f"student: {student.teacher.name} cannot be converted to {kind} ({first}); choose "
+                f"another format: {', '.join(each for each in FORMATS if each != kind)}"
+            ) from error
+
+
+def _weights(student: DeployedStudent) -> bytes:
+    if student.preprocessing:
+        raise ValueError(
+            f"out: weights cannot hold the preprocessing of {student.teacher.name}; choose "
+            "onnx, torchscript or pt2"
+        )
+    if student.model is None:
+        raise ValueError(
+            "model: expected the name of the architecture, which a weights file declares, got "
+            "none; pass model="
+        )
+    return weights_file(student.teacher.module, student.model, student.metadata.header())
+
+
+def _entries(student: DeployedStudent) -> dict[str, Any]:
+    """Returns the metadata of a graph, which applies the preprocessing itself."""
+    steps = student.preprocessing
+    return student.metadata.entries() | ({"preprocessing": steps} if steps else {})
+
+
+def _onnx(student: DeployedStudent, example: Tensor) -> bytes:
+    import onnx
+
+    # Without a program, the exporter silently tries graphs of a fixed batch size.
+    program = torch.onnx.export(
+        _recorded(student, example),
+        (example,),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=_any_batch(),
+    )
+    assert program is not None  # it is None only if the exporter writes the file
+    content = program.model_proto
+    # The exporter notes lines of the network's source, with the names of its files.
+    for part in (*content.graph.node, *content.graph.value_info):
+        part.ClearField("metadata_props")
+    onnx.helper.set_model_props(content, as_header(_entries(student)))
+    return content.SerializeToString()
+
+
+def _torchscript(student: DeployedStudent, example: Tensor) -> bytes:
+    file = io.BytesIO()
+    traced = torch.jit.trace(student.network, example, check_trace=False)  # checked as a file
+    torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(_entries(student))})
+    return file.getvalue()
+
+
+def _exported_program(student: DeployedStudent, example: Tensor) -> bytes:
+    file = io.BytesIO()
+    program = _recorded(student, example)
+    extra = {METADATA_FILE: json.dumps(_entries(student), ensure_ascii=False)}
+    torch.export.save(program, file, extra_files=extra)
+    return file.getvalue()
+
+
+def _recorded(student: DeployedStudent, example: Tensor) -> torch.export.ExportedProgram:
+    return torch.export.export(student.network, (example,), dynamic_shapes=_any_batch())
+
+
+def _any_batch() -> tuple[dict[int, Any]]:
+    return ({0: torch.export.Dim("batch", min=1)},)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides remarks of the exporters that say nothing about the student.
+
+    TorchScript is deprecated but still deployed; the tracer warns of constants, whose effect the
+    check would show; torch warns of its own code, and of torchvision, which is not needed.
+    """
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning, torch.jit.TracerWarning):
+                warnings.simplefilter("ignore", category)
+            yield
+    finally:
+        log.setLevel(level)

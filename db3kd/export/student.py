@@ -1,0 +1,168 @@
+"""The student to export, and what its file will declare."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.models.metadata import ModelMetadata
+from db3kd.models.weights import read_saved_model
+from db3kd.teachers.described import PreprocessedModule
+from db3kd.teachers.loading import load_teacher
+from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.programs import ExportedModule
+
+_STUDENT_FILE = "student.safetensors"
+_STUDENT_SUFFIXES = (".safetensors", ".toml", ".json")
+
+
+@dataclass(frozen=True)
+class DeployedStudent:
+    """A student on the CPU.
+
+    Attributes:
+        teacher: The student as a teacher, which decides as the file has to.
+        model: The architecture's name, as `build_model` takes it, if it is known.
+    """
+
+    teacher: ModuleTeacher
+    model: str | None
+
+    @classmethod
+    def open(
+        cls,
+        student: str | Path | ModuleTeacher,
+        model: str | None,
+        image_shape: tuple[int, ...] | None,
+        classes: int | None,
+    ) -> "DeployedStudent":
+        """Loads a student.
+
+        Args:
+            student: As for `export_model`.
+            model: As for `export_model`.
+            image_shape: As for `export_model`.
+            classes: As for `export_model`.
+
+        Raises:
+            FileNotFoundError: If there is no such student.
+            TeacherError: If the file is corrupt or does not fit.
+            TypeError: If the student is no network with weights.
+            ValueError: If an argument is missing or does not apply, or the file is of another kind.
+        """
+        if isinstance(student, ModuleTeacher):
+            if image_shape is not None or classes is not None:
+                raise ValueError(
+                    f"student: {student.name} states its image_shape and classes; omit both"
+                )
+            teacher = student
+        elif isinstance(student, str | Path):
+            path = student_file(student)
+            opened = load_teacher(path, model=model, image_shape=image_shape, classes=classes)
+            if not isinstance(opened, ModuleTeacher):
+                raise _unsupported(path.name, opened)
+            teacher = opened
+            if path.suffix == ".safetensors":
+                model = model or read_saved_model(path).model
+        else:
+            raise TypeError(
+                "student: expected a weights file, a folder or a ModuleTeacher, got "
+                f"{type(student).__name__}; wrap a network: db3kd.ModuleTeacher(network, "
+                "image_shape, classes)"
+            )
+        programs = (torch.jit.ScriptModule, ExportedModule)
+        if any(isinstance(part, programs) for part in teacher.module.modules()):
+            raise _unsupported(teacher.name, "a program")
+        if teacher.autocast is not None:
+            raise ValueError(
+                f"autocast: expected a student without it, got {teacher.name} with "
+                f"{teacher.autocast}; convert its weights instead: network.to({teacher.autocast})"
+            )
+        return cls(teacher, model)
+
+    @property
+    def network(self) -> nn.Module:
+        """A copy of the network that takes and returns float32, on the CPU and in eval mode."""
+        return _Float32Network(self.teacher.module).eval()
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What the file has to declare."""
+        teacher = self.teacher
+        return ModelMetadata(
+            teacher.image_shape,
+            teacher.classes,
+            teacher.bounds,
+            teacher.class_names,
+            teacher.threshold,
+        )
+
+    @property
+    def preprocessing(self) -> dict[str, str]:
+        """The steps in front of the network, by name; none unless a description has them."""
+        module = self.teacher.module
+        if not isinstance(module, PreprocessedModule):
+            return {}
+        return {name: text for name, text in module.preprocessing.details() if name != "dtype"}
+
+
+def student_file(student: str | Path) -> Path:
+    """Returns the file of a student: the path itself, or the one student in a folder.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder, or no student in it.
+        ValueError: If there are several students in the folder, or the file is of another kind.
+    """
+    path = Path(student)
+    if path.is_dir():
+        files = sorted(path.glob("student*.safetensors"))
+        if len(files) > 1 and path / _STUDENT_FILE not in files:
+            names = ", ".join(file.name for file in files)
+            raise ValueError(f"student: expected one student in {path}, got {names}; name its file")
+        if not files:
+            raise FileNotFoundError(
+                f"student: expected {_STUDENT_FILE} in {path}, got no student; name a weights file"
+            )
+        return files[0] if len(files) == 1 else path / _STUDENT_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"student: expected a weights file or a run folder, got no {path}")
+    if path.suffix not in _STUDENT_SUFFIXES:
+        raise ValueError(
+            f"student: expected a file of save_model (.safetensors) or a description "
+            f"(.toml, .json), got {path.name!r}"
+        )
+    return path
+
+
+def weight_dtype(network: nn.Module) -> torch.dtype:
+    """Returns the dtype of a network's weights, or float32 if it has none."""
+    floating = (each.dtype for each in network.parameters() if each.is_floating_point())
+    return next(floating, torch.float32)
+
+
+def _unsupported(name: str, found: Any) -> TypeError:
+    kind = found if isinstance(found, str) else type(found).__name__
+    return TypeError(
+        f"student: expected a network with weights, got {kind} from {name}, which cannot be "
+        "converted"
+    )
+
+
+class _Float32Network(nn.Module):
+    """Converts float32 images to the dtype of a network's weights, and its scores to float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._dtype = weight_dtype(network)
+        self.network = copy.deepcopy(network).cpu().requires_grad_(False)
+        for parameter in self.network.parameters():
+            parameter.data = parameter.data.contiguous()  # a teacher's channels are last
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the scores of images [N, *image_shape] float32."""
+        if self._dtype == torch.float32:
+            return self.network(images)
+        return self.network(images.to(self._dtype)).float()

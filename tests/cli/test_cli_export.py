@@ -1,0 +1,76 @@
+"""`db3kd export`: options, the files that other commands load, and errors."""
+
+import pytest
+import torch
+from command_line import fail, succeed
+from torch import nn
+
+from db3kd.models import build_model, save_model
+
+NAMES = [f"digit {number}" for number in range(10)]
+
+
+def own_network(image_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+@pytest.fixture
+def student(tmp_path):
+    torch.manual_seed(0)
+    (tmp_path / "run").mkdir()
+    return save_model(
+        tmp_path / "run" / "student.safetensors",
+        build_model("linear", (1, 8, 8), 10),
+        model="linear",
+        image_shape=(1, 8, 8),
+        classes=10,
+        class_names=NAMES,
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "name"), [("onnx", "student.onnx"), ("torchscript", "student.pt")]
+)
+def test_a_file_beside_the_student_needs_no_options(student, format, name):
+    printed = succeed("export", student, "--format", format, "--data", "digits")
+
+    out = student.with_name(name)
+    assert printed.startswith(f"{out}: decides like student.safetensors on 1,000 images\n")
+    pairs = ("--model", out, "--agree-with", student, "--data", "digits", "--trust-code")
+    agreement = succeed("evaluate", *pairs, "--device", "cpu")
+    assert "agreement  100.00%" in agreement
+    described = succeed("info", "--teacher", out, "--trust-code")
+    assert "digit 9" in described
+
+
+def test_the_student_of_a_folder_and_the_suffix_are_enough(tmp_path, student):
+    succeed("export", student.parent, "--out", tmp_path / "new" / "s.pt2")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["s.pt2"]
+
+
+def test_own_networks_are_named(tmp_path, student):
+    factory = "test_cli_export:own_network"
+    path = save_model(
+        tmp_path / "own.safetensors",
+        own_network((1, 8, 8), 10),
+        model=factory,
+        image_shape=(1, 8, 8),
+        classes=10,
+    )
+    arguments = ("export", path, "--format", "pt2")
+    assert "so repeat the name as --model" in fail(*arguments)
+    succeed(*arguments, "--model", factory)
+
+
+def test_wrong_arguments_are_named_and_write_nothing(tmp_path, student):
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, words in [
+        ((student,), "error: --format: expected a format, or a file with its suffix as --out"),
+        ((student, "--format", "onnx", "--out", tmp_path / "s.pt"), "--out: expected a name endi"),
+        ((student, "--out", tmp_path / "s.xml"), "--out: expected a name ending in .onnx,"),
+        ((student, "--format", "safetensors"), "already exists; pass another --out"),
+        ((tmp_path / "none", "--format", "pt2"), "student: expected a weights file or a run fo"),
+        ((student, "--format", "pt2", "--data", "mnist5k"), "images: expected [N, 1, 8, 8]"),
+    ]:
+        assert words in fail("export", *arguments)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,151 @@
+"""What the check of an exported file refuses; nothing is written then."""
+
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import db3kd
+from db3kd.export import ExportError, export_model
+from db3kd.export.check_images import check_batches
+from db3kd.models import build_model
+from db3kd.teachers import FunctionTeacher, ModuleTeacher
+
+SHAPE = (1, 8, 8)
+
+
+class CountedBatch(nn.Module):
+    """Has another answer in batches of two, which graphs are recorded from."""
+
+    def forward(self, images):
+        scores = images.flatten(1)[:, :2]
+        return scores if len(images) == 2 else -scores
+
+
+class Sampled(nn.Module):
+    """Adds noise, which no file repeats."""
+
+    def forward(self, images):
+        return images.flatten(1)[:, :2] + torch.randn(len(images), 2)
+
+
+class Dictionary(nn.Module):
+    def forward(self, images):
+        return {"scores": images.flatten(1)}
+
+
+def linear(image_shape=SHAPE, classes=10):
+    torch.manual_seed(0)
+    return build_model("linear", image_shape, classes)
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.ts", "m.pt2"])
+@pytest.mark.parametrize("network", [CountedBatch, Sampled])
+def test_a_file_that_decides_differently_is_not_written(tmp_path, name, network):
+    reasons = r"on 1,000 images, got .* other decisions|cannot be converted|fails on a batch of 1 "
+    with pytest.raises(ExportError, match=reasons):
+        export_model(ModuleTeacher(network(), SHAPE, 2), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_error_counts_the_other_decisions(tmp_path):
+    with pytest.raises(ExportError, match=r"CountedBatch on 1,000 images, got \d{3,} other dec"):
+        export_model(ModuleTeacher(CountedBatch(), SHAPE, 2), tmp_path / "m.ts")
+
+
+def test_a_network_that_returns_no_scores_is_an_error(tmp_path):
+    with pytest.raises(db3kd.TeacherError, match="wrap it so that it returns only the scores"):
+        export_model(ModuleTeacher(Dictionary(), SHAPE, 64), tmp_path / "m.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_survives_an_error(tmp_path):
+    path = tmp_path / "m.ts"
+    path.write_bytes(b"before")
+    with pytest.raises(ExportError):
+        export_model(ModuleTeacher(CountedBatch(), SHAPE, 2), path)
+    assert path.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(
+    ("student", "kind", "words"),
+    [
+        (lambda: linear(), TypeError, "got Sequential; wrap a network: db3kd.ModuleTeacher"),
+        (lambda: "none.safetensors", FileNotFoundError, "got no none.safetensors"),
+        (lambda: FunctionTeacher(len, SHAPE, 2), TypeError, "got FunctionTeacher"),
+        (
+            lambda: ModuleTeacher(linear(), SHAPE, 10, autocast=torch.bfloat16),
+            ValueError,
+            "autocast: expected a student without it",
+        ),
+    ],
+)
+def test_other_students_are_refused(tmp_path, student, kind, words):
+    with pytest.raises(kind, match=words):
+        export_model(student(), tmp_path / "m.ts")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_programs_are_refused(tmp_path):
+    traced = torch.jit.trace(linear(), torch.rand(2, *SHAPE))
+    with pytest.raises(TypeError, match="got a program from"):
+        export_model(ModuleTeacher(traced, SHAPE, 10), tmp_path / "m.ts")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("m.pb", {}, r"out: expected a name ending in \.onnx, .*got 'm\.pb'"),
+        ("m.safetensors", {}, "model: expected the name of the architecture"),
+        ("m.ts", {"classes": 10}, "states its image_shape and classes; omit both"),
+        ("m.ts", {"images": torch.rand(5, 1, 9, 9)}, r"expected \[N, 1, 8, 8\] float32"),
+        ("m.ts", {"images": 2 * torch.ones(5, 1, 8, 8)}, r"expected finite values in \[0, 1\]"),
+    ],
+)
+def test_wrong_arguments_are_named_and_write_nothing(tmp_path, name, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        export_model(ModuleTeacher(linear(), SHAPE, 10), tmp_path / name, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_missing_packages_are_named(tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    words = rf'export to ONNX needs the package {package}: pip install "db3kd\[onnx\]"'
+    with pytest.raises(ModuleNotFoundError, match=words):
+        export_model(ModuleTeacher(linear(), SHAPE, 10), tmp_path / "m.onnx")
+
+
+@given(
+    count=st.integers(1, 2500),
+    shape=st.sampled_from([(3,), (1, 4, 4), (3, 2, 5)]),
+    bounds=st.sampled_from([(0, 1), (-1, 1), (0, 255), (0.2, 0.3)]),
+)
+def test_a_thousand_images_are_checked_whatever_is_given(count, shape, bounds):
+    student = ModuleTeacher(linear(shape, 2), shape, 2, bounds)
+    marks = torch.linspace(0, 1, count)
+    images = marks.view(-1, *(1 for _ in shape)).expand(count, *shape).contiguous()
+
+    batches = list(check_batches(student, images))
+
+    assert [len(batch) for batch in batches[:3]] == [1, 37, 128]
+    together = torch.cat(batches)
+    assert together.shape == (1000, *shape) and together.dtype == torch.float32
+    lower, upper = (torch.tensor(bound, dtype=torch.float32) for bound in student.bounds)
+    assert lower <= together.min() and together.max() <= upper
+    first = lower + marks[0] * (upper - lower)
+    assert together[0].flatten()[0] == first
+    if count >= 1000:
+        assert together.flatten(1)[-1, 0] == pytest.approx(float(upper))
+    assert together.equal(torch.cat(list(check_batches(student, images))))
+
+
+def test_random_images_reach_several_classes():
+    truth = linear()
+    student = ModuleTeacher(truth, SHAPE, 10)
+    images = torch.cat(list(check_batches(student, None)))
+    assert len(student.decide(images).unique()) >= 3
+    assert len(images.unique(dim=0)) == 1000
