@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import db3kd
 from db3kd.distillation.augmented_decisions import collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.strategies import augmented_decision_strategy
+from db3kd.distillation.methods import augmented_decision_method
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
@@ -196,7 +196,7 @@ def test_students(images):
         training,
     )
     augmented = collect_augmented_decisions(AugmentedImages(images, 4, seed=6), known.decide)
-    other = augmented_decision_strategy(
+    other = augmented_decision_method(
         lambda: db3kd.build_model("lenet5-fifth", SHAPE, 5), augmented, training
     ).run(7)
     check_trained("students", *student.parameters(), *other.parameters())

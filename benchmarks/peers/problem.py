@@ -18,7 +18,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.distillation.augmented_decisions import collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.strategies import augmented_decision_strategy
+from db3kd.distillation.methods import augmented_decision_method
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
 from db3kd.synthesis.starts import make_starts
@@ -166,7 +166,7 @@ def _surrogates(
     states = {}
     for model in options.surrogates:
         make = partial(build_model, model, teacher.image_shape, teacher.classes)
-        network = augmented_decision_strategy(make, asked, training).run(options.seed)
+        network = augmented_decision_method(make, asked, training).run(options.seed)
         states[model] = network.state_dict()
     return states
 

@@ -30,21 +30,21 @@ from db3kd.data.image_set import ImageSet
 from db3kd.distillation.augmented_decisions import AugmentedDecisions, collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.baselines import (
-    noise_logit_strategy,
-    surrogate_strategy,
-    white_box_strategy,
+    noise_logit_method,
+    surrogate_method,
+    white_box_method,
 )
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.scale import ScaleChoice
-from db3kd.distillation.strategies import (
-    Strategy,
-    augmented_decision_strategy,
-    combined_strategy,
-    compare_strategies,
-    decision_strategy,
-    soft_label_strategy,
+from db3kd.distillation.methods import (
+    TrainingMethod,
+    augmented_decision_method,
+    combined_method,
+    compare_methods,
+    decision_method,
+    soft_label_method,
 )
+from db3kd.distillation.scale import ScaleChoice
 from db3kd.distillation.surrogate_files import write_surrogate
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.distillation.train_settings import TrainSettings
@@ -55,7 +55,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
-from db3kd.report import comparison_table
+from db3kd.report import method_table
 from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, load_teacher
 
 _WHITE_BOX = "white-box KD"
@@ -106,15 +106,15 @@ def main() -> None:
     test_decisions = decide_checked(trained.teacher, test.read(range(len(test))))
     tables = {}
     for name, student in students.items():
-        results = compare_strategies(
-            list(_strategies(student, data, scales, loss, _training(options))),
+        results = compare_methods(
+            list(_methods(student, data, scales, loss, _training(options))),
             range(options.seeds),
             test,
             trained.test_labels,
             test_decisions,
             partial(_report, name),
         )
-        print(comparison_table(results), flush=True)
+        print(method_table(results), flush=True)
         tables[name] = [asdict(result) for result in results]
     result = {
         "data": trained.train.name,
@@ -129,8 +129,8 @@ def main() -> None:
     keep(options, result)
 
 
-def _report(student: str, strategy: str, seed: int) -> None:
-    print(f"training: {student}, {strategy}, seed {seed}", flush=True)
+def _report(student: str, method: str, seed: int) -> None:
+    print(f"training: {student}, {method}, seed {seed}", flush=True)
 
 
 def _training_data(
@@ -222,33 +222,33 @@ def _choose_scales(
     return choices
 
 
-def _strategies(
+def _methods(
     student: Callable[[], nn.Module],
     data: TrainingData,
     scales: dict[str, float],
     loss: KDLoss,
     training: TrainSettings,
-) -> Iterator[Strategy]:
+) -> Iterator[TrainingMethod]:
     """The rows of a student's table, in order."""
     images, decisions, asked = data.images, data.decisions, data.asked
     classes = class_count(images)
     surrogate = partial(build_model, "lenet5", images.image_shape, classes)
-    yield decision_strategy(student, images, decisions, training)
-    yield augmented_decision_strategy(student, asked, training)
-    yield white_box_strategy(student, images, decisions, data.logits, loss, training)
-    yield surrogate_strategy(student, surrogate, images, decisions, loss, training)
-    yield noise_logit_strategy(student, images, decisions, classes, loss, training)
+    yield decision_method(student, images, decisions, training)
+    yield augmented_decision_method(student, asked, training)
+    yield white_box_method(student, images, decisions, data.logits, loss, training)
+    yield surrogate_method(student, surrogate, images, decisions, loss, training)
+    yield noise_logit_method(student, images, decisions, classes, loss, training)
     soft = {
         measure: margins(labels, scales[measure], loss) for measure, labels in data.margins.items()
     }
     spent = {name: queries_per_sample(labels) for name, labels in data.labels.items()}
     for measure, made in soft.items():
-        yield soft_label_strategy(
+        yield soft_label_method(
             f"{measure}, margin",
             spent.get(measure), student, images, decisions, made, loss, training,
         )  # fmt: skip
     best = list(data.labels)[-1]
-    yield combined_strategy(
+    yield combined_method(
         f"{best}, margin, and augmented decisions",
         spent[best], student, asked, soft[best], loss, training,
     )  # fmt: skip
@@ -257,13 +257,13 @@ def _strategies(
 
 def _as_in_the_paper(
     student: Callable[[], nn.Module], data: TrainingData, measure: str, training: TrainSettings
-) -> Strategy:
+) -> TrainingMethod:
     loss, labels = KDLoss.paper(), data.labels[measure]
     soft = with_soft_labels(
         labels, normalisation="inverse", temperature=loss.temperature
     ).soft_labels
     assert soft is not None
-    return soft_label_strategy(
+    return soft_label_method(
         f"{measure}, inverse, T = 20 (the paper's)",
         queries_per_sample(labels),
         student,

@@ -27,15 +27,15 @@ from benchmarks.students.label_quality import (
 )
 from benchmarks.students.many_classes import many_classes
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.baselines import white_box_strategy
+from db3kd.distillation.baselines import white_box_method
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.strategies import (
-    Strategy,
-    StrategyResult,
-    compare_strategies,
-    decision_strategy,
-    soft_label_strategy,
+from db3kd.distillation.methods import (
+    MethodResult,
+    TrainingMethod,
+    compare_methods,
+    decision_method,
+    soft_label_method,
 )
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_loop import Model
@@ -45,7 +45,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.models.networks import build_model
 from db3kd.progress import Progress
-from db3kd.report import comparison_table
+from db3kd.report import method_table
 from db3kd.teachers import ModuleTeacher, decide_checked
 
 
@@ -85,20 +85,20 @@ def main() -> None:
     shorter = replace(training, steps=options.scale_steps)
     loss = KDLoss(temperature=4.0)
 
-    strategies = [decision_strategy(student, images, full.decision, training)]
+    methods = [decision_method(student, images, full.decision, training)]
     qualities = []
     for count in (0, *options.targets, trained.classes - 1):
         labels = sample_distances if count == 0 else _narrowed(full, sample_distances, count)
         scale = chosen_scale(student, images, labels, loss, shorter, options.scale_students).scale
         qualities.append(_quality(labels, full, logits, count, scale))
         print(qualities[-1], flush=True)
-        strategies.append(_strategy(count, student, images, labels, scale, loss, training))
+        methods.append(_method(count, student, images, labels, scale, loss, training))
     whole = partial(predict_logits, trained.network)
-    strategies.append(white_box_strategy(student, images, full.decision, whole, loss, training))
+    methods.append(white_box_method(student, images, full.decision, whole, loss, training))
     test_decisions = decide_checked(teacher, test.read(range(len(test))))
     seeds = range(options.seeds)
-    results = compare_strategies(strategies, seeds, test, trained.test_labels, test_decisions)
-    print(comparison_table(results))
+    results = compare_methods(methods, seeds, test, trained.test_labels, test_decisions)
+    print(method_table(results))
     keep(options, _result(options, trained, qualities, results))
 
 
@@ -143,7 +143,7 @@ def _quality(labels: Labels, full: Labels, logits: Tensor, count: int, scale: fl
     )
 
 
-def _strategy(
+def _method(
     count: int,
     student: Model,
     images: ImageSet,
@@ -151,19 +151,17 @@ def _strategy(
     scale: float,
     loss: KDLoss,
     training: TrainSettings,
-) -> Strategy:
+) -> TrainingMethod:
     name = f"{count} targets" if count else "sample distances"
     soft, queries = margins(labels, scale, loss), queries_per_sample(labels)
-    return soft_label_strategy(
-        name, queries, student, images, labels.decision, soft, loss, training
-    )
+    return soft_label_method(name, queries, student, images, labels.decision, soft, loss, training)
 
 
 def _result(
     options: argparse.Namespace,
     trained: TrainedTeacher,
     qualities: list[Quality],
-    results: list[StrategyResult],
+    results: list[MethodResult],
 ) -> dict[str, object]:
     return {
         "data": trained.train.name,

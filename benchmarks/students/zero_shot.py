@@ -26,9 +26,9 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.methods import decision_method, soft_label_method
 from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.scale import choose_scale
-from db3kd.distillation.strategies import decision_strategy, soft_label_strategy
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
@@ -221,7 +221,7 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[ZeroShotRow, Stu
     # The decision of a sample is known from its synthesis, so it is not paid for again.
     queries = made.queries + int(labels.queries.sum()) - len(labels)
     rows = balanced_rows(labels.decision, 0.5)
-    strategy = soft_label_strategy(
+    method = soft_label_method(
         name,
         queries / len(images),
         setting.student,
@@ -232,12 +232,12 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[ZeroShotRow, Stu
         setting.training,
         rows=rows,
     )
-    return ZeroShotRow(name, len(images), queries), strategy.run
+    return ZeroShotRow(name, len(images), queries), method.run
 
 
 def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Students:
     rows = balanced_rows(decisions, 0.5)
-    return decision_strategy(setting.student, images, decisions, setting.training, rows=rows).run
+    return decision_method(setting.student, images, decisions, setting.training, rows=rows).run
 
 
 def _result(setting: Setting, accuracy: float, rows: list[ZeroShotRow]) -> dict[str, object]:

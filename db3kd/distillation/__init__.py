@@ -2,7 +2,7 @@
 
 `train_student` trains on `Labels`, and `choose_scale` chooses the scale of their soft labels.
 `train_batches` trains on the batches of any source. `evaluate` and `agreement` measure a network.
-`make_surrogate` trains a network that guides a boundary search, and `compare_strategies` compares
+`make_surrogate` trains a network that guides a boundary search, and `compare_methods` compares
 ways to train a student.
 """
 
@@ -15,9 +15,9 @@ from db3kd.distillation.early_stopping import EarlyStopping, HeldOutAgreement
 from db3kd.distillation.evaluation import agreement, evaluate
 from db3kd.distillation.labelled_images import LabelledImages
 from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.methods import MethodResult, TrainingMethod, compare_methods
 from db3kd.distillation.row_batches import RowBatches
 from db3kd.distillation.scale import ScaleChoice, choose_scale
-from db3kd.distillation.strategies import Strategy, StrategyResult, compare_strategies
 from db3kd.distillation.student import train_classifier, train_student
 from db3kd.distillation.surrogate_files import write_surrogate
 from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate
@@ -37,20 +37,20 @@ __all__ = [
     "HeldOutAgreement",
     "KDLoss",
     "LabelledImages",
+    "MethodResult",
     "RowBatches",
     "ScaleChoice",
-    "Strategy",
-    "StrategyResult",
     "SurrogateSettings",
     "TrackerCallback",
     "TrainSettings",
     "TrainedSurrogate",
     "TrainingCallback",
+    "TrainingMethod",
     "TrainingState",
     "agreement",
     "choose_scale",
     "collect_augmented_decisions",
-    "compare_strategies",
+    "compare_methods",
     "evaluate",
     "make_surrogate",
     "train_batches",

@@ -11,14 +11,14 @@ from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.strategies import Strategy, check_steps, soft_label_strategy
+from db3kd.distillation.methods import TrainingMethod, check_steps, soft_label_method
 from db3kd.distillation.student import train_classifier, train_on_soft_labels
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_loop import Model
 from db3kd.teachers.cpu_batch import batch_for_images
 
 
-def white_box_strategy(
+def white_box_method(
     student: Model,
     images: ImagesLike,
     decisions: Tensor,
@@ -26,7 +26,7 @@ def white_box_strategy(
     loss: KDLoss,
     settings: TrainSettings,
     batch: int | None = None,
-) -> Strategy:
+) -> TrainingMethod:
     """Distils the teacher's own logits (Hinton et al. 2015).
 
     This is not a black-box method. It shows what a student could reach if the teacher returned
@@ -51,28 +51,26 @@ def white_box_strategy(
         parts = torch.arange(len(images)).split(batch or batch_for_images(shape))
         answers = torch.cat([torch.as_tensor(logits(read(part))).cpu() for part in parts])
     soft = F.softmax(answers.float() / temperature, 1)
-    return soft_label_strategy(
-        "white-box KD", None, student, images, decisions, soft, loss, settings
-    )
+    return soft_label_method("white-box KD", None, student, images, decisions, soft, loss, settings)
 
 
-def surrogate_strategy(
+def surrogate_method(
     student: Model,
     surrogate: Callable[[], nn.Module],
     images: ImagesLike,
     decisions: Tensor,
     loss: KDLoss,
     settings: TrainSettings,
-) -> Strategy:
+) -> TrainingMethod:
     """Distils a surrogate of the teacher, which is trained on the teacher's decisions first.
 
     Args:
-        student: see `white_box_strategy`.
+        student: see `white_box_method`.
         surrogate: makes a network of the teacher's architecture. A new one is trained for every
             seed, for `settings.steps` steps.
-        images: see `white_box_strategy`.
-        decisions: see `white_box_strategy`.
-        loss: see `white_box_strategy`.
+        images: see `white_box_method`.
+        decisions: see `white_box_method`.
+        loss: see `white_box_method`.
         settings: training settings of the student and the surrogate; `steps` must be set.
     """
     check_steps(settings)
@@ -84,10 +82,10 @@ def surrogate_strategy(
         soft = F.softmax(predict_logits(network, images) / temperature, 1)
         return train_on_soft_labels(student, images, decisions, soft, loss, seeded)
 
-    return Strategy("surrogate KD", 1.0, run)
+    return TrainingMethod("surrogate KD", 1.0, run)
 
 
-def noise_logit_strategy(
+def noise_logit_method(
     student: Model,
     images: ImagesLike,
     decisions: Tensor,
@@ -95,16 +93,16 @@ def noise_logit_strategy(
     loss: KDLoss,
     settings: TrainSettings,
     spread: float = 20.0,
-) -> Strategy:
+) -> TrainingMethod:
     """Distils random soft labels, new ones for every seed: a control without information.
 
     Args:
-        student: see `white_box_strategy`.
-        images: see `white_box_strategy`.
-        decisions: see `white_box_strategy`.
+        student: see `white_box_method`.
+        images: see `white_box_method`.
+        decisions: see `white_box_method`.
         classes: the number of classes.
-        loss: see `white_box_strategy`.
-        settings: see `white_box_strategy`.
+        loss: see `white_box_method`.
+        settings: see `white_box_method`.
         spread: see `noise_soft_labels`.
     """
     check_steps(settings)
@@ -115,7 +113,7 @@ def noise_logit_strategy(
         seeded = replace(settings, seed=seed)
         return train_on_soft_labels(student, images, decisions, soft, loss, seeded)
 
-    return Strategy("noise logits", 1.0, run)
+    return TrainingMethod("noise logits", 1.0, run)
 
 
 def noise_soft_labels(

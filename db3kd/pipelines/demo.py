@@ -14,21 +14,21 @@ from db3kd.data.image_set import ImageSet
 from db3kd.distillation.augmented_decisions import AugmentedDecisions, collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.baselines import (
-    noise_logit_strategy,
-    surrogate_strategy,
-    white_box_strategy,
+    noise_logit_method,
+    surrogate_method,
+    white_box_method,
 )
 from db3kd.distillation.evaluation import evaluate
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.scale import ScaleChoice, choose_scale
-from db3kd.distillation.strategies import (
-    Strategy,
-    StrategyResult,
-    augmented_decision_strategy,
-    compare_strategies,
-    decision_strategy,
-    soft_label_strategy,
+from db3kd.distillation.methods import (
+    MethodResult,
+    TrainingMethod,
+    augmented_decision_method,
+    compare_methods,
+    decision_method,
+    soft_label_method,
 )
+from db3kd.distillation.scale import ScaleChoice, choose_scale
 from db3kd.distillation.student import train_classifier
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
@@ -48,7 +48,7 @@ from db3kd.pipelines.demo_report import (
 from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.zero_shot import run_zero_shot
 from db3kd.progress import show_progress
-from db3kd.report import rich_comparison_table, rich_zero_shot_table, zero_shot_table
+from db3kd.report import rich_method_table, rich_zero_shot_table, zero_shot_table
 from db3kd.teachers import ModuleTeacher, Teacher, decide_checked
 
 MEASURES: tuple[Measure, ...] = ("sd", "bd", "mbd")
@@ -77,9 +77,9 @@ def run_demo(settings: DemoSettings, out: Path, console: Console | None = None) 
     choices: dict[str, ScaleChoice] = {
         measure: _choose_scale(settings, student, transfer, measure) for measure in MEASURES
     }
-    strategies = _strategies(settings, student, trained, transfer, choices)
+    methods = _methods(settings, student, trained, transfer, choices)
     decisions = decide_checked(trained.teacher, test.read(range(len(test))))
-    rows = _compare(settings, strategies, test, decisions)
+    rows = _compare(settings, methods, test, decisions)
     zero_shot = run_zero_shot(
         trained.teacher, out / "zero-shot", settings.zero_shot, test=settings.data
     )
@@ -89,7 +89,7 @@ def run_demo(settings: DemoSettings, out: Path, console: Console | None = None) 
         "[zero-shot/report.md](zero-shot/report.md).",
     ]
     page = write_demo_report(out, rows, notes, transfer, choices)
-    console.print(rich_comparison_table(rows))
+    console.print(rich_method_table(rows))
     for note in notes[:-1]:
         console.print(note, style="dim", highlight=False)
     console.print(rich_zero_shot_table(zero_shot.rows))
@@ -151,34 +151,34 @@ def _choose_scale(
         )
 
 
-def _strategies(
+def _methods(
     settings: DemoSettings,
     student: Callable[[], nn.Module],
     trained: TrainedTeacher,
     transfer: DemoTransferSet,
     choices: dict[str, ScaleChoice],
-) -> list[Strategy]:
+) -> list[TrainingMethod]:
     images, decisions, training = transfer.images, transfer.decisions, settings.training
     classes, loss = trained.teacher.classes, KDLoss()
 
-    def distilled(name: str, measure: str, labels: Labels, loss: KDLoss) -> Strategy:
+    def distilled(name: str, measure: str, labels: Labels, loss: KDLoss) -> TrainingMethod:
         queries = float(transfer.queries_per_sample(measure))
         soft = labels.soft_labels
         assert soft is not None  # made above
-        return soft_label_strategy(name, queries, student, images, decisions, soft, loss, training)
+        return soft_label_method(name, queries, student, images, decisions, soft, loss, training)
 
-    def augmented(measure: str) -> Strategy:
+    def augmented(measure: str) -> TrainingMethod:
         name = f"augmented, at cost of {measure.upper()}"
         many = AugmentedImages(images, transfer.queries_per_sample(measure), settings.seed)
         asked = _ask(trained.teacher, many, name)
-        return dataclasses.replace(augmented_decision_strategy(student, asked, training), name=name)
+        return dataclasses.replace(augmented_decision_method(student, asked, training), name=name)
 
     paper = KDLoss.paper()
     inverse = with_soft_labels(
         transfer.runs["mbd"].labels, normalisation="inverse", temperature=paper.temperature
     )
     return [
-        decision_strategy(student, images, decisions, training),
+        decision_method(student, images, decisions, training),
         *(
             distilled(f"{measure.upper()}, margin", measure, labels, loss)
             for measure in MEASURES
@@ -187,9 +187,9 @@ def _strategies(
         distilled("MBD, paper's 1/d and loss", "mbd", inverse, paper),
         augmented("bd"),
         augmented("mbd"),
-        surrogate_strategy(student, trained.make, images, decisions, loss, training),
-        noise_logit_strategy(student, images, decisions, classes, loss, training),
-        white_box_strategy(student, images, decisions, trained.network, loss, training),
+        surrogate_method(student, trained.make, images, decisions, loss, training),
+        noise_logit_method(student, images, decisions, classes, loss, training),
+        white_box_method(student, images, decisions, trained.network, loss, training),
     ]
 
 
@@ -208,14 +208,14 @@ def _ask(teacher: Teacher, images: AugmentedImages, title: str) -> AugmentedDeci
 
 
 def _compare(
-    settings: DemoSettings, strategies: list[Strategy], test: ImageSet, decisions: Tensor
-) -> list[StrategyResult]:
+    settings: DemoSettings, methods: list[TrainingMethod], test: ImageSet, decisions: Tensor
+) -> list[MethodResult]:
     seeds = range(settings.seed, settings.seed + settings.seeds)
-    students = len(strategies) * len(seeds)
+    students = len(methods) * len(seeds)
     begun = itertools.count()
     with show_progress("training", students, "students") as show:
-        results = compare_strategies(
-            strategies, seeds, test, true_classes(test)[0], decisions, lambda *_: show(next(begun))
+        results = compare_methods(
+            methods, seeds, test, true_classes(test)[0], decisions, lambda *_: show(next(begun))
         )
         show(students)
     return results

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.methods import MethodResult
 from db3kd.distillation.scale import ScaleChoice
-from db3kd.distillation.strategies import StrategyResult
 from db3kd.labelling.label_run import LabelRun
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.sample_choice import spread_over_classes
@@ -109,7 +109,7 @@ def describe_demo(
 
 def write_demo_report(
     folder: Path,
-    rows: Sequence[StrategyResult],
+    rows: Sequence[MethodResult],
     notes: Sequence[str],
     transfer: DemoTransferSet,
     choices: Mapping[str, ScaleChoice],

@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from db3kd.data.class_labels import true_classes
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.distillation.methods import (
+    TrainingMethod,
+    compare_methods,
+    decision_method,
+    soft_label_method,
+)
 from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
     choose_scale,
     scale_training,
-)
-from db3kd.distillation.strategies import (
-    Strategy,
-    compare_strategies,
-    decision_strategy,
-    soft_label_strategy,
 )
 from db3kd.labelling.label_run import LabelRun
 from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
@@ -77,20 +77,20 @@ def train_students(
     planned = _plan_rows(teacher, transfer, student, settings, real)
     # The plan asks the teacher for the decisions of each baseline when it gets there.
     rows = [next(planned)] if test is None else list(planned)
-    strategies = [strategy for _, strategy in rows]
-    run = _saving_students(strategies[0].run, out, teacher, settings.student)
-    strategies[0] = replace(strategies[0], run=run)
+    methods = [method for _, method in rows]
+    run = _saving_students(methods[0].run, out, teacher, settings.student)
+    methods[0] = replace(methods[0], run=run)
     begun = itertools.count()
     with show_progress("training", len(rows) * len(seeds), "students") as show:
         if test is None:
             for seed in seeds:
                 show(next(begun))
-                strategies[0].run(seed)
+                methods[0].run(seed)
             show(len(seeds))
             return []
         decisions = decide_all(teacher, test.read, torch.arange(len(test)))
-        results = compare_strategies(
-            strategies,
+        results = compare_methods(
+            methods,
             seeds,
             test,
             true_classes(test)[0],
@@ -110,8 +110,8 @@ def _plan_rows(
     student: MakeStudent,
     settings: ZeroShotSettings,
     real: ImageSet | None,
-) -> Iterator[tuple[ZeroShotRow, Strategy]]:
-    """Yields each row of the table without its results, and the strategy that gives them."""
+) -> Iterator[tuple[ZeroShotRow, TrainingMethod]]:
+    """Yields each row of the table without its results, and the method that gives them."""
     samples = transfer.samples
     images, decisions = samples.as_image_set(), samples.decision
     queries = transfer.totals.queries
@@ -145,16 +145,16 @@ def _on_decisions(
     name: str,
     images: ImageSet,
     decisions: Tensor,
-) -> Strategy:
+) -> TrainingMethod:
     rows = balanced_rows(decisions, settings.balance)
     return replace(
-        decision_strategy(student, images, decisions, settings.training, rows=rows), name=name
+        decision_method(student, images, decisions, settings.training, rows=rows), name=name
     )
 
 
 def _on_soft_labels(
     student: MakeStudent, settings: ZeroShotSettings, name: str, label_run: LabelRun
-) -> Strategy:
+) -> TrainingMethod:
     labels, images, training = label_run.labels, label_run.images, settings.training
     scale = choose_scale(
         student,
@@ -172,7 +172,7 @@ def _on_soft_labels(
     ).soft_labels
     assert soft_labels is not None  # with_soft_labels adds them
     rows = balanced_rows(labels.decision.clamp_min(0), settings.balance)
-    return soft_label_strategy(
+    return soft_label_method(
         name,
         labels.queries.sum().item() / len(labels),
         student,

@@ -24,7 +24,7 @@ from db3kd.report.student_report import (
     SoftExamples,
     StudentReport,
 )
-from db3kd.report.tables import comparison_table, rich_comparison_table
+from db3kd.report.tables import method_table, rich_method_table
 from db3kd.report.zero_shot import (
     ZeroShotRow,
     rich_zero_shot_table,
@@ -44,12 +44,12 @@ __all__ = [
     "accuracy_by_queries",
     "class_distance_matrix",
     "class_grid",
-    "comparison_table",
     "distance_by_moves",
     "distance_curve",
     "mean_class_distances",
+    "method_table",
     "move_grid",
-    "rich_comparison_table",
+    "rich_method_table",
     "rich_zero_shot_table",
     "sample_grid",
     "wilson_interval",

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from db3kd.report.class_distances import class_distance_matrix
 from db3kd.report.label_figures import distance_curve, sample_grid
-from db3kd.report.tables import NO_VALUE, comparison_table
+from db3kd.report.tables import NO_VALUE, method_table
 
 if TYPE_CHECKING:  # The module also imports the training, which a report does not need.
-    from db3kd.distillation.strategies import StrategyResult
+    from db3kd.distillation.methods import MethodResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +52,7 @@ class ClassDistances:
 
 def write_report(
     folder: str | Path,
-    rows: Sequence["StrategyResult"],
+    rows: Sequence["MethodResult"],
     *,
     title: str = "From decisions to a student",
     notes: Sequence[str] = (),
@@ -65,12 +65,12 @@ def write_report(
     """Writes report.md: a table of students, notes, and the figures that arguments are given for.
 
     Example:
-        >>> write_report("runs/report", compare_strategies(...), notes=["Teacher: lenet5."])
+        >>> write_report("runs/report", compare_methods(...), notes=["Teacher: lenet5."])
 
     Args:
         folder: The folder to write to, which is made if necessary. The files of an earlier report
             are replaced.
-        rows: The compared strategies; without any, the page has no table.
+        rows: The compared methods; without any, the page has no table.
         title: The heading of the page.
         notes: Paragraphs below the table, such as settings, seeds and numbers of queries.
         samples: Drawn by `sample_grid`.
@@ -91,7 +91,7 @@ def write_report(
     if rows:
         seeds = max(len(row.accuracies) for row in rows)
         page += [
-            comparison_table(rows),
+            method_table(rows),
             f"Mean ± sample deviation over {seeds} seed{'s' if seeds != 1 else ''}. Agreement is "
             f"with the teacher's decisions on test images. {NO_VALUE} marks a method that reads "
             "the teacher's logits.",

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:  # The module also imports the training, which a report does not need.
-    from db3kd.distillation.strategies import StrategyResult
+    from db3kd.distillation.methods import MethodResult
 
 NO_VALUE = "\N{EN DASH}"
 """Stands in a cell without a value."""
 
-_COMPARISON_HEAD = ("method", "accuracy %", "agreement %", "queries per sample")
+_METHOD_HEAD = ("method", "accuracy %", "agreement %", "queries per sample")
 
 
-def comparison_table(rows: Sequence["StrategyResult"]) -> str:
-    """Returns the table of compared strategies as Markdown: mean ± sample deviation over seeds."""
-    return markdown_table(_COMPARISON_HEAD, [_comparison_cells(row) for row in rows])
+def method_table(rows: Sequence["MethodResult"]) -> str:
+    """Returns the table of compared methods as Markdown: mean ± sample deviation over seeds."""
+    return markdown_table(_METHOD_HEAD, [_method_cells(row) for row in rows])
 
 
-def rich_comparison_table(rows: Sequence["StrategyResult"]) -> Table:
-    """Returns the table of compared strategies for the terminal."""
-    return rich_table(_COMPARISON_HEAD, [_comparison_cells(row) for row in rows])
+def rich_method_table(rows: Sequence["MethodResult"]) -> Table:
+    """Returns the table of compared methods for the terminal."""
+    return rich_table(_METHOD_HEAD, [_method_cells(row) for row in rows])
 
 
 def markdown_table(
@@ -58,7 +58,7 @@ def mean_and_deviation(shares: Sequence[float]) -> str:
     return mean if len(percent) == 1 else f"{mean} ± {statistics.stdev(percent):.1f}"
 
 
-def _comparison_cells(row: "StrategyResult") -> tuple[str, ...]:
+def _method_cells(row: "MethodResult") -> tuple[str, ...]:
     return (
         row.method,
         mean_and_deviation(row.accuracies),

@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from db3kd.distillation.augmented_decisions import collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.baselines import (
-    noise_logit_strategy,
+    noise_logit_method,
     noise_soft_labels,
-    surrogate_strategy,
-    white_box_strategy,
+    surrogate_method,
+    white_box_method,
 )
 from db3kd.distillation.evaluation import predict
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.strategies import (
-    Strategy,
-    augmented_decision_strategy,
-    combined_strategy,
-    compare_strategies,
-    decision_strategy,
-    soft_label_strategy,
+from db3kd.distillation.methods import (
+    TrainingMethod,
+    augmented_decision_method,
+    combined_method,
+    compare_methods,
+    decision_method,
+    soft_label_method,
 )
 from db3kd.distillation.student import train_classifier, train_on_soft_labels
 from db3kd.distillation.train_settings import TrainSettings
@@ -60,9 +60,9 @@ class Digits:
         self.asked += len(images)
         return self.logits(images).argmax(1)
 
-    def compare(self, *strategies: Strategy, seeds=(0, 1)):
-        return compare_strategies(
-            strategies, seeds, self.test_images, self.test_labels, self.test_decisions
+    def compare(self, *methods: TrainingMethod, seeds=(0, 1)):
+        return compare_methods(
+            methods, seeds, self.test_images, self.test_labels, self.test_decisions
         )
 
 
@@ -80,13 +80,13 @@ def test_one_table_compares_them_all(digits):
     asked = collect_augmented_decisions(AugmentedImages(x, 4, seed=0), digits.decide)
     soft = F.one_hot(y, 10).float()
     rows = digits.compare(
-        decision_strategy(student, x, y, SETTINGS),
-        augmented_decision_strategy(student, asked, SETTINGS),
-        white_box_strategy(student, x, y, digits.logits, loss, SETTINGS),
-        surrogate_strategy(student, partial(network, 32), x, y, loss, SETTINGS),
-        noise_logit_strategy(student, x, y, 10, loss, SETTINGS),
-        soft_label_strategy("mine", 12.5, student, x, y, soft, loss, SETTINGS),
-        combined_strategy("together", 12.5, student, asked, soft, loss, SETTINGS),
+        decision_method(student, x, y, SETTINGS),
+        augmented_decision_method(student, asked, SETTINGS),
+        white_box_method(student, x, y, digits.logits, loss, SETTINGS),
+        surrogate_method(student, partial(network, 32), x, y, loss, SETTINGS),
+        noise_logit_method(student, x, y, 10, loss, SETTINGS),
+        soft_label_method("mine", 12.5, student, x, y, soft, loss, SETTINGS),
+        combined_method("together", 12.5, student, asked, soft, loss, SETTINGS),
     )
     assert [(row.method, row.queries_per_sample) for row in rows] == [
         ("cross-entropy on decisions", 1),
@@ -103,23 +103,25 @@ def test_one_table_compares_them_all(digits):
 
 
 def test_the_measures_are_those_of_the_students(digits):
-    right = Strategy("teacher itself", None, lambda seed: digits.teacher)
+    right = TrainingMethod("teacher itself", None, lambda seed: digits.teacher)
     unanswered = digits.test_decisions.clone()
     unanswered[::2] = -1
-    [row] = compare_strategies([right], [0], digits.test_images, digits.test_labels, unanswered)
+    [row] = compare_methods([right], [0], digits.test_images, digits.test_labels, unanswered)
     truth = (digits.test_decisions == digits.test_labels).double().mean().item()
     assert row.accuracies == (pytest.approx(truth),)
     assert row.agreements == (1.0,)
 
 
-def test_every_strategy_runs_with_every_seed_after_a_call_of_progress(digits):
+def test_every_method_runs_with_every_seed_after_a_call_of_progress(digits):
     reported, run = [], []
-    strategies = [
-        Strategy(name, 1.0, lambda seed, name=name: run.append((name, seed)) or digits.teacher)
+    methods = [
+        TrainingMethod(
+            name, 1.0, lambda seed, name=name: run.append((name, seed)) or digits.teacher
+        )
         for name in ("a", "b")
     ]
-    compare_strategies(
-        strategies,
+    compare_methods(
+        methods,
         (4, 5),
         digits.test_images,
         digits.test_labels,
@@ -130,34 +132,32 @@ def test_every_strategy_runs_with_every_seed_after_a_call_of_progress(digits):
     assert reported == [(report, before) for before, report in enumerate(run)]
 
 
-def test_a_strategy_depends_on_the_seed_alone(digits):
-    strategy = noise_logit_strategy(
-        student, digits.images, digits.decisions, 10, KDLoss(), SETTINGS
-    )
-    first, again, other = (weights(strategy.run(seed)) for seed in (0, 0, 1))
+def test_a_method_depends_on_the_seed_alone(digits):
+    method = noise_logit_method(student, digits.images, digits.decisions, 10, KDLoss(), SETTINGS)
+    first, again, other = (weights(method.run(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_a_strategy_without_a_number_of_steps_is_refused(digits):
+def test_a_method_without_a_number_of_steps_is_refused(digits):
     epochs = TrainSettings(epochs=2, device="cpu")
     asked = collect_augmented_decisions(AugmentedImages(digits.images, 1, seed=0), digits.decide)
     x, y, loss = digits.images, digits.decisions, KDLoss()
-    for strategy in (
-        lambda: decision_strategy(student, x, y, epochs),
-        lambda: augmented_decision_strategy(student, asked, epochs),
-        lambda: white_box_strategy(student, x, y, digits.logits, loss, epochs),
-        lambda: surrogate_strategy(student, student, x, y, loss, epochs),
-        lambda: noise_logit_strategy(student, x, y, 10, loss, epochs),
-        lambda: soft_label_strategy("mine", 1.0, student, x, y, F.one_hot(y, 10), loss, epochs),
-        lambda: combined_strategy("both", 1.0, student, asked, F.one_hot(y, 10), loss, epochs),
+    for method in (
+        lambda: decision_method(student, x, y, epochs),
+        lambda: augmented_decision_method(student, asked, epochs),
+        lambda: white_box_method(student, x, y, digits.logits, loss, epochs),
+        lambda: surrogate_method(student, student, x, y, loss, epochs),
+        lambda: noise_logit_method(student, x, y, 10, loss, epochs),
+        lambda: soft_label_method("mine", 1.0, student, x, y, F.one_hot(y, 10), loss, epochs),
+        lambda: combined_method("both", 1.0, student, asked, F.one_hot(y, 10), loss, epochs),
     ):
         with pytest.raises(ValueError, match=r"settings\.steps"):
-            strategy()
+            method()
 
 
 def test_a_comparison_of_nothing_is_refused(digits):
-    with pytest.raises(ValueError, match="strategies, seeds"):
+    with pytest.raises(ValueError, match="methods, seeds"):
         digits.compare(seeds=(0,))
 
 
@@ -179,19 +179,19 @@ def test_refused_augmented_queries_do_not_train(digits):
     asked = collect_augmented_decisions(
         AugmentedImages(digits.images, 4, seed=0), refuses_augmented, 400
     )
-    strategy = augmented_decision_strategy(student, asked, SETTINGS, clean_share=0)
-    on_clean = decision_strategy(student, digits.images, digits.decisions, SETTINGS)
-    assert torch.equal(weights(strategy.run(0)), weights(on_clean.run(0)))
+    method = augmented_decision_method(student, asked, SETTINGS, clean_share=0)
+    on_clean = decision_method(student, digits.images, digits.decisions, SETTINGS)
+    assert torch.equal(weights(method.run(0)), weights(on_clean.run(0)))
 
 
 @pytest.mark.parametrize(("clean_share", "expected"), [(0, 1), (0.5, 9), (0.25, 3)])
 def test_clean_images_take_their_share_of_the_rows(digits, monkeypatch, clean_share, expected):
     taken = []
     monkeypatch.setattr(
-        "db3kd.distillation.strategies.train_classifier", lambda *_, rows, **__: taken.append(rows)
+        "db3kd.distillation.methods.train_classifier", lambda *_, rows, **__: taken.append(rows)
     )
     asked = collect_augmented_decisions(AugmentedImages(digits.images, 10, seed=0), digits.decide)
-    augmented_decision_strategy(student, asked, SETTINGS, clean_share).run(0)
+    augmented_decision_method(student, asked, SETTINGS, clean_share).run(0)
     counts = torch.bincount(taken[0])
     assert (counts[::10] == expected).all()
     assert (counts.view(200, 10)[:, 1:] == 1).all()
@@ -206,14 +206,12 @@ def test_soft_labels_and_augmented_decisions_reach_the_student_as_they_were_give
 ):
     taken = []
     monkeypatch.setattr(
-        "db3kd.distillation.strategies.train_on_soft_labels",
+        "db3kd.distillation.methods.train_on_soft_labels",
         lambda *given, rows: taken.append((*given, rows)),
     )
     asked = collect_augmented_decisions(AugmentedImages(digits.images, 10, seed=0), digits.decide)
     soft = soft_labels_of(digits)
-    combined_strategy("both", 7.0, student, asked, soft, KDLoss(), SETTINGS, clean_share=0.25).run(
-        0
-    )
+    combined_method("both", 7.0, student, asked, soft, KDLoss(), SETTINGS, clean_share=0.25).run(0)
     [(_, images, decisions, labels, _, _, rows)] = taken
     assert images is asked.images
     assert torch.equal(decisions, asked.decisions)
@@ -226,8 +224,8 @@ def test_soft_labels_and_augmented_decisions_reach_the_student_as_they_were_give
 def test_with_clean_images_alone_both_together_are_soft_labels_alone(digits):
     asked = collect_augmented_decisions(AugmentedImages(digits.images, 1, seed=0), digits.decide)
     soft, loss = soft_labels_of(digits), KDLoss()
-    both = combined_strategy("", 7.0, student, asked, soft, loss, SETTINGS)
-    alone = soft_label_strategy(
+    both = combined_method("", 7.0, student, asked, soft, loss, SETTINGS)
+    alone = soft_label_method(
         "", 7.0, student, digits.images, asked.decisions, soft, loss, SETTINGS
     )
     assert both.queries_per_sample == alone.queries_per_sample == 7
@@ -237,7 +235,7 @@ def test_with_clean_images_alone_both_together_are_soft_labels_alone(digits):
 def test_soft_labels_of_augmented_images_are_refused(digits):
     asked = collect_augmented_decisions(AugmentedImages(digits.images, 3, seed=0), digits.decide)
     with pytest.raises(ValueError, match=r"soft_labels: expected \[200, C\].*got \[600, 10\]"):
-        combined_strategy("", 1.0, student, asked, torch.zeros(600, 10), KDLoss(), SETTINGS)
+        combined_method("", 1.0, student, asked, torch.zeros(600, 10), KDLoss(), SETTINGS)
 
 
 def test_a_teacher_that_returns_the_wrong_count_is_refused(digits):
@@ -249,17 +247,17 @@ def test_a_teacher_that_returns_the_wrong_count_is_refused(digits):
 
 def test_white_box_soft_labels_are_the_teachers_at_the_losss_temperature(digits):
     x, y, loss = digits.images, digits.decisions, KDLoss(temperature=3)
-    strategy = white_box_strategy(student, x, y, digits.logits, loss, SETTINGS, batch=64)
+    method = white_box_method(student, x, y, digits.logits, loss, SETTINGS, batch=64)
     soft = F.softmax(digits.logits(x).detach() / 3, 1)
     expected = train_on_soft_labels(student, x, y, soft, loss, SETTINGS)
-    assert torch.allclose(weights(strategy.run(SETTINGS.seed)), weights(expected), atol=1e-4)
+    assert torch.allclose(weights(method.run(SETTINGS.seed)), weights(expected), atol=1e-4)
 
 
 def test_a_surrogate_learns_only_from_the_decisions_it_may_see(digits):
     y = digits.decisions.clone()
     y[::2] = -1
-    strategy = surrogate_strategy(student, student, digits.images, y, KDLoss(), SETTINGS)
-    [row] = digits.compare(strategy, seeds=(0,))
+    method = surrogate_method(student, student, digits.images, y, KDLoss(), SETTINGS)
+    [row] = digits.compare(method, seeds=(0,))
     assert row.agreements[0] > 0.5
 
 

@@ -7,10 +7,10 @@ pytest.importorskip("rich")
 
 from report_cases import is_drawn, random_distances, random_samples
 
-from db3kd.distillation.strategies import StrategyResult
+from db3kd.distillation.methods import MethodResult
 from db3kd.report import write_report
 
-ROWS = [StrategyResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3)]
+ROWS = [MethodResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3)]
 
 
 def test_a_report_has_its_table_notes_and_figures(tmp_path):

@@ -1,4 +1,4 @@
-"""The table of compared strategies."""
+"""The table of compared methods."""
 
 import io
 
@@ -9,37 +9,37 @@ pytest.importorskip("rich")
 
 from rich.console import Console
 
-from db3kd.distillation.strategies import StrategyResult
-from db3kd.report import comparison_table, rich_comparison_table
+from db3kd.distillation.methods import MethodResult
+from db3kd.report import method_table, rich_method_table
 
 ROWS = [
-    StrategyResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3),
-    StrategyResult("white-box KD", [0.861, 0.862, 0.863], [0.88, 0.89, 0.9], None),
+    MethodResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3),
+    MethodResult("white-box KD", [0.861, 0.862, 0.863], [0.88, 0.89, 0.9], None),
 ]
 
 
-def lines(*rows: StrategyResult) -> list[str]:
-    return comparison_table(rows).splitlines()
+def lines(*rows: MethodResult) -> list[str]:
+    return method_table(rows).splitlines()
 
 
 def test_the_table_shows_means_and_sample_deviations_in_percent():
     assert lines(*ROWS)[2] == "| BD, margin | 82.0 ± 2.0 | 90.0 ± 0.0 | 1,486 |"
 
 
-def test_a_white_box_strategy_has_no_queries():
+def test_a_white_box_method_has_no_queries():
     assert lines(*ROWS)[3] == "| white-box KD | 86.2 ± 0.1 | 89.0 ± 1.0 | \N{EN DASH} |"
 
 
 def test_one_seed_has_no_deviation_and_no_seed_has_no_mean():
-    assert lines(StrategyResult("CE", [0.5], [], 1))[2] == "| CE | 50.0 | \N{EN DASH} | 1 |"
+    assert lines(MethodResult("CE", [0.5], [], 1))[2] == "| CE | 50.0 | \N{EN DASH} | 1 |"
 
 
 def test_a_vertical_bar_in_a_name_is_escaped():
-    assert r"KL(q\|p)" in comparison_table([StrategyResult("KL(q|p)", [0.5], [0.5], 1)])
+    assert r"KL(q\|p)" in method_table([MethodResult("KL(q|p)", [0.5], [0.5], 1)])
 
 
 def test_the_terminal_shows_the_same_cells():
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(rich_comparison_table(ROWS))
+    console.print(rich_method_table(ROWS))
     text = console.export_text()
     assert all(cell in text for cell in ("82.0 ± 2.0", "1,486", "\N{EN DASH}"))

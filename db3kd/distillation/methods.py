@@ -1,8 +1,9 @@
-"""Strategies of training a student from a teacher's answers, and their comparison.
+"""Methods of training a student from a teacher's answers, and their comparison.
 
-A `Strategy` trains one student from a seed. `compare_strategies` runs several with the same seeds
-and measures all students alike. Their settings need a number of steps, so that no student trains
-longer than another.
+A `TrainingMethod` trains one student from a seed on what the teacher answered already, while a
+strategy of `db3kd.planning` also spends a budget. `compare_methods` runs several methods with the
+same seeds and measures all students alike. Their settings need a number of steps, so that no
+student trains longer than another.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from db3kd.distillation.training_loop import Model
 
 
 @dataclass(frozen=True)
-class Strategy:
+class TrainingMethod:
     """A way to train a student.
 
     Attributes:
@@ -36,14 +37,14 @@ class Strategy:
 
 
 @dataclass(frozen=True)
-class StrategyResult:
-    """The students of a strategy, one entry per seed: a row of the comparison table.
+class MethodResult:
+    """The students of a method, one entry per seed: a row of the comparison table.
 
     Attributes:
-        method: the name of the strategy.
+        method: the name of the method.
         accuracies: accuracy of each student on the test images, in [0, 1].
         agreements: share of test images on which student and teacher agree, in [0, 1].
-        queries_per_sample: the strategy's `queries_per_sample`.
+        queries_per_sample: the method's `queries_per_sample`.
     """
 
     method: str
@@ -52,64 +53,63 @@ class StrategyResult:
     queries_per_sample: float | None
 
 
-def compare_strategies(
-    strategies: Sequence[Strategy],
+def compare_methods(
+    methods: Sequence[TrainingMethod],
     seeds: Sequence[int],
     test_images: ImagesLike,
     test_labels: Tensor,
     test_decisions: Tensor,
     progress: Callable[[str, int], None] | None = None,
-) -> list[StrategyResult]:
-    """Runs every strategy with every seed, and measures each student once on the test images.
+) -> list[MethodResult]:
+    """Runs every method with every seed, and measures each student once on the test images.
 
     Args:
-        strategies: the strategies to compare, in the order of the results.
-        seeds: one student is trained for each seed; all strategies share the seeds.
+        methods: the methods to compare, in the order of the results.
+        seeds: one student is trained for each seed; all methods share the seeds.
         test_images: M images, none of them in any training set.
         test_labels: [M] int64, the true classes.
         test_decisions: [M] int64, the teacher's classes; -1 (unanswered) is left out of the
             agreement.
-        progress: called with the name of the strategy and the seed before each training.
+        progress: called with the name of the method and the seed before each training.
 
     Returns:
-        One result per strategy.
+        One result per method.
 
     Raises:
-        ValueError: if `strategies` or `seeds` is empty.
+        ValueError: if `methods` or `seeds` is empty.
     """
-    if not strategies or not seeds:
+    if not methods or not seeds:
         raise ValueError(
-            "strategies, seeds: expected at least one of each, got "
-            f"{len(strategies)} and {len(seeds)}"
+            f"methods, seeds: expected at least one of each, got {len(methods)} and {len(seeds)}"
         )
     answered = test_decisions >= 0
     results = []
-    for strategy in strategies:
+    for method in methods:
         accuracies, agreements = [], []
         for seed in seeds:
             if progress is not None:
-                progress(strategy.name, seed)
-            classes = predict(strategy.run(seed), test_images)
+                progress(method.name, seed)
+            classes = predict(method.run(seed), test_images)
             accuracies.append(share_equal(classes, test_labels, "test_labels"))
             agreements.append(
                 share_equal(classes[answered], test_decisions[answered], "test_decisions")
             )
         results.append(
-            StrategyResult(
-                strategy.name, tuple(accuracies), tuple(agreements), strategy.queries_per_sample
+            MethodResult(
+                method.name, tuple(accuracies), tuple(agreements), method.queries_per_sample
             )
         )
     return results
 
 
-def decision_strategy(
+def decision_method(
     student: Model,
     images: ImagesLike,
     decisions: Tensor,
     settings: TrainSettings,
     *,
     rows: Tensor | None = None,
-) -> Strategy:
+) -> TrainingMethod:
     """Trains on the teacher's decisions by cross-entropy, for one query per sample.
 
     Args:
@@ -125,10 +125,10 @@ def decision_strategy(
         seeded = replace(settings, seed=seed)
         return train_classifier(student, images, decisions, seeded, rows=rows)
 
-    return Strategy("cross-entropy on decisions", 1.0, run)
+    return TrainingMethod("cross-entropy on decisions", 1.0, run)
 
 
-def soft_label_strategy(
+def soft_label_method(
     name: str,
     queries_per_sample: float | None,
     student: Model,
@@ -139,19 +139,19 @@ def soft_label_strategy(
     settings: TrainSettings,
     *,
     rows: Tensor | None = None,
-) -> Strategy:
+) -> TrainingMethod:
     """Distils given soft labels, from distances or any other source.
 
     Args:
-        name: the row of the strategy in the table.
+        name: the row of the method in the table.
         queries_per_sample: the cost of the soft labels; None if they come from a white box.
-        student: see `decision_strategy`.
-        images: see `decision_strategy`.
-        decisions: see `decision_strategy`.
+        student: see `decision_method`.
+        images: see `decision_method`.
+        decisions: see `decision_method`.
         soft_labels: [N, C] float32, rows sum to 1.
         loss: whose temperature is that of the soft labels.
-        settings: see `decision_strategy`.
-        rows: see `decision_strategy`.
+        settings: see `decision_method`.
+        rows: see `decision_method`.
     """
     check_steps(settings)
 
@@ -161,21 +161,21 @@ def soft_label_strategy(
             student, images, decisions, soft_labels, loss, seeded, rows=rows
         )
 
-    return Strategy(name, queries_per_sample, run)
+    return TrainingMethod(name, queries_per_sample, run)
 
 
-def augmented_decision_strategy(
+def augmented_decision_method(
     student: Model,
     augmented: AugmentedDecisions,
     settings: TrainSettings,
     clean_share: float = 0.5,
-) -> Strategy:
+) -> TrainingMethod:
     """Trains on decisions for augmented images, clean ones included, by cross-entropy.
 
     Args:
-        student: see `decision_strategy`.
+        student: see `decision_method`.
         augmented: the images and their decisions.
-        settings: see `decision_strategy`.
+        settings: see `decision_method`.
         clean_share: share of clean images in the training rows, in [0, 1), see
             `rows_with_clean_share`. Without repetition they would be rare if there are many
             queries per sample.
@@ -188,10 +188,10 @@ def augmented_decision_strategy(
         return train_classifier(student, augmented.images, augmented.decisions, seeded, rows=rows)
 
     per_sample = float(augmented.images.queries_per_sample)
-    return Strategy("cross-entropy on augmented decisions", per_sample, run)
+    return TrainingMethod("cross-entropy on augmented decisions", per_sample, run)
 
 
-def combined_strategy(
+def combined_method(
     name: str,
     label_queries: float,
     student: Model,
@@ -200,22 +200,22 @@ def combined_strategy(
     loss: KDLoss,
     settings: TrainSettings,
     clean_share: float = 0.5,
-) -> Strategy:
+) -> TrainingMethod:
     """Trains on soft labels of the clean images and on decisions for the augmented ones.
 
     Augmented images have no soft label, because each would cost a search. Their loss is the
     cross-entropy part of `loss`.
 
     Args:
-        name: the row of the strategy in the table.
+        name: the row of the method in the table.
         label_queries: the cost of a soft label, including the decision of its sample. The queries
-            of the strategy count that decision once.
-        student: see `decision_strategy`.
+            of the method count that decision once.
+        student: see `decision_method`.
         augmented: the augmented images of N samples, and their decisions.
         soft_labels: [N, C] float32, for the clean samples only; rows sum to 1.
         loss: whose temperature is that of the soft labels.
-        settings: see `decision_strategy`.
-        clean_share: see `augmented_decision_strategy`.
+        settings: see `decision_method`.
+        clean_share: see `augmented_decision_method`.
 
     Raises:
         ValueError: if there is not one soft label per sample.
@@ -237,12 +237,12 @@ def combined_strategy(
             student, images, augmented.decisions, soft, loss, seeded, rows=rows
         )
 
-    return Strategy(name, label_queries + per_sample - 1, run)
+    return TrainingMethod(name, label_queries + per_sample - 1, run)
 
 
 def check_steps(settings: TrainSettings) -> None:
     """Raises ValueError unless the settings have a number of steps."""
     if settings.steps is None:
         raise ValueError(
-            "settings.steps: expected a number, so that all strategies train equally long, got None"
+            "settings.steps: expected a number, so that all methods train equally long, got None"
         )
