@@ -6,7 +6,7 @@ other argument.
 """
 
 from db3kd.export.check import ExportError
-from db3kd.export.export_model import ExportResult, export_model
+from db3kd.export.exporting import ExportResult, export_model
 from db3kd.export.formats import FORMATS
 
 __all__ = ["FORMATS", "ExportError", "ExportResult", "export_model"]

@@ -111,6 +111,10 @@ def _entries(student: DeployedStudent) -> dict[str, Any]:
     return student.metadata.entries() | ({"preprocessing": steps} if steps else {})
 
 
+def _metadata_file(student: DeployedStudent) -> dict[str, str]:
+    return {METADATA_FILE: json.dumps(_entries(student), ensure_ascii=False)}
+
+
 def _onnx(student: DeployedStudent, example: Tensor) -> bytes:
     import onnx
 
@@ -127,9 +131,6 @@ def _onnx(student: DeployedStudent, example: Tensor) -> bytes:
     )
     assert program is not None  # it is None only if the exporter writes the file
     content = program.model_proto
-    # The exporter notes lines of the network's source, with the names of its files.
-    for part in (*content.graph.node, *content.graph.value_info):
-        part.ClearField("metadata_props")
     onnx.helper.set_model_props(content, as_header(_entries(student)))
     return content.SerializeToString()
 
@@ -137,20 +138,22 @@ def _onnx(student: DeployedStudent, example: Tensor) -> bytes:
 def _torchscript(student: DeployedStudent, example: Tensor) -> bytes:
     file = io.BytesIO()
     traced = torch.jit.trace(student.network, example, check_trace=False)  # checked as a file
-    torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(_entries(student))})
+    torch.jit.save(traced, file, _extra_files=_metadata_file(student))
     return file.getvalue()
 
 
 def _exported_program(student: DeployedStudent, example: Tensor) -> bytes:
     file = io.BytesIO()
     program = _recorded(student, example)
-    extra = {METADATA_FILE: json.dumps(_entries(student), ensure_ascii=False)}
-    torch.export.save(program, file, extra_files=extra)
+    torch.export.save(program, file, extra_files=_metadata_file(student))
     return file.getvalue()
 
 
 def _recorded(student: DeployedStudent, example: Tensor) -> torch.export.ExportedProgram:
-    return torch.export.export(student.network, (example,), dynamic_shapes=_any_batch())
+    program = torch.export.export(student.network, (example,), dynamic_shapes=_any_batch())
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of the network's source, and names of its files
+    return program
 
 
 def _any_batch() -> tuple[dict[int, Any]]:

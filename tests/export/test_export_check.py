@@ -11,6 +11,8 @@ from torch import nn
 import db3kd
 from db3kd.export import ExportError, export_model
 from db3kd.export.check_images import check_batches
+from db3kd.export.formats import encode
+from db3kd.export.student import DeployedStudent
 from db3kd.models import build_model
 from db3kd.teachers import FunctionTeacher, ModuleTeacher
 
@@ -59,6 +61,24 @@ def test_the_error_counts_the_other_decisions(tmp_path):
 def test_a_network_that_returns_no_scores_is_an_error(tmp_path):
     with pytest.raises(db3kd.TeacherError, match="wrap it so that it returns only the scores"):
         export_model(ModuleTeacher(Dictionary(), SHAPE, 64), tmp_path / "m.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"class_names": tuple("ab")}, r"expected class_names None in .*, got \('a', 'b'\)"),
+        ({"bounds": (0, 2)}, r"expected bounds \(0\.0, 1\.0\) in .*, got \(0\.0, 2\.0\)"),
+        ({"threshold": 0.5}, "fails on a batch of 1 images: .*expected scores"),
+    ],
+)
+def test_a_file_that_declares_something_else_is_not_written(tmp_path, monkeypatch, other, words):
+    network = linear(SHAPE, 2)
+    wrong = DeployedStudent(ModuleTeacher(network, SHAPE, 2, **other), None)
+    content = encode(wrong, "torchscript")
+    monkeypatch.setattr("db3kd.export.exporting.encode", lambda *_: content)
+    with pytest.raises(ExportError, match=words):
+        export_model(ModuleTeacher(network, SHAPE, 2), tmp_path / "m.ts")
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -210,13 +211,23 @@ def test_the_metadata_are_in_the_format_s_own_place(tmp_path, student):
     assert json.loads(files["db3kd.json"]) == expected
 
 
-def test_an_onnx_file_has_no_traces_of_the_machine(tmp_path, student):
+@pytest.mark.parametrize("name", ["m.onnx", "m.pt2", "m.safetensors"])
+def test_a_file_has_no_traces_of_the_machine(tmp_path, student, name):
+    export_model(student, tmp_path / name)
+
+    contents = [(tmp_path / name).read_bytes()]
+    if zipfile.is_zipfile(tmp_path / name):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            contents = [archive.read(entry) for entry in archive.namelist()]
+    package = str(Path(db3kd.__file__).parent).encode()
+    assert not any(package in content for content in contents)
+
+
+def test_the_onnx_graph_is_valid_and_names_its_tensors(tmp_path, student):
     export_model(student, tmp_path / "m.onnx")
 
-    content = (tmp_path / "m.onnx").read_bytes()
-    model = onnx.load_from_string(content)
+    model = onnx.load(tmp_path / "m.onnx")
     onnx.checker.check_model(model)
-    assert str(Path(db3kd.__file__).parent).encode() not in content
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert [model.graph.input[0].name, model.graph.output[0].name] == ["images", "scores"]
 
@@ -249,10 +260,18 @@ def test_the_loaders_in_the_documentation_run(tmp_path, monkeypatch):
         assert len([line for line in block.splitlines() if line]) == 3
 
 
-def test_one_image_runs_in_onnx_runtime(tmp_path, student, module):
-    export_model(student, tmp_path / "m.onnx")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("count", [1, 37])
+def test_files_run_without_db3kd_in_batches_of_any_size(tmp_path, student, module, count):
+    for name in GRAPHS:
+        export_model(student, tmp_path / name)
+    images = torch.rand(count, *SHAPE)
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
-    for count in (1, 37):
-        images = torch.rand(count, *SHAPE)
-        (scores,) = session.run(None, {"images": images.numpy()})
-        torch.testing.assert_close(torch.from_numpy(scores), module(images))
+    (scores,) = session.run(None, {"images": images.numpy()})
+
+    for found in (
+        torch.from_numpy(scores),
+        torch.export.load(tmp_path / "m.pt2").module()(images),
+        torch.jit.load(tmp_path / "m.ts")(images),
+    ):
+        torch.testing.assert_close(found, module(images))
