@@ -18,6 +18,8 @@ from db3kd.data.dataset_images import (
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, NamedImages
 from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.data.table_rows import features_of
+from db3kd.tables.columns import is_frame
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import ModuleTeacher
 
@@ -78,6 +80,8 @@ def as_images(images: ImagesLike, *, with_labels: bool = True) -> Tensor | Named
             "a data set that can only be iterated has no indices; collect its items and use "
             "db3kd.ImageSet.from_arrays(images, labels)",
         )
+    if is_frame(given):
+        raise _unsupported_images(given, "encode it: db3kd.ImageSet.from_table(table, labels)")
     if isinstance(given, DataLoader):
         raise _unsupported_images(given, "pass its data set: loader.dataset")
     if _is_hugging_face(given, "DatasetDict"):
@@ -142,12 +146,15 @@ def as_teacher(teacher: TeacherLike, images: Tensor | NamedImages | None = None)
 
     Raises:
         TypeError: If `teacher` has another type; the message states how to convert it.
+        ValueError: If the images are rows of a table that were encoded by other features than the
+            teacher's.
     """
     given: Any = teacher
     if isinstance(given, nn.Module) and not hasattr(given, "decide"):
         return _wrap_module(given, images)
     missing = [name for name in _TEACHER_MEMBERS if not hasattr(given, name)]
     if not missing and not isinstance(given, type):
+        features_of(given, images)  # raises if they differ
         return given
     raise TypeError(
         f"teacher: expected a teacher, got {_described(given)}; {_teacher_advice(given, missing)}"
@@ -214,7 +221,7 @@ def _teacher_advice(teacher: Any, missing: list[str]) -> str:
     if hasattr(teacher, "predict"):
         return (
             "wrap its predict method: db3kd.FunctionTeacher(model.predict, image_shape, classes, "
-            "flatten=True)"
+            "flatten=True) for images, db3kd.TabularTeacher(model, features) for rows of a table"
         )
     if callable(teacher):
         return "wrap it: db3kd.FunctionTeacher(function, image_shape, classes)"

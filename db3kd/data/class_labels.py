@@ -67,6 +67,38 @@ def as_labels(
     return torch.from_numpy(values.astype(np.int64)), names
 
 
+def as_table_labels(
+    labels: Any, name: str, class_names: Sequence[str] | None = None
+) -> tuple[Tensor, tuple[str, ...] | None]:
+    """Converts the class labels of a table to numbers.
+
+    Whole numbers that start at 0 are class numbers. Other numbers and booleans are class names, as
+    `TabularTeacher` names the classes of a model that was fitted on such labels. Strings are class
+    names too, as for `as_labels`.
+
+    Args:
+        labels: N labels: an array, tensor, Series or sequence.
+        name: See `as_labels`.
+        class_names: See `as_labels`; numbers are then class numbers.
+
+    Returns:
+        See `as_labels`.
+
+    Raises:
+        TypeError: See `as_labels`.
+        ValueError: See `as_labels`.
+    """
+    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    whole = values.dtype.kind == "f" and np.array_equal(values, np.rint(values))
+    if whole or (values.dtype.kind == "b" and class_names is not None):
+        values = values.astype(np.int64)
+    named = values.ndim == 1 and values.size > 0 and class_names is None
+    if not (named and (values.dtype.kind == "b" or (values.dtype.kind in "iu" and values.min()))):
+        return as_labels(values, name, class_names)
+    distinct, places = np.unique(values, return_inverse=True)
+    return torch.from_numpy(places), tuple(str(value) for value in distinct.tolist())
+
+
 def class_count(labels: Sequence[np.ndarray]) -> int | None:
     """Returns the highest label of all splits plus one, or None if there are no class numbers.
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from db3kd.data.arrays import ArrayPixels, PixelSource, scale_to_unit
-from db3kd.data.class_labels import as_labels
+from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.storage.image_digests import ImageDigests
+from db3kd.tables import Features, Table
 from db3kd.validation import UNIT_BOUNDS, check_bounds, check_class_names, check_classes
 
 Item = Tensor | tuple[Tensor, int]
-"""An image [C, H, W], with its label if the set has labels."""
+"""An image [C, H, W] or an encoded row [D], with its label if the set has labels."""
 
 
 @dataclass
@@ -39,6 +40,8 @@ class ImageSet:
         >>> image, label = images[0]
         >>> loader = torch.utils.data.DataLoader(images, batch_size=32, shuffle=True)
 
+    Rows of a table, encoded as vectors in [0, 1], are images of shape (D,); see `from_table`.
+
     Args:
         pixels: The images.
         labels: int64 [N], the class numbers, or None.
@@ -46,8 +49,10 @@ class ImageSet:
         name: What messages call the set.
         rows: int64 [N], the rows of `pixels` that are in the set; None for all.
         class_names: The name of each class, or None.
+        features: The features of a table, by which its rows were encoded, or None.
 
     Attributes:
+        features: See above.
         labels: int64 [N], or None.
         classes: The number of classes; None if it is unknown.
         class_names: The name of each class, or None.
@@ -69,6 +74,7 @@ class ImageSet:
         name: str,
         rows: np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
+        features: Features | None = None,
     ) -> None:
         names = None
         if class_names is not None:
@@ -85,6 +91,7 @@ class ImageSet:
         self.classes = classes
         self.class_names: tuple[str, ...] | None = names
         self.name = name
+        self.features = features
         self._state = _State()
 
     @classmethod
@@ -124,6 +131,42 @@ class ImageSet:
             labels, class_names = as_labels(labels, f"{name} labels", class_names)
         return cls(pixels, labels, classes, name, class_names=class_names)
 
+    @classmethod
+    def from_table(
+        cls,
+        table: Table,
+        labels: Any = None,
+        features: Features | None = None,
+        name: str = "table",
+        classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Self:
+        """Makes a set of the rows of a table, encoded by its features.
+
+        Example:
+            >>> rows = db3kd.ImageSet.from_table(frame, frame["colour"])
+            >>> teacher = db3kd.TabularTeacher(forest, rows.features)
+
+        Args:
+            table: A pandas DataFrame, a NumPy array [N, F], or a scikit-learn Bunch.
+            labels: N class labels of any kind, or None. Strings and booleans, and numbers that do
+                not start at 0, are class names.
+            features: The features of the table; by default `Features.infer(table)`.
+            name: What messages call the set.
+            classes: The number of classes; by default the highest label plus one, or the number of
+                class names.
+            class_names: The name of each class; by default as the labels say.
+
+        Raises:
+            TypeError: See `Features.infer` and `Features.encode`.
+            ValueError: See `Features.infer` and `Features.encode`, or if the labels do not fit.
+        """
+        features = Features.infer(table) if features is None else features
+        pixels = ArrayPixels(features.encode(table).numpy(), name)
+        if labels is not None:
+            labels, class_names = as_table_labels(labels, f"{name} labels", class_names)
+        return cls(pixels, labels, classes, name, class_names=class_names, features=features)
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -153,11 +196,12 @@ class ImageSet:
 
     def __repr__(self) -> str:
         classes = "no labels" if self.labels is None else f"{self.classes} classes"
-        return f"ImageSet({self.name!r}: {len(self)} images of shape {self.image_shape}, {classes})"
+        unit = "images" if self.features is None else "rows"
+        return f"ImageSet({self.name!r}: {len(self)} {unit} of shape {self.image_shape}, {classes})"
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of one image, channels first."""
+        """Shape of one image, channels first, or (D,) of an encoded row."""
         return self._pixels.image_shape
 
     def read(self, indices: Sequence[int] | Tensor | np.ndarray) -> Tensor:
@@ -191,7 +235,9 @@ class ImageSet:
         chosen = self._checked(indices)
         labels = None if self.labels is None else self.labels[torch.from_numpy(chosen)]
         rows = self._rows[chosen]
-        part = ImageSet(self._pixels, labels, self.classes, self.name, rows, self.class_names)
+        part = ImageSet(
+            self._pixels, labels, self.classes, self.name, rows, self.class_names, self.features
+        )
         part._state = _State(self._state.checked)
         return part
 
@@ -202,7 +248,9 @@ class ImageSet:
             labels: int64 [N].
             class_names: The name of each class, or None.
         """
-        view = ImageSet(self._pixels, labels, None, self.name, self._rows, class_names)
+        view = ImageSet(
+            self._pixels, labels, None, self.name, self._rows, class_names, self.features
+        )
         view._state = self._state  # The views share their images, so one check is enough.
         return view
 

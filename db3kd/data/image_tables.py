@@ -15,6 +15,9 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.parquet_size import check_parquet_size
 from db3kd.data.splits import require_split
 
+IMAGE_COLUMNS = ("image", "img")
+"""The names of a column of encoded images that is not declared as such."""
+
 
 def load_parquet(
     files: Mapping[str, Sequence[Path]],
@@ -82,7 +85,7 @@ def image_column(dataset: Any, name: str) -> str:
     for column, feature in dataset.features.items():
         if isinstance(feature, datasets.Image):
             return column
-    for column in ("image", "img"):
+    for column in IMAGE_COLUMNS:
         if column in dataset.features:
             return column
     raise ValueError(

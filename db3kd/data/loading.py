@@ -1,8 +1,8 @@
-"""`load_data`: image sets by name, folder or file."""
+"""`load_data`: image sets and tables by name, folder or file."""
 
 from pathlib import Path
 
-from db3kd.data.bundled_sets import BUNDLED_SETS, load_bundled
+from db3kd.data.bundled_sets import BUNDLED_SETS, BUNDLED_TABLES, load_bundled
 from db3kd.data.idx_files import holds_idx, load_idx_folder
 from db3kd.data.image_decoding import DecodeOptions
 from db3kd.data.image_folders import load_image_folder
@@ -11,7 +11,9 @@ from db3kd.data.image_tables import load_hub, load_parquet
 from db3kd.data.numpy_files import load_npy, load_npz
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.data.splits import group_by_split
+from db3kd.data.table_files import TABLE_SUFFIXES, TableOptions, holds_table, load_table
 from db3kd.storage.manifest import MANIFEST, read_manifest
+from db3kd.tables import Features
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
 """Data sets of the hub by their short names."""
@@ -27,8 +29,10 @@ def load_data(
     size: int | None = None,
     channels: int | None = None,
     classes: int | None = None,
+    features: Features | str | Path | None = None,
+    label_column: str | None = None,
 ) -> ImageSet:
-    """Loads an image set by name, folder or file.
+    """Loads an image set or a table by name, folder or file.
 
     Raw IDX files, `.npy` files, Parquet files and image folders are read when images are needed.
     `.npz` and gzipped IDX files are decompressed into memory once.
@@ -37,6 +41,7 @@ def load_data(
         >>> db3kd.load_data("digits")
         ImageSet('digits-train': 1438 images of shape (1, 8, 8), 10 classes)
         >>> db3kd.load_data("photos", "test", size=64, channels=3)
+        >>> db3kd.load_data("customers.csv", features="features.toml", label_column="churned")
 
     Args:
         spec: One of these:
@@ -45,20 +50,27 @@ def load_data(
               that come with scikit-learn. A fifth of each class is "test".
             - `cifar10`, `flowers102` or `hub:NAME`: an image classification set of the Hugging Face
               hub.
-            - A folder of IDX files, of Parquet files, or of images (class/image.png or
+            - `wine`, `breast_cancer` or `iris`: tables that come with scikit-learn. A fifth of each
+              class is "test".
+            - A folder of IDX files, of tables, or of images (class/image.png or
               split/class/image.png; see `db3kd.data.image_folders.scan_image_folder`).
             - A folder of pseudo samples, labelled with the teacher's decisions.
             - A `.npz` file with the arrays images and labels, or x_train, y_train, x_test, y_test.
             - A `.npy` file of images without labels.
-            - A `.parquet` file with a column of images and a column of labels.
+            - A `.parquet` file with a column of images and perhaps one of labels.
+            - A `.csv` or `.parquet` file without images: a table, encoded by its features.
         split: "train", "test", or any other split of a hub set or folder.
         size: Resize the shorter side of image files to this size and crop the centre. It is
             required if the files differ in size. flowers102 has 224 by default.
         channels: 1 or 3, to read image files as grey or colour; by default as the first file is.
         classes: The number of classes, if the labels do not show it.
+        features: The features of a table, or a `.json` or `.toml` file of them; by default they are
+            inferred from the rows of all splits (see `Features.infer`).
+        label_column: The column of class labels of a table; by default `label`, `labels` or
+            `target`, if there is one.
 
     Returns:
-        The images in [0, 1], with their labels and class names if there are any.
+        The images or encoded rows in [0, 1], with their labels and class names if there are any.
 
     Raises:
         ValueError: If the spec or the split is unknown, or if files are broken or inconsistent.
@@ -66,21 +78,25 @@ def load_data(
         ImportError: If a package is missing; the message names the command that installs it.
     """
     name, path, options = str(spec), Path(spec), DecodeOptions(size, channels)
-    if name in HUB_NAMES:
+    columns = TableOptions(features, label_column)
+    if name in HUB_NAMES or name.startswith("hub:"):
+        _refuse_columns(columns, name)
         if name == "flowers102" and size is None:
             options = DecodeOptions(FLOWERS_SIZE, channels)
-        return load_hub(HUB_NAMES[name], split, name, classes, options)
-    if name.startswith("hub:"):
-        return load_hub(name.removeprefix("hub:"), split, name, classes, options)
+        hub_name = HUB_NAMES.get(name, name.removeprefix("hub:"))
+        return load_hub(hub_name, split, name, classes, options)
     if path.is_dir() and not holds_idx(path):
-        return _load_folder(path, split, classes, options)
-    if path.suffix == ".parquet":
+        return _load_folder(path, split, classes, options, columns)
+    if path.suffix in TABLE_SUFFIXES:
         _require_file(path)
-        return load_parquet({"train": [path]}, split, name, classes, options)
+        return _load_tables({"train": [path]}, split, name, classes, options, columns)
     if options != DecodeOptions():
         raise ValueError(
             f"{name}: size and channels apply to image files; these images are arrays of one size"
         )
+    if name in BUNDLED_TABLES and label_column is None:
+        return load_bundled(name, split, columns.load_features())
+    _refuse_columns(columns, name)
     if name in BUNDLED_SETS:
         return load_bundled(name, split)
     if path.is_dir():
@@ -88,9 +104,10 @@ def load_data(
     if path.suffix in (".npz", ".npy"):
         _require_file(path)
         return load_npz(path, split, classes) if path.suffix == ".npz" else load_npy(path, classes)
+    known = ", ".join([*BUNDLED_SETS, *BUNDLED_TABLES, *HUB_NAMES])
     raise ValueError(
-        f"data: expected {', '.join([*BUNDLED_SETS, *HUB_NAMES])}, hub:NAME, an existing folder, "
-        f"or a .npz, .npy or .parquet file, got {name!r}"
+        f"data: expected {known}, hub:NAME, an existing folder, or a .npz, .npy, .csv or .parquet "
+        f"file, got {name!r}"
     )
 
 
@@ -99,19 +116,51 @@ def is_remote(spec: str) -> bool:
     return spec in HUB_NAMES or spec.startswith("hub:")
 
 
-def _load_folder(path: Path, split: str, classes: int | None, options: DecodeOptions) -> ImageSet:
+def _load_folder(
+    path: Path, split: str, classes: int | None, options: DecodeOptions, columns: TableOptions
+) -> ImageSet:
     if PSEUDO_SAMPLES.shards(path):
+        _refuse_columns(columns, path.name)
         return _load_pseudo_samples(path, split, options)
     if (path / MANIFEST).is_file():
         raise ValueError(
             f"data: {path} is a run ({read_manifest(path)['format']}), expected the images that it "
             "was made from"
         )
-    tables = [file for file in path.rglob("*.parquet") if file.is_file()]
+    tables = _tables_in(path)
     if tables:
         files = group_by_split(path, tables)
-        return load_parquet(files, split, path.resolve().name, classes, options)
+        return _load_tables(files, split, path.resolve().name, classes, options, columns)
+    _refuse_columns(columns, path.name)
     return load_image_folder(path, split, classes, options)
+
+
+def _tables_in(path: Path) -> list[Path]:
+    """Returns the tables in a folder; a .csv file beside images describes them and is none."""
+    files = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    if all(file.suffix in TABLE_SUFFIXES for file in files):
+        return files
+    return [file for file in files if file.suffix == ".parquet"]
+
+
+def _load_tables(
+    files: dict[str, list[Path]],
+    split: str,
+    name: str,
+    classes: int | None,
+    options: DecodeOptions,
+    columns: TableOptions,
+) -> ImageSet:
+    """Loads `.csv` and `.parquet` files of images or of features."""
+    kinds = {holds_table(path) for paths in files.values() for path in paths}
+    if kinds == {False}:
+        _refuse_columns(columns, name)
+        return load_parquet(files, split, name, classes, options)
+    if len(kinds) > 1:
+        raise ValueError(f"{name}: expected tables of images or tables of features, got both")
+    if options != DecodeOptions():
+        raise ValueError(f"{name}: size and channels apply to image files; this is a table")
+    return load_table(files, split, name, classes, columns)
 
 
 def _load_pseudo_samples(path: Path, split: str, options: DecodeOptions) -> ImageSet:
@@ -130,3 +179,8 @@ def _load_pseudo_samples(path: Path, split: str, options: DecodeOptions) -> Imag
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"data: there is no file {path}")
+
+
+def _refuse_columns(columns: TableOptions, name: str) -> None:
+    if columns != TableOptions():
+        raise ValueError(f"{name}: features and label_column apply to tables such as .csv files")

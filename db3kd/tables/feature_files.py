@@ -1,4 +1,4 @@
-"""Files that describe the features of a table.
+"""Files and texts that describe the features of a table.
 
     table = "frame"                # decode rows to a pandas DataFrame; "array" (default): to NumPy
 
@@ -17,7 +17,8 @@
     kind = "categorical"
     values = ["red", "white"]
 
-JSON files have the same content.
+JSON files have the same content. A `.safetensors` file of `save_model` holds the features of the
+table that its network takes.
 """
 
 import json
@@ -25,6 +26,8 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from db3kd.storage.filesystem import write_atomically
 from db3kd.tables.feature import Feature
@@ -45,23 +48,49 @@ def read_features(path: Path) -> tuple[list[Feature], bool]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"features: there is no file {path}")
-    if path.suffix not in (".json", ".toml"):
-        raise ValueError(f"features: expected a .json or .toml file, got {path}")
+    if path.suffix not in (".json", ".toml", ".safetensors"):
+        raise ValueError(f"features: expected a .json, .toml or .safetensors file, got {path}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_in_weights(path) if path.suffix == ".safetensors" else path.read_text("utf-8")
         content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:].upper()}: {error}") from None
+    except (ValueError, RecursionError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
+    return parse_features(content, str(path))
+
+
+def parse_features(content: Any, where: str) -> tuple[list[Feature], bool]:
+    """Returns the features that the content of a file describes; see `read_features`.
+
+    Args:
+        content: The content, of JSON types.
+        where: How errors begin.
+
+    Raises:
+        ValueError: If the content does not describe features.
+    """
     if not isinstance(content, dict) or not isinstance(content.get("features"), dict):
-        raise ValueError(f"{path}: expected a table 'features' with an entry for each column")
+        raise ValueError(f"{where}: expected a table 'features' with an entry for each column")
     unknown = sorted(content.keys() - {"table", "features"})
     if unknown:
-        raise ValueError(f"{path}: expected the keys table and features, got {unknown[0]!r}")
+        raise ValueError(f"{where}: expected the keys table and features, got {unknown[0]!r}")
     table = content.get("table", "array")
     if table not in _TABLES:
-        raise ValueError(f"{path}: table: expected {' or '.join(_TABLES)}, got {table!r}")
-    features = [_parse(path, name, entry) for name, entry in content["features"].items()]
+        raise ValueError(f"{where}: table: expected {' or '.join(_TABLES)}, got {table!r}")
+    features = [_parse(where, name, entry) for name, entry in content["features"].items()]
     return features, table == "frame"
+
+
+def features_content(features: Sequence[Feature], as_frame: bool) -> dict[str, Any]:
+    """Returns what `parse_features` reads."""
+    return {
+        "table": _TABLES[as_frame],
+        "features": {
+            feature.name: {
+                key: value for key in _KEYS if (value := getattr(feature, key)) is not None
+            }
+            for feature in features
+        },
+    }
 
 
 def write_features(path: Path, features: Sequence[Feature], as_frame: bool) -> Path:
@@ -72,21 +101,21 @@ def write_features(path: Path, features: Sequence[Feature], as_frame: bool) -> P
     """
     if path.suffix != ".json":
         raise ValueError(f"features: expected a path that ends in .json, got {path}")
-    content = {
-        "table": _TABLES[as_frame],
-        "features": {
-            feature.name: {
-                key: value for key in _KEYS if (value := getattr(feature, key)) is not None
-            }
-            for feature in features
-        },
-    }
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    text = json.dumps(features_content(features, as_frame), indent=2, ensure_ascii=False)
+    write_atomically(path, f"{text}\n".encode())
     return path
 
 
-def _parse(path: Path, name: str, entry: Any) -> Feature:
-    where = f"{path}: features.{name}"
+def _text_in_weights(path: Path) -> str:
+    with safe_open(path, "np") as file:
+        header = file.metadata() or {}
+    if "features" not in header:
+        raise ValueError("its network takes no rows of a table")
+    return header["features"]
+
+
+def _parse(file: str, name: str, entry: Any) -> Feature:
+    where = f"{file}: features.{name}"
     if not isinstance(entry, dict) or "kind" not in entry:
         raise ValueError(f"{where}: expected a table with the key kind, got {entry!r:.80}")
     unknown = sorted(entry.keys() - set(_KEYS))
@@ -100,4 +129,4 @@ def _parse(path: Path, name: str, entry: Any) -> Feature:
     try:
         return Feature(name, **fields)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{file}: {error}") from None

@@ -13,7 +13,12 @@ from torch import Tensor
 from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
 from db3kd.tables.columns import Table, read_columns
 from db3kd.tables.feature import Feature, Kind
-from db3kd.tables.feature_files import read_features, write_features
+from db3kd.tables.feature_files import (
+    features_content,
+    parse_features,
+    read_features,
+    write_features,
+)
 from db3kd.tables.inference import infer_features
 from db3kd.tables.projection import Projection
 from db3kd.validation import UNIT_BOUNDS, check_images
@@ -64,7 +69,10 @@ class Features:
         self.as_frame = as_frame
         self.unit_names = tuple(name for each in self._features for name in each.unit_names)
         if not self.unit_names:
-            raise ValueError("features: expected at least one that varies, got constants only")
+            constants = ", ".join(self.names) or "none"
+            raise ValueError(
+                f"features: expected at least one that varies, got only constants: {constants}"
+            )
         self.unit_shape = (len(self.unit_names),)
         self.project = Projection(self._features)
 
@@ -110,7 +118,9 @@ class Features:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads features from a `.json` or `.toml` file, as `save` writes it.
+        """Reads features from a `.json`, `.toml` or `.safetensors` file.
+
+        `save` writes the first. The last is a network that `save_model` wrote with its features.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -122,6 +132,24 @@ class Features:
     def save(self, path: str | Path) -> Path:
         """Writes the features to a `.json` file, which `load` reads, and returns its path."""
         return write_features(Path(path), self._features, self.as_frame)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Returns the features that `to_json` wrote.
+
+        Raises:
+            ValueError: If the text does not describe features.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"features: expected JSON: {error}") from None
+        features, as_frame = parse_features(content, "features")
+        return cls(features, as_frame=as_frame)
+
+    def to_json(self) -> str:
+        """Returns the features as a JSON text, for files that hold other things too."""
+        return json.dumps(features_content(self._features, self.as_frame), ensure_ascii=False)
 
     @overload
     def __getitem__(self, key: str | int) -> Feature: ...
@@ -207,8 +235,7 @@ class Features:
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 digest, in hex, of all features."""
-        described = [vars(feature) for feature in self._features]
-        return hashlib.sha256(json.dumps([described, self.as_frame]).encode()).hexdigest()
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def _frame(self, columns: list[np.ndarray]) -> Any:
         import pandas

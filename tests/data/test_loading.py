@@ -73,7 +73,7 @@ def blocked(package, name, *_):
 @pytest.mark.parametrize(
     ("spec", "kind", "message"),
     [
-        ("mnist6k", ValueError, "data: expected mnist5k, digits, cifar10, .* got 'mnist6k'"),
+        ("mnist6k", ValueError, "data: expected mnist5k, digits, wine, .* got 'mnist6k'"),
         ("no/such.npz", FileNotFoundError, "there is no file no/such.npz"),
         ("no/such.parquet", FileNotFoundError, "there is no file"),
     ],

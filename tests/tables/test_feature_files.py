@@ -49,7 +49,7 @@ def test_features_are_read_from_toml(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "cannot be read as json"),
         ("[]", "expected a table 'features'"),
         ('{"features": {"a": 3}}', "features.a: expected a table with the key kind, got 3"),
         ('{"features": {}, "tabel": "frame"}', "expected the keys table and features, got 'tabel'"),
@@ -75,7 +75,7 @@ def test_paths_that_are_no_files_of_features_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="features: there is no file"):
         Features.load(tmp_path / "none.json")
     (tmp_path / "features.yaml").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match=r"expected a \.json or \.toml file"):
+    with pytest.raises(ValueError, match=r"expected a \.json, \.toml or \.safetensors file"):
         Features.load(tmp_path / "features.yaml")
     with pytest.raises(ValueError, match=r"expected a path that ends in \.json"):
         Features([Feature.integer("a", 0, 1)]).save(tmp_path / "features.toml")

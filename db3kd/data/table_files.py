@@ -1,0 +1,175 @@
+"""Tables in `.csv` and `.parquet` files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from db3kd.data.class_labels import as_table_labels, class_count
+from db3kd.data.extras import import_data_package
+from db3kd.data.image_set import ImageSet
+from db3kd.data.image_tables import IMAGE_COLUMNS
+from db3kd.data.parquet_size import check_parquet_size
+from db3kd.data.splits import require_split
+from db3kd.tables import Features
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+"""The suffixes of files that may hold a table."""
+
+LABEL_COLUMNS = ("label", "labels", "target")
+"""The names of a column of class labels that need not be declared."""
+
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
+_UNNAMED = re.compile(r"Unnamed: \d+")
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How the columns of a table are read.
+
+    Attributes:
+        features: The features, or a file that describes them; None to infer them from all rows of
+            all splits.
+        label_column: The column of class labels; None for one of `LABEL_COLUMNS`, if there is one
+            that is no feature.
+    """
+
+    features: Features | str | Path | None = None
+    label_column: str | None = None
+
+    def load_features(self) -> Features | None:
+        """Returns the features, read from their file if they are in one."""
+        if self.features is None or isinstance(self.features, Features):
+            return self.features
+        return Features.load(self.features)
+
+
+def holds_table(path: Path) -> bool:
+    """Returns whether a file is a table of features; a `.parquet` file may be one of images.
+
+    Raises:
+        ValueError: If a Parquet file is broken.
+    """
+    if path.suffix != ".parquet":
+        return path.suffix in TABLE_SUFFIXES
+    check_parquet_size(path)
+    schema = import_data_package("pyarrow.parquet").read_schema(path)
+    declared = import_data_package("datasets").Features.from_arrow_schema(schema)
+    image = import_data_package("datasets").Image
+    return not any(
+        name in IMAGE_COLUMNS or isinstance(feature, image) for name, feature in declared.items()
+    )
+
+
+def load_table(
+    files: Mapping[str, Sequence[Path]],
+    split: str,
+    name: str,
+    classes: int | None,
+    options: TableOptions,
+) -> ImageSet:
+    """Loads a split of the tables in files, as `db3kd.load_data`.
+
+    Args:
+        files: The files of each split.
+        split: The split.
+        name: The name of the set.
+        classes: The number of classes; None to count them.
+        options: The features and the column of labels.
+
+    Returns:
+        The encoded rows, with the labels and class names if there are any.
+
+    Raises:
+        FileNotFoundError: If there is no file of features.
+        TypeError: If a column holds no values of a feature.
+        ValueError: If there is no such split, a file is broken, or values are missing or invalid.
+    """
+    require_split(split, files, name)
+    pandas = import_data_package("pandas")
+    frames = {
+        part: pandas.concat([_read(pandas, path) for path in paths], ignore_index=True)
+        for part, paths in files.items()
+    }
+    features = options.load_features()
+    column = _label_column(frames, features, options.label_column, name)
+    if features is None:
+        used = [each for each in frames[split].columns if each != column]
+        features = Features.infer(
+            pandas.concat([_columns(frame, used, name) for frame in frames.values()]), names=used
+        )
+    frame, set_name = frames[split], f"{name}-{split}"
+    if column is None or column not in frame.columns:
+        return ImageSet.from_table(frame, None, features, set_name, classes)
+    labelled = [part for part in frames.values() if column in part.columns]
+    for part in labelled:
+        _check_labels(part[column], column, name)
+    # All splits number their classes alike, also those that lack one.
+    every, names = as_table_labels(
+        pandas.concat([part[column] for part in labelled]).to_numpy(), f"{name}, column {column}"
+    )
+    first = sum(len(part) for part in labelled[: [part is frame for part in labelled].index(True)])
+    count = classes or (len(names) if names else class_count([every.numpy()]))
+    return ImageSet.from_table(
+        frame, every[first : first + len(frame)], features, set_name, count, names
+    )
+
+
+def _read(pandas: Any, path: Path) -> Any:
+    try:
+        if path.suffix == ".parquet":
+            frame = pandas.read_parquet(path, engine="pyarrow")
+        else:
+            frame = pandas.read_csv(path, na_values=_MISSING, keep_default_na=False)
+    except Exception as error:  # pandas and Arrow raise many types for a broken file.
+        raise ValueError(
+            f"{path}: expected a table, which pandas could not read: {error}"
+        ) from None
+    if frame.empty:
+        raise ValueError(f"{path}: expected at least one row and one column, got none")
+    unnamed = [str(column) for column in frame.columns if _UNNAMED.fullmatch(str(column))]
+    if unnamed:
+        raise ValueError(
+            f"{path}: expected a name for each column, got none for number "
+            f"{unnamed[0].split()[1]}; if it numbers the rows, write the file with "
+            "to_csv(index=False)"
+        )
+    return frame
+
+
+def _label_column(
+    frames: Mapping[str, Any], features: Features | None, declared: str | None, name: str
+) -> str | None:
+    columns = {column for frame in frames.values() for column in frame.columns}
+    if declared is not None:
+        if declared not in columns:
+            raise ValueError(
+                f"label_column: expected a column of {name}, {', '.join(sorted(columns))}, got "
+                f"{declared!r}"
+            )
+        if features is not None and declared in features.names:
+            raise ValueError(f"label_column: expected no feature, got {declared!r}, which is one")
+        return declared
+    used = () if features is None else features.names
+    return next((each for each in LABEL_COLUMNS if each in columns and each not in used), None)
+
+
+def _columns(frame: Any, used: Sequence[str], name: str) -> Any:
+    missing = [column for column in used if column not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"{name}: expected the same columns in every split, {missing[0]!r} is missing in one"
+        )
+    return frame[list(used)]
+
+
+def _check_labels(labels: Any, column: str, name: str) -> None:
+    missing = np.flatnonzero(labels.isna())
+    if len(missing):
+        raise ValueError(
+            f"{name}, column {column!r}: expected a class in each row, got none in row "
+            f"{missing[0]}; leave the row out, or the column if no row needs a class"
+        )
