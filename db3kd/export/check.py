@@ -108,6 +108,7 @@ def _check_declared(student: DeployedStudent, exported: Teacher) -> None:
         "classes": exported.classes,
         "bounds": tuple(exported.bounds),
         "class_names": class_names_of(exported),
+        "features": getattr(exported, "features", None),
     }
     for name, value in declared.items():
         if value != getattr(expected, name):

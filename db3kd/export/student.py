@@ -98,6 +98,7 @@ class DeployedStudent:
             teacher.bounds,
             teacher.class_names,
             teacher.threshold,
+            teacher.features,
         )
 
     @property

@@ -7,7 +7,7 @@ declares, and what exported files of other formats declare too.
 """
 
 from db3kd.models.metadata import ModelMetadata
-from db3kd.models.networks import build_model, check_model, model_names
+from db3kd.models.networks import build_model, check_model, default_model, model_names
 from db3kd.models.weights import SavedModel, read_saved_model, save_model
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "SavedModel",
     "build_model",
     "check_model",
+    "default_model",
     "model_names",
     "read_saved_model",
     "save_model",

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
+from db3kd.tables import Features
+from db3kd.tables.feature_files import features_content, parse_features
 from db3kd.validation import (
     UNIT_BOUNDS,
     check_bounds,
@@ -30,6 +32,7 @@ class ModelMetadata:
         bounds: Lowest and highest pixel value that the network takes.
         class_names: Class names in the order of the class numbers.
         threshold: For a network that returns one score per image: class 1 begins here.
+        features: The features of the table whose encoded rows the network takes.
 
     Raises:
         TypeError: If the class names are no sequence.
@@ -46,6 +49,7 @@ class ModelMetadata:
     bounds: tuple[float, float] = UNIT_BOUNDS
     class_names: tuple[str, ...] | None = None
     threshold: float | None = None
+    features: Features | None = None
 
     def __post_init__(self) -> None:
         assign = object.__setattr__  # the dataclass is frozen
@@ -56,10 +60,17 @@ class ModelMetadata:
             assign(self, "class_names", check_class_names(self.class_names, self.classes, "model"))
         if self.threshold is not None:
             assign(self, "threshold", check_threshold(self.threshold, self.classes))
+        if self.features is not None and self.features.unit_shape != self.image_shape:
+            raise ValueError(
+                f"features: expected those of encoded rows of shape {self.image_shape}, got ones "
+                f"of shape {self.features.unit_shape}"
+            )
 
     def entries(self) -> dict[str, Any]:
         """Returns the values by name, as JSON has them, with the name of this format."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if self.features is not None:
+            given["features"] = features_content(tuple(self.features), self.features.as_frame)
         return {"format": _FORMAT, **given}
 
     def header(self) -> dict[str, str]:
@@ -102,7 +113,11 @@ class ModelMetadata:
         missing = {"image_shape", "classes"} - values.keys()
         if missing:
             raise ValueError(f"metadata: expected {', '.join(sorted(missing))}, got none")
-        return cls(**values)
+        given = dict(values)
+        if "features" in given:
+            features, as_frame = parse_features(given["features"], "metadata")
+            given["features"] = Features(features, as_frame=as_frame)
+        return cls(**given)
 
 
 _NAMES = tuple(ModelMetadata.__dataclass_fields__)

@@ -70,6 +70,16 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
     return _FACTORIES[name](shape, classes)
 
 
+def default_model(image_shape: tuple[int, ...], for_images: str) -> str:
+    """Returns the network for inputs of a shape if the user names none.
+
+    Args:
+        image_shape: Shape of one input.
+        for_images: The network for images (channels, height, width); rows of a table get "mlp".
+    """
+    return for_images if len(image_shape) == 3 else "mlp"
+
+
 def check_model(name: str, image_shape: tuple[int, ...], classes: int) -> None:
     """Builds a network as `build_model` to check the arguments, without drawing random numbers.
 

@@ -1,7 +1,7 @@
 """Weights files: a network's weights together with what is needed to build it again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.filesystem import write_atomically
+from db3kd.tables import Features
 from db3kd.validation import check_class_names
 
 
@@ -27,6 +28,7 @@ class SavedModel:
         bounds: Lowest and highest pixel value that the network takes.
         class_names: Class names in the order of the class numbers.
         threshold: For a network that returns one score per image: class 1 begins here.
+        features: The features of the table whose encoded rows the network takes.
     """
 
     state: dict[str, Tensor]
@@ -36,6 +38,7 @@ class SavedModel:
     bounds: tuple[float, float] | None = None
     class_names: tuple[str, ...] | None = None
     threshold: float | None = None
+    features: Features | None = None
 
 
 def save_model(
@@ -48,6 +51,7 @@ def save_model(
     bounds: tuple[float, float] = (0.0, 1.0),
     class_names: Sequence[str] | None = None,
     threshold: float | None = None,
+    features: Features | None = None,
 ) -> Path:
     """Writes a teacher's or student's weights to a file that `load_teacher(path)` can read.
 
@@ -62,6 +66,8 @@ def save_model(
         bounds: Lowest and highest pixel value that the network takes.
         class_names: Class names in the order of the class numbers.
         threshold: As for `ModuleTeacher`: for a network that returns one score per image.
+        features: The features of a table, if the network takes its encoded rows. Then
+            `Features.load(path)` reads them, and other tables are encoded in the same way.
 
     Returns:
         The path.
@@ -81,7 +87,7 @@ def save_model(
     if path.suffix != ".safetensors":
         raise ValueError(f"path: expected a name ending in .safetensors, got {path.name!r}")
     names = None if class_names is None else check_class_names(class_names, classes, path.name)
-    metadata = ModelMetadata(image_shape, classes, bounds, names, threshold)
+    metadata = ModelMetadata(image_shape, classes, bounds, names, threshold, features)
     write_atomically(path, weights_file(module, model, metadata.header()))
     return path
 
@@ -112,4 +118,4 @@ def read_saved_model(path: str | Path) -> SavedModel:
     metadata = ModelMetadata.from_header(header)
     if metadata is None:
         return SavedModel(state)
-    return SavedModel(state, header["model"], **asdict(metadata))
+    return SavedModel(state, header["model"], **vars(metadata))

@@ -13,7 +13,7 @@ from db3kd.teachers.description import SCHEMES, Description
 from db3kd.teachers.execution import ExecutionOptions
 from db3kd.teachers.function import FunctionTeacher
 from db3kd.teachers.module import ModuleTeacher
-from db3kd.teachers.named import refuse_threshold
+from db3kd.teachers.named import refuse_threshold, tabular_teacher
 from db3kd.teachers.onnx import OnnxTeacher
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote import (
@@ -195,6 +195,16 @@ def _open_function(
     max_batch: int | None,
 ) -> FunctionTeacher:
     refuse_threshold(name, overrides)
+    if overrides.features is not None:
+        if preprocessing != Preprocessing():
+            raise ValueError(
+                f"{source}: expected no [preprocessing] of a function that takes rows of a table; "
+                "it gets them as they are in the table"
+            )
+        function = import_named(name, "function")
+        return tabular_teacher(
+            function, Path(source).name, overrides, overrides.features, max_batch
+        )
     image_shape, classes, _ = overrides.require_all(source)
     preprocessing.input_shape(image_shape)  # raises if the steps do not fit
     function = import_named(name, "function")

@@ -64,6 +64,7 @@ class ExecutionOptions:
             fingerprint=fingerprint,
             class_names=overrides.class_names,
             threshold=overrides.threshold,
+            features=overrides.features,
         )
 
     def refuse_for(self, source: str | Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from db3kd.tables import Features
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.described import open_described
 from db3kd.teachers.description import SCHEMES, Description, read_description
@@ -31,6 +32,7 @@ def load_teacher(
     trust_code: bool = False,
     class_names: Sequence[str] | None = None,
     threshold: float | None = None,
+    features: Features | None = None,
 ) -> Teacher:
     """Loads a teacher from a file, an address or a name.
 
@@ -55,7 +57,8 @@ def load_teacher(
               another JSON service; see `db3kd.teachers.description`.
             - `package.module:object`: A teacher, a torch module, a factory of either without
               arguments, or a function from float32 arrays [N, *image_shape] to N classes. Modules
-              and functions need `image_shape` and `classes`.
+              and functions need `image_shape` and `classes`. With `features`, also a fitted model
+              of scikit-learn, and functions get rows of the table.
         model: The architecture of weights, as `build_model` takes it. If a file declares a
             `package.module:factory`, repeat it here: a file cannot choose which code runs.
         image_shape: Shape of one image.
@@ -71,6 +74,8 @@ def load_teacher(
         trust_code: Load TorchScript and exported programs, and functions that a description names.
         class_names: Class names in the order of the class numbers.
         threshold: As for `ModuleTeacher`: for a model that returns one score per image.
+        features: The features of a table. A function, or a fitted model with a method `predict`,
+            becomes a `TabularTeacher`; every other teacher takes the encoded rows.
 
     Returns:
         The teacher. Close a teacher that has a `close` method when you no longer need it.
@@ -94,6 +99,7 @@ def load_teacher(
         bounds=bounds,
         assumed_shape=assumed_shape,
         assumed_classes=assumed_classes,
+        features=features,
     )
     path = Path(source)
     if str(source).startswith(SCHEMES):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
+from db3kd.tables import Features
 from db3kd.teachers.base import (
     UNANSWERED,
     CompletedDecisions,
@@ -57,6 +58,7 @@ class ModuleTeacher:
         class_names: Class names in the order of the class numbers.
         threshold: For a module that returns one score per image: class 1 begins at this score, for
             example 0.5 for a sigmoid or 0 for a logit. `classes` must be 2.
+        features: The features of a table, for a module that takes its encoded rows.
 
     `max_batch`, `compile` and `cuda_graphs` change scores only by rounding, so the fingerprint does
     not depend on them.
@@ -87,6 +89,7 @@ class ModuleTeacher:
         fingerprint: str | None = None,
         class_names: Sequence[str] | None = None,
         threshold: float | None = None,
+        features: Features | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
@@ -98,6 +101,7 @@ class ModuleTeacher:
             class_names = check_class_names(class_names, self.classes, f"teacher {self.name}")
         self.class_names = class_names
         self.threshold = None if threshold is None else check_threshold(threshold, self.classes)
+        self.features = features
         self.autocast = autocast
         first = next(module.parameters(), None)
         self.device = torch.device(device or (first.device if first is not None else "cpu"))

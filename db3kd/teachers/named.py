@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.execution import ExecutionOptions
 from db3kd.teachers.function import FunctionTeacher
 from db3kd.teachers.signature import ModelOverrides
+from db3kd.teachers.tabular import TabularTeacher, states_classes
 from db3kd.validation import check_class_names, import_named
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -46,7 +48,11 @@ def open_named(
             found.class_names = check_class_names(
                 overrides.class_names, found.classes, describe(found)
             )
+        _check_features(found, name, overrides.features)
         return found
+    if overrides.features is not None and (callable(found) or hasattr(found, "predict")):
+        refuse_threshold(name, overrides)
+        return tabular_teacher(found, name, overrides, overrides.features, max_batch)
     if callable(found):
         refuse_threshold(name, overrides)
         image_shape, classes, bounds = overrides.require_all(name)
@@ -59,6 +65,35 @@ def open_named(
     )
 
 
+def tabular_teacher(
+    found: Any, name: str, overrides: ModelOverrides, features: Features, max_batch: int | None
+) -> TabularTeacher:
+    """Returns the teacher of a function, or of a fitted model, that takes rows of a table.
+
+    Args:
+        found: The function or model.
+        name: The teacher's name.
+        overrides: What the user declares. Class labels that a fitted model states come before the
+            assumed number of classes.
+        features: The features of the rows.
+        max_batch: Maximum number of rows per call, or None to choose it.
+
+    Raises:
+        ValueError: If the classes are unknown, or if an argument does not apply.
+    """
+    names = overrides.class_names
+    classes = overrides.classes
+    if classes is None and not states_classes(found):
+        classes = overrides.assumed_classes if names is None else len(names)
+    shape = overrides.image_shape or features.unit_shape
+    if shape != features.unit_shape:
+        raise ValueError(
+            f"image_shape: expected {features.unit_shape}, the shape of encoded rows, got {shape}; "
+            "leave it out"
+        )
+    return TabularTeacher(found, features, classes, names, max_batch=max_batch, name=name)
+
+
 def refuse_threshold(name: str, overrides: ModelOverrides) -> None:
     """Refuses a threshold for a function, which returns classes.
 
@@ -69,6 +104,16 @@ def refuse_threshold(name: str, overrides: ModelOverrides) -> None:
         raise ValueError(
             f"threshold: expected a model that returns scores, got the function {name}, which "
             "returns classes; omit threshold"
+        )
+
+
+def _check_features(found: Teacher, name: str, features: Features | None) -> None:
+    """Refuses data that were encoded by other features than the teacher decodes with."""
+    known = getattr(found, "features", None)
+    if None not in (known, features) and known != features:
+        raise ValueError(
+            f"features: expected those of teacher {name}, got others from the data; save the "
+            "teacher's with teacher.features.save('features.json'), and give that file as features="
         )
 
 

@@ -87,6 +87,7 @@ class OnnxTeacher:
             max_batch = batch_for_images(input_shape)
             max_batch *= 1 if torch.device(device).type == "cpu" else 8
         self.max_batch = self._signature.batch or check_count(max_batch, "max_batch")
+        self.features = overrides.features
         self.class_names = self._signature.class_names or _names_in(properties, self.classes)
         identity: list[object] = [
             self.preprocessing,
@@ -190,7 +191,8 @@ def _completed(
     if overrides.numbering is not None:
         user_decides += ("classes", "class_names")
     return dataclasses.replace(
-        overrides.completed(declared), **{name: getattr(overrides, name) for name in user_decides}
+        overrides.completed(declared, path),
+        **{name: getattr(overrides, name) for name in user_decides},
     )
 
 

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from db3kd.models.metadata import ModelMetadata
 from db3kd.models.weights import SavedModel
+from db3kd.tables import Features
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.class_numbers import Numbering
 from db3kd.teachers.preprocessing import Preprocessing
@@ -42,6 +44,7 @@ class ModelOverrides:
         bounds: Lowest and highest pixel value of db3kd's images; replaces `Preprocessing.bounds`.
         assumed_shape: The image shape if neither the user nor the model declares it.
         assumed_classes: The number of classes if neither the user nor the model declares it.
+        features: The features of a table, for a function or a fitted model that takes its rows.
 
     Example:
         >>> OnnxTeacher("digits.onnx", ModelOverrides(output="label", classes=10))
@@ -57,6 +60,7 @@ class ModelOverrides:
     bounds: tuple[float, float] | None = None
     assumed_shape: tuple[int, ...] | None = None
     assumed_classes: int | None = None
+    features: Features | None = None
 
     def require_all(self, who: str) -> tuple[tuple[int, ...], int, tuple[float, float]]:
         """Returns (image_shape, classes, bounds) for a model that declares nothing itself.
@@ -84,13 +88,27 @@ class ModelOverrides:
             check_bounds(self.bounds or (0.0, 1.0)),
         )
 
-    def completed(self, declared: ModelMetadata | SavedModel | None) -> "ModelOverrides":
+    def completed(
+        self, declared: ModelMetadata | SavedModel | None, file: str | Path
+    ) -> "ModelOverrides":
         """Returns these declarations, completed with what a model's file declares.
 
         Args:
             declared: The file's metadata, or None if it has none.
+            file: The file.
+
+        Raises:
+            ValueError: If the file declares other features of a table.
         """
-        names = ("image_shape", "classes", "bounds", "class_names", "threshold")
+        trained = None if declared is None else declared.features
+        if None not in (trained, self.features) and trained != self.features:
+            raise ValueError(
+                f"features: expected those that the network in {file} was trained with, got "
+                "others from the data; save the network's with "
+                f"db3kd.load_teacher({str(file)!r}).features.save('features.json'), and load the "
+                "data with features='features.json'"
+            )
+        names = ("image_shape", "classes", "bounds", "class_names", "threshold", "features")
         missing = [name for name in names if getattr(self, name) is None]
         return dataclasses.replace(
             self, **{name: getattr(declared, name, None) for name in missing}

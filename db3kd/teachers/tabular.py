@@ -157,6 +157,12 @@ class TabularTeacher(FunctionTeacher):
             ) from None
 
 
+def states_classes(predict: Any) -> bool:
+    """Returns whether a model, or the model of a method, states its class labels."""
+    model = predict if hasattr(predict, "predict") else getattr(predict, "__self__", None)
+    return getattr(model, "classes_", None) is not None
+
+
 def _flat(answer: Any) -> Any:
     """Returns labels [N, 1], as some libraries answer, as [N]; all else as it is."""
     shape = np.shape(answer)
@@ -165,10 +171,7 @@ def _flat(answer: Any) -> Any:
 
 def _classes_of(model: Any) -> Any:
     """Returns the class labels that a fitted model knows."""
-    try:
-        classes = getattr(model, "classes_", None)
-    except AttributeError:
-        classes = None
+    classes = getattr(model, "classes_", None)
     if classes is None:
         raise ValueError(
             "classes: expected the class labels, or their number if they are 0 to C - 1; only a "
@@ -194,8 +197,11 @@ def _label_tuple(classes: Any) -> tuple[Any, ...]:
 
 
 def _names_of(labels: tuple[Any, ...]) -> tuple[str, ...] | None:
-    """Returns the names of class labels, or None if they are the class numbers."""
-    return None if _are_numbers(labels) else tuple(str(label) for label in labels)
+    """Returns the names of class labels, or None if they equal the class numbers."""
+    whole = tuple(
+        int(label) if isinstance(label, float) and label.is_integer() else label for label in labels
+    )
+    return None if _are_numbers(whole) else tuple(str(label) for label in whole)
 
 
 def _are_numbers(labels: tuple[Any, ...]) -> bool:

@@ -77,7 +77,7 @@ def open_torch_file(
     if is_torchscript(path):
         _require_trust(path, "TorchScript", trust_code)
         module, metadata = reading(path, lambda: read_torchscript(path))
-        return TorchFile(module, overrides.completed(metadata), _file_digest(path))
+        return TorchFile(module, overrides.completed(metadata, path), _file_digest(path))
     return TorchFile(_build(path, model, overrides, read_checkpoint(path)), overrides)
 
 
@@ -98,13 +98,13 @@ def _open_weights(path: Path, model: str | None, overrides: ModelOverrides) -> T
             f"{path}: declares the model {saved.model!r}; a file cannot choose which code runs, so "
             "repeat the name as model="
         )
-    overrides = overrides.completed(saved)
+    overrides = overrides.completed(saved, path)
     return TorchFile(_build(path, model or saved.model, overrides, saved.state), overrides)
 
 
 def _open_exported(path: Path, overrides: ModelOverrides, device: torch.device) -> TorchFile:
     module = reading(path, lambda: read_exported(path, device))
-    overrides = overrides.completed(module.metadata)
+    overrides = overrides.completed(module.metadata, path)
     shape = overrides.image_shape or module.image_shape
     classes = overrides.classes
     if overrides.threshold is None:
