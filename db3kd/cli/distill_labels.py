@@ -234,6 +234,7 @@ def _train_students(
             image_shape=image_shape,
             classes=classes,
             class_names=run.class_names,
+            features=run.images.features,
         )
         accuracy = None
         if test is not None and test.labels is not None:

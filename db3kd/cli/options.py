@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,15 @@ Model = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
+DefaultModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Network to train: lenet5, alexnet-half, mlp, … or package.module:factory.",
+        show_default="lenet5, or mlp for a table",
+        rich_help_panel=COMMON,
+    ),
+]
 Seeds = Annotated[
     int,
     typer.Option(
@@ -52,8 +62,8 @@ class ImageOptions(OptionSet):
         str,
         typer.Option(
             "--data",
-            help="Images: mnist5k, digits, cifar10, flowers102, hub:NAME, a folder, or a .npz or "
-            ".parquet file.",
+            help="mnist5k, digits, cifar10, hub:NAME, a folder, a .npz or .parquet file; tables: "
+            "wine, breast_cancer, iris, a .csv file.",
             rich_help_panel=COMMON,
         ),
     ]
@@ -66,11 +76,30 @@ class ImageOptions(OptionSet):
         typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
     ] = None
 
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            help="File of the features of a table: .json, .toml, or a student's .safetensors.",
+            show_default="inferred from the table",
+        ),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            "--label-column",
+            help="The column of class labels of a table.",
+            show_default="label, labels or target, if there is one",
+        ),
+    ] = None
+
     def source(self, split: str) -> "Source":
         """Returns where the images of a split come from."""
         from db3kd.labelling.source import Source
+        from db3kd.tables import Features
 
-        return Source(self.data, split, self.size, self.channels)
+        features = None if self.features is None else Features.load(self.features).to_json()
+        return Source(self.data, split, self.size, self.channels, features, self.label_column)
 
 
 def given(**options: Any) -> dict[str, Any]:

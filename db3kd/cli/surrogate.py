@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ImageOptions, Model, Resume, Split
+from db3kd.cli.options import DefaultModel, ImageOptions, Resume, Split
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import Steps, TrainingOptions
@@ -21,7 +21,7 @@ def surrogate(
         typer.Option("--out", help="The .safetensors file, new unless --resume is given."),
     ],
     training: TrainingOptions,
-    model: Model = "lenet5",
+    model: DefaultModel = None,
     resume: Resume = False,
     limit: Annotated[
         int | None,

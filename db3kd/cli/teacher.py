@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from db3kd.cli.option_sets import expand_option_sets
-from db3kd.cli.options import ImageOptions, Model
+from db3kd.cli.options import DefaultModel, ImageOptions
 from db3kd.cli.outputs import check_weights_file
 from db3kd.cli.training_options import TrainingDevice, TrainingOptions
 
@@ -17,7 +17,7 @@ def teacher(
     images: ImageOptions,
     out: Annotated[Path, typer.Option("--out", help="New .safetensors file.")],
     training: TrainingOptions,
-    model: Model = "lenet5",
+    model: DefaultModel = None,
     epochs: Annotated[
         int,
         typer.Option(
@@ -43,7 +43,7 @@ def teacher(
     from db3kd.distillation.evaluation import evaluate
     from db3kd.distillation.student import train_classifier
     from db3kd.models import save_model
-    from db3kd.models.networks import build_model
+    from db3kd.models.networks import build_model, default_model
     from db3kd.progress import show_progress
     from db3kd.storage.manifest import make_manifest, write_manifest
     from db3kd.teachers import load_teacher
@@ -54,6 +54,7 @@ def teacher(
     test = match_classes(test, train.class_names, classes, f"the split {train.name}")
     test_labels, _ = true_classes(test)
     settings = training.settings(device, epochs=epochs)
+    model = model or default_model(train.image_shape, "lenet5")
     make = partial(build_model, model, train.image_shape, classes)
     with show_progress("training the teacher", settings.total_steps(len(train)), "steps") as show:
         network = train_classifier(make, train, labels, settings, progress=show)
@@ -65,6 +66,7 @@ def teacher(
         image_shape=train.image_shape,
         classes=classes,
         class_names=train.class_names,
+        features=train.features,
     )
     accuracy = evaluate(network, test, test_labels)
     described = make_manifest(

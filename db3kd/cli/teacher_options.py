@@ -63,7 +63,8 @@ class ModelFileOptions(OptionSet):
 
         Args:
             source: The model, as `load_teacher` takes it.
-            images: The images that supply shape and number of classes if nothing else does.
+            images: The images that supply shape, number of classes and the features of a table if
+                nothing else does.
             device: The value of a --device option.
             execution: How a torch module runs, as `load_teacher` takes it.
         """
@@ -78,6 +79,7 @@ class ModelFileOptions(OptionSet):
                 device=_resolve_device(device),
                 assumed_shape=None if images is None else images.image_shape,
                 assumed_classes=None if images is None else images.classes,
+                features=None if images is None else images.features,
                 trust_code=self.trust_code,
                 **execution,
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
+from db3kd.data.image_set import ImageSet
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIXED_DRAWS = 6
@@ -43,7 +44,8 @@ class AugmentedImages:
         partners: how many samples may be partners; all by default. Every other sample occurs in its
             own images only.
         project: maps mixtures [n, *image_shape] to valid inputs, such as `Features.project`. Its
-            attribute `groups`, if it has one, says which places are mixed as a whole.
+            attribute `groups`, if it has one, says which places are mixed as a whole. By default
+            the projection of an image set of a table.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -72,6 +74,8 @@ class AugmentedImages:
         if not 0 <= noise < math.inf:
             raise ValueError(f"noise: expected at least 0, got {noise}")
         images = as_image_source(images)
+        if project is None and isinstance(images, ImageSet) and images.features is not None:
+            project = images.features.project
         self._read_clean = image_reader(images, "cpu")
         shape = self._read_clean(torch.zeros(1, dtype=torch.int64)).shape[1:]
         if len(shape) not in (1, 3):

@@ -11,11 +11,13 @@ was stopped or another network is wanted, they are trained again without a query
 """
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from db3kd.data.image_set import ImageSet
+from db3kd.data.table_rows import features_of, projection_of
 from db3kd.distillation.surrogate_queries import (
     augment_samples,
     decide_augmented_in_folder,
@@ -74,7 +76,8 @@ def write_surrogate(
     check_out(out, resume)
     teacher = takes_unit_images(teacher)
     image_shape = tuple(teacher.image_shape)
-    check_model(settings.model, image_shape, teacher.classes)
+    settings = replace(settings, model=settings.model_for(image_shape))
+    check_model(settings.model_for(image_shape), image_shape, teacher.classes)
     images = source.load() if images is None else images
     chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
     described = partial(
@@ -83,7 +86,11 @@ def write_surrogate(
         teacher_fingerprint=teacher.fingerprint(),
         data_fingerprint=chosen.digests(check=not out.exists()).fingerprint,
     )
-    named = {"source": source, "limit": limit, "teacher": describe(teacher)}
+    named = {
+        "source": source.with_features_of(images),
+        "limit": limit,
+        "teacher": describe(teacher),
+    }
     made = described({**named, "surrogate": settings})
     if out.exists():
         return _read_equal_manifest(out, made)
@@ -91,7 +98,7 @@ def write_surrogate(
         decisions_folder(out),
         described({**named, **query_settings(settings)}),
         teacher,
-        augment_samples(chosen, settings),
+        augment_samples(chosen, settings, projection_of(teacher, chosen)),
         resume,
     )
     with show_progress("training the surrogate", settings.steps, "steps") as show:
@@ -102,11 +109,12 @@ def write_surrogate(
     save_model(
         out,
         surrogate.network,
-        model=settings.model,
+        model=settings.model_for(image_shape),
         image_shape=image_shape,
         classes=teacher.classes,
         bounds=check_bounds(teacher.bounds),
         class_names=class_names_of(teacher),
+        features=features_of(teacher, images),
     )
     return made
 

@@ -44,15 +44,20 @@ def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
     }
 
 
-def augment_samples(images: ImageSet | Tensor, settings: SurrogateSettings) -> AugmentedImages:
+def augment_samples(
+    images: ImageSet | Tensor,
+    settings: SurrogateSettings,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> AugmentedImages:
     """Returns the augmented images that a surrogate is trained and measured on.
 
     The samples are shuffled, because a data set may be sorted by class. The last ones are held
     out: they are never partners, so no training image contains any of them.
 
     Args:
-        images: [N, C, H, W] float32 in [0, 1], or an image set; N ≥ 2.
+        images: [N, C, H, W] or [N, D] float32 in [0, 1], or an image set; N ≥ 2.
         settings: the surrogate settings; the training seed draws the order and the images.
+        project: see `AugmentedImages`.
 
     Raises:
         ValueError: if there are fewer than 2 images.
@@ -67,7 +72,13 @@ def augment_samples(images: ImageSet | Tensor, settings: SurrogateSettings) -> A
         images.check()
     drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
     held_out = max(1, round(count * HELD_OUT_SHARE))
-    return AugmentedImages(drawn, settings.queries_per_sample, seed, partners=count - held_out)
+    return AugmentedImages(
+        drawn,
+        settings.queries_per_sample,
+        seed,
+        partners=count - held_out,
+        project=project,
+    )
 
 
 def decide_augmented(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from db3kd.distillation.train_settings import TrainSettings
+from db3kd.models.networks import default_model
 from db3kd.validation import check_count
 
 
@@ -16,7 +17,8 @@ class SurrogateSettings:
         >>> db3kd.SurrogateSettings(queries_per_sample=20)
 
     Attributes:
-        model: the architecture, a name for `build_model`.
+        model: the architecture, a name for `build_model`; by default "lenet5" for images and "mlp"
+            for rows of a table.
         queries_per_sample: the exact number of queries per sample, for the sample itself and its
             augmented images.
         clean_share: share of clean images in the training rows, in [0, 1), see
@@ -28,7 +30,7 @@ class SurrogateSettings:
         ValueError: if a value is out of range.
     """
 
-    model: str = "lenet5"
+    model: str | None = None
     queries_per_sample: int = 10
     clean_share: float = 0.5
     training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000))
@@ -41,6 +43,10 @@ class SurrogateSettings:
             )
         if self.training.steps is None:
             raise ValueError("training.steps: expected a number, got None")
+
+    def model_for(self, image_shape: tuple[int, ...]) -> str:
+        """Returns the architecture for inputs of a shape."""
+        return self.model or default_model(image_shape, "lenet5")
 
     @property
     def steps(self) -> int:

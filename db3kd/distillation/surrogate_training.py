@@ -13,6 +13,7 @@ from torch import Tensor
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
+from db3kd.data.table_rows import projection_of
 from db3kd.distillation.augmented_decisions import AugmentedDecisions, rows_with_clean_share
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.evaluation import agreement
@@ -49,8 +50,9 @@ def make_surrogate(
 
     Args:
         teacher: a teacher, or a torch module.
-        images: N ≥ 2 images of the teacher's shape [C, H, W] in [0, 1]. The cost is exactly
-            `N · settings.queries_per_sample` queries.
+        images: N ≥ 2 images of the teacher's shape [C, H, W], or encoded rows of a table [D], in
+            [0, 1]. The cost is exactly `N · settings.queries_per_sample` queries. If the teacher or
+            the image set has features, only valid rows are asked about.
         settings: `SurrogateSettings()` by default.
         out: a run folder that keeps each answer, so that it is not paid for again after an error,
             an interrupt or a change of network.
@@ -77,15 +79,16 @@ def make_surrogate(
         check_scaled(checked, teacher)
     else:
         teacher = takes_unit_images(teacher)
-    check_model(settings.model, tuple(teacher.image_shape), teacher.classes)
-    augmented = augment_samples(checked, settings)
+    image_shape = tuple(teacher.image_shape)
+    check_model(settings.model_for(image_shape), image_shape, teacher.classes)
+    augmented = augment_samples(checked, settings, projection_of(teacher, checked))
     if out is None:
         decided = decide_augmented(teacher, augmented)
     else:
         source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
         described = make_manifest(
             {
-                "source": {"data": source.name},
+                "source": {"data": source.name, **_features_entry(checked)},
                 "limit": None,
                 "teacher": describe(teacher),
                 **query_settings(settings),
@@ -113,7 +116,8 @@ def train_surrogate(
         progress: see `train`.
     """
     images = augmented.images
-    make = partial(build_model, settings.model, images.image_shape, classes)
+    model = settings.model_for(images.image_shape)
+    make = partial(build_model, model, images.image_shape, classes)
     rows = rows_with_clean_share(images, settings.clean_share)
     first_held_out = images.partners * images.queries_per_sample
     network = train_classifier(
@@ -129,6 +133,12 @@ def train_surrogate(
         held_out = _ImagesFrom(images, first_held_out)
         share = agreement(network, held_out, augmented.decisions[first_held_out:])
     return TrainedSurrogate(network, share, len(images))
+
+
+def _features_entry(images: ImageSet | Tensor) -> dict[str, str]:
+    """Returns the features that the augmented rows depend on, for the manifest."""
+    features = None if isinstance(images, Tensor) else images.features
+    return {} if features is None else {"features": features.fingerprint()}
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def label_manifest(
         index: `[n] int64`, the images to label, in this order; None for all in their order.
     """
     entries: dict[str, object] = {
-        "source": {"data": images.name} if source is None else source,
+        "source": {"data": images.name} if source is None else source.with_features_of(images),
         "limit": limit,
         "teacher": describe(teacher),
         "labelling": settings,

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import NamedImages
 from db3kd.data.loading import is_remote, load_data
+from db3kd.tables import Features
 
 
 @dataclass(frozen=True)
@@ -19,16 +21,37 @@ class Source:
         split: "train" or "test", or any other split that the data set has.
         size: Height and width to resize to; None to keep them.
         channels: 1 or 3 to convert to; None to keep them.
+        features: The features of a table, as `Features.to_json` writes them; None to infer them.
+        label_column: The column of class labels of a table; None for one of the usual names.
     """
 
     data: str
     split: str = "train"
     size: int | None = None
     channels: int | None = None
+    features: str | None = None
+    label_column: str | None = None
 
     def load(self) -> ImageSet:
         """Loads the images."""
-        return load_data(self.data, self.split, size=self.size, channels=self.channels)
+        return load_data(
+            self.data,
+            self.split,
+            size=self.size,
+            channels=self.channels,
+            features=None if self.features is None else Features.from_json(self.features),
+            label_column=self.label_column,
+        )
+
+    def with_features_of(self, images: NamedImages) -> "Source":
+        """Returns the source with the features that its images were encoded by, if any.
+
+        A run that records them encodes other splits, and the same table elsewhere, in the same way.
+        """
+        features = getattr(images, "features", None)
+        if features is None:
+            return self
+        return dataclasses.replace(self, features=features.to_json())
 
 
 def stored_source(folder: str | Path, stored: object, data: str | None) -> Source:
@@ -62,7 +85,9 @@ def stored_source(folder: str | Path, stored: object, data: str | None) -> Sourc
 
 
 def _parse(folder: str | Path, stored: Any) -> Source:
-    kinds = {"data": str, "split": str, "size": int | None, "channels": int | None}
+    text, number = str | None, int | None
+    kinds = {"data": str, "split": str, "size": number, "channels": number}
+    kinds |= {"features": text, "label_column": text}
     if (
         not isinstance(stored, Mapping)
         or not {"data"} <= stored.keys() <= kinds.keys()
