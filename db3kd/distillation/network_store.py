@@ -2,26 +2,32 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from db3kd.distillation.training_checkpoint import Checkpoint
+from db3kd.distillation.training_checkpoint import Checkpoint, CheckpointError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.storage.filesystem import write_atomically
 from db3kd.storage.manifest import plain
 
-_DIGEST = "training"
-"""Metadata key of the digest of a training's identity."""
+_LOG = logging.getLogger(__name__)
+
+_DIGEST, _CHECKSUM = "training", "weights"
+"""Metadata keys: the digest of a training's identity, and that of the bytes of its weights."""
 
 
 class NetworkStore:
     """Trains networks by name, each of them once, whatever stops the program.
+
+    Training costs time but no query. A file or a checkpoint that cannot be used, because it is
+    damaged or belongs to another training, is therefore replaced by training anew.
 
     Example:
         >>> store = NetworkStore(folder / "networks", {"run": run_identity})
@@ -54,8 +60,6 @@ class NetworkStore:
     ) -> nn.Module:
         """Returns the trained network of a name: from its file, or after training it.
 
-        A file of another training of this name is replaced.
-
         Args:
             name: The name of its file.
             make: Makes the network that the weights of the file belong to.
@@ -68,33 +72,68 @@ class NetworkStore:
         known = plain({**self._identity, **identity})
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         file = self._folder / f"{name}.safetensors"
-        if (state := _read(file, digest)) is not None:
-            with torch.random.fork_rng(devices=[]):
-                network = to_channels_last(make())
-            network.load_state_dict(state)
-            return network.eval()
+        if (network := _load(file, digest, make)) is not None:
+            return network
         self._folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = Checkpoint(
-            self._folder / f"{name}-{digest[:12]}.checkpoint",
-            digest,
-            every_seconds=self._every_seconds,
-        )
-        network = train(checkpoint)
+        network = self._trained(self._folder / f"{name}-{digest[:12]}.checkpoint", digest, train)
         state = {
             key: value.detach().cpu().clone().contiguous()
             for key, value in network.state_dict().items()
         }
-        write_atomically(file, save(state, {_DIGEST: digest}))
+        write_atomically(file, save(state, {_DIGEST: digest, _CHECKSUM: _checksum(state)}))
         for old in self._folder.glob(f"{name}-*.checkpoint"):
             old.unlink(missing_ok=True)
         return network
 
+    def _trained(
+        self, path: Path, digest: str, train: Callable[[Checkpoint], nn.Module]
+    ) -> nn.Module:
+        checkpoint = Checkpoint(path, digest, every_seconds=self._every_seconds)
+        try:
+            return train(checkpoint)
+        except CheckpointError as error:
+            _LOG.warning("%s; it is trained from the start", error)
+            checkpoint.remove()
+        return train(checkpoint)
+
+
+def _load(file: Path, digest: str, make: Callable[[], nn.Module]) -> nn.Module | None:
+    """Returns the network of a file; None if the file does not hold that of this digest."""
+    state = _read(file, digest)
+    if state is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        network = to_channels_last(make())
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # the code of the network changed, but not its name
+        _LOG.warning("%s: %s; it is trained from the start", file, error)
+        return None
+    return network.eval()
+
 
 def _read(file: Path, digest: str) -> dict[str, Tensor] | None:
-    """Returns the weights of a file if it holds the network of this digest."""
+    """Returns the weights of a file if it is whole and holds the network of this digest."""
     if not file.is_file():
         return None
-    with safe_open(file, "pt") as content:
-        if (content.metadata() or {}).get(_DIGEST) != digest:
-            return None
-        return {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+    try:
+        with safe_open(file, "pt") as content:
+            metadata = content.metadata() or {}
+            if metadata.get(_DIGEST) != digest:
+                return None
+            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        _LOG.warning("%s: damaged (%s); it is trained from the start", file, error)
+        return None
+    if metadata.get(_CHECKSUM) != _checksum(state):
+        _LOG.warning("%s: its weights are damaged; it is trained from the start", file)
+        return None
+    return state
+
+
+def _checksum(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -19,6 +19,10 @@ _MAGIC = b"db3kd training checkpoint 1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
+class CheckpointError(ValueError):
+    """A file is damaged, or it is the checkpoint of another training."""
+
+
 class Checkpoint:
     """A file that a training writes from time to time, and continues from if it exists.
 
@@ -72,7 +76,7 @@ class Checkpoint:
             The state, its tensors on the CPU; None if there is no file.
 
         Raises:
-            ValueError: if the file is damaged or belongs to another training.
+            CheckpointError: if the file is damaged or belongs to another training.
         """
         self._remove_leftovers()
         try:
@@ -117,7 +121,7 @@ class Checkpoint:
 
     def _split(self, content: bytes) -> tuple[bytes, bytes]:
         if not content.startswith(_MAGIC):
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.path}: expected a checkpoint of a training, got another file; use another "
                 "path"
             )
@@ -127,13 +131,13 @@ class Checkpoint:
     def _compare(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
         difference = _difference(found, expected)
         if difference is not None:
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.path}: expected a checkpoint of this training, got one with another "
                 f"{difference}; use another path, or remove the file to train from the start"
             )
 
-    def _damaged(self) -> ValueError:
-        return ValueError(
+    def _damaged(self) -> CheckpointError:
+        return CheckpointError(
             f"{self.path}: this checkpoint is damaged; remove it to train from the start"
         )
 
