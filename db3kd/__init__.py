@@ -42,7 +42,13 @@ if TYPE_CHECKING:
     )
     from db3kd.models import build_model, save_model
     from db3kd.ops import build_config, soft_labels
-    from db3kd.pipelines import DistillResult, DistillSettings, distill
+    from db3kd.pipelines import (
+        Comparison,
+        DistillResult,
+        DistillSettings,
+        compare,
+        distill,
+    )
     from db3kd.planning import plan_budget
     from db3kd.synthesis import (
         Moves,
@@ -95,7 +101,7 @@ _HOME = {
     ),
     "models": ("build_model", "save_model"),
     "ops": ("build_config", "soft_labels"),
-    "pipelines": ("DistillResult", "DistillSettings", "distill"),
+    "pipelines": ("Comparison", "DistillResult", "DistillSettings", "compare", "distill"),
     "planning": ("plan_budget",),
     "synthesis": (
         "Moves",
@@ -119,6 +125,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Checkpoint",
+    "Comparison",
     "DistillResult",
     "DistillSettings",
     "EarlyStopping",
@@ -149,6 +156,7 @@ __all__ = [
     "build_config",
     "build_model",
     "choose_scale",
+    "compare",
     "distill",
     "evaluate",
     "export_model",

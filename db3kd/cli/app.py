@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from db3kd.cli.compare import compare
 from db3kd.cli.demo import demo
 from db3kd.cli.distill import distill
 from db3kd.cli.errors import is_expected, one_line, options_of
@@ -77,7 +78,7 @@ def db3kd(
 
 _PANELS = {
     "First steps": (demo, info),
-    "With images": (teacher, surrogate, label, distill),
+    "With images": (teacher, surrogate, label, distill, compare),
     "Without images": (synthesize, zero_shot),
     "Results": (evaluate, report, export),
 }

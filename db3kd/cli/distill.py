@@ -2,25 +2,27 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from db3kd.cli.distill_labels import LossOptions, distill_labels
+from db3kd.cli.distill_options import (
+    ProxyOptions,
+    SpendingOptions,
+    Student,
+    TransferOptions,
+    distill_settings,
+)
 from db3kd.cli.errors import naming_options
-from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
-from db3kd.cli.options import ImageOptions, Resume, Split
+from db3kd.cli.option_sets import COMMON, expand_option_sets
+from db3kd.cli.options import Resume
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.plan_output import print_plan, print_result
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
 from db3kd.progress import duration
-
-if TYPE_CHECKING:
-    from db3kd.data.image_set import ImageSet
-    from db3kd.pipelines.distill_settings import DistillSettings
-    from db3kd.teachers import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,78 +36,9 @@ class OptionalTeacherOptions(TeacherOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferOptions(ImageOptions):
-    """The images to ask about and to train on, and those to measure accuracy on."""
+class StoppableTrainingOptions(StudentTrainingOptions):
+    """How the student is trained, and when its training stops early."""
 
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            help="Images, as for db3kd label; none to make pseudo samples.",
-            rich_help_panel=COMMON,
-        ),
-    ] = None  # type: ignore[assignment]  # images are optional here
-    split: Split = "train"
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Use only this many images, drawn at random."),
-    ] = None
-    test: Annotated[
-        str | None,
-        typer.Option(
-            "--test",
-            help="Labelled images to measure the student's accuracy on, without a query.",
-            show_default="the test split of --data",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpendingOptions(OptionSet):
-    """How many queries and how much time a run may take."""
-
-    panel = "Budget"
-
-    budget: Annotated[
-        int | None,
-        typer.Option("--budget", min=1, help="Maximum number of queries.", rich_help_panel=COMMON),
-    ] = None
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Print the plan, ask nothing and stop.", rich_help_panel=COMMON
-        ),
-    ] = False
-    price_per_1000: Annotated[
-        float | None,
-        typer.Option("--price-per-1000", min=0, help="Price of 1,000 queries."),
-    ] = None
-    time_limit: Annotated[
-        float | None,
-        typer.Option(
-            "--time-limit", min=1, help="Approximate seconds that all trainings may take."
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProxyOptions(OptionSet):
-    """Networks that choose what is asked and teach the student."""
-
-    panel = "Proxies"
-
-    proxy: Annotated[
-        str | None,
-        typer.Option(
-            "--proxy",
-            help="Network of the proxies, as for --student.",
-            show_default="the largest of the student's family",
-        ),
-    ] = None
-    proxies: Annotated[
-        int,
-        typer.Option("--proxies", min=0, help="Number of proxies; 0 for none."),
-    ] = 2
     patience: Annotated[
         int | None,
         typer.Option(
@@ -122,7 +55,7 @@ def distill(
     images: TransferOptions,
     spending: SpendingOptions,
     losses: LossOptions,
-    training: StudentTrainingOptions,
+    training: StoppableTrainingOptions,
     proxies: ProxyOptions,
     labels: Annotated[
         Path | None,
@@ -132,17 +65,7 @@ def distill(
             rich_help_panel=COMMON,
         ),
     ] = None,
-    student: Annotated[
-        str | None,
-        typer.Option(
-            "--student",
-            "--model",
-            help="Network to train: lenet5-half, alexnet-half, resnet18, mlp, … or "
-            "package.module:factory.",
-            show_default="a small one for the images",
-            rich_help_panel=COMMON,
-        ),
-    ] = None,
+    student: Student = None,
     strategy: StrategyName = "auto",
     out: Annotated[
         Path | None,
@@ -189,6 +112,7 @@ def distill(
             time_limit=spending.time_limit,
             limit=images.limit,
             test=images.test,
+            patience=training.patience,
         )
         file = labels.with_name(f"{labels.name}-student.safetensors") if out is None else out
         with naming_options(model="--student"):
@@ -211,29 +135,26 @@ def distill(
         raise ValueError("budget: expected the maximum number of queries, got none")
     if out is None and not spending.dry_run:
         raise ValueError("out: expected the folder of the run, got none")
-    from db3kd.labelling.sample_choice import draw_samples
     from db3kd.pipelines import distill as run_distillation
-    from db3kd.pipelines import estimate_training_seconds
+    from db3kd.pipelines import time_steps
     from db3kd.planning import plan_budget
     from db3kd.storage.run_folder import check_free
 
-    settings = _settings(training, proxies, spending.time_limit, teacher.device)
+    settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
+    settings = replace(settings, patience=training.patience)
     if out is not None:
         check_free(out, resume)
-    transfer = None
-    if images.data is not None:
-        loaded = images.source(images.split).load()
-        transfer = loaded.subset(draw_samples(len(loaded), images.limit, training.seed))
+    transfer = images.load(training.seed)
     opened = teacher.open(transfer)
     count = None if transfer is None or strategy == "zero-shot" else len(transfer)
     plan = plan_budget(budget, opened.classes, count, strategy)
     print_plan(plan, price)
     if spending.dry_run:
-        seconds = estimate_training_seconds(opened, transfer, plan, student, settings)
+        seconds = time_steps(opened, transfer, student, settings).of_run(plan, settings)
         print(f"trainings  about {duration(seconds)} on this machine; nothing was asked")
         return
     assert out is not None  # checked above
-    measured = _test_images(images, opened)
+    measured = images.load_test(opened)
     runs = (out, out / "labels", out / "pseudo-samples")
     with naming_options(model="--student"), hint_at_resuming(*runs):
         result = run_distillation(
@@ -250,41 +171,6 @@ def distill(
             callbacks=training.callbacks(out / "student", settings.training),
         )
     print_result(result, price)
-
-
-def _test_images(images: TransferOptions, teacher: "Teacher") -> "ImageSet | None":
-    """Returns labelled test images, classes numbered as the teacher's; None if there are none."""
-    from db3kd.data.class_names import matched
-
-    test = images.test
-    if test is None and (images.data is None or images.split == "test"):
-        return None
-    try:
-        source = images.source("test")
-        loaded = (source if test is None else replace(source, data=test)).load()
-    except (ValueError, FileNotFoundError):
-        if test is not None:
-            raise
-        return None  # most folders have no test split
-    if loaded.labels is None:
-        return None
-    return matched(loaded, teacher)
-
-
-def _settings(
-    training: StudentTrainingOptions, proxies: ProxyOptions, time_limit: float | None, device: str
-) -> "DistillSettings":
-    from db3kd.pipelines.distill_settings import DistillSettings
-
-    rates = DistillSettings.learning_rates
-    return DistillSettings(
-        training=training.patient_settings(device),
-        learning_rates=rates if training.learning_rate is None else (training.learning_rate,),
-        proxy=proxies.proxy,
-        proxies=proxies.proxies,
-        time_limit=time_limit,
-        patience=proxies.patience,
-    )
 
 
 def _refuse_with_labels(**options: object) -> None:

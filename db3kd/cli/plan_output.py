@@ -1,10 +1,10 @@
-"""Prints the plan of a distillation, and its result."""
+"""Prints the plans of distillations and comparisons, and the result of a distillation."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from db3kd.pipelines import DistillResult
-    from db3kd.planning import BudgetPlan
+    from db3kd.planning import BudgetPlan, ComparisonPlan
 
 
 def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
@@ -20,6 +20,33 @@ def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
         print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
     price = _price(plan.queries, price_per_1000)
     print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
+
+
+def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) -> None:
+    """Prints the plan of each strategy in a line, and what all students cost together.
+
+    Args:
+        plan: The plan.
+        price_per_1000: The price of 1,000 queries, or None.
+    """
+    from db3kd.planning import STRATEGY_TEXTS
+
+    width = max(map(len, ("in total", *plan.strategies)))
+    for strategy in plan.strategies:
+        if strategy in plan.refused:
+            print(f"{strategy:<{width}}  not used: {plan.refused[strategy]}")
+            continue
+        queries = plan.plans[strategy].queries
+        print(
+            f"{strategy:<{width}}  at most {queries:,} queries"
+            f"{_price(queries, price_per_1000)}: {STRATEGY_TEXTS[strategy]}"
+        )
+    students = len(plan.plans) * plan.seeds
+    test = f" and {plan.test_images:,} test images" if plan.test_images else ""
+    print(
+        f"{'in total':<{width}}  at most {plan.queries:,} queries for {students:,} "
+        f"student{'s' if students != 1 else ''}{test}{_price(plan.queries, price_per_1000)}"
+    )
 
 
 def print_result(result: "DistillResult", price_per_1000: float | None) -> None:

@@ -1,10 +1,13 @@
-"""The option --strategy."""
+"""The options --strategy and --strategies."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from db3kd.cli.option_sets import COMMON
+
+if TYPE_CHECKING:
+    from db3kd.planning import Strategy
 
 StrategyName = Annotated[
     Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"],
@@ -14,3 +17,18 @@ StrategyName = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
+
+StrategyNames = Annotated[
+    str,
+    typer.Option(
+        "--strategies",
+        help="Strategies to compare, separated by commas: auto, decisions, augmented, sd, bd, mbd, "
+        "db3kd-paper, zero-shot.",
+        rich_help_panel=COMMON,
+    ),
+]
+
+
+def parse_strategies(text: str) -> "tuple[Strategy, ...]":
+    """Returns the names of a --strategies option; `plan_comparison` checks them."""
+    return tuple(cast("Strategy", name.strip()) for name in text.split(",") if name.strip())

@@ -1,32 +1,37 @@
 """Whole pipelines from a teacher to a report.
 
-`distill` trains the best student that a query budget buys. `run_zero_shot` trains students without
+`distill` trains the best student that a query budget buys, and `compare` compares strategies of
+spending the budget. `run_zero_shot` trains students without
 any image: it makes pseudo samples, labels them, trains students and compares them with baselines.
 `run_demo` trains a teacher and compares students of a
 few labelled images with their baselines and with students without images.
 """
 
+from db3kd.pipelines.compare_strategies import Comparison, compare
 from db3kd.pipelines.demo import run_demo
 from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distill_student import DistillResult, distill
-from db3kd.pipelines.training_time import estimate_training_seconds
+from db3kd.pipelines.training_time import StepTimes, time_steps
 from db3kd.pipelines.transfer_set import TransferSet, make_transfer_set
 from db3kd.pipelines.zero_shot import ZeroShotResult, run_zero_shot
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot_students import train_students
 
 __all__ = [
+    "Comparison",
     "DemoSettings",
     "DistillResult",
     "DistillSettings",
+    "StepTimes",
     "TransferSet",
     "ZeroShotResult",
     "ZeroShotSettings",
+    "compare",
     "distill",
-    "estimate_training_seconds",
     "make_transfer_set",
     "run_demo",
     "run_zero_shot",
+    "time_steps",
     "train_students",
 ]

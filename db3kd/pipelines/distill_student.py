@@ -1,28 +1,23 @@
 """`distill`: from a teacher, images and a budget to the best student that they buy."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
-from db3kd.data.class_names import matched
+from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_report import REPORT_FILE
 from db3kd.pipelines.distill_run import DistillRun
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.inputs import check_images, convert_inputs
+from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.report import wilson_interval
-from db3kd.storage.run_folder import check_free, holds_run
-from db3kd.teachers import Teacher
-from db3kd.teachers.rescaled import takes_unit_images
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,20 +110,17 @@ def distill(
         FileExistsError: If `out` is not empty and `resume` is False.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
-    if resume and out is None:
-        raise ValueError("resume: needs out=, the folder of the run")
     settings = settings or DistillSettings()
-    image_set = None if images is None else _image_set(images)
-    teacher = takes_unit_images(as_teacher(teacher, image_set))
+    teacher, image_set = convert_inputs(teacher, images)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy
     )
     if plan.pseudo_samples:
         image_set = None
     if image_set is not None:
-        image_set = _checked(image_set, teacher)
+        image_set = check_images(image_set, teacher)
     made = Student.of(student, tuple(teacher.image_shape), teacher.classes)
-    with _folder(out, resume) as folder:
+    with output_folder(out, resume) as folder:
         run = DistillRun(teacher, image_set, plan, made, settings, folder, callbacks)
         finished = run.finish(resume=resume, test=test, price_per_1000=price_per_1000)
     return DistillResult(
@@ -143,49 +135,3 @@ def distill(
         folder=None if out is None else folder,
         report=None if out is None else folder / REPORT_FILE,
     )
-
-
-def _image_set(images: ImagesLike) -> ImageSet:
-    converted = as_images(images)
-    if isinstance(converted, ImageSet):
-        return converted
-    array = getattr(converted, "numpy", None)
-    if array is None:
-        raise TypeError(
-            f"images: expected an image set, an array or a data set, got {type(images).__name__}"
-        )
-    return ImageSet.from_arrays(array(), name="images")
-
-
-def _checked(images: ImageSet, teacher: Teacher) -> ImageSet:
-    """Returns the images in the teacher's numbering of the classes, after checks."""
-    if images.image_shape != tuple(teacher.image_shape):
-        raise ValueError(
-            f"images: expected shape {tuple(teacher.image_shape)}, which the teacher takes, got "
-            f"{images.image_shape} in {images.name}"
-        )
-    images.check()
-    return matched(images, teacher)
-
-
-@contextmanager
-def _folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
-    """Yields the run folder; a temporary one is removed unless an error leaves answers in it."""
-    if out is not None:
-        check_free(out, resume)
-        yield Path(out)
-        return
-    parent = tempfile.mkdtemp(prefix="db3kd-")
-    folder = Path(parent) / "run"
-    try:
-        yield folder
-    except BaseException as error:
-        if holds_run(folder):
-            error.add_note(
-                f"the answers that were paid for are kept; continue with out={str(folder)!r}, "
-                "resume=True"
-            )
-            raise
-        shutil.rmtree(parent, ignore_errors=True)
-        raise
-    shutil.rmtree(parent, ignore_errors=True)

@@ -49,3 +49,8 @@ class RunNotes:
     def add(self, name: str, seconds: float) -> None:
         """Adds to a number, which is 0 at first."""
         self.put(name, (self.get(name) or 0) + seconds)
+
+    def remove(self) -> None:
+        """Forgets all values."""
+        self._values = {}
+        self._file.unlink(missing_ok=True)

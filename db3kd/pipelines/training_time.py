@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -16,7 +16,8 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_loop import train_batches
 from db3kd.models.networks import build_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
-from db3kd.pipelines.distill_settings import DistillSettings, default_student, proxy_for
+from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
+from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import CHOICE_SHARE
 from db3kd.planning import BudgetPlan
 from db3kd.teachers import Teacher
@@ -95,31 +96,50 @@ def steps_within(
     return max(LEAST_STEPS, int(limit / trained_steps(plan, settings, student_step, proxy_step)))
 
 
-def estimate_training_seconds(
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of a training step on this machine.
+
+    Attributes:
+        student: Of the student.
+        proxy: Of a proxy.
+    """
+
+    student: float
+    proxy: float
+
+    def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
+        """Estimates the seconds of all trainings of a run, at most its time limit.
+
+        Trainings that make pseudo samples or choose the scale of soft labels are not counted.
+
+        Args:
+            plan: The plan of the run.
+            settings: How networks are trained.
+        """
+        answers = plan.queries - plan.held_out - plan.held_out_augmented
+        steps = settings.steps_for(plan.training_images if plan.label_queries else answers)
+        seconds = steps * trained_steps(plan, settings, self.student, self.proxy)
+        return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
+
+
+def time_steps(
     teacher: Teacher,
     images: ImageSet | None,
-    plan: BudgetPlan,
-    student: str | None = None,
-    settings: DistillSettings | None = None,
-) -> float:
-    """Estimates how long the trainings of a run take on this machine, without asking anything.
+    student: str | nn.Module | Callable[[], nn.Module] | None,
+    settings: DistillSettings,
+) -> StepTimes:
+    """Measures training steps without asking anything.
 
     Args:
         teacher: The teacher, for the shape of its images and its classes.
         images: The images; None without images.
-        plan: The plan of the run.
-        student: The name of the student.
-        settings: How networks are trained; `DistillSettings()` by default.
-
-    Returns:
-        Seconds; at most the time limit of the settings. Trainings that make pseudo samples or
-        choose the scale of soft labels are not counted.
+        student: As for `distill`.
+        settings: How networks are trained.
     """
-    settings = settings or DistillSettings()
     shape, classes = tuple(teacher.image_shape), teacher.classes
-    name = student or default_student(shape)
-    proxy = settings.proxy or proxy_for(name, shape)
-    make, make_proxy = (partial(build_model, each, shape, classes) for each in (name, proxy))
+    made = Student.of(student, shape, classes)
+    proxy = partial(build_model, settings.proxy or proxy_for(made.name, shape), shape, classes)
     some = (
         torch.zeros(_TIMED, *shape)
         if images is None
@@ -128,12 +148,7 @@ def estimate_training_seconds(
     order = torch.arange(len(some))
     known = no_answers(augmentable_images(some, order, 0, 0))
     known = known.add(order * NUMBERS + 1, torch.zeros_like(order))
-    answers = plan.queries - plan.held_out - plan.held_out_augmented
-    steps = settings.steps_for(plan.training_images if plan.label_queries else answers)
-    seconds = steps * trained_steps(
-        plan,
-        settings,
-        seconds_per_step(make, known, settings.training),
-        seconds_per_step(make_proxy, known, settings.training),
+    return StepTimes(
+        seconds_per_step(made.make, known, settings.training),
+        seconds_per_step(proxy, known, settings.training),
     )
-    return seconds if settings.time_limit is None else min(seconds, settings.time_limit)

@@ -8,5 +8,16 @@ from db3kd.planning.budget_plan import (
     Strategy,
     plan_budget,
 )
+from db3kd.planning.comparison_plan import COMPARED, ComparisonPlan, plan_comparison
 
-__all__ = ["STRATEGIES", "STRATEGY_TEXTS", "BudgetPlan", "Stage", "Strategy", "plan_budget"]
+__all__ = [
+    "COMPARED",
+    "STRATEGIES",
+    "STRATEGY_TEXTS",
+    "BudgetPlan",
+    "ComparisonPlan",
+    "Stage",
+    "Strategy",
+    "plan_budget",
+    "plan_comparison",
+]

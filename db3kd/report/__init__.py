@@ -7,7 +7,12 @@ two are functions of their own, which take arrays, CPU tensors or results of a c
 """
 
 from db3kd.report.class_distances import class_distance_matrix, mean_class_distances
-from db3kd.report.intervals import wilson_interval
+from db3kd.report.comparison import (
+    ComparedStudent,
+    ComparisonRow,
+    comparison_table,
+)
+from db3kd.report.intervals import percent, wilson_interval
 from db3kd.report.label_figures import distance_curve, sample_grid
 from db3kd.report.pages import ClassDistances, Samples, write_report
 from db3kd.report.pseudo_sample_figures import (
@@ -34,6 +39,8 @@ from db3kd.report.zero_shot import (
 
 __all__ = [
     "ClassDistances",
+    "ComparedStudent",
+    "ComparisonRow",
     "Disagreements",
     "PlanChoice",
     "ReportStage",
@@ -44,11 +51,13 @@ __all__ = [
     "accuracy_by_queries",
     "class_distance_matrix",
     "class_grid",
+    "comparison_table",
     "distance_by_moves",
     "distance_curve",
     "mean_class_distances",
     "method_table",
     "move_grid",
+    "percent",
     "rich_method_table",
     "rich_zero_shot_table",
     "sample_grid",

@@ -13,6 +13,7 @@ COMMANDS = (
     "surrogate",
     "label",
     "distill",
+    "compare",
     "evaluate",
     "report",
     "synthesize",

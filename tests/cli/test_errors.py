@@ -16,6 +16,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.pipelines import DistillSettings, run_zero_shot
+from db3kd.pipelines import compare as run_comparison
 from db3kd.pipelines import distill as run_distillation
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
@@ -45,6 +46,9 @@ WITHOUT_OPTION = {
     ("distill", TrainSettings): {"shuffle", "gradient_clip"},
     ("distill", DistillSettings): {"learning_rates", "training"},
     ("distill", run_distillation): {"callbacks", "images", "settings"},
+    ("compare", TrainSettings): {"shuffle", "gradient_clip"},
+    ("compare", DistillSettings): {"learning_rates", "training", "alpha", "patience"},
+    ("compare", run_comparison): {"callbacks", "images", "on_student", "settings"},
     ("distill", KDLoss): {"beta", "reduction"},
     ("teacher", TrainSettings): {*OPTIMIZATION, "shuffle", "steps"},
     ("teacher", Source): {"split"},

@@ -1,0 +1,164 @@
+"""The `db3kd compare` command."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db3kd.cli.distill_options import (
+    ProxyOptions,
+    SpendingOptions,
+    Student,
+    TransferOptions,
+    distill_settings,
+)
+from db3kd.cli.errors import naming_options
+from db3kd.cli.option_sets import COMMON, expand_option_sets
+from db3kd.cli.options import Resume, Seeds
+from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.plan_output import print_comparison_plan
+from db3kd.cli.strategy_options import StrategyNames, parse_strategies
+from db3kd.cli.teacher_options import TeacherOptions
+from db3kd.cli.training_options import StudentTrainingOptions
+from db3kd.progress import duration
+
+if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
+    from db3kd.teachers import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonImages(TransferOptions):
+    """The images to ask about and to train on, and those to measure all students on."""
+
+    test: Annotated[
+        str | None,
+        typer.Option(
+            "--test",
+            help="Images to measure all students on, as --data; the teacher is asked about each of "
+            "them once, in addition to --budget.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+
+    def load_test(self, teacher: "Teacher") -> "ImageSet | None":
+        """Returns the test images; None without --test."""
+        if self.test is None:
+            return None
+        return replace(self.source("test"), data=self.test).load()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentBudget(SpendingOptions):
+    """How many queries each student and how much time all of them may take."""
+
+    budget: Annotated[
+        int,
+        typer.Option(
+            "--budget", min=1, help="Maximum number of queries of each student.",
+            rich_help_panel=COMMON,
+        ),
+    ]  # fmt: skip
+
+
+@expand_option_sets
+def compare(
+    teacher: TeacherOptions,
+    images: ComparisonImages,
+    spending: StudentBudget,
+    training: StudentTrainingOptions,
+    proxies: ProxyOptions,
+    strategies: StrategyNames = "auto,augmented,decisions,mbd",
+    student: Student = None,
+    seeds: Seeds = 3,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for the table and the run of each student.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Compare strategies of spending a budget: one table of students that train equally long.
+
+    Each student is a run of db3kd distill in a subfolder of --out, and spends a budget of its own.
+    The total is printed before anything is asked. --resume continues a stopped comparison, and
+    takes further strategies and seeds.
+
+    For example:
+
+        db3kd compare --teacher teacher.safetensors --data mnist5k --budget 20000
+        --strategies auto,augmented,decisions,mbd --test mnist5k --out runs/compare
+
+        db3kd compare --teacher my_package.model:predict --data photos --budget 200000
+        --price-per-1000 0.25 --dry-run
+    """
+    chosen = parse_strategies(strategies)
+    if out is None and not spending.dry_run:
+        raise ValueError("out: expected the folder of the comparison, got none")
+    from db3kd.pipelines import compare as run_comparison
+    from db3kd.pipelines import time_steps
+    from db3kd.planning import plan_comparison
+    from db3kd.report import ComparedStudent, percent
+    from db3kd.storage.run_folder import check_free
+
+    settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
+    if out is not None:
+        check_free(out, resume)
+    transfer = images.load(training.seed)
+    opened = teacher.open(transfer)
+    test = images.load_test(opened)
+    budget, price = spending.budget, spending.price_per_1000
+    plan = plan_comparison(
+        budget,
+        opened.classes,
+        None if transfer is None else len(transfer),
+        chosen,
+        seeds=seeds,
+        test_images=0 if test is None else len(test),
+    )
+    print_comparison_plan(plan, price)
+    if spending.dry_run:
+        steps = settings.steps_for(budget)
+        equal = replace(settings, training=replace(settings.training, steps=steps))
+        times = time_steps(opened, transfer, student, equal)
+        seconds = seeds * sum(times.of_run(each, equal) for each in plan.plans.values())
+        if settings.time_limit is not None:
+            seconds = min(seconds, settings.time_limit)
+        print(f"trainings  about {duration(seconds)} on this machine; nothing was asked")
+        return
+    assert out is not None  # checked above
+
+    def report(strategy: str, found: ComparedStudent) -> None:
+        agreement = "" if found.held_out is None else percent(found.held_out[0] / found.held_out[1])
+        print(f"{strategy}, seed {found.seed}: held-out agreement {agreement}")
+
+    runs = [
+        out / f"{strategy}-{training.seed + seed}" for strategy in chosen for seed in range(seeds)
+    ]
+    parts = [run / part for run in runs for part in ("labels", "pseudo-samples")]
+    with naming_options(model="--student"), hint_at_resuming(out, *runs, *parts):
+        result = run_comparison(
+            opened,
+            transfer,
+            budget=budget,
+            strategies=chosen,
+            student=student,
+            seeds=seeds,
+            settings=settings,
+            out=out,
+            resume=resume,
+            test=test,
+            price_per_1000=price,
+            callbacks=lambda strategy, seed: training.callbacks(
+                out / f"{strategy}-{seed}", settings.training
+            ),
+            on_student=report,
+        )
+    print(result.table)
+    for note in result.notes:
+        print(note)
+    print(f"written to {out / 'compare.md'}")

@@ -1,0 +1,144 @@
+"""Options of commands that spend a budget on students: `distill` and `compare`."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db3kd.cli.option_sets import COMMON, OptionSet
+from db3kd.cli.options import ImageOptions, Split
+from db3kd.cli.training_options import StudentTrainingOptions
+
+if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
+    from db3kd.pipelines.distill_settings import DistillSettings
+    from db3kd.teachers import Teacher
+
+Student = Annotated[
+    str | None,
+    typer.Option(
+        "--student",
+        "--model",
+        help="Network to train: lenet5-half, alexnet-half, resnet18, mlp, … or "
+        "package.module:factory.",
+        show_default="a small one for the images",
+        rich_help_panel=COMMON,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(ImageOptions):
+    """The images to ask about and to train on, and those to measure accuracy on."""
+
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Images, as for db3kd label; none to make pseudo samples.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None  # type: ignore[assignment]  # images are optional here
+    split: Split = "train"
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Use only this many images, drawn at random."),
+    ] = None
+    test: Annotated[
+        str | None,
+        typer.Option(
+            "--test",
+            help="Labelled images to measure the student's accuracy on, without a query.",
+            show_default="the test split of --data",
+        ),
+    ] = None
+
+    def load(self, seed: int) -> "ImageSet | None":
+        """Loads the images to ask about; None without --data."""
+        from db3kd.labelling.sample_choice import draw_samples
+
+        if self.data is None:
+            return None
+        loaded = self.source(self.split).load()
+        return loaded.subset(draw_samples(len(loaded), self.limit, seed))
+
+    def load_test(self, teacher: "Teacher") -> "ImageSet | None":
+        """Returns labelled test images, classes numbered as the teacher's; None without any."""
+        from db3kd.data.class_names import matched
+
+        if self.test is None and (self.data is None or self.split == "test"):
+            return None
+        try:
+            source = self.source("test")
+            loaded = (source if self.test is None else replace(source, data=self.test)).load()
+        except (ValueError, FileNotFoundError):
+            if self.test is not None:
+                raise
+            return None  # most folders have no test split
+        if loaded.labels is None:
+            return None
+        return matched(loaded, teacher)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpendingOptions(OptionSet):
+    """How many queries and how much time a run may take."""
+
+    panel = "Budget"
+
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", min=1, help="Maximum number of queries.", rich_help_panel=COMMON),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the plan, ask nothing and stop.", rich_help_panel=COMMON
+        ),
+    ] = False
+    price_per_1000: Annotated[
+        float | None,
+        typer.Option("--price-per-1000", min=0, help="Price of 1,000 queries."),
+    ] = None
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            "--time-limit", min=1, help="Approximate seconds that all trainings may take."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyOptions(OptionSet):
+    """Networks that choose what is asked and teach the student."""
+
+    panel = "Proxies"
+
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            "--proxy",
+            help="Network of the proxies, as for --student.",
+            show_default="the largest of the student's family",
+        ),
+    ] = None
+    proxies: Annotated[
+        int,
+        typer.Option("--proxies", min=0, help="Number of proxies; 0 for none."),
+    ] = 2
+
+
+def distill_settings(
+    training: StudentTrainingOptions, proxies: ProxyOptions, time_limit: float | None, device: str
+) -> "DistillSettings":
+    """Returns how the networks of a distillation are trained."""
+    from db3kd.pipelines.distill_settings import DistillSettings
+
+    rates = DistillSettings.learning_rates
+    return DistillSettings(
+        training=training.patient_settings(device),
+        learning_rates=rates if training.learning_rate is None else (training.learning_rate,),
+        proxy=proxies.proxy,
+        proxies=proxies.proxies,
+        time_limit=time_limit,
+    )

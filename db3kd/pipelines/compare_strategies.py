@@ -1,0 +1,327 @@
+"""`compare`: students of several strategies at the same budget, trained equally long."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.class_names import matched
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.evaluation import predict, share_equal
+from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.pipelines.comparison_folder import ComparisonFolder, open_comparison
+from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distill_student import DistillResult, distill
+from db3kd.pipelines.inputs import check_images, convert_inputs
+from db3kd.pipelines.output_folder import output_folder
+from db3kd.pipelines.student_network import Student
+from db3kd.pipelines.training_time import LEAST_STEPS, time_steps
+from db3kd.planning import COMPARED, ComparisonPlan, Strategy, plan_comparison
+from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
+from db3kd.storage.manifest import make_manifest
+from db3kd.teachers import Teacher, describe
+from db3kd.validation import check_count
+
+StudentLike = str | nn.Module | Callable[[], nn.Module] | None
+"""What `distill` takes as a student."""
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What `compare` returns.
+
+    Attributes:
+        rows: The students of each strategy, in the order of the strategies.
+        queries: Queries of all students, and of the test images.
+        test_queries: Those of the test images.
+        steps: Training steps of each student.
+        table: The table, as Markdown.
+        notes: Sentences on how the numbers were made and what they cost.
+        folder: The folder with compare.md, compare.json and the run of each student; None if the
+            comparison was made without `out`.
+    """
+
+    rows: tuple[ComparisonRow, ...]
+    queries: int
+    test_queries: int
+    steps: int
+    table: str
+    notes: tuple[str, ...]
+    folder: Path | None
+
+    def __repr__(self) -> str:
+        names = ", ".join(row.strategy for row in self.rows)
+        return f"Comparison({names}; {self.queries:,} queries)"
+
+
+def compare(
+    teacher: TeacherLike,
+    images: ImagesLike | None = None,
+    *,
+    budget: int,
+    strategies: Sequence[Strategy] = COMPARED,
+    student: StudentLike = None,
+    seeds: int = 3,
+    settings: DistillSettings | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    test: ImageSet | None = None,
+    price_per_1000: float | None = None,
+    callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
+    on_student: Callable[[str, ComparedStudent], None] | None = None,
+) -> Comparison:
+    """Trains students by several strategies at the same budget, and compares them.
+
+    Each student is a `distill` run of its own, with its own queries. All train for the same number
+    of steps. A strategy that cannot be used at this budget has a row that says why.
+
+    Example:
+        >>> comparison = db3kd.compare(
+        ...     teacher, images, budget=20_000, strategies=["auto", "augmented"], out="runs/compare"
+        ... )
+        >>> print(comparison.table)
+
+    Args:
+        teacher: See `distill`.
+        images: See `distill`.
+        budget: Maximum number of queries of each student, held-out images included.
+        strategies: Some of `db3kd.planning.STRATEGIES`.
+        student: See `distill`.
+        seeds: Number of students of each strategy. Their seeds are that of the settings and the
+            following ones.
+        settings: How networks are trained; `DistillSettings()` by default. Without a number of
+            steps, all students train as long as the budget's number of answers asks for. The time
+            limit is that of all trainings of the comparison together.
+        out: A folder that keeps every answer, all students, compare.md and compare.json. None uses
+            a temporary folder; if an error ends the comparison, it is kept, and a note names it.
+        resume: Whether to continue the comparison in `out`, if there is one. Strategies and seeds
+            may be added or left out.
+        test: Images to measure all students on. The teacher is asked about each of them once, in
+            addition to the budget. With labels, accuracy is measured too.
+        price_per_1000: The price of 1,000 queries, for the table.
+        callbacks: Returns the callbacks of a student's training from its strategy and seed.
+        on_student: Called with the strategy of each finished student and what is known of it.
+
+    Returns:
+        The rows and the table.
+
+    Raises:
+        TypeError: As `distill`.
+        ValueError: As `distill`; if no strategy can be used; or if the settings have `patience`,
+            with which students would not train equally long.
+        FileExistsError: As `distill`.
+        TeacherError: If the teacher fails. All answers are kept.
+    """
+    settings = settings or DistillSettings()
+    if settings.patience is not None:
+        raise ValueError(
+            "settings.patience: expected None, so that all students train equally long, got "
+            f"{settings.patience}"
+        )
+    teacher, image_set = convert_inputs(teacher, images)
+    plan = plan_comparison(
+        budget,
+        teacher.classes,
+        None if image_set is None else len(image_set),
+        strategies,
+        seeds=check_count(seeds, "seeds"),
+        test_images=0 if test is None else len(test),
+    )
+    if image_set is not None:
+        image_set = check_images(image_set, teacher)
+    if test is not None:
+        test = matched(test, teacher)
+        if test.image_shape != tuple(teacher.image_shape):
+            raise ValueError(
+                f"test: expected images of shape {tuple(teacher.image_shape)}, got "
+                f"{test.image_shape} in {test.name}"
+            )
+        test.check()
+    made = Student.of(student, tuple(teacher.image_shape), teacher.classes)
+    with (
+        output_folder(out, resume) as path,
+        open_comparison(
+            path, _manifest(teacher, image_set, budget, made, settings, test), resume=resume
+        ) as folder,
+    ):
+        steps = _equal_steps(folder, teacher, image_set, student, budget, settings, plan)
+        equal = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
+        students = _Students(
+            folder=folder,
+            teacher=teacher,
+            images=image_set,
+            budget=budget,
+            student=student,
+            settings=equal,
+            test=test,
+            decisions=folder.decide_test(teacher, test),
+            price_per_1000=price_per_1000,
+            callbacks=callbacks,
+            on_student=on_student,
+        )
+        first = settings.training.seed
+        used = range(first, first + seeds)
+        rows = tuple(
+            ComparisonRow(strategy, refused=plan.refused[strategy])
+            if strategy in plan.refused
+            else ComparisonRow(strategy, tuple(students.get(strategy, seed) for seed in used))
+            for strategy in plan.strategies
+        )
+        folder.finish(plan.test_images)
+        summary = ComparisonSummary(
+            teacher=describe(teacher),
+            data=None if image_set is None else image_set.name,
+            student=made.title,
+            test=None if test is None else test.name,
+            budget=budget,
+            seeds=used,
+            steps=steps,
+            price_per_1000=price_per_1000,
+            plan=plan,
+            rows=rows,
+        )
+        write_comparison(path, summary)
+    return Comparison(
+        rows=rows,
+        queries=summary.queries,
+        test_queries=plan.test_images,
+        steps=steps,
+        table=comparison_table(rows, price_per_1000),
+        notes=tuple(summary.notes()),
+        folder=None if out is None else path,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Students:
+    """Trains the students of a comparison, each of them once.
+
+    Attributes:
+        folder: Keeps what is finished.
+        teacher: Takes images in [0, 1].
+        images: The images, or None.
+        budget: See `compare`.
+        student: See `compare`.
+        settings: How networks are trained, with the number of steps.
+        test: See `compare`.
+        decisions: [n] int64, the teacher's classes of the test images; None without them.
+        price_per_1000: See `compare`.
+        callbacks: See `compare`.
+        on_student: See `compare`.
+    """
+
+    folder: ComparisonFolder
+    teacher: Teacher
+    images: ImageSet | None
+    budget: int
+    student: StudentLike
+    settings: DistillSettings
+    test: ImageSet | None
+    decisions: Tensor | None
+    price_per_1000: float | None
+    callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
+    on_student: Callable[[str, ComparedStudent], None] | None
+
+    def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
+        """Returns what is known of a student, after training it if necessary."""
+        student = self.folder.finished_student(strategy, seed)
+        if student is None:
+            student = self._measure(seed, *self._timed_run(strategy, seed))
+            self.folder.keep_student(strategy, student)
+        if self.on_student is not None:
+            self.on_student(strategy, student)
+        return student
+
+    def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
+        """Returns the result of a run, and its seconds in all processes that worked on it."""
+        training = replace(self.settings.training, seed=seed)
+        timed = f"{strategy}-{seed} seconds"
+        started = time.monotonic()
+        try:
+            result = distill(
+                self.teacher,
+                self.images,
+                budget=self.budget,
+                student=self.student,
+                strategy=strategy,
+                settings=replace(self.settings, training=training),
+                out=self.folder.student_folder(strategy, seed),
+                resume=True,
+                test=self.test,
+                price_per_1000=self.price_per_1000,
+                callbacks=() if self.callbacks is None else self.callbacks(strategy, seed),
+            )
+        finally:
+            self.folder.notes.add(timed, time.monotonic() - started)
+        return result, self.folder.notes.get(timed)
+
+    def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
+        accuracy = agreement = None
+        if self.test is not None and self.decisions is not None:
+            predicted = predict(result.student, self.test)
+            agreement = share_equal(predicted, self.decisions)
+            if self.test.labels is not None:
+                accuracy = share_equal(predicted, self.test.labels)
+        return ComparedStudent(
+            seed=seed,
+            queries=result.queries,
+            held_out=(round(result.agreement * result.held_out), result.held_out),
+            accuracy=accuracy,
+            test_agreement=agreement,
+            seconds=seconds,
+        )
+
+
+def _equal_steps(
+    folder: ComparisonFolder,
+    teacher: Teacher,
+    images: ImageSet | None,
+    student: StudentLike,
+    budget: int,
+    settings: DistillSettings,
+    plan: ComparisonPlan,
+) -> int:
+    """Returns the steps of every student, whatever the strategies; a time limit is measured once.
+
+    A strategy that is added to a comparison must not change the length of the others' training.
+    """
+    steps = settings.steps_for(budget)
+    if settings.time_limit is None:
+        return steps
+    noted = folder.notes.get("steps")
+    if noted is None:
+        whole = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
+        times = time_steps(teacher, images, student, whole)
+        seconds = plan.seeds * sum(times.of_run(each, whole) for each in plan.plans.values())
+        shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
+        noted = folder.notes.put("steps", min(steps, shorter))
+    return int(noted)
+
+
+def _manifest(
+    teacher: Teacher,
+    images: ImageSet | None,
+    budget: int,
+    student: Student,
+    settings: DistillSettings,
+    test: ImageSet | None,
+) -> dict[str, Any]:
+    """Returns what a resumed comparison must have in common with the stored one."""
+    return make_manifest(
+        {
+            "source": None if images is None else {"data": images.name},
+            "teacher": describe(teacher),
+            "budget": budget,
+            "student": student.identity,
+            "distillation": settings,
+            "test": None if test is None else test.fingerprint(),
+        },
+        seed=settings.training.seed,
+        teacher_fingerprint=teacher.fingerprint(),
+        data_fingerprint=None if images is None else images.fingerprint(),
+    )

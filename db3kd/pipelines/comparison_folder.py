@@ -1,0 +1,125 @@
+"""The folder of a comparison: decisions for test images, and the students that are finished."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from db3kd.data.image_set import ImageSet
+from db3kd.pipelines.run_notes import RunNotes
+from db3kd.progress import show_progress
+from db3kd.querying.driver import decide_all
+from db3kd.report import ComparedStudent
+from db3kd.storage.column_values import check_range, invalid_shard, read_column
+from db3kd.storage.run_folder import RunFolder, holds_run
+from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.teachers import Teacher
+
+TEST_DECISIONS = Kind("test-decisions", 1)
+"""The kind of run folder that a comparison writes. Its column is `decision`.
+
+Each student has a run of its own in a subfolder.
+"""
+
+
+class ComparisonFolder:
+    """Keeps what a resumed comparison must not ask or train again.
+
+    Args:
+        folder: The folder, opened for writing.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.path = folder.path
+        self.notes = RunNotes(folder.path)
+        self._folder = folder
+
+    def student_folder(self, strategy: str, seed: int) -> Path:
+        """Returns the run folder of a student."""
+        return self.path / f"{strategy}-{seed}"
+
+    def decide_test(self, teacher: Teacher, test: ImageSet | None) -> Tensor | None:
+        """Returns the teacher's classes of the test images, [n] int64, which it is asked once.
+
+        Raises:
+            TeacherError: If the teacher fails.
+            ValueError: If the stored decisions are damaged.
+        """
+        if test is None:
+            return None
+        if self._folder.has_shard(0):
+            return self._read_decisions(teacher.classes, len(test))
+        with (
+            show_progress("asking about test images", len(test), "images") as show,
+            self._folder.journal(0, teacher.classes) as journal,
+        ):
+            answered = 0
+
+            def count(more: int) -> None:
+                nonlocal answered
+                answered += more
+                show(answered)
+
+            decisions = decide_all(
+                teacher, test.read, torch.arange(len(test)), on_answers=count, journal=journal
+            )
+        arrow, _ = import_pyarrow()
+        self._folder.write_shard(0, arrow.table({"decision": decisions.numpy()}))
+        return decisions
+
+    def finished_student(self, strategy: str, seed: int) -> ComparedStudent | None:
+        """Returns what is known of a student; None if it is not finished."""
+        known = self.notes.get(f"{strategy}-{seed}")
+        if known is None:
+            return None
+        counts = known["held_out"]
+        return ComparedStudent(**{**known, "held_out": None if counts is None else tuple(counts)})
+
+    def keep_student(self, strategy: str, student: ComparedStudent) -> None:
+        """Writes what is known of a finished student."""
+        self.notes.put(f"{strategy}-{student.seed}", dataclasses.asdict(student))
+
+    def finish(self, test_queries: int) -> None:
+        """Marks the comparison as finished."""
+        if not self._folder.finished:
+            self._folder.finish({"samples": test_queries, "queries": test_queries})
+
+    def _read_decisions(self, classes: int, count: int) -> Tensor:
+        (position, table), *_ = read_shards(self.path, TEST_DECISIONS)
+        try:
+            decisions = read_column(table, "decision", torch.int64)
+            check_range("decision", decisions, 0, classes, "a class")
+            if len(decisions) != count:
+                raise ValueError(f"expected {count:,} rows, got {len(decisions):,}")
+        except (KeyError, ValueError, IndexError) as error:
+            raise invalid_shard(self.path, TEST_DECISIONS, position, error) from error
+        return decisions
+
+
+@contextmanager
+def open_comparison(
+    path: Path, manifest: Mapping[str, Any], *, resume: bool
+) -> Iterator[ComparisonFolder]:
+    """Opens the folder of a comparison; if nothing was paid for, an error leaves nothing behind.
+
+    Args:
+        path: The folder.
+        manifest: From `make_manifest`.
+        resume: Whether to continue a comparison in the folder.
+    """
+    folder = RunFolder.open(path, TEST_DECISIONS, manifest, resume=resume)
+    comparison = ComparisonFolder(folder)
+    try:
+        yield comparison
+    except BaseException as error:
+        if any(map(holds_run, path.iterdir())):
+            folder.close()
+        else:
+            comparison.notes.remove()
+            folder.__exit__(type(error), error, error.__traceback__)
+        raise
+    folder.close()

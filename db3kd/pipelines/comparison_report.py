@@ -1,0 +1,122 @@
+"""The files of a comparison: compare.md to read, and compare.json for programs."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from db3kd.planning import ComparisonPlan
+from db3kd.report import ComparisonRow, comparison_table, wilson_interval
+from db3kd.storage.filesystem import write_atomically
+
+TABLE_FILE, DATA_FILE = "compare.md", "compare.json"
+
+
+@dataclass(frozen=True)
+class ComparisonSummary:
+    """What is reported of a comparison.
+
+    Attributes:
+        teacher: What the report calls the teacher.
+        data: What it calls the images; None without images.
+        student: What it calls the students.
+        test: What it calls the test images; None without test images.
+        budget: Maximum number of queries of each student.
+        seeds: The seeds of the students.
+        steps: Training steps of each student.
+        price_per_1000: The price of 1,000 queries, or None.
+        plan: What was planned.
+        rows: The results.
+    """
+
+    teacher: str
+    data: str | None
+    student: str
+    test: str | None
+    budget: int
+    seeds: Sequence[int]
+    steps: int
+    price_per_1000: float | None
+    plan: ComparisonPlan
+    rows: Sequence[ComparisonRow]
+
+    @property
+    def queries(self) -> int:
+        """Queries of all students, and of the test images."""
+        students = [each for row in self.rows for each in row.students]
+        return sum(each.queries or 0 for each in students) + self.plan.test_images
+
+    def notes(self) -> list[str]:
+        """Returns sentences on how the numbers were made and what they cost."""
+        data = "pseudo samples" if self.data is None else self.data
+        seeds = (
+            f"seed {self.seeds[0]}"
+            if len(self.seeds) == 1
+            else f"seeds {self.seeds[0]} to {self.seeds[-1]}"
+        )
+        notes = [
+            f"Students: {self.student}, {self.steps:,} training steps each, {seeds}, trained on "
+            f"decisions of the teacher {self.teacher} about {data}, at most {self.budget:,} "
+            "queries each.",
+            "Queries, price and seconds are the mean of a student. Held-out agreement counts the "
+            "held-out images of all seeds together; its interval is Wilson's."
+            + (
+                f" Accuracy and agreement on the test images ({self.test}) are mean ± sample "
+                "deviation over seeds."
+                if self.test is not None
+                else ""
+            ),
+        ]
+        if any(plan.pseudo_samples for plan in self.plan.plans.values()):
+            notes.append(
+                "The held-out images of students without images are pseudo samples, so that their "
+                "held-out agreement cannot be compared with that of others."
+            )
+        total = f"All students together asked {self.queries:,} queries{self._price()}"
+        if self.plan.test_images:
+            total += (
+                f", {self.plan.test_images:,} of them about the test images, once for all students"
+            )
+        return [*notes, f"{total}."]
+
+    def _price(self) -> str:
+        if self.price_per_1000 is None:
+            return ""
+        return f" (price {self.queries * self.price_per_1000 / 1000:,.2f})"
+
+
+def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
+    """Writes compare.md and compare.json into a folder."""
+    table = comparison_table(summary.rows, summary.price_per_1000)
+    page = ["# Strategies at the same budget", table, *summary.notes()]
+    write_atomically(folder / TABLE_FILE, ("\n\n".join(page) + "\n").encode())
+    content = {
+        "teacher": summary.teacher,
+        "data": summary.data,
+        "test": summary.test,
+        "student": summary.student,
+        "budget": summary.budget,
+        "seeds": list(summary.seeds),
+        "steps": summary.steps,
+        "price_per_1000": summary.price_per_1000,
+        "queries": summary.queries,
+        "test_queries": summary.plan.test_images,
+        "rows": [_row(row) for row in summary.rows],
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / DATA_FILE, text.encode())
+
+
+def _row(row: ComparisonRow) -> dict[str, Any]:
+    """Returns a row with the sums and means that its table shows."""
+    held_out = row.held_out
+    return dataclasses.asdict(row) | {
+        "queries": row.queries,
+        "held_out_agreement": None if held_out is None else held_out[0] / held_out[1],
+        "interval": None if held_out is None else wilson_interval(*held_out),
+        "accuracy": statistics.fmean(row.accuracies) if row.accuracies else None,
+        "test_agreement": statistics.fmean(row.test_agreements) if row.test_agreements else None,
+    }

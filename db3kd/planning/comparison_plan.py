@@ -1,0 +1,82 @@
+"""What a comparison of strategies will ask, before anything is asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from db3kd.planning.budget_plan import STRATEGIES, BudgetPlan, Strategy, plan_budget
+from db3kd.validation import check_count
+
+COMPARED: tuple[Strategy, ...] = ("auto", "augmented", "decisions", "mbd")
+"""The strategies that are compared by default."""
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """The plans of several strategies at one budget. Made by `plan_comparison`.
+
+    Attributes:
+        strategies: All strategies, in the order of the table.
+        plans: The plan of each strategy that can be used.
+        refused: Why each of the others cannot be used.
+        seeds: Number of students of each strategy. Each asks its own questions.
+        test_images: Images that the teacher decides once, to measure all students with.
+    """
+
+    strategies: tuple[Strategy, ...]
+    plans: Mapping[Strategy, BudgetPlan]
+    refused: Mapping[Strategy, str]
+    seeds: int
+    test_images: int
+
+    @property
+    def queries(self) -> int:
+        """Maximum number of queries of all students, and of the test images."""
+        return self.seeds * sum(plan.queries for plan in self.plans.values()) + self.test_images
+
+
+def plan_comparison(
+    budget: int,
+    classes: int,
+    images: int | None,
+    strategies: Sequence[Strategy] = COMPARED,
+    *,
+    seeds: int = 3,
+    test_images: int = 0,
+) -> ComparisonPlan:
+    """Plans each strategy at the same budget.
+
+    Example:
+        >>> plan = plan_comparison(500, classes=10, images=1_000)
+        >>> plan.refused["mbd"]
+        "budget: strategy 'mbd' needs one decision for each of 1,000 images, got 500 queries; …"
+
+    Args:
+        budget: Maximum number of queries of each student.
+        classes: Number of classes of the teacher.
+        images: Number of images; None if there are none.
+        strategies: Some of `STRATEGIES`.
+        seeds: Number of students of each strategy.
+        test_images: Number of test images; 0 for none.
+
+    Raises:
+        ValueError: If a strategy is unknown or named twice, or if none can be used.
+    """
+    check_count(seeds, "seeds")
+    unknown = [each for each in strategies if each not in STRATEGIES]
+    if unknown or not strategies:
+        raise ValueError(
+            f"strategies: expected some of {', '.join(STRATEGIES)}, got "
+            f"{repr(unknown[0]) if unknown else 'none'}"
+        )
+    if len(set(strategies)) < len(strategies):
+        raise ValueError(f"strategies: expected each once, got {', '.join(strategies)}")
+    plans, refused = {}, {}
+    for strategy in strategies:
+        try:
+            plans[strategy] = plan_budget(budget, classes, images, strategy)
+        except ValueError as error:
+            refused[strategy] = str(error)
+    if not plans:
+        reasons = "; ".join(f"{strategy}: {reason}" for strategy, reason in refused.items())
+        raise ValueError(f"strategies: none of them can be used. {reasons}")
+    return ComparisonPlan(tuple(strategies), plans, refused, seeds, test_images)

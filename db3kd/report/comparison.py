@@ -1,0 +1,132 @@
+"""The table of strategies that were compared at one budget."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from db3kd.report.intervals import wilson_interval
+from db3kd.report.tables import NO_VALUE, markdown_table, mean_and_deviation
+
+
+@dataclass(frozen=True)
+class ComparedStudent:
+    """What one student cost, and how good it is.
+
+    Attributes:
+        seed: The seed of its questions and of its training.
+        queries: Its queries; None if decisions are not enough for it.
+        held_out: Held-out images that it puts in the teacher's class, and all held-out images;
+            None without held-out images.
+        accuracy: Share of test images that it puts in their class, in [0, 1]; None without labels.
+        test_agreement: Share of test images that it puts in the teacher's class, in [0, 1]; None
+            without test images.
+        seconds: How long asking and training took.
+    """
+
+    seed: int
+    queries: int | None
+    held_out: tuple[int, int] | None
+    accuracy: float | None
+    test_agreement: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """The students of a strategy: a row of the table.
+
+    Attributes:
+        strategy: The name of the strategy.
+        students: A student for each seed; none if the strategy was not used.
+        refused: Why the strategy was not used; None if it was.
+    """
+
+    strategy: str
+    students: tuple[ComparedStudent, ...] = ()
+    refused: str | None = None
+
+    @property
+    def queries(self) -> float | None:
+        """Mean number of queries of a student; None if there is none."""
+        counts = [each.queries for each in self.students if each.queries is not None]
+        return statistics.fmean(counts) if counts else None
+
+    @property
+    def held_out(self) -> tuple[int, int] | None:
+        """Held-out images in the teacher's class and all of them, of all students together."""
+        counts = [each.held_out for each in self.students if each.held_out is not None]
+        if not counts:
+            return None
+        return sum(matches for matches, _ in counts), sum(total for _, total in counts)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The accuracy of each student that it is known of."""
+        return [each.accuracy for each in self.students if each.accuracy is not None]
+
+    @property
+    def test_agreements(self) -> list[float]:
+        """The agreement of each student on test images, if it is known."""
+        return [each.test_agreement for each in self.students if each.test_agreement is not None]
+
+
+def comparison_table(rows: Sequence[ComparisonRow], price_per_1000: float | None = None) -> str:
+    """Returns the table as Markdown, with columns for what is known.
+
+    Shares on test images are mean ± sample deviation over seeds. Held-out agreement is that of all
+    students of a row together.
+
+    Args:
+        rows: The rows.
+        price_per_1000: The price of 1,000 queries; None for no column of prices.
+    """
+    return markdown_table(*_cells(rows, price_per_1000))
+
+
+def _cells(
+    rows: Sequence[ComparisonRow], price_per_1000: float | None
+) -> tuple[list[str], list[list[str]]]:
+    """Returns the head and the cells, without columns in which nothing is known."""
+    columns: list[tuple[str, list[str]]] = [
+        ("strategy", [_name(row) for row in rows]),
+        ("queries", [_count(row.queries) for row in rows]),
+        ("price", [_price(row.queries, price_per_1000) for row in rows]),
+        ("held-out agreement %", [_share(row.held_out) for row in rows]),
+        ("95 % interval", [_interval(row.held_out) for row in rows]),
+        ("accuracy %", [mean_and_deviation(row.accuracies) for row in rows]),
+        ("test agreement %", [mean_and_deviation(row.test_agreements) for row in rows]),
+        ("seconds", [_count(_seconds(row)) for row in rows]),
+    ]
+    known = [column for column in columns if any(cell != NO_VALUE for cell in column[1])]
+    return [name for name, _ in known], [
+        [cells[number] for _, cells in known] for number in range(len(rows))
+    ]
+
+
+def _name(row: ComparisonRow) -> str:
+    return row.strategy if row.refused is None else f"{row.strategy}: not used. {row.refused}"
+
+
+def _count(value: float | None) -> str:
+    return NO_VALUE if value is None else f"{value:,.0f}"
+
+
+def _price(queries: float | None, price_per_1000: float | None) -> str:
+    if queries is None or price_per_1000 is None:
+        return NO_VALUE
+    return f"{queries * price_per_1000 / 1000:,.2f}"
+
+
+def _share(counts: tuple[int, int] | None) -> str:
+    return NO_VALUE if counts is None else f"{100 * counts[0] / counts[1]:.1f}"
+
+
+def _interval(counts: tuple[int, int] | None) -> str:
+    if counts is None:
+        return NO_VALUE
+    low, high = wilson_interval(*counts)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _seconds(row: ComparisonRow) -> float | None:
+    return statistics.fmean(each.seconds for each in row.students) if row.students else None

@@ -1,0 +1,85 @@
+"""db3kd compare: the plan of each strategy, the table, and resuming."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+
+QUICK = ("--student", "linear", "--steps", 5, "--proxy", "linear", "--device", "cpu", "--seeds", 2)
+
+
+def options(teacher: Path | str, *more: object) -> tuple[object, ...]:
+    return ("compare", "--teacher", teacher, "--data", "digits", "--limit", 60, *QUICK, *more)
+
+
+def test_a_dry_run_asks_nothing_and_prints_the_plan_of_each_strategy(tmp_path):
+    before = CountingTeacher.asked
+    counting = f"{TEACHERS}:CountingTeacher"
+    names = ("--strategies", "auto, decisions,mbd", "--test", "digits", "--price-per-1000", 2)
+
+    out = succeed(*options(counting, "--budget", 50, *names, "--dry-run"))
+
+    assert CountingTeacher.asked == before
+    auto, decisions, mbd, total, trainings = out.splitlines()
+    assert auto.startswith("auto") and "at most 50 queries, price 0.10 at 2 per 1,000" in auto
+    assert decisions.startswith("decisions") and "one decision for each image" in decisions
+    assert mbd.startswith("mbd") and "not used" in mbd and "60 images" in mbd
+    assert "at most 559 queries for 4 students and 359 test images, price 1.12" in total
+    assert "nothing was asked" in trainings
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_is_printed_and_written_and_resumed_without_a_query(teacher, tmp_path):
+    out = tmp_path / "compare"
+    command = options(
+        teacher, "--budget", 80, "--strategies", "decisions,augmented", "--test", "digits",
+        "--out", out,
+    )  # fmt: skip
+
+    printed = succeed(*command)
+
+    page = (out / "compare.md").read_text()
+    for row in ("decisions", "augmented"):
+        (line,) = (line for line in printed.splitlines() if line.startswith(f"| {row} |"))
+        assert line in page
+    assert "decisions, seed 1: held-out agreement" in printed
+    assert "359 of them about the test images" in printed
+    content = json.loads((out / "compare.json").read_text())
+    assert content["queries"] == 359 + 2 * 60 + 2 * 80
+    assert "already" in fail(*command)
+    assert succeed(*command, "--resume").splitlines()[-1] == printed.splitlines()[-1]
+
+
+def test_a_failing_teacher_is_resumed(tmp_path):
+    out = tmp_path / "compare"
+    rest = ("--budget", 80, "--strategies", "decisions", "--out", out)
+
+    result = Result(*options(f"{TEACHERS}:TiringTeacher", *rest))
+
+    assert result.code == 1
+    assert "continue with --resume" in result.err
+    before = CountingTeacher.asked
+    succeed(*options(f"{TEACHERS}:CountingTeacher", *rest, "--resume"))
+    kept = json.loads((out / "compare.json").read_text())["queries"] - (
+        CountingTeacher.asked - before
+    )
+    assert kept > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--strategies", "best"), "--strategies: expected some of auto,"),
+        (("--strategies", "mbd"), "--strategies: none of them can be used. mbd: budget"),
+        (("--student", "lenet6"), "--student: expected one of"),
+        (("--epochs", 3), "--epochs: needs --labels"),
+    ],
+)
+def test_contradictions_are_refused(teacher, tmp_path, more, words):
+    assert words in fail(*options(teacher, "--budget", 50, "--out", tmp_path / "c", *more))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_folder_is_needed(teacher):
+    assert "--out: expected the folder" in fail(*options(teacher, "--budget", 50))

@@ -1,0 +1,270 @@
+"""Strategies at the same budget: exact queries, equal trainings, resuming, the table."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distill_cases import CHOOSING, QUICK, images, teacher, weights
+from teachers_analytic import CountingTeacher, RaisingTeacher
+from torch import nn
+
+import db3kd
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
+from db3kd.pipelines import Comparison
+from db3kd.planning import STRATEGIES
+from db3kd.storage.manifest import read_manifest
+from db3kd.teachers import TeacherError, load_teacher
+
+FEW = ("auto", "decisions", "bd")
+MEASURED = 60
+
+
+def measured(labelled: bool = True) -> ImageSet:
+    found = images(MEASURED)
+    labels = teacher().decide(found.read(range(MEASURED)))
+    return found.with_labels(labels, None) if labelled else found
+
+
+def run(asked: Any = None, **options: Any) -> Comparison:
+    given: dict[str, Any] = {
+        "budget": 400,
+        "strategies": FEW,
+        "student": "linear",
+        "settings": QUICK,
+        "seeds": 2,
+    }
+    return db3kd.compare(asked or teacher(), images(), **(given | options))
+
+
+def test_the_queries_of_each_row_are_those_that_the_teacher_saw(tmp_path):
+    counting = CountingTeacher(teacher())
+    before, spent = 0, {}
+
+    def finished(strategy: str, student: Any) -> None:
+        nonlocal before
+        spent[strategy, student.seed] = counting.total - before - (MEASURED if not spent else 0)
+        before = counting.total
+
+    result = run(
+        counting, strategies=STRATEGIES, test=measured(), out=tmp_path / "c", on_student=finished
+    )
+
+    assert [row.strategy for row in result.rows] == list(STRATEGIES)
+    for row in result.rows:
+        for student in row.students:
+            folder = tmp_path / "c" / f"{row.strategy}-{student.seed}"
+            assert student.queries == spent[row.strategy, student.seed] <= 400
+            assert student.queries == read_manifest(folder)["totals"]["queries"]
+            assert load_teacher(folder / "student.safetensors").classes == teacher().classes
+    assert result.test_queries == MEASURED
+    assert result.queries == counting.total == sum(spent.values()) + MEASURED
+
+
+def test_each_row_is_what_distill_gives(tmp_path):
+    result = run(test=measured(), out=tmp_path / "c")
+
+    for row in result.rows:
+        for student in row.students:
+            training = replace(QUICK.training, seed=student.seed)
+            alone = db3kd.distill(
+                teacher(),
+                images(),
+                budget=400,
+                student="linear",
+                strategy=row.strategy,
+                settings=replace(QUICK, training=training),
+                test=measured(),
+            )
+            kept = load_teacher(
+                tmp_path / "c" / f"{row.strategy}-{student.seed}/student.safetensors"
+            )
+            assert weights(kept.module).equal(weights(alone.student))
+            assert student.accuracy == alone.accuracy == student.test_agreement
+            assert student.held_out == (
+                round(alone.agreement * alone.held_out), alone.held_out
+            )  # fmt: skip
+
+
+class Lengths(TrainingCallback):
+    """Notes how many steps each training has."""
+
+    def __init__(self, found: dict[str, int], name: str) -> None:
+        self.found, self.name = found, name
+
+    def on_report(self, state: TrainingState) -> None:
+        self.found[self.name] = state.steps
+
+
+def test_all_students_train_equally_long():
+    found: dict[str, int] = {}
+    settings = replace(QUICK, training=replace(QUICK.training, steps=None), time_limit=1e-3)
+
+    result = run(
+        settings=settings,
+        seeds=1,
+        strategies=("auto", "augmented", "decisions", "sd", "zero-shot"),
+        callbacks=lambda strategy, seed: [Lengths(found, f"{strategy}-{seed}")],
+    )
+
+    assert len(found) == 5
+    assert set(found.values()) == {result.steps} == {50}
+    with pytest.raises(ValueError, match=r"settings\.patience: expected None"):
+        run(settings=replace(QUICK, patience=3))
+
+
+def test_the_length_follows_from_the_budget_and_not_from_the_answers_of_a_strategy(monkeypatch):
+    seen = []
+    original = db3kd.pipelines.compare_strategies.distill
+
+    def watched(*given: Any, settings: Any, **options: Any) -> Any:
+        seen.append(settings.training.steps)
+        return original(*given, settings=QUICK, **options)
+
+    monkeypatch.setattr("db3kd.pipelines.compare_strategies.distill", watched)
+    unset = replace(QUICK, training=replace(QUICK.training, steps=None, batch_size=1))
+
+    run(settings=unset, seeds=1, budget=1_500)
+
+    assert set(seen) == {6 * 1_500} and len(seen) == 3
+
+
+@pytest.fixture(scope="module")
+def whole() -> Comparison:
+    return run(CountingTeacher(teacher(max_batch=16)), seeds=1, test=measured())
+
+
+@pytest.mark.parametrize("queries", [10, 40, 130, 500, 900])
+def test_a_teacher_that_fails_costs_nothing_twice(queries, whole, tmp_path):
+    failing = RaisingTeacher(teacher(max_batch=16), queries)
+    with pytest.raises(TeacherError):
+        run(failing, seeds=1, test=measured(), out=tmp_path / "c")
+    spent = queries - failing.left
+    assert (tmp_path / "c").exists() == bool(spent), "without an answer, nothing is left"
+    rest = CountingTeacher(teacher(max_batch=16))
+
+    result = run(rest, seeds=1, test=measured(), out=tmp_path / "c", resume=True)
+
+    assert spent + rest.total == result.queries == whole.queries
+    for row, other in zip(result.rows, whole.rows, strict=True):
+        same = [
+            replace(each, seconds=0) == replace(its, seconds=0)
+            for each, its in zip(row.students, other.students, strict=True)
+        ]
+        assert all(same)
+
+
+def test_a_finished_comparison_asks_nothing_and_takes_further_strategies_and_seeds(tmp_path):
+    out = tmp_path / "c"
+    first = run(out=out, test=measured(), strategies=("auto", "decisions"), seeds=1)
+    silent = RaisingTeacher(teacher(), 0)
+
+    again = run(silent, out=out, test=measured(), strategies=("auto",), seeds=1, resume=True)
+    more = CountingTeacher(teacher())
+    grown = run(more, out=out, test=measured(), strategies=("auto", "sd"), seeds=2, resume=True)
+
+    assert again.rows == first.rows[:1]
+    assert grown.rows[0].students[0] == first.rows[0].students[0]
+    assert more.total == 400 + 2 * 120
+    assert json.loads((out / "compare.json").read_text())["queries"] == grown.queries
+
+
+def test_another_comparison_is_not_resumed_and_the_difference_is_named(tmp_path):
+    out = tmp_path / "c"
+    run(out=out, test=measured(), strategies=("decisions",), seeds=1)
+    for options, words in (
+        ({"budget": 500}, r"settings\.budget: was 400, is 500"),
+        ({"student": "mlp-quarter"}, r"settings\.student: was"),
+        ({"settings": replace(QUICK, proxies=3)}, r"settings\.distillation\.proxies: was 2"),
+        ({"test": None}, r"settings\.test: was .*, is null"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run(**({"out": out, "test": measured(), "resume": True} | options))
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        run(out=out)
+
+
+def test_damaged_decisions_of_test_images_are_refused(tmp_path):
+    out = tmp_path / "c"
+    run(out=out, test=measured(), strategies=("decisions",), seeds=1)
+    (shard,) = out.glob("test-decisions-*.parquet")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+
+    with pytest.raises(ValueError, match="test-decisions"):
+        run(out=out, test=measured(), strategies=("decisions",), seeds=1, resume=True)
+
+
+def test_a_strategy_that_cannot_be_used_says_why_and_the_others_run(tmp_path):
+    result = run(budget=60, strategies=("mbd", "auto"), seeds=1, out=tmp_path / "c")
+
+    refused, used = result.rows
+    assert refused.students == () and "one decision for each of 120 images" in refused.refused
+    assert used.queries == 60
+    assert f"| mbd: not used. {refused.refused} |" in result.table
+    with pytest.raises(ValueError, match="strategies: none of them can be used"):
+        run(budget=60, strategies=("mbd", "bd"))
+
+
+def test_without_images_the_students_are_zero_shot():
+    result = db3kd.compare(
+        teacher(), budget=300, strategies=("zero-shot", "decisions"), student="linear",
+        settings=QUICK, seeds=1,
+    )  # fmt: skip
+
+    assert result.rows[0].queries == 300
+    assert "needs images" in (result.rows[1].refused or "")
+    assert any("pseudo samples" in note for note in result.notes)
+
+
+def test_unlabelled_test_images_measure_agreement_alone():
+    result = run(strategies=("decisions",), seeds=1, test=measured(labelled=False))
+
+    (student,) = result.rows[0].students
+    assert student.accuracy is None and student.test_agreement is not None
+    assert "accuracy" not in result.table and "test agreement" in result.table
+
+
+def test_the_best_strategy_of_an_easy_teacher_agrees_with_it():
+    result = run(budget=3_000, settings=CHOOSING, strategies=("auto",), seeds=1, test=measured())
+
+    assert result.rows[0].test_agreements[0] > 0.6
+
+
+def test_the_files_hold_the_table_and_every_number(tmp_path):
+    result = run(out=tmp_path / "c", test=measured(), price_per_1000=0.5)
+
+    page = (tmp_path / "c" / "compare.md").read_text()
+    assert result.table in page and all(note in page for note in result.notes)
+    assert f"{result.queries:,} queries (price {result.queries / 2000:,.2f}), 60 of them" in page
+    content = json.loads((tmp_path / "c" / "compare.json").read_text())
+    assert content["queries"] == result.queries and content["test_queries"] == MEASURED
+    assert content["steps"] == result.steps == 12 and content["seeds"] == [0, 1]
+    for row, stored in zip(result.rows, content["rows"], strict=True):
+        assert stored["strategy"] == row.strategy and stored["queries"] == row.queries
+        assert [each["accuracy"] for each in stored["students"]] == row.accuracies
+        low, high = stored["interval"]
+        assert low <= stored["held_out_agreement"] <= high
+    assert result.folder == tmp_path / "c"
+
+
+def test_without_out_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    assert run(strategies=("decisions",), seeds=1).folder is None
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TeacherError) as raised:
+        run(RaisingTeacher(teacher(max_batch=16), 150), seeds=1)
+    (note,) = raised.value.__notes__
+    assert Path(note.split("out='")[1].split("'")[0]).is_dir()
+    with pytest.raises(ValueError, match="resume: needs out="):
+        run(resume=True)
+
+
+def test_networks_are_accepted_and_test_images_of_another_shape_are_not():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+
+    assert run(strategies=("decisions",), seeds=1, student=network).rows[0].students
+    with pytest.raises(ValueError, match="test: expected images of shape"):
+        run(test=ImageSet.from_arrays(images().read(range(5))[..., :5].numpy()))

@@ -1,0 +1,69 @@
+"""The table of compared strategies."""
+
+import pytest
+
+pytest.importorskip("rich")
+
+from db3kd.report import ComparedStudent, ComparisonRow, comparison_table, wilson_interval
+
+NONE = "\N{EN DASH}"
+
+
+def student(seed: int, **known: object) -> ComparedStudent:
+    given = {"queries": 1_000, "held_out": (40, 50), "accuracy": 0.8, "test_agreement": 0.9}
+    return ComparedStudent(seed=seed, seconds=10.0 + seed, **(given | known))  # type: ignore[arg-type]
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()]
+
+
+def test_a_row_shows_means_deviations_the_price_and_the_interval_over_all_seeds():
+    row = ComparisonRow(
+        "auto",
+        (
+            student(0, accuracy=0.80, queries=1_000, held_out=(40, 50)),
+            student(1, accuracy=0.82, queries=1_500, held_out=(44, 50)),
+            student(2, accuracy=0.84, queries=2_000, held_out=(45, 50)),
+        ),
+    )
+    low, high = wilson_interval(129, 150)
+
+    head, _, shown = cells(comparison_table([row], price_per_1000=2.0))
+
+    assert dict(zip(head, shown, strict=True)) == {
+        "strategy": "auto",
+        "queries": "1,500",
+        "price": "3.00",
+        "held-out agreement %": "86.0",
+        "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
+        "accuracy %": "82.0 ± 2.0",
+        "test agreement %": "90.0 ± 0.0",
+        "seconds": "11",
+    }
+
+
+def test_a_column_in_which_nothing_is_known_is_left_out():
+    row = ComparisonRow("auto", (student(0, accuracy=None, test_agreement=None),))
+
+    head, *_ = cells(comparison_table([row]))
+
+    assert head == ["strategy", "queries", "held-out agreement %", "95 % interval", "seconds"]
+
+
+def test_a_strategy_that_was_not_used_says_why():
+    rows = [ComparisonRow("auto", (student(0),)), ComparisonRow("mbd", refused="budget: a|b")]
+
+    shown = cells(comparison_table(rows))[3]
+
+    assert shown == [r"mbd: not used. budget: a\|b", *[NONE] * 6]
+
+
+def test_a_student_of_more_than_decisions_has_no_queries():
+    row = ComparisonRow("white box", (student(0, queries=None, held_out=None),))
+
+    head, _, _, shown = cells(comparison_table([ComparisonRow("auto", (student(0),)), row], 1.0))
+
+    known = dict(zip(head, shown, strict=True))
+    assert (known["queries"], known["price"], known["held-out agreement %"]) == (NONE,) * 3
+    assert known["accuracy %"] == "80.0"
