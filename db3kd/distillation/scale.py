@@ -38,6 +38,9 @@ _BATCH_SHARE = 4
 _MIN_STEPS = 40
 """Minimum number of steps of such a student, unless the final training has fewer."""
 
+_MIN_BATCH = 8
+"""Minimum batch size of such a student, unless that of the final training is smaller."""
+
 _RATE_FACTOR = 3.0
 """Multiplies a constant learning rate, because these students' learning rate decays to 0."""
 
@@ -169,7 +172,7 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
     return replace(
         settings,
         steps=max(total // _TRAINING_SHARE, min(total, _MIN_STEPS)),
-        batch_size=max(1, settings.batch_size // _BATCH_SHARE),
+        batch_size=max(min(settings.batch_size, _MIN_BATCH), settings.batch_size // _BATCH_SHARE),
         learning_rate=settings.learning_rate * factor,
         schedule="cosine",
     )

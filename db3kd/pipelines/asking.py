@@ -21,7 +21,7 @@ from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan
 from db3kd.progress import show_progress
-from db3kd.teachers import TeacherError, describe
+from db3kd.teachers import Teacher, TeacherError, describe
 
 ROUND_SHARE = 6
 """A proxy that chooses trains for 1 / ROUND_SHARE of the steps of a full training."""
@@ -94,13 +94,8 @@ def ask_rounds(
             run.ask(number, count, partial(_timed_choice, notes, choose))
         spent_choosing = (notes.get("seconds_choosing") or 0) - before
         notes.add("seconds_asking", -spent_choosing)
-    answers = run.answers
-    if not _has_two_classes(answers.decisions):
-        raise TeacherError(
-            f"teacher {describe(run.teacher)}: expected at least two classes for {len(answers):,} "
-            f"images, got class {int(answers.decisions[0])} for all; a student has nothing to learn"
-        )
-    return answers
+        _check_classes_differ(run.teacher, run.answers.decisions)
+    return run.answers
 
 
 def agreement_with(networks: list[nn.Module], answers: Answers) -> tuple[int, int]:
@@ -196,3 +191,13 @@ def _timed(notes: RunNotes, name: str) -> Iterator[None]:
 
 def _has_two_classes(decisions: Tensor) -> bool:
     return bool((decisions != decisions[:1]).any())
+
+
+def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
+    """Raises TeacherError if a teacher decided for one class throughout, before more is spent."""
+    if not _has_two_classes(decisions):
+        raise TeacherError(
+            f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
+            f"images, got class {int(decisions[0])} for all; a student has nothing to learn. Check "
+            "that the teacher gets images as it was trained on, or pass other images"
+        )

@@ -17,7 +17,7 @@ from db3kd.pipelines.comparison_folder import ComparisonFolder, open_comparison
 from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distill_student import DistillResult, distill
-from db3kd.pipelines.inputs import check_images, convert_inputs
+from db3kd.pipelines.inputs import check_images, check_plain_arguments, convert_inputs
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.training_time import LEAST_STEPS, time_steps
@@ -118,6 +118,7 @@ def compare(
         TeacherError: If the teacher fails. All answers are kept.
     """
     settings = settings or DistillSettings()
+    check_plain_arguments(settings, price_per_1000, ())
     if settings.patience is not None:
         raise ValueError(
             "settings.patience: expected None, so that all students train equally long, got "
@@ -252,7 +253,7 @@ class _Students:
                 settings=replace(self.settings, training=training),
                 out=self.folder.student_folder(strategy, seed),
                 resume=True,
-                test=self.test,
+                test=None if self.test is None or self.test.labels is None else self.test,
                 price_per_1000=self.price_per_1000,
                 callbacks=() if self.callbacks is None else self.callbacks(strategy, seed),
             )

@@ -13,6 +13,7 @@ from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
     choose_scale,
+    median_nearest_distance,
     scale_training,
 )
 from db3kd.distillation.student import train_student
@@ -31,6 +32,11 @@ from db3kd.progress import show_progress
 from db3kd.teachers import Teacher
 
 PAPER: str = "db3kd-paper"
+
+_LEAST_CHOICE_SAMPLES = 10
+"""With fewer, the scale is that of a typical choice, without trainings that would compare scales
+on one held-out sample each.
+"""
 
 
 def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
@@ -117,6 +123,9 @@ class DistanceStudent:
         )
 
     def _scale(self, loss: KDLoss, training: TrainSettings) -> float:
+        if len(self.labels) < _LEAST_CHOICE_SAMPLES:
+            nearest = median_nearest_distance(self.labels.distances, self.labels.decision)
+            return SHORT_TRAINING_FACTOR / nearest
         if (known := self.notes.get("scale")) is not None:
             return float(known)
         short = scale_training(training, len(self.labels))

@@ -52,6 +52,11 @@ class DistillSettings:
     patience: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.learning_rates, int | float):
+            raise TypeError(
+                f"learning_rates: expected a tuple of numbers, got {self.learning_rates}; use "
+                f"({self.learning_rates},)"
+            )
         if not self.learning_rates:
             raise ValueError("learning_rates: expected at least one, got none")
         for rate in self.learning_rates:

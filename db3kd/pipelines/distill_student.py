@@ -4,15 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
-from db3kd.data.image_set import ImageSet
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_report import REPORT_FILE
 from db3kd.pipelines.distill_run import DistillRun
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.inputs import check_images, convert_inputs
+from db3kd.pipelines.inputs import (
+    check_images,
+    check_plain_arguments,
+    check_test,
+    convert_inputs,
+)
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import Choice
@@ -70,7 +75,7 @@ def distill(
     settings: DistillSettings | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    test: ImageSet | None = None,
+    test: ImagesLike | None = None,
     price_per_1000: float | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> DistillResult:
@@ -105,12 +110,14 @@ def distill(
         The student, and what it cost.
 
     Raises:
-        TypeError: If the type of the teacher or the images is not supported.
+        TypeError: If the type of an argument is not supported.
         ValueError: If an argument does not fit, or if `out` holds another run.
         FileExistsError: If `out` is not empty and `resume` is False.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     settings = settings or DistillSettings()
+    check_plain_arguments(settings, price_per_1000, callbacks)
+    budget = int(budget) if isinstance(budget, np.integer) else budget
     teacher, image_set = convert_inputs(teacher, images)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy
@@ -119,10 +126,14 @@ def distill(
         image_set = None
     if image_set is not None:
         image_set = check_images(image_set, teacher)
-    made = Student.of(student, tuple(teacher.image_shape), teacher.classes)
+    tested = None if test is None else check_test(test, teacher)
+    batch_size = settings.training.batch_size
+    if plan.label_queries:  # a smaller set is one batch
+        batch_size = min(batch_size, plan.training_images)
+    made = Student.of(student, tuple(teacher.image_shape), teacher.classes, batch_size)
     with output_folder(out, resume) as folder:
         run = DistillRun(teacher, image_set, plan, made, settings, folder, callbacks)
-        finished = run.finish(resume=resume, test=test, price_per_1000=price_per_1000)
+        finished = run.finish(resume=resume, test=tested, price_per_1000=price_per_1000)
     return DistillResult(
         student=finished.network,
         agreement=finished.matches / finished.held_out,

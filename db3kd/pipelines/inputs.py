@@ -1,9 +1,19 @@
-"""What distillations take: a teacher for images in [0, 1], and images in its numbering."""
+"""What distillations take: a teacher for images in [0, 1], and images in its numbering.
+
+The checks find before the first query what would fail after the last one.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
-from db3kd.teachers import Teacher
+from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.teachers import Teacher, describe
 from db3kd.teachers.rescaled import takes_unit_images
 
 
@@ -19,32 +29,87 @@ def convert_inputs(
     Raises:
         TypeError: If the type of the teacher or the images is not supported.
     """
-    image_set = None if images is None else _image_set(images)
+    image_set = None if images is None else _image_set(images, "images")
     return takes_unit_images(as_teacher(teacher, image_set)), image_set
 
 
-def check_images(images: ImageSet, teacher: Teacher) -> ImageSet:
+def check_images(images: ImageSet, teacher: Teacher, name: str = "images") -> ImageSet:
     """Returns the images in the teacher's numbering of the classes, after checks.
+
+    Args:
+        images: The images.
+        teacher: Takes images in [0, 1].
+        name: The name of the argument in errors.
 
     Raises:
         ValueError: If the shape, a value or a class of an image does not fit the teacher.
     """
     if images.image_shape != tuple(teacher.image_shape):
         raise ValueError(
-            f"images: expected shape {tuple(teacher.image_shape)}, which the teacher takes, got "
+            f"{name}: expected shape {tuple(teacher.image_shape)}, which the teacher takes, got "
             f"{images.image_shape} in {images.name}"
         )
     images.check()
     return matched(images, teacher)
 
 
-def _image_set(images: ImagesLike) -> ImageSet:
+def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
+    """Returns labelled test images in the teacher's numbering of the classes, after checks.
+
+    Raises:
+        TypeError: If their type is not supported.
+        ValueError: If they have no labels, or do not fit the teacher.
+    """
+    images = _image_set(test, "test")
+    if images.labels is None:
+        raise ValueError(
+            "test: expected labelled images, got images without labels; pass "
+            "db3kd.ImageSet.from_arrays(images, labels), or no test images"
+        )
+    images = check_images(images, teacher, "test")
+    assert images.labels is not None  # `matched` keeps labels
+    highest = int(images.labels.max())
+    if highest >= teacher.classes:
+        raise ValueError(
+            f"test: expected labels in [0, {teacher.classes}), because teacher "
+            f"{describe(teacher)} has {teacher.classes} classes, got {highest} in {images.name}"
+        )
+    return images
+
+
+def check_plain_arguments(
+    settings: DistillSettings, price_per_1000: float | None, callbacks: Sequence[TrainingCallback]
+) -> None:
+    """Checks the arguments of `distill` that concern neither teacher nor images.
+
+    Raises:
+        TypeError: If settings or callbacks have another type.
+        ValueError: If the price is not a number of at least 0.
+    """
+    if not isinstance(settings, DistillSettings):
+        raise TypeError(
+            f"settings: expected DistillSettings, got {type(settings).__name__}; use "
+            "DistillSettings(training=TrainSettings(...))"
+        )
+    if price_per_1000 is not None and not 0 <= price_per_1000 < math.inf:
+        raise ValueError(
+            f"price_per_1000: expected a finite number of at least 0, got {price_per_1000!r}"
+        )
+    if isinstance(callbacks, TrainingCallback):
+        raise TypeError("callbacks: expected a list of callbacks, got a single one; pass [it]")
+    for each in callbacks:
+        if not isinstance(each, TrainingCallback):
+            raise TypeError(
+                f"callbacks: expected instances of TrainingCallback, got {type(each).__name__}"
+            )
+
+
+def _image_set(images: ImagesLike, name: str) -> ImageSet:
     converted = as_images(images)
     if isinstance(converted, ImageSet):
         return converted
-    array = getattr(converted, "numpy", None)
-    if array is None:
-        raise TypeError(
-            f"images: expected an image set, an array or a data set, got {type(images).__name__}"
-        )
-    return ImageSet.from_arrays(array(), name="images")
+    if isinstance(converted, Tensor):
+        return ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
+    raise TypeError(
+        f"{name}: expected an image set, an array or a data set, got {type(images).__name__}"
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
@@ -37,6 +37,7 @@ class Student:
         student: str | nn.Module | Callable[[], nn.Module] | None,
         image_shape: tuple[int, ...],
         classes: int,
+        batch_size: int = 2,
     ) -> "Student":
         """Returns the student that a caller means, after checking that it fits the teacher.
 
@@ -44,10 +45,11 @@ class Student:
             student: As for `distill`.
             image_shape: Shape of one image.
             classes: The teacher's number of classes.
+            batch_size: Images in a training step.
 
         Raises:
             TypeError: If it is none of the supported types.
-            ValueError: If it cannot take such images, or has another number of classes.
+            ValueError: If it cannot be trained on such images, or has another number of classes.
         """
         if student is None:
             student = default_student(image_shape)
@@ -56,6 +58,7 @@ class Student:
         elif isinstance(student, nn.Module):
             make = partial(copy.deepcopy, student)
         elif callable(student):
+            _check_factory(student)
             make = student
         else:
             raise TypeError(
@@ -63,7 +66,18 @@ class Student:
                 f"{type(student).__name__}"
             )
         name = student if isinstance(student, str) else None
-        return cls(make, name, _identity(make, image_shape, classes))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = make()
+            _check_scores(network.eval(), image_shape, classes, 1)
+            known = _identity(network)
+            if not any(each.requires_grad for each in network.parameters()):
+                raise ValueError(
+                    f"student: expected a network with weights to train, got "
+                    f"{type(network).__name__} without any"
+                )
+            _check_scores(network.train(), image_shape, classes, min(batch_size, 2))
+        return cls(make, name, known)
 
     @property
     def title(self) -> str:
@@ -96,30 +110,59 @@ class Student:
         )
 
 
-def _identity(make: Callable[[], nn.Module], image_shape: tuple[int, ...], classes: int) -> str:
-    """Returns the type of the network and a digest of its weights under a fixed seed."""
+def _check_factory(make: Callable[[], nn.Module]) -> None:
+    """Checks that a caller's function makes a new network each time."""
+    who = getattr(make, "__name__", type(make).__name__)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = make()
-        if not isinstance(network, nn.Module):
+        try:
+            first, second = make(), make()
+        except Exception as error:
             raise TypeError(
-                "student: expected a function that returns a torch.nn.Module, got "
-                f"{type(network).__name__}"
-            )
-        device = next((each.device for each in network.parameters()), torch.device("cpu"))
-        with torch.inference_mode():
-            network.eval()
-            try:
-                scores = network(torch.zeros(1, *image_shape, device=device))
-            except Exception as error:
-                raise ValueError(
-                    f"student: expected a network for images of shape {image_shape}, got "
-                    f"{type(network).__name__}, which fails on one ({error})"
-                ) from error
-    if tuple(scores.shape) != (1, classes):
-        raise ValueError(
-            f"student: expected scores [1, {classes}] for one image, got {list(scores.shape)}"
+                "student: expected a network, or a function without arguments that makes one, got "
+                f"{who}, which fails ({type(error).__name__}: {error})"
+            ) from error
+    if not isinstance(first, nn.Module):
+        raise TypeError(
+            f"student: expected {who} to return a torch.nn.Module, got {type(first).__name__}"
         )
+    if set(map(id, first.parameters())) & set(map(id, second.parameters())):
+        raise ValueError(
+            f"student: expected {who} to make a new network each time, got the same weights twice; "
+            "pass the network itself, which is copied"
+        )
+
+
+def _check_scores(
+    network: nn.Module, image_shape: tuple[int, ...], classes: int, images: int
+) -> None:
+    """Checks what a network returns for a few random images, in the mode that it is in."""
+    mode = "in training" if network.training else "in eval mode"
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        try:
+            scores = network(torch.rand(images, *image_shape, device=device))
+        except Exception as error:
+            hint = ""
+            if network.training and images == 1:
+                hint = "; batch normalisation needs a batch_size of at least 2 and two images"
+            raise ValueError(
+                f"student: expected a network for images of shape {image_shape}, got "
+                f"{type(network).__name__}, which fails {mode} on {images} ({error}){hint}"
+            ) from error
+    expected = f"student: expected finite scores [{images}, {classes}] {mode}"
+    if not isinstance(scores, Tensor):
+        raise ValueError(
+            f"{expected}, got {type(scores).__name__}; wrap the network in a module that returns "
+            "the scores alone"
+        )
+    if tuple(scores.shape) != (images, classes):
+        raise ValueError(f"{expected}, got {list(scores.shape)}")
+    if not bool(scores.isfinite().all()):
+        raise ValueError(f"{expected}, got scores that are infinite or NaN")
+
+
+def _identity(network: nn.Module) -> str:
+    """Returns the type of a network and a digest of its weights."""
     digest = hashlib.sha256()
     for key, value in network.state_dict().items():
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())

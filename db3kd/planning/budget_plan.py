@@ -148,7 +148,7 @@ def plan_budget(
         strategy: One of `STRATEGIES`.
 
     Raises:
-        ValueError: If the strategy is unknown or does not fit, if there is a single image, or if
+        ValueError: If the strategy is unknown or does not fit, if there are too few images, or if
             the budget is too small for any useful student. The message names the smallest one.
     """
     check_count(budget, "budget")
@@ -171,6 +171,11 @@ def plan_budget(
     held_out = max(1, min(round(share * min(images, budget)), _MAX_HELD_OUT))
     training = images - held_out
     if strategy in LABEL_MEASURES:
+        if training < 2:
+            raise ValueError(
+                f"images: strategy {strategy!r} needs at least 3, two to measure the distance "
+                f"between and one to hold out, got {images}"
+            )
         left = budget - held_out
         if left < training:
             raise ValueError(

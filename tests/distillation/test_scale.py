@@ -233,7 +233,7 @@ def test_the_training_that_chooses_is_a_small_part_of_the_final_one():
     assert scale_training(TrainSettings(steps=120), 600).steps == 40
     falling = TrainSettings(epochs=3, batch_size=2, learning_rate=3e-3, schedule="cosine")
     shortest = scale_training(falling, 2)
-    assert (shortest.steps, shortest.batch_size, shortest.learning_rate) == (3, 1, 3e-3)
+    assert (shortest.steps, shortest.batch_size, shortest.learning_rate) == (3, 2, 3e-3)
 
 
 def test_the_median_is_over_the_nearest_class_that_was_reached():

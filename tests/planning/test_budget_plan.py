@@ -20,7 +20,7 @@ def test_a_plan_never_exceeds_its_budget_and_leaves_nothing_that_it_could_spend(
     try:
         plan = plan_budget(budget, classes, images, strategy)
     except ValueError as error:
-        assert str(error).startswith("budget: ")
+        assert str(error).startswith(("budget: ", "images: "))
         return
     assert plan.queries <= budget
     assert all(stage.queries > 0 for stage in plan.stages)
@@ -61,6 +61,13 @@ def test_all_images_are_decided_before_augmented_ones_are_asked():
     assert names[:3] == ["held-out images", "held-out augmented images", "decisions, round 1 of 4"]
     assert plan.stages[2].queries == 950
     assert [name for name in names if "decisions" in name] == ["decisions, round 1 of 4"]
+
+
+@pytest.mark.parametrize("strategy", LABEL_MEASURES)
+def test_distances_need_two_images_to_train_on(strategy):
+    with pytest.raises(ValueError, match=r"images: strategy .* needs at least 3"):
+        plan_budget(500, 10, 2, strategy)
+    assert plan_budget(500, 10, 3, strategy).training_images == 2
 
 
 @pytest.mark.parametrize("strategy", LABEL_MEASURES)

@@ -1,0 +1,139 @@
+"""What `distill` refuses before the first query, and what few images are enough for."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher
+from teachers_analytic import (
+    ConstantTeacher,
+    CountingTeacher,
+    WrongTeacher,
+    beyond_range,
+    one_short,
+)
+from torch import nn
+
+import db3kd
+from db3kd.pipelines import DistillResult, DistillSettings
+from db3kd.teachers import TeacherError
+
+PIXELS = images().read(range(120))
+
+
+def run(asked: Any = None, data: Any = PIXELS, budget: Any = 300, **options: Any) -> DistillResult:
+    given = {"student": "linear", "settings": QUICK} | options
+    return db3kd.distill(asked or teacher(), data, budget=budget, **given)
+
+
+def labelled(shape: tuple[int, ...] = SHAPE, highest: int = CLASSES - 1) -> db3kd.ImageSet:
+    return db3kd.ImageSet.from_arrays(np.zeros((5, *shape), np.float32), [0, 1, 0, 1, highest])
+
+
+REFUSED = {
+    "budget": ({"budget": 0}, ValueError, "budget: expected an integer of at least 1, got 0"),
+    "fraction": ({"budget": 2.5}, ValueError, "budget: expected an integer"),
+    "tiny": ({"budget": 19}, ValueError, "budget: expected at least 20 queries, got 19"),
+    "one image": ({"data": PIXELS[:1]}, ValueError, "images: expected at least 2"),
+    "no image": ({"data": PIXELS[:0]}, ValueError, "images: the set is empty"),
+    "NaN": ({"data": PIXELS * math.nan}, ValueError, "images.* got NaN at row 0"),
+    "scale": ({"data": PIXELS * 255}, ValueError, r"images.* in \[0, 1\].*divide by 255"),
+    "int64": ({"data": (PIXELS * 255).long()}, TypeError, "images: .*int64; convert it to uint8"),
+    "size": ({"data": PIXELS[..., :5]}, ValueError, r"images: expected shape \(1, 6, 6\)"),
+    "distances": (
+        {"data": PIXELS[:2], "strategy": "bd"},
+        ValueError,
+        "images: strategy 'bd' needs at least 3",
+    ),
+    "no images": (
+        {"data": None, "strategy": "sd"},
+        ValueError,
+        "images: strategy 'sd' needs images",
+    ),
+    "settings": (
+        {"settings": TRAINING},
+        TypeError,
+        "settings: expected DistillSettings, got TrainSettings",
+    ),
+    "resume": ({"resume": True}, ValueError, "resume: needs out="),
+    "price": ({"price_per_1000": -1.0}, ValueError, "price_per_1000: expected a finite number"),
+    "NaN price": ({"price_per_1000": math.nan}, ValueError, "price_per_1000: expected"),
+    "callback": ({"callbacks": db3kd.TrainingCallback()}, TypeError, r"callbacks: .*pass \[it\]"),
+    "function": ({"callbacks": [print]}, TypeError, "callbacks: expected instances of Training"),
+    "test": ({"test": PIXELS}, ValueError, "test: expected labelled images"),
+    "test size": (
+        {"test": labelled((1, 8, 8))},
+        ValueError,
+        r"test: expected shape \(1, 6, 6\).* got \(1, 8, 8\)",
+    ),
+    "test label": ({"test": labelled(highest=9)}, ValueError, r"test: .*\[0, 4\).* got 9"),
+    "student": ({"student": nn.Linear(9, CLASSES)}, ValueError, "student: expected a network for"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_arguments_are_refused_before_the_first_query(case, tmp_path):
+    options, error, message = REFUSED[case]
+    counting = CountingTeacher(teacher())
+    keeping = {} if "resume" in options else {"out": tmp_path / "run"}
+    with pytest.raises(error, match=message):
+        run(counting, **options, **keeping)
+    assert counting.total == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_learning_rate_must_be_in_a_tuple():
+    with pytest.raises(TypeError, match=r"learning_rates: .*use \(0.1,\)"):
+        DistillSettings(learning_rates=0.1)
+
+
+@pytest.mark.parametrize("change", [one_short, beyond_range, lambda decisions: None])
+def test_answers_that_are_no_classes_end_the_run_and_leave_no_folder(change, tmp_path):
+    with pytest.raises(TeacherError, match="teacher WrongTeacher"):
+        run(WrongTeacher(teacher(), change), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+@pytest.mark.parametrize("strategy", ["auto", "decisions", "augmented"])
+def test_a_few_images_are_enough(count, strategy):
+    counting = CountingTeacher(teacher())
+    result = run(counting, PIXELS[:count], strategy=strategy)
+    assert result.queries == counting.total == (count if strategy == "decisions" else 300)
+    assert result.held_out == 1
+
+
+@pytest.mark.parametrize("count", [3, 10])
+@pytest.mark.parametrize("strategy", ["sd", "bd", "mbd", "db3kd-paper"])
+def test_a_few_images_are_enough_for_distances(count, strategy):
+    counting = CountingTeacher(teacher())
+    result = run(counting, PIXELS[:count], strategy=strategy)
+    assert count <= result.queries == counting.total <= 300
+
+
+def test_integers_of_numpy_and_tensors_with_gradients_are_accepted():
+    result = run(data=PIXELS.clone().requires_grad_(), budget=np.int64(40))
+    assert result.queries == 40 and result.plan.budget == 40
+
+
+def test_copies_of_one_image_are_no_error_if_augmented_images_differ_in_class():
+    result = run(data=PIXELS[:1].expand(50, *SHAPE))
+    assert result.queries == 300
+
+
+def test_a_teacher_with_one_class_is_asked_for_one_round_only():
+    counting = CountingTeacher(ConstantTeacher(1, SHAPE, CLASSES))
+    with pytest.raises(TeacherError, match="Check that the teacher gets images as"):
+        run(counting, budget=10_000)
+    assert counting.total < 3000
+
+
+def test_students_with_batch_normalisation_are_trained_on_a_few_images():
+    make = lambda: nn.Sequential(  # noqa: E731
+        nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES)
+    )
+    for strategy in ("auto", "sd"):
+        result = run(data=PIXELS[:13], student=make, strategy=strategy)
+        assert torch.stack([value.isfinite().all() for value in result.student.parameters()]).all()

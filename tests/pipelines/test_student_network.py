@@ -1,0 +1,140 @@
+"""What a caller may pass as a student, and what is refused before a query is spent."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from distill_cases import CLASSES, SHAPE, weights
+from torch import Tensor, nn
+
+from db3kd.models.networks import build_model
+from db3kd.pipelines.student_network import Student
+
+
+def of(student: object, batch_size: int = 16) -> Student:
+    return Student.of(student, SHAPE, CLASSES, batch_size)
+
+
+def linear(scores: int = CLASSES) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, scores))
+
+
+def with_batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
+
+
+class Changed(nn.Module):
+    """Passes the scores of a linear network through a function."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.inner, self.change = linear(), change
+
+    def forward(self, images: Tensor) -> object:
+        return self.change(self.inner(images))
+
+
+class Fickle(nn.Module):
+    """Has other classes in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.other = linear(), linear(7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.other if self.training else self.inner)(images)
+
+
+def test_a_name_makes_fresh_networks():
+    student = of("mlp")
+    torch.manual_seed(3)
+    made = student.make()
+    torch.manual_seed(3)
+    assert weights(made).equal(weights(build_model("mlp", SHAPE, CLASSES)))
+    assert student.name == student.title == "mlp"
+    assert of(None).name == "lenet5-half"
+
+
+def test_a_network_is_copied_with_its_weights():
+    network = linear()
+    student = of(network)
+    made = student.make()
+
+    assert made is not network and weights(made).equal(weights(network))
+    assert student.name is None and student.title == "Sequential"
+    assert of(linear()).identity != student.identity, "other initial weights are another student"
+    assert of(network).identity == student.identity
+
+
+def test_a_function_has_the_identity_of_what_it_makes():
+    assert of(linear).identity == of(lambda: linear()).identity
+    assert of(linear).identity != of(with_batch_norm).identity
+    assert of(lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(CLASSES))).name is None
+
+
+def test_checks_leave_networks_and_random_states_as_they_were():
+    network = with_batch_norm().train()
+    before, state = weights(network), torch.get_rng_state()
+
+    of(network)
+    of(with_batch_norm)
+
+    assert weights(network).equal(before) and network.training
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (linear(5), r"expected finite scores \[1, 4\] in eval mode, got \[1, 5\]"),
+        (nn.Linear(9, CLASSES), r"images of shape \(1, 6, 6\), got Linear, which fails in eval"),
+        (Changed(lambda scores: (scores,)), "got tuple; wrap the network"),
+        (Changed(lambda scores: scores * float("nan")), "infinite or NaN"),
+        (Changed(lambda scores: scores[0]), r"got \[4\]"),
+        (Fickle(), r"scores \[2, 4\] in training, got \[2, 7\]"),
+        (nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(CLASSES)), "weights to train"),
+    ],
+)
+def test_networks_that_cannot_be_trained_are_refused(student, message):
+    with pytest.raises(ValueError, match=f"student: .*{message}"):
+        of(student)
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (3, "expected a name, a torch.nn.Module or a function that makes one, got int"),
+        (lambda: 3, "to return a torch.nn.Module, got int"),
+        (nn.Linear, "Linear, which fails .* missing 2 required"),
+    ],
+)
+def test_what_makes_no_network_is_refused(student, message):
+    with pytest.raises(TypeError, match=f"student: .*{message}"):
+        of(student)
+
+
+def test_a_function_that_returns_one_network_again_and_again_is_refused():
+    network = linear()
+    before = weights(network)
+    with pytest.raises(ValueError, match="the same weights twice; pass the network itself"):
+        of(lambda: network)
+    assert weights(network).equal(before)
+
+
+def test_batch_normalisation_needs_two_images_in_a_batch():
+    assert of(with_batch_norm, batch_size=2).title == "Sequential"
+    with pytest.raises(ValueError, match=r"in training on 1 .*a batch_size of at least 2"):
+        of(with_batch_norm, batch_size=1)
+    assert of(linear, batch_size=1).title == "Sequential"
+
+
+def test_a_function_with_random_numbers_of_its_own_is_another_student_each_time():
+    generator = random.Random(0)
+
+    def make() -> nn.Module:
+        network = linear()
+        nn.init.constant_(network[1].weight, generator.random())
+        return network
+
+    assert of(make).identity != of(make).identity
