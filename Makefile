@@ -67,7 +67,7 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
+.PHONY: help test coverage test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
 	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke clean
 
 help: ## Print the targets
@@ -75,6 +75,9 @@ help: ## Print the targets
 
 test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
 	$(BIN)/python -m pytest tests $(ARGS)
+
+coverage: $(INSTALLED) ## Run the tests and fail if they run too few of the lines (pyproject.toml has the floor)
+	$(BIN)/python -m pytest tests --cov=db3kd --cov-report=term:skip-covered $(ARGS)
 
 test-servers: $(INSTALLED) $(SERVERS_INSTALLED) ## Test against MLServer and Triton, on loopback
 	DB3KD_SERVERS=$(SERVERS)/bin/python $(BIN)/python -m pytest tests/teachers/remote/test_real_servers.py $(ARGS)
@@ -184,7 +187,7 @@ bench-smoke: $(INSTALLED) ## Run each timed benchmark once, without timing
 
 clean: ## Remove the set-up, the builds and the caches
 	rm -rf $(VENV) $(CUDA_VENV) $(SERVERS) build dist *.egg-info db3kd/*.so
-	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

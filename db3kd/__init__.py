@@ -9,6 +9,8 @@ Names are imported when they are first used, so that labelling needs none of wha
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from db3kd.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from db3kd.boundary import SignOptSettings
     from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples

@@ -4,7 +4,6 @@ Modules of commands import their stage inside functions: torch alone takes 1.6 s
 load, and --help, --version and shell completion do not need it.
 """
 
-import importlib.metadata
 import sys
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from db3kd.cli.surrogate import surrogate
 from db3kd.cli.synthesize import synthesize
 from db3kd.cli.teacher import teacher
 from db3kd.cli.zero_shot import zero_shot
+from db3kd.version import __version__
 
 
 class _OneLineErrors(TyperGroup):
@@ -53,7 +53,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        print(f"db3kd {importlib.metadata.version('db3kd')}")
+        print(f"db3kd {__version__}")
         raise typer.Exit
 
 
