@@ -1,0 +1,220 @@
+"""The best student that a budget buys: `db3kd.distill` by each strategy, at equal total queries.
+
+The teacher is trained on the whole train split. For each seed, other images of that split are the
+transfer set; their labels are not used. Every student of a table trains for the same number of
+steps, and test images are used once, at its end. The white box learns from the teacher's logits for
+freshly mixed images, which no budget buys: it is the ceiling of this student and length.
+
+    python -m benchmarks.students.budgets --data DIR --teacher FILE --runs DIR --save NAME
+
+The result is written after each student. Runs stay in their folders, so that a stopped benchmark
+goes on where it was.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import db3kd
+from benchmarks.common.record import RESULTS, keep
+from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.answer_batches import ProxyTaughtBatches
+from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.distillation.evaluation import predict, share_equal
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_loop import train_batches
+from db3kd.models import build_model
+from db3kd.planning import STRATEGIES, plan_budget
+from db3kd.querying import decide_all
+
+_WHITE_BOX = "white box, patient"
+_TEMPERATURE = 4.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student of the benchmark."""
+
+    images: int
+    queries_per_sample: int
+    student: str
+    strategy: Any
+    seed: int
+
+    @property
+    def budget(self) -> int:
+        """The queries of all stages."""
+        return self.images * self.queries_per_sample
+
+    @property
+    def folder(self) -> str:
+        """The name of the run folder."""
+        return f"{self.images}-{self.queries_per_sample}-{self.student}-{self.strategy}-{self.seed}"
+
+
+def main() -> None:
+    """Trains what is missing, and writes the result after each student."""
+    options = _options()
+    trained = trained_teacher(options)
+    decisions = decide_all(trained.teacher, trained.test.read, torch.arange(len(trained.test)))
+    rows = _rows_so_far(options)
+    known = {tuple(row[name] for name in Cell.__annotations__) for row in rows}
+    for cell in _cells(options):
+        if tuple(vars(cell).values()) in known:
+            continue
+        started = time.monotonic()
+        try:
+            student, more = _train(cell, trained, options)
+        except ValueError as error:
+            print(f"{cell.folder}: {error}", flush=True)
+            continue
+        predicted = predict(student, trained.test)
+        row = {
+            **vars(cell),
+            "accuracy": share_equal(predicted, trained.test_labels),
+            "agreement": share_equal(predicted, decisions),
+            "seconds": time.monotonic() - started,
+            **more,
+        }
+        rows.append(row)
+        print(
+            f"{cell.folder}: {row['accuracy']:.2%} / {row['agreement']:.2%}, "
+            f"{row['queries']:,} queries, {row['seconds']:.0f} s",
+            flush=True,
+        )
+        keep(options, _result(options, trained, rows))
+
+
+def _cells(options: argparse.Namespace) -> Iterator[Cell]:
+    names = [*options.strategies, *([_WHITE_BOX] if options.white_box else [])]
+    for seed, count, per_sample, student, strategy in itertools.product(
+        range(options.seeds), options.images, options.per_sample, options.students, names
+    ):
+        if strategy == _WHITE_BOX and per_sample != options.per_sample[0]:
+            continue  # it does not depend on the budget
+        yield Cell(count, per_sample, student, strategy, seed)
+
+
+def _train(
+    cell: Cell, trained: TrainedTeacher, options: argparse.Namespace
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the student, and what else is kept about it."""
+    order = torch.randperm(
+        len(trained.train), generator=torch.Generator().manual_seed(1000 + cell.seed)
+    )
+    images = trained.train.subset(order[: cell.images])
+    training = _training(options, cell.seed)
+    if cell.strategy == _WHITE_BOX:
+        return _white_box(cell, images, trained, training), {"queries": 0}
+    settings = db3kd.DistillSettings(training=training, proxies=options.proxies)
+    result = db3kd.distill(
+        trained.teacher,
+        images,
+        budget=cell.budget,
+        student=cell.student,
+        strategy=cell.strategy,
+        settings=settings,
+        out=options.runs / cell.folder,
+        resume=True,
+    )
+    return result.student, {
+        "queries": result.queries,
+        "held_out_agreement": result.agreement,
+        "held_out": result.held_out,
+        "choices": [
+            {"question": each.question, "chosen": each.chosen, "options": dict(each.options)}
+            for each in result.choices
+        ],
+    }
+
+
+def _white_box(
+    cell: Cell, images: ImageSet, trained: TrainedTeacher, training: TrainSettings
+) -> nn.Module:
+    """Trains on the softened logits of freshly mixed images and of the samples themselves."""
+    plan = plan_budget(max(cell.budget, 10 * cell.images), trained.classes, cell.images)
+    samples = torch.arange(cell.images)
+    mixed = augmentable_images(images, samples, plan.held_out, cell.seed)
+    clean = samples[: plan.training_images] * NUMBERS
+    answers = no_answers(mixed).add(clean, torch.zeros_like(clean))
+    softened = [_Softened(trained.network)]
+    return train_batches(
+        partial(build_model, cell.student, images.image_shape, trained.classes),
+        ProxyTaughtBatches(answers, softened, training.batch_size, 0, answered_share=0.25),
+        _softened_cross_entropy,
+        training,
+    )
+
+
+class _Softened(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) / _TEMPERATURE
+
+
+def _softened_cross_entropy(logits: Tensor, decisions: Tensor, probabilities: Tensor) -> Tensor:
+    return _TEMPERATURE**2 * F.cross_entropy(logits / _TEMPERATURE, probabilities)
+
+
+def _training(options: argparse.Namespace, seed: int) -> TrainSettings:
+    return replace(db3kd.DistillSettings().training, steps=options.steps, seed=seed, device="cpu")
+
+
+def _result(
+    options: argparse.Namespace, trained: TrainedTeacher, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "data": trained.train.name,
+        "teacher": "lenet5",
+        "teacher_accuracy": trained.accuracy,
+        "steps": options.steps,
+        "proxies": options.proxies,
+        "rows": rows,
+    }
+
+
+def _rows_so_far(options: argparse.Namespace) -> list[dict[str, Any]]:
+    file = RESULTS / f"{options.save}.json"
+    if not options.save or not file.exists():
+        return []
+    kept = json.loads(file.read_text())
+    for name in ("steps", "proxies"):
+        if kept[name] != getattr(options, name):
+            raise SystemExit(
+                f"--save: {file} was made with --{name} {kept[name]}, got "
+                f"{getattr(options, name)}; pass the same option or another name"
+            )
+    return kept["rows"]
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__)
+    several: Callable[..., Any] = partial(options.add_argument, nargs="+")
+    several("--images", type=int, default=[1000], help="sizes of the transfer set")
+    several("--per-sample", type=int, default=[10], help="total queries, divided by the images")
+    several("--students", default=["lenet5-half"], help="architectures")
+    several("--strategies", default=["auto", "augmented", "decisions"], choices=STRATEGIES)
+    options.add_argument("--white-box", action="store_true", help="add the ceiling")
+    options.add_argument("--proxies", type=int, default=db3kd.DistillSettings().proxies)
+    options.add_argument("--steps", type=int, default=3000, help="of every full training")
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--runs", type=Path, default=Path("runs/budgets"))
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()
