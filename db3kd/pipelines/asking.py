@@ -98,19 +98,19 @@ def ask_rounds(
     return run.answers
 
 
-def agreement_with(networks: list[nn.Module], answers: Answers) -> tuple[int, int]:
-    """Counts the answered images for which networks, on average, predict the teacher's class.
+def agrees_with(networks: list[nn.Module], answers: Answers) -> Tensor:
+    """Returns for which answered images networks, on average, predict the teacher's class.
 
     Returns:
-        The number of such images, and the number of all.
+        [n] bool.
     """
     device = next(networks[0].parameters()).device
-    matches = 0
+    agrees = []
     for part in torch.arange(len(answers)).split(512):
         images = answers.images.read(answers.rows[part]).to(device)
         predicted = mean_probabilities(networks, images).argmax(1).cpu()
-        matches += int((predicted == answers.decisions[part]).sum())
-    return matches, len(answers)
+        agrees.append(predicted == answers.decisions[part])
+    return torch.cat(agrees)
 
 
 def train_proxy(
@@ -172,9 +172,9 @@ def _train_to_choose(
 
 
 def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]) -> None:
-    matches, total = agreement_with(networks, answers.held_out.clean)
+    agreement = agrees_with(networks, answers.held_out.clean).float().mean().item()
     curve = notes.get("curve") or []
-    notes.put("curve", [*curve, [len(answers), matches / total]])
+    notes.put("curve", [*curve, [len(answers), agreement]])
 
 
 def _timed_choice(notes: RunNotes, choose: Callable[[Answers], Tensor], answers: Answers) -> Tensor:

@@ -1,5 +1,6 @@
 """Trains the proxies and the student of a distillation, and makes choices without a query."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,16 @@ from db3kd.distillation.early_stopping import AGREEMENT, EarlyStopping, HeldOutA
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_loop import BatchSource
-from db3kd.pipelines.asking import Proxies, agreement_with, train_proxy
+from db3kd.pipelines.asking import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
 
 CHOICE_SHARE = 6
 """Networks whose agreement decides a choice train for 1 / CHOICE_SHARE of the steps."""
+
+_CHOICE_ERRORS = 1.0
+"""By how many standard errors another option must agree more than the first one."""
 
 _LEAST_CHOICE_STEPS = 100
 _LEAST_CHOICE_ANSWERS = 200
@@ -31,7 +35,7 @@ class Choice:
 
     Attributes:
         question: What was chosen.
-        options: The agreement of each option, in [0, 1], in the order in which ties are broken.
+        options: The agreement of each option, in [0, 1]; the first one is taken in case of doubt.
         chosen: The option that was taken.
     """
 
@@ -96,7 +100,7 @@ class Teaching:
     def choose_teachers(
         self, answers: Answers, proxies: list[nn.Module], rate: float
     ) -> list[nn.Module]:
-        """Returns the proxies if their student agrees more with the teacher; otherwise none."""
+        """Returns the proxies, or none if a student without them agrees more with the teacher."""
         teachers = {"decisions and proxies": proxies, "decisions alone": []}
 
         def short_student(option: str) -> nn.Module:
@@ -173,7 +177,11 @@ class Teaching:
         answers: Answers,
         train: Callable[[str], nn.Module],
     ) -> str:
-        """Returns the option whose network agrees most; the first one among equals."""
+        """Returns the first option, or one whose network agrees significantly more.
+
+        Few images are held out, so that a small difference is chance. The first option is the one
+        that was better wherever it was measured with many images (docs/measurements.md).
+        """
         steps = self.steps // CHOICE_SHARE
         if (
             len(options) == 1
@@ -183,14 +191,26 @@ class Teaching:
             return options[0]
         choices = self.notes.get("choices") or {}
         if question not in choices:
-            agreements = {}
-            for option in options:
-                matches, total = agreement_with([train(option)], answers.held_out)
-                agreements[option] = matches / total
-            chosen = max(options, key=agreements.__getitem__)
+            agrees = {option: agrees_with([train(option)], answers.held_out) for option in options}
+            chosen = options[0]
+            for option in options[1:]:
+                if standard_errors_above(agrees[option], agrees[chosen]) > _CHOICE_ERRORS:
+                    chosen = option
+            agreements = {option: each.float().mean().item() for option, each in agrees.items()}
             choices = {**choices, question: {"options": agreements, "chosen": chosen}}
             self.notes.put("choices", choices)
         return choices[question]["chosen"]
+
+
+def standard_errors_above(agrees: Tensor, others: Tensor) -> float:
+    """Returns by how many standard errors one network agrees more than another (McNemar).
+
+    Args:
+        agrees: [n] bool, for which images the network predicts the teacher's class.
+        others: [n] bool, for which of the same images the other network does.
+    """
+    gained, lost = int((agrees & ~others).sum()), int((others & ~agrees).sum())
+    return (gained - lost) / math.sqrt(gained + lost) if gained + lost else 0.0
 
 
 def noted_choices(notes: RunNotes) -> list[Choice]:

@@ -1,0 +1,25 @@
+"""Choices by held-out agreement are not made by chance."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db3kd.pipelines.teaching import standard_errors_above
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "errors"), [(0, 0, 0.0), (9, 0, 3.0), (0, 4, -2.0), (10, 6, 1.0)]
+)
+def test_only_images_on_which_two_networks_differ_count(gained, lost, errors):
+    agrees = torch.tensor([True] * gained + [False] * lost + [True] * 50 + [False] * 5)
+    others = torch.tensor([False] * gained + [True] * lost + [True] * 50 + [False] * 5)
+
+    assert standard_errors_above(agrees, others) == pytest.approx(errors)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
+def test_the_difference_is_antisymmetric(pairs):
+    agrees, others = torch.tensor(pairs, dtype=torch.bool).reshape(-1, 2).unbind(1)
+
+    assert standard_errors_above(agrees, others) == -standard_errors_above(others, agrees)
