@@ -121,7 +121,7 @@ def distill(
                 file,
                 losses,
                 training,
-                student or "lenet5-half",
+                student,
                 seeds,
                 images.data,
                 teacher.device,

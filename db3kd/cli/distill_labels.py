@@ -84,7 +84,7 @@ def distill_labels(
     out: Path,
     losses: LossOptions,
     training: StudentTrainingOptions,
-    model: str,
+    model: str | None,
     seeds: int,
     data: str | None,
     device: str,
@@ -96,13 +96,14 @@ def distill_labels(
         out: The weights file; several students add their seeds to its name.
         losses: Which soft labels are distilled, and how.
         training: How the students are trained.
-        model: Their architecture.
+        model: Their architecture; None for a small one for the images.
         seeds: Their number.
         data: The labelled images, if they have moved.
         device: The device of the training.
     """
     from db3kd.distillation.loss import KDLoss
     from db3kd.labelling.label_run import open_run
+    from db3kd.pipelines.distill_settings import default_student
 
     files = _student_files(out, training.seed, seeds)
     settings = training.settings(losses.preset, device)
@@ -118,6 +119,7 @@ def distill_labels(
     if run.manifest["state"] != "finished":
         print(f"note: {labels} is not finished; it holds {len(run.labels):,} samples")
     test = _test_set(run, data)
+    model = model or default_student(run.images.image_shape)
     _train_students(run, model, plan, files, test, callbacks)
 
 

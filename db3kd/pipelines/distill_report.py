@@ -24,6 +24,7 @@ from db3kd.report import (
     write_student_report,
 )
 from db3kd.storage.run_folder import queries_in_flight
+from db3kd.tables import Features
 
 REPORT_FILE = "report.html"
 
@@ -54,6 +55,7 @@ class FinishedRun:
             if it learned from decisions alone.
         labels: The labels of a strategy that measures distances; otherwise None.
         class_names: Names of the classes, or None.
+        features: The features of a table, or None.
         manifest: The manifest of the run.
         settings: How networks were trained.
     """
@@ -75,6 +77,7 @@ class FinishedRun:
     soft: tuple[Tensor, Tensor] | None
     labels: Labels | None
     class_names: Sequence[str] | None
+    features: Features | None
     manifest: Mapping[str, Any]
     settings: DistillSettings
 
@@ -135,6 +138,7 @@ def write_distill_report(
         confusion=confusion,
         disagreements=disagreements,
         soft_examples=None if run.soft is None else SoftExamples(*run.soft),
+        features=run.features,
         reproduce=_reproduce(run),
         notes=_notes(run),
     )

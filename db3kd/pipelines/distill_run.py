@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import load_pseudo_samples
+from db3kd.data.table_rows import features_of
 from db3kd.distillation.answer_batches import mean_probabilities
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.early_stopping import HeldOutAgreement
@@ -88,6 +89,7 @@ class DistillRun:
         check_model(proxy, shape, classes)
         count = settings.proxies if plan.strategy in ("auto", "zero-shot") else 0
         self._proxies = Proxies(partial(build_model, proxy, shape, classes), proxy, count)
+        self._features = features_of(teacher, images)
         self._class_names = (
             class_names_of(teacher) if images is None else run_class_names(teacher, images)
         )
@@ -125,6 +127,7 @@ class DistillRun:
                 tuple(self.teacher.image_shape),
                 self.teacher.classes,
                 self._class_names,
+                self._features,
             )
             if not folder.finished:
                 folder.finish(
@@ -152,6 +155,7 @@ class DistillRun:
                 soft=soft,
                 labels=labels,
                 class_names=self._class_names,
+                features=self._features,
                 manifest=folder.manifest,
                 settings=self.settings,
             )

@@ -15,6 +15,7 @@ from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.distill_settings import default_student
 from db3kd.storage.filesystem import write_atomically
+from db3kd.tables import Features
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Student:
         image_shape: tuple[int, ...],
         classes: int,
         class_names: Sequence[str] | None,
+        features: Features | None,
     ) -> None:
         """Writes the weights; a named network can be loaded by `load_teacher`, for example."""
         if self.name is not None:
@@ -101,6 +103,7 @@ class Student:
                 image_shape=image_shape,
                 classes=classes,
                 class_names=class_names,
+                features=features,
             )
             return
         state = network.state_dict()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from db3kd.report.intervals import check_matches
+from db3kd.tables import Features
 from db3kd.validation import check_classes
 
 
@@ -105,7 +106,8 @@ class StudentReport:
             (columns). Its sum and trace are those of `agreement`.
         disagreements: Images they disagree on; the first 24 are shown.
         soft_examples: Images with soft labels; the first 8 are shown.
-        feature_names: D names, if an image is a row of D features.
+        features: The features of a table, if an image is an encoded row: its values are shown as
+            the table has them.
         reproduce: What a rerun needs: command line, Python call, versions, seeds, fingerprints.
         notes: Paragraphs below the headline, such as warnings.
     """
@@ -127,7 +129,7 @@ class StudentReport:
     confusion: Tensor | None = None
     disagreements: Disagreements | None = None
     soft_examples: SoftExamples | None = None
-    feature_names: Sequence[str] | None = None
+    features: Features | None = None
     reproduce: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -175,7 +177,7 @@ class StudentReport:
     def is_tabular(self) -> bool:
         """Whether an image is a row of features."""
         shown = self.disagreements or self.soft_examples
-        return self.feature_names is not None or (shown is not None and shown.images.ndim == 2)
+        return self.features is not None or (shown is not None and shown.images.ndim == 2)
 
     def price(self, queries: int) -> float | None:
         """Returns the price of queries; None without `price_per_1000`."""
@@ -240,11 +242,10 @@ class StudentReport:
             self._check_features(images)
 
     def _check_features(self, images: Tensor) -> None:
-        names = self.feature_names
-        if names is not None and (images.ndim != 2 or images.shape[1] != len(names)):
+        if self.features is not None and tuple(images.shape[1:]) != self.features.unit_shape:
             raise ValueError(
-                f"feature_names: expected one for each of the features {list(images.shape[1:])}, "
-                f"got {len(names)}"
+                f"features: expected those of encoded rows {list(images.shape[1:])}, got ones of "
+                f"rows {list(self.features.unit_shape)}"
             )
 
 

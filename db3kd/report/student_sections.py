@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ from db3kd.report.student_blocks import (
 )
 from db3kd.report.student_report import StudentReport
 from db3kd.report.text import shown_name
+from db3kd.tables import Feature
 
 MAX_CLASSES = 20
 """With more classes, only the most frequent ones and the most frequent confusions are shown."""
@@ -95,7 +97,8 @@ def _stages(report: StudentReport) -> Section | None:
     for name, asked, reason, queries, seconds in (*report.stages, totals):
         price = report.price(queries)
         cost = [f"{queries:,}"] if price is None else [f"{queries:,}", _price(price)]
-        rows.append([name, asked, reason, *cost, duration(seconds)])
+        texts = (_in_words_of(report, text) for text in (name, asked, reason))
+        rows.append([*texts, *cost, duration(seconds)])
     table = Table(head, rows, text_columns=3, strong_rows=[len(report.stages)])
     return Section("Queries by stage", "", [table])
 
@@ -278,16 +281,27 @@ def _soft_labels(report: StudentReport) -> Section | None:
 
 def _feature_table(report: StudentReport, rows: Tensor) -> Table:
     """Returns a table with a row for each feature, at most 40, and a column for each example."""
-    features = rows.shape[1]
-    names = report.feature_names or [f"feature {number}" for number in range(features)]
+    features: Sequence[Feature]
+    if report.features is None:
+        features = [Feature.continuous(f"feature {n}", 0, 1) for n in range(rows.shape[1])]
+        values = rows.tolist()
+    else:
+        features = tuple(report.features)
+        values = report.features.decode(rows, as_frame=False).tolist()
     body = [
-        [shown_name(names[place]), *(f"{value:.4g}" for value in rows[:, place].tolist())]
-        for place in range(min(features, _MAX_FEATURES))
+        [shown_name(feature.name), *(_shown_value(row[place], feature) for row in values)]
+        for place, feature in enumerate(features[:_MAX_FEATURES])
     ]
-    if features > _MAX_FEATURES:
-        rest = f"and {features - _MAX_FEATURES:,} more features"
+    if len(features) > _MAX_FEATURES:
+        rest = f"and {len(features) - _MAX_FEATURES:,} more features"
         body.append([rest, *[""] * len(rows)])
     return Table(["feature", *(f"row {number}" for number in range(1, len(rows) + 1))], body)
+
+
+def _shown_value(value: Any, feature: Feature) -> str:
+    if feature.kind == "categorical":
+        return shown_name(str(value))
+    return f"{value:.0f}" if feature.kind == "integer" else f"{value:.4g}"
 
 
 def _settings(report: StudentReport) -> Section | None:

@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits, load_wine
 
 from db3kd.report import Disagreements, PlanChoice, ReportStage, SoftExamples, StudentReport
+from db3kd.tables import Features
 
 HOSTILE = (
     "</td><script>console.error('name')</script>",
@@ -126,7 +127,8 @@ def photos_report(classes: int = 1000) -> StudentReport:
 def wine_report() -> StudentReport:
     """Three classes of rows of features."""
     wine = load_wine()
-    rows = torch.as_tensor(wine.data, dtype=torch.float32)
+    features = Features.infer(wine)
+    rows = features.encode(wine)
     confusion = torch.tensor([[14, 1, 0], [1, 20, 2], [0, 0, 12]])
     return StudentReport(
         title="Wine",
@@ -144,7 +146,7 @@ def wine_report() -> StudentReport:
             rows[60:64], torch.tensor([0, 1, 1, 1]), torch.tensor([1, 0, 2, 2])
         ),
         soft_examples=SoftExamples(rows[:8], torch.rand(8, 3).softmax(1)),
-        feature_names=list(wine.feature_names),
+        features=features,
         reproduce={"seed": "3"},
     )
 

@@ -11,6 +11,7 @@ import torch
 from student_report_cases import digits_report, photos_report, wine_report
 
 from db3kd.report import Disagreements, PlanChoice, ReportStage, SoftExamples
+from db3kd.tables import Feature, Features
 
 NONE = torch.zeros(0, dtype=torch.int64)
 
@@ -41,7 +42,7 @@ def test_the_number_of_classes_is_found_in_whatever_is_there(without):
 
 def test_images_and_rows_of_features_are_told_apart():
     assert wine_report().is_tabular
-    assert replace(wine_report(), feature_names=None).is_tabular
+    assert replace(wine_report(), features=None).is_tabular
     assert not digits_report().is_tabular
     assert not replace(digits_report(), disagreements=None, soft_examples=None).is_tabular
 
@@ -83,7 +84,10 @@ def test_images_and_rows_of_features_are_told_apart():
             {"soft_examples": SoftExamples(255 * torch.ones(2, 1, 8, 8), torch.ones(2, 10))},
             r"soft_examples: expected images in \[0, 1\]",
         ),
-        ({"feature_names": ["a", "b"]}, r"feature_names: .* features \[1, 8, 8\], got 2"),
+        (
+            {"features": Features([Feature.integer("a", 0, 1)])},
+            r"features: expected those of encoded rows \[1, 8, 8\], got ones of rows \[1\]",
+        ),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(change, message):
