@@ -42,11 +42,11 @@ class ComparisonImages(TransferOptions):
         ),
     ] = None
 
-    def load_test(self, teacher: "Teacher") -> "ImageSet | None":
+    def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
         """Returns the test images; None without --test."""
         if self.test is None:
             return None
-        return replace(self.source("test"), data=self.test).load()
+        return self.test_source(transfer).load()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def compare(
         check_free(out, resume)
     transfer = images.load(training.seed)
     opened = teacher.open(transfer)
-    test = images.load_test(opened)
+    test = images.load_test(opened, transfer)
     budget, price = spending.budget, spending.price_per_1000
     plan = plan_comparison(
         budget,

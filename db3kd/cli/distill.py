@@ -154,7 +154,7 @@ def distill(
         print(f"trainings  about {duration(seconds)} on this machine; nothing was asked")
         return
     assert out is not None  # checked above
-    measured = images.load_test(opened)
+    measured = images.load_test(opened, transfer)
     runs = (out, out / "labels", out / "pseudo-samples")
     with naming_options(model="--student"), hint_at_resuming(*runs):
         result = run_distillation(

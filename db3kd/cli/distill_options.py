@@ -11,6 +11,7 @@ from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
+    from db3kd.labelling.source import Source
     from db3kd.pipelines.distill_settings import DistillSettings
     from db3kd.teachers import Teacher
 
@@ -62,15 +63,25 @@ class TransferOptions(ImageOptions):
         loaded = self.source(self.split).load()
         return loaded.subset(draw_samples(len(loaded), self.limit, seed))
 
-    def load_test(self, teacher: "Teacher") -> "ImageSet | None":
+    def test_source(self, transfer: "ImageSet | None") -> "Source":
+        """Returns where the test images come from; rows are encoded as those of `transfer`."""
+        from db3kd.data.loading import has_splits
+
+        source = self.source("test")
+        if transfer is not None:
+            source = source.with_features_of(transfer)
+        if self.test is None:
+            return source
+        return replace(source, data=self.test, split="test" if has_splits(self.test) else "train")
+
+    def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
         """Returns labelled test images, classes numbered as the teacher's; None without any."""
         from db3kd.data.class_names import matched
 
         if self.test is None and (self.data is None or self.split == "test"):
             return None
         try:
-            source = self.source("test")
-            loaded = (source if self.test is None else replace(source, data=self.test)).load()
+            loaded = self.test_source(transfer).load()
         except (ValueError, FileNotFoundError):
             if self.test is not None:
                 raise

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
-from db3kd.cli.options import Split
+from db3kd.cli.options import ImageOptions, Split
 from db3kd.cli.outputs import refuse_existing
 from db3kd.cli.teacher_options import parse_shape
 
@@ -38,10 +38,8 @@ class NetworkOptions(OptionSet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckOptions(OptionSet):
+class CheckOptions(ImageOptions):
     """The images that the file is checked on."""
-
-    panel = "Images"
 
     data: Annotated[
         str | None,
@@ -51,16 +49,8 @@ class CheckOptions(OptionSet):
             show_default="random images",
             rich_help_panel=COMMON,
         ),
-    ] = None
+    ] = None  # type: ignore[assignment]  # images are optional here
     split: Split = "test"
-    size: Annotated[
-        int | None,
-        typer.Option("--size", min=1, help="Resize image files to this many pixels per side."),
-    ] = None
-    channels: Annotated[
-        int | None,
-        typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
-    ] = None
 
 
 @expand_option_sets
@@ -106,7 +96,6 @@ def export(
 
         db3kd export runs/mine --out digits.pt2 --data mnist5k
     """
-    from db3kd.data import load_data
     from db3kd.export import export_model
     from db3kd.export.formats import format_of, suffix_of
     from db3kd.export.student import student_file
@@ -121,7 +110,7 @@ def export(
     refuse_existing(out)
     images = None
     if check.data is not None:
-        images = load_data(check.data, check.split, size=check.size, channels=check.channels)
+        images = check.source(check.split).load()
     result = export_model(
         file,
         out,

@@ -75,7 +75,6 @@ class ImageOptions(OptionSet):
         int | None,
         typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
     ] = None
-
     features: Annotated[
         Path | None,
         typer.Option(

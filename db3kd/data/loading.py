@@ -116,6 +116,11 @@ def is_remote(spec: str) -> bool:
     return spec in HUB_NAMES or spec.startswith("hub:")
 
 
+def has_splits(spec: str) -> bool:
+    """Returns whether data may have splits. A file of one table has not: all of it is "train"."""
+    return Path(spec).suffix not in TABLE_SUFFIXES
+
+
 def _load_folder(
     path: Path, split: str, classes: int | None, options: DecodeOptions, columns: TableOptions
 ) -> ImageSet:

@@ -6,24 +6,31 @@ from db3kd.tables import Features, Projection
 from db3kd.teachers.base import Teacher, describe
 
 
-def features_of(teacher: Teacher, images: Any) -> Features | None:
+def features_of(teacher: Teacher, *images: Any) -> Features | None:
     """Returns the features of a table: the teacher's, or else those of the images; None without.
 
     Args:
         teacher: A teacher; a `TabularTeacher` has features.
-        images: A tensor or an image source; an `ImageSet` of a table has features.
+        images: Tensors or image sources; an `ImageSet` of a table has features.
 
     Raises:
-        ValueError: If the images were encoded by other features than the teacher decodes with.
+        ValueError: If images were encoded by other features than the teacher decodes with, or than
+            other images.
     """
-    known: Features | None = getattr(teacher, "features", None)
-    encoded: Features | None = getattr(images, "features", None)
-    if known is None or encoded is None or known == encoded:
-        return encoded if known is None else known
-    raise ValueError(
-        f"images: expected rows that were encoded by the features of teacher {describe(teacher)}, "
-        f"got others, {_difference(known, encoded)}; encode them with features=teacher.features"
-    )
+    known = _stated(teacher)
+    owner, advice = f"teacher {describe(teacher)}", "teacher.features"
+    for rows in images:
+        encoded = _stated(rows)
+        if known is None and encoded is not None:
+            known, owner, advice = encoded, rows.name, "images.features"
+        if encoded is not None and known != encoded:
+            assert known is not None  # set above
+            raise ValueError(
+                f"images: expected rows that were encoded by the features of {owner}, got others "
+                f"in {rows.name}, {_difference(known, encoded)}; load them with these features, "
+                f"{advice}"
+            )
+    return known
 
 
 def projection_of(teacher: Teacher, images: Any) -> Projection | None:
@@ -38,6 +45,12 @@ def projection_of(teacher: Teacher, images: Any) -> Projection | None:
     """
     features = features_of(teacher, images)
     return None if features is None else features.project
+
+
+def _stated(owner: Any) -> Features | None:
+    """Returns the features of an object; other objects call something else by this name."""
+    features = getattr(owner, "features", None)
+    return features if isinstance(features, Features) else None
 
 
 def _difference(known: Features, encoded: Features) -> str:

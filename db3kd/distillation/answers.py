@@ -1,5 +1,6 @@
 """`Answers`: a teacher's decisions for samples and for augmented versions of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -104,7 +105,11 @@ class AnsweredImages:
 
 
 def augmentable_images(
-    images: ImagesLike, order: Tensor, held_out: int, seed: int
+    images: ImagesLike,
+    order: Tensor,
+    held_out: int,
+    seed: int,
+    project: Callable[[Tensor], Tensor] | None = None,
 ) -> AugmentedImages:
     """Returns all augmented images of a set whose last samples are held out.
 
@@ -114,10 +119,11 @@ def augmentable_images(
         held_out: How many samples at the end are held out: no image of a training sample contains
             any of them.
         seed: Seed of the augmentation.
+        project: See `AugmentedImages`.
     """
     source = as_image_source(images)
     ordered = source[order] if isinstance(source, Tensor) else _subset(source, order)
-    return AugmentedImages(ordered, NUMBERS, seed, partners=len(order) - held_out)
+    return AugmentedImages(ordered, NUMBERS, seed, partners=len(order) - held_out, project=project)
 
 
 def no_answers(images: AugmentedImages) -> Answers:

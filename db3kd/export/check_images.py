@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.data.table_rows import features_of
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.validation import UNIT_BOUNDS, check_images
 
@@ -36,6 +37,7 @@ def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator
         yield from (_random_images(student, rows) for rows in batches)
         return
     source = as_image_source(images)
+    features_of(student, source)  # raises if they differ
     count = len(source)
     chosen = torch.linspace(0, count - 1, min(count, CHECKED_IMAGES)).round().long()
     for rows in batches:

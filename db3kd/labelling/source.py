@@ -48,10 +48,9 @@ class Source:
 
         A run that records them encodes other splits, and the same table elsewhere, in the same way.
         """
-        features = getattr(images, "features", None)
-        if features is None:
+        if not isinstance(images, ImageSet) or images.features is None:
             return self
-        return dataclasses.replace(self, features=features.to_json())
+        return dataclasses.replace(self, features=images.features.to_json())
 
 
 def stored_source(folder: str | Path, stored: object, data: str | None) -> Source:

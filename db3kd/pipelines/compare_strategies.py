@@ -124,7 +124,7 @@ def compare(
             "settings.patience: expected None, so that all students train equally long, got "
             f"{settings.patience}"
         )
-    teacher, image_set = convert_inputs(teacher, images)
+    teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_comparison(
         budget,
         teacher.classes,

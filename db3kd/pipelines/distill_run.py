@@ -68,7 +68,7 @@ class DistillRun:
         callbacks: Further callbacks of the student's training.
 
     Raises:
-        ValueError: If the proxies' architecture does not fit.
+        ValueError: If the proxies' architecture does not fit, or if there are no rows of a table.
     """
 
     def __init__(
@@ -85,6 +85,11 @@ class DistillRun:
         self.student, self.settings, self.folder = student, settings, folder
         self._callbacks = callbacks
         shape, classes = tuple(teacher.image_shape), teacher.classes
+        if images is None and len(shape) != 3:
+            raise ValueError(
+                f"images: expected rows of the table for teacher {describe(teacher)}, got none; "
+                "pseudo samples are made for images only; draw rows as docs/tabular.md shows"
+            )
         proxy = settings.proxy or proxy_for(student.name, shape)
         check_model(proxy, shape, classes)
         count = settings.proxies if plan.strategy in ("auto", "zero-shot") else 0
@@ -169,7 +174,8 @@ class DistillRun:
             return self._make_pseudo_samples(), None
         seed, plan = self.settings.training.seed, self.plan
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
-        augmented = augmentable_images(self.images, order, plan.held_out, seed)
+        project = None if self._features is None else self._features.project
+        augmented = augmentable_images(self.images, order, plan.held_out, seed, project)
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
         with Progress(asked, asked, title="asking the teacher", unit="images") as progress:
             counted = 0

@@ -118,7 +118,7 @@ def distill(
     settings = settings or DistillSettings()
     check_plain_arguments(settings, price_per_1000, callbacks)
     budget = int(budget) if isinstance(budget, np.integer) else budget
-    teacher, image_set = convert_inputs(teacher, images)
+    teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy
     )

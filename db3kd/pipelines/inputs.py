@@ -11,6 +11,7 @@ from torch import Tensor
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
+from db3kd.data.table_rows import features_of
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.teachers import Teacher, describe
@@ -18,19 +19,24 @@ from db3kd.teachers.rescaled import takes_unit_images
 
 
 def convert_inputs(
-    teacher: TeacherLike, images: ImagesLike | None
+    teacher: TeacherLike, images: ImagesLike | None, test: ImagesLike | None = None
 ) -> tuple[Teacher, ImageSet | None]:
     """Returns the teacher for images in [0, 1], and the images as an image set.
 
     Args:
         teacher: A teacher, or a torch module that takes the images as they are.
         images: Images without or with labels; None without images.
+        test: Images to measure the student on; None without them.
 
     Raises:
         TypeError: If the type of the teacher or the images is not supported.
+        ValueError: If rows of a table were encoded by other features than the teacher's, or than
+            other rows.
     """
     image_set = None if images is None else _image_set(images, "images")
-    return takes_unit_images(as_teacher(teacher, image_set)), image_set
+    converted = takes_unit_images(as_teacher(teacher, image_set))
+    features_of(converted, image_set, test)  # raises if they differ
+    return converted, image_set
 
 
 def check_images(images: ImageSet, teacher: Teacher, name: str = "images") -> ImageSet:

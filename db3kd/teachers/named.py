@@ -59,9 +59,12 @@ def open_named(
         return FunctionTeacher(
             found, image_shape, classes, bounds, max_batch, name, class_names=overrides.class_names
         )
+    advice = ""
+    if hasattr(found, "predict"):
+        advice = "; a fitted model needs features=, or data that are a table"
     raise TeacherError(
         f"{name}: expected a teacher, a torch module, a factory or a function, got "
-        f"{type(found).__name__}"
+        f"{type(found).__name__}{advice}"
     )
 
 
@@ -110,7 +113,7 @@ def refuse_threshold(name: str, overrides: ModelOverrides) -> None:
 def _check_features(found: Teacher, name: str, features: Features | None) -> None:
     """Refuses data that were encoded by other features than the teacher decodes with."""
     known = getattr(found, "features", None)
-    if None not in (known, features) and known != features:
+    if isinstance(known, Features) and features is not None and known != features:
         raise ValueError(
             f"features: expected those of teacher {name}, got others from the data; save the "
             "teacher's with teacher.features.save('features.json'), and give that file as features="

@@ -102,11 +102,15 @@ class ModelOverrides:
         """
         trained = None if declared is None else declared.features
         if None not in (trained, self.features) and trained != self.features:
+            described, advice = str(file), ""
+            if Path(file).suffix != ".safetensors":
+                described = "features.json"
+                advice = (
+                    f", written by db3kd.load_teacher({str(file)!r}).features.save({described!r})"
+                )
             raise ValueError(
                 f"features: expected those that the network in {file} was trained with, got "
-                "others from the data; save the network's with "
-                f"db3kd.load_teacher({str(file)!r}).features.save('features.json'), and load the "
-                "data with features='features.json'"
+                f"others from the data; load the data with features={described!r}{advice}"
             )
         names = ("image_shape", "classes", "bounds", "class_names", "threshold", "features")
         missing = [name for name in names if getattr(self, name) is None]
