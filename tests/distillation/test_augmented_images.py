@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from table_cases import any_features, is_valid
 from torch import Tensor
 
+from db3kd.data.image_set import ImageSet
 from db3kd.distillation.augmented_images import AugmentedImages, uniforms
 from db3kd.tables import Feature, Features
 
@@ -162,6 +164,18 @@ def test_noise_leaves_the_rows_of_a_table_valid():
     rows = MIXED.decode(unit)
     assert set(rows[:, 2]) == {"red"}
     assert rows[:, 1].astype(float).std() == pytest.approx(50, rel=0.2)
+
+
+@given(features=any_features(), seed=st.integers(0, 1000), noise=st.floats(0, 0.5))
+@examples(max_examples=40, deadline=None)
+def test_mixtures_of_any_table_are_valid_rows(features, seed, noise):
+    unit = torch.rand(4, *features.unit_shape, generator=torch.Generator().manual_seed(seed))
+    rows = ImageSet.from_table(features.decode(unit), features=features)
+    mixed = AugmentedImages(rows, 6, seed=seed, noise=noise).read(torch.arange(24))
+    assert torch.equal(features.project(mixed), mixed)
+    assert is_valid(features, features.decode(mixed))
+    other = AugmentedImages(rows, 6, seed=seed, noise=noise).with_seed(seed + 1)
+    assert torch.equal(features.project(fresh := other.read(torch.arange(24))), fresh)
 
 
 def test_any_function_may_project():

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_cases import any_features
 
 from db3kd.models import ModelMetadata
 
@@ -19,7 +20,11 @@ def metadata(draw):
     names = draw(st.none() | st.lists(WORDS, **exactly).map(tuple))
     threshold = draw(st.none() | st.floats(allow_nan=False, allow_infinity=False, width=32))
     shape = draw(st.lists(st.integers(1, 99), min_size=1, max_size=4).map(tuple))
-    return ModelMetadata(shape, classes, bounds, names, threshold if classes == 2 else None)
+    features = draw(st.none() | any_features())
+    if features is not None:
+        shape = features.unit_shape
+    threshold = threshold if classes == 2 else None
+    return ModelMetadata(shape, classes, bounds, names, threshold, features)
 
 
 @given(metadata())
@@ -45,6 +50,11 @@ def test_those_of_other_programs_are_none():
         ({"bounds": [1, 0]}, "bounds: expected finite lower < upper"),
         ({"class_names": ["a", "a"]}, "got 'a' twice"),
         ({"threshold": 0.5, "classes": 3}, "threshold: belongs to a model of 2 classes"),
+        ({"features": {}}, "metadata: expected a table 'features'"),
+        (
+            {"features": {"features": {"a": {"kind": "integer", "lower": 0, "upper": 1}}}},
+            r"features: expected those of encoded rows of shape \(2,\), got ones of shape \(1,\)",
+        ),
     ],
 )
 def test_damaged_metadata_are_named(changed, words):

@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 from table_cases import is_valid, mixed_frame
 
 from db3kd.tables import Feature, Features
-from db3kd.teachers import TabularTeacher, Teacher, TeacherError, decide_checked
+from db3kd.teachers import TabularTeacher, Teacher, TeacherError, decide_checked, load_teacher
 
 IRIS = load_iris()
 FEATURES = Features.infer(IRIS)
@@ -211,3 +211,41 @@ def test_a_model_is_asked_about_many_rows_at_once_and_a_function_about_fewer():
 def test_bad_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         TabularTeacher(**{"predict": larger, "features": NUMBERS, "classes": 2, **arguments})
+
+
+def larger_of_two(rows):
+    """A function that a teacher's name can say."""
+    return larger(rows)
+
+
+TREE = DecisionTreeClassifier(random_state=0).fit(IRIS.data, IRIS.target_names[IRIS.target])
+TEACHER = TabularTeacher(larger, NUMBERS, classes=2)
+
+
+def test_a_named_function_or_model_is_a_teacher_of_the_rows_of_the_data():
+    named = load_teacher(f"{__name__}:larger_of_two", features=NUMBERS, classes=2)
+    assert isinstance(named, TabularTeacher) and named.features == NUMBERS
+    assert named.decide(rows_of([1, 2], [2, 1])).tolist() == [1, 0]
+
+    tree = load_teacher(f"{__name__}:TREE", features=FEATURES, assumed_classes=7)
+    assert tree.class_names == ("setosa", "versicolor", "virginica"), "the model knows its classes"
+    unit = FEATURES.encode(IRIS)
+    assert np.array_equal(np.array(tree.class_names)[tree.decide(unit)], TREE.predict(IRIS.data))
+
+
+def test_a_described_function_gets_rows_of_the_table(tmp_path):
+    file = tmp_path / "teacher.toml"
+    file.write_text(f'function = "{__name__}:larger_of_two"\nclasses = 2\n')
+    teacher = load_teacher(file, features=NUMBERS, trust_code=True)
+    assert teacher.decide(rows_of([1, 2], [2, 1])).tolist() == [1, 0]
+    file.write_text(file.read_text() + "[preprocessing]\nscale = [0, 255]\n")
+    with pytest.raises(ValueError, match=r"expected no \[preprocessing\]"):
+        load_teacher(file, features=NUMBERS, trust_code=True)
+
+
+def test_a_named_teacher_refuses_data_of_other_features():
+    assert load_teacher(f"{__name__}:TEACHER", features=NUMBERS) is TEACHER
+    with pytest.raises(ValueError, match=r"features: expected those of teacher .*TEACHER, got"):
+        load_teacher(f"{__name__}:TEACHER", features=FEATURES)
+    with pytest.raises(ValueError, match=r"image_shape: expected \(2,\), .*leave it out"):
+        load_teacher(f"{__name__}:larger_of_two", features=NUMBERS, classes=2, image_shape=(3,))

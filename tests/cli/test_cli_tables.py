@@ -1,0 +1,100 @@
+"""Commands on tables: a fitted model as the teacher, students, and features in files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import fail, succeed
+from tasters import WINES, Taster, wine_frame
+
+from db3kd.tables import Features
+from db3kd.teachers import load_teacher
+
+MODEL = """
+import pandas as pd
+from sklearn.compose import make_column_transformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
+
+table = pd.read_csv({path!r})
+columns = make_column_transformer((OneHotEncoder(), ["colour"]), remainder="passthrough")
+model = make_pipeline(columns, DecisionTreeClassifier(random_state=0))
+model.fit(table.drop(columns="quality"), table["quality"])
+"""
+QUICK = ("--steps", 20, "--device", "cpu")
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Labelled wines; beside them, others that have other bounds, and a module with a teacher."""
+    for name, seed in (("wines", 0), ("others", 1)):
+        frame = wine_frame(60, seed)
+        frame.assign(quality=Taster()(frame)).to_csv(tmp_path / f"{name}.csv", index=False)
+    path = tmp_path / "wines.csv"
+    name = f"fitted_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MODEL.format(path=str(path)))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def asked(table: Path) -> tuple[object, ...]:
+    teacher = f"fitted_{table.parent.name}:model"
+    return ("--teacher", teacher, "--data", table, "--label-column", "quality", "--device", "cpu")
+
+
+def test_labels_of_rows_and_a_student_of_them(table):
+    budget = ("--measure", "bd", "--queries-per-pair", 20)
+    assert "60 ok" in succeed("label", *asked(table), *budget, "--out", "bd")
+    succeed(
+        "distill", "--labels", "bd", "--data", table, *QUICK, "--scale", 1, "--out", "s.safetensors"
+    )
+
+    student = load_teacher("s.safetensors")
+    assert student.class_names == ("fair", "good")
+    inferred = Features.infer(wine_frame(60))
+    assert student.features.names == inferred.names
+    assert json.loads(Path("s.json").read_text())["settings"]["model"] == "mlp"
+    rows = ("--label-column", "quality", "--split", "train", "--device", "cpu")
+    other = ("evaluate", "--model", "s.safetensors", "--data", "others.csv", *rows)
+    assert "of 60 train images" in succeed(*other, "--features", "s.safetensors")
+    message = fail(*other)
+    assert (
+        "--features: expected those that the network in s.safetensors was trained with" in message
+    )
+    assert "--features 's.safetensors'" in message
+
+
+def test_a_surrogate_of_rows_guides_their_labelling(table):
+    train = ("--queries-per-sample", 3, "--steps", 20, "--out", "s.safetensors")
+    assert "queries        180" in succeed("surrogate", *asked(table), *train)
+    made = json.loads(Path("s.json").read_text())["settings"]
+    assert made["surrogate"]["model"] == "mlp"
+    assert Features.from_json(made["source"]["features"]) == Features.load("s.safetensors")
+    guided = ("--measure", "mbd", "--queries-per-pair", 20, "--surrogate", "s.safetensors")
+    assert "60 ok" in succeed("label", *asked(table), *guided, "--out", "mbd")
+
+
+def test_a_distillation_measures_accuracy_on_another_file(table):
+    where = ("--budget", 150, "--steps", 20, "--test", "others.csv", "--out", "run")
+    WINES.save("wide.json")
+    printed = succeed("distill", *asked(table), "--features", "wide.json", *where)
+
+    assert "accuracy" in printed and "queries    150" in printed
+    assert Features.load("run/student.safetensors") == WINES
+    exported = succeed("export", "run", "--format", "onnx")
+    assert "decides like student.safetensors on 1,000 images" in exported
+    assert load_teacher("run/student.onnx").features == WINES
+
+
+def test_a_network_is_trained_on_a_bundled_table(tmp_path):
+    out = tmp_path / "teacher.safetensors"
+    options = ("--epochs", 1, "--device", "cpu", "--out", out)
+    assert "of 30 test images (iris)" in succeed("teacher", "--data", "iris", *options)
+    assert load_teacher(out).features.names[0] == "sepal length (cm)"
+
+
+def test_a_fitted_model_without_a_table_is_told_what_it_needs(table):
+    message = fail("info", "--teacher", asked(table)[1])
+    assert "got Pipeline; a fitted model needs" in message

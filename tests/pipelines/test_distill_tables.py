@@ -1,0 +1,83 @@
+"""Distillation of a teacher over rows of a table."""
+
+import re
+
+import pytest
+import torch
+from distill_cases import QUICK, weights
+from table_cases import is_valid
+from tasters import WINES, Taster, wine_frame, wines
+
+import db3kd
+from db3kd.models.networks import MLP
+from db3kd.planning import STRATEGIES
+from db3kd.teachers import load_teacher
+
+BUDGET = 400
+
+
+def distil(taster, rows=None, **options):
+    given = {"budget": BUDGET, "settings": QUICK} | options
+    return db3kd.distill(taster.teacher(), wines() if rows is None else rows, **given)
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "zero-shot"])
+def test_every_strategy_asks_about_valid_rows_within_the_budget(strategy):
+    taster = Taster()
+
+    result = distil(taster, strategy=strategy)
+
+    assert isinstance(result.student, MLP)
+    assert result.queries == len(taster.rows) <= BUDGET
+    assert is_valid(WINES, taster.rows)
+
+
+def test_the_student_is_saved_with_the_features_of_the_table(tmp_path):
+    result = distil(Taster(), out=tmp_path / "run")
+
+    file = result.folder / "student.safetensors"
+    student = load_teacher(file)
+    assert student.features == WINES == db3kd.Features.load(file)
+    assert student.class_names == ("fair", "good")
+    unit = WINES.encode(wine_frame(50, seed=1))
+    assert torch.equal(student.decide(unit), result.student(unit).argmax(1))
+
+
+def test_the_report_shows_rows_as_the_table_has_them(tmp_path):
+    result = distil(Taster(), out=tmp_path / "run")
+
+    text = result.report.with_suffix(".md").read_text()
+    for name in WINES.names:
+        assert f"| {name} | " in text
+    (years,) = re.findall(r"^\| year \| (.*) \|$", text.split("## Soft labels")[1], re.MULTILINE)
+    assert {int(year) for year in years.split(" | ")} <= set(range(1990, 2021))
+    assert "held-out rows" in text
+
+
+def test_rows_in_a_tensor_give_the_same_student():
+    results = [distil(Taster(), rows) for rows in (wines(), wines().read(range(60)))]
+    assert torch.equal(*(weights(result.student) for result in results))
+
+
+def test_test_rows_must_be_encoded_by_the_same_features():
+    frame = wine_frame(30, seed=1)
+    tested = distil(Taster(), test=wines(30, seed=1))
+    assert tested.accuracy is not None
+
+    taster = Taster()
+    other = db3kd.ImageSet.from_table(frame, Taster()(frame), name="others")
+    with pytest.raises(
+        ValueError, match=r"expected rows .* of teacher taster, got others in other"
+    ):
+        distil(taster, test=other)
+    network = db3kd.build_model("linear", (5,), 2)
+    with pytest.raises(ValueError, match="by the features of wines, got others in others"):
+        db3kd.distill(network, wines(), budget=BUDGET, settings=QUICK, test=other)
+    assert not taster.seen
+
+
+def test_without_rows_the_message_says_where_to_read_on(tmp_path):
+    taster = Taster()
+    with pytest.raises(ValueError, match=r"images: expected rows .*, got none; .*docs/tabular.md"):
+        db3kd.distill(taster.teacher(), budget=BUDGET, settings=QUICK)
+    assert not taster.seen
