@@ -11,7 +11,7 @@ from db3kd.labelling.label_run import open_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.tables import Feature, Features
-from db3kd.teachers import TabularTeacher
+from db3kd.teachers import FunctionTeacher, TabularTeacher
 
 BUDGETED = {"queries_per_pair": 60, "seed": 0}
 
@@ -69,3 +69,10 @@ def test_rows_that_other_features_encoded_are_refused():
     with pytest.raises(ValueError, match=r"expected rows .* of teacher taster, got others in tabl"):
         label(taster.teacher(), narrow, LabelSettings(measure="sd"))
     assert not taster.seen
+
+
+def test_features_of_another_kind_are_no_features_of_a_table():
+    teacher = FunctionTeacher(lambda rows: (rows[:, 0] > 0.5).astype(int), (5,), 2)
+    teacher.features = ["a torch module calls its layers so"]
+    labels = label(teacher, wines(), LabelSettings(measure="sd"))
+    assert labels.queries.sum() == 60
