@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class NetworkStore:
         ... )
 
     Args:
-        folder: Where weights and checkpoints are kept.
+        folder: Where weights and checkpoints are kept; made in a folder that exists.
         identity: What all trainings depend on: plain values.
         every_seconds: The least time between two checkpoints of a training.
     """
@@ -74,7 +74,7 @@ class NetworkStore:
         file = self._folder / f"{name}.safetensors"
         if (network := _load(file, digest, make)) is not None:
             return network
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(exist_ok=True)
         network = self._trained(self._folder / f"{name}-{digest[:12]}.checkpoint", digest, train)
         state = {
             key: value.detach().cpu().clone().contiguous()
@@ -84,6 +84,17 @@ class NetworkStore:
         for old in self._folder.glob(f"{name}-*.checkpoint"):
             old.unlink(missing_ok=True)
         return network
+
+    def keep_only(self, names: Sequence[str]) -> None:
+        """Removes all files but the networks of these names.
+
+        Args:
+            names: Patterns such as "proxy-*".
+        """
+        kept = {file for name in names for file in self._folder.glob(f"{name}.safetensors")}
+        for file in self._folder.glob("*"):
+            if file not in kept and file.suffix in (".safetensors", ".checkpoint"):
+                file.unlink(missing_ok=True)
 
     def _trained(
         self, path: Path, digest: str, train: Callable[[Checkpoint], nn.Module]

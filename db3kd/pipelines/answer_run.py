@@ -1,8 +1,7 @@
 """The run folder of a distillation's answers: which images were asked, and their decisions."""
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -68,18 +67,6 @@ class AnswerRun:
         self._stored_rounds: dict[int, int] = {}
         self._read_shards()
 
-    def __enter__(self) -> Self:
-        self.folder.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.folder.__exit__(kind, error, traceback)
-
     @property
     def stored(self) -> int:
         """Number of answers that earlier processes committed."""
@@ -112,7 +99,14 @@ class AnswerRun:
             part = rows[start : start + _SHARD_ROWS]
             position = first + start
             if position in self._stored:
-                decided.append(self._stored[position].decisions)
+                stored = self._stored[position]
+                if not stored.rows.equal(part):
+                    raise ValueError(
+                        f"{self.folder.path}: expected the answers from row {position} on to be "
+                        f"those of round {round_number}, got answers for other images; restore "
+                        "the missing shards, or start another run in another folder"
+                    )
+                decided.append(stored.decisions)
                 continue
             with self.folder.journal(position, self.teacher.classes) as journal:
                 decisions = decide_all(
@@ -128,16 +122,6 @@ class AnswerRun:
         answers = no_answers(self.answers.images).add(rows, torch.cat(decided))
         self.answers = self.answers.add(answers.rows, answers.decisions)
         return answers
-
-    def finish(self, queries: int, seconds: float) -> None:
-        """Marks the run as finished.
-
-        Args:
-            queries: All queries of the run, those of its other folders included.
-            seconds: How long this process worked on it.
-        """
-        self.folder.finish({"samples": len(self.answers), "queries": queries, "seconds": seconds})
-        self._log.empty()
 
     def _chosen_rows(
         self, round_number: int, count: int, choose: Callable[[Answers], Tensor]

@@ -164,16 +164,23 @@ def _train_to_choose(
     networks = []
     with show_progress(f"choosing, round {number + 1}", proxies.count * short, "steps") as show:
         for index in range(proxies.count):
-            training = settings.trained_for(short, settings.learning_rates[0], index)
-            name = f"round-{number}-proxy-{index}"
-            networks.append(train_proxy(name, answers, proxies, index, training, store))
+            for rate in settings.learning_rates:
+                training = settings.trained_for(short, rate, index)
+                name = f"round-{number}-proxy-{index}"
+                try:
+                    networks.append(train_proxy(name, answers, proxies, index, training, store))
+                    break
+                except FloatingPointError:  # it diverges; another rate may not
+                    if rate == settings.learning_rates[-1]:
+                        raise
             show((index + 1) * short)
     return networks
 
 
 def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]) -> None:
     agreement = agrees_with(networks, answers.held_out.clean).float().mean().item()
-    curve = notes.get("curve") or []
+    # A run that was stopped before its images were chosen trains and measures once more.
+    curve = [point for point in notes.get("curve") or [] if point[0] != len(answers)]
     notes.put("curve", [*curve, [len(answers), agreement]])
 
 

@@ -126,9 +126,11 @@ class DistanceStudent:
         if len(self.labels) < _LEAST_CHOICE_SAMPLES:
             nearest = median_nearest_distance(self.labels.distances, self.labels.decision)
             return SHORT_TRAINING_FACTOR / nearest
-        if (known := self.notes.get("scale")) is not None:
-            return float(known)
         short = scale_training(training, len(self.labels))
+        depends_on = {"student": self.name, "settings": short}
+        return float(self.notes.once("scale", depends_on, lambda: self._chosen_scale(loss, short)))
+
+    def _chosen_scale(self, loss: KDLoss, short: TrainSettings) -> float:
         with show_progress("choosing the scale", 0, "students") as show:
             choice = choose_scale(
                 self.make,
@@ -142,4 +144,4 @@ class DistanceStudent:
                 factor=SHORT_TRAINING_FACTOR,
                 progress=show,
             )
-        return float(self.notes.put("scale", choice.scale))
+        return choice.scale

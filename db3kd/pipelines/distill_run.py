@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_dist
 from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_network import Student
-from db3kd.pipelines.teaching import Teaching, noted_choices
+from db3kd.pipelines.teaching import Choice, Teaching
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
 from db3kd.progress import Progress
-from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest
+from db3kd.storage.choice_log import ChoiceLog
+from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest, read_manifest
 from db3kd.storage.run_folder import RunFolder, holds_run
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
@@ -53,6 +55,24 @@ _PSEUDO_SAMPLE_BALANCE = 0.5
 
 _HELD_OUT_PSEUDO_SHARE = 0.05
 _MAX_HELD_OUT = 1000
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A trained student.
+
+    Attributes:
+        network: The student.
+        steps: The steps of a full training.
+        choices: What was chosen by held-out agreement.
+        soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student, or
+            None.
+    """
+
+    network: nn.Module
+    steps: int
+    choices: Sequence[Choice] = ()
+    soft: tuple[Tensor, Tensor] | None = None
 
 
 class DistillRun:
@@ -109,23 +129,28 @@ class DistillRun:
             test: Labelled images, to measure the student's accuracy on.
             price_per_1000: The price of 1,000 queries, for the report.
         """
-        manifest = self._manifest()
-        with self._opened(manifest, resume) as folder:
+        with self._opened(resume) as folder:
             notes = RunNotes(self.folder)
             store = NetworkStore(
                 self.folder / NETWORKS_FOLDER,
-                {"run": identity(manifest), "from": folder.manifest["started"]},
+                {"run": identity(folder.manifest), "from": folder.manifest["started"]},
             )
             started = time.monotonic()
             answers, labels = self._ask(folder, notes, store)
             asked = time.monotonic()
-            network, steps, soft = self._train(answers, labels, notes, store)
+            trained = self._train(answers, labels, notes, store)
+            network = trained.network
             notes.add("seconds_training", time.monotonic() - asked)
             held_out = answers.held_out.clean
             predicted = predict(network, held_out.as_source())
             correct = None
             if test is not None and test.labels is not None:
                 correct = (int((predict(network, test) == test.labels).sum()), len(test))
+            if not holds_run(self.folder):
+                raise FileNotFoundError(
+                    f"{self.folder}: the folder of the run was removed while it was in use, and "
+                    "its answers with it; start another run"
+                )
             self.student.save(
                 self.folder / STUDENT_FILE,
                 network,
@@ -142,22 +167,23 @@ class DistillRun:
                         "seconds": time.monotonic() - started,
                     }
                 )
+                ChoiceLog(self.folder).empty()
             finished = FinishedRun(
                 network=network,
                 student=self.student.title,
                 teacher=describe(self.teacher),
                 data="pseudo samples" if self.images is None else self.images.name,
                 plan=self.plan,
-                steps=steps,
+                steps=trained.steps,
                 answers=answers,
                 predicted=predicted,
                 correct=correct,
                 queries=self._queries(answers, labels),
                 label_queries=0 if labels is None else int(labels.queries.sum()),
-                choices=noted_choices(notes),
+                choices=trained.choices,
                 curve=[(int(queries), float(share)) for queries, share in notes.get("curve") or []],
                 seconds={name: notes.get(f"seconds_{name}") or 0.0 for name in _STAGES},
-                soft=soft,
+                soft=trained.soft,
                 labels=labels,
                 class_names=self._class_names,
                 features=self._features,
@@ -165,6 +191,7 @@ class DistillRun:
                 settings=self.settings,
             )
             write_distill_report(self.folder, finished, self.teacher.classes, price_per_1000)
+            store.keep_only(_KEPT_NETWORKS)
         return finished
 
     def _ask(
@@ -223,8 +250,7 @@ class DistillRun:
 
     def _train(
         self, answers: Answers, labels: Labels | None, notes: RunNotes, store: NetworkStore
-    ) -> tuple[nn.Module, int, tuple[Tensor, Tensor] | None]:
-        """Returns the student, the steps of its training, and examples of its soft labels."""
+    ) -> "_Trained":
         steps = self._steps(
             answers, len(answers.training) if labels is None else len(labels), notes
         )
@@ -242,7 +268,7 @@ class DistillRun:
             )
             measure = HeldOutAgreement(held_out.as_source(), held_out.decisions)
             network = student.train(self.plan.strategy, training, [measure, *self._callbacks])
-            return network, steps, None
+            return _Trained(network, steps)
         teaching = Teaching(
             self.student.make,
             self.student.identity,
@@ -259,10 +285,11 @@ class DistillRun:
             proxies = teaching.choose_teachers(answers, proxies, rate)
         network = teaching.train_student(answers, proxies, rate)
         if not proxies:
-            return network, steps, None
+            return _Trained(network, steps, teaching.choices)
         examples = answers.images.read(example_rows(answers))
         device = next(proxies[0].parameters()).device
-        return network, steps, (examples, mean_probabilities(proxies, examples.to(device)).cpu())
+        soft = mean_probabilities(proxies, examples.to(device)).cpu()
+        return _Trained(network, steps, teaching.choices, (examples, soft))
 
     def _labelled_images(self) -> ImageSet:
         assert self.images is not None
@@ -275,19 +302,18 @@ class DistillRun:
         steps = self.settings.steps_for(known)
         if self.settings.time_limit is None:
             return steps
-        limited = notes.get("steps_within_limit")
-        if limited is None:
-            limited = notes.put(
-                "steps_within_limit",
-                steps_within(
-                    self.settings.time_limit,
-                    self.plan,
-                    self.settings,
-                    self.student.make,
-                    self._proxies,
-                    answers,
-                ),
-            )
+        limit = self.settings.time_limit
+        limited = notes.once(
+            "steps_within_limit",
+            {
+                "student": self.student.identity,
+                "proxy": self._proxies.name,
+                "settings": self.settings,
+            },
+            lambda: steps_within(
+                limit, self.plan, self.settings, self.student.make, self._proxies, answers
+            ),
+        )
         return min(steps, int(limited))
 
     def _queries(self, answers: Answers, labels: Labels | None) -> int:
@@ -300,13 +326,15 @@ class DistillRun:
             "teacher": describe(self.teacher),
             "plan": dataclasses.asdict(self.plan),
         }
-        if self._proxies.count:
+        if self._proxies.count and len(self.plan.rounds) > 1:
             # Proxies choose what is asked, so a resumed run must have the same ones.
-            entries["proxy"] = self._proxies.name
-            entries["proxies"] = self._proxies.count
-            entries["training"] = settings.training
-            entries["learning_rates"] = settings.learning_rates
-            entries["time_limit"] = settings.time_limit
+            entries["choosing"] = {
+                "proxy": self._proxies.name,
+                "proxies": self._proxies.count,
+                "training": settings.training,
+                "learning_rates": settings.learning_rates,
+                "time_limit": settings.time_limit,
+            }
         if self.plan.label_queries:
             entries["labelling"] = label_settings(self.plan, settings.training.seed)
         if self._class_names is not None:
@@ -318,9 +346,24 @@ class DistillRun:
             data_fingerprint=None if self.images is None else self.images.fingerprint(),
         )
 
+    def _may_choose_otherwise(self) -> bool:
+        """Returns whether all images of the run in the folder are chosen.
+
+        How networks are trained may change then, because nothing that is asked depends on it.
+        """
+        log = ChoiceLog(self.folder)
+        return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
+
     @contextmanager
-    def _opened(self, manifest: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
+    def _opened(self, resume: bool) -> Iterator[RunFolder]:
         """Opens the folder; if nothing was paid for, an error leaves nothing behind."""
+        manifest = self._manifest()
+        if resume and holds_run(self.folder) and self._may_choose_otherwise():
+            stored = read_manifest(self.folder, ANSWERS.format)["settings"]
+            if "choosing" in stored:
+                manifest["settings"]["choosing"] = stored["choosing"]
+            else:
+                manifest["settings"].pop("choosing", None)
         folder = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
         parts = (self.folder / SAMPLES_FOLDER, self.folder / LABELS_FOLDER)
         try:
@@ -333,6 +376,9 @@ class DistillRun:
             raise
         folder.close()
 
+
+_KEPT_NETWORKS = ("student", "proxy-*")
+"""What a finished run keeps; the others chose what to ask and how to train."""
 
 _STAGES = ("asking", "choosing", "training")
 """The stages whose seconds are noted."""

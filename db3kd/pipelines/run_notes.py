@@ -1,10 +1,12 @@
 """Notes of a run: small results that a resumed run must not compute again."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.manifest import plain
 
 _FILE = "_notes.json"
 
@@ -14,7 +16,7 @@ class RunNotes:
 
     Example:
         >>> notes = RunNotes(folder)
-        >>> steps = notes.get("steps") or notes.put("steps", measure_steps())
+        >>> steps = notes.once("steps", {"time limit": limit}, measure_steps)
 
     Args:
         folder: The run folder.
@@ -29,7 +31,7 @@ class RunNotes:
         if self._file.is_file():
             try:
                 self._values = dict(json.loads(self._file.read_bytes()))
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise ValueError(
                     f"{self._file}: expected JSON, got a damaged file; remove it to repeat the "
                     "choices of the run"
@@ -45,6 +47,20 @@ class RunNotes:
         text = json.dumps(self._values, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self._file, text.encode())
         return value
+
+    def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """Returns a value that is computed again only if what it depends on has changed.
+
+        Args:
+            name: The name of the value.
+            depends_on: Plain values.
+            compute: Returns a plain value.
+        """
+        inputs = plain(depends_on)
+        known = self.get(name)
+        if known is None or known["depends_on"] != inputs:
+            known = self.put(name, {"depends_on": inputs, "value": plain(compute())})
+        return known["value"]
 
     def add(self, name: str, seconds: float) -> None:
         """Adds to a number, which is 0 at first."""

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,6 +59,7 @@ class Teaching:
         store: Trains each network once.
         notes: Keeps the choices.
         callbacks: Further callbacks of the student's training.
+        choices: The choices so far.
     """
 
     make: Callable[[], nn.Module]
@@ -67,6 +70,7 @@ class Teaching:
     store: NetworkStore
     notes: RunNotes
     callbacks: Sequence[TrainingCallback] = ()
+    choices: list[Choice] = field(default_factory=list)
 
     def choose_learning_rate(self, answers: Answers) -> float:
         """Chooses the learning rate of all full trainings, by short trainings of students."""
@@ -189,17 +193,34 @@ class Teaching:
             or len(answers.held_out) < _LEAST_CHOICE_ANSWERS
         ):
             return options[0]
-        choices = self.notes.get("choices") or {}
-        if question not in choices:
-            agrees = {option: agrees_with([train(option)], answers.held_out) for option in options}
-            chosen = options[0]
-            for option in options[1:]:
+
+        def measure() -> dict[str, Any]:
+            agrees: dict[str, Tensor] = {}
+            for option in options:
+                with suppress(FloatingPointError):  # an option that diverges is not chosen
+                    agrees[option] = agrees_with([train(option)], answers.held_out)
+            if not agrees:
+                raise FloatingPointError(
+                    f"{question}: expected a finite loss with one of {', '.join(options)}, got none"
+                    "; pass lower learning_rates"
+                )
+            chosen, *others = agrees
+            for option in others:
                 if standard_errors_above(agrees[option], agrees[chosen]) > _CHOICE_ERRORS:
                     chosen = option
-            agreements = {option: each.float().mean().item() for option, each in agrees.items()}
-            choices = {**choices, question: {"options": agreements, "chosen": chosen}}
-            self.notes.put("choices", choices)
-        return choices[question]["chosen"]
+            shares = {option: each.float().mean().item() for option, each in agrees.items()}
+            return {"options": {each: shares.get(each, 0.0) for each in options}, "chosen": chosen}
+
+        depends_on = {
+            "options": options,
+            "student": self.name,
+            "answers": len(answers),
+            "steps": steps,
+            "settings": self.settings,
+        }
+        choice = self.notes.once(f"choice of {question}", depends_on, measure)
+        self.choices.append(Choice(question, **choice))
+        return choice["chosen"]
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:
@@ -211,9 +232,3 @@ def standard_errors_above(agrees: Tensor, others: Tensor) -> float:
     """
     gained, lost = int((agrees & ~others).sum()), int((others & ~agrees).sum())
     return (gained - lost) / math.sqrt(gained + lost) if gained + lost else 0.0
-
-
-def noted_choices(notes: RunNotes) -> list[Choice]:
-    """Returns the choices of a run."""
-    found = notes.get("choices") or {}
-    return [Choice(question, **choice) for question, choice in found.items()]

@@ -28,6 +28,10 @@ class ChoiceLog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def holds(self, round_number: int) -> bool:
+        """Returns whether images were chosen for a round, also if its file was emptied."""
+        return bool(self._files(f"{round_number:03d}"))
+
     def load(self, round_number: int) -> dict[str, np.ndarray] | None:
         """Returns the arrays of a round, or None if there are none or their file was emptied.
 

@@ -120,14 +120,17 @@ def differences(
     ]
 
 
+_ADVICE = "; pass what the run was started with, or start another run in another folder"
+
+
 def describe_differences(differences: Sequence[str]) -> str:
     """Returns the differences as text, with advice if only the images differ."""
     others = [each for each in differences if not each.startswith("data:")]
     if any(each.startswith(_CHOOSES_IMAGES) for each in others):
-        return "; ".join(others)  # other settings, and therefore other images
+        return "; ".join(others) + _ADVICE  # other settings, and therefore other images
     listed = "; ".join(differences)
     if len(others) == len(differences):
-        return listed
+        return listed + _ADVICE
     return (
         f"{listed}; the images or their labels are not those that the run was started with: "
         "restore them, or start another run in another folder"

@@ -209,7 +209,7 @@ def test_a_time_limit_shortens_trainings_once_and_for_all(tmp_path):
     with pytest.raises(TeacherError):
         run(RaisingTeacher(teacher(), 800), out=tmp_path / "run", settings=settings)
     notes = json.loads((tmp_path / "run" / "_notes.json").read_text())
-    assert notes["steps_within_limit"] == 50
+    assert notes["steps_within_limit"]["value"] == 50
 
     result = run(out=tmp_path / "run", settings=settings, resume=True)
 

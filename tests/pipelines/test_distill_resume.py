@@ -1,0 +1,279 @@
+"""Distillations that are stopped, damaged or continued with other arguments."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distill_cases import QUICK, TRAINING, images, teacher, weights
+from teachers_analytic import CountingTeacher, RaisingTeacher
+
+import db3kd
+from db3kd.distillation.training_loop import _Training
+from db3kd.pipelines import DistillResult, teaching
+from db3kd.pipelines.run_notes import RunNotes
+from db3kd.storage.manifest import read_manifest
+
+
+def run(out: Path, asked: Any = None, **options: Any) -> DistillResult:
+    given = {"student": "linear", "settings": QUICK, "budget": 1500, "resume": True} | options
+    return db3kd.distill(asked or teacher(), images(), out=out, **given)
+
+
+def silent() -> RaisingTeacher:
+    """A teacher that must not be asked."""
+    return RaisingTeacher(teacher(), 0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> DistillResult:
+    """An undisturbed run with choices. Tests must not change its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        let_choose(patch)
+        return run(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def finished(whole: DistillResult, tmp_path: Path) -> Path:
+    """A copy of its folder."""
+    return Path(shutil.copytree(whole.folder, tmp_path / "run"))
+
+
+@pytest.fixture
+def choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices by held-out agreement, however few steps and answers there are."""
+    let_choose(monkeypatch)
+
+
+def let_choose(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(teaching, "_LEAST_CHOICE_STEPS", 1)
+    patch.setattr(teaching, "_LEAST_CHOICE_ANSWERS", 1)
+
+
+def count_steps(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[int]:
+    """Counts training steps; Ctrl-C comes in one of them."""
+    steps: list[int] = []
+    original = _Training._step
+
+    def counted(training: _Training, *arguments: Any) -> None:
+        steps.append(training.state.step)
+        if len(steps) == fail_at:
+            raise KeyboardInterrupt
+        original(training, *arguments)
+
+    monkeypatch.setattr(_Training, "_step", counted)
+    return steps
+
+
+def files(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_finished_run_keeps_no_more_than_it_needs(finished):
+    found = files(finished)
+    shards = {name for name in found if name.endswith(".parquet")}
+    rounds = {name for name in found if name.startswith("_round-")}
+    assert len(shards) == 5 and len(rounds) == 3
+    assert all((finished / name).stat().st_size == 0 for name in rounds)
+    pictures = {name for name in found if name.endswith(".png")}
+    assert found - shards - rounds - pictures == {
+        "_manifest.json",
+        "_notes.json",
+        "networks/proxy-0.safetensors",
+        "networks/proxy-1.safetensors",
+        "networks/student.safetensors",
+        "report.html",
+        "report.md",
+        "student.safetensors",
+    }
+
+
+def test_a_finished_run_is_not_trained_again(whole, finished, choices, monkeypatch):
+    kept, steps = files(finished), count_steps(monkeypatch)
+
+    again = run(finished, silent())
+
+    assert steps == []
+    assert weights(again.student).equal(weights(whole.student))
+    assert (again.choices, again.agreement) == (whole.choices, whole.agreement)
+    assert len(whole.choices) == 2 and files(finished) == kept
+
+
+@pytest.mark.parametrize("moment", [6, 14, 30, 42, 50])
+def test_an_interrupted_training_costs_nothing_that_was_asked(
+    tmp_path, whole, choices, monkeypatch, moment
+):
+    """The steps are 12 of proxies that choose, 4, 24 of proxies, 4, and 12 of the student."""
+    with monkeypatch.context() as patch:
+        count_steps(patch, fail_at=moment)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run")
+    assert read_manifest(tmp_path / "run")["state"] == "running"
+    rest = CountingTeacher(teacher())
+
+    result = run(tmp_path / "run", rest)
+
+    assert (0 < rest.total < 1500) if moment <= 12 else rest.total == 0
+    assert result.queries == 1500
+    assert weights(result.student).equal(weights(whole.student))
+    assert result.choices == whole.choices
+
+
+@pytest.mark.parametrize(
+    ("strategy", "queries"),
+    [("auto", 3), ("auto", 100), ("auto", 900), ("mbd", 3), ("mbd", 900), ("zero-shot", 100)],
+)
+def test_an_interrupt_while_the_teacher_is_asked_keeps_the_answers(tmp_path, strategy, queries):
+    failing = RaisingTeacher(teacher(max_batch=16), queries, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", failing, strategy=strategy)
+    rest = CountingTeacher(teacher(max_batch=16))
+
+    result = run(tmp_path / "run", rest, strategy=strategy)
+
+    assert rest.total + queries - failing.left == result.queries <= 1500
+
+
+def test_points_of_the_curve_are_not_repeated(tmp_path, whole, choices, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("db3kd.pipelines.asking.choose_rows", interrupted_at_round(2))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run")
+    run(tmp_path / "run")
+
+    curves = [RunNotes(folder).get("curve") for folder in (tmp_path / "run", whole.folder)]
+    assert curves[0] == curves[1] and len(curves[0]) == 3
+
+
+def interrupted_at_round(stop: int) -> Any:
+    from db3kd.distillation.image_choice import choose_rows
+
+    def choose(answers: Any, networks: Any, count: int, seed: int, number: int) -> Any:
+        if number == stop:
+            raise KeyboardInterrupt
+        return choose_rows(answers, networks, count, seed, number)
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(QUICK, training=replace(TRAINING, steps=24, optimizer="sgd")),
+        replace(QUICK, learning_rates=(1e-2, 1e-4), alpha=0.2),
+        replace(QUICK, proxies=1),
+        replace(QUICK, proxies=0, patience=3),
+    ],
+)
+def test_how_networks_are_trained_may_change_when_all_images_are_chosen(
+    finished, choices, settings
+):
+    stored = read_manifest(finished)["settings"]
+
+    changed = run(finished, silent(), settings=settings)
+
+    assert changed.queries == 1500
+    rate = changed.choices[0]
+    assert set(rate.options) == {f"{each:g}" for each in settings.learning_rates}
+    assert len(changed.choices) == (2 if settings.proxies else 1)
+    assert read_manifest(finished)["settings"] == stored
+
+
+def test_how_networks_are_trained_must_not_change_while_they_choose(tmp_path):
+    with pytest.raises(db3kd.teachers.TeacherError):
+        run(tmp_path / "run", RaisingTeacher(teacher(), 700))
+    other = replace(QUICK, training=replace(TRAINING, steps=13))
+    with pytest.raises(ValueError, match=r"choosing\.training\.steps: was 12, is 13; pass what"):
+        run(tmp_path / "run", settings=other)
+    with pytest.raises(ValueError, match=r"choosing\.proxies: was 2, is null"):
+        run(tmp_path / "run", settings=replace(QUICK, proxies=0))
+    assert run(tmp_path / "run").queries == 1500
+
+
+@pytest.mark.parametrize("strategy", ["decisions", "augmented", "mbd"])
+def test_without_proxies_that_choose_any_training_continues_a_run(tmp_path, strategy):
+    run(tmp_path / "run", strategy=strategy)
+    settings = replace(QUICK, training=replace(TRAINING, steps=20), learning_rates=(1e-4,))
+
+    changed = run(tmp_path / "run", silent(), strategy=strategy, settings=settings)
+    fresh = run(tmp_path / "fresh", strategy=strategy, settings=settings)
+
+    assert weights(changed.student).equal(weights(fresh.student))
+
+
+def test_another_student_learns_from_the_same_answers(tmp_path, whole, finished, choices):
+    second = run(finished, silent(), student="mlp-quarter", settings=replace(QUICK, proxies=0))
+    again = run(finished, silent())
+
+    assert weights(second.student).shape != weights(whole.student).shape
+    assert second.choices[0].options != whole.choices[0].options
+    assert weights(again.student).equal(weights(whole.student)) and again.choices == whole.choices
+
+
+def test_a_learning_rate_that_diverges_is_not_chosen(tmp_path, choices):
+    settings = replace(QUICK, learning_rates=(3e37, 1e-2))
+    result = run(tmp_path / "run", settings=settings)
+
+    assert result.choices[0].options["3e+37"] == 0.0
+    assert result.choices[0].chosen == "0.01"
+
+
+def test_a_student_that_diverges_may_be_trained_more_slowly(tmp_path):
+    fast = replace(QUICK, learning_rates=(3e37,), proxies=0)
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        run(tmp_path / "run", settings=fast)
+
+    result = run(tmp_path / "run", silent(), settings=replace(fast, learning_rates=(1e-2,)))
+
+    assert result.queries == 1500
+
+
+class Faulty(db3kd.TrainingCallback):
+    """Raises in the middle of a training, and has a state."""
+
+    def on_report(self, state: Any) -> None:
+        if state.step == 6:
+            raise RuntimeError("my mistake")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": 1}
+
+
+def test_a_callback_that_raises_costs_no_answer(tmp_path):
+    with pytest.raises(RuntimeError, match="my mistake"):
+        run(tmp_path / "run", callbacks=[Faulty()])
+    assert run(tmp_path / "run", silent()).queries == 1500
+
+
+def test_a_folder_that_disappears_is_named(tmp_path):
+    class Remover(db3kd.TrainingCallback):
+        def on_report(self, state: Any) -> None:
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    with pytest.raises(FileNotFoundError, match="run: the folder of the run was removed"):
+        run(tmp_path / "run", callbacks=[Remover()])
+
+
+def test_a_second_process_is_told_to_wait(tmp_path):
+    class Second(db3kd.TrainingCallback):
+        def on_end(self, state: Any) -> None:
+            with pytest.raises(BlockingIOError, match="another process is writing this run"):
+                run(tmp_path / "run")
+
+    assert run(tmp_path / "run", callbacks=[Second()]).queries == 1500
+
+
+def test_folders_of_other_kinds_and_versions_are_refused(tmp_path):
+    db3kd.label(teacher(), images(), db3kd.LabelSettings(measure="sd"), out=tmp_path / "labels")
+    with pytest.raises(ValueError, match="expected format 'db3kd answers 1', got 'db3kd labels"):
+        run(tmp_path / "labels", silent())
+    run(tmp_path / "run")
+    manifest = tmp_path / "run" / "_manifest.json"
+    manifest.write_text(manifest.read_text().replace("answers 1", "answers 2"))
+    with pytest.raises(ValueError, match=r"got 'db3kd answers 2', written by db3kd .*; read it"):
+        run(tmp_path / "run", silent())
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "letter.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="got a folder with files; choose another"):
+        run(tmp_path / "files", silent())

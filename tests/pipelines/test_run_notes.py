@@ -1,0 +1,50 @@
+"""Small results that a resumed run finds again."""
+
+import pytest
+from distill_cases import TRAINING
+
+from db3kd.pipelines.run_notes import RunNotes
+
+
+def test_notes_are_found_again_and_unknown_ones_are_none(tmp_path):
+    notes = RunNotes(tmp_path)
+    assert notes.get("curve") is None
+    assert notes.put("curve", [[10, 0.5]]) == [[10, 0.5]]
+    notes.add("seconds", 1.5)
+    notes.add("seconds", 2.0)
+
+    again = RunNotes(tmp_path)
+    assert again.get("curve") == [[10, 0.5]] and again.get("seconds") == 3.5
+    again.remove()
+    assert RunNotes(tmp_path).get("curve") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_is_computed_once_for_equal_inputs(tmp_path):
+    computed = []
+
+    def compute() -> int:
+        computed.append(len(computed))
+        return computed[-1]
+
+    def get(**depends_on: object) -> int:
+        return RunNotes(tmp_path).once("steps", depends_on, compute)
+
+    assert [get(limit=3.0, settings=TRAINING) for _ in range(3)] == [0, 0, 0]
+    assert get(limit=4.0, settings=TRAINING) == 1, "another input needs another value"
+    assert get(limit=4.0, settings=TRAINING) == 1
+    assert len(computed) == 2
+
+
+def test_a_value_that_fails_is_not_kept(tmp_path):
+    notes = RunNotes(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        notes.once("steps", {}, lambda: 1 / 0)
+    assert notes.once("steps", {}, lambda: 7) == 7
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"3", b"\xff\xfe"])
+def test_a_damaged_file_is_named_with_a_way_out(tmp_path, content):
+    (tmp_path / "_notes.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"_notes.json: expected JSON.* remove it"):
+        RunNotes(tmp_path)
