@@ -67,6 +67,13 @@ MODULES: dict[str, tuple[str, int, str]] = {
             (20000, 40, "100 --targets 3 --scale-steps 400 --surrogate-queries-per-pair 100"),
         )
     },
+    **{
+        f"budgets-{data}": (
+            "students.budgets", 60, f"{{{name}}} --threads 1 --steps 1500 --per-sample 2 10 "
+            "--strategies auto augmented sd decisions --white-box",
+        )
+        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+    },
     "zero-shot-mnist": (
         "students.zero_shot", 180, "curve {mnist_or_few} --queries 20000 100000",
     ),

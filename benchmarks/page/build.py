@@ -30,6 +30,7 @@ KINDS = {
     "growth": "How cost grows",
     "targets": "Many classes",
     "students": "Students",
+    "budgets": "The best student for a budget",
     "distill-scale": "Choosing the scale of soft labels",
     "zero-shot": "Without any image",
     "teacher-share": "Time in the teacher",
@@ -94,8 +95,8 @@ def build(folder: Path) -> Page:
     environment.filters |= {
         "number": number, "percent": percent, "duration": duration, "mean": mean_and_deviation,
         "columns": tables.columns, "grid": tables.grid, "ops": tables.ops,
-        "student_overview": tables.student_overview, "shared_settings": tables.shared_settings,
-        "everything": tables.everything,
+        "student_overview": tables.student_overview, "budgets": tables.budgets,
+        "shared_settings": tables.shared_settings, "everything": tables.everything,
     }  # fmt: skip
     text = environment.get_template("page.md.jinja").render(
         sections={kind: found for kind, found in sections.items() if found},

@@ -117,6 +117,22 @@ def student_overview(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
     return {student: grid(tables[student]) for student in sorted(tables, reverse=True)}
 
 
+def budgets(rows: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    """By student: what each strategy makes of a budget, with a column for each number of images."""
+    frame = pd.DataFrame(rows)
+    tables: dict[str, dict[str, dict[str, str]]] = {}
+    keys = ["student", "images", "queries_per_sample", "strategy"]
+    for (student, images, per_sample, strategy), part in frame.groupby(keys, sort=False):
+        accuracy = mean_and_deviation(list(part["accuracy"]))
+        agreement = mean_and_deviation(list(part["agreement"]))
+        queries = part["queries"].mean()
+        cost = f" ({queries:,.0f})" if queries else ""
+        column = f"{images:,} images, {per_sample} queries each"
+        row = tables.setdefault(student, {}).setdefault(strategy, {})
+        row[column] = f"{accuracy} / {agreement}{cost}"
+    return {student: grid(cells) for student, cells in tables.items()}
+
+
 def shared_settings(series: Result) -> str:
     """The settings that all points of a series of growth have in common."""
     first, *others = series["points"]

@@ -125,7 +125,7 @@ def _train(
         student=cell.student,
         strategy=cell.strategy,
         settings=settings,
-        out=options.runs / cell.folder,
+        out=options.runs / trained.train.name / cell.folder,
         resume=True,
     )
     return result.student, {

@@ -224,3 +224,35 @@ def test_a_plot_holds_the_checksum_of_what_it_shows(tmp_path):
 )
 def test_a_number_is_written_for_reading(value, cell):
     assert formatting.number(value) == cell
+
+
+def test_strategies_are_beside_each_other_at_each_budget(results):
+    def row(seed, strategy, accuracy, queries):
+        return {
+            "images": 1000,
+            "queries_per_sample": 2,
+            "student": "lenet5-half",
+            "strategy": strategy,
+            "seed": seed,
+            "accuracy": accuracy,
+            "agreement": accuracy + 0.02,
+            "queries": queries,
+        }
+
+    text = results(
+        **{
+            "budgets-x": {
+                "measured": MEASURED,
+                "steps": 1500,
+                "proxies": 2,
+                "rows": [
+                    row(0, "auto", 0.85, 2000),
+                    row(1, "auto", 0.86, 2000),
+                    row(0, "white box, patient", 0.9, 0),
+                ],
+            }
+        }
+    ).text
+    assert "|  | 1,000 images, 2 queries each |" in text
+    assert "| auto | 85.5 ± 0.7 / 87.5 ± 0.7 (2,000) |" in text
+    assert "| white box, patient | 90.0 / 92.0 |" in text
