@@ -14,7 +14,7 @@ pytest.importorskip("benchmarks.systems.growth", reason="benchmarks are not inst
 from teachers_analytic import NearestCentroidTeacher
 
 from benchmarks.common import record
-from benchmarks.students.compare import TrainingData, _strategies, _training_data
+from benchmarks.students.compare import TrainingData, _methods, _training_data
 from benchmarks.students.label_quality import logit_gaps, rank_correlation, runner_up_share
 from benchmarks.students.many_classes import many_classes
 from benchmarks.students.targets import _narrowed
@@ -115,7 +115,7 @@ def test_each_row_of_a_student_has_its_cost_and_a_decision_counts_once():
     )
     scales = dict.fromkeys(data.margins, 1.0)
 
-    rows = list(_strategies(student, data, scales, KDLoss(), TrainSettings(steps=1)))
+    rows = list(_methods(student, data, scales, KDLoss(), TrainSettings(steps=1)))
 
     spent = labels["MBD"].queries.sum().item() / len(images)
     assert spent > 10
