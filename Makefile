@@ -53,6 +53,8 @@ FORMATTED := $(NATIVE) $(shell find tests/emulation -name '*.h' -o -name '*.cpp'
 INSTALLED := $(VENV)/.installed
 RAY := $(VENV)/.ray
 PEERS := $(VENV)/.peers
+DOCS := $(VENV)/.docs
+SITE := build/docs
 
 # The headless browser that test-browser opens pages with: a Chromium from the npm registry, 75 MB, that needs
 # no root and no display. CHROMIUM=/usr/bin/chromium takes another one.
@@ -68,7 +70,7 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help test coverage test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
-	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke clean
+	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke docs clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +104,11 @@ format: $(INSTALLED) ## Fix what lint can fix automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(FORMATTED)
+
+docs: $(DOCS) ## Build the documentation site (build/docs/index.html) and check its links, offline
+	rm -rf $(SITE)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs $(SITE)
+	$(BIN)/python docs/check_links.py $(SITE)
 
 sanitize: $(SANITIZE_BUILT) ## Run the op tests and the fuzz tests under sanitizers (FUZZ_EXAMPLES=100 is quick)
 	$(SANITIZE_RUN) -c 'from db3kd import ops; assert ops.build_config()["sanitizers"]'
@@ -214,6 +221,10 @@ $(CHROMIUM_FOLDER)/chromium: | $(BIN)/python
 
 $(RAY): constraints.txt | $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt ray
+	touch $@
+
+$(DOCS): pyproject.toml constraints.txt | $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt sphinx myst-parser furo sphinx-copybutton
 	touch $@
 
 $(PEERS): constraints.txt | $(INSTALLED)

@@ -10,6 +10,7 @@ Strategy = Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-p
 """How a budget is spent; see `STRATEGY_TEXTS`."""
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+"""The names of all strategies."""
 
 STRATEGY_TEXTS: dict[Strategy, str] = {
     "auto": "decisions, then augmented images that proxies choose; proxies help to teach",
@@ -21,6 +22,7 @@ STRATEGY_TEXTS: dict[Strategy, str] = {
     "db3kd-paper": "the labels and the loss of the paper (MBD, 1/d, T = 20)",
     "zero-shot": "decisions for pseudo samples; needs no images",
 }
+"""What each strategy asks and teaches, in a few words."""
 
 LABEL_MEASURES: dict[Strategy, Literal["sd", "bd", "mbd"]] = {
     "sd": "sd",

@@ -14,6 +14,7 @@ from typing import Any
 from db3kd.storage.filesystem import write_atomically
 
 MANIFEST = "_manifest.json"
+"""The file of the manifest in a run folder."""
 
 CLASS_NAMES = "class_names"
 """Setting that holds the names of the classes in the order of their numbers."""

@@ -116,16 +116,17 @@ def queries_in_flight(manifest: Mapping[str, Any]) -> int:
 class RunFolder:
     """Writes one run, without keeping shards in memory.
 
-        with RunFolder.open(path, KIND, make_manifest(...), resume=True) as run:
-            for position in range(0, samples, samples_a_shard):
-                if not run.has_shard(position):
-                    with run.journal(position, teacher.classes) as journal:
-                        ...  # db3kd.querying.driver.run(search, teacher, ledger, journal=journal)
-                    run.write_shard(position, table)
-            run.finish(totals)
-
     It holds the lock of the folder until it is closed. As a context manager it removes the run if
     an error occurs before anything was paid for, so that the same command can be repeated.
+
+    Example:
+        >>> with RunFolder.open(path, KIND, make_manifest(...), resume=True) as run:
+        ...     for position in range(0, samples, samples_per_shard):
+        ...         if not run.has_shard(position):
+        ...             with run.journal(position, teacher.classes) as journal:
+        ...                 table = search_chunk(position, journal)
+        ...             run.write_shard(position, table)
+        ...     run.finish(totals)
 
     Attributes:
         path: Run folder.

@@ -1,43 +1,21 @@
 """Description files: small TOML or JSON files that describe a teacher.
 
     url = "https://models.example.org/v2/models/mnist"
-                                       # or file = "mnist.onnx" or a torch file, or
-                                       # function = "package.module:name", from arrays to classes
-    architecture = "resnet18"          # of a file of weights, as `build_model` takes it
-    image_shape = [1, 28, 28]          # if the model does not declare it
-    classes = 10                       # if the model does not declare it
-    labels = "classes.txt"             # class names, one per line, for a model that answers with
-                                       # names, and to match data whose classes have names
-    class_offset = 1                   # the model's number of class 0, if it has a background class
-                                       # in front or numbers its classes from 1
-    class_numbers = [3, 7, 8]          # instead of class_offset: the model's number of each class
-    background = "next best"           # ignore the scores of other classes; by default an answer
-                                       # that is none of the classes is an error
-    threshold = 0.5                    # the model returns one score per image: class 1 begins here
-    input = "images"                   # the input tensor, for a model with several
-    output = "label"                   # the output tensor, for a model with several
-    binary = true                      # send tensors as bytes (true) or JSON (false); by default
-                                       # bytes if the server supports them
-    fingerprint = "mnist, May 2026"    # a text that changes with the model, instead of its address
-    max_batch = 256                    # for files and functions; for a URL see requests.batch
+    labels = "classes.txt"
 
-    [preprocessing]                    # the fields of Preprocessing
+    [preprocessing]
     scale = [0, 255]
     layout = "NHWC"
 
-    [requests]                         # the fields of RequestSettings
+    [requests]
     batch = 64
     queries_per_second = 200
 
-    [header]                           # a secret header, whose value is in an environment variable
-    variable = "MNIST_AUTHORIZATION"   # sent only if the environment allows it, by
-                                       # DB3KD_ALLOW_SECRET="MNIST_AUTHORIZATION=https://..."
+    [header]
+    variable = "MNIST_AUTHORIZATION"
 
-    [rest]                             # the model is behind another JSON service: see rest.py
-    request = { instances = "$images" }
-    answer = "predictions"
-
-Paths are relative to the description file.
+`Description` lists the keys, and the classes of its tables list theirs. Paths are relative to the
+description file.
 """
 
 import dataclasses
@@ -78,7 +56,13 @@ _NOT_WITH = {
 
 @dataclass(frozen=True)
 class HeaderTable:
-    """The [header] table: see `SecretHeader`, which also reads the secret."""
+    """A secret header, whose value is in an environment variable and in no file.
+
+    Attributes:
+        variable: The environment variable with the whole value, such as "Bearer …". It is sent
+            only to an address that `DB3KD_ALLOW_SECRET` names together with the variable.
+        name: The name of the header.
+    """
 
     variable: str
     name: str = "Authorization"
@@ -86,7 +70,14 @@ class HeaderTable:
 
 @dataclass(frozen=True)
 class RestTable:
-    """The [rest] table: what to post and where the answer is; see `rest_teacher`."""
+    """Another JSON service: what to post, and where the answer is.
+
+    Attributes:
+        request: The JSON value to post, with `"$images"` in the place of all images of a request,
+            or `"$image"` in the place of one.
+        answer: The path to the classes, class names or scores, such as `"predictions.*.label"`:
+            keys, numbers of list entries, or `*` for every entry, separated by dots.
+    """
 
     request: Any
     answer: str
@@ -94,7 +85,36 @@ class RestTable:
 
 @dataclass(frozen=True)
 class Description:
-    """The content of a description file. The module's docstring explains the keys."""
+    """The content of a description file.
+
+    Attributes:
+        url: The address of a served model.
+        file: An ONNX file or a torch file.
+        function: `package.module:name` of a function from arrays to classes. Needs permission to
+            run code (`trust_code`).
+        architecture: The architecture of a file of weights, as `build_model` takes it.
+        image_shape: Shape of one image, channels first, if the model does not declare it.
+        classes: Number of classes, if the model does not declare it.
+        labels: A file of class names, one per line, in the order of the model's numbers. For a
+            model that answers with names, and to match data whose classes have names.
+        class_offset: The model's number of class 0, if it has a background class in front or
+            numbers its classes from 1.
+        class_numbers: Instead of `class_offset`: the model's number of each class.
+        background: "next best" ignores the scores of other classes. By default an answer that is
+            none of the classes is an error.
+        threshold: For a model that returns one score per image: class 1 begins here.
+        input: The input tensor, for a model with several.
+        output: The output tensor, for a model with several.
+        binary: Send tensors as bytes (true) or JSON (false). By default bytes if the server
+            supports them.
+        fingerprint: A text that changes with the model, instead of its address.
+        max_batch: Maximum number of images per call, for files and functions. For an address see
+            `batch` of [requests].
+        preprocessing: The steps between db3kd's images and the model's input.
+        requests: How requests are sent.
+        header: A secret header.
+        rest: What to post to a JSON service, and where the answer is.
+    """
 
     url: str | None = None
     file: str | None = None
