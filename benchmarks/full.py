@@ -74,6 +74,7 @@ MODULES: dict[str, tuple[str, int, str]] = {
         )
         for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
     },
+    "tables": ("students.tables", 20, ""),
     "zero-shot-mnist": (
         "students.zero_shot", 180, "curve {mnist_or_few} --queries 20000 100000",
     ),

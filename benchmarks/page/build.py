@@ -31,6 +31,7 @@ KINDS = {
     "targets": "Many classes",
     "students": "Students",
     "budgets": "The best student for a budget",
+    "tables": "Students over tables",
     "distill-scale": "Choosing the scale of soft labels",
     "zero-shot": "Without any image",
     "teacher-share": "Time in the teacher",

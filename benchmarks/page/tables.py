@@ -17,6 +17,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "times": times,
     "mean": mean_and_deviation,
     "ratio": "{:.3f}".format,
+    "signed": "{:+.1f}".format,
     "round": lambda value: f"{value:,.0f}",
 }
 """How a column is written, by the name that a specification uses."""

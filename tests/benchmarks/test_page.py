@@ -256,3 +256,18 @@ def test_strategies_are_beside_each_other_at_each_budget(results):
     assert "|  | 1,000 images, 2 queries each |" in text
     assert "| auto | 85.5 ± 0.7 / 87.5 ± 0.7 (2,000) |" in text
     assert "| white box, patient | 90.0 / 92.0 |" in text
+
+
+def test_students_over_tables_show_what_auto_gains(results):
+    row = {
+        "table": "wine",
+        "strategy": "sd",
+        "agreements": [0.9, 0.92],
+        "queries": 40.0,
+        "auto_gains": 0.031,
+        "splits_auto_wins": 2,
+        "splits_auto_loses": 0,
+    }
+    settings = {"rows": 40, "budget": 2000, "steps": 1000}
+    text = results(tables={"measured": MEASURED, "settings": settings, "students": [row]}).text
+    assert "| wine | sd | 40 | 91.0 ± 1.4 | +3.1 | 2 | 0 |" in text
