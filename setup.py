@@ -1,25 +1,39 @@
 """Builds the native extension: for CUDA if torch and a toolkit allow it, for the CPU otherwise.
 
 FORCE_CUDA=1 and FORCE_CPU=1 override the choice, which never depends on a visible GPU.
+DB3KD_TORCH=FOLDER takes the headers of the torch in this folder, of any Python, for a CPU build.
 SANITIZE=1 builds with the address and undefined-behaviour sanitizers (`make sanitize`).
 """
 
+import importlib.util
 import os
+import runpy
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import setuptools
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("csrc")
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
 # Contraction would round differently on machines with and without fused multiply-add. The other two
 # flags let loops vectorise and change no result.
-CPU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-# Without OpenMP, torch's parallel loops compile to plain ones. The library is the one that torch
-# has loaded. Apple's compiler does not support the flag.
-OPENMP = ["-fopenmp"] if sys.platform.startswith("linux") else []
+CPU_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    # Errors name sources as the project does, not as the machine that built them.
+    f"-ffile-prefix-map={Path.cwd()}/=",
+]
+# The oldest torch that the extension runs with (2.11). It is built for the stable ABI: whichever
+# torch it is built against, it runs with this one and with later ones.
+STABLE_ABI = [("TORCH_TARGET_VERSION", "0x020b000000000000")]
 # Memory safety on CUDA depends on the assertions of the kernels: no environment flag disables them.
 CUDA_FLAGS = ["-O3", "-fmad=false", "-UNDEBUG"]
 # Python's own flags define signed overflow, which would hide it from the sanitizer.
@@ -62,37 +76,91 @@ def choose_cuda(
     return True, f"FORCE_CUDA=1, {reason}" if force_cuda else reason
 
 
-def native_extension() -> Extension:
-    """Returns the extension module db3kd._C for the chosen back end."""
-    import pybind11
-    import torch
-    from torch.utils.cpp_extension import CUDA_HOME, CppExtension, CUDAExtension
+def find_torch(environment: Mapping[str, str]) -> Path:
+    """Returns torch's folder, without importing it.
 
+    Raises:
+        ImportError: There is none.
+    """
+    if "DB3KD_TORCH" in environment:
+        folder = Path(environment["DB3KD_TORCH"])
+        if not (folder / "version.py").exists():
+            sys.exit(f"db3kd: DB3KD_TORCH: expected the folder of a torch, got {folder}")
+        return folder
+    spec = importlib.util.find_spec("torch")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else None
+    if folder is None or not (folder / "version.py").exists():
+        raise ImportError("no torch", name="torch")
+    return folder
+
+
+def find_toolkit(torch_cuda: str | None) -> str | None:
+    """Returns the folder of the CUDA toolkit that this torch builds with, or None."""
+    if torch_cuda is None or "DB3KD_TORCH" in os.environ:
+        return None
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    return CUDA_HOME
+
+
+def native_build() -> tuple[Extension, type[build_ext]]:
+    """Returns the extension module db3kd._C for the chosen back end, and what builds it."""
+    import pybind11
+    from pybind11.setup_helpers import ParallelCompile
+
+    torch = find_torch(os.environ)
+    torch_cuda = runpy.run_path(str(torch / "version.py"))["cuda"]
     try:
-        use_cuda, reason = choose_cuda(os.environ, torch.version.cuda, CUDA_HOME)
+        use_cuda, reason = choose_cuda(os.environ, torch_cuda, find_toolkit(torch_cuda))
     except ValueError as error:
         sys.exit(f"db3kd: {error}")
     print(f"db3kd: building for {'CUDA' if use_cuda else 'the CPU'} ({reason})")
 
-    sources = [*SOURCES.glob("*.cpp"), *SOURCES.glob("cpu/*.cpp")]
-    macros = []
-    if use_cuda:
-        sources += [*SOURCES.glob("cuda/*.cpp"), *SOURCES.glob("cuda/*.cu")]
-        architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
-        macros = [("DB3KD_CUDA", None), ("DB3KD_ARCHITECTURES", f'"{architectures}"')]
-    cpu_flags, link_flags = CPU_FLAGS + OPENMP, list(OPENMP)
+    cpu_flags, link_flags = list(CPU_FLAGS), []
     if os.environ.get("SANITIZE", "0") == "1":
         cpu_flags += [*SANITIZERS, "-O1", "-g"]  # the last optimisation level counts
         link_flags += SANITIZERS
-    extension = CUDAExtension if use_cuda else CppExtension
-    return extension(
+    # Not torch's CppExtension, which links libraries outside the stable ABI.
+    extension = Extension(
         "db3kd._C",
-        sorted(str(source) for source in sources),
-        include_dirs=[pybind11.get_include()],
-        define_macros=macros,
-        extra_compile_args={"cxx": cpu_flags, "nvcc": CUDA_FLAGS},
+        sources(["*.cpp", "cpu/*.cpp"]),
+        depends=sources(["*.h", "core/*.h", "cpu/*.h"]),
+        language="c++",
+        include_dirs=[str(torch / "include"), pybind11.get_include()],
+        library_dirs=[str(torch / "lib")],
+        libraries=["torch_cpu"],
+        define_macros=list(STABLE_ABI),
+        extra_compile_args=cpu_flags,
         extra_link_args=link_flags,
     )
+    if use_cuda:
+        return extension, add_cuda(extension)
+    ParallelCompile("MAX_JOBS", default=os.cpu_count() or 1).install()
+    return extension, build_ext
+
+
+def sources(patterns: list[str]) -> list[str]:
+    """Returns the files of csrc that match one of the patterns, in a fixed order."""
+    return sorted(str(file) for pattern in patterns for file in SOURCES.glob(pattern))
+
+
+def add_cuda(extension: Extension) -> type[build_ext]:
+    """Adds the CUDA side to the extension, and returns what builds it."""
+    from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
+
+    architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+    extension.sources += sources(["cuda/*.cpp", "cuda/*.cu"])
+    extension.include_dirs += include_paths("cuda")
+    extension.library_dirs += library_paths("cuda")
+    extension.libraries += ["torch_cuda", "cudart"]
+    # The shims of CUDA streams and errors are only declared for USE_CUDA.
+    extension.define_macros += [
+        ("USE_CUDA", None),
+        ("DB3KD_CUDA", None),
+        ("DB3KD_ARCHITECTURES", f'"{architectures}"'),
+    ]
+    extension.extra_compile_args = {"cxx": extension.extra_compile_args, "nvcc": CUDA_FLAGS}
+    return BuildExtension
 
 
 def main() -> None:
@@ -101,14 +169,13 @@ def main() -> None:
     if int(setuptools.__version__.split(".")[0]) < 77:
         sys.exit(f"db3kd: building needs setuptools 77 or newer, got {setuptools.__version__}")
     try:
-        import pybind11  # noqa: F401
-        from torch.utils.cpp_extension import BuildExtension
+        extension, command = native_build()
     except ImportError as error:
         sys.exit(
-            f"db3kd: building needs {error.name}; install it, then "
-            "pip install --no-build-isolation ."
+            f"db3kd: building needs {error.name}; install it, or let pip do it: "
+            "pip install . without --no-build-isolation"
         )
-    setup(ext_modules=[native_extension()], cmdclass={"build_ext": BuildExtension})
+    setup(ext_modules=[extension], cmdclass={"build_ext": command})
 
 
 if __name__ == "__main__":

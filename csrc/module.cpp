@@ -1,5 +1,5 @@
 #include <pybind11/pybind11.h>
-#include <torch/version.h>
+#include <torch/headeronly/version.h>
 
 #include <string>
 
@@ -20,6 +20,11 @@ std::string compiler() {
 #endif
 }
 
+std::string torch_minimum() {
+  constexpr unsigned long long target = TORCH_TARGET_VERSION;
+  return std::to_string(target >> 56) + "." + std::to_string(target >> 48 & 0xff);
+}
+
 py::dict build_config() {
 #if defined(DB3KD_CUDA)
   const py::object cuda_version =
@@ -38,7 +43,8 @@ py::dict build_config() {
 #endif
   return py::dict("cuda"_a = cuda, "cuda_version"_a = cuda_version,
                   "architectures"_a = architectures, "torch_version"_a = TORCH_VERSION,
-                  "compiler"_a = compiler(), "sanitizers"_a = sanitizers);
+                  "torch_minimum"_a = torch_minimum(), "compiler"_a = compiler(),
+                  "sanitizers"_a = sanitizers);
 }
 
 }  // namespace
@@ -47,7 +53,5 @@ py::dict build_config() {
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Native ops of db3kd.";
   module.def("build_config", &build_config,
-             "How this extension was built: cuda (bool), cuda_version and architectures (None "
-             "without CUDA), "
-             "torch_version, compiler, sanitizers (bool).");
+             "How this extension was built; db3kd/extension.py describes the keys.");
 }

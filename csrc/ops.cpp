@@ -1,7 +1,7 @@
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 // The schemas of all native ops; db3kd/ops.py documents each op.
-TORCH_LIBRARY(db3kd, library) {
+STABLE_TORCH_LIBRARY(db3kd, library) {
   library.def(
       "ray_lengths(Tensor samples, Tensor ends, Tensor sample_of, Tensor end_of) -> Tensor");
   library.def(

@@ -7,7 +7,9 @@ differentiable.
 
 A tensor of the wrong dtype or on the wrong device raises TypeError. A wrong shape or an impossible
 setting raises ValueError. An index out of range raises IndexError on a CPU; on CUDA it trips a
-device assertion, as in PyTorch's own indexing, because a check would wait for the device.
+device assertion, as in PyTorch's own indexing, because a check would wait for the device. A result
+that does not fit in memory raises torch.OutOfMemoryError. `torch.ops.db3kd` raises RuntimeError for
+all of these.
 
 `csrc/README.md` describes the native side.
 """
@@ -17,33 +19,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-try:
-    from . import _C
-except ImportError as error:
-    raise ImportError(
-        "db3kd._C, the native extension, cannot be loaded: expected a build against torch "
-        f"{torch.__version__}, got: {error}; build it with `pip install --no-build-isolation .`"
-    ) from error
+from db3kd.extension import build_config, call
+
+__all__ = [
+    "Noise",
+    "Normalisation",
+    "bracket_queries",
+    "bracket_update",
+    "build_config",
+    "probe_gradient",
+    "probe_queries",
+    "ray_lengths",
+    "soft_labels",
+]
 
 Noise = Literal["rademacher", "gaussian"]
 """Distribution of the coefficients of a probe direction: ±1/√n each, or uniform on the sphere."""
 
 Normalisation = Literal["inverse", "margin"]
 """How `soft_labels` turns distances into logits."""
-
-
-def build_config() -> dict[str, bool | str | None]:
-    """Returns how the native extension was built.
-
-    Example:
-        >>> build_config()["cuda"]
-        False
-
-    Returns:
-        `cuda` (bool), `cuda_version` and `architectures` (None without CUDA), `torch_version`,
-        `compiler` and `sanitizers` (bool).
-    """
-    return _C.build_config()
 
 
 def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor) -> Tensor:
@@ -60,7 +54,7 @@ def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor
     Returns:
         `[R] float32`.
     """
-    return torch.ops.db3kd.ray_lengths(samples, ends, sample_of, end_of)
+    return call(torch.ops.db3kd.ray_lengths, samples, ends, sample_of, end_of)
 
 
 @torch.library.register_fake("db3kd::ray_lengths")
@@ -104,8 +98,19 @@ def bracket_queries(
     Returns:
         `[A, D]` of `dtype`, in the order of `active`.
     """
-    return torch.ops.db3kd.bracket_queries(
-        samples, ends, sample_of, pair_of, end_of, lengths, radius, active, lower, upper, dtype
+    return call(
+        torch.ops.db3kd.bracket_queries,
+        samples,
+        ends,
+        sample_of,
+        pair_of,
+        end_of,
+        lengths,
+        radius,
+        active,
+        lower,
+        upper,
+        dtype,
     )
 
 
@@ -172,7 +177,8 @@ def bracket_update(
     Returns:
         The active rays of the next round, `[A'] int64`, in their old order.
     """
-    return torch.ops.db3kd.bracket_update(
+    return call(
+        torch.ops.db3kd.bracket_update,
         low,
         high,
         radius,
@@ -247,7 +253,8 @@ def probe_queries(
     Returns:
         `[P · count, D]` of `dtype`; row `p · count + k` is probe k of point p.
     """
-    return torch.ops.db3kd.probe_queries(
+    return call(
+        torch.ops.db3kd.probe_queries,
         origins,
         points,
         step,
@@ -316,7 +323,8 @@ def probe_gradient(
         `[P, D] float32`, unit vectors towards the side that meets the criterion; zeros if the sum
         is zero.
     """
-    return torch.ops.db3kd.probe_gradient(
+    return call(
+        torch.ops.db3kd.probe_gradient,
         decisions,
         criterion_class,
         targeted,
@@ -374,7 +382,9 @@ def soft_labels(
     Raises:
         ValueError: If a distance is NaN, zero or negative.
     """
-    return torch.ops.db3kd.soft_labels(distances, predicted, normalisation, scale, temperature)
+    return call(
+        torch.ops.db3kd.soft_labels, distances, predicted, normalisation, scale, temperature
+    )
 
 
 @torch.library.register_fake("db3kd::soft_labels")

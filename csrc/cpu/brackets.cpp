@@ -1,12 +1,12 @@
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "../checks.h"
-#include "../contiguous.h"
 #include "../core/bracket.h"
+#include "../errors.h"
+#include "../tensor.h"
 #include "loops.h"
 
 namespace db3kd::cpu {
@@ -24,8 +24,9 @@ std::vector<std::int64_t> pairs_of_active(const std::int64_t* active, std::int64
     const std::int64_t pair = checked_index(pair_of, ray, pairs, "pair_of");
     result[row] = pair;
     if (row > 0 && result[row - 1] == pair) continue;
-    TORCH_CHECK_VALUE(!met[pair], "active: expected the rays of a pair side by side, got pair ",
-                      pair, " again at ", row);
+    DB3KD_CHECK(ValueError, !met[pair],
+                "active: expected the rays of a pair side by side, got pair ", pair, " again at ",
+                row);
     met[pair] = true;
   }
   return result;
@@ -33,11 +34,10 @@ std::vector<std::int64_t> pairs_of_active(const std::int64_t* active, std::int64
 
 // Visits each active ray once. A ray takes a few nanoseconds and a decision microseconds, so one
 // thread is enough.
-at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const at::Tensor& radius,
-                          const at::Tensor& winner, const at::Tensor& active,
-                          const at::Tensor& pair_of, const at::Tensor& decisions,
-                          const at::Tensor& criterion_class, bool targeted, double absolute,
-                          double relative) {
+Tensor bracket_update(const Tensor& low, const Tensor& high, const Tensor& radius,
+                      const Tensor& winner, const Tensor& active, const Tensor& pair_of,
+                      const Tensor& decisions, const Tensor& criterion_class, bool targeted,
+                      double absolute, double relative) {
   check_bracket_update(low, high, radius, winner, active, pair_of, decisions, criterion_class,
                        absolute, relative);
   const std::int64_t rows = active.size(0);
@@ -73,13 +73,16 @@ at::Tensor bracket_update(const at::Tensor& low, const at::Tensor& high, const a
     }
   }
 
-  at::Tensor next = at::empty({static_cast<std::int64_t>(survivors.size())}, active.options());
+  Tensor next =
+      make_empty({static_cast<std::int64_t>(survivors.size())}, ScalarType::Long, active.device());
   std::copy(survivors.begin(), survivors.end(), next.mutable_data_ptr<std::int64_t>());
   return next;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(db3kd, CPU, library) { library.impl("bracket_update", &bracket_update); }
+STABLE_TORCH_LIBRARY_IMPL(db3kd, CPU, library) {
+  library.impl("bracket_update", TORCH_BOX(bracket_update));
+}
 
 }  // namespace db3kd::cpu

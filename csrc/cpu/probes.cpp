@@ -1,14 +1,13 @@
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <optional>
 #include <vector>
 
 #include "../checks.h"
-#include "../contiguous.h"
 #include "../core/probe.h"
+#include "../errors.h"
+#include "../tensor.h"
 #include "basis.h"
 #include "loops.h"
 #include "rows.h"
@@ -22,9 +21,9 @@ void check_counters(const std::int64_t* counters, std::int64_t rows) {
   constexpr std::int64_t kLimits[] = {std::int64_t{1} << 32, 65536, 65536};
   constexpr const char* kNames[] = {"sample index", "target", "round"};
   for (std::int64_t i = 0; i < 3 * rows; ++i) {
-    TORCH_CHECK_INDEX(counters[i] >= 0 && counters[i] < kLimits[i % 3], "counters: expected a ",
-                      kNames[i % 3], " from 0 to ", kLimits[i % 3] - 1, ", got ", counters[i],
-                      " in row ", i / 3);
+    DB3KD_CHECK(IndexError, counters[i] >= 0 && counters[i] < kLimits[i % 3],
+                "counters: expected a ", kNames[i % 3], " from 0 to ", kLimits[i % 3] - 1, ", got ",
+                counters[i], " in row ", i / 3);
   }
 }
 
@@ -51,31 +50,30 @@ class Transform {
 
 std::optional<Basis> basis_of(const Directions& directions) {
   if (!directions.row_basis) return std::nullopt;
-  const at::Tensor &rows = *directions.row_basis, &columns = *directions.column_basis;
+  const Tensor &rows = *directions.row_basis, &columns = *directions.column_basis;
   return Basis(rows.const_data_ptr<float>(), rows.size(0), rows.size(1),
                columns.const_data_ptr<float>(), columns.size(0), columns.size(1),
                directions.channels);
 }
 
-at::Tensor probe_queries(const at::Tensor& origins, const at::Tensor& points,
-                         const at::Tensor& step, const at::Tensor& counters, std::int64_t seed,
-                         std::int64_t count, std::string_view noise,
-                         const std::optional<at::Tensor>& row_basis,
-                         const std::optional<at::Tensor>& column_basis, std::int64_t channels,
-                         double lower, double upper, at::ScalarType dtype) {
+Tensor probe_queries(const Tensor& origins, const Tensor& points, const Tensor& step,
+                     const Tensor& counters, std::int64_t seed, std::int64_t count,
+                     const std::string& noise, const std::optional<Tensor>& row_basis,
+                     const std::optional<Tensor>& column_basis, std::int64_t channels, double lower,
+                     double upper, ScalarType dtype) {
   const Directions directions =
       check_probe_queries(origins, points, step, counters, seed, count, noise, row_basis,
                           column_basis, channels, lower, upper, dtype);
   const std::int64_t size = points.size(1), rows = points.size(0) * count;
   const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
   const std::optional<Basis> basis = basis_of(directions);
-  at::Tensor queries = at::empty({rows, size}, points.options());
+  Tensor queries = make_empty({rows, size}, ScalarType::Float, points.device());
 
   const Contiguous<float> origin_data(origins), point_data(points), step_of(step);
   const Contiguous<std::int64_t> counter_data(counters);
   check_counters(counter_data, points.size(0));
   float* out = queries.mutable_data_ptr<float>();
-  at::parallel_for(0, rows, rows_per_task(size), [&](std::int64_t begin, std::int64_t end) {
+  parallel_rows(rows, rows_per_task(size), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> coefficients(padded(directions.coefficients));
     Transform components_of(basis, size);
     double radius = 0.0;
@@ -93,27 +91,27 @@ at::Tensor probe_queries(const at::Tensor& origins, const at::Tensor& points,
                        out + row * size);
     }
   });
-  return queries.to(dtype);
+  return as_dtype(queries, dtype);
 }
 
-at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& criterion_class,
-                          bool targeted, const at::Tensor& counters, std::int64_t seed,
-                          std::string_view noise, const std::optional<at::Tensor>& row_basis,
-                          const std::optional<at::Tensor>& column_basis, std::int64_t channels,
-                          std::int64_t components) {
+Tensor probe_gradient(const Tensor& decisions, const Tensor& criterion_class, bool targeted,
+                      const Tensor& counters, std::int64_t seed, const std::string& noise,
+                      const std::optional<Tensor>& row_basis,
+                      const std::optional<Tensor>& column_basis, std::int64_t channels,
+                      std::int64_t components) {
   const Directions directions =
       check_probe_gradient(decisions, criterion_class, counters, seed, noise, row_basis,
                            column_basis, channels, components);
   const std::int64_t points = decisions.size(0), count = decisions.size(1);
   const std::optional<Basis> basis = basis_of(directions);
-  at::Tensor gradient = at::empty({points, components}, decisions.options().dtype(at::kFloat));
+  Tensor gradient = make_empty({points, components}, ScalarType::Float, decisions.device());
 
   const Contiguous<std::int64_t> decision_data(decisions), criterion_data(criterion_class),
       counter_data(counters);
   check_counters(counter_data, points);
   float* out = gradient.mutable_data_ptr<float>();
-  at::parallel_for(
-      0, points, rows_per_task(components * count), [&](std::int64_t begin, std::int64_t end) {
+  parallel_rows(
+      points, rows_per_task(components * count), [&](std::int64_t begin, std::int64_t end) {
         std::vector<float> direction(padded(directions.coefficients)),
             total(directions.coefficients);
         Transform components_of(basis, components);
@@ -142,9 +140,9 @@ at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& criteri
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(db3kd, CPU, library) {
-  library.impl("probe_queries", &probe_queries);
-  library.impl("probe_gradient", &probe_gradient);
+STABLE_TORCH_LIBRARY_IMPL(db3kd, CPU, library) {
+  library.impl("probe_queries", TORCH_BOX(probe_queries));
+  library.impl("probe_gradient", TORCH_BOX(probe_gradient));
 }
 
 }  // namespace db3kd::cpu

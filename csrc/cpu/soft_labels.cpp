@@ -1,12 +1,11 @@
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <vector>
 
 #include "../checks.h"
-#include "../contiguous.h"
 #include "../core/soft_label.h"
+#include "../errors.h"
+#include "../tensor.h"
 #include "loops.h"
 
 namespace db3kd::cpu {
@@ -33,18 +32,18 @@ void soft_label(const float* distances, std::int64_t classes, std::int64_t predi
   for (std::int64_t m = 0; m < classes; ++m) label[m] = static_cast<float>(weights[m] / total);
 }
 
-at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& predicted,
-                       std::string_view normalisation, double scale, double temperature) {
+Tensor soft_labels(const Tensor& distances, const Tensor& predicted,
+                   const std::string& normalisation, double scale, double temperature) {
   const SoftLabelSettings settings =
       check_soft_labels(distances, predicted, normalisation, scale, temperature);
   const std::int64_t classes = distances.size(1);
-  at::Tensor labels = at::empty_like(distances, at::MemoryFormat::Contiguous);
+  Tensor labels = make_empty({distances.size(0), classes}, ScalarType::Float, distances.device());
 
   const Contiguous<float> distance_data(distances);
   const Contiguous<std::int64_t> predicted_data(predicted);
   float* out = labels.mutable_data_ptr<float>();
-  at::parallel_for(
-      0, distances.size(0), rows_per_task(classes), [&](std::int64_t begin, std::int64_t end) {
+  parallel_rows(
+      distances.size(0), rows_per_task(classes), [&](std::int64_t begin, std::int64_t end) {
         std::vector<double> weights(classes);
         for (std::int64_t sample = begin; sample < end; ++sample) {
           const std::int64_t predicted_column =
@@ -59,6 +58,8 @@ at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& predicted,
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(db3kd, CPU, library) { library.impl("soft_labels", &soft_labels); }
+STABLE_TORCH_LIBRARY_IMPL(db3kd, CPU, library) {
+  library.impl("soft_labels", TORCH_BOX(soft_labels));
+}
 
 }  // namespace db3kd::cpu

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-import torch
 from torch.utils.cpp_extension import include_paths
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ class Usage:
     shared: int
 
 
-def load_setup():
+def load_setup() -> ModuleType:
     """Imports setup.py for its compiler flags."""
     spec = importlib.util.spec_from_file_location("db3kd_setup", HERE.parent.parent / "setup.py")
     module = importlib.util.module_from_spec(spec)
@@ -74,12 +74,12 @@ def kernel_commands(toolkit: Path, flags: list[str], objects: Path) -> Iterator[
             yield [*nvcc, f"-arch={architecture}", "-c", str(source), "-o", str(target)]
 
 
-def binding_commands(toolkit: Path, flags: list[str], objects: Path) -> Iterator[list[str]]:
+def binding_commands(toolkit: Path, setup: ModuleType, objects: Path) -> Iterator[list[str]]:
     """Yields the command that compiles each file of bindings."""
     includes = [f"-I{path}" for path in [*include_paths(), toolkit / "include"]]
-    # A CPU build of torch lacks the header that this macro replaces.
-    macros = [] if torch.version.cuda else ["-DC10_USING_CUSTOM_GENERATED_MACROS"]
-    compiler = [os.environ.get("CXX", "g++"), "-std=c++20", "-fPIC", "-Wall", "-Werror", *flags]
+    macros = ["-DUSE_CUDA", *(f"-D{name}={value}" for name, value in setup.STABLE_ABI)]
+    compiler = [os.environ.get("CXX", "g++"), "-std=c++20", "-fPIC", "-Wall", "-Werror"]
+    compiler += setup.CPU_FLAGS
     for source in sorted(HERE.glob("*.cpp")):
         target = objects / f"{source.stem}.o"
         yield [*compiler, *macros, *includes, "-c", str(source), "-o", str(target)]
@@ -117,7 +117,7 @@ def main() -> None:
     setup, toolkit = load_setup(), find_toolkit()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         kernels = list(kernel_commands(toolkit, setup.CUDA_FLAGS, Path(folder)))
-        bindings = list(binding_commands(toolkit, setup.CPU_FLAGS, Path(folder)))
+        bindings = list(binding_commands(toolkit, setup, Path(folder)))
         try:
             outputs = list(pool.map(run, [*kernels, *bindings]))
         except RuntimeError as error:

@@ -1,14 +1,15 @@
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include "../checks.h"
-#include "../contiguous.h"
+#include "../errors.h"
+#include "../tensor.h"
 #include "queries.h"
+#include "runtime.h"
 
 namespace db3kd::cuda {
 namespace {
 
-BasisPair basis_pair(const at::Tensor& rows, const at::Tensor& columns, std::int64_t channels) {
+BasisPair basis_pair(const Tensor& rows, const Tensor& columns, std::int64_t channels) {
   const BasisPair basis{rows.const_data_ptr<float>(),
                         columns.const_data_ptr<float>(),
                         channels,
@@ -16,10 +17,10 @@ BasisPair basis_pair(const at::Tensor& rows, const at::Tensor& columns, std::int
                         rows.size(1),
                         columns.size(0),
                         columns.size(1)};
-  TORCH_CHECK_VALUE(basis_fits(basis),
-                    "row_basis, column_basis: expected at most about 2900 rows in both together, "
-                    "and at most 2^20 columns in each, on CUDA, got ",
-                    rows.sizes(), " and ", columns.sizes());
+  DB3KD_CHECK(ValueError, basis_fits(basis),
+              "row_basis, column_basis: expected at most about 2900 rows in both together, "
+              "and at most 2^20 columns in each, on CUDA, got ",
+              describe(rows.sizes()), " and ", describe(columns.sizes()));
   return basis;
 }
 
@@ -30,16 +31,15 @@ std::optional<BasisPair> basis_of(const Directions& directions) {
 
 // The offsets of points from their origins as coefficients of the bases. Directions lie in the span
 // of the bases, so an inner product with a direction needs nothing else.
-at::Tensor to_coefficients(const Directions& directions, const at::Tensor& offsets,
-                           cudaStream_t stream) {
+Tensor to_coefficients(const Directions& directions, const Tensor& offsets, cudaStream_t stream) {
   if (!directions.row_basis) return offsets;
-  const at::Tensor rows = directions.row_basis->t().contiguous();
-  const at::Tensor columns = directions.column_basis->t().contiguous();
-  at::Tensor coefficients =
-      at::empty({offsets.size(0), directions.coefficients}, offsets.options());
-  C10_CUDA_CHECK(launch_to_pixels(basis_pair(rows, columns, directions.channels),
-                                  offsets.const_data_ptr<float>(), offsets.size(0),
-                                  coefficients.mutable_data_ptr<float>(), stream));
+  const Tensor rows = as_contiguous(torch::stable::transpose(*directions.row_basis, 0, 1));
+  const Tensor columns = as_contiguous(torch::stable::transpose(*directions.column_basis, 0, 1));
+  Tensor coefficients =
+      make_empty({offsets.size(0), directions.coefficients}, ScalarType::Float, offsets.device());
+  check_launch(launch_to_pixels(basis_pair(rows, columns, directions.channels),
+                                offsets.const_data_ptr<float>(), offsets.size(0),
+                                coefficients.mutable_data_ptr<float>(), stream));
   return coefficients;
 }
 
@@ -50,83 +50,84 @@ DirectionSource source_of(const Directions& directions, const std::int64_t* coun
           probes,           directions.coefficients, unit_scale(size)};
 }
 
-at::Tensor probe_queries(const at::Tensor& origins, const at::Tensor& points,
-                         const at::Tensor& step, const at::Tensor& counters, std::int64_t seed,
-                         std::int64_t count, std::string_view noise,
-                         const std::optional<at::Tensor>& row_basis,
-                         const std::optional<at::Tensor>& column_basis, std::int64_t channels,
-                         double lower, double upper, at::ScalarType dtype) {
+Tensor probe_queries(const Tensor& origins, const Tensor& points, const Tensor& step,
+                     const Tensor& counters, std::int64_t seed, std::int64_t count,
+                     const std::string& noise, const std::optional<Tensor>& row_basis,
+                     const std::optional<Tensor>& column_basis, std::int64_t channels, double lower,
+                     double upper, ScalarType dtype) {
   const Directions directions =
       check_probe_queries(origins, points, step, counters, seed, count, noise, row_basis,
                           column_basis, channels, lower, upper, dtype);
-  const c10::cuda::CUDAGuard guard(points.device());
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  const Launching on(points);
+  const cudaStream_t stream = on.stream();
   const std::optional<BasisPair> basis = basis_of(directions);
-  at::Tensor queries =
-      at::empty({points.size(0) * count, points.size(1)}, points.options().dtype(dtype));
+  Tensor queries = make_empty({points.size(0) * count, points.size(1)}, dtype, points.device());
 
   const Contiguous<float> origin_data(origins), point_data(points), step_of(step);
   const Contiguous<std::int64_t> counter_data(counters);
   const DirectionSource source = source_of(directions, counter_data, points.size(0), count);
-  const at::Tensor offsets = at::empty(points.sizes(), points.options());
-  const at::Tensor radius = at::empty({points.size(0)}, points.options());
-  C10_CUDA_CHECK(launch_offsets(origin_data, point_data, points.size(0), points.size(1),
-                                offsets.mutable_data_ptr<float>(), radius.mutable_data_ptr<float>(),
-                                stream));
+  const Tensor offsets =
+      make_empty({points.size(0), points.size(1)}, ScalarType::Float, points.device());
+  const Tensor radius = make_empty({points.size(0)}, ScalarType::Float, points.device());
+  check_launch(launch_offsets(origin_data, point_data, points.size(0), points.size(1),
+                              offsets.mutable_data_ptr<float>(), radius.mutable_data_ptr<float>(),
+                              stream));
 
-  const at::Tensor coefficients = to_coefficients(directions, offsets, stream);
-  const at::Tensor factors = at::empty({points.size(0), count, 2}, points.options());
+  const Tensor coefficients = to_coefficients(directions, offsets, stream);
+  const Tensor factors = make_empty({points.size(0), count, 2}, ScalarType::Float, points.device());
   auto* factor = reinterpret_cast<ProbeFactors*>(factors.mutable_data_ptr<float>());
-  C10_CUDA_CHECK(launch_probe_factors(source, coefficients.const_data_ptr<float>(),
-                                      radius.const_data_ptr<float>(), step_of, factor, stream));
+  check_launch(launch_probe_factors(source, coefficients.const_data_ptr<float>(),
+                                    radius.const_data_ptr<float>(), step_of, factor, stream));
 
   const ProbePoints at{origin_data, offsets.const_data_ptr<float>(), factor, points.size(1)};
   const QuerySink sink = sink_of(queries, lower, upper);
-  C10_CUDA_CHECK(basis ? launch_probe_queries(source, *basis, at, sink, stream)
-                       : launch_probe_queries(source, at, sink, stream));
+  check_launch(basis ? launch_probe_queries(source, *basis, at, sink, stream)
+                     : launch_probe_queries(source, at, sink, stream));
   return queries;
 }
 
-at::Tensor probe_gradient(const at::Tensor& decisions, const at::Tensor& criterion_class,
-                          bool targeted, const at::Tensor& counters, std::int64_t seed,
-                          std::string_view noise, const std::optional<at::Tensor>& row_basis,
-                          const std::optional<at::Tensor>& column_basis, std::int64_t channels,
-                          std::int64_t components) {
+Tensor probe_gradient(const Tensor& decisions, const Tensor& criterion_class, bool targeted,
+                      const Tensor& counters, std::int64_t seed, const std::string& noise,
+                      const std::optional<Tensor>& row_basis,
+                      const std::optional<Tensor>& column_basis, std::int64_t channels,
+                      std::int64_t components) {
   const Directions directions =
       check_probe_gradient(decisions, criterion_class, counters, seed, noise, row_basis,
                            column_basis, channels, components);
-  const c10::cuda::CUDAGuard guard(decisions.device());
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  const Launching on(decisions);
+  const cudaStream_t stream = on.stream();
   const std::optional<BasisPair> basis = basis_of(directions);
   const std::int64_t points = decisions.size(0), count = decisions.size(1);
-  const at::TensorOptions options = decisions.options().dtype(at::kFloat);
-  const at::Tensor weights = at::empty({points, count}, options);
-  at::Tensor gradient = at::empty({points, components}, options);
-  at::Tensor total = basis ? at::empty({points, directions.coefficients}, options) : gradient;
+  const auto per_point = [&](std::int64_t size) {
+    return make_empty({points, size}, ScalarType::Float, decisions.device());
+  };
+  const Tensor weights = per_point(count);
+  Tensor gradient = per_point(components);
+  Tensor total = basis ? per_point(directions.coefficients) : gradient;
 
   const Contiguous<std::int64_t> decision_data(decisions), criterion_data(criterion_class),
       counter_data(counters);
   const DirectionSource source = source_of(directions, counter_data, points, count);
   if (directions.noise == Noise::kGaussian) {
-    C10_CUDA_CHECK(launch_gaussian_scales(source, weights.mutable_data_ptr<float>(), stream));
+    check_launch(launch_gaussian_scales(source, weights.mutable_data_ptr<float>(), stream));
   }
-  C10_CUDA_CHECK(launch_probe_weights(source, decision_data, criterion_data, targeted,
-                                      weights.mutable_data_ptr<float>(), stream));
-  C10_CUDA_CHECK(launch_weighted_sum(source, weights.const_data_ptr<float>(),
-                                     total.mutable_data_ptr<float>(), stream));
+  check_launch(launch_probe_weights(source, decision_data, criterion_data, targeted,
+                                    weights.mutable_data_ptr<float>(), stream));
+  check_launch(launch_weighted_sum(source, weights.const_data_ptr<float>(),
+                                   total.mutable_data_ptr<float>(), stream));
   if (basis) {
-    C10_CUDA_CHECK(launch_to_pixels(*basis, total.const_data_ptr<float>(), points,
-                                    gradient.mutable_data_ptr<float>(), stream));
+    check_launch(launch_to_pixels(*basis, total.const_data_ptr<float>(), points,
+                                  gradient.mutable_data_ptr<float>(), stream));
   }
-  C10_CUDA_CHECK(launch_normalise(gradient.mutable_data_ptr<float>(), points, components, stream));
+  check_launch(launch_normalise(gradient.mutable_data_ptr<float>(), points, components, stream));
   return gradient;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(db3kd, CUDA, library) {
-  library.impl("probe_queries", &probe_queries);
-  library.impl("probe_gradient", &probe_gradient);
+STABLE_TORCH_LIBRARY_IMPL(db3kd, CUDA, library) {
+  library.impl("probe_queries", TORCH_BOX(probe_queries));
+  library.impl("probe_gradient", TORCH_BOX(probe_gradient));
 }
 
 }  // namespace db3kd::cuda

@@ -1,44 +1,48 @@
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/full.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include "../checks.h"
-#include "../contiguous.h"
+#include "../errors.h"
+#include "../tensor.h"
 #include "kernels.h"
+#include "runtime.h"
 
 namespace db3kd::cuda {
 namespace {
 
-at::Tensor soft_labels(const at::Tensor& distances, const at::Tensor& predicted,
-                       std::string_view normalisation, double scale, double temperature) {
+Tensor soft_labels(const Tensor& distances, const Tensor& predicted,
+                   const std::string& normalisation, double scale, double temperature) {
   const SoftLabelSettings settings =
       check_soft_labels(distances, predicted, normalisation, scale, temperature);
-  const c10::cuda::CUDAGuard guard(distances.device());
+  const Launching on(distances);
   const std::int64_t classes = distances.size(1);
-  at::Tensor labels = at::empty_like(distances, at::MemoryFormat::Contiguous);
-  const at::Tensor first_bad = at::full({}, distances.numel(), predicted.options());
+  Tensor labels = make_empty({distances.size(0), classes}, ScalarType::Float, distances.device());
+  Tensor first_bad = make_empty({1}, ScalarType::Long, predicted.device());
+  // Beyond every index of a distance, and exact as a double.
+  torch::stable::fill_(first_bad, static_cast<double>(std::int64_t{1} << 62));
 
   const Contiguous<float> distance_data(distances);
   const Contiguous<std::int64_t> predicted_data(predicted);
-  C10_CUDA_CHECK(launch_soft_labels(
+  check_launch(launch_soft_labels(
       distance_data, predicted_data, distances.size(0), classes, settings,
       labels.mutable_data_ptr<float>(),
       reinterpret_cast<unsigned long long*>(first_bad.mutable_data_ptr<std::int64_t>()),
-      c10::cuda::getCurrentCUDAStream()));
+      on.stream()));
 
-  const auto bad = first_bad.item<std::int64_t>();  // waits for the device
+  const std::int64_t bad =
+      *to_host(first_bad).const_data_ptr<std::int64_t>();  // waits for the device
   if (bad < distances.numel()) {
     const std::int64_t sample = bad / classes, target = bad % classes;
-    fail_distance(sample, target, distances.select(0, sample).select(0, target).item<float>());
+    const Tensor row = torch::stable::select(distances, 0, sample);
+    const Tensor value = to_host(torch::stable::select(row, 0, target));
+    fail_distance(sample, target, *value.const_data_ptr<float>());
   }
   return labels;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(db3kd, CUDA, library) { library.impl("soft_labels", &soft_labels); }
+STABLE_TORCH_LIBRARY_IMPL(db3kd, CUDA, library) {
+  library.impl("soft_labels", TORCH_BOX(soft_labels));
+}
 
 }  // namespace db3kd::cuda

@@ -10,6 +10,7 @@ of `FAULTS` can be switched on.
 """
 
 import argparse
+import importlib.util
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch.utils.cpp_extension import include_paths
@@ -80,6 +82,14 @@ LIMITS = {
 """No fault: kernels have to go over what is left, as they do where a grid reaches CUDA's limits."""
 
 
+def load_setup() -> ModuleType:
+    """Imports setup.py for the macros of the build."""
+    spec = importlib.util.spec_from_file_location("db3kd_setup", NATIVE.parent / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def without_comments(source: str) -> str:
     return re.sub(r"//[^\n]*", "", source)
 
@@ -137,13 +147,14 @@ def write_sources(folder: Path, faults: bool) -> None:
     for file in NATIVE.rglob("*"):
         if file.suffix not in (".h", ".cpp", ".cu", ".cuh"):
             continue
-        text = file.read_text()
+        text = (HERE / "runtime.h" if file.name == "runtime.h" else file).read_text()
         if file.parent.name == "cuda":
             text = rewritten(planted(file.name, text) if faults else text)
             text = text.replace(
-                "TORCH_LIBRARY_IMPL(db3kd, CUDA,", "TORCH_LIBRARY_IMPL(db3kd_emulated, CPU,"
+                "STABLE_TORCH_LIBRARY_IMPL(db3kd, CUDA,",
+                "STABLE_TORCH_LIBRARY_IMPL(db3kd_emulated, CPU,",
             )
-        text = text.replace("TORCH_LIBRARY(db3kd,", "TORCH_LIBRARY(db3kd_emulated,")
+        text = text.replace("STABLE_TORCH_LIBRARY(db3kd,", "STABLE_TORCH_LIBRARY(db3kd_emulated,")
         copy = folder / file.relative_to(NATIVE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if not copy.exists() or copy.read_text() != text:
@@ -169,14 +180,16 @@ def commands(out: Path, faults: bool) -> Iterator[tuple[list[str], Path]]:
         return
     # All that needs torch's headers at once: they take most of the time.
     everything = folder / "bindings.cpp"
-    parts = [folder / "checks.cpp", folder / "ops.cpp", *sorted((folder / "cuda").glob("*.cpp"))]
+    shared = [folder / f"{name}.cpp" for name in ("checks", "tensor", "ops")]
+    parts = [*shared, *sorted((folder / "cuda").glob("*.cpp"))]
     everything.write_text("".join(f'#include "{part}"\n' for part in parts))
-    macros = [] if torch.version.cuda else ["-DC10_USING_CUSTOM_GENERATED_MACROS"]
+    macros = [f"-D{name}={value}" for name, value in load_setup().STABLE_ABI]
     for source in (everything, HERE / "machine.cpp", HERE / "memory.cpp", HERE / "plant.cpp"):
         target = folder / f"{source.stem}.o"
-        optimised = "-O0" if source == everything else "-O2"
+        # The rest watches torch's allocator, which the stable ABI does not know.
+        flags = ["-O0", *macros] if source == everything else ["-O2"]
         yield (
-            [compiler, "-std=c++20", optimised, *FLAGS, *macros, *includes, "-c", str(source)],
+            [compiler, "-std=c++20", *flags, *FLAGS, *includes, "-c", str(source)],
             target,
         )
 

@@ -22,7 +22,7 @@ from op_cases import (
     soft_labels,
 )
 
-from db3kd import ops  # noqa: F401 - registers the ops
+from db3kd import ops
 
 EXAMPLES = int(os.environ.get("DB3KD_FUZZ_EXAMPLES", "60"))
 # On the emulated GPU a row takes as long as a thousand rows on a CPU.
@@ -157,15 +157,13 @@ def calls(draw: st.DrawFn, case: str) -> dict[str, object]:
     return arguments
 
 
-@pytest.fixture
-def place() -> str:
-    """The ops to fuzz: those of the CPU, or the CUDA kernels on the emulated GPU."""
-    return "db3kd" if emulated.ops is None else "db3kd_emulated"
+FUZZED = ops if emulated.ops is None else emulated.ops
+"""The ops to fuzz: those of the CPU, or the CUDA kernels on the emulated GPU."""
 
 
 @pytest.mark.parametrize("case", VALID)
-def test_the_arguments_are_valid_before_they_are_fuzzed(place, case):
-    getattr(getattr(torch.ops, place), case.split()[0])(**VALID[case]())
+def test_the_arguments_are_valid_before_they_are_fuzzed(case):
+    getattr(FUZZED, case.split()[0])(**VALID[case]())
 
 
 @pytest.mark.parametrize("other", ["low", "high", "radius", "criterion_class"])
@@ -184,7 +182,7 @@ def test_updated_state_that_shares_memory_with_another_argument_is_refused(other
         other: criterion_class if other == "criterion_class" else memory[2:4],
     }
     with pytest.raises(ValueError, match=rf"{state}.*{other}|{other}.*{state}"):
-        torch.ops.db3kd.bracket_update(**arguments)
+        ops.bracket_update(**arguments)
 
 
 @pytest.mark.parametrize("rows", [2, 3])
@@ -193,7 +191,7 @@ def test_a_storage_that_is_too_small_is_refused(rows):
     samples = torch.ones(rows, 2 * 64)[:, 64:]  # its last element is the storage's
     samples.untyped_storage().resize_(4 * (rows * 128 - 1))
     with pytest.raises(ValueError, match=rf"samples: expected a storage .* \[{rows}, 64\]"):
-        torch.ops.db3kd.ray_lengths(**arguments | {"samples": samples})
+        ops.ray_lengths(**arguments | {"samples": samples})
 
 
 @pytest.mark.parametrize("case", VALID)
@@ -205,18 +203,18 @@ def test_a_storage_that_is_too_small_is_refused(rows):
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_any_arguments_give_a_result_or_an_error(place, case, data):
+def test_any_arguments_give_a_result_or_an_error(case, data):
     name = case.split()[0]
     arguments = data.draw(calls(case))
     try:
-        result = getattr(getattr(torch.ops, place), name)(**arguments)
+        result = getattr(FUZZED, name)(**arguments)
     except (ValueError, TypeError, IndexError) as error:
         assert "expected" in str(error)
         return
     except (RuntimeError, MemoryError) as error:
         # No op can know this in advance: there is not enough memory, or none behind a tensor.
         text = str(error)
-        if place == "db3kd_emulated" and "emulation: device assertion" in text:
+        if emulated.ops is not None and "emulation: device assertion" in text:
             return  # an index out of range, which only the kernel sees
         assert any(word in text for word in ("memory", "overflow", "bad_alloc", "allocate")), text
         return

@@ -1,0 +1,90 @@
+"""The native extension: loads it, and gives its errors the classes that Python has for them.
+
+The extension is built for torch's stable ABI: one binary runs with every torch from 2.11 on. Errors
+that cross this ABI are always RuntimeError; their message carries the class that is meant.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_CLASSES: dict[str, type[Exception]] = {
+    "ValueError": ValueError,
+    "TypeError": TypeError,
+    "IndexError": IndexError,
+    "OutOfMemoryError": torch.OutOfMemoryError,
+}
+_MESSAGE = re.compile(rf", [^\n]+:\d+, ({'|'.join(_CLASSES)}): (.*)", re.DOTALL)
+
+
+def why_it_does_not_load(error: ImportError, torch_version: str, torch_cuda: str | None) -> str:
+    """Returns one line that says why the extension cannot be loaded and what to do.
+
+    Example:
+        >>> why_it_does_not_load(ImportError("cannot import name '_C'"), "2.13.0", None)
+        'db3kd._C, the native extension, is not built for this Python (3.11): pip install ...'
+
+    Args:
+        error: What importing the extension raised.
+        torch_version: The version of the torch that is installed.
+        torch_cuda: The CUDA version of that torch; None for a CPU build.
+    """
+    reason = " ".join(str(error).split())
+    install = "pip install --force-reinstall --no-deps db3kd, or `pip install .` in its sources"
+    if "cannot import name" in reason or isinstance(error, ModuleNotFoundError):
+        python = ".".join(map(str, sys.version_info[:2]))
+        return f"db3kd._C, the native extension, is not built for this Python ({python}): {install}"
+    if torch_cuda is None and ("libtorch_cuda" in reason or "libcudart" in reason):
+        return (
+            "db3kd is built for CUDA, and this torch is a CPU build "
+            f"({torch_version}): install a CUDA build of torch, or the CPU wheel of db3kd"
+        )
+    return (
+        "db3kd._C, the native extension, needs torch 2.11 or newer and does not load with torch "
+        f"{torch_version} ({reason}): install such a torch, or rebuild: {install}"
+    )
+
+
+try:
+    from . import _C
+except ImportError as error:
+    raise ImportError(
+        why_it_does_not_load(error, torch.__version__, torch.version.cuda), name="db3kd._C"
+    ) from None
+
+
+def build_config() -> dict[str, bool | str | None]:
+    """Returns how the native extension was built.
+
+    Example:
+        >>> build_config()["cuda"]
+        False
+
+    Returns:
+        `cuda` (bool), `cuda_version` and `architectures` (None without CUDA), `torch_version` (that
+        it was built against), `torch_minimum` (that it needs), `compiler` and `sanitizers` (bool).
+    """
+    return _C.build_config()
+
+
+def call(op: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a native op.
+
+    Raises:
+        TypeError: A tensor has the wrong dtype or is on the wrong device.
+        ValueError: A shape, a setting or a value is wrong.
+        IndexError: An index is out of range.
+        torch.OutOfMemoryError: There is no memory for the result.
+        RuntimeError: Anything else that the op or torch reports.
+    """
+    try:
+        return op(*arguments)
+    except RuntimeError as error:
+        known = _MESSAGE.search(str(error))
+        if known is None:
+            raise
+        kind, message = known.groups()
+    raise _CLASSES[kind](message)

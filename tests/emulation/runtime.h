@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <stdexcept>
+
+#include "../tensor.h"
+
+// Takes the place of csrc/cuda/runtime.h on the emulated GPU, whose memory is the CPU's.
+
+namespace db3kd::cuda {
+
+class Launching {
+ public:
+  explicit Launching(const Tensor&) {}
+
+  cudaStream_t stream() const { return nullptr; }
+};
+
+inline void check_launch(cudaError_t error) {
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("emulation: ") + emulation::take_error());
+}
+
+inline Tensor to_host(const Tensor& tensor) { return tensor; }
+
+}  // namespace db3kd::cuda

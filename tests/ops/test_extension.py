@@ -1,0 +1,113 @@
+"""The native extension: how it is loaded, its errors, and that a new build moved no bit."""
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import op_digests
+import pytest
+import torch
+
+from db3kd import extension, ops
+
+DIGESTS = Path(__file__).with_name("op_digests.json")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="digests of another C library's exp")
+def test_every_op_gives_the_bits_that_it_always_gave():
+    assert op_digests.digests() == json.loads(DIGESTS.read_text())
+
+
+@pytest.mark.parametrize(
+    ("reason", "torch_cuda", "expected"),
+    [
+        ("cannot import name '_C' from 'db3kd'", None, "is not built for this Python"),
+        (
+            "libtorch_cuda.so: cannot open shared object file",
+            None,
+            "is built for CUDA, and this torch is a CPU build",
+        ),
+        ("libcudart.so.13: cannot open", "12.8", "needs torch 2.11 or newer"),
+        ("_C.so: undefined symbol: torch_parallel_for", None, "needs torch 2.11 or newer"),
+    ],
+)
+def test_a_binary_that_does_not_load_is_one_line_that_says_what_to_do(reason, torch_cuda, expected):
+    line = extension.why_it_does_not_load(ImportError(reason), "2.10.0", torch_cuda)
+    assert expected in line
+    assert "install" in line
+    assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(None, "is not built for this Python"), ("not a library", "does not load with torch")],
+)
+def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(tmp_path, content, expected):
+    package = tmp_path / "db3kd"
+    package.mkdir()
+    source = Path(extension.__file__)
+    (package / "__init__.py").write_text("")
+    (package / "extension.py").write_text(source.read_text())
+    if content is not None:
+        binary = Path(extension._C.__file__).name
+        (package / binary).write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import db3kd.extension"],
+        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: db3kd")
+    assert expected in last
+
+
+def test_torch_ops_raise_runtime_errors_that_name_the_class():
+    index = torch.zeros(1, dtype=torch.int64)
+    arguments = torch.zeros(1, 3), torch.zeros(1, 2), index, index
+    with pytest.raises(
+        RuntimeError, match=r"checks.cpp:\d+, ValueError: ends: expected \[E, D=3\]"
+    ):
+        torch.ops.db3kd.ray_lengths(*arguments)
+    with pytest.raises(ValueError, match=r"^ends: expected \[E, D=3\]") as caught:
+        ops.ray_lengths(*arguments)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_error_of_a_parallel_loop_is_that_of_the_first_rows(threads):
+    samples, ends = torch.zeros(2, 64), torch.zeros(2, 64)
+    index = torch.zeros(10_000, dtype=torch.int64)
+    bad = index.clone()
+    bad[[1_234, 9_000]] = torch.tensor([7, 8])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(IndexError, match=r"end_of: .* from 0 to 1, got 7 at 1234"):
+            ops.ray_lengths(samples, ends, index, bad)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_result_beyond_all_memory_is_named():
+    rays = {"samples": torch.zeros(1, 1).expand(1, 2**40), "ends": torch.zeros(1, 1)}
+    index = torch.zeros(2**10, dtype=torch.int64)
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"expected memory for \[1024, 1099511627776\]"
+    ):
+        ops.bracket_queries(
+            rays["samples"],
+            rays["ends"].expand(1, 2**40),
+            index[:1],
+            index,
+            index,
+            torch.ones(2**10),
+            torch.ones(1),
+            index,
+            lower=0.0,
+            upper=1.0,
+        )
