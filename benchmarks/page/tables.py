@@ -17,7 +17,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "times": times,
     "mean": mean_and_deviation,
     "ratio": "{:.3f}".format,
-    "signed": "{:+.1f}".format,
+    "points": lambda share: f"{100 * share:+.1f}",
     "round": lambda value: f"{value:,.0f}",
 }
 """How a column is written, by the name that a specification uses."""
