@@ -1,0 +1,94 @@
+"""What the code blocks of a page need before they run: names, files, and small settings."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import db3kd
+
+IMAGES = 400
+STEPS = 40
+
+
+def use_small_settings(patch: pytest.MonkeyPatch) -> None:
+    """Lets `db3kd` load few images and train briefly, so that pages can show useful settings."""
+    load_data, settings, distill = db3kd.load_data, db3kd.TrainSettings, db3kd.distill
+
+    def few_images(*arguments: Any, **options: Any) -> db3kd.ImageSet:
+        images = load_data(*arguments, **options)
+        return images.subset(range(min(IMAGES, len(images))))
+
+    def few_steps(**options: Any) -> db3kd.TrainSettings:
+        return settings(**options | {"steps": min(STEPS, options.get("steps") or STEPS)})
+
+    def short(*arguments: Any, **options: Any) -> db3kd.DistillResult:
+        chosen = db3kd.DistillSettings(training=few_steps(), learning_rates=(3e-3,), proxies=1)
+        return distill(*arguments, **options | {"settings": chosen})
+
+    patch.setattr(db3kd, "load_data", few_images, raising=False)
+    patch.setattr(db3kd, "TrainSettings", few_steps, raising=False)
+    patch.setattr(db3kd, "distill", short, raising=False)
+
+
+class Network(torch.nn.Sequential):
+    """A small network of a user's own."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+
+def digits_run(folder: Path) -> dict[str, Any]:
+    """Writes a run of the digits, labelled by a linear network, as runs/mine."""
+    torch.manual_seed(0)
+    images = db3kd.ImageSet.from_arrays(torch.rand(1000, 1, 8, 8), torch.arange(1000) % 10)
+    teacher = db3kd.ModuleTeacher(Network(), (1, 8, 8), 10)
+    settings = db3kd.LabelSettings(measure="sd")
+    labels = db3kd.label(teacher, images, settings, out=folder / "runs/mine", progress=False)
+    labels = db3kd.with_soft_labels(labels, scale=4.0, temperature=4.0)
+    return {"teacher": teacher, "images": images, "labels": labels}
+
+
+def guide(folder: Path) -> dict[str, Any]:
+    """The names that the guide takes for granted."""
+    import datasets
+    import pandas
+
+    found = digits_run(folder)
+    images, labels = found["images"], found["labels"]
+    return found | {
+        "db3kd": db3kd,
+        "torch": torch,
+        "pandas": pandas,
+        "datasets": datasets,
+        "MyNetwork": Network,
+        "network": Network(),
+        "images": images,
+        "labels": dataclasses.replace(labels),
+    }
+
+
+def deploy(folder: Path) -> dict[str, Any]:
+    """An exported student of MNIST's shape, and images for it."""
+    network = db3kd.build_model("lenet5-fifth", (1, 28, 28), 10)
+    names = tuple(f"digit {number}" for number in range(10))
+    teacher = db3kd.ModuleTeacher(network, (1, 28, 28), 10, class_names=names)
+    for suffix in ("onnx", "pt2"):
+        db3kd.export_model(teacher, folder / f"student.{suffix}")
+    return {"images": torch.rand(3, 1, 28, 28)}
+
+
+BEFORE: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "docs/guide.md": guide,
+    "docs/deploy.md": deploy,
+}
+"""For pages that take more for granted than an installed db3kd."""
+
+RUN_COMMANDS = {"docs/get-started.md"}
+"""Pages whose commands run too, after the Python blocks above them. Elsewhere they are checked."""
+
+NOT_RUN: dict[str, int] = {}
+"""The number of Python blocks of a page that are marked as not to be run."""
