@@ -20,6 +20,9 @@ def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
         print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
     price = _price(plan.queries, price_per_1000)
     print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
+    if plan.queries < plan.budget:
+        unused = plan.budget - plan.queries
+        print(f"unused     {unused:,} queries: this strategy has no use for more with these images")
 
 
 def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) -> None:

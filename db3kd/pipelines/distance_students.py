@@ -27,7 +27,7 @@ from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
-from db3kd.planning.budget_plan import LABEL_MEASURES
+from db3kd.planning.budget_plan import LABEL_MEASURES, MOST_PER_PAIR
 from db3kd.progress import show_progress
 from db3kd.teachers import Teacher
 
@@ -47,7 +47,7 @@ def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
     return LabelSettings(
         measure=measure,
         queries=plan.label_queries,
-        queries_per_pair=max(1, plan.label_queries),  # the budget is the only limit
+        queries_per_pair=MOST_PER_PAIR,
         seed=seed,
     )
 

@@ -44,6 +44,13 @@ _MAX_HELD_OUT_AUGMENTED = 2000
 _LEAST_QUERIES = 20
 _LEAST_QUERIES_PER_CLASS = 2
 _LEAST_PSEUDO_SAMPLES_PER_CLASS = 20
+_MOST_ANSWERS = 2_000_000
+_MOST_PER_IMAGE = 2**16
+"""More answers than a training looks at, and more augmented images than one image has to offer."""
+
+MOST_PER_PAIR = 20_000
+"""Queries for one distance, as many as in the paper."""
+
 _LEAST_CHOSEN = 200
 """With fewer augmented images, one random round asks them all: proxies would learn too little."""
 
@@ -137,7 +144,8 @@ def plan_budget(
 ) -> BudgetPlan:
     """Divides a budget over the stages of a strategy.
 
-    The plan depends on these numbers only, so that it can be shown before anything is asked.
+    The plan depends on these numbers only, so that it can be shown before anything is asked. Of a
+    budget that is larger than what a training can use, the rest is not spent.
 
     Example:
         >>> plan = plan_budget(20_000, classes=10, images=1_000)
@@ -164,7 +172,7 @@ def plan_budget(
                 '"zero-shot"'
             )
         _check_useful(budget, _LEAST_PSEUDO_SAMPLES_PER_CLASS * classes, "without images")
-        return BudgetPlan(strategy, budget, None, pseudo_samples=budget)
+        return BudgetPlan(strategy, budget, None, pseudo_samples=min(budget, _MOST_ANSWERS))
     if check_count(images, "images") < 2:
         raise ValueError("images: expected at least 2, one to train on and one to hold out, got 1")
     least = min(images, max(_LEAST_QUERIES, _LEAST_QUERIES_PER_CLASS * classes))
@@ -184,9 +192,11 @@ def plan_budget(
                 f"budget: strategy {strategy!r} needs one decision for each of {images:,} images, "
                 f"got {budget:,} queries; use fewer images or another strategy"
             )
-        queries = training if strategy == "sd" else left
+        most = training * (1 + MOST_PER_PAIR * (classes - 1))
+        queries = training if strategy == "sd" else min(left, most)
         return BudgetPlan(strategy, budget, images, held_out, label_queries=queries)
-    left = budget - held_out
+    most = max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
+    left = min(budget - held_out, most)
     if strategy == "decisions":
         return BudgetPlan(strategy, budget, images, held_out, rounds=(min(training, left),))
     spare = max(0, left - training)

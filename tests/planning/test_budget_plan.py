@@ -5,11 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db3kd.planning import STRATEGIES, plan_budget
-from db3kd.planning.budget_plan import LABEL_MEASURES
+from db3kd.planning.budget_plan import (
+    _MOST_ANSWERS,
+    _MOST_PER_IMAGE,
+    LABEL_MEASURES,
+    MOST_PER_PAIR,
+)
 
 
 @given(
-    budget=st.integers(1, 10**7),
+    budget=st.integers(1, 10**13),
     classes=st.integers(2, 1000),
     images=st.integers(2, 10**6),
     strategy=st.sampled_from(STRATEGIES),
@@ -24,8 +29,16 @@ def test_a_plan_never_exceeds_its_budget_and_leaves_nothing_that_it_could_spend(
         return
     assert plan.queries <= budget
     assert all(stage.queries > 0 for stage in plan.stages)
-    if strategy in ("auto", "augmented", "zero-shot", "bd", "mbd", "db3kd-paper"):
-        assert plan.queries == budget
+    if strategy in ("bd", "mbd", "db3kd-paper"):
+        most = plan.training_images * (1 + MOST_PER_PAIR * (classes - 1))
+        assert plan.queries == min(budget, plan.held_out + most)
+    elif strategy == "zero-shot":
+        assert plan.queries == min(budget, _MOST_ANSWERS)
+    elif strategy in ("auto", "augmented"):
+        training = plan.training_images
+        most = max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
+        asked = sum(plan.rounds) + plan.held_out_augmented
+        assert asked == min(budget - plan.held_out, most)
     else:
         assert plan.queries == min(budget, images)
     if strategy != "zero-shot":
@@ -40,6 +53,14 @@ def test_the_smallest_useful_budget_is_named_and_accepted():
     assert plan_budget(20, 10, 1000).queries == 20
     with pytest.raises(ValueError, match="at least 200 queries, got 199; without images"):
         plan_budget(199, 10, None)
+
+
+def test_a_budget_that_no_training_could_use_is_not_spent():
+    for strategy in STRATEGIES:
+        plan = plan_budget(10**12, 10, 50, strategy)
+        assert plan.queries < 10**8 and plan.budget == 10**12
+    assert plan_budget(10**9, 10, 2).queries <= 2**16 + 2000
+    assert plan_budget(10**9, 10, 10**8).queries == 10**8, "every image may be asked about"
 
 
 def test_fewer_images_than_classes_can_be_planned():
