@@ -241,11 +241,13 @@ class ImageSet:
         part._state = _State(self._state.checked)
         return part
 
-    def with_labels(self, labels: Tensor, class_names: Sequence[str] | None) -> "ImageSet":
+    def with_labels(
+        self, labels: Tensor | None, class_names: Sequence[str] | None = None
+    ) -> "ImageSet":
         """Returns a view of the same images with other labels.
 
         Args:
-            labels: int64 [N].
+            labels: int64 [N]; None for no labels.
             class_names: The name of each class, or None.
         """
         view = ImageSet(

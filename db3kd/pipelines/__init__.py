@@ -3,8 +3,8 @@
 `distill` trains the best student that a query budget buys, and `compare` compares strategies of
 spending the budget. `run_zero_shot` trains students without
 any image: it makes pseudo samples, labels them, trains students and compares them with baselines.
-`run_demo` trains a teacher and compares students of a
-few labelled images with their baselines and with students without images.
+`run_demo` trains a teacher, distils a student from
+it and compares strategies.
 """
 
 from db3kd.pipelines.compare_strategies import Comparison, compare

@@ -1,133 +1,158 @@
-"""The report of the demo: what was trained, what it cost, and the pictures."""
+"""The report of the demo: the student, the table of strategies, and commands to go on with."""
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
-
-from db3kd.data.image_set import ImageSet
-from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.methods import MethodResult
-from db3kd.distillation.scale import ScaleChoice
-from db3kd.labelling.label_run import LabelRun
-from db3kd.labelling.labels import Labels
-from db3kd.labelling.sample_choice import spread_over_classes
-from db3kd.labelling.soft_labels import with_soft_labels
-from db3kd.labelling.totals import count_disagreements, distance_against_queries
+from db3kd.pipelines.compare_strategies import Comparison
+from db3kd.pipelines.comparison_report import TABLE_FILE
 from db3kd.pipelines.demo_settings import DemoSettings
-from db3kd.report import ClassDistances, Samples, write_report
-from db3kd.teachers import Teacher
+from db3kd.pipelines.distill_report import REPORT_FILE
+from db3kd.planning import STRATEGY_TEXTS
+from db3kd.report import ComparisonRow, percent
+from db3kd.report.comparison import comparison_block
+from db3kd.report.student_blocks import Section, Settings, Table
+from db3kd.report.summary_page import Summary, write_summary
 
-_SHOWN_SAMPLES = 12
-
-
-@dataclass(frozen=True)
-class TrainedTeacher:
-    """A teacher, as a network and as the black box that students learn from.
-
-    Attributes:
-        network: The network.
-        teacher: The black box.
-        accuracy: Share of test images that it classifies correctly.
-        make: Makes another network of the same architecture.
-    """
-
-    network: nn.Module
-    teacher: Teacher
-    accuracy: float
-    make: Callable[[], nn.Module]
+STUDENTS_FOLDER = "students"
+TEACHER_FILE = "teacher.safetensors"
+"""What the folder of a demo holds beside its report."""
 
 
-@dataclass(frozen=True)
-class DemoTransferSet:
-    """The images that students learn from, with one label run per measure.
+@dataclass(frozen=True, repr=False)
+class DemoResult:
+    """What the demo measured.
 
     Attributes:
-        images: The images.
-        decisions: [N] int64, the teacher's classes.
-        runs: A label run of the images by measure.
+        settings: The sizes of the demo.
+        folder: The folder of the demo.
+        teacher_accuracy: Share of test images that the teacher puts in their class, in [0, 1].
+        train_images: Number of images that the teacher was trained on.
+        test_images: Number of test images.
+        comparison: The comparison of the strategies.
+        white_box: Students that see the teacher's logits.
     """
 
-    images: ImageSet
-    decisions: Tensor
-    runs: dict[str, LabelRun]
+    settings: DemoSettings
+    folder: Path
+    teacher_accuracy: float
+    train_images: int
+    test_images: int
+    comparison: Comparison
+    white_box: ComparisonRow
 
-    def queries_per_sample(self, measure: str) -> int:
-        """Returns the mean number of queries per image, rounded."""
-        return round(self.runs[measure].labels.queries.sum().item() / len(self.images))
+    def __repr__(self) -> str:
+        return f"DemoResult({self.headline})"
 
-    def margin_labels(self, measure: str, scale: float) -> Labels:
-        """Returns the labels of a measure with margin soft labels."""
-        return with_soft_labels(
-            self.runs[measure].labels,
-            normalisation="margin",
-            scale=scale,
-            temperature=KDLoss().temperature,
+    @property
+    def page(self) -> Path:
+        """The page report.html."""
+        return self.folder / REPORT_FILE
+
+    @property
+    def rows(self) -> tuple[ComparisonRow, ...]:
+        """The rows of the table."""
+        return (*self.comparison.rows, self.white_box)
+
+    @property
+    def headline(self) -> str:
+        """One sentence on the student of the first strategy."""
+        return f"{self._share} {self._statement}"
+
+    @property
+    def next_commands(self) -> list[tuple[str, str]]:
+        """What a user may do next, and the command for it."""
+        teacher = "--teacher my_package.my_module:predict --classes 10 --data my_images"
+        compared = ",".join(self.settings.strategies)
+        return [
+            (
+                "your teacher and images: the plan, without a query",
+                f"db3kd distill {teacher} --budget 20000 --dry-run",
+            ),
+            (
+                "your teacher and images",
+                f"db3kd distill {teacher} --budget 20000 --out runs/mine",
+            ),
+            (
+                "this teacher, a larger budget and the full training",
+                f"db3kd distill --teacher {self.folder / TEACHER_FILE} --data {self.settings.data} "
+                f"--limit {self.settings.images} --budget 100000 --student {self.settings.student} "
+                "--out runs/longer",
+            ),
+            (
+                "this table with three seeds and the full training",
+                f"db3kd compare --teacher {self.folder / TEACHER_FILE} --data "
+                f"{self.settings.data} --limit {self.settings.images} --budget "
+                f"{self.settings.budget} --strategies {compared} --student "
+                f"{self.settings.student} --test {self.settings.data} --seeds 3 "
+                "--out runs/compare",
+            ),
+        ]
+
+    @property
+    def _share(self) -> str:
+        return percent(self.comparison.rows[0].students[0].test_agreement or 0.0)
+
+    @property
+    def _statement(self) -> str:
+        student, settings = self.comparison.rows[0].students[0], self.settings
+        return (
+            f"of {self.test_images:,} test images get the teacher's class from a student that "
+            f"learned from {settings.images:,} images without labels and {student.queries:,} "
+            "decisions of the teacher"
         )
 
+    def summary(self) -> Summary:
+        """Returns what the page shows."""
+        first = self.comparison.rows[0]
+        student, (white_box, *_) = first.students[0], self.white_box.students
+        run = f"{STUDENTS_FOLDER}/{first.strategy}-{student.seed}"
+        return Summary(
+            title="A student of a black box",
+            share=self._share,
+            statement=f"{self._statement}.",
+            key_figures=[
+                (percent(student.accuracy or 0.0), "accuracy of the student on the test images"),
+                (percent(self.teacher_accuracy), "accuracy of the teacher"),
+                (percent(white_box.accuracy or 0.0), "accuracy of a student that sees the logits"),
+                (f"{student.queries:,}", "queries of the student"),
+            ],
+            links=[
+                ("The report of this student", f"{run}/{REPORT_FILE}"),
+                ("The table of all students", f"{STUDENTS_FOLDER}/{TABLE_FILE}"),
+            ],
+            sections=[
+                Section(
+                    "Strategies at the same budget",
+                    " ".join(self.notes),
+                    [comparison_block(self.rows)],
+                ),
+                Section(
+                    "What the strategies ask",
+                    "",
+                    [
+                        Table(
+                            ["strategy", "what the teacher is asked"],
+                            [(name, STRATEGY_TEXTS[name]) for name in self.settings.strategies],
+                            text_columns=2,
+                        )
+                    ],
+                ),
+                Section("What to run next", "", [Settings(self.next_commands)]),
+            ],
+        )
 
-def describe_demo(
-    settings: DemoSettings,
-    teacher: TrainedTeacher,
-    transfer: DemoTransferSet,
-    choices: Mapping[str, ScaleChoice],
-    train: ImageSet,
-    test: ImageSet,
-) -> list[str]:
-    """Returns sentences on what was trained, how it was chosen and how many queries it cost."""
-    scales = ", ".join(f"{name.upper()} {choice.scale:.2g}" for name, choice in choices.items())
-    distances = ", ".join(
-        f"{name.upper()} {run.labels.measured_distances.mean():.2f}"
-        for name, run in transfer.runs.items()
-    )
-    samples = len(transfer.images)
-    label_queries = sum(int(run.labels.queries.sum()) for run in transfer.runs.values())
-    augmented = sum(samples * transfer.queries_per_sample(measure) for measure in ("bd", "mbd"))
-    total = label_queries + augmented + len(test)
-    last_seed = settings.seed + settings.seeds - 1
-    return [
-        f"Teacher: {settings.teacher}, trained for {settings.teacher_epochs} epochs on "
-        f"{len(train):,} images of {settings.data}. Its accuracy on the {len(test):,} test images "
-        f"is {teacher.accuracy:.1%}.",
-        f"Students: {settings.student}, {settings.steps} steps of at most {settings.batch_size} "
-        f"images, Adam with a learning rate of {settings.training.learning_rate:g}, seeds "
-        f"{settings.seed} to {last_seed}, trained on {samples:,} of the training images. Sizes and "
-        "steps were chosen on training images.",
-        "The augmented rows use cross-entropy on the teacher's decisions for augmented images, as "
-        "many as the labels of that measure cost queries. Half of their training images are clean.",
-        f"The teacher puts {count_disagreements(transfer.runs['mbd'].labels)} of the {samples:,} "
-        "images in another class than the data set does; labels follow the teacher's decision.",
-        f"Mean distance (L2, input units): {distances}.",
-        f"Scales of the margin soft labels: {scales}, at temperature {KDLoss().temperature:g}. "
-        "They are chosen by how well students predict the teacher's decisions on held-out transfer "
-        "images, which costs no query.",
-        f"Queries: {total:,} in total, {label_queries:,} for the labels, {augmented:,} for "
-        f"augmented images and {len(test):,} to compare students with the teacher on test images.",
-    ]
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on the teacher and the students."""
+        settings = self.settings
+        return [
+            f"The teacher is a {settings.teacher}, trained for {settings.teacher_epochs} epochs on "
+            f"{self.train_images:,} labelled images of {settings.data}.",
+            *self.comparison.notes,
+            "The trainings are short, so that the demo takes minutes; db3kd distill trains longer.",
+        ]
 
 
-def write_demo_report(
-    folder: Path,
-    rows: Sequence[MethodResult],
-    notes: Sequence[str],
-    transfer: DemoTransferSet,
-    choices: Mapping[str, ScaleChoice],
-) -> Path:
-    """Writes report.md and its pictures into `folder`, and returns the path of report.md."""
-    labels = transfer.margin_labels("mbd", choices["mbd"].scale)
-    assert labels.soft_labels is not None  # margin_labels adds them
-    shown = spread_over_classes(labels.decision, _SHOWN_SAMPLES)
-    return write_report(
-        folder,
-        rows,
-        notes=notes,
-        samples=Samples(
-            transfer.images.read(shown), labels.soft_labels[shown], labels.decision[shown]
-        ),
-        curves={
-            measure.upper(): distance_against_queries(transfer.runs[measure].labels)
-            for measure in ("bd", "mbd")
-        },
-        class_distances=ClassDistances(labels.distances, labels.decision),
-    )
+def write_demo_report(result: DemoResult) -> Path:
+    """Writes report.html and report.md, and returns the path of report.html."""
+    return write_summary(result.folder, result.summary())

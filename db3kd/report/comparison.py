@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from db3kd.report.intervals import wilson_interval
+from db3kd.report.student_blocks import Table
 from db3kd.report.tables import NO_VALUE, markdown_table, mean_and_deviation
 
 
@@ -80,13 +81,12 @@ def comparison_table(rows: Sequence[ComparisonRow], price_per_1000: float | None
         rows: The rows.
         price_per_1000: The price of 1,000 queries; None for no column of prices.
     """
-    return markdown_table(*_cells(rows, price_per_1000))
+    table = comparison_block(rows, price_per_1000)
+    return markdown_table(table.head, table.rows)
 
 
-def _cells(
-    rows: Sequence[ComparisonRow], price_per_1000: float | None
-) -> tuple[list[str], list[list[str]]]:
-    """Returns the head and the cells, without columns in which nothing is known."""
+def comparison_block(rows: Sequence[ComparisonRow], price_per_1000: float | None = None) -> Table:
+    """Returns the table as a block of a page; see `comparison_table`."""
     columns: list[tuple[str, list[str]]] = [
         ("strategy", [_name(row) for row in rows]),
         ("queries", [_count(row.queries) for row in rows]),
@@ -98,9 +98,10 @@ def _cells(
         ("seconds", [_count(_seconds(row)) for row in rows]),
     ]
     known = [column for column in columns if any(cell != NO_VALUE for cell in column[1])]
-    return [name for name, _ in known], [
-        [cells[number] for _, cells in known] for number in range(len(rows))
-    ]
+    return Table(
+        [name for name, _ in known],
+        [[cells[number] for _, cells in known] for number in range(len(rows))],
+    )
 
 
 def _name(row: ComparisonRow) -> str:

@@ -22,6 +22,12 @@ def student_paragraphs(report: StudentReport, sections: Sequence[Section]) -> li
     if figures := key_figures(report):
         page.append("\n".join(f"- **{value}** {what}" for value, what in figures))
     page += [markdown_text(note) for note in report.notes]
+    return [*page, *section_paragraphs(sections)]
+
+
+def section_paragraphs(sections: Sequence[Section]) -> list[str]:
+    """Returns the paragraphs of sections, with the figures under the names of their files."""
+    page = []
     for section in sections:
         page.append(f"## {section.title}")
         if section.text:

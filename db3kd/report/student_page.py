@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from db3kd.report.html_page import render_page
 from db3kd.report.pages import write_page
-from db3kd.report.plot_style import COLOURS, inline_svg, save
+from db3kd.report.plot_style import save
 from db3kd.report.student_blocks import Cards, Plot, Section
 from db3kd.report.student_markdown import student_paragraphs
 from db3kd.report.student_report import StudentReport
 from db3kd.report.student_sections import headline, key_figures, student_sections
-from db3kd.report.text import clean_text
-from db3kd.report.thumbnails import data_url, image_png
+from db3kd.report.thumbnails import image_png
 
 
 def write_student_report(folder: str | Path, report: StudentReport) -> Path:
@@ -38,7 +34,17 @@ def write_student_report(folder: str | Path, report: StudentReport) -> Path:
     _write_figures(folder, sections)
     write_page(folder, student_paragraphs(report, sections))
     page = folder / "report.html"
-    page.write_text(_html(report, sections, folder), encoding="utf-8")
+    page.write_text(
+        render_page(
+            "student.html.jinja",
+            folder,
+            report,
+            key_figures(report),
+            sections,
+            headline=headline(report),
+        ),
+        encoding="utf-8",
+    )
     return page
 
 
@@ -51,31 +57,3 @@ def _write_figures(folder: Path, sections: Sequence[Section]) -> None:
             for card, file in block.files():
                 if card.image is not None:
                     (folder / file).write_bytes(image_png(card.image))
-
-
-def _html(report: StudentReport, sections: Sequence[Section], folder: Path) -> str:
-    """Returns the page, with the image files of the folder inside it."""
-    environment = Environment(
-        loader=PackageLoader("db3kd.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_clean,
-    )
-    environment.filters |= {
-        "embedded": lambda file: data_url((folder / file).read_bytes()),
-        "unbroken": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
-        "svg": lambda plot: Markup(inline_svg(plot.draw(), plot.label)),
-    }
-    return environment.get_template("student.html.jinja").render(
-        report=report,
-        sections=sections,
-        headline=headline(report),
-        key_figures=key_figures(report),
-        colours=COLOURS,
-    )
-
-
-def _clean(value: Any) -> Any:
-    return clean_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,25 +1,21 @@
 """The demo, end to end in its quick sizes."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
-from db3kd.labelling.label_files import load_labels
+from db3kd.pipelines import DemoSettings
+from db3kd.storage.manifest import read_manifest
+from db3kd.teachers import load_teacher
 
-ROWS = (
-    "cross-entropy on decisions",
-    "SD, margin",
-    "BD, margin",
-    "MBD, margin",
-    "MBD, paper's 1/d and loss",
-    "augmented, at cost of BD",
-    "augmented, at cost of MBD",
-    "surrogate KD",
-    "noise logits",
-    "white-box KD",
-)
+SETTINGS = DemoSettings.quick()
+WHITE_BOX = "white box: needs the teacher's logits"
 
 
 @pytest.fixture(scope="module")
@@ -30,41 +26,51 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, result.stdout
 
 
-def test_the_report_and_the_terminal_have_a_row_for_each_method(demo):
+def test_the_pages_and_the_terminal_have_a_row_for_each_strategy_and_the_white_box(demo):
     out, screen = demo
-    page = (out / "report.md").read_text()
+    pages = [(out / name).read_text() for name in ("report.md", "report.html")]
 
-    for row in ROWS:
-        assert f"| {row} |" in page
-        assert row in screen
+    assert re.search(r"\*\*\d+\.\d %\*\* of 359 test images get the teacher's class", pages[0])
+    for row in (*SETTINGS.strategies, WHITE_BOX):
+        assert f"| {row} |" in pages[0] and f"| {row} |" in screen
+        assert row.replace("'", "&#39;") in pages[1]
 
 
-def test_the_demo_also_trains_students_without_images(demo):
+def test_the_linked_reports_exist_and_hold_the_student_that_the_page_shows(demo):
+    out, _ = demo
+    html = (out / "report.html").read_text()
+    links = re.findall(r'href="(students[^"]*)"', html)
+
+    assert links == ["students/auto-0/report.html", "students/compare.md"]
+    assert all((out / link).is_file() for link in links)
+    assert load_teacher(out / "students" / "auto-0" / "student.safetensors").classes == 10
+
+
+def test_students_spend_no_more_than_the_budget_and_see_no_labels(demo):
+    out, _ = demo
+    content = json.loads((out / "students" / "compare.json").read_text())
+
+    assert content["budget"] == SETTINGS.budget and content["steps"] == SETTINGS.steps
+    assert [row["strategy"] for row in content["rows"]] == list(SETTINGS.strategies)
+    for row in content["rows"]:
+        assert len(row["students"]) == SETTINGS.seeds
+        assert all(each["queries"] <= SETTINGS.budget for each in row["students"])
+    assert content["test_queries"] == 359
+    manifest = read_manifest(out / "students" / "auto-0")
+    assert "class_names" not in manifest["settings"]
+
+
+def test_the_next_commands_are_valid(demo):
     out, screen = demo
-    page = (out / "report.md").read_text()
+    lines = re.findall(r"`(db3kd [^`]*)`", (out / "report.md").read_text())
+    commands = typer.main.get_command(app).commands
 
-    for row in ("pseudo samples, decisions", "plain noise, decisions", "real images, decisions"):
-        assert f"| {row} |" in page
-        assert row.split(",")[0] in screen
-    assert (out / "zero-shot" / "report.md").exists()
-
-
-def test_the_demo_writes_its_figures(demo):
-    out, _ = demo
-
-    for name in ("samples.png", "distance_curve.png", "class_distances.png"):
-        assert (out / name).read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_demo_states_its_queries(demo):
-    out, _ = demo
-    runs = {measure: load_labels(out / "labels" / measure) for measure in ("sd", "bd", "mbd")}
-    spent = {measure: int(labels.queries.sum()) for measure, labels in runs.items()}
-    page = (out / "report.md").read_text()
-
-    assert spent["sd"] == 60
-    assert f"{sum(spent.values()):,} for the labels" in page
-    assert "in another class than the data set does" in page
+    assert len(lines) == 4
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        commands[name].make_context(name, arguments)
+    assert lines[0] in screen
+    assert any(str(out / "teacher.safetensors") in line for line in lines)
 
 
 def test_an_existing_folder_is_refused(demo):

@@ -1,0 +1,64 @@
+"""The ceiling of black-box distillation: a student of a teacher that shows its logits."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.answer_batches import ProxyTaughtBatches
+from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.distillation.training_loop import train_batches
+
+_TEMPERATURE = 4.0
+
+
+def train_white_box(
+    make: Callable[[], nn.Module],
+    teacher: nn.Module,
+    images: ImageSet,
+    settings: TrainSettings,
+    callbacks: Sequence[TrainingCallback] = (),
+) -> nn.Module:
+    """Trains a student on the teacher's softened logits for images and for freshly mixed ones.
+
+    This is not a black-box method. It shows what a student of this size and length of training
+    could reach if the teacher answered with its logits, as often as one likes (Hinton et al. 2015;
+    Beyer et al. 2022 mix images and train as long).
+
+    Args:
+        make: Makes the student.
+        teacher: The teacher's network, from images in [0, 1] to logits [n, C].
+        images: The images, without labels.
+        settings: How the student is trained; `steps` must be set.
+        callbacks: Called during the training.
+    """
+    order = torch.arange(len(images))
+    samples = no_answers(augmentable_images(images, order, 0, settings.seed))
+    unused = torch.zeros_like(order)  # no decision enters the loss
+    batches = ProxyTaughtBatches(
+        samples.add(order * NUMBERS, unused),
+        [_Softened(teacher).eval()],
+        settings.batch_size,
+        0,
+        answered_share=0.25,
+    )
+    return train_batches(make, batches, _softened_cross_entropy, settings, callbacks=callbacks)
+
+
+class _Softened(nn.Module):
+    """Divides the logits of a network by the temperature."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) / _TEMPERATURE
+
+
+def _softened_cross_entropy(logits: Tensor, _decisions: Tensor, probabilities: Tensor) -> Tensor:
+    return _TEMPERATURE**2 * F.cross_entropy(logits / _TEMPERATURE, probabilities)

@@ -1,0 +1,53 @@
+"""Renders the templates of HTML pages, which need no other file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from db3kd.report.plot_style import COLOURS, inline_svg
+from db3kd.report.student_blocks import Section
+from db3kd.report.text import clean_text
+from db3kd.report.thumbnails import data_url
+
+
+def render_page(
+    template: str,
+    folder: Path,
+    report: object,
+    key_figures: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    **more: object,
+) -> str:
+    """Returns a page.
+
+    Args:
+        template: A template that extends page.html.jinja.
+        folder: Holds the image files that go into the page.
+        report: What the page shows; its `title` is the heading.
+        key_figures: Values, and what they are.
+        sections: The sections of the page.
+        more: Further values of the template.
+    """
+    environment = Environment(
+        loader=PackageLoader("db3kd.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_clean,
+    )
+    environment.filters |= {
+        "embedded": lambda file: data_url((folder / file).read_bytes()),
+        "unbroken": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
+        "svg": lambda plot: Markup(inline_svg(plot.draw(), plot.label)),
+    }
+    return environment.get_template(template).render(
+        report=report, key_figures=key_figures, sections=sections, colours=COLOURS, **more
+    )
+
+
+def _clean(value: Any) -> Any:
+    return clean_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
