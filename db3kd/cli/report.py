@@ -50,8 +50,7 @@ def report(
     rows = spread_over_classes(shown.decision, SHOWN_SAMPLES)
     page = write_report(
         out,
-        [],
-        title=f"Labels of {run.images.name}",
+        f"Labels of {run.images.name}",
         notes=[*_notes(run), note],
         samples=Samples(run.images.read(rows), shown.soft_labels[rows], shown.decision[rows]),
         curves=_curves(run),

@@ -27,6 +27,7 @@ from db3kd.distillation.training_callbacks import TrainingCallback, TrainingStat
 from db3kd.distillation.training_checkpoint import Checkpoint
 from db3kd.distillation.training_loop import BatchSource, train_batches
 from db3kd.distillation.training_tracker import TrackerCallback
+from db3kd.distillation.white_box import train_white_box
 
 __all__ = [
     "AugmentedDecisions",
@@ -56,5 +57,6 @@ __all__ = [
     "train_batches",
     "train_classifier",
     "train_student",
+    "train_white_box",
     "write_surrogate",
 ]

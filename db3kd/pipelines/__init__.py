@@ -1,10 +1,9 @@
 """Whole pipelines from a teacher to a report.
 
 `distill` trains the best student that a query budget buys, and `compare` compares strategies of
-spending the budget. `run_zero_shot` trains students without
-any image: it makes pseudo samples, labels them, trains students and compares them with baselines.
-`run_demo` trains a teacher, distils a student from
-it and compares strategies.
+spending the budget. `run_zero_shot` trains students without any image: it makes pseudo samples,
+labels them, trains students and compares them with baselines. `run_demo` trains a teacher, distils
+a student from it and compares strategies.
 """
 
 from db3kd.pipelines.compare_strategies import Comparison, compare

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
-from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.training_callbacks import TrainingCallback
@@ -136,13 +135,7 @@ def compare(
     if image_set is not None:
         image_set = check_images(image_set, teacher)
     if test is not None:
-        test = matched(test, teacher)
-        if test.image_shape != tuple(teacher.image_shape):
-            raise ValueError(
-                f"test: expected images of shape {tuple(teacher.image_shape)}, got "
-                f"{test.image_shape} in {test.name}"
-            )
-        test.check()
+        test = check_images(test, teacher, "test")
     made = Student.of(student, tuple(teacher.image_shape), teacher.classes)
     with (
         output_folder(out, resume) as path,

@@ -8,10 +8,9 @@ from db3kd.pipelines.comparison_report import TABLE_FILE
 from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.distill_report import REPORT_FILE
 from db3kd.planning import STRATEGY_TEXTS
-from db3kd.report import ComparisonRow, percent
+from db3kd.report import ComparisonRow, Summary, percent, write_summary
 from db3kd.report.comparison import comparison_block
 from db3kd.report.student_blocks import Section, Settings, Table
-from db3kd.report.summary_page import Summary, write_summary
 
 STUDENTS_FOLDER = "students"
 TEACHER_FILE = "teacher.safetensors"

@@ -1,9 +1,10 @@
 """Tables, figures and pages of results.
 
-`write_student_report` writes the page of one student, as HTML and as Markdown. `write_report`
-writes the page of labels and students, and `write_zero_shot_report` that of students without
-images, both as Markdown with PNG figures. None needs a display. The tables and figures of the last
-two are functions of their own, which take arrays, CPU tensors or results of a comparison.
+`write_student_report` writes the page of one student, and `write_summary` that of several, as HTML
+and as Markdown. `write_report` writes the page of labels, and `write_zero_shot_report` that of
+students without images, both as Markdown with PNG figures. None needs a display. The tables and
+figures of the last two are functions of their own, which take arrays, CPU tensors or results of a
+comparison.
 """
 
 from db3kd.report.class_distances import class_distance_matrix, mean_class_distances
@@ -29,10 +30,10 @@ from db3kd.report.student_report import (
     SoftExamples,
     StudentReport,
 )
-from db3kd.report.tables import method_table, rich_method_table
+from db3kd.report.summary_page import Summary, write_summary
+from db3kd.report.tables import method_table
 from db3kd.report.zero_shot import (
     ZeroShotRow,
-    rich_zero_shot_table,
     write_zero_shot_report,
     zero_shot_table,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Samples",
     "SoftExamples",
     "StudentReport",
+    "Summary",
     "ZeroShotRow",
     "accuracy_by_queries",
     "class_distance_matrix",
@@ -58,12 +60,11 @@ __all__ = [
     "method_table",
     "move_grid",
     "percent",
-    "rich_method_table",
-    "rich_zero_shot_table",
     "sample_grid",
     "wilson_interval",
     "write_report",
     "write_student_report",
+    "write_summary",
     "write_zero_shot_report",
     "zero_shot_table",
 ]

@@ -1,19 +1,14 @@
-"""The page of labels and of students trained on them."""
+"""The page of labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from db3kd.report.class_distances import class_distance_matrix
 from db3kd.report.label_figures import distance_curve, sample_grid
-from db3kd.report.tables import NO_VALUE, method_table
-
-if TYPE_CHECKING:  # The module also imports the training, which a report does not need.
-    from db3kd.distillation.methods import MethodResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,9 +47,8 @@ class ClassDistances:
 
 def write_report(
     folder: str | Path,
-    rows: Sequence["MethodResult"],
+    title: str,
     *,
-    title: str = "From decisions to a student",
     notes: Sequence[str] = (),
     samples: Samples | None = None,
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
@@ -62,17 +56,16 @@ def write_report(
     class_distances: ClassDistances | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Path:
-    """Writes report.md: a table of students, notes, and the figures that arguments are given for.
+    """Writes report.md: notes, and the figures that arguments are given for.
 
     Example:
-        >>> write_report("runs/report", compare_methods(...), notes=["Teacher: lenet5."])
+        >>> write_report("runs/report", "Labels of mnist5k", notes=["Teacher: lenet5."])
 
     Args:
         folder: The folder to write to, which is made if necessary. The files of an earlier report
             are replaced.
-        rows: The compared methods; without any, the page has no table.
         title: The heading of the page.
-        notes: Paragraphs below the table, such as settings, seeds and numbers of queries.
+        notes: Paragraphs, such as settings, seeds and numbers of queries.
         samples: Drawn by `sample_grid`.
         curves: Drawn by `distance_curve`.
         curve_ylabel: What the distances of `curves` are.
@@ -88,14 +81,6 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page = [f"# {title}"]
-    if rows:
-        seeds = max(len(row.accuracies) for row in rows)
-        page += [
-            method_table(rows),
-            f"Mean ± sample deviation over {seeds} seed{'s' if seeds != 1 else ''}. Agreement is "
-            f"with the teacher's decisions on test images. {NO_VALUE} marks a method that reads "
-            "the teacher's logits.",
-        ]
     page += notes
     if samples is not None:
         sample_grid(

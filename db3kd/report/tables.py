@@ -1,10 +1,8 @@
-"""Tables of results, as Markdown and for the terminal."""
+"""Tables of results as Markdown."""
 
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from rich.table import Table
 
 if TYPE_CHECKING:  # The module also imports the training, which a report does not need.
     from db3kd.distillation.methods import MethodResult
@@ -20,11 +18,6 @@ def method_table(rows: Sequence["MethodResult"]) -> str:
     return markdown_table(_METHOD_HEAD, [_method_cells(row) for row in rows])
 
 
-def rich_method_table(rows: Sequence["MethodResult"]) -> Table:
-    """Returns the table of compared methods for the terminal."""
-    return rich_table(_METHOD_HEAD, [_method_cells(row) for row in rows])
-
-
 def markdown_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
 ) -> str:
@@ -33,17 +26,6 @@ def markdown_table(
     escaped = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
     lines = [escaped[0], alignment, *escaped[1:]]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def rich_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Returns cells as a table for the terminal, aligned as by `markdown_table`."""
-    table = Table(*head)
-    for column in table.columns[1:]:
-        column.justify = "right"
-        column.no_wrap = True
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def mean_and_deviation(shares: Sequence[float]) -> str:

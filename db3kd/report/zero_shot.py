@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.report.pages import write_page
 from db3kd.report.pseudo_sample_figures import (
@@ -14,7 +12,7 @@ from db3kd.report.pseudo_sample_figures import (
     distance_by_moves,
     move_grid,
 )
-from db3kd.report.tables import markdown_table, mean_and_deviation, rich_table
+from db3kd.report.tables import markdown_table, mean_and_deviation
 
 _HEAD = ("students of", "images", "queries in total", "accuracy %", "agreement %")
 
@@ -42,11 +40,6 @@ class ZeroShotRow:
 def zero_shot_table(rows: Sequence[ZeroShotRow]) -> str:
     """Returns the table of students as Markdown: mean ± sample deviation over seeds."""
     return markdown_table(_HEAD, [_cells(row) for row in rows])
-
-
-def rich_zero_shot_table(rows: Sequence[ZeroShotRow]) -> Table:
-    """Returns the table of students for the terminal."""
-    return rich_table(_HEAD, [_cells(row) for row in rows])
 
 
 def write_zero_shot_report(

@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
 
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table, wilson_interval
 

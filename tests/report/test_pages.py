@@ -1,23 +1,18 @@
-"""The page of labels and students."""
+"""The page of labels."""
 
 import pytest
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("rich")
 
 from report_cases import is_drawn, random_distances, random_samples
 
-from db3kd.distillation.methods import MethodResult
 from db3kd.report import write_report
 
-ROWS = [MethodResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3)]
 
-
-def test_a_report_has_its_table_notes_and_figures(tmp_path):
+def test_a_report_has_its_title_notes_and_figures(tmp_path):
     report = write_report(
         tmp_path / "new" / "report",
-        ROWS,
-        title="A run",
+        "A run",
         notes=["The teacher puts twelve samples in another class."],
         samples=random_samples(3, 3),
         curves={"BD": ([10, 100], [2.0, 1.5])},
@@ -25,16 +20,14 @@ def test_a_report_has_its_table_notes_and_figures(tmp_path):
         class_names=["a", "b", "c"],
     )
     text = report.read_text(encoding="utf-8")
-    assert text.startswith("# A run\n\n| method |")
-    assert "over 3 seeds" in text
-    assert "twelve samples" in text
+    assert text.startswith("# A run\n\nThe teacher puts twelve samples")
     for picture in ("samples.png", "distance_curve.png", "class_distances.png"):
         assert f"]({picture})" in text
         assert is_drawn(report.parent / picture)
 
 
 def test_a_report_shows_only_the_figures_that_it_has(tmp_path):
-    report = write_report(tmp_path, ROWS)
+    report = write_report(tmp_path, "A run")
     assert "![" not in report.read_text(encoding="utf-8")
     assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
 

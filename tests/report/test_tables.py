@@ -1,16 +1,11 @@
 """The table of compared methods."""
 
-import io
-
 import pytest
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("rich")
-
-from rich.console import Console
 
 from db3kd.distillation.methods import MethodResult
-from db3kd.report import method_table, rich_method_table
+from db3kd.report import method_table
 
 ROWS = [
     MethodResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3),
@@ -36,10 +31,3 @@ def test_one_seed_has_no_deviation_and_no_seed_has_no_mean():
 
 def test_a_vertical_bar_in_a_name_is_escaped():
     assert r"KL(q\|p)" in method_table([MethodResult("KL(q|p)", [0.5], [0.5], 1)])
-
-
-def test_the_terminal_shows_the_same_cells():
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(rich_method_table(ROWS))
-    text = console.export_text()
-    assert all(cell in text for cell in ("82.0 ± 2.0", "1,486", "\N{EN DASH}"))
