@@ -266,5 +266,5 @@ def test_networks_are_accepted_and_test_images_of_another_shape_are_not():
     network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
 
     assert run(strategies=("decisions",), seeds=1, student=network).rows[0].students
-    with pytest.raises(ValueError, match="test: expected images of shape"):
+    with pytest.raises(ValueError, match="test: expected shape"):
         run(test=ImageSet.from_arrays(images().read(range(5))[..., :5].numpy()))
