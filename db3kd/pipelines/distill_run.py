@@ -31,7 +31,7 @@ from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_dist
 from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_network import Student
-from db3kd.pipelines.teaching import Choice, Teaching
+from db3kd.pipelines.teaching import Choice, Teaching, are_few
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
 from db3kd.progress import Progress
@@ -280,9 +280,8 @@ class DistillRun:
             self._callbacks,
         )
         rate = teaching.choose_learning_rate(answers)
-        proxies = teaching.train_proxies(answers, self._proxies, rate)
-        if proxies:
-            proxies = teaching.choose_teachers(answers, proxies, rate)
+        usual = self.images is not None and are_few(answers)
+        proxies = teaching.train_teachers(answers, self._proxies, rate, usual)
         network = teaching.train_student(answers, proxies, rate)
         if not proxies:
             return _Trained(network, steps, teaching.choices)

@@ -26,6 +26,9 @@ CHOICE_SHARE = 6
 _CHOICE_ERRORS = 1.0
 """By how many standard errors another option must agree more than the first one."""
 
+_FEW_ANSWERS = 5
+"""Fewer answers for each image are few."""
+
 _LEAST_CHOICE_STEPS = 100
 _LEAST_CHOICE_ANSWERS = 200
 """With fewer steps or held-out answers, agreement is chance, and the first option is taken."""
@@ -83,8 +86,7 @@ class Teaching:
 
         return rates[self._choose("learning rate", list(rates), answers, short_student)]
 
-    def train_proxies(self, answers: Answers, proxies: Proxies, rate: float) -> list[nn.Module]:
-        """Trains the proxies that teach the student."""
+    def _train_proxies(self, answers: Answers, proxies: Proxies, rate: float) -> list[nn.Module]:
         networks = []
         for index in range(proxies.count):
             networks.append(
@@ -101,11 +103,23 @@ class Teaching:
             )
         return networks
 
-    def choose_teachers(
-        self, answers: Answers, proxies: list[nn.Module], rate: float
+    def train_teachers(
+        self, answers: Answers, proxies: Proxies, rate: float, usual: bool
     ) -> list[nn.Module]:
-        """Returns the proxies, or none if a student without them agrees more with the teacher."""
-        teachers = {"decisions and proxies": proxies, "decisions alone": []}
+        """Trains proxies, and returns those that teach the student: all, or none of them.
+
+        Args:
+            answers: All answers.
+            proxies: How proxies are made. They are not trained if they cannot be chosen.
+            rate: The learning rate.
+            usual: Whether they teach in case of doubt.
+        """
+        if not proxies.count or not (usual or self._can_choose(answers)):
+            return []
+        networks = self._train_proxies(answers, proxies, rate)
+        teachers = {"decisions alone": [], "decisions and proxies": networks}
+        if usual:
+            teachers = dict(reversed(teachers.items()))
 
         def short_student(option: str) -> nn.Module:
             return self._train(
@@ -174,6 +188,10 @@ class Teaching:
             },
         )
 
+    def _can_choose(self, answers: Answers) -> bool:
+        steps = self.steps // CHOICE_SHARE
+        return steps >= _LEAST_CHOICE_STEPS and len(answers.held_out) >= _LEAST_CHOICE_ANSWERS
+
     def _choose(
         self,
         question: str,
@@ -183,15 +201,9 @@ class Teaching:
     ) -> str:
         """Returns the first option, or one whose network agrees significantly more.
 
-        Few images are held out, so that a small difference is chance. The first option is the one
-        that was better wherever it was measured with many images (docs/measurements.md).
+        Few images are held out, so that a small difference is chance.
         """
-        steps = self.steps // CHOICE_SHARE
-        if (
-            len(options) == 1
-            or steps < _LEAST_CHOICE_STEPS
-            or len(answers.held_out) < _LEAST_CHOICE_ANSWERS
-        ):
+        if len(options) == 1 or not self._can_choose(answers):
             return options[0]
 
         def measure() -> dict[str, Any]:
@@ -215,12 +227,21 @@ class Teaching:
             "options": options,
             "student": self.name,
             "answers": len(answers),
-            "steps": steps,
+            "steps": self.steps // CHOICE_SHARE,
             "settings": self.settings,
         }
         choice = self.notes.once(f"choice of {question}", depends_on, measure)
         self.choices.append(Choice(question, **choice))
         return choice["chosen"]
+
+
+def are_few(answers: Answers) -> bool:
+    """Returns whether there are so few answers for each image that proxies usually help.
+
+    With 2 answers for each of 1,000 images, students of proxies agreed more with the teacher; with
+    10 they did not (docs/measurements.md).
+    """
+    return len(answers.training) < _FEW_ANSWERS * answers.images.partners
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:
