@@ -4,6 +4,7 @@ The checks find before the first query what would fail after the last one.
 """
 
 import math
+import os
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -91,7 +92,14 @@ def check_plain_arguments(
     Raises:
         TypeError: If settings or callbacks have another type.
         ValueError: If the price is not a number of at least 0.
+        RuntimeError: If a launcher started several processes, each of which would ask the teacher.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise RuntimeError(
+            f"expected a single process, got {os.environ['WORLD_SIZE']} of a launcher, each of "
+            "which would ask the teacher; start the command without the launcher, or train on "
+            "labels made before with train_student"
+        )
     if not isinstance(settings, DistillSettings):
         raise TypeError(
             f"settings: expected DistillSettings, got {type(settings).__name__}; use "
