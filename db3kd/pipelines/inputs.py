@@ -91,14 +91,14 @@ def check_plain_arguments(
 
     Raises:
         TypeError: If settings or callbacks have another type.
-        ValueError: If the price is not a number of at least 0.
-        RuntimeError: If a launcher started several processes, each of which would ask the teacher.
+        ValueError: If the price is not a number of at least 0, or if a launcher started several
+            processes, each of which would ask the teacher.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise RuntimeError(
-            f"expected a single process, got {os.environ['WORLD_SIZE']} of a launcher, each of "
-            "which would ask the teacher; start the command without the launcher, or train on "
-            "labels made before with train_student"
+        raise ValueError(
+            f"WORLD_SIZE: expected a single process, got {os.environ['WORLD_SIZE']} of a launcher, "
+            "each of which would ask the teacher; start the command without the launcher, or train "
+            "on labels made before with train_student"
         )
     if not isinstance(settings, DistillSettings):
         raise TypeError(
