@@ -256,7 +256,7 @@ class DistillRun:
         )
         if labels is not None:
             assert self.images is not None  # distances are measured for images
-            training = self.settings.trained_for(steps, min(self.settings.learning_rates), 0)
+            training = self.settings.trained_for(steps, self.settings.learning_rates[0], 0)
             held_out = answers.held_out
             student = DistanceStudent(
                 self.student.make,
