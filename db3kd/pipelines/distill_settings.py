@@ -26,7 +26,8 @@ class DistillSettings:
         training: How every network is trained. `steps` None derives the number of steps from the
             number of answers. `learning_rate` is replaced by one of `learning_rates`.
         learning_rates: The learning rates to choose from, by held-out agreement after short
-            trainings. A single one is used without a choice.
+            trainings. A single one is used without a choice, and strategies that measure distances
+            use the first.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
         proxies: Number of proxies: networks that learn the teacher's decisions first, choose what
             is asked, and teach the student on images that are not asked about. 0 for none.
