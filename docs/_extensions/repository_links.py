@@ -19,6 +19,7 @@ PAGES = {
     "SECURITY.md": "security",
     "benchmarks/results/README.md": "results",
     "csrc/README.md": "native-ops",
+    "examples/README.md": "examples",
 }
 """Files of the repository that are pages of the site."""
 

@@ -15,6 +15,7 @@ from command_line import succeed
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+import db3kd
 from db3kd.teachers.description import read_description
 
 ROOT = Path(__file__).parents[2]
@@ -64,12 +65,14 @@ def test_blocks_that_are_not_run_are_counted():
 
 
 @pytest.mark.parametrize(("page", "text"), TOML, ids=lambda value: getattr(value, "stem", ""))
-def test_description_files_are_valid(page, text, tmp_path):
+def test_files_in_toml_are_valid(page, text, tmp_path):
     file = tmp_path / "teacher.toml"
     file.write_text(text)
 
-    assert tomllib.loads(text)
-    read_description(file)
+    if "features" in tomllib.loads(text):
+        db3kd.Features.load(file)
+    else:
+        read_description(file)
 
 
 def test_pages_have_code():

@@ -26,7 +26,11 @@ def use_small_settings(patch: pytest.MonkeyPatch) -> None:
         return settings(**options | {"steps": min(STEPS, options.get("steps") or STEPS)})
 
     def short(*arguments: Any, **options: Any) -> db3kd.DistillResult:
-        chosen = db3kd.DistillSettings(training=few_steps(), learning_rates=(3e-3,), proxies=1)
+        given = options.get("settings") or db3kd.DistillSettings()
+        training = dataclasses.replace(given.training, steps=STEPS)
+        chosen = dataclasses.replace(
+            given, training=training, learning_rates=(3e-3,), proxies=1, time_limit=None
+        )
         return distill(*arguments, **options | {"settings": chosen})
 
     patch.setattr(db3kd, "load_data", few_images, raising=False)
