@@ -46,7 +46,7 @@ class ComparisonImages(TransferOptions):
         """Returns the test images; None without --test."""
         if self.test is None:
             return None
-        return self.test_source(transfer).load()
+        return self.test_images(transfer)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from db3kd.cli.distill_options import (
     distill_settings,
 )
 from db3kd.cli.errors import naming_options
-from db3kd.cli.option_sets import COMMON, expand_option_sets
+from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options
 from db3kd.cli.options import Resume
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.plan_output import print_plan, print_result
@@ -107,12 +107,13 @@ def distill(
     """
     if labels is not None:
         _refuse_with_labels(
-            teacher=teacher.teacher,
-            budget=spending.budget,
-            time_limit=spending.time_limit,
-            limit=images.limit,
-            test=images.test,
-            patience=training.patience,
+            *(name for name in given_options(teacher) if name != "device"),
+            *(name for name in given_options(images) if name != "data"),
+            *given_options(spending),
+            *given_options(proxies),
+            *(["patience"] if training.patience is not None else []),
+            *(["strategy"] if strategy != "auto" else []),
+            *(["resume"] if resume else []),
         )
         file = labels.with_name(f"{labels.name}-student.safetensors") if out is None else out
         with naming_options(model="--student"):
@@ -135,6 +136,12 @@ def distill(
         raise ValueError("budget: expected the maximum number of queries, got none")
     if out is None and not spending.dry_run:
         raise ValueError("out: expected the folder of the run, got none")
+    if out is None and resume:
+        raise ValueError("resume: needs --out, the folder of the run")
+    if images.data is None:
+        for name in given_options(images):
+            if name in ("limit", "split"):
+                raise ValueError(f"{name}: needs --data")
     from db3kd.pipelines import distill as run_distillation
     from db3kd.pipelines import time_steps
     from db3kd.planning import plan_budget
@@ -149,12 +156,13 @@ def distill(
     count = None if transfer is None or strategy == "zero-shot" else len(transfer)
     plan = plan_budget(budget, opened.classes, count, strategy)
     print_plan(plan, price)
+    measured = images.load_test(opened, transfer)
     if spending.dry_run:
-        seconds = time_steps(opened, transfer, student, settings).of_run(plan, settings)
+        with naming_options(model="--student"):
+            seconds = time_steps(opened, transfer, student, settings).of_run(plan, settings)
         print(f"trainings  about {duration(seconds)} on this machine; nothing was asked")
         return
     assert out is not None  # checked above
-    measured = images.load_test(opened, transfer)
     runs = (out, out / "labels", out / "pseudo-samples")
     with naming_options(model="--student"), hint_at_resuming(*runs):
         result = run_distillation(
@@ -173,10 +181,9 @@ def distill(
     print_result(result, price)
 
 
-def _refuse_with_labels(**options: object) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(f"{name}: cannot be combined with --labels, which asks nothing")
+def _refuse_with_labels(*names: str) -> None:
+    for name in names:
+        raise ValueError(f"{name}: cannot be combined with --labels, which asks nothing")
 
 
 def _refuse_without_labels(losses: LossOptions, seeds: int) -> None:

@@ -11,7 +11,6 @@ from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
-    from db3kd.labelling.source import Source
     from db3kd.pipelines.distill_settings import DistillSettings
     from db3kd.teachers import Teacher
 
@@ -63,16 +62,28 @@ class TransferOptions(ImageOptions):
         loaded = self.source(self.split).load()
         return loaded.subset(draw_samples(len(loaded), self.limit, seed))
 
-    def test_source(self, transfer: "ImageSet | None") -> "Source":
-        """Returns where the test images come from; rows are encoded as those of `transfer`."""
+    def test_images(self, transfer: "ImageSet | None") -> "ImageSet":
+        """Loads the images of --test, or the test split of --data.
+
+        All images of a set without splits are test images, if --test names it. Rows of a table are
+        encoded as those of `transfer`.
+        """
         from db3kd.data.loading import has_splits
+        from db3kd.data.splits import MissingSplitError
 
         source = self.source("test")
         if transfer is not None:
             source = source.with_features_of(transfer)
         if self.test is None:
-            return source
-        return replace(source, data=self.test, split="test" if has_splits(self.test) else "train")
+            return source.load()
+        source = replace(source, data=self.test)
+        if has_splits(self.test):
+            try:
+                return source.load()
+            except MissingSplitError as error:
+                if error.splits != ("train",):
+                    raise
+        return replace(source, split="train").load()
 
     def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
         """Returns labelled test images, classes numbered as the teacher's; None without any."""
@@ -81,13 +92,15 @@ class TransferOptions(ImageOptions):
         if self.test is None and (self.data is None or self.split == "test"):
             return None
         try:
-            loaded = self.test_source(transfer).load()
+            loaded = self.test_images(transfer)
         except (ValueError, FileNotFoundError):
             if self.test is not None:
                 raise
             return None  # most folders have no test split
         if loaded.labels is None:
-            return None
+            if self.test is None:
+                return None
+            raise ValueError(f"test: expected labelled images, got {self.test} without labels")
         return matched(loaded, teacher)
 
 

@@ -35,6 +35,15 @@ class OptionSet:
     panel: ClassVar[str] = COMMON
 
 
+def given_options(options: OptionSet) -> list[str]:
+    """Returns the names of the options whose values are not their defaults."""
+    return [
+        field.name
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default
+    ]
+
+
 def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:
     """Replaces each parameter that is an `OptionSet` by one parameter for each field.
 

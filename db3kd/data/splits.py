@@ -11,15 +11,28 @@ _SPLITS = {
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
 
 
+class MissingSplitError(ValueError):
+    """A data set lacks a split.
+
+    Attributes:
+        splits: The splits that it has.
+    """
+
+    def __init__(self, split: str, splits: tuple[str, ...], name: str | Path) -> None:
+        super().__init__(f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}")
+        self.splits = splits
+
+
 def split_named(name: str) -> str | None:
     """Returns the split that a folder or file of this name holds, or None if it names no split."""
     return _SPLIT_OF.get(name.lower())
 
 
 def require_split(split: str, splits: Iterable[str], name: str | Path) -> None:
-    """Raises ValueError unless `split` is one of the splits of the data set `name`."""
-    if split not in splits:
-        raise ValueError(f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}")
+    """Raises MissingSplitError unless `split` is one of the splits of the data set `name`."""
+    found = tuple(splits)
+    if split not in found:
+        raise MissingSplitError(split, found, name)
 
 
 def group_by_split(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:

@@ -30,6 +30,9 @@ _FORWARD_SHARE = 1 / 3
 
 _WARM_UP, _TIMED = 3, 10
 
+_FEW_IMAGES, _SLOW = 8, 0.5
+"""A step that takes over `_SLOW` seconds is timed with a few images only."""
+
 
 def seconds_per_step(
     make: Callable[[], nn.Module], answers: Answers, training: TrainSettings
@@ -41,13 +44,19 @@ def seconds_per_step(
         answers: Any answers; their images are read for the batches.
         training: How it is trained.
     """
-    batches = AnsweredBatches(answers, training.batch_size, 0)
-    taken = []
-    for steps in (_WARM_UP, _WARM_UP + _TIMED):
-        started = time.monotonic()
-        train_batches(make, batches, F.cross_entropy, replace(training, steps=steps))
-        taken.append(time.monotonic() - started)
-    return max(taken[1] - taken[0], 1e-6) / _TIMED
+
+    def timed(images: int, warm_up: int, steps: int) -> float:
+        batches = AnsweredBatches(answers, images, 0)
+        taken = []
+        for count in (warm_up, warm_up + steps):
+            started = time.monotonic()
+            train_batches(make, batches, F.cross_entropy, replace(training, steps=count))
+            taken.append(time.monotonic() - started)
+        return max(taken[1] - taken[0], 1e-6) / steps
+
+    few = min(_FEW_IMAGES, training.batch_size)
+    estimate = timed(few, 1, 1) * training.batch_size / few
+    return estimate if estimate > _SLOW else timed(training.batch_size, _WARM_UP, _TIMED)
 
 
 def trained_steps(

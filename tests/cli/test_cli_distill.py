@@ -1,0 +1,171 @@
+"""`db3kd distill`: the plan before anything is asked, a run, and what cannot be combined."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+
+from db3kd.storage.manifest import read_manifest
+
+QUICK = ("--student", "linear", "--steps", 12, "--batch-size", 16, "--device", "cpu")
+COUNTING = f"{TEACHERS}:CountingTeacher"
+
+
+def asked(*options: object, teacher: object = COUNTING, budget: object = 600) -> tuple[object, ...]:
+    """The arguments of a short run on digits."""
+    given = ("--teacher", teacher, "--budget", budget) if budget else ("--teacher", teacher)
+    return ("distill", *given, *QUICK, *options)
+
+
+DIGITS = ("--data", "digits", "--limit", 100)
+
+
+def test_a_dry_run_prints_the_plan_and_writes_and_asks_nothing(tmp_path):
+    before = CountingTeacher.asked
+    out = tmp_path / "run"
+
+    printed = succeed(*asked(*DIGITS, "--out", out, "--dry-run", "--price-per-1000", 2))
+
+    lines = printed.splitlines()
+    assert lines[0].split() == ["strategy", "auto"]
+    assert [line.split()[:2] for line in lines[1:4]] == [
+        ["5", "held-out"],
+        ["20", "held-out"],
+        ["95", "decisions"],
+    ]
+    assert "queries    at most 600 of 600, price 1.20 at 2 per 1,000" in printed
+    assert "trainings  about 0:0" in printed and "nothing was asked" in printed
+    assert CountingTeacher.asked == before and not out.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_needs_no_folder_and_says_what_is_not_spent():
+    printed = succeed(*asked(*DIGITS, "--dry-run", "--strategy", "decisions"))
+    assert "queries    at most 100 of 600" in printed
+    assert "unused     500 queries" in printed
+    printed = succeed(*asked(*DIGITS, "--dry-run", budget=10**9))
+    assert "of 1,000,000,000" in printed and "unused" in printed
+
+
+def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
+    out = tmp_path / "run"
+    stopped = Result(*asked(*DIGITS, "--out", out, teacher=f"{TEACHERS}:TiringTeacher"))
+    assert stopped.code == 1
+    assert "the answers so far are kept" in stopped.err and "continue with --resume" in stopped.err
+    message = fail(*asked(*DIGITS, "--out", out))
+    assert "holds a run already; continue it with --resume" in message
+    before = CountingTeacher.asked
+
+    printed = succeed(*asked(*DIGITS, "--out", out, "--resume"))
+
+    spent = CountingTeacher.asked - before
+    assert 0 < spent < 600 and "queries    600" in printed
+    assert f"student    {out / 'student.safetensors'}" in printed
+    assert f"report     {out / 'report.html'}" in printed
+    assert "accuracy" in printed, "digits have a test split"
+    assert read_manifest(out)["totals"]["queries"] == 600
+    again = succeed(*asked(*DIGITS, "--out", out, "--resume"))
+    assert CountingTeacher.asked - before == spent
+    assert again == printed
+    message = fail(*asked(*DIGITS, "--out", out, "--resume", budget=700))
+    assert "settings.plan.budget: was 600, is 700" in message and "another folder" in message
+
+
+def test_without_images_pseudo_samples_are_made(tmp_path):
+    printed = succeed(*asked("--out", tmp_path / "run", teacher=COUNTING, budget=200))
+    assert "200  pseudo samples" in printed and "queries    200" in printed
+    assert "accuracy" not in printed
+
+
+def test_students_of_labels_are_written_next_to_the_run(run, tmp_path):
+    copy = tmp_path / "bd"
+    copy.symlink_to(run)
+    printed = succeed("distill", "--labels", copy, "--data", "digits", *QUICK, "--scale", 1)
+    assert str(tmp_path / "bd-student.safetensors") in printed
+    assert (tmp_path / "bd-student.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--budget", 100), "--budget"),
+        (("--teacher", COUNTING), "--teacher"),
+        (("--dry-run",), "--dry-run"),
+        (("--resume",), "--resume"),
+        (("--strategy", "bd"), "--strategy"),
+        (("--price-per-1000", 1), "--price-per-1000"),
+        (("--proxies", 1), "--proxies"),
+        (("--patience", 3), "--patience"),
+        (("--limit", 10), "--limit"),
+        (("--test", "digits"), "--test"),
+        (("--max-batch", 5), "--max-batch"),
+    ],
+)
+def test_what_labels_leave_no_use_for_is_refused(run, tmp_path, options, words):
+    out = tmp_path / "s.safetensors"
+    message = fail("distill", "--labels", run, "--out", out, *QUICK, *options)
+    assert f"error: {words}: cannot be combined with --labels" in message
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--out", "run"), "--teacher: expected a teacher, or --labels"),
+        (asked(*DIGITS, "--out", "run", budget=None)[1:], "--budget: expected the maximum number"),
+        (asked(*DIGITS)[1:], "--out: expected the folder of the run"),
+        (asked("--dry-run", "--resume")[1:], "--resume: needs --out"),
+        (asked("--out", "run", "--limit", 10)[1:], "--limit: needs --data"),
+        (asked("--out", "run", "--split", "test")[1:], "--split: needs --data"),
+        (asked(*DIGITS, "--out", "run", "--scale", 1)[1:], "preset, normalisation, scale"),
+        (asked(*DIGITS, "--out", "run", "--seeds", 2)[1:], "--seeds: needs --labels"),
+        (asked(*DIGITS, "--out", "run", "--epochs", 2)[1:], "--epochs: needs --labels"),
+        (asked(*DIGITS, "--out", "run", budget=19)[1:], "--budget: expected at least 20"),
+        (
+            asked(*DIGITS, "--out", "run", "--strategy", "bd", budget=50)[1:],
+            "--budget: strategy 'bd' needs one decision for each of 100 images",
+        ),
+        (asked("--out", "run", "--strategy", "sd")[1:], "'sd' needs images"),
+        (asked(*DIGITS, "--out", "run", "--student", "lenet9")[1:], "--student: expected one of"),
+        (
+            asked(*DIGITS, "--dry-run", "--student", "lenet9")[1:],
+            "--student: expected one of",
+        ),
+        (asked(*DIGITS, "--out", "run", "--tracker-dir", "x")[1:], "--tracker-dir: needs"),
+    ],
+)
+def test_wrong_combinations_name_the_options(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    before = CountingTeacher.asked
+
+    assert words in fail("distill", *arguments)
+
+    assert CountingTeacher.asked == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def images_file(path: Path, labels: list[int] | None = None) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+    named = {} if labels is None else {"labels": np.array(labels)}
+    np.savez(path, images=pixels, **named)
+    return path
+
+
+def test_test_images_are_measured_without_a_query(tmp_path):
+    test = images_file(tmp_path / "test.npz", [0, 1] * 10)
+    before = CountingTeacher.asked
+
+    printed = succeed(*asked(*DIGITS, "--out", tmp_path / "run", "--test", test, budget=120))
+
+    assert "of the test images" in printed and CountingTeacher.asked - before == 120
+
+
+def test_test_images_without_labels_are_refused_before_anything_is_asked(tmp_path):
+    test = images_file(tmp_path / "test.npz")
+    before = CountingTeacher.asked
+
+    message = fail(*asked(*DIGITS, "--out", tmp_path / "run", "--test", test))
+
+    assert "error: --test: expected labelled images" in message
+    assert CountingTeacher.asked == before and not (tmp_path / "run").exists()
