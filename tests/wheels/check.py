@@ -1,0 +1,155 @@
+"""Installs wheels beside several versions of torch, and tests the ops and a labelling run there.
+
+    python tests/wheels/check.py dist/wheels --environments .venv-wheels --torch 2.11.0 2.12.1 2.13.0
+
+Each pair of a Python and a torch is an environment, kept in the folder because torch takes
+gigabytes; db3kd is removed from it first. The oldest Python of the wheels meets every torch, the
+others the newest. Also times what a user may type: a wheel, the sources with build isolation, the
+sources without. Writes `wheels.json` beside the wheels, and prints a table.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from build import ROOT, interpreters
+
+TESTS = [
+    f"tests/ops/test_{name}.py"
+    for name in ("build", "extension", "ops", "probe_ops", "op_grid", "op_fuzz")
+]
+PACKAGES = ["numpy", "safetensors", "pytest", "hypothesis"]
+
+
+def run(command: list[str], *, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def pip(python: Path, *words: str) -> tuple[float, str]:
+    """Runs pip, and returns the seconds that it took and its error, if any."""
+    start = time.perf_counter()
+    done = run([str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", *words])
+    return round(time.perf_counter() - start, 1), done.stderr.strip() if done.returncode else ""
+
+
+def environment(folder: Path, program: str, version: str, torch: str) -> Path:
+    """Returns the Python of the environment for this Python and torch, which is made if missing."""
+    home = folder / f"py{version}-torch{torch}"
+    python = home / "bin" / "python"
+    if not python.exists():
+        run([program, "-m", "venv", str(home)])
+        _, error = pip(python, "install", f"torch=={torch}", *PACKAGES)
+        if error:
+            sys.exit(f"torch {torch} for Python {version}: {error}")
+    return python
+
+
+def tested(python: Path) -> dict[str, object]:
+    """Returns the torch that is there, the counts of the op tests, and a digest of labels."""
+    said = run([str(python), "-P", "-c", FACTS], cwd=ROOT.parent)
+    if said.returncode != 0:
+        return {"passed": 0, "failed": 1, "error": said.stderr.splitlines()[-1]}
+    done = run([str(python), "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS])
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
+    labels = run(
+        [str(python), "-P", str(Path(__file__).with_name("labelling.py"))], cwd=ROOT.parent
+    )
+    return {
+        **json.loads(said.stdout),
+        "passed": counts.get("passed", 0),
+        "failed": counts.get("failed", 0) + counts.get("error", 0) + (labels.returncode != 0),
+        "labels": labels.stdout.strip() or labels.stderr.splitlines()[-1],
+    }
+
+
+FACTS = """
+import json, torch
+from db3kd import extension
+built = extension.build_config()["torch_version"]
+print(json.dumps({"torch": torch.__version__, "built_against": built}))
+"""
+
+
+def check(wheels: Path, environments: Path, torches: list[str]) -> list[dict[str, object]]:
+    """Returns a row for each environment."""
+    files = {re.search(r"-cp3(\d+)-", wheel.name)[1]: wheel for wheel in wheels.glob("*.whl")}
+    programs = interpreters()
+    rows = []
+    for number, minor in enumerate(sorted(files, key=int)):
+        for torch in torches if number == 0 else torches[-1:]:
+            version = f"3.{minor}"
+            python = environment(environments, programs[version], version, torch)
+            pip(python, "uninstall", "--yes", "db3kd")
+            seconds, error = pip(python, "install", "--no-deps", str(files[minor]))
+            row = {
+                "python": version,
+                "wheel": files[minor].name,
+                "bytes": files[minor].stat().st_size,
+            }
+            row |= {"install_s": seconds} | (
+                {"failed": 1, "error": error} if error else tested(python)
+            )
+            print(row, flush=True)
+            rows.append(row)
+    return rows
+
+
+def source_installs(python: Path) -> list[dict[str, object]]:
+    """Times installs from the sources, with and without build isolation, in this environment."""
+    pip(python, "install", "setuptools>=77", "wheel", "pybind11", "ninja")
+    rows = []
+    for name, words in {
+        "pip install .": [],
+        "pip install --no-build-isolation .": ["--no-build-isolation"],
+    }.items():
+        pip(python, "uninstall", "--yes", "db3kd")
+        seconds, error = pip(python, "install", "--no-deps", *words, str(ROOT))
+        works = not error and run([str(python), "-P", "-c", FACTS], cwd=ROOT.parent).returncode == 0
+        rows.append({"command": name, "install_s": seconds, "works": works, "error": error})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """Returns the rows as a Markdown table."""
+    lines = [
+        "| Python | torch | wheel, bytes | install | op tests | labels |",
+        "|---|" + "---|" * 5,
+    ]
+    for row in rows:
+        tests = f"{row.get('passed', 0)} passed, {row['failed']} failed"
+        wheel, seconds = f"{row['wheel']}, {row['bytes']:,}", f"{row['install_s']} s"
+        words = [row["python"], row.get("torch"), wheel, seconds, tests, row.get("labels")]
+        lines.append(f"| {' | '.join(map(str, words))} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("wheels", type=Path)
+    options.add_argument("--environments", type=Path, required=True)
+    options.add_argument("--torch", nargs="+", required=True, help="oldest first")
+    chosen = options.parse_args()
+    environments = chosen.environments.resolve()
+    environments.mkdir(exist_ok=True)
+    rows = check(chosen.wheels.resolve(), environments, chosen.torch)
+    if not rows:
+        sys.exit(f"{chosen.wheels}: expected wheels, found none; run `make wheels`")
+    oldest = environments / f"py{rows[0]['python']}-torch{chosen.torch[0]}" / "bin" / "python"
+    sources = source_installs(oldest)
+    (chosen.wheels / "wheels.json").write_text(
+        json.dumps({"wheels": rows, "sources": sources}, indent=1)
+    )
+    print(f"\n{table(rows)}")
+    if any(row["failed"] or not row.get("passed") for row in rows) or not all(
+        r["works"] for r in sources
+    ):
+        sys.exit("test-wheels: failed")
+
+
+if __name__ == "__main__":
+    main()
