@@ -33,13 +33,13 @@ __attribute__((always_inline)) inline void mix_by_tiles(const Mix& mix) {
   // A typedef, because GCC 12 loses the vector size in an alias.
   typedef float Vector
       __attribute__((vector_size(Lanes * sizeof(float)), aligned(alignof(float)), may_alias));
-  for (std::int64_t row = 0; row < mix.rows; row += kRows) {
-    std::int64_t tile_row[kRows];
-    for (int r = 0; r < kRows; ++r) tile_row[r] = std::min(row + r, mix.rows - 1);
-    for (std::int64_t start = 0; start < mix.width; start += kVectors * Lanes) {
-      std::int64_t column[kVectors];
-      for (int v = 0; v < kVectors; ++v)
-        column[v] = std::max<std::int64_t>(std::min(start + v * Lanes, mix.width - Lanes), 0);
+  for (std::int64_t start = 0; start < mix.width; start += kVectors * Lanes) {
+    std::int64_t column[kVectors];
+    for (int v = 0; v < kVectors; ++v)
+      column[v] = std::max<std::int64_t>(std::min(start + v * Lanes, mix.width - Lanes), 0);
+    for (std::int64_t row = 0; row < mix.rows; row += kRows) {
+      std::int64_t tile_row[kRows];
+      for (int r = 0; r < kRows; ++r) tile_row[r] = std::min(row + r, mix.rows - 1);
       Vector sum[kRows][kVectors] = {};
       for (std::int64_t k = 0; k < mix.depth; ++k) {
         const float* source = mix.source + k * mix.source_width;

@@ -10,6 +10,7 @@
 #include "../tensor.h"
 #include "basis.h"
 #include "loops.h"
+#include "result_memory.h"
 #include "rows.h"
 
 namespace db3kd::cpu {
@@ -67,7 +68,7 @@ Tensor probe_queries(const Tensor& origins, const Tensor& points, const Tensor& 
   const std::int64_t size = points.size(1), rows = points.size(0) * count;
   const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
   const std::optional<Basis> basis = basis_of(directions);
-  Tensor queries = make_empty({rows, size}, ScalarType::Float, points.device());
+  Tensor queries = make_result(rows, size);
 
   const Contiguous<float> origin_data(origins), point_data(points), step_of(step);
   const Contiguous<std::int64_t> counter_data(counters);

@@ -5,6 +5,7 @@
 #include "../errors.h"
 #include "../tensor.h"
 #include "loops.h"
+#include "result_memory.h"
 #include "rows.h"
 
 namespace db3kd::cpu {
@@ -37,7 +38,7 @@ Tensor bracket_queries(const Tensor& samples, const Tensor& ends, const Tensor& 
                         upper, dtype);
   const std::int64_t size = samples.size(1);
   const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
-  Tensor queries = make_empty({active.size(0), size}, ScalarType::Float, samples.device());
+  Tensor queries = make_result(active.size(0), size);
 
   const Contiguous<float> sample_data(samples), end_data(ends), length_of(lengths),
       radius_of(radius);

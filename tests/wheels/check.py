@@ -1,6 +1,6 @@
 """Installs wheels beside several versions of torch, and tests the ops and a labelling run there.
 
-    python tests/wheels/check.py dist/wheels --environments .venv-wheels --torch 2.11.0 2.12.1 2.13.0
+    python tests/wheels/check.py dist/wheels --environments .venv-wheels --torch 2.11.0 2.13.0
 
 Each pair of a Python and a torch is an environment, kept in the folder because torch takes
 gigabytes; db3kd is removed from it first. The oldest Python of the wheels meets every torch, the

@@ -1,0 +1,44 @@
+"""Large results of the CPU ops: their memory is used again, and never by two tensors at once."""
+
+import pytest
+import torch
+from op_cases import BOUNDS, bracket_queries
+
+from db3kd import ops
+
+pytestmark = pytest.mark.skipif(
+    ops.build_config()["sanitizers"], reason="sanitizers see each result as an allocation"
+)
+SIZE = 150_528
+
+
+def queries(rows: int, seed: int = 0) -> torch.Tensor:
+    return ops.bracket_queries(**bracket_queries(rows, SIZE, seed), **BOUNDS)
+
+
+def test_the_memory_of_a_result_that_is_gone_is_used_for_the_next():
+    first = queries(20)
+    place = first.data_ptr()
+    del first
+    assert queries(20).data_ptr() == place
+    assert queries(15).data_ptr() == place
+
+
+def test_results_that_live_at_the_same_time_share_no_memory():
+    first = queries(20)
+    kept = first.clone()
+    second = queries(20, seed=1)
+    assert second.data_ptr() != first.data_ptr()
+    assert torch.equal(first, kept)
+
+
+def test_a_view_keeps_the_memory_of_its_result():
+    result = queries(20)
+    view, kept = result[3], result[3].clone()
+    del result
+    queries(20, seed=1)
+    assert torch.equal(view, kept)
+
+
+def test_a_result_in_used_memory_has_the_same_bits():
+    assert torch.equal(queries(20), queries(20))
