@@ -22,7 +22,7 @@ TESTS = [
     f"tests/ops/test_{name}.py"
     for name in ("build", "extension", "ops", "probe_ops", "op_grid", "op_fuzz")
 ]
-PACKAGES = ["numpy", "safetensors", "pytest", "hypothesis"]
+PACKAGES = ["numpy", "safetensors", "pytest", "hypothesis", "setuptools>=77", "pybind11"]
 
 
 def run(command: list[str], *, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
