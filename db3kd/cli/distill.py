@@ -44,28 +44,19 @@ class StoppableTrainingOptions(StudentTrainingOptions):
         typer.Option(
             "--patience",
             min=1,
-            help="Stop after this many of 100 reports without a higher held-out agreement.",
+            help="Stop the student's training after this many of its 100 reports without a higher "
+            "held-out agreement.",
         ),
     ] = None
 
 
 @expand_option_sets
 def distill(
+    *,
     teacher: OptionalTeacherOptions,
     images: TransferOptions,
-    spending: SpendingOptions,
-    losses: LossOptions,
-    training: StoppableTrainingOptions,
-    proxies: ProxyOptions,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            "--labels",
-            help="Folder of a run of db3kd label, whose labels are distilled without a query.",
-            rich_help_panel=COMMON,
-        ),
-    ] = None,
     student: Student = None,
+    spending: SpendingOptions,
     strategy: StrategyName = "auto",
     out: Annotated[
         Path | None,
@@ -76,6 +67,18 @@ def distill(
         ),
     ] = None,
     resume: Resume = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="Instead of a teacher: a run of db3kd label, whose labels are distilled without a "
+            "query.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    losses: LossOptions,
+    training: StoppableTrainingOptions,
+    proxies: ProxyOptions,
     seeds: Annotated[
         int,
         typer.Option(
@@ -88,17 +91,16 @@ def distill(
 ) -> None:
     """Train the best student that a query budget buys.
 
-    The plan is printed before anything is asked. Every answer is kept in --out, and --resume
-    continues a stopped run at any stage. With --labels, students of a finished label run are
-    trained instead, without a query.
+    The plan is printed before anything is asked; --dry-run stops there. Every answer is kept in
+    --out, and --resume continues a stopped run at any stage. Without --data, db3kd makes images.
 
     For example:
 
+        db3kd distill --teacher my_package.model:predict --data photos --image-shape 3,32,32
+        --classes 10 --budget 200000 --price-per-1000 0.25 --dry-run
+
         db3kd distill --teacher teacher.safetensors --data mnist5k --budget 20000
         --student lenet5-half --out runs/mine
-
-        db3kd distill --teacher my_package.model:predict --data photos --budget 200000
-        --price-per-1000 0.25 --out runs/mine --dry-run
 
         db3kd distill --teacher teacher.safetensors --budget 100000 --student lenet5-half
         --out runs/none

@@ -42,14 +42,15 @@ class LossOptions(OptionSet):
         Literal["paper"] | None,
         typer.Option(
             "--preset",
-            help="Train as in the paper: 1/distance, T = 20, 200 epochs of batches of 512.",
+            help="With --labels: train as in the paper (1/distance, T = 20, 200 epochs of batches "
+            "of 512).",
         ),
     ] = None
     normalisation: Annotated[
         Literal["margin", "inverse"] | None,
         typer.Option(
             "--normalisation",
-            help="Formula of the soft labels.",
+            help="With --labels: formula of the soft labels.",
             show_default="as labelled, or margin",
         ),
     ] = None
@@ -57,7 +58,8 @@ class LossOptions(OptionSet):
         str | None,
         typer.Option(
             "--scale",
-            help="Scale of margin soft labels: a number, or auto to choose it by short trainings.",
+            help="With --labels: scale of margin soft labels, a number, or auto to choose it by "
+            "short trainings.",
             show_default="as labelled, or auto",
         ),
     ] = None
@@ -65,7 +67,7 @@ class LossOptions(OptionSet):
         float | None,
         typer.Option(
             "--temperature",
-            help="Temperature of the soft labels and of the loss.",
+            help="With --labels: temperature of the soft labels and of the loss.",
             show_default="as labelled, or margin: 4, inverse: 20",
         ),
     ] = None
@@ -73,7 +75,7 @@ class LossOptions(OptionSet):
         float | None,
         typer.Option(
             "--alpha",
-            help="Weight of the decisions in the loss; the soft labels get the rest.",
+            help="With --labels: weight of the decisions in the loss; soft labels get the rest.",
             show_default="0.5",
         ),
     ] = None

@@ -35,7 +35,7 @@ class TransferOptions(ImageOptions):
         str | None,
         typer.Option(
             "--data",
-            help="Images, as for db3kd label; none to make pseudo samples.",
+            help="Images to ask about, as for db3kd label; without it, pseudo samples are made.",
             rich_help_panel=COMMON,
         ),
     ] = None  # type: ignore[assignment]  # images are optional here
@@ -117,17 +117,23 @@ class SpendingOptions(OptionSet):
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print the plan, ask nothing and stop.", rich_help_panel=COMMON
+            "--dry-run",
+            help="Print the plan, its price and time, and stop before anything is asked.",
+            rich_help_panel=COMMON,
         ),
     ] = False
     price_per_1000: Annotated[
         float | None,
-        typer.Option("--price-per-1000", min=0, help="Price of 1,000 queries."),
+        typer.Option(
+            "--price-per-1000",
+            min=0,
+            help="Price of 1,000 queries, in any currency.",
+        ),
     ] = None
     time_limit: Annotated[
         float | None,
         typer.Option(
-            "--time-limit", min=1, help="Approximate seconds that all trainings may take."
+            "--time-limit", min=1, help="Approximate seconds that all trainings may take together."
         ),
     ] = None
 
@@ -148,7 +154,11 @@ class ProxyOptions(OptionSet):
     ] = None
     proxies: Annotated[
         int,
-        typer.Option("--proxies", min=0, help="Number of proxies; 0 for none."),
+        typer.Option(
+            "--proxies",
+            min=0,
+            help="Number of proxies, which choose what is asked and teach the student; 0 for none.",
+        ),
     ] = 2
 
 

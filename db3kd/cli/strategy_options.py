@@ -13,7 +13,7 @@ StrategyName = Annotated[
     Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"],
     typer.Option(
         "--strategy",
-        help="How the budget is spent; auto is best unless you want to compare.",
+        help="How the budget is spent; db3kd compare shows which one is best.",
         rich_help_panel=COMMON,
     ),
 ]

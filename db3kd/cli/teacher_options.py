@@ -86,13 +86,19 @@ class ModelFileOptions(OptionSet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherOptions(ModelFileOptions):
-    """The teacher that is asked, and how it runs."""
+class TeacherSource(OptionSet):
+    """The teacher. A class of its own, so that it is the first option of `TeacherOptions`."""
 
     teacher: Annotated[
         str,
         typer.Option("--teacher", help=f"The teacher: {TEACHER_HELP}", rich_help_panel=COMMON),
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions(ModelFileOptions, TeacherSource):
+    """The teacher that is asked, and how it runs."""
+
     device: Device = "auto"
     max_batch: Annotated[
         int | None,

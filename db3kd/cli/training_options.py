@@ -87,12 +87,14 @@ class StudentTrainingOptions(OptionSet):
             "--steps",
             min=1,
             help="Number of training steps.",
-            show_default=f"6,000 to 12,000; with --labels: {DEFAULT_STEPS}",
+            show_default=f"6,000 to 12,000; with --labels: {DEFAULT_STEPS:,}",
         ),
     ] = None
     epochs: Annotated[
         int | None,
-        typer.Option("--epochs", min=1, help="Passes over the images, instead of --steps."),
+        typer.Option(
+            "--epochs", min=1, help="With --labels: passes over the images, instead of --steps."
+        ),
     ] = None
     batch_size: Annotated[
         int | None,
@@ -127,7 +129,7 @@ class StudentTrainingOptions(OptionSet):
         float | None,
         typer.Option(
             "--ema",
-            help="Decay of an average of the weights, such as 0.999, which the student gets.",
+            help="Give the student an average of its weights with this decay, such as 0.999.",
             show_default="no average",
         ),
     ] = None
@@ -135,7 +137,9 @@ class StudentTrainingOptions(OptionSet):
     tracker: Annotated[
         Literal["tensorboard", "wandb"] | None,
         typer.Option(
-            "--tracker", help="Log losses to this package.", show_default="do not log them"
+            "--tracker",
+            help="Log losses and measures to this package.",
+            show_default="do not log them",
         ),
     ] = None
     tracker_dir: Annotated[
