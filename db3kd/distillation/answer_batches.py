@@ -15,7 +15,7 @@ from db3kd.distillation.training_process import TrainingProcess
 from db3kd.querying.search import UNANSWERED
 
 _FRESH_SEED = 1
-"""Added to the seed of the augmentation, so that new images are not those that were asked about."""
+"""Added to the seed of the augmentation, so that new images differ from the answered ones."""
 
 
 @dataclass(frozen=True)

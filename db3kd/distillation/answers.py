@@ -11,10 +11,10 @@ from db3kd.data.image_set import ImageSet
 from db3kd.distillation.augmented_images import AugmentedImages
 
 NUMBERS = 2**20
-"""How many augmented images each sample has. They exist only when they are read."""
+"""Images of each sample, itself included. An augmented image is made when it is read."""
 
 CLEAN_SHARE = 0.25
-"""Share of samples, as opposed to augmented images, among those that a network is trained on."""
+"""Share of samples, as opposed to augmented images, in the batches of a training."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,7 +25,7 @@ class Answers:
 
     Attributes:
         images: All samples and augmented images.
-        rows: [n] int64, the images that were asked about, `sample · NUMBERS + number`.
+        rows: [n] int64, the images that the teacher was asked about, `sample · NUMBERS + number`.
         decisions: [n] int64, the class of each.
     """
 
@@ -82,7 +82,7 @@ class Answers:
         )
 
     def as_source(self) -> "AnsweredImages":
-        """Returns the asked images as an image source, in the order of `rows`."""
+        """Returns the answered images as an image source, in the order of `rows`."""
         return AnsweredImages(self.images, self.rows)
 
     def _where(self, chosen: Tensor) -> "Answers":

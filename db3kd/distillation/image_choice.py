@@ -1,4 +1,4 @@
-"""Chooses which images to ask about: those on which proxies are least sure.
+"""Chooses which images to ask about: those that proxies are least sure about.
 
 The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994; with a committee:
 Seung et al., COLT 1992. Copying a model by chosen queries: Papernot et al., ASIA CCS 2017.)
@@ -16,10 +16,10 @@ from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.querying.search import fitting_batch_size
 
 PROPOSALS = 4
-"""Augmented images that are compared for each one that is asked about."""
+"""Number of augmented images from which one is chosen."""
 
 _MAX_CLEAN_PROPOSALS = 16
-"""Unasked samples that are compared for each one that is asked about; all if there are fewer."""
+"""Maximum number of unasked samples from which one is chosen."""
 
 _BLOCK = 2048
 

@@ -1,4 +1,4 @@
-"""Trained networks in a folder, which a stopped program finds or continues to train."""
+"""Trained networks in a folder, so that a program that was stopped need not train them again."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ _DIGEST, _CHECKSUM = "training", "weights"
 
 
 class NetworkStore:
-    """Trains networks by name, each of them once, whatever stops the program.
+    """Trains networks by name, each of them once, even if the program is stopped and started again.
 
     Training costs time but no query. A file or a checkpoint that cannot be used, because it is
     damaged or belongs to another training, is therefore replaced by training anew.
@@ -58,7 +58,7 @@ class NetworkStore:
         train: Callable[[Checkpoint], nn.Module],
         identity: Mapping[str, Any],
     ) -> nn.Module:
-        """Returns the trained network of a name: from its file, or after training it.
+        """Returns the network of a name, from its file if it is trained already.
 
         Args:
             name: The name of its file.

@@ -1,4 +1,4 @@
-"""The run folder of a distillation's answers: which images were asked, and their decisions."""
+"""The run folder of a distillation: which images the teacher was asked about, and its decisions."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 ANSWERS = Kind("answers", 1)
 """The kind of run folder that a distillation writes.
 
-The columns are `image` (its number in the data set), `number` (0 for the image itself, else that of
-an augmented image), `round` (-1 if held out) and `decision`.
+The columns are `image` (its index in the data set), `number` (0 for the image itself, otherwise the
+number of an augmented image of it), `round` (-1 if held out) and `decision`.
 """
 
 HELD_OUT = -1
@@ -35,8 +35,9 @@ _BATCH_ROWS = 2048
 class AnswerRun:
     """Asks a teacher about images in rounds, and keeps every answer.
 
-    What networks choose for a round is on disk before the first of its queries, so that a resumed
-    run asks about the same images. The first round and the held-out images depend on the seed only.
+    The images that networks choose for a round are on disk before the first of them is asked about,
+    so that a resumed run asks about the same ones. The first round and the held-out images depend
+    on the seed only.
 
     Args:
         folder: The run folder, opened for writing.
@@ -69,7 +70,7 @@ class AnswerRun:
 
     @property
     def stored(self) -> int:
-        """Number of answers that earlier processes committed."""
+        """Number of answers in the shards of earlier processes."""
         return sum(map(len, self._stored.values()))
 
     def ask(self, round_number: int, count: int, choose: Callable[[Answers], Tensor]) -> Answers:

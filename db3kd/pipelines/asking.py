@@ -1,4 +1,4 @@
-"""The questions of a distillation: asks a teacher what the plan says, with proxies that choose."""
+"""Asks a teacher what the plan of a distillation says, in rounds whose images proxies choose."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -99,7 +99,7 @@ def ask_rounds(
 
 
 def agrees_with(networks: list[nn.Module], answers: Answers) -> Tensor:
-    """Returns for which answered images networks, on average, predict the teacher's class.
+    """Returns for which answered images the mean of several networks predicts the teacher's class.
 
     Returns:
         [n] bool.
@@ -179,7 +179,7 @@ def _train_to_choose(
 
 def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]) -> None:
     agreement = agrees_with(networks, answers.held_out.clean).float().mean().item()
-    # A run that was stopped before its images were chosen trains and measures once more.
+    # A run that was stopped while choosing trains these networks and measures them again.
     curve = [point for point in notes.get("curve") or [] if point[0] != len(answers)]
     notes.put("curve", [*curve, [len(answers), agreement]])
 
@@ -201,7 +201,7 @@ def _has_two_classes(decisions: Tensor) -> bool:
 
 
 def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
-    """Raises TeacherError if a teacher decided for one class throughout, before more is spent."""
+    """Raises TeacherError if all decisions are one class, before more is spent."""
     if not _has_two_classes(decisions):
         raise TeacherError(
             f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "

@@ -34,9 +34,7 @@ from db3kd.teachers import Teacher
 PAPER: str = "db3kd-paper"
 
 _LEAST_CHOICE_SAMPLES = 10
-"""With fewer, the scale is that of a typical choice, without trainings that would compare scales
-on one held-out sample each.
-"""
+"""With fewer, the usual scale is taken: trainings would compare scales on one sample each."""
 
 
 def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:

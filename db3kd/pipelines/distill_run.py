@@ -1,4 +1,4 @@
-"""A distillation in its run folder: asks, trains, measures, reports, and can be resumed."""
+"""A distillation in its run folder: asks, trains, measures and reports; can be resumed."""
 
 import dataclasses
 import time
@@ -48,7 +48,7 @@ STUDENT_FILE = "student.safetensors"
 NETWORKS_FOLDER = "networks"
 LABELS_FOLDER = "labels"
 SAMPLES_FOLDER = "pseudo-samples"
-"""What a run folder holds beside the answers."""
+"""What a run folder holds besides the answers."""
 
 _PSEUDO_SAMPLE_BALANCE = 0.5
 """Random images favour some classes; images of rare ones are trained on more often."""
@@ -122,7 +122,7 @@ class DistillRun:
     def finish(
         self, *, resume: bool, test: ImageSet | None, price_per_1000: float | None
     ) -> FinishedRun:
-        """Carries out what is left of the run, and writes student and report.
+        """Carries out the rest of the run, and writes the student and the report.
 
         Args:
             resume: Whether to continue a run in the folder.
@@ -297,7 +297,7 @@ class DistillRun:
         return self.images.subset(order[: self.plan.training_images])
 
     def _steps(self, answers: Answers, known: int, notes: RunNotes) -> int:
-        """Returns the steps of a full training; under a time limit they are measured once."""
+        """Returns the steps of a full training; a time limit is converted into steps once."""
         steps = self.settings.steps_for(known)
         if self.settings.time_limit is None:
             return steps
@@ -355,7 +355,7 @@ class DistillRun:
 
     @contextmanager
     def _opened(self, resume: bool) -> Iterator[RunFolder]:
-        """Opens the folder; if nothing was paid for, an error leaves nothing behind."""
+        """Opens the folder; on an error it is removed if nothing in it was paid for."""
         manifest = self._manifest()
         if resume and holds_run(self.folder) and self._may_choose_otherwise():
             stored = read_manifest(self.folder, ANSWERS.format)["settings"]
@@ -380,4 +380,4 @@ _KEPT_NETWORKS = ("student", "proxy-*")
 """What a finished run keeps; the others chose what to ask and how to train."""
 
 _STAGES = ("asking", "choosing", "training")
-"""The stages whose seconds are noted."""
+"""The stages whose seconds the notes keep."""

@@ -1,4 +1,4 @@
-"""Settings of a distillation: all that costs no query."""
+"""Settings of a distillation that cost no query: how its networks are trained."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -7,10 +7,10 @@ from db3kd.distillation.train_settings import TrainSettings, check_positive
 from db3kd.validation import check_count
 
 LEAST_STEPS, MOST_STEPS = 6_000, 12_000
-"""Training steps by default: more if there are more answers, between these limits."""
+"""Limits of the default number of training steps, which grows with the number of answers."""
 
 _EPOCHS = 6
-"""Passes over the answers that decide the number of steps between the limits."""
+"""Passes over the answers, from which the number of steps between the limits follows."""
 
 _SMALL_SIDE = 64
 

@@ -1,6 +1,6 @@
 """What distillations take: a teacher for images in [0, 1], and images in its numbering.
 
-The checks find before the first query what would fail after the last one.
+Arguments are checked before the first query, so that a run does not fail after it was paid for.
 """
 
 import math

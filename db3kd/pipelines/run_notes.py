@@ -1,4 +1,4 @@
-"""Notes of a run: small results that a resumed run must not compute again."""
+"""Small results of a run, which a resumed run reads instead of computing them again."""
 
 import json
 from collections.abc import Callable, Mapping

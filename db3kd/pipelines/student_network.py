@@ -40,7 +40,7 @@ class Student:
         classes: int,
         batch_size: int = 2,
     ) -> "Student":
-        """Returns the student that a caller means, after checking that it fits the teacher.
+        """Returns how to make the student that a caller passed, after checking that it fits.
 
         Args:
             student: As for `distill`.
@@ -82,7 +82,7 @@ class Student:
 
     @property
     def title(self) -> str:
-        """What reports call the student."""
+        """The name of the student in reports."""
         return self.name or self.identity.partition(" ")[0]
 
     def save(

@@ -21,17 +21,17 @@ from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
 
 CHOICE_SHARE = 6
-"""Networks whose agreement decides a choice train for 1 / CHOICE_SHARE of the steps."""
+"""Networks that are trained to make a choice train for 1 / CHOICE_SHARE of the steps."""
 
 _CHOICE_ERRORS = 1.0
-"""By how many standard errors another option must agree more than the first one."""
+"""Standard errors by which another option must agree more often than the first one."""
 
 _FEW_ANSWERS = 5
-"""Fewer answers for each image are few."""
+"""Answers for each image, below which they count as few."""
 
 _LEAST_CHOICE_STEPS = 100
 _LEAST_CHOICE_ANSWERS = 200
-"""With fewer steps or held-out answers, agreement is chance, and the first option is taken."""
+"""With fewer, a difference of agreement would be chance, so the first option is taken."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Teaching:
         return teachers[self._choose("teachers", list(teachers), answers, short_student)]
 
     def train_student(self, answers: Answers, proxies: list[nn.Module], rate: float) -> nn.Module:
-        """Trains the student to its end, and shows its agreement on held-out images."""
+        """Trains the student completely, and shows its agreement on held-out images."""
         held_out = answers.held_out
         callbacks: list[TrainingCallback] = [
             HeldOutAgreement(held_out.as_source(), held_out.decisions)

@@ -23,7 +23,7 @@ from db3kd.planning import BudgetPlan
 from db3kd.teachers import Teacher
 
 LEAST_STEPS = 50
-"""A training is not shortened below this, whatever the time limit."""
+"""A time limit does not shorten a training below this number of steps."""
 
 _FORWARD_SHARE = 1 / 3
 """Share of a training step that a forward pass takes."""

@@ -1,4 +1,4 @@
-"""Plans: how a query budget is divided over the questions that are worth asking."""
+"""Plans how a query budget is spent, before anything is asked."""
 
 from db3kd.planning.budget_plan import (
     STRATEGIES,

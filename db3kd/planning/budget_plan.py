@@ -1,4 +1,4 @@
-"""Divides a query budget over the questions that are worth asking."""
+"""Divides a query budget over what is worth asking."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ LABEL_MEASURES: dict[Strategy, Literal["sd", "bd", "mbd"]] = {
 """The measure of each strategy that searches for boundaries."""
 
 ROUNDS = 4
-"""Rounds in which proxies choose what is asked; the first round is random."""
+"""Number of rounds. The first one is random, proxies choose the images of the others."""
 
 _HELD_OUT_SHARE = 0.05
 _SMALL_SET = 100
-"""Of fewer images, twice the share is held out, so that there is something to measure."""
+"""Of fewer images twice this share is held out, so that the agreement can be measured at all."""
 _MAX_HELD_OUT = 1000
 _HELD_OUT_AUGMENTED_SHARE = 0.04
 _MAX_HELD_OUT_AUGMENTED = 2000
@@ -46,13 +46,13 @@ _LEAST_QUERIES_PER_CLASS = 2
 _LEAST_PSEUDO_SAMPLES_PER_CLASS = 20
 _MOST_ANSWERS = 2_000_000
 _MOST_PER_IMAGE = 2**16
-"""More answers than a training looks at, and more augmented images than one image has to offer."""
+"""A training does not look at more answers; more mixtures of one image teach nothing new."""
 
 MOST_PER_PAIR = 20_000
 """Queries for one distance, as many as in the paper."""
 
 _LEAST_CHOSEN = 200
-"""With fewer augmented images, one random round asks them all: proxies would learn too little."""
+"""With fewer augmented images there is one random round, because proxies would learn too little."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class BudgetPlan:
             left -= clean
             chosen = number > 1
             suffix = f", round {number} of {last}" if last > 1 else ""
-            why = "the images on which proxies are least sure" if chosen else "a random sample"
+            why = "the images that proxies are least sure about" if chosen else "a random sample"
             if clean == self.training_images:
                 why = "the class of each image"
             yield Stage(f"decisions{suffix}", clean, why)
