@@ -206,8 +206,10 @@ class StudentTrainingOptions(OptionSet):
         if self.tracker == "tensorboard":
             run = TrackerCallback("tensorboard", student.stem, folder, asdict(settings))
         else:
-            folder.mkdir(parents=True, exist_ok=True)
             run = TrackerCallback(
-                "wandb", configuration=asdict(settings), name=student.stem, dir=str(folder)
+                "wandb",
+                logging_dir=folder,
+                configuration=asdict(settings),
+                name=student.stem,
             )
         return [run]

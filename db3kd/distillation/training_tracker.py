@@ -24,7 +24,8 @@ class TrackerCallback(TrainingCallback):
             installed; or a tracker of your own that is started, as
             `accelerate.Accelerator.get_tracker` returns it, which is left open.
         run_name: the folder within `logging_dir`, or the project.
-        logging_dir: the folder of trackers that write files.
+        logging_dir: the folder of trackers that write files; Weights & Biases uses its own folder
+            if there is none.
         configuration: numbers, texts and flags that are stored with the run, such as
             `dataclasses.asdict(settings)`. Values that are None are left out.
         **options: passed to the tracker, for example `id=` and `resume=` of "wandb".
@@ -83,6 +84,9 @@ class TrackerCallback(TrainingCallback):
         options = dict(self._options)
         if made.requires_logging_directory:
             options["logging_dir"] = self._logging_dir
+        elif name == "wandb" and self._logging_dir is not None:
+            Path(self._logging_dir).mkdir(parents=True, exist_ok=True)  # wandb does not make it
+            options.setdefault("dir", str(self._logging_dir))
         if name == "tensorboard" and state.step:
             # What was logged after the checkpoint is logged again.
             options.setdefault("purge_step", state.step + 1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -42,6 +43,28 @@ class Stopping(TrainingCallback):
     def on_report(self, state):
         if state.step == 17:
             raise KeyboardInterrupt
+
+
+class Recording(GeneralTracker):
+    """Stands in for Weights & Biases, which is not installed."""
+
+    name = "wandb"
+    requires_logging_directory = False
+    tracker = None
+    made: ClassVar[list[tuple[str, dict[str, str], bool]]] = []
+
+    def __init__(self, run_name: str, **options: str) -> None:
+        super().__init__()
+        self.made.append((run_name, options, Path(options["dir"]).is_dir()))
+
+    def start(self) -> None:
+        """Nothing is opened."""
+
+    def store_init_configuration(self, values: dict) -> None:
+        """Nothing is kept."""
+
+    def log(self, values: dict, step: int | None = None, **options: str) -> None:
+        """Nothing is kept."""
 
 
 def trained(*callbacks: TrainingCallback, checkpoint: Checkpoint | None = None) -> nn.Module:
@@ -130,3 +153,17 @@ def test_trackers_that_cannot_be_used_are_refused_before_the_training(monkeypatc
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
     with pytest.raises(ModuleNotFoundError, match="'wandb' is not installed: pip install wandb"):
         TrackerCallback("wandb")
+
+
+def test_the_folder_of_wandb_is_made_when_the_training_starts(tmp_path, monkeypatch):
+    from accelerate import tracking
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Recording)
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: ["wandb"])
+    folder = tmp_path / "run/logs"
+    callback = TrackerCallback("wandb", logging_dir=folder, name="student")
+    assert not folder.exists()  # a run refuses a folder that is not empty
+
+    trained(callback)
+
+    assert Recording.made == [("db3kd", {"name": "student", "dir": str(folder)}, True)]
