@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("docs", "[g](guide.md#surrogates)", "[g](/guide.md#surrogates)"),
         ("docs/reference", "[g](../guide.md)", "[g](/guide.md)"),
-        ("", "![p](docs/samples.png)", "![p](/samples.png)"),
+        ("", "![p](docs/method.png)", "![p](/method.png)"),
         ("", "[a](ARCHITECTURE.md)", "[a](/architecture.md)"),
         ("csrc", "[`ops.py`](../db3kd/ops.py)", "`ops.py`"),
         ("csrc", "[the ops](../db3kd/ops.py)", "the ops (`db3kd/ops.py`)"),
