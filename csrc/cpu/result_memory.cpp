@@ -26,13 +26,16 @@ struct Block {
 // Blocks that no tensor uses, the one that was used last at the end.
 class IdleBlocks {
  public:
-  // The smallest idle block that fits, or a new one; without data if there is no memory.
+  // The smallest idle block that fits, or a new one; without data if there is no memory. A block
+  // of more than twice the size stays idle: a small result may live long.
   Block take(std::size_t bytes) {
+    const std::size_t whole = (bytes + kPage - 1) / kPage * kPage;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       auto best = blocks_.end();
       for (auto block = blocks_.begin(); block != blocks_.end(); ++block) {
-        if (block->bytes >= bytes && (best == blocks_.end() || block->bytes <= best->bytes))
+        if (block->bytes >= bytes && block->bytes <= 2 * whole &&
+            (best == blocks_.end() || block->bytes <= best->bytes))
           best = block;
       }
       if (best != blocks_.end()) {
@@ -41,7 +44,6 @@ class IdleBlocks {
         return found;
       }
     }
-    const std::size_t whole = (bytes + kPage - 1) / kPage * kPage;
     void* data = std::aligned_alloc(kPage, whole);
 #if defined(__linux__)
     if (data != nullptr) madvise(data, whole, MADV_HUGEPAGE);

@@ -40,6 +40,12 @@ def test_a_binary_that_does_not_load_is_one_line_that_says_what_to_do(reason, to
     assert len(line.splitlines()) == 1
 
 
+WITHOUT_EDITABLE = (
+    "import sys; sys.meta_path[:] = [each for each in sys.meta_path if 'ditable' not in repr(each)]"
+)
+"""The finder of an editable installation would find the real binary."""
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [(None, "is not built for this Python"), ("not a library", "does not load with torch")],
@@ -54,7 +60,7 @@ def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(tmp_path, c
         binary = Path(extension._C.__file__).name
         (package / binary).write_text(content)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", "import db3kd.extension"],
+        [sys.executable, "-P", "-c", f"{WITHOUT_EDITABLE}; import db3kd.extension"],
         env={"PYTHONPATH": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,

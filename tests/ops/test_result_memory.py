@@ -21,7 +21,14 @@ def test_the_memory_of_a_result_that_is_gone_is_used_for_the_next():
     place = first.data_ptr()
     del first
     assert queries(20).data_ptr() == place
-    assert queries(15).data_ptr() == place
+
+
+def test_a_small_result_does_not_keep_the_memory_of_a_large_one():
+    large = queries(200)
+    place = large.data_ptr()
+    del large
+    assert queries(20).data_ptr() != place
+    assert queries(200).data_ptr() == place
 
 
 def test_results_that_live_at_the_same_time_share_no_memory():
