@@ -38,7 +38,7 @@ _BATCH_SHARE = 4
 _MIN_STEPS = 40
 """Minimum number of steps of such a student, unless the final training has fewer."""
 
-_MIN_BATCH = 8
+_MIN_BATCH = 4
 """Minimum batch size of such a student, unless that of the final training is smaller."""
 
 _RATE_FACTOR = 3.0
