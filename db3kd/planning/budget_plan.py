@@ -13,7 +13,7 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 """The names of all strategies."""
 
 STRATEGY_TEXTS: dict[Strategy, str] = {
-    "auto": "decisions, then augmented images that proxies choose; proxies help to teach",
+    "auto": "decisions, then augmented images that proxies choose; they teach if answers are few",
     "decisions": "one decision for each image, and no more queries",
     "augmented": "decisions for the images and for random augmented images",
     "sd": "soft labels from the distances to other images",
