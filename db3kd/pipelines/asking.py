@@ -21,10 +21,13 @@ from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan
 from db3kd.progress import show_progress
+from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers import Teacher, TeacherError, describe
 
 ROUND_SHARE = 6
 """A proxy that chooses trains for 1 / ROUND_SHARE of the steps of a full training."""
+
+_MEASURED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def agrees_with(networks: list[nn.Module], answers: Answers) -> Tensor:
     """
     device = next(networks[0].parameters()).device
     agrees = []
-    for part in torch.arange(len(answers)).split(512):
+    size = fitting_batch_size(_MEASURED_AT_ONCE, answers.images.image_shape)
+    for part in torch.arange(len(answers)).split(size):
         images = answers.images.read(answers.rows[part]).to(device)
         predicted = mean_probabilities(networks, images).argmax(1).cpu()
         agrees.append(predicted == answers.decisions[part])

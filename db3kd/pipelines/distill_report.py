@@ -186,7 +186,7 @@ def _curve(run: FinishedRun) -> list[tuple[int, float]]:
 def _reproduce(run: FinishedRun) -> dict[str, str]:
     manifest, training = run.manifest, run.settings.training
     known = {
-        "command": " ".join(sys.argv) if sys.argv[0].endswith("db3kd") else "",
+        "command": " ".join(sys.argv) if sys.argv[:1] and sys.argv[0].endswith("db3kd") else "",
         "Python": (
             f"db3kd.distill(teacher, images, budget={run.plan.budget}, student={run.student!r}, "
             f"strategy={run.plan.strategy!r})"

@@ -69,7 +69,7 @@ class Student:
         name = student if isinstance(student, str) else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = make()
+            network = _made(make, student)
             _check_scores(network.eval(), image_shape, classes, 1)
             known = _identity(network)
             if not any(each.requires_grad for each in network.parameters()):
@@ -111,6 +111,25 @@ class Student:
             file,
             save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()}),
         )
+
+
+def _made(make: Callable[[], nn.Module], student: object) -> nn.Module:
+    try:
+        network = make()
+    except RuntimeError as error:
+        if not isinstance(student, nn.Module):
+            raise
+        raise TypeError(
+            f"student: expected a network that can be copied, got {type(student).__name__} "
+            f"({error}); pass a function that makes it"
+        ) from error
+    for key, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                "student: expected a network whose state_dict holds tensors, which can be stored, "
+                f"got {type(value).__name__} at {key!r} of {type(network).__name__}"
+            )
+    return network
 
 
 def _check_factory(make: Callable[[], nn.Module]) -> None:

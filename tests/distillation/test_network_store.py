@@ -176,7 +176,9 @@ def test_a_network_whose_code_changed_is_trained_again(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lazy_networks_and_half_precision_are_read_as_they_were_written(tmp_path, dtype):
-    make = lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3, dtype=dtype))  # noqa: E731
+    make = lambda: nn.Sequential(  # noqa: E731
+        nn.LazyConv2d(2, 3, dtype=dtype), nn.Flatten(), nn.LazyLinear(3, dtype=dtype)
+    )
 
     def train(checkpoint: Checkpoint) -> nn.Module:
         made = make()

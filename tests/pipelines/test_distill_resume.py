@@ -1,5 +1,7 @@
 """Distillations that are stopped, damaged or continued with other arguments."""
 
+import errno
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from distill_cases import QUICK, TRAINING, images, teacher, weights
 from teachers_analytic import CountingTeacher, RaisingTeacher
 
 import db3kd
+from db3kd.data.arrays import ArrayPixels
 from db3kd.distillation.training_loop import _Training
 from db3kd.pipelines import DistillResult, teaching
 from db3kd.pipelines.run_notes import RunNotes
@@ -18,7 +21,8 @@ from db3kd.storage.manifest import read_manifest
 
 def run(out: Path, asked: Any = None, **options: Any) -> DistillResult:
     given = {"student": "linear", "settings": QUICK, "budget": 1500, "resume": True} | options
-    return db3kd.distill(asked or teacher(), images(), out=out, **given)
+    data = given.pop("data", None) or images()
+    return db3kd.distill(asked or teacher(), data, out=out, **given)
 
 
 def silent() -> RaisingTeacher:
@@ -191,7 +195,7 @@ def test_how_networks_are_trained_must_not_change_while_they_choose(tmp_path):
     assert run(tmp_path / "run").queries == 1500
 
 
-@pytest.mark.parametrize("strategy", ["decisions", "augmented", "mbd"])
+@pytest.mark.parametrize("strategy", ["augmented", "sd"])
 def test_without_proxies_that_choose_any_training_continues_a_run(tmp_path, strategy):
     run(tmp_path / "run", strategy=strategy)
     settings = replace(QUICK, training=replace(TRAINING, steps=20), learning_rates=(1e-4,))
@@ -244,6 +248,66 @@ def test_a_callback_that_raises_costs_no_answer(tmp_path):
     with pytest.raises(RuntimeError, match="my mistake"):
         run(tmp_path / "run", callbacks=[Faulty()])
     assert run(tmp_path / "run", silent()).queries == 1500
+
+
+@pytest.mark.parametrize("write", [1, 4, 9, 14, 20, 26])
+def test_a_full_disk_costs_nothing_that_was_asked(tmp_path, monkeypatch, write):
+    """Files are written in this order: manifest, shards, notes, networks, student and report."""
+    writes = []
+    original = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        writes.append(target)
+        if len(writes) == write:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(source, target)
+
+    asked = CountingTeacher(teacher())
+    with monkeypatch.context() as patch:
+        patch.setattr("db3kd.storage.filesystem.os.replace", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*run/"):
+            run(tmp_path / "run", asked)
+
+    result = run(tmp_path / "run", asked)
+
+    assert asked.total == result.queries == 1500
+
+
+def test_a_kill_while_the_student_is_trained_changes_nothing(tmp_path, whole, choices, monkeypatch):
+    class Snapshot(db3kd.TrainingCallback):
+        """Copies the folder in the middle of a training, as a kill would leave it."""
+
+        def on_report(self, state: Any) -> None:
+            if state.step == 7:
+                shutil.copytree(tmp_path / "run", tmp_path / "killed")
+
+    monkeypatch.setattr("db3kd.distillation.training_checkpoint.Checkpoint.due", lambda self: True)
+    run(tmp_path / "run", callbacks=[Snapshot()])
+    assert len(list((tmp_path / "killed" / "networks").glob("student-*.checkpoint"))) == 1
+    steps = count_steps(monkeypatch)
+
+    result = run(tmp_path / "killed", silent())
+
+    assert weights(result.student).equal(weights(whole.student))
+    assert steps == list(range(6, 12)), "the training goes on from its last checkpoint"
+    assert not list((tmp_path / "killed" / "networks").glob("*.checkpoint"))
+
+
+def test_no_more_images_are_read_at_once_than_a_batch_holds(tmp_path, monkeypatch):
+    at_once = []
+    original = ArrayPixels.read
+
+    def watched(pixels: ArrayPixels, rows: Any) -> Any:
+        at_once.append(len(rows))
+        return original(pixels, rows)
+
+    monkeypatch.setattr(ArrayPixels, "read", watched)
+    monkeypatch.setattr("db3kd.data.image_reader.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("db3kd.querying.search._BATCH_BYTES", 32 * 4 * 36)
+
+    run(tmp_path / "run", budget=600, data=images(500))
+
+    assert max(at_once) <= 32, "in memory are only sets that fit there, and batches"
 
 
 def test_a_folder_that_disappears_is_named(tmp_path):

@@ -46,6 +46,19 @@ class Fickle(nn.Module):
         return (self.other if self.training else self.inner)(images)
 
 
+class Versioned(Changed):
+    """Keeps more than tensors."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda scores: scores)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
 def test_a_name_makes_fresh_networks():
     student = of("mlp")
     torch.manual_seed(3)
@@ -99,6 +112,15 @@ def test_checks_leave_networks_and_random_states_as_they_were():
 def test_networks_that_cannot_be_trained_are_refused(student, message):
     with pytest.raises(ValueError, match=f"student: .*{message}"):
         of(student)
+
+
+def test_networks_that_cannot_be_copied_or_stored_are_refused():
+    network = linear()
+    network.computed = network[1].weight * 2
+    with pytest.raises(TypeError, match="student: expected a network that can be copied"):
+        of(network)
+    with pytest.raises(TypeError, match=r"student: .*tensors.* got dict at '_extra_state'"):
+        of(Versioned())
 
 
 @pytest.mark.parametrize(
