@@ -81,8 +81,9 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some)
-	$(BIN)/python -m pytest tests $(ARGS)
+TESTS := tests
+test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some, TESTS=tests/cli a folder)
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
 coverage: $(INSTALLED) ## Run the tests and fail if they run too few of the lines (pyproject.toml has the floor)
 	$(BIN)/python -m pytest tests --cov=db3kd --cov-report=term:skip-covered $(ARGS)
