@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import signal
+
 import pytest
 import torch
 from hypothesis import settings
@@ -8,6 +10,9 @@ from torch import nn
 
 from db3kd import ops
 from db3kd.models.networks import build_model
+
+# A shell starts background jobs with interrupts ignored, which some tests send to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("db3kd", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("db3kd")
