@@ -101,7 +101,8 @@ def distill(
         settings: How networks are trained; `DistillSettings()` by default.
         out: A run folder that keeps every answer, the networks and the report. None uses a
             temporary folder; if an error ends the run, it is kept, and a note names it.
-        resume: Whether to continue the run in `out`, if there is one.
+        resume: Whether to continue the run in `out`, if there is one. The student may be another
+            one then, and so may the settings once proxies have chosen all images.
         test: Labelled images, on which the student's accuracy is measured once, without a query.
         price_per_1000: The price of 1,000 queries, for the report.
         callbacks: Callbacks of the student's training.
