@@ -87,21 +87,16 @@ class TransferOptions(ImageOptions):
 
     def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
         """Returns labelled test images, classes numbered as the teacher's; None without any."""
-        from db3kd.data.class_names import matched
+        from db3kd.pipelines.inputs import check_test
 
         if self.test is None and (self.data is None or self.split == "test"):
             return None
         try:
-            loaded = self.test_images(transfer)
+            return check_test(self.test_images(transfer), teacher)
         except (ValueError, FileNotFoundError):
             if self.test is not None:
                 raise
-            return None  # most folders have no test split
-        if loaded.labels is None:
-            if self.test is None:
-                return None
-            raise ValueError(f"test: expected labelled images, got {self.test} without labels")
-        return matched(loaded, teacher)
+            return None  # most folders have no test split, or not one of the teacher's classes
 
 
 @dataclass(frozen=True, kw_only=True)

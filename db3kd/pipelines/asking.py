@@ -183,9 +183,9 @@ def _train_to_choose(
 
 def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]) -> None:
     agreement = agrees_with(networks, answers.held_out.clean).float().mean().item()
-    # A run that was stopped while choosing trains these networks and measures them again.
+    # A run that was stopped while choosing, or lost a shard, measures these networks again.
     curve = [point for point in notes.get("curve") or [] if point[0] != len(answers)]
-    notes.put("curve", [*curve, [len(answers), agreement]])
+    notes.put("curve", sorted([*curve, [len(answers), agreement]]))
 
 
 def _timed_choice(notes: RunNotes, choose: Callable[[Answers], Tensor], answers: Answers) -> Tensor:

@@ -16,7 +16,12 @@ from db3kd.pipelines.comparison_folder import ComparisonFolder, open_comparison
 from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distill_student import DistillResult, distill
-from db3kd.pipelines.inputs import check_images, check_plain_arguments, convert_inputs
+from db3kd.pipelines.inputs import (
+    check_images,
+    check_plain_arguments,
+    check_test_images,
+    convert_inputs,
+)
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.training_time import LEAST_STEPS, time_steps
@@ -135,7 +140,7 @@ def compare(
     if image_set is not None:
         image_set = check_images(image_set, teacher)
     if test is not None:
-        test = check_images(test, teacher, "test")
+        test = check_test_images(test, teacher)
     made = Student.of(student, tuple(teacher.image_shape), teacher.classes)
     with (
         output_folder(out, resume) as path,

@@ -93,7 +93,8 @@ def distill(
     Args:
         teacher: A teacher, or a torch module that takes the images as they are, in [0, 1].
         images: Images without or with labels (see `db3kd.data.arguments.ImagesLike`), which need
-            not be the teacher's training images. None makes pseudo samples instead.
+            not be the teacher's training images. Their labels have no effect. None makes pseudo
+            samples instead.
         budget: Maximum number of queries, held-out images included.
         student: A name for `db3kd.build_model`, a network (a copy is trained), or a function that
             makes one; by default a small network for the shape of the images.

@@ -3,6 +3,7 @@
 Arguments are checked before the first query, so that a run does not fail after it was paid for.
 """
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.rescaled import takes_unit_images
+
+_LOG = logging.getLogger(__name__)
 
 
 def convert_inputs(
@@ -40,24 +43,39 @@ def convert_inputs(
     return converted, image_set
 
 
-def check_images(images: ImageSet, teacher: Teacher, name: str = "images") -> ImageSet:
-    """Returns the images in the teacher's numbering of the classes, after checks.
+def check_images(images: ImageSet, teacher: Teacher) -> ImageSet:
+    """Returns images to ask about, in the teacher's numbering of the classes, after checks.
+
+    Nothing is learned from their labels. So images of other classes than the teacher's lose their
+    labels, and a warning is logged.
 
     Args:
         images: The images.
         teacher: Takes images in [0, 1].
-        name: The name of the argument in errors.
 
     Raises:
-        ValueError: If the shape, a value or a class of an image does not fit the teacher.
+        ValueError: If the shape or a value of an image does not fit the teacher.
     """
-    if images.image_shape != tuple(teacher.image_shape):
-        raise ValueError(
-            f"{name}: expected shape {tuple(teacher.image_shape)}, which the teacher takes, got "
-            f"{images.image_shape} in {images.name}"
-        )
-    images.check()
-    return matched(images, teacher)
+    _check_pixels(images, teacher, "images")
+    try:
+        found = matched(images, teacher)
+        _check_labels(found, teacher, "images")
+    except ValueError as error:
+        _LOG.warning("the labels of %s are left out: %s", images.name, error)
+        return images.with_labels(None)
+    return found
+
+
+def check_test_images(test: ImageSet, teacher: Teacher) -> ImageSet:
+    """Returns test images in the teacher's numbering of the classes, after checks.
+
+    Raises:
+        ValueError: If the shape, a value or a label of an image does not fit the teacher.
+    """
+    _check_pixels(test, teacher, "test")
+    found = matched(test, teacher)
+    _check_labels(found, teacher, "test")
+    return found
 
 
 def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
@@ -65,7 +83,7 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
 
     Raises:
         TypeError: If their type is not supported.
-        ValueError: If they have no labels, or do not fit the teacher.
+        ValueError: If they have no labels, or as for `check_test_images`.
     """
     images = _image_set(test, "test")
     if images.labels is None:
@@ -73,15 +91,7 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
             "test: expected labelled images, got images without labels; pass "
             "db3kd.ImageSet.from_arrays(images, labels), or no test images"
         )
-    images = check_images(images, teacher, "test")
-    assert images.labels is not None  # `matched` keeps labels
-    highest = int(images.labels.max())
-    if highest >= teacher.classes:
-        raise ValueError(
-            f"test: expected labels in [0, {teacher.classes}), because teacher "
-            f"{describe(teacher)} has {teacher.classes} classes, got {highest} in {images.name}"
-        )
-    return images
+    return check_test_images(images, teacher)
 
 
 def check_plain_arguments(
@@ -116,6 +126,24 @@ def check_plain_arguments(
             raise TypeError(
                 f"callbacks: expected instances of TrainingCallback, got {type(each).__name__}"
             )
+
+
+def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
+    if images.image_shape != tuple(teacher.image_shape):
+        raise ValueError(
+            f"{name}: expected shape {tuple(teacher.image_shape)}, which the teacher takes, got "
+            f"{images.image_shape} in {images.name}"
+        )
+    images.check()
+
+
+def _check_labels(images: ImageSet, teacher: Teacher, name: str) -> None:
+    highest = -1 if images.labels is None else int(images.labels.max())
+    if highest >= teacher.classes:
+        raise ValueError(
+            f"{name}: expected labels in [0, {teacher.classes}), because teacher "
+            f"{describe(teacher)} has {teacher.classes} classes, got {highest} in {images.name}"
+        )
 
 
 def _image_set(images: ImagesLike, name: str) -> ImageSet:

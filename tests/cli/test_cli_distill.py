@@ -161,6 +161,20 @@ def test_test_images_are_measured_without_a_query(tmp_path):
     assert "of the test images" in printed and CountingTeacher.asked - before == 120
 
 
+def test_a_test_split_of_other_classes_is_not_measured(tmp_path):
+    data = tmp_path / "data.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    pixels[::2] //= 4
+    labels = np.arange(40) % 30  # the teacher has ten classes
+    np.savez(data, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+
+    printed = succeed(*asked("--data", data, "--out", tmp_path / "run", budget=100))
+
+    assert "accuracy" not in printed and "queries    100" in printed
+    message = fail(*asked("--data", data, "--out", tmp_path / "other", "--test", data))
+    assert "error: --test: expected labels in [0, 10)" in message
+
+
 def test_test_images_without_labels_are_refused_before_anything_is_asked(tmp_path):
     test = images_file(tmp_path / "test.npz")
     before = CountingTeacher.asked

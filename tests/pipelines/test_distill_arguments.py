@@ -18,7 +18,7 @@ from torch import nn
 
 import db3kd
 from db3kd.pipelines import DistillResult, DistillSettings
-from db3kd.teachers import TeacherError
+from db3kd.teachers import TeacherError, load_teacher
 
 PIXELS = images().read(range(120))
 
@@ -116,6 +116,33 @@ def test_a_few_images_are_enough_for_distances(count, strategy):
 def test_integers_of_numpy_and_tensors_with_gradients_are_accepted():
     result = run(data=PIXELS.clone().requires_grad_(), budget=np.int64(40))
     assert result.queries == 40 and result.plan.budget == 40
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("a", "b", "c", "d"), ["car", "van"] * 60),
+        (None, [f"class {number % 9}" for number in range(120)]),
+        (None, [number % 9 for number in range(120)]),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["auto", "sd"])
+def test_labels_of_classes_that_the_teacher_does_not_have_are_left_out(
+    names, labels, strategy, tmp_path, caplog
+):
+    asked = teacher()
+    asked.class_names = names
+    others = db3kd.ImageSet.from_arrays(PIXELS.numpy(), labels)
+
+    result = run(asked, others, strategy=strategy, out=tmp_path / "run")
+
+    assert "the labels of arrays are left out" in caplog.text
+    again = run(asked, others, strategy=strategy, out=tmp_path / "run", resume=True)
+    assert again.agreement == result.agreement
+    loaded = load_teacher(tmp_path / "run" / "student.safetensors")
+    assert loaded.class_names == names
+    with pytest.raises(ValueError, match=r"test: expected labels|class names: expected"):
+        run(asked, test=others)
 
 
 def test_copies_of_one_image_are_no_error_if_augmented_images_differ_in_class():

@@ -184,6 +184,23 @@ def test_how_networks_are_trained_may_change_when_all_images_are_chosen(
     assert read_manifest(finished)["settings"] == stored
 
 
+@pytest.mark.parametrize("lost", range(5))
+def test_a_lost_shard_is_asked_again(whole, finished, choices, lost):
+    shard = sorted(finished.glob("answers-*.parquet"))[lost]
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"is damaged: .*; remove it, and resume the run"):
+        run(finished, silent())
+    shard.unlink()
+    asked = CountingTeacher(teacher())
+
+    result = run(finished, asked)
+
+    plan = whole.plan
+    assert asked.total == [plan.held_out + plan.held_out_augmented, *plan.rounds][lost]
+    assert weights(result.student).equal(weights(whole.student))
+    assert RunNotes(finished).get("curve") == RunNotes(whole.folder).get("curve")
+
+
 def test_how_networks_are_trained_must_not_change_while_they_choose(tmp_path):
     with pytest.raises(db3kd.teachers.TeacherError):
         run(tmp_path / "run", RaisingTeacher(teacher(), 700))
