@@ -1,5 +1,6 @@
 """Fits the trainings of a distillation into a time limit."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answer_batches import AnsweredBatches
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
 from db3kd.distillation.training_loop import train_batches
 from db3kd.models.networks import build_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
@@ -20,7 +22,10 @@ from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import CHOICE_SHARE
 from db3kd.planning import BudgetPlan
+from db3kd.progress import duration
 from db3kd.teachers import Teacher
+
+_LOG = logging.getLogger(__name__)
 
 LEAST_STEPS = 50
 """A time limit does not shorten a training below this number of steps."""
@@ -31,7 +36,25 @@ _FORWARD_SHARE = 1 / 3
 _WARM_UP, _TIMED = 3, 10
 
 _FEW_IMAGES, _SLOW = 8, 0.5
-"""A step that takes over `_SLOW` seconds is timed with a few images only."""
+"""A step that takes over `_SLOW` seconds is timed with a few images, and once."""
+
+
+class _Clock(TrainingCallback):
+    """Notes the time after each step, and stops a slow training after the second."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_report(self, state: TrainingState) -> None:
+        self.times.append(time.monotonic())
+        if len(self.times) == 2 and self.seconds > _SLOW:
+            state.request_stop()
+
+    @property
+    def seconds(self) -> float:
+        """The mean seconds of the steps after those that warm up."""
+        first = min(_WARM_UP, len(self.times) - 1) - 1
+        return (self.times[-1] - self.times[first]) / (len(self.times) - 1 - first)
 
 
 def seconds_per_step(
@@ -44,19 +67,17 @@ def seconds_per_step(
         answers: Any answers; their images are read for the batches.
         training: How it is trained.
     """
+    short = replace(training, steps=_WARM_UP + _TIMED)  # so few that each step is reported
 
-    def timed(images: int, warm_up: int, steps: int) -> float:
+    def timed(images: int) -> float:
+        clock = _Clock()
         batches = AnsweredBatches(answers, images, 0)
-        taken = []
-        for count in (warm_up, warm_up + steps):
-            started = time.monotonic()
-            train_batches(make, batches, F.cross_entropy, replace(training, steps=count))
-            taken.append(time.monotonic() - started)
-        return max(taken[1] - taken[0], 1e-6) / steps
+        train_batches(make, batches, F.cross_entropy, short, callbacks=[clock])
+        return max(clock.seconds, 1e-7)
 
     few = min(_FEW_IMAGES, training.batch_size)
-    estimate = timed(few, 1, 1) * training.batch_size / few
-    return estimate if estimate > _SLOW else timed(training.batch_size, _WARM_UP, _TIMED)
+    estimate = timed(few) * training.batch_size / few
+    return estimate if estimate > _SLOW else timed(training.batch_size)
 
 
 def trained_steps(
@@ -102,7 +123,16 @@ def steps_within(
     proxy_step = (
         seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0
     )
-    return max(LEAST_STEPS, int(limit / trained_steps(plan, settings, student_step, proxy_step)))
+    each = trained_steps(plan, settings, student_step, proxy_step)
+    if limit < LEAST_STEPS * each:
+        _LOG.warning(
+            "time_limit: %g seconds are not enough; trainings of %d steps, the fewest that are "
+            "useful, take about %s",
+            limit,
+            LEAST_STEPS,
+            duration(LEAST_STEPS * each),
+        )
+    return max(LEAST_STEPS, int(limit / each))
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from distill_cases import CLASSES, QUICK, TRAINING, images, teacher
+from torch import Tensor, nn
 
 import db3kd
+from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.distillation.training_loop import _Training
 from db3kd.pipelines import DistillSettings, teaching, training_time
 from db3kd.pipelines.training_time import LEAST_STEPS, StepTimes, trained_steps
@@ -71,7 +74,7 @@ def test_the_steps_are_those_of_a_run(monkeypatch, strategy, changes):
     assert found == pytest.approx(STUDENT * counts["student"] + PROXY * counts["proxy"] + taught)
 
 
-def test_a_limit_divides_the_time_among_all_trainings(monkeypatch):
+def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
     monkeypatch.setattr(training_time, "seconds_per_step", lambda make, *_: 0.01)
     plan, chosen = plan_budget(1500, 4, 120, "decisions"), settings(steps=6000)
     whole = StepTimes(0.01, 0.01).of_run(plan, chosen)
@@ -82,8 +85,39 @@ def test_a_limit_divides_the_time_among_all_trainings(monkeypatch):
 
     assert steps(whole) == pytest.approx(6000, abs=1)
     assert steps(whole / 3) == pytest.approx(2000, abs=1)
+    assert "time_limit" not in caplog.text
     assert steps(1e-9) == LEAST_STEPS
+    assert "time_limit: 1e-09 seconds are not enough" in caplog.text
     assert StepTimes(0.01, 0.01).of_run(plan, replace(chosen, time_limit=2.0)) == 2.0
+
+
+class Waiting(nn.Module):
+    """A network that takes its time for each image; `clock` shows it."""
+
+    def __init__(self, clock: list[float], images: list[int], seconds: float) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
+        self.clock, self.images, self.seconds = clock, images, seconds
+
+    def forward(self, batch: Tensor) -> Tensor:
+        self.clock[0] += self.seconds * len(batch)
+        self.images.append(len(batch))
+        return self.inner(batch)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(60.0, 2), (1e-4, 26)])
+def test_a_slow_step_is_timed_once_with_a_few_images(monkeypatch, seconds, steps):
+    clock, batches = [0.0], []
+    monkeypatch.setattr(training_time.time, "monotonic", lambda: clock[0])
+    known = no_answers(augmentable_images(images(), torch.arange(120), 0, 0))
+    known = known.add(torch.arange(120) * NUMBERS, torch.zeros(120, dtype=torch.int64))
+
+    found = training_time.seconds_per_step(
+        lambda: Waiting(clock, batches, seconds), known, replace(TRAINING, batch_size=100)
+    )
+
+    assert found == pytest.approx(100 * seconds)
+    assert len(batches) == steps and sum(batches) <= 13 * 108
 
 
 class _NoProxies:
