@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from db3kd.distillation.training_checkpoint import Checkpoint, CheckpointError
 from db3kd.models.channels_last import to_channels_last
-from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 
 _LOG = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ class NetworkStore:
         """
         kept = {file for name in names for file in self._folder.glob(f"{name}.safetensors")}
         for file in self._folder.glob("*"):
-            if file not in kept and file.suffix in (".safetensors", ".checkpoint"):
+            made_here = file.suffix in (".safetensors", ".checkpoint") or is_leftover(file)
+            if made_here and file not in kept:
                 file.unlink(missing_ok=True)
 
     def _trained(

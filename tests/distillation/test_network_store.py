@@ -122,6 +122,22 @@ def test_a_stopped_training_continues_where_it_was(tmp_path, whole):
     assert not checkpoint.exists()
 
 
+def test_only_the_networks_that_are_still_needed_are_kept(tmp_path):
+    for name in ("student", "proxy-0", "proxy-1", "round-1-proxy-0"):
+        get(tmp_path, name=name)
+    for name in ("student-0123.checkpoint", ".student.safetensors.0123.tmp", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+
+    NetworkStore(tmp_path, {}).keep_only(["student", "proxy-*"])
+
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "notes.txt",
+        "proxy-0.safetensors",
+        "proxy-1.safetensors",
+        "student.safetensors",
+    ]
+
+
 def damaged(file: Path) -> list[bytes]:
     """The content of a file after some accidents."""
     content = file.read_bytes()
