@@ -20,14 +20,9 @@ from benchmarks.common.record import keep
 from benchmarks.common.setting import true_labels
 from benchmarks.students.label_quality import margins
 from db3kd.distillation.evaluation import evaluate, predict, share_equal
+from db3kd.distillation.label_scale import choose_label_scale
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.scale import (
-    SHORT_TRAINING_FACTOR,
-    SHORT_TRAINING_STUDENTS,
-    choose_scale,
-    median_nearest_distance,
-    scale_training,
-)
+from db3kd.distillation.scale import median_nearest_distance
 from db3kd.distillation.student import train_on_soft_labels
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
@@ -106,17 +101,7 @@ def _measure(
 
 def _choose_now(run: LabelRun, student: Callable, training: TrainSettings) -> float:
     labels = run.labels
-    choice = choose_scale(
-        student,
-        run.images,
-        labels.distances,
-        labels.decision,
-        margin_soft_labels,
-        KDLoss(),
-        scale_training(training, len(labels)),
-        students=SHORT_TRAINING_STUDENTS,
-        factor=SHORT_TRAINING_FACTOR,
-    )
+    choice = choose_label_scale(student, run.images, labels, KDLoss(), training)
     print("\n".join(choice.describe()))
     return choice.scale * median_nearest_distance(labels.distances, labels.decision)
 

@@ -276,31 +276,16 @@ def _write_description(
 
 def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
     """Returns the scale of margin soft labels, chosen if none is given; None for inverse ones."""
-    from db3kd.distillation.scale import (
-        RELATIVE_SCALES,
-        SHORT_TRAINING_FACTOR,
-        SHORT_TRAINING_STUDENTS,
-        choose_scale,
-        scale_training,
-    )
-    from db3kd.labelling.soft_labels import margin_soft_labels
+    from db3kd.distillation.label_scale import choose_label_scale
+    from db3kd.distillation.scale import RELATIVE_SCALES, SHORT_TRAINING_STUDENTS
     from db3kd.progress import show_progress
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale
     trainings = SHORT_TRAINING_STUDENTS * len(RELATIVE_SCALES)
     with show_progress("choosing the scale", trainings, "students") as show:
-        choice = choose_scale(
-            make_student,
-            run.images,
-            run.labels.distances,
-            run.labels.decision,
-            margin_soft_labels,
-            plan.loss,
-            scale_training(plan.settings, len(run.labels)),
-            students=SHORT_TRAINING_STUDENTS,
-            factor=SHORT_TRAINING_FACTOR,
-            progress=show,
+        choice = choose_label_scale(
+            make_student, run.images, run.labels, plan.loss, plan.settings, show
         )
     print("\n".join(choice.describe()))
     return choice.scale

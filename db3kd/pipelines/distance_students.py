@@ -7,12 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from db3kd.data.image_set import ImageSet
+from db3kd.distillation.label_scale import choose_label_scale
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
-    SHORT_TRAINING_STUDENTS,
-    choose_scale,
     median_nearest_distance,
     scale_training,
 )
@@ -23,7 +22,7 @@ from db3kd.distillation.training_checkpoint import Checkpoint
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
@@ -125,21 +124,11 @@ class DistanceStudent:
             nearest = median_nearest_distance(self.labels.distances, self.labels.decision)
             return SHORT_TRAINING_FACTOR / nearest
         short = scale_training(training, len(self.labels))
-        depends_on = {"student": self.name, "settings": short}
-        return float(self.notes.once("scale", depends_on, lambda: self._chosen_scale(loss, short)))
 
-    def _chosen_scale(self, loss: KDLoss, short: TrainSettings) -> float:
-        with show_progress("choosing the scale", 0, "students") as show:
-            choice = choose_scale(
-                self.make,
-                self.images,
-                self.labels.distances,
-                self.labels.decision,
-                margin_soft_labels,
-                loss,
-                short,
-                students=SHORT_TRAINING_STUDENTS,
-                factor=SHORT_TRAINING_FACTOR,
-                progress=show,
-            )
-        return choice.scale
+        def choose() -> float:
+            with show_progress("choosing the scale", 0, "students") as show:
+                return choose_label_scale(
+                    self.make, self.images, self.labels, loss, training, show
+                ).scale
+
+        return float(self.notes.once("scale", {"student": self.name, "settings": short}, choose))

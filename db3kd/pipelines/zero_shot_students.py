@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from db3kd.data.class_labels import true_classes
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.distillation.label_scale import choose_label_scale
 from db3kd.distillation.methods import (
     TrainingMethod,
     compare_methods,
@@ -23,14 +24,8 @@ from db3kd.distillation.methods import (
     soft_label_method,
 )
 from db3kd.distillation.row_batches import balanced_rows
-from db3kd.distillation.scale import (
-    SHORT_TRAINING_FACTOR,
-    SHORT_TRAINING_STUDENTS,
-    choose_scale,
-    scale_training,
-)
 from db3kd.labelling.label_run import LabelRun
-from db3kd.labelling.soft_labels import margin_soft_labels, with_soft_labels
+from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.transfer_set import TransferSet
@@ -156,17 +151,7 @@ def _on_soft_labels(
     student: MakeStudent, settings: ZeroShotSettings, name: str, label_run: LabelRun
 ) -> TrainingMethod:
     labels, images, training = label_run.labels, label_run.images, settings.training
-    scale = choose_scale(
-        student,
-        images,
-        labels.distances,
-        labels.decision,
-        margin_soft_labels,
-        settings.loss,
-        scale_training(training, len(labels)),
-        students=SHORT_TRAINING_STUDENTS,
-        factor=SHORT_TRAINING_FACTOR,
-    ).scale
+    scale = choose_label_scale(student, images, labels, settings.loss, training).scale
     soft_labels = with_soft_labels(
         labels, scale=scale, temperature=settings.loss.temperature
     ).soft_labels
