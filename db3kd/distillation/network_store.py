@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from db3kd.distillation.training_checkpoint import Checkpoint, CheckpointError
 from db3kd.models.channels_last import to_channels_last
+from db3kd.models.weights import state_on_cpu
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 
@@ -76,10 +77,7 @@ class NetworkStore:
             return network
         self._folder.mkdir(exist_ok=True)
         network = self._trained(self._folder / f"{name}-{digest[:12]}.checkpoint", digest, train)
-        state = {
-            key: value.detach().cpu().clone().contiguous()
-            for key, value in network.state_dict().items()
-        }
+        state = state_on_cpu(network)
         write_atomically(file, save(state, {_DIGEST: digest, _CHECKSUM: _checksum(state)}))
         for old in self._folder.glob(f"{name}-*.checkpoint"):
             old.unlink(missing_ok=True)

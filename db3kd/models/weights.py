@@ -100,11 +100,17 @@ def weights_file(module: nn.Module, model: str, header: Mapping[str, str]) -> by
         model: The name that `build_model` takes.
         header: The metadata, as `ModelMetadata.header` returns them, and any other texts.
     """
-    # Tied weights share memory, which safetensors refuses, so every tensor is cloned.
-    state = {
+    return save(state_on_cpu(module), {**header, "model": model})
+
+
+def state_on_cpu(module: nn.Module) -> dict[str, Tensor]:
+    """Returns copies of a network's tensors, as safetensors takes them.
+
+    Tied weights share memory, which safetensors refuses, so every tensor is cloned.
+    """
+    return {
         key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()
     }
-    return save(state, {**header, "model": model})
 
 
 def read_saved_model(path: str | Path) -> SavedModel:

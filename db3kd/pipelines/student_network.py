@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
+from db3kd.models.weights import state_on_cpu
 from db3kd.pipelines.distill_settings import default_student
 from db3kd.storage.filesystem import write_atomically
 from db3kd.tables import Features
@@ -106,11 +107,7 @@ class Student:
                 features=features,
             )
             return
-        state = network.state_dict()
-        write_atomically(
-            file,
-            save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()}),
-        )
+        write_atomically(file, save(state_on_cpu(network)))
 
 
 def _made(make: Callable[[], nn.Module], student: object) -> nn.Module:
