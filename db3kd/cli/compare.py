@@ -124,8 +124,7 @@ def compare(
     if spending.dry_run:
         steps = settings.steps_for(budget)
         equal = replace(settings, training=replace(settings.training, steps=steps))
-        times = time_steps(opened, transfer, student, equal)
-        seconds = seeds * sum(times.of_run(each, equal) for each in plan.plans.values())
+        seconds = time_steps(opened, transfer, student, equal).of_comparison(plan, equal)
         if settings.time_limit is not None:
             seconds = min(seconds, settings.time_limit)
         print(f"trainings  about {duration(seconds)} on this machine; nothing was asked")

@@ -295,8 +295,7 @@ def _equal_steps(
     noted = folder.notes.get("steps")
     if noted is None:
         whole = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
-        times = time_steps(teacher, images, student, whole)
-        seconds = plan.seeds * sum(times.of_run(each, whole) for each in plan.plans.values())
+        seconds = time_steps(teacher, images, student, whole).of_comparison(plan, whole)
         shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
         noted = folder.notes.put("steps", min(steps, shorter))
     return int(noted)

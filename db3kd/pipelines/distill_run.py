@@ -112,7 +112,7 @@ class DistillRun:
             )
         proxy = settings.proxy or proxy_for(student.name, shape)
         check_model(proxy, shape, classes)
-        count = settings.proxies if plan.strategy in ("auto", "zero-shot") else 0
+        count = settings.proxies if plan.uses_proxies else 0
         self._proxies = Proxies(partial(build_model, proxy, shape, classes), proxy, count)
         self._features = features_of(teacher, images)
         self._class_names = (
@@ -137,6 +137,7 @@ class DistillRun:
             )
             started = time.monotonic()
             answers, labels = self._ask(folder, notes, store)
+            label_queries = 0 if labels is None else int(labels.queries.sum())
             asked = time.monotonic()
             trained = self._train(answers, labels, notes, store)
             network = trained.network
@@ -163,7 +164,7 @@ class DistillRun:
                 folder.finish(
                     {
                         "samples": len(answers) if self.images is not None else 0,
-                        "queries": self._queries(answers, labels),
+                        "queries": len(answers) + label_queries,
                         "seconds": time.monotonic() - started,
                     }
                 )
@@ -178,8 +179,8 @@ class DistillRun:
                 answers=answers,
                 predicted=predicted,
                 correct=correct,
-                queries=self._queries(answers, labels),
-                label_queries=0 if labels is None else int(labels.queries.sum()),
+                queries=len(answers) + label_queries,
+                label_queries=label_queries,
                 choices=trained.choices,
                 curve=[(int(queries), float(share)) for queries, share in notes.get("curve") or []],
                 seconds={name: notes.get(f"seconds_{name}") or 0.0 for name in _STAGES},
@@ -200,7 +201,7 @@ class DistillRun:
         if self.images is None:
             return self._make_pseudo_samples(), None
         seed, plan = self.settings.training.seed, self.plan
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        order = self._shuffled(len(self.images))
         project = None if self._features is None else self._features.project
         augmented = augmentable_images(self.images, order, plan.held_out, seed, project)
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
@@ -225,9 +226,8 @@ class DistillRun:
             )
         labels = None
         if plan.label_queries:
-            training = self.images.subset(order[: plan.training_images])
             labels = measure_distances(
-                self.teacher, training, plan, seed, self.folder / LABELS_FOLDER
+                self.teacher, self._training_images(), plan, seed, self.folder / LABELS_FOLDER
             )
         return answers, labels
 
@@ -243,7 +243,7 @@ class DistillRun:
         path = self.folder / SAMPLES_FOLDER
         write_pseudo_samples(path, self.teacher, synthesis, resume=True)
         samples = load_pseudo_samples(path)
-        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(training.seed))
+        order = self._shuffled(len(samples))
         held_out = max(1, min(round(_HELD_OUT_PSEUDO_SHARE * len(order)), _MAX_HELD_OUT))
         images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
         return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
@@ -255,13 +255,12 @@ class DistillRun:
             answers, len(answers.training) if labels is None else len(labels), notes
         )
         if labels is not None:
-            assert self.images is not None  # distances are measured for images
             training = self.settings.trained_for(steps, self.settings.learning_rates[0], 0)
             held_out = answers.held_out
             student = DistanceStudent(
                 self.student.make,
                 self.student.identity,
-                self._labelled_images(),
+                self._training_images(),
                 labels,
                 store,
                 notes,
@@ -290,10 +289,14 @@ class DistillRun:
         soft = mean_probabilities(proxies, examples.to(device)).cpu()
         return _Trained(network, steps, teaching.choices, (examples, soft))
 
-    def _labelled_images(self) -> ImageSet:
-        assert self.images is not None
-        seed = self.settings.training.seed
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+    def _shuffled(self, count: int) -> Tensor:
+        """Returns the samples in their order, [count] int64; the last ones are held out."""
+        generator = torch.Generator().manual_seed(self.settings.training.seed)
+        return torch.randperm(count, generator=generator)
+
+    def _training_images(self) -> ImageSet:
+        assert self.images is not None  # distances are measured for images
+        order = self._shuffled(len(self.images))
         return self.images.subset(order[: self.plan.training_images])
 
     def _steps(self, answers: Answers, known: int, notes: RunNotes) -> int:
@@ -314,9 +317,6 @@ class DistillRun:
             ),
         )
         return min(steps, int(limited))
-
-    def _queries(self, answers: Answers, labels: Labels | None) -> int:
-        return len(answers) + (0 if labels is None else int(labels.queries.sum()))
 
     def _manifest(self) -> dict[str, Any]:
         settings = self.settings

@@ -21,7 +21,7 @@ from db3kd.pipelines.asking import ROUND_SHARE, Proxies
 from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import CHOICE_SHARE
-from db3kd.planning import BudgetPlan
+from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.progress import duration
 from db3kd.teachers import Teacher
 
@@ -91,7 +91,7 @@ def trained_steps(
         student_step: Seconds of a training step of the student.
         proxy_step: Seconds of a training step of a proxy.
     """
-    proxies = settings.proxies if plan.strategy in ("auto", "zero-shot") else 0
+    proxies = settings.proxies if plan.uses_proxies else 0
     taught_step = student_step + proxies * proxy_step * _FORWARD_SHARE
     choosing = max(0, len(plan.rounds) - 1) * proxies * proxy_step / ROUND_SHARE
     rates = len(settings.learning_rates)
@@ -160,6 +160,15 @@ class StepTimes:
         steps = settings.steps_for(plan.training_images if plan.label_queries else answers)
         seconds = steps * trained_steps(plan, settings, self.student, self.proxy)
         return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
+
+    def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings) -> float:
+        """Estimates the seconds of all trainings of a comparison; see `of_run`.
+
+        Args:
+            plan: The plan of the comparison.
+            settings: How networks are trained.
+        """
+        return plan.seeds * sum(self.of_run(each, settings) for each in plan.plans.values())
 
 
 def time_steps(

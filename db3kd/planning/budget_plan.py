@@ -96,6 +96,11 @@ class BudgetPlan:
     pseudo_samples: int = 0
 
     @property
+    def uses_proxies(self) -> bool:
+        """Whether proxies choose what is asked or may teach the student."""
+        return self.strategy in ("auto", "zero-shot")
+
+    @property
     def training_images(self) -> int:
         """Number of images that may be trained on."""
         return (self.images or 0) - self.held_out
