@@ -15,7 +15,7 @@ from db3kd.progress import show_progress
 from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
-from db3kd.storage.run_folder import RunFolder, holds_run
+from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
 
@@ -111,15 +111,11 @@ def open_comparison(
         manifest: From `make_manifest`.
         resume: Whether to continue a comparison in the folder.
     """
-    folder = RunFolder.open(path, TEST_DECISIONS, manifest, resume=resume)
-    comparison = ComparisonFolder(folder)
-    try:
-        yield comparison
-    except BaseException as error:
-        if any(map(holds_run, path.iterdir())):
-            folder.close()
-        else:
-            comparison.notes.remove()
-            folder.__exit__(type(error), error, error.__traceback__)
-        raise
-    folder.close()
+    with RunFolder.open(path, TEST_DECISIONS, manifest, resume=resume) as folder:
+        comparison = ComparisonFolder(folder)
+        try:
+            yield comparison
+        except BaseException:
+            if not folder.holds_anything:
+                comparison.notes.remove()
+            raise

@@ -2,8 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,7 +128,7 @@ class DistillRun:
             test: Labelled images, to measure the student's accuracy on.
             price_per_1000: The price of 1,000 queries, for the report.
         """
-        with self._opened(resume) as folder:
+        with self._open(resume) as folder:
             notes = RunNotes(self.folder)
             store = NetworkStore(
                 self.folder / NETWORKS_FOLDER,
@@ -353,9 +352,7 @@ class DistillRun:
         log = ChoiceLog(self.folder)
         return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
 
-    @contextmanager
-    def _opened(self, resume: bool) -> Iterator[RunFolder]:
-        """Opens the folder; on an error it is removed if nothing in it was paid for."""
+    def _open(self, resume: bool) -> RunFolder:
         manifest = self._manifest()
         if resume and holds_run(self.folder) and self._may_choose_otherwise():
             stored = read_manifest(self.folder, ANSWERS.format)["settings"]
@@ -363,17 +360,7 @@ class DistillRun:
                 manifest["settings"]["choosing"] = stored["choosing"]
             else:
                 manifest["settings"].pop("choosing", None)
-        folder = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
-        parts = (self.folder / SAMPLES_FOLDER, self.folder / LABELS_FOLDER)
-        try:
-            yield folder
-        except BaseException as error:
-            if any(map(holds_run, parts)):
-                folder.close()
-            else:
-                folder.__exit__(type(error), error, error.__traceback__)
-            raise
-        folder.close()
+        return RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
 
 
 _KEPT_NETWORKS = ("student", "proxy-*")

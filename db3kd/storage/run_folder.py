@@ -256,11 +256,20 @@ class RunFolder:
             return cls.reopen(path, kind, manifest, images)
         return cls.create(path, kind, manifest, images)
 
+    @property
+    def holds_anything(self) -> bool:
+        """Whether anything in the folder, or in the run of a subfolder, was paid for."""
+        return (
+            self.has_shards
+            or any(file.stat().st_size for file in self.journals.files())
+            or any(self.path.glob(f"*/{MANIFEST}"))
+        )
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not self._holds_anything():
+        if kind is not None and not self.holds_anything:
             with suppress(OSError):  # the error that ended the run matters more
                 for file in (
                     *self.journals.files(),
@@ -360,9 +369,6 @@ class RunFolder:
         """
         self.manifest |= {"state": "finished", "finished": _now(), "totals": plain(totals)}
         self._write_manifest()
-
-    def _holds_anything(self) -> bool:
-        return self.has_shards or any(file.stat().st_size for file in self.journals.files())
 
     def _clear_up(self) -> None:
         """Removes what a killed process left unfinished, and records what was in flight."""
