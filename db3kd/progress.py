@@ -244,6 +244,26 @@ def show_progress(title: str, total: int, unit: str) -> Iterator[CountListener]:
         yield show
 
 
+def adding_up(show: Callable[[int], object]) -> Callable[[int], None]:
+    """Returns a function that adds up the counts it is called with, and passes on each sum.
+
+    Example:
+        >>> with show_progress("asking", len(images), "images") as show:
+        ...     decide_all(teacher, images.read, rows, on_answers=adding_up(show))
+
+    Args:
+        show: Called with the sum so far.
+    """
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        show(done)
+
+    return count
+
+
 class _PlainLines:
     """Writes a line from time to time, for log files and pipes."""
 

@@ -24,6 +24,29 @@ def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
     print(f"written to {file}")
 
 
+def rows_so_far(name: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of an earlier result, or none if there is no such result.
+
+    Args:
+        name: The name of the result.
+        settings: What the result must have been made with.
+
+    Raises:
+        SystemExit: If it was made with other settings.
+    """
+    file = RESULTS / f"{name}.json"
+    if not name or not file.exists():
+        return []
+    kept = json.loads(file.read_text())
+    for setting, value in settings.items():
+        if kept[setting] != value:
+            raise SystemExit(
+                f"--save: {file} was made with {setting} {kept[setting]}, got {value}; "
+                "pass the same options or another name"
+            )
+    return kept["rows"]
+
+
 def write(file: Path, result: Mapping[str, Any]) -> None:
     """Writes a result atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ goes on where it was.
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ import torch
 from torch import nn
 
 import db3kd
-from benchmarks.common.record import RESULTS, keep
+from benchmarks.common.record import keep, rows_so_far
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answer_batches import ProxyTaughtBatches, TaughtLoss
@@ -69,7 +68,8 @@ def main() -> None:
     options = _options()
     trained = trained_teacher(options)
     decisions = decide_all(trained.teacher, trained.test.read, torch.arange(len(trained.test)))
-    rows = _rows_so_far(options)
+    compared = {name: getattr(options, name) for name in ("steps", "proxies")}
+    rows = rows_so_far(options.save, compared)
     known = {tuple(row[name] for name in Cell.__annotations__) for row in rows}
     for cell in _cells(options):
         if tuple(vars(cell).values()) in known:
@@ -174,20 +174,6 @@ def _result(
         "proxies": options.proxies,
         "rows": rows,
     }
-
-
-def _rows_so_far(options: argparse.Namespace) -> list[dict[str, Any]]:
-    file = RESULTS / f"{options.save}.json"
-    if not options.save or not file.exists():
-        return []
-    kept = json.loads(file.read_text())
-    for name in ("steps", "proxies"):
-        if kept[name] != getattr(options, name):
-            raise SystemExit(
-                f"--save: {file} was made with --{name} {kept[name]}, got "
-                f"{getattr(options, name)}; pass the same option or another name"
-            )
-    return kept["rows"]
 
 
 def _options() -> argparse.Namespace:

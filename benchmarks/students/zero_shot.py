@@ -11,7 +11,6 @@ The result is written after each row.
 
 import argparse
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.common.record import RESULTS, keep
+from benchmarks.common.record import keep, rows_so_far
 from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.students.label_quality import margins
 from db3kd.data.image_set import ImageSet
@@ -80,7 +79,11 @@ def main() -> None:
     student = partial(build_model, options.student, train.image_shape, trained.classes)
     setting = Setting(teacher, train, student, training, options)
     decisions = decide_all(teacher, test.read, torch.arange(len(test)))
-    rows = _rows_so_far(setting) if options.resume else []
+    rows = []
+    if options.resume:
+        whole = _result(setting, 0.0, [])
+        compared = {name: whole[name] for name in ("part", "data", "student", "training")}
+        rows = [ZeroShotRow(**row) for row in rows_so_far(options.save, compared)]
     parts = {"curve": _curve, "ablation": _ablation}
     for name, make in parts[options.part](setting):
         if options.only not in name or any(row.name == name for row in rows):
@@ -171,21 +174,6 @@ def _real(setting: Setting, name: str) -> tuple[ZeroShotRow, Students]:
     real = setting.train
     decisions = decide_all(setting.teacher, real.read, torch.arange(len(real)))
     return ZeroShotRow(name, len(real), len(real)), _on_decisions(setting, real, decisions)
-
-
-def _rows_so_far(setting: Setting) -> list[ZeroShotRow]:
-    """The rows of an earlier run with the same settings; none if there was no such run."""
-    file = RESULTS / f"{setting.options.save}.json"
-    if not file.exists():
-        return []
-    kept, mine = json.loads(file.read_text()), _result(setting, 0.0, [])
-    for name in ("part", "data", "student", "training"):
-        if kept[name] != mine[name]:
-            raise SystemExit(
-                f"--resume: {file} was made with {name} {kept[name]}, got {mine[name]}; "
-                "pass the same options or another --save"
-            )
-    return [ZeroShotRow(**row) for row in kept["rows"]]
 
 
 def _make(setting: Setting, settings: SynthesisSettings) -> Made:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -152,41 +152,40 @@ class StudentTrainingOptions(OptionSet):
 
     def patient_settings(self, device: str) -> "TrainSettings":
         """Returns the settings of all networks of a distillation without labels."""
-        from db3kd.distillation.train_settings import TrainSettings
-
         if self.epochs is not None:
             raise ValueError("epochs: needs --labels; use --steps")
-        return TrainSettings(
+        return self._settings(
+            device,
             steps=self.steps,
             batch_size=self.batch_size or 128,
             schedule=self.schedule or "cosine",
-            seed=self.seed,
-            device=device,
-            precision=self.precision,
-            optimizer=self.optimizer,
-            weight_decay=self.weight_decay,
-            ema=self.ema,
         )
 
     def settings(self, preset: str | None, device: str) -> "TrainSettings":
         """Returns the settings of a student of labels; a preset has the paper's batches."""
-        from db3kd.distillation.train_settings import TrainSettings
-
         if self.epochs is not None and self.steps is not None:
             raise ValueError("steps: expected --epochs or --steps, got both")
         chosen = self.epochs or self.steps or preset
-        return TrainSettings(
+        return self._settings(
+            device,
             epochs=self.epochs or PAPER_EPOCHS,
             steps=self.steps if chosen else DEFAULT_STEPS,
             batch_size=self.batch_size or (512 if preset else 128),
             learning_rate=1e-3 if self.learning_rate is None else self.learning_rate,
             schedule=self.schedule or "constant",
+        )
+
+    def _settings(self, device: str, **particular: Any) -> "TrainSettings":
+        from db3kd.distillation.train_settings import TrainSettings
+
+        return TrainSettings(
             seed=self.seed,
             device=device,
             precision=self.precision,
             optimizer=self.optimizer,
             weight_decay=self.weight_decay,
             ema=self.ema,
+            **particular,
         )
 
     def callbacks(self, student: Path, settings: "TrainSettings") -> "list[TrainingCallback]":

@@ -17,10 +17,10 @@ def features_of(teacher: Teacher, *images: Any) -> Features | None:
         ValueError: If images were encoded by other features than the teacher decodes with, or than
             other images.
     """
-    known = _stated(teacher)
+    known = Features.of(teacher)
     owner, advice = f"teacher {describe(teacher)}", "teacher.features"
     for rows in images:
-        encoded = _stated(rows)
+        encoded = Features.of(rows)
         if known is None and encoded is not None:
             known, owner, advice = encoded, rows.name, "images.features"
         if encoded is not None and known != encoded:
@@ -45,12 +45,6 @@ def projection_of(teacher: Teacher, images: Any) -> Projection | None:
     """
     features = features_of(teacher, images)
     return None if features is None else features.project
-
-
-def _stated(owner: Any) -> Features | None:
-    """Returns the features of an object; other objects call something else by this name."""
-    features = getattr(owner, "features", None)
-    return features if isinstance(features, Features) else None
 
 
 def _difference(known: Features, encoded: Features) -> str:

@@ -20,7 +20,7 @@ from db3kd.distillation.augmented_decisions import (
 )
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.surrogate_settings import SurrogateSettings
-from db3kd.progress import Progress
+from db3kd.progress import Progress, adding_up
 from db3kd.querying.driver import decide_all
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
@@ -107,7 +107,9 @@ def decide_augmented(
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
             known = read_decisions(folder.path, position, table, images, teacher.classes)
             decisions[position : position + len(known)] = known
-    on_answers = _counter(progress)
+    on_answers = None
+    if progress is not None:
+        on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
     for rows in torch.arange(len(images)).split(_SHARD_ROWS):
         position = int(rows[0])
         if folder is not None and folder.has_shard(position):
@@ -184,16 +186,3 @@ def _journal(
     folder: RunFolder | None, position: int, classes: int
 ) -> AbstractContextManager[Journal | None]:
     return nullcontext() if folder is None else folder.journal(position, classes)
-
-
-def _counter(progress: Progress | None) -> Callable[[int], None]:
-    """Returns a callback that adds up the answers and passes the sum to `progress`."""
-    answered = 0
-
-    def count(more: int) -> None:
-        nonlocal answered
-        answered += more
-        if progress is not None:
-            progress.update(samples=answered, queries=answered)
-
-    return count

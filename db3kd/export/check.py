@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from db3kd.export.student import DeployedStudent, weight_dtype
+from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, class_names_of
 from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.module import ModuleTeacher
@@ -108,7 +109,7 @@ def _check_declared(student: DeployedStudent, exported: Teacher) -> None:
         "classes": exported.classes,
         "bounds": tuple(exported.bounds),
         "class_names": class_names_of(exported),
-        "features": getattr(exported, "features", None),
+        "features": Features.of(exported),
     }
     for name, value in declared.items():
         if value != getattr(expected, name):

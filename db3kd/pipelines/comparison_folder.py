@@ -11,7 +11,7 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.run_notes import RunNotes
-from db3kd.progress import show_progress
+from db3kd.progress import adding_up, show_progress
 from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
@@ -57,15 +57,12 @@ class ComparisonFolder:
             show_progress("asking about test images", len(test), "images") as show,
             self._folder.journal(0, teacher.classes) as journal,
         ):
-            answered = 0
-
-            def count(more: int) -> None:
-                nonlocal answered
-                answered += more
-                show(answered)
-
             decisions = decide_all(
-                teacher, test.read, torch.arange(len(test)), on_answers=count, journal=journal
+                teacher,
+                test.read,
+                torch.arange(len(test)),
+                on_answers=adding_up(show),
+                journal=journal,
             )
         arrow, _ = import_pyarrow()
         self._folder.write_shard(0, arrow.table({"decision": decisions.numpy()}))

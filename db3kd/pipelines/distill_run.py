@@ -33,7 +33,7 @@ from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import Choice, Teaching, are_few
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
-from db3kd.progress import Progress
+from db3kd.progress import Progress, adding_up
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest, read_manifest
 from db3kd.storage.run_folder import RunFolder, holds_run
@@ -205,13 +205,7 @@ class DistillRun:
         augmented = augmentable_images(self.images, order, plan.held_out, seed, project)
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
         with Progress(asked, asked, title="asking the teacher", unit="images") as progress:
-            counted = 0
-
-            def count(more: int) -> None:
-                nonlocal counted
-                counted += more
-                progress.update(samples=counted, queries=counted)
-
+            count = adding_up(lambda done: progress.update(samples=done, queries=done))
             run = AnswerRun(folder, self.teacher, augmented, order, count)
             count(run.stored)
             answers = ask_rounds(

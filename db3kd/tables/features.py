@@ -77,6 +77,18 @@ class Features:
         self.project = Projection(self._features)
 
     @classmethod
+    def of(cls, owner: object) -> "Features | None":
+        """Returns the features that an object states, or None.
+
+        Args:
+            owner: An object whose attribute `features` may be the features of a table, such as a
+                `TabularTeacher` or an `ImageSet`. Scikit-learn's data sets, for example, use this
+                name for something else.
+        """
+        features = getattr(owner, "features", None)
+        return features if isinstance(features, cls) else None
+
+    @classmethod
     def infer(
         cls,
         table: Table,

@@ -112,8 +112,8 @@ def refuse_threshold(name: str, overrides: ModelOverrides) -> None:
 
 def _check_features(found: Teacher, name: str, features: Features | None) -> None:
     """Refuses data that were encoded by other features than the teacher decodes with."""
-    known = getattr(found, "features", None)
-    if isinstance(known, Features) and features is not None and known != features:
+    known = Features.of(found)
+    if known is not None and features is not None and known != features:
         raise ValueError(
             f"features: expected those of teacher {name}, got others from the data; save the "
             "teacher's with teacher.features.save('features.json'), and give that file as features="
