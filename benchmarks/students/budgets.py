@@ -27,19 +27,14 @@ import db3kd
 from benchmarks.common.record import keep, rows_so_far
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.answer_batches import ProxyTaughtBatches, TaughtLoss
-from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_loop import train_batches
+from db3kd.distillation.white_box import train_white_box
 from db3kd.models import build_model
 from db3kd.planning import STRATEGIES, plan_budget
 from db3kd.querying import decide_all
 
 _WHITE_BOX = "white box, patient"
-_WHITE_BOX_CLEAN = 0.5
-"""Share of clean images in its batches. Chosen on images of the train split, as was temperature 1,
-which is far better for mixed images than 4."""
 
 
 @dataclass(frozen=True)
@@ -143,19 +138,16 @@ def _train(
 def _white_box(
     cell: Cell, images: ImageSet, trained: TrainedTeacher, training: TrainSettings
 ) -> nn.Module:
-    """Trains on the probabilities of freshly mixed images and of the samples themselves."""
+    """Trains on the images that the students of the same seed train on.
+
+    The learning rate is the one that `auto` starts from, and takes unless another is better.
+    """
     plan = plan_budget(max(cell.budget, 10 * cell.images), trained.classes, cell.images)
-    samples = torch.arange(cell.images)
-    mixed = augmentable_images(images, samples, plan.held_out, cell.seed)
-    clean = samples[: plan.training_images] * NUMBERS
-    answers = no_answers(mixed).add(clean, torch.zeros_like(clean))
-    return train_batches(
+    return train_white_box(
         partial(build_model, cell.student, images.image_shape, trained.classes),
-        ProxyTaughtBatches(
-            answers, [trained.network], training.batch_size, 0, answered_share=_WHITE_BOX_CLEAN
-        ),
-        TaughtLoss(alpha=0.0),
-        training,
+        trained.network,
+        images.subset(torch.arange(plan.training_images)),
+        replace(training, learning_rate=db3kd.DistillSettings().learning_rates[0]),
     )
 
 

@@ -1,5 +1,7 @@
 """The ceiling: students that see the teacher's logits."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -40,13 +42,13 @@ def images(count: int, seed: int = 0) -> ImageSet:
 def test_a_student_of_the_teachers_form_learns_its_function():
     teacher, new = Watched(), images(500, seed=1)
 
-    student = train_white_box(make, teacher, images(40), SETTINGS)
+    student = train_white_box(make, teacher, images(40), replace(SETTINGS, steps=1500))
 
     agreement = (predict(student, new) == predict(teacher, new)).double().mean().item()
-    assert agreement > 0.95
+    assert agreement > 0.98
 
 
-def test_a_quarter_of_a_batch_are_the_images_and_the_others_are_new_each_time():
+def test_half_of_a_batch_are_the_images_and_the_others_are_new_each_time():
     teacher, samples = Watched(), images(40)
     known = {each.numpy().tobytes() for each in samples.read(torch.arange(40))}
 
@@ -55,9 +57,9 @@ def test_a_quarter_of_a_batch_are_the_images_and_the_others_are_new_each_time():
     new = set()
     for batch in teacher.seen:
         keys = [each.numpy().tobytes() for each in batch]
-        assert [key in known for key in keys] == [True] * 8 + [False] * 24
-        new |= set(keys[8:])
-    assert len(new) > 0.99 * 24 * SETTINGS.steps
+        assert [key in known for key in keys] == [True] * 16 + [False] * 16
+        new |= set(keys[16:])
+    assert len(new) > 0.99 * 16 * SETTINGS.steps
 
 
 def test_the_student_depends_on_the_seed_alone():
