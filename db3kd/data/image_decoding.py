@@ -103,6 +103,18 @@ class ImageConverter:
         """Converts an image to float32 [*image_shape] in [0, 1].
 
         Raises:
+            ValueError: See `to_pixels`.
+        """
+        return as_unit(self.to_pixels(image, where)).expand(self.image_shape)
+
+    def to_pixels(self, image: Any, where: str) -> Tensor:
+        """Converts an image to the values that are scaled by `as_unit`.
+
+        Returns:
+            [C, height, width] uint8, or float32 of images with more than 8 bits; C may be 1 for an
+            image_shape with 3 channels.
+
+        Raises:
             ValueError: If the image is coloured or of another size, unlike the first, or if floats
                 lie outside [0, 1]; the message calls the image `where`.
         """
@@ -123,10 +135,14 @@ class ImageConverter:
                 f"{self.image_shape[1]}x{self.image_shape[2]}; pass size="
             )
         values = torch.from_numpy(np.array(image))
-        if values.dtype == torch.uint8:
-            values = values.float() / 255
-        values = values.clamp(0, 1).reshape(image.height, image.width, -1).permute(2, 0, 1)
-        return values.expand(self.image_shape)
+        return values.reshape(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def as_unit(pixels: Tensor) -> Tensor:
+    """Converts uint8 pixels to float32 in [0, 1], and clamps floats to it."""
+    if pixels.dtype == torch.uint8:
+        pixels = pixels.float() / 255
+    return pixels.clamp(0, 1)
 
 
 def _to_fractions(image: Any, where: str) -> Any:

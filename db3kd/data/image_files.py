@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from db3kd.data.arrays import stack_digests
+from db3kd.data.decoded_images import DecodedImages
 from db3kd.data.extras import import_data_package
-from db3kd.data.image_decoding import DecodeOptions, ImageConverter, decode_image
+from db3kd.data.image_decoding import DecodeOptions, ImageConverter, as_unit, decode_image
 from db3kd.storage.image_digests import DIGEST_BYTES
 
 
@@ -119,6 +120,7 @@ class EncodedPixels:
     ) -> None:
         self._images, self._name = images, name
         self._converter = ImageConverter(self._open(0), options or DecodeOptions())
+        self._decoded = DecodedImages(len(images), self._converter.image_shape)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -137,13 +139,13 @@ class EncodedPixels:
         """
         images = torch.empty(len(rows), *self.image_shape)
         for image, row in zip(images, rows.tolist(), strict=True):
-            image.copy_(self._to_tensor(self._open(row), row))
+            image.copy_(self._pixels(row))
         return images
 
     def check(self, rows: np.ndarray) -> None:
         """Raises ValueError, naming the image, unless all images at `rows` can be read."""
         for row in rows.tolist():
-            self._to_tensor(self._open(row), row)
+            self._pixels(row)
 
     def digests(self, rows: np.ndarray, check: bool) -> np.ndarray:
         """Returns a digest of each image's encoded bytes; see `PixelSource.digests`."""
@@ -152,7 +154,7 @@ class EncodedPixels:
             content = self._content(row)
             digests.append(hashlib.sha256(content).digest()[:DIGEST_BYTES])
             if check:
-                self._to_tensor(self._decode(content, row), row)
+                self._keep(row, self._decode(content, row))
         return stack_digests(digests)
 
     def name_of(self, row: int) -> str:
@@ -171,8 +173,15 @@ class EncodedPixels:
     def _decode(self, content: bytes, row: int) -> Any:
         return decode_image(content, self._where(row))
 
-    def _to_tensor(self, image: Any, row: int) -> Tensor:
-        return self._converter.to_tensor(image, self._where(row))
+    def _pixels(self, row: int) -> Tensor:
+        """Returns the image at `row` in [0, 1]; it is decoded once."""
+        pixels = self._decoded.get(row)
+        return as_unit(self._keep(row, self._open(row)) if pixels is None else pixels)
+
+    def _keep(self, row: int, image: Any) -> Tensor:
+        pixels = self._converter.to_pixels(image, self._where(row))
+        self._decoded.put(row, pixels)
+        return pixels
 
     def _where(self, row: int) -> str:
         return f"{self._name}: {self._images.name(row)}"

@@ -112,12 +112,17 @@ class Labeller:
         searched = targets.searched | contradicted
         targets = replace(targets, searched=targets.searched & ~contradicted)
         pairs, ledger = self._pairs(samples, index, targets.searched)
-        search = self.search(pairs, ledger, ledger.limits)
-        boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal)
+        if self.settings.needs_rays:
+            search = self.search(pairs, ledger, ledger.limits)
+            boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal)
+            distance, snapshots = boundary.distance, boundary.snapshots
+        else:
+            distance = self.starting_points.nearest_distance(pairs)
+            snapshots = dict.fromkeys(self.settings.snapshots, distance)
         queries = F.one_hot(decision.clamp_min(0), teacher.classes)
         queries[decision == UNANSWERED] = 0
         queries[targets.searched] = ledger.spent.cpu()
-        distances = targets.table(boundary.distance, decision).masked_fill(contradicted, 0)
+        distances = targets.table(distance, decision).masked_fill(contradicted, 0)
         labels = self.images.labels
         return Labels(
             index=index,
@@ -129,7 +134,7 @@ class Labeller:
             searched=None if targets.sample_distance is None else searched,
             snapshots={
                 count: targets.table(at_count, decision).masked_fill(contradicted, 0)
-                for count, at_count in boundary.snapshots.items()
+                for count, at_count in snapshots.items()
             },
         )
 
@@ -157,6 +162,8 @@ class Labeller:
             `[b, *image_shape] float32`, without the images that the budget refuses.
         """
         samples, decision = self.images.read(index), self.decisions[index]
+        if not self.settings.needs_rays:
+            return samples[:0]
         searched = self.targets(samples, decision).searched & ~self._contradicted(index)
         pairs, ledger = self._pairs(samples, index, searched)
         try:
@@ -196,13 +203,15 @@ class Labeller:
 def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
     """The number of samples in a chunk, limited by the memory of their searches.
 
-    A pair takes a few rows of D float32 values, for D values in an image.
+    A pair with rays takes a few rows of D float32 values, for D values in an image.
     """
     values = math.prod(teacher.image_shape)
     rows = settings.max_starting_points + 4
     if settings.measure == "mbd":
         rows = max(rows, len(settings.sign_opt.steps) + 7)
-    per_sample = settings.targets_among(teacher.classes) * rows * values * 4
+    if settings.needs_rays:
+        rows *= settings.targets_among(teacher.classes)
+    per_sample = rows * values * 4
     return max(1, min(_MAX_CHUNK_SAMPLES, _CHUNK_BYTES // per_sample))
 
 

@@ -134,6 +134,11 @@ class LabelSettings:
             return _MAX_STARTING_POINTS["bd"]
         return _MAX_STARTING_POINTS[self.measure]
 
+    @property
+    def needs_rays(self) -> bool:
+        """Whether pairs need rays: SD to the nearest image is found in the pool without them."""
+        return self.measure != "sd" or self.order != "nearest"
+
     def starting_points_per_pair(self, limits: Tensor, surrogate: bool) -> Tensor:
         """The number of starting points of each pair.
 
