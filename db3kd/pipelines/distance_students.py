@@ -26,7 +26,7 @@ from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
-from db3kd.planning.budget_plan import LABEL_MEASURES, MOST_PER_PAIR
+from db3kd.planning.budget_plan import MOST_PER_PAIR
 from db3kd.progress import show_progress
 from db3kd.teachers import Teacher
 
@@ -38,11 +38,11 @@ _LEAST_CHOICE_SAMPLES = 10
 
 def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
     """Returns the settings with which a strategy spends its queries on distances."""
-    measure = LABEL_MEASURES[plan.strategy]
+    assert plan.measure is not None  # the plan has queries for distances
     if plan.strategy == PAPER:
-        return LabelSettings.paper(measure, queries=plan.label_queries, seed=seed)
+        return LabelSettings.paper(plan.measure, queries=plan.label_queries, seed=seed)
     return LabelSettings(
-        measure=measure,
+        measure=plan.measure,
         queries=plan.label_queries,
         queries_per_pair=MOST_PER_PAIR,
         seed=seed,

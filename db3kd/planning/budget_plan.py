@@ -13,7 +13,7 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 """The names of all strategies."""
 
 STRATEGY_TEXTS: dict[Strategy, str] = {
-    "auto": "decisions, then augmented images that proxies choose; they teach if answers are few",
+    "auto": "decisions and augmented images that proxies choose, or sd with one query an image",
     "decisions": "one decision for each image, and no more queries",
     "augmented": "decisions for the images and for random augmented images",
     "sd": "soft labels from the distances to other images",
@@ -50,6 +50,14 @@ _MOST_PER_IMAGE = 2**16
 
 MOST_PER_PAIR = 20_000
 """Queries for one distance, as many as in the paper."""
+
+_FEW_FURTHER = 0.1
+"""With fewer further queries for each image, `auto` takes SD, which costs none. With a single query
+an image its students were better than those of decisions; with two they were worse
+(docs/measurements.md)."""
+
+_SD_IMAGES = range(_LEAST_QUERIES, 20_001)
+"""Numbers of images for which `auto` compares all images with each other."""
 
 _LEAST_CHOSEN = 200
 """With fewer augmented images there is one random round, because proxies would learn too little."""
@@ -98,12 +106,17 @@ class BudgetPlan:
     @property
     def uses_proxies(self) -> bool:
         """Whether proxies choose what is asked or may teach the student."""
-        return self.strategy in ("auto", "zero-shot")
+        return self.strategy in ("auto", "zero-shot") and not self.label_queries
 
     @property
     def training_images(self) -> int:
         """Number of images that may be trained on."""
         return (self.images or 0) - self.held_out
+
+    @property
+    def measure(self) -> Literal["sd", "bd", "mbd"] | None:
+        """The distances that soft labels are made of; None without soft labels."""
+        return LABEL_MEASURES.get(self.strategy, "sd") if self.label_queries else None
 
     @property
     def queries(self) -> int:
@@ -123,8 +136,8 @@ class BudgetPlan:
             "choose how to train",
         )
         yield from self._rounds()
-        if self.label_queries:
-            measure = LABEL_MEASURES[self.strategy].upper()
+        if self.measure:
+            measure = self.measure.upper()
             yield Stage(f"{measure} distances", self.label_queries, "make soft labels")
         yield Stage("pseudo samples", self.pseudo_samples, "take the place of images")
 
@@ -202,6 +215,9 @@ def plan_budget(
         return BudgetPlan(strategy, budget, images, held_out, label_queries=queries)
     most = max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
     left = min(budget - held_out, most)
+    few = training <= left < (1 + _FEW_FURTHER) * training
+    if strategy == "auto" and few and training in _SD_IMAGES:
+        return BudgetPlan(strategy, budget, images, held_out, label_queries=training)
     if strategy == "decisions":
         return BudgetPlan(strategy, budget, images, held_out, rounds=(min(training, left),))
     spare = max(0, left - training)

@@ -34,6 +34,8 @@ def test_a_plan_never_exceeds_its_budget_and_leaves_nothing_that_it_could_spend(
         assert plan.queries == min(budget, plan.held_out + most)
     elif strategy == "zero-shot":
         assert plan.queries == min(budget, _MOST_ANSWERS)
+    elif strategy == "auto" and plan.measure:
+        assert plan.queries == images and budget < 1.1 * images
     elif strategy in ("auto", "augmented"):
         training = plan.training_images
         most = max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
@@ -66,6 +68,18 @@ def test_a_budget_that_no_training_could_use_is_not_spent():
 def test_fewer_images_than_classes_can_be_planned():
     plan = plan_budget(10, 1000, 10)
     assert (plan.held_out, plan.rounds) == (1, (9,))
+
+
+@pytest.mark.parametrize(
+    ("budget", "measure"), [(999, None), (1_000, "sd"), (1_094, "sd"), (1_095, None)]
+)
+def test_a_query_an_image_and_little_more_gives_soft_labels_from_sd(budget, measure):
+    plan = plan_budget(budget, 10, 1_000)
+    assert plan.measure == measure
+    assert plan.uses_proxies == (measure is None)
+    if measure:
+        assert plan.label_queries == plan.training_images == 950 and plan.queries == 1_000
+    assert plan_budget(1_000, 10, 1_000, "decisions").measure is None
 
 
 def test_images_that_the_budget_does_not_cover_are_chosen_after_a_random_half():
