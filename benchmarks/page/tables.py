@@ -128,7 +128,7 @@ def budgets(rows: Sequence[Result]) -> dict[str, pd.DataFrame]:
         agreement = mean_and_deviation(list(part["agreement"]))
         queries = part["queries"].mean()
         cost = f" ({queries:,.0f})" if queries else ""
-        column = f"{images:,} images, {per_sample} queries each"
+        column = f"{images:,} images, {per_sample:g} queries each"
         row = tables.setdefault(student, {}).setdefault(strategy, {})
         row[column] = f"{accuracy} / {agreement}{cost}"
     return {student: grid(cells) for student, cells in tables.items()}

@@ -42,7 +42,7 @@ class Cell:
     """One student of the benchmark."""
 
     images: int
-    queries_per_sample: int
+    queries_per_sample: float
     student: str
     strategy: Any
     seed: int
@@ -50,7 +50,7 @@ class Cell:
     @property
     def budget(self) -> int:
         """The queries of all stages."""
-        return self.images * self.queries_per_sample
+        return round(self.images * self.queries_per_sample)
 
     @property
     def folder(self) -> str:
@@ -168,11 +168,15 @@ def _result(
     }
 
 
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)
+
+
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     several: Callable[..., Any] = partial(options.add_argument, nargs="+")
     several("--images", type=int, default=[1000], help="sizes of the transfer set")
-    several("--per-sample", type=int, default=[10], help="total queries, divided by the images")
+    several("--per-sample", type=_number, default=[10], help="total queries, divided by the images")
     several("--students", default=["lenet5-half"], help="architectures")
     several("--strategies", default=["auto", "augmented", "decisions"], choices=STRATEGIES)
     options.add_argument("--white-box", action="store_true", help="add the ceiling")

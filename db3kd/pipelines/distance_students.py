@@ -32,12 +32,23 @@ from db3kd.teachers import Teacher
 
 PAPER: str = "db3kd-paper"
 
+_QUERIES_PER_TARGET = 20
+_LEAST_TARGETS = 3
+"""If the budget gives a class fewer queries, only the nearest classes are searched, at least so
+many: fewer teach no more than SD (docs/measurements.md)."""
+
 _LEAST_CHOICE_SAMPLES = 10
 """With fewer, the usual scale is taken: trainings would compare scales on one sample each."""
 
 
-def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
-    """Returns the settings with which a strategy spends its queries on distances."""
+def label_settings(plan: BudgetPlan, classes: int, seed: int) -> LabelSettings:
+    """Returns the settings with which a strategy spends its queries on distances.
+
+    Args:
+        plan: A plan with queries for distances.
+        classes: The number of classes of the teacher.
+        seed: The seed of the searches.
+    """
     assert plan.measure is not None  # the plan has queries for distances
     if plan.strategy == PAPER:
         return LabelSettings.paper(plan.measure, queries=plan.label_queries, seed=seed)
@@ -45,15 +56,26 @@ def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
         measure=plan.measure,
         queries=plan.label_queries,
         queries_per_pair=MOST_PER_PAIR,
+        targets=_targets(plan, classes),
         seed=seed,
     )
+
+
+def _targets(plan: BudgetPlan, classes: int) -> int | None:
+    """Returns how many of the nearest classes are searched for each sample; None for all."""
+    if plan.measure == "sd":
+        return None
+    count = (plan.label_queries // plan.training_images - 1) // _QUERIES_PER_TARGET
+    count = max(count, _LEAST_TARGETS)
+    return None if count >= classes - 1 else count
 
 
 def measure_distances(
     teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
 ) -> Labels:
     """Labels the images to train on, in a run folder that is continued if it exists."""
-    return label(teacher, images, label_settings(plan, seed), out=folder, resume=True)
+    settings = label_settings(plan, teacher.classes, seed)
+    return label(teacher, images, settings, out=folder, resume=True)
 
 
 @dataclass(frozen=True)

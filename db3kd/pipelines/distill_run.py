@@ -328,7 +328,9 @@ class DistillRun:
                 "time_limit": settings.time_limit,
             }
         if self.plan.label_queries:
-            entries["labelling"] = label_settings(self.plan, settings.training.seed)
+            entries["labelling"] = label_settings(
+                self.plan, self.teacher.classes, settings.training.seed
+            )
         if self._class_names is not None:
             entries[CLASS_NAMES] = self._class_names
         return make_manifest(
