@@ -101,6 +101,7 @@ class StartingPoints:
         nearest = torch.full((len(pairs),), torch.inf)
         parts = order.split([int(part.sum()) for part in uses.split(size)])
         for block, part in zip(used.split(size), parts, strict=True):
+            part = part[pair_of[part].argsort()]  # by sample: one is read while it is in the cache
             here = pair_of[part]
             lengths = self._lengths(pairs, here, block, torch.searchsorted(block, numbers[part]))
             nearest.scatter_reduce_(0, here, lengths, "amin")
