@@ -10,6 +10,8 @@ import db3kd  # noqa: E402
 project = "db3kd"
 author = "The db3kd authors"
 version = release = db3kd.__version__
+# Blocks without a language are what commands print.
+highlight_language = "text"
 
 extensions = [
     "sphinx.ext.autodoc",
@@ -53,6 +55,7 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b5c8f", "color-brand-content": "#0b5c8f"},
     "dark_css_variables": {"color-brand-primary": "#6cb6e4", "color-brand-content": "#6cb6e4"},

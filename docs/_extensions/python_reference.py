@@ -94,7 +94,8 @@ def _is_constant(found: Any) -> bool:
 def _directive(name: str, found: Any) -> str:
     if isinstance(found, type):
         kind = "autoexception" if issubclass(found, BaseException) else "autoclass"
-        return f".. {kind}:: {name}\n   :members:\n   :show-inheritance:"
+        bases = "" if found.__bases__ == (object,) else "\n   :show-inheritance:"
+        return f".. {kind}:: {name}\n   :members:{bases}"
     if inspect.isfunction(found):
         return f".. autofunction:: {name}"
     prefix, _, constant = name.rpartition(".")

@@ -1,7 +1,8 @@
 """Draws docs/method.png, which explains the method, by `python docs/figures/method.py`.
 
-Everything in it is computed: the queries, the distances, the soft label and the student are those
-of db3kd for a teacher of images with two pixels.
+docs/method-narrow.png is the same for phones. Everything in it is computed: the queries, the
+distances, the soft label and the student are those of db3kd for a teacher of
+images with two pixels.
 """
 
 from pathlib import Path
@@ -20,6 +21,7 @@ from db3kd.report.plot_style import COLOURS, MARKERS
 NAMES = ("A", "B", "C")
 SCALE = 12.0
 SAMPLE = torch.tensor([[0.34, 0.47]])
+FONT_SIZE = 12
 PALE = ListedColormap(["#CCE3F0", "#F7DFCC", "#CCECE3"])
 
 
@@ -48,7 +50,7 @@ class Teacher:
 
 def main() -> None:
     """Computes and draws the picture."""
-    matplotlib.rcParams.update({"font.size": 11})
+    matplotlib.rcParams.update({"font.size": FONT_SIZE})
     images = torch.rand(120, 2, generator=torch.Generator().manual_seed(3))
     images = torch.cat([SAMPLE, images]).reshape(-1, 1, 1, 2)
     teacher = Teacher()
@@ -64,13 +66,14 @@ def main() -> None:
         settings=db3kd.TrainSettings(steps=1500, learning_rate=1e-2, batch_size=32),
     )
 
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
-    panels = figure.subplots(1, 4, width_ratios=[1, 1, 0.9, 1])
-    draw_decisions(panels[0], images, labels.decision)
-    draw_distances(panels[1], labels.distances[0], int(labels.decision[0]))
-    draw_soft_label(panels[2], labels.soft_labels[0])
-    draw_student(panels[3], student)
-    figure.savefig(Path(__file__).parents[1] / "method.png", dpi=140)
+    for name, size, rows in (("method", (9.6, 3.2), 1), ("method-narrow", (5.0, 6.0), 2)):
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(rows, 4 // rows).flat
+        draw_decisions(panels[0], images, labels.decision)
+        draw_distances(panels[1], labels.distances[0], int(labels.decision[0]))
+        draw_soft_label(panels[2], labels.soft_labels[0])
+        draw_student(panels[3], student)
+        figure.savefig(Path(__file__).parents[1] / f"{name}.png", dpi=175)
 
 
 def grid() -> tuple[np.ndarray, Tensor]:
@@ -90,18 +93,23 @@ def draw_regions(axes: Axes, decisions: Tensor) -> None:
 
 def draw_decisions(axes: Axes, images: Tensor, decisions: Tensor) -> None:
     """Draws each image with the class that the teacher answered."""
-    square(axes, "1  The teacher answers\nwith a class and nothing else")
+    square(axes, "1  The teacher answers\nwith a class only")
     for number, name in enumerate(NAMES):
         x, y = images[decisions == number].reshape(-1, 2).T
         axes.scatter(x, y, s=22, color=COLOURS[number], marker=MARKERS[number], label=name)
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, frameon=False, handletextpad=0.1
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=3,
+        frameon=False,
+        handletextpad=0.1,
+        columnspacing=1,
     )
 
 
 def draw_distances(axes: Axes, distances: Tensor, own: int) -> None:
     """Draws the way from one image to the nearest point of each other class."""
-    square(axes, "2  Searches measure how far\nan image is from other classes")
+    square(axes, "2  Searches measure how\nfar other classes are")
     _, points = grid()
     decisions = Teacher().decide(points)
     draw_regions(axes, decisions)
@@ -119,9 +127,20 @@ def draw_distances(axes: Axes, distances: Tensor, own: int) -> None:
             arrowprops={"arrowstyle": "->", "lw": 2, "shrinkA": 0, "shrinkB": 0},
         )
         middle = (SAMPLE[0] + nearest) / 2
-        side = (10, -16) if other == 1 else (-62, -2)
-        axes.annotate(f"$d_{NAMES[other]}$ = {found:.2f}", middle, side, textcoords="offset points")
+        side = (0, -18) if other == 1 else (-52, 3)
+        axes.annotate(
+            f"$d_{NAMES[other]}$={found:.2f}",
+            middle,
+            side,
+            textcoords="offset points",
+            fontsize=FONT_SIZE - 1,
+        )
     axes.scatter(*SAMPLE[0], s=60, color=COLOURS[own], marker=MARKERS[own], zorder=3)
+    name_regions(axes)
+
+
+def name_regions(axes: Axes) -> None:
+    """Writes the name of each class into its region."""
     for number, place in enumerate([(0.12, 0.08), (0.86, 0.08), (0.12, 0.9)]):
         axes.text(
             *place, NAMES[number], ha="center", va="center", weight="bold", color=COLOURS[number]
@@ -130,17 +149,18 @@ def draw_distances(axes: Axes, distances: Tensor, own: int) -> None:
 
 def draw_soft_label(axes: Axes, soft_label: Tensor) -> None:
     """Draws the soft label of the image."""
-    axes.set_title("3  Near classes get more weight\nin its soft label", fontsize=11)
+    axes.set_title("3  Near classes weigh\nmore in the soft label", fontsize=FONT_SIZE)
     bars = axes.bar(NAMES, soft_label, color=COLOURS[: len(NAMES)], width=0.6)
-    axes.bar_label(bars, [f"{share:.1%}" for share in soft_label])
+    axes.bar_label(bars, [f"{share:.0%}" for share in soft_label])
     axes.set_ylim(0, 1.08)
+    axes.set_xlabel("class")
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def draw_student(axes: Axes, student: torch.nn.Module) -> None:
     """Draws the regions of the student, and the boundaries of the teacher."""
-    square(axes, "4  A small student learns\nthe teacher's boundaries")
+    square(axes, "4  The student learns\nthe boundaries")
     side, points = grid()
     with torch.inference_mode():
         learned = student(points).argmax(1)
@@ -156,11 +176,12 @@ def draw_student(axes: Axes, student: torch.nn.Module) -> None:
             colors="black",
             linewidths=1,
         )
+    name_regions(axes)
     share = float((learned == truth).float().mean())
     axes.text(
         0.5,
         -0.03,
-        f"agrees on {share:.0%} of the square\nlines: the teacher",
+        f"agreement {share:.0%}\nlines: the teacher",
         ha="center",
         va="top",
     )
@@ -169,7 +190,7 @@ def draw_student(axes: Axes, student: torch.nn.Module) -> None:
 def square(axes: Axes, title: str) -> None:
     """Shows the unit square without ticks."""
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], aspect="equal")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=FONT_SIZE)
 
 
 if __name__ == "__main__":
