@@ -3,23 +3,21 @@
 import hashlib
 import json
 import statistics
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from cycler import cycler
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.common.formatting import number
 from benchmarks.page.tables import Result
+from db3kd.report.plot_style import COLOURS, curve_style, plot_axes
 
-_COLOURS = matplotlib.color_sequences["petroff6"]
-_STYLES = cycler(linestyle=["-", "--"]) * (cycler(color=_COLOURS) + cycler(marker=list("os^Dv<")))
 _MARKERS_PER_CURVE = 8
+_GREY = "#595959"
+_DPI = 125
 
 Points = Sequence[tuple[float, float]]
 
@@ -35,7 +33,7 @@ class Plot:
         y: The label of the y axis.
         curves: Points by the name of the curve.
         log: Whether the y axis is logarithmic too.
-        level: A height to mark with a line, such as a ratio of 1.
+        levels: Heights to mark with a line, by name.
     """
 
     name: str
@@ -44,7 +42,7 @@ class Plot:
     y: str
     curves: Mapping[str, Points]
     log: bool = False
-    level: float | None = None
+    levels: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -63,27 +61,72 @@ def draw(plot: Plot, folder: Path) -> None:
         plot: The plot.
         folder: The folder of the file.
     """
-    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.set_prop_cycle(_STYLES)
-    for name, points in plot.curves.items():
-        every = max(1, len(points) // _MARKERS_PER_CURVE)
-        axes.plot(*zip(*sorted(points), strict=True), label=name, markersize=4, markevery=every)
-    axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y, xscale="log")
+    columns = 2 if max(map(len, plot.curves)) > 22 else 3
+    legend_rows = -(-len(plot.curves) // columns) if len(plot.curves) > 1 else 0
+    figure, axes = plot_axes(plot.x, plot.y, size=(7.2, 4.2 + 0.26 * legend_rows))
+    axes.set_title(plot.title, loc="left")
+    axes.set_xscale("log")
     if plot.log:
         axes.set_yscale("log")
-    if plot.level is not None:
-        axes.axhline(plot.level, color="grey", linewidth=0.8, linestyle=":")
+    for (name, points), style in zip(plot.curves.items(), _styles(plot.curves), strict=True):
+        every = max(1, len(points) // _MARKERS_PER_CURVE)
+        axes.plot(*zip(*sorted(points), strict=True), label=name, markevery=every, **style)
+    _draw_levels(axes, plot)
     for axis in (axes.xaxis, axes.yaxis) if plot.log else (axes.xaxis,):
         low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: number(float(value))))
+        narrow = (1, 1.5, 2, 3, 5) if high < 10 * low else (1, 2, 5)
+        axis.set_major_locator(LogLocator(subs=narrow if high < 300 * low else (1,)))
+        axis.set_major_formatter(FuncFormatter(_tick))
         axis.set_minor_formatter(NullFormatter())
-    if len(plot.curves) > 1:
-        figure.legend(fontsize="small", loc="outside right upper")
-    axes.grid(alpha=0.3)
+    if legend_rows:
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     metadata = {"Software": None, "Description": plot.digest()}
-    figure.savefig(folder / plot.file, dpi=100, metadata=metadata)
+    figure.savefig(folder / plot.file, dpi=_DPI, metadata=metadata)
+
+
+def _styles(names: Iterable[str]) -> list[dict[str, Any]]:
+    """A colour for each curve; if there are too few, a line style for each first word of a name."""
+    names = list(names)
+    if len(names) <= len(COLOURS):
+        return [curve_style(number) for number in range(len(names))]
+    families: dict[str, int] = {}
+    members: Counter[str] = Counter()
+    styles = []
+    for name in names:
+        family = name.split()[0]
+        group = families.setdefault(family, len(families))
+        styles.append(curve_style(members[family], group))
+        members[family] += 1
+    return styles
+
+
+def _draw_levels(axes: Axes, plot: Plot) -> None:
+    """Draws a line for each level; its name is on the side where no curve is."""
+    axes.margins(y=0.1)
+    lowest = min(height for points in plot.curves.values() for _, height in points)
+    for name, level in plot.levels.items():
+        below = level <= lowest
+        if below:
+            low, high = axes.get_ylim()
+            low = min(
+                low, level * (level / high) ** 0.1 if plot.log else level - 0.1 * (high - level)
+            )
+            axes.set_ylim(low, high)
+        axes.axhline(level, color=_GREY, linewidth=1.2, linestyle=(0, (1, 1.5)))
+        axes.annotate(
+            name,
+            (1, level),
+            (-4, -3 if below else 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va="top" if below else "bottom",
+            color=_GREY,
+        )
+
+
+def _tick(value: float, position: int) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 
 def plots(kind: str, result: Result, name: str) -> list[Plot]:
@@ -113,15 +156,15 @@ def _ops(result: Result, name: str) -> list[Plot]:
         Plot(
             f"{name}-{number_of_place}",
             f"Times as fast as eager PyTorch: {place}",
-            "size of a row",
-            "times",
+            "numbers in a row",
+            "times as fast",
             {
                 op: [(size, ratio) for size, (_, ratio) in by_size.items()]
                 for op, by_size in ops.items()
                 if len(by_size) > 1
             },
             log=True,
-            level=1.0,
+            levels={"eager PyTorch": 1.0},
         )
         for number_of_place, (place, ops) in enumerate(places.items())
         if any(len(by_size) > 1 for by_size in ops.values())
@@ -133,8 +176,8 @@ def _distances(result: Result, name: str) -> list[Plot]:
         search: [(float(count), ratio) for count, ratio in curve.items()]
         for search, curve in result["distance_over_optimum"].items()
     }
-    title, x, y = "Distance for queries", "queries a pair", "distance / optimum"
-    return [Plot(name, title, x, y, curves, level=1.0)]
+    title, x, y = "Distance for queries", "queries a pair", "mean distance / optimum"
+    return [Plot(name, title, x, y, curves, levels={"white-box optimum": 1.0})]
 
 
 def _peers(result: Result, name: str) -> list[Plot]:
@@ -152,9 +195,9 @@ def _peers(result: Result, name: str) -> list[Plot]:
                 for attack, curve in result["curves"].items()
             },
             log=True,
-            level=1.0,
+            levels={"white-box optimum": 1.0},
         )
-        for unit, x in (("queries", "queries a pair"), ("seconds", "seconds, all pairs"))
+        for unit, x in (("queries", "queries a pair"), ("seconds", "time for all pairs (s)"))
     ]
 
 
@@ -163,7 +206,7 @@ def _growth(result: Result, name: str) -> list[Plot]:
     sizes = [series for series in result["series"] if series["varied"] in SIZES]
     if not sizes:
         return []
-    x = ", ".join(dict.fromkeys(series["varied"] for series in sizes))
+    x = "number of " + ", ".join(dict.fromkeys(series["varied"] for series in sizes))
 
     def curves(cost: str) -> dict[str, Points]:
         return {
@@ -172,8 +215,8 @@ def _growth(result: Result, name: str) -> list[Plot]:
         }
 
     return [
-        Plot(f"{name}-seconds", "How time grows", x, "seconds", curves("seconds"), log=True),
-        Plot(f"{name}-peak-mib", "How memory grows", x, "peak MiB", curves("peak_mib")),
+        Plot(f"{name}-seconds", "How time grows", x, "time (s)", curves("seconds"), log=True),
+        Plot(f"{name}-peak-mib", "How memory grows", x, "peak memory (MiB)", curves("peak_mib")),
     ]
 
 
@@ -189,13 +232,11 @@ def _targets(result: Result, name: str) -> list[Plot]:
         100 * statistics.fmean(row["accuracies"]) for row in result["rows"]
     ]
     x = "queries a sample"
-    taught: dict[str, Any] = {
-        "labels": list(zip(queries, students, strict=True)),
-        "decisions alone": [(result["rows"][0]["queries_per_sample"], decisions)],
-    }
+    labels = {"labels": list(zip(queries, students, strict=True))}
     rank = {"labels": list(zip(queries, ranks, strict=True))}
+    levels = {"taught by logits": logits, "taught by decisions alone": decisions}
     return [
         Plot(f"{name}-rank", "Rank correlation with the logits", x, "rank correlation", rank),
-        Plot(f"{name}-students", "Students (line: taught by logits)", x, "mean accuracy %", taught,
-             level=logits),
+        Plot(f"{name}-students", "Students taught by labels", x, "mean test accuracy (%)", labels,
+             levels=levels),
     ]  # fmt: skip

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from db3kd.report.plot_style import (
     COLOURS,
-    MARKERS,
     class_labels,
+    curve_style,
     draw_image,
     plot_axes,
     rotation,
@@ -103,16 +103,7 @@ def distance_curve(
     for number, (name, points) in enumerate(curves.items()):
         queries, distances = (np.asarray(values, float) for values in points)
         shown = np.isfinite(distances) & np.isfinite(queries) & (queries > 0)
-        axes.plot(
-            queries[shown],
-            distances[shown],
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            linestyle="-" if number < len(COLOURS) else "--",
-            markersize=5,
-            linewidth=1.6,
-            label=name,
-        )
+        axes.plot(queries[shown], distances[shown], label=name, **curve_style(number))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,7 +20,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "os^Dv<P"
 """A marker for each colour."""
 
+LINES = ("-", "--", ":", "-.")
+"""A line style for each group of curves."""
+
 _DPI = 150
+_FONT_SIZE = 11
 _GRID = "#E0E0E0"
 _INK = "#000000"
 _SVG_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -31,12 +36,32 @@ def plot_axes(
     """Returns a figure with one plot that has light grid lines and no frame; its size in inches."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
+    axes.set_xlabel(xlabel, fontsize=_FONT_SIZE)
+    axes.set_ylabel(ylabel, fontsize=_FONT_SIZE)
+    axes.tick_params(labelsize=_FONT_SIZE)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def curve_style(number: int, group: int | None = None) -> dict[str, Any]:
+    """Returns the arguments of `Axes.plot` for a curve.
+
+    Args:
+        number: The number of the curve, which gives its colour and its marker.
+        group: The number of its group, which gives the line style; by default it changes when
+            the colours are used up.
+    """
+    if group is None:
+        group = number // len(COLOURS)
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[group % len(LINES)],
+        "linewidth": 1.8,
+        "markersize": 5,
+    }
 
 
 def use_query_axis(axes: Axes) -> None:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from db3kd.data.uint8_pixels import MAX_PIXEL
 from db3kd.report.plot_style import (
-    COLOURS,
-    MARKERS,
     class_labels,
+    curve_style,
     draw_image,
     plot_axes,
     save,
@@ -100,7 +99,7 @@ def distance_by_moves(moves: Sequence[int], distances: Sequence[float], path: st
         path: The PNG file to write.
     """
     figure, axes = plot_axes("moves", "mean distance to the nearest boundary (L2)")
-    axes.plot(moves, distances, color=COLOURS[0], marker=MARKERS[0], linewidth=1.6)
+    axes.plot(moves, distances, **curve_style(0))
     axes.set_ylim(bottom=0)
     save(figure, path)
 
@@ -114,7 +113,7 @@ def accuracy_by_queries(
         curves: By name, k totals of queries, and for each the accuracies of all seeds in [0, 1].
         path: The PNG file to write.
     """
-    figure, axes = plot_axes("queries in total", "test accuracy %")
+    figure, axes = plot_axes("queries in total", "test accuracy (%)")
     use_query_axis(axes)
     for number, (name, (queries, accuracies)) in enumerate(curves.items()):
         percent = [100 * np.asarray(values, float) for values in accuracies]
@@ -122,10 +121,9 @@ def accuracy_by_queries(
             queries,
             [values.mean() for values in percent],
             [values.std(ddof=1) if len(values) > 1 else 0.0 for values in percent],
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
             capsize=3,
             label=name,
+            **curve_style(number),
         )
     axes.legend(frameon=False)
     save(figure, path)

@@ -202,6 +202,15 @@ def test_growth_shows_exponents_of_sizes_only_and_the_settings_that_points_share
     assert made.plots[0].curves == {"samples": [(10, 10.0), (20, 20.0)]}
 
 
+def test_curves_of_a_plot_differ_in_colour_or_in_line():
+    few = plots._styles(["a", "b", "c"])
+    many = plots._styles([f"{tool} {number}" for tool in "abc" for number in range(4)])
+
+    assert len({style["color"] for style in few}) == 3
+    assert len({(style["color"], style["linestyle"]) for style in many}) == 12
+    assert len({style["linestyle"] for style in many[:4]}) == 1
+
+
 def test_a_plot_holds_the_checksum_of_what_it_shows(tmp_path):
     plot = plots.Plot("name", "Title", "x", "y", {"a": [(1.0, 2.0), (10.0, 3.0)]})
     plots.draw(plot, tmp_path)
