@@ -75,18 +75,27 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test coverage test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
-	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke docs clean
+.PHONY: help test coverage coverage-report test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
+	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke docs notebook clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 TESTS := tests
+# COVER=NAME writes which lines ran to .coverage.NAME; coverage-report adds all such files up.
+COVER ?=
 test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some, TESTS=tests/cli a folder)
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	$(if $(COVER),COVERAGE_FILE=.coverage.$(COVER)) $(BIN)/python -m pytest $(TESTS) \
+		$(if $(COVER),--cov=db3kd --cov-report= --cov-fail-under=0) $(ARGS)
 
-coverage: $(INSTALLED) ## Run the tests and fail if they run too few of the lines (pyproject.toml has the floor)
-	$(BIN)/python -m pytest tests --cov=db3kd --cov-report=term:skip-covered $(ARGS)
+coverage: ## Run the tests and fail if they run too few of the lines (pyproject.toml has the floor)
+	rm -f .coverage .coverage.*
+	$(MAKE) --no-print-directory test COVER=all
+	$(MAKE) --no-print-directory coverage-report
+
+coverage-report: $(INSTALLED)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
 
 test-servers: $(INSTALLED) $(SERVERS_INSTALLED) ## Test against MLServer and Triton, on loopback
 	DB3KD_SERVERS=$(SERVERS)/bin/python $(BIN)/python -m pytest tests/teachers/remote/test_real_servers.py $(ARGS)
@@ -116,6 +125,9 @@ docs: $(DOCS) ## Build the documentation site (build/docs/index.html) and check 
 	rm -rf $(SITE)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs $(SITE)
 	$(BIN)/python docs/check_links.py $(SITE)
+
+notebook: $(INSTALLED) ## Run the notebook and keep its outputs, which the site shows
+	$(BIN)/python docs/execute_notebook.py examples/first_student.ipynb
 
 sanitize: $(SANITIZE_BUILT) ## Run the op tests and the fuzz tests under sanitizers (FUZZ_EXAMPLES=100 is quick)
 	$(SANITIZE_RUN) -c 'from db3kd import ops; assert ops.build_config()["sanitizers"]'
@@ -208,7 +220,7 @@ bench-smoke: $(INSTALLED) ## Run each timed benchmark once, without timing
 
 clean: ## Remove the set-up, the builds and the caches
 	rm -rf $(VENV) $(CUDA_VENV) $(SERVERS) .venv-wheels build dist *.egg-info db3kd/*.so
-	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage
+	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

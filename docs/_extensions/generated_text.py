@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 from command_reference import command_reference
 from description_reference import description_reference
+from notebook_page import notebook_page
 from python_reference import public_names, stage_reference
 from sphinx.application import Sphinx
 
 GENERATORS: dict[str, Callable[..., str]] = {
     "commands": command_reference,
     "description-keys": description_reference,
+    "notebook": notebook_page,
     "public-names": public_names,
     "stage": stage_reference,
 }

@@ -20,6 +20,7 @@ PAGES = {
     "benchmarks/results/README.md": "results",
     "csrc/README.md": "native-ops",
     "examples/README.md": "examples",
+    "examples/first_student.ipynb": "first-student",
 }
 """Files of the repository that are pages of the site."""
 
@@ -52,7 +53,7 @@ def _replaced(text: str, folder: str, root: Path) -> str:
 def _site_link(link: re.Match[str], folder: str, root: Path) -> str:
     image, label, target = link.groups()
     path, mark, anchor = target.partition("#")
-    if not path or "://" in path or path.startswith("/") or path.startswith("mailto:"):
+    if not path or "://" in path or path.startswith(("/", "mailto:", "data:")):
         return link[0]
     file = posixpath.normpath(posixpath.join(folder, path))
     if not (root / file).exists():
