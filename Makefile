@@ -143,7 +143,7 @@ wheels: $(INSTALLED) ## Build a manylinux wheel for each Python that is there (P
 	$(BIN)/python tests/wheels/build.py $(WHEELS)
 
 test-wheels: $(INSTALLED) ## Test the wheels beside each torch in WHEEL_TORCH (5 GB each)
-	$(BIN)/python tests/wheels/check.py $(WHEELS) --environments $(WHEEL_ENVIRONMENTS) --torch $(WHEEL_TORCH)
+	$(BIN)/python tests/wheels/check.py $(WHEELS) --environments $(WHEEL_ENVIRONMENTS) --torch $(WHEEL_TORCH) $(ARGS)
 
 emulate: $(INSTALLED) ## Run the CUDA kernels on an emulated GPU: parity, planted faults, fuzz; no GPU is needed
 	$(BIN)/python tests/emulation/build.py $(EMULATION)

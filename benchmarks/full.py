@@ -100,6 +100,7 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "systems.journal_share", 5, "{mnist_or_few} --among 2000 --queries-per-pair 200 "
         "--threads 1",
     ),
+    "result-memory": ("systems.result_memory", 3, ""),
     "workers": ("systems.workers", 8, "{mnist_or_few}"),
     "serving": ("systems.serving", 10, ""),
 }  # fmt: skip

@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "cpu/result_memory.h"
+
 #if defined(DB3KD_CUDA)
 #include <cuda.h>
 #endif
@@ -54,4 +56,6 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "Native ops of db3kd.";
   module.def("build_config", &build_config,
              "How this extension was built; db3kd/extension.py describes the keys.");
+  module.def("keep_result_memory", &db3kd::cpu::keep_result_memory, "bytes"_a,
+             "Sets how much memory of results is kept; see db3kd/extension.py.");
 }

@@ -70,6 +70,30 @@ def build_config() -> dict[str, bool | str | None]:
     return _C.build_config()
 
 
+def keep_result_memory(size: int) -> int:
+    """Sets how much memory of large CPU results is kept for the next results.
+
+    Building queries in memory that was used before is several times as fast as in new memory.
+
+    Example:
+        >>> keep_result_memory(2**28)  # a small machine
+        1073741824
+
+    Args:
+        size: Bytes of memory that no tensor uses; a gibibyte by default. With 0, torch allocates
+            every result.
+
+    Returns:
+        The bytes that were kept until now.
+
+    Raises:
+        ValueError: The size is negative.
+    """
+    if size < 0:
+        raise ValueError(f"size: expected 0 bytes or more, got {size}")
+    return _C.keep_result_memory(size)
+
+
 def call(op: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a native op.
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from db3kd.extension import build_config, call
+from db3kd.extension import build_config, call, keep_result_memory
 
 __all__ = [
     "Noise",
@@ -27,6 +27,7 @@ __all__ = [
     "bracket_queries",
     "bracket_update",
     "build_config",
+    "keep_result_memory",
     "probe_gradient",
     "probe_queries",
     "ray_lengths",

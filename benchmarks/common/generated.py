@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.models.networks import build_model
+from db3kd.teachers import ModuleTeacher
 
 _CELLS = 6
 """Side of the grid of random numbers that a field is interpolated from."""
@@ -64,6 +65,20 @@ def trained_network(
         F.cross_entropy(network(images[chosen]), labels[chosen]).backward()
         optimiser.step()
     return network.eval()
+
+
+def random_teacher(model: str, images: Tensor, classes: int) -> ModuleTeacher:
+    """A network of `db3kd.models` with random weights, on the CPU.
+
+    Its scores are centred over the images, so that no class gets all of them.
+    """
+    shape: tuple[int, ...] = tuple(images.shape[1:])
+    torch.manual_seed(0)
+    network = build_model(model, shape, classes)
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.inference_mode():
+        last.bias.sub_(network(images).mean(0))
+    return ModuleTeacher(network, shape, classes)
 
 
 @torch.inference_mode()

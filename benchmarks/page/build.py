@@ -23,7 +23,9 @@ PAGE = "README.md"
 
 KINDS = {
     "ops": "Native ops",
+    "wheels": "Wheels",
     "labelling": "Labelling a small set",
+    "result-memory": "Memory of results",
     "distances": "Distance for queries",
     "candidates": "How many starting points",
     "peers": "Beside other attacks",

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
+from benchmarks.common.generated import random_teacher
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings, Measure
-from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher
 
 SHAPE, CLASSES = (1, 28, 28), 10
@@ -28,13 +27,8 @@ def images() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def teacher(images: torch.Tensor) -> ModuleTeacher:
-    """Random weights with scores centred over the images, so that no class gets all images."""
-    torch.manual_seed(0)
-    network = build_model("lenet5", SHAPE, CLASSES)
-    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    with torch.inference_mode():
-        last.bias.sub_(network(images).mean(0))
-    return ModuleTeacher(network, SHAPE, CLASSES)
+    """A LeNet-5 with random weights."""
+    return random_teacher("lenet5", images, CLASSES)
 
 
 @pytest.mark.parametrize("measure", ["bd", "mbd"])

@@ -28,33 +28,13 @@ void check_counters(const std::int64_t* counters, std::int64_t rows) {
   }
 }
 
-// Turns coefficients into components; without bases they are the same. Each task has its own
-// instance with its own scratch memory.
-class Transform {
- public:
-  explicit Transform(const std::optional<Basis>& basis, std::int64_t components)
-      : basis_(basis),
-        scratch_(basis ? basis->scratch() : 0),
-        components_(basis ? components : 0) {}
-
-  const float* operator()(const float* coefficients) {
-    if (!basis_) return coefficients;
-    basis_->to_pixels(coefficients, scratch_.data(), components_.data());
-    return components_.data();
-  }
-
- private:
-  const std::optional<Basis>& basis_;
-  std::vector<float> scratch_;
-  std::vector<float> components_;
-};
-
-std::optional<Basis> basis_of(const Directions& directions) {
+// `signs`: all coefficients to transform are −1 or 1.
+std::optional<Basis> basis_of(const Directions& directions, bool signs) {
   if (!directions.row_basis) return std::nullopt;
   const Tensor &rows = *directions.row_basis, &columns = *directions.column_basis;
   return Basis(rows.const_data_ptr<float>(), rows.size(0), rows.size(1),
                columns.const_data_ptr<float>(), columns.size(0), columns.size(1),
-               directions.channels);
+               directions.channels, signs);
 }
 
 Tensor probe_queries(const Tensor& origins, const Tensor& points, const Tensor& step,
@@ -67,7 +47,7 @@ Tensor probe_queries(const Tensor& origins, const Tensor& points, const Tensor& 
                           column_basis, channels, lower, upper, dtype);
   const std::int64_t size = points.size(1), rows = points.size(0) * count;
   const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
-  const std::optional<Basis> basis = basis_of(directions);
+  const auto basis = basis_of(directions, directions.noise == Noise::kRademacher);
   Tensor queries = make_result(rows, size);
 
   const Contiguous<float> origin_data(origins), point_data(points), step_of(step);
@@ -76,7 +56,7 @@ Tensor probe_queries(const Tensor& origins, const Tensor& points, const Tensor& 
   float* out = queries.mutable_data_ptr<float>();
   parallel_rows(rows, rows_per_task(size), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> coefficients(padded(directions.coefficients));
-    Transform components_of(basis, size);
+    std::vector<float> scratch(basis ? basis->scratch() : 0);
     double radius = 0.0;
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t point = row / count;
@@ -85,11 +65,18 @@ Tensor probe_queries(const Tensor& origins, const Tensor& points, const Tensor& 
       const DirectionId id = direction_id(seed, row % count, counter_data + 3 * point);
       const float scale =
           draw_direction(directions.noise, id, directions.coefficients, coefficients.data());
-      const float* direction = components_of(coefficients.data());
-      const double across = scale * along(from, at, direction, size);
+      // A direction in pixels is built where its query will be: it is read again while it is in
+      // the cache, and waiting for the result's memory overlaps with arithmetic.
+      float* query = out + row * size;
+      const float* direction = basis ? query : coefficients.data();
+      Along along(from, at, direction, size);
+      for (std::int64_t channel = 0; basis && channel < basis->channels(); ++channel) {
+        basis->to_pixels(channel, coefficients.data(), scratch.data(), query);
+        along.add_up_to((channel + 1) * basis->pixels_per_channel());
+      }
+      const double across = scale * along.total();
       points_at_radius(from, at, direction, step_of[point] * scale,
-                       radius_correction(radius, step_of[point], across), low, high, size,
-                       out + row * size);
+                       radius_correction(radius, step_of[point], across), low, high, size, query);
     }
   });
   return as_dtype(queries, dtype);
@@ -104,7 +91,7 @@ Tensor probe_gradient(const Tensor& decisions, const Tensor& criterion_class, bo
       check_probe_gradient(decisions, criterion_class, counters, seed, noise, row_basis,
                            column_basis, channels, components);
   const std::int64_t points = decisions.size(0), count = decisions.size(1);
-  const std::optional<Basis> basis = basis_of(directions);
+  const auto basis = basis_of(directions, false);  // of sums
   Tensor gradient = make_empty({points, components}, ScalarType::Float, decisions.device());
 
   const Contiguous<std::int64_t> decision_data(decisions), criterion_data(criterion_class),
@@ -115,7 +102,7 @@ Tensor probe_gradient(const Tensor& decisions, const Tensor& criterion_class, bo
       points, rows_per_task(components * count), [&](std::int64_t begin, std::int64_t end) {
         std::vector<float> direction(padded(directions.coefficients)),
             total(directions.coefficients);
-        Transform components_of(basis, components);
+        std::vector<float> scratch(basis ? basis->scratch() : 0);
         for (std::int64_t point = begin; point < end; ++point) {
           const std::int64_t* row = decision_data + point * count;
           Tally tally;
@@ -132,8 +119,11 @@ Tensor probe_gradient(const Tensor& decisions, const Tensor& criterion_class, bo
                 draw_direction(directions.noise, id, directions.coefficients, direction.data());
             accumulate(direction.data(), weight * scale, directions.coefficients, total.data());
           }
-          std::copy_n(components_of(total.data()), components, out + point * components);
-          normalise(components, out + point * components);
+          float* normal = out + point * components;
+          for (std::int64_t channel = 0; basis && channel < basis->channels(); ++channel)
+            basis->to_pixels(channel, total.data(), scratch.data(), normal);
+          if (!basis) std::copy_n(total.data(), components, normal);
+          normalise(components, normal);
         }
       });
   return gradient;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <mutex>
@@ -16,7 +17,6 @@ namespace {
 
 constexpr std::size_t kSmallest = std::size_t{1} << 20;  // torch's allocator reuses smaller ones
 constexpr std::size_t kPage = std::size_t{2} << 20;      // a huge page
-constexpr std::size_t kKept = std::size_t{1} << 30;
 
 struct Block {
   void* data = nullptr;
@@ -51,22 +51,36 @@ class IdleBlocks {
     return {data, whole};
   }
 
-  // Keeps a block, and frees those that were idle longest as long as there are too many bytes.
   void give_back(Block block) {
     const std::lock_guard<std::mutex> lock(mutex_);
     blocks_.push_back(block);
+    free_excess();
+  }
+
+  std::size_t keep(std::size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::size_t before = most_.exchange(bytes);
+    free_excess();
+    return before;
+  }
+
+  bool is_off() const { return most_ == 0; }
+
+ private:
+  // Frees the blocks that were idle longest as long as there are too many bytes.
+  void free_excess() {
     std::size_t kept = 0;
     for (const Block& idle : blocks_) kept += idle.bytes;
-    while (kept > kKept) {
+    while (kept > most_) {
       kept -= blocks_.front().bytes;
       std::free(blocks_.front().data);
       blocks_.erase(blocks_.begin());
     }
   }
 
- private:
   std::mutex mutex_;
   std::vector<Block> blocks_;
+  std::atomic<std::size_t> most_{std::size_t{1} << 30};
 };
 
 // Never destroyed: tensors may outlive all static objects.
@@ -85,7 +99,7 @@ Tensor make_result(std::int64_t rows, std::int64_t size) {
   constexpr bool kReuses = true;
 #endif
   std::int64_t bytes = 0;
-  if (kReuses && !__builtin_mul_overflow(rows, size, &bytes) &&
+  if (kReuses && !idle_blocks().is_off() && !__builtin_mul_overflow(rows, size, &bytes) &&
       !__builtin_mul_overflow(bytes, static_cast<std::int64_t>(sizeof(float)), &bytes) &&
       static_cast<std::size_t>(bytes) >= kSmallest) {
     const Block block = idle_blocks().take(static_cast<std::size_t>(bytes));
@@ -98,5 +112,7 @@ Tensor make_result(std::int64_t rows, std::int64_t size) {
   }
   return make_empty({rows, size}, ScalarType::Float, device);
 }
+
+std::size_t keep_result_memory(std::size_t bytes) { return idle_blocks().keep(bytes); }
 
 }  // namespace db3kd::cpu

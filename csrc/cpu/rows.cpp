@@ -1,5 +1,6 @@
 #include "rows.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "../core/probe.h"
@@ -8,10 +9,6 @@
 
 namespace db3kd::cpu {
 namespace {
-
-// Sums in double precision use 16 lanes: element i is added to lane i % 16, and the lanes are added
-// pairwise.
-constexpr int kLanes = 16;
 
 DB3KD_HOST_DEVICE double sum_of(double (&lanes)[kLanes]) {
   for (int half = kLanes / 2; half > 0; half /= 2) {
@@ -92,25 +89,45 @@ DB3KD_CLONES void points_on_ray(const float* sample, const float* end, float fra
   }
 }
 
-DB3KD_CLONES double along(const float* origin, const float* point, const float* direction,
-                          std::int64_t size) {
-  double lanes[kLanes] = {};
-  const std::int64_t whole = size / kLanes * kLanes;
-  for (std::int64_t i = 0; i < whole; i += kLanes) {
+namespace {
+
+// From begin, a multiple of kLanes or the end, to end.
+DB3KD_CLONES void add_along(const float* origin, const float* point, const float* direction,
+                            std::int64_t begin, std::int64_t end, double (&sums)[kLanes]) {
+  double lanes[kLanes];
+  std::copy_n(sums, kLanes, lanes);
+  const std::int64_t whole = end / kLanes * kLanes;
+  for (std::int64_t i = begin; i < whole; i += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const std::int64_t at = i + lane;
       lanes[lane] += static_cast<double>(point[at] - origin[at]) * direction[at];
     }
   }
-  for (std::int64_t i = whole; i < size; ++i) {
+  for (std::int64_t i = std::max(begin, whole); i < end; ++i) {
     lanes[i - whole] += static_cast<double>(point[i] - origin[i]) * direction[i];
   }
-  return sum_of(lanes);
+  std::copy_n(lanes, kLanes, sums);
+}
+
+}  // namespace
+
+void Along::add_up_to(std::int64_t end) {
+  if (end < size_) end = end / kLanes * kLanes;
+  add_along(origin_, point_, direction_, done_, end, lanes_);
+  done_ = end;
+}
+
+double Along::total() {
+  add_up_to(size_);
+  return sum_of(lanes_);
 }
 
 DB3KD_CLONES void points_at_radius(const float* origin, const float* point, const float* direction,
                                    float step, float correction, float lower, float upper,
                                    std::int64_t size, float* out) {
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep  // a step reads and writes one place, which it may share
+#endif
   for (std::int64_t i = 0; i < size; ++i) {
     out[i] = point_at_radius(origin[i], point[i] - origin[i], step, direction[i], correction, lower,
                              upper);

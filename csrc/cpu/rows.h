@@ -14,9 +14,29 @@ float distance_between(const float* a, const float* b, std::int64_t size);
 void points_on_ray(const float* sample, const float* end, float fraction, float lower, float upper,
                    std::int64_t size, float* out);
 
-// The inner product of `point`, relative to `origin`, with a direction.
-double along(const float* origin, const float* point, const float* direction, std::int64_t size);
+// Sums in double precision use 16 lanes: element i is added to lane i % 16, and the lanes are added
+// pairwise.
+constexpr int kLanes = 16;
 
+// The inner product of `point`, relative to `origin`, with a direction of `size` numbers. It is
+// added up in parts, while they are in the processor's cache, with the same bits for any parts.
+class Along {
+ public:
+  Along(const float* origin, const float* point, const float* direction, std::int64_t size)
+      : origin_(origin), point_(point), direction_(direction), size_(size) {}
+
+  // Adds numbers up to `end`, or somewhat fewer; they are final in the direction.
+  void add_up_to(std::int64_t end);
+
+  double total();
+
+ private:
+  const float *origin_, *point_, *direction_;
+  std::int64_t size_, done_ = 0;
+  double lanes_[kLanes] = {};
+};
+
+// `out` may be the direction itself.
 void points_at_radius(const float* origin, const float* point, const float* direction, float step,
                       float correction, float lower, float upper, std::int64_t size, float* out);
 

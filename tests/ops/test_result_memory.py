@@ -1,5 +1,9 @@
 """Large results of the CPU ops: their memory is used again, and never by two tensors at once."""
 
+import resource
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from op_cases import BOUNDS, bracket_queries
@@ -49,3 +53,28 @@ def test_a_view_keeps_the_memory_of_its_result():
 
 def test_a_result_in_used_memory_has_the_same_bits():
     assert torch.equal(queries(20), queries(20))
+
+
+def resident() -> int:
+    """Bytes of memory that this process has in use."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_kept_up_to_a_limit_and_not_at_all_with_zero():
+    result = queries(200)
+    size, bits, most = result.nbytes, result[0].clone(), resident()
+    del result
+    assert most - resident() < size / 2
+    before = ops.keep_result_memory(0)
+    try:
+        assert most - resident() > size / 2
+        assert torch.equal(queries(200)[0], bits)
+        assert most - resident() > size / 2
+    finally:
+        assert ops.keep_result_memory(before) == 0
+
+
+def test_a_negative_limit_is_an_error():
+    with pytest.raises(ValueError, match="size: expected 0 bytes or more, got -1"):
+        ops.keep_result_memory(-1)

@@ -4,8 +4,8 @@
 
 Each pair of a Python and a torch is an environment, kept in the folder because torch takes
 gigabytes; db3kd is removed from it first. The oldest Python of the wheels meets every torch, the
-others the newest. Also times what a user may type: a wheel, the sources with build isolation, the
-sources without. Writes `wheels.json` beside the wheels, and prints a table.
+others the newest. Also times what a user may type: a wheel, the sources and their archive with
+build isolation, the sources without. Prints a table; --save writes benchmarks/results/wheels.json.
 """
 
 import argparse
@@ -13,10 +13,14 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from build import ROOT, interpreters
+
+sys.path.insert(0, str(ROOT))
+from benchmarks.common.record import RESULTS, measured, write
 
 TESTS = [
     f"tests/ops/test_{name}.py"
@@ -39,12 +43,13 @@ def pip(python: Path, *words: str) -> tuple[float, str]:
 def environment(folder: Path, program: str, version: str, torch: str) -> Path:
     """Returns the Python of the environment for this Python and torch, which is made if missing."""
     home = folder / f"py{version}-torch{torch}"
-    python = home / "bin" / "python"
-    if not python.exists():
+    python, complete = home / "bin" / "python", home / ".complete"
+    if not complete.exists():
         run([program, "-m", "venv", str(home)])
         _, error = pip(python, "install", f"torch=={torch}", *PACKAGES)
         if error:
             sys.exit(f"torch {torch} for Python {version}: {error}")
+        complete.touch()
     return python
 
 
@@ -98,19 +103,26 @@ def check(wheels: Path, environments: Path, torches: list[str]) -> list[dict[str
     return rows
 
 
-def source_installs(python: Path) -> list[dict[str, object]]:
-    """Times installs from the sources, with and without build isolation, in this environment."""
-    pip(python, "install", "setuptools>=77", "wheel", "pybind11", "ninja")
+def source_installs(program: str, torch: str) -> list[dict[str, object]]:
+    """Times installs from the sources in a fresh environment that only has torch and its needs."""
     rows = []
-    for name, words in {
-        "pip install .": [],
-        "pip install --no-build-isolation .": ["--no-build-isolation"],
-    }.items():
-        pip(python, "uninstall", "--yes", "db3kd")
-        seconds, error = pip(python, "install", "--no-deps", *words, str(ROOT))
-        works = not error and run([str(python), "-P", "-c", FACTS], cwd=ROOT.parent).returncode == 0
-        rows.append({"command": name, "install_s": seconds, "works": works, "error": error})
-        print(rows[-1], flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        python = environment(folder, program, "x", torch)
+        done = run([str(python), "setup.py", "--quiet", "sdist", "--dist-dir", temporary])
+        if done.returncode != 0:
+            sys.exit(f"sdist: {done.stderr.strip()}")
+        archive = next(folder.glob("db3kd-*.tar.gz"))
+        for name, words in {
+            "pip install .": [str(ROOT)],
+            f"pip install {archive.name}": [str(archive)],
+            "pip install --no-build-isolation .": ["--no-build-isolation", str(ROOT)],
+        }.items():
+            pip(python, "uninstall", "--yes", "db3kd")
+            seconds, error = pip(python, "install", "--no-deps", *words)
+            row = {"command": name, "torch": torch, "install_s": seconds}
+            rows.append(row | ({"failed": 1, "error": error} if error else tested(python)))
+            print(rows[-1], flush=True)
     return rows
 
 
@@ -133,21 +145,20 @@ def main() -> None:
     options.add_argument("wheels", type=Path)
     options.add_argument("--environments", type=Path, required=True)
     options.add_argument("--torch", nargs="+", required=True, help="oldest first")
+    options.add_argument("--save", action="store_true", help="write the result")
     chosen = options.parse_args()
     environments = chosen.environments.resolve()
     environments.mkdir(exist_ok=True)
     rows = check(chosen.wheels.resolve(), environments, chosen.torch)
     if not rows:
         sys.exit(f"{chosen.wheels}: expected wheels, found none; run `make wheels`")
-    oldest = environments / f"py{rows[0]['python']}-torch{chosen.torch[0]}" / "bin" / "python"
-    sources = source_installs(oldest)
-    (chosen.wheels / "wheels.json").write_text(
-        json.dumps({"wheels": rows, "sources": sources}, indent=1)
-    )
+    oldest = interpreters()[str(rows[0]["python"])]
+    sources = source_installs(oldest, chosen.torch[-1])
     print(f"\n{table(rows)}")
-    if any(row["failed"] or not row.get("passed") for row in rows) or not all(
-        r["works"] for r in sources
-    ):
+    if chosen.save:
+        result = {"measured": measured(), "wheels": rows, "sources": sources}
+        write(RESULTS / "wheels.json", result)
+    if any(row["failed"] or not row.get("passed") for row in [*rows, *sources]):
         sys.exit("test-wheels: failed")
 
 
