@@ -30,8 +30,18 @@ CUDA_RUN := PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_PYTHON) -P
 GPU_BUILD := build/gpu
 GPU_CUDA_HOME := $(if $(wildcard $(CUDA_HOME)),CUDA_HOME=$(CUDA_HOME))
 GPU_RUN := PYTHONPATH=$(GPU_BUILD)/lib:. $(PYTHON) -P
-GPU_TESTS := $(wildcard $(addprefix tests/,$(addprefix ops/test_,build.py ops.py probe_ops.py op_grid.py \
-	cuda_parity.py) teachers/test_cuda_capture.py teachers/test_module_on_cuda.py querying/test_concurrent.py))
+# Parity first, because it says most if time runs out.
+GPU_TESTS := $(addprefix tests/,$(addprefix ops/test_,cuda_parity.py build.py ops.py probe_ops.py op_grid.py) \
+	teachers/test_cuda_capture.py teachers/test_module_on_cuda.py querying/test_concurrent.py)
+# Where results and logs go, and the seconds that each part may take: 8 minutes in all. A part that runs
+# alone may take longer, for example make gpu-test GPU_SECONDS_test=580.
+GPU_RESULTS ?= $(GPU_BUILD)/results
+GPU_SECONDS_build ?= 120
+GPU_SECONDS_test ?= 130
+GPU_SECONDS_bench ?= 150
+GPU_SECONDS_sanitize ?= 80
+# No measurement begins in the last half minute.
+GPU_BENCH_SECONDS = $(shell expr $(GPU_SECONDS_bench) - 30)
 SANITIZER ?= $(firstword $(wildcard $(CUDA_HOME)/bin/compute-sanitizer) compute-sanitizer)
 
 # What sanitize builds with: the address and undefined-behaviour sanitizers, whose runtime has to be
@@ -76,7 +86,8 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help test coverage coverage-report test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
-	gpu-sanitize gpu-bench bench bench-full bench-peers bench-smoke docs notebook clean
+	gpu-sanitize gpu-bench gpu-rehearse run-gpu-build run-gpu-test run-gpu-bench run-gpu-sanitize \
+	bench bench-full bench-peers bench-smoke docs notebook clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -174,23 +185,29 @@ gpu: gpu-build ## Build, test, measure and sanitise on this GPU, with PYTHON's o
 		$(MAKE) --no-print-directory $$part || failed="$$failed $$part"; done; \
 	test -z "$$failed" || { echo "gpu: failed:$$failed"; exit 1; }
 
-gpu-build:
+# Each part has a time limit, and leaves its log and how it ended in GPU_RESULTS.
+gpu-build gpu-test gpu-bench gpu-sanitize: gpu-%:
+	+$(PYTHON) benchmarks/gpu/part.py $* $(GPU_SECONDS_$*) --folder $(GPU_RESULTS) -- \
+		$(MAKE) --no-print-directory run-gpu-$*
+
+run-gpu-build:
 	$(GPU_CUDA_HOME) $(PYTHON) benchmarks/gpu/needs.py
 	$(GPU_CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$$($(PYTHON) -c \
 		'import torch; print("%d.%d" % torch.cuda.get_device_capability())') \
 		$(PYTHON) setup.py --quiet build --force --build-base $(GPU_BUILD) --build-lib $(GPU_BUILD)/lib
 
 # -W default: what torch warns of on some machine is no failure.
-gpu-test:
+run-gpu-test:
 	$(GPU_RUN) -m pytest -q -W default $(GPU_TESTS) $(ARGS)
 
-# Writes benchmarks/results/gpu-DEVICE.json after each part. Run again, it continues with missing parts.
-gpu-bench:
-	$(GPU_RUN) -m benchmarks.gpu --save $(GPU_BENCH)
+# Run again, it continues with missing parts, and then with failed ones.
+run-gpu-bench:
+	$(GPU_RUN) -m benchmarks.gpu --save --folder $(GPU_RESULTS) \
+		--seconds $(GPU_BENCH_SECONDS) $(GPU_BENCH)
 
 # Without torch's cache each tensor is an allocation of its own, so that a step past its end is seen.
 # Kernels of libraries are left out where the sanitizer can, and a device that refuses it is no failure.
-gpu-sanitize:
+run-gpu-sanitize:
 	@command -v $(SANITIZER) >/dev/null || { echo "gpu-sanitize: SKIPPED, no $(SANITIZER)"; exit 0; }; \
 	mkdir -p $(GPU_BUILD); failed=; \
 	$(SANITIZER) --help | grep -q -e '--kernel-name' && only="--kernel-name kernel_substring=db3kd"; \
@@ -202,6 +219,11 @@ gpu-sanitize:
 		then echo "gpu-sanitize: SKIPPED $$tool, this device does not allow it"; \
 		else cat $(GPU_BUILD)/$$tool.log; failed="$$failed $$tool"; fi; done; \
 	test -z "$$failed" || { echo "gpu-sanitize: failed:$$failed"; exit 1; }
+
+# The measurements on a CPU with tiny inputs: the same script, the same files.
+gpu-rehearse: $(INSTALLED) ## Rehearse make gpu-bench without a GPU
+	$(BIN)/python benchmarks/gpu/part.py bench 600 --folder $(GPU_BUILD)/rehearsal -- $(BIN)/python -m \
+		benchmarks.gpu --device cpu --small --no-compile --save --folder $(GPU_BUILD)/rehearsal $(GPU_BENCH)
 
 BENCH = $(BIN)/python -m benchmarks.full $(1) $(ARGS); status=$$?; \
 	$(BIN)/python -m benchmarks.page && exit $$status

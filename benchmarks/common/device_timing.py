@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_SLEEP_CYCLES = 2_000_000
+"""About a millisecond, in which the host launches what is timed."""
+
 _FLUSH_BYTES = 256 * 2**20
 """Bytes written between rounds: more than any L2 cache holds."""
 
@@ -25,9 +28,10 @@ class Timing:
 class Stopwatch:
     """Times calls on one device.
 
-    On CUDA a round is timed between two events. If it is `queued`, the host queues it while the
-    device still flushes its cache, so that only kernels are timed. Otherwise the device is idle
-    when the call starts, and launches count. On a CPU both use the wall clock.
+    On CUDA a round is timed between two events. If it is `queued`, the device flushes its cache and
+    sleeps for a millisecond while the host queues the call, so that only kernels are timed.
+    Otherwise the device is idle when the call starts, and launches count. On a CPU both use the
+    wall clock.
     """
 
     def __init__(self, device: torch.device, rounds: int = 30, warmup: int = 5) -> None:
@@ -59,7 +63,9 @@ class Stopwatch:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(self._device)
         self._flush.zero_()
-        if not queued:
+        if queued:
+            torch.cuda._sleep(_SLEEP_CYCLES)
+        else:
             torch.cuda.synchronize(self._device)
         start.record()
         run(*arguments)

@@ -2,15 +2,15 @@
 
 import argparse
 import json
-import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.common.commit import commit
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -58,37 +58,12 @@ def write(file: Path, result: Mapping[str, Any]) -> None:
 def measured() -> dict[str, Any]:
     """The commit, processor, threads and versions of a measurement."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "numpy")}
         | {"python": platform.python_version()},
     }
-
-
-def _commit() -> str:
-    """The commit of this working tree, or DB3KD_COMMIT for a copy without history.
-
-    It ends with "-dirty" if files other than results differ from it.
-    """
-    changes = _git(
-        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
-    )
-    commit = _git("rev-parse", "--short", "HEAD")
-    if not commit:
-        return os.environ.get("DB3KD_COMMIT", "unknown")
-    return f"{commit}-dirty" if changes else commit
-
-
-def _git(*command: str) -> str:
-    """The output of git in the working tree; empty if git fails."""
-    try:
-        root = RESULTS.parent.parent
-        return subprocess.run(
-            ["git", *command], cwd=root, capture_output=True, text=True
-        ).stdout.strip()
-    except OSError:
-        return ""
 
 
 def _processor() -> str:

@@ -11,32 +11,37 @@ from torch import Tensor
 
 from benchmarks.common.generated import accuracy, generated_images, trained_network
 from benchmarks.common.timed_teacher import TimedTeacher
+from benchmarks.gpu.activity import measure_activity
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
-from db3kd.teachers import ModuleTeacher, Teacher
+from db3kd.teachers import ModuleTeacher, Teacher, decide_async_checked
 
 CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A teacher, the images it learns from and labels, and the budget of a pair."""
+    """A teacher, the images it learns from and labels, and the budget of a pair.
+
+    `samples` are labelled, and the first `profiled` of them once more under the profiler.
+    """
 
     model: str
     shape: tuple[int, int, int]
     images: int
     samples: int
+    profiled: int
     queries_per_pair: int
     steps: int
 
 
 FULL = (
-    Setting("lenet5", (1, 28, 28), 10_000, 2_000, 1_000, 1_000),
-    Setting("alexnet", (3, 32, 32), 5_000, 256, 1_000, 500),
-    Setting("resnet18", (3, 224, 224), 500, 32, 200, 150),
+    Setting("lenet5", (1, 28, 28), 10_000, 2_000, 256, 1_000, 1_000),
+    Setting("alexnet", (3, 32, 32), 5_000, 256, 32, 1_000, 500),
+    Setting("resnet18", (3, 224, 224), 500, 32, 16, 200, 150),
 )
-SMALL = (Setting("lenet5-fifth", (1, 8, 8), 200, 4, 30, 100),)
+SMALL = (Setting("lenet5-fifth", (1, 8, 8), 200, 4, 2, 30, 100),)
 
 PROJECTED = 60_000
 """The number of samples to which a measured run is projected."""
@@ -93,6 +98,7 @@ def measure_run(prepared: Prepared) -> dict[str, Any]:
         "queries_per_second": queries / wall,
         "mean_distance": _mean_distance(labels.distances),
         "peak_device_bytes": _peak_memory(device),
+        **_activity(prepared, settings),
         "projected_samples": PROJECTED,
         "projected_wall": wall * chunks_per_sample,
     }
@@ -103,6 +109,24 @@ def measure_run(prepared: Prepared) -> dict[str, Any]:
         flush=True,
     )
     return result
+
+
+def _activity(prepared: Prepared, settings: LabelSettings) -> dict[str, Any]:
+    """How long the device computes while a few samples are labelled; nothing on a CPU."""
+    teacher, images = prepared.teacher, prepared.images
+    samples = prepared.setting.profiled
+    found = measure_activity(
+        teacher, lambda marked: _timed_label(marked, images, settings, samples)
+    )
+    if "gpu_busy" not in found:
+        return found
+    wall, _ = _timed_label(teacher, images, settings, samples)
+    return {
+        **found,
+        "profiled_wall": wall,
+        "share_gpu_busy": found["gpu_busy"] / wall,
+        "share_gpu_busy_in_teacher": found["gpu_busy_in_teacher"] / wall,
+    }
 
 
 def measure_paper_procedure(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
@@ -190,7 +214,8 @@ def _timed_label(
 def _replay_seconds(teacher: Teacher, images: Tensor, batches: list[int], most: int = 400) -> float:
     """Seconds of the teacher alone on the same batches.
 
-    The time is projected from at most `most` batches of blended images, spread over the run.
+    The time is projected from at most `most` batches of blended images, spread over the run. They
+    are queued one after another, and the decisions awaited once, so no round trip is counted.
     """
     step = max(1, len(batches) // most)
     chosen = batches[::step]
@@ -199,10 +224,8 @@ def _replay_seconds(teacher: Teacher, images: Tensor, batches: list[int], most: 
     asked = (pool[number % len(pool)] + pool[(number * 7 + 1) % len(pool)]) / 2
     teacher.decide(asked[: chosen[0]])
     start = time.perf_counter()
-    for size in chosen:
-        teacher.decide(asked[:size])
-    if teacher.device.type == "cuda":
-        torch.cuda.synchronize(teacher.device)
+    pending = [decide_async_checked(teacher, asked[:size]) for size in chosen]
+    pending[-1].result()
     return (time.perf_counter() - start) * sum(batches) / sum(chosen)
 
 

@@ -1,7 +1,7 @@
-"""Times the native ops on a device beside eager and compiled PyTorch."""
+"""Times the native ops on a device beside eager and compiled PyTorch, and what is expected."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.device_timing import Stopwatch
+from benchmarks.gpu.device import device_of, free_cache, is_broken
+from benchmarks.gpu.expected import Cost, Expected, with_expectation
 from benchmarks.ops import eager
 from db3kd import ops
 from db3kd.boundary.probes import dct_basis
@@ -22,6 +24,19 @@ FULL = {64: 2**20, 784: 2**18, 3072: 2**16, 150_528: 2**11}
 SMALL = {64: 2**9, 784: 2**7}
 """Queries of a batch, by their size."""
 
+FREQUENCIES = ("all pixels", "low frequencies")
+
+HALF_SHARE = Expected("share_of_copy", 0.3, 0.5)
+PROBE_SHARES = {
+    (784, "rademacher", "all pixels"): Expected("share_of_copy", 0.65, 0.85),
+    (3072, "rademacher", "all pixels"): Expected("share_of_copy", 0.65, 0.85),
+    (150_528, "rademacher", "all pixels"): Expected("share_of_copy", 0.65, 0.85),
+    (3072, "gaussian", "all pixels"): Expected("share_of_copy", 0.15, 0.25),
+    (3072, "rademacher", "low frequencies"): Expected("share_of_copy", 0.4, 0.6),
+    (150_528, "rademacher", "low frequencies"): Expected("share_of_copy", 0.08, 0.12),
+}
+"""What the kernels should reach; docs/gpu.md derives it."""
+
 
 @dataclass(frozen=True)
 class OpCase:
@@ -32,83 +47,98 @@ class OpCase:
         native: Calls the op.
         reference: Calls the same in eager PyTorch; None if there is no such function.
         arguments: Makes the arguments, anew for each call, because some ops work in place.
-        written: Bytes that a call has to write.
-        compiled: Whether to compile the reference too, which takes far longer than to time it.
+        cost: What a call has to do at least.
+        expected: The figure that its kernels should reach; None if none is known.
     """
 
     name: str
     native: Callable[..., Any]
     reference: Callable[..., Any] | None
     arguments: Callable[[], tuple]
-    written: int
-    compiled: bool = True
+    cost: Cost
+    expected: Expected | None = None
 
 
-def measure_ops(
-    device: torch.device, watch: Stopwatch, bandwidth: float, *, small: bool, compiled: bool
+MakeCase = Callable[[], OpCase]
+
+
+def measure_cases(
+    device: torch.device, watch: Stopwatch, bandwidth: float, cases: Sequence[MakeCase]
 ) -> Iterator[dict[str, Any]]:
     """Yields a row of figures for each case.
 
-    A case that fails gives a row with its error and does not stop the others.
+    A case that fails gives a row with its error and does not stop the others, unless the device
+    needs a new process.
 
     Args:
         device: What is measured.
         watch: The clock of the device.
         bandwidth: Bytes a second of a copy; `share_of_copy` is over this.
-        small: Whether to use tiny inputs.
-        compiled: Whether to compile references too.
+        cases: Make the cases, one at a time, because each holds up to gigabytes.
     """
-    for number, make in enumerate([*query_cases(device, small), *other_cases(device, small)]):
-        name = f"case {number}"
-        try:
-            case = make()
-            name = case.name
-            row = _measured(case, watch, compiled and case.compiled)
-            row["share_of_copy"] = case.written / row["native"]["median"] / bandwidth
-            print(_line(row), flush=True)
-        except Exception as error:  # for example if the device has too little memory
-            row = {"name": name, "error": f"{type(error).__name__}: {str(error)[:200]}"}
-            print(f"{name}: {row['error']}", flush=True)
-        yield row
+    for number, make in enumerate(cases):
+        yield _attempt(make, f"case {number}", device, watch, bandwidth)
+        free_cache(device)
+        if is_broken(device):
+            return
 
 
-def query_cases(device: torch.device, small: bool) -> list[Callable[[], OpCase]]:
-    """The cases of both ops that write queries: all sizes, and all dtypes at one size."""
+def measure_compiled(
+    device: torch.device, watch: Stopwatch, cases: Sequence[MakeCase]
+) -> Iterator[dict[str, Any]]:
+    """Yields the time of the compiled reference of each case, which takes long to compile."""
+    for make in cases:
+        case = make()
+        assert case.reference is not None
+        time = _reference_time(torch.compile(case.reference, dynamic=False), case, device, watch)
+        print(f"compiled {case.name}: {time}", flush=True)
+        yield {"name": case.name, "compiled": time}
+        del case
+        free_cache(device)
+
+
+def op_cases(device: torch.device, small: bool) -> dict[str, list[MakeCase]]:
+    """The cases of each op: all sizes, and all dtypes and distributions at one size."""
     batches = SMALL if small else FULL
-    main = max(size for size in batches if size <= 3072)
-
-    def plain(size: int) -> OpCase:
-        case = bracket_queries(device, size, batches[size])
-        return replace(case, compiled=size == main)
-
-    def probes(size: int, noise: str, frequencies: str) -> OpCase:
-        case = probe_queries(device, size, batches[size], noise, frequencies)
-        is_main = (size, noise, frequencies) == (main, "rademacher", "all pixels")
-        return replace(case, compiled=is_main)
-
-    kinds = [
-        (size, "rademacher", frequencies)
-        for size in batches
-        for frequencies in ("all pixels", "low frequencies")
-    ]
+    main = _main_size(small)
+    points, pairs, samples = (8, 32, 64) if small else (2048, 2304, 2**17)
     half = (torch.float16, torch.bfloat16)
+    probes = partial(probe_queries, device)
+    return {
+        "bracket_queries": [
+            *(partial(bracket_queries, device, *batch) for batch in batches.items()),
+            *(partial(bracket_queries, device, main, batches[main], dtype) for dtype in half),
+        ],
+        "probe_queries": [
+            *(
+                partial(probes, *batch, "rademacher", frequencies)
+                for batch in batches.items()
+                for frequencies in FREQUENCIES
+            ),
+            partial(probes, main, batches[main], "gaussian", "all pixels"),
+        ],
+        "probe_gradient": [
+            partial(probe_gradient, device, main, points, "rademacher", frequencies)
+            for frequencies in FREQUENCIES
+        ],
+        "bracket_update": [partial(bracket_update, device, pairs, each=20)],
+        "soft_labels": [partial(soft_labels, device, samples, classes=10)],
+    }
+
+
+def compiled_cases(device: torch.device, small: bool) -> list[MakeCase]:
+    """The cases whose references are compiled too: the first of each op, at one size."""
+    main, cases = _main_size(small), op_cases(device, small)
+    batch = main, (SMALL if small else FULL)[main]
     return [
-        *(partial(plain, size) for size in batches),
-        *(partial(bracket_queries, device, main, batches[main], dtype) for dtype in half),
-        *(partial(probes, *kind) for kind in [*kinds, (main, "gaussian", "all pixels")]),
+        partial(bracket_queries, device, *batch),
+        partial(probe_queries, device, *batch, "rademacher", "all pixels"),
+        *(cases[op][0] for op in ("probe_gradient", "bracket_update", "soft_labels")),
     ]
 
 
-def other_cases(device: torch.device, small: bool) -> list[Callable[[], OpCase]]:
-    """The cases of the other ops."""
-    size, points = (784, 8) if small else (3072, 2048)
-    pairs, samples = (32, 64) if small else (2304, 2**17)
-    return [
-        partial(probe_gradient, device, size, points, "rademacher", "all pixels"),
-        partial(probe_gradient, device, size, points, "rademacher", "low frequencies"),
-        partial(bracket_update, device, pairs, each=20),
-        partial(soft_labels, device, samples, classes=10),
-    ]
+def _main_size(small: bool) -> int:
+    return max(size for size in (SMALL if small else FULL) if size <= 3072)
 
 
 def bracket_queries(
@@ -123,13 +153,15 @@ def bracket_queries(
     radius = torch.rand(len(sample_of), device=device)
     rays = (samples, ends, sample_of, pair_of, end_of, lengths, radius, number)
     name = f"bracket_queries, {count} x {size} {_short(dtype)}"
-    written = count * size * dtype.itemsize
+    cost = Cost(count * size * dtype.itemsize, (64 + 512) * size * 4, 5 * count * size)
+    share = Expected("share_of_copy", 0.6, 0.8) if dtype.itemsize == 4 else HALF_SHARE
     return OpCase(
         name,
         lambda *given: ops.bracket_queries(*given, **BOUNDS, dtype=dtype),
         (lambda *given: eager.bracket_queries(*given, **BOUNDS)) if dtype.itemsize == 4 else None,
         lambda: rays,
-        written,
+        cost,
+        share if size > 64 else None,
     )
 
 
@@ -150,7 +182,12 @@ def probe_queries(
         lambda *given: ops.probe_queries(*given, **drawn),
         lambda *given: eager.probe_queries(*given, **drawn),
         lambda: given,
-        count * size * 4,
+        Cost(
+            count * size * 4,
+            points * size * (4 if frequencies == "all pixels" else 5) * 4,
+            count * (10 * size if frequencies == "all pixels" else _transform(size) + 6 * size),
+        ),
+        PROBE_SHARES.get((size, noise, frequencies)),
     )
 
 
@@ -168,7 +205,12 @@ def probe_gradient(
         lambda *given: ops.probe_gradient(*given, **drawn),
         lambda *given: eager.probe_gradient(*given, **drawn),
         lambda: given,
-        points * size * 4,
+        Cost(
+            points * size * 4,
+            8 * points * PROBES + 2 * points * size * 4,
+            5.0 * points * PROBES * size,
+        ),
+        Expected("times_eager", 20) if frequencies == "all pixels" else None,
     )
 
 
@@ -189,7 +231,8 @@ def bracket_update(device: torch.device, pairs: int, each: int) -> OpCase:
         lambda *given: ops.bracket_update(*given, **rules),
         lambda *given: eager.bracket_update(*given, **rules),
         arguments,
-        len(active) * 8,
+        Cost(9 * len(active) + 20 * pairs, 32 * len(active) + 20 * pairs, len(active)),
+        Expected("times_eager", 5, 10),
     )
 
 
@@ -203,50 +246,63 @@ def soft_labels(device: torch.device, samples: int, classes: int) -> OpCase:
         lambda *given: ops.soft_labels(*given, **settings),
         lambda *given: eager.soft_labels(*given, **settings),
         lambda: (distances, predicted),
-        distances.nbytes,
+        Cost(distances.nbytes, distances.nbytes + predicted.nbytes, distances.numel()),
+        Expected("times_eager", 5, 10),
     )
 
 
-def _measured(case: OpCase, watch: Stopwatch, compiled: bool) -> dict[str, Any]:
+def _attempt(
+    make: MakeCase, name: str, device: torch.device, watch: Stopwatch, bandwidth: float
+) -> dict[str, Any]:
+    """The row of a case, or its error. No tensor of the case lives on when this returns."""
+    try:
+        case = make()
+        name = case.name
+        row = _measured(case, device, watch)
+        row["share_of_copy"] = case.cost.written / row["native"]["median"] / bandwidth
+        with_expectation(row, case.cost, case.expected, device_of(device)["name"])
+        print(_line(row), flush=True)
+        return row
+    except Exception as error:  # for example if the device has too little memory
+        row = {"name": name, "error": f"{type(error).__name__}: {str(error)[:200]}"}
+        print(f"{name}: {row['error']}", flush=True)
+        return row
+
+
+def _measured(case: OpCase, device: torch.device, watch: Stopwatch) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": case.name,
-        "written_bytes": case.written,
+        "written_bytes": case.cost.written,
         "native": asdict(watch.time(case.native, case.arguments)),
         "native_with_launch": asdict(watch.time(case.native, case.arguments, queued=False)),
     }
-    if case.reference is None:
-        return row
-    references = {"eager": case.reference}
-    if compiled:
-        references["compiled"] = torch.compile(case.reference, dynamic=False)
-    for kind, reference in references.items():
-        row[kind] = _reference_time(reference, case, watch)
+    if case.reference is not None:
+        row["eager"] = _reference_time(case.reference, case, device, watch)
     return row
 
 
 def _reference_time(
-    reference: Callable[..., Any], case: OpCase, watch: Stopwatch
+    reference: Callable[..., Any], case: OpCase, device: torch.device, watch: Stopwatch
 ) -> dict[str, Any]:
     """The time of a reference with its launches, or the error that ended it."""
     try:
         return asdict(watch.time(reference, case.arguments, queued=False))
     except Exception as error:  # an error of the compiler is a result too
-        torch.cuda.empty_cache()
+        free_cache(device)
         return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
 def _line(row: dict[str, Any]) -> str:
     """One case in words; its ratios are of times that include launches."""
-    ours = row["native_with_launch"]["median"]
-    beside = [
-        f"{kind} {row[kind]['median'] / ours:.1f} x"
-        if "median" in row[kind]
-        else f"{kind} failed, {row[kind]['error'].partition(':')[0]}"
-        for kind in ("eager", "compiled")
-        if kind in row
-    ]
-    share = f"{row['native']['median'] * 1e6:,.0f} us, {row['share_of_copy']:.0%} of copy"
-    return ", ".join([f"{row['name']}: {share}", *beside])
+    words = [f"{row['name']}: {row['native']['median'] * 1e6:,.0f} us"]
+    words.append(f"{row['share_of_copy']:.0%} of copy")
+    if "times_eager" in row:
+        words.append(f"eager {row['times_eager']:.1f} x")
+    elif "error" in row.get("eager", {}):
+        words.append(f"eager failed, {row['eager']['error'].partition(':')[0]}")
+    if row.get("as_expected") is False:
+        words.append(f"BELOW the expected {row['expected']['figure']} {row['expected']['low']:g}")
+    return ", ".join(words)
 
 
 def _drawn(size: int, noise: str, frequencies: str, device: torch.device) -> dict[str, Any]:
@@ -256,6 +312,13 @@ def _drawn(size: int, noise: str, frequencies: str, device: torch.device) -> dic
     channels, side = SIDES[size]
     basis = dct_basis(side // 2, side).to(device)
     return {"noise": noise, "row_basis": basis, "column_basis": basis, "channels": channels}
+
+
+def _transform(size: int) -> float:
+    """Operations of the transform of one query with half of the frequencies per side."""
+    channels, side = SIDES[size]
+    few = side // 2
+    return 2.0 * channels * (few * few * side + few * side * side)
 
 
 def _counters(points: int, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_source import RESIDENT_BYTES, ImageSource
+from db3kd.querying.device_memory import memory_limit
 from db3kd.querying.search import UNANSWERED
 
 _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
@@ -12,6 +13,9 @@ _BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
 
 On a CPU they fit in the caches; on a GPU they are enough to keep it busy.
 """
+
+_RESIDENT_SHARE = 1 / 6
+"""The share of a GPU's memory that a pool may take: 20,000 images of 3 x 224 x 224 fit in 80 GB."""
 
 
 class CandidatePool:
@@ -100,11 +104,15 @@ class CandidatePool:
     def _move_to(self, device: torch.device) -> Tensor | None:
         """Copies the pool to a device; None if it is too large to stay there."""
         first = self.images.read(self.numbers[:1]).flatten(1)
-        if len(self.numbers) * first.nbytes > RESIDENT_BYTES:
+        limit = memory_limit(device, RESIDENT_BYTES, _RESIDENT_SHARE)
+        if len(self.numbers) * first.nbytes > limit:
             return None
         self._row_of = torch.empty_like(self.decisions)
         self._row_of[self.numbers] = torch.arange(len(self.numbers))
-        resident = torch.empty(len(self.numbers), first.shape[1], device=device)
+        try:
+            resident = torch.empty(len(self.numbers), first.shape[1], device=device)
+        except torch.OutOfMemoryError:  # another program uses the device too
+            return None
         start = 0
         for numbers in self.numbers.split(self.block_size(resident[:1])):
             resident[start : start + len(numbers)] = self.images.read(numbers).flatten(1)

@@ -92,14 +92,15 @@ def probe_normals(
     basis = directions.basis(boundary.points.device)
     counters = pairs.counters(chosen, round_number)
     decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
-    numbers = torch.arange(len(chosen), device=chosen.device)
     allowed, pairs_per_batch = allowed.clamp(0, count), max(1, query_batch_size // count)
     # On a GPU this is the only synchronisation of the estimate.
     totals = torch.stack([part.sum() for part in allowed.split(pairs_per_batch)]).tolist()
-    for batch, total in zip(numbers.split(pairs_per_batch), totals, strict=True):
+    for number, total in enumerate(totals):
+        batch = slice(number * pairs_per_batch, (number + 1) * pairs_per_batch)
+        here = chosen[batch]
         probes = ops.probe_queries(
-            pairs.samples[pairs.sample_of[chosen[batch]]],
-            boundary.points[chosen[batch]],
+            pairs.samples[pairs.sample_of[here]],
+            boundary.points[here],
             step[batch],
             counters[batch],
             seed=seed,
@@ -111,13 +112,21 @@ def probe_normals(
             lower=pairs.bounds[0],
             upper=pairs.bounds[1],
         )
-        pair, place = _first_of_each(allowed[batch], total)
+        asked = None
         if total < len(probes):
-            probes = probes[pair * count + place]
-        accounts = chosen[batch][pair]
-        decisions[batch[pair], place] = yield from query_in_batches(
+            pair, place = _first_of_each(allowed[batch], total)
+            asked = pair * count + place
+            probes = probes[asked]
+            accounts = here[pair]
+        else:
+            accounts = here[:, None].expand(-1, count).reshape(-1)
+        answers = yield from query_in_batches(
             probes.__getitem__, accounts, query_batch_size, prepaid=True
         )
+        if asked is None:
+            decisions[batch] = answers.view(-1, count)
+        else:
+            decisions[batch].view(-1)[asked] = answers
     return ops.probe_gradient(
         decisions,
         pairs.criterion_class[chosen],

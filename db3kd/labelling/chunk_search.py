@@ -26,14 +26,15 @@ from db3kd.labelling.contradictions import contradicted_classes
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.targets import Targets, nearest_classes, other_classes
+from db3kd.querying.device_memory import memory_limit
 from db3kd.querying.driver import run_stepwise, run_until_complete
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
 from db3kd.querying.session import AnswerJournal, SearchTask
 from db3kd.teachers.base import Teacher
 
-_CHUNK_BYTES = 256 * 2**20
-"""Memory for the search state of one chunk."""
+_CHUNK_BYTES, _CHUNK_SHARE = 256 * 2**20, 1 / 24
+"""Memory for the search state of one chunk, and the share of a GPU's memory."""
 
 _MAX_CHUNK_SAMPLES = 256
 """With ten classes, enough pairs to fill a teacher's batches."""
@@ -203,7 +204,8 @@ class Labeller:
 def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
     """The number of samples in a chunk, limited by the memory of their searches.
 
-    A pair with rays takes a few rows of D float32 values, for D values in an image.
+    A pair with rays takes a few rows of D float32 values, for D values in an image. A GPU gets more
+    samples than a CPU, because the pairs of two large images would leave it idle.
     """
     values = math.prod(teacher.image_shape)
     rows = settings.max_starting_points + 4
@@ -212,7 +214,8 @@ def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
     if settings.needs_rays:
         rows *= settings.targets_among(teacher.classes)
     per_sample = rows * values * 4
-    return max(1, min(_MAX_CHUNK_SAMPLES, _CHUNK_BYTES // per_sample))
+    limit = memory_limit(teacher.device, _CHUNK_BYTES, _CHUNK_SHARE)
+    return max(1, min(_MAX_CHUNK_SAMPLES, limit // per_sample))
 
 
 def surrogate_for(
@@ -273,7 +276,9 @@ def measure(
     Returns:
         The boundary point and distance of each pair.
     """
-    query_batch_size = fitting_batch_size(settings.query_batch_size, image_shape)
+    query_batch_size = fitting_batch_size(
+        settings.query_batch_size, image_shape, pairs.samples.device
+    )
     if settings.measure == "sd":
         return sample_distance(pairs, rays, settings.snapshots)
     boundary = yield from boundary_distance(

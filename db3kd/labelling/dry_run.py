@@ -93,7 +93,7 @@ def estimate_run(
     images.check()  # all images, because a run refuses a set with an invalid one
     drawn = affordable[draw_samples(len(affordable), math.ceil(queries / 2), settings.seed)]
     sample, limits = images.subset(drawn), limits[drawn]
-    batch_size = fitting_batch_size(settings.query_batch_size, teacher.image_shape)
+    batch_size = fitting_batch_size(settings.query_batch_size, teacher.image_shape, teacher.device)
     batch_size = min(teacher.max_batch, batch_size, math.ceil(len(sample) / _CALLS))
     decisions, seconds = _time_decisions(teacher, sample, batch_size)
     labeller = Labeller(teacher, sample, settings, decisions, limits, fitted_surrogate)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,12 +11,11 @@ from torch import Tensor, nn
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.recovered import Recovered
-from db3kd.labelling.run_identity import label_manifest, run_images
+from db3kd.labelling.run_identity import label_manifest, run_images, samples_per_shard
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.progress import ProgressListener
@@ -180,12 +180,14 @@ def _label_into_folder(
     known = None
     if isinstance(job.images, ImageSet):
         known = run_images(job.images, job.settings, job.teacher.classes)
+    per_shard = samples_per_shard(out, resume, job.teacher, job.settings)
+    job = replace(job, samples_per_chunk=per_shard)
     manifest = label_manifest(
         job.teacher,
         job.images,
         job.settings,
         source=None,
-        samples_per_shard=chunk_size(job.teacher, job.settings),
+        samples_per_shard=per_shard,
         data_fingerprint=known.digests.fingerprint if known else job.images.fingerprint(),
         surrogate=job.network,
         index=job.index,

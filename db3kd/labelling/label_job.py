@@ -58,6 +58,7 @@ class LabelJob:
         surrogate: The surrogate made of `network`, or None.
         pool: Worker processes that label the chunks instead of this process, or None.
         checks: Checks that ask the teacher for known answers again, or None.
+        samples_per_chunk: The number of samples in a chunk; None for `chunk_size`.
     """
 
     teacher: Teacher
@@ -69,6 +70,7 @@ class LabelJob:
     surrogate: Surrogate | None = None
     pool: RayWorkerPool | None = None
     checks: ConsistencyChecks | None = None
+    samples_per_chunk: int | None = None
 
     @classmethod
     def prepare(
@@ -165,7 +167,8 @@ class LabelJob:
 
     def _remaining_chunks(self, store: LabelStore | None) -> dict[int, Tensor]:
         """The samples of each chunk that the store lacks, keyed by position in `index`."""
-        chunks = self.index.split(chunk_size(self.teacher, self.settings))
+        size = self.samples_per_chunk or chunk_size(self.teacher, self.settings)
+        chunks = self.index.split(size)
         positions = accumulate(map(len, chunks), initial=0)
         return {
             position: chunk

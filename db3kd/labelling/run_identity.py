@@ -1,6 +1,7 @@
 """The identity of a label run: its manifest, and the digests of its images."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
-from db3kd.storage.manifest import CLASS_NAMES, make_manifest
+from db3kd.storage.manifest import CLASS_NAMES, make_manifest, read_manifest
+from db3kd.storage.run_folder import holds_run
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
 from db3kd.teachers.module import module_fingerprint
@@ -36,6 +39,22 @@ def run_images(
     limits = divide_budget(settings, len(images), classes)
     order = (limits > 0).nonzero()[:, 0].numpy()
     return RunImages(images.digests(check=check), images.name_of, order, DECISIONS)
+
+
+def samples_per_shard(
+    folder: str | Path, resume: bool, teacher: Teacher, settings: LabelSettings
+) -> int:
+    """Returns the number of samples in a shard of a run.
+
+    A run that is resumed keeps the number that it was started with, because `chunk_size` depends on
+    the memory of the device, and a run may be resumed on another device.
+    """
+    if resume and holds_run(folder):
+        stored = read_manifest(folder).get("settings")
+        count = stored.get("samples_per_shard") if isinstance(stored, dict) else None
+        if type(count) is int and count > 0:
+            return count
+    return chunk_size(teacher, settings)
 
 
 def label_manifest(

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.chunk_search import chunk_size, surrogate_for
+from db3kd.labelling.chunk_search import surrogate_for
 from db3kd.labelling.consistency import ConsistencyChecks, reserved_queries
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
 from db3kd.labelling.ray_cluster import Workers, import_ray
-from db3kd.labelling.run_identity import label_manifest, run_images
+from db3kd.labelling.run_identity import label_manifest, run_images, samples_per_shard
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
@@ -114,6 +114,7 @@ def write_run(
     check = not (resume and is_finished(folder))
     known = run_images(chosen, settings, teacher.classes, check=check)
     surrogate_for(teacher, settings, surrogate)  # raises before the folder is made
+    per_shard = samples_per_shard(folder, resume, teacher, settings)
     manifest = label_manifest(
         teacher,
         renumbered,
@@ -121,7 +122,7 @@ def write_run(
         source=source,
         limit=limit,
         soft_labels=soft_labels,
-        samples_per_shard=chunk_size(teacher, settings),
+        samples_per_shard=per_shard,
         data_fingerprint=known.digests.fingerprint,
         surrogate=surrogate,
     )
@@ -139,7 +140,8 @@ def write_run(
         if checks_budget:
             checks = ConsistencyChecks(run, checks_budget, execution.accept_changes)
         with _pool(execution.workers, run, job) as pool:
-            _write_shards(run, replace(job, pool=pool, checks=checks), rows, soft_labels)
+            job = replace(job, pool=pool, checks=checks, samples_per_chunk=per_shard)
+            _write_shards(run, job, rows, soft_labels)
         if checks is not None:
             checks.end(job.teacher, job.images, settings.measure)
         totals = add_up(run)

@@ -53,7 +53,9 @@ class LabelSettings:
             starts from it.
         sign_opt: Settings of "mbd".
         seed: The seed of all random choices.
-        query_batch_size: Images in one batch of queries; fewer if these would take over 256 MiB.
+        query_batch_size: Images in one batch of queries; fewer if these would take over 256 MiB. On
+            a GPU its memory determines the size instead (see `fitting_batch_size`). Labels and
+            costs do not depend on it.
 
     Raises:
         ValueError: If a value is out of its range.

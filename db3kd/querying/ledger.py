@@ -30,6 +30,7 @@ class Ledger:
         if limits.numel() and int(limits.min()) < 0:
             raise ValueError(f"limits: expected at least 0 queries, got {int(limits.min())}")
         self.limits = limits
+        self._one = limits.new_ones(1)
         self.spent = torch.zeros_like(limits)
 
     @property
@@ -58,11 +59,11 @@ class Ledger:
 
     def book(self, accounts: Tensor) -> None:
         """Counts one answered query for each entry of `accounts`, `[B] int64`."""
-        self.spent += self._count(accounts)
+        self._add(self.spent, accounts)
 
     def refund(self, accounts: Tensor) -> None:
         """Reverses `book` for queries that turned out to have no answer, `[B] int64`."""
-        self.spent -= self._count(accounts)
+        self._add(self.spent, accounts, -1)
 
     def check(self) -> None:
         """Checks that no account has spent more than its limit.
@@ -79,4 +80,8 @@ class Ledger:
 
     def _count(self, accounts: Tensor) -> Tensor:
         """Counts the queries of each account, `[A] int64`; unlike `bincount` without a wait."""
-        return torch.zeros_like(self.limits).index_add_(0, accounts, torch.ones_like(accounts))
+        return self._add(torch.zeros_like(self.limits), accounts)
+
+    def _add(self, counts: Tensor, accounts: Tensor, times: int = 1) -> Tensor:
+        """Adds `times` to the count of each account, in place and in one launch on a GPU."""
+        return counts.index_add_(0, accounts, self._one.expand(len(accounts)), alpha=times)

@@ -7,10 +7,14 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from db3kd.querying.device_memory import memory_limit
 from db3kd.teachers.base import UNANSWERED as UNANSWERED
 
-_BATCH_BYTES = 256 * 2**20
-"""Memory that the images of one batch of queries may take."""
+_BATCH_BYTES, _BATCH_SHARE = 256 * 2**20, 1 / 64
+"""Memory that the images of one batch of queries may take, and the share of a GPU's memory.
+
+Two searches run at once on a GPU, and each has up to three copies of a batch.
+"""
 
 
 class Query(NamedTuple):
@@ -79,9 +83,24 @@ def query_in_batches(
     for start in range(0, len(accounts), query_batch_size):
         batch = slice(start, start + query_batch_size)
         decisions.append((yield Query(build(batch), accounts[batch], prepaid)))
+    if len(decisions) == 1:
+        return decisions[0]
     return torch.cat(decisions) if decisions else accounts.new_empty(0)
 
 
-def fitting_batch_size(max_images: int, image_shape: tuple[int, ...]) -> int:
-    """Returns `max_images`, or fewer if that many float32 images of this shape exceed 256 MiB."""
-    return max(1, min(max_images, _BATCH_BYTES // (4 * math.prod(image_shape))))
+def fitting_batch_size(
+    max_images: int, image_shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> int:
+    """Returns how many images a batch of queries may have.
+
+    Building a batch on a GPU takes the host as long for few images as for many, so there only
+    memory limits a batch. The teacher divides it into calls of its own size.
+
+    Args:
+        max_images: Maximum number of images on a CPU.
+        image_shape: The shape of an image. As float32, a batch takes at most 256 MiB, or a 64th of
+            the memory of a GPU if that is more.
+        device: Where the images are.
+    """
+    limit = memory_limit(device, _BATCH_BYTES, _BATCH_SHARE) // (4 * math.prod(image_shape))
+    return max(1, limit if torch.device(device).type == "cuda" else min(max_images, limit))

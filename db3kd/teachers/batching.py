@@ -52,7 +52,7 @@ class Batches:
             except Exception as error:
                 raise BatchError(error, decisions, min(len(batch), self.max_batch)) from error
             start += len(decisions[-1])
-        return torch.cat(decisions)
+        return decisions[0] if len(decisions) == 1 else torch.cat(decisions)
 
     def _classify_some(self, batch: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
         """Classifies the first images of the batch, as many as fit in memory."""

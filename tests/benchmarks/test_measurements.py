@@ -13,7 +13,7 @@ pytest.importorskip("benchmarks.systems.growth", reason="benchmarks are not inst
 
 from teachers_analytic import NearestCentroidTeacher
 
-from benchmarks.common import record
+from benchmarks.common import commit, record
 from benchmarks.students.compare import TrainingData, _methods, _training_data
 from benchmarks.students.label_quality import logit_gaps, rank_correlation, runner_up_share
 from benchmarks.students.many_classes import many_classes
@@ -152,7 +152,7 @@ def test_with_a_surrogate_the_logits_are_still_those_of_the_teacher(tmp_path):
 def test_earlier_results_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
     results, code = tmp_path / "benchmarks" / "results", tmp_path / "code.py"
     results.mkdir(parents=True)
-    monkeypatch.setattr(record, "RESULTS", results)
+    monkeypatch.setattr(commit, "ROOT", tmp_path)
     monkeypatch.delenv("DB3KD_COMMIT", raising=False)
     for file in (results / "old.json", code):
         file.write_text("1")
@@ -165,8 +165,10 @@ def test_earlier_results_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
     code.write_text("2")
 
     assert record.measured()["commit"] == f"{clean}-dirty" and not clean.endswith("dirty")
-    monkeypatch.setattr(record, "RESULTS", tmp_path.parent / "nowhere" / "else")
+    monkeypatch.setattr(commit, "ROOT", tmp_path / "nowhere")
     assert record.measured()["commit"] == "unknown"
+    monkeypatch.setenv("DB3KD_COMMIT", "abc")
+    assert record.measured()["commit"] == "abc"
 
 
 def test_generated_classes_have_equally_many_images_which_the_seed_changes():

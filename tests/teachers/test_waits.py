@@ -1,10 +1,12 @@
-"""How often a search makes the CPU wait for the device, counted without a GPU.
+"""How often a search launches work and makes the CPU wait for the device, counted without a GPU.
 
 Operations that would wait on a GPU are recognised by their names: a number read by Python, a result
 whose size depends on values, a copy between devices. Two modes are needed: one sees the operations
 that torch dispatches, the other the calls from Python, because `tolist` on a CPU tensor dispatches
 no operation.
 """
+
+import dataclasses
 
 import pytest
 import torch
@@ -196,6 +198,91 @@ def test_sign_opt_waits_for_one_count_per_round_and_four_per_iteration(work, que
     # Four per iteration: the pairs that continue, their remaining budget, whether it covers the
     # rounds, and the winners. One more: the final check of the ledger.
     assert len(noted) == rounds + 4 * settings.rounds + 1, noted
+
+
+LAUNCHES = {"bracket_queries": 1, "bracket_update": 5, "probe_queries": 3, "probe_gradient": 3}
+"""Launches of the native ops on CUDA; docs/gpu.md lists them. Other operations are one launch."""
+
+WITHOUT_LAUNCH = {
+    "alias",
+    "detach",
+    "empty",
+    "empty_like",
+    "expand",
+    "new_empty",
+    "select",
+    "slice",
+    "split",
+    "unsqueeze",
+    "view",
+    "_unsafe_view",
+}
+
+
+class Launches(TorchDispatchMode):
+    """Records the names of operations that launch work on a GPU, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name not in WITHOUT_LAUNCH:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def launches_of(search, ledger, teacher):
+    with Launches() as launches:
+        run(search, Uncounted(LateTeacher(teacher)), ledger)
+    return launches.names
+
+
+def between(names, first, last):
+    """The operations after each `first`, up to and with the next `last`."""
+    parts = []
+    for position, name in enumerate(names):
+        if name == first and last in names[position + 1 :]:
+            parts.append(names[position + 1 : names.index(last, position + 1) + 1])
+    return parts
+
+
+def count(names):
+    return sum(LAUNCHES.get(name, 1) for name in names)
+
+
+def test_a_round_of_a_bisection_launches_eight_kernels(work):
+    pairs, rays, teacher = work
+    ledger = Ledger(limits_of(pairs, 1000))
+    names = launches_of(boundary_distance(pairs, rays, budget=ledger), ledger, teacher)
+    rounds = between(names, "bracket_update", "bracket_update")
+    assert len(rounds) > 8
+    for names in rounds:
+        # The accounts of the rays, the queries, the booking, and the update.
+        assert names == ["index", "bracket_queries", "index_add_", "bracket_update"]
+        assert count(names) == 8
+
+
+def test_the_launches_of_a_round_of_probes_do_not_grow_with_the_pairs(work):
+    pairs, rays, teacher = work
+    counts = []
+    for few in (len(pairs), len(pairs) // 2):
+        some = dataclasses.replace(
+            pairs, sample_of=pairs.sample_of[:few], criterion_class=pairs.criterion_class[:few]
+        )
+        rows = rays.select((rays.pair_of < few).nonzero()[:, 0])
+        ledger = Ledger(limits_of(some, 1000))
+        boundary = run(boundary_distance(some, rows, budget=ledger), teacher, ledger)
+        search = minimal_boundary_distance(
+            some, boundary, SHAPE, SignOptSettings(rounds=5),
+            seed=0, query_batch_size=100_000, budget=ledger,
+        )  # fmt: skip
+        rounds = between(launches_of(search, ledger, teacher), "probe_queries", "probe_gradient")
+        assert len(rounds) == 5
+        counts += [count(names) for names in rounds]
+    # The accounts of the probes, the booking, the decisions, the classes, and the gradient.
+    assert set(counts) == {7}, rounds
 
 
 def test_a_budget_that_runs_out_costs_two_more_waits_per_batch(work):
