@@ -187,7 +187,7 @@ gpu: gpu-build ## Build, test, measure and sanitise on this GPU, with PYTHON's o
 
 # Each part has a time limit, and leaves its log and how it ended in GPU_RESULTS.
 gpu-build gpu-test gpu-bench gpu-sanitize: gpu-%:
-	+$(PYTHON) benchmarks/gpu/part.py $* $(GPU_SECONDS_$*) --folder $(GPU_RESULTS) -- \
+	$(PYTHON) benchmarks/gpu/part.py $* $(GPU_SECONDS_$*) --folder $(GPU_RESULTS) -- \
 		$(MAKE) --no-print-directory run-gpu-$*
 
 run-gpu-build:

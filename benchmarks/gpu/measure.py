@@ -169,13 +169,17 @@ def _labelling_parts(device: torch.device, small: bool) -> Iterator[tuple[str, P
     """The parts that need a trained teacher, which is made when the first one is measured."""
     for number, setting in enumerate(SMALL if small else FULL):
         prepared = _prepared_once(setting, device)
-        yield f"labelling_{setting.model}", lambda prepared=prepared: measure_run(prepared())
+        yield f"labelling_{setting.model}", partial(_measure_prepared, measure_run, prepared)
         if number == 0:
             few = (1, 30) if small else (5, 1_000)
-            yield (
-                "paper_procedure",
-                lambda prepared=prepared, few=few: measure_paper_procedure(prepared(), *few),
-            )
+            part = partial(_measure_prepared, measure_paper_procedure, prepared, *few)
+            yield "paper_procedure", part
+
+
+def _measure_prepared(
+    measure: Callable[..., Result], prepared: Callable[[], Prepared], *arguments: Any
+) -> Result:
+    return measure(prepared(), *arguments)
 
 
 def _prepared_once(setting: Setting, device: torch.device) -> Callable[[], Prepared]:

@@ -60,7 +60,7 @@ def run(command: list[str], seconds: float, log: Path) -> dict[str, Any]:
     timer = threading.Timer(seconds, end)
     timer.start()
     try:
-        with log.open("w") as file:
+        with process.stdout, log.open("w") as file:
             for line in process.stdout:
                 sys.stdout.write(line)
                 sys.stdout.flush()

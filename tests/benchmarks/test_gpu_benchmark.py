@@ -287,7 +287,7 @@ def test_no_part_of_make_gpu_hides_the_others(tmp_path):
 
 def variable(name: str, text: str) -> str:
     """The value of a variable of the Makefile, as it is written there."""
-    return re.search(rf"^{name} [?:]?= (.*(?:\\\n.*)*)", text, re.MULTILINE)[1]
+    return re.search(rf"^{name} [?:]?= ((?:.*\\\n)*.*)", text, re.MULTILINE)[1]
 
 
 def test_the_parts_of_make_gpu_fit_into_eight_minutes():

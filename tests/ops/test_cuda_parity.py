@@ -311,5 +311,5 @@ def test_a_labelling_run_gives_the_same_distances(place, shape, measure, monkeyp
     assert torch.equal(there.distances.isfinite().cpu(), here.distances.isfinite())
     wanted = here.distances.isfinite() & (here.distances > 0)
     difference = (there.distances.cpu()[wanted] / here.distances[wanted] - 1).abs()
-    assert (difference > 1e-4).float().mean() <= 0.05
+    assert (difference > 1e-4).float().mean() <= 0.05, difference.sort().values[-10:]
     assert difference.max() < 0.05
