@@ -1,4 +1,4 @@
-"""Compares what strategies make of the same budget, for your teacher and your images.
+"""Compares strategies at the same budget, for your teacher and your images.
 
 python examples/compare_strategies.py --out runs/compare
 """
@@ -13,7 +13,7 @@ import db3kd
 def main(
     out: Path = Path("runs/compare"), budget: int = 5_000, steps: int | None = None, seeds: int = 3
 ) -> None:
-    """Trains students by three strategies, and prints a table."""
+    """Trains students with three strategies, and prints a table."""
     images, test = db3kd.load_data("digits"), db3kd.load_data("digits", "test")
     training = db3kd.TrainSettings(steps=min(steps or 1000, 1000), learning_rate=3e-3)
     network = db3kd.build_model("lenet5", images.image_shape, 10)

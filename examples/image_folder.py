@@ -1,4 +1,4 @@
-"""Distils a function with pictures that lie in folders.
+"""Distils a function with images from folders.
 
 python examples/image_folder.py --out runs/pictures
 """
@@ -17,7 +17,7 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def write_pictures(folder: Path) -> None:
-    """Writes folder/train/seven/0012.png and so on: your pictures, of 16 x 16 pixels."""
+    """Writes folder/train/seven/0012.png and so on, of 16 x 16 pixels, in place of your images."""
     digits = load_digits()
     for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
         split = "test" if number % 5 == 0 else "train"
@@ -27,7 +27,7 @@ def write_pictures(folder: Path) -> None:
 
 
 def main(out: Path = Path("runs/pictures"), budget: int = 20_000, steps: int | None = None) -> None:
-    """Distils a classifier that answers with the names of the folders."""
+    """Distils a classifier whose classes are the names of the folders."""
     folder = out.with_name(f"{out.name}-data")
     write_pictures(folder)
     images, test = db3kd.load_data(folder), db3kd.load_data(folder, "test")

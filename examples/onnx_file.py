@@ -1,4 +1,4 @@
-"""Distils a model of which you have an ONNX file and nothing else.
+"""Distils a model of which you have only an ONNX file.
 
 python examples/onnx_file.py --out runs/onnx
 """
@@ -11,7 +11,7 @@ import db3kd
 
 
 def write_model(path: Path, steps: int) -> None:
-    """Writes the file that somebody gave you: an ONNX graph that classifies digits."""
+    """Writes an ONNX graph that classifies digits, in place of the file that you were given."""
     images = db3kd.load_data("digits")
     settings = db3kd.TrainSettings(steps=steps, learning_rate=3e-3)
     network = db3kd.build_model("lenet5", images.image_shape, 10)
@@ -20,7 +20,7 @@ def write_model(path: Path, steps: int) -> None:
 
 
 def main(out: Path = Path("runs/onnx"), budget: int = 10_000, steps: int | None = None) -> None:
-    """Opens the file, and distils it with pictures that nobody labelled."""
+    """Opens the file, and distils it with unlabelled images."""
     model = out.with_suffix(".onnx")
     model.parent.mkdir(parents=True, exist_ok=True)
     write_model(model, min(steps or 1000, 1000))

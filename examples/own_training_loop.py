@@ -1,4 +1,4 @@
-"""Makes soft labels with db3kd, and trains on them in a loop of your own, in plain PyTorch.
+"""Makes soft labels with db3kd, and trains on them in your own PyTorch loop.
 
 python examples/own_training_loop.py --out runs/own-loop
 """
@@ -24,7 +24,7 @@ def rows_of(images: db3kd.ImageSet) -> np.ndarray:
 def main(
     out: Path = Path("runs/own-loop"), budget: int = 100_000, steps: int | None = None
 ) -> None:
-    """Labels the digits within the budget, and trains a network of two layers."""
+    """Labels the digits within the budget, and trains a two-layer network."""
     images, test = db3kd.load_data("digits"), db3kd.load_data("digits", "test")
     machine = SVC().fit(rows_of(images), images.labels)
     teacher = db3kd.FunctionTeacher(machine.predict, images.image_shape, classes=10, flatten=True)

@@ -1,8 +1,8 @@
-"""Distils a model behind a REST service that takes money for each query.
+"""Distils a model behind a REST service that charges for each query.
 
 python examples/paid_service.py --out runs/service
 
-The service runs in this process, on loopback. For yours, only the description file changes.
+The service runs in this process, on loopback. For your service, only the description file changes.
 """
 
 import json
@@ -27,13 +27,13 @@ image_shape = [1, 8, 8]
 classes = 10
 
 [preprocessing]
-scale = [0, 16]                      # the service wants grey values from 0 to 16
+scale = [0, 16]                      # the service takes grey values from 0 to 16
 layout = "flat"
 
 [requests]
 batch = 64
 in_flight = 2
-retry_ambiguous = false              # nothing is paid twice
+retry_ambiguous = false              # never pay twice for a query
 
 [rest]
 request = {{ instances = "$images" }}
@@ -43,7 +43,7 @@ answer = "predictions.*.digit"
 
 @contextmanager
 def service() -> Iterator[ThreadingHTTPServer]:
-    """Runs the service; its attribute `charged` counts the images that it was asked about."""
+    """Runs the service; its attribute `charged` counts the images that it has classified."""
     digits = load_digits()
     model = SVC().fit(digits.data, digits.target)
 
@@ -78,7 +78,7 @@ def service() -> Iterator[ThreadingHTTPServer]:
 
 
 def main(out: Path = Path("runs/service"), budget: int = 5_000, steps: int | None = None) -> None:
-    """Shows what the budget costs, distils, and compares the bill with the count of db3kd."""
+    """Shows what the budget costs, distils, and compares the bill with db3kd's count."""
     images = db3kd.load_data("digits", "test")
     plan = db3kd.plan_budget(budget, classes=10, images=len(images))
     for stage in plan.stages:
@@ -98,7 +98,7 @@ def main(out: Path = Path("runs/service"), budget: int = 5_000, steps: int | Non
                 training=db3kd.TrainSettings(steps=steps, schedule="cosine")
             ),
             out=out,
-            resume=True,  # after a stop, the same command continues and pays for nothing twice
+            resume=True,  # after a stop, the same command continues without paying twice
             price_per_1000=PRICE_PER_1000,
         )
         teacher.close()

@@ -14,12 +14,12 @@ import db3kd
 
 
 def main(out: Path = Path("runs/forest"), budget: int = 20_000, steps: int | None = None) -> None:
-    """Fits the forest, and distils what it says about rows that it has not seen."""
+    """Fits the forest, and distils its decisions for rows that it was not fitted on."""
     table = load_breast_cancer(as_frame=True)
     seen, unseen, classes, _ = train_test_split(table.data, table.target, random_state=0)
     forest = RandomForestClassifier(200, random_state=0).fit(seen, classes)
 
-    # Features say what is valid in each column. Every query is a valid row.
+    # Features say which values are valid in each column, so that every query is a valid row.
     features = db3kd.Features.infer(table.data)
     teacher = db3kd.TabularTeacher(forest, features, class_names=tuple(table.target_names))
     result = db3kd.distill(

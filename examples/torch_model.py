@@ -13,7 +13,7 @@ import db3kd
 
 
 class Classifier(nn.Module):
-    """The module to imitate. Yours may be any module from images to scores or classes."""
+    """The module to imitate. Yours may be any module that maps images to scores or classes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ def main(
     network = db3kd.train_classifier(network, images, settings=settings)
     teacher = db3kd.ModuleTeacher(network, images.image_shape, 10)
 
-    # Without images, db3kd makes pseudo samples. `test` only measures the student, at no query.
+    # Without images, db3kd makes pseudo samples. `test` only measures the student, without a query.
     result = db3kd.distill(
         teacher,
         budget=budget,

@@ -29,7 +29,7 @@ class AugmentedDecisions:
     """Augmented images, and the teacher's decision for each.
 
     Attributes:
-        images: the images.
+        images: The images.
         decisions: [len(images)] int64; -1 if unanswered.
     """
 
@@ -47,12 +47,12 @@ def collect_augmented_decisions(
     """Queries every image once: exactly `images.queries_per_sample` queries per sample.
 
     Args:
-        images: the images. They are made one batch at a time and are not kept.
-        decide: takes images [n, *image_shape] float32 and returns n classes.
-        batch: maximum number of images in a call of `decide`.
+        images: The images. They are made one batch at a time and are not kept.
+        decide: Takes images [n, *image_shape] float32 and returns n classes.
+        batch: Maximum number of images in a call of `decide`.
 
     Raises:
-        ValueError: if `decide` does not return one class per image.
+        ValueError: If `decide` does not return one class per image.
     """
     answers = []
     for rows in torch.arange(len(images)).split(fitting_batch_size(batch, images.image_shape)):
@@ -70,15 +70,15 @@ def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor
     """Returns all rows, and repeats those of clean images until they reach `clean_share`.
 
     Args:
-        images: the images.
-        clean_share: share of clean images in the result, in [0, 1). It is met approximately,
+        images: The images.
+        clean_share: Share of clean images in the result, in [0, 1). It is met approximately,
             because every clean image occurs equally often, at least once.
 
     Returns:
         [R] int64, for the argument `rows` of a training.
 
     Raises:
-        ValueError: if `clean_share` is not in [0, 1).
+        ValueError: If `clean_share` is not in [0, 1).
     """
     if not 0 <= clean_share < 1:
         raise ValueError(f"clean_share: expected at least 0 and below 1, got {clean_share}")
@@ -92,7 +92,7 @@ def to_table(images: AugmentedImages, rows: Tensor, decisions: Tensor) -> "pyarr
     """Returns the columns of a shard.
 
     Args:
-        images: all images.
+        images: All images.
         rows: [n] int64, the images of the shard.
         decisions: [n] int64.
     """
@@ -111,17 +111,17 @@ def read_decisions(
     """Reads the decisions of a shard.
 
     Args:
-        path: the run folder, for error messages.
-        position: the first row of the shard.
-        table: its columns.
-        images: all images of the run.
-        classes: the number of classes.
+        path: The run folder, for error messages.
+        position: The first row of the shard.
+        table: Its columns.
+        images: All images of the run.
+        classes: The number of classes.
 
     Returns:
         [n] int64.
 
     Raises:
-        ValueError: if the shard holds values that no run writes. The message names the file and
+        ValueError: If the shard holds values that no run writes. The message names the file and
             the column.
     """
     rows = torch.arange(position, position + len(table))

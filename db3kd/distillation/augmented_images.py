@@ -36,19 +36,19 @@ class AugmentedImages:
 
     Args:
         images: [N, channels, height, width] or [N, D] float32 in [0, 1], or an image set.
-        queries_per_sample: images per sample, including the sample itself; at least 1.
-        seed: seed of all random numbers.
-        mixup: the largest weight of the partner, in [0, 1].
-        shift: the largest shift of an image as a share of its side, in [0, 1).
-        noise: standard deviation of the noise, input units, at least 0.
-        partners: how many samples may be partners; all by default. Every other sample occurs in its
+        queries_per_sample: Images per sample, including the sample itself; at least 1.
+        seed: Seed of all random numbers.
+        mixup: The largest weight of the partner, in [0, 1].
+        shift: The largest shift of an image as a share of its side, in [0, 1).
+        noise: Standard deviation of the noise, input units, at least 0.
+        partners: How many samples may be partners; all by default. Every other sample occurs in its
             own images only.
-        project: maps mixtures [n, *image_shape] to valid inputs, such as `Features.project`. Its
+        project: Maps mixtures [n, *image_shape] to valid inputs, such as `Features.project`. Its
             attribute `groups`, if it has one, says which places are mixed as a whole. By default
             the projection of an image set of a table.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -196,10 +196,10 @@ def uniforms(
     for each image would take longer than computing the image.
 
     Args:
-        seed: at least 0.
+        seed: At least 0.
         samples: [n] int64.
         numbers: [n] int64.
-        count: random numbers per row.
+        count: Random numbers per row.
 
     Returns:
         [n, count] float32 in [0, 1).

@@ -33,14 +33,14 @@ def white_box_method(
     its logits.
 
     Args:
-        student: the network, as for `train_student`.
+        student: The network, as for `train_student`.
         images: N images, as for `train_student`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
-        logits: takes images [n, *shape] float32 and returns [n, C]. It is called once per image,
+        logits: Takes images [n, *shape] float32 and returns [n, C]. It is called once per image,
             not once per seed.
-        loss: the student's loss; the soft labels are made with its temperature.
-        settings: training settings; `steps` must be set. The seed comes from the comparison.
-        batch: images per call of `logits`; by default a number that suits a network on a CPU.
+        loss: The student's loss; the soft labels are made with its temperature.
+        settings: Training settings; `steps` must be set. The seed comes from the comparison.
+        batch: Images per call of `logits`; by default a number that suits a network on a CPU.
     """
     check_steps(settings)
     temperature = loss.temperature
@@ -65,13 +65,13 @@ def surrogate_method(
     """Distils a surrogate of the teacher, which is trained on the teacher's decisions first.
 
     Args:
-        student: see `white_box_method`.
-        surrogate: makes a network of the teacher's architecture. A new one is trained for every
+        student: See `white_box_method`.
+        surrogate: Makes a network of the teacher's architecture. A new one is trained for every
             seed, for `settings.steps` steps.
-        images: see `white_box_method`.
-        decisions: see `white_box_method`.
-        loss: see `white_box_method`.
-        settings: training settings of the student and the surrogate; `steps` must be set.
+        images: See `white_box_method`.
+        decisions: See `white_box_method`.
+        loss: See `white_box_method`.
+        settings: Training settings of the student and the surrogate; `steps` must be set.
     """
     check_steps(settings)
     temperature = loss.temperature
@@ -97,13 +97,13 @@ def noise_logit_method(
     """Distils random soft labels, new ones for every seed: a control without information.
 
     Args:
-        student: see `white_box_method`.
-        images: see `white_box_method`.
-        decisions: see `white_box_method`.
-        classes: the number of classes.
-        loss: see `white_box_method`.
-        settings: see `white_box_method`.
-        spread: see `noise_soft_labels`.
+        student: See `white_box_method`.
+        images: See `white_box_method`.
+        decisions: See `white_box_method`.
+        classes: The number of classes.
+        loss: See `white_box_method`.
+        settings: See `white_box_method`.
+        spread: See `noise_soft_labels`.
     """
     check_steps(settings)
     temperature = loss.temperature
@@ -126,16 +126,16 @@ def noise_soft_labels(
 
     Args:
         decisions: [N] int64. Rows with -1 (unanswered) become uniform.
-        classes: the number of classes C.
-        temperature: temperature of the softmax.
-        seed: seed of the random logits.
-        spread: above 0.
+        classes: The number of classes C.
+        temperature: Temperature of the softmax.
+        seed: Seed of the random logits.
+        spread: Above 0.
 
     Returns:
         [N, C] float32, rows sum to 1.
 
     Raises:
-        ValueError: if `spread` is not above 0.
+        ValueError: If `spread` is not above 0.
     """
     if not spread > 0:
         raise ValueError(f"spread: expected a number above 0, got {spread}")

@@ -31,14 +31,14 @@ class HeldOutAgreement(TrainingCallback):
         images: N held-out images in [0, 1], as for `db3kd.label`. They are read once if they fit in
             memory.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
-        name: the name of the measure.
+        name: The name of the measure.
 
     Attributes:
-        name: as above.
-        history: the step and the share of answered images, in [0, 1], at each report.
+        name: As above.
+        history: The step and the share of answered images, in [0, 1], at each report.
 
     Raises:
-        ValueError: if there is not one decision for each image, or if none is answered.
+        ValueError: If there is not one decision for each image, or if none is answered.
     """
 
     def __init__(self, images: ImagesLike, decisions: Tensor, name: str = AGREEMENT) -> None:
@@ -95,17 +95,17 @@ class EarlyStopping(TrainingCallback):
         (4200, 0.97)
 
     Args:
-        measure: the name of a measure that rises as the network gets better, from a callback before
+        measure: The name of a measure that rises as the network gets better, from a callback before
             this one.
-        patience: after how many reports in a row without a new highest measure the training stops.
+        patience: After how many reports in a row without a new highest measure the training stops.
             There are about a hundred reports in a training.
 
     Attributes:
-        best: the highest measure so far; None before the first report.
-        best_step: the step of that report.
+        best: The highest measure so far; None before the first report.
+        best_step: The step of that report.
 
     Raises:
-        ValueError: if `patience` is below 1; during the training, if no callback before this one
+        ValueError: If `patience` is below 1; during the training, if no callback before this one
             measures `measure`.
     """
 

@@ -21,9 +21,9 @@ def predict_logits(
     The network keeps its device and its mode.
 
     Args:
-        model: the network.
+        model: The network.
         images: N images in [0, 1], as for `db3kd.label`.
-        batch: images per forward pass; by default 512, or on a CPU a number that suits the network
+        batch: Images per forward pass; by default 512, or on a CPU a number that suits the network
             and the size of its images.
         rows: [n] int64, the images to use; all by default.
 
@@ -57,10 +57,10 @@ def predict(
     """Predicts classes.
 
     Args:
-        model: the network.
-        images: see `predict_logits`.
-        batch: see `predict_logits`.
-        rows: see `predict_logits`.
+        model: The network.
+        images: See `predict_logits`.
+        batch: See `predict_logits`.
+        rows: See `predict_logits`.
 
     Returns:
         [n] int64 on the CPU.
@@ -72,8 +72,8 @@ def predict_read(model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tenso
     """Predicts classes of images that are read more than once, without opening their set again.
 
     Args:
-        model: the network; it keeps its mode.
-        read: an `image_reader` for the network's device.
+        model: The network; it keeps its mode.
+        read: An `image_reader` for the network's device.
         rows: [n] int64, the images to use.
 
     Returns:
@@ -94,16 +94,16 @@ def evaluate(
         >>> accuracy = db3kd.evaluate(student, db3kd.load_data("mnist5k", "test"))
 
     Args:
-        model: the network.
+        model: The network.
         images: N images, as for `predict_logits`.
         labels: [N] int64, the true classes; by default the labels of `images`.
-        batch: see `predict_logits`.
+        batch: See `predict_logits`.
 
     Returns:
         The share of images, in [0, 1], whose predicted class is their label.
 
     Raises:
-        ValueError: if there are no labels, or not one per image.
+        ValueError: If there are no labels, or not one per image.
     """
     source, expected = with_labels(images, labels)
     return share_equal(predict(model, source, batch), expected, "labels")
@@ -119,10 +119,10 @@ def agreement(
         0.97
 
     Args:
-        model: the network.
+        model: The network.
         images: N images, as for `predict_logits`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
-        batch: see `predict_logits`.
+        batch: See `predict_logits`.
 
     Returns:
         The share of answered images, in [0, 1].
@@ -137,13 +137,13 @@ def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> 
     Args:
         predicted: [n] int64.
         expected: [n] int64.
-        name: what the error message calls `expected`.
+        name: What the error message calls `expected`.
 
     Returns:
         The share, in [0, 1].
 
     Raises:
-        ValueError: if the lengths differ or are 0.
+        ValueError: If the lengths differ or are 0.
     """
     if expected.shape != predicted.shape or len(expected) == 0:
         raise ValueError(

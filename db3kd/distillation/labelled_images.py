@@ -27,14 +27,14 @@ class LabelledImages(Dataset[LabelledImage]):
         ...     loss = db3kd.KDLoss()(network(images), decisions, soft_labels)
 
     Args:
-        images: the N labelled images in [0, 1], as for `db3kd.label`.
+        images: The N labelled images in [0, 1], as for `db3kd.label`.
         labels: N labels with soft labels.
 
     Attributes:
         rows: [n] int64, the index in `images` of each item. Images without an answer are left out.
 
     Raises:
-        ValueError: if `labels` has no soft labels, or not one row for each image.
+        ValueError: If `labels` has no soft labels, or not one row for each image.
     """
 
     def __init__(self, images: ImagesLike, labels: Labels) -> None:

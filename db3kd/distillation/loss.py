@@ -27,12 +27,12 @@ class KDLoss(nn.Module):
     Args:
         temperature: T > 0, the temperature of the soft labels; None for the temperature that the
             labels given to `train_student` carry.
-        alpha: weight of the cross-entropy with the decisions, at least 0.
-        beta: weight of the soft labels, at least 0; 1 - alpha by default.
+        alpha: Weight of the cross-entropy with the decisions, at least 0.
+        beta: Weight of the soft labels, at least 0; 1 - alpha by default.
         reduction: "batchmean" (mean over the answered rows), "sum" or "none" (one loss per row).
 
     Raises:
-        ValueError: if an argument is not as above.
+        ValueError: If an argument is not as above.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class KDLoss(nn.Module):
         """The temperature T.
 
         Raises:
-            ValueError: if it is None; only `train_student` fills it in.
+            ValueError: If it is None; only `train_student` fills it in.
         """
         if self._temperature is None:
             raise ValueError(
@@ -87,14 +87,14 @@ class KDLoss(nn.Module):
         """Returns this loss for soft labels of a given temperature.
 
         Args:
-            temperature: temperature of the soft labels; None if it is unknown.
-            name: how error messages refer to that temperature.
+            temperature: Temperature of the soft labels; None if it is unknown.
+            name: How error messages refer to that temperature.
 
         Returns:
             This loss, or, if its own temperature is None, a copy with the given one.
 
         Raises:
-            ValueError: if the two temperatures differ, or if both are None.
+            ValueError: If the two temperatures differ, or if both are None.
         """
         if self._temperature is None and temperature is None:
             raise ValueError(
@@ -123,7 +123,7 @@ class KDLoss(nn.Module):
             A scalar float32, or [n] float32 if reduction is "none".
 
         Raises:
-            ValueError: if the shapes differ, or if the loss has no temperature.
+            ValueError: If the shapes differ, or if the loss has no temperature.
         """
         temperature = self.temperature
         if logits.ndim != 2 or soft_labels.shape != logits.shape:

@@ -26,9 +26,9 @@ class TrainingMethod:
     """A way to train a student.
 
     Attributes:
-        name: its row in the table.
-        queries_per_sample: the cost of its labels; None if it reads the teacher's logits.
-        run: trains a student from a seed.
+        name: Its row in the table.
+        queries_per_sample: The cost of its labels; None if it reads the teacher's logits.
+        run: Trains a student from a seed.
     """
 
     name: str
@@ -41,10 +41,10 @@ class MethodResult:
     """The students of a method, one entry per seed: a row of the comparison table.
 
     Attributes:
-        method: the name of the method.
-        accuracies: accuracy of each student on the test images, in [0, 1].
-        agreements: share of test images on which student and teacher agree, in [0, 1].
-        queries_per_sample: the method's `queries_per_sample`.
+        method: The name of the method.
+        accuracies: Accuracy of each student on the test images, in [0, 1].
+        agreements: Share of test images on which student and teacher agree, in [0, 1].
+        queries_per_sample: The method's `queries_per_sample`.
     """
 
     method: str
@@ -64,19 +64,19 @@ def compare_methods(
     """Runs every method with every seed, and measures each student once on the test images.
 
     Args:
-        methods: the methods to compare, in the order of the results.
-        seeds: one student is trained for each seed; all methods share the seeds.
+        methods: The methods to compare, in the order of the results.
+        seeds: One student is trained for each seed; all methods share the seeds.
         test_images: M images, none of them in any training set.
         test_labels: [M] int64, the true classes.
         test_decisions: [M] int64, the teacher's classes; -1 (unanswered) is left out of the
             agreement.
-        progress: called with the name of the method and the seed before each training.
+        progress: Called with the name of the method and the seed before each training.
 
     Returns:
         One result per method.
 
     Raises:
-        ValueError: if `methods` or `seeds` is empty.
+        ValueError: If `methods` or `seeds` is empty.
     """
     if not methods or not seeds:
         raise ValueError(
@@ -113,11 +113,11 @@ def decision_method(
     """Trains on the teacher's decisions by cross-entropy, for one query per sample.
 
     Args:
-        student: the network, as for `train_student`.
+        student: The network, as for `train_student`.
         images: N images, as for `train_student`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
-        settings: training settings; `steps` must be set. The seed comes from the comparison.
-        rows: see `train_student`.
+        settings: Training settings; `steps` must be set. The seed comes from the comparison.
+        rows: See `train_student`.
     """
     check_steps(settings)
 
@@ -143,15 +143,15 @@ def soft_label_method(
     """Distils given soft labels, from distances or any other source.
 
     Args:
-        name: the row of the method in the table.
-        queries_per_sample: the cost of the soft labels; None if they come from a white box.
-        student: see `decision_method`.
-        images: see `decision_method`.
-        decisions: see `decision_method`.
+        name: The row of the method in the table.
+        queries_per_sample: The cost of the soft labels; None if they come from a white box.
+        student: See `decision_method`.
+        images: See `decision_method`.
+        decisions: See `decision_method`.
         soft_labels: [N, C] float32, rows sum to 1.
-        loss: whose temperature is that of the soft labels.
-        settings: see `decision_method`.
-        rows: see `decision_method`.
+        loss: Whose temperature is that of the soft labels.
+        settings: See `decision_method`.
+        rows: See `decision_method`.
     """
     check_steps(settings)
 
@@ -173,10 +173,10 @@ def augmented_decision_method(
     """Trains on decisions for augmented images, clean ones included, by cross-entropy.
 
     Args:
-        student: see `decision_method`.
-        augmented: the images and their decisions.
-        settings: see `decision_method`.
-        clean_share: share of clean images in the training rows, in [0, 1), see
+        student: See `decision_method`.
+        augmented: The images and their decisions.
+        settings: See `decision_method`.
+        clean_share: Share of clean images in the training rows, in [0, 1), see
             `rows_with_clean_share`. Without repetition they would be rare if there are many
             queries per sample.
     """
@@ -207,18 +207,18 @@ def combined_method(
     cross-entropy part of `loss`.
 
     Args:
-        name: the row of the method in the table.
-        label_queries: the cost of a soft label, including the decision of its sample. The queries
+        name: The row of the method in the table.
+        label_queries: The cost of a soft label, including the decision of its sample. The queries
             of the method count that decision once.
-        student: see `decision_method`.
-        augmented: the augmented images of N samples, and their decisions.
+        student: See `decision_method`.
+        augmented: The augmented images of N samples, and their decisions.
         soft_labels: [N, C] float32, for the clean samples only; rows sum to 1.
-        loss: whose temperature is that of the soft labels.
-        settings: see `decision_method`.
-        clean_share: see `augmented_decision_method`.
+        loss: Whose temperature is that of the soft labels.
+        settings: See `decision_method`.
+        clean_share: See `augmented_decision_method`.
 
     Raises:
-        ValueError: if there is not one soft label per sample.
+        ValueError: If there is not one soft label per sample.
     """
     check_steps(settings)
     images, per_sample = augmented.images, augmented.images.queries_per_sample

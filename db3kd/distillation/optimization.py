@@ -46,11 +46,11 @@ class WeightAverage:
     and reads its counter from the device in each step.
 
     Args:
-        network: the network whose weights are averaged.
-        decay: in (0, 1).
+        network: The network whose weights are averaged.
+        decay: In (0, 1).
 
     Attributes:
-        network: a copy with the averaged weights, in eval mode. Its buffers, such as the statistics
+        network: A copy with the averaged weights, in eval mode. Its buffers, such as the statistics
             of batch normalisation, are those of the network at the last `copy_buffers`.
     """
 
@@ -65,7 +65,7 @@ class WeightAverage:
         """Adds the current weights.
 
         Args:
-            updates: how many updates there have been, with this one.
+            updates: How many updates there have been, with this one.
         """
         share = (1 - self._decay) / (1 - self._decay**updates)
         with torch.no_grad():

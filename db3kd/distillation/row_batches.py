@@ -26,9 +26,9 @@ class RowBatches:
 
     Args:
         images: N images in [0, 1], as for `db3kd.label`.
-        targets: tensors [N, ...], the further arguments of the loss.
+        targets: Tensors [N, ...], the further arguments of the loss.
         rows: [R] int64, the images to train on.
-        settings: batch size, seed, and whether to shuffle.
+        settings: Batch size, seed, and whether to shuffle.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RowBatches:
         """Moves targets, and images if they are few enough, to the device of the process.
 
         Raises:
-            ValueError: if a batch has fewer rows than there are processes.
+            ValueError: If a batch has fewer rows than there are processes.
         """
         count = self._settings.batches(len(self._rows))
         if len(self._rows) // count < process.count:
@@ -97,8 +97,8 @@ def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
 
     Args:
         decisions: [n] int64, at least 0.
-        balance: from 0 (every sample once) to 1 (all classes equally often).
-        seed: decides which samples occur once more if that average is not an integer.
+        balance: From 0 (every sample once) to 1 (all classes equally often).
+        seed: Decides which samples occur once more if that average is not an integer.
 
     Returns:
         [R] int64.

@@ -66,11 +66,11 @@ class ScaleTrial:
     """How well students of one scale predict decisions for images that they did not train on.
 
     Attributes:
-        relative: the scale times the median nearest distance (no unit).
-        scale: logits per input unit.
-        agreement: mean share of held-out images for which student and teacher agree.
-        deviation: sample standard deviation of that share over the students; 0 for one student.
-        losses: the `held_out_loss` of each student, in nats.
+        relative: The scale times the median nearest distance (no unit).
+        scale: Logits per input unit.
+        agreement: Mean share of held-out images for which student and teacher agree.
+        deviation: Sample standard deviation of that share over the students; 0 for one student.
+        losses: The `held_out_loss` of each student, in nats.
     """
 
     relative: float
@@ -90,9 +90,9 @@ class ScaleChoice:
     """The chosen scale, and the trials that it was chosen from.
 
     Attributes:
-        scale: logits per input unit.
-        trials: the trials in ascending order of scale.
-        factor: the scale as a multiple of the best one for the students of the trials.
+        scale: Logits per input unit.
+        trials: The trials in ascending order of scale.
+        factor: The scale as a multiple of the best one for the students of the trials.
     """
 
     scale: float
@@ -164,8 +164,8 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
     a third of its time, and a higher learning rate that decays to 0.
 
     Args:
-        settings: settings of the final training.
-        rows: number of images in the final training.
+        settings: Settings of the final training.
+        rows: Number of images in the final training.
     """
     total = settings.total_steps(rows)
     factor = _RATE_FACTOR if settings.schedule == "constant" else 1.0
@@ -210,28 +210,28 @@ def choose_scale(
         >>> labels = db3kd.with_soft_labels(labels, scale=choice.scale, temperature=4.0)
 
     Args:
-        model: the student, as for `train_student`.
+        model: The student, as for `train_student`.
         images: N images, as for `train_student`.
         distances: [N, C] float32, L2 in input units; +inf if a class was not reached. The column of
             the predicted class is not read.
         predicted: [N] int64, the teacher's decisions; -1 (unanswered) is left out.
-        make_soft_labels: takes distances [n, C], predicted classes [n], scale and temperature, and
+        make_soft_labels: Takes distances [n, C], predicted classes [n], scale and temperature, and
             returns soft labels [n, C]; for example `margin_soft_labels`.
-        loss: the students' loss, with the temperature of the soft labels.
-        settings: the students' training settings, usually from `scale_training`.
-        relative_scales: the scales to try first, times the median nearest distance. If there is
+        loss: The students' loss, with the temperature of the soft labels.
+        settings: The students' training settings, usually from `scale_training`.
+        relative_scales: The scales to try first, times the median nearest distance. If there is
             only one, it is chosen.
-        folds: number of parts, at least 2.
-        students: students per scale.
-        factor: the best scale of the final training as a multiple of these students' best;
+        folds: Number of parts, at least 2.
+        students: Students per scale.
+        factor: The best scale of the final training as a multiple of these students' best;
             `SHORT_TRAINING_FACTOR` for `scale_training`.
-        progress: called after each student with the students trained and the expected total.
+        progress: Called after each student with the students trained and the expected total.
 
     Returns:
         The scale and its trials.
 
     Raises:
-        ValueError: if an argument is invalid, or if no sample reached another class.
+        ValueError: If an argument is invalid, or if no sample reached another class.
     """
     grid = _checked_grid(relative_scales)
     temperature = loss.temperature
@@ -340,7 +340,7 @@ def median_nearest_distance(distances: Tensor, predicted: Tensor) -> float:
         The median over the samples that reached another class, input units.
 
     Raises:
-        ValueError: if no sample did, or if the median is 0.
+        ValueError: If no sample did, or if the median is 0.
     """
     others = distances.scatter(1, predicted[:, None], math.inf)
     others = others.masked_fill(others == 0, math.inf)  # Contradictory samples.

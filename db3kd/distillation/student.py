@@ -35,21 +35,21 @@ def train_student(
         >>> student = db3kd.train_student(network, images, labels)
 
     Args:
-        model: a network, or a function that makes one, as for `db3kd.distillation.training.train`.
-        images: the N labelled images in [0, 1], as for `db3kd.label`.
+        model: A network, or a function that makes one, as for `db3kd.distillation.training.train`.
+        images: The N labelled images in [0, 1], as for `db3kd.label`.
         labels: N labels with soft labels.
         loss: `KDLoss(temperature=None)` by default, which takes the temperature of the labels.
         settings: `TrainSettings()` by default.
         rows: [R] int64, the images to train on; all by default.
-        progress: see `train`.
-        checkpoint: see `train`.
-        callbacks: see `train`.
+        progress: See `train`.
+        checkpoint: See `train`.
+        callbacks: See `train`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        ValueError: if `labels` has no soft labels, if their temperature differs from the loss's,
+        ValueError: If `labels` has no soft labels, if their temperature differs from the loss's,
             or if `train` rejects an argument.
     """
     if labels.soft_labels is None:
@@ -88,22 +88,22 @@ def train_on_soft_labels(
     """Trains a student on decisions and soft labels that need not come from distances.
 
     Args:
-        model: see `train_student`.
+        model: See `train_student`.
         images: N images, as for `train_student`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
         soft_labels: [N, C] float32, rows sum to 1, or are all 0 for images without a soft label.
-        loss: the distillation loss, with the temperature of the soft labels.
-        settings: see `train_student`.
-        rows: see `train_student`.
-        progress: see `train_student`.
-        checkpoint: see `train_student`.
-        callbacks: see `train_student`.
+        loss: The distillation loss, with the temperature of the soft labels.
+        settings: See `train_student`.
+        rows: See `train_student`.
+        progress: See `train_student`.
+        checkpoint: See `train_student`.
+        callbacks: See `train_student`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        ValueError: if the loss is not reduced to a scalar, or if `train` rejects an argument.
+        ValueError: If the loss is not reduced to a scalar, or if `train` rejects an argument.
     """
     check_choice("loss.reduction", loss.reduction, ("batchmean", "sum"))
     return train(
@@ -139,21 +139,21 @@ def train_classifier(
         >>> teacher = db3kd.train_classifier(make, train)
 
     Args:
-        model: see `train_student`.
+        model: See `train_student`.
         images: N images, as for `train_student`.
         labels: [N] int64, the classes, by default the labels of `images`. Images with -1 are left
             out.
         settings: `TrainSettings()` by default.
-        rows: see `train_student`.
-        progress: see `train_student`.
-        checkpoint: see `train_student`.
-        callbacks: see `train_student`.
+        rows: See `train_student`.
+        progress: See `train_student`.
+        checkpoint: See `train_student`.
+        callbacks: See `train_student`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        ValueError: see `train`.
+        ValueError: See `train`.
     """
     source, classes = with_labels(images, labels)
     return train(

@@ -51,13 +51,13 @@ def write_surrogate(
     """Makes a surrogate from the images of a source, writes it to files and shows progress.
 
     Args:
-        out: the weights file, a name ending in .safetensors.
-        teacher: the teacher to ask.
-        source: the images.
+        out: The weights file, a name ending in .safetensors.
+        teacher: The teacher to ask.
+        source: The images.
         settings: `SurrogateSettings()` by default.
-        images: the images of the source, if they are loaded already.
-        limit: use only this many images, drawn at random.
-        resume: whether to continue with existing files. The teacher, the images and the query
+        images: The images of the source, if they are loaded already.
+        limit: Use only this many images, drawn at random.
+        resume: Whether to continue with existing files. The teacher, the images and the query
             settings must be the same. If the weights exist, nothing is done. If they are missing,
             the network is trained, and its training settings may be new. Each time the process is
             killed, at most one call of the teacher is paid for twice.
@@ -66,11 +66,11 @@ def write_surrogate(
         The manifest, with `queries` and `agreement` of the `TrainedSurrogate`.
 
     Raises:
-        FileExistsError: if one of the files exists and `resume` is False.
-        ValueError: if images, bounds or model do not fit the teacher, or if the files belong to
+        FileExistsError: If one of the files exists and `resume` is False.
+        ValueError: If images, bounds or model do not fit the teacher, or if the files belong to
             another surrogate.
-        TeacherError: as for `make_surrogate`. Paid answers are kept.
-        OSError: if a file cannot be written. Paid answers are kept.
+        TeacherError: As for `make_surrogate`. Paid answers are kept.
+        OSError: If a file cannot be written. Paid answers are kept.
     """
     out, settings = Path(out), settings or SurrogateSettings()
     check_out(out, resume)
@@ -133,12 +133,12 @@ def check_out(out: Path, resume: bool = False) -> None:
     """Checks that a surrogate can be written without overwriting anything.
 
     Args:
-        out: the weights file.
-        resume: whether files of an earlier `write_surrogate` may be there.
+        out: The weights file.
+        resume: Whether files of an earlier `write_surrogate` may be there.
 
     Raises:
-        ValueError: if the suffix is not .safetensors.
-        FileExistsError: if a file exists.
+        ValueError: If the suffix is not .safetensors.
+        FileExistsError: If a file exists.
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")

@@ -56,11 +56,11 @@ def augment_samples(
 
     Args:
         images: [N, C, H, W] or [N, D] float32 in [0, 1], or an image set; N ≥ 2.
-        settings: the surrogate settings; the training seed draws the order and the images.
-        project: see `AugmentedImages`.
+        settings: The surrogate settings; the training seed draws the order and the images.
+        project: See `AugmentedImages`.
 
     Raises:
-        ValueError: if there are fewer than 2 images.
+        ValueError: If there are fewer than 2 images.
     """
     count, seed = len(images), settings.training.seed
     if count < 2:
@@ -91,15 +91,15 @@ def decide_augmented(
     """Asks the teacher for the class of each image, at one query each.
 
     Args:
-        teacher: the teacher to ask.
-        images: augmented images of the teacher's shape.
-        folder: a run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
+        teacher: The teacher to ask.
+        images: Augmented images of the teacher's shape.
+        folder: A run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
             call of the teacher, and images that already have an answer are not queried again.
-        progress: updated after each batch.
+        progress: Updated after each batch.
 
     Raises:
-        ValueError: if the images do not fit the teacher.
-        TeacherError: if the teacher fails, or puts all images in one class.
+        ValueError: If the images do not fit the teacher.
+        TeacherError: If the teacher fails, or puts all images in one class.
     """
     _check_fit(teacher, images)
     decisions = torch.empty(len(images), dtype=torch.int64)
@@ -139,16 +139,16 @@ def decide_augmented_in_folder(
     """Does what `decide_augmented` does, in a new or resumed run folder, and shows progress.
 
     Args:
-        path: the run folder.
-        described: its manifest.
-        teacher: see `decide_augmented`.
-        images: see `decide_augmented`.
-        resume: whether to continue a run with an equal manifest.
+        path: The run folder.
+        described: Its manifest.
+        teacher: See `decide_augmented`.
+        images: See `decide_augmented`.
+        resume: Whether to continue a run with an equal manifest.
 
     Raises:
-        FileExistsError: if the folder is not empty and `resume` is False.
-        ValueError: if the folder holds another run, or if the images do not fit the teacher.
-        TeacherError: see `decide_augmented`.
+        FileExistsError: If the folder is not empty and `resume` is False.
+        ValueError: If the folder holds another run, or if the images do not fit the teacher.
+        TeacherError: See `decide_augmented`.
     """
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.finished:

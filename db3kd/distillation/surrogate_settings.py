@@ -17,17 +17,17 @@ class SurrogateSettings:
         >>> db3kd.SurrogateSettings(queries_per_sample=20)
 
     Attributes:
-        model: the architecture, a name for `build_model`; by default "lenet5" for images and "mlp"
+        model: The architecture, a name for `build_model`; by default "lenet5" for images and "mlp"
             for rows of a table.
-        queries_per_sample: the exact number of queries per sample, for the sample itself and its
+        queries_per_sample: The exact number of queries per sample, for the sample itself and its
             augmented images.
-        clean_share: share of clean images in the training rows, in [0, 1), see
+        clean_share: Share of clean images in the training rows, in [0, 1), see
             `rows_with_clean_share`.
-        training: training settings; `steps` must be set. The seed also draws the augmented images
+        training: Training settings; `steps` must be set. The seed also draws the augmented images
             and the held-out samples.
 
     Raises:
-        ValueError: if a value is out of range.
+        ValueError: If a value is out of range.
     """
 
     model: str | None = None
@@ -60,10 +60,10 @@ class TrainedSurrogate:
     """A network that was trained on a teacher's decisions.
 
     Attributes:
-        network: takes images [N, *image_shape] and returns scores [N, classes]; in eval mode.
-        agreement: share of held-out images, augmented ones included, for which it predicts the
+        network: Takes images [N, *image_shape] and returns scores [N, classes]; in eval mode.
+        agreement: Share of held-out images, augmented ones included, for which it predicts the
             teacher's class, in [0, 1]; None if no image was held out.
-        queries: the number of queries that its training data cost.
+        queries: The number of queries that its training data cost.
     """
 
     network: nn.Module

@@ -49,24 +49,24 @@ def make_surrogate(
         >>> labels = db3kd.label(teacher, images, surrogate=surrogate.network)
 
     Args:
-        teacher: a teacher, or a torch module.
+        teacher: A teacher, or a torch module.
         images: N ≥ 2 images of the teacher's shape [C, H, W], or encoded rows of a table [D], in
             [0, 1]. The cost is exactly `N · settings.queries_per_sample` queries. If the teacher or
             the image set has features, only valid rows are asked about.
         settings: `SurrogateSettings()` by default.
-        out: a run folder that keeps each answer, so that it is not paid for again after an error,
+        out: A run folder that keeps each answer, so that it is not paid for again after an error,
             an interrupt or a change of network.
-        resume: whether to continue the run in `out`, if there is one. The teacher, the images and
+        resume: Whether to continue the run in `out`, if there is one. The teacher, the images and
             the settings must be the same.
 
     Returns:
         The network and its agreement with the teacher.
 
     Raises:
-        ValueError: if images, bounds or model do not fit the teacher, or if `out` holds another
+        ValueError: If images, bounds or model do not fit the teacher, or if `out` holds another
             run.
-        FileExistsError: if `out` is not empty and `resume` is False.
-        TeacherError: if the teacher fails, or puts all images in one class.
+        FileExistsError: If `out` is not empty and `resume` is False.
+        TeacherError: If the teacher fails, or puts all images in one class.
     """
     if resume and out is None:
         raise ValueError("resume: belongs to out=, the folder to resume; pass out too")
@@ -110,10 +110,10 @@ def train_surrogate(
     """Trains a network on decisions, and measures it on the held-out samples.
 
     Args:
-        augmented: images and their decisions. Samples that are not partners are held out.
-        classes: the teacher's number of classes.
-        settings: the network and its training.
-        progress: see `train`.
+        augmented: Images and their decisions. Samples that are not partners are held out.
+        classes: The teacher's number of classes.
+        settings: The network and its training.
+        progress: See `train`.
     """
     images = augmented.images
     model = settings.model_for(images.image_shape)

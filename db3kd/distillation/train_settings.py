@@ -19,26 +19,26 @@ class TrainSettings:
         >>> db3kd.TrainSettings(steps=12000, schedule="cosine", learning_rate=3e-3, ema=0.999)
 
     Attributes:
-        epochs: passes over the rows.
-        steps: the exact number of batches; replaces `epochs`. Students that are compared should
+        epochs: Passes over the rows.
+        steps: The exact number of batches; replaces `epochs`. Students that are compared should
             train for the same number of steps.
-        batch_size: maximum number of rows in a step, over all processes. The batches of an epoch
+        batch_size: Maximum number of rows in a step, over all processes. The batches of an epoch
             differ in size by at most one row.
-        learning_rate: initial learning rate.
+        learning_rate: Initial learning rate.
         schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps.
-        seed: seed of the initial weights, the order of the rows and dropout.
+        seed: Seed of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
         precision: "no" (float32), "fp16" (CUDA only) or "bf16".
-        shuffle: whether to shuffle the rows in each epoch.
+        shuffle: Whether to shuffle the rows in each epoch.
         optimizer: "adam", "adamw", or "sgd" (Nesterov momentum of 0.9).
-        weight_decay: added to the gradient as an L2 penalty by "adam" and "sgd", and decoupled from
+        weight_decay: Added to the gradient as an L2 penalty by "adam" and "sgd", and decoupled from
             it by "adamw" (Loshchilov and Hutter 2019). Applies to all weights.
-        ema: decay of an exponential moving average of the weights, in (0, 1); the trained network
+        ema: Decay of an exponential moving average of the weights, in (0, 1); the trained network
             then has the averaged weights. None for the weights of the last step.
-        gradient_clip: maximum L2 norm of the gradient of all weights; None for no limit.
+        gradient_clip: Maximum L2 norm of the gradient of all weights; None for no limit.
 
     Raises:
-        ValueError: if a value is out of range.
+        ValueError: If a value is out of range.
     """
 
     epochs: int = 20

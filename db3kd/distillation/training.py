@@ -41,28 +41,28 @@ def train(
     of every batch, and gradients are averaged.
 
     Args:
-        model: a function that makes a network, called under the seed; or a network, of which a copy
+        model: A function that makes a network, called under the seed; or a network, of which a copy
             is trained.
         images: N images in [0, 1], as for `db3kd.label`.
         decisions: [N] int64, the class of each image; -1 (unanswered) is left out.
         soft_labels: [N, C] float, rows sum to 1, or are all 0 for images without a soft label; or
             None.
-        loss: called with logits [n, C], decisions [n] and, unless they are None, soft labels
+        loss: Called with logits [n, C], decisions [n] and, unless they are None, soft labels
             [n, C]; returns a scalar.
-        settings: steps, learning rate, seed, device and precision.
+        settings: Steps, learning rate, seed, device and precision.
         rows: [R] int64, the images to train on; all by default. An image that occurs twice is
             trained on twice as often.
-        progress: called about a hundred times.
-        checkpoint: the file to continue from and to write; see `Checkpoint`.
-        callbacks: called in this order; see `TrainingCallback`.
+        progress: Called about a hundred times.
+        checkpoint: The file to continue from and to write; see `Checkpoint`.
+        callbacks: Called in this order; see `TrainingCallback`.
 
     Returns:
         The trained network, in eval mode, on the device of the training.
 
     Raises:
-        ValueError: if an argument has a wrong shape, dtype or value, if no row is answered, or if
+        ValueError: If an argument has a wrong shape, dtype or value, if no row is answered, or if
             the checkpoint is damaged or belongs to another training.
-        FloatingPointError: if the loss became infinite or NaN.
+        FloatingPointError: If the loss became infinite or NaN.
     """
     images = as_image_source(images)
     _check_targets(decisions, soft_labels, len(images))

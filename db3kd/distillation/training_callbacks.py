@@ -15,18 +15,18 @@ class TrainingState:
     """What callbacks learn of a training.
 
     Attributes:
-        step: how many steps are done.
-        steps: how many steps the training has unless it is stopped.
-        network: the network as it would be returned now; with `TrainSettings.ema` the one with the
+        step: How many steps are done.
+        steps: How many steps the training has unless it is stopped.
+        network: The network as it would be returned now; with `TrainSettings.ema` the one with the
             averaged weights. Callbacks may evaluate it in any mode, and load other weights into it
             in `on_end`.
-        learning_rate: the learning rate of the last step.
-        loss: the mean loss since the last report; NaN before the first.
-        seconds: how long the training has run, with the time before it was resumed.
-        measures: what callbacks measured at the last report, by name. `HeldOutAgreement` adds to
+        learning_rate: The learning rate of the last step.
+        loss: The mean loss since the last report; NaN before the first.
+        seconds: How long the training has run, with the time before it was resumed.
+        measures: What callbacks measured at the last report, by name. `HeldOutAgreement` adds to
             it, and `EarlyStopping` and `TrackerCallback` read it.
-        is_main: whether this is the first of the processes, which prints and logs for all.
-        stopped: whether a stop was requested.
+        is_main: Whether this is the first of the processes, which prints and logs for all.
+        stopped: Whether a stop was requested.
     """
 
     step: int
@@ -89,7 +89,7 @@ class ProgressCallback(TrainingCallback):
     """Calls a `StepCallback` at each report.
 
     Args:
-        progress: called with the steps done, the steps of the training and the mean loss.
+        progress: Called with the steps done, the steps of the training and the mean loss.
     """
 
     def __init__(self, progress: StepCallback) -> None:

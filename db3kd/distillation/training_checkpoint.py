@@ -43,15 +43,15 @@ class Checkpoint:
         >>> checkpoint.remove()
 
     Args:
-        path: the file. Only one training may use it at a time.
-        identity: what determines the result beside `TrainSettings` and the network's shape: a
+        path: The file. Only one training may use it at a time.
+        identity: What determines the result beside `TrainSettings` and the network's shape: a
             digest or plain values that change with the images, the targets, the loss and the
             initial weights.
-        every_seconds: the least time between two writes, at least 0. The training also writes when
+        every_seconds: The least time between two writes, at least 0. The training also writes when
             it ends.
 
     Raises:
-        ValueError: if `every_seconds` is negative.
+        ValueError: If `every_seconds` is negative.
     """
 
     def __init__(self, path: str | Path, identity: object, every_seconds: float = 30.0) -> None:
@@ -70,13 +70,13 @@ class Checkpoint:
         """Returns the state that was saved last.
 
         Args:
-            training: what `save` was given.
+            training: What `save` was given.
 
         Returns:
             The state, its tensors on the CPU; None if there is no file.
 
         Raises:
-            CheckpointError: if the file is damaged or belongs to another training.
+            CheckpointError: If the file is damaged or belongs to another training.
         """
         self._remove_leftovers()
         try:
@@ -98,11 +98,11 @@ class Checkpoint:
         """Replaces the file.
 
         Args:
-            training: plain values that describe the training; compared when it is resumed.
-            state: tensors and plain values, nested in dicts and lists.
+            training: Plain values that describe the training; compared when it is resumed.
+            state: Tensors and plain values, nested in dicts and lists.
 
         Raises:
-            OSError: if the file cannot be written.
+            OSError: If the file cannot be written.
         """
         payload = io.BytesIO()
         torch.save({"header": json.dumps(self._header(training)), "state": dict(state)}, payload)

@@ -46,7 +46,7 @@ class BatchSource(Protocol):
         """Prepares the batches for a process of the training.
 
         Args:
-            process: has the device of the batches, and `own_part`, which takes the process's part
+            process: Has the device of the batches, and `own_part`, which takes the process's part
                 of a batch. The parts of all processes make up the batch of a step.
 
         Returns:
@@ -77,22 +77,22 @@ def train_batches(
         >>> network = train_batches(make, Mixes(), F.cross_entropy, settings)
 
     Args:
-        model: a function that makes a network, called under the seed; or a network, of which a copy
+        model: A function that makes a network, called under the seed; or a network, of which a copy
             is trained.
-        batches: the batch of each step.
-        loss: called with logits [n, C] float32 and what the batch has beside its images; returns
+        batches: The batch of each step.
+        loss: Called with logits [n, C] float32 and what the batch has beside its images; returns
             a scalar.
         settings: `steps` must be set. `epochs`, `batch_size` and `shuffle` are left to the source.
-        checkpoint: the file to continue from and to write; see `Checkpoint`.
-        callbacks: called in this order; see `TrainingCallback`.
+        checkpoint: The file to continue from and to write; see `Checkpoint`.
+        callbacks: Called in this order; see `TrainingCallback`.
 
     Returns:
         The trained network, in eval mode, on the device of the training.
 
     Raises:
-        ValueError: if `settings.steps` is None, if the loss is not a scalar, or if the checkpoint
+        ValueError: If `settings.steps` is None, if the loss is not a scalar, or if the checkpoint
             is damaged or belongs to another training.
-        FloatingPointError: if the loss became infinite or NaN.
+        FloatingPointError: If the loss became infinite or NaN.
     """
     if settings.steps is None:
         raise ValueError("settings.steps: expected the number of steps, got None")

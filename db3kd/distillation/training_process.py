@@ -17,10 +17,10 @@ class TrainingProcess:
     """One of the processes of a training; there are several under `accelerate launch`.
 
     Attributes:
-        device: the device of the network and its batches.
+        device: The device of the network and its batches.
         precision: "no", "fp16" or "bf16".
-        index: the number of this process.
-        count: how many processes there are.
+        index: The number of this process.
+        count: How many processes there are.
     """
 
     device: torch.device
@@ -40,7 +40,7 @@ class TrainingProcess:
             precision: "no", "fp16" or "bf16".
 
         Raises:
-            ValueError: if a CUDA device is requested but CUDA is not available.
+            ValueError: If a CUDA device is requested but CUDA is not available.
         """
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(

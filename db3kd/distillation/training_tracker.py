@@ -20,19 +20,19 @@ class TrackerCallback(TrainingCallback):
         >>> db3kd.train_student(make, images, labels, callbacks=[held_out, tracker])
 
     Args:
-        tracker: a name that accelerate knows, such as "tensorboard" or "wandb", whose package is
+        tracker: A name that accelerate knows, such as "tensorboard" or "wandb", whose package is
             installed; or a tracker of your own that is started, as
             `accelerate.Accelerator.get_tracker` returns it, which is left open.
-        run_name: the folder within `logging_dir`, or the project.
-        logging_dir: the folder of trackers that write files; Weights & Biases uses its own folder
+        run_name: The folder within `logging_dir`, or the project.
+        logging_dir: The folder of trackers that write files; Weights & Biases uses its own folder
             if there is none.
-        configuration: numbers, texts and flags that are stored with the run, such as
+        configuration: Numbers, texts and flags that are stored with the run, such as
             `dataclasses.asdict(settings)`. Values that are None are left out.
-        **options: passed to the tracker, for example `id=` and `resume=` of "wandb".
+        **options: Passed to the tracker, for example `id=` and `resume=` of "wandb".
 
     Raises:
-        ValueError: if `tracker` is unknown, or if it needs a `logging_dir`.
-        ModuleNotFoundError: if its package is not installed.
+        ValueError: If `tracker` is unknown, or if it needs a `logging_dir`.
+        ModuleNotFoundError: If its package is not installed.
     """
 
     def __init__(

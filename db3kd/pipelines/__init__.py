@@ -1,9 +1,9 @@
 """Whole pipelines from a teacher to a report.
 
-`distill` trains the best student that a query budget buys, and `compare` compares strategies at the
-same budget. `run_zero_shot` trains students without any image: it makes pseudo samples,
-labels them, trains students and compares them with baselines. `run_demo` trains a teacher, distils
-a student from it and compares strategies.
+`distill` trains the best student within a query budget, and `compare` compares strategies at the
+same budget. `run_zero_shot` trains students without any image: it makes pseudo samples, labels
+them, trains students and compares them with baselines. `run_demo` trains a teacher, distils a
+student from it and compares strategies.
 """
 
 from db3kd.pipelines.compare_strategies import Comparison, compare

@@ -35,9 +35,9 @@ _BATCH_ROWS = 2048
 class AnswerRun:
     """Asks a teacher about images in rounds, and keeps every answer.
 
-    The images that networks choose for a round are on disk before the first of them is asked about,
-    so that a resumed run asks about the same ones. The first round and the held-out images depend
-    on the seed only.
+    The images that networks choose for a round are stored before the teacher is asked about the
+    first of them, so that a resumed run asks about the same ones. The first round and the held-out
+    images depend only on the seed.
 
     Args:
         folder: The run folder, opened for writing.
@@ -81,14 +81,14 @@ class AnswerRun:
         Args:
             round_number: The number of the round, or `HELD_OUT`.
             count: How many images the round asks about.
-            choose: Chooses them: called with the answers so far unless an earlier process chose;
-                returns [count] int64, rows of the images.
+            choose: Chooses the images: called with the answers so far, unless an earlier process
+                has chosen; returns [count] int64, rows of the images.
 
         Returns:
             The answers of the round.
 
         Raises:
-            ValueError: If a damaged or foreign file holds other images than the round has.
+            ValueError: If a damaged or foreign file holds images that are not those of the round.
             TeacherError: If the teacher fails.
         """
         first = len(self.answers)
@@ -139,7 +139,7 @@ class AnswerRun:
         return rows
 
     def _stored_rows(self, round_number: int, first: int, count: int) -> Tensor | None:
-        """Returns the rows of a round if all its shards are there."""
+        """Returns the rows of a round if all of its shards exist."""
         positions = range(first, first + count, _SHARD_ROWS)
         if any(position not in self._stored for position in positions):
             return None

@@ -1,4 +1,4 @@
-"""Asks a teacher what the plan of a distillation says, in rounds whose images proxies choose."""
+"""Collects the answers of a distillation plan, in rounds whose images proxies choose."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,14 +25,14 @@ from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers import Teacher, TeacherError, describe
 
 ROUND_SHARE = 6
-"""A proxy that chooses trains for 1 / ROUND_SHARE of the steps of a full training."""
+"""Proxies that choose images train for 1 / ROUND_SHARE of the steps of full training."""
 
 _MEASURED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class Proxies:
-    """How the proxies of a run are made.
+    """How to make the proxies of a run.
 
     Attributes:
         make: Makes a network with fresh weights.
@@ -56,17 +56,17 @@ def ask_rounds(
 ) -> Answers:
     """Asks about the held-out images and then, in rounds, about the images to train on.
 
-    From the second round on, proxies that were trained on the answers so far choose the images.
-    Their agreement on held-out images is noted, which shows how agreement grows with the queries.
+    From the second round on, proxies trained on the answers so far choose the images. Their
+    held-out agreement is recorded, to show how agreement grows with the queries.
 
     Args:
-        run: Asks and keeps the answers.
+        run: Asks the teacher and keeps the answers.
         plan: How many images each round asks about.
         proxies: How proxies are made.
         settings: How they are trained.
         store: Trains them.
         notes: Keeps agreements and times.
-        steps: Returns the steps of a full training from the number of answers.
+        steps: Returns the number of steps of full training from the number of answers.
 
     Returns:
         All answers.
@@ -138,7 +138,7 @@ def train_proxy(
         settings: How it is trained.
         store: Trains it.
         balance: See `AnsweredBatches`.
-        title: What its progress is shown as; None shows nothing.
+        title: The title of the progress display; None shows nothing.
     """
     batches = AnsweredBatches(answers.training, settings.batch_size, index, balance=balance)
     return store.get(
@@ -163,7 +163,7 @@ def _train_to_choose(
     steps: int,
     number: int,
 ) -> list[nn.Module]:
-    """Trains the proxies of a round for a part of a full training."""
+    """Trains the proxies of a round for a part of the steps of full training."""
     short = max(1, steps // ROUND_SHARE)
     networks = []
     with show_progress(f"choosing, round {number + 1}", proxies.count * short, "steps") as show:
@@ -183,7 +183,7 @@ def _train_to_choose(
 
 def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]) -> None:
     agreement = agrees_with(networks, answers.held_out.clean).float().mean().item()
-    # A run that was stopped while choosing, or lost a shard, measures these networks again.
+    # A run that was stopped while choosing, or that lost a shard, measures these networks again.
     curve = [point for point in notes.get("curve") or [] if point[0] != len(answers)]
     notes.put("curve", sorted([*curve, [len(answers), agreement]]))
 
@@ -205,7 +205,7 @@ def _has_two_classes(decisions: Tensor) -> bool:
 
 
 def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
-    """Raises TeacherError if all decisions are one class, before more is spent."""
+    """Raises TeacherError if all decisions are one class, before more queries are spent."""
     if not _has_two_classes(decisions):
         raise TeacherError(
             f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "

@@ -1,4 +1,4 @@
-"""`compare`: students of several strategies at the same budget, trained equally long."""
+"""`compare`: students of several strategies at the same budget, all trained equally long."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -41,8 +41,8 @@ class Comparison:
 
     Attributes:
         rows: The students of each strategy, in the order of the strategies.
-        queries: Queries of all students, and of the test images.
-        test_queries: Those of the test images.
+        queries: Queries of all students, including those about the test images.
+        test_queries: Queries about the test images.
         steps: Training steps of each student.
         table: The table, as Markdown.
         notes: Sentences on how the numbers were made and what they cost.
@@ -79,10 +79,10 @@ def compare(
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
 ) -> Comparison:
-    """Trains students by several strategies at the same budget, and compares them.
+    """Trains students with several strategies at the same budget, and compares them.
 
     Each student is a `distill` run of its own, with its own queries. All train for the same number
-    of steps. A strategy that cannot be used at this budget has a row that says why.
+    of steps. If a strategy cannot be used at this budget, its row says why.
 
     Example:
         >>> comparison = db3kd.compare(
@@ -96,20 +96,21 @@ def compare(
         budget: Maximum number of queries of each student, held-out images included.
         strategies: Some of `db3kd.planning.STRATEGIES`.
         student: See `distill`.
-        seeds: Number of students of each strategy. Their seeds are that of the settings and the
-            following ones.
-        settings: How networks are trained; `DistillSettings()` by default. Without a number of
-            steps, all students train as long as the budget's number of answers asks for. The time
-            limit is that of all trainings of the comparison together.
+        seeds: Number of students per strategy. The first has the seed of the settings, the others
+            the following seeds.
+        settings: How networks are trained; `DistillSettings()` by default. If they have no number
+            of steps, it follows from the number of answers that the budget buys, and is the same
+            for all students. The time limit applies to all training of the comparison together.
         out: A folder that keeps every answer, all students, compare.md and compare.json. None uses
-            a temporary folder; if an error ends the comparison, it is kept, and a note names it.
+            a temporary folder; if the comparison fails, that folder is kept, and a note on the
+            error names it.
         resume: Whether to continue the comparison in `out`, if there is one. Strategies and seeds
             may be added or left out.
         test: Images to measure all students on. The teacher is asked about each of them once, in
             addition to the budget. With labels, accuracy is measured too.
         price_per_1000: The price of 1,000 queries, for the table.
         callbacks: Returns the callbacks of a student's training from its strategy and seed.
-        on_student: Called with the strategy of each finished student and what is known of it.
+        on_student: Called with the strategy and the results of each finished student.
 
     Returns:
         The rows and the table.
@@ -198,7 +199,7 @@ def compare(
 
 @dataclass(frozen=True, kw_only=True)
 class _Students:
-    """Trains the students of a comparison, each of them once.
+    """Trains each student of a comparison once.
 
     Attributes:
         folder: Keeps what is finished.
@@ -227,7 +228,7 @@ class _Students:
     on_student: Callable[[str, ComparedStudent], None] | None
 
     def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
-        """Returns what is known of a student, after training it if necessary."""
+        """Returns the results of a student, after training it if necessary."""
         student = self.folder.finished_student(strategy, seed)
         if student is None:
             student = self._measure(seed, *self._timed_run(strategy, seed))
@@ -285,9 +286,10 @@ def _equal_steps(
     settings: DistillSettings,
     plan: ComparisonPlan,
 ) -> int:
-    """Returns the steps of every student, whatever the strategies; a time limit is measured once.
+    """Returns the steps of every student, which are the same for all strategies.
 
-    A strategy that is added to a comparison must not change the length of the others' training.
+    Training steps are timed only once, because adding a strategy to a comparison must not change
+    how long the others train.
     """
     steps = settings.steps_for(budget)
     if settings.time_limit is None:

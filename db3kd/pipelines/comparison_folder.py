@@ -43,7 +43,7 @@ class ComparisonFolder:
         return self.path / f"{strategy}-{seed}"
 
     def decide_test(self, teacher: Teacher, test: ImageSet | None) -> Tensor | None:
-        """Returns the teacher's classes of the test images, [n] int64, which it is asked once.
+        """Returns the teacher's classes of the test images, [n] int64, and asks for them only once.
 
         Raises:
             TeacherError: If the teacher fails.
@@ -69,7 +69,7 @@ class ComparisonFolder:
         return decisions
 
     def finished_student(self, strategy: str, seed: int) -> ComparedStudent | None:
-        """Returns what is known of a student; None if it is not finished."""
+        """Returns the results of a student; None if it is not finished."""
         known = self.notes.get(f"{strategy}-{seed}")
         if known is None:
             return None
@@ -77,7 +77,7 @@ class ComparisonFolder:
         return ComparedStudent(**{**known, "held_out": None if counts is None else tuple(counts)})
 
     def keep_student(self, strategy: str, student: ComparedStudent) -> None:
-        """Writes what is known of a finished student."""
+        """Writes the results of a finished student."""
         self.notes.put(f"{strategy}-{student.seed}", dataclasses.asdict(student))
 
     def finish(self, test_queries: int) -> None:
@@ -101,7 +101,7 @@ class ComparisonFolder:
 def open_comparison(
     path: Path, manifest: Mapping[str, Any], *, resume: bool
 ) -> Iterator[ComparisonFolder]:
-    """Opens the folder of a comparison; if nothing was paid for, an error leaves nothing behind.
+    """Opens the folder of a comparison, and removes it on an error unless it holds paid answers.
 
     Args:
         path: The folder.

@@ -17,7 +17,7 @@ TABLE_FILE, DATA_FILE = "compare.md", "compare.json"
 
 @dataclass(frozen=True)
 class ComparisonSummary:
-    """What is reported of a comparison.
+    """What the report of a comparison shows.
 
     Attributes:
         teacher: What the report calls the teacher.
@@ -45,7 +45,7 @@ class ComparisonSummary:
 
     @property
     def queries(self) -> int:
-        """Queries of all students, and of the test images."""
+        """Queries of all students, including those about the test images."""
         students = [each for row in self.rows for each in row.students]
         return sum(each.queries or 0 for each in students) + self.plan.test_images
 
@@ -61,7 +61,7 @@ class ComparisonSummary:
             f"Students: {self.student}, {self.steps:,} training steps each, {seeds}, trained on "
             f"decisions of the teacher {self.teacher} about {data}, at most {self.budget:,} "
             "queries each.",
-            "Queries, price and seconds are the mean of a student. Held-out agreement counts the "
+            "Queries, price and seconds are means per student. Held-out agreement counts the "
             "held-out images of all seeds together; its interval is Wilson's."
             + (
                 f" Accuracy and agreement on the test images ({self.test}) are mean ± sample "
@@ -111,7 +111,7 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
 
 
 def _row(row: ComparisonRow) -> dict[str, Any]:
-    """Returns a row with the sums and means that its table shows."""
+    """Returns a row with the sums and means that the table shows."""
     held_out = row.held_out
     return dataclasses.asdict(row) | {
         "queries": row.queries,

@@ -1,4 +1,4 @@
-"""The demo: a teacher, a student within a budget, and other strategies at the same budget."""
+"""The demo: a teacher, a student trained within a budget, and other strategies at that budget."""
 
 import time
 from functools import partial
@@ -35,7 +35,7 @@ _WHITE_BOX = "white box: needs the teacher's logits"
 def run_demo(settings: DemoSettings, out: Path) -> DemoResult:
     """Runs the demo and writes its report.
 
-    The folder also holds the teacher and the run of each student, which other commands accept.
+    The folder also holds the teacher and the run of each student, which other commands can use.
 
     Args:
         settings: The sizes of the demo.
@@ -91,7 +91,7 @@ def _white_box(
     test: ImageSet,
     steps: int,
 ) -> ComparisonRow:
-    """Returns the row of students that see the teacher's logits, trained as long as the others."""
+    """Returns the row of students that see the teacher's logits and train as long as the others."""
     make = partial(build_model, settings.student, images.image_shape, true_classes(test)[1])
     distillation = settings.distillation
     decisions, students = predict(network, test), []

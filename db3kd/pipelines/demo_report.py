@@ -1,4 +1,4 @@
-"""The report of the demo: the student, the table of strategies, and commands to go on with."""
+"""The report of the demo: the student, the table of strategies, and commands to try next."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from db3kd.report.student_blocks import Section, Settings, Table
 
 STUDENTS_FOLDER = "students"
 TEACHER_FILE = "teacher.safetensors"
-"""What the folder of a demo holds beside its report."""
+"""What the folder of a demo holds besides its report."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,7 +59,7 @@ class DemoResult:
 
     @property
     def next_commands(self) -> list[tuple[str, str]]:
-        """What a user may do next, and the command for it."""
+        """What a user may do next, with the command for each."""
         teacher = "--teacher my_package.my_module:predict --classes 10 --data my_images"
         compared = ",".join(self.settings.strategies)
         return [
@@ -148,7 +148,7 @@ class DemoResult:
             f"The teacher is a {settings.teacher}, trained for {settings.teacher_epochs} epochs on "
             f"{self.train_images:,} labelled images of {settings.data}.",
             *self.comparison.notes,
-            "The trainings are short, so that the demo takes minutes; db3kd distill trains longer.",
+            "Training is short, so that the demo takes only minutes; db3kd distill trains longer.",
         ]
 
 

@@ -22,7 +22,7 @@ class DemoSettings:
         teacher_epochs: Epochs of the teacher on the whole train split.
         images: Number of train images that students learn from, without their labels.
         budget: Maximum number of queries of each student.
-        strategies: The strategies that are compared; the first one is the product's own.
+        strategies: The strategies to compare; the report presents a student of the first one.
         steps: Training steps of each student.
         batch_size: Images per training step of each student.
         seeds: Number of students per strategy.
@@ -43,7 +43,7 @@ class DemoSettings:
 
     @classmethod
     def quick(cls, seed: int = 0) -> "DemoSettings":
-        """Returns tiny sizes, which test the installation in seconds."""
+        """Returns tiny sizes, to test the installation in seconds."""
         return cls(
             data="digits",
             teacher="linear",

@@ -1,4 +1,4 @@
-"""Students of distances: the strategies sd, bd, mbd and db3kd-paper of `distill`."""
+"""Students that learn from distances: the strategies sd, bd, mbd and db3kd-paper of `distill`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ PAPER: str = "db3kd-paper"
 
 _QUERIES_PER_TARGET = 20
 _LEAST_TARGETS = 3
-"""If the budget gives a class fewer queries, only the nearest classes are searched, at least so
-many: fewer teach no more than SD (docs/measurements.md)."""
+"""If the budget gives each class fewer queries, only the nearest classes are searched, but at least
+this many: fewer teach no more than SD (docs/measurements.md)."""
 
 _LEAST_CHOICE_SAMPLES = 10
-"""With fewer, the usual scale is taken: trainings would compare scales on one sample each."""
+"""With fewer samples, the usual scale is taken: students would be measured on one sample each."""
 
 
 def label_settings(plan: BudgetPlan, classes: int, seed: int) -> LabelSettings:
-    """Returns the settings with which a strategy spends its queries on distances.
+    """Returns the settings for the distance queries of a strategy.
 
     Args:
         plan: A plan with queries for distances.
@@ -73,14 +73,14 @@ def _targets(plan: BudgetPlan, classes: int) -> int | None:
 def measure_distances(
     teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
 ) -> Labels:
-    """Labels the images to train on, in a run folder that is continued if it exists."""
+    """Labels the images to train on, and continues the run folder if it exists."""
     settings = label_settings(plan, teacher.classes, seed)
     return label(teacher, images, settings, out=folder, resume=True)
 
 
 @dataclass(frozen=True)
 class DistanceStudent:
-    """A student of soft labels.
+    """A student that learns from soft labels.
 
     Attributes:
         make: Makes the student.
@@ -105,7 +105,7 @@ class DistanceStudent:
 
         Args:
             strategy: "db3kd-paper" for the formula and the loss of the paper; otherwise margin soft
-                labels, whose scale is chosen by short trainings.
+                labels, whose scale short training runs choose.
             training: How the student is trained; `steps` must be set.
             callbacks: Called during the training.
         """

@@ -45,11 +45,12 @@ class FinishedRun:
         steps: Training steps of the student.
         answers: All answers, those for held-out images included.
         predicted: [n] int64, the student's classes of the held-out images, in their order.
-        correct: Test images with the right class, and all test images; None without them.
+        correct: Number of test images that the student classifies correctly, and of all test
+            images; None without them.
         queries: All queries.
-        label_queries: Those for distances.
+        label_queries: Queries for distances.
         choices: What was chosen by held-out agreement.
-        curve: Queries, and the agreement of proxies trained on their answers.
+        curve: Numbers of queries, and the agreement of proxies trained on their answers.
         seconds: Time by stage.
         soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student; None
             if it learned from decisions alone.
@@ -100,7 +101,7 @@ def write_distill_report(
 
     Args:
         folder: The run folder.
-        run: What is reported.
+        run: The finished run.
         classes: The teacher's number of classes.
         price_per_1000: The price of 1,000 queries, or None.
 
@@ -152,7 +153,7 @@ def example_rows(answers: Answers) -> Tensor:
 
 
 def _stages(run: FinishedRun) -> list[ReportStage]:
-    """Returns the stages of the plan with the queries that they spent, and the trainings."""
+    """Returns the stages of the plan with their queries, and the stages of training."""
     spent = {"distances": run.label_queries}
     stages = []
     asked = sum(stage.queries for stage in run.plan.stages) or 1
@@ -177,7 +178,7 @@ def _stages(run: FinishedRun) -> list[ReportStage]:
 
 
 def _curve(run: FinishedRun) -> list[tuple[int, float]]:
-    """Returns the agreement of the proxies of each round, and at the end that of the student."""
+    """Returns the agreement of the proxies of each round, and finally that of the student."""
     if not run.curve:
         return []
     return [*run.curve, (run.queries, run.matches / run.held_out)]
@@ -217,7 +218,7 @@ def _notes(run: FinishedRun) -> list[str]:
         )
     if run.curve:
         notes.append(
-            "The points of agreement against queries are proxies of each round; the last point is "
-            "the student."
+            "In the plot of agreement against queries, each point shows the proxies of one round, "
+            "and the last point the student."
         )
     return notes

@@ -1,4 +1,4 @@
-"""A distillation in its run folder: asks, trains, measures and reports; can be resumed."""
+"""A resumable distillation in its run folder: asks, trains, measures and reports."""
 
 import dataclasses
 import time
@@ -50,7 +50,7 @@ SAMPLES_FOLDER = "pseudo-samples"
 """What a run folder holds besides the answers."""
 
 _PSEUDO_SAMPLE_BALANCE = 0.5
-"""Random images favour some classes; images of rare ones are trained on more often."""
+"""Random images favour some classes, so images of rare classes are trained on more often."""
 
 _HELD_OUT_PSEUDO_SHARE = 0.05
 _MAX_HELD_OUT = 1000
@@ -62,7 +62,7 @@ class _Trained:
 
     Attributes:
         network: The student.
-        steps: The steps of a full training.
+        steps: The number of steps of full training.
         choices: What was chosen by held-out agreement.
         soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student, or
             None.
@@ -87,7 +87,8 @@ class DistillRun:
         callbacks: Further callbacks of the student's training.
 
     Raises:
-        ValueError: If the proxies' architecture does not fit, or if there are no rows of a table.
+        ValueError: If the proxies' architecture does not fit, or if a teacher of tables is given no
+            rows.
     """
 
     def __init__(
@@ -283,7 +284,7 @@ class DistillRun:
         return _Trained(network, steps, teaching.choices, (examples, soft))
 
     def _shuffled(self, count: int) -> Tensor:
-        """Returns the samples in their order, [count] int64; the last ones are held out."""
+        """Returns the image of each sample, [count] int64; the last samples are held out."""
         generator = torch.Generator().manual_seed(self.settings.training.seed)
         return torch.randperm(count, generator=generator)
 
@@ -293,7 +294,7 @@ class DistillRun:
         return self.images.subset(order[: self.plan.training_images])
 
     def _steps(self, answers: Answers, known: int, notes: RunNotes) -> int:
-        """Returns the steps of a full training; a time limit is converted into steps once."""
+        """Returns the steps of full training; a time limit is converted into steps only once."""
         steps = self.settings.steps_for(known)
         if self.settings.time_limit is None:
             return steps
@@ -319,7 +320,7 @@ class DistillRun:
             "plan": dataclasses.asdict(self.plan),
         }
         if self._proxies.count and len(self.plan.rounds) > 1:
-            # Proxies choose what is asked, so a resumed run must have the same ones.
+            # Proxies choose what is asked, so a resumed run must use the same proxies.
             entries["choosing"] = {
                 "proxy": self._proxies.name,
                 "proxies": self._proxies.count,
@@ -343,7 +344,7 @@ class DistillRun:
     def _may_choose_otherwise(self) -> bool:
         """Returns whether all images of the run in the folder are chosen.
 
-        How networks are trained may change then, because nothing that is asked depends on it.
+        From then on, training settings may change, because no query depends on them any more.
         """
         log = ChoiceLog(self.folder)
         return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
@@ -360,7 +361,7 @@ class DistillRun:
 
 
 _KEPT_NETWORKS = ("student", "proxy-*")
-"""What a finished run keeps; the others chose what to ask and how to train."""
+"""The networks that a finished run keeps; the others only chose what to ask and how to train."""
 
 _STAGES = ("asking", "choosing", "training")
 """The stages whose seconds the notes keep."""

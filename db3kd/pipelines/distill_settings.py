@@ -10,7 +10,7 @@ LEAST_STEPS, MOST_STEPS = 6_000, 12_000
 """Limits of the default number of training steps, which grows with the number of answers."""
 
 _EPOCHS = 6
-"""Passes over the answers, from which the number of steps between the limits follows."""
+"""Passes over the answers, which determine the number of steps between the limits."""
 
 _SMALL_SIDE = 64
 
@@ -26,19 +26,20 @@ class DistillSettings:
         training: How every network is trained. `steps` None derives the number of steps from the
             number of answers. `learning_rate` is replaced by one of `learning_rates`.
         learning_rates: The learning rates to choose from, by held-out agreement after short
-            trainings. A single one is used without a choice, and strategies that measure distances
-            use the first.
+            training runs. A single one is used as it is, and strategies that measure distances use
+            the first.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
-        proxies: Number of proxies: networks that learn the teacher's decisions first, choose what
-            is asked, and teach the student on images that are not asked about. 0 for none.
+        proxies: Number of proxies: networks that first learn the teacher's decisions, then choose
+            what is asked, and teach the student on images that the teacher is not asked about. 0
+            for none.
         alpha: Weight of the teacher's decision against the proxies' probabilities for the same
             image, in [0, 1].
-        time_limit: Approximate seconds that all trainings may take; None for no limit. It shortens
-            them alike. The speed of this machine is measured first, so that the result depends on
-            it.
-        patience: Ends the training of the student after this many of its about one hundred reports
-            without a higher held-out agreement, and keeps its best weights; None to train to the
-            end.
+        time_limit: Approximate seconds that all training may take; None for no limit. All networks
+            train proportionally shorter. The speed of this machine is measured first, so the result
+            depends on the machine.
+        patience: Stops the training of the student after this many reports (of about a hundred) in
+            a row without a higher held-out agreement, and keeps the best weights; None to train to
+            the end.
 
     Raises:
         ValueError: If a value is out of range.
@@ -71,7 +72,7 @@ class DistillSettings:
             check_count(self.patience, "patience")
 
     def steps_for(self, answers: int) -> int:
-        """Returns the number of steps of a full training.
+        """Returns the number of steps of full training.
 
         Args:
             answers: The number of answers to train on.
@@ -82,7 +83,7 @@ class DistillSettings:
         return max(LEAST_STEPS, min(steps, MOST_STEPS))
 
     def trained_for(self, steps: int, learning_rate: float, seed: int) -> TrainSettings:
-        """Returns the settings of one training; `seed` is added to that of `training`."""
+        """Returns the settings for one network; `seed` is added to that of `training`."""
         return replace(
             self.training,
             steps=steps,

@@ -1,4 +1,4 @@
-"""`distill`: from a teacher, images and a budget to the best student that they buy."""
+"""`distill`: from a teacher, images and a query budget to a trained student."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,12 +79,12 @@ def distill(
     price_per_1000: float | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> DistillResult:
-    """Trains the best student that a query budget buys.
+    """Trains the best student within a query budget.
 
-    The budget is divided over decisions for the images, decisions for augmented images that proxies
-    choose, and a few held-out images on which the student's agreement with the teacher is measured
-    (`db3kd.planning.plan_budget` shows the division). All choices that cost no query are made by
-    held-out agreement.
+    The budget is divided among decisions for the images, decisions for augmented images that
+    proxies choose, and a few held-out images on which the student's agreement with the teacher is
+    measured (`db3kd.planning.plan_budget` shows the division). Choices about training are made by
+    held-out agreement, without further queries.
 
     Example:
         >>> result = db3kd.distill(teacher, images, budget=200_000, out="runs/mine")
@@ -101,9 +101,10 @@ def distill(
         strategy: How the budget is spent, one of `db3kd.planning.STRATEGIES`.
         settings: How networks are trained; `DistillSettings()` by default.
         out: A run folder that keeps every answer, the networks and the report. None uses a
-            temporary folder; if an error ends the run, it is kept, and a note names it.
-        resume: Whether to continue the run in `out`, if there is one. The student may be another
-            one then, and so may the settings once proxies have chosen all images.
+            temporary folder; if the run fails, that folder is kept, and a note on the error names
+            it.
+        resume: Whether to continue the run in `out`, if there is one. The student may then differ,
+            and so may the settings once proxies have chosen all images.
         test: Labelled images, on which the student's accuracy is measured once, without a query.
         price_per_1000: The price of 1,000 queries, for the report.
         callbacks: Callbacks of the student's training.

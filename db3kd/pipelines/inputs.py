@@ -1,6 +1,6 @@
 """What distillations take: a teacher for images in [0, 1], and images in its numbering.
 
-Arguments are checked before the first query, so that a run does not fail after it was paid for.
+Arguments are checked before the first query, so that no run fails after it has been paid for.
 """
 
 import logging
@@ -34,8 +34,8 @@ def convert_inputs(
 
     Raises:
         TypeError: If the type of the teacher or the images is not supported.
-        ValueError: If rows of a table were encoded by other features than the teacher's, or than
-            other rows.
+        ValueError: If rows of a table were encoded with features that differ from the teacher's or
+            from each other's.
     """
     image_set = None if images is None else _image_set(images, "images")
     converted = takes_unit_images(as_teacher(teacher, image_set))
@@ -46,8 +46,8 @@ def convert_inputs(
 def check_images(images: ImageSet, teacher: Teacher) -> ImageSet:
     """Returns images to ask about, in the teacher's numbering of the classes, after checks.
 
-    Nothing is learned from their labels. So images of other classes than the teacher's lose their
-    labels, and a warning is logged.
+    Their labels are not used for training. If their classes are not the teacher's, the labels are
+    dropped, and a warning is logged.
 
     Args:
         images: The images.
@@ -61,7 +61,7 @@ def check_images(images: ImageSet, teacher: Teacher) -> ImageSet:
         found = matched(images, teacher)
         _check_labels(found, teacher, "images")
     except ValueError as error:
-        _LOG.warning("the labels of %s are left out: %s", images.name, error)
+        _LOG.warning("the labels of %s are ignored: %s", images.name, error)
         return images.with_labels(None)
     return found
 
@@ -83,7 +83,7 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
 
     Raises:
         TypeError: If their type is not supported.
-        ValueError: If they have no labels, or as for `check_test_images`.
+        ValueError: If they have no labels, or if `check_test_images` rejects them.
     """
     images = _image_set(test, "test")
     if images.labels is None:
@@ -97,7 +97,7 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
 def check_plain_arguments(
     settings: DistillSettings, price_per_1000: float | None, callbacks: Sequence[TrainingCallback]
 ) -> None:
-    """Checks the arguments of `distill` that concern neither teacher nor images.
+    """Checks the arguments of `distill` other than the teacher and images.
 
     Raises:
         TypeError: If settings or callbacks have another type.

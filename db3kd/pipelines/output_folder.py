@@ -1,4 +1,4 @@
-"""The folder of a run: the caller's, or a temporary one that keeps what was paid for."""
+"""The folder of a run: the caller's, or a temporary one that is kept if it holds paid answers."""
 
 import shutil
 import tempfile

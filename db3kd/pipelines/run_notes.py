@@ -1,4 +1,4 @@
-"""Small results of a run, which a resumed run reads instead of computing them again."""
+"""Small results of a run, which a resumed run reads instead of recomputing them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ class RunNotes:
         return value
 
     def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """Returns a value that is computed again only if what it depends on has changed.
+        """Returns a value, recomputed only if what it depends on has changed.
 
         Args:
             name: The name of the value.
@@ -63,10 +63,10 @@ class RunNotes:
         return known["value"]
 
     def add(self, name: str, seconds: float) -> None:
-        """Adds to a number, which is 0 at first."""
+        """Adds to a number, which starts at 0."""
         self.put(name, (self.get(name) or 0) + seconds)
 
     def remove(self) -> None:
-        """Forgets all values."""
+        """Removes all values."""
         self._values = {}
         self._file.unlink(missing_ok=True)

@@ -50,8 +50,9 @@ class Student:
             batch_size: Images in a training step.
 
         Raises:
-            TypeError: If it is none of the supported types.
-            ValueError: If it cannot be trained on such images, or has another number of classes.
+            TypeError: If the student has none of the supported types.
+            ValueError: If the student cannot be trained on such images, or has another number of
+                classes.
         """
         if student is None:
             student = default_student(image_shape)
@@ -95,7 +96,7 @@ class Student:
         class_names: Sequence[str] | None,
         features: Features | None,
     ) -> None:
-        """Writes the weights; a named network can be loaded by `load_teacher`, for example."""
+        """Writes the weights; `load_teacher`, for example, can load a named network."""
         if self.name is not None:
             save_model(
                 file,
@@ -154,7 +155,7 @@ def _check_factory(make: Callable[[], nn.Module]) -> None:
 def _check_scores(
     network: nn.Module, image_shape: tuple[int, ...], classes: int, images: int
 ) -> None:
-    """Checks what a network returns for a few random images, in the mode that it is in."""
+    """Checks what a network returns for a few random images, in its current mode."""
     mode = "in training" if network.training else "in eval mode"
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     with torch.no_grad():

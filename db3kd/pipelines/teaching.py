@@ -21,17 +21,17 @@ from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
 
 CHOICE_SHARE = 6
-"""Networks that are trained to make a choice train for 1 / CHOICE_SHARE of the steps."""
+"""Networks that are trained to make a choice get 1 / CHOICE_SHARE of the steps."""
 
 _CHOICE_ERRORS = 1.0
-"""Standard errors by which another option must agree more often than the first one."""
+"""Number of standard errors by which another option must be better than the first one."""
 
 _FEW_ANSWERS = 5
-"""Answers for each image, below which they count as few."""
+"""Answers per image below which there are few."""
 
 _LEAST_CHOICE_STEPS = 100
 _LEAST_CHOICE_ANSWERS = 200
-"""With fewer, a difference of agreement would be chance, so the first option is taken."""
+"""With fewer, a difference in agreement would be chance, so the first option is taken."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Teaching:
         name: What identifies its architecture and initial weights.
         balance: How much more often images of rare classes are trained on, in [0, 1].
         settings: How networks are trained.
-        steps: Steps of a full training.
+        steps: Steps of full training.
         store: Trains each network once.
         notes: Keeps the choices.
         callbacks: Further callbacks of the student's training.
@@ -76,7 +76,7 @@ class Teaching:
     choices: list[Choice] = field(default_factory=list)
 
     def choose_learning_rate(self, answers: Answers) -> float:
-        """Chooses the learning rate of all full trainings, by short trainings of students."""
+        """Chooses the learning rate of all full training by short training runs of students."""
         rates = {f"{rate:g}": rate for rate in self.settings.learning_rates}
 
         def short_student(option: str) -> nn.Module:
@@ -112,7 +112,7 @@ class Teaching:
             answers: All answers.
             proxies: How proxies are made. They are not trained if they cannot be chosen.
             rate: The learning rate.
-            usual: Whether they teach in case of doubt.
+            usual: Whether proxies teach in case of doubt.
         """
         if not proxies.count or not (usual or self._can_choose(answers)):
             return []
@@ -133,7 +133,7 @@ class Teaching:
         return teachers[self._choose("teachers", list(teachers), answers, short_student)]
 
     def train_student(self, answers: Answers, proxies: list[nn.Module], rate: float) -> nn.Module:
-        """Trains the student completely, and shows its agreement on held-out images."""
+        """Trains the student fully, and shows its held-out agreement."""
         held_out = answers.held_out
         callbacks: list[TrainingCallback] = [
             HeldOutAgreement(held_out.as_source(), held_out.decisions)
@@ -199,9 +199,9 @@ class Teaching:
         answers: Answers,
         train: Callable[[str], nn.Module],
     ) -> str:
-        """Returns the first option, or one whose network agrees significantly more.
+        """Returns the first option, or another one whose network agrees significantly more often.
 
-        Few images are held out, so that a small difference is chance.
+        Few images are held out, so a small difference may be chance.
         """
         if len(options) == 1 or not self._can_choose(answers):
             return options[0]
@@ -236,20 +236,20 @@ class Teaching:
 
 
 def are_few(answers: Answers) -> bool:
-    """Returns whether there are so few answers for each image that proxies usually help.
+    """Returns whether there are so few answers per image that proxies usually help.
 
-    With 2 answers for each of 1,000 images, students of proxies agreed more with the teacher; with
-    10 they did not (docs/measurements.md).
+    With 2 answers for each of 1,000 images, students of proxies agreed more often with the teacher;
+    with 10 they did not (docs/measurements.md).
     """
     return len(answers.training) < _FEW_ANSWERS * answers.images.partners
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:
-    """Returns by how many standard errors one network agrees more than another (McNemar).
+    """Returns by how many standard errors one network agrees more often than another (McNemar).
 
     Args:
         agrees: [n] bool, for which images the network predicts the teacher's class.
-        others: [n] bool, for which of the same images the other network does.
+        others: [n] bool, the same for the other network.
     """
     gained, lost = int((agrees & ~others).sum()), int((others & ~agrees).sum())
     return (gained - lost) / math.sqrt(gained + lost) if gained + lost else 0.0

@@ -40,7 +40,7 @@ def show_training(title: str, steps: int) -> Iterator[TrainingCallback]:
         steps: Its number of steps.
 
     Yields:
-        A callback, which goes after those that measure.
+        A callback, to be placed after those that measure.
     """
     with Progress(steps, title=title, unit="steps") as progress:
         yield _Display(progress, title)

@@ -1,4 +1,4 @@
-"""Fits the trainings of a distillation into a time limit."""
+"""Fits the training of a distillation into a time limit."""
 
 import logging
 import time
@@ -28,7 +28,7 @@ from db3kd.teachers import Teacher
 _LOG = logging.getLogger(__name__)
 
 LEAST_STEPS = 50
-"""A time limit does not shorten a training below this number of steps."""
+"""A time limit does not shorten training below this number of steps."""
 
 _FORWARD_SHARE = 1 / 3
 """Share of a training step that a forward pass takes."""
@@ -36,11 +36,11 @@ _FORWARD_SHARE = 1 / 3
 _WARM_UP, _TIMED = 3, 10
 
 _FEW_IMAGES, _SLOW = 8, 0.5
-"""A step that takes over `_SLOW` seconds is timed with a few images, and once."""
+"""A step that takes over `_SLOW` seconds is timed only once, with a few images."""
 
 
 class _Clock(TrainingCallback):
-    """Notes the time after each step, and stops a slow training after the second."""
+    """Records the time after each step, and stops slow training after the second step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -52,7 +52,7 @@ class _Clock(TrainingCallback):
 
     @property
     def seconds(self) -> float:
-        """The mean seconds of the steps after those that warm up."""
+        """The mean seconds of the steps after the warm-up."""
         first = min(_WARM_UP, len(self.times) - 1) - 1
         return (self.times[-1] - self.times[first]) / (len(self.times) - 1 - first)
 
@@ -67,7 +67,7 @@ def seconds_per_step(
         answers: Any answers; their images are read for the batches.
         training: How it is trained.
     """
-    short = replace(training, steps=_WARM_UP + _TIMED)  # so few that each step is reported
+    short = replace(training, steps=_WARM_UP + _TIMED)  # so few steps that each is reported
 
     def timed(images: int) -> float:
         clock = _Clock()
@@ -83,11 +83,11 @@ def seconds_per_step(
 def trained_steps(
     plan: BudgetPlan, settings: DistillSettings, student_step: float, proxy_step: float
 ) -> float:
-    """Returns the seconds that all trainings of a run take for each step of a full training.
+    """Returns the seconds that all training of a run takes for each step of full training.
 
     Args:
-        plan: Whose rounds need proxies.
-        settings: The number of proxies, and what there is to choose.
+        plan: The plan of the run, some of whose rounds need proxies.
+        settings: The number of proxies, and the options to choose from.
         student_step: Seconds of a training step of the student.
         proxy_step: Seconds of a training step of a proxy.
     """
@@ -109,7 +109,7 @@ def steps_within(
     proxies: Proxies,
     answers: Answers,
 ) -> int:
-    """Returns the number of steps of a full training with which all trainings fit into a limit.
+    """Returns the number of steps of full training with which all training fits into a limit.
 
     Args:
         limit: Seconds.
@@ -126,7 +126,7 @@ def steps_within(
     each = trained_steps(plan, settings, student_step, proxy_step)
     if limit < LEAST_STEPS * each:
         _LOG.warning(
-            "time_limit: %g seconds are not enough; trainings of %d steps, the fewest that are "
+            "time_limit: %g seconds are not enough; training for %d steps, the fewest that are "
             "useful, take about %s",
             limit,
             LEAST_STEPS,
@@ -148,9 +148,9 @@ class StepTimes:
     proxy: float
 
     def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
-        """Estimates the seconds of all trainings of a run, at most its time limit.
+        """Estimates the seconds of all training of a run, at most its time limit.
 
-        Trainings that make pseudo samples or choose the scale of soft labels are not counted.
+        Networks that make pseudo samples or choose the scale of soft labels are not counted.
 
         Args:
             plan: The plan of the run.
@@ -162,7 +162,7 @@ class StepTimes:
         return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
 
     def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings) -> float:
-        """Estimates the seconds of all trainings of a comparison; see `of_run`.
+        """Estimates the seconds of all training of a comparison; see `of_run`.
 
         Args:
             plan: The plan of the comparison.
@@ -177,7 +177,7 @@ def time_steps(
     student: str | nn.Module | Callable[[], nn.Module] | None,
     settings: DistillSettings,
 ) -> StepTimes:
-    """Measures training steps without asking anything.
+    """Measures training steps without a query.
 
     Args:
         teacher: The teacher, for the shape of its images and its classes.

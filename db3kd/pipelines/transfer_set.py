@@ -21,12 +21,12 @@ LABELS_FOLDER = "labels"
 
 @dataclass(frozen=True, repr=False)
 class TransferSet:
-    """What students are trained on, made from the teacher alone.
+    """What students are trained on; only the teacher is needed to make it.
 
     Attributes:
         totals: The totals of the run that made the pseudo samples.
         samples: The pseudo samples, with the teacher's decisions.
-        label_run: The run of their labels, or None if only decisions are distilled.
+        label_run: The run of their labels; None if only decisions are distilled.
     """
 
     totals: SynthesisTotals
@@ -55,8 +55,8 @@ def make_transfer_set(
         The transfer set, read back from the folders.
 
     Raises:
-        ValueError: If it is not clear how to map [0, 1] to the teacher's bounds, or as
-            `write_pseudo_samples` and `write_run`.
+        ValueError: If it is not clear how to map [0, 1] to the teacher's bounds, or if
+            `write_pseudo_samples` or `write_run` rejects an argument.
         FileExistsError: If a folder is not empty and `resume` is false.
         TeacherError: If the teacher fails, or puts all images in one class.
     """

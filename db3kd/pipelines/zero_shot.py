@@ -1,4 +1,4 @@
-"""The zero-shot pipeline: pseudo samples, their labels, students and a report, from a teacher."""
+"""The zero-shot pipeline: from a teacher to pseudo samples, labels, students and a report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class ZeroShotResult:
 
     Attributes:
         totals: The totals of the run that made the pseudo samples.
-        rows: The students, a row for each transfer set; none without test images.
+        rows: The students, one row per transfer set; none without test images.
         report: The path of report.md.
     """
 
@@ -45,7 +45,7 @@ def run_zero_shot(
     test: str | None = None,
     resume: bool = False,
 ) -> ZeroShotResult:
-    """Trains students from a teacher alone, and writes samples, labels, students and a report.
+    """Trains students with a teacher alone, and writes samples, labels, students and a report.
 
     Example:
         >>> settings = ZeroShotSettings(db3kd.SynthesisSettings.guided())
@@ -64,9 +64,9 @@ def run_zero_shot(
 
     Raises:
         ValueError: If the student or the test images do not fit the teacher, which is checked
-            before the first query, or as `make_transfer_set`.
-        FileExistsError: As `make_transfer_set`.
-        TeacherError: As `make_transfer_set`.
+            before the first query; or as for `make_transfer_set`.
+        FileExistsError: As for `make_transfer_set`.
+        TeacherError: As for `make_transfer_set`.
     """
     teacher = takes_unit_images(teacher)
     check_model(settings.student, tuple(teacher.image_shape), teacher.classes)
@@ -88,16 +88,16 @@ def run_zero_shot(
 
 
 def load_real_images(data: str, split: str, teacher: Teacher) -> ImageSet:
-    """Loads labelled images to measure students of a teacher with.
+    """Loads labelled images on which to measure students of a teacher.
 
     Args:
         data: The argument of `load_data`.
         split: "train" or "test".
-        teacher: The teacher, whose class numbers the labels get.
+        teacher: The teacher, whose class numbers the labels will use.
 
     Raises:
-        ValueError: If the images have no labels, or another shape or other classes than the
-            teacher.
+        ValueError: If the images have no labels, or if their shape or classes differ from the
+            teacher's.
     """
     images = load_data(data, split)
     who, shape = f"teacher {describe(teacher)}", tuple(teacher.image_shape)
@@ -122,7 +122,7 @@ def load_real_images(data: str, split: str, teacher: Teacher) -> ImageSet:
 
 
 def _curves(rows: list[ZeroShotRow], settings: ZeroShotSettings) -> dict[str, list[ZeroShotRow]]:
-    """Returns one curve over the numbers of pseudo samples, and one for each other row."""
+    """Returns one curve over the number of pseudo samples, and one for each other row."""
     first = 1 if settings.labelling is not None else 0
     last = first + 1 + len(settings.shares)
     curve = {rows[first].name: rows[first:last]} if rows else {}

@@ -15,19 +15,19 @@ class ZeroShotSettings:
 
     Attributes:
         synthesis: How the pseudo samples are made.
-        labelling: How distances of the pseudo samples are measured, whose soft labels are distilled
-            in addition to the decisions; None for the decisions alone.
+        labelling: How distances of the pseudo samples are measured, if soft labels made of them are
+            distilled in addition to the decisions; None for the decisions alone.
         student: The architecture of the students, a name for `build_model`.
         training: How every student is trained, with a number of steps.
         loss: The loss of students with soft labels.
         balance: How much more often samples of rare classes are trained on, from 0 (equally often)
             to 1 (every class equally often).
         seeds: Number of students per transfer set.
-        shares: Parts of the pseudo samples, in (0, 1). Students are also trained on the first
-            samples alone, which shows how accuracy depends on the number of queries.
+        shares: Shares of the pseudo samples, in (0, 1). Students are also trained on each of these
+            shares, the first samples, to show how accuracy depends on the number of queries.
 
     Raises:
-        ValueError: If a value is not as above.
+        ValueError: If a value is out of range.
     """
 
     synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)

@@ -1,6 +1,6 @@
 """The students of a zero-shot run, and the baselines that they are compared with.
 
-The baselines are students of plain noise and of real images. Without them, an accuracy does not
+The baselines are students of plain noise and of real images. Without them, an accuracy would not
 show what the pseudo samples are worth.
 """
 
@@ -53,7 +53,8 @@ def train_students(
 ) -> list[ZeroShotRow]:
     """Trains all students, and measures each of them on the test images once.
 
-    The students of the whole transfer set are saved. Without test images, no others are trained.
+    Only the students of the whole transfer set are saved; without test images, no others are
+    trained.
 
     Args:
         teacher: The teacher of the transfer set.
@@ -61,7 +62,7 @@ def train_students(
         out: The folder that students are saved in, as student-seed0.safetensors and so on.
         settings: How the students are trained.
         test: Labelled test images, or None to measure nothing.
-        real: Real images for a baseline. As many as there are pseudo samples are used, or all.
+        real: Real images for a baseline. At most as many as there are pseudo samples are used.
 
     Returns:
         A row for each transfer set; none without test images.
@@ -70,7 +71,7 @@ def train_students(
     student = partial(build_model, settings.student, teacher.image_shape, teacher.classes)
     seeds = range(settings.training.seed, settings.training.seed + settings.seeds)
     planned = _plan_rows(teacher, transfer, student, settings, real)
-    # The plan asks the teacher for the decisions of each baseline when it gets there.
+    # The plan asks the teacher for the decisions of each baseline when its turn comes.
     rows = [next(planned)] if test is None else list(planned)
     methods = [method for _, method in rows]
     run = _saving_students(methods[0].run, out, teacher, settings.student)
@@ -106,7 +107,7 @@ def _plan_rows(
     settings: ZeroShotSettings,
     real: ImageSet | None,
 ) -> Iterator[tuple[ZeroShotRow, TrainingMethod]]:
-    """Yields each row of the table without its results, and the method that gives them."""
+    """Yields each row of the table without its results, and the method that computes them."""
     samples = transfer.samples
     images, decisions = samples.as_image_set(), samples.decision
     queries = transfer.totals.queries
@@ -191,7 +192,7 @@ def _saving_students(
 
 
 def _plain_noise(teacher: Teacher, count: int, seed: int) -> ImageSet:
-    """Returns images of the paper's noise, whatever the teacher's classes of them are."""
+    """Returns images of the paper's noise, regardless of their classes."""
     starts = make_starts("paper", tuple(teacher.image_shape), seed)
     return ImageSet.from_arrays(starts.draw(torch.arange(count)).numpy(), name="plain noise")
 

@@ -1,4 +1,4 @@
-"""Divides a query budget over what is worth asking."""
+"""Divides a query budget among the stages of a strategy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 """The names of all strategies."""
 
 STRATEGY_TEXTS: dict[Strategy, str] = {
-    "auto": "decisions and augmented images that proxies choose, or sd with one query an image",
+    "auto": "decisions and augmented images that proxies choose, or sd at one query per image",
     "decisions": "one decision for each image, and no more queries",
     "augmented": "decisions for the images and for random augmented images",
     "sd": "soft labels from the distances to other images",
@@ -37,7 +37,7 @@ ROUNDS = 4
 
 _HELD_OUT_SHARE = 0.05
 _SMALL_SET = 100
-"""Of fewer images twice this share is held out, so that the agreement can be measured at all."""
+"""If there are fewer images, twice the share is held out, so that agreement can be measured."""
 _MAX_HELD_OUT = 1000
 _HELD_OUT_AUGMENTED_SHARE = 0.04
 _MAX_HELD_OUT_AUGMENTED = 2000
@@ -46,21 +46,21 @@ _LEAST_QUERIES_PER_CLASS = 2
 _LEAST_PSEUDO_SAMPLES_PER_CLASS = 20
 _MOST_ANSWERS = 2_000_000
 _MOST_PER_IMAGE = 2**16
-"""A training does not look at more answers; more mixtures of one image teach nothing new."""
+"""Training would not see more answers, and more mixtures of one image teach nothing new."""
 
 MOST_PER_PAIR = 20_000
 """Queries for one distance, as many as in the paper."""
 
 _FEW_FURTHER = 0.1
-"""With fewer further queries for each image, `auto` takes SD, which costs none. With a single query
-an image its students were better than those of decisions; with two they were worse
+"""With fewer further queries per image, `auto` uses SD, which costs none. At one query per image,
+students of SD were better than those of decisions alone; at two they were worse
 (docs/measurements.md)."""
 
 _SD_IMAGES = range(_LEAST_QUERIES, 20_001)
-"""Numbers of images for which `auto` compares all images with each other."""
+"""Numbers of images for which `auto` computes the distances between all images."""
 
 _LEAST_CHOSEN = 200
-"""With fewer augmented images there is one random round, because proxies would learn too little."""
+"""With fewer augmented images there is one random round, since proxies would learn too little."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ class BudgetPlan:
         strategy: The strategy.
         budget: The number of queries that may be spent.
         images: Number of images; None without images.
-        held_out: Images that are decided but never trained on.
-        held_out_augmented: Augmented versions of held-out images, on which choices are made.
+        held_out: Images that the teacher classifies, but that are never trained on.
+        held_out_augmented: Augmented versions of held-out images, on which options are compared.
         rounds: Queries of each round of training images. A round asks about images before it asks
             about augmented ones.
         label_queries: Maximum number of queries for distances.
-        pseudo_samples: Images to make from the teacher's decisions.
+        pseudo_samples: Number of images to make from the teacher's decisions.
     """
 
     strategy: Strategy
@@ -160,10 +160,10 @@ class BudgetPlan:
 def plan_budget(
     budget: int, classes: int, images: int | None, strategy: Strategy = "auto"
 ) -> BudgetPlan:
-    """Divides a budget over the stages of a strategy.
+    """Divides a budget among the stages of a strategy.
 
-    The plan depends on these numbers only, so that it can be shown before anything is asked. Of a
-    budget that is larger than what a training can use, the rest is not spent.
+    The plan depends only on these numbers, so it can be shown before the first query. Queries
+    beyond what training can use are not spent.
 
     Example:
         >>> plan = plan_budget(20_000, classes=10, images=1_000)
@@ -229,7 +229,7 @@ def plan_budget(
 
 
 def _choice_rounds(training: int, queries: int) -> tuple[int, ...]:
-    """Divides the queries so that later rounds are chosen by proxies of the earlier answers."""
+    """Divides the queries into rounds; proxies trained on earlier answers choose the later ones."""
     if queries < training:
         # The first half is random. Proxies choose the rest of the images.
         if queries < 2 * _LEAST_CHOSEN:

@@ -1,4 +1,4 @@
-"""What a comparison of strategies will ask, before anything is asked."""
+"""Plans the queries of a comparison of strategies, before anything is asked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ COMPARED: tuple[Strategy, ...] = ("auto", "augmented", "decisions", "mbd")
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """The plans of several strategies at one budget. Made by `plan_comparison`.
+    """The plans of several strategies at the same budget, made by `plan_comparison`.
 
     Attributes:
         strategies: All strategies, in the order of the table.
         plans: The plan of each strategy that can be used.
         refused: Why each of the others cannot be used.
-        seeds: Number of students of each strategy. Each asks its own questions.
-        test_images: Images that the teacher decides once, to measure all students with.
+        seeds: Number of students per strategy. Each student has its own queries.
+        test_images: Number of images that the teacher classifies once, to measure all students on.
     """
 
     strategies: tuple[Strategy, ...]
@@ -30,7 +30,7 @@ class ComparisonPlan:
 
     @property
     def queries(self) -> int:
-        """Maximum number of queries of all students, and of the test images."""
+        """Maximum number of queries of all students, including those about the test images."""
         return self.seeds * sum(plan.queries for plan in self.plans.values()) + self.test_images
 
 
