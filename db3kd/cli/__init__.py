@@ -1,7 +1,7 @@
 """The command line, `db3kd`.
 
-Each command has a module of its own, which imports its stage when the command runs. Option sets are
-dataclasses that commands share. Errors are one line that names options (db3kd/cli/errors.py).
+Each command has its own module, which imports its stage when the command runs. Option sets are
+dataclasses that commands share. Each error is one line that names options (db3kd/cli/errors.py).
 """
 
 import os

@@ -1,7 +1,7 @@
 """The `db3kd` command: its subcommands, and errors in one line.
 
-Modules of commands import their stage inside functions: torch alone takes 1.6 s of CPU time to
-load, and --help, --version and shell completion do not need it.
+Command modules import their stages inside functions: torch alone takes 1.6 s of CPU time to load,
+and --help, --version and shell completion do not need it.
 """
 
 import sys
@@ -69,7 +69,7 @@ def db3kd(
         ),
     ] = False,
 ) -> None:
-    """Train a student from a teacher that answers with a class and nothing else.
+    """Train a student from a teacher that returns a class and nothing else.
 
     Label images with the teacher, distil the labels, and evaluate the student. Without images, use
     zero-shot. The demo runs everything in a few minutes.

@@ -36,8 +36,8 @@ class ComparisonImages(TransferOptions):
         str | None,
         typer.Option(
             "--test",
-            help="Images to measure all students on, as --data; the teacher is asked about each of "
-            "them once, in addition to --budget.",
+            help="Images to measure all students on, like --data; the teacher is asked about each "
+            "of them once, in addition to --budget.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -51,7 +51,7 @@ class ComparisonImages(TransferOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StudentBudget(SpendingOptions):
-    """How many queries each student and how much time all of them may take."""
+    """How many queries each student may use, and how much time all students may take together."""
 
     budget: Annotated[
         int,
@@ -82,11 +82,11 @@ def compare(
     ] = None,
     resume: Resume = False,
 ) -> None:
-    """Compare strategies of spending a budget: one table of students that train equally long.
+    """Compare strategies at the same budget, in one table of students that train equally long.
 
-    Each student is a run of db3kd distill in a subfolder of --out, and spends a budget of its own.
-    The total is printed before anything is asked. --resume continues a stopped comparison, and
-    takes further strategies and seeds.
+    Each student is a run of db3kd distill in a subfolder of --out, and spends its own budget. The
+    total is printed before anything is asked. --resume continues a stopped comparison, and accepts
+    further strategies and seeds.
 
     For example:
 
@@ -127,7 +127,7 @@ def compare(
         seconds = time_steps(opened, transfer, student, equal).of_comparison(plan, equal)
         if settings.time_limit is not None:
             seconds = min(seconds, settings.time_limit)
-        print(f"trainings  about {duration(seconds)} on this machine; nothing was asked")
+        print(f"training   about {duration(seconds)} on this machine; nothing was asked")
         return
     assert out is not None  # checked above
 

@@ -16,7 +16,7 @@ def demo(
     ] = False,
     seed: Seed = 0,
 ) -> None:
-    """Train a teacher on real images, and students from its decisions alone; compare strategies.
+    """Train a teacher on real images and students from its decisions alone; compare strategies.
 
     The demo trains a teacher on mnist5k, distils a student from 1,000 of its images without their
     labels and 10,000 decisions, and compares strategies at the same budget, one of them without

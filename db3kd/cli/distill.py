@@ -71,8 +71,7 @@ def distill(
         Path | None,
         typer.Option(
             "--labels",
-            help="Instead of a teacher: a run of db3kd label, whose labels are distilled without a "
-            "query.",
+            help="A run of db3kd label to distil from, instead of a teacher and without a query.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -162,7 +161,7 @@ def distill(
     if spending.dry_run:
         with naming_options(model="--student"):
             seconds = time_steps(opened, transfer, student, settings).of_run(plan, settings)
-        print(f"trainings  about {duration(seconds)} on this machine; nothing was asked")
+        print(f"training   about {duration(seconds)} on this machine; nothing was asked")
         return
     assert out is not None  # checked above
     runs = (out, out / "labels", out / "pseudo-samples")

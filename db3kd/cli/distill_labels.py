@@ -59,7 +59,7 @@ class LossOptions(OptionSet):
         typer.Option(
             "--scale",
             help="With --labels: scale of margin soft labels, a number, or auto to choose it by "
-            "short trainings.",
+            "short training runs.",
             show_default="as labelled, or auto",
         ),
     ] = None
@@ -95,11 +95,11 @@ def distill_labels(
 
     Args:
         labels: The folder of the run.
-        out: The weights file; several students add their seeds to its name.
+        out: The weights file; if there are several students, their seeds are added to its name.
         losses: Which soft labels are distilled, and how.
         training: How the students are trained.
-        model: Their architecture; None for a small one for the images.
-        seeds: Their number.
+        model: The students' architecture; None for a small one that suits the images.
+        seeds: The number of students.
         data: The labelled images, if they have moved.
         device: The device of the training.
     """
@@ -145,7 +145,7 @@ def _check_preset_alone(losses: LossOptions) -> None:
 
 
 def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _Plan:
-    """Combines the options with the soft labels of the run, which are the defaults."""
+    """Combines the options with the soft labels of the run, which supply the defaults."""
     from db3kd.distillation.loss import KDLoss
     from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
 
@@ -275,7 +275,7 @@ def _write_description(
 
 
 def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
-    """Returns the scale of margin soft labels, chosen if none is given; None for inverse ones."""
+    """Returns the scale of margin soft labels, choosing it if none is given; None for inverse."""
     from db3kd.distillation.label_scale import choose_label_scale
     from db3kd.distillation.scale import RELATIVE_SCALES, SHORT_TRAINING_STUDENTS
     from db3kd.progress import show_progress

@@ -48,7 +48,7 @@ class TransferOptions(ImageOptions):
         str | None,
         typer.Option(
             "--test",
-            help="Labelled images to measure the student's accuracy on, without a query.",
+            help="Labelled images on which to measure the student's accuracy, without a query.",
             show_default="the test split of --data",
         ),
     ] = None
@@ -65,8 +65,8 @@ class TransferOptions(ImageOptions):
     def test_images(self, transfer: "ImageSet | None") -> "ImageSet":
         """Loads the images of --test, or the test split of --data.
 
-        All images of a set without splits are test images, if --test names it. Rows of a table are
-        encoded as those of `transfer`.
+        If --test names a set without splits, all of its images are test images. Rows of a table are
+        encoded like those of `transfer`.
         """
         from db3kd.data.loading import has_splits
         from db3kd.data.splits import MissingSplitError
@@ -86,7 +86,7 @@ class TransferOptions(ImageOptions):
         return replace(source, split="train").load()
 
     def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
-        """Returns labelled test images, classes numbered as the teacher's; None without any."""
+        """Returns labelled test images with the teacher's class numbers; None without any."""
         from db3kd.pipelines.inputs import check_test
 
         if self.test is None and (self.data is None or self.split == "test"):
@@ -96,7 +96,7 @@ class TransferOptions(ImageOptions):
         except (ValueError, FileNotFoundError):
             if self.test is not None:
                 raise
-            return None  # most folders have no test split, or not one of the teacher's classes
+            return None  # most folders have no test split, or one of other classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class SpendingOptions(OptionSet):
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the plan, its price and time, and stop before anything is asked.",
+            help="Print the plan, its price and time, and stop before the first query.",
             rich_help_panel=COMMON,
         ),
     ] = False
@@ -127,9 +127,7 @@ class SpendingOptions(OptionSet):
     ] = None
     time_limit: Annotated[
         float | None,
-        typer.Option(
-            "--time-limit", min=1, help="Approximate seconds that all trainings may take together."
-        ),
+        typer.Option("--time-limit", min=1, help="Approximate seconds that all training may take."),
     ] = None
 
 

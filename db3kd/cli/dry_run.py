@@ -13,7 +13,7 @@ def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> N
 
     Args:
         estimate: The estimate of the run.
-        workers: The number of workers that are busy at the same time.
+        workers: The number of workers that run at the same time.
         price: The price of 1,000 queries, in any currency.
     """
     print(f"dry run   {_asked(estimate)}; nothing was written")

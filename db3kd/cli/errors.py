@@ -1,8 +1,8 @@
-"""Errors of a command in one line, with the names of its options.
+"""Errors of a command, in one line that names its options.
 
-An error of the library names an argument first (`queries: expected …`), and others as `classes=`.
-The option sets name their fields like those arguments, so the parameters of a command say which
-option stands for which argument. Calls whose arguments have other names use `naming_options`.
+A library error begins with an argument (`queries: expected …`), and mentions others as `classes=`.
+The fields of option sets have the same names as these arguments, so the parameters of a command say
+which option stands for which argument. If names differ, wrap the call in `naming_options`.
 """
 
 import re
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, ArithmeticError)
-"""Errors that a user can cause. Any other is a bug, and keeps its traceback."""
+"""Errors that a user can cause. Any other error is a bug, and keeps its traceback."""
 
 
 class CommandError(ValueError):
-    """An error whose message names options already."""
+    """An error whose message already names options."""
 
 
 def is_expected(error: Exception) -> bool:
@@ -27,7 +27,7 @@ def is_expected(error: Exception) -> bool:
 
 
 def one_line(error: Exception, options: Mapping[str, str]) -> str:
-    """Returns the message of an error in one line.
+    """Returns the message of an error as one line.
 
     Args:
         error: Any exception.
@@ -60,7 +60,7 @@ def as_options(text: str, options: Mapping[str, str]) -> str:
     """Replaces the arguments in an error's message by options.
 
     Args:
-        text: A message that begins with `argument: `, or that mentions others as `argument=`.
+        text: A message that begins with `argument: `, or mentions arguments as `argument=`.
         options: The option that stands for each argument.
 
     Example:

@@ -33,7 +33,7 @@ def evaluate(
     device: Device = "auto",
     split: Split = "test",
 ) -> None:
-    """Measure the accuracy of a student or teacher, and how often it decides like another.
+    """Measure the accuracy of a student or teacher, and its agreement with another model.
 
     For example:
 

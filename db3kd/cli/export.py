@@ -14,7 +14,7 @@ from db3kd.cli.teacher_options import parse_shape
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(OptionSet):
-    """What the student's file does not state."""
+    """Options for what the student's file does not declare."""
 
     model: Annotated[
         str | None,
@@ -87,8 +87,8 @@ def export(
 ) -> None:
     """Write a student as one file for deployment: ONNX, TorchScript, an exported program, weights.
 
-    The file states the shape and bounds of its images, the class names and the threshold. It takes
-    batches of any size. It is written only if it decides like the student on 1,000 images.
+    The file declares the shape and bounds of its images, the class names and the threshold. It
+    takes batches of any size. It is written only if it decides like the student on 1,000 images.
 
     For example:
 

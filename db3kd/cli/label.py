@@ -54,8 +54,8 @@ def label(
 ) -> None:
     """Label images with their distances to a teacher's other classes, from its decisions alone.
 
-    A query is one image that the teacher answers. No budget is exceeded by a single query. Query
-    only teachers that you are allowed to query. The exit status is 3 if the run is finished but the
+    A query is one image that the teacher classifies. A budget is never exceeded. Query only
+    teachers that you are allowed to query. The exit status is 3 if the run is finished but the
     teacher is noisy or was replaced.
 
     For example:
@@ -148,7 +148,7 @@ def _report(totals: "Totals", before: dict[str, Any] | None, out: Path) -> None:
 
 
 def _absolute(teacher: str) -> str:
-    """Returns the absolute path of a file, for workers in another folder; other names unchanged."""
+    """Returns a file's absolute path, for workers in other folders; other names are unchanged."""
     return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
 
 

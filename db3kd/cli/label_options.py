@@ -101,7 +101,7 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--starting-points",
             min=1,
-            help="Number of images of a class that rays lead to.",
+            help="Number of images per class towards which rays lead.",
             show_default="by budget, up to 10 for mbd, 20 for bd",
         ),
     ] = None
@@ -114,7 +114,7 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--candidate-pool",
             min=1,
-            help="Maximum number of images that starting points are chosen from.",
+            help="Maximum number of images from which starting points are chosen.",
             show_default="20000",
         ),
     ] = None

@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def refuse_existing(path: Path) -> None:
-    """Checks before the work that a command overwrites nothing.
+    """Checks, before any work, that a command would not overwrite anything.
 
     Raises:
-        FileExistsError: If there is a file or folder at the path.
+        FileExistsError: If a file or folder exists at the path.
     """
     if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path}: already exists; pass another --out or remove it")
@@ -31,7 +31,7 @@ def check_weights_file(path: Path) -> None:
 
 @contextmanager
 def hint_at_resuming(*runs: Path) -> Iterator[None]:
-    """Prints how to continue if an error ends the block after answers were paid for.
+    """Prints how to continue if the block fails after answers were paid for.
 
     Args:
         runs: The run folders that keep the answers.

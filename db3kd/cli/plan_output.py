@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
-    """Prints what will be asked, in which order, why, and what it costs.
+    """Prints what will be asked, in what order, why, and at what price.
 
     Args:
         plan: The plan.
@@ -26,7 +26,7 @@ def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
 
 
 def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) -> None:
-    """Prints the plan of each strategy in a line, and what all students cost together.
+    """Prints the plan of each strategy on a line, and the total cost of all students.
 
     Args:
         plan: The plan.

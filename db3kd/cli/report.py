@@ -101,7 +101,7 @@ def _notes(run: "LabelRun") -> list[str]:
 
 
 def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
-    """Returns labels with soft labels to draw, and a note on how those were made."""
+    """Returns labels with soft labels to draw, and a note on how the soft labels were made."""
     import torch
 
     from db3kd.distillation.scale import median_nearest_distance

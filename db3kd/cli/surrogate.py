@@ -44,11 +44,11 @@ def surrogate(
     split: Split = "train",
     steps: Steps = 2000,
 ) -> None:
-    """Train a network on a teacher's decisions that predicts where its boundaries are.
+    """Train a network on a teacher's decisions, to predict where its boundaries run.
 
     The teacher is asked about the images and about mixed, shifted and noisy versions of them. Query
     only teachers that you are allowed to query. Some images are held out, to measure how often the
-    surrogate decides like the teacher.
+    surrogate agrees with the teacher.
 
     A .json file next to the weights records how they were made, and a .decisions folder keeps the
     answers. To train another network on the same answers without a query, remove the weights and

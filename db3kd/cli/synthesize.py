@@ -31,8 +31,8 @@ class SynthesisOptions(OptionSet):
         Literal["guided", "plain", "paper"],
         typer.Option(
             "--preset",
-            help="Images chosen by students of the answers (guided), random (plain), or as in the "
-            "paper.",
+            help="How images are made: chosen by students that learn the answers (guided), "
+            "at random (plain), or as in the paper.",
             rich_help_panel=COMMON,
         ),
     ] = "guided"
@@ -95,7 +95,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--queries-per-sample",
             min=0,
-            help="Maximum number of queries for the moves of a sample.",
+            help="Maximum number of queries for moving a sample.",
         ),
     ] = None
     snapshots: Annotated[
@@ -107,7 +107,7 @@ class SynthesisOptions(OptionSet):
     seed: Seed = 0
 
     def settings(self, acquisition_model: str) -> "SynthesisSettings":
-        """Returns the settings of the preset, changed by the options that were given.
+        """Returns the settings of the preset with the given options applied.
 
         Args:
             acquisition_model: The network of the students that choose images.
@@ -155,7 +155,7 @@ def synthesize(
     ] = "lenet5-half",
     resume: Resume = False,
 ) -> None:
-    """Make images for a teacher from its decisions alone.
+    """Make images for a teacher, using its decisions alone.
 
     The run is a data set, which db3kd label and db3kd distill accept as --data.
 

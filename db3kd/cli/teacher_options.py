@@ -1,4 +1,4 @@
-"""Options of models that commands load: what a file does not state, and how a teacher runs."""
+"""Options of models that commands load: what a file does not declare, and how a teacher runs."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +20,7 @@ Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP, rich_help_pan
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFileOptions(OptionSet):
-    """What a model does not state about itself."""
+    """Options for what a model does not declare about itself."""
 
     panel = "Teacher"
 
@@ -63,8 +63,8 @@ class ModelFileOptions(OptionSet):
 
         Args:
             source: The model, as `load_teacher` takes it.
-            images: The images that supply shape, number of classes and the features of a table if
-                nothing else does.
+            images: Images that supply the shape, the number of classes and the features of a table
+                if nothing else does.
             device: The value of a --device option.
             execution: How a torch module runs, as `load_teacher` takes it.
         """
@@ -87,7 +87,7 @@ class ModelFileOptions(OptionSet):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSource(OptionSet):
-    """The teacher. A class of its own, so that it is the first option of `TeacherOptions`."""
+    """The teacher, in its own class so that it is the first option of `TeacherOptions`."""
 
     teacher: Annotated[
         str,

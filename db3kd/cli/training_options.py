@@ -1,4 +1,4 @@
-"""Options of trainings: one network, or the students of a label run."""
+"""Options of training: one network, or the students of a label run."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class TrainingOptions(OptionSet):
     def settings(
         self, device: str, *, steps: int | None = None, epochs: int | None = None
     ) -> "TrainSettings":
-        """Returns the settings of the training, which lasts for `steps` or for `epochs`."""
+        """Returns the settings of training for `steps` or for `epochs`."""
         from db3kd.distillation.train_settings import TrainSettings
 
         return TrainSettings(
@@ -162,7 +162,7 @@ class StudentTrainingOptions(OptionSet):
         )
 
     def settings(self, preset: str | None, device: str) -> "TrainSettings":
-        """Returns the settings of a student of labels; a preset has the paper's batches."""
+        """Returns the settings of a student of labels; a preset sets the paper's batch size."""
         if self.epochs is not None and self.steps is not None:
             raise ValueError("steps: expected --epochs or --steps, got both")
         chosen = self.epochs or self.steps or preset
@@ -192,8 +192,8 @@ class StudentTrainingOptions(OptionSet):
         """Returns the callbacks of a student's training.
 
         Args:
-            student: the file of the student, whose stem names the training in logs.
-            settings: the settings of the training, which are logged.
+            student: The student's file, whose stem is the name in logs.
+            settings: The settings of the training, which are logged.
         """
         if self.tracker is None:
             if self.tracker_dir is not None:

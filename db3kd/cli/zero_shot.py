@@ -25,7 +25,7 @@ def zero_shot(
         str | None,
         typer.Option(
             "--test",
-            help="Real images to test students on and compare them with, as for db3kd label.",
+            help="Real images to test students on and to train a baseline on, as for db3kd label.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def zero_shot(
     batch_size: BatchSize = 128,
     learning_rate: LearningRate = 3e-3,
 ) -> None:
-    """Train students from a teacher alone: pseudo samples, labels, students, a report.
+    """Train students with a teacher alone: makes pseudo samples, labels, students and a report.
 
     Without --test, students are trained but not measured. Adam's learning rate decays to 0.
 

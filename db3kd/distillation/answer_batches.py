@@ -22,13 +22,13 @@ _FRESH_SEED = 1
 class AnsweredBatches:
     """A `BatchSource` of answered images and their decisions, for cross-entropy.
 
-    A batch depends only on the step and the arguments.
+    A batch depends only on its step and the arguments.
 
     Attributes:
         answers: The answers to train on.
         batch_size: Images per batch.
         seed: Seed of the draws.
-        clean_share: Share of samples, as opposed to augmented images, in [0, 1].
+        clean_share: Share of samples in a batch, in [0, 1]; the rest are augmented images.
         balance: How much more often images of rare classes are drawn, from 0 (not) to 1 (all
             classes equally often).
     """
@@ -102,8 +102,8 @@ class ProxyTaughtBatches:
 class TaughtLoss(nn.Module):
     """Cross-entropy with decisions and with probabilities.
 
-    The loss of an answered image is alpha · CE(decision) + (1 - alpha) · CE(probabilities), that of
-    an image with decision -1 is CE(probabilities).
+    The loss of an answered image is alpha · CE(decision) + (1 - alpha) · CE(probabilities). The
+    loss of an image with decision -1 is CE(probabilities).
 
     Args:
         alpha: Weight of a decision against the probabilities for the same image, in [0, 1].
@@ -118,7 +118,7 @@ class TaughtLoss(nn.Module):
 
         Args:
             logits: [n, C] float32.
-            decisions: [n] int64; -1 for images that were not asked about.
+            decisions: [n] int64; -1 for images that the teacher was not asked about.
             probabilities: [n, C] float32, rows sum to 1.
 
         Returns:
@@ -138,7 +138,7 @@ def mean_probabilities(networks: Sequence[nn.Module], images: Tensor) -> Tensor:
 
 
 class _Draws:
-    """Draws answered images, a share of them samples themselves."""
+    """Draws answered images, a share of which are samples themselves."""
 
     def __init__(self, answers: Answers, seed: int, clean_share: float, balance: float) -> None:
         rows = torch.arange(len(answers))

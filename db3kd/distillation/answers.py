@@ -11,10 +11,10 @@ from db3kd.data.image_set import ImageSet
 from db3kd.distillation.augmented_images import AugmentedImages
 
 NUMBERS = 2**20
-"""Images of each sample, itself included. An augmented image is made when it is read."""
+"""Number of images per sample, itself included. Augmented images are made when they are read."""
 
 CLEAN_SHARE = 0.25
-"""Share of samples, as opposed to augmented images, in the batches of a training."""
+"""Share of samples in training batches; the rest are augmented images."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,11 +70,11 @@ class Answers:
 
     @property
     def clean(self) -> "Answers":
-        """The answers for samples themselves."""
+        """The answers for the samples themselves."""
         return self._where(self.is_clean)
 
     def add(self, rows: Tensor, decisions: Tensor) -> "Answers":
-        """Returns these answers and others, in this order."""
+        """Returns these answers followed by others."""
         return replace(
             self,
             rows=torch.cat([self.rows, rows]),
@@ -116,8 +116,8 @@ def augmentable_images(
     Args:
         images: N images in [0, 1].
         order: [N] int64, the images in the order of the samples.
-        held_out: How many samples at the end are held out: no image of a training sample contains
-            any of them.
+        held_out: How many samples at the end are held out. No image of a training sample contains
+            any part of them.
         seed: Seed of the augmentation.
         project: See `AugmentedImages`.
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 AUGMENTED_DECISIONS = Kind("augmented-decisions", 1)
 """The kind of run folder that holds decisions for augmented images.
 
-The columns are `sample`, `number` (of the image of that sample, 0 for the sample itself) and
+The columns are `sample`, `number` (of the sample's image, 0 for the sample itself) and
 `decision`.
 """
 
@@ -49,7 +49,7 @@ def collect_augmented_decisions(
     Args:
         images: The images. They are made one batch at a time and are not kept.
         decide: Takes images [n, *image_shape] float32 and returns n classes.
-        batch: Maximum number of images in a call of `decide`.
+        batch: Maximum number of images per call of `decide`.
 
     Raises:
         ValueError: If `decide` does not return one class per image.
@@ -67,7 +67,7 @@ def collect_augmented_decisions(
 
 
 def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:
-    """Returns all rows, and repeats those of clean images until they reach `clean_share`.
+    """Returns all rows, repeating those of clean images until they reach `clean_share`.
 
     Args:
         images: The images.

@@ -15,7 +15,7 @@ from db3kd.data.image_set import ImageSet
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIXED_DRAWS = 6
-"""Random numbers per image apart from its noise: a partner, a weight, and two (y, x) shifts."""
+"""Random numbers per image besides its noise: a partner, a weight, and two (y, x) shifts."""
 
 
 class AugmentedImages:
@@ -26,9 +26,9 @@ class AugmentedImages:
     (1 - mixup, 1], both images are shifted by up to `shift` of their sides (edges are repeated),
     and the noise is uniform. An image depends only on (seed, i, k) and the samples.
 
-    Rows of a table are mixed in the same way and not shifted. With `project`, all of them are
-    valid: an integer or categorical feature of a mixture is the sample's with the probability
-    `weight`, or else the partner's.
+    Rows of a table are mixed in the same way but not shifted. `project` makes all of them valid: an
+    integer or categorical feature of a mixture comes from the sample with probability `weight`, and
+    otherwise from the partner.
 
     Example:
         >>> images = AugmentedImages(db3kd.load_data("digits"), queries_per_sample=10, seed=0)
@@ -41,11 +41,11 @@ class AugmentedImages:
         mixup: The largest weight of the partner, in [0, 1].
         shift: The largest shift of an image as a share of its side, in [0, 1).
         noise: Standard deviation of the noise, input units, at least 0.
-        partners: How many samples may be partners; all by default. Every other sample occurs in its
-            own images only.
+        partners: How many samples may be partners; all by default. Every other sample occurs only
+            in its own images.
         project: Maps mixtures [n, *image_shape] to valid inputs, such as `Features.project`. Its
-            attribute `groups`, if it has one, says which places are mixed as a whole. By default
-            the projection of an image set of a table.
+            attribute `groups`, if it has one, says which dimensions are mixed as a whole. By
+            default, the projection of the image set if that holds a table.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -111,7 +111,7 @@ class AugmentedImages:
         return self.samples * self.queries_per_sample
 
     def with_seed(self, seed: int) -> "AugmentedImages":
-        """Returns other augmented images of the same samples."""
+        """Returns different augmented images of the same samples."""
         other = copy.copy(self)
         other.seed = seed
         return other
@@ -133,7 +133,7 @@ class AugmentedImages:
         return clean.index_copy(0, drawn, augmented)
 
     def _augmented(self, clean: Tensor, samples: Tensor, numbers: Tensor) -> Tensor:
-        """Returns image `numbers[j]` ≥ 1 of sample `samples[j]`, which is `clean[j]`, for all j."""
+        """Returns image `numbers[j]` ≥ 1 of sample `samples[j]`, whose pixels are `clean[j]`."""
         places = math.prod(self.image_shape)
         groups = 0 if self._groups is None else int(self._groups.max()) + 1
         count = _FIXED_DRAWS + places + groups
@@ -151,14 +151,14 @@ class AugmentedImages:
     def _with_whole_groups(
         self, mixed: Tensor, clean: Tensor, partner: Tensor, weight: Tensor, draws: Tensor
     ) -> Tensor:
-        """Returns mixtures whose groups of places are all the sample's or all the partner's."""
+        """Returns mixtures that take each group of dimensions from one row of the two."""
         assert self._groups is not None
         of_sample = (draws < weight[:, None])[:, self._groups.clamp_min(0)]
         whole = torch.where(of_sample, clean, partner)
         return torch.where(self._groups < 0, mixed, whole)
 
     def _checked_groups(self, groups: Tensor | None) -> Tensor | None:
-        """Returns the groups of places of a projection, or None if there are none."""
+        """Returns the groups of dimensions of a projection, or None if there are none."""
         if groups is None or not bool((groups >= 0).any()):
             return None
         if tuple(groups.shape) != self.image_shape:
@@ -169,9 +169,9 @@ class AugmentedImages:
         return groups
 
     def _shifted(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Returns images [n, c, h, w], shifted by whole pixels that draws [n, 2] decide.
+        """Returns images [n, c, h, w] shifted by whole pixels, as given by draws [n, 2].
 
-        Rows [n, D] are returned as they are.
+        Rows [n, D] are returned unchanged.
         """
         if not self._max_shift:
             return images

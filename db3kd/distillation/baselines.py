@@ -1,4 +1,4 @@
-"""The baselines of DB3KD (section 4) whose soft labels do not come from distances."""
+"""The DB3KD baselines (section 4) whose soft labels do not come from distances."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,9 +119,9 @@ def noise_logit_method(
 def noise_soft_labels(
     decisions: Tensor, classes: int, temperature: float, seed: int, spread: float = 20.0
 ) -> Tensor:
-    """Returns random soft labels in which the decided class is the most likely one.
+    """Returns random soft labels in which the predicted class is the most likely one.
 
-    The decided class has the logit 0, and every other class an independent uniform logit in
+    The predicted class has the logit 0, and every other class an independent uniform logit in
     [-spread, 0). The paper has this control but does not name its distribution.
 
     Args:
@@ -140,7 +140,7 @@ def noise_soft_labels(
     if not spread > 0:
         raise ValueError(f"spread: expected a number above 0, got {spread}")
     generator = torch.Generator().manual_seed(seed)
-    # 1 - [0, 1) is above 0, so that no other class can tie with the decided one.
+    # 1 - [0, 1) is above 0, so no other class can tie with the predicted one.
     logits = -spread * (1 - torch.rand(len(decisions), classes, generator=generator))
     answered = decisions >= 0
     logits[answered, decisions[answered]] = 0.0

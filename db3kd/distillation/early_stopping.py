@@ -1,4 +1,4 @@
-"""Agreement with the teacher on held-out images during a training, and stopping by it."""
+"""Held-out agreement with the teacher during training, and early stopping by it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ AGREEMENT = "held-out agreement"
 class HeldOutAgreement(TrainingCallback):
     """Measures how often the network in training predicts the class that the teacher decided.
 
-    The images must not be among those of the training.
+    The images must not be among the training images.
 
     Example:
         >>> held_out = db3kd.HeldOutAgreement(images[900:], labels.decision[900:])
@@ -81,11 +81,11 @@ class HeldOutAgreement(TrainingCallback):
 
 
 class EarlyStopping(TrainingCallback):
-    """Stops a training when a measure no longer rises, and returns to the best weights.
+    """Stops training when a measure no longer rises, and restores the best weights.
 
-    The weights of the report with the highest measure are restored at the end, whether the training
-    was stopped or not. With a falling learning rate the best weights are often the last, so leave
-    `patience` large there, or stop by `patience` only with a constant rate.
+    At the end, the weights with the highest measure are restored, whether training was stopped or
+    not. With a falling learning rate the best weights are often the last, so use a large `patience`
+    then, or stop early only with a constant rate.
 
     Example:
         >>> held_out = db3kd.HeldOutAgreement(images[900:], labels.decision[900:])
@@ -97,8 +97,8 @@ class EarlyStopping(TrainingCallback):
     Args:
         measure: The name of a measure that rises as the network gets better, from a callback before
             this one.
-        patience: After how many reports in a row without a new highest measure the training stops.
-            There are about a hundred reports in a training.
+        patience: Training stops after this many reports in a row without a new highest measure.
+            There are about a hundred reports in all.
 
     Attributes:
         best: The highest measure so far; None before the first report.
@@ -146,7 +146,7 @@ class EarlyStopping(TrainingCallback):
             state.network.load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best weights, and for how many reports they have been the best."""
+        """Returns the best weights, and the number of reports since."""
         return {
             "best": self.best,
             "best_step": self.best_step,

@@ -48,7 +48,7 @@ def _logits(
             logits = torch.cat([model(read(part)).float().cpu() for part in rows.split(batch)])
     finally:
         model.train(was_training)
-    return logits.clone()  # A tensor made in inference mode could not be used in training.
+    return logits.clone()  # A tensor made in inference mode cannot be used in training.
 
 
 def predict(
@@ -69,7 +69,7 @@ def predict(
 
 
 def predict_read(model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Predicts classes of images that are read more than once, without opening their set again.
+    """Predicts classes of images that are read repeatedly, without reopening their set.
 
     Args:
         model: The network; it keeps its mode.

@@ -1,7 +1,7 @@
-"""Chooses which images to ask about: those that proxies are least sure about.
+"""Chooses the images to ask about: those that proxies are least sure about.
 
 The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994; with a committee:
-Seung et al., COLT 1992. Copying a model by chosen queries: Papernot et al., ASIA CCS 2017.)
+Seung et al., COLT 1992. Copying a model with chosen queries: Papernot et al., ASIA CCS 2017.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ def choose_rows(
     Samples come before augmented images. Without proxies, the choice is random.
 
     Args:
-        answers: The answers so far. No image among them is chosen again.
+        answers: The answers so far. Their images are not chosen again.
         proxies: Networks on one device, in eval mode.
         count: How many images to choose.
         seed: Seed of the proposals.

@@ -25,7 +25,7 @@ def choose_label_scale(
     settings: TrainSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScaleChoice:
-    """Chooses the scale by short trainings of few students; see `choose_scale`.
+    """Chooses the scale by training a few students briefly; see `choose_scale`.
 
     Args:
         model: The student, as for `train_student`.

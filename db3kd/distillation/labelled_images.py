@@ -1,4 +1,4 @@
-"""`LabelledImages`: labelled images as a PyTorch data set, for a training loop of your own."""
+"""`LabelledImages`: labelled images as a PyTorch data set, for your own training loop."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ LabelledImage = tuple[Tensor, Tensor, Tensor]
 class LabelledImages(Dataset[LabelledImage]):
     """The answered images of a labelled data set, with their decisions and soft labels.
 
-    Items are read when they are needed, those of a batch together, so that a
-    `torch.utils.data.DataLoader` may read them in workers.
+    Items are read when they are needed, a batch at a time, and a `torch.utils.data.DataLoader` may
+    read them in workers.
 
     Example:
         >>> dataset = db3kd.LabelledImages(images, db3kd.with_soft_labels(labels))
@@ -41,12 +41,13 @@ class LabelledImages(Dataset[LabelledImage]):
         self._images = as_image_source(images)
         if labels.soft_labels is None:
             raise ValueError(
-                "labels: expected soft labels, got none; add them by db3kd.with_soft_labels(labels)"
+                "labels: expected soft labels, got none; add them with "
+                "db3kd.with_soft_labels(labels)"
             )
         if len(labels) != len(self._images):
             raise ValueError(
                 f"labels: expected {len(self._images)} rows, one for each image, got "
-                f"{len(labels)}; of images that were labelled in part, pass "
+                f"{len(labels)}; if only some images were labelled, pass "
                 "images.subset(labels.index)"
             )
         self.rows = (labels.decision >= 0).nonzero().flatten().cpu()

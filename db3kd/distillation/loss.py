@@ -1,4 +1,4 @@
-"""`KDLoss`: the distillation loss of decisions and soft labels."""
+"""`KDLoss`: the distillation loss for decisions and soft labels."""
 
 import math
 
@@ -25,14 +25,14 @@ class KDLoss(nn.Module):
         >>> loss(logits, decisions, soft_labels).backward()
 
     Args:
-        temperature: T > 0, the temperature of the soft labels; None for the temperature that the
-            labels given to `train_student` carry.
+        temperature: T > 0, the temperature of the soft labels; None for the temperature recorded in
+            the labels that `train_student` gets.
         alpha: Weight of the cross-entropy with the decisions, at least 0.
         beta: Weight of the soft labels, at least 0; 1 - alpha by default.
         reduction: "batchmean" (mean over the answered rows), "sum" or "none" (one loss per row).
 
     Raises:
-        ValueError: If an argument is not as above.
+        ValueError: If an argument is out of range.
     """
 
     def __init__(

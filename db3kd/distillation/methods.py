@@ -1,9 +1,9 @@
 """Methods of training a student from a teacher's answers, and their comparison.
 
-A `TrainingMethod` trains one student from a seed on what the teacher answered already, while a
-strategy of `db3kd.planning` also spends a budget. `compare_methods` runs several methods with the
-same seeds and measures all students alike. Their settings need a number of steps, so that no
-student trains longer than another.
+A `TrainingMethod` trains one student from a seed on answers that the teacher has already given,
+whereas a strategy of `db3kd.planning` also spends a budget. `compare_methods` runs several methods
+with the same seeds and measures all students in the same way. The settings need a number of steps,
+so that no student trains longer than another.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ class TrainingMethod:
     """A way to train a student.
 
     Attributes:
-        name: Its row in the table.
-        queries_per_sample: The cost of its labels; None if it reads the teacher's logits.
+        name: The name of its row in the table.
+        queries_per_sample: The queries for its labels; None if it reads the teacher's logits.
         run: Trains a student from a seed.
     """
 
@@ -143,13 +143,13 @@ def soft_label_method(
     """Distils given soft labels, from distances or any other source.
 
     Args:
-        name: The row of the method in the table.
+        name: The name of the method's row in the table.
         queries_per_sample: The cost of the soft labels; None if they come from a white box.
         student: See `decision_method`.
         images: See `decision_method`.
         decisions: See `decision_method`.
         soft_labels: [N, C] float32, rows sum to 1.
-        loss: Whose temperature is that of the soft labels.
+        loss: The loss; its temperature must be that of the soft labels.
         settings: See `decision_method`.
         rows: See `decision_method`.
     """
@@ -170,15 +170,15 @@ def augmented_decision_method(
     settings: TrainSettings,
     clean_share: float = 0.5,
 ) -> TrainingMethod:
-    """Trains on decisions for augmented images, clean ones included, by cross-entropy.
+    """Trains by cross-entropy on decisions for augmented images, clean ones included.
 
     Args:
         student: See `decision_method`.
         augmented: The images and their decisions.
         settings: See `decision_method`.
         clean_share: Share of clean images in the training rows, in [0, 1), see
-            `rows_with_clean_share`. Without repetition they would be rare if there are many
-            queries per sample.
+            `rows_with_clean_share`. Without repetition, clean images would be rare if there are
+            many queries per sample.
     """
     check_steps(settings)
     rows = rows_with_clean_share(augmented.images, clean_share)
@@ -201,19 +201,19 @@ def combined_method(
     settings: TrainSettings,
     clean_share: float = 0.5,
 ) -> TrainingMethod:
-    """Trains on soft labels of the clean images and on decisions for the augmented ones.
+    """Trains on soft labels for the clean images and on decisions for the augmented ones.
 
     Augmented images have no soft label, because each would cost a search. Their loss is the
     cross-entropy part of `loss`.
 
     Args:
-        name: The row of the method in the table.
+        name: The name of the method's row in the table.
         label_queries: The cost of a soft label, including the decision of its sample. The queries
             of the method count that decision once.
         student: See `decision_method`.
         augmented: The augmented images of N samples, and their decisions.
         soft_labels: [N, C] float32, for the clean samples only; rows sum to 1.
-        loss: Whose temperature is that of the soft labels.
+        loss: The loss; its temperature must be that of the soft labels.
         settings: See `decision_method`.
         clean_share: See `augmented_decision_method`.
 

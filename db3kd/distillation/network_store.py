@@ -1,4 +1,4 @@
-"""Trained networks in a folder, so that a program that was stopped need not train them again."""
+"""Trained networks in a folder, so that a stopped program need not train them again."""
 
 import hashlib
 import json
@@ -27,8 +27,8 @@ _DIGEST, _CHECKSUM = "training", "weights"
 class NetworkStore:
     """Trains networks by name, each of them once, even if the program is stopped and started again.
 
-    Training costs time but no query. A file or a checkpoint that cannot be used, because it is
-    damaged or belongs to another training, is therefore replaced by training anew.
+    Training costs time but no query. So if a file or a checkpoint is damaged or belongs to another
+    network, the network is trained again.
 
     Example:
         >>> store = NetworkStore(folder / "networks", {"run": run_identity})
@@ -40,9 +40,9 @@ class NetworkStore:
         ... )
 
     Args:
-        folder: Where weights and checkpoints are kept; made in a folder that exists.
-        identity: What all trainings depend on: plain values.
-        every_seconds: The least time between two checkpoints of a training.
+        folder: Where weights and checkpoints are kept. Its parent must exist.
+        identity: Plain values that all networks depend on.
+        every_seconds: The minimum time between two checkpoints of a network.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class NetworkStore:
         train: Callable[[Checkpoint], nn.Module],
         identity: Mapping[str, Any],
     ) -> nn.Module:
-        """Returns the network of a name, from its file if it is trained already.
+        """Returns a network by name, from its file if it has been trained already.
 
         Args:
             name: The name of its file.
-            make: Makes the network that the weights of the file belong to.
-            train: Trains it, from a checkpoint if there is one.
-            identity: What this training depends on: plain values.
+            make: Makes the network whose weights the file holds.
+            train: Trains the network, from the checkpoint if there is one.
+            identity: Plain values that this network depends on.
 
         Returns:
             The network, in eval mode; on the CPU if it was trained before.
@@ -84,7 +84,7 @@ class NetworkStore:
         return network
 
     def keep_only(self, names: Sequence[str]) -> None:
-        """Removes all files but the networks of these names.
+        """Removes all files except the networks with these names.
 
         Args:
             names: Patterns such as "proxy-*".
@@ -102,13 +102,13 @@ class NetworkStore:
         try:
             return train(checkpoint)
         except CheckpointError as error:
-            _LOG.warning("%s; it is trained from the start", error)
+            _LOG.warning("%s; the network is trained from the start", error)
             checkpoint.remove()
         return train(checkpoint)
 
 
 def _load(file: Path, digest: str, make: Callable[[], nn.Module]) -> nn.Module | None:
-    """Returns the network of a file; None if the file does not hold that of this digest."""
+    """Returns the network in a file; None if the file holds one with another digest."""
     state = _read(file, digest)
     if state is None:
         return None
@@ -117,13 +117,13 @@ def _load(file: Path, digest: str, make: Callable[[], nn.Module]) -> nn.Module |
     try:
         network.load_state_dict(state)
     except RuntimeError as error:  # the code of the network changed, but not its name
-        _LOG.warning("%s: %s; it is trained from the start", file, error)
+        _LOG.warning("%s: %s; the network is trained from the start", file, error)
         return None
     return network.eval()
 
 
 def _read(file: Path, digest: str) -> dict[str, Tensor] | None:
-    """Returns the weights of a file if it is whole and holds the network of this digest."""
+    """Returns the weights in a file if it is intact and holds the network of this digest."""
     if not file.is_file():
         return None
     try:
@@ -133,10 +133,10 @@ def _read(file: Path, digest: str) -> dict[str, Tensor] | None:
                 return None
             state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
-        _LOG.warning("%s: damaged (%s); it is trained from the start", file, error)
+        _LOG.warning("%s: damaged (%s); the network is trained from the start", file, error)
         return None
     if metadata.get(_CHECKSUM) != _checksum(state):
-        _LOG.warning("%s: its weights are damaged; it is trained from the start", file)
+        _LOG.warning("%s: the weights are damaged; the network is trained from the start", file)
         return None
     return state
 

@@ -40,7 +40,7 @@ def make_schedule(optimizer: Optimizer, settings: TrainSettings, steps: int) -> 
 class WeightAverage:
     """The exponential moving average of a network's weights, corrected for its start.
 
-    After t updates, update i has the weight decay^(t-i) · (1 - decay) / (1 - decay^t), so that the
+    After t updates, update i has the weight decay^(t-i) · (1 - decay) / (1 - decay^t), so the
     initial weights count for nothing and the first update is not overrepresented (as in Adam,
     Kingma and Ba 2015, section 3). `torch.optim.swa_utils.AveragedModel` has no such correction,
     and reads its counter from the device in each step.
@@ -65,7 +65,7 @@ class WeightAverage:
         """Adds the current weights.
 
         Args:
-            updates: How many updates there have been, with this one.
+            updates: The number of updates so far, including this one.
         """
         share = (1 - self._decay) / (1 - self._decay**updates)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Batches of the rows of an image set: shuffled passes, and rare classes more often."""
+"""Batches of image-set rows: shuffled passes, with rare classes more often if requested."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_process import TrainingProcess
 
 _MAX_REPEATS = 30
-"""Maximum number of times that a sample of a rare class occurs among the rows."""
+"""Maximum number of times that a sample of a rare class is repeated."""
 
 
 class RowBatches:
@@ -26,7 +26,7 @@ class RowBatches:
 
     Args:
         images: N images in [0, 1], as for `db3kd.label`.
-        targets: Tensors [N, ...], the further arguments of the loss.
+        targets: Tensors [N, ...], the other arguments of the loss.
         rows: [R] int64, the images to train on.
         settings: Batch size, seed, and whether to shuffle.
     """
@@ -66,7 +66,7 @@ class RowBatches:
 
 
 class _Passes:
-    """The batches of each pass; those of the last one asked for are kept."""
+    """The batches of each pass; those of the last pass requested are cached."""
 
     def __init__(self, rows: Tensor, settings: TrainSettings) -> None:
         self._rows, self._settings = rows, settings
@@ -79,7 +79,7 @@ class _Passes:
             self._generator.manual_seed(self._settings.seed)
             self._next = 0
         while self._next <= number:
-            # One generator draws the orders of all passes, so those before are drawn as well.
+            # One generator draws the orders of all passes, so earlier orders must be drawn as well.
             order = self._rows
             if self._settings.shuffle:
                 drawn = torch.randperm(len(self._rows), generator=self._generator)
@@ -98,7 +98,7 @@ def balanced_rows(decisions: Tensor, balance: float, seed: int = 0) -> Tensor:
     Args:
         decisions: [n] int64, at least 0.
         balance: From 0 (every sample once) to 1 (all classes equally often).
-        seed: Decides which samples occur once more if that average is not an integer.
+        seed: Seed for choosing the samples that occur once more if that average is not an integer.
 
     Returns:
         [R] int64.

@@ -2,7 +2,7 @@
 
 A margin soft label has the logit -s · d_m for class m and 0 for the predicted class. Distances are
 in input units, so the best scale s depends on the data. It is chosen by how well students predict
-the teacher's decisions for held-out images of the transfer set, which costs no query.
+the teacher's decisions for held-out images of the transfer set; this costs no query.
 """
 
 import math
@@ -29,7 +29,7 @@ Fashion-MNIST the best one is among these or next to them.
 """
 
 _MAX_EXTENSIONS = 6
-"""Maximum number of scales that are tried beyond the given ones."""
+"""Maximum number of scales to try beyond the given ones."""
 
 _TRAINING_SHARE = 6
 _BATCH_SHARE = 4
@@ -42,20 +42,20 @@ _MIN_BATCH = 4
 """Minimum batch size of such a student, unless that of the final training is smaller."""
 
 _RATE_FACTOR = 3.0
-"""Multiplies a constant learning rate, because these students' learning rate decays to 0."""
+"""Factor for a constant learning rate, because these students' learning rate decays to 0."""
 
 SHORT_TRAINING_FACTOR = 2.0
-"""The best scale of the final training, as a multiple of the best one of `scale_training`.
+"""The best scale of the final training, as a multiple of the best one with `scale_training`.
 
 A shorter training favours a smaller scale. The factor was fitted to four runs of 600 images of
 MNIST and Fashion-MNIST: their final students of 1,500 steps were 0.07 to 0.76 points better with
-twice the scale that students of 250 steps choose. In four other runs its students were 0.1 points
-better on average than with the earlier grid, from 0.5 worse to 0.5 better
+twice the scale that students of 250 steps choose. In four other runs, students with this factor
+were 0.1 points better on average than with the earlier grid, from 0.5 worse to 0.5 better
 (`benchmarks.students.scale`).
 """
 
 SHORT_TRAINING_STUDENTS = 2
-"""Students per scale that `scale_training` is meant for."""
+"""Number of students per scale that `scale_training` is meant for."""
 
 MakeSoftLabels = Callable[[Tensor, Tensor, float, float], Tensor]
 """Makes soft labels from distances, predicted classes, a scale and a temperature."""
@@ -63,7 +63,7 @@ MakeSoftLabels = Callable[[Tensor, Tensor, float, float], Tensor]
 
 @dataclass(frozen=True)
 class ScaleTrial:
-    """How well students of one scale predict decisions for images that they did not train on.
+    """How well students of one scale predict decisions for images that they were not trained on.
 
     Attributes:
         relative: The scale times the median nearest distance (no unit).
@@ -135,7 +135,7 @@ class ScaleChoice:
         tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in self.trials)
         chosen = "the best"
         if self.factor != 1:
-            chosen = f"{self.factor:.3g} times the best of short trainings"
+            chosen = f"{self.factor:.3g} times the best of short training runs"
         lines = [
             f"scale {self.scale:.3g}, {chosen} on held-out images (agreement with the teacher by "
             f"scale: {tried})"
@@ -144,7 +144,7 @@ class ScaleChoice:
             side = "smaller" if self.best == self.trials[0] else "larger"
             lines.append(
                 f"warning: the best scale is at the edge of those tried; a {side} one may be "
-                "better: try it by --scale"
+                "better: try it with --scale"
             )
         if len(self.as_good_as_best) == len(self.trials) > 1:
             lines.append(
@@ -160,8 +160,8 @@ class ScaleChoice:
 def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
     """Returns the training settings of the students that choose the scale.
 
-    It has fewer steps and smaller batches than the final training, so that six students take about
-    a third of its time, and a higher learning rate that decays to 0.
+    They have fewer steps and smaller batches than the final training, so that six students take
+    about a third of its time, and a higher learning rate that decays to 0.
 
     Args:
         settings: Settings of the final training.
@@ -196,11 +196,11 @@ def choose_scale(
     """Chooses the scale whose students best predict the teacher's decisions for held-out images.
 
     The answered samples are split at random into `folds` parts. Student i holds out part i (modulo
-    `folds`) and has the seed `settings.seed + i`. It has the same split and initial weights at
-    every scale, so that scales differ only in their soft labels. The best scale has the smallest
-    mean `held_out_loss`, which needs far fewer students than the agreement does. While the best
-    scale is at an edge, the next one beyond it is tried, up to six times. The chosen scale is the
-    geometric middle of `ScaleChoice.as_good_as_best`, times `factor`. This costs no query.
+    `folds`) and has the seed `settings.seed + i`. Its split and initial weights are the same at
+    every scale, so that only the soft labels differ. The best scale is the one with the smallest
+    mean `held_out_loss`, a criterion that needs far fewer students than agreement does. While the
+    best scale is at an edge, the next one beyond it is tried, up to six times. The chosen scale is
+    the geometric middle of `ScaleChoice.as_good_as_best`, times `factor`. This costs no query.
 
     Example:
         >>> choice = db3kd.choose_scale(
@@ -225,7 +225,8 @@ def choose_scale(
         students: Students per scale.
         factor: The best scale of the final training as a multiple of these students' best;
             `SHORT_TRAINING_FACTOR` for `scale_training`.
-        progress: Called after each student with the students trained and the expected total.
+        progress: Called after each student with the number of students trained and the expected
+            total.
 
     Returns:
         The scale and its trials.
@@ -283,7 +284,7 @@ def held_out_loss(logits: Tensor, decisions: Tensor) -> float:
     """Computes the cross-entropy of decisions at the best temperature of the logits.
 
     The temperature is fitted to these images, because the scale of the soft labels decides how
-    confident a student is. So students are compared by how they order and space the classes.
+    confident a student is. Students are therefore compared by how they order and space the classes.
 
     Args:
         logits: [n, C] float.
@@ -312,7 +313,7 @@ def _best(trials: Sequence[ScaleTrial]) -> ScaleTrial:
 
 
 def _beyond_the_edge(trials: dict[float, ScaleTrial]) -> float | None:
-    """Returns the next relative scale beyond the best one, or None if that is not at an edge."""
+    """Returns the next relative scale beyond the best one; None if that is not at an edge."""
     grid = sorted(trials)
     best = _best(list(trials.values())).relative
     if len(grid) == 1 or best not in (grid[0], grid[-1]):
@@ -340,7 +341,7 @@ def median_nearest_distance(distances: Tensor, predicted: Tensor) -> float:
         The median over the samples that reached another class, input units.
 
     Raises:
-        ValueError: If no sample did, or if the median is 0.
+        ValueError: If no sample reached another class, or if the median is 0.
     """
     others = distances.scatter(1, predicted[:, None], math.inf)
     others = others.masked_fill(others == 0, math.inf)  # Contradictory samples.

@@ -1,4 +1,4 @@
-"""Training of students on labels, and of classifiers on classes."""
+"""Trains students on labels, and classifiers on classes."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ def train_student(
     """
     if labels.soft_labels is None:
         raise ValueError(
-            "labels: expected soft labels, got none; add them by db3kd.with_soft_labels(labels)"
+            "labels: expected soft labels, got none; add them with db3kd.with_soft_labels(labels)"
         )
     loss = KDLoss(temperature=None) if loss is None else loss
     loss = loss.with_temperature(labels.soft_label_temperature, "labels.soft_label_temperature")
@@ -131,7 +131,7 @@ def train_classifier(
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
-    """Trains a network on classes by cross-entropy, for example a teacher.
+    """Trains a network, for example a teacher, on classes by cross-entropy.
 
     Example:
         >>> train = db3kd.load_data("mnist5k")

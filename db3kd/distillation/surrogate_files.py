@@ -1,13 +1,13 @@
 """Surrogates on disk.
 
-A surrogate consists of two files and a folder with a common name:
+A surrogate consists of two files and a folder that share a name:
 
     surrogate.safetensors   the network, for `load_teacher`
     surrogate.json          its manifest
     surrogate.decisions/    the run folder of the answers it was trained on
 
-The answers take about a byte each and are kept: if the weights are missing, because the training
-was stopped or another network is wanted, they are trained again without a query.
+The answers, about a byte each, are kept. If the weights are missing, because training was stopped
+or another network is wanted, a network is trained on them without a query.
 """
 
 import json
@@ -48,7 +48,7 @@ def write_surrogate(
     limit: int | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Makes a surrogate from the images of a source, writes it to files and shows progress.
+    """Makes a surrogate from the images of a source, writes it to files, and shows progress.
 
     Args:
         out: The weights file, a name ending in .safetensors.
@@ -59,7 +59,7 @@ def write_surrogate(
         limit: Use only this many images, drawn at random.
         resume: Whether to continue with existing files. The teacher, the images and the query
             settings must be the same. If the weights exist, nothing is done. If they are missing,
-            the network is trained, and its training settings may be new. Each time the process is
+            the network is trained, and its training settings may differ. Each time the process is
             killed, at most one call of the teacher is paid for twice.
 
     Returns:

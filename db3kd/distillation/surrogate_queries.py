@@ -1,6 +1,6 @@
 """The queries of a surrogate: augmented images, and the teacher's decisions for them.
 
-The decisions can be kept in a run folder, because they are the only cost of a surrogate.
+The decisions can be kept in a run folder, because only they cost queries.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ from db3kd.teachers import Teacher, TeacherError, describe
 from db3kd.validation import interval_text
 
 HELD_OUT_SHARE = 0.05
-"""Share of the samples that a surrogate is measured on; at least one sample."""
+"""Share of samples on which a surrogate is measured; at least one sample."""
 
 _SHARD_ROWS = 2**16
 _BATCH_ROWS = 2048
@@ -51,12 +51,12 @@ def augment_samples(
 ) -> AugmentedImages:
     """Returns the augmented images that a surrogate is trained and measured on.
 
-    The samples are shuffled, because a data set may be sorted by class. The last ones are held
-    out: they are never partners, so no training image contains any of them.
+    The samples are shuffled, because a data set may be sorted by class. The last samples are held
+    out: they are never partners, so no training image contains any part of them.
 
     Args:
         images: [N, C, H, W] or [N, D] float32 in [0, 1], or an image set; N ≥ 2.
-        settings: The surrogate settings; the training seed draws the order and the images.
+        settings: The surrogate settings. The training seed determines the order and the images.
         project: See `AugmentedImages`.
 
     Raises:
@@ -88,7 +88,7 @@ def decide_augmented(
     folder: RunFolder | None = None,
     progress: Progress | None = None,
 ) -> AugmentedDecisions:
-    """Asks the teacher for the class of each image, at one query each.
+    """Asks the teacher for the class of each image, at one query per image.
 
     Args:
         teacher: The teacher to ask.

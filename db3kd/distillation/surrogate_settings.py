@@ -11,7 +11,7 @@ from db3kd.validation import check_count
 
 @dataclass(frozen=True)
 class SurrogateSettings:
-    """How a surrogate is trained, and how many queries its training data costs.
+    """How a surrogate is trained, and how many queries its training data cost.
 
     Example:
         >>> db3kd.SurrogateSettings(queries_per_sample=20)
@@ -23,8 +23,8 @@ class SurrogateSettings:
             augmented images.
         clean_share: Share of clean images in the training rows, in [0, 1), see
             `rows_with_clean_share`.
-        training: Training settings; `steps` must be set. The seed also draws the augmented images
-            and the held-out samples.
+        training: Training settings; `steps` must be set. The seed also determines the augmented
+            images and the held-out samples.
 
     Raises:
         ValueError: If a value is out of range.
@@ -61,9 +61,9 @@ class TrainedSurrogate:
 
     Attributes:
         network: Takes images [N, *image_shape] and returns scores [N, classes]; in eval mode.
-        agreement: Share of held-out images, augmented ones included, for which it predicts the
-            teacher's class, in [0, 1]; None if no image was held out.
-        queries: The number of queries that its training data cost.
+        agreement: Share of held-out images, augmented ones included, for which the network predicts
+            the teacher's class, in [0, 1]; None if no image was held out.
+        queries: The number of queries spent on its training data.
     """
 
     network: nn.Module

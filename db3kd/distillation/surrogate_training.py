@@ -54,8 +54,8 @@ def make_surrogate(
             [0, 1]. The cost is exactly `N · settings.queries_per_sample` queries. If the teacher or
             the image set has features, only valid rows are asked about.
         settings: `SurrogateSettings()` by default.
-        out: A run folder that keeps each answer, so that it is not paid for again after an error,
-            an interrupt or a change of network.
+        out: A run folder that keeps each answer, so that none is paid for again after an error, an
+            interrupt or a change of network.
         resume: Whether to continue the run in `out`, if there is one. The teacher, the images and
             the settings must be the same.
 
@@ -69,7 +69,7 @@ def make_surrogate(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     if resume and out is None:
-        raise ValueError("resume: belongs to out=, the folder to resume; pass out too")
+        raise ValueError("resume: needs out=, the folder to resume")
     settings = settings or SurrogateSettings()
     checked = as_images(images)
     if not isinstance(checked, ImageSet | Tensor):
@@ -143,7 +143,7 @@ def _features_entry(images: ImageSet | Tensor) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _ImagesFrom:
-    """The images from a number on, as an image source."""
+    """The images from a given number on, as an image source."""
 
     images: AugmentedImages
     first: int

@@ -34,7 +34,7 @@ class TrainSettings:
         weight_decay: Added to the gradient as an L2 penalty by "adam" and "sgd", and decoupled from
             it by "adamw" (Loshchilov and Hutter 2019). Applies to all weights.
         ema: Decay of an exponential moving average of the weights, in (0, 1); the trained network
-            then has the averaged weights. None for the weights of the last step.
+            then has the averaged weights. None keeps the weights of the last step.
         gradient_clip: Maximum L2 norm of the gradient of all weights; None for no limit.
 
     Raises:

@@ -1,6 +1,6 @@
 """`train`: training on images, their decisions and their soft labels.
 
-A training never sees a test set, and equal arguments give equal weights.
+Training never sees a test set, and equal arguments give equal weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,14 +41,14 @@ def train(
     of every batch, and gradients are averaged.
 
     Args:
-        model: A function that makes a network, called under the seed; or a network, of which a copy
-            is trained.
+        model: A function that makes a network, called with the seed set; or a network, of which a
+            copy is trained.
         images: N images in [0, 1], as for `db3kd.label`.
         decisions: [N] int64, the class of each image; -1 (unanswered) is left out.
         soft_labels: [N, C] float, rows sum to 1, or are all 0 for images without a soft label; or
             None.
-        loss: Called with logits [n, C], decisions [n] and, unless they are None, soft labels
-            [n, C]; returns a scalar.
+        loss: Called with logits [n, C], decisions [n] and, if there are any, soft labels [n, C];
+            returns a scalar.
         settings: Steps, learning rate, seed, device and precision.
         rows: [R] int64, the images to train on; all by default. An image that occurs twice is
             trained on twice as often.
@@ -61,7 +61,7 @@ def train(
 
     Raises:
         ValueError: If an argument has a wrong shape, dtype or value, if no row is answered, or if
-            the checkpoint is damaged or belongs to another training.
+            the checkpoint is damaged or belongs to another training run.
         FloatingPointError: If the loss became infinite or NaN.
     """
     images = as_image_source(images)
@@ -84,7 +84,7 @@ def train(
 
 
 class _CheckedLoss:
-    """Checks the targets against the number of classes, which only the network's logits show.
+    """Checks the targets against the number of classes, known only from the network's logits.
 
     On a GPU, a class out of range would abort the process without naming the class.
     """

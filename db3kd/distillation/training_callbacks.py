@@ -1,4 +1,4 @@
-"""Callbacks that report on a training while it runs, or stop it early."""
+"""Callbacks that report on training while it runs, or stop it early."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,25 +7,25 @@ from typing import Any
 from torch import nn
 
 StepCallback = Callable[[int, int, float], None]
-"""Called with the steps done, the steps of the training and the mean loss since the last call."""
+"""Called with the steps done, the steps in total, and the mean loss since the last call."""
 
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """What callbacks learn of a training.
+    """What callbacks are told about training.
 
     Attributes:
-        step: How many steps are done.
-        steps: How many steps the training has unless it is stopped.
-        network: The network as it would be returned now; with `TrainSettings.ema` the one with the
+        step: Number of steps done.
+        steps: Number of steps in total, unless training is stopped early.
+        network: The network as it would be returned now; with `TrainSettings.ema`, it has the
             averaged weights. Callbacks may evaluate it in any mode, and load other weights into it
             in `on_end`.
         learning_rate: The learning rate of the last step.
         loss: The mean loss since the last report; NaN before the first.
-        seconds: How long the training has run, with the time before it was resumed.
+        seconds: Training time so far, including the time before a resumption.
         measures: What callbacks measured at the last report, by name. `HeldOutAgreement` adds to
-            it, and `EarlyStopping` and `TrackerCallback` read it.
-        is_main: Whether this is the first of the processes, which prints and logs for all.
+            this, and `EarlyStopping` and `TrackerCallback` read it.
+        is_main: Whether this is the first process, which prints and logs for all.
         stopped: Whether a stop was requested.
     """
 
@@ -40,9 +40,9 @@ class TrainingState:
     stopped: bool = False
 
     def request_stop(self) -> None:
-        """Ends the training before its next step.
+        """Ends training before the next step.
 
-        Of several processes, the request of the first one counts.
+        If there are several processes, only the request of the first one counts.
         """
         self.stopped = True
 
@@ -51,10 +51,10 @@ class TrainingCallback:
     """Base class of callbacks; methods that are not overridden do nothing.
 
     Callbacks run in the order in which they are given, in each process. They do not change the
-    result of a training unless they request its stop or load weights in `on_end`: the random state
-    and the mode of the network are restored after them.
+    result of training unless they request a stop or load weights in `on_end`: the random state and
+    the mode of the network are restored after them.
 
-    A training with a checkpoint repeats the reports after the checkpoint when it is resumed.
+    When training is resumed from a checkpoint, the reports after the checkpoint are repeated.
 
     Example:
         >>> class StopAfterAnHour(db3kd.TrainingCallback):
@@ -68,7 +68,7 @@ class TrainingCallback:
         """Called before the first step, and before the first step after a resumption."""
 
     def on_report(self, state: TrainingState) -> None:
-        """Called about a hundred times, with new `loss` and empty `measures`."""
+        """Called about a hundred times, with a new `loss` and empty `measures`."""
 
     def on_end(self, state: TrainingState) -> None:
         """Called after the last step."""
@@ -76,8 +76,8 @@ class TrainingCallback:
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps: tensors and plain values, by name.
 
-        A callback whose decisions depend on earlier reports returns them here, so that a resumed
-        training decides alike. It returns at least one entry at any time.
+        A callback whose decisions depend on earlier reports returns those here, so that it decides
+        the same after a resumption. Such a callback always returns at least one entry.
         """
         return {}
 
@@ -89,7 +89,7 @@ class ProgressCallback(TrainingCallback):
     """Calls a `StepCallback` at each report.
 
     Args:
-        progress: Called with the steps done, the steps of the training and the mean loss.
+        progress: Called with the steps done, the steps in total, and the mean loss.
     """
 
     def __init__(self, progress: StepCallback) -> None:

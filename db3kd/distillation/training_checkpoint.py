@@ -1,4 +1,4 @@
-"""`Checkpoint`: a file from which a stopped training continues."""
+"""`Checkpoint`: a file from which stopped training continues."""
 
 import hashlib
 import io
@@ -20,21 +20,21 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class CheckpointError(ValueError):
-    """A file is damaged, or it is the checkpoint of another training."""
+    """A file is damaged, or is the checkpoint of another training run."""
 
 
 class Checkpoint:
-    """A file that a training writes from time to time, and continues from if it exists.
+    """A file that training writes from time to time, and continues from if it exists.
 
-    A training that was killed at any moment and is called again with the same arguments gives the
-    network of an undisturbed training, bit for bit where the device computes deterministically. The
-    file holds all that the next steps depend on: weights and their average, the optimizer, the
-    schedule, the gradient scaler, torch's random states and the state of callbacks.
+    If training is killed at any moment and called again with the same arguments, it gives the same
+    network as without the interruption, bit for bit if the device computes deterministically. The
+    file holds everything that the next steps depend on: weights and their average, the optimizer,
+    the schedule, the gradient scaler, torch's random states and the state of callbacks.
 
-    The file appears whole or not at all. A file of another training and a damaged one are errors:
-    the training neither overwrites them nor continues from them.
+    The file is written atomically. A file of another training run or a damaged file is an error: it
+    is neither overwritten nor continued from.
 
-    Under several processes the first one writes, and all of them must be able to read the file.
+    If there are several processes, the first one writes the file, and all must be able to read it.
 
     Example:
         >>> checkpoint = db3kd.Checkpoint("runs/mine/student.checkpoint", identity=fingerprint)
@@ -43,12 +43,12 @@ class Checkpoint:
         >>> checkpoint.remove()
 
     Args:
-        path: The file. Only one training may use it at a time.
-        identity: What determines the result beside `TrainSettings` and the network's shape: a
+        path: The file. Only one training run may use it at a time.
+        identity: What determines the result besides `TrainSettings` and the network's shape: a
             digest or plain values that change with the images, the targets, the loss and the
             initial weights.
-        every_seconds: The least time between two writes, at least 0. The training also writes when
-            it ends.
+        every_seconds: The minimum time between two writes, at least 0. The file is also written at
+            the end.
 
     Raises:
         ValueError: If `every_seconds` is negative.
@@ -70,13 +70,13 @@ class Checkpoint:
         """Returns the state that was saved last.
 
         Args:
-            training: What `save` was given.
+            training: What was passed to `save`.
 
         Returns:
             The state, its tensors on the CPU; None if there is no file.
 
         Raises:
-            CheckpointError: If the file is damaged or belongs to another training.
+            CheckpointError: If the file is damaged or belongs to another training run.
         """
         self._remove_leftovers()
         try:
@@ -98,7 +98,7 @@ class Checkpoint:
         """Replaces the file.
 
         Args:
-            training: Plain values that describe the training; compared when it is resumed.
+            training: Plain values that describe the training run; compared when it is resumed.
             state: Tensors and plain values, nested in dicts and lists.
 
         Raises:
@@ -112,7 +112,7 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def remove(self) -> None:
-        """Removes the file, if there is one. Called when the trained network is stored."""
+        """Removes the file, if there is one. Call it once the trained network is stored."""
         self.path.unlink(missing_ok=True)
         self._remove_leftovers()
 
@@ -142,7 +142,7 @@ class Checkpoint:
         )
 
     def _remove_leftovers(self) -> None:
-        """Removes what a process that was killed while it wrote has left."""
+        """Removes what a process left that was killed while writing."""
         for file in self.path.parent.glob(f".{self.path.name}.*"):
             if is_leftover(file):
                 file.unlink(missing_ok=True)

@@ -23,11 +23,11 @@ Model = nn.Module | Callable[[], nn.Module]
 """A network to start from, or a function that makes one."""
 
 _REPORTS = 100
-"""About how often a training reports."""
+"""Approximate number of reports during training."""
 
 
 class BatchSource(Protocol):
-    """The batches of a training, as a function of the number of the step.
+    """The batches of training, as a function of the number of the step.
 
     Example:
         >>> class Mixes:
@@ -43,16 +43,16 @@ class BatchSource(Protocol):
     """
 
     def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
-        """Prepares the batches for a process of the training.
+        """Prepares the batches for one training process.
 
         Args:
-            process: Has the device of the batches, and `own_part`, which takes the process's part
+            process: The process: its device for the batches, and `own_part`, which returns its part
                 of a batch. The parts of all processes make up the batch of a step.
 
         Returns:
             A function from the number of a step, from 0, to images [n, *shape] float32 and the
-            further arguments of the loss, all on `process.device`. Its result depends on the step
-            alone: not on earlier calls, nor on torch's global random state.
+            other arguments of the loss, all on `process.device`. Its result depends only on the
+            step, not on earlier calls or torch's global random state.
         """
         ...
 
@@ -77,12 +77,13 @@ def train_batches(
         >>> network = train_batches(make, Mixes(), F.cross_entropy, settings)
 
     Args:
-        model: A function that makes a network, called under the seed; or a network, of which a copy
-            is trained.
+        model: A function that makes a network, called with the seed set; or a network, of which a
+            copy is trained.
         batches: The batch of each step.
-        loss: Called with logits [n, C] float32 and what the batch has beside its images; returns
-            a scalar.
-        settings: `steps` must be set. `epochs`, `batch_size` and `shuffle` are left to the source.
+        loss: Called with logits [n, C] float32 and everything in the batch except its images;
+            returns a scalar.
+        settings: `steps` must be set. `epochs`, `batch_size` and `shuffle` have no effect here;
+            they are up to the source.
         checkpoint: The file to continue from and to write; see `Checkpoint`.
         callbacks: Called in this order; see `TrainingCallback`.
 
@@ -91,7 +92,7 @@ def train_batches(
 
     Raises:
         ValueError: If `settings.steps` is None, if the loss is not a scalar, or if the checkpoint
-            is damaged or belongs to another training.
+            is damaged or belongs to another training run.
         FloatingPointError: If the loss became infinite or NaN.
     """
     if settings.steps is None:
@@ -108,7 +109,7 @@ def train_batches(
 
 
 class _Training:
-    """A network in training, and all that its next step depends on."""
+    """A network in training, and everything that its next step depends on."""
 
     def __init__(
         self,
@@ -151,7 +152,7 @@ class _Training:
             if reported:
                 self._report()
                 distributed.train()
-            # The clocks of several processes differ, and they should not wait for each other often.
+            # Clocks of processes differ, and the processes should not wait for each other often.
             may_write = checkpoint is not None and (process.count == 1 or reported)
             if checkpoint is not None and may_write and process.agree(checkpoint.due()):
                 self._save(checkpoint)
@@ -189,7 +190,7 @@ class _Training:
         self._call("on_report")
 
     def _settle_buffers(self) -> None:
-        """Gives the network of the state the buffers that go with its weights."""
+        """Gives the state's network the buffers that go with its weights."""
         self.process.share_buffers(self.network)
         if self.average is not None:
             self.average.copy_buffers()
@@ -251,7 +252,7 @@ class _Training:
             torch.cuda.set_rng_state(kept, number)
 
     def _description(self) -> dict[str, Any]:
-        """Returns what must be equal in a training that continues this one."""
+        """Returns what must be equal in a training run that continues this one."""
         parameters = self.network.named_parameters()
         return {
             "settings": dataclasses.asdict(self.settings),
@@ -270,7 +271,7 @@ _KEPT = ("step", "learning_rate", "loss", "seconds", "measures", "stopped")
 
 
 class _Meter:
-    """Takes the mean of the loss between two reports, and raises if it is not finite."""
+    """Computes the mean loss between two reports, and raises if it is not finite."""
 
     def __init__(self, steps: int, process: TrainingProcess) -> None:
         self.steps, self.process = steps, process
@@ -286,7 +287,7 @@ class _Meter:
         return self.since == self.every or step == self.steps
 
     def read(self, step: int) -> float:
-        """Returns the mean; waits for the device, so it is not called in every step."""
+        """Returns the mean. This waits for the device, so it is not called in every step."""
         mean = self.process.mean(self.total).item() / self.since
         if not math.isfinite(mean):
             raise FloatingPointError(
@@ -303,7 +304,7 @@ class _Meter:
 
 
 def _initialize_lazy(network: nn.Module, batch: Callable[[int], tuple[Tensor, ...]]) -> None:
-    """Initializes the weights of lazy modules, which take their shapes from the first images."""
+    """Initializes the weights of lazy modules, whose shapes depend on the first images."""
     if any(is_lazy(each) for each in network.parameters()):
         with torch.no_grad():
             network.eval()(batch(0)[0][:1])

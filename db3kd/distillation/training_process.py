@@ -1,4 +1,4 @@
-"""One process of a training: its device, its precision and its share of a batch."""
+"""One training process: its device, its precision and its share of a batch."""
 
 import os
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class TrainingProcess:
-    """One of the processes of a training; there are several under `accelerate launch`.
+    """One of the training processes; there are several under `accelerate launch`.
 
     Attributes:
         device: The device of the network and its batches.
         precision: "no", "fp16" or "bf16".
         index: The number of this process.
-        count: How many processes there are.
+        count: The number of processes.
     """
 
     device: torch.device
@@ -30,7 +30,7 @@ class TrainingProcess:
 
     @classmethod
     def current(cls, device: str, precision: str) -> "TrainingProcess":
-        """Returns this process, after joining the others if it was launched with others.
+        """Returns this process, after joining the others if several were launched.
 
         accelerate is imported only under its launcher or torchrun. Its state belongs to the whole
         process and is never reset, so that a caller may use accelerate too.
@@ -56,7 +56,7 @@ class TrainingProcess:
         return cls(own, precision, state.process_index, state.num_processes)
 
     def own_part(self, batch: Tensor) -> Tensor:
-        """Returns the rows of a batch, [n, ...], that this process trains on."""
+        """Returns the rows [n, ...] of a batch that this process trains on."""
         return batch.tensor_split(self.count)[self.index]
 
     def distributed(self, network: nn.Module) -> nn.Module:
@@ -92,7 +92,7 @@ class TrainingProcess:
     def share_buffers(self, network: nn.Module) -> None:
         """Gives the network the buffers of the first process, for example batch statistics.
 
-        Gradients are averaged, but each process has the statistics of its own parts.
+        Gradients are averaged, but each process has the statistics of its own parts of the batches.
         """
         if self.count > 1:
             for buffer in network.buffers():
@@ -104,7 +104,7 @@ class TrainingProcess:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
-        """Returns the scaler of gradients, which does nothing unless the precision is fp16."""
+        """Returns the gradient scaler, which does nothing unless the precision is fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
 

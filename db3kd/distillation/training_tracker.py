@@ -1,4 +1,4 @@
-"""`TrackerCallback`: logs a training to TensorBoard, Weights & Biases and the like."""
+"""`TrackerCallback`: logs training to TensorBoard, Weights & Biases and the like."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class TrackerCallback(TrainingCallback):
     """Logs the loss, the learning rate and the measures of each report through accelerate.
 
-    Callbacks that measure something come before this one.
+    Place callbacks that measure something before this one.
 
     Example:
         >>> tracker = db3kd.TrackerCallback("tensorboard", "student", logging_dir="runs/logs")
@@ -21,11 +21,11 @@ class TrackerCallback(TrainingCallback):
 
     Args:
         tracker: A name that accelerate knows, such as "tensorboard" or "wandb", whose package is
-            installed; or a tracker of your own that is started, as
-            `accelerate.Accelerator.get_tracker` returns it, which is left open.
+            installed; or a started tracker of your own, as returned by
+            `accelerate.Accelerator.get_tracker`, which is left open.
         run_name: The folder within `logging_dir`, or the project.
-        logging_dir: The folder of trackers that write files; Weights & Biases uses its own folder
-            if there is none.
+        logging_dir: The folder for trackers that write files. Weights & Biases uses its own folder
+            by default.
         configuration: Numbers, texts and flags that are stored with the run, such as
             `dataclasses.asdict(settings)`. Values that are None are left out.
         **options: Passed to the tracker, for example `id=` and `resume=` of "wandb".
@@ -79,13 +79,13 @@ class TrackerCallback(TrainingCallback):
     def _open(self, name: str, state: TrainingState) -> "GeneralTracker":
         from accelerate import PartialState
 
-        PartialState()  # Trackers need it. It is left as it is if the caller has made it.
+        PartialState()  # Trackers need this state; the caller's is left unchanged.
         made = _tracker_class(name, self._logging_dir)
         options = dict(self._options)
         if made.requires_logging_directory:
             options["logging_dir"] = self._logging_dir
         elif name == "wandb" and self._logging_dir is not None:
-            Path(self._logging_dir).mkdir(parents=True, exist_ok=True)  # wandb does not make it
+            Path(self._logging_dir).mkdir(parents=True, exist_ok=True)  # wandb does not
             options.setdefault("dir", str(self._logging_dir))
         if name == "tensorboard" and state.step:
             # What was logged after the checkpoint is logged again.

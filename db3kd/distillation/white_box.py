@@ -1,4 +1,4 @@
-"""The ceiling of black-box distillation: a student of a teacher that shows its logits."""
+"""The ceiling of black-box distillation: a student that sees the teacher's logits."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,10 +22,10 @@ def train_white_box(
 ) -> nn.Module:
     """Trains a student on the teacher's probabilities for images and for freshly mixed ones.
 
-    This is not a black-box method. It shows what a student of this size and length of training
-    could reach if the teacher answered with its logits, as often as one likes (Hinton et al. 2015;
-    Beyer et al. 2022 mix images and train as long). Half of each batch are the images themselves.
-    For mixed images, temperature 1 is better than 4 (docs/measurements.md).
+    This is not a black-box method. It shows what a student of this size and training length could
+    reach if the teacher returned its logits, as often as needed (Hinton et al. 2015; Beyer et al.
+    2022 mix images and train as long). Half of each batch consists of the images themselves. For
+    mixed images, temperature 1 works better than 4 (docs/measurements.md).
 
     Args:
         make: Makes the student.

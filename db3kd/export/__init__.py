@@ -1,8 +1,8 @@
-"""Writes students as files for deployment, and checks that they decide alike.
+"""Writes students as files for deployment, and checks that the files decide alike.
 
 `export_model` writes ONNX, TorchScript, an exported program (`.pt2`) or weights. The file holds the
 shape and the bounds of its images, the class names and the threshold, so `load_teacher` needs no
-other argument.
+other arguments.
 """
 
 from db3kd.export.check import ExportError

@@ -1,4 +1,4 @@
-"""Compares an exported file with the student that it was made of."""
+"""Compares an exported file with the student that it was made from."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,8 +28,8 @@ def check_decides_alike(
         batches: [n, *image_shape] float32 each, within the student's bounds.
 
     Returns:
-        The number of different classes among the decisions, and the largest absolute difference of
-        two scores.
+        The number of different classes among the decisions, and the largest absolute difference
+        between two scores.
 
     Raises:
         ExportError: If the file cannot be used, declares something else, or decides differently.
@@ -43,7 +43,7 @@ def check_decides_alike(
         exported = load_teacher(path, model=student.model, trust_code=True)
         scores = _scores_of(exported, path)
     except TeacherError as error:
-        raise ExportError(f"student: the file made of {name} cannot be used: {error}") from error
+        raise ExportError(f"student: the file made from {name} cannot be used: {error}") from error
     _check_declared(student, exported)
     for images in batches:
         expected = student.teacher.decide(images)
@@ -52,10 +52,10 @@ def check_decides_alike(
         try:
             decided = exported.decide(images)
             answers = scores(images)
-        except Exception as error:  # those of a graph or of ONNX Runtime
+        except Exception as error:  # errors of a graph or of ONNX Runtime
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ExportError(
-                f"student: the file made of {name} fails on a batch of {len(images)} images: "
+                f"student: the file made from {name} fails on a batch of {len(images)} images: "
                 f"{first}"
             ) from error
         seen.update(expected.tolist())
@@ -114,7 +114,7 @@ def _check_declared(student: DeployedStudent, exported: Teacher) -> None:
     for name, value in declared.items():
         if value != getattr(expected, name):
             raise ExportError(
-                f"student: expected {name} {getattr(expected, name)} in the file made of "
+                f"student: expected {name} {getattr(expected, name)} in the file made from "
                 f"{student.teacher.name}, got {value}"
             )
 

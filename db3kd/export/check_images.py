@@ -1,4 +1,4 @@
-"""The images on which an exported file has to decide like the student."""
+"""The images on which an exported file must decide like the student."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ _LATER_BATCHES = 128
 
 
 def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator[Tensor]:
-    """Yields batches of 1,000 images in all: 1 image, 37 images, and then at most 128.
+    """Yields 1,000 images in batches of 1, then 37, and then at most 128.
 
     Args:
         student: Takes the images.
@@ -30,7 +30,7 @@ def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator
 
     Raises:
         TypeError: If the images are of an unknown type.
-        ValueError: If they do not fit the student.
+        ValueError: If the images do not fit the student.
     """
     batches = _batch_sizes()
     if images is None:
@@ -51,7 +51,7 @@ def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator
 
 
 def _batch_sizes() -> Iterator[range]:
-    """Yields the numbers of the images in each batch."""
+    """Yields the image numbers of each batch."""
     start = 0
     for size in _FIRST_BATCHES:
         yield range(start, start + size)
@@ -61,13 +61,13 @@ def _batch_sizes() -> Iterator[range]:
 
 
 def _random_images(student: ModuleTeacher, numbers: range) -> Tensor:
-    """Draws images: noise around a random level with a random contrast, and mixes of two of them.
+    """Draws images: noise of random level and contrast, and mixes of two such images.
 
-    Noise of one kind is often in one class. Levels, contrasts and mixes reach more.
+    Noise of one kind often falls into one class. Levels, contrasts and mixes reach more classes.
 
     Args:
         student: Takes the images.
-        numbers: The number of each image, which is the seed of the first.
+        numbers: The number of each image; the first one is the seed.
     """
     shape = (len(numbers), *student.image_shape)
     generator = torch.Generator().manual_seed(numbers.start)

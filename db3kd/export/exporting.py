@@ -19,8 +19,9 @@ class ExportResult:
 
     Attributes:
         path: The file.
-        images: Number of images on which the file decides like the student.
-        classes_decided: How many different classes these decisions contain.
+        images: Number of images that were compared; the file decides like the student on all of
+            them.
+        classes_decided: Number of different classes among these decisions.
         largest_difference: The largest absolute difference between two scores of the file and the
             student.
     """
@@ -40,10 +41,10 @@ def export_model(
     classes: int | None = None,
     images: ImagesLike | None = None,
 ) -> ExportResult:
-    """Writes a student as one file that needs no options to be used.
+    """Writes a student as one file that can be used without options.
 
-    The file is loaded again and asked about 1,000 images, in batches of 1, 37 and more. It is
-    written only if it decides like the student on all of them. An existing file is replaced.
+    The new file is loaded and run on 1,000 images, in batches of 1, 37 and more. It is kept only if
+    it decides like the student on all of them. An existing file is replaced.
 
     Args:
         student: A file of `save_model`, a folder with one such file named `student*.safetensors`,
@@ -51,13 +52,14 @@ def export_model(
             `db3kd.teachers.description`), or a `ModuleTeacher`.
         out: The new file. Its suffix chooses the format: `.onnx`, `.pt` or `.ts` (TorchScript),
             `.pt2` (an exported program), or `.safetensors` (weights).
-        model: The architecture of the weights, as `build_model` takes it. It is needed if the file
-            declares none or a `package.module:factory`, and to write weights of a `ModuleTeacher`.
+        model: The architecture of the weights, as `build_model` takes it. Needed if the file
+            declares none or a `package.module:factory`, and to write the weights of a
+            `ModuleTeacher`.
         image_shape: Shape of one image, if the student's file does not declare it.
         classes: Number of classes, if the student's file does not declare it.
         images: Images in [0, 1] to compare the decisions on; they are mapped to the student's
-            bounds. Of more than 1,000 every n-th is used; to fewer, random images are added. By
-            default all images are random.
+            bounds. If there are more than 1,000, every n-th is used; if there are fewer, random
+            images are added. By default, all images are random.
 
     Returns:
         The path, and what the check found.
@@ -66,7 +68,7 @@ def export_model(
         ExportError: If the network cannot be converted, or the file decides differently.
         FileNotFoundError: If there is no such student.
         ModuleNotFoundError: If the format needs a package that is not installed.
-        TypeError: If the student is of another kind.
+        TypeError: If the student has another type.
         ValueError: If an argument is invalid or missing, or the suffix is unknown.
 
     Example:

@@ -39,10 +39,10 @@ INPUT, OUTPUT = "images", "scores"
 
 
 def format_of(path: Path) -> ExportFormat:
-    """Returns the format that the suffix of a file's name stands for.
+    """Returns the format that a file's suffix stands for.
 
     Raises:
-        ValueError: If the suffix stands for none.
+        ValueError: If the suffix is unknown.
     """
     if path.suffix not in _SUFFIXES:
         raise ValueError(
@@ -106,7 +106,7 @@ def _weights(student: DeployedStudent) -> bytes:
 
 
 def _entries(student: DeployedStudent) -> dict[str, Any]:
-    """Returns the metadata of a graph, which applies the preprocessing itself."""
+    """Returns the metadata of a graph that applies the preprocessing itself."""
     steps = student.preprocessing
     return student.metadata.entries() | ({"preprocessing": steps} if steps else {})
 
@@ -162,10 +162,10 @@ def _any_batch() -> tuple[dict[int, Any]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides remarks of the exporters that say nothing about the student.
+    """Hides exporter warnings that say nothing about the student.
 
-    TorchScript is deprecated but still deployed; the tracer warns of constants, whose effect the
-    check would show; torch warns of its own code, and of torchvision, which is not needed.
+    TorchScript is deprecated but still deployed. The tracer warns of constants, whose effect the
+    check would reveal. torch warns of its own code, and of torchvision, which is not needed.
     """
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level

@@ -24,8 +24,8 @@ class DeployedStudent:
     """A student on the CPU.
 
     Attributes:
-        teacher: The student as a teacher, which decides as the file has to.
-        model: The architecture's name, as `build_model` takes it, if it is known.
+        teacher: The student, as a teacher that decides as the file must.
+        model: The name of the architecture, as `build_model` takes it; None if unknown.
     """
 
     teacher: ModuleTeacher
@@ -50,13 +50,13 @@ class DeployedStudent:
         Raises:
             FileNotFoundError: If there is no such student.
             TeacherError: If the file is corrupt or does not fit.
-            TypeError: If the student is no network with weights.
-            ValueError: If an argument is missing or does not apply, or the file is of another kind.
+            TypeError: If the student is not a network with weights.
+            ValueError: If an argument is missing or does not apply, or the file has another type.
         """
         if isinstance(student, ModuleTeacher):
             if image_shape is not None or classes is not None:
                 raise ValueError(
-                    f"student: {student.name} states its image_shape and classes; omit both"
+                    f"student: {student.name} declares its image_shape and classes; omit both"
                 )
             teacher = student
         elif isinstance(student, str | Path):
@@ -90,7 +90,7 @@ class DeployedStudent:
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What the file has to declare."""
+        """What the file must declare."""
         teacher = self.teacher
         return ModelMetadata(
             teacher.image_shape,
@@ -103,7 +103,7 @@ class DeployedStudent:
 
     @property
     def preprocessing(self) -> dict[str, str]:
-        """The steps in front of the network, by name; none unless a description has them."""
+        """The preprocessing steps by name; none unless a description declares them."""
         module = self.teacher.module
         if not isinstance(module, PreprocessedModule):
             return {}
@@ -115,7 +115,7 @@ def student_file(student: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: If there is no such file or folder, or no student in it.
-        ValueError: If there are several students in the folder, or the file is of another kind.
+        ValueError: If there are several students in the folder, or the file has another type.
     """
     path = Path(student)
     if path.is_dir():

@@ -210,5 +210,5 @@ def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
         raise TeacherError(
             f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
             f"images, got class {int(decisions[0])} for all; a student has nothing to learn. Check "
-            "that the teacher gets images as it was trained on, or pass other images"
+            "that the images are like those that the teacher was trained on, or pass others"
         )

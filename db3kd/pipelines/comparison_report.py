@@ -65,15 +65,15 @@ class ComparisonSummary:
             "held-out images of all seeds together; its interval is Wilson's."
             + (
                 f" Accuracy and agreement on the test images ({self.test}) are mean ± sample "
-                "deviation over seeds."
+                "standard deviation over seeds."
                 if self.test is not None
                 else ""
             ),
         ]
         if any(plan.pseudo_samples for plan in self.plan.plans.values()):
             notes.append(
-                "The held-out images of students without images are pseudo samples, so that their "
-                "held-out agreement cannot be compared with that of others."
+                "The held-out images of students without images are pseudo samples, so their "
+                "held-out agreement cannot be compared with that of the other students."
             )
         total = f"All students together asked {self.queries:,} queries{self._price()}"
         if self.plan.test_images:

@@ -149,8 +149,8 @@ class DistillRun:
                 correct = (int((predict(network, test) == test.labels).sum()), len(test))
             if not holds_run(self.folder):
                 raise FileNotFoundError(
-                    f"{self.folder}: the folder of the run was removed while it was in use, and "
-                    "its answers with it; start another run"
+                    f"{self.folder}: the run folder and its answers were removed during the run; "
+                    "start another run"
                 )
             self.student.save(
                 self.folder / STUDENT_FILE,

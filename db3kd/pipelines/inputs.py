@@ -106,9 +106,9 @@ def check_plain_arguments(
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
-            f"WORLD_SIZE: expected a single process, got {os.environ['WORLD_SIZE']} of a launcher, "
-            "each of which would ask the teacher; start the command without the launcher, or train "
-            "on labels made before with train_student"
+            f"WORLD_SIZE: expected a single process, got {os.environ['WORLD_SIZE']} from a "
+            "launcher, each of which would ask the teacher; start the program without the "
+            "launcher, or train on existing labels with train_student"
         )
     if not isinstance(settings, DistillSettings):
         raise TypeError(

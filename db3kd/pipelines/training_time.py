@@ -127,7 +127,7 @@ def steps_within(
     if limit < LEAST_STEPS * each:
         _LOG.warning(
             "time_limit: %g seconds are not enough; training for %d steps, the fewest that are "
-            "useful, take about %s",
+            "useful, takes about %s",
             limit,
             LEAST_STEPS,
             duration(LEAST_STEPS * each),

@@ -9,7 +9,7 @@ def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
     """Returns the numbers of a column as float64.
 
     Raises:
-        TypeError: If they are not numbers.
+        TypeError: If the values are not numbers.
         ValueError: If a number is missing or infinite.
     """
     if column.dtype.kind == "O":
@@ -39,14 +39,14 @@ def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
 
 
 def check_no_missing(name: str, values: list[Any]) -> None:
-    """Raises ValueError, naming the first row, if a value of a column is missing."""
+    """Raises ValueError with the first row if a value of a column is missing."""
     for row, value in enumerate(values):
         if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
             raise _missing(name, row)
 
 
 def check_whole(name: str, numbers: np.ndarray) -> None:
-    """Raises ValueError, naming the first row, if a number of an integer feature is no integer."""
+    """Raises ValueError with the first row if a value of an integer feature is not whole."""
     fractions = numbers != np.rint(numbers)
     if fractions.any():
         row = int(np.flatnonzero(fractions)[0])
@@ -59,6 +59,6 @@ def check_whole(name: str, numbers: np.ndarray) -> None:
 def _missing(name: str, row: int) -> ValueError:
     return ValueError(
         f"column {name!r}: expected a value in each row, got none in row {row}; fill missing "
-        "values before the table is encoded, and in the function that answers put them back if "
-        "the model needs them"
+        "values before encoding, and put them back in the teacher's function if the model needs "
+        "them"
     )

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 Table = Any
-"""What is accepted as a table: a NumPy array [n, F], a pandas DataFrame, or a scikit-learn Bunch.
+"""The types that are accepted as a table: a NumPy array [n, F], a pandas DataFrame, or a
+scikit-learn Bunch.
 
-An array of objects may have columns of different types.
+The columns of an object array may have different types.
 """
 
 
@@ -20,10 +21,10 @@ class Columns:
 
     Attributes:
         names: The names of the columns.
-        arrays: For each column its values, [n], of a NumPy dtype.
-        dtypes: For each column its dtype as the table names it; None for a column of strings or
-            objects of an array, whose values decide.
-        categories: For each column the categories of its pandas dtype, or None.
+        arrays: The values of each column, [n], with a NumPy dtype.
+        dtypes: The dtype of each column as the table names it; None for strings or objects in an
+            array, whose values determine it.
+        categories: The categories of each column's pandas dtype, or None.
         is_frame: Whether the table is a DataFrame.
     """
 
@@ -39,12 +40,12 @@ def read_columns(table: Table, names: Sequence[str] | None = None) -> Columns:
 
     Args:
         table: The table.
-        names: The names of the columns. Of a DataFrame only these columns are read; an array must
-            have exactly so many. By default a DataFrame's own names, those of a Bunch, or "x0",
-            "x1", ... for an array.
+        names: The names of the columns. Only these columns of a DataFrame are read; an array must
+            have exactly this many columns. By default, the names of the DataFrame or Bunch, or
+            "x0", "x1", ... for an array.
 
     Raises:
-        TypeError: If the table has a type that is not read.
+        TypeError: If the type of the table is not supported.
         ValueError: If a column is missing, or the shape does not fit.
     """
     if not is_frame(table) and hasattr(table, "feature_names") and hasattr(table, "data"):
@@ -100,7 +101,7 @@ def _of_array(table: Any, names: Sequence[str] | None) -> Columns:
             "table: expected a NumPy array, a pandas DataFrame or a scikit-learn Bunch, got "
             f"{type(table).__name__}{hint}"
         )
-    # NumPy would turn a list of numbers and texts into texts.
+    # NumPy would turn a list of numbers and strings into strings.
     array = table if isinstance(table, np.ndarray) else np.array(table, object)
     if array.ndim != 2 or array.dtype.names:
         raise ValueError(f"table: expected rows [n, F], got the shape {list(array.shape)}")

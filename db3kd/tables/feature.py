@@ -1,4 +1,4 @@
-"""`Feature`: what one column of a table may contain."""
+"""`Feature`: the valid values of one column of a table."""
 
 import math
 import numbers
@@ -9,12 +9,12 @@ from typing import Any, Literal, Self
 import numpy as np
 
 Kind = Literal["continuous", "integer", "categorical"]
-"""How the values of a feature relate: real numbers, whole numbers, or values without an order."""
+"""The kind of a feature's values: real numbers, whole numbers, or values without an order."""
 
 KINDS: tuple[Kind, ...] = ("continuous", "integer", "categorical")
 
 MAX_STEPS = 2**23
-"""The widest range of an integer feature. Up to it, float32 tells all of its values apart."""
+"""The widest range of an integer feature. Within it, float32 distinguishes all values."""
 
 Value = bool | int | float | str
 """A value of a categorical feature."""
@@ -24,7 +24,7 @@ Value = bool | int | float | str
 class Feature:
     """One column of a table: its name, and which values are valid.
 
-    A feature with a single valid value is constant. It takes no place in the unit vector.
+    A feature with a single valid value is constant, and has no dimension in the unit vector.
 
     Example:
         >>> Feature.continuous("alcohol", 11.0, 14.9)
@@ -38,7 +38,8 @@ class Feature:
         upper: The highest value; None if the feature is categorical.
         values: The values of a categorical feature: strings, numbers or booleans; otherwise None.
         dtype: The dtype of the column that a model expects, as NumPy or pandas name it, such as
-            "float32" or "category". By default float64, int64, bool or object, by the values.
+            "float32" or "category". By default float64, int64, bool or object, depending on the
+            values.
 
     Raises:
         TypeError: If a value has a type that cannot be used.
@@ -79,20 +80,20 @@ class Feature:
     @classmethod
     def categorical(cls, name: str, values: Sequence[Value], dtype: str | None = None) -> Self:
         """Returns a feature with these values, in this order."""
-        if isinstance(values, str):  # A tuple of its characters would be valid.
+        if isinstance(values, str):  # The tuple of its characters would be valid.
             raise TypeError(f"feature {name!r}: expected a sequence of values, got {values!r}")
         return cls(name, "categorical", values=tuple(values), dtype=dtype)
 
     @property
     def width(self) -> int:
-        """Places of the feature in the unit vector: 1, one for each category, or 0 if constant."""
+        """Dimensions of the feature in the unit vector: 1, one per category, or 0 if constant."""
         if self.values is not None:
             return len(self.values) if len(self.values) > 1 else 0
         return int(self.lower != self.upper)
 
     @property
     def unit_names(self) -> list[str]:
-        """A name for each place of the feature: its own, or `name=value` for each category."""
+        """A name for each dimension of the feature: its own, or `name=value` for each category."""
         if self.values is None:
             return [self.name] * self.width
         return [f"{self.name}={value}" for value in self.values] if self.width else []
@@ -157,8 +158,8 @@ def plain_value(value: Any, where: str) -> Value:
     """Returns a value of a categorical feature as a plain Python value.
 
     Raises:
-        TypeError: If it is none of the types that can be used.
-        ValueError: If it is NaN.
+        TypeError: If its type cannot be used.
+        ValueError: If the value is NaN.
     """
     if isinstance(value, np.generic):
         value = value.item()

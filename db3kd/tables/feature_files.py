@@ -1,4 +1,4 @@
-"""Files and texts that describe the features of a table.
+"""Files and JSON texts that describe the features of a table.
 
     table = "frame"                # decode rows to a pandas DataFrame; "array" (default): to NumPy
 
@@ -11,7 +11,7 @@
     kind = "integer"
     lower = 1
     upper = 12
-    dtype = "float64"              # by default float64, int64, bool or object, by the values
+    dtype = "float64"              # by default float64, int64, bool or object, from the values
 
     [features.colour]
     kind = "categorical"
@@ -63,7 +63,7 @@ def parse_features(content: Any, where: str) -> tuple[list[Feature], bool]:
 
     Args:
         content: The content, of JSON types.
-        where: How errors begin.
+        where: The beginning of error messages.
 
     Raises:
         ValueError: If the content does not describe features.
@@ -81,7 +81,7 @@ def parse_features(content: Any, where: str) -> tuple[list[Feature], bool]:
 
 
 def features_content(features: Sequence[Feature], as_frame: bool) -> dict[str, Any]:
-    """Returns what `parse_features` reads."""
+    """Returns the content that `parse_features` reads."""
     return {
         "table": _TABLES[as_frame],
         "features": {
@@ -110,7 +110,7 @@ def _text_in_weights(path: Path) -> str:
     with safe_open(path, "np") as file:
         header = file.metadata() or {}
     if "features" not in header:
-        raise ValueError("its network takes no rows of a table")
+        raise ValueError("its network does not take rows of a table")
     return header["features"]
 
 

@@ -1,4 +1,4 @@
-"""`Features`: all columns of a table, and how its rows become vectors in [0, 1]."""
+"""`Features`: the columns of a table, and how its rows become vectors in [0, 1]."""
 
 import hashlib
 import json
@@ -27,13 +27,13 @@ _BLOCK_ROWS = 2**16
 
 
 class Features:
-    """The features of a table: which rows are valid, and their places in a unit vector.
+    """The features of a table: which rows are valid, and how unit vectors encode them.
 
-    Everything in db3kd works on vectors in [0, 1]. A continuous or integer feature has one place,
-    which maps its bounds to 0 and 1. A categorical feature has one place for each category, of
-    which one is 1 (one-hot). A constant feature has none.
+    Everything in db3kd works on vectors in [0, 1]. A continuous or integer feature has one
+    dimension, which maps its bounds to 0 and 1. A categorical feature has one dimension per
+    category (one-hot). A constant feature has none.
 
-    Features are a sequence of `Feature`, and `features["age"]` is the one of that name.
+    `Features` is a sequence of `Feature`; `features["age"]` is the one with that name.
 
     Example:
         >>> features = db3kd.Features.infer(frame, bounds={"age": (0, 120)})
@@ -43,18 +43,19 @@ class Features:
 
     Args:
         features: The features in the order of the columns.
-        as_frame: Whether rows are decoded to a pandas DataFrame; otherwise to a NumPy array.
+        as_frame: Whether rows are decoded to a pandas DataFrame instead of a NumPy array.
 
     Attributes:
         names: The names of the columns.
         as_frame: See above.
-        unit_names: For each place of the unit vector its feature, with the category if it has one.
+        unit_names: The feature of each dimension of the unit vector, with the category if there is
+            one.
         unit_shape: The shape (D',) of a unit vector.
         project: The `Projection` to unit vectors of valid rows.
 
     Raises:
         TypeError: If an element is not a `Feature`.
-        ValueError: If names repeat, or every feature is constant.
+        ValueError: If names are repeated, or every feature is constant.
     """
 
     def __init__(self, features: Sequence[Feature], *, as_frame: bool = False) -> None:
@@ -78,7 +79,7 @@ class Features:
 
     @classmethod
     def of(cls, owner: object) -> "Features | None":
-        """Returns the features that an object states, or None.
+        """Returns the features that an object declares, or None.
 
         Args:
             owner: An object whose attribute `features` may be the features of a table, such as a
@@ -100,24 +101,24 @@ class Features:
     ) -> Self:
         """Infers features from the values of a table.
 
-        - Booleans, strings, objects and the pandas dtype `category` are categorical. The values
-          are those of the column, sorted; those of a `category` are all of its categories.
-        - Numbers are integer if all of them are whole, whatever their dtype, and span at most
-          2^23; otherwise continuous. The bounds are the lowest and highest value.
+        - Booleans, strings, objects and the pandas dtype `category` are categorical. Their values
+          are those of the column, sorted; for a `category`, all of its categories.
+        - Numbers are integer if all of them are whole, whatever their dtype, and span at most 2^23;
+          otherwise they are continuous. The bounds are the lowest and highest value.
         - A column with a single value is constant.
 
         Example:
             >>> db3kd.Features.infer(sklearn.datasets.load_wine())
-            Features(13 features: 11 continuous, 2 integer; 13 places)
+            Features(13 features: 11 continuous, 2 integer; 13 dimensions)
             >>> db3kd.Features.infer(frame, kinds={"postcode": "categorical"})
 
         Args:
             table: A pandas DataFrame, a NumPy array [n, F], or a scikit-learn Bunch.
-            names: The columns that the model takes, in its order; by default all. They name the
-                columns of an array.
-            kinds: For some columns "continuous", "integer" or "categorical".
-            bounds: For some columns the lowest and highest valid value.
-            values: For some columns all valid values, which makes them categorical.
+            names: The columns that the model takes, in its order; by default all. For an array, the
+                names of its columns.
+            kinds: "continuous", "integer" or "categorical" for some columns.
+            bounds: The lowest and highest valid value of some columns.
+            values: All valid values of some columns, which makes these categorical.
 
         Raises:
             TypeError: If a column has values that cannot be features, such as dates.
@@ -132,11 +133,12 @@ class Features:
     def load(cls, path: str | Path) -> Self:
         """Reads features from a `.json`, `.toml` or `.safetensors` file.
 
-        `save` writes the first. The last is a network that `save_model` wrote with its features.
+        `save` writes `.json` files; `save_model` writes `.safetensors` files of networks with their
+        features.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file does not describe features; the message names the place.
+            ValueError: If the file does not describe features; the message says where.
         """
         features, as_frame = read_features(Path(path))
         return cls(features, as_frame=as_frame)
@@ -160,7 +162,7 @@ class Features:
         return cls(features, as_frame=as_frame)
 
     def to_json(self) -> str:
-        """Returns the features as a JSON text, for files that hold other things too."""
+        """Returns the features as JSON, for files that also hold other things."""
         return json.dumps(features_content(self._features, self.as_frame), ensure_ascii=False)
 
     @overload
@@ -193,24 +195,25 @@ class Features:
     def __repr__(self) -> str:
         kinds = [feature.kind for feature in self._features]
         counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(sorted(kinds)))
-        return f"Features({len(self)} features: {counts}; {len(self.unit_names)} places)"
+        return f"Features({len(self)} features: {counts}; {len(self.unit_names)} dimensions)"
 
     def encode(self, table: Table, *, clip: bool = False) -> Tensor:
         """Encodes rows as unit vectors.
 
         Args:
-            table: The rows. Of a DataFrame the columns of these names are read, in any order; an
-                array has exactly these columns.
+            table: The rows. In a DataFrame, the columns with these names are read, in any order; an
+                array must have exactly these columns.
             clip: Whether numbers outside the bounds are moved to the nearest bound, and fractions
                 of integer features are rounded.
 
         Returns:
-            [n, D'] float32 in [0, 1]. `decode` gives integers and categories back exactly, and
-            real numbers to the precision of float32 relative to their range.
+            [n, D'] float32 in [0, 1]. `decode` restores integers and categories exactly, and real
+            numbers to float32 precision relative to their range.
 
         Raises:
-            TypeError: If a column has another type.
-            ValueError: If a value is missing or not valid; the message names column and row.
+            TypeError: If a column has an unsuitable type.
+            ValueError: If a value is missing or not valid; the message names the column and the
+                row.
         """
         columns = read_columns(table, self.names)
         parts = [
@@ -220,19 +223,19 @@ class Features:
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def decode(self, unit: Tensor | np.ndarray, *, as_frame: bool | None = None) -> Any:
-        """Decodes unit vectors to the valid rows that are nearest to them.
+        """Decodes unit vectors to the nearest valid rows.
 
         Args:
             unit: [n, D'] float32 in [0, 1].
-            as_frame: Whether to return a DataFrame; by default as the features say.
+            as_frame: Whether to return a DataFrame; by default `self.as_frame`.
 
         Returns:
-            A DataFrame with the dtypes of the features, or an array [n, F]: of numbers if all
-            features are numbers, or else of objects.
+            A DataFrame with the dtypes of the features, or an array [n, F] of numbers, or of
+            objects if some features are not numbers.
 
         Raises:
             TypeError: If the vectors are not float32.
-            ValueError: If shape or values are wrong.
+            ValueError: If the shape or a value is wrong.
         """
         vectors = torch.as_tensor(unit).cpu()
         check_images(vectors, self.unit_shape, UNIT_BOUNDS, "unit")
@@ -259,7 +262,7 @@ class Features:
             if dtype == "category":
                 dtype = pandas.CategoricalDtype(list(values))
             elif dtype == "object" and all(isinstance(value, str) for value in values):
-                dtype = None  # pandas chooses its dtype of strings.
+                dtype = None  # pandas chooses its string dtype.
             series[feature.name] = pandas.Series(column, dtype=dtype)
         return pandas.DataFrame(series)
 
@@ -275,7 +278,7 @@ class Features:
 
 
 def _encode(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
-    """Returns the places of one feature, [n, width] float32."""
+    """Returns the dimensions of one feature, [n, width] float32."""
     if feature.values is not None:
         return _one_hot(feature, column)
     assert feature.lower is not None and feature.upper is not None
@@ -322,7 +325,7 @@ def _one_hot(feature: Feature, column: np.ndarray) -> np.ndarray:
 
 
 def _decode(feature: Feature, valid: np.ndarray) -> np.ndarray:
-    """Returns the values of one feature, [n], for its places in projected unit vectors."""
+    """Returns the values of one feature, [n], from its dimensions in projected unit vectors."""
     if feature.values is not None:
         values = np.array(feature.values, _numpy_dtype(feature))
         return values[valid.argmax(1) if feature.width else np.zeros(len(valid), np.int64)]

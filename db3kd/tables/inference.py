@@ -11,7 +11,7 @@ from db3kd.tables.columns import Columns
 from db3kd.tables.feature import KINDS, MAX_STEPS, Feature, Kind, Value, plain_value
 
 _FREE_CATEGORIES = 20
-"""Up to so many different values are categories, whatever the number of rows."""
+"""Up to this many different values are categories, whatever the number of rows."""
 
 
 def infer_features(
@@ -20,11 +20,11 @@ def infer_features(
     bounds: Mapping[str, tuple[float, float]],
     values: Mapping[str, Sequence[Any]],
 ) -> list[Feature]:
-    """Infers the feature of each column, as `Features.infer`.
+    """Infers the feature of each column; see `Features.infer`.
 
     Raises:
         TypeError: If a column has values that cannot be features.
-        ValueError: If values are missing or infinite, or contradict what is declared.
+        ValueError: If values are missing or infinite, or contradict a declaration.
     """
     for argument, given in (("kinds", kinds), ("bounds", bounds), ("values", values)):
         for name in given:
@@ -40,14 +40,16 @@ def infer_features(
             raise ValueError(f"kinds[{name!r}]: expected {', '.join(KINDS)}, got {kind!r}")
         if kind == "categorical":
             if name in bounds:
-                raise ValueError(f"bounds[{name!r}]: the feature is categorical, it has values")
+                raise ValueError(
+                    f"bounds[{name!r}]: the feature is categorical; declare values instead"
+                )
             found = list(column) if column.dtype.kind == "O" else column.tolist()
             features.append(
                 Feature.categorical(name, _categories(name, found, declared), _not_text(dtype))
             )
             continue
         if name in values:
-            raise ValueError(f"values[{name!r}]: the feature is {kind}, it has bounds")
+            raise ValueError(f"values[{name!r}]: the feature is {kind}; declare bounds instead")
         features.append(_numeric(name, column, kind, bounds.get(name), _numeric_dtype(dtype)))
     return features
 
@@ -97,7 +99,8 @@ def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> 
         unknown = [value for value in different if value not in values]
         if unknown:
             raise ValueError(
-                f"values[{name!r}]: expected all values of the column, {unknown[0]!r} is missing"
+                f"values[{name!r}]: expected all values of the column, but {unknown[0]!r} is "
+                "missing"
             )
         return values
     if len(different) > max(_FREE_CATEGORIES, len(found) // 2):

@@ -1,4 +1,4 @@
-"""`Projection`: the nearest unit vectors that stand for valid rows."""
+"""`Projection`: the nearest unit vectors that encode valid rows."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from db3kd.tables.feature import Feature
 class Projection:
     """Maps unit vectors to unit vectors of valid rows.
 
-    Every place is clamped to [0, 1]. An integer feature is rounded to a whole number, and of a
-    categorical feature the highest place becomes 1 and the others 0; the first one wins a tie.
+    Every dimension is clamped to [0, 1]. An integer feature is rounded to a whole number. For a
+    categorical feature, the highest dimension becomes 1 and the others 0; the first one wins a tie.
     A projected vector is projected to itself, bit for bit.
 
     Example:
@@ -21,12 +21,12 @@ class Projection:
         tensor([[0.2500]])
 
     Args:
-        features: The features, in the order of their places.
+        features: The features, in the order of their dimensions.
 
     Attributes:
-        groups: [D'] int64, for each place the number of its integer or categorical feature,
-            counted over these features only, or -1 if its feature is continuous. A mixture of two
-            valid rows takes all places of a group from the same row.
+        groups: [D'] int64, for each dimension the number of its integer or categorical feature,
+            counting only these features, or -1 if its feature is continuous. A mixture of two valid
+            rows takes all dimensions of a group from the same row.
     """
 
     def __init__(self, features: Sequence[Feature]) -> None:
@@ -61,7 +61,7 @@ class Projection:
             [n, D'] float32, a new tensor on the same device.
 
         Raises:
-            ValueError: If the shape is another one.
+            ValueError: If the shape is wrong.
         """
         if unit.ndim != 2 or unit.shape[1] != len(self.groups):
             raise ValueError(

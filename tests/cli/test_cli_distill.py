@@ -35,7 +35,7 @@ def test_a_dry_run_prints_the_plan_and_writes_and_asks_nothing(tmp_path):
         ["95", "decisions"],
     ]
     assert "queries    at most 600 of 600, price 1.20 at 2 per 1,000" in printed
-    assert "trainings  about 0:0" in printed and "nothing was asked" in printed
+    assert "training   about 0:0" in printed and "nothing was asked" in printed
     assert CountingTeacher.asked == before and not out.exists()
     assert list(tmp_path.iterdir()) == []
 

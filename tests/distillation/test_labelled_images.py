@@ -69,7 +69,7 @@ def test_an_item_is_an_image_its_decision_and_its_soft_label():
 
 def test_labels_that_do_not_fit_are_refused():
     images, labels = labelled()
-    with pytest.raises(ValueError, match="expected soft labels, got none; add them by"):
+    with pytest.raises(ValueError, match="expected soft labels, got none; add them with"):
         LabelledImages(images, replace(labels, soft_labels=None, soft_label_temperature=None))
     with pytest.raises(ValueError, match=r"expected 40 rows.*got 30; .*images.subset\(labels"):
         LabelledImages(torch.zeros(40, 1, 4, 4), labels)

@@ -205,7 +205,7 @@ def test_a_multiple_of_the_best_scale_is_chosen_if_asked_for():
     choice = choose_rewarded(1.0, factor=2.0)
     assert choice.best.relative == 1.0
     assert choice == ScaleChoice.among(choice.trials, factor=2.0)
-    assert "2 times the best of short trainings on held-out images" in choice.describe()[0]
+    assert "2 times the best of short training runs on held-out images" in choice.describe()[0]
 
 
 def test_the_held_out_loss_does_not_depend_on_how_sure_a_student_is():

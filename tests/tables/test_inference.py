@@ -102,7 +102,7 @@ def test_numeric_codes_with_values_are_categorical():
         ({"values": {"colour": ["red"]}}, r"values\['colour'\]: expected all values of the column"),
         (
             {"values": {"year": [1]}, "kinds": {"year": "integer"}},
-            r"values\['year'\]: the feature is integer, it has bounds",
+            r"values\['year'\]: the feature is integer; declare bounds instead",
         ),
     ],
 )
