@@ -142,7 +142,7 @@ class Checkpoint:
         )
 
     def _remove_leftovers(self) -> None:
-        """Removes what a process left that was killed while writing."""
+        """Removes the remains of a write during which a process was killed."""
         for file in self.path.parent.glob(f".{self.path.name}.*"):
             if is_leftover(file):
                 file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Strategies at the same budget: exact queries, equal trainings, resuming, the table."""
+"""Strategies at the same budget: exact queries, equally long training, resuming, the table."""
 
 import json
 from dataclasses import replace

@@ -152,7 +152,7 @@ def test_copies_of_one_image_are_no_error_if_augmented_images_differ_in_class():
 
 def test_a_teacher_with_one_class_is_asked_for_one_round_only():
     counting = CountingTeacher(ConstantTeacher(1, SHAPE, CLASSES))
-    with pytest.raises(TeacherError, match="Check that the teacher gets images as"):
+    with pytest.raises(TeacherError, match="Check that the images are like those"):
         run(counting, budget=10_000)
     assert counting.total < 3000
 

@@ -1,4 +1,4 @@
-"""The time of trainings, against a count of their steps."""
+"""The time of training, against a count of its steps."""
 
 from collections import Counter
 from dataclasses import replace
