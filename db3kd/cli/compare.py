@@ -160,4 +160,4 @@ def compare(
     print(result.table)
     for note in result.notes:
         print(note)
-    print(f"written to {out / 'compare.md'}")
+    print(f"written to {out / 'report.html'}")

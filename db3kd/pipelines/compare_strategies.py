@@ -46,7 +46,7 @@ class Comparison:
         steps: Training steps of each student.
         table: The table, as Markdown.
         notes: Sentences on how the numbers were made and what they cost.
-        folder: The folder with compare.md, compare.json and the run of each student; None if the
+        folder: The folder with report.html, compare.json and the run of each student; None if the
             comparison was made without `out`.
     """
 
@@ -101,8 +101,8 @@ def compare(
         settings: How networks are trained; `DistillSettings()` by default. If they have no number
             of steps, it follows from the number of answers that the budget buys, and is the same
             for all students. The time limit applies to all training of the comparison together.
-        out: A folder that keeps every answer, all students, compare.md and compare.json. None uses
-            a temporary folder; if the comparison fails, that folder is kept, and a note on the
+        out: A folder that keeps every answer, all students, report.html and compare.json. None
+            uses a temporary folder; if the comparison fails, that folder is kept, and a note on the
             error names it.
         resume: Whether to continue the comparison in `out`, if there is one. Strategies and seeds
             may be added or left out.

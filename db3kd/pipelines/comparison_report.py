@@ -1,4 +1,4 @@
-"""The files of a comparison: compare.md to read, and compare.json for programs."""
+"""The files of a comparison: report.html and report.md to read, and compare.json for programs."""
 
 import dataclasses
 import json
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from db3kd.pipelines.distill_report import REPORT_FILE
 from db3kd.planning import ComparisonPlan
-from db3kd.report import ComparisonRow, comparison_table, wilson_interval
+from db3kd.report import ComparisonRow, Summary, percent, wilson_interval, write_summary
+from db3kd.report.comparison import comparison_block
+from db3kd.report.student_blocks import Section
 from db3kd.storage.filesystem import write_atomically
 
-TABLE_FILE, DATA_FILE = "compare.md", "compare.json"
+DATA_FILE = "compare.json"
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,8 @@ class ComparisonSummary:
 
 
 def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
-    """Writes compare.md and compare.json into a folder."""
-    table = comparison_table(summary.rows, summary.price_per_1000)
-    page = ["# Strategies at the same budget", table, *summary.notes()]
-    write_atomically(folder / TABLE_FILE, ("\n\n".join(page) + "\n").encode())
+    """Writes report.html, report.md and compare.json into a folder."""
+    write_summary(folder, _page(summary))
     content = {
         "teacher": summary.teacher,
         "data": summary.data,
@@ -108,6 +109,45 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / DATA_FILE, text.encode())
+
+
+def _page(summary: ComparisonSummary) -> Summary:
+    best = max(summary.rows, key=_agreement)
+    asked = "test images" if best.test_agreements else "held-out images"
+    compared = sum(1 for row in summary.rows if row.students)
+    return Summary(
+        title="Strategies at the same budget",
+        share=percent(_agreement(best)),
+        statement=f"of the {asked} get the teacher's class from students of the strategy "
+        f"{best.strategy}, the best of {compared}.",
+        key_figures=[
+            (f"{summary.budget:,}", "maximum number of queries of each student"),
+            (f"{summary.steps:,}", "training steps of each student"),
+            (f"{summary.queries:,}", "queries of all students and of the test images"),
+        ],
+        links=[
+            (
+                f"Report of {row.strategy}, seed {each.seed}",
+                f"{row.strategy}-{each.seed}/{REPORT_FILE}",
+            )
+            for row in summary.rows
+            for each in row.students
+        ],
+        sections=[
+            Section(
+                "All strategies",
+                " ".join(summary.notes()),
+                [comparison_block(summary.rows, summary.price_per_1000)],
+            )
+        ],
+    )
+
+
+def _agreement(row: ComparisonRow) -> float:
+    """Returns the mean agreement on test images, or else on held-out images, in [0, 1]."""
+    if row.test_agreements:
+        return statistics.fmean(row.test_agreements)
+    return 0.0 if row.held_out is None else row.held_out[0] / row.held_out[1]
 
 
 def _row(row: ComparisonRow) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db3kd.pipelines.compare_strategies import Comparison
-from db3kd.pipelines.comparison_report import TABLE_FILE
 from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.distill_report import REPORT_FILE
 from db3kd.planning import STRATEGY_TEXTS
@@ -117,7 +116,7 @@ class DemoResult:
             ],
             links=[
                 ("The report of this student", f"{run}/{REPORT_FILE}"),
-                ("The table of all students", f"{STUDENTS_FOLDER}/{TABLE_FILE}"),
+                ("The table of all students", f"{STUDENTS_FOLDER}/{REPORT_FILE}"),
             ],
             sections=[
                 Section(

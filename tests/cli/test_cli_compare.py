@@ -39,7 +39,7 @@ def test_the_table_is_printed_and_written_and_resumed_without_a_query(teacher, t
 
     printed = succeed(*command)
 
-    page = (out / "compare.md").read_text()
+    page = (out / "report.md").read_text()
     for row in ("decisions", "augmented"):
         (line,) = (line for line in printed.splitlines() if line.startswith(f"| {row} |"))
         assert line in page

@@ -1,6 +1,7 @@
 """Strategies at the same budget: exact queries, equally long training, resuming, the table."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -235,9 +236,16 @@ def test_the_best_strategy_of_an_easy_teacher_agrees_with_it():
 def test_the_files_hold_the_table_and_every_number(tmp_path):
     result = run(out=tmp_path / "c", test=measured(), price_per_1000=0.5)
 
-    page = (tmp_path / "c" / "compare.md").read_text()
+    page = (tmp_path / "c" / "report.md").read_text()
     assert result.table in page and all(note in page for note in result.notes)
     assert f"{result.queries:,} queries (price {result.queries / 2000:,.2f}), 60 of them" in page
+    html = (tmp_path / "c" / "report.html").read_text()
+    best = max(result.rows, key=lambda row: sum(row.test_agreements))
+    assert f"of the strategy {best.strategy}, the best of {len(result.rows)}." in html
+    links = re.findall(r'href="([^"#]+/report.html)"', html)
+    assert len(links) == 2 * len(result.rows) and all(
+        (tmp_path / "c" / link).is_file() for link in links
+    )
     content = json.loads((tmp_path / "c" / "compare.json").read_text())
     assert content["queries"] == result.queries and content["test_queries"] == MEASURED
     assert content["steps"] == result.steps == 12 and content["seeds"] == [0, 1]

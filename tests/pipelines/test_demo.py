@@ -41,7 +41,7 @@ def test_the_linked_reports_exist_and_hold_the_student_that_the_page_shows(demo)
     html = (out / "report.html").read_text()
     links = re.findall(r'href="(students[^"]*)"', html)
 
-    assert links == ["students/auto-0/report.html", "students/compare.md"]
+    assert links == ["students/auto-0/report.html", "students/report.html"]
     assert all((out / link).is_file() for link in links)
     assert load_teacher(out / "students" / "auto-0" / "student.safetensors").classes == 10
 
