@@ -74,6 +74,10 @@ MODULES: dict[str, tuple[str, int, str]] = {
         )
         for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
     },
+    "budgets-fashion-mnist-12000": (
+        "students.budgets", 180, "{fashion} --threads 1 --steps 12000 --per-sample 256 "
+        "--strategies auto augmented --white-box",
+    ),
     "tables": ("students.tables", 20, ""),
     "zero-shot-mnist": (
         "students.zero_shot", 180, "curve {mnist_or_few} --queries 20000 100000",
@@ -94,6 +98,7 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "--threads 2",
     ),
     "memory-bd": ("systems.memory", 8, "{mnist} --sizes 20000 60000"),
+    "pictures": ("systems.pictures", 10, ""),
     "crashes": ("systems.crashes", 15, "--images 600 --queries-per-pair 40"),
     "interrupts": ("systems.interrupts", 5, ""),
     "journal-share": (

@@ -39,6 +39,7 @@ KINDS = {
     "teacher-share": "Time in the teacher",
     "cpu-batch": "Batches of a CPU teacher",
     "memory": "Memory",
+    "pictures": "Pictures of 1,000 classes",
     "journal-share": "The journal",
     "crashes": "Stops",
     "interrupts": "Stops of a served run",
