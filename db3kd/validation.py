@@ -6,6 +6,7 @@ Each error names the argument, what was expected, what came, and what is likely 
 import math
 from collections.abc import Sequence
 from importlib import import_module
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -79,19 +80,19 @@ def interval_text(bounds: tuple[float, float]) -> str:
 
 
 def check_count(value: int, name: str, least: int = 1) -> int:
-    """Checks an integer that has a minimum, and returns it.
+    """Checks an integer that has a minimum, and returns it as an int.
 
     Args:
-        value: The integer.
+        value: The integer, of Python or NumPy.
         name: The name of the argument in errors.
         least: The minimum.
 
     Raises:
         ValueError: If it is not an integer, or below the minimum.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    return value
+    return int(value)
 
 
 def check_threshold(threshold: float, classes: int) -> float:
@@ -273,7 +274,7 @@ def _check_values(
     value = float(values[row][outside[row]][0])
     hint = "scale or clamp the images"
     if bounds == (0.0, 1.0) and smallest >= 0 and 1.5 < largest <= 255:
-        hint = "divide by 255"
+        hint = "divide by 255, or by the largest value that a pixel can have"
     row = row if rows is None else int(rows[row])
     raise ValueError(f"{expected}, got {number_text(value)} at row {row}; {hint}")
 

@@ -7,7 +7,6 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,13 +17,15 @@ MOST_BYTES = 2**31
 class DecodedImages:
     """Keeps 8-bit images, so that each is decoded once.
 
+    An image whose encoded bytes changed is not the one that was kept.
+
     The file has no name, so that it disappears with the process. It is not mapped into memory: if
     the disk is full, writing fails with an error instead of a signal, and images are decoded again.
 
     Example:
         >>> decoded = DecodedImages(2_000, (3, 224, 224))
-        >>> decoded.put(7, pixels)
-        >>> decoded.get(7)
+        >>> decoded.put(7, digest, pixels)
+        >>> decoded.get(7, digest)
 
     Args:
         count: The number of images in the set.
@@ -37,29 +38,39 @@ class DecodedImages:
         self._capacity = min(count, MOST_BYTES // self._image_bytes)
         self._open()
 
-    def get(self, row: int) -> Tensor | None:
-        """Returns the pixels at `row`, [*image_shape] uint8; None if they are not in the file."""
-        if self._file is None or row >= self._capacity or not self._known[row]:
+    def get(self, row: int, digest: bytes) -> Tensor | None:
+        """Returns the pixels at `row`; None if the file does not hold those of this content.
+
+        Args:
+            row: The row.
+            digest: The digest of the encoded image as it is now.
+
+        Returns:
+            [*image_shape] uint8.
+        """
+        if self._file is None or self._digests.get(row) != digest:
             return None
         content = os.pread(self._file, self._image_bytes, row * self._image_bytes)
         return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(self._image_shape)
 
-    def put(self, row: int, pixels: Tensor) -> None:
+    def put(self, row: int, digest: bytes, pixels: Tensor) -> None:
         """Writes the pixels at `row`, unless they are floats, or the disk is full.
 
         Args:
             row: The row.
+            digest: The digest of the encoded image.
             pixels: [*image_shape] uint8.
         """
         if self._file is None or row >= self._capacity or pixels.dtype != torch.uint8:
             return
         content = pixels.contiguous().numpy().tobytes()
+        self._digests.pop(row, None)  # another thread must not take what is half written
         with suppress(OSError):
-            written = os.pwrite(self._file, content, row * self._image_bytes)
-            self._known[row] = written == len(content)
+            if os.pwrite(self._file, content, row * self._image_bytes) == len(content):
+                self._digests[row] = digest
 
     def _open(self) -> None:
-        self._known = np.zeros(self._capacity, bool)
+        self._digests: dict[int, bytes] = {}
         self._file: int | None = None
         with suppress(OSError):  # without a place for temporary files
             self._file, name = tempfile.mkstemp()
@@ -67,7 +78,7 @@ class DecodedImages:
             weakref.finalize(self, os.close, self._file)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_known": None}
+        return {**self.__dict__, "_file": None, "_digests": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

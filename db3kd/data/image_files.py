@@ -152,9 +152,9 @@ class EncodedPixels:
         digests = []
         for row in rows.tolist():
             content = self._content(row)
-            digests.append(hashlib.sha256(content).digest()[:DIGEST_BYTES])
+            digests.append(_digest(content))
             if check:
-                self._keep(row, self._decode(content, row))
+                self._decoded_pixels(content, row)
         return stack_digests(digests)
 
     def name_of(self, row: int) -> str:
@@ -174,14 +174,21 @@ class EncodedPixels:
         return decode_image(content, self._where(row))
 
     def _pixels(self, row: int) -> Tensor:
-        """Returns the image at `row` in [0, 1]; it is decoded once."""
-        pixels = self._decoded.get(row)
-        return as_unit(self._keep(row, self._open(row)) if pixels is None else pixels)
+        """Returns the image at `row` in [0, 1]."""
+        return as_unit(self._decoded_pixels(self._content(row), row))
 
-    def _keep(self, row: int, image: Any) -> Tensor:
-        pixels = self._converter.to_pixels(image, self._where(row))
-        self._decoded.put(row, pixels)
+    def _decoded_pixels(self, content: bytes, row: int) -> Tensor:
+        """Returns the pixels of an encoded image, which is decoded once."""
+        digest = _digest(content)
+        pixels = self._decoded.get(row, digest)
+        if pixels is None:
+            pixels = self._converter.to_pixels(self._decode(content, row), self._where(row))
+            self._decoded.put(row, digest, pixels)
         return pixels
 
     def _where(self, row: int) -> str:
         return f"{self._name}: {self._images.name(row)}"
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:DIGEST_BYTES]

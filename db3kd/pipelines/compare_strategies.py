@@ -122,13 +122,14 @@ def compare(
         FileExistsError: As `distill`.
         TeacherError: If the teacher fails. All answers are kept.
     """
-    settings = settings or DistillSettings()
+    settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, ())
     if settings.patience is not None:
         raise ValueError(
             "settings.patience: expected None, so that all students train equally long, got "
             f"{settings.patience}"
         )
+    budget = check_count(budget, "budget")
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_comparison(
         budget,

@@ -112,14 +112,18 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
 
 
 def _page(summary: ComparisonSummary) -> Summary:
-    best = max(summary.rows, key=_agreement)
+    trained = [row for row in summary.rows if row.students]
+    # Agreement on pseudo samples cannot be compared with agreement on images.
+    without = {name for name, plan in summary.plan.plans.items() if plan.pseudo_samples}
+    comparable = [row for row in trained if row.test_agreements or row.strategy not in without]
+    best = max(comparable or trained, key=_agreement)
     asked = "test images" if best.test_agreements else "held-out images"
-    compared = sum(1 for row in summary.rows if row.students)
+    others = f", the highest of {len(comparable)}" if len(comparable) > 1 else ""
     return Summary(
         title="Strategies at the same budget",
         share=percent(_agreement(best)),
         statement=f"of the {asked} get the teacher's class from students of the strategy "
-        f"{best.strategy}, the best of {compared}.",
+        f"{best.strategy}{others}.",
         key_figures=[
             (f"{summary.budget:,}", "maximum number of queries of each student"),
             (f"{summary.steps:,}", "training steps of each student"),

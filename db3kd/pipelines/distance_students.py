@@ -32,23 +32,12 @@ from db3kd.teachers import Teacher
 
 PAPER: str = "db3kd-paper"
 
-_QUERIES_PER_TARGET = 20
-_LEAST_TARGETS = 3
-"""If the budget gives each class fewer queries, only the nearest classes are searched, but at least
-this many: fewer teach no more than SD (docs/measurements.md)."""
-
 _LEAST_CHOICE_SAMPLES = 10
 """With fewer samples, the usual scale is taken: students would be measured on one sample each."""
 
 
-def label_settings(plan: BudgetPlan, classes: int, seed: int) -> LabelSettings:
-    """Returns the settings for the distance queries of a strategy.
-
-    Args:
-        plan: A plan with queries for distances.
-        classes: The number of classes of the teacher.
-        seed: The seed of the searches.
-    """
+def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
+    """Returns the settings with which a strategy spends its queries on distances."""
     assert plan.measure is not None  # the plan has queries for distances
     if plan.strategy == PAPER:
         return LabelSettings.paper(plan.measure, queries=plan.label_queries, seed=seed)
@@ -56,26 +45,16 @@ def label_settings(plan: BudgetPlan, classes: int, seed: int) -> LabelSettings:
         measure=plan.measure,
         queries=plan.label_queries,
         queries_per_pair=MOST_PER_PAIR,
-        targets=_targets(plan, classes),
+        targets=plan.targets,
         seed=seed,
     )
-
-
-def _targets(plan: BudgetPlan, classes: int) -> int | None:
-    """Returns how many of the nearest classes are searched for each sample; None for all."""
-    if plan.measure == "sd":
-        return None
-    count = (plan.label_queries // plan.training_images - 1) // _QUERIES_PER_TARGET
-    count = max(count, _LEAST_TARGETS)
-    return None if count >= classes - 1 else count
 
 
 def measure_distances(
     teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
 ) -> Labels:
-    """Labels the images to train on, and continues the run folder if it exists."""
-    settings = label_settings(plan, teacher.classes, seed)
-    return label(teacher, images, settings, out=folder, resume=True)
+    """Labels the images to train on, in a run folder that is continued if it exists."""
+    return label(teacher, images, label_settings(plan, seed), out=folder, resume=True)
 
 
 @dataclass(frozen=True)
@@ -142,6 +121,9 @@ class DistanceStudent:
         )
 
     def _scale(self, loss: KDLoss, training: TrainSettings) -> float:
+        others = self.labels.distances.isfinite() & (self.labels.distances > 0)
+        if not others.any():
+            return 1.0  # all samples are contradictory or reach no class, so no scale changes them
         if len(self.labels) < _LEAST_CHOICE_SAMPLES:
             nearest = median_nearest_distance(self.labels.distances, self.labels.decision)
             return SHORT_TRAINING_FACTOR / nearest

@@ -329,9 +329,7 @@ class DistillRun:
                 "time_limit": settings.time_limit,
             }
         if self.plan.label_queries:
-            entries["labelling"] = label_settings(
-                self.plan, self.teacher.classes, settings.training.seed
-            )
+            entries["labelling"] = label_settings(self.plan, settings.training.seed)
         if self._class_names is not None:
             entries[CLASS_NAMES] = self._class_names
         return make_manifest(
@@ -358,6 +356,27 @@ class DistillRun:
             else:
                 manifest["settings"].pop("choosing", None)
         return RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
+
+
+def resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:
+    """Returns the plan that the run in a folder was begun with, if it is for the same budget.
+
+    Plans may differ between versions of db3kd, and a run continues as it was begun.
+
+    Args:
+        folder: The folder, with or without a run.
+        plan: The plan of this version.
+    """
+    if not holds_run(folder):
+        return plan
+    stored = read_manifest(folder, ANSWERS.format)["settings"].get("plan")
+    names = ("strategy", "budget", "images")
+    if not isinstance(stored, dict) or any(stored.get(n) != getattr(plan, n) for n in names):
+        return plan  # another run, which is refused when it is opened
+    try:
+        return BudgetPlan(**{**stored, "rounds": tuple(stored.get("rounds", ()))})
+    except TypeError:
+        return plan
 
 
 _KEPT_NETWORKS = ("student", "proxy-*")

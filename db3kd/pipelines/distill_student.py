@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_report import REPORT_FILE
-from db3kd.pipelines.distill_run import DistillRun
+from db3kd.pipelines.distill_run import DistillRun, resumed_plan
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
@@ -23,6 +22,7 @@ from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.report import wilson_interval
+from db3kd.validation import check_count
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,13 +118,15 @@ def distill(
         FileExistsError: If `out` is not empty and `resume` is False.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
-    settings = settings or DistillSettings()
+    settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, callbacks)
-    budget = int(budget) if isinstance(budget, np.integer) else budget
+    budget = check_count(budget, "budget")
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy
     )
+    if out is not None and resume:
+        plan = resumed_plan(Path(out), plan)
     if plan.pseudo_samples:
         image_set = None
     if image_set is not None:

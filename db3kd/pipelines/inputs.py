@@ -6,7 +6,8 @@ Arguments are checked before the first query, so that no run fails after it has 
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 
 from torch import Tensor
 
@@ -115,12 +116,16 @@ def check_plain_arguments(
             f"settings: expected DistillSettings, got {type(settings).__name__}; use "
             "DistillSettings(training=TrainSettings(...))"
         )
-    if price_per_1000 is not None and not 0 <= price_per_1000 < math.inf:
+    if price_per_1000 is not None and not (
+        isinstance(price_per_1000, Real) and 0 <= price_per_1000 < math.inf
+    ):
         raise ValueError(
             f"price_per_1000: expected a finite number of at least 0, got {price_per_1000!r}"
         )
     if isinstance(callbacks, TrainingCallback):
         raise TypeError("callbacks: expected a list of callbacks, got a single one; pass [it]")
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks: expected a list of callbacks, got {callbacks!r}")
     for each in callbacks:
         if not isinstance(each, TrainingCallback):
             raise TypeError(

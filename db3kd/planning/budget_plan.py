@@ -51,6 +51,11 @@ _MOST_PER_IMAGE = 2**16
 MOST_PER_PAIR = 20_000
 """Queries for one distance, as many as in the paper."""
 
+_QUERIES_PER_TARGET = 20
+_LEAST_TARGETS = 3
+"""If the budget gives a class fewer queries, only the nearest classes are searched, at least so
+many: fewer teach no more than SD (docs/measurements.md)."""
+
 _FEW_FURTHER = 0.1
 """With fewer further queries per image, `auto` uses SD, which costs none. At one query per image,
 students of SD were better than those of decisions alone; at two they were worse
@@ -92,6 +97,7 @@ class BudgetPlan:
             about augmented ones.
         label_queries: Maximum number of queries for distances.
         pseudo_samples: Number of images to make from the teacher's decisions.
+        targets: Number of nearest classes whose distance is searched per image; None for all.
     """
 
     strategy: Strategy
@@ -102,6 +108,7 @@ class BudgetPlan:
     rounds: tuple[int, ...] = ()
     label_queries: int = 0
     pseudo_samples: int = 0
+    targets: int | None = None
 
     @property
     def uses_proxies(self) -> bool:
@@ -138,7 +145,10 @@ class BudgetPlan:
         yield from self._rounds()
         if self.measure:
             measure = self.measure.upper()
-            yield Stage(f"{measure} distances", self.label_queries, "make soft labels")
+            why = "make soft labels"
+            if self.targets:
+                why += f", from the {self.targets} nearest classes of each image"
+            yield Stage(f"{measure} distances", self.label_queries, why)
         yield Stage("pseudo samples", self.pseudo_samples, "take the place of images")
 
     def _rounds(self) -> Iterator[Stage]:
@@ -212,7 +222,13 @@ def plan_budget(
             )
         most = training * (1 + MOST_PER_PAIR * (classes - 1))
         queries = training if strategy == "sd" else min(left, most)
-        return BudgetPlan(strategy, budget, images, held_out, label_queries=queries)
+        targets = None
+        if strategy in ("bd", "mbd"):
+            count = max(_LEAST_TARGETS, (queries // training - 1) // _QUERIES_PER_TARGET)
+            targets = count if count < classes - 1 else None
+        return BudgetPlan(
+            strategy, budget, images, held_out, label_queries=queries, targets=targets
+        )
     most = max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
     left = min(budget - held_out, most)
     few = training <= left < (1 + _FEW_FURTHER) * training

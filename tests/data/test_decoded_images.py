@@ -40,10 +40,25 @@ def folder(path, count=5):
 
 def test_pixels_come_back_as_they_were_put():
     decoded = DecodedImages(3, (2, 3, 4))
-    assert decoded.get(1) is None
-    decoded.put(1, PIXELS.transpose(1, 2).contiguous().transpose(1, 2))
-    assert decoded.get(1).equal(PIXELS)
-    assert decoded.get(0) is None and decoded.get(2) is None
+    assert decoded.get(1, b"a") is None
+    decoded.put(1, b"a", PIXELS.transpose(1, 2).contiguous().transpose(1, 2))
+    assert decoded.get(1, b"a").equal(PIXELS)
+    assert decoded.get(0, b"a") is None and decoded.get(1, b"b") is None
+    decoded.put(1, b"b", 255 - PIXELS)
+    assert decoded.get(1, b"b").equal(255 - PIXELS) and decoded.get(1, b"a") is None
+
+
+def test_an_image_that_changes_is_decoded_again(tmp_path, cache):
+    folder(tmp_path / "set")
+    images = load_data(tmp_path / "set")
+    before = images.digests(check=True)
+    changed = np.full((6, 5, 3), 7, np.uint8)
+    write_png(tmp_path / "set" / "a" / "2.png", changed)
+    assert images.read([2]).eq(7 / 255).all()
+    assert images.fingerprint() != before.fingerprint
+    (tmp_path / "set" / "a" / "2.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"2.png: expected an image"):
+        images.read([2])
 
 
 def test_each_image_of_a_folder_is_decoded_once(tmp_path, decodings, cache):

@@ -241,7 +241,7 @@ def test_the_files_hold_the_table_and_every_number(tmp_path):
     assert f"{result.queries:,} queries (price {result.queries / 2000:,.2f}), 60 of them" in page
     html = (tmp_path / "c" / "report.html").read_text()
     best = max(result.rows, key=lambda row: sum(row.test_agreements))
-    assert f"of the strategy {best.strategy}, the best of {len(result.rows)}." in html
+    assert f"of the strategy {best.strategy}, the highest of {len(result.rows)}." in html
     links = re.findall(r'href="([^"#]+/report.html)"', html)
     assert len(links) == 2 * len(result.rows) and all(
         (tmp_path / "c" / link).is_file() for link in links
@@ -255,6 +255,14 @@ def test_the_files_hold_the_table_and_every_number(tmp_path):
         low, high = stored["interval"]
         assert low <= stored["held_out_agreement"] <= high
     assert result.folder == tmp_path / "c"
+
+
+def test_students_without_images_are_not_called_better_by_their_pseudo_samples(tmp_path):
+    result = run(out=tmp_path / "c", strategies=("zero-shot", "decisions", "augmented"), seeds=1)
+
+    page = (tmp_path / "c" / "report.md").read_text()
+    best = max(result.rows[1:], key=lambda row: row.held_out[0] / row.held_out[1])
+    assert f"students of the strategy {best.strategy}, the highest of 2." in page
 
 
 def test_without_out_nothing_is_left(tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 """The settings with which strategies spend their queries on distances."""
 
+import numpy as np
 import pytest
+from distill_cases import QUICK
 
+import db3kd
 from db3kd.pipelines.distance_students import label_settings
 from db3kd.planning import plan_budget
 
@@ -22,10 +25,27 @@ IMAGES = 1_000
 def test_few_queries_go_to_the_nearest_classes(per_image, classes, targets):
     for strategy in ("bd", "mbd"):
         plan = plan_budget(per_image * IMAGES, classes, IMAGES, strategy)
-        assert label_settings(plan, classes, seed=0).targets == targets
+        assert label_settings(plan, seed=0).targets == plan.targets == targets
 
 
 def test_sd_and_the_paper_measure_every_class():
     for strategy in ("sd", "auto", "db3kd-paper"):
         plan = plan_budget(IMAGES, 100, IMAGES, strategy)
-        assert label_settings(plan, 100, seed=0).targets is None
+        assert label_settings(plan, seed=0).targets is None
+
+
+@pytest.mark.parametrize("strategy", ["auto", "sd"])
+def test_equal_images_in_two_classes_still_give_a_student(strategy):
+    answers = iter(range(10**6))
+
+    def fickle(batch):
+        return [next(answers) % 2 for _ in batch]
+
+    teacher = db3kd.FunctionTeacher(fickle, image_shape=(1, 4, 4), classes=2)
+    pixels = np.full((30, 1, 4, 4), 0.5, np.float32)
+
+    result = db3kd.distill(
+        teacher, pixels, budget=30, student="linear", strategy=strategy, settings=QUICK
+    )
+
+    assert result.queries == 30

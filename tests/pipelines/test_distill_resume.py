@@ -14,8 +14,9 @@ from teachers_analytic import CountingTeacher, RaisingTeacher
 import db3kd
 from db3kd.data.arrays import ArrayPixels
 from db3kd.distillation.training_loop import _Training
-from db3kd.pipelines import DistillResult, teaching
+from db3kd.pipelines import DistillResult, distill_student, teaching
 from db3kd.pipelines.run_notes import RunNotes
+from db3kd.planning import BudgetPlan, plan_budget
 from db3kd.storage.manifest import read_manifest
 
 
@@ -358,3 +359,28 @@ def test_folders_of_other_kinds_and_versions_are_refused(tmp_path):
     (tmp_path / "files" / "letter.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="got a folder with files; choose another"):
         run(tmp_path / "files", silent())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "budget", "earlier"),
+    [
+        ("bd", 600, {"targets": 2}),
+        ("auto", len(images()), {"label_queries": 0, "rounds": (len(images()) - 6,)}),
+    ],
+)
+def test_a_run_continues_with_the_plan_that_it_was_begun_with(
+    strategy, budget, earlier, tmp_path, monkeypatch
+):
+    def planned_before(*arguments: Any) -> BudgetPlan:
+        return replace(plan_budget(*arguments), **earlier)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill_student, "plan_budget", planned_before)
+        first = run(tmp_path / "run", budget=budget, strategy=strategy)
+    assert first.plan != plan_budget(budget, 10, len(images()), strategy)
+
+    again = run(tmp_path / "run", silent(), budget=budget, strategy=strategy)
+
+    assert again.plan == first.plan and again.queries == first.queries
+    with pytest.raises(ValueError, match="budget"):
+        run(tmp_path / "run", silent(), budget=budget + 100, strategy=strategy)
