@@ -169,7 +169,7 @@ def test_students_with_batch_normalisation_are_trained_on_a_few_images():
 def test_several_processes_of_a_launcher_do_not_ask_twice(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     counting = CountingTeacher(teacher())
-    with pytest.raises(ValueError, match="expected a single process, got 2 of a launcher"):
+    with pytest.raises(ValueError, match="expected a single process, got 2 from a launcher"):
         run(counting)
     with pytest.raises(ValueError, match="expected a single process"):
         db3kd.compare(counting, PIXELS, budget=300, settings=QUICK)
