@@ -1,12 +1,15 @@
 """How near the searches get to the boundary with a number of queries.
 
 Each pair is a test image of one class and another class to reach. The result is the mean distance
-over the mean of the white-box optimum by queries a pair. Starting points are training images.
+over the mean of the white-box optimum by queries a pair. Starting points are training images. With
+a surrogate, MBD is also measured with it, as it is and trained further on the answers of the pairs.
 
-    python -m benchmarks.peers.distances --data DIR --teacher FILE
+    python -m benchmarks.peers.distances --data DIR --teacher FILE [--surrogate FILE]
 """
 
 import argparse
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -14,20 +17,36 @@ from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import (
+    TOLERANCE_WITH_SURROGATE,
     Boundary,
     Pairs,
     Rays,
     SignOptSettings,
     StartingPoints,
+    Surrogate,
     boundary_distance,
     minimal_boundary_distance,
 )
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Search
-from db3kd.teachers import decide_checked
+from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher
 
-COUNTS = (25, 50, 100, 150, 250, 500, 1000, 2000, 4000)
+COUNTS = (25, 35, 50, 100, 150, 250, 300, 500, 1000, 2000, 4000)
+
+_REFITS = 4
+
+
+@dataclass(frozen=True)
+class _Method:
+    """How a curve is measured; `sign_opt` is None for BD."""
+
+    starting_points: int
+    mixup_rounds: int
+    tolerance: float
+    sign_opt: SignOptSettings | None
+    budget: int
+    surrogate: Surrogate | None = None
 
 
 def main() -> None:
@@ -47,17 +66,11 @@ def main() -> None:
     candidate_pool = torch.cat([decide_checked(teacher, train.read(part)) for part in
                       torch.arange(len(train)).split(4096)])  # fmt: skip
     curves = {}
-    searches = {
-        "BD, rays to images alone": (40, 0, 1e-2, None, 150),
-        "BD": (20, 2, 1e-2, None, 150),
-        "MBD": (10, 0, 1e-3, SignOptSettings(), max(COUNTS)),
-    }
-    for name, (starting_points, mixup_rounds, tolerance, sign_opt, budget) in searches.items():
-        rays = StartingPoints(train, candidate_pool, starting_points).rays(pairs)
+    for name, method in _methods(options, teacher).items():
+        rays = StartingPoints(train, candidate_pool, method.starting_points).rays(pairs)
+        budget = method.budget
         ledger = Ledger(torch.full((len(pairs),), budget))
-        search = _search(
-            pairs, rays, mixup_rounds, tolerance, sign_opt, teacher.image_shape, ledger
-        )
+        search = _search(pairs, rays, method, teacher.image_shape, ledger)
         boundary = run(search, teacher, ledger)
         curves[name] = {
             count: (noted.mean() / optimum.mean()).item()
@@ -80,21 +93,47 @@ def main() -> None:
     )
 
 
+def _methods(options: argparse.Namespace, teacher: ModuleTeacher) -> dict[str, _Method]:
+    methods = {
+        "BD, rays to images alone": _Method(40, 0, 1e-2, None, 150),
+        "BD": _Method(20, 2, 1e-2, None, 150),
+        "MBD": _Method(10, 0, 1e-3, SignOptSettings(), options.queries),
+    }
+    if options.surrogate is not None:
+        loaded = load_teacher(options.surrogate)
+        if not isinstance(loaded, ModuleTeacher):
+            raise SystemExit(f"--surrogate: expected a network, got {options.surrogate}")
+        surrogate = Surrogate(loaded.module, teacher.image_shape, teacher.classes)
+        for name, refits in (("MBD with a surrogate", 0), ("refitted", _REFITS)):
+            sign_opt = SignOptSettings(surrogate_refits=refits)
+            methods[name] = _Method(
+                10, 0, TOLERANCE_WITH_SURROGATE, sign_opt, options.queries, surrogate
+            )
+    return methods
+
+
 def _search(
-    pairs: Pairs,
-    rays: Rays,
-    mixup_rounds: int,
-    tolerance: float,
-    sign_opt: SignOptSettings | None,
-    image_shape: tuple[int, ...],
-    ledger: Ledger,
+    pairs: Pairs, rays: Rays, method: _Method, image_shape: tuple[int, ...], ledger: Ledger
 ) -> Search[Boundary]:
     boundary = yield from boundary_distance(
-        pairs, rays, mixup_rounds=mixup_rounds, relative=tolerance, budget=ledger, snapshots=COUNTS
+        pairs,
+        rays,
+        mixup_rounds=method.mixup_rounds,
+        relative=method.tolerance,
+        budget=ledger,
+        snapshots=COUNTS,
+        surrogate=method.surrogate,
     )
-    if sign_opt is not None:
+    if method.sign_opt is not None:
         yield from minimal_boundary_distance(
-            pairs, boundary, image_shape, sign_opt, seed=0, query_batch_size=2048, budget=ledger
+            pairs,
+            boundary,
+            image_shape,
+            method.sign_opt,
+            seed=0,
+            query_batch_size=2048,
+            budget=ledger,
+            surrogate=method.surrogate,
         )
     return boundary
 
@@ -103,6 +142,8 @@ def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--pairs", type=int, default=100)
     options.add_argument("--source", type=int, default=3, help="class of the images")
+    options.add_argument("--queries", type=int, default=max(COUNTS), help="a pair, for MBD")
+    options.add_argument("--surrogate", type=Path, help="weight file from db3kd surrogate")
     options.add_argument("--target", type=int, default=8, help="class to reach")
     return options.parse_args()
 

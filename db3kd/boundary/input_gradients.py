@@ -16,8 +16,8 @@ _MAX_CHANNELS = 3
 def with_fast_input_gradients(network: nn.Module) -> nn.Module:
     """Changes the convolutions of a network that have at most three input channels.
 
-    They then compute gradients for their input only, which suffices for a network whose weights
-    need no gradient. These gradients differ from PyTorch's by rounding; the outputs are the same.
+    While their weights need no gradient, they then compute gradients for their input only. These
+    gradients differ from PyTorch's by rounding; the outputs are the same.
     Convolutions with groups, dilation or padding by anything but zeros, and subclasses of
     `nn.Conv2d`, stay as they are.
 
@@ -42,10 +42,10 @@ def _is_plain(layer: nn.Conv2d) -> bool:
 
 
 class _FastConv2d(nn.Conv2d):
-    """A plain convolution with fast gradients for its input, and none for its weights."""
+    """A plain convolution with fast gradients for its input while its weights need none."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.ndim != 4 or not input.requires_grad:
+        if input.ndim != 4 or not input.requires_grad or self.weight.requires_grad:
             return super().forward(input)
         return _Convolution.apply(input, self.weight, self.bias, self.stride, self.padding)
 

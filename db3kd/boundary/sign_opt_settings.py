@@ -48,6 +48,9 @@ class SignOptSettings:
             nearer to the optimum; on networks, whose boundaries are curved, the queries it costs
             are better spent elsewhere.
         rounds: Maximum number of rounds, whatever the budget.
+        surrogate_refits: How often a surrogate is trained further on the answers of the search
+            before the rounds, and is then followed again; None or 0 for never. See
+            `db3kd.boundary.surrogate_refit`.
 
     Raises:
         ValueError: If a value is out of range.
@@ -64,10 +67,13 @@ class SignOptSettings:
     trust: float = 0.4
     tolerance: float = 2e-3
     rounds: int = 1000
+    surrogate_refits: int | None = None
 
     def __post_init__(self) -> None:
         check_count(self.probes, "probes")
         check_count(self.rounds, "rounds", least=0)
+        if self.surrogate_refits is not None:
+            check_count(self.surrogate_refits, "surrogate_refits", least=0)
         if self.noise not in ("rademacher", "gaussian"):
             raise ValueError(f"noise: expected 'rademacher' or 'gaussian', got {self.noise!r}")
         if not self.steps or min(self.steps) <= 0:

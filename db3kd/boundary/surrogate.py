@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from db3kd import ops
 from db3kd.boundary.input_gradients import with_fast_input_gradients
 from db3kd.boundary.pairs import Boundary, Pairs, Rays, zeros_per_pair
+from db3kd.boundary.surrogate_refit import AnswerSample, refit
 from db3kd.models.channels_last import to_channels_last
 
 SURROGATE_WEIGHT = 5.0
@@ -171,6 +172,21 @@ class Surrogate:
             points = (points + _STEP_SHARE * (foot - points)).clamp(*pairs.bounds)
         assert normals is not None
         return points, normals
+
+    def refitted(self, answers: AnswerSample, seed: int) -> "Surrogate | None":
+        """Trains a copy of the network on the answers of a search.
+
+        Args:
+            answers: The answers.
+            seed: The seed of the training.
+
+        Returns:
+            A surrogate of the trained copy; None if `refit` cannot train it. This surrogate stays
+            as it is.
+        """
+        other = copy.copy(self)
+        other._network = copy.deepcopy(self._network)
+        return other if refit(other._network, answers, self._shape, seed) else None
 
     def seconds_per_image(self) -> tuple[float, float]:
         """Measures the time of an image in a full batch.

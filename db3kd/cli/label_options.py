@@ -1,7 +1,7 @@
 """Options of `db3kd label`: the search, its budget, its soft labels and its processes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -143,6 +143,15 @@ class SearchOptions(OptionSet):
             help="Network from db3kd surrogate, which predicts boundaries and saves queries.",
         ),
     ] = None
+    surrogate_refits: Annotated[
+        int | None,
+        typer.Option(
+            "--surrogate-refits",
+            min=0,
+            help="How often the surrogate is trained further on the answers of each shard.",
+            show_default="0",
+        ),
+    ] = None
     snapshots: Annotated[
         str,
         typer.Option(
@@ -167,7 +176,13 @@ class SearchOptions(OptionSet):
             queries_per_sample=budget.queries_per_sample,
             queries=budget.queries,
         )
-        return make(measure=self.measure, seed=self.seed, **changes)
+        settings = make(measure=self.measure, seed=self.seed, **changes)
+        if self.surrogate_refits is None:
+            return settings
+        if self.surrogate is None:
+            raise ValueError("surrogate_refits: needs --surrogate, the network to train further")
+        sign_opt = replace(settings.sign_opt, surrogate_refits=self.surrogate_refits)
+        return replace(settings, sign_opt=sign_opt)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.boundary import training_digest
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
@@ -99,6 +100,8 @@ def label_manifest(
         entries["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
     if surrogate is not None:
         entries["surrogate"] = module_fingerprint(surrogate)
+        if settings.sign_opt.surrogate_refits:
+            entries["training_digest"] = training_digest()
     return make_manifest(
         entries,
         seed=settings.seed,

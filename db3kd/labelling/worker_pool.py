@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from db3kd.boundary import training_digest
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.ray_cluster import Workers, connect, gpu_share
@@ -72,6 +73,7 @@ def start_workers(
             data_fingerprint=images.fingerprint(),
             settings=settings,
             surrogate=surrogate,
+            training_digest=training_digest() if settings.sign_opt.surrogate_refits else None,
             journals=run.journals,
             threads=max(1, min(torch.get_num_threads(), cpus // workers.count)),
         )

@@ -223,6 +223,7 @@ def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
     [
         (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
         (("--temperature", "2"), "stored only with a --scale"),
+        (("--surrogate-refits", "4"), "--surrogate-refits: needs --surrogate"),
         (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
         (("--split", "validation"), "--split: digits has"),
         (("--data", "nothing"), "--data: expected mnist5k"),
