@@ -35,6 +35,7 @@ from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher
 COUNTS = (25, 35, 50, 100, 150, 250, 300, 500, 1000, 2000, 4000)
 
 _REFITS = 4
+_SURROGATE, _REFITTED = "MBD with a surrogate", f"MBD with a surrogate, refitted {_REFITS} times"
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ def main() -> None:
     pairs = Pairs(images.flatten(1), chosen, number, torch.full_like(number, options.target))
     candidate_pool = torch.cat([decide_checked(teacher, train.read(part)) for part in
                       torch.arange(len(train)).split(4096)])  # fmt: skip
-    curves = {}
+    curves, reached = {}, {}
     for name, method in _methods(options, teacher).items():
         rays = StartingPoints(train, candidate_pool, method.starting_points).rays(pairs)
         budget = method.budget
         ledger = Ledger(torch.full((len(pairs),), budget))
         search = _search(pairs, rays, method, teacher.image_shape, ledger)
         boundary = run(search, teacher, ledger)
+        reached[name] = boundary.snapshots
         curves[name] = {
             count: (noted.mean() / optimum.mean()).item()
             for count, noted in boundary.snapshots.items()
@@ -80,6 +82,12 @@ def main() -> None:
         spent = ledger.spent.double()
         print(f"{name}: {spent.mean():.0f} queries a pair; distance over optimum by queries:")
         print("   ".join(f"{count}: {ratio:.3f}" for count, ratio in curves[name].items()))
+    if _REFITTED in reached:
+        print("refitted over not refitted, mean and standard error over the pairs:")
+        for count in (count for count in COUNTS if count <= options.queries):
+            ratio = reached[_REFITTED][count] / reached[_SURROGATE][count]
+            error = ratio.std() / len(ratio) ** 0.5
+            print(f"{count}: {ratio.mean():.3f} ± {error:.3f}")
     keep(
         options,
         {
@@ -104,7 +112,7 @@ def _methods(options: argparse.Namespace, teacher: ModuleTeacher) -> dict[str, _
         if not isinstance(loaded, ModuleTeacher):
             raise SystemExit(f"--surrogate: expected a network, got {options.surrogate}")
         surrogate = Surrogate(loaded.module, teacher.image_shape, teacher.classes)
-        for name, refits in (("MBD with a surrogate", 0), ("refitted", _REFITS)):
+        for name, refits in ((_SURROGATE, 0), (_REFITTED, _REFITS)):
             sign_opt = SignOptSettings(surrogate_refits=refits)
             methods[name] = _Method(
                 10, 0, TOLERANCE_WITH_SURROGATE, sign_opt, options.queries, surrogate

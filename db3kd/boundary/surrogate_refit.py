@@ -7,7 +7,7 @@ classes of the pairs. They cost nothing, because the search has paid for them.
 import copy
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
@@ -155,12 +155,14 @@ def _train(network: nn.Module, images: Tensor, classes: Tensor, seed: int) -> No
             rows = torch.randint(len(images), (_BATCH,), generator=generator)
             loss = F.cross_entropy(network(images[rows]), classes[rows])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         network.requires_grad_(False)
 
 
-def _can_refit(weights: list[Tensor], answers: AnswerSample, image_shape: tuple[int, ...]) -> bool:
+def _can_refit(
+    weights: Sequence[Tensor], answers: AnswerSample, image_shape: tuple[int, ...]
+) -> bool:
     return (
         len(answers) >= _MIN_ANSWERS
         and math.prod(image_shape) <= _MAX_IMAGE_VALUES
