@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from teachers_analytic import CountingTeacher, LinearTeacher
+from teachers_analytic import CountingTeacher, LinearTeacher, RaisingTeacher
 from torch import nn
 
 from db3kd.boundary import (
@@ -19,9 +19,15 @@ from db3kd.boundary import (
 from db3kd.boundary.input_gradients import with_fast_input_gradients
 from db3kd.boundary.surrogate_refit import AnswerSample, refit
 from db3kd.data.image_source import TensorImages
+from db3kd.labelling import run_identity
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Query
+from db3kd.teachers import ModuleTeacher, TeacherError
 
 SIDE = 40
 PAIRS = 150
@@ -192,3 +198,33 @@ def test_the_training_digest_does_not_change_the_random_state():
     state = torch.get_rng_state()
     assert training_digest.__wrapped__() == training_digest()
     assert torch.equal(state, torch.get_rng_state())
+
+
+def write_digits(folder, most, resume=False, refits=2):
+    """Labels 150 digits with refits, by a teacher that fails after `most` queries."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)).eval()
+    teacher = RaisingTeacher(ModuleTeacher(network, (1, 8, 8), 10, max_batch=64), most)
+    few = LabelSettings(
+        queries_per_pair=60, starting_points=3, sign_opt=SignOptSettings(surrogate_refits=refits)
+    )
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    return write_run(
+        folder, teacher, Source("digits"), few, limit=150, resume=resume, surrogate=other
+    )
+
+
+def test_a_resumed_run_with_refits_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    with pytest.raises(TeacherError):
+        write_digits(tmp_path / "run", 12_000)
+    with monkeypatch.context() as patched:
+        patched.setattr(run_identity, "training_digest", lambda: "other")
+        with pytest.raises(ValueError, match=r"settings\.training_digest: was"):
+            write_digits(tmp_path / "run", 10**6, resume=True)
+    stopped = write_digits(tmp_path / "run", 10**6, resume=True)
+    whole = write_digits(tmp_path / "whole", 10**6)
+    assert vars(stopped) == vars(whole)
+    write_digits(tmp_path / "plain", 10**6, refits=None)
+    one, other, plain = (load_labels(tmp_path / name) for name in ("run", "whole", "plain"))
+    assert torch.equal(one.distances, other.distances)
+    assert not torch.equal(one.distances, plain.distances)
