@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,6 +10,9 @@ from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
 from db3kd.cli.options import ImageOptions, Split
 from db3kd.cli.outputs import refuse_existing
 from db3kd.cli.teacher_options import parse_shape
+
+if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,19 @@ class CheckOptions(ImageOptions):
         ),
     ] = None  # type: ignore[assignment]  # images are optional here
     split: Split = "test"
+
+    def load(self) -> "ImageSet | None":
+        """Loads the images; a folder without splits has only "train"."""
+        from db3kd.data.splits import MissingSplitError
+
+        if self.data is None:
+            return None
+        try:
+            return self.source(self.split).load()
+        except MissingSplitError as error:
+            if self.split != "test" or error.splits != ("train",):
+                raise
+        return self.source("train").load()
 
 
 @expand_option_sets
@@ -103,21 +119,21 @@ def export(
     file = student_file(student)
     if out is None:
         if format is None:
-            raise ValueError("format: expected a format, or a file with its suffix as out=")
+            raise ValueError(
+                "format: expected onnx, torchscript, pt2 or safetensors, or a file with such a suffix "
+                "as out="
+            )
         out = file.with_suffix(suffix_of(format))
     if format not in (None, format_of(out)):
         raise ValueError(f"out: expected a name ending in {suffix_of(format)}, got {out.name!r}")
     refuse_existing(out)
-    images = None
-    if check.data is not None:
-        images = check.source(check.split).load()
     result = export_model(
         file,
         out,
         model=network.model,
         image_shape=parse_shape(network.image_shape),
         classes=network.classes,
-        images=images,
+        images=check.load(),
     )
     print(f"{result.path}: decides like {file.name} on {result.images:,} images")
     print(f"classes     {result.classes_decided} among these decisions")

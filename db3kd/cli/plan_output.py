@@ -32,8 +32,6 @@ def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) 
         plan: The plan.
         price_per_1000: The price of 1,000 queries, or None.
     """
-    from db3kd.planning import STRATEGY_TEXTS
-
     width = max(map(len, ("in total", *plan.strategies)))
     for strategy in plan.strategies:
         if strategy in plan.refused:
@@ -42,7 +40,7 @@ def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) 
         queries = plan.plans[strategy].queries
         print(
             f"{strategy:<{width}}  at most {queries:,} queries"
-            f"{_price(queries, price_per_1000)}: {STRATEGY_TEXTS[strategy]}"
+            f"{_price(queries, price_per_1000)}: {plan.plans[strategy].text}"
         )
     students = len(plan.plans) * plan.seeds
     test = f" and {plan.test_images:,} test images" if plan.test_images else ""

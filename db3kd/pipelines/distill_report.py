@@ -14,7 +14,7 @@ from db3kd.labelling.labels import Labels
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.teaching import Choice
-from db3kd.planning import STRATEGY_TEXTS, BudgetPlan
+from db3kd.planning import BudgetPlan
 from db3kd.report import (
     Disagreements,
     PlanChoice,
@@ -125,7 +125,7 @@ def write_distill_report(
         teacher=run.teacher,
         student=run.student,
         data=run.data,
-        strategy=f"{run.plan.strategy}: {STRATEGY_TEXTS[run.plan.strategy]}",
+        strategy=f"{run.plan.strategy}: {run.plan.text}",
         agreement=(run.matches, run.held_out),
         accuracy=run.correct,
         price_per_1000=price_per_1000,

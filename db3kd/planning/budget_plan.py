@@ -111,6 +111,13 @@ class BudgetPlan:
     targets: int | None = None
 
     @property
+    def text(self) -> str:
+        """What is asked, in a few words; for "auto", what it chose as far as the plan decides it."""
+        if self.strategy != "auto":
+            return STRATEGY_TEXTS[self.strategy]
+        return STRATEGY_TEXTS["zero-shot" if self.pseudo_samples else self.measure or "auto"]
+
+    @property
     def uses_proxies(self) -> bool:
         """Whether proxies choose what is asked or may teach the student."""
         return self.strategy in ("auto", "zero-shot") and not self.label_queries

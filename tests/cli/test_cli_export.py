@@ -1,8 +1,10 @@
 """`db3kd export`: options, the files that other commands load, and errors."""
 
+import numpy as np
 import pytest
 import torch
 from command_line import fail, succeed
+from PIL import Image
 from torch import nn
 
 from db3kd.models import build_model, save_model
@@ -48,6 +50,16 @@ def test_the_student_of_a_folder_and_the_suffix_are_enough(tmp_path, student):
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["s.pt2"]
 
 
+def test_a_folder_without_splits_is_enough_to_check_on(tmp_path, student):
+    for number in range(3):
+        pixels = np.full((8, 8), 60 * number, np.uint8)
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    command = ("export", student, "--data", tmp_path / "pictures", "--out", tmp_path / "s.pt2")
+    assert "--split" in fail(*command, "--split", "other")
+    assert "decides like" in succeed(*command)
+
+
 def test_own_networks_are_named(tmp_path, student):
     factory = "test_cli_export:own_network"
     path = save_model(
@@ -65,7 +77,7 @@ def test_own_networks_are_named(tmp_path, student):
 def test_wrong_arguments_are_named_and_write_nothing(tmp_path, student):
     before = sorted(tmp_path.rglob("*"))
     for arguments, words in [
-        ((student,), "error: --format: expected a format, or a file with its suffix as --out"),
+        ((student,), "error: --format: expected onnx, torchscript, pt2 or"),
         ((student, "--format", "onnx", "--out", tmp_path / "s.pt"), "--out: expected a name endi"),
         ((student, "--out", tmp_path / "s.xml"), "--out: expected a name ending in .onnx,"),
         ((student, "--format", "safetensors"), "already exists; pass another --out"),

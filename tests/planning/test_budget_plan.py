@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db3kd.planning import STRATEGIES, plan_budget
+from db3kd.planning import STRATEGIES, STRATEGY_TEXTS, plan_budget
 from db3kd.planning.budget_plan import (
     _MOST_ANSWERS,
     _MOST_PER_IMAGE,
@@ -80,6 +80,13 @@ def test_a_query_an_image_and_little_more_gives_soft_labels_from_sd(budget, meas
     if measure:
         assert plan.label_queries == plan.training_images == 950 and plan.queries == 1_000
     assert plan_budget(1_000, 10, 1_000, "decisions").measure is None
+
+
+def test_the_text_of_auto_says_what_it_chose():
+    assert plan_budget(2_000, 10, 1_000).text == STRATEGY_TEXTS["auto"]
+    assert plan_budget(1_000, 10, 1_000).text == STRATEGY_TEXTS["sd"]
+    assert plan_budget(1_000, 10, None).text == STRATEGY_TEXTS["zero-shot"]
+    assert plan_budget(1_000, 10, 1_000, "decisions").text == STRATEGY_TEXTS["decisions"]
 
 
 def test_images_that_the_budget_does_not_cover_are_chosen_after_a_random_half():
