@@ -120,8 +120,8 @@ def export(
     if out is None:
         if format is None:
             raise ValueError(
-                "format: expected onnx, torchscript, pt2 or safetensors, or a file with such a suffix "
-                "as out="
+                "format: expected onnx, torchscript, pt2 or safetensors, or a file with such a "
+                "suffix as out="
             )
         out = file.with_suffix(suffix_of(format))
     if format not in (None, format_of(out)):

@@ -112,7 +112,7 @@ class BudgetPlan:
 
     @property
     def text(self) -> str:
-        """What is asked, in a few words; for "auto", what it chose as far as the plan decides it."""
+        """What is asked, in a few words; for "auto", what it chose."""
         if self.strategy != "auto":
             return STRATEGY_TEXTS[self.strategy]
         return STRATEGY_TEXTS["zero-shot" if self.pseudo_samples else self.measure or "auto"]
