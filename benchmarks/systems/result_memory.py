@@ -70,6 +70,13 @@ def compare(model: str, samples: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measures both teachers and writes the result."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    rows = [compare(model, options.samples, options.rounds) for model in ("lenet5", "linear")]
+    keep(options, {"rows": rows})
+
+
+def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,10 +84,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--save", metavar="NAME", help="name of the result to write")
-    chosen = options.parse_args()
-    torch.set_num_threads(chosen.threads)
-    rows = [compare(model, chosen.samples, chosen.rounds) for model in ("lenet5", "linear")]
-    keep(chosen, {"rows": rows})
+    return options.parse_args()
 
 
 if __name__ == "__main__":
