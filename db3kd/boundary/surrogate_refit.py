@@ -119,13 +119,17 @@ def refit(
     return False
 
 
-@cache
 def training_digest() -> str:
     """Returns a digest of a short training, which tells processors apart that round differently.
 
     A search with refits asks about other images on another kind of processor. Answers to the first
     part of such a search must not be continued there.
     """
+    return _training_digest()
+
+
+@cache
+def _training_digest() -> str:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         network = nn.Sequential(

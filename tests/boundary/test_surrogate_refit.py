@@ -17,7 +17,7 @@ from db3kd.boundary import (
     training_digest,
 )
 from db3kd.boundary.input_gradients import with_fast_input_gradients
-from db3kd.boundary.surrogate_refit import AnswerSample, refit
+from db3kd.boundary.surrogate_refit import AnswerSample, _training_digest, refit
 from db3kd.data.image_source import TensorImages
 from db3kd.labelling import run_identity
 from db3kd.labelling.label_files import load_labels
@@ -196,7 +196,7 @@ def test_weights_of_convolutions_with_fast_input_gradients_are_trained_too():
 
 def test_the_training_digest_does_not_change_the_random_state():
     state = torch.get_rng_state()
-    assert training_digest.__wrapped__() == training_digest()
+    assert _training_digest.__wrapped__() == training_digest()
     assert torch.equal(state, torch.get_rng_state())
 
 

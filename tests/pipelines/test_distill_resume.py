@@ -333,7 +333,7 @@ def test_a_folder_that_disappears_is_named(tmp_path):
         def on_report(self, state: Any) -> None:
             shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
-    with pytest.raises(FileNotFoundError, match="run: the folder of the run was removed"):
+    with pytest.raises(FileNotFoundError, match="run: the run folder and its answers were removed"):
         run(tmp_path / "run", callbacks=[Remover()])
 
 
