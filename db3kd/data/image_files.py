@@ -119,7 +119,8 @@ class EncodedPixels:
         self, images: EncodedImages, name: str, options: DecodeOptions | None = None
     ) -> None:
         self._images, self._name = images, name
-        self._converter = ImageConverter(self._open(0), options or DecodeOptions())
+        first, _ = self._read(0)
+        self._converter = ImageConverter(self._decode(first, 0), options or DecodeOptions())
         self._decoded = DecodedImages(len(images), self._converter.image_shape)
 
     @property
@@ -139,47 +140,41 @@ class EncodedPixels:
         """
         images = torch.empty(len(rows), *self.image_shape)
         for image, row in zip(images, rows.tolist(), strict=True):
-            image.copy_(self._pixels(row))
+            image.copy_(as_unit(self._pixels(row, *self._read(row))))
         return images
 
     def check(self, rows: np.ndarray) -> None:
         """Raises ValueError, naming the image, unless all images at `rows` can be read."""
         for row in rows.tolist():
-            self._pixels(row)
+            self._pixels(row, *self._read(row))
 
     def digests(self, rows: np.ndarray, check: bool) -> np.ndarray:
         """Returns a digest of each image's encoded bytes; see `PixelSource.digests`."""
         digests = []
         for row in rows.tolist():
-            content = self._content(row)
-            digests.append(_digest(content))
+            content, digest = self._read(row)
+            digests.append(digest)
             if check:
-                self._decoded_pixels(content, row)
+                self._pixels(row, content, digest)
         return stack_digests(digests)
 
     def name_of(self, row: int) -> str:
         """Returns what error messages call the image at `row`: its file, or its row in a table."""
         return self._images.name(row)
 
-    def _content(self, row: int) -> bytes:
+    def _read(self, row: int) -> tuple[bytes, bytes]:
+        """Returns the encoded image at `row`, and its digest."""
         try:
-            return self._images.content(row)
+            content = self._images.content(row)
         except ValueError as error:
             raise ValueError(f"{self._name}: {error}") from error
-
-    def _open(self, row: int) -> Any:
-        return self._decode(self._content(row), row)
+        return content, hashlib.sha256(content).digest()[:DIGEST_BYTES]
 
     def _decode(self, content: bytes, row: int) -> Any:
         return decode_image(content, self._where(row))
 
-    def _pixels(self, row: int) -> Tensor:
-        """Returns the image at `row` in [0, 1]."""
-        return as_unit(self._decoded_pixels(self._content(row), row))
-
-    def _decoded_pixels(self, content: bytes, row: int) -> Tensor:
+    def _pixels(self, row: int, content: bytes, digest: bytes) -> Tensor:
         """Returns the pixels of an encoded image, which is decoded once."""
-        digest = _digest(content)
         pixels = self._decoded.get(row, digest)
         if pixels is None:
             pixels = self._converter.to_pixels(self._decode(content, row), self._where(row))
@@ -188,7 +183,3 @@ class EncodedPixels:
 
     def _where(self, row: int) -> str:
         return f"{self._name}: {self._images.name(row)}"
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()[:DIGEST_BYTES]
