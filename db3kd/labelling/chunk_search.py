@@ -19,6 +19,7 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
     sample_distance,
+    training_digest,
 )
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_over_targets
@@ -233,6 +234,13 @@ def surrogate_for(
             f"surrogate: expected None with measure {settings.measure!r}; only 'mbd' uses a network"
         )
     return Surrogate(network, teacher.image_shape, teacher.classes, teacher.device)
+
+
+def training_digest_for(settings: LabelSettings, surrogate: nn.Module | None) -> str | None:
+    """Returns the `training_digest` that a run needs; None if it does not train a surrogate."""
+    if surrogate is None or not settings.sign_opt.surrogate_refits:
+        return None
+    return training_digest()
 
 
 def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor) -> Pairs:

@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from db3kd.boundary import training_digest
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.chunk_search import chunk_size
+from db3kd.labelling.chunk_search import chunk_size, training_digest_for
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
-from db3kd.storage.manifest import CLASS_NAMES, make_manifest, read_manifest
-from db3kd.storage.run_folder import holds_run
+from db3kd.storage.manifest import CLASS_NAMES, make_manifest
+from db3kd.storage.run_folder import begun_with
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
 from db3kd.teachers.module import module_fingerprint
@@ -50,11 +49,9 @@ def samples_per_shard(
     A run that is resumed keeps the number that it was started with, because `chunk_size` depends on
     the memory of the device, and a run may be resumed on another device.
     """
-    if resume and holds_run(folder):
-        stored = read_manifest(folder).get("settings")
-        count = stored.get("samples_per_shard") if isinstance(stored, dict) else None
-        if type(count) is int and count > 0:
-            return count
+    count = begun_with(folder).get("samples_per_shard") if resume else None
+    if type(count) is int and count > 0:
+        return count
     return chunk_size(teacher, settings)
 
 
@@ -100,8 +97,8 @@ def label_manifest(
         entries["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
     if surrogate is not None:
         entries["surrogate"] = module_fingerprint(surrogate)
-        if settings.sign_opt.surrogate_refits:
-            entries["training_digest"] = training_digest()
+    if (digest := training_digest_for(settings, surrogate)) is not None:
+        entries["training_digest"] = digest
     return make_manifest(
         entries,
         seed=settings.seed,

@@ -81,7 +81,7 @@ class Worker:
         self._teacher = takes_unit_images(task.make_teacher())
         _check("teacher", describe(self._teacher), self._teacher.fingerprint(), task.fingerprint)
         _check("images", task.images.name, task.images.fingerprint(), task.data_fingerprint)
-        if task.training_digest not in (None, training_digest()):
+        if task.training_digest is not None and task.training_digest != training_digest():
             raise ValueError(
                 "surrogate_refits: expected workers on processors that train a surrogate to the "
                 "same bits as the process of the run, got another kind of processor; use machines "

@@ -35,8 +35,8 @@ from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
 from db3kd.progress import Progress, adding_up
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest, read_manifest
-from db3kd.storage.run_folder import RunFolder, holds_run
+from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest
+from db3kd.storage.run_folder import RunFolder, begun_with, holds_run
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings
@@ -350,7 +350,7 @@ class DistillRun:
     def _open(self, resume: bool) -> RunFolder:
         manifest = self._manifest()
         if resume and holds_run(self.folder) and self._may_choose_otherwise():
-            stored = read_manifest(self.folder, ANSWERS.format)["settings"]
+            stored = begun_with(self.folder, ANSWERS.format)
             if "choosing" in stored:
                 manifest["settings"]["choosing"] = stored["choosing"]
             else:
@@ -367,9 +367,7 @@ def resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:
         folder: The folder, with or without a run.
         plan: The plan of this version.
     """
-    if not holds_run(folder):
-        return plan
-    stored = read_manifest(folder, ANSWERS.format)["settings"].get("plan")
+    stored = begun_with(folder, ANSWERS.format).get("plan")
     names = ("strategy", "budget", "images")
     if not isinstance(stored, dict) or any(stored.get(n) != getattr(plan, n) for n in names):
         return plan  # another run, which is refused when it is opened

@@ -74,6 +74,25 @@ def holds_run(path: str | Path) -> bool:
     return (Path(path) / MANIFEST).is_file()
 
 
+def begun_with(path: str | Path, format: str | None = None) -> dict[str, Any]:
+    """Returns the settings that the run in a folder was begun with.
+
+    Args:
+        path: The folder.
+        format: The expected format of the run; None accepts any.
+
+    Returns:
+        The settings as the manifest has them, unchecked; empty without a run.
+
+    Raises:
+        ValueError: The manifest is damaged or has another format.
+    """
+    if not holds_run(path):
+        return {}
+    settings = read_manifest(path, format).get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
 def check_free(path: str | Path, resume: bool = False) -> None:
     """Checks that a run can be started in a folder.
 

@@ -19,7 +19,7 @@ from db3kd.boundary import (
 from db3kd.boundary.input_gradients import with_fast_input_gradients
 from db3kd.boundary.surrogate_refit import AnswerSample, _training_digest, refit
 from db3kd.data.image_source import TensorImages
-from db3kd.labelling import run_identity
+from db3kd.labelling import chunk_search
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
@@ -218,7 +218,7 @@ def test_a_resumed_run_with_refits_equals_an_uninterrupted_one(tmp_path, monkeyp
     with pytest.raises(TeacherError):
         write_digits(tmp_path / "run", 12_000)
     with monkeypatch.context() as patched:
-        patched.setattr(run_identity, "training_digest", lambda: "other")
+        patched.setattr(chunk_search, "training_digest", lambda: "other")
         with pytest.raises(ValueError, match=r"settings\.training_digest: was"):
             write_digits(tmp_path / "run", 10**6, resume=True)
     stopped = write_digits(tmp_path / "run", 10**6, resume=True)
