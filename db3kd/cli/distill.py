@@ -145,6 +145,7 @@ def distill(
                 raise ValueError(f"{name}: needs --data")
     from db3kd.pipelines import distill as run_distillation
     from db3kd.pipelines import time_steps
+    from db3kd.pipelines.distill_run import resumed_plan
     from db3kd.planning import plan_budget
     from db3kd.storage.run_folder import check_free
 
@@ -156,6 +157,8 @@ def distill(
     opened = teacher.open(transfer)
     count = None if transfer is None or strategy == "zero-shot" else len(transfer)
     plan = plan_budget(budget, opened.classes, count, strategy)
+    if out is not None and resume:
+        plan = resumed_plan(out, plan)
     print_plan(plan, price)
     measured = images.load_test(opened, transfer)
     if spending.dry_run:

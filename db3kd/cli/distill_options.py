@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet
-from db3kd.cli.options import ImageOptions, Split
+from db3kd.cli.options import ImageOptions, Split, load_test_or_all
 from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
@@ -68,22 +68,12 @@ class TransferOptions(ImageOptions):
         If --test names a set without splits, all of its images are test images. Rows of a table are
         encoded like those of `transfer`.
         """
-        from db3kd.data.loading import has_splits
-        from db3kd.data.splits import MissingSplitError
-
         source = self.source("test")
         if transfer is not None:
             source = source.with_features_of(transfer)
         if self.test is None:
             return source.load()
-        source = replace(source, data=self.test)
-        if has_splits(self.test):
-            try:
-                return source.load()
-            except MissingSplitError as error:
-                if error.splits != ("train",):
-                    raise
-        return replace(source, split="train").load()
+        return load_test_or_all(replace(source, data=self.test))
 
     def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
         """Returns labelled test images with the teacher's class numbers; None without any."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
-from db3kd.cli.options import ImageOptions, Split
+from db3kd.cli.options import ImageOptions, Split, load_test_or_all
 from db3kd.cli.outputs import refuse_existing
 from db3kd.cli.teacher_options import parse_shape
 
@@ -56,17 +56,11 @@ class CheckOptions(ImageOptions):
     split: Split = "test"
 
     def load(self) -> "ImageSet | None":
-        """Loads the images; a folder without splits has only "train"."""
-        from db3kd.data.splits import MissingSplitError
-
+        """Loads the images; None without --data."""
         if self.data is None:
             return None
-        try:
-            return self.source(self.split).load()
-        except MissingSplitError as error:
-            if self.split != "test" or error.splits != ("train",):
-                raise
-        return self.source("train").load()
+        source = self.source(self.split)
+        return load_test_or_all(source) if self.split == "test" else source.load()
 
 
 @expand_option_sets

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +9,7 @@ import typer
 from db3kd.cli.option_sets import COMMON, OptionSet
 
 if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
     from db3kd.labelling.source import Source
 
 MOVED_DATA_HELP = "The labelled images, as for db3kd label, if they have moved."
@@ -99,6 +100,24 @@ class ImageOptions(OptionSet):
 
         features = None if self.features is None else Features.load(self.features).to_json()
         return Source(self.data, split, self.size, self.channels, features, self.label_column)
+
+
+def load_test_or_all(source: "Source") -> "ImageSet":
+    """Loads the test split of a set, or all of its images if it has no splits.
+
+    Args:
+        source: The source, with the split "test".
+    """
+    from db3kd.data.loading import has_splits
+    from db3kd.data.splits import MissingSplitError
+
+    if has_splits(source.data):
+        try:
+            return source.load()
+        except MissingSplitError as error:
+            if error.splits != ("train",):
+                raise
+    return replace(source, split="train").load()
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.report import wilson_interval
-from db3kd.validation import check_count
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,7 +119,6 @@ def distill(
     """
     settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, callbacks)
-    budget = check_count(budget, "budget")
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy

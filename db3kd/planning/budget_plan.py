@@ -196,8 +196,8 @@ def plan_budget(
         ValueError: If the strategy is unknown or does not fit, if there are too few images, or if
             the budget is too small for any useful student. The message names the smallest one.
     """
-    check_count(budget, "budget")
-    check_count(classes, "classes", least=2)
+    budget = check_count(budget, "budget")
+    classes = check_count(classes, "classes", least=2)
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}")
     if strategy == "zero-shot" or images is None:
