@@ -151,7 +151,7 @@ def _agreement(row: ComparisonRow) -> float:
     """Returns the mean agreement on test images, or else on held-out images, in [0, 1]."""
     if row.test_agreements:
         return statistics.fmean(row.test_agreements)
-    return 0.0 if row.held_out is None else row.held_out[0] / row.held_out[1]
+    return row.held_out_agreement or 0.0
 
 
 def _row(row: ComparisonRow) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _row(row: ComparisonRow) -> dict[str, Any]:
     held_out = row.held_out
     return dataclasses.asdict(row) | {
         "queries": row.queries,
-        "held_out_agreement": None if held_out is None else held_out[0] / held_out[1],
+        "held_out_agreement": row.held_out_agreement,
         "interval": None if held_out is None else wilson_interval(*held_out),
         "accuracy": statistics.fmean(row.accuracies) if row.accuracies else None,
         "test_agreement": statistics.fmean(row.test_agreements) if row.test_agreements else None,

@@ -61,6 +61,11 @@ class ComparisonRow:
         return sum(matches for matches, _ in counts), sum(total for _, total in counts)
 
     @property
+    def held_out_agreement(self) -> float | None:
+        """Share of the held-out images in the teacher's class, in [0, 1]; None without any."""
+        return None if self.held_out is None else self.held_out[0] / self.held_out[1]
+
+    @property
     def accuracies(self) -> list[float]:
         """The accuracy of each student that it is known of."""
         return [each.accuracy for each in self.students if each.accuracy is not None]

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from db3kd.report.class_distances import class_distance_matrix
 from db3kd.report.label_figures import distance_curve, sample_grid
+from db3kd.storage.filesystem import write_atomically
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,5 +112,5 @@ def write_report(
 def write_page(folder: Path, paragraphs: Sequence[str]) -> Path:
     """Writes paragraphs to report.md in a folder, and returns the path of the file."""
     report = folder / "report.md"
-    report.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+    write_atomically(report, ("\n\n".join(paragraphs) + "\n").encode())
     return report

@@ -11,6 +11,7 @@ from db3kd.report.student_markdown import student_paragraphs
 from db3kd.report.student_report import StudentReport
 from db3kd.report.student_sections import headline, key_figures, student_sections
 from db3kd.report.thumbnails import image_png
+from db3kd.storage.filesystem import write_atomically
 
 
 def write_student_report(folder: str | Path, report: StudentReport) -> Path:
@@ -34,17 +35,15 @@ def write_student_report(folder: str | Path, report: StudentReport) -> Path:
     _write_figures(folder, sections)
     write_page(folder, student_paragraphs(report, sections))
     page = folder / "report.html"
-    page.write_text(
-        render_page(
-            "student.html.jinja",
-            folder,
-            report,
-            key_figures(report),
-            sections,
-            headline=headline(report),
-        ),
-        encoding="utf-8",
+    text = render_page(
+        "student.html.jinja",
+        folder,
+        report,
+        key_figures(report),
+        sections,
+        headline=headline(report),
     )
+    write_atomically(page, text.encode())
     return page
 
 

@@ -9,6 +9,7 @@ from db3kd.report.pages import write_page
 from db3kd.report.student_blocks import Section
 from db3kd.report.student_markdown import section_paragraphs
 from db3kd.report.text import markdown_text
+from db3kd.storage.filesystem import write_atomically
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,8 +53,8 @@ def write_summary(folder: str | Path, summary: Summary) -> Path:
     ]
     write_page(folder, [paragraph for paragraph in page if paragraph])
     file = folder / "report.html"
-    file.write_text(
-        render_page("summary.html.jinja", folder, summary, summary.key_figures, summary.sections),
-        encoding="utf-8",
+    page_text = render_page(
+        "summary.html.jinja", folder, summary, summary.key_figures, summary.sections
     )
+    write_atomically(file, page_text.encode())
     return file
