@@ -15,6 +15,19 @@ from benchmarks.common.commit import commit
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """Makes a parser with the option --save, which `keep` reads.
+
+    Args:
+        description: The help text, shown as it is.
+    """
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--save", metavar="NAME", help="write the result to results/NAME.json")
+    return options
+
+
 def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
     """Writes a result to the file that --save names, if it is given."""
     if not options.save:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.common.record import plain_parser
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.distillation.evaluation import evaluate
@@ -55,16 +56,13 @@ def parser(description: str | None, default_data: str = "mnist5k") -> argparse.A
         description: The help text, shown as it is.
         default_data: The data set if none is given.
     """
-    options = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(description)
     options.add_argument(
         "--data", default=default_data, help="data set, such as a folder of IDX files"
     )
     options.add_argument("--teacher", type=Path, help="weight file; trained and written if missing")
     options.add_argument("--teacher-epochs", type=int, default=10)
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options.add_argument("--save", metavar="NAME", help="write the result to results/NAME.json")
     return options
 
 

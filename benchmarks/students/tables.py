@@ -18,7 +18,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 import db3kd
 from benchmarks.common.formatting import mean_and_deviation
-from benchmarks.common.record import keep
+from benchmarks.common.record import keep, plain_parser
 from db3kd.planning import STRATEGIES
 
 _TABLES = {"wine": load_wine, "breast cancer": load_breast_cancer}
@@ -90,16 +90,13 @@ def _student(
 
 
 def _options() -> argparse.Namespace:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(__doc__)
     fixed = ["auto", "augmented", "decisions", "sd", "bd", "mbd"]
     options.add_argument("--strategies", nargs="+", default=fixed, choices=STRATEGIES)
     options.add_argument("--budget", type=int, default=2000, help="queries of each student")
     options.add_argument("--steps", type=int, default=1000, help="of every full training")
     options.add_argument("--splits", type=int, default=10)
     options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--save", metavar="NAME", help="write the result to results/NAME.json")
     return options.parse_args()
 
 

@@ -10,7 +10,6 @@ teacher chooses itself.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import db3kd
+from benchmarks.common.peak_memory import peak_mib
 from benchmarks.common.record import keep
 
 _SHAPE = (3, 224, 224)
@@ -125,21 +125,17 @@ def _measure(batch: int | None, options: argparse.Namespace) -> Cost:
     torch.set_num_threads(options.threads)
     network = depthwise_network(options.classes)
     teacher = db3kd.ModuleTeacher(network, _SHAPE, options.classes, max_batch=batch)
-    batch, idle = teacher.max_batch, _peak()
+    batch, idle = teacher.max_batch, peak_mib()
     images = torch.rand(max(16, batch), *_SHAPE)
     decisions = teacher.decide(images)
     begun = time.process_time()
     teacher.decide(images)
     milliseconds = (time.process_time() - begun) / len(images) * 1000
-    passes = _peak()
+    passes = peak_mib()
     other = int((decisions != decisions[0]).nonzero()[0])
     settings = db3kd.LabelSettings("mbd", queries_per_pair=100)
     queries = int(db3kd.label(teacher, images[[0, other]], settings).queries.sum())
-    return Cost(batch, milliseconds, idle, passes, _peak(), queries)
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Cost(batch, milliseconds, idle, passes, peak_mib(), queries)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ affect less.
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -25,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common.record import keep
+from benchmarks.common.peak_memory import peak_mib
+from benchmarks.common.record import keep, plain_parser
 from benchmarks.common.timed_teacher import TimedTeacher
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
@@ -182,13 +182,13 @@ def _measure(point: Point) -> Cost:
     with TemporaryDirectory() as folder:
         images = _write_images(Path(folder) / "images.npy", centres, point)
         teacher = ModuleTeacher(_nearest_centre(centres), point.shape, point.classes)
-        before = _peak()
+        before = peak_mib()
         _label(teacher, images.subset(range(min(20, len(images)))), 1, settings)  # warm-up
         timed = TimedTeacher(teacher)
         start = time.perf_counter()
         queries = _label(timed, images, point.labelled, settings)
         seconds = time.perf_counter() - start
-    return Cost(seconds, timed.seconds(), queries, _peak(), before)
+    return Cost(seconds, timed.seconds(), queries, peak_mib(), before)
 
 
 def _label(teacher: Teacher, images: ImageSet, count: int, settings: LabelSettings) -> int:
@@ -221,11 +221,6 @@ def _write_images(file: Path, centres: Tensor, point: Point) -> ImageSet:
             block = centres[rows % point.classes].add_(noise, alpha=_SPREAD)
             out.write(block.mul_(255).round_().clamp_(0, 255).byte().numpy().tobytes())
     return load_data(str(file))
-
-
-def _peak() -> float:
-    """MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _print_cost(series: Series) -> None:
@@ -261,11 +256,8 @@ def _described(series: Series) -> dict[str, object]:
 
 
 def _options() -> argparse.Namespace:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(__doc__)
     options.add_argument("--quick", action="store_true", help="a few small points, in a minute")
-    options.add_argument("--save", metavar="NAME", help="write the result to results/NAME.json")
     options.add_argument("--point", help=argparse.SUPPRESS)
     return options.parse_args()
 

@@ -9,7 +9,6 @@ db3kd itself is visible. Each strategy runs in a separate process.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -23,7 +22,8 @@ from PIL import Image
 from torch import nn
 
 import db3kd
-from benchmarks.common.record import keep
+from benchmarks.common.peak_memory import peak_mib
+from benchmarks.common.record import keep, plain_parser
 from benchmarks.common.timed_teacher import TimedTeacher
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.teachers import ModuleTeacher
@@ -87,7 +87,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     training = db3kd.TrainSettings(
         steps=options.steps, batch_size=8, schedule="cosine", device="cpu"
     )
-    before = _peak_mib()
+    before = peak_mib()
     started = time.monotonic()
     with TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -115,23 +115,16 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "seconds_teacher": teacher.seconds(),
         **{f"seconds_{stage}": spent for stage, spent in stages.items()},
-        "peak_mib": _peak_mib(),
+        "peak_mib": peak_mib(),
         "before_mib": before,
     }
 
 
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _options() -> argparse.Namespace:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(__doc__)
     options.add_argument("--pictures", type=int, default=2000)
     options.add_argument("--steps", type=int, default=12, help="of every full training")
     options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--save", metavar="NAME", help="write the result to results/NAME.json")
     for name in ("strategy", "folder"):
         options.add_argument(f"--{name}", help=argparse.SUPPRESS)
     options.add_argument("--budget", type=int, help=argparse.SUPPRESS)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.generated import random_teacher
-from benchmarks.common.record import keep
+from benchmarks.common.record import keep, plain_parser
 from db3kd import ops
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
@@ -77,13 +77,10 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(__doc__)
     options.add_argument("--samples", type=int, default=128)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--save", metavar="NAME", help="name of the result to write")
     return options.parse_args()
 
 

@@ -38,39 +38,38 @@ def added_in_order(weights: np.ndarray, source: np.ndarray) -> np.ndarray:
     return total
 
 
+def direction_of_one_probe(noise, **basis):
+    """The normalised direction of probe [3, 1, 2], `[D] float32`."""
+    return ops.probe_gradient(
+        torch.tensor([[1]]),
+        torch.tensor([1]),
+        torch.tensor([[3, 1, 2]]),
+        targeted=True,
+        seed=5,
+        noise=noise,
+        **basis,
+    )[0].numpy()
+
+
 @pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
 @pytest.mark.parametrize("name", BASES)
 def test_products_are_rounded_and_added_in_the_order_of_frequencies(name, noise):
     row_basis, column_basis, channels = BASES[name], dct_basis(6, 20), 2
     shape = channels, len(row_basis), len(column_basis)
     components = channels * row_basis.size(1) * column_basis.size(1)
-    counters = torch.tensor([[3, 1, 2]])
-    gradient = ops.probe_gradient(
-        torch.tensor([[1]]),
-        torch.tensor([1]),
-        counters,
-        targeted=True,
-        seed=5,
-        noise=noise,
+    gradient = direction_of_one_probe(
+        noise,
         row_basis=row_basis,
         column_basis=column_basis,
         channels=channels,
         components=components,
-    )[0].numpy()
+    )
     # The direction of one probe, in any length: signs, or numbers that the op itself drew.
     if noise == "rademacher":
         drawn = coefficients(noise, 5, 0, [3, 1, 2], int(np.prod(shape)))
         drawn = np.sign(drawn).astype(np.float32) * np.float32(1 / np.sqrt(np.prod(shape)))
     else:
-        drawn = ops.probe_gradient(
-            torch.tensor([[1]]),
-            torch.tensor([1]),
-            counters,
-            targeted=True,
-            seed=5,
-            noise=noise,
-            components=int(np.prod(shape)),
-        )[0].numpy()
+        drawn = direction_of_one_probe(noise, components=int(np.prod(shape)))
     pixels = np.stack(
         [
             added_in_order(row_basis.T.numpy(), added_in_order(block, column_basis.numpy()))
