@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
 
 
 def mean_and_deviation(shares: Sequence[float]) -> str:
-    """Formats shares in [0, 1] as their mean in percent and their sample deviation."""
+    """Formats shares in [0, 1] as their mean in percent and their sample standard deviation."""
     shown = [100 * share for share in shares]
     mean = f"{statistics.fmean(shown):.1f}"
     return mean if len(shown) == 1 else f"{mean} ± {statistics.stdev(shown):.1f}"

@@ -109,7 +109,7 @@ class Boundary:
         return cls(distance, zeros_per_pair(pairs), recorded)
 
     def record_snapshots(self, spent: Tensor, distance: Tensor) -> None:
-        """Copies `distance` into each snapshot whose number of queries a pair has not exceeded.
+        """Copies `distance` into each snapshot whose number of queries per pair has not exceeded.
 
         Args:
             spent: `[P] int64`, the queries of each pair so far.

@@ -4,10 +4,15 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from textwrap import fill
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from db3kd.cli.errors import one_line
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.teacher_options import TEACHER_HELP, ModelFileOptions
 
@@ -38,6 +43,33 @@ def info(
             rich_help_panel=COMMON,
         ),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            help="File of the features of a table that the teacher takes: .json, .toml, or a "
+            "student's .safetensors.",
+            rich_help_panel="Teacher",
+        ),
+    ] = None,
+    time: Annotated[
+        int | None,
+        typer.Option(
+            "--time",
+            min=2,
+            help="Ask the teacher about this many random images, and show the time of a query. "
+            "They are paid for like all queries.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    teacher_keys: Annotated[
+        bool,
+        typer.Option(
+            "--teacher-keys",
+            help="Show all keys of a .toml description of a teacher.",
+            rich_help_panel=COMMON,
+        ),
+    ] = False,
 ) -> None:
     """Show how db3kd was built and where it runs, or describe a teacher.
 
@@ -45,12 +77,84 @@ def info(
 
         db3kd info
 
-        db3kd info --teacher teacher.safetensors
+        db3kd info --teacher teacher.safetensors --time 20
+
+        db3kd info --teacher-keys
     """
-    if teacher is None:
+    if teacher_keys:
+        _print_teacher_keys()
+    elif teacher is None:
+        for name, value in (("features", features), ("time", time)):
+            if value is not None:
+                raise ValueError(f"{name}: needs --teacher")
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
     else:
-        _print_rows(_teacher_rows(model_file.load(teacher, None, "cpu")))
+        _print_teacher(teacher, model_file, features, time)
+
+
+def _print_teacher(
+    source: str, model_file: ModelFileOptions, features: Path | None, time: int | None
+) -> None:
+    """Prints what a teacher states, also if that does not suffice to ask it."""
+    from db3kd.tables import Features
+    from db3kd.teachers.named import is_name, named_details
+    from db3kd.teachers.signature import UndeclaredError
+
+    known = None if features is None else Features.load(features)
+    try:
+        loaded = model_file.load(source, None, "cpu", known)
+    except UndeclaredError as error:
+        if time is not None or not is_name(source) or Path(source).exists():
+            raise
+        _print_rows(named_details(source))
+        names = ("features", *(field.name for field in fields(model_file)))
+        options = {name: f"--{name.replace('_', '-')}" for name in names}
+        _print_rows([("missing", one_line(error, options))])
+        return
+    _print_rows(_teacher_rows(loaded))
+    if time is not None:
+        _print_rows([_query_time(loaded, time)])
+
+
+def _query_time(teacher: "Teacher", count: int) -> tuple[str, str]:
+    """Asks about random images; the first query is not timed, because it may set up more."""
+    import torch
+
+    from db3kd.tables import Features
+    from db3kd.teachers.decide import decide_checked
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, *teacher.image_shape, generator=generator)
+    features = Features.of(teacher)
+    if features is not None:
+        images = features.project(images)
+    lower, upper = teacher.bounds
+    images = (lower + (upper - lower) * images).clamp(lower, upper)
+    decide_checked(teacher, images[:1])
+    started = perf_counter()
+    decide_checked(teacher, images[1:])
+    milliseconds = 1000 * (perf_counter() - started) / (count - 1)
+    batch = min(count - 1, teacher.max_batch)
+    return "query time", (
+        f"{milliseconds:.3g} ms per query in calls of {batch:,}; {count:,} queries were asked"
+    )
+
+
+def _print_teacher_keys() -> None:
+    from db3kd.teachers.description_keys import DescriptionKey, description_tables
+
+    def about(key: DescriptionKey) -> str:
+        kind = " or ".join(f'"{choice}"' for choice in key.choices) or key.type
+        default = "" if key.default is None else f", default {key.default}"
+        return f"{kind}{', required' if key.required else default}"
+
+    print("A description of a teacher is a .toml or .json file for --teacher. Its keys:")
+    for table in description_tables():
+        if table.name:
+            print(f"\n[{table.name}]  {table.text}")
+        for key in table.keys:
+            print(f"\n{f'[{key.name}]' if key.is_table else key.name}  ({about(key)})")
+            print(fill(key.text, 100, initial_indent="    ", subsequent_indent="    "))
 
 
 def _build_rows() -> Iterable[tuple[str, str]]:
@@ -82,13 +186,19 @@ def _version_rows() -> Iterable[tuple[str, str]]:
 
 
 def _teacher_rows(teacher: "Teacher") -> Iterable[tuple[str, str]]:
+    from db3kd.tables import Features
     from db3kd.teachers.base import class_names_of
+    from db3kd.teachers.named import shortened
     from db3kd.validation import number_text
 
+    yield "kind", type(teacher).__name__
     yield "image shape", " x ".join(map(str, teacher.image_shape))
+    features = Features.of(teacher)
+    if features is not None:
+        yield "columns", f"{len(features)}: {shortened(features.names)}"
     yield "classes", str(teacher.classes)
     if (names := class_names_of(teacher)) is not None:
-        yield "class names", ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        yield "class names", shortened(names)
     yield "bounds", " to ".join(map(number_text, teacher.bounds))
     yield "largest batch", str(teacher.max_batch)
     yield from getattr(teacher, "details", tuple)()

@@ -11,6 +11,7 @@ from db3kd.cli.options import DEVICE_HELP
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
+    from db3kd.tables import Features
     from db3kd.teachers import Teacher
 
 TEACHER_HELP = "a weights or ONNX file, an address, a .toml description, or package.module:name."
@@ -57,7 +58,12 @@ class ModelFileOptions(OptionSet):
     ] = False
 
     def load(
-        self, source: str, images: "ImageSet | None", device: str, **execution: Any
+        self,
+        source: str,
+        images: "ImageSet | None",
+        device: str,
+        features: "Features | None" = None,
+        **execution: Any,
     ) -> "Teacher":
         """Loads a teacher or student.
 
@@ -66,6 +72,7 @@ class ModelFileOptions(OptionSet):
             images: Images that supply the shape, the number of classes and the features of a table
                 if nothing else does.
             device: The value of a --device option.
+            features: The features of a table, by default those of the images.
             execution: How a torch module runs, as `load_teacher` takes it.
         """
         from db3kd.teachers import load_teacher
@@ -79,7 +86,7 @@ class ModelFileOptions(OptionSet):
                 device=_resolve_device(device),
                 assumed_shape=None if images is None else images.image_shape,
                 assumed_classes=None if images is None else images.classes,
-                features=None if images is None else images.features,
+                features=images.features if features is None and images is not None else features,
                 trust_code=self.trust_code,
                 **execution,
             )

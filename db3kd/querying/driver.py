@@ -30,8 +30,9 @@ def run(
         teacher: Answers the queries.
         ledger: Pays for the queries. A query that its account cannot afford is not asked, and its
             decision is `UNANSWERED`. Each answer is booked, even if the teacher fails afterwards.
-        on_answers: Called with the number of new answers after each batch, and after each part
-            of a stream.
+        on_answers: Called with the number of answers that were booked, after each call of the
+            teacher or part of a stream. Their sum is always what the ledger has spent, so the
+            number is negative if answers were refunded.
         journal: Holds answers from an earlier run of the same search, which are booked but not
             asked again, and keeps all others. If the process is killed, at most the answers of one
             call of the teacher are lost, or those in flight if the teacher streams its answers.

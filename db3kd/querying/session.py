@@ -55,7 +55,9 @@ class QuerySession:
     Args:
         teacher: The teacher to ask.
         ledger: Pays for the queries.
-        on_answers: Called with the number of new answers after each batch.
+        on_answers: Called with the number of answers that were booked, so that their sum is what
+            the ledger has spent, also if the search fails or is interrupted. The number is negative
+            if answers turned out to be invalid and were refunded.
     """
 
     def __init__(
@@ -102,13 +104,17 @@ class QuerySession:
     def _decide(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
         """Asks about images that are paid for."""
         yield from ()  # a task that never pauses
-        pending = self._ask(images, accounts)
-        if pending.done():
-            decisions = self._settle(pending, accounts)
-        else:
-            self._ledger.book(accounts)
-            self._unconfirmed.append((pending, accounts))
-            decisions = pending.decisions
+        try:
+            pending = self._ask(images, accounts)
+            if pending.done():
+                decisions = self._settle(pending, accounts)
+            else:
+                self._ledger.book(accounts)
+                self._unconfirmed.append((pending, accounts))
+                decisions = pending.decisions
+        except TeacherError as error:
+            self._report(len(error.answered))
+            raise
         self._report(len(decisions))
         return decisions
 
@@ -135,7 +141,9 @@ class QuerySession:
         try:
             pending.result()
         except TeacherError as error:
-            self._ledger.refund(accounts[len(error.answered) :])
+            refunded = accounts[len(error.answered) :]
+            self._ledger.refund(refunded)
+            self._report(-len(refunded))
             raise
 
     def _report(self, answers: int) -> None:
@@ -153,8 +161,7 @@ class JournaledSession(QuerySession):
         teacher: The teacher to ask.
         ledger: Pays for the queries.
         journal: Answers the first queries of the search, and keeps the answers to all others.
-        on_answers: Called with the number of new answers after each batch, and after each part
-            of a stream.
+        on_answers: See `QuerySession`. It is called when the answers are in the journal.
     """
 
     def __init__(
@@ -172,17 +179,14 @@ class JournaledSession(QuerySession):
         known = self._journal.take(accounts)
         count = len(known)
         self._ledger.book(accounts[:count])
+        self._report(count)
         if count == len(accounts):
-            self._report(count)
             return known
         if hasattr(self._teacher, "stream"):
-            self._report(count)
             decisions = self._stream(images[count:], accounts[count:]).to(known.device)
-            self._journal.sync()
         else:
             decisions = yield from self._call(images[count:], accounts[count:])
-            self._journal.sync()
-            self._report(len(accounts))
+        self._journal.sync()
         return torch.cat([known, decisions])
 
     def _call(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
@@ -203,8 +207,10 @@ class JournaledSession(QuerySession):
             finally:  # the answers are paid for even if the task is closed at this pause
                 decisions = self._settle(pending, accounts)
                 self._journal.answer(decisions)
+                self._report(len(decisions))
         except TeacherError as error:
             self._journal.answer(error.answered)
+            self._report(len(error.answered))
             raise
         return decisions
 
@@ -217,24 +223,31 @@ class JournaledSession(QuerySession):
         stream = open_stream(self._teacher, images)
         written_before = self._journal.written
         parts = []
+        booked = 0
         try:
             self._journal.ask(accounts[: stream.window])
             while len(part := stream.next_part()):
                 parts.append(part)
                 kept = self._journal.written - written_before + len(part)
                 self._journal.answer(part, accounts[kept : kept + stream.window])
+                self._ledger.book(accounts[booked : booked + len(part)])
+                booked += len(part)
                 self._report(len(part))
-            self._ledger.book(accounts)
             return torch.cat(parts)
         except TeacherError as error:
-            self._keep_rest(error.answered, error.maybe_paid, accounts, written_before)
+            self._keep_rest(error.answered, error.maybe_paid, accounts, written_before, booked)
             raise
         except BaseException:
-            self._keep_rest(stream.stop(), stream.maybe_paid, accounts, written_before)
+            self._keep_rest(stream.stop(), stream.maybe_paid, accounts, written_before, booked)
             raise
 
     def _keep_rest(
-        self, answered: Tensor, maybe_paid: int, accounts: Tensor, written_before: int
+        self,
+        answered: Tensor,
+        maybe_paid: int,
+        accounts: Tensor,
+        written_before: int,
+        booked: int,
     ) -> None:
         """Keeps the decisions of a stream that ended early.
 
@@ -244,7 +257,9 @@ class JournaledSession(QuerySession):
             accounts: The accounts of the stream's queries.
             written_before: `written` of the journal when the stream began. An interrupt may come
                 before or after any write, so the journal alone knows how many decisions it holds.
+            booked: How many of the decisions are booked.
         """
         kept, count = self._journal.written - written_before, len(answered)
-        self._ledger.book(accounts[:count])
+        self._ledger.book(accounts[booked:count])
         self._journal.answer(answered[kept:], accounts[count : count + maybe_paid])
+        self._report(count - booked)

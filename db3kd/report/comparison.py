@@ -79,8 +79,8 @@ class ComparisonRow:
 def comparison_table(rows: Sequence[ComparisonRow], price_per_1000: float | None = None) -> str:
     """Returns the table as Markdown, with columns for what is known.
 
-    Shares on test images are mean ± sample deviation over seeds. Held-out agreement is that of all
-    students of a row together.
+    Shares on test images are mean ± sample standard deviation over seeds. Held-out agreement is
+    that of all students of a row together.
 
     Args:
         rows: The rows.

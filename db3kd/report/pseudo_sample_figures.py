@@ -107,7 +107,7 @@ def distance_by_moves(moves: Sequence[int], distances: Sequence[float], path: st
 def accuracy_by_queries(
     curves: Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]], path: str | Path
 ) -> None:
-    """Draws the mean and the sample deviation of test accuracies against the total of queries.
+    """Draws mean and sample standard deviation of test accuracies against the total of queries.
 
     Args:
         curves: By name, k totals of queries, and for each the accuracies of all seeds in [0, 1].

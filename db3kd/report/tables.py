@@ -14,7 +14,7 @@ _METHOD_HEAD = ("method", "accuracy %", "agreement %", "queries per sample")
 
 
 def method_table(rows: Sequence["MethodResult"]) -> str:
-    """Returns the table of compared methods as Markdown: mean ± sample deviation over seeds."""
+    """Returns the table of methods as Markdown: mean ± sample standard deviation over seeds."""
     return markdown_table(_METHOD_HEAD, [_method_cells(row) for row in rows])
 
 
@@ -29,9 +29,9 @@ def markdown_table(
 
 
 def mean_and_deviation(shares: Sequence[float]) -> str:
-    """Returns shares in [0, 1] as a mean percentage, ± their sample deviation if there are several.
+    """Returns shares in [0, 1] as a mean percentage, ± their sample standard deviation.
 
-    Without any share, it returns `NO_VALUE`.
+    A single share has no deviation. Without any share, it returns `NO_VALUE`.
     """
     if not shares:
         return NO_VALUE

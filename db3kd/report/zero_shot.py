@@ -38,7 +38,7 @@ class ZeroShotRow:
 
 
 def zero_shot_table(rows: Sequence[ZeroShotRow]) -> str:
-    """Returns the table of students as Markdown: mean ± sample deviation over seeds."""
+    """Returns the table of students as Markdown: mean ± sample standard deviation over seeds."""
     return markdown_table(_HEAD, [_cells(row) for row in rows])
 
 
@@ -70,8 +70,8 @@ def write_zero_shot_report(
     if rows:
         page += [
             zero_shot_table(rows),
-            "Mean ± sample deviation over seeds. Agreement is with the teacher's decisions on test "
-            "images.",
+            "Mean ± sample standard deviation over seeds. Agreement is with the teacher's "
+            "decisions on test images.",
         ]
     page += notes
     names = samples.class_names

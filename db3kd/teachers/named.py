@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,7 @@ from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, describe
 from db3kd.teachers.execution import ExecutionOptions
 from db3kd.teachers.function import FunctionTeacher
-from db3kd.teachers.signature import ModelOverrides
+from db3kd.teachers.signature import ModelOverrides, UndeclaredError
 from db3kd.teachers.tabular import TabularTeacher, states_classes
 from db3kd.validation import check_class_names, import_named
 
@@ -37,9 +38,7 @@ def open_named(
         TeacherError: If the object is none of the known kinds.
         ValueError: If there is no such object, or an argument is missing or does not apply.
     """
-    found = import_named(name, "teacher")
-    if not isinstance(found, nn.Module) and not _is_teacher(found) and _takes_no_arguments(found):
-        found = found()
+    found = _named(name)
     if isinstance(found, nn.Module) and not _is_teacher(found):
         return execution.module_teacher(found, name, overrides, max_batch, name=name)
     execution.refuse_for(name)
@@ -59,13 +58,54 @@ def open_named(
         return FunctionTeacher(
             found, image_shape, classes, bounds, max_batch, name, class_names=overrides.class_names
         )
-    advice = ""
     if hasattr(found, "predict"):
-        advice = "; a fitted model needs features=, or data that are a table"
+        raise UndeclaredError(
+            f"{name}: {type(found).__name__} does not declare the values of its columns; a fitted "
+            "model needs features=, or data that are a table"
+        )
     raise TeacherError(
         f"{name}: expected a teacher, a torch module, a factory or a function, got "
-        f"{type(found).__name__}{advice}"
+        f"{type(found).__name__}"
     )
+
+
+def named_details(name: str) -> Iterator[tuple[str, str]]:
+    """Yields what an object that does not suffice for a teacher states about itself.
+
+    Example:
+        >>> dict(named_details("my_package.models:forest"))
+        {'kind': 'fitted model RandomForestClassifier', 'classes': '3', 'columns': '13: alcohol, …'}
+
+    Args:
+        name: See `open_named`.
+
+    Raises:
+        ValueError: If there is no such object.
+    """
+    found = _named(name)
+    kind = type(found).__name__
+    if isinstance(found, nn.Module):
+        weights = sum(each.numel() for each in found.parameters())
+        yield "kind", f"torch module {kind} with {weights:,} weights"
+    elif hasattr(found, "predict"):
+        yield "kind", f"fitted model {kind}"
+    else:
+        yield "kind", f"function {getattr(found, '__qualname__', kind)}"
+    labels = getattr(found, "classes_", None)
+    if labels is not None:
+        yield "classes", f"{len(labels)}: {shortened(labels)}"
+    columns = getattr(found, "feature_names_in_", None)
+    count = getattr(found, "n_features_in_", None)
+    if columns is not None:
+        yield "columns", f"{len(columns)}: {shortened(columns)}"
+    elif count is not None:
+        yield "columns", f"{count} without names"
+
+
+def shortened(values: Iterable[Any], most: int = 10) -> str:
+    """Returns the first values as text, with an ellipsis if there are more."""
+    texts = [str(value) for value in values]
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
 
 
 def tabular_teacher(
@@ -118,6 +158,14 @@ def _check_features(found: Teacher, name: str, features: Features | None) -> Non
             f"features: expected those of teacher {name}, got others from the data; save the "
             "teacher's with teacher.features.save('features.json'), and give that file as features="
         )
+
+
+def _named(name: str) -> Any:
+    """Imports an object; a factory is called."""
+    found = import_named(name, "teacher")
+    if not isinstance(found, nn.Module) and not _is_teacher(found) and _takes_no_arguments(found):
+        found = found()
+    return found
 
 
 def _is_teacher(found: Any) -> bool:

@@ -14,6 +14,10 @@ from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.validation import check_bounds, check_count, check_image_shape
 
 
+class UndeclaredError(ValueError):
+    """A model does not declare what it takes or answers, and neither does the caller."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """An input or output tensor as a model declares it.
@@ -69,7 +73,7 @@ class ModelOverrides:
             who: How errors begin.
 
         Raises:
-            ValueError: If the image shape or the number of classes is not known.
+            UndeclaredError: If the image shape or the number of classes is not known.
         """
         shape = self.image_shape or self.assumed_shape
         classes = self.classes or self._implied_classes() or self.assumed_classes
@@ -79,7 +83,7 @@ class ModelOverrides:
                 for name, value in (("image_shape=", shape), ("classes=", classes))
                 if value is None
             ]
-            raise ValueError(
+            raise UndeclaredError(
                 f"{who}: does not declare its images and classes; pass {' and '.join(missing)}"
             )
         return (

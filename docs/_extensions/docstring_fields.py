@@ -1,27 +1,9 @@
-"""Reads Google-style docstrings: the section `Attributes:`, and text as reStructuredText."""
+"""Text of docstrings as reStructuredText."""
 
-import inspect
 import re
 
 _CODE = re.compile(r"(`[^`]*`)")
 _UNPACKED = re.compile(r"(?<=[\[,(] )\*(?=\w)|(?<=[\[(])\*(?=\w)")
-
-
-def attribute_texts(documented: type) -> dict[str, str]:
-    """Returns the text of each attribute that a class documents."""
-    text = inspect.getdoc(documented) or ""
-    section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
-    if section is None:
-        return {}
-    texts: dict[str, str] = {}
-    name = ""
-    for line in inspect.cleandoc(section[1]).splitlines():
-        if entry := re.match(r"(\w+): (.*)", line):
-            name = entry[1]
-            texts[name] = entry[2]
-        elif name:
-            texts[name] = f"{texts[name]} {line.strip()}".strip()
-    return texts
 
 
 def with_plain_stars(line: str) -> str:

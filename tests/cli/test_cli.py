@@ -3,9 +3,10 @@
 import sys
 
 import pytest
-from command_line import Result, fail, succeed
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 import db3kd.cli
+from db3kd.teachers.description_keys import description_tables
 
 COMMANDS = (
     "info",
@@ -46,6 +47,38 @@ def test_info_describes_a_teacher(teacher):
     text = succeed("info", "--teacher", teacher)
 
     assert "1 x 8 x 8" in text and "10" in text and "0 to 1" in text and "fingerprint" in text
+
+
+def test_info_describes_a_function_that_declares_nothing():
+    text = succeed("info", "--teacher", f"{TEACHERS}:striped")
+
+    assert "kind           function striped" in text
+    assert "pass --image-shape and --classes" in text
+    declared = ("--image-shape", "1,8,8", "--classes", 10)
+    assert "1 x 8 x 8" in succeed("info", "--teacher", f"{TEACHERS}:striped", *declared)
+
+
+def test_info_times_the_queries_that_it_is_told_to_ask():
+    before = CountingTeacher.asked
+    assert "query time" not in succeed("info", "--teacher", f"{TEACHERS}:CountingTeacher")
+    assert CountingTeacher.asked == before
+
+    text = succeed("info", "--teacher", f"{TEACHERS}:CountingTeacher", "--time", 100)
+
+    assert CountingTeacher.asked == before + 100
+    assert "ms per query in calls of 64; 100 queries were asked" in text
+    assert fail("info", "--time", 2) == "error: --time: needs --teacher"
+
+
+def test_info_lists_every_key_of_a_description():
+    lines = succeed("info", "--teacher-keys").splitlines()
+
+    for table in description_tables():
+        for key in table.keys:
+            name = f"[{key.name}]" if key.is_table else key.name
+            assert any(line.startswith(f"{name}  (") for line in lines)
+    assert 'layout  ("NCHW" or "NHWC" or "flat", default "NCHW")' in lines
+    assert "variable  (text, required)" in lines
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -95,6 +95,19 @@ def test_a_network_is_trained_on_a_bundled_table(tmp_path):
     assert load_teacher(out).features.names[0] == "sepal length (cm)"
 
 
-def test_a_fitted_model_without_a_table_is_told_what_it_needs(table):
-    message = fail("info", "--teacher", asked(table)[1])
-    assert "got Pipeline; a fitted model needs" in message
+def test_a_fitted_model_is_described_without_a_table(table):
+    shown = succeed("info", "--teacher", asked(table)[1])
+    assert "kind           fitted model Pipeline" in shown
+    assert "classes        2: fair, good" in shown
+    assert "columns        3: alcohol, year, colour" in shown
+    assert "a fitted model needs --features, or data that are a table" in shown
+    message = fail("info", "--teacher", asked(table)[1], "--time", 5)
+    assert "a fitted model needs --features" in message
+
+    Features.infer(wine_frame(60)).save("features.json")
+    shown = succeed(
+        "info", "--teacher", asked(table)[1], "--features", "features.json", "--time", 5
+    )
+    assert "kind           TabularTeacher" in shown
+    assert "columns        3: alcohol, year, colour" in shown and "image shape    5" in shown
+    assert "ms per query in calls of 4; 5 queries were asked" in shown

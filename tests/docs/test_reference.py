@@ -9,13 +9,14 @@ import pytest
 import typer.main
 from command_reference import command_reference
 from description_reference import description_reference
-from docstring_fields import attribute_texts, with_plain_stars
+from docstring_fields import with_plain_stars
 from python_reference import constant_text, names_of, stage_reference, stages
 
 import db3kd
 from db3kd.cli.app import app
 from db3kd.teachers import Preprocessing
 from db3kd.teachers.description import Description, HeaderTable, RestTable
+from db3kd.teachers.description_keys import attribute_texts
 from db3kd.teachers.remote import RequestSettings
 
 ROOT = Path(__file__).parents[2]

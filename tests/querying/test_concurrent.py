@@ -238,24 +238,25 @@ def two_batches():
 
 
 def test_a_closed_task_keeps_the_answers_in_flight(tmp_path):
-    ledger = Ledger(torch.tensor([9, 9]))
+    ledger, reported = Ledger(torch.tensor([9, 9])), []
+    late = LateTeacher(some_teacher())
     with Journal(tmp_path / "a", 4, "run") as journal:
-        task = run_stepwise(two_batches(), LateTeacher(some_teacher()), ledger, journal=journal)
+        task = run_stepwise(two_batches(), late, ledger, reported.append, journal)
         next(task)
         task.close()
     found = read_journal(tmp_path / "a", "run")
     assert [call.answers.tolist() for call in found.calls] == [
         some_teacher().decide(some_images(8)[:4]).tolist()
     ]
-    assert found.in_flight == 0 and ledger.spent.tolist() == [2, 2]
+    assert found.in_flight == 0 and ledger.spent.tolist() == [2, 2] and sum(reported) == 4
 
 
 def test_a_decision_that_turns_out_invalid_is_not_booked():
-    ledger = Ledger(torch.tensor([9, 9]))
+    ledger, reported = Ledger(torch.tensor([9, 9])), []
     with pytest.raises(TeacherError, match="no answer") as caught:
-        run(two_batches(), LateTeacher(some_teacher(), invalid_from=6), ledger)
+        run(two_batches(), LateTeacher(some_teacher(), invalid_from=6), ledger, reported.append)
     assert len(caught.value.answered) == 2
-    assert ledger.spent.tolist() == [3, 3]
+    assert ledger.spent.tolist() == [3, 3] and sum(reported) == 6
 
 
 def test_an_invalid_decision_is_not_journaled(tmp_path):

@@ -105,10 +105,11 @@ def test_a_search_that_is_marks_too_many_queries_as_prepaid_is_an_error():
 
 
 def test_answers_before_a_failure_in_the_same_batch_are_booked():
-    ledger = Ledger(torch.tensor([4, 4]))
+    ledger, reported = Ledger(torch.tensor([4, 4])), []
+    failing = RaisingTeacher(teacher_of_two(max_batch=1), 3)
     with pytest.raises(TeacherError, match="the line is dead"):
-        run(queries([0, 1, 0, 1]), RaisingTeacher(teacher_of_two(max_batch=1), 3), ledger)
-    assert ledger.spent.tolist() == [2, 1]
+        run(queries([0, 1, 0, 1]), failing, ledger, reported.append)
+    assert ledger.spent.tolist() == [2, 1] and sum(reported) == 3
 
 
 def fixed_queries(*batches):
@@ -137,9 +138,11 @@ def test_a_search_resumes_where_its_journal_ends(
 
     teacher = CountingTeacher(teacher_of_two(max_batch))
     for stop in stops:
+        stopped, reported = Ledger(limits), [0]
         with contextlib.suppress(TeacherError), Journal(journal, 2, "run") as kept:
             failing = RaisingTeacher(teacher, stop)
-            run(fixed_queries(*batches), failing, Ledger(limits), journal=kept)
+            run(fixed_queries(*batches), failing, stopped, reported.append, kept)
+        assert sum(reported) == int(stopped.spent.sum()), "what is shown is what was booked"
     ledger = Ledger(limits)
     with Journal(journal, 2, "run") as kept:
         assert run(fixed_queries(*batches), teacher, ledger, journal=kept) == whole

@@ -56,9 +56,13 @@ def search(images):
 
 
 def decide(teacher, images, file):
-    """One search whose answers are kept in a journal."""
+    """One search whose answers are kept in a journal; what is reported is what is booked."""
+    ledger, reported = Ledger(torch.tensor([1000])), []
     with Journal(file, 10, "run") as journal:
-        return run(search(images), teacher, Ledger(torch.tensor([1000])), journal=journal)
+        try:
+            return run(search(images), teacher, ledger, reported.append, journal)
+        finally:
+            assert sum(reported) == int(ledger.spent)
 
 
 def answers(found: Contents) -> list[int]:
