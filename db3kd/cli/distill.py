@@ -45,7 +45,7 @@ class StoppableTrainingOptions(StudentTrainingOptions):
             "--patience",
             min=1,
             help="Stop the student's training after this many of its 100 reports without a higher "
-            "held-out agreement.",
+            "validation agreement.",
         ),
     ] = None
 

@@ -151,10 +151,8 @@ def distill_settings(
     """Returns how the networks of a distillation are trained."""
     from db3kd.pipelines.distill_settings import DistillSettings
 
-    rates = DistillSettings.learning_rates
     return DistillSettings(
         training=training.patient_settings(device),
-        learning_rates=rates if training.learning_rate is None else (training.learning_rate,),
         proxy=proxies.proxy,
         proxies=proxies.proxies,
         time_limit=time_limit,

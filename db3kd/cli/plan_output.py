@@ -60,11 +60,17 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
     low, high = result.interval
     for choice in result.choices:
         measured = ", ".join(f"{name} {share:.1%}" for name, share in choice.options.items())
-        print(f"choice     {choice.question}: {choice.chosen} (held-out agreement: {measured})")
+        print(f"choice     {choice.question}: {choice.chosen} (validation agreement: {measured})")
+    if result.choices:
+        augmented = result.validation - result.held_out
+        versions = f" and {augmented:,} augmented versions of them" if augmented else ""
+        print(f"validation {result.held_out:,} held-out images{versions}, to choose by")
     print(
         f"agreement  {result.agreement:.1%} (95 % interval {low:.1%} to {high:.1%}) of "
         f"{result.held_out:,} held-out images"
     )
+    for warning in result.warnings:
+        print(f"warning    {warning}")
     if result.accuracy is not None:
         print(f"accuracy   {result.accuracy:.2%} of the test images")
     print(f"queries    {result.queries:,}{_price(result.queries, price_per_1000)}")

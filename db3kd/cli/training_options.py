@@ -107,7 +107,7 @@ class StudentTrainingOptions(OptionSet):
         typer.Option(
             "--learning-rate",
             help="Learning rate.",
-            show_default="chosen by held-out agreement; with --labels: 0.001",
+            show_default="chosen by validation agreement; with --labels: 0.001",
         ),
     ] = None
     optimizer: Annotated[
@@ -158,7 +158,6 @@ class StudentTrainingOptions(OptionSet):
             device,
             steps=self.steps,
             batch_size=self.batch_size or 128,
-            schedule=self.schedule or "cosine",
         )
 
     def settings(self, preset: str | None, device: str) -> "TrainSettings":
@@ -171,9 +170,7 @@ class StudentTrainingOptions(OptionSet):
             epochs=self.epochs or PAPER_EPOCHS,
             steps=self.steps if chosen else DEFAULT_STEPS,
             batch_size=self.batch_size or (512 if preset else 128),
-            learning_rate=1e-3 if self.learning_rate is None else self.learning_rate,
-            schedule=self.schedule or "constant",
-        )
+        ).completed()
 
     def _settings(self, device: str, **particular: Any) -> "TrainSettings":
         from db3kd.distillation.train_settings import TrainSettings
@@ -185,6 +182,8 @@ class StudentTrainingOptions(OptionSet):
             optimizer=self.optimizer,
             weight_decay=self.weight_decay,
             ema=self.ema,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
             **particular,
         )
 

@@ -16,7 +16,7 @@ _MOMENTUM = 0.9
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> Optimizer:
     """Returns the optimizer of a training."""
-    rate, decay = settings.learning_rate, settings.weight_decay
+    rate, decay = settings.rate, settings.weight_decay
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, lr=rate, momentum=_MOMENTUM, nesterov=True, weight_decay=decay
@@ -30,7 +30,7 @@ def make_schedule(optimizer: Optimizer, settings: TrainSettings, steps: int) -> 
     """Returns the schedule of a training's learning rate, which is stepped after each batch."""
 
     def rate_share(step: int) -> float:
-        if settings.schedule == "constant":
+        if settings.schedule != "cosine":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
 

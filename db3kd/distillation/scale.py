@@ -168,12 +168,12 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
         rows: Number of images in the final training.
     """
     total = settings.total_steps(rows)
-    factor = _RATE_FACTOR if settings.schedule == "constant" else 1.0
+    factor = 1.0 if settings.schedule == "cosine" else _RATE_FACTOR
     return replace(
         settings,
         steps=max(total // _TRAINING_SHARE, min(total, _MIN_STEPS)),
         batch_size=max(min(settings.batch_size, _MIN_BATCH), settings.batch_size // _BATCH_SHARE),
-        learning_rate=settings.learning_rate * factor,
+        learning_rate=settings.rate * factor,
         schedule="cosine",
     )
 

@@ -43,6 +43,7 @@ class SurrogateSettings:
             )
         if self.training.steps is None:
             raise ValueError("training.steps: expected a number, got None")
+        object.__setattr__(self, "training", self.training.completed())
 
     def model_for(self, image_shape: tuple[int, ...]) -> str:
         """Returns the architecture for inputs of a shape."""

@@ -1,13 +1,14 @@
 """`TrainSettings`: how long, how fast and on what device a network is trained."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
 _OPTIMIZERS = ("adam", "adamw", "sgd")
+_DEFAULT_RATE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class TrainSettings:
     """How a network is trained.
 
     Example:
-        >>> db3kd.TrainSettings(steps=2000, schedule="cosine", seed=1)
+        >>> db3kd.TrainSettings(steps=2000, seed=1)
         >>> db3kd.TrainSettings(steps=12000, schedule="cosine", learning_rate=3e-3, ema=0.999)
 
     Attributes:
@@ -24,8 +25,11 @@ class TrainSettings:
             train for the same number of steps.
         batch_size: Maximum number of rows in a step, over all processes. The batches of an epoch
             differ in size by at most one row.
-        learning_rate: Initial learning rate.
-        schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps.
+        learning_rate: Initial learning rate. None leaves it to the function that trains: `distill`
+            and `compare` choose it, `run_zero_shot` takes 3e-3, and all others 1e-3.
+        schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps. None
+            leaves it to the function that trains: "cosine" for `distill`, `compare` and
+            `run_zero_shot`, and "constant" for all others.
         seed: Seed of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
         precision: "no" (float32), "fp16" (CUDA only) or "bf16".
@@ -44,8 +48,8 @@ class TrainSettings:
     epochs: int = 20
     steps: int | None = None
     batch_size: int = 128
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
+    learning_rate: float | None = None
+    schedule: str | None = None
     seed: int = 0
     device: str = "auto"
     precision: str = "no"
@@ -59,11 +63,13 @@ class TrainSettings:
         for name in ("epochs", "batch_size") + (("steps",) if self.steps is not None else ()):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        check_positive("learning_rate", self.learning_rate)
+        if self.learning_rate is not None:
+            check_positive("learning_rate", self.learning_rate)
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
         check_choice("precision", self.precision, _PRECISIONS)
-        check_choice("schedule", self.schedule, _SCHEDULES)
+        if self.schedule is not None:
+            check_choice("schedule", self.schedule, _SCHEDULES)
         check_choice("optimizer", self.optimizer, _OPTIMIZERS)
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(
@@ -81,6 +87,26 @@ class TrainSettings:
             raise ValueError(
                 'precision: fp16 needs a CUDA device, got device="cpu"; use "bf16" or "no"'
             )
+
+    @property
+    def rate(self) -> float:
+        """The initial learning rate; the default one if none is set."""
+        return _DEFAULT_RATE if self.learning_rate is None else self.learning_rate
+
+    def completed(
+        self, *, learning_rate: float = _DEFAULT_RATE, schedule: str = "constant"
+    ) -> "TrainSettings":
+        """Returns the settings with these values for those that are not set.
+
+        Example:
+            >>> db3kd.TrainSettings(steps=2000).completed(schedule="cosine").schedule
+            'cosine'
+        """
+        return replace(
+            self,
+            learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
+            schedule=self.schedule or schedule,
+        )
 
     def batches(self, rows: int) -> int:
         """Returns the number of batches in an epoch over `rows` rows."""

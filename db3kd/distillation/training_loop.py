@@ -120,6 +120,7 @@ class _Training:
         process: TrainingProcess,
         callbacks: Sequence[TrainingCallback],
     ) -> None:
+        settings = settings.completed()
         self.network, self.loss, self.settings = network, loss, settings
         self.process, self.callbacks = process, callbacks
         self.optimizer = make_optimizer(network.parameters(), settings)
@@ -130,7 +131,7 @@ class _Training:
             step=0,
             steps=steps,
             network=network if self.average is None else self.average.network,
-            learning_rate=settings.learning_rate,
+            learning_rate=settings.rate,
             is_main=process.index == 0,
         )
         self.meter = _Meter(steps, process)

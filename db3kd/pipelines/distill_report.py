@@ -13,6 +13,7 @@ from db3kd.distillation.answers import Answers
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.student_warnings import student_warnings
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan
 from db3kd.report import (
@@ -49,7 +50,7 @@ class FinishedRun:
             images; None without them.
         queries: All queries.
         label_queries: Queries for distances.
-        choices: What was chosen by held-out agreement.
+        choices: What was chosen by validation agreement.
         curve: Numbers of queries, and the agreement of proxies trained on their answers.
         seconds: Time by stage.
         soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student; None
@@ -81,6 +82,18 @@ class FinishedRun:
     features: Features | None
     manifest: Mapping[str, Any]
     settings: DistillSettings
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the student useless, if anything does."""
+        found = student_warnings(self.answers, self.predicted, self.class_names)
+        tabular = self.features is not None
+        return [text.replace("images", "rows") for text in found] if tabular else found
+
+    @property
+    def validation(self) -> int:
+        """Number of validation images: held-out images, and augmented versions of them."""
+        return len(self.answers.held_out)
 
     @property
     def held_out(self) -> int:
@@ -131,6 +144,7 @@ def write_distill_report(
         price_per_1000=price_per_1000,
         stages=_stages(run),
         curve=_curve(run),
+        validation=run.validation,
         choices=[
             PlanChoice(choice.question, choice.chosen, choice.options) for choice in run.choices
         ],
@@ -141,6 +155,7 @@ def write_distill_report(
         soft_examples=None if run.soft is None else SoftExamples(*run.soft),
         features=run.features,
         reproduce=_reproduce(run),
+        warnings=run.warnings,
         notes=_notes(run),
     )
     return write_student_report(folder, report)

@@ -30,7 +30,7 @@ from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_dist
 from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_network import Student
-from db3kd.pipelines.teaching import Choice, Teaching, are_few
+from db3kd.pipelines.teaching import VALIDATION, Choice, Teaching, are_few
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
 from db3kd.progress import Progress, adding_up
@@ -63,7 +63,7 @@ class _Trained:
     Attributes:
         network: The student.
         steps: The number of steps of full training.
-        choices: What was chosen by held-out agreement.
+        choices: What was chosen by validation agreement.
         soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student, or
             None.
     """
@@ -259,7 +259,7 @@ class DistillRun:
                 store,
                 notes,
             )
-            measure = HeldOutAgreement(held_out.as_source(), held_out.decisions)
+            measure = HeldOutAgreement(held_out.as_source(), held_out.decisions, VALIDATION)
             network = student.train(self.plan.strategy, training, [measure, *self._callbacks])
             return _Trained(network, steps)
         teaching = Teaching(

@@ -9,6 +9,9 @@ from db3kd.validation import check_count
 LEAST_STEPS, MOST_STEPS = 6_000, 12_000
 """Limits of the default number of training steps, which grows with the number of answers."""
 
+LEARNING_RATES = (3e-3, 1e-3)
+"""The learning rates to choose from, the usual one first."""
+
 _EPOCHS = 6
 """Passes over the answers, which determine the number of steps between the limits."""
 
@@ -24,10 +27,10 @@ class DistillSettings:
 
     Attributes:
         training: How every network is trained. `steps` None derives the number of steps from the
-            number of answers. `learning_rate` is replaced by one of `learning_rates`.
-        learning_rates: The learning rates to choose from, by held-out agreement after short
+            number of answers, and `schedule` None is "cosine".
+        learning_rates: The learning rates to choose from, by validation agreement after short
             training runs. A single one is used as it is, and strategies that measure distances use
-            the first.
+            the first. By default the learning rate of `training`, or 3e-3 and 1e-3 if it is None.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
         proxies: Number of proxies: networks that first learn the teacher's decisions, then choose
             what is asked, and teach the student on images that the teacher is not asked about. 0
@@ -38,15 +41,15 @@ class DistillSettings:
             train proportionally shorter. The speed of this machine is measured first, so the result
             depends on the machine.
         patience: Stops the training of the student after this many reports (of about a hundred) in
-            a row without a higher held-out agreement, and keeps the best weights; None to train to
-            the end.
+            a row without a higher validation agreement, and keeps the best weights; None to train
+            to the end.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
-    training: TrainSettings = field(default_factory=lambda: TrainSettings(schedule="cosine"))
-    learning_rates: tuple[float, ...] = (3e-3, 1e-3)
+    training: TrainSettings = field(default_factory=TrainSettings)
+    learning_rates: tuple[float, ...] = ()
     proxy: str | None = None
     proxies: int = 2
     alpha: float = 0.5
@@ -60,7 +63,9 @@ class DistillSettings:
                 f"({self.learning_rates},)"
             )
         if not self.learning_rates:
-            raise ValueError("learning_rates: expected at least one, got none")
+            rate = self.training.learning_rate
+            object.__setattr__(self, "learning_rates", LEARNING_RATES if rate is None else (rate,))
+        object.__setattr__(self, "training", self.training.completed(schedule="cosine"))
         for rate in self.learning_rates:
             check_positive("learning_rates", rate)
         check_count(self.proxies, "proxies", least=0)

@@ -35,9 +35,14 @@ class DistillResult:
             class.
         interval: Its 95 % confidence interval (Wilson).
         held_out: Number of held-out images.
+        validation: Number of validation images, by which training was chosen and may stop early:
+            the held-out images, and augmented versions of them.
         queries: All queries of the run.
         plan: How the budget was divided.
-        choices: What was chosen by held-out agreement.
+        choices: What was chosen by validation agreement.
+        warnings: What makes the student useless: a teacher that puts all images in one class, or a
+            student that agrees with it no more often than one that always gives the same answer.
+            Each states the likely causes.
         accuracy: Share of the test images with the right class, in [0, 1]; None without `test`.
         folder: The run folder; None if the run was made without `out`.
         report: The page report.html; None if the run was made without `out`.
@@ -47,9 +52,11 @@ class DistillResult:
     agreement: float
     interval: tuple[float, float]
     held_out: int
+    validation: int
     queries: int
     plan: BudgetPlan
     choices: Sequence[Choice]
+    warnings: Sequence[str]
     accuracy: float | None
     folder: Path | None
     report: Path | None
@@ -60,7 +67,7 @@ class DistillResult:
         return (
             f"DistillResult(agreement {self.agreement:.1%} ({low:.1%} to {high:.1%}) on "
             f"{self.held_out:,} held-out images{accuracy}, {self.queries:,} queries, "
-            f"strategy {self.plan.strategy!r})"
+            f"strategy {self.plan.strategy!r}{', see warnings' if self.warnings else ''})"
         )
 
 
@@ -83,7 +90,8 @@ def distill(
     The budget is divided among decisions for the images, decisions for augmented images that
     proxies choose, and a few held-out images on which the student's agreement with the teacher is
     measured (`db3kd.planning.plan_budget` shows the division). Choices about training are made by
-    held-out agreement, without further queries.
+    validation agreement, that on the held-out images and on augmented versions of them, without
+    further queries.
 
     Example:
         >>> result = db3kd.distill(teacher, images, budget=200_000, out="runs/mine")
@@ -142,9 +150,11 @@ def distill(
         agreement=finished.matches / finished.held_out,
         interval=wilson_interval(finished.matches, finished.held_out),
         held_out=finished.held_out,
+        validation=finished.validation,
         queries=finished.queries,
         plan=plan,
         choices=finished.choices,
+        warnings=finished.warnings,
         accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
         folder=None if out is None else folder,
         report=None if out is None else folder / REPORT_FILE,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from db3kd.distillation.answer_batches import AnsweredBatches, ProxyTaughtBatches, TaughtLoss
 from db3kd.distillation.answers import Answers
-from db3kd.distillation.early_stopping import AGREEMENT, EarlyStopping, HeldOutAgreement
+from db3kd.distillation.early_stopping import EarlyStopping, HeldOutAgreement
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_loop import BatchSource
@@ -19,6 +19,11 @@ from db3kd.pipelines.asking import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
+
+VALIDATION = "validation agreement"
+"""The share of the held-out images, and of augmented versions of them, for which a network predicts
+the teacher's class. Training is chosen by it, and may stop early by it. The agreement that a run
+reports is that on the held-out images themselves."""
 
 CHOICE_SHARE = 6
 """Networks that are trained to make a choice get 1 / CHOICE_SHARE of the steps."""
@@ -36,7 +41,7 @@ _LEAST_CHOICE_ANSWERS = 200
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice by held-out agreement.
+    """A choice by validation agreement.
 
     Attributes:
         question: What was chosen.
@@ -133,13 +138,13 @@ class Teaching:
         return teachers[self._choose("teachers", list(teachers), answers, short_student)]
 
     def train_student(self, answers: Answers, proxies: list[nn.Module], rate: float) -> nn.Module:
-        """Trains the student fully, and shows its held-out agreement."""
+        """Trains the student fully, and shows its validation agreement."""
         held_out = answers.held_out
         callbacks: list[TrainingCallback] = [
-            HeldOutAgreement(held_out.as_source(), held_out.decisions)
+            HeldOutAgreement(held_out.as_source(), held_out.decisions, VALIDATION)
         ]
         if self.settings.patience is not None:
-            callbacks.append(EarlyStopping(AGREEMENT, self.settings.patience))
+            callbacks.append(EarlyStopping(VALIDATION, self.settings.patience))
         return self._train(
             "student",
             answers,

@@ -1,4 +1,4 @@
-"""Shows the loss and the held-out agreement of a training."""
+"""Shows the loss and the measures of a training."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -137,7 +137,7 @@ def _notes(transfer: TransferSet, settings: ZeroShotSettings) -> list[str]:
         f"{totals.samples:,} pseudo samples were made from {synthesis.starts} starts, {moves}, "
         f"with {totals.queries:,} queries. Samples by class: {', '.join(map(str, totals.kept))}.",
         f"Students: {settings.student}, {training.steps:,} steps of at most {training.batch_size} "
-        f"images, Adam with a learning rate of {training.learning_rate:g} ({training.schedule}), "
+        f"images, Adam with a learning rate of {training.rate:g} ({training.schedule}), "
         f"{settings.seeds} seed{'s' if settings.seeds != 1 else ''}. Samples of rare classes are "
         f"trained on more often (balance {settings.balance:g}).",
         "Plain noise is the paper's distribution of starts, with one decision for each image. "

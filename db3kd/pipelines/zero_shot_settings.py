@@ -18,7 +18,8 @@ class ZeroShotSettings:
         labelling: How distances of the pseudo samples are measured, if soft labels made of them are
             distilled in addition to the decisions; None for the decisions alone.
         student: The architecture of the students, a name for `build_model`.
-        training: How every student is trained, with a number of steps.
+        training: How every student is trained, with a number of steps. By default, or if they are
+            not set, the learning rate is 3e-3 and the schedule "cosine".
         loss: The loss of students with soft labels.
         balance: How much more often samples of rare classes are trained on, from 0 (equally often)
             to 1 (every class equally often).
@@ -33,9 +34,7 @@ class ZeroShotSettings:
     synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
     labelling: LabelSettings | None = None
     student: str = "lenet5-half"
-    training: TrainSettings = field(
-        default_factory=lambda: TrainSettings(steps=12_000, learning_rate=3e-3, schedule="cosine")
-    )
+    training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=12_000))
     loss: KDLoss = field(default_factory=KDLoss)
     balance: float = 0.5
     seeds: int = 3
@@ -47,6 +46,8 @@ class ZeroShotSettings:
                 "training.steps: expected a number, so that all students train equally long, got "
                 "None"
             )
+        completed = self.training.completed(learning_rate=3e-3, schedule="cosine")
+        object.__setattr__(self, "training", completed)
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance: expected a number in [0, 1], got {self.balance}")
         check_count(self.seeds, "seeds")

@@ -21,6 +21,7 @@ def student_paragraphs(report: StudentReport, sections: Sequence[Section]) -> li
     ]
     if figures := key_figures(report):
         page.append("\n".join(f"- **{value}** {what}" for value, what in figures))
+    page += [f"**Warning:** {markdown_text(each)}" for each in report.warnings]
     page += [markdown_text(note) for note in report.notes]
     return [*page, *section_paragraphs(sections)]
 

@@ -36,8 +36,8 @@ class PlanChoice(NamedTuple):
     Attributes:
         name: What was chosen, such as "learning rate".
         chosen: The alternative that was taken; one of `agreements`.
-        agreements: Agreement of each alternative on held-out images, in [0, 1]; None if it was
-            not measured.
+        agreements: Agreement of each alternative on the validation images, in [0, 1]; None if it
+            was not measured.
     """
 
     name: str
@@ -99,6 +99,8 @@ class StudentReport:
         stages: The stages in the order of the run. Their queries are the total.
         curve: (queries, agreement) after each round of acquisition; queries in ascending order,
             agreement in [0, 1] on the held-out images.
+        validation: Number of images by which the choices were made: the held-out images, and
+            augmented versions of them. None if nothing is known about it.
         choices: The choices of the plan.
         class_names: C names; the numbers of the classes by default.
         class_counts: `[C]` integers, the teacher's decisions for the images asked.
@@ -109,7 +111,8 @@ class StudentReport:
         features: The features of a table, if an image is an encoded row: its values are shown as
             the table has them.
         reproduce: What a rerun needs: command line, Python call, versions, seeds, fingerprints.
-        notes: Paragraphs below the headline, such as warnings.
+        warnings: Paragraphs below the headline that say why the student is useless.
+        notes: Other paragraphs below the headline.
     """
 
     title: str
@@ -123,6 +126,7 @@ class StudentReport:
     price_per_1000: float | None = None
     stages: Sequence[ReportStage] = ()
     curve: Sequence[tuple[int, float]] = ()
+    validation: int | None = None
     choices: Sequence[PlanChoice] = ()
     class_names: Sequence[str] | None = None
     class_counts: Tensor | None = None
@@ -131,6 +135,7 @@ class StudentReport:
     soft_examples: SoftExamples | None = None
     features: Features | None = None
     reproduce: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:

@@ -147,8 +147,15 @@ def _choices(report: StudentReport) -> Section | None:
                 strong.append(len(rows))
             measured = "not measured" if share is None else f"{100 * share:.1f}"
             rows.append([name, alternative, "chosen" if chosen else "", measured])
-    head = ["choice", "alternative", "", "held-out agreement (%)"]
+    head = ["choice", "alternative", "", "validation agreement (%)"]
     text = "Alternatives are compared on held-out images, never on test images."
+    if report.validation is not None:
+        augmented = report.validation - report.agreement[1]
+        versions = f" and {augmented:,} augmented versions of them" if augmented > 0 else ""
+        text = (
+            f"Alternatives are compared by their validation agreement with the teacher, on the "
+            f"{report.agreement[1]:,} held-out images{versions}, never on test images."
+        )
     text = f"Strategy: {report.strategy}. {_in_words_of(report, text)}"
     return Section("Plan", text, [Table(head, rows, text_columns=3, strong_rows=strong)])
 

@@ -48,7 +48,7 @@ def trained(**changes: object) -> Tensor:
 
 
 def test_the_rate_is_constant_unless_another_schedule_is_asked_for(monkeypatch):
-    assert TrainSettings().schedule == "constant"
+    assert TrainSettings().completed().schedule == "constant"
     assert rates_of(monkeypatch) == [RATE] * 20
 
 

@@ -1,6 +1,7 @@
 """What `distill` refuses before the first query, and what few images are enough for."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from teachers_analytic import (
 from torch import nn
 
 import db3kd
-from db3kd.pipelines import DistillResult, DistillSettings
+from db3kd.pipelines import DistillResult, DistillSettings, ZeroShotSettings
 from db3kd.teachers import TeacherError, load_teacher
 
 PIXELS = images().read(range(120))
@@ -89,6 +90,26 @@ def test_a_single_learning_rate_must_be_in_a_tuple():
         DistillSettings(learning_rates=0.1)
 
 
+def test_what_training_settings_leave_out_is_that_of_the_pipeline():
+    training = db3kd.TrainSettings(steps=50, seed=3)
+
+    partial = DistillSettings(training=training)
+
+    assert partial == DistillSettings(
+        training=db3kd.TrainSettings(steps=50, seed=3, schedule="cosine")
+    )
+    assert partial.training.schedule == "cosine" and partial.learning_rates == (3e-3, 1e-3)
+    assert replace(partial, alpha=0.2).learning_rates == partial.learning_rates
+    constant = replace(training, schedule="constant", learning_rate=0.01)
+    chosen = DistillSettings(training=constant)
+    assert chosen.training.schedule == "constant" and chosen.learning_rates == (0.01,)
+    assert DistillSettings(training=constant, learning_rates=(0.1,)).learning_rates == (0.1,)
+    zero_shot = ZeroShotSettings(training=training).training
+    assert (zero_shot.rate, zero_shot.schedule) == (3e-3, "cosine")
+    surrogate = db3kd.SurrogateSettings(training=training).training
+    assert (surrogate.rate, surrogate.schedule) == (1e-3, "constant")
+
+
 @pytest.mark.parametrize("change", [one_short, beyond_range, lambda decisions: None])
 def test_answers_that_are_no_classes_end_the_run_and_leave_no_folder(change, tmp_path):
     with pytest.raises(TeacherError, match="teacher WrongTeacher"):
@@ -152,7 +173,7 @@ def test_copies_of_one_image_are_no_error_if_augmented_images_differ_in_class():
 
 def test_a_teacher_with_one_class_is_asked_for_one_round_only():
     counting = CountingTeacher(ConstantTeacher(1, SHAPE, CLASSES))
-    with pytest.raises(TeacherError, match="Check that the images are like those"):
+    with pytest.raises(TeacherError, match="Likely causes: images that are unlike"):
         run(counting, budget=10_000)
     assert counting.total < 3000
 

@@ -1,0 +1,56 @@
+"""Says plainly if a student, or its teacher, is no better than a constant answer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from db3kd.distillation.answers import Answers
+
+CAUSES = (
+    "images that are unlike those that the teacher was trained on; preprocessing that differs from "
+    "the teacher's own (scale, mean and std, channel order, layout); wrong bounds of the values; "
+    "or a teacher that gives this answer whatever it is asked"
+)
+"""The likely causes of answers that hardly differ."""
+
+_FEW = 10
+"""With fewer held-out images, a share of them says nothing about the student."""
+
+
+def student_warnings(
+    answers: Answers, predicted: Tensor, class_names: Sequence[str] | None
+) -> list[str]:
+    """Returns warnings about a student that has learned nothing, or had nothing to learn.
+
+    Always answering the class that is most frequent among the held-out images is at least as good
+    as chance, so a student must be better than that.
+
+    Args:
+        answers: All answers, those for held-out images included.
+        predicted: [n] int64, the student's classes of the held-out images, in their order.
+        class_names: Names of the classes, or None.
+    """
+    found = []
+    decisions = answers.clean.decisions
+    if bool((decisions == decisions[0]).all()):
+        found.append(
+            f"The teacher put all {len(decisions):,} images in class "
+            f"{_name(int(decisions[0]), class_names)}, so a student can learn nothing useful from "
+            f"them. Likely causes: {CAUSES}."
+        )
+    held_out = answers.held_out.clean.decisions
+    counts = torch.bincount(held_out)
+    most, matches = int(counts.max()), int((predicted == held_out).sum())
+    if not found and len(held_out) >= _FEW and matches <= most:
+        found.append(
+            f"The student agrees with the teacher on {matches:,} of {len(held_out):,} held-out "
+            f"images. To answer always with class {_name(int(counts.argmax()), class_names)} would "
+            f"agree on {most:,} of them, so the student has learned nothing useful. Likely causes: "
+            f"{CAUSES}; or too few queries or training steps."
+        )
+    return found
+
+
+def _name(number: int, class_names: Sequence[str] | None) -> str:
+    return str(number) if class_names is None else repr(class_names[number])

@@ -1,0 +1,97 @@
+"""A student that is no better than a constant answer is called useless."""
+
+import pytest
+import torch
+from distill_cases import CLASSES, QUICK, images, teacher
+from tasters import Taster, wines
+from torch import nn
+
+import db3kd
+from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.pipelines.student_warnings import student_warnings
+
+
+def answers(training: list[int], held_out: list[int]):
+    """Decisions for clean images, of which the last are held out."""
+    decisions = torch.tensor([*training, *held_out])
+    order = torch.arange(len(decisions))
+    known = no_answers(augmentable_images(images(len(order)), order, len(held_out), 0))
+    return known.add(order * NUMBERS, decisions)
+
+
+@pytest.mark.parametrize("matches", range(21))
+def test_a_student_must_be_better_than_the_most_frequent_class(matches):
+    held_out = torch.tensor([0] * 12 + [1] * 8)
+    predicted = torch.where(torch.arange(20) < matches, held_out, 2)
+
+    found = student_warnings(answers([0, 1] * 20, held_out.tolist()), predicted, None)
+
+    assert len(found) == (matches <= 12)
+    if found:
+        assert f"on {matches} of 20 held-out images" in found[0]
+        assert "class 0 would agree on 12 of them" in found[0]
+        assert "preprocessing that differs" in found[0] and "wrong bounds" in found[0]
+
+
+def test_a_few_held_out_images_show_nothing():
+    assert student_warnings(answers([0, 1] * 20, [0] * 9), torch.zeros(9), None) == []
+
+
+def test_a_teacher_of_one_class_is_named_before_the_student_is_blamed():
+    known = answers([3] * 40, [3] * 20)
+    augmented = known.add(torch.arange(5) * NUMBERS + 1, torch.zeros(5, dtype=torch.int64))
+
+    (found,) = student_warnings(augmented, torch.full((20,), 3), ["a", "b", "c", "d"])
+
+    assert "The teacher put all 60 images in class 'd'" in found
+
+
+class Constant(nn.Module):
+    """Prefers the same class for every image; its weight changes no decision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch):
+        scores = torch.zeros(len(batch), CLASSES) + 0 * self.weight
+        return scores + torch.tensor([0.0, 0.0, 0.0, 1.0])
+
+
+def test_the_result_and_the_report_warn(tmp_path):
+    options = {"budget": 300, "settings": QUICK, "out": tmp_path / "run"}
+    result = db3kd.distill(teacher(), images(300), student=Constant(), **options)
+
+    (warning,) = result.warnings
+    assert "has learned nothing useful" in warning and "see warnings" in repr(result)
+    assert "**Warning:** The student agrees" in result.report.with_suffix(".md").read_text()
+    assert '<p class="warning">' in result.report.read_text()
+
+
+def test_a_student_that_learns_is_not_warned_about(tmp_path):
+    training = db3kd.TrainSettings(steps=400, learning_rate=0.03, device="cpu")
+    result = db3kd.distill(
+        teacher(),
+        images(1000),
+        budget=3000,
+        student="linear",
+        settings=db3kd.DistillSettings(training=training, proxies=0),
+        out=tmp_path / "run",
+    )
+    assert result.warnings == [] and result.agreement > 0.6
+    assert "Warning" not in result.report.with_suffix(".md").read_text()
+    assert result.validation == result.held_out + result.plan.held_out_augmented
+
+
+def test_a_warning_about_a_table_speaks_of_rows():
+    constant = nn.Sequential(nn.Linear(5, 2))
+    nn.init.zeros_(constant[0].weight)
+    constant[0].bias.data = torch.tensor([0.0, 1e6])
+
+    result = db3kd.distill(
+        Taster().teacher(), wines(200), student=constant, budget=300, settings=QUICK
+    )
+
+    assert result.agreement < 1
+    assert "images" not in "".join(result.warnings)
+    assert "held-out rows" in result.warnings[0]
