@@ -27,24 +27,24 @@ ROOT = Path(__file__).parents[1]
 SERVERS = ".venv-servers/bin/python"
 
 MODULES: dict[str, tuple[str, int, str]] = {
-    "peers-quick": ("peers", 5, "--teacher-kind lenet5 --pairs 10 {few}"),
+    "peers-quick": ("peers", 5, "--teacher-model lenet5 --pairs 10 {few}"),
     "distances-mnist": ("peers.distances", 1, "{mnist_or_few}"),
     "candidates-mnist": ("peers.starting_points", 20, "{mnist_or_few} --threads 1"),
     "candidates-fashion-mnist": ("peers.starting_points", 20, "{fashion} --threads 1"),
     # LeNet-5 gets one thread: some peers ask for a single image at a time, and waking a second
     # core for it makes them slower. Large networks get fewer pairs, because these peers then take
     # milliseconds a query.
-    "peers-mnist": ("peers", 8, "--teacher-kind lenet5 --pairs 50 --threads 1 {mnist_or_few}"),
-    "peers-fashion-mnist": ("peers", 8, "--teacher-kind lenet5 --pairs 50 --threads 1 {fashion}"),
+    "peers-mnist": ("peers", 8, "--teacher-model lenet5 --pairs 50 --threads 1 {mnist_or_few}"),
+    "peers-fashion-mnist": ("peers", 8, "--teacher-model lenet5 --pairs 50 --threads 1 {fashion}"),
     "peers-linear": (
-        "peers", 2, "--teacher-kind linear --pairs 50 --threads 1 {mnist_data} {teacher:linear}",
+        "peers", 2, "--teacher-model linear --pairs 50 --threads 1 {mnist_data} {teacher:linear}",
     ),
     "peers-alexnet": (
-        "peers", 30, "--teacher-kind alexnet {fashion_data} {teacher:alexnet} --teacher-epochs 2 "
+        "peers", 30, "--teacher-model alexnet {fashion_data} {teacher:alexnet} --teacher-epochs 2 "
         "--candidate-pool 10000 --pairs 10 --budgets 50 100 250 500 1000",
     ),
     "peers-resnet18": (
-        "peers", 15, "--teacher-kind resnet18 --pairs 3 --candidate-pool 200 --starts 3 "
+        "peers", 15, "--teacher-model resnet18 --pairs 3 --candidate-pool 200 --starts 3 "
         "--budgets 50 100 250 500 --white-box-steps 100",
     ),
     "growth": ("systems.growth", 5, ""),

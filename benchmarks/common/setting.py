@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.common.record import plain_parser
@@ -15,8 +14,7 @@ from db3kd.data.loading import load_data
 from db3kd.distillation.evaluation import evaluate
 from db3kd.distillation.student import train_classifier
 from db3kd.distillation.train_settings import TrainSettings
-from db3kd.models import save_model
-from db3kd.models.networks import build_model
+from db3kd.models import build_model, model_names, read_saved_model, save_model
 from db3kd.teachers import ModuleTeacher
 
 
@@ -61,24 +59,33 @@ def parser(description: str | None, default_data: str = "mnist5k") -> argparse.A
         "--data", default=default_data, help="data set, such as a folder of IDX files"
     )
     options.add_argument("--teacher", type=Path, help="weight file; trained and written if missing")
+    options.add_argument(
+        "--teacher-model", choices=model_names(), default="lenet5", help="its architecture"
+    )
     options.add_argument("--teacher-epochs", type=int, default=10)
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     return options
 
 
-def load_network(options: argparse.Namespace, train: ImageSet, model: str = "lenet5") -> nn.Module:
+def load_network(options: argparse.Namespace, train: ImageSet) -> nn.Module:
     """Loads the network of `options.teacher`, or trains it and writes the file.
 
     Args:
         options: The options of `parser`.
         train: The images that the network learns from.
-        model: The architecture.
     """
-    shape, classes = train.image_shape, class_count(train)
+    shape, classes, model = train.image_shape, class_count(train), options.teacher_model
     make = partial(build_model, model, shape, classes)
     if options.teacher is not None and options.teacher.exists():
+        saved = read_saved_model(options.teacher)
+        if saved.model != model or saved.image_shape != shape or saved.classes != classes:
+            raise SystemExit(
+                f"--teacher: expected {model} for {classes} classes of {shape}, got {saved.model} "
+                f"for {saved.classes} of {saved.image_shape} in {options.teacher}; pass "
+                "--teacher-model, or another file"
+            )
         network = make()
-        network.load_state_dict(load_file(options.teacher))
+        network.load_state_dict(saved.state)
         return network.eval()
     settings = TrainSettings(epochs=options.teacher_epochs, device="cpu")
     network = train_classifier(make, train, true_labels(train), settings)
@@ -94,7 +101,7 @@ def trained_teacher(
     *,
     compile: bool = False,
 ) -> TrainedTeacher:
-    """Makes the LeNet-5 that most benchmarks label with.
+    """Makes the network of `options.teacher_model`, and a teacher of it.
 
     Args:
         options: The options of `parser`.
@@ -105,7 +112,8 @@ def trained_teacher(
     torch.set_num_threads(options.threads)
     network = load_network(options, train)
     accuracy = evaluate(network, test, true_labels(test))
-    print(f"teacher: lenet5, {accuracy:.2%} of {len(test):,} test images of {train.name}")
+    name = options.teacher_model
+    print(f"teacher: {name}, {accuracy:.2%} of {len(test):,} test images of {train.name}")
     teacher = ModuleTeacher(network, train.image_shape, class_count(train), compile=compile)
     return TrainedTeacher(network, teacher, train, test, accuracy)
 

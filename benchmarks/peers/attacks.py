@@ -240,15 +240,20 @@ def _searched(task: Task, search: Callable[[], None]) -> list[str]:
     return []
 
 
-SURROGATES = ("lenet5", "lenet5-half")
-"""Models of surrogates; a search with one has it after a comma in its name."""
+SURROGATES = {"lenet5": ("lenet5", "lenet5-half"), "resnet8": ("resnet8", "resnet8-half")}
+"""Models of surrogates by that of the teacher; a search with one has it after a comma in its name.
+"""
 
 _MBD = partial(db3kd, mixup_rounds=0, tolerance=1e-3, sign_opt=SignOptSettings())
 
 ATTACKS: dict[str, Attack] = {
     "db3kd BD": partial(db3kd, mixup_rounds=2, tolerance=1e-2, sign_opt=None),
     "db3kd MBD": _MBD,
-    **{f"db3kd MBD, {model}": partial(_MBD, surrogate=model) for model in SURROGATES},
+    **{
+        f"db3kd MBD, {model}": partial(_MBD, surrogate=model)
+        for models in SURROGATES.values()
+        for model in models
+    },
     "paper BD": partial(paper, sign_opt=False),
     "paper MBD": partial(paper, sign_opt=True),
     "Foolbox HopSkipJump": partial(foolbox, attack="HopSkipJumpAttack"),

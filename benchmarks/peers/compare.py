@@ -5,7 +5,7 @@ class. Each runs in a separate process. A teacher that counts, times and measure
 (benchmarks.peers.measuring_teacher) replaces what the searches report. Distances are over the least
 distance that a gradient attack finds on the teacher (benchmarks.peers.whitebox).
 
-    python -m benchmarks.peers --teacher-kind lenet5 --data DIR --teacher FILE --save peers-mnist
+    python -m benchmarks.peers --teacher-model lenet5 --data DIR --teacher FILE --save peers-mnist
 
 The name of a search with a surrogate ends with the model of the surrogate. The queries that it
 learnt from are asked once for all pairs, and no curve counts them.
@@ -25,9 +25,9 @@ import torch
 
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser
-from benchmarks.peers.attacks import ATTACKS, NEEDS
+from benchmarks.peers.attacks import ATTACKS, NEEDS, SURROGATES
 from benchmarks.peers.curves import Curve, best_peer, equal_distance
-from benchmarks.peers.problem import KINDS, Problem, make_problem
+from benchmarks.peers.problem import Problem, make_problem
 from benchmarks.peers.process import Measured, curve_counts, measure_apart
 
 BUDGETS = (50, 100, 250, 500, 1000, 2000, 4000)
@@ -155,7 +155,6 @@ def _installed(attack: str) -> bool:
 
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument("--teacher-kind", choices=KINDS, default="lenet5")
     options.add_argument("--pairs", type=int, default=100)
     options.add_argument(
         "--classes", type=int, nargs=2, metavar=("SOURCE", "TARGET"), help="classes of all pairs"
@@ -179,7 +178,8 @@ def _options() -> argparse.Namespace:
         chosen.attacks = [
             name
             for name in ATTACKS
-            if _installed(name) and (chosen.teacher_kind == "lenet5" or not _surrogate_of(name))
+            if _installed(name)
+            and _surrogate_of(name) in ("", *SURROGATES.get(chosen.teacher_model, ()))
         ]
         for name in ATTACKS.keys() - set(chosen.attacks):
             print(f"skipped: {name} is not installed, or belongs to another teacher")

@@ -24,7 +24,6 @@ from db3kd.models.networks import build_model
 from db3kd.synthesis.starts import make_starts
 from db3kd.teachers import ModuleTeacher, decide_checked
 
-KINDS = ("lenet5", "alexnet", "linear", "resnet18")
 GENERATED = {"alexnet": (3, 32, 32), "resnet18": (3, 224, 224)}
 """Teachers that get random weights and generated images if there is no weight file."""
 
@@ -129,14 +128,14 @@ def make_problem(options: argparse.Namespace) -> Problem:
     rays = StartingPoints(candidate_pool, decided, options.starts).rays(pairs)
     optimum = minimum_norm(network, samples, targets, options.white_box_steps)
     exact = None
-    if options.teacher_kind == "linear":
+    if options.teacher_model == "linear":
         *_, layer = network.children()
         assert isinstance(layer, nn.Linear)
         exact = linear_optimum(
             layer.weight.detach(), layer.bias.detach(), samples.flatten(1), targets
         )
     return Problem(
-        kind=options.teacher_kind,
+        kind=options.teacher_model,
         classes=classes,
         state=network.state_dict(),
         data=candidate_pool.name,
@@ -173,7 +172,7 @@ def _surrogates(
 
 def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSet, ImageSet]:
     """The network, the candidate pool, and the images that samples are taken from."""
-    kind = options.teacher_kind
+    kind = options.teacher_model
     if kind in GENERATED and options.teacher is None:
         candidate_pool, test = _generated(GENERATED[kind], options)
         torch.manual_seed(options.seed)
@@ -185,7 +184,7 @@ def _teacher_and_images(options: argparse.Namespace) -> tuple[nn.Module, ImageSe
         train = train.subset(torch.arange(min(options.candidate_pool, len(train))))
     if kind == "alexnet" and train.image_shape == (1, 28, 28):
         train, test = _padded(train), _padded(test)
-    return load_network(options, train, kind), train, test
+    return load_network(options, train), train, test
 
 
 def _padded(images: ImageSet) -> ImageSet:

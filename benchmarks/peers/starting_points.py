@@ -154,7 +154,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--problem", type=Path, help="file of the pairs; written if missing")
     chosen = options.parse_args()
     fixed = {
-        "teacher_kind": "lenet5", "classes": None, "candidate_pool": None, "seed": 0,
+        "classes": None, "candidate_pool": None, "seed": 0,
         "starts": max(max(chosen.counts), 20), "white_box_steps": 400,
         "surrogates": SURROGATES, "surrogate_images": 2000, "surrogate_queries": 10,
         "surrogate_steps": 2000,

@@ -160,7 +160,7 @@ def _result(
 ) -> dict[str, Any]:
     return {
         "data": trained.train.name,
-        "teacher": "lenet5",
+        "teacher": options.teacher_model,
         "teacher_accuracy": trained.accuracy,
         "steps": options.steps,
         "proxies": options.proxies,

@@ -194,10 +194,15 @@ class AlexNet(nn.Module):
 class ResNet(nn.Module):
     """ResNet of basic blocks (He et al. 2016).
 
+    ResNet-18 and ResNet-34 have four stages from 64 maps on. ResNet-8 has three stages of one block
+    from 16 maps on, like the networks of that paper for CIFAR-10.
+
     Args:
         image_shape: (channels, height, width).
         classes: Number of classes.
-        blocks: Number of basic blocks in each of the four stages.
+        blocks: Number of basic blocks in each stage. Each stage after the first halves the sides of
+            its maps and doubles their number.
+        width: Number of maps in the first stage.
         small_images: True for a stem of one 3x3 convolution of stride 1, as is usual for CIFAR;
             False for the original stem, a 7x7 convolution of stride 2 and pooling. By default True
             for images of at most 64 pixels.
@@ -208,7 +213,8 @@ class ResNet(nn.Module):
         image_shape: tuple[int, ...],
         classes: int,
         *,
-        blocks: tuple[int, int, int, int],
+        blocks: tuple[int, ...],
+        width: int = 64,
         small_images: bool | None = None,
     ) -> None:
         super().__init__()
@@ -217,18 +223,18 @@ class ResNet(nn.Module):
             small_images = max(sides) <= SMALL_IMAGE
         kernel, stride = (3, 1) if small_images else (7, 2)
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, 64, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(64),
+            nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.Identity() if small_images else nn.MaxPool2d(3, 2, 1),
         )
-        layers, width = [], 64
+        layers, maps = [], width
         for stage, count in enumerate(blocks):
             for block in range(count):
-                layers.append(BasicBlock(width, 64 << stage, 2 if stage and not block else 1))
-                width = 64 << stage
+                layers.append(BasicBlock(maps, width << stage, 2 if stage and not block else 1))
+                maps = width << stage
         self.blocks = nn.Sequential(*layers)
-        self.classifier = nn.Linear(width, classes)
+        self.classifier = nn.Linear(maps, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -307,6 +313,8 @@ _FACTORIES: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
     "alexnet": partial(AlexNet, divisor=1),
     "alexnet-half": partial(AlexNet, divisor=2),
     "alexnet-quarter": partial(AlexNet, divisor=4),
+    "resnet8": partial(ResNet, blocks=(1, 1, 1), width=16),
+    "resnet8-half": partial(ResNet, blocks=(1, 1, 1), width=8),
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
     "mlp": partial(MLP, hidden=128),

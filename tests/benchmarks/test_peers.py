@@ -303,7 +303,10 @@ def problem() -> Problem:
         near = (members - sample).flatten(1).norm(dim=1).argsort()[:4]
         starts.append(members[near])
     exact = linear_optimum(weights, bias, samples.flatten(1), target)
-    surrogates = {name: build_model(name, shape, classes).state_dict() for name in SURROGATES}
+    surrogates = {
+        name: build_model(name, shape, classes).state_dict()
+        for name in sum(SURROGATES.values(), ())
+    }
     return Problem(
         kind="linear", classes=classes, state=network.state_dict(), data="random",
         samples=samples, index=torch.arange(3), source=source, target=target,
@@ -371,7 +374,7 @@ def test_a_peer_that_fails_ends_its_search_and_no_other(problem, monkeypatch):
 
 def test_the_command_writes_figures_and_curves(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    arguments = "peers --teacher-kind linear --data digits --teacher-epochs 2 --pairs 2 --starts 3"
+    arguments = "peers --teacher-model linear --data digits --teacher-epochs 2 --pairs 2 --starts 3"
     arguments += " --budgets 20 60 --white-box-steps 30 --threads 1 --save smoke"
     arguments += " --surrogate-images 20 --surrogate-queries 3 --surrogate-steps 2"
     attacks = ["db3kd MBD", "db3kd MBD, lenet5-half", "paper MBD"]

@@ -62,6 +62,23 @@ def test_resnets_have_the_size_of_the_published_ones():
     assert parameter_count("resnet34", (3, 224, 224), 1000) == 21_797_672
 
 
+@pytest.mark.parametrize(("name", "width"), [("resnet8", 16), ("resnet8-half", 8)])
+def test_resnet8_has_three_stages_of_one_block(name, width):
+    # Per convolution its weights and the scale and shift of its batch norm: a stem, six 3x3 ones
+    # in blocks, and a 1x1 shortcut in each stage that changes the width.
+    stem = 27 * width + 2 * width
+    same = 2 * (9 * width * width + 2 * width)
+    doubled = sum(
+        9 * low * 2 * low + 4 * low + 9 * 4 * low * low + 4 * low + 2 * low * low + 4 * low
+        for low in (width, 2 * width)
+    )
+    assert parameter_count(name, (3, 32, 32)) == stem + same + doubled + (4 * width + 1) * 10
+    with torch.device("meta"):
+        network = build_model(name, (3, 32, 32), 10)
+        maps = network.blocks(network.stem(torch.empty(1, 3, 32, 32)))
+    assert maps.shape == (1, 4 * width, 8, 8)
+
+
 def test_a_resnet_keeps_small_images_large():
     with torch.device("meta"):
         small = ResNet((3, 32, 32), 10, blocks=(1, 1, 1, 1))
