@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,21 @@ _IDENTITY = ("seed", "settings", "teacher", "data")
 
 NAMES = ("settings.source.data", "settings.teacher")
 """Entries that may differ when a run is resumed: names, of which the fingerprints are compared."""
+
+_PLANNED = (("settings.plan.",), ("settings.choosing.", "settings.labelling."))
+_DECIDE: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "settings.plan.strategy": _PLANNED,
+    "settings.plan.budget": _PLANNED,
+    "settings.plan.images": _PLANNED,
+    "settings.choosing.proxies": ((), ("settings.choosing.",)),
+}
+"""Entries that decide others: those in a group, and those that only one of two runs has."""
+
+_NO_ARGUMENTS = ("data", "settings.plan.images")
+"""Entries that describe the images, which may come from anywhere."""
+
+_MAX_SHOWN = 60
+"""Characters of a value in a message."""
 
 _LISTS = {
     "resumed": ("queries_in_flight",),
@@ -108,17 +123,49 @@ def differences(
 ) -> list[str]:
     """Returns `name: was …, is …` for each entry in which two manifests describe different runs.
 
+    Entries that follow from another one that differs are left out.
+
     Args:
         stored: Manifest of an existing run.
         wanted: Manifest of the requested run.
         apart_from: Entries that may differ, such as `settings.source.data`.
     """
     was, now = dict(_entries(stored)), dict(_entries(plain(wanted)))
-    return [
-        f"{name}: was {json.dumps(was.get(name))}, is {json.dumps(now.get(name))}"
+    found = [
+        name
         for name in sorted(was.keys() | now.keys())
         if name not in apart_from and was.get(name) != now.get(name)
     ]
+    one_sided = {name for name in found if None in (was.get(name), now.get(name))}
+    return [
+        f"{name}: was {_shown(was.get(name))}, is {_shown(now.get(name))}"
+        for name in found
+        if not _follows(name, found, one_sided)
+    ]
+
+
+def _follows(name: str, found: Sequence[str], one_sided: Collection[str]) -> bool:
+    """Returns whether an entry differs only because another one does, which is named instead."""
+    for deciding in set(_DECIDE).intersection(found) - {name}:
+        group, follow = _DECIDE[deciding]
+        if name.startswith(group) and name not in _DECIDE:
+            return True
+        if name.startswith(follow) and name in one_sided:
+            return True
+    return False
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+
+
+def _with_argument(difference: str) -> str:
+    """Adds the argument that sets an entry, of which the command line makes an option."""
+    name = difference.partition(":")[0]
+    if name in _NO_ARGUMENTS:
+        return difference
+    return f"{difference} ({name.rpartition('.')[2]}=)"
 
 
 _ADVICE = "; pass what the run was started with, or start another run in another folder"
@@ -126,6 +173,7 @@ _ADVICE = "; pass what the run was started with, or start another run in another
 
 def describe_differences(differences: Sequence[str]) -> str:
     """Returns the differences as text, with advice if only the images differ."""
+    differences = [_with_argument(each) for each in differences]
     others = [each for each in differences if not each.startswith("data:")]
     if any(each.startswith(_CHOOSES_IMAGES) for each in others):
         return "; ".join(others) + _ADVICE  # other settings, and therefore other images

@@ -155,7 +155,7 @@ def test_where_nobody_knows_what_changed_the_images_must_be_put_back(stopped, sp
 
 def test_a_limit_that_differs_is_not_taken_for_images_that_changed(stopped):
     with pytest.raises(
-        ValueError, match=r"different run: settings.limit: was null, is 50; pass what"
+        ValueError, match=r"different run: settings.limit: was null, is 50 \(limit=\); pass what"
     ):
         write(stopped, stopped.parent / "images.npy", LevelTeacher(), limit=50)
 

@@ -81,3 +81,27 @@ def test_each_difference_between_runs_is_named(a_manifest):
         "settings.sign_opt.rounds: was null, is 3",
     ]
     assert differences(a_manifest, a_manifest | {"seed": 8}, apart_from=("seed",)) == []
+
+
+def test_what_follows_from_another_difference_is_not_listed():
+    plan = {"budget": 600, "strategy": "auto", "rounds": (95, 480), "held_out": 5}
+    choosing = {"proxies": 2, "training": {"steps": 12, "seed": 0}}
+
+    def manifest(**settings):
+        return make_manifest(settings, seed=0, teacher_fingerprint="t", data_fingerprint="d")
+
+    stored = manifest(plan=plan, choosing=choosing)
+    bigger = plan | {"budget": 700, "rounds": (95, 580)}
+    other = choosing | {"training": {"steps": 13, "seed": 0}}
+    assert differences(stored, manifest(plan=bigger, choosing=other)) == [
+        "settings.choosing.training.steps: was 12, is 13",
+        "settings.plan.budget: was 600, is 700",
+    ]
+    labelled = plan | {"strategy": "bd", "rounds": (95,)}
+    assert differences(stored, manifest(plan=labelled, labelling={"queries": 5})) == [
+        'settings.plan.strategy: was "auto", is "bd"'
+    ]
+    assert differences(stored, manifest(plan=plan | {"rounds": (9,)})) == [
+        "settings.choosing.proxies: was 2, is null",
+        "settings.plan.rounds: was [95, 480], is [9]",
+    ]

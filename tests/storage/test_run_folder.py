@@ -352,7 +352,8 @@ def test_a_run_that_paid_for_answers_keeps_them(tmp_path, a_manifest):
 def test_another_run_is_not_reopened_and_stays_as_it_is(run, a_manifest):
     stop(run)
     before = {file: file.read_bytes() for file in run.path.iterdir()}
-    with pytest.raises(ValueError, match=r"holds a different run.*: seed: was 7, is 8; pass what"):
+    message = r"holds a different run.*: seed: was 7, is 8 \(seed=\); pass what"
+    with pytest.raises(ValueError, match=message):
         RunFolder.reopen(run.path, KIND, a_manifest | {"seed": 8})
     with pytest.raises(ValueError, match="expected format 'db3kd rows 4'"):
         RunFolder.reopen(run.path, Kind("rows", 4), a_manifest)
