@@ -139,6 +139,20 @@ void check_state(std::initializer_list<Argument> state, std::initializer_list<Ar
   }
 }
 
+void check_pair_rays(const Tensor& samples, const Tensor& ends, const Tensor& sample_of,
+                     const Tensor& pair_of, const Tensor& end_of, const Tensor& lengths,
+                     const Tensor& radius, const Tensor& active) {
+  const Device device = samples.device();
+  check_tensor(samples, "samples", ScalarType::Float, device, {{"S"}, {"D"}});
+  check_tensor(ends, "ends", ScalarType::Float, device, {{"E"}, {"D", samples.size(1)}});
+  check_tensor(sample_of, "sample_of", ScalarType::Long, device, {{"P"}});
+  check_tensor(pair_of, "pair_of", ScalarType::Long, device, {{"R"}});
+  check_tensor(end_of, "end_of", ScalarType::Long, device, {{"R", pair_of.size(0)}});
+  check_tensor(lengths, "lengths", ScalarType::Float, device, {{"R", pair_of.size(0)}});
+  check_tensor(radius, "radius", ScalarType::Float, device, {{"P", sample_of.size(0)}});
+  check_tensor(active, "active", ScalarType::Long, device, {{"A"}});
+}
+
 Noise parse_noise(const std::string& noise) {
   if (noise == "rademacher") return Noise::kRademacher;
   if (noise == "gaussian") return Noise::kGaussian;
@@ -209,39 +223,46 @@ void check_bracket_queries(const Tensor& samples, const Tensor& ends, const Tens
                            const Tensor& pair_of, const Tensor& end_of, const Tensor& lengths,
                            const Tensor& radius, const Tensor& active, double lower, double upper,
                            ScalarType dtype) {
-  const Device device = samples.device();
-  check_tensor(samples, "samples", ScalarType::Float, device, {{"S"}, {"D"}});
-  check_tensor(ends, "ends", ScalarType::Float, device, {{"E"}, {"D", samples.size(1)}});
-  check_tensor(sample_of, "sample_of", ScalarType::Long, device, {{"P"}});
-  check_tensor(pair_of, "pair_of", ScalarType::Long, device, {{"R"}});
-  check_tensor(end_of, "end_of", ScalarType::Long, device, {{"R", pair_of.size(0)}});
-  check_tensor(lengths, "lengths", ScalarType::Float, device, {{"R", pair_of.size(0)}});
-  check_tensor(radius, "radius", ScalarType::Float, device, {{"P", sample_of.size(0)}});
-  check_tensor(active, "active", ScalarType::Long, device, {{"A"}});
+  check_pair_rays(samples, ends, sample_of, pair_of, end_of, lengths, radius, active);
   check_bounds(lower, upper);
   check_query_dtype(dtype);
 }
 
-void check_bracket_update(const Tensor& low, const Tensor& high, const Tensor& radius,
-                          const Tensor& winner, const Tensor& active, const Tensor& pair_of,
-                          const Tensor& decisions, const Tensor& criterion_class, double absolute,
-                          double relative) {
-  const Device device = low.device();
-  check_tensor(low, "low", ScalarType::Float, device, {{"P"}});
-  check_tensor(high, "high", ScalarType::Float, device, {{"P", low.size(0)}});
-  check_tensor(radius, "radius", ScalarType::Float, device, {{"P", low.size(0)}});
-  check_tensor(winner, "winner", ScalarType::Long, device, {{"P", low.size(0)}});
-  check_tensor(active, "active", ScalarType::Long, device, {{"A"}});
-  check_tensor(pair_of, "pair_of", ScalarType::Long, device, {{"R"}});
+void check_bracket_step(const Tensor& low, const Tensor& high, const Tensor& radius,
+                        const Tensor& winner, const Tensor& active, const Tensor& decisions,
+                        const Tensor& samples, const Tensor& ends, const Tensor& sample_of,
+                        const Tensor& pair_of, const Tensor& end_of, const Tensor& lengths,
+                        const Tensor& criterion_class, double absolute, double relative,
+                        double lower, double upper, std::int64_t limit) {
+  const Device device = samples.device();
+  check_pair_rays(samples, ends, sample_of, pair_of, end_of, lengths, radius, active);
+  check_tensor(low, "low", ScalarType::Float, device, {{"P", sample_of.size(0)}});
+  check_tensor(high, "high", ScalarType::Float, device, {{"P", sample_of.size(0)}});
+  check_tensor(winner, "winner", ScalarType::Long, device, {{"P", sample_of.size(0)}});
   check_tensor(decisions, "decisions", ScalarType::Long, device, {{"A", active.size(0)}});
-  check_tensor(criterion_class, "criterion_class", ScalarType::Long, device, {{"P", low.size(0)}});
+  check_tensor(criterion_class, "criterion_class", ScalarType::Long, device,
+               {{"P", sample_of.size(0)}});
   check_state({{low, "low"}, {high, "high"}, {radius, "radius"}, {winner, "winner"}},
               {{active, "active"},
-               {pair_of, "pair_of"},
                {decisions, "decisions"},
+               {samples, "samples"},
+               {ends, "ends"},
+               {sample_of, "sample_of"},
+               {pair_of, "pair_of"},
+               {end_of, "end_of"},
+               {lengths, "lengths"},
                {criterion_class, "criterion_class"}});
   check_not_negative(absolute, "absolute");
   check_not_negative(relative, "relative");
+  check_bounds(lower, upper);
+  DB3KD_CHECK(ValueError, limit >= 0, "limit: expected at least 0 queries, got ", limit);
+}
+
+void fail_order(std::int64_t row) {
+  DB3KD_CHECK(ValueError, false,
+              "active: expected the rays in the order of their pairs, got one of an earlier pair "
+              "at ",
+              row);
 }
 
 Directions check_probe_queries(const Tensor& origins, const Tensor& points, const Tensor& step,

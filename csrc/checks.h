@@ -31,10 +31,15 @@ void check_bracket_queries(const Tensor& samples, const Tensor& ends, const Tens
                            const Tensor& radius, const Tensor& active, double lower, double upper,
                            ScalarType dtype);
 
-void check_bracket_update(const Tensor& low, const Tensor& high, const Tensor& radius,
-                          const Tensor& winner, const Tensor& active, const Tensor& pair_of,
-                          const Tensor& decisions, const Tensor& criterion_class, double absolute,
-                          double relative);
+void check_bracket_step(const Tensor& low, const Tensor& high, const Tensor& radius,
+                        const Tensor& winner, const Tensor& active, const Tensor& decisions,
+                        const Tensor& samples, const Tensor& ends, const Tensor& sample_of,
+                        const Tensor& pair_of, const Tensor& end_of, const Tensor& lengths,
+                        const Tensor& criterion_class, double absolute, double relative,
+                        double lower, double upper, std::int64_t limit);
+
+// The pair of the active ray `row` is lower than that of the ray before it.
+[[noreturn]] void fail_order(std::int64_t row);
 
 // The distribution of probe directions: `coefficients` random numbers per direction, which the
 // bases, if any, turn into `components`.

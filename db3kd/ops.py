@@ -14,7 +14,7 @@ all of these.
 `csrc/README.md` describes the native side.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +22,11 @@ from torch import Tensor
 from db3kd.extension import build_config, call, keep_result_memory
 
 __all__ = [
+    "NextRound",
     "Noise",
     "Normalisation",
     "bracket_queries",
-    "bracket_update",
+    "bracket_step",
     "build_config",
     "keep_result_memory",
     "probe_gradient",
@@ -132,21 +133,43 @@ def _(
     return samples.new_empty((active.size(0), samples.size(1)), dtype=dtype)
 
 
-def bracket_update(
+class NextRound(NamedTuple):
+    """The next round of a bisection, as `bracket_step` returns it.
+
+    Attributes:
+        active: `[A'] int64`, the rays that remain, in their old order.
+        pairs: `[A'] int64`, the pair of each of them.
+        queries: `[min(A', limit), D] float32`, the query of each of the first `limit` of them.
+    """
+
+    active: Tensor
+    pairs: Tensor
+    queries: Tensor
+
+
+def bracket_step(
     low: Tensor,
     high: Tensor,
     radius: Tensor,
     winner: Tensor,
     active: Tensor,
-    pair_of: Tensor,
     decisions: Tensor,
+    samples: Tensor,
+    ends: Tensor,
+    sample_of: Tensor,
+    pair_of: Tensor,
+    end_of: Tensor,
+    lengths: Tensor,
     criterion_class: Tensor,
     *,
     targeted: bool,
     absolute: float,
     relative: float,
-) -> Tensor:
-    """Narrows the bracket of each pair by one round of decisions, and drops rays that are done.
+    lower: float,
+    upper: float,
+    limit: int,
+) -> NextRound:
+    """Narrows the bracket of each pair by one round of decisions, and builds the next queries.
 
     A ray hits if `(decision == criterion_class) == targeted`. For each pair with active rays:
 
@@ -159,46 +182,86 @@ def bracket_update(
       between `low` and `high`.
     - `radius` becomes `low + (high - low) / 2`.
 
-    On CUDA the op waits for the device once, to learn the number of rays that are left.
+    The queries of the rays that remain are those of `bracket_queries` at the new radius.
+
+    On CUDA the op takes two launches. It waits for the first one, to learn the number of rays that
+    remain, while the second one writes the queries.
+
+    Example:
+        >>> sample, end, zero = torch.zeros(1, 4), torch.ones(1, 4) / 2, torch.tensor([0])
+        >>> low, high, radius, winner = torch.zeros(1), torch.ones(1), torch.ones(1) / 2, zero - 1
+        >>> bracket_step(
+        ...     low, high, radius, winner, zero, torch.tensor([7]), sample, end, zero, zero, zero,
+        ...     torch.ones(1), torch.tensor([7]), targeted=True, absolute=1e-3, relative=0.0,
+        ...     lower=0.0, upper=1.0, limit=100,
+        ... ).queries
+        tensor([[0.1250, 0.1250, 0.1250, 0.1250]])
 
     Args:
         low: `[P] float32`, contiguous; updated in place.
         high: `[P] float32`, contiguous; updated in place.
-        radius: `[P] float32`, contiguous; updated in place.
+        radius: `[P] float32`, contiguous, in input units; updated in place.
         winner: `[P] int64`, contiguous, the ray that hit at `high`, or -1; updated in place.
-        active: `[A] int64`, the numbers of the active rays. Those of a pair must be adjacent, else
-            the op raises ValueError, on CUDA after the brackets were narrowed.
-        pair_of: `[R] int64`, the pair of each ray.
+        active: `[A] int64`, the numbers of the active rays, in ascending order of their pairs, else
+            the op raises ValueError, on CUDA after brackets were narrowed.
         decisions: `[A] int64`, the class at each active ray; negative if it was not answered.
+        samples: `[S, D] float32`.
+        ends: `[E, D] float32`.
+        sample_of: `[P] int64`, the row of `samples` of each pair.
+        pair_of: `[R] int64`, the pair of each ray.
+        end_of: `[R] int64`, the row of `ends` of each ray.
+        lengths: `[R] float32`, from `ray_lengths`.
         criterion_class: `[P] int64`, the class to reach if `targeted`, else the class to leave.
         targeted: See `criterion_class`.
         absolute: The width of a bracket that is narrow enough, in input units, at least 0.
         relative: The same as a share of `high`, at least 0.
+        lower: The lowest value of an image.
+        upper: The highest value of an image.
+        limit: The maximum number of queries to build, at least 0.
 
     Returns:
-        The active rays of the next round, `[A'] int64`, in their old order.
+        The rays of the next round, their pairs, and their queries.
     """
-    return call(
-        torch.ops.db3kd.bracket_update,
-        low,
-        high,
-        radius,
-        winner,
-        active,
-        pair_of,
-        decisions,
-        criterion_class,
-        targeted,
-        absolute,
-        relative,
+    return NextRound(
+        *call(
+            torch.ops.db3kd.bracket_step,
+            low,
+            high,
+            radius,
+            winner,
+            active,
+            decisions,
+            samples,
+            ends,
+            sample_of,
+            pair_of,
+            end_of,
+            lengths,
+            criterion_class,
+            targeted,
+            absolute,
+            relative,
+            lower,
+            upper,
+            limit,
+        )
     )
 
 
-@torch.library.register_fake("db3kd::bracket_update")
+@torch.library.register_fake("db3kd::bracket_step")
 def _(
-    low: Tensor, high: Tensor, radius: Tensor, winner: Tensor, active: Tensor, *rest: Any
-) -> Tensor:
-    return active.new_empty(torch.library.get_ctx().new_dynamic_size())
+    low: Tensor,
+    high: Tensor,
+    radius: Tensor,
+    winner: Tensor,
+    active: Tensor,
+    decisions: Tensor,
+    samples: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    remaining, built = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
+    queries = samples.new_empty(built, samples.size(1))
+    return active.new_empty(remaining), active.new_empty(remaining), queries
 
 
 def probe_queries(

@@ -45,7 +45,7 @@ def test_every_package_is_in_the_table_of_layers():
 
 def test_ten_files_at_most_lie_between_label_and_the_kernel(monkeypatch):
     depths = []
-    for name in ("bracket_queries", "bracket_update", "probe_queries", "probe_gradient"):
+    for name in ("bracket_queries", "bracket_step", "probe_queries", "probe_gradient"):
         monkeypatch.setattr(ops, name, counting(getattr(ops, name), depths))
     generator = torch.Generator().manual_seed(0)
     teacher = LinearTeacher(torch.randn(5, 64, generator=generator), torch.zeros(5), (1, 8, 8))

@@ -121,7 +121,7 @@ def op_cases(device: torch.device, small: bool) -> dict[str, list[MakeCase]]:
             partial(probe_gradient, device, main, points, "rademacher", frequencies)
             for frequencies in FREQUENCIES
         ],
-        "bracket_update": [partial(bracket_update, device, pairs, each=20)],
+        "bracket_step": [partial(bracket_step, device, main, pairs, each=20)],
         "soft_labels": [partial(soft_labels, device, samples, classes=10)],
     }
 
@@ -133,7 +133,7 @@ def compiled_cases(device: torch.device, small: bool) -> list[MakeCase]:
     return [
         partial(bracket_queries, device, *batch),
         partial(probe_queries, device, *batch, "rademacher", "all pixels"),
-        *(cases[op][0] for op in ("probe_gradient", "bracket_update", "soft_labels")),
+        *(cases[op][0] for op in ("probe_gradient", "bracket_step", "soft_labels")),
     ]
 
 
@@ -214,25 +214,42 @@ def probe_gradient(
     )
 
 
-def bracket_update(device: torch.device, pairs: int, each: int) -> OpCase:
-    """The case of `ops.bracket_update`."""
-    rules: dict[str, Any] = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
-    active = torch.arange(pairs * each, device=device)
-    pair_of, criterion_class = active // each, torch.arange(pairs, device=device) % 10
-    decisions = torch.randint(-1, 20, (pairs * each,), device=device)
+def bracket_step(device: torch.device, size: int, pairs: int, each: int) -> OpCase:
+    """The case of `ops.bracket_step`: the second round, in which a quarter of the rays hit."""
+    rules: dict[str, Any] = {"targeted": True, "absolute": 1e-5, "relative": 1e-3, **BOUNDS}
+    count = pairs * each
+    active = torch.arange(count, device=device)
+    rays = {
+        "active": active,
+        "decisions": active // 4 % 4,
+        "samples": torch.rand(64, size, device=device),
+        "ends": torch.rand(512, size, device=device),
+        "sample_of": torch.arange(pairs, device=device) % 64,
+        "pair_of": active // each,
+        "end_of": active * 7 % 512,
+        "lengths": torch.full((count,), 5.0, device=device),
+        "criterion_class": torch.ones(pairs, dtype=torch.int64, device=device),
+    }
 
     def arguments() -> tuple[Tensor, ...]:
         low = torch.zeros(pairs, device=device)
-        state = low, low + 4.0, low + 2.0, torch.full((pairs,), -1, device=device)
-        return *state, active, pair_of, decisions, criterion_class
+        return low, low + 4.0, low + 2.0, torch.full((pairs,), -1, device=device)
 
+    def step(library: Any, *state: Tensor) -> Any:
+        return library.bracket_step(*state, *rays.values(), **rules, limit=count)
+
+    remaining = len(step(ops, *arguments()).active)
     return OpCase(
-        f"bracket_update, {pairs} pairs of {each} rays",
-        lambda *given: ops.bracket_update(*given, **rules),
-        lambda *given: eager.bracket_update(*given, **rules),
+        f"bracket_step, {pairs} pairs of {each} rays, {remaining} x {size} float32",
+        partial(step, ops),
+        partial(step, eager),
         arguments,
-        Cost(9 * len(active) + 20 * pairs, 32 * len(active) + 20 * pairs, len(active)),
-        Expected("times_eager", 5, 10),
+        Cost(
+            remaining * (4 * size + 24) + 20 * pairs,
+            (64 + 512) * size * 4 + 24 * count + 20 * pairs,
+            5 * remaining * size,
+        ),
+        Expected("share_of_copy", 0.3, 0.6) if size > 64 else None,
     )
 
 

@@ -40,21 +40,29 @@ def bracket_queries(
     return torch.lerp(start, ends[end_of[active]], fraction[:, None]).clamp_(lower, upper)
 
 
-def bracket_update(
+def bracket_step(
     low: Tensor,
     high: Tensor,
     radius: Tensor,
     winner: Tensor,
     active: Tensor,
-    pair_of: Tensor,
     decisions: Tensor,
+    samples: Tensor,
+    ends: Tensor,
+    sample_of: Tensor,
+    pair_of: Tensor,
+    end_of: Tensor,
+    lengths: Tensor,
     criterion_class: Tensor,
     *,
     targeted: bool,
     absolute: float,
     relative: float,
-) -> Tensor:
-    """See `db3kd.ops.bracket_update`."""
+    lower: float,
+    upper: float,
+    limit: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `db3kd.ops.bracket_step`."""
     pair = pair_of[active]
     answered = decisions >= 0
     hit = answered & ((decisions == criterion_class[pair]) == targeted)
@@ -70,7 +78,12 @@ def bracket_update(
     torch.where(has_rays, low + (high - low) / 2, radius, out=radius)
     wide = high - low > (relative * high).clamp_min(absolute)
     unfinished = wide & (low < radius) & (radius < high) & ~has_gap
-    return active[unfinished[pair] & (hit | ~has_hit[pair])]
+    remaining = active[unfinished[pair] & (hit | ~has_hit[pair])]
+    queries = bracket_queries(
+        samples, ends, sample_of, pair_of, end_of, lengths, radius, remaining[:limit],
+        lower=lower, upper=upper,
+    )  # fmt: skip
+    return remaining, pair_of[remaining], queries
 
 
 def soft_labels(

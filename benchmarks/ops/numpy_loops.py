@@ -45,21 +45,29 @@ def bracket_queries(
     return np.stack(queries)
 
 
-def bracket_update(
+def bracket_step(
     low: Array,
     high: Array,
     radius: Array,
     winner: Indices,
     active: Indices,
-    pair_of: Indices,
     decisions: Indices,
+    samples: Array,
+    ends: Array,
+    sample_of: Indices,
+    pair_of: Indices,
+    end_of: Indices,
+    lengths: Array,
     criterion_class: Indices,
     *,
     targeted: bool,
     absolute: float,
     relative: float,
-) -> Indices:
-    """See `db3kd.ops.bracket_update`."""
+    lower: float,
+    upper: float,
+    limit: int,
+) -> tuple[Indices, Indices, Array]:
+    """See `db3kd.ops.bracket_step`."""
     survivors: list[int] = []
     for pair, rows in _rows_of_pairs(active, pair_of):
         answered = [row for row in rows if decisions[row] >= 0]
@@ -72,7 +80,12 @@ def bracket_update(
         wide = high[pair] - low[pair] > max(absolute, relative * high[pair])
         if len(answered) == len(rows) and wide and low[pair] < radius[pair] < high[pair]:
             survivors += [active[row] for row in hits or rows]
-    return np.array(survivors, np.int64)
+    remaining = np.array(survivors, np.int64)
+    queries = bracket_queries(
+        samples, ends, sample_of, pair_of, end_of, lengths, radius, remaining[:limit],
+        lower=lower, upper=upper,
+    )  # fmt: skip
+    return remaining, pair_of[remaining], queries
 
 
 def soft_labels(

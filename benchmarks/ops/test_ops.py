@@ -215,31 +215,29 @@ def test_bracket_queries(run: Run, case: Case) -> None:
         torch.testing.assert_close(_tensor(queries, case.device), expected)
 
 
-@cases(0, "eager", "numpy", "native", sizes=[1])
-def test_bracket_update(run: Run, case: Case) -> None:
+@cases(0, "eager", "numpy", "native", sizes=[784])
+def test_bracket_step(run: Run, case: Case) -> None:
     """Brackets are updated in place, so each timed call also makes new ones."""
-    pairs, each = 2304, 20
-    decisions = torch.randint(-1, 20, (pairs * each,)).to(case.device)
-    rules: dict[str, Any] = {"targeted": True, "absolute": 1e-5, "relative": 1e-3}
-    start = {name: value.to(case.device) for name, value in _brackets(pairs, each).items()}
+    pairs, each, size = 2304, 20, case.size
+    start = {name: value.to(case.device) for name, value in _brackets(pairs, each, size).items()}
+    rules: dict[str, Any] = {"targeted": True, "absolute": 1e-5, "relative": 1e-3, "limit": 2048}
 
-    def update(library: Any) -> Tensor:
-        low, high, radius, winner = (
-            start[name].clone() for name in ("low", "high", "radius", "winner")
-        )
-        rest = start["active"], start["pair_of"], decisions, start["criterion_class"]
-        return library.bracket_update(low, high, radius, winner, *rest, **rules)
+    def step(library: Any) -> Any:
+        state = {name: start[name].clone() for name in ("low", "high", "radius", "winner")}
+        return library.bracket_step(**(start | state), **rules, **BOUNDS)
 
-    moved = 8 * pairs * each * 4
-    comparison = Comparison("bracket_update", f", {each} rays a pair", 1, pairs * each, moved)
-    comparison.add(update)
+    remaining = step(ops)
+    moved = 24 * len(start["active"]) + 40 * pairs + _bytes(*remaining)
+    comparison = Comparison("bracket_step", f", {each} rays a pair", size, pairs * each, moved)
+    comparison.add(step)
     if case.way == "numpy":
-        arrays = _arrays(start | {"decisions": decisions})
+        arrays = _arrays(start)
         names = ("low", "high", "radius", "winner")
-        comparison.ways["numpy"] = lambda: numpy_loops.bracket_update(
-            **(arrays | {name: arrays[name].copy() for name in names}), **rules
+        comparison.ways["numpy"] = lambda: numpy_loops.bracket_step(
+            **(arrays | {name: arrays[name].copy() for name in names}), **rules, **BOUNDS
         )
-    assert torch.equal(_tensor(run(comparison), case.device), update(ops))
+    for found, expected in zip(run(comparison), remaining, strict=True):
+        torch.testing.assert_close(_tensor(found, case.device), expected)
 
 
 @cases(0, "eager", "compiled", "numpy", "native", sizes=[10])
@@ -364,14 +362,22 @@ def _rays(size: int, count: int, ends: int, device: torch.device) -> dict[str, A
     return {name: value.to(device) for name, value in rays.items()}
 
 
-def _brackets(pairs: int, each: int) -> dict[str, Tensor]:
+def _brackets(pairs: int, each: int, size: int) -> dict[str, Tensor]:
+    """The arguments of bracket_step: brackets, rays, and random decisions, some of them missing."""
+    pair_of = torch.arange(pairs).repeat_interleave(each)
     return {
         "low": torch.zeros(pairs),
         "high": torch.full((pairs,), 4.0),
         "radius": torch.full((pairs,), 2.0),
         "winner": torch.full((pairs,), -1),
         "active": torch.arange(pairs * each),
-        "pair_of": torch.arange(pairs).repeat_interleave(each),
+        "decisions": torch.randint(-1, 20, (pairs * each,)),
+        "samples": torch.rand(256, size),
+        "ends": torch.rand(1024, size),
+        "sample_of": torch.arange(pairs) % 256,
+        "pair_of": pair_of,
+        "end_of": torch.arange(pairs * each) % 1024,
+        "lengths": torch.full((pairs * each,), 5.0),
         "criterion_class": torch.arange(pairs) % 10,
     }
 

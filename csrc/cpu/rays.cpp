@@ -1,3 +1,5 @@
+#include "rays.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include "../checks.h"
@@ -36,30 +38,33 @@ Tensor bracket_queries(const Tensor& samples, const Tensor& ends, const Tensor& 
                        ScalarType dtype) {
   check_bracket_queries(samples, ends, sample_of, pair_of, end_of, lengths, radius, active, lower,
                         upper, dtype);
-  const std::int64_t size = samples.size(1);
-  const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
-  Tensor queries = make_result(active.size(0), size);
-
-  const Contiguous<float> sample_data(samples), end_data(ends), length_of(lengths),
-      radius_of(radius);
-  const Contiguous<std::int64_t> sample_index(sample_of), pair_index(pair_of), end_index(end_of),
-      ray_index(active);
-  float* out = queries.mutable_data_ptr<float>();
-  parallel_rows(active.size(0), rows_per_task(size), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t ray = checked_index(ray_index, row, pair_of.size(0), "active");
-      const std::int64_t pair = checked_index(pair_index, ray, sample_of.size(0), "pair_of");
-      const std::int64_t s = checked_index(sample_index, pair, samples.size(0), "sample_of");
-      const std::int64_t e = checked_index(end_index, ray, ends.size(0), "end_of");
-      points_on_ray(sample_data + s * size, end_data + e * size,
-                    fraction_of_ray(radius_of[pair], length_of[ray]), low, high, size,
-                    out + row * size);
-    }
-  });
+  const Tensor queries = make_result(active.size(0), samples.size(1));
+  const PairRays rays(samples, ends, sample_of, pair_of, end_of, lengths);
+  const Contiguous<float> radius_of(radius);
+  const Contiguous<std::int64_t> ray_index(active);
+  write_queries(rays, radius_of, ray_index, lower, upper, queries);
   return as_dtype(queries, dtype);
 }
 
 }  // namespace
+
+void write_queries(const PairRays& rays, const float* radius, const std::int64_t* active,
+                   double lower, double upper, const Tensor& queries) {
+  const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
+  const std::int64_t rows = queries.size(0), size = rays.size;
+  float* out = queries.mutable_data_ptr<float>();
+  parallel_rows(rows, rows_per_task(size), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t ray = checked_index(active, row, rays.ray_count, "active");
+      const std::int64_t pair = checked_index(rays.pair_of, ray, rays.pair_count, "pair_of");
+      const std::int64_t s = checked_index(rays.sample_of, pair, rays.sample_count, "sample_of");
+      const std::int64_t e = checked_index(rays.end_of, ray, rays.end_count, "end_of");
+      points_on_ray(rays.samples + s * size, rays.ends + e * size,
+                    fraction_of_ray(radius[pair], rays.lengths[ray]), low, high, size,
+                    out + row * size);
+    }
+  });
+}
 
 STABLE_TORCH_LIBRARY_IMPL(db3kd, CPU, library) {
   library.impl("ray_lengths", TORCH_BOX(ray_lengths));

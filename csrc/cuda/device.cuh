@@ -61,6 +61,31 @@ __device__ T block_sum(T value) {
   return total;
 }
 
+// The sum over the threads before this one, and over all of them in `total`. Every thread of a
+// block of kThreads must call it; the block may have two dimensions.
+template <typename T>
+__device__ T sum_before(T value, T& total) {
+  __shared__ T partial[kWarps];
+  const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+  const int lane = thread % kWarp, warp = thread / kWarp;
+  T sum = value;
+#pragma unroll
+  for (int offset = 1; offset < kWarp; offset *= 2) {
+    const T below = __shfl_up_sync(0xffffffffu, sum, offset);
+    if (lane >= offset) sum += below;
+  }
+  __syncthreads();  // the last partial sums may still be read
+  if (lane == kWarp - 1) partial[warp] = sum;
+  __syncthreads();
+  T before = 0;
+  total = 0;
+  for (int other = 0; other < kWarps; ++other) {
+    if (other < warp) before += partial[other];
+    total += partial[other];
+  }
+  return before + sum - value;
+}
+
 // Whether rows of `size` elements that start at `data` allow aligned access to vectors of four.
 template <typename T>
 bool vectors_are_aligned(const T* data, std::int64_t size) {

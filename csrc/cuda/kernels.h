@@ -54,7 +54,13 @@ struct BracketQueries {
 cudaError_t launch_bracket_queries(const BracketQueries& queries, const QuerySink& sink,
                                    cudaStream_t stream);
 
-struct BracketUpdate {
+// The active rays are divided into chunks of neighbouring rows, at most this many.
+constexpr std::int64_t kMaxChunks = 1024;
+
+// The rows of a chunk of this many active rays.
+std::int64_t chunk_rows_for(std::int64_t active_count);
+
+struct BracketStep {
   float* low;
   float* high;
   float* radius;
@@ -68,21 +74,36 @@ struct BracketUpdate {
   std::int64_t active_count;
   bool targeted;
   Tolerance tolerance;
-  std::int64_t* met;  // [pair_count], zeros before
-  // Zero before the call. If the rays of a pair are not adjacent, it holds active_count − the first
-  // row that repeats a pair afterwards, and the results are invalid.
-  std::int64_t* repeated;
+  std::int64_t chunks;
+  std::int64_t chunk_rows;
+  // Results. The rays that stay, of the pairs that begin in chunk c, are in order at kept
+  // [active_count] from first_of_chunk[c] on; there are count_of_chunk[c], and first_of_chunk[c] is
+  // -1 if no pair begins there. If the pairs do not ascend, the count is -1 minus the first row of
+  // the chunk that is out of order, and all else is invalid.
+  std::int64_t* kept;
+  std::int64_t* first_of_chunk;
+  std::int64_t* count_of_chunk;
+  std::int64_t* host_counts;  // a copy of count_of_chunk, in memory of the host
 };
 
-// stays [active_count]: 1 for the rays of the next round, 0 for dropped rays.
-cudaError_t launch_bracket_update(const BracketUpdate& update, std::uint8_t* stays,
-                                  cudaStream_t stream);
+cudaError_t launch_bracket_step(const BracketStep& step, cudaStream_t stream);
 
-// Copies the flagged values in order to `selected` and writes their number. With scratch null it
-// only sets scratch_bytes.
-cudaError_t launch_select(void* scratch, std::size_t& scratch_bytes, const std::int64_t* values,
-                          const std::uint8_t* flags, std::int64_t count, std::int64_t* selected,
-                          std::int64_t* selected_count, cudaStream_t stream);
+// The rays that stay after a step, and where they go.
+struct NextRays {
+  const std::int64_t* kept;
+  const std::int64_t* first_of_chunk;
+  const std::int64_t* count_of_chunk;
+  std::int64_t chunks;
+  std::int64_t most;     // an upper bound of their number
+  std::int64_t* active;  // [most], the rays without gaps
+  std::int64_t* pairs;   // [most], the pair of each
+};
+
+// Compacts the rays, and writes the queries of the first `limit` of them to out [min(most, limit),
+// size]. The number of rays is read on the device. The `active` of `queries` is not used.
+cudaError_t launch_next_queries(const NextRays& next, const BracketQueries& queries,
+                                std::int64_t limit, float* out, float lower, float upper,
+                                cudaStream_t stream);
 
 // The distribution of the directions of `probes` probes at each of `points` points.
 struct DirectionSource {

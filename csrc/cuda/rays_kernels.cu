@@ -30,15 +30,18 @@ constexpr int kVectorsPerThread = 4;
 // A block processes a second tile before another block has to look up its ray.
 constexpr int kTilesPerBlock = 2;
 
-// threadIdx.y and blockIdx.x index queries, threadIdx.x and blockIdx.y vectors within a query.
-template <typename T, bool kAligned>
-__global__ void bracket_queries_kernel(BracketQueries queries, T* out, float lower, float upper) {
+// Writes the queries of `count` rays, ray_of(0) and so on. threadIdx.y and blockIdx.x index
+// queries, threadIdx.x and blockIdx.y vectors within a query.
+template <bool kAligned, typename T, typename RayOf>
+__device__ __forceinline__ void write_queries(const BracketQueries& queries, std::int64_t count,
+                                              const RayOf& ray_of, T* out, float lower,
+                                              float upper) {
   const Rays& rays = queries.rays;
   const std::int64_t vectors = (rays.size + kVector - 1) / kVector;
   const std::int64_t tile = static_cast<std::int64_t>(blockDim.x) * kVectorsPerThread;
   for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
-       row < queries.active_count; row += static_cast<std::int64_t>(gridDim.x) * blockDim.y) {
-    const std::int64_t ray = queries.active[row];
+       row < count; row += static_cast<std::int64_t>(gridDim.x) * blockDim.y) {
+    const std::int64_t ray = ray_of(row);
     assert(ray >= 0 && ray < queries.ray_count);
     const std::int64_t pair = queries.pair_of[ray], e = rays.end_of[ray];
     assert(pair >= 0 && pair < queries.pair_count && e >= 0 && e < rays.end_count);
@@ -71,6 +74,70 @@ __global__ void bracket_queries_kernel(BracketQueries queries, T* out, float low
   }
 }
 
+template <typename T, bool kAligned>
+__global__ void bracket_queries_kernel(BracketQueries queries, T* out, float lower, float upper) {
+  const std::int64_t* active = queries.active;
+  write_queries<kAligned>(
+      queries, queries.active_count, [=](std::int64_t row) { return active[row]; }, out, lower,
+      upper);
+}
+
+// Enough blocks to fill a device a few times.
+constexpr std::int64_t kBlocksThatCount = 2048;
+
+constexpr int kChunksPerThread = kMaxChunks / kThreads;
+
+// Where each chunk's rays go: the number of rays in the chunks before it, and of all rays at the
+// end. All threads of a block must call it.
+__device__ std::int64_t count_rays(const NextRays& next, std::int64_t (&before)[kMaxChunks]) {
+  const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+  std::int64_t count[kChunksPerThread], sum = 0, total = 0;
+#pragma unroll
+  for (int i = 0; i < kChunksPerThread; ++i) {
+    const int chunk = thread * kChunksPerThread + i;
+    // It is negative if an error is on its way to the host.
+    count[i] = chunk < next.chunks ? max(next.count_of_chunk[chunk], std::int64_t{0}) : 0;
+    sum += count[i];
+  }
+  std::int64_t offset = sum_before(sum, total);
+#pragma unroll
+  for (int i = 0; i < kChunksPerThread; ++i) {
+    before[thread * kChunksPerThread + i] = offset;
+    offset += count[i];
+  }
+  __syncthreads();
+  return total;
+}
+
+// Each block adds up the counts of all chunks itself: one read of a few kilobytes from the L2
+// cache. This takes the place of a scan across blocks, and of a launch.
+template <bool kAligned>
+__global__ void next_queries_kernel(NextRays next, BracketQueries queries, std::int64_t limit,
+                                    float* out, float lower, float upper) {
+  __shared__ std::int64_t before[kMaxChunks];
+  const std::int64_t total = count_rays(next, before);
+  // The last chunk that begins at or before a row has this row: chunks without rays begin where the
+  // next one does.
+  const auto ray_of = [&](std::int64_t row) {
+    int chunk = 0;
+    for (int step = kMaxChunks / 2; step > 0; step /= 2) {
+      if (chunk + step < next.chunks && before[chunk + step] <= row) chunk += step;
+    }
+    return next.kept[next.first_of_chunk[chunk] + row - before[chunk]];
+  };
+  if (blockIdx.y == 0) {
+    const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kThreads;
+    for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kThreads +
+                            threadIdx.y * blockDim.x + threadIdx.x;
+         row < total; row += stride) {
+      const std::int64_t ray = ray_of(row);
+      next.active[row] = ray;
+      next.pairs[row] = queries.pair_of[ray];
+    }
+  }
+  write_queries<kAligned>(queries, min(total, limit), ray_of, out, lower, upper);
+}
+
 bool rows_are_aligned(const Rays& rays) {
   return vectors_are_aligned(rays.samples, rays.size) && vectors_are_aligned(rays.ends, rays.size);
 }
@@ -90,6 +157,27 @@ cudaError_t launch_ray_lengths(const Rays& rays, std::int64_t count, float* leng
   return dispatch_aligned(rows_are_aligned(rays), [&](auto aligned) {
     ray_lengths_kernel<decltype(aligned)::value>
         <<<grid_x(count), threads_for_row(rays.size), 0, stream>>>(rays, count, lengths);
+    return cudaGetLastError();
+  });
+}
+
+cudaError_t launch_next_queries(const NextRays& next, const BracketQueries& queries,
+                                std::int64_t limit, float* out, float lower, float upper,
+                                cudaStream_t stream) {
+  if (next.most == 0) return cudaSuccess;
+  const Rays& rays = queries.rays;
+  const std::int64_t vectors = std::max<std::int64_t>(divide_up(rays.size, kVector), 1);
+  const unsigned along = threads_along(vectors);
+  const dim3 threads(along, kThreads / along);
+  const unsigned across = grid_y(divide_up(vectors, along * kVectorsPerThread * kTilesPerBlock));
+  // Few blocks that take many rows each, because each of them counts all rays first.
+  const std::int64_t rows =
+      divide_up(std::min(next.most, std::max<std::int64_t>(limit, 1)), threads.y);
+  const dim3 blocks(grid_x(std::min(rows, divide_up(kBlocksThatCount, across))), across);
+  const bool aligned = rows_are_aligned(rays) && vectors_are_aligned(out, rays.size);
+  return dispatch_aligned(aligned, [&](auto rows_aligned) {
+    next_queries_kernel<decltype(rows_aligned)::value>
+        <<<blocks, threads, 0, stream>>>(next, queries, limit, out, lower, upper);
     return cudaGetLastError();
   });
 }

@@ -29,8 +29,9 @@ def bisect(
     cross the boundary further out, so they are dropped without another query; in the end only the
     best ray is bisected. If no ray hits, the low end of the bracket rises to the radius.
 
-    On a GPU each round synchronises once, to read the number of remaining rays, and the whole
-    search synchronises twice more.
+    On a GPU each round takes two launches, apart from the teacher's own, and synchronises once, to
+    read the number of remaining rays, while their queries are being written. The whole search
+    synchronises twice more.
 
     Args:
         pairs: The pairs to search.
@@ -50,6 +51,7 @@ def bisect(
     high, winner = boundary.distance.clone(), torch.full_like(pairs.sample_of, -1)
     low, radius = low.clone(), radius.clone()
     active = torch.arange(len(rays), device=rays.pair_of.device)
+    accounts = rays.pair_of
 
     def points(chosen: Tensor, at: Tensor) -> Tensor:
         return ops.bracket_queries(
@@ -57,21 +59,27 @@ def bisect(
             at, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],
         )  # fmt: skip
 
-    def query(chosen: Tensor, at: Tensor, prepaid: bool) -> Search[Tensor]:
-        return query_in_batches(
-            lambda batch: points(chosen[batch], at), rays.pair_of[chosen], query_batch_size, prepaid
-        )
+    # The first batch of a round: the only reference to it, so that its memory is free when the
+    # next one is built.
+    ready = [points(active[:query_batch_size], radius)]
+
+    def images(batch: slice) -> Tensor:
+        return ready.pop() if ready else points(active[batch], radius)
 
     prepaid_rounds = _prepaid_rounds(budget.remaining, rays.pair_of) if len(rays) else 0
     for round_number in range(_MAX_ROUNDS):
         if not len(active):
             break
-        decisions = yield from query(active, radius, round_number < prepaid_rounds)
-        active = ops.bracket_update(
-            low, high, radius, winner, active, rays.pair_of, decisions, pairs.criterion_class,
+        decisions = yield from query_in_batches(
+            images, accounts, query_batch_size, prepaid=round_number < prepaid_rounds
+        )
+        active, accounts, *ready = ops.bracket_step(
+            low, high, radius, winner, active, decisions, pairs.samples, rays.ends,
+            pairs.sample_of, rays.pair_of, rays.end_of, rays.lengths, pairs.criterion_class,
             targeted=pairs.targeted, absolute=absolute, relative=relative,
+            lower=pairs.bounds[0], upper=pairs.bounds[1], limit=query_batch_size,
         )  # fmt: skip
-        boundary.record_snapshots(budget.spent, high)
+        boundary.record_snapshots(budget, high)
     improved = (winner >= 0).nonzero()[:, 0]
     boundary.distance = high
     boundary.points[improved] = points(winner[improved], high)

@@ -34,7 +34,8 @@ def sample_distance(pairs: Pairs, rays: Rays, snapshots: tuple[int, ...] = ()) -
     reached = rays.pair_of[nearest]
     boundary.distance[reached] = rays.lengths[nearest]
     boundary.points[reached] = rays.ends[rays.end_of[nearest]]
-    boundary.record_snapshots(torch.zeros_like(pairs.sample_of), boundary.distance)
+    for recorded in boundary.snapshots.values():
+        recorded.copy_(boundary.distance)
     return boundary
 
 

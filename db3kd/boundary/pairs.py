@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
+from db3kd.querying.search import BudgetView
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ class Pairs:
 class Rays:
     """R rays, each from the sample of its pair to an end inside the bounds.
 
-    The bounds are convex, so every point of a ray lies inside them. The rays of a pair are
-    adjacent.
+    The bounds are convex, so every point of a ray lies inside them. Rays are in the order of their
+    pairs.
 
     Attributes:
         ends: `[E, D] float32`, the images to which rays lead.
-        pair_of: `[R] int64`, the pair of each ray.
+        pair_of: `[R] int64`, the pair of each ray, ascending.
         end_of: `[R] int64`, the row of `ends` of each ray.
         lengths: `[R] float32`, L2 in input units.
     """
@@ -108,13 +109,16 @@ class Boundary:
         recorded = {count: distance.clone() for count in snapshots}
         return cls(distance, zeros_per_pair(pairs), recorded)
 
-    def record_snapshots(self, spent: Tensor, distance: Tensor) -> None:
-        """Copies `distance` into each snapshot whose number of queries per pair has not exceeded.
+    def record_snapshots(self, budget: BudgetView, distance: Tensor) -> None:
+        """Copies `distance` into each snapshot whose number of queries a pair has not exceeded.
 
         Args:
-            spent: `[P] int64`, the queries of each pair so far.
+            budget: The queries that each pair has spent so far.
             distance: `[P] float32`, the distance of each pair now.
         """
+        if not self.snapshots:
+            return
+        spent = budget.spent
         for count, recorded in self.snapshots.items():
             torch.where(spent <= count, distance, recorded, out=recorded)
 

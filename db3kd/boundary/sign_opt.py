@@ -108,7 +108,7 @@ def minimal_boundary_distance(
             seed=seed,
             query_batch_size=query_batch_size,
         )
-        boundary.record_snapshots(budget.spent, boundary.distance)
+        boundary.record_snapshots(budget, boundary.distance)
         # The noise of an estimate falls with the square root of its probes, so its weight grows.
         accumulated[chosen] = accumulated[chosen] * settings.momentum + normals * math.sqrt(count)
         normals = accumulated[chosen]

@@ -82,6 +82,7 @@ def run_stepwise(
             return finished.value
         session.confirm_done()
         decisions = yield from session.answer(query)
+        del query  # its images make room for the next ones
         yield
 
 

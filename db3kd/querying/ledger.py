@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+_MAX_PENDING, _SMALL = 64, 2**16
+"""Bookings that may wait to be counted, and the most queries of each: 32 MiB of accounts."""
+
 
 class Ledger:
     """Counts the queries of each account against the account's limit.
@@ -18,7 +21,6 @@ class Ledger:
 
     Attributes:
         limits: The argument.
-        spent: `[A] int64`, the answered queries of each account.
 
     Raises:
         ValueError: If `limits` has another shape or dtype, or contains a negative number.
@@ -31,7 +33,14 @@ class Ledger:
             raise ValueError(f"limits: expected at least 0 queries, got {int(limits.min())}")
         self.limits = limits
         self._one = limits.new_ones(1)
-        self.spent = torch.zeros_like(limits)
+        self._spent = torch.zeros_like(limits)
+        self._pending: list[Tensor] = []
+
+    @property
+    def spent(self) -> Tensor:
+        """The answered queries of each account, `[A] int64`."""
+        self._count_pending()
+        return self._spent
 
     @property
     def remaining(self) -> Tensor:
@@ -58,8 +67,14 @@ class Ledger:
         return (rank < remaining[accounts]).nonzero()[:, 0]
 
     def book(self, accounts: Tensor) -> None:
-        """Counts one answered query for each entry of `accounts`, `[B] int64`."""
-        self._add(self.spent, accounts)
+        """Counts one answered query for each entry of `accounts`, `[B] int64`.
+
+        Counting waits until somebody reads `spent`, because on a GPU each booking would be a launch
+        of its own. So the tensor must not change afterwards.
+        """
+        self._pending.append(accounts)
+        if len(self._pending) == _MAX_PENDING or len(accounts) > _SMALL:
+            self._count_pending()
 
     def refund(self, accounts: Tensor) -> None:
         """Reverses `book` for queries that turned out to have no answer, `[B] int64`."""
@@ -77,6 +92,11 @@ class Ledger:
                 "a search marked queries as prepaid that its accounts cannot pay for: one account "
                 f"spent {over} more than its limit; this is a bug in db3kd, please report it"
             )
+
+    def _count_pending(self) -> None:
+        if self._pending:
+            self._add(self._spent, torch.cat(self._pending))
+            self._pending.clear()
 
     def _count(self, accounts: Tensor) -> Tensor:
         """Counts the queries of each account, `[A] int64`; unlike `bincount` without a wait."""

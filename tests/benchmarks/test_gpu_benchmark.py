@@ -57,7 +57,7 @@ def short_procedure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-OPS = ("bracket_queries", "probe_queries", "probe_gradient", "bracket_update", "soft_labels")
+OPS = ("bracket_queries", "probe_queries", "probe_gradient", "bracket_step", "soft_labels")
 
 
 def run_main(monkeypatch, folder: Path, *options: str) -> dict:

@@ -78,6 +78,11 @@ LIMITS = {
         "(blocks, 65535)",
         f"(blocks, PLANTED({SMALL_GRIDS}) ? 2 : 65535)",
     ),
+    "and rays in at most three chunks": (
+        "brackets_kernels.cu",
+        "divide_up(active_count, kThreads * kMaxChunks)",
+        f"divide_up(active_count, kThreads * (PLANTED({SMALL_GRIDS}) ? 3 : kMaxChunks))",
+    ),
 }
 """No fault: kernels have to go over what is left, as they do where a grid reaches CUDA's limits."""
 

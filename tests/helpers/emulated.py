@@ -18,7 +18,7 @@ LIBRARY = os.environ.get("DB3KD_EMULATION")
 NAMES = (
     "ray_lengths",
     "bracket_queries",
-    "bracket_update",
+    "bracket_step",
     "probe_queries",
     "probe_gradient",
     "soft_labels",

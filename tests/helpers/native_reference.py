@@ -20,20 +20,28 @@ def bracket_queries(
     return (start + fraction[:, None] * (end - start)).clamp(lower, upper).to(dtype)
 
 
-def bracket_update(
+def bracket_step(
     low,
     high,
     radius,
     winner,
     active,
-    pair_of,
     decisions,
+    samples,
+    ends,
+    sample_of,
+    pair_of,
+    end_of,
+    lengths,
     criterion_class,
     targeted,
     absolute,
     relative,
-) -> Tensor:
-    """Applies the rules of `db3kd.ops.bracket_update` pair by pair, in place."""
+    lower,
+    upper,
+    limit,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Applies the rules of `db3kd.ops.bracket_step` pair by pair, in place."""
     survivors = []
     for pair in pair_of[active].unique_consecutive().tolist():
         rows = (pair_of[active] == pair).nonzero().flatten()
@@ -50,7 +58,12 @@ def bracket_update(
         wide = high[pair] - low[pair] > tolerance
         if (answers >= 0).all() and wide and low[pair] < radius[pair] < high[pair]:
             survivors.append(rays[hit] if hit.any() else rays)
-    return torch.cat(survivors) if survivors else active[:0]
+    remaining = torch.cat(survivors) if survivors else active[:0]
+    queries = bracket_queries(
+        samples, ends, sample_of, pair_of, end_of, lengths, radius, remaining[:limit],
+        lower, upper, torch.float32,
+    )  # fmt: skip
+    return remaining, pair_of[remaining], queries
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

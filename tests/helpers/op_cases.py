@@ -54,23 +54,38 @@ def ray_lengths(rows: int, size: int) -> dict[str, Tensor]:
     }
 
 
-def bracket_update(rows: int, seed: int = 0) -> dict[str, Tensor]:
+def bracket_step(rows: int, size: int = 8, seed: int = 0) -> dict[str, object]:
     """`rows` active rays of about a third as many pairs, with all kinds of decisions."""
     g = torch.Generator().manual_seed(seed)
     pair_of = torch.randint(rows // 3 + 1, (rows,), generator=g).sort().values
     pairs = rows // 3 + 1
     low = torch.rand(pairs, generator=g)
     high = low + torch.rand(pairs, generator=g)
-    return {
+    state = {
         "low": low,
         "high": high,
         "radius": low + (high - low) * torch.rand(pairs, generator=g),
         "winner": torch.full((pairs,), -1),
         "active": torch.arange(rows),
-        "pair_of": pair_of,
         "decisions": torch.randint(-1, 9, (rows,), generator=g),
         "criterion_class": torch.randint(3, (pairs,), generator=g),
     }
+    samples = torch.rand(3, size, generator=g)
+    ends = torch.cat([torch.rand(4, size, generator=g), samples[:1]])
+    sample_of, end_of = torch.arange(pairs) % 3, torch.randint(5, (rows,), generator=g)
+    return state | {
+        "samples": samples,
+        "ends": ends,
+        "sample_of": sample_of,
+        "pair_of": pair_of,
+        "end_of": end_of,
+        "lengths": ops.ray_lengths(samples, ends, sample_of[pair_of], end_of),
+        "limit": rows,
+    }
+
+
+STATE = ("low", "high", "radius", "winner")
+"""What bracket_step updates in place."""
 
 
 def directions(noise: str, frequencies: str, size: int) -> dict[str, object] | None:

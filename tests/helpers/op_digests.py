@@ -17,8 +17,6 @@ from torch import Tensor
 
 from db3kd import ops
 
-STATE = ("low", "high", "radius", "winner")
-
 
 def exact_basis(rows: int, side: int) -> Tensor:
     """An orthonormal cosine basis `[rows, side]`, without torch's own cosine."""
@@ -64,7 +62,8 @@ def calls() -> Iterator[tuple[str, str, dict]]:
     for rows in (0, 1, 6, 300):
         for targeted in (True, False):
             rules = {"targeted": targeted, "absolute": 0.1, "relative": 0.2}
-            yield f"{rows} {targeted}", "bracket_update", cases.bracket_update(rows) | rules
+            step = cases.bracket_step(rows) | rules | cases.BOUNDS
+            yield f"{rows} {targeted}", "bracket_step", step
     for classes in (2, 10, 40):
         for normalisation in ("inverse", "margin"):
             labels = cases.soft_labels(50, classes) | {"normalisation": normalisation}
@@ -85,8 +84,11 @@ def digests() -> dict[str, str]:
     found = {}
     for case, op, arguments in calls():
         result = getattr(ops, op)(**arguments)
-        updated = [arguments[name] for name in STATE if op == "bracket_update"]
-        found[f"{op} {case}"] = digest([result, *updated])
+        if op == "bracket_step":
+            # Apart, because the rays and the state have the digests of an earlier op.
+            found[f"{op} {case} queries"] = digest([result.pairs, result.queries])
+            result = [result.active, *(arguments[name] for name in cases.STATE)]
+        found[f"{op} {case}"] = digest(result if isinstance(result, list) else [result])
     return found
 
 

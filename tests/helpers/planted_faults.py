@@ -41,12 +41,13 @@ CASES = (
 
 def large_calls() -> list[tuple[str, dict]]:
     """Each op with more blocks than a small grid has, with every kind of probe direction."""
-    rules = {"targeted": True, "absolute": 0.1, "relative": 0.2}
+    rules = {"targeted": True, "absolute": 0.1, "relative": 0.2, **cases.BOUNDS}
     calls = [
         ("ray_lengths", cases.ray_lengths(20, 784)),
         ("bracket_queries", cases.bracket_queries(90, 784) | cases.BOUNDS),
         ("bracket_queries", cases.bracket_queries(2, 9_001) | cases.BOUNDS),
-        ("bracket_update", cases.bracket_update(1_500) | rules),
+        ("bracket_step", cases.bracket_step(1_500) | rules),
+        ("bracket_step", cases.bracket_step(90, 9_001) | rules),
         *(
             ("soft_labels", cases.soft_labels(701, classes) | {"normalisation": "inverse"})
             for classes in (3, 10, 40)
@@ -69,16 +70,25 @@ def large_calls() -> list[tuple[str, dict]]:
 def outcome(name: str, arguments: dict) -> str:
     """ "right", "wrong" or the finding of the emulation."""
     given = dict(arguments)
-    if name == "bracket_update":
-        given |= {state: given[state].clone() for state in ("low", "high", "radius", "winner")}
+    for state in cases.STATE if name == "bracket_step" else ():
+        given[state] = given[state].clone()
     try:
-        result = getattr(emulated.ops, name)(**given)
+        result = _tensors(getattr(emulated.ops, name)(**given))
     except RuntimeError as error:
         return str(error).splitlines()[0].removeprefix("emulation: ")
-    expected = getattr(ops, name)(**arguments)
-    if result.shape != expected.shape:
-        return "wrong"
-    return "right" if torch.allclose(result, expected, rtol=3e-6, atol=3e-6) else "wrong"
+    expected = _tensors(getattr(ops, name)(**arguments))
+    if name == "bracket_step":
+        result += [given[state] for state in cases.STATE]
+        expected += [arguments[state] for state in cases.STATE]
+    right = all(
+        one.shape == other.shape and torch.allclose(one, other, rtol=3e-6, atol=3e-6)
+        for one, other in zip(result, expected, strict=True)
+    )
+    return "right" if right else "wrong"
+
+
+def _tensors(result) -> list[torch.Tensor]:
+    return list(result) if isinstance(result, tuple) else [result]
 
 
 def main() -> None:

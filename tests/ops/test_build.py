@@ -107,7 +107,7 @@ def test_build_config_describes_the_build():
     [
         "ray_lengths",
         "bracket_queries",
-        "bracket_update",
+        "bracket_step",
         "probe_queries",
         "probe_gradient",
         "soft_labels",

@@ -79,7 +79,6 @@ def place(request: pytest.FixtureRequest) -> Place:
     return request.param
 
 
-STATE = ("low", "high", "radius", "winner")
 sizes = pytest.mark.parametrize("size", cases.SIZES)
 rows = pytest.mark.parametrize("rows", cases.ROWS)
 layouts = pytest.mark.parametrize("layout", [dict, cases.strided], ids=["rows", "strided"])
@@ -123,27 +122,57 @@ def test_many_bracket_queries(place, size):
     compare(place, "bracket_queries", cases.bracket_queries(place.many, size) | cases.BOUNDS)
 
 
-@pytest.mark.parametrize("targeted", [True, False])
-@pytest.mark.parametrize("rows", [*cases.ROWS, 500, None], ids=str)
-def test_bracket_update(place, rows, targeted):
-    here = cases.bracket_update(place.many if rows is None else rows)
+def compare_step(place: Place, here: dict, **rules) -> None:
+    """Asserts that a step gives the same at the place: rays, state and queries."""
+    rules = {"absolute": 0.1, "relative": 0.2, **cases.BOUNDS, **rules}
     there = place.move(here)
-    rules = {"targeted": targeted, "absolute": 0.1, "relative": 0.2}
-    survivors = place.ops.bracket_update(**there, **rules)
-    assert torch.equal(survivors.cpu(), ops.bracket_update(**here, **rules))
-    for name in STATE:
+    step = place.ops.bracket_step(**(there | rules))
+    expected = ops.bracket_step(**(here | rules))
+    assert torch.equal(step.active.cpu(), expected.active)
+    assert torch.equal(step.pairs.cpu(), expected.pairs)
+    torch.testing.assert_close(step.queries.cpu(), expected.queries, rtol=3e-6, atol=3e-6)
+    for name in cases.STATE:
         assert torch.equal(there[name].cpu(), here[name]), name
 
 
+@pytest.mark.parametrize("targeted", [True, False])
+@pytest.mark.parametrize("rows", [*cases.ROWS, 500, None], ids=str)
+def test_bracket_step(place, rows, targeted):
+    compare_step(place, cases.bracket_step(place.many if rows is None else rows), targeted=targeted)
+
+
+@sizes
+def test_bracket_step_of_images_of_any_size(place, size):
+    compare_step(place, cases.bracket_step(place.fewer(size, 40), size), targeted=True)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 37, 10_000])
+def test_bracket_step_builds_the_first_queries(place, limit):
+    compare_step(place, cases.bracket_step(300), targeted=False, limit=limit)
+
+
+@pytest.mark.parametrize("length", [255, 256, 257, 700])
+@pytest.mark.parametrize("hits", [True, False])
+def test_bracket_step_of_pairs_that_are_longer_than_a_block(place, length, hits):
+    here = cases.bracket_step(1_500)
+    here["pair_of"] = torch.arange(1_500) // length
+    here["high"] += 1.0
+    # A hit at the end of a pair decides about its first ray.
+    here["decisions"] = torch.full((1_500,), 5)
+    here["decisions"][length - 1 :: length] = 1 if hits else 5
+    here["criterion_class"].fill_(1)
+    compare_step(place, here, targeted=True, absolute=0.0, relative=0.0)
+
+
 @pytest.mark.parametrize(
-    ("pair_of", "row"), [([0, 1, 0, 1], 2), ([1, 0, 0, 1, 0, 1, 1], 3), ([0, 1] * 400, 2)]
+    ("pair_of", "row"), [([0, 1, 0, 1], 2), ([0, 0, 1, 1, 2, 0, 0], 5), ([0, 1] * 400, 2)]
 )
-def test_rays_of_a_pair_that_are_not_adjacent_are_an_error(place, pair_of, row):
-    arguments = place.move(cases.bracket_update(len(pair_of)) | {"pair_of": torch.tensor(pair_of)})
-    with pytest.raises(
-        ValueError, match=rf"active: .* side by side, got those of one again at {row};"
-    ):
-        place.ops.bracket_update(**arguments, targeted=True, absolute=0.0, relative=0.0)
+def test_rays_that_are_not_in_the_order_of_their_pairs_are_an_error(place, pair_of, row):
+    arguments = cases.bracket_step(len(pair_of)) | {"pair_of": torch.tensor(pair_of)}
+    with pytest.raises(ValueError, match=rf"active: .* order of their pairs.* at {row}$"):
+        place.ops.bracket_step(
+            **place.move(arguments), **cases.BOUNDS, targeted=True, absolute=0.0, relative=0.0
+        )
 
 
 @layouts

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from op_cases import (
     BOUNDS,
     bracket_queries,
-    bracket_update,
+    bracket_step,
     directions,
     probe_gradient,
     probe_queries,
@@ -33,8 +33,9 @@ NO_BASIS = {"row_basis": None, "column_basis": None, "channels": 1, "noise": "ra
 VALID = {
     "ray_lengths": lambda: ray_lengths(5, 64),
     "bracket_queries": lambda: {**bracket_queries(5, 64), **QUERIES},
-    "bracket_update": lambda: {
-        **bracket_update(6),
+    "bracket_step": lambda: {
+        **bracket_step(6),
+        **BOUNDS,
         "targeted": True,
         "absolute": 1e-3,
         "relative": 0.0,
@@ -170,10 +171,11 @@ def test_the_arguments_are_valid_before_they_are_fuzzed(case):
 def test_updated_state_that_shares_memory_with_another_argument_is_refused(other):
     memory = torch.ones(8)
     criterion_class = memory.view(torch.int64)[:2]  # the same bytes as another type
-    arguments = VALID["bracket_update"]() | {
+    arguments = VALID["bracket_step"]() | {
         "pair_of": torch.zeros(6, dtype=torch.int64),
         "winner": torch.full((2,), -1),
         "criterion_class": torch.zeros(2, dtype=torch.int64),
+        "sample_of": torch.zeros(2, dtype=torch.int64),
         **{name: torch.ones(2) for name in ("low", "high", "radius")},
     }
     state = "high" if other == "low" else "low"
@@ -182,7 +184,7 @@ def test_updated_state_that_shares_memory_with_another_argument_is_refused(other
         other: criterion_class if other == "criterion_class" else memory[2:4],
     }
     with pytest.raises(ValueError, match=rf"{state}.*{other}|{other}.*{state}"):
-        ops.bracket_update(**arguments)
+        ops.bracket_step(**arguments)
 
 
 @pytest.mark.parametrize("rows", [2, 3])
@@ -218,6 +220,7 @@ def test_any_arguments_give_a_result_or_an_error(case, data):
             return  # an index out of range, which only the kernel sees
         assert any(word in text for word in ("memory", "overflow", "bad_alloc", "allocate")), text
         return
-    assert result.is_contiguous()
-    assert result.device.type == "cpu"
-    _ = result.sum()  # every value that is returned can be read
+    for tensor in result if isinstance(result, tuple) else (result,):
+        assert tensor.is_contiguous()
+        assert tensor.device.type == "cpu"
+        _ = tensor.sum()  # every value that is returned can be read

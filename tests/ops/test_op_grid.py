@@ -42,13 +42,14 @@ def test_bracket_queries_match_the_reference(size, rows, dtype, layout):
 
 @pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("rows", [0, 1, 7, 500])
-def test_bracket_updates_match_the_reference(rows, targeted):
-    ours, theirs = cases.bracket_update(rows), cases.bracket_update(rows)
-    rules = {"targeted": targeted, "absolute": 0.1, "relative": 0.2}
-    assert torch.equal(
-        ops.bracket_update(**ours, **rules), reference.bracket_update(**theirs, **rules)
-    )
-    for name in ("low", "high", "radius", "winner"):
+def test_bracket_steps_match_the_reference(rows, targeted):
+    ours, theirs = cases.bracket_step(rows), cases.bracket_step(rows)
+    rules = {"targeted": targeted, "absolute": 0.1, "relative": 0.2} | cases.BOUNDS
+    step = ops.bracket_step(**ours, **rules)
+    active, pairs, queries = reference.bracket_step(**theirs, **rules)
+    assert torch.equal(step.active, active) and torch.equal(step.pairs, pairs)
+    torch.testing.assert_close(step.queries, queries, rtol=3e-6, atol=3e-6)
+    for name in cases.STATE:
         assert torch.equal(ours[name], theirs[name]), name
 
 

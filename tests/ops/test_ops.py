@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from op_cases import STATE
 
 from db3kd import ops
 
@@ -40,20 +41,27 @@ def rays(device="cpu", samples=3, pairs=5, count=17, size=37) -> dict:
 
 
 def brackets(decisions: list[int], rays_per_pair: int, device="cpu", **changes) -> dict:
-    """Pairs at low 0, high 4, radius 2 and target class 1, as arguments of bracket_update."""
-    pairs = len(decisions) // rays_per_pair
+    """Pairs at low 0, high 4, radius 2 and target class 1, as arguments of bracket_step."""
+    pairs, count = len(decisions) // rays_per_pair, len(decisions)
+    pair_of = torch.arange(count) // rays_per_pair
     arguments = {
         "low": torch.zeros(pairs),
         "high": torch.full((pairs,), 4.0),
         "radius": torch.full((pairs,), 2.0),
         "winner": torch.full((pairs,), -1),
-        "active": torch.arange(len(decisions)),
-        "pair_of": torch.arange(len(decisions)) // rays_per_pair,
+        "active": torch.arange(count),
         "decisions": torch.tensor(decisions, dtype=torch.int64),
+        "samples": torch.zeros(1, 3),
+        "ends": torch.full((1, 3), 8.0),
+        "sample_of": torch.zeros(pairs, dtype=torch.int64),
+        "pair_of": pair_of,
+        "end_of": torch.zeros(count, dtype=torch.int64),
+        "lengths": torch.full((count,), 8.0),
         "criterion_class": torch.ones(pairs, dtype=torch.int64),
     }
     moved = {name: tensor.to(device) for name, tensor in arguments.items()}
-    return moved | {"targeted": True, "absolute": 1e-3, "relative": 0.0} | changes
+    rules = {"targeted": True, "absolute": 1e-3, "relative": 0.0}
+    return moved | rules | {"lower": 0.0, "upper": 9.0, "limit": count} | changes
 
 
 # Ray lengths
@@ -116,45 +124,45 @@ def test_queries_stay_inside_the_bounds(device):
     assert queries.min() == 0.25 and queries.max() == 0.5
 
 
-# Bracket updates
+# Bracket steps
 
 
 def test_a_ray_that_cannot_win_is_dropped(device):
     c = brackets([1, 0, 1], rays_per_pair=3, device=device)
-    assert ops.bracket_update(**c).tolist() == [0, 2]
+    assert ops.bracket_step(**c).active.tolist() == [0, 2]
     assert (c["low"].item(), c["high"].item(), c["radius"].item()) == (0.0, 2.0, 1.0)
     assert c["winner"].item() == 0
 
 
 def test_the_winner_is_the_first_ray_that_hit(device):
     c = brackets([0, 0, 1, 1], rays_per_pair=4, device=device)
-    ops.bracket_update(**c)
+    ops.bracket_step(**c)
     assert c["winner"].item() == 2
 
 
 def test_if_no_ray_hits_all_stay_and_the_low_end_rises(device):
     c = brackets([0, 5], rays_per_pair=2, device=device)
-    assert ops.bracket_update(**c).tolist() == [0, 1]
+    assert ops.bracket_step(**c).active.tolist() == [0, 1]
     assert (c["low"].item(), c["high"].item(), c["radius"].item()) == (2.0, 4.0, 3.0)
     assert c["winner"].item() == -1
 
 
 def test_an_untargeted_ray_hits_any_other_class(device):
     c = brackets([1, 7], rays_per_pair=2, device=device, targeted=False)
-    assert ops.bracket_update(**c).tolist() == [1]
+    assert ops.bracket_step(**c).active.tolist() == [1]
     assert c["winner"].item() == 1 and c["high"].item() == 2.0
 
 
 def test_an_unanswered_query_ends_the_pair_but_answers_count(device):
     c = brackets([1, -1, 0, -1], rays_per_pair=2, device=device)
-    assert ops.bracket_update(**c).tolist() == []
+    assert ops.bracket_step(**c).active.tolist() == []
     assert c["high"].tolist() == [2.0, 4.0] and c["low"].tolist() == [0.0, 2.0]
     assert c["winner"].tolist() == [0, -1]
 
 
 def test_a_pair_without_any_answer_keeps_its_bracket(device):
     c = brackets([-1, -1, 1, 1], rays_per_pair=2, device=device)
-    assert ops.bracket_update(**c).tolist() == [2, 3]
+    assert ops.bracket_step(**c).active.tolist() == [2, 3]
     assert c["low"].tolist() == [0.0, 0.0] and c["high"].tolist() == [4.0, 2.0]
     assert c["winner"].tolist() == [-1, 2]
 
@@ -165,27 +173,27 @@ def test_a_pair_without_any_answer_keeps_its_bracket(device):
 )
 def test_a_pair_ends_when_its_bracket_is_narrow(device, absolute, relative, continues):
     c = brackets([0], rays_per_pair=1, device=device, absolute=absolute, relative=relative)
-    assert len(ops.bracket_update(**c)) == continues  # now between 2 and 4
+    assert len(ops.bracket_step(**c).active) == continues  # now between 2 and 4
 
 
 def test_a_pair_ends_when_no_float_is_left_between_low_and_high(device):
     c = brackets([1], rays_per_pair=1, device=device, absolute=0.0)
     c["low"].fill_(1.0)
     c["radius"].fill_(torch.nextafter(torch.tensor(1.0), torch.tensor(2.0)).item())
-    assert ops.bracket_update(**c).tolist() == []
+    assert ops.bracket_step(**c).active.tolist() == []
 
 
 @pytest.mark.parametrize("high", [INF, math.nan])
 def test_an_invalid_bracket_ends(device, high):
     c = brackets([0], rays_per_pair=1, device=device)
     c["high"].fill_(high)
-    assert ops.bracket_update(**c).tolist() == []
+    assert ops.bracket_step(**c).active.tolist() == []
 
 
 def test_pairs_without_active_rays_do_not_change(device):
     c = brackets([0, 1, 0], rays_per_pair=1, device=device)
     c |= {"active": c["active"][1:2], "decisions": c["decisions"][1:2]}
-    ops.bracket_update(**c)
+    ops.bracket_step(**c)
     assert c["radius"].tolist() == [2.0, 1.0, 2.0]
 
 
@@ -194,43 +202,75 @@ def test_pairs_without_active_rays_do_not_change(device):
     st.booleans(),
     st.integers(0, 2**31),
 )
-def test_bracket_update_matches_the_reference(answers, targeted, seed):
+def test_bracket_step_matches_the_reference(answers, targeted, seed):
     g = generator(seed)
     pairs, count = len(answers), sum(map(len, answers))
-    shuffled = torch.randperm(pairs, generator=g)
+    sizes = torch.tensor([len(a) for a in answers], dtype=torch.int64)
     low = torch.rand(pairs, generator=g)
     high = low + torch.rand(pairs, generator=g)
+    active = torch.randperm(count, generator=g)
+    pair_of = torch.zeros(count, dtype=torch.int64)
+    pair_of[active] = torch.arange(pairs).repeat_interleave(sizes)
+    samples, ends = torch.rand(2, 37, generator=g), torch.rand(3, 37, generator=g)
+    sample_of = torch.randint(2, (pairs,), generator=g)
+    end_of = torch.randint(3, (count,), generator=g)
     c = {
         "low": low,
         "high": high,
         "radius": low + (high - low) * torch.rand(pairs, generator=g),
         "winner": torch.full((pairs,), -1),
-        "active": torch.randperm(count, generator=g),
-        "pair_of": torch.zeros(count, dtype=torch.int64),
+        "active": active,
         "decisions": torch.tensor(list(chain.from_iterable(answers)), dtype=torch.int64),
+        "samples": samples,
+        "ends": ends,
+        "sample_of": sample_of,
+        "pair_of": pair_of,
+        "end_of": end_of,
+        "lengths": reference.ray_lengths(samples, ends, sample_of[pair_of], end_of),
         "criterion_class": torch.randint(4, (pairs,), generator=g),
     }
-    owner = shuffled.repeat_interleave(torch.tensor([len(a) for a in answers], dtype=torch.int64))
-    c["pair_of"][c["active"]] = owner
     expected = {name: tensor.clone() for name, tensor in c.items()}
-    rules = {"targeted": targeted, "absolute": 0.1, "relative": 0.2}
-    survivors = ops.bracket_update(**c, **rules)
-    assert torch.equal(survivors, reference.bracket_update(**expected, **rules))
+    rules = {"targeted": targeted, "absolute": 0.1, "relative": 0.2, "lower": 0.1, "upper": 0.9}
+    rules["limit"] = int(torch.randint(count + 2, (1,), generator=g))
+    active, owners, queries = ops.bracket_step(**c, **rules)
+    remaining, owners_too, built = reference.bracket_step(**expected, **rules)
+    assert torch.equal(active, remaining) and torch.equal(owners, owners_too)
+    torch.testing.assert_close(queries, built, rtol=3e-6, atol=3e-6)
     for name, tensor in c.items():
         assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 100])
+def test_the_queries_of_a_step_are_those_at_the_new_radius(device, limit):
+    r = rays(device) | {"active": torch.arange(17, device=device)}
+    radius = r["radius"].clone()
+    state = {"low": radius / 2, "high": radius * 2, "winner": torch.full_like(r["sample_of"], -1)}
+    decisions = torch.arange(17, device=device) % 3
+    step = ops.bracket_step(
+        **(r | state), decisions=decisions, criterion_class=torch.ones_like(r["sample_of"]),
+        targeted=True, absolute=0.0, relative=0.0, lower=0.1, upper=0.9, limit=limit,
+    )  # fmt: skip
+    assert not torch.equal(r["radius"], radius)
+    assert torch.equal(step.pairs, r["pair_of"][step.active])
+    r["active"] = step.active[:limit]
+    expected = ops.bracket_queries(**r, lower=0.1, upper=0.9)
+    assert len(step.active) > 3 and torch.equal(step.queries, expected)
 
 
 @given(st.floats(0.01, 0.99), st.floats(0, 1e-2), st.floats(0, 1e-2))
 def test_bisection_ends_at_the_crossing(crossing, absolute, relative):
     low, high, radius = torch.zeros(1), torch.ones(1), torch.full((1,), 0.5)
-    winner, one = torch.tensor([-1]), torch.zeros(1, dtype=torch.int64)
-    active, rounds = one, 0
+    winner, zero = torch.tensor([-1]), torch.zeros(1, dtype=torch.int64)
+    sample, end, length = torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1)
+    active, query, rounds = zero, radius[:, None], 0
     rules = {"targeted": True, "absolute": absolute, "relative": relative}
+    rules |= {"lower": 0.0, "upper": 1.0, "limit": 1}
     while len(active):
-        decision = (radius >= crossing).long()
-        active = ops.bracket_update(
-            low, high, radius, winner, active, one, decision, one + 1, **rules
-        )
+        decision = (query[:, 0] >= crossing).long()
+        active, _, query = ops.bracket_step(
+            low, high, radius, winner, active, decision, sample, end, zero, zero, zero, length,
+            zero + 1, **rules,
+        )  # fmt: skip
         rounds += 1
         assert rounds <= 160  # a float32 bracket cannot be halved more often
     assert low.item() <= crossing <= high.item() + 1e-7
@@ -380,13 +420,21 @@ def test_invalid_arguments_of_bracket_queries_are_named(name, bad, error, messag
         ("low", torch.zeros(4)[::2], ValueError, "low: expected a contiguous tensor"),
         ("absolute", -1.0, ValueError, "absolute: expected a finite number of at least 0, got -1"),
         ("relative", math.nan, ValueError, "relative: expected a finite number"),
-        ("pair_of", torch.tensor([0, 1, 0, 1]), ValueError, "active: .* side by side, got pair 0"),
+        ("pair_of", torch.tensor([0, 1, 0, 1]), ValueError, "active: .* order of their pairs.* 2$"),
+        ("pair_of", torch.tensor([0, 1, 1, 2]), IndexError, "pair_of: .* from 0 to 1, got 2"),
+        ("end_of", torch.tensor([0, 0, 1, 0]), IndexError, "end_of: .* from 0 to 0, got 1"),
+        ("sample_of", torch.tensor([0, -1]), IndexError, "sample_of: .* from 0 to 0, got -1"),
+        ("ends", torch.zeros(1, 4), ValueError, r"ends: expected \[E, D=3\] float32 on cpu, got"),
+        ("limit", -1, ValueError, "limit: expected at least 0 queries, got -1"),
+        ("upper", -1.0, ValueError, "lower, upper: expected lower ≤ upper, got 0 and -1"),
     ],
 )
-def test_invalid_arguments_of_bracket_update_are_named(name, bad, error, message):
+def test_invalid_arguments_of_bracket_step_are_named(name, bad, error, message):
     arguments = brackets([0, 0, 1, 1], rays_per_pair=2)
+    before = {state: arguments[state].clone() for state in STATE}
     with pytest.raises(error, match=message):
-        ops.bracket_update(**(arguments | {name: bad}))
+        ops.bracket_step(**(arguments | {name: bad}))
+    assert all(torch.equal(arguments[state], value) for state, value in before.items())
 
 
 @pytest.mark.parametrize(
@@ -421,7 +469,7 @@ def test_ops_pass_opcheck(device):
     calls = [
         (torch.ops.db3kd.ray_lengths, lengths),
         (torch.ops.db3kd.bracket_queries, (*r.values(), 0.0, 1.0, torch.bfloat16)),
-        (torch.ops.db3kd.bracket_update, tuple(bracket.values())),
+        (torch.ops.db3kd.bracket_step, tuple(bracket.values())),
         (torch.ops.db3kd.soft_labels, (distances, predicted, "margin", 1.0, 2.0)),
     ]
     for op, arguments in calls:
@@ -433,6 +481,7 @@ def test_empty_batches_give_empty_results(device):
     none = torch.zeros(0, dtype=torch.int64, device=device)
     assert ops.ray_lengths(r["samples"], r["ends"], none, none).shape == (0,)
     assert ops.bracket_queries(**(r | {"active": none}), lower=0.0, upper=1.0).shape == (0, 37)
-    assert ops.bracket_update(**brackets([], rays_per_pair=1, device=device)).shape == (0,)
+    step = ops.bracket_step(**brackets([], rays_per_pair=1, device=device))
+    assert [tuple(tensor.shape) for tensor in step] == [(0,), (0,), (0, 3)]
     labels = ops.soft_labels(torch.zeros(0, 3, device=device), none, normalisation="margin")
     assert labels.shape == (0, 3)

@@ -33,7 +33,7 @@ CLASSES = 4
 WAITING_OPS = {
     "_local_scalar_dense",
     "bincount",
-    "bracket_update",
+    "bracket_step",
     "equal",
     "histc",
     "is_nonzero",
@@ -177,7 +177,7 @@ def test_a_round_of_a_bisection_waits_for_one_count(work, query_batch_size):
     ledger = Ledger(limits_of(pairs, 1000))
     search = boundary_distance(pairs, rays, query_batch_size=query_batch_size, budget=ledger)
     noted, calls = waits_of(search, ledger, teacher)
-    rounds = noted.count("bracket_update")
+    rounds = noted.count("bracket_step")
     assert rounds > 8 and calls >= rounds
     # Four more: whether the budget covers the rounds, the first rays of the pairs, the pairs that
     # have won, and the final check of the ledger.
@@ -194,13 +194,13 @@ def test_sign_opt_waits_for_one_count_per_round_and_four_per_iteration(work, que
         pairs, boundary, SHAPE, settings, seed=0, query_batch_size=query_batch_size, budget=ledger
     )
     noted, _ = waits_of(search, ledger, teacher)
-    rounds = noted.count("bracket_update")
+    rounds = noted.count("bracket_step")
     # Four per iteration: the pairs that continue, their remaining budget, whether it covers the
     # rounds, and the winners. One more: the final check of the ledger.
     assert len(noted) == rounds + 4 * settings.rounds + 1, noted
 
 
-LAUNCHES = {"bracket_queries": 1, "bracket_update": 5, "probe_queries": 3, "probe_gradient": 3}
+LAUNCHES = {"bracket_queries": 1, "bracket_step": 2, "probe_queries": 3, "probe_gradient": 3}
 """Launches of the native ops on CUDA; docs/gpu.md lists them. Other operations are one launch."""
 
 WITHOUT_LAUNCH = {
@@ -252,16 +252,16 @@ def count(names):
     return sum(LAUNCHES.get(name, 1) for name in names)
 
 
-def test_a_round_of_a_bisection_launches_eight_kernels(work):
+def test_a_round_of_a_bisection_launches_two_kernels(work):
     pairs, rays, teacher = work
     ledger = Ledger(limits_of(pairs, 1000))
     names = launches_of(boundary_distance(pairs, rays, budget=ledger), ledger, teacher)
-    rounds = between(names, "bracket_update", "bracket_update")
+    rounds = between(names, "bracket_step", "bracket_step")
     assert len(rounds) > 8
     for names in rounds:
-        # The accounts of the rays, the queries, the booking, and the update.
-        assert names == ["index", "bracket_queries", "index_add_", "bracket_update"]
-        assert count(names) == 8
+        # The booking is counted after the search.
+        assert names == ["bracket_step"]
+        assert count(names) == 2
 
 
 def test_the_launches_of_a_round_of_probes_do_not_grow_with_the_pairs(work):
@@ -281,8 +281,8 @@ def test_the_launches_of_a_round_of_probes_do_not_grow_with_the_pairs(work):
         rounds = between(launches_of(search, ledger, teacher), "probe_queries", "probe_gradient")
         assert len(rounds) == 5
         counts += [count(names) for names in rounds]
-    # The accounts of the probes, the booking, the decisions, the classes, and the gradient.
-    assert set(counts) == {7}, rounds
+    # The accounts of the probes, the decisions, the classes, and the gradient.
+    assert set(counts) == {6}, rounds
 
 
 def test_a_budget_that_runs_out_costs_two_more_waits_per_batch(work):
@@ -290,7 +290,7 @@ def test_a_budget_that_runs_out_costs_two_more_waits_per_batch(work):
     ledger = Ledger(limits_of(pairs, 9))
     search = boundary_distance(pairs, rays, budget=ledger)
     noted, calls = waits_of(search, ledger, teacher)
-    assert len(noted) <= noted.count("bracket_update") + 2 * calls + 4
+    assert len(noted) <= noted.count("bracket_step") + 2 * calls + 4
     assert int(ledger.remaining.min()) == 0
 
 

@@ -63,6 +63,12 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes) {
 }
 
 template <typename T>
+T __shfl_up_sync(unsigned mask, T value, unsigned lanes) {
+  const int source = emulation::lane() - static_cast<int>(lanes);
+  return __shfl_sync(mask, value, source < 0 ? emulation::lane() : source);
+}
+
+template <typename T>
 T __ldg(const T* address) {
   return *address;
 }
@@ -83,11 +89,6 @@ __attribute__((no_sanitize("thread"))) T emulated_atomic(T* address, const Chang
   const T old = *address;
   *address = change(old);
   return old;
-}
-
-template <typename T>
-T atomicExch(T* address, T value) {
-  return emulated_atomic(address, [=](T) { return value; });
 }
 
 template <typename T>
