@@ -59,8 +59,20 @@ class TransferOptions(ImageOptions):
 
         if self.data is None:
             return None
-        loaded = self.source(self.split).load()
+        loaded = self._load_perhaps_without_labels()
         return loaded.subset(draw_samples(len(loaded), self.limit, seed))
+
+    def _load_perhaps_without_labels(self) -> "ImageSet":
+        """Loads the images of --data, which need no labels: --label-column may be of --test."""
+        from db3kd.data.table_files import MissingColumnError
+
+        source = self.source(self.split)
+        try:
+            return source.load()
+        except MissingColumnError:
+            if self.test is None:
+                raise
+            return replace(source, label_column=None).load()
 
     def test_images(self, transfer: "ImageSet | None") -> "ImageSet":
         """Loads the images of --test, or the test split of --data.

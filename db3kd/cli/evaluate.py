@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ImageOptions, Split
+from db3kd.cli.options import ImageOptions, Split, load_test_or_all
 from db3kd.cli.teacher_options import TEACHER_HELP, Device, ModelFileOptions
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def evaluate(
     from db3kd.data.class_names import matched, renumbered
     from db3kd.teachers.base import class_names_of
 
-    loaded = images.source(split).load()
+    source = images.source(split)
+    loaded = load_test_or_all(source) if split == "test" else source.load()
     if loaded.labels is None and agree_with is None:
         raise ValueError(
             f"data: expected images with true classes, got none in {loaded.name}; pass --agree-with"
@@ -53,8 +54,7 @@ def evaluate(
     labels = None if loaded.labels is None else matched(loaded, evaluated).labels
     if labels is not None:
         correct = int((decisions == labels).sum())
-        images_text = f"{len(loaded):,} {split} images"
-        print(f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {images_text})")
+        print(f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {len(loaded):,} images)")
     if agree_with is not None:
         teacher = model_file.load(agree_with, loaded, device)
         decisions = renumbered(

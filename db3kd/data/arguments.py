@@ -3,7 +3,7 @@
 import copy
 import os
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,35 @@ from db3kd.data.dataset_images import (
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, NamedImages
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.data.table_rows import features_of
-from db3kd.tables.columns import is_frame
+from db3kd.data.table_rows import features_of, is_model, table_as_images
+from db3kd.tables import Features
+from db3kd.tables.columns import is_table
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.tabular import TabularTeacher
+
+
+class TableLike(Protocol):
+    """A pandas DataFrame, or a table of pyarrow or polars."""
+
+    @property
+    def columns(self) -> Any:
+        """The columns, or their names."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The numbers of rows and columns."""
+        ...
+
+
+class ModelLike(Protocol):
+    """A fitted model of scikit-learn, or one with the same method."""
+
+    def predict(self, rows: Any, /) -> Any:
+        """Returns the class of each row."""
+        ...
+
 
 ImagesLike = (
     ImageSet
@@ -32,6 +57,7 @@ ImagesLike = (
     | PseudoSamples
     | NamedImages
     | ImageSource
+    | TableLike
 )
 """What every function that takes images accepts.
 
@@ -41,16 +67,27 @@ ImagesLike = (
 - A map-style `torch.utils.data.Dataset`, whose items are images or pairs (image, label).
 - A `datasets.Dataset` of Hugging Face, with a column of images and perhaps one of labels.
 - `PseudoSamples`.
+- A pandas DataFrame, or a table of pyarrow or polars, if the function also takes a teacher. The
+  columns that the teacher's features name are encoded. A teacher without features gets all columns,
+  which must be numbers.
 """
 
-TeacherLike = Teacher | nn.Module
-"""What every function that takes a teacher accepts: a teacher, or a torch module that scores."""
+TeacherLike = Teacher | nn.Module | ModelLike
+"""What every function that takes a teacher accepts.
+
+- A teacher.
+- A torch module from images to scores.
+- With a table, a fitted model of scikit-learn, whose features are inferred from the table. Declare
+  them with `TabularTeacher` if the model takes values that the table lacks.
+"""
 
 _TEACHER_MEMBERS = ("image_shape", "classes", "bounds", "device", "decide", "fingerprint")
 _NAMED_MEMBERS = ("read", "image_shape", "name", "__len__")
 
 
-def as_images(images: ImagesLike, *, with_labels: bool = True) -> Tensor | NamedImages:
+def as_images(
+    images: ImagesLike, *, with_labels: bool = True, teacher: TeacherLike | None = None
+) -> Tensor | NamedImages:
     """Converts images to a float32 tensor or an image set.
 
     Float arrays and tensors become float32 tensors, whose bounds are the teacher's. Everything else
@@ -60,6 +97,8 @@ def as_images(images: ImagesLike, *, with_labels: bool = True) -> Tensor | Named
     Args:
         images: The images.
         with_labels: Whether to read the labels of a data set, which may read each item once.
+        teacher: The teacher that is to be asked, which says what the columns of a table are. None
+            refuses tables.
 
     Raises:
         TypeError: If `images` has another type; the message states how to convert it.
@@ -80,7 +119,9 @@ def as_images(images: ImagesLike, *, with_labels: bool = True) -> Tensor | Named
             "a data set that can only be iterated has no indices; collect its items and use "
             "db3kd.ImageSet.from_arrays(images, labels)",
         )
-    if is_frame(given):
+    if is_table(given):
+        if teacher is not None:
+            return table_as_images(given, teacher)
         raise _unsupported_images(given, "encode it: db3kd.ImageSet.from_table(table, labels)")
     if isinstance(given, DataLoader):
         raise _unsupported_images(given, "pass its data set: loader.dataset")
@@ -156,6 +197,9 @@ def as_teacher(teacher: TeacherLike, images: Tensor | NamedImages | None = None)
     if not missing and not isinstance(given, type):
         features_of(given, images)  # raises if they differ
         return given
+    features = Features.of(images)
+    if is_model(given) and features is not None:
+        return TabularTeacher(given, features)
     raise TypeError(
         f"teacher: expected a teacher, got {_described(given)}; {_teacher_advice(given, missing)}"
     )
@@ -221,7 +265,8 @@ def _teacher_advice(teacher: Any, missing: list[str]) -> str:
     if hasattr(teacher, "predict"):
         return (
             "wrap its predict method: db3kd.FunctionTeacher(model.predict, image_shape, classes, "
-            "flatten=True) for images, db3kd.TabularTeacher(model, features) for rows of a table"
+            "flatten=True) for images, db3kd.TabularTeacher(model, features) for rows of a table; "
+            "or pass the rows as a DataFrame"
         )
     if callable(teacher):
         return "wrap it: db3kd.FunctionTeacher(function, image_shape, classes)"

@@ -89,12 +89,12 @@ def scan_image_folder(root: Path) -> ImageFolder:
     If every first-level folder is named like a split (train, test, validation and their usual
     spellings), the folders are splits. Otherwise all images are one split, "train". The folder
     directly under the root, or under the split, is the class; images that lie there directly have
-    no class. Hidden files and files without the suffix of an image are left out, and a warning
-    counts them.
+    no class, and if images of a split lie at different depths, none of them has. Hidden files and
+    files without the suffix of an image are left out, and a warning counts them.
 
     Raises:
-        ValueError: If there is no image, if two folders are the same split, or if images of one
-            split lie at different depths.
+        ValueError: If there is no image, if two folders are the same split, or if some folders are
+            named like a split and others are not, with images at different depths.
     """
     images, left_out = _find(root)
     if left_out:
@@ -172,10 +172,19 @@ def _classes(root: Path, paths: Sequence[PurePosixPath], depth: int) -> list[str
     by_depth = {len(path.parts): path for path in reversed(paths)}
     if len(by_depth) > 1:
         shallow, deep = by_depth[min(by_depth)], by_depth[max(by_depth)]
-        raise ValueError(
-            f"{root}: expected all images at the same depth, as class/image or split/class/image, "
-            f"got {shallow} and {deep}"
+        if depth == 0 and any(split_named(path.parts[0]) for path in paths if len(path.parts) > 1):
+            raise ValueError(
+                f"{root}: expected all images at the same depth, as class/image or "
+                f"split/class/image, got {shallow} and {deep}"
+            )
+        _LOG.warning(
+            "%s: the images have no labels, because they lie at different depths (%s, %s); for "
+            "labels, put each in class/image or split/class/image",
+            root,
+            shallow,
+            deep,
         )
+        return None
     if next(iter(by_depth)) == depth + 1:
         return None
     return [path.parts[depth] for path in paths]

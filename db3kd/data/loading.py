@@ -10,7 +10,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.image_tables import load_hub, load_parquet
 from db3kd.data.numpy_files import load_npy, load_npz
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
-from db3kd.data.splits import group_by_split
+from db3kd.data.splits import group_by_split, require_split
 from db3kd.data.table_files import TABLE_SUFFIXES, TableOptions, holds_table, load_table
 from db3kd.storage.manifest import MANIFEST, read_manifest
 from db3kd.tables import Features
@@ -55,7 +55,8 @@ def load_data(
             - A folder of IDX files, of tables, or of images (class/image.png or
               split/class/image.png; see `db3kd.data.image_folders.scan_image_folder`).
             - A folder of pseudo samples, labelled with the teacher's decisions.
-            - A `.npz` file with the arrays images and labels, or x_train, y_train, x_test, y_test.
+            - A `.npz` file with the arrays images and labels, or x_train, y_train, x_test, y_test;
+              labels may be missing. A single array of any name holds images.
             - A `.npy` file of images without labels.
             - A `.parquet` file with a column of images and perhaps one of labels.
             - A `.csv` or `.parquet` file without images: a table, encoded by its features.
@@ -169,10 +170,7 @@ def _load_tables(
 
 
 def _load_pseudo_samples(path: Path, split: str, options: DecodeOptions) -> ImageSet:
-    if split != "train":
-        raise ValueError(
-            f"split: expected 'train' for the pseudo samples in {path.name}, got {split!r}"
-        )
+    require_split(split, ("train",), path.name)
     if options != DecodeOptions():
         raise ValueError(
             f"{path.name}: size and channels apply to image files; pseudo samples have a fixed "

@@ -25,8 +25,9 @@ def load_npz(path: Path, split: str, classes: int | None) -> ImageSet:
     """Loads one split of a `.npz` file; see `db3kd.load_data`.
 
     Args:
-        path: A file with the arrays `images` and optionally `labels`, which has one split, "train";
-            or with the arrays `x_SPLIT` and optionally `y_SPLIT` for each split.
+        path: A file with the arrays `images` and optionally `labels`, or with a single array of
+            images of any name, which has one split, "train"; or with the arrays `x_SPLIT` and
+            optionally `y_SPLIT` for each split.
         split: Name of the split.
         classes: Number of classes; None to count the labels of all splits.
 
@@ -39,6 +40,9 @@ def load_npz(path: Path, split: str, classes: int | None) -> ImageSet:
             require_split(split, ("train",), path)
             labels = archive["labels"] if "labels" in keys else None
             return ImageSet.from_arrays(archive["images"], labels, path.stem, classes)
+        if len(keys) == 1 and not keys[0].startswith("x_"):
+            require_split(split, ("train",), path)
+            return ImageSet.from_arrays(archive[keys[0]], None, path.stem, classes)
         splits = [key.removeprefix("x_") for key in keys if key.startswith("x_")]
         if not splits:
             found = ", ".join(keys) or "nothing"

@@ -26,6 +26,10 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
 _UNNAMED = re.compile(r"Unnamed: \d+")
 
 
+class MissingColumnError(ValueError):
+    """A table lacks the column of labels that the caller named."""
+
+
 @dataclass(frozen=True)
 class TableOptions:
     """How the columns of a table are read.
@@ -146,7 +150,7 @@ def _label_column(
     columns = {column for frame in frames.values() for column in frame.columns}
     if declared is not None:
         if declared not in columns:
-            raise ValueError(
+            raise MissingColumnError(
                 f"label_column: expected a column of {name}, {', '.join(sorted(columns))}, got "
                 f"{declared!r}"
             )

@@ -1,8 +1,15 @@
-"""The features of rows that a teacher is asked about."""
+"""The features of rows that a teacher is asked about, and tables as images."""
 
 from typing import Any
 
-from db3kd.tables import Features, Projection
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.data.image_set import ImageSet
+from db3kd.tables import Features, Projection, Table
+from db3kd.tables.checks import check_numbers
+from db3kd.tables.columns import read_columns
 from db3kd.teachers.base import Teacher, describe
 
 
@@ -45,6 +52,57 @@ def projection_of(teacher: Teacher, images: Any) -> Projection | None:
     """
     features = features_of(teacher, images)
     return None if features is None else features.project
+
+
+def table_as_images(table: Table, teacher: Any) -> ImageSet | Tensor:
+    """Converts a table for the teacher that is to be asked about its rows.
+
+    Args:
+        table: The table; only the columns that the teacher names are read.
+        teacher: A teacher, or a fitted model with a method `predict`. The features of a model are
+            inferred from the table.
+
+    Returns:
+        The encoded rows; a float32 tensor [n, F] of all columns if the teacher has no features.
+
+    Raises:
+        TypeError: If a column does not hold what the teacher takes.
+        ValueError: If a column is missing, or a value is missing or invalid.
+    """
+    features = Features.of(teacher)
+    if features is None and is_model(teacher):
+        names = getattr(teacher, "feature_names_in_", None)
+        features = Features.infer(table, names=None if names is None else list(names))
+    if features is not None:
+        return ImageSet.from_table(table, features=features)
+    columns = read_columns(table)
+    try:
+        numbers = [
+            _only_numbers(name, column)
+            for name, column in zip(columns.names, columns.arrays, strict=True)
+        ]
+    except TypeError as error:
+        raise TypeError(
+            f"images: {error}, because the teacher has no features; wrap its model: "
+            "db3kd.TabularTeacher(model, db3kd.Features.infer(table))"
+        ) from None
+    return torch.from_numpy(np.stack(numbers, axis=1).astype(np.float32))
+
+
+def is_model(value: Any) -> bool:
+    """Returns whether a value is a fitted model of rows, as scikit-learn has them, no teacher."""
+    return (
+        callable(getattr(value, "predict", None))
+        and not hasattr(value, "decide")
+        and not isinstance(value, type)
+    )
+
+
+def _only_numbers(name: str, column: np.ndarray) -> np.ndarray:
+    texts = [value for value in column.tolist() if isinstance(value, str)]
+    if texts:
+        raise TypeError(f"column {name!r}: expected numbers, got {texts[0]!r}")
+    return check_numbers(name, column)
 
 
 def _difference(known: Features, encoded: Features) -> str:

@@ -71,7 +71,7 @@ def make_surrogate(
     if resume and out is None:
         raise ValueError("resume: needs out=, the folder to resume")
     settings = settings or SurrogateSettings()
-    checked = as_images(images)
+    checked = as_images(images, teacher=teacher)
     if not isinstance(checked, ImageSet | Tensor):
         raise TypeError(f"images: expected an ImageSet or tensor, got {type(checked).__name__}")
     teacher = as_teacher(teacher, checked)

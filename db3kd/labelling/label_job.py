@@ -84,7 +84,8 @@ class LabelJob:
         surrogate: nn.Module | None = None,
     ) -> "LabelJob":
         """Checks the arguments of a labelling; see `db3kd.label`."""
-        settings, images = settings or LabelSettings(), as_images(images)
+        settings = settings or LabelSettings()
+        images = as_images(images, teacher=teacher)
         fitted_teacher, fitted_images = _fit(as_teacher(teacher, images), images)
         if concurrent_chunks is None:
             concurrent_chunks = default_concurrency(torch.device(fitted_teacher.device))

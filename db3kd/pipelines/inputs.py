@@ -38,7 +38,7 @@ def convert_inputs(
         ValueError: If rows of a table were encoded with features that differ from the teacher's or
             from each other's.
     """
-    image_set = None if images is None else _image_set(images, "images")
+    image_set = None if images is None else _image_set(images, "images", teacher)
     converted = takes_unit_images(as_teacher(teacher, image_set))
     features_of(converted, image_set, test)  # raises if they differ
     return converted, image_set
@@ -86,11 +86,14 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
         TypeError: If their type is not supported.
         ValueError: If they have no labels, or if `check_test_images` rejects them.
     """
-    images = _image_set(test, "test")
+    images = _image_set(test, "test", teacher)
     if images.labels is None:
+        make = "from_arrays(images, labels)"
+        if images.features is not None:
+            make = "from_table(table, labels, features)"
         raise ValueError(
             "test: expected labelled images, got images without labels; pass "
-            "db3kd.ImageSet.from_arrays(images, labels), or no test images"
+            f"db3kd.ImageSet.{make}, or no test images"
         )
     return check_test_images(images, teacher)
 
@@ -151,8 +154,8 @@ def _check_labels(images: ImageSet, teacher: Teacher, name: str) -> None:
         )
 
 
-def _image_set(images: ImagesLike, name: str) -> ImageSet:
-    converted = as_images(images)
+def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
+    converted = as_images(images, teacher=teacher)
     if isinstance(converted, ImageSet):
         return converted
     if isinstance(converted, Tensor):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 Table = Any
-"""The types that are accepted as a table: a NumPy array [n, F], a pandas DataFrame, or a
-scikit-learn Bunch.
+"""The types that are accepted as a table: a NumPy array [n, F], a pandas DataFrame, a table of
+pyarrow or polars, or a scikit-learn Bunch.
 
 The columns of an object array may have different types.
 """
@@ -48,6 +48,8 @@ def read_columns(table: Table, names: Sequence[str] | None = None) -> Columns:
         TypeError: If the type of the table is not supported.
         ValueError: If a column is missing, or the shape does not fit.
     """
+    if is_table(table) and not is_frame(table):
+        table = table.to_pandas()
     if not is_frame(table) and hasattr(table, "feature_names") and hasattr(table, "data"):
         if names is None and not is_frame(table.data):
             names = [str(name) for name in table.feature_names]
@@ -59,6 +61,15 @@ def is_frame(table: Table) -> bool:
     """Returns whether the table is a pandas DataFrame."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(table, pandas.DataFrame)
+
+
+def is_table(value: Any) -> bool:
+    """Returns whether a value is a pandas DataFrame, or a table that can become one.
+
+    Tables of pyarrow and polars can. A `datasets.Dataset` has no attribute `columns`: it may hold
+    images.
+    """
+    return is_frame(value) or (hasattr(value, "to_pandas") and hasattr(value, "columns"))
 
 
 def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
@@ -96,10 +107,9 @@ def _plain(column: Any) -> np.ndarray:
 
 def _of_array(table: Any, names: Sequence[str] | None) -> Columns:
     if not isinstance(table, np.ndarray | list | tuple):
-        hint = "; pass table.to_pandas()" if hasattr(table, "to_pandas") else ""
         raise TypeError(
-            "table: expected a NumPy array, a pandas DataFrame or a scikit-learn Bunch, got "
-            f"{type(table).__name__}{hint}"
+            "table: expected a NumPy array, a pandas DataFrame, a table of pyarrow or polars, or a "
+            f"scikit-learn Bunch, got {type(table).__name__}"
         )
     # NumPy would turn a list of numbers and strings into strings.
     array = table if isinstance(table, np.ndarray) else np.array(table, object)

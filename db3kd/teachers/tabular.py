@@ -96,6 +96,8 @@ class TabularTeacher(FunctionTeacher):
         self._predict = function
         self._labels = None if labels is None or _are_numbers(labels) else labels
         self._as_frame = _takes_frame(model, features)
+        fitted = getattr(model, "feature_names_in_", None)
+        self._columns = None if fitted is None else [str(name) for name in fitted]
         super().__init__(
             self._yielded if inspect.isgeneratorfunction(function) else self._predicted,
             features.unit_shape,
@@ -125,7 +127,7 @@ class TabularTeacher(FunctionTeacher):
         return self._fingerprint
 
     def _predicted(self, unit: np.ndarray) -> Any:
-        answer = self._predict(self.features.decode(unit, as_frame=self._as_frame))
+        answer = self._predict(self._rows(unit))
         if self._labels is None or answer is None:
             return _flat(answer)
         expected = f"teacher {self.name}: expected one class per row from predict"
@@ -135,13 +137,18 @@ class TabularTeacher(FunctionTeacher):
         ]
 
     def _yielded(self, unit: np.ndarray) -> Generator[Any, None, None]:
-        answers = self._predict(self.features.decode(unit, as_frame=self._as_frame))
+        answers = self._predict(self._rows(unit))
         expected = f"teacher {self.name}: expected one class per row from the generator"
         try:
             for row, label in enumerate(answers):
                 yield label if self._labels is None else self._number(label, row, expected)
         finally:
             answers.close()
+
+    def _rows(self, unit: np.ndarray) -> Any:
+        """Returns the rows of unit vectors, with the columns in the order of the model."""
+        rows = self.features.decode(unit, as_frame=self._as_frame)
+        return rows if self._columns is None else rows[self._columns]
 
     def _number(self, label: Any, row: int, expected: str) -> int:
         """Returns the class number of a class label."""
@@ -218,10 +225,17 @@ def _takes_frame(model: Any, features: Features) -> bool:
     fitted = getattr(model, "feature_names_in_", None)
     if fitted is None:
         return features.as_frame and not hasattr(model, "n_features_in_")
-    if list(fitted) != list(features.names):
+    missing = [str(name) for name in fitted if str(name) not in features.names]
+    unknown = [name for name in features.names if name not in set(map(str, fitted))]
+    if missing:
         raise ValueError(
-            f"features: expected the columns that {type(model).__name__} was fitted on, in their "
-            f"order, {', '.join(map(str, fitted))}, got {', '.join(features.names)}; pass them as "
-            "names= to db3kd.Features.infer"
+            f"features: expected the columns that {type(model).__name__} was fitted on, "
+            f"{', '.join(missing)} are missing"
+        )
+    if unknown:
+        raise ValueError(
+            f"features: expected only the columns that {type(model).__name__} was fitted on, got "
+            f"also {', '.join(unknown)}; leave them out (names= of db3kd.Features.infer), or name "
+            "the one that holds the classes as label_column="
         )
     return True

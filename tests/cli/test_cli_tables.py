@@ -58,7 +58,7 @@ def test_labels_of_rows_and_a_student_of_them(table):
     assert json.loads(Path("s.json").read_text())["settings"]["model"] == "mlp"
     rows = ("--label-column", "quality", "--split", "train", "--device", "cpu")
     other = ("evaluate", "--model", "s.safetensors", "--data", "others.csv", *rows)
-    assert "of 60 train images" in succeed(*other, "--features", "s.safetensors")
+    assert "of 60 images" in succeed(*other, "--features", "s.safetensors")
     message = fail(*other)
     assert (
         "--features: expected those that the network in s.safetensors was trained with" in message
@@ -86,6 +86,22 @@ def test_a_distillation_measures_accuracy_on_another_file(table):
     exported = succeed("export", "run", "--format", "onnx")
     assert "decides like student.safetensors on 1,000 images" in exported
     assert load_teacher("run/student.onnx").features == WINES
+
+
+def test_rows_need_no_labels_although_the_test_has_some(table):
+    wine_frame(60).to_csv("rows.csv", index=False)
+    teacher = ("--teacher", asked(table)[1], "--device", "cpu")
+    where = ("--budget", 150, "--steps", 20, "--test", table, "--label-column", "quality")
+    printed = succeed("distill", *teacher, "--data", "rows.csv", *where, "--out", "run")
+    assert "accuracy" in printed and "queries    150" in printed
+
+    message = fail("distill", *teacher, "--data", table, "--budget", 150, "--dry-run")
+    assert "got also quality; leave" in message and "--label-column" in message
+    message = fail("distill", *teacher, "--data", "rows.csv", *where[:4], *where[6:], "--dry-run")
+    assert "--label-column: expected a column of" in message
+    student = ("--model", "run/student.safetensors", "--features", "run/student.safetensors")
+    agreed = ("evaluate", *student, "--data", "rows.csv", "--agree-with", asked(table)[1])
+    assert "of 60 images" in succeed(*agreed, "--device", "cpu")
 
 
 def test_a_network_is_trained_on_a_bundled_table(tmp_path):

@@ -112,10 +112,23 @@ def test_an_npz_of_images_and_labels_is_a_train_split(tmp_path):
         load_data(path, "test")
 
 
+def test_a_single_array_of_an_npz_holds_images_without_labels(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, BYTES)
+    loaded = load_data(path)
+    assert len(loaded) == len(BYTES) and loaded.labels is None
+    np.savez(path, x_train=BYTES)
+    assert load_data(path).labels is None
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pixels": BYTES}, "expected images and labels, or x_train and y_train, got pixels"),
+        (
+            {"pixels": BYTES, "classes": LABELS},
+            "expected images and labels, or x_train and y_train, got pixels, classes",
+        ),
+        ({"x_train": BYTES, "y_train": LABELS[:3]}, "expected 12 classes"),
         ({"images": np.array([{}, []], dtype=object)}, "expected plain arrays"),
         ({"images": BYTES, "labels": LABELS[:3]}, "expected 12 classes"),
     ],

@@ -99,11 +99,17 @@ def test_the_folder_under_the_root_is_the_class_however_deep_its_images_lie(tmp_
         ("a/0.png", "b/2024/0.png"),
         ("0.png", "a/0.png"),
         ("train/a/0.png", "train/0.png"),
-        ("train/a/0.png", "test/a/0.png", "bus/0.png"),
     ],
 )
-def test_images_at_different_depths_are_refused(tmp_path, paths):
+def test_images_at_different_depths_have_no_labels(tmp_path, paths, caplog):
     an_image_at(*(tmp_path / path for path in paths))
+    loaded = load_data(tmp_path)
+    assert len(loaded) == 2 and loaded.labels is None
+    assert "have no labels, because they lie at different depths" in caplog.text
+
+
+def test_splits_beside_other_folders_are_not_mixed(tmp_path):
+    an_image_at(*(tmp_path / path for path in ("train/a/0.png", "test/a/0.png", "bus/0.png")))
     with pytest.raises(ValueError, match=r"at the same depth, .*, got \S+png and \S+png"):
         load_data(tmp_path)
 
@@ -176,7 +182,7 @@ def test_any_folder_is_read_completely_or_refused_with_two_of_its_paths(tmp_path
     for split, files in found.splits.items():
         below = int(split_named(files[0].relative_to(root).parts[0]) == split)
         depths = {len(path.relative_to(root).parts) for path in files}
-        assert len(depths) == 1
+        assert len(depths) == 1 or found.classes[split] is None
         if found.classes[split] is not None:
             for path, name in zip(files, found.classes[split], strict=True):
                 assert name in path.relative_to(root).parts[: below + 1]

@@ -141,7 +141,7 @@ def test_a_run_of_pseudo_samples_is_a_set_labelled_with_the_decisions(pseudo_run
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split": "test"}, "split: expected 'train' for the pseudo samples in pseudo, got 'test'"),
+        ({"split": "test"}, "split: pseudo has 'train', got 'test'"),
         ({"size": 3}, "pseudo: size and channels apply to image files"),
         ({"channels": 1}, "pseudo: size and channels apply to image files"),
     ],

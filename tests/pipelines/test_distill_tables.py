@@ -2,9 +2,12 @@
 
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from distill_cases import QUICK, weights
+from sklearn.tree import DecisionTreeClassifier
 from table_cases import is_valid
 from tasters import WINES, Taster, wine_frame, wines
 
@@ -14,6 +17,7 @@ from db3kd.planning import STRATEGIES
 from db3kd.teachers import load_teacher
 
 BUDGET = 400
+SD = db3kd.LabelSettings(measure="sd")
 
 
 def distil(taster, rows=None, **options):
@@ -58,6 +62,60 @@ def test_the_report_shows_rows_as_the_table_has_them(tmp_path):
 def test_rows_in_a_tensor_give_the_same_student():
     results = [distil(Taster(), rows) for rows in (wines(), wines().read(range(60)))]
     assert torch.equal(*(weights(result.student) for result in results))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
+def test_a_table_is_encoded_by_the_features_of_the_teacher(kind):
+    frame = wine_frame(60)
+    mixed = frame[["colour", "year", "alcohol"]].assign(comment="ignored")
+    table = mixed if kind == "pandas" else pytest.importorskip("pyarrow").Table.from_pandas(mixed)
+
+    taster = Taster()
+    student = distil(taster, table).student
+    labels = [db3kd.label(Taster().teacher(), rows, SD) for rows in (table, wines())]
+
+    assert torch.equal(*(weights(each) for each in (student, distil(Taster()).student)))
+    assert torch.equal(*(each.decision for each in labels))
+    assert is_valid(WINES, taster.rows)
+
+
+def test_a_fitted_model_and_a_table_are_enough():
+    frame = wine_frame(80)
+    numbers = frame[["alcohol", "year"]]
+    tree = DecisionTreeClassifier(random_state=0).fit(numbers, Taster()(frame))
+    # The other order, and a column that the model does not know.
+    table = frame[["colour", "year", "alcohol"]]
+
+    result = db3kd.distill(tree, table, budget=200, settings=QUICK)
+
+    teacher = db3kd.TabularTeacher(tree, db3kd.Features.infer(frame[["year", "alcohol"]]))
+    expected = [
+        teacher.class_names[number] for number in teacher.decide(teacher.features.encode(frame))
+    ]
+    assert expected == tree.predict(numbers).tolist()
+    assert result.queries == 200 and result.student(torch.rand(3, 2)).shape == (3, 2)
+    with pytest.raises(ValueError, match=r"features: expected the columns .*, alcohol are missing"):
+        db3kd.TabularTeacher(tree, db3kd.Features.infer(frame[["year", "colour"]]))
+    with pytest.raises(ValueError, match="got also colour; leave them out"):
+        db3kd.TabularTeacher(tree, db3kd.Features.infer(frame))
+
+
+def test_a_table_for_a_teacher_without_features_must_hold_numbers():
+    network = torch.nn.Linear(2, 2)  # answers which of the two numbers is larger
+    network.weight.data, network.bias.data = torch.eye(2), torch.zeros(2)
+    numbers = pd.DataFrame({"a": [0.1, 0.9, 0.4] * 20, "b": [True, False, True] * 20})
+    labels = db3kd.label(network, numbers, SD)
+    assert labels.decision.equal(db3kd.label(network, numbers.to_numpy(np.float32), SD).decision)
+
+    message = r"images: column 'b': expected numbers, got 'x', .* db3kd.TabularTeacher\(model"
+    with pytest.raises(TypeError, match=message):
+        db3kd.label(network, numbers.assign(b="x"), SD)
+    with pytest.raises(ValueError, match=r"column 'a': expected a value in each row, got none"):
+        db3kd.label(network, numbers.assign(a=np.nan), SD)
+    with pytest.raises(ValueError, match=r"from_table\(table, labels, features\)"):
+        distil(Taster(), test=wine_frame(9))
+    with pytest.raises(TypeError, match=r"encode it: db3kd.ImageSet.from_table"):
+        db3kd.evaluate(network, numbers, torch.zeros(60, dtype=torch.int64))
 
 
 def test_test_rows_must_be_encoded_by_the_same_features():

@@ -65,12 +65,14 @@ def test_a_model_gets_rows_as_it_was_fitted_whatever_the_features_were_inferred_
     assert np.array_equal(decisions, tree.predict(data.data))
 
 
-def test_features_in_another_order_than_the_model_was_fitted_on_are_refused():
+def test_a_model_gets_the_columns_in_the_order_that_it_was_fitted_on():
     data = load_iris(as_frame=True)
-    tree = DecisionTreeClassifier().fit(data.data, data.target)
+    tree = DecisionTreeClassifier(random_state=0).fit(data.data, data.target)
     features = Features.infer(data, names=list(reversed(data.feature_names)))
-    with pytest.raises(ValueError, match=r"expected the columns that DecisionTree.*names="):
-        TabularTeacher(tree, features)
+    decisions = decide_checked(TabularTeacher(tree, features), features.encode(data))
+    assert np.array_equal(decisions, tree.predict(data.data))
+    with pytest.raises(ValueError, match=r"expected the columns that DecisionTree.* are missing"):
+        TabularTeacher(tree, Features.infer(data, names=data.feature_names[:3]))
 
 
 def test_every_row_that_a_function_sees_is_valid_and_has_the_dtypes_of_the_table():
