@@ -1,4 +1,5 @@
 #include "directions.cuh"
+#include "divisor.cuh"
 
 namespace db3kd::cuda {
 namespace {
@@ -23,6 +24,7 @@ struct Strip {
   int units;
   int rows;     // of coefficients, whole tiles
   int columns;  // of the image, whole tiles
+  Divisor channels;
 
   // Philox blocks that a piece of coefficients can touch.
   __host__ __device__ int blocks(const BasisPair& basis) const {
@@ -37,7 +39,7 @@ Strip strip_of(const BasisPair& basis) {
   constexpr std::int64_t kCoefficients = 3600;
   const std::int64_t most = kCoefficients / basis.w / kTileSide * kTileSide;
   const std::int64_t rows = std::clamp<std::int64_t>(most, kTileSide, whole_tiles(basis.h));
-  Strip strip{1, static_cast<int>(rows), 0};
+  Strip strip{1, static_cast<int>(rows), 0, Divisor(basis.channels)};
   const std::int64_t room = std::max<std::int64_t>(kSharedFloats - strip.floats(basis), 0);
   std::int64_t columns = room / basis.h / kTileSide * kTileSide;
   if (columns == 0) return strip;
@@ -81,19 +83,26 @@ struct Scratch {
   }
 };
 
-// The index of the first coefficient of a piece among those of its image.
-__device__ std::int64_t first_coefficient(const BasisPair& basis, const Piece& piece, int unit) {
-  return ((piece.unit + unit) % basis.channels * basis.h + piece.top) * basis.w;
+// The image of a unit, as the quotient, and its channel, as the remainder.
+__device__ __forceinline__ Quotient image_of(const Strip& strip, const Piece& piece, int unit) {
+  return strip.channels.divide(piece.unit + unit);
+}
+
+// The index of the first coefficient of a piece of a channel among those of its image.
+__device__ std::int64_t first_coefficient(const BasisPair& basis, const Piece& piece,
+                                          std::int64_t channel) {
+  return (channel * basis.h + piece.top) * basis.w;
 }
 
 // Draws the coefficients of a piece.
 template <Noise kNoise>
 struct Drawn {
   const DirectionSource& source;
+  const Divisor& probes;
 
-  __device__ DirectionId id(const BasisPair& basis, const Piece& piece, int unit) const {
-    const std::int64_t row = (piece.unit + unit) / basis.channels;
-    return direction_of(source, row / source.probes, row % source.probes);
+  __device__ DirectionId id(std::int64_t image) const {
+    const Quotient place = probes.divide(image);
+    return direction_of(source, place.quotient, place.remainder);
   }
 
   __device__ void load(const BasisPair& basis, const Strip& strip, const Piece& piece,
@@ -103,10 +112,11 @@ struct Drawn {
     const int blocks = count / per_block + 2;
     for (int i = threadIdx.x; i < piece.units * blocks; i += blockDim.x) {
       const int unit = i / blocks;
-      const std::int64_t begin = first_coefficient(basis, piece, unit);
+      const Quotient image = image_of(strip, piece, unit);
+      const std::int64_t begin = first_coefficient(basis, piece, image.remainder);
       const std::int64_t block = begin / per_block + i % blocks;
       if (block * per_block >= begin + count) continue;
-      const DirectionId drawn = id(basis, piece, unit);
+      const DirectionId drawn = id(image.quotient);
       if constexpr (kNoise == Noise::kGaussian) {
         const float4 numbers = gaussian_vector(drawn, static_cast<std::uint32_t>(block));
         const float element[kVector] = {numbers.x, numbers.y, numbers.z, numbers.w};
@@ -126,7 +136,8 @@ struct Drawn {
       __syncthreads();
       for (int i = threadIdx.x; i < piece.units * count; i += blockDim.x) {
         const int unit = i / count, row = i % count % piece.rows, column = i % count / piece.rows;
-        const std::int64_t begin = first_coefficient(basis, piece, unit);
+        const std::int64_t begin =
+            first_coefficient(basis, piece, image_of(strip, piece, unit).remainder);
         const int bit = static_cast<int>(begin % kRademacherPerBlock) + row * w + column;
         const auto* words =
             reinterpret_cast<const std::uint32_t*>(scratch.blocks_of(unit, strip.blocks(basis)));
@@ -198,8 +209,8 @@ __device__ void mix_columns(const BasisPair& basis, const Strip& strip, const Pi
   }
 }
 
-// Passes the components row_basisᵀ · mixed of the columns of a piece to emit(channel among those of
-// all images, index in the image, end of that row of the image, four components).
+// Passes the components row_basisᵀ · mixed of the columns of a piece to emit(image, index in the
+// image, end of that row of the image, four components).
 template <bool kAligned, typename Emit>
 __device__ void mix_rows(const BasisPair& basis, const Strip& strip, const Piece& piece,
                          const Scratch& scratch, const Emit& emit) {
@@ -214,12 +225,12 @@ __device__ void mix_rows(const BasisPair& basis, const Strip& strip, const Piece
       add_product(sum, load_vector<kAligned>(basis.rows + k * basis.height, row, basis.height),
                   *reinterpret_cast<const float4*>(mixed + k * strip.columns));
     }
-    const std::int64_t channel = (piece.unit + unit) % basis.channels;
+    const Quotient image = image_of(strip, piece, unit);
 #pragma unroll
     for (int r = 0; r < kTileSide; ++r) {
       if (row + r >= basis.height) break;
-      const std::int64_t begin = (channel * basis.height + row + r) * basis.width;
-      emit(piece.unit + unit, begin + piece.left + column, begin + basis.width, sum[r]);
+      const std::int64_t begin = (image.remainder * basis.height + row + r) * basis.width;
+      emit(image.quotient, begin + piece.left + column, begin + basis.width, sum[r]);
     }
   }
 }
@@ -253,14 +264,13 @@ __device__ void transform(const BasisPair& basis, const Strip& strip, std::int64
 }
 
 template <Noise kNoise, typename T, bool kAligned>
-__global__ void basis_queries_kernel(DirectionSource source, BasisPair basis, Strip strip,
-                                     ProbePoints at, T* out, float lower, float upper) {
-  transform<kAligned>(basis, strip, source.points * source.probes, Drawn<kNoise>{source},
-                      [&](std::int64_t unit, std::int64_t i, std::int64_t end, const float4& u) {
-                        const std::int64_t row = unit / basis.channels, point = row / source.probes;
-                        const ProbeFactors factors = at.factors[row];
-                        write_probe<kAligned>(at, point, row, factors, u, i, end, out, lower,
-                                              upper);
+__global__ void basis_queries_kernel(DirectionSource source, Divisor probes, BasisPair basis,
+                                     Strip strip, ProbePoints at, T* out, float lower,
+                                     float upper) {
+  transform<kAligned>(basis, strip, source.points * source.probes, Drawn<kNoise>{source, probes},
+                      [&](std::int64_t row, std::int64_t i, std::int64_t end, const float4& u) {
+                        write_probe<kAligned>(at, probes.divide(row).quotient, row, at.factors[row],
+                                              u, i, end, out, lower, upper);
                       });
 }
 
@@ -269,9 +279,8 @@ __global__ void to_pixels_kernel(BasisPair basis, Strip strip, const float* coef
                                  std::int64_t images, float* pixels) {
   const std::int64_t size = basis.channels * basis.height * basis.width;
   transform<kAligned>(basis, strip, images, Stored{coefficients},
-                      [&](std::int64_t unit, std::int64_t i, std::int64_t end, const float4& u) {
-                        float* image = pixels + unit / basis.channels * size;
-                        store_vector<kAligned, Reuse::kSoon>(image, i, end, u);
+                      [&](std::int64_t image, std::int64_t i, std::int64_t end, const float4& u) {
+                        store_vector<kAligned, Reuse::kSoon>(pixels + image * size, i, end, u);
                       });
 }
 
@@ -311,7 +320,8 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const BasisPair&
       using T = typename decltype(type)::type;
       basis_queries_kernel<decltype(noise)::value, T, decltype(rows_aligned)::value>
           <<<blocks_of(rows, basis, strip), kThreads, bytes_of(basis, strip), stream>>>(
-              source, basis, strip, at, static_cast<T*>(sink.data), sink.lower, sink.upper);
+              source, Divisor(source.probes), basis, strip, at, static_cast<T*>(sink.data),
+              sink.lower, sink.upper);
       return cudaGetLastError();
     });
   });

@@ -134,9 +134,19 @@ struct BasisPair {
 // the indices within an image into 32 bits.
 bool basis_fits(const BasisPair& basis);
 
-// offsets [rows, size]: each point minus its origin. radius [rows]: the length of each offset.
+// A matrix [rows, columns] and where its transpose goes.
+struct Transpose {
+  const float* matrix;
+  std::int64_t rows;
+  std::int64_t columns;
+  float* transposed;
+};
+
+// offsets [rows, size]: each point minus its origin. radius [rows]: the length of each offset. In
+// the same launch two small matrices are transposed, or none if they have no rows.
 cudaError_t launch_offsets(const float* origins, const float* points, std::int64_t rows,
-                           std::int64_t size, float* offsets, float* radius, cudaStream_t stream);
+                           std::int64_t size, float* offsets, float* radius, const Transpose& first,
+                           const Transpose& second, cudaStream_t stream);
 
 // Turns a draw into a query: numbers times `step` are a step of the right length from the point,
 // and the sum times `correction` lies at the point's radius.

@@ -29,15 +29,38 @@ std::optional<BasisPair> basis_of(const Directions& directions) {
   return basis_pair(*directions.row_basis, *directions.column_basis, directions.channels);
 }
 
+// The transposes of both bases, which turn pixels into coefficients. They are made beside the
+// offsets of each batch: as many bytes as a query, and no launch.
+struct TransposedBases {
+  Tensor rows;     // [H, h]
+  Tensor columns;  // [W, w]
+  Transpose first{};
+  Transpose second{};
+
+  TransposedBases(const Tensor& row_basis, const Tensor& column_basis)
+      : rows(empty_transpose(row_basis)),
+        columns(empty_transpose(column_basis)),
+        first(transpose(row_basis, rows)),
+        second(transpose(column_basis, columns)) {}
+
+ private:
+  static Tensor empty_transpose(const Tensor& basis) {
+    return make_empty({basis.size(1), basis.size(0)}, ScalarType::Float, basis.device());
+  }
+  static Transpose transpose(const Tensor& basis, const Tensor& to) {
+    return {basis.const_data_ptr<float>(), basis.size(0), basis.size(1),
+            to.mutable_data_ptr<float>()};
+  }
+};
+
 // The offsets of points from their origins as coefficients of the bases. Directions lie in the span
 // of the bases, so an inner product with a direction needs nothing else.
-Tensor to_coefficients(const Directions& directions, const Tensor& offsets, cudaStream_t stream) {
-  if (!directions.row_basis) return offsets;
-  const Tensor rows = as_contiguous(torch::stable::transpose(*directions.row_basis, 0, 1));
-  const Tensor columns = as_contiguous(torch::stable::transpose(*directions.column_basis, 0, 1));
+Tensor to_coefficients(const Directions& directions, const std::optional<TransposedBases>& bases,
+                       const Tensor& offsets, cudaStream_t stream) {
+  if (!bases) return offsets;
   Tensor coefficients =
       make_empty({offsets.size(0), directions.coefficients}, ScalarType::Float, offsets.device());
-  check_launch(launch_to_pixels(basis_pair(rows, columns, directions.channels),
+  check_launch(launch_to_pixels(basis_pair(bases->rows, bases->columns, directions.channels),
                                 offsets.const_data_ptr<float>(), offsets.size(0),
                                 coefficients.mutable_data_ptr<float>(), stream));
   return coefficients;
@@ -69,11 +92,14 @@ Tensor probe_queries(const Tensor& origins, const Tensor& points, const Tensor& 
   const Tensor offsets =
       make_empty({points.size(0), points.size(1)}, ScalarType::Float, points.device());
   const Tensor radius = make_empty({points.size(0)}, ScalarType::Float, points.device());
+  std::optional<TransposedBases> bases;
+  if (basis) bases.emplace(*directions.row_basis, *directions.column_basis);
   check_launch(launch_offsets(origin_data, point_data, points.size(0), points.size(1),
                               offsets.mutable_data_ptr<float>(), radius.mutable_data_ptr<float>(),
-                              stream));
+                              bases ? bases->first : Transpose{},
+                              bases ? bases->second : Transpose{}, stream));
 
-  const Tensor coefficients = to_coefficients(directions, offsets, stream);
+  const Tensor coefficients = to_coefficients(directions, bases, offsets, stream);
   const Tensor factors = make_empty({points.size(0), count, 2}, ScalarType::Float, points.device());
   auto* factor = reinterpret_cast<ProbeFactors*>(factors.mutable_data_ptr<float>());
   check_launch(launch_probe_factors(source, coefficients.const_data_ptr<float>(),

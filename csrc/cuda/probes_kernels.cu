@@ -1,15 +1,17 @@
 #include "../core/probe.h"
 #include "../core/ray.h"
 #include "directions.cuh"
+#include "divisor.cuh"
 
 namespace db3kd::cuda {
 namespace {
 
 // One block per draw.
-__global__ void gaussian_scales_kernel(DirectionSource source, float* scales) {
+__global__ void gaussian_scales_kernel(DirectionSource source, Divisor probes, float* scales) {
   const std::int64_t blocks = (source.coefficients + kGaussianPerBlock - 1) / kGaussianPerBlock;
   for (std::int64_t row = blockIdx.x; row < source.points * source.probes; row += gridDim.x) {
-    const DirectionId id = direction_of(source, row / source.probes, row % source.probes);
+    const Quotient place = probes.divide(row);
+    const DirectionId id = direction_of(source, place.quotient, place.remainder);
     double squares = 0.0;
     for (std::int64_t block = threadIdx.x; block < blocks; block += blockDim.x) {
       const float4 numbers = gaussian_vector(id, static_cast<std::uint32_t>(block));
@@ -20,11 +22,29 @@ __global__ void gaussian_scales_kernel(DirectionSource source, float* scales) {
   }
 }
 
-// One block per point.
+// A row of a matrix becomes a column.
+__device__ void transpose_row(const Transpose& transpose, std::int64_t row) {
+  for (std::int64_t column = threadIdx.x; column < transpose.columns; column += blockDim.x) {
+    transpose.transposed[column * transpose.rows + row] =
+        transpose.matrix[row * transpose.columns + column];
+  }
+}
+
+// One block per point, and one per row of the matrices.
 template <bool kAligned>
 __global__ void offsets_kernel(const float* origins, const float* points, std::int64_t rows,
-                               std::int64_t size, float* offsets, float* radius) {
-  for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+                               std::int64_t size, float* offsets, float* radius, Transpose first,
+                               Transpose second) {
+  const std::int64_t all = rows + first.rows + second.rows;
+  for (std::int64_t row = blockIdx.x; row < all; row += gridDim.x) {
+    if (row >= rows + first.rows) {
+      transpose_row(second, row - rows - first.rows);
+      continue;
+    }
+    if (row >= rows) {
+      transpose_row(first, row - rows);
+      continue;
+    }
     double squares = 0.0;
     for (std::int64_t i = threadIdx.x * kVector; i < size; i += blockDim.x * kVector) {
       const float4 o = load_vector<kAligned>(origins + row * size, i, size);
@@ -40,7 +60,7 @@ __global__ void offsets_kernel(const float* origins, const float* points, std::i
 
 // One warp per draw, or one block if draws are long.
 template <Noise kNoise, bool kAligned, bool kBlock>
-__global__ void probe_factors_kernel(DirectionSource source, const float* offsets,
+__global__ void probe_factors_kernel(DirectionSource source, Divisor probes, const float* offsets,
                                      const float* radius, const float* step,
                                      ProbeFactors* factors) {
   __shared__ uint4 blocks[kWarps][kWarp];
@@ -50,8 +70,9 @@ __global__ void probe_factors_kernel(DirectionSource source, const float* offset
   for (std::int64_t row = kBlock ? blockIdx.x
                                  : static_cast<std::int64_t>(blockIdx.x) * kWarps + warp;
        row < source.points * source.probes; row += stride) {
-    const std::int64_t point = row / source.probes;
-    const DirectionId id = direction_of(source, point, row % source.probes);
+    const Quotient place = probes.divide(row);
+    const std::int64_t point = place.quotient;
+    const DirectionId id = direction_of(source, point, place.remainder);
     const float* offset = offsets + point * size;
     double along = 0.0, squares = 0.0;
     visit_numbers<kNoise>(id, size, kBlock ? warp : 0, kBlock ? kWarps : 1, blocks[warp],
@@ -76,16 +97,17 @@ __global__ void probe_factors_kernel(DirectionSource source, const float* offset
 
 // A warp processes kTiles tiles of one query; threadIdx.y and blockIdx.x index queries.
 template <Noise kNoise, typename T, bool kAligned>
-__global__ void probe_queries_kernel(DirectionSource source, ProbePoints at, T* out, float lower,
-                                     float upper) {
+__global__ void probe_queries_kernel(DirectionSource source, Divisor probes, ProbePoints at, T* out,
+                                     float lower, float upper) {
   __shared__ uint4 blocks[kWarps][kWarp];
   const std::int64_t size = at.size;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kWarps;
   for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.y;
        row < source.points * source.probes; row += stride) {
-    const std::int64_t point = row / source.probes;
+    const Quotient place = probes.divide(row);
+    const std::int64_t point = place.quotient;
     const ProbeFactors factors = at.factors[row];
-    const DirectionId id = direction_of(source, point, row % source.probes);
+    const DirectionId id = direction_of(source, point, place.remainder);
     visit_numbers<kNoise>(
         id, size, blockIdx.y, gridDim.y, blocks[threadIdx.y], [&](std::int64_t i, const float4& u) {
           write_probe<kAligned>(at, point, row, factors, u, i, size, out, lower, upper);
@@ -96,13 +118,14 @@ __global__ void probe_queries_kernel(DirectionSource source, ProbePoints at, T* 
 // Queries of at most one tile, for which a whole warp would be partly idle. A thread takes four
 // numbers of a query and draws their block itself; threadIdx.y and blockIdx.x index queries.
 template <Noise kNoise, typename T, bool kAligned>
-__global__ void short_probe_queries_kernel(DirectionSource source, ProbePoints at, T* out,
-                                           float lower, float upper) {
+__global__ void short_probe_queries_kernel(DirectionSource source, Divisor probes, ProbePoints at,
+                                           T* out, float lower, float upper) {
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.y;
   for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
        row < source.points * source.probes; row += stride) {
-    const std::int64_t point = row / source.probes;
-    const DirectionId id = direction_of(source, point, row % source.probes);
+    const Quotient place = probes.divide(row);
+    const std::int64_t point = place.quotient;
+    const DirectionId id = direction_of(source, point, place.remainder);
     float4 u;
     if constexpr (kNoise == Noise::kRademacher) {
       const Blocks<1> drawn = random_blocks<1>(id, 0);
@@ -197,19 +220,20 @@ cudaError_t launch_gaussian_scales(const DirectionSource& source, float* scales,
                                    cudaStream_t stream) {
   const std::int64_t rows = source.points * source.probes;
   if (rows == 0) return cudaSuccess;
-  gaussian_scales_kernel<<<grid_x(rows), threads_for_row(source.coefficients), 0, stream>>>(source,
-                                                                                            scales);
+  gaussian_scales_kernel<<<grid_x(rows), threads_for_row(source.coefficients), 0, stream>>>(
+      source, Divisor(source.probes), scales);
   return cudaGetLastError();
 }
 
 cudaError_t launch_offsets(const float* origins, const float* points, std::int64_t rows,
-                           std::int64_t size, float* offsets, float* radius, cudaStream_t stream) {
+                           std::int64_t size, float* offsets, float* radius, const Transpose& first,
+                           const Transpose& second, cudaStream_t stream) {
   if (rows == 0) return cudaSuccess;
   const bool aligned = vectors_are_aligned(origins, size) && vectors_are_aligned(points, size);
   return dispatch_aligned(aligned, [&](auto rows_aligned) {
     offsets_kernel<decltype(rows_aligned)::value>
-        <<<grid_x(rows), threads_for_row(size), 0, stream>>>(origins, points, rows, size, offsets,
-                                                             radius);
+        <<<grid_x(rows + first.rows + second.rows), threads_for_row(size), 0, stream>>>(
+            origins, points, rows, size, offsets, radius, first, second);
     return cudaGetLastError();
   });
 }
@@ -223,7 +247,7 @@ cudaError_t launch_probe_factors(const DirectionSource& source, const float* off
     constexpr bool kBlock = decltype(block)::value;
     probe_factors_kernel<decltype(noise)::value, decltype(aligned)::value, kBlock>
         <<<grid_x(kBlock ? rows : divide_up(rows, kWarps)), kThreads, 0, stream>>>(
-            source, offsets, radius, step, factors);
+            source, Divisor(source.probes), offsets, radius, step, factors);
     return cudaGetLastError();
   };
   // Depends on the size of a draw only, because it determines the order of a sum.
@@ -240,6 +264,7 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoint
                                  const QuerySink& sink, cudaStream_t stream) {
   const std::int64_t rows = source.points * source.probes, size = at.size;
   if (rows == 0) return cudaSuccess;
+  const Divisor probes(source.probes);
   const bool is_short = size <= kTile;
   const auto along = static_cast<unsigned>(is_short ? divide_up(size, kVector) : kWarp);
   const dim3 threads(along, kThreads / along);
@@ -254,10 +279,10 @@ cudaError_t launch_probe_queries(const DirectionSource& source, const ProbePoint
       auto* out = static_cast<T*>(sink.data);
       if (is_short) {
         short_probe_queries_kernel<kNoise, T, kAligned>
-            <<<blocks, threads, 0, stream>>>(source, at, out, sink.lower, sink.upper);
+            <<<blocks, threads, 0, stream>>>(source, probes, at, out, sink.lower, sink.upper);
       } else {
         probe_queries_kernel<kNoise, T, kAligned>
-            <<<blocks, threads, 0, stream>>>(source, at, out, sink.lower, sink.upper);
+            <<<blocks, threads, 0, stream>>>(source, probes, at, out, sink.lower, sink.upper);
       }
       return cudaGetLastError();
     });

@@ -171,10 +171,12 @@ def commands(out: Path, faults: bool) -> Iterator[tuple[list[str], Path]]:
     folder = out / ("planted" if faults else "right")
     write_sources(folder, faults)
     compiler = os.environ.get("CXX", "g++")
-    includes = [f"-I{path}" for path in [HERE / "include", HERE, *include_paths()]]
-    own = folder / "faulty_kernels.cu"
-    own.write_text(rewritten((HERE / own.name).read_text()))
-    for source in [*sorted((folder / "cuda").glob("*.cu")), *([] if faults else [own])]:
+    includes = [f"-I{path}" for path in [HERE / "include", HERE, folder, *include_paths()]]
+    sources = sorted((folder / "cuda").glob("*.cu"))
+    for own in [] if faults else sorted(HERE.glob("*.cu")):
+        (folder / own.name).write_text(rewritten(own.read_text()))
+        sources.append(folder / own.name)
+    for source in sources:
         target = folder / f"{source.stem}.o"
         plant = ["-include", str(HERE / "plant.h")] if faults else []
         yield (

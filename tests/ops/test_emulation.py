@@ -12,6 +12,8 @@ import op_cases as cases
 import pytest
 import torch
 from emulation.build import FAULTS, rewritten
+from hypothesis import given
+from hypothesis import strategies as st
 
 needs_emulation = pytest.mark.skipif(emulated.ops is None, reason="runs in make emulate")
 
@@ -132,3 +134,23 @@ def test_host_memory_is_out_of_bounds():
     numpy = pytest.importorskip("numpy")
     values = torch.from_numpy(numpy.zeros(64, numpy.float32))
     assert "in no allocation of the device" in emulated.run_faulty("right", values)
+
+
+LARGEST = 2**63 - 1
+near_powers = st.builds(
+    lambda power, offset: min(max(2**power + offset, 1), LARGEST),
+    st.integers(0, 63),
+    st.integers(-2, 2),
+)
+
+
+@needs_emulation
+@given(st.one_of(near_powers, st.integers(1, LARGEST), st.integers(1, 1000)), st.data())
+def test_a_kernel_divides_as_python_does(divisor, data):
+    whole = divisor * (LARGEST // divisor)
+    edges = [0, divisor - 1, divisor, whole - 1, whole, LARGEST]
+    drawn = st.one_of(near_powers, st.integers(0, LARGEST))
+    numbers = edges + data.draw(st.lists(drawn, max_size=200))
+    quotients, remainders = emulated.divide(torch.tensor(numbers), divisor)
+    assert quotients.tolist() == [number // divisor for number in numbers]
+    assert remainders.tolist() == [number % divisor for number in numbers]

@@ -68,6 +68,10 @@ T __shfl_up_sync(unsigned mask, T value, unsigned lanes) {
   return __shfl_sync(mask, value, source < 0 ? emulation::lane() : source);
 }
 
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+
 template <typename T>
 T __ldg(const T* address) {
   return *address;
