@@ -1,0 +1,1 @@
+"""Students of `db3kd.distill` beside those of other extraction methods, at equal queries."""

@@ -1,0 +1,5 @@
+"""Runs `benchmarks.extraction.compare`."""
+
+from benchmarks.extraction.compare import main
+
+main()
