@@ -78,6 +78,16 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "students.budgets", 180, "{fashion} --threads 1 --steps 12000 --per-sample 256 "
         "--strategies auto augmented --white-box",
     ),
+    **{
+        f"extraction-{kind}{data}": (
+            "extraction", minutes, f"{{{name}}} --threads 1 --steps 1500 --seeds 3 {arguments}",
+        )
+        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+        for kind, minutes, arguments in (
+            ("", 30, "--images 20000 --budgets 1000"),
+            ("without-images-", 60, "--images 0 --budgets 20000"),
+        )
+    },
     "tables": ("students.tables", 20, ""),
     "zero-shot-mnist": (
         "students.zero_shot", 180, "curve {mnist_or_few} --queries 20000 100000",

@@ -33,6 +33,7 @@ KINDS = {
     "targets": "Many classes",
     "students": "Students",
     "budgets": "The best student for a budget",
+    "extraction": "Beside other methods of extraction",
     "tables": "Students over tables",
     "distill-scale": "Choosing the scale of soft labels",
     "zero-shot": "Without any image",
@@ -100,6 +101,7 @@ def build(folder: Path) -> Page:
         "number": number, "percent": percent, "duration": duration, "mean": mean_and_deviation,
         "columns": tables.columns, "grid": tables.grid, "ops": tables.ops,
         "student_overview": tables.student_overview, "budgets": tables.budgets,
+        "extraction": tables.extraction,
         "shared_settings": tables.shared_settings, "everything": tables.everything,
     }  # fmt: skip
     text = environment.get_template("page.md.jinja").render(

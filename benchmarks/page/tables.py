@@ -134,6 +134,31 @@ def budgets(rows: Sequence[Result]) -> dict[str, pd.DataFrame]:
     return {student: grid(cells) for student, cells in tables.items()}
 
 
+def extraction(rows: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    """By images and budget: accuracy and agreement of each method, the best agreement first."""
+    tables = {}
+    for (images, budget), part in pd.DataFrame(rows).groupby(["images", "budget"], sort=False):
+        pool = f"{images:,} images at hand" if images else "no images"
+        methods = []
+        for method, found in part.groupby("method", sort=False):
+            steps = sorted({int(count) for count in found["student_steps"]})
+            methods.append(
+                {
+                    "method": method,
+                    "test accuracy %": mean_and_deviation(list(found["accuracy"])),
+                    "agreement %": mean_and_deviation(list(found["agreement"])),
+                    "queries": number(round(found["queries"].mean())),
+                    "student's steps": " to ".join(f"{count:,}" for count in steps),
+                    "CPU time": duration(found["cpu_seconds"].mean()),
+                    "seeds": len(found),
+                    "order": -found["agreement"].mean(),
+                }
+            )
+        frame = pd.DataFrame(methods).sort_values("order", kind="stable").drop(columns="order")
+        tables[f"{pool}, {budget:,} queries"] = frame
+    return tables
+
+
 def shared_settings(series: Result) -> str:
     """The settings that all points of a series of growth have in common."""
     first, *others = series["points"]

@@ -267,6 +267,37 @@ def test_strategies_are_beside_each_other_at_each_budget(results):
     assert "| white box, patient | 90.0 / 92.0 |" in text
 
 
+def test_methods_of_extraction_stand_in_order_of_agreement(results):
+    def row(method, images, seed, agreement, steps=1500):
+        return {
+            "images": images,
+            "budget": 1000,
+            "method": method,
+            "seed": seed,
+            "accuracy": agreement - 0.02,
+            "agreement": agreement,
+            "queries": 1000,
+            "student_steps": steps,
+            "cpu_seconds": 20.0,
+        }
+
+    rows = [
+        row("random", 20000, 0, 0.85),
+        row("random", 20000, 1, 0.86),
+        row("ART CopycatCNN", 20000, 0, 0.9, 1504),
+        row("uniform noise", 0, 0, 0.5),
+    ]
+    result = {"measured": MEASURED, "student": "lenet5-half", "steps": 1500, "rows": rows}
+    text = results(**{"extraction-x": result}).text
+    with_images, without = text.split("**20,000 images at hand, 1,000 queries**")[1].split(
+        "**no images, 1,000 queries**"
+    )
+    first, second = with_images.strip().splitlines()[2:4]
+    assert first == "| ART CopycatCNN | 88.0 | 90.0 | 1,000 | 1,504 | 20 s | 1 |"
+    assert second == "| random | 83.5 ± 0.7 | 85.5 ± 0.7 | 1,000 | 1,500 | 20 s | 2 |"
+    assert "| uniform noise | 48.0 | 50.0 |" in without
+
+
 def test_students_over_tables_show_what_auto_gains(results):
     row = {
         "table": "wine",
