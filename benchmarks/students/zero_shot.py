@@ -114,7 +114,7 @@ def _curve(setting: Setting) -> Iterator[Case]:
     options = setting.options
     for count in options.queries:
         yield f"plain starts, {count:,}", _on(setting, SynthesisSettings(samples=count))
-        guided = SynthesisSettings.guided(options.student, samples=count)
+        guided = SynthesisSettings.guided(samples=count)
         yield f"guided, {count:,}", _on(setting, guided)
         noise = SynthesisSettings(samples=count, starts="paper", mixtures=0.0)
         yield f"plain noise as in the paper, {count:,}", _on(setting, noise)
@@ -124,7 +124,7 @@ def _curve(setting: Setting) -> Iterator[Case]:
         balanced = SynthesisSettings(samples=count, effort=effort)
         yield f"the most balanced {count:,} of {effort:g} times as many", _on(setting, balanced)
     for count in options.labelled:
-        guided = SynthesisSettings.guided(options.student, samples=count)
+        guided = SynthesisSettings.guided(samples=count)
         yield f"guided, {count:,}, BD soft labels", _on(setting, guided, soft=True)
 
 
@@ -146,7 +146,7 @@ def _ablation(setting: Setting) -> Iterator[Case]:
     for count in options.queries:
         yield f"no moves, {count:,} samples", _on(setting, SynthesisSettings(samples=count))
     for pool in (1, 8):
-        acquisition = AcquisitionSettings(options.student, pool=pool)
+        acquisition = AcquisitionSettings(pool=pool)
         settings = SynthesisSettings(samples=options.starts, acquisition=acquisition)
         name = (
             f"the best of {pool} starts and masked mixes" if pool > 1 else "starts and masked mixes"

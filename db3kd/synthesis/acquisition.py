@@ -6,6 +6,7 @@ ones. The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 19
 by their answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,9 @@ _BLOCK = 2048
 """Proposals that are drawn and ranked at once."""
 
 
+_LEAST_STEPS = 300
+"""Training steps of a student in a round with few answers, unless `steps` is smaller."""
+
 _MAX_OF_ONE_CLASS = 2048
 """If this many starts are all of one class, the collection ends."""
 
@@ -46,7 +50,9 @@ class AcquisitionSettings:
         pool: Proposals per sample. Half of them are new starts, and half are masked mixes: one
             image shown in another through a soft shape.
         students: Number of students that choose.
-        steps: Training steps of each student in each round.
+        steps: Most training steps of each student in a round.
+        epochs: Passes over the answers so far that a student makes in a round, within 300 and
+            `steps` steps. So the time of a run grows with its number of samples.
         learning_rate: Initial learning rate of the students.
         device: As in `TrainSettings`.
 
@@ -59,14 +65,20 @@ class AcquisitionSettings:
     pool: int = 8
     students: int = 2
     steps: int = 1500
+    epochs: int = 10
     learning_rate: float = 3e-3
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "pool", "students", "steps"):
+        for name in ("rounds", "pool", "students", "steps", "epochs"):
             check_count(getattr(self, name), name)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate: expected above 0, got {self.learning_rate}")
+
+    def steps_for(self, answers: int) -> int:
+        """Returns the training steps of a student that learns this number of answers."""
+        wanted = math.ceil(self.epochs * answers / TrainSettings.batch_size)
+        return min(self.steps, max(_LEAST_STEPS, wanted))
 
 
 @dataclass(frozen=True)
@@ -197,7 +209,7 @@ def _train(
     make = partial(build_model, acquisition.model, tuple(pixels.shape[1:]), classes)
     for student in range(acquisition.students):
         settings = TrainSettings(
-            steps=acquisition.steps,
+            steps=acquisition.steps_for(len(decisions)),
             learning_rate=acquisition.learning_rate,
             schedule="cosine",
             seed=int(_random(seed, round_number, student).integers(2**31)),

@@ -137,7 +137,7 @@ def _superellipse_distance(draws: Draws, height: int, width: int, centred: np.nd
         width: Width of an image.
         centred: [images, 1, 1, 1] bool, which superellipses are centred horizontally.
     """
-    vertical, horizontal = _axis(height)[:, None], _axis(width)
+    vertical, horizontal = axis(height)[:, None], axis(width)
     middle_y, middle_x = draws.uniform(-0.3, 0.3), draws.uniform(-0.3, 0.3)
     half_height, half_width = draws.uniform(0.2, 1.1), draws.uniform(0.2, 1.1)
     power = draws.log_uniform(2, 12)
@@ -157,8 +157,8 @@ def _soft_strokes(draws: Draws, shape: Shape) -> Array:
     """
     _, height, width = shape
     path = _paths(draws)
-    up = np.square(_axis(height) - path[:, 0, :, None])
-    across = np.square(_axis(width) - path[:, 1, :, None])
+    up = np.square(axis(height) - path[:, 0, :, None])
+    across = np.square(axis(width) - path[:, 1, :, None])
     nearest = np.full((draws.images, height, width), np.inf, np.float32)
     squared = np.empty_like(nearest)
     for disc in range(_DISCS):
@@ -183,5 +183,6 @@ def _paths(draws: Draws) -> Array:
     return middle + path * draws.uniform(0.2, 0.8, (1, 1))
 
 
-def _axis(size: int) -> Array:
+def axis(size: int) -> Array:
+    """Returns [size] float32, the coordinates of the pixels along one side, from -1 to 1."""
     return np.linspace(-1, 1, size, dtype=np.float32)

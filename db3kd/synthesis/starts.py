@@ -7,7 +7,10 @@ The distributions were designed without images or statistics of any data set. Th
     shapes         a soft shape with a texture
     strokes        one or two curves with a texture
     blends         two shapes, which show in different parts of the image
-    mixed          shapes, blends, strokes and low-frequency in turn
+    palettes       a texture whose colours come from a palette
+    collages       one to three soft shapes on a ground, each with such a texture
+    mixed          shapes, blends, strokes and low-frequency in turn; for images of several
+                   channels palettes, collages, blends and low-frequency
 
 Shapes, strokes and blends have a black background in 70 % of the images and a textured one in 15 %;
 the other 15 % are inverted. Images of several channels are grey to saturated.
@@ -22,11 +25,21 @@ import torch
 from torch import Tensor
 
 from db3kd.synthesis.fields import low_frequency, paper_noise
+from db3kd.synthesis.palettes import collages, palettes
 from db3kd.synthesis.random_draws import Array, Draws, draws_for_block
 from db3kd.synthesis.shapes import blends, shapes, soft_shapes, strokes
 from db3kd.validation import INTEGER_DTYPES, check_image_shape
 
-STARTS = ("paper", "low-frequency", "shapes", "strokes", "blends", "mixed")
+STARTS = (
+    "paper",
+    "low-frequency",
+    "shapes",
+    "strokes",
+    "blends",
+    "palettes",
+    "collages",
+    "mixed",
+)
 """Names of the distributions that `make_starts` accepts."""
 
 _STREAMS = {"paper": "published"}
@@ -41,8 +54,11 @@ _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
     "shapes": shapes,
     "strokes": strokes,
     "blends": blends,
+    "palettes": palettes,
+    "collages": collages,
 }
-_MIXED = ("shapes", "blends", "strokes", "low-frequency")
+_MIXED_GREY = ("shapes", "blends", "strokes", "low-frequency")
+_MIXED_COLOUR = ("palettes", "collages", "blends", "low-frequency")
 
 _BLOCK_IMAGES = 128
 _BLOCK_VALUES = 2**17  # 0.5 MiB for each working array, so that the arrays stay in the cache
@@ -99,7 +115,8 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
     if name != "paper":
         _check_spatial(name, shape)
     if name == "mixed":
-        return _Interleaved(name, [_Blocks(family, shape, seed) for family in _MIXED])
+        families = _MIXED_GREY if shape[0] == 1 else _MIXED_COLOUR
+        return _Interleaved(name, [_Blocks(family, shape, seed) for family in families])
     return _Blocks(name, shape, seed)
 
 

@@ -53,6 +53,30 @@ def test_every_sample_is_a_query_and_what_the_teacher_says_of_it(bounds):
     assert (samples.start[30:] == -1).any() and (samples.start[30:] >= 30).any()
 
 
+@pytest.mark.parametrize(
+    ("answers", "steps"), [(1, 300), (3840, 300), (4000, 313), (12_800, 1000), (80_000, 1500)]
+)
+def test_students_of_few_answers_train_for_fewer_steps(answers, steps):
+    assert AcquisitionSettings().steps_for(answers) == steps
+    assert AcquisitionSettings(steps=60).steps_for(answers) == 60
+
+
+def test_each_round_trains_by_the_answers_it_has(monkeypatch):
+    trained = []
+    train = acquisition.train_classifier
+
+    def note(make, images, decisions, settings, **rest):
+        trained.append((len(images), settings.steps))
+        return train(make, images, decisions, settings, **rest)
+
+    monkeypatch.setattr(acquisition, "train_classifier", note)
+    monkeypatch.setattr(acquisition, "_LEAST_STEPS", 1)
+    chooses = AcquisitionSettings("linear", pool=2, students=1, epochs=2, device="cpu")
+    synthesize(linear(), SynthesisSettings(samples=1000, acquisition=chooses))
+
+    assert trained == [(200, 4), (400, 7), (600, 10), (800, 13)]
+
+
 def test_students_choose_images_near_the_boundary():
     chosen = synthesize(linear(), plan(samples=600))
     plain = synthesize(linear(), plan(samples=600, acquisition=None))

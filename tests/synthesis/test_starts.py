@@ -17,16 +17,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from db3kd.boundary.probes import dct_basis
-from db3kd.synthesis import fields
+from db3kd.synthesis import fields, palettes
 from db3kd.synthesis.random_draws import Draws
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import STARTS, make_starts
 
 GREY, COLOUR = (1, 28, 28), (3, 16, 20)
 TEXTURED = ("shapes", "strokes", "blends")
-SMOOTH = ("low-frequency", *TEXTURED, "mixed")
-FAMILIES = ("paper", "low-frequency", *TEXTURED)
-MIXED = ("shapes", "blends", "strokes", "low-frequency")
+PALETTES = ("palettes", "collages")
+SMOOTH = ("low-frequency", *TEXTURED, *PALETTES, "mixed")
+FAMILIES = ("paper", "low-frequency", *TEXTURED, *PALETTES)
+MIXED = {
+    1: ("shapes", "blends", "strokes", "low-frequency"),
+    3: ("palettes", "collages", "blends", "low-frequency"),
+}
 
 
 @cache
@@ -250,11 +254,14 @@ def test_strokes_are_thinner_than_shapes():
     assert left["strokes"] < left["shapes"] - 0.1
 
 
-@given(index=st.lists(st.integers(0, 10**6), min_size=1, max_size=6))
-def test_mixed_starts_take_families_in_turn(index):
-    images = make_starts("mixed", (1, 6, 7), 2).draw(torch.tensor(index))
+@given(
+    channels=st.sampled_from([1, 3]),
+    index=st.lists(st.integers(0, 10**6), min_size=1, max_size=6),
+)
+def test_mixed_starts_take_families_in_turn(channels, index):
+    images = make_starts("mixed", (channels, 6, 7), 2).draw(torch.tensor(index))
     for number, image in zip(index, images, strict=True):
-        family = make_starts(MIXED[number % 4], (1, 6, 7), 2)
+        family = make_starts(MIXED[channels][number % 4], (channels, 6, 7), 2)
         assert torch.equal(family.draw(torch.tensor([number // 4]))[0], image)
 
 
@@ -263,6 +270,55 @@ def test_colours_go_from_grey_to_saturated():
     spread = (images.amax(1) - images.amin(1)).mean((1, 2))
     assert (spread < 0.08).float().mean() > 0.02
     assert (spread > 0.4).float().mean() > 0.05
+
+
+def test_colours_of_a_palette_texture_lie_on_few_lines():
+    """Between two neighbouring colours of a palette, pixels are mixtures of the two."""
+    draws = Draws(np.random.default_rng(0), 50)
+    colours = palettes._palette(draws, 3)
+    position = draws.uniform(0, 1, (1, 9, 11))
+    images = palettes._through_palette(position, colours)
+
+    for image, places, palette in zip(images, position[:, 0], colours[..., 0, 0], strict=True):
+        for channel, pixels in enumerate(image):
+            expected = np.interp(places, np.linspace(0, 1, len(palette)), palette[:, channel])
+            assert np.allclose(pixels, expected, atol=1e-5)
+    assert colours.min() >= 0 and colours.max() <= 1
+
+
+def test_palettes_are_alike_to_far_apart_and_grey_to_saturated():
+    colours = palettes._palette(Draws(np.random.default_rng(1), 2000), 3)[..., 0, 0]
+    apart = np.ptp(colours, axis=1).max(1)
+    saturation = np.ptp(colours, axis=2).mean(1)
+    assert (apart < 0.2).mean() > 0.05 and (apart > 0.7).mean() > 0.1
+    assert (saturation < 0.1).mean() > 0.05 and (saturation > 0.7).mean() > 0.05
+
+
+def test_greys_and_colours_of_palettes_reach_black_and_white():
+    for channels in (1, 2, 3, 4):
+        colours = palettes._palette(Draws(np.random.default_rng(1), 2000), channels)
+        assert colours.shape == (2000, 4, channels, 1, 1)
+        assert colours.min() >= 0 and colours.max() <= 1
+        brightness = colours.mean((1, 2, 3, 4))
+        assert (brightness < 0.2).mean() > 0.05 and (brightness > 0.8).mean() > 0.03
+
+
+def test_gradients_are_ramps_from_gentle_to_edges():
+    ramps = palettes._gradient(Draws(np.random.default_rng(2), 500), 32, 32)[:, 0]
+    steps = [np.diff(ramps, axis=axis) for axis in (1, 2)]
+    # A ramp rises or falls along each axis, and never turns.
+    for step in steps:
+        assert ((step >= -1e-6).all((1, 2)) | (step <= 1e-6).all((1, 2))).all()
+    largest = np.maximum(*(np.abs(step).max((1, 2)) for step in steps))
+    assert (largest < 0.05).mean() > 0.2 and (largest > 0.2).mean() > 0.1
+
+
+@pytest.mark.parametrize("name", PALETTES)
+def test_palettes_and_collages_fill_the_image(name):
+    images = drawn(name, COLOUR, 1000)
+    assert (images.flatten(1).amax(1) < 0.02).float().mean() < 0.02
+    dark, bright = ((images.mean((1, 2, 3)) < 0.3), (images.mean((1, 2, 3)) > 0.7))
+    assert dark.float().mean() > 0.05 and bright.float().mean() > 0.03
 
 
 @pytest.mark.parametrize("name", TEXTURED)
