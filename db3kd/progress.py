@@ -176,6 +176,16 @@ class Progress:
         status = self._status(final=False)
         self._display.show(self.title, status, self._samples_done, self.samples)
 
+    def restart_rates(self) -> None:
+        """Measures speed and time left from now on.
+
+        The first units often take longer, because they set up what the others use, or they were
+        done by an earlier process.
+        """
+        now = self._clock()
+        self._samples_rate = RecentRate(now, self._samples_done)
+        self._queries_rate = RecentRate(now, self._queries_spent or 0)
+
     def _status(self, *, final: bool) -> str:
         now = self._clock()
         elapsed = now - self._started

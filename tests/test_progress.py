@@ -131,6 +131,17 @@ def test_time_left_follows_the_recent_rate(clock):
         assert lines(stream)[-1].endswith("0:13:20 left"), "400 steps, 2 s each"
 
 
+def test_the_time_left_leaves_out_what_sets_up_the_work(clock):
+    stream = io.StringIO()
+    with Progress(1000, unit="steps", stream=stream, clock=clock, interval=1) as progress:
+        clock.now += 30
+        progress.update(samples=10)
+        progress.restart_rates()
+        clock.now += 2
+        progress.update(samples=20)
+        assert lines(stream)[-1] == "labelling: 20/1,000 steps · 0:03:16 left"
+
+
 def test_answers_from_a_journal_affect_the_speed_for_a_minute_only(clock):
     stream = io.StringIO()
     with Progress(1000, 100_000, stream=stream, clock=clock, interval=1) as progress:

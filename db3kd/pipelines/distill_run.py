@@ -33,6 +33,7 @@ from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import VALIDATION, Choice, Teaching, are_few
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
+from db3kd.planning.budget_plan import held_out_pseudo_samples
 from db3kd.progress import Progress, adding_up
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest
@@ -51,9 +52,6 @@ SAMPLES_FOLDER = "pseudo-samples"
 
 _PSEUDO_SAMPLE_BALANCE = 0.5
 """Random images favour some classes, so images of rare classes are trained on more often."""
-
-_HELD_OUT_PSEUDO_SHARE = 0.05
-_MAX_HELD_OUT = 1000
 
 
 @dataclass(frozen=True)
@@ -238,7 +236,7 @@ class DistillRun:
         write_pseudo_samples(path, self.teacher, synthesis, resume=True)
         samples = load_pseudo_samples(path)
         order = self._shuffled(len(samples))
-        held_out = max(1, min(round(_HELD_OUT_PSEUDO_SHARE * len(order)), _MAX_HELD_OUT))
+        held_out = held_out_pseudo_samples(len(order))
         images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
         return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
 
@@ -273,7 +271,8 @@ class DistillRun:
             self._callbacks,
         )
         rate = teaching.choose_learning_rate(answers)
-        usual = self.images is not None and are_few(answers)
+        few = are_few(len(answers.training), answers.images.partners)
+        usual = self.images is not None and few
         proxies = teaching.train_teachers(answers, self._proxies, rate, usual)
         network = teaching.train_student(answers, proxies, rate)
         if not proxies:

@@ -194,8 +194,7 @@ class Teaching:
         )
 
     def _can_choose(self, answers: Answers) -> bool:
-        steps = self.steps // CHOICE_SHARE
-        return steps >= _LEAST_CHOICE_STEPS and len(answers.held_out) >= _LEAST_CHOICE_ANSWERS
+        return can_choose(self.steps, len(answers.held_out))
 
     def _choose(
         self,
@@ -240,13 +239,27 @@ class Teaching:
         return choice["chosen"]
 
 
-def are_few(answers: Answers) -> bool:
+def can_choose(steps: int, validation: int) -> bool:
+    """Returns whether training runs can be compared, and their difference is not just chance.
+
+    Args:
+        steps: Steps of full training.
+        validation: Number of validation images.
+    """
+    return steps // CHOICE_SHARE >= _LEAST_CHOICE_STEPS and validation >= _LEAST_CHOICE_ANSWERS
+
+
+def are_few(answers: int, images: int) -> bool:
     """Returns whether there are so few answers per image that proxies usually help.
 
     With 2 answers for each of 1,000 images, students of proxies agreed more often with the teacher;
     with 10 they did not (docs/measurements.md).
+
+    Args:
+        answers: Number of answers to train on.
+        images: Number of images to train on.
     """
-    return len(answers.training) < _FEW_ANSWERS * answers.images.partners
+    return answers < _FEW_ANSWERS * images
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:

@@ -18,6 +18,7 @@ class _Display(TrainingCallback):
     def __init__(self, progress: Progress, title: str) -> None:
         self._progress = progress
         self._title = title
+        self._reports = 0
 
     def on_report(self, state: TrainingState) -> None:
         parts = [f"loss {state.loss:.3g}"]
@@ -25,6 +26,9 @@ class _Display(TrainingCallback):
         self._progress.title = f"{self._title} ({', '.join(parts)})"
         self._progress.samples = state.steps
         self._progress.update(samples=state.step)
+        self._reports += 1
+        if self._reports == 1:
+            self._progress.restart_rates()
 
 
 @contextmanager

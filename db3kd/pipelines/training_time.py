@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +22,9 @@ from db3kd.models.networks import build_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
 from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
 from db3kd.pipelines.student_network import Student
-from db3kd.pipelines.teaching import CHOICE_SHARE
+from db3kd.pipelines.teaching import CHOICE_SHARE, are_few, can_choose
 from db3kd.planning import BudgetPlan, ComparisonPlan
+from db3kd.planning.budget_plan import held_out_pseudo_samples
 from db3kd.progress import duration
 from db3kd.teachers import Teacher
 
@@ -30,31 +33,39 @@ _LOG = logging.getLogger(__name__)
 LEAST_STEPS = 50
 """A time limit does not shorten training below this number of steps."""
 
-_FORWARD_SHARE = 1 / 3
-"""Share of a training step that a forward pass takes."""
+_ANSWER_SHARE = 1 / 6
+"""Share of a proxy's training step that its answers to a batch of a student take. The rest of the
+step reads and mixes images, goes backward and updates weights. It is 0.1 for LeNet-5 on two CPU
+cores, and at most a third."""
 
-_WARM_UP, _TIMED = 3, 10
+_WARM_UP, _TIMED = 5, 30
+"""The first steps allocate memory and choose algorithms, so they are not timed."""
+
+_LONG_ENOUGH = 1.0
+"""Seconds after which no further steps are timed."""
 
 _FEW_IMAGES, _SLOW = 8, 0.5
 """A step that takes over `_SLOW` seconds is timed only once, with a few images."""
 
 
 class _Clock(TrainingCallback):
-    """Records the time after each step, and stops slow training after the second step."""
+    """Records the time after each step, and stops training that is slow or was timed enough."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def on_report(self, state: TrainingState) -> None:
         self.times.append(time.monotonic())
-        if len(self.times) == 2 and self.seconds > _SLOW:
+        slow = len(self.times) == 2 and self.seconds > _SLOW
+        timed = len(self.times) - _WARM_UP
+        if slow or (timed >= 3 and self.times[-1] - self.times[_WARM_UP - 1] > _LONG_ENOUGH):
             state.request_stop()
 
     @property
     def seconds(self) -> float:
-        """The mean seconds of the steps after the warm-up."""
+        """The median seconds of the steps after the warm-up; a short pause does not change it."""
         first = min(_WARM_UP, len(self.times) - 1) - 1
-        return (self.times[-1] - self.times[first]) / (len(self.times) - 1 - first)
+        return median(after - before for before, after in pairwise(self.times[first:]))
 
 
 def seconds_per_step(
@@ -81,24 +92,43 @@ def seconds_per_step(
 
 
 def trained_steps(
-    plan: BudgetPlan, settings: DistillSettings, student_step: float, proxy_step: float
+    plan: BudgetPlan,
+    settings: DistillSettings,
+    student_step: float,
+    proxy_step: float,
+    steps: int,
 ) -> float:
     """Returns the seconds that all training of a run takes for each step of full training.
+
+    If proxies are trained, they are taken to teach the student, although it may turn out that they
+    do not.
 
     Args:
         plan: The plan of the run, some of whose rounds need proxies.
         settings: The number of proxies, and the options to choose from.
         student_step: Seconds of a training step of the student.
         proxy_step: Seconds of a training step of a proxy.
+        steps: The number of steps of full training; with few, nothing is chosen.
     """
+    if plan.label_queries:
+        return student_step
     proxies = settings.proxies if plan.uses_proxies else 0
-    taught_step = student_step + proxies * proxy_step * _FORWARD_SHARE
     choosing = max(0, len(plan.rounds) - 1) * proxies * proxy_step / ROUND_SHARE
-    rates = len(settings.learning_rates)
-    choices = (rates if rates > 1 else 0) * student_step / CHOICE_SHARE
-    if proxies:
-        choices += (student_step + taught_step) / CHOICE_SHARE
-    return choosing + choices + proxies * proxy_step + taught_step
+    held_out = plan.held_out + plan.held_out_augmented
+    if plan.pseudo_samples:
+        held_out = held_out_pseudo_samples(plan.pseudo_samples)
+    chooses = can_choose(steps, held_out)
+    few = not plan.pseudo_samples and are_few(sum(plan.rounds), plan.training_images)
+    if not chooses and not few:
+        proxies = 0
+    taught_step = student_step + proxies * proxy_step * _ANSWER_SHARE
+    choices = 0.0
+    if chooses:
+        rates = len(settings.learning_rates)
+        choices = (rates if rates > 1 else 0) * student_step
+        if proxies:
+            choices += student_step + taught_step
+    return choosing + choices / CHOICE_SHARE + proxies * proxy_step + taught_step
 
 
 def steps_within(
@@ -123,7 +153,16 @@ def steps_within(
     proxy_step = (
         seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0
     )
-    each = trained_steps(plan, settings, student_step, proxy_step)
+
+    def seconds_each(steps: int) -> float:
+        return trained_steps(plan, settings, student_step, proxy_step, steps)
+
+    longest = int(limit / seconds_each(int(limit / student_step)))
+    # With so few steps, nothing may be chosen, and the time of the choices is left for more steps.
+    more = int(limit / seconds_each(longest))
+    if more * seconds_each(more) <= limit:
+        longest = more
+    each = seconds_each(longest)
     if limit < LEAST_STEPS * each:
         _LOG.warning(
             "time_limit: %g seconds are not enough; training for %d steps, the fewest that are "
@@ -132,7 +171,7 @@ def steps_within(
             LEAST_STEPS,
             duration(LEAST_STEPS * each),
         )
-    return max(LEAST_STEPS, int(limit / each))
+    return max(LEAST_STEPS, longest)
 
 
 @dataclass(frozen=True)
@@ -158,7 +197,7 @@ class StepTimes:
         """
         answers = plan.queries - plan.held_out - plan.held_out_augmented
         steps = settings.steps_for(plan.training_images if plan.label_queries else answers)
-        seconds = steps * trained_steps(plan, settings, self.student, self.proxy)
+        seconds = steps * trained_steps(plan, settings, self.student, self.proxy, steps)
         return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
 
     def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings) -> float:

@@ -272,3 +272,8 @@ def _check_useful(budget: int, least: int, circumstances: str) -> None:
             f"budget: expected at least {least:,} queries, got {budget:,}; {circumstances}, fewer "
             "give no useful student"
         )
+
+
+def held_out_pseudo_samples(samples: int) -> int:
+    """Returns how many of the pseudo samples of a run are never trained on."""
+    return max(1, min(round(_HELD_OUT_SHARE * samples), _MAX_HELD_OUT))

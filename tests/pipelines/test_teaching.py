@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.pipelines.teaching import are_few, standard_errors_above
 
 
@@ -28,10 +27,4 @@ def test_the_difference_is_antisymmetric(pairs):
 
 @pytest.mark.parametrize(("each", "few"), [(1, True), (4, True), (5, False), (20, False)])
 def test_answers_are_few_for_the_images_to_train_on(each, few):
-    images = augmentable_images(torch.rand(6, 1, 4, 4), torch.arange(6), held_out=2, seed=0)
-    rows = (torch.arange(4)[:, None] * NUMBERS + torch.arange(each)).flatten()
-    held_out = 4 * NUMBERS + torch.arange(100)
-    answers = no_answers(images).add(rows, torch.zeros_like(rows))
-
-    assert are_few(answers) is few
-    assert are_few(answers.add(held_out, torch.zeros_like(held_out))) is few
+    assert are_few(4 * each, 4) is few
