@@ -2,6 +2,8 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
+
 #include "../checks.h"
 #include "../core/ray.h"
 #include "../errors.h"
@@ -12,6 +14,12 @@
 
 namespace db3kd::cpu {
 namespace {
+
+// Results of so many numbers, 32 MiB, do not fit into the caches that a core has to itself, and
+// have left them before a teacher reads them.
+constexpr std::int64_t kStreamed = std::int64_t{8} << 20;
+// Numbers of a row that are written at once if they are streamed: 32 KiB.
+constexpr std::int64_t kPart = 8192;
 
 Tensor ray_lengths(const Tensor& samples, const Tensor& ends, const Tensor& sample_of,
                    const Tensor& end_of) {
@@ -53,16 +61,25 @@ void write_queries(const PairRays& rays, const float* radius, const std::int64_t
   const auto low = static_cast<float>(lower), high = static_cast<float>(upper);
   const std::int64_t rows = queries.size(0), size = rays.size;
   float* out = queries.mutable_data_ptr<float>();
+  // Rows that go past the caches are written in parts, so that those hold the same part of the
+  // samples and ends of all rays.
+  const bool streams = rows * size >= kStreamed;
+  const std::int64_t part = streams ? kPart : std::max<std::int64_t>(size, 1);
   parallel_rows(rows, rows_per_task(size), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t ray = checked_index(active, row, rays.ray_count, "active");
-      const std::int64_t pair = checked_index(rays.pair_of, ray, rays.pair_count, "pair_of");
-      const std::int64_t s = checked_index(rays.sample_of, pair, rays.sample_count, "sample_of");
-      const std::int64_t e = checked_index(rays.end_of, ray, rays.end_count, "end_of");
-      points_on_ray(rays.samples + s * size, rays.ends + e * size,
-                    fraction_of_ray(radius[pair], rays.lengths[ray]), low, high, size,
-                    out + row * size);
+    for (std::int64_t first = 0; first == 0 || first < size; first += part) {
+      const std::int64_t count = std::min(part, size - first);
+      for (std::int64_t row = begin; row < end; ++row) {
+        const std::int64_t ray = checked_index(active, row, rays.ray_count, "active");
+        const std::int64_t pair = checked_index(rays.pair_of, ray, rays.pair_count, "pair_of");
+        const std::int64_t s = checked_index(rays.sample_of, pair, rays.sample_count, "sample_of");
+        const std::int64_t e = checked_index(rays.end_of, ray, rays.end_count, "end_of");
+        (streams ? stream_points_on_ray : points_on_ray)(
+            rays.samples + s * size + first, rays.ends + e * size + first,
+            fraction_of_ray(radius[pair], rays.lengths[ray]), low, high, count,
+            out + row * size + first);
+      }
     }
+    if (streams) finish_streams();
   });
 }
 

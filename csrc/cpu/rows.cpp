@@ -1,5 +1,9 @@
 #include "rows.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 
@@ -88,6 +92,39 @@ DB3KD_CLONES void points_on_ray(const float* sample, const float* end, float fra
     out[i] = point_on_ray(sample[i], end[i], fraction, lower, upper);
   }
 }
+
+#if defined(__SSE2__)
+
+void stream_points_on_ray(const float* sample, const float* end, float fraction, float lower,
+                          float upper, std::int64_t size, float* out) {
+  const auto write_one = [&](std::int64_t i) {
+    out[i] = point_on_ray(sample[i], end[i], fraction, lower, upper);
+  };
+  std::int64_t i = 0;
+  for (; i < size && reinterpret_cast<std::uintptr_t>(out + i) % sizeof(__m128) != 0; ++i)
+    write_one(i);
+  const __m128 along = _mm_set1_ps(fraction), low = _mm_set1_ps(lower), high = _mm_set1_ps(upper);
+  for (; i + 4 <= size; i += 4) {
+    const __m128 from = _mm_loadu_ps(sample + i), to = _mm_loadu_ps(end + i);
+    const __m128 point = _mm_add_ps(from, _mm_mul_ps(along, _mm_sub_ps(to, from)));
+    // Minimum and maximum return their second operand if one is NaN, as clamp does.
+    _mm_stream_ps(out + i, _mm_min_ps(high, _mm_max_ps(low, point)));
+  }
+  for (; i < size; ++i) write_one(i);
+}
+
+void finish_streams() { _mm_sfence(); }
+
+#else
+
+void stream_points_on_ray(const float* sample, const float* end, float fraction, float lower,
+                          float upper, std::int64_t size, float* out) {
+  points_on_ray(sample, end, fraction, lower, upper, size, out);
+}
+
+void finish_streams() {}
+
+#endif
 
 namespace {
 

@@ -14,6 +14,12 @@ float distance_between(const float* a, const float* b, std::int64_t size);
 void points_on_ray(const float* sample, const float* end, float fraction, float lower, float upper,
                    std::int64_t size, float* out);
 
+// The same bits, written past the caches, which then need not read the lines first. A task that
+// calls it must call finish_streams at its end.
+void stream_points_on_ray(const float* sample, const float* end, float fraction, float lower,
+                          float upper, std::int64_t size, float* out);
+void finish_streams();
+
 // Sums in double precision use 16 lanes: element i is added to lane i % 16, and the lanes are added
 // pairwise.
 constexpr int kLanes = 16;

@@ -40,6 +40,22 @@ def test_bracket_queries_match_the_reference(size, rows, dtype, layout):
     )
 
 
+@pytest.mark.parametrize("size", [1, 3, 130, 784, 9_001, 150_528])
+def test_large_results_have_the_bits_of_small_ones(size):
+    """Results of 32 MiB and more are written past the caches, in parts of a row."""
+    rows = 2**23 // size + 7
+    arguments = cases.bracket_queries(rows, size) | cases.BOUNDS
+    arguments["samples"][0, 0] = torch.nan
+    arguments["ends"][0] = arguments["samples"][0] + 0.0
+    large = ops.bracket_queries(**arguments)
+    assert large.nbytes >= 2**25 and not large.isfinite().all()
+    part = max(1, 2**21 // size)
+    for start in range(0, rows, part):
+        chosen = slice(start, start + part)
+        few = ops.bracket_queries(**(arguments | {"active": arguments["active"][chosen]}))
+        assert torch.equal(few.view(torch.int32), large[chosen].view(torch.int32))
+
+
 @pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("rows", [0, 1, 7, 500])
 def test_bracket_steps_match_the_reference(rows, targeted):
