@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ops import eager, numpy_loops
-from benchmarks.ops.timing import Place, copy_bandwidth, measure
+from benchmarks.ops.timing import COPIED, Place, copy_of, copy_seconds, measure
 from db3kd import ops
 from db3kd.boundary.probes import dct_basis
 
@@ -170,10 +170,13 @@ def run(case: Case, benchmark: Any) -> Run:
             "way": way,
             "moved": comparison.moved,
         }
-        result = measure(benchmark, comparison.ways[way], place)
-        if not benchmark.disabled:
-            speed = comparison.moved / benchmark.extra_info["seconds"]
-            benchmark.extra_info["of_copy"] = speed / copy_bandwidth(place)
+        copied, native = copy_of(place), comparison.ways["native"]
+        beside = copied if way == "native" else native
+        result = measure(benchmark, comparison.ways[way], place, beside)
+        info = benchmark.extra_info
+        if not benchmark.disabled and way == "native":
+            copy = info.get("beside") or copy_seconds(place)
+            info["of_copy"] = comparison.moved / info["seconds"] * copy / (2 * COPIED)
         return result
 
     return run_one
@@ -204,7 +207,8 @@ def test_bracket_queries(run: Run, case: Case) -> None:
     """Times `ops.bracket_queries`."""
     size, count = case.size, case.rows
     rays = _rays(size, count, ends=64, device=case.device)
-    comparison = Comparison("bracket_queries", "", size, count, moved=4 * size * (count + 64))
+    moved = _bytes(*rays.values()) + 4 * size * count
+    comparison = Comparison("bracket_queries", "", size, count, moved)
     comparison.add(lambda library: library.bracket_queries(**rays, **BOUNDS))
     if case.way == "numpy":
         arrays = _arrays(rays)

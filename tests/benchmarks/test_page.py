@@ -93,6 +93,14 @@ def test_ops_are_compared_with_the_eager_way_of_their_group(results):
     assert f"| ray_lengths | 784 | 256 | 2 s | 50.0 % | {DASH} | {DASH} {none}" in text
 
 
+def test_the_factor_of_ways_that_took_turns_is_over_these_turns():
+    entries = [
+        {"group": "g", "stats": {"median": seconds}, "extra_info": {"way": way} | of}
+        for way, seconds, of in (("eager", 3.0, {"beside": 0.5}), ("native", 1.0, {"beside": 9.0}))
+    ]
+    assert [row["times_eager"] for row in timing.rows_of(entries)] == [1.0, 6.0]
+
+
 def test_seconds_of_a_device_take_the_place_of_those_of_the_host():
     entry = {"group": "g", "stats": {"median": 1.0}, "extra_info": {"seconds": 0.25}}
     assert timing.rows_of([entry])[0]["seconds"] == 0.25
