@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ _SECONDS = 0.2
 _FEWEST, _MOST = 5, 200
 _LONG = 0.005
 """Calls of so many seconds take turns with what they are compared with."""
+_ROUND = 0.001
+"""Shorter calls are repeated for so many seconds in a round."""
 COPIED = 256 * 2**20
 """Bytes of a copy whose speed is measured: more than a GPU's caches or a processor's second-level
 caches hold."""
@@ -40,46 +42,53 @@ def measure(
 ) -> Any:
     """Times a function in as many rounds as its speed allows.
 
-    The median seconds of a round go into `benchmark.extra_info`. On a GPU they are measured between
-    two events on the device, and its caches are overwritten before each round.
+    The median seconds of a call go into `benchmark.extra_info`. On a GPU they are measured between
+    two events on the device, and its caches are overwritten before each round. On one thread they
+    are CPU time, to which other work on the cores adds little.
 
     Args:
         benchmark: The fixture of pytest-benchmark.
         function: What is timed.
         place: Where it runs.
-        beside: What the function is compared with. If a call takes so long on a CPU that other work
-            on the machine can change meanwhile, it runs before each round, and its median seconds
+        beside: What the function is compared with. If a call takes so long on a CPU that the
+            machine can become slower meanwhile, it runs before each round, and its median seconds
             go into `extra_info["beside"]`.
 
     Returns:
         The result of the function.
     """
+    result = benchmark.pedantic(function)
     if benchmark.disabled:
-        return benchmark.pedantic(function)
-    on_gpu = place.device.type == "cuda"
-    begun = perf_counter()
-    function()
-    if on_gpu:
+        return result
+    if place.device.type == "cuda":
+        function()
         torch.cuda.synchronize()
-    once = perf_counter() - begun
-    rounds = min(max(int(_SECONDS / once), _FEWEST), _MOST)
-    if on_gpu:
-        watch = Stopwatch(place.device, rounds, warmup=0)
+        watch = Stopwatch(place.device, _rounds(_seconds(function, place)), warmup=0)
         benchmark.extra_info["seconds"] = watch.time(function).median
-        return benchmark.pedantic(function)
-    turns: list[float] = []
-
-    def take_turn() -> None:
-        begun = perf_counter()
-        beside()
-        turns.append(perf_counter() - begun)
-
-    is_long = once >= _LONG
-    result = benchmark.pedantic(function, rounds=rounds, setup=take_turn if is_long else None)
-    benchmark.extra_info["seconds"] = benchmark.stats.stats.median
+        return result
+    once = _seconds(function, place)
+    turns, seconds = [], []
+    for _ in range(_rounds(once)):
+        if once >= _LONG:
+            turns.append(_seconds(beside, place))
+        seconds.append(_seconds(function, place, calls=max(1, int(_ROUND / once))))
+    benchmark.extra_info["seconds"] = statistics.median(seconds)
     if turns:
         benchmark.extra_info["beside"] = statistics.median(turns)
     return result
+
+
+def _rounds(seconds: float) -> int:
+    return min(max(int(_SECONDS / max(seconds, _ROUND)), _FEWEST), _MOST)
+
+
+def _seconds(function: Callable[[], Any], place: Place, calls: int = 1) -> float:
+    """Seconds of one of so many calls in a row."""
+    clock = process_time if place.threads == 1 else perf_counter
+    begun = clock()
+    for _ in range(calls):
+        function()
+    return (clock() - begun) / calls
 
 
 @cache
@@ -92,8 +101,10 @@ def copy_of(place: Place) -> Callable[[], Tensor]:
 
 @cache
 def copy_seconds(place: Place) -> float:
-    """Seconds of such a copy, the fastest of ten."""
-    return Stopwatch(place.device, rounds=10, warmup=1).time(copy_of(place)).fastest
+    """Seconds of such a copy, the median of ten."""
+    if place.device.type == "cuda":
+        return Stopwatch(place.device, rounds=10, warmup=1).time(copy_of(place)).median
+    return statistics.median(_seconds(copy_of(place), place) for _ in range(10))
 
 
 def rows_of(benchmarks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
