@@ -13,7 +13,6 @@ from db3kd.cli.distill_options import (
     TransferOptions,
     distill_settings,
 )
-from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import Resume, Seeds
 from db3kd.cli.outputs import hint_at_resuming
@@ -139,7 +138,7 @@ def compare(
         out / f"{strategy}-{training.seed + seed}" for strategy in chosen for seed in range(seeds)
     ]
     parts = [run / part for run in runs for part in ("labels", "pseudo-samples")]
-    with naming_options(model="--student"), hint_at_resuming(out, *runs, *parts):
+    with hint_at_resuming(out, *runs, *parts):
         result = run_comparison(
             opened,
             transfer,

@@ -162,13 +162,12 @@ def distill(
     print_plan(plan, price)
     measured = images.load_test(opened, transfer)
     if spending.dry_run:
-        with naming_options(model="--student"):
-            seconds = time_steps(opened, transfer, student, settings).of_run(plan, settings)
+        seconds = time_steps(opened, transfer, student, settings).of_run(plan, settings)
         print(f"training   about {duration(seconds)} on this machine; nothing was asked")
         return
     assert out is not None  # checked above
     runs = (out, out / "labels", out / "pseudo-samples")
-    with naming_options(model="--student"), hint_at_resuming(*runs):
+    with hint_at_resuming(*runs):
         result = run_distillation(
             opened,
             transfer,

@@ -93,7 +93,7 @@ def zero_shot(
         check_free(out)
     opened = teacher.open()
     runs = (out / SAMPLES_FOLDER, out / LABELS_FOLDER)
-    with naming_options(data="--test"), hint_at_resuming(*runs):
+    with naming_options(data="--test", student="--model"), hint_at_resuming(*runs):
         result = run_zero_shot(opened, out, settings, test=test, resume=resume)
     print_totals(result.totals)
     if result.rows:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from db3kd.argument_types import check_flag, check_number, check_type
+from db3kd.validation import check_count
+
 _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
 _OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -61,21 +64,21 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size") + (("steps",) if self.steps is not None else ()):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            check_count(getattr(self, name), name)
         if self.learning_rate is not None:
             check_positive("learning_rate", self.learning_rate)
-        if self.seed < 0:
-            raise ValueError(f"seed: expected at least 0, got {self.seed}")
+        check_count(self.seed, "seed", least=0)
+        check_flag(self.shuffle, "shuffle")
+        check_type(self.device, str, "device", 'text such as "auto"')
         check_choice("precision", self.precision, _PRECISIONS)
         if self.schedule is not None:
             check_choice("schedule", self.schedule, _SCHEDULES)
         check_choice("optimizer", self.optimizer, _OPTIMIZERS)
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+        if check_number(self.weight_decay, "weight_decay") < 0:
             raise ValueError(
                 f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}"
             )
-        if self.ema is not None and not 0 < self.ema < 1:
+        if self.ema is not None and not 0 < check_number(self.ema, "ema", "None or a number") < 1:
             raise ValueError(f"ema: expected None or a number between 0 and 1, got {self.ema}")
         if self.gradient_clip is not None:
             check_positive("gradient_clip", self.gradient_clip)
@@ -118,8 +121,8 @@ class TrainSettings:
 
 
 def check_positive(name: str, value: float) -> None:
-    """Raises ValueError unless `value` is a finite number above 0."""
-    if not (math.isfinite(value) and value > 0):
+    """Raises TypeError or ValueError unless `value` is a finite number above 0."""
+    if check_number(value, name, "a finite number above 0") <= 0:
         raise ValueError(f"{name}: expected a finite number above 0, got {value}")
 
 

@@ -80,15 +80,29 @@ def default_model(image_shape: tuple[int, ...], for_images: str) -> str:
     return for_images if len(image_shape) == 3 else "mlp"
 
 
-def check_model(name: str, image_shape: tuple[int, ...], classes: int) -> None:
+def check_model(
+    name: str, image_shape: tuple[int, ...], classes: int, argument: str = "model"
+) -> None:
     """Builds a network as `build_model` to check the arguments, without drawing random numbers.
+
+    Args:
+        name: See `build_model`.
+        image_shape: See `build_model`.
+        classes: See `build_model`.
+        argument: The name of the argument in errors.
 
     Raises:
         ValueError: See `build_model`.
         TypeError: See `build_model`.
     """
-    with torch.random.fork_rng(devices=[]):
-        build_model(name, image_shape, classes)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            build_model(name, image_shape, classes)
+    except (TypeError, ValueError) as error:
+        message = str(error)
+        if not message.startswith("model: "):
+            raise
+        raise type(error)(f"{argument}: {message.removeprefix('model: ')}") from error
 
 
 def model_names() -> tuple[str, ...]:

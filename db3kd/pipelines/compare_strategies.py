@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_function, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import predict, share_equal
@@ -21,6 +22,7 @@ from db3kd.pipelines.inputs import (
     check_plain_arguments,
     check_test_images,
     convert_inputs,
+    convert_test,
 )
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import Student
@@ -74,7 +76,7 @@ def compare(
     settings: DistillSettings | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    test: ImageSet | None = None,
+    test: ImagesLike | None = None,
     price_per_1000: float | None = None,
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
@@ -123,13 +125,17 @@ def compare(
         TeacherError: If the teacher fails. All answers are kept.
     """
     settings = DistillSettings() if settings is None else settings
-    check_plain_arguments(settings, price_per_1000, ())
+    check_plain_arguments(settings, price_per_1000, out, resume)
+    check_function(callbacks, "callbacks")
+    check_function(on_student, "on_student")
+    check_type(strategies, (list, tuple), "strategies", "a list of strategies")
     if settings.patience is not None:
         raise ValueError(
             "settings.patience: expected None, so that all students train equally long, got "
             f"{settings.patience}"
         )
     budget = check_count(budget, "budget")
+    test = None if test is None else convert_test(test, teacher)
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_comparison(
         budget,

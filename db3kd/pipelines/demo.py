@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from db3kd.argument_types import check_path, check_type
 from db3kd.data.class_labels import true_classes
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import evaluate, predict, share_equal
@@ -32,7 +33,7 @@ from db3kd.teachers import ModuleTeacher
 _WHITE_BOX = "white box: needs the teacher's logits"
 
 
-def run_demo(settings: DemoSettings, out: Path) -> DemoResult:
+def run_demo(settings: DemoSettings, out: str | Path) -> DemoResult:
     """Runs the demo and writes its report.
 
     The folder also holds the teacher and the run of each student, which other commands can use.
@@ -44,6 +45,8 @@ def run_demo(settings: DemoSettings, out: Path) -> DemoResult:
     Returns:
         What the demo measured, and the path of its report.
     """
+    check_type(settings, DemoSettings, "settings", "DemoSettings")
+    out = check_path(out, "out")
     train, test = (Source(settings.data, split).load() for split in ("train", "test"))
     out.mkdir(parents=True, exist_ok=True)
     network = _train_teacher(settings, train, out / TEACHER_FILE)

@@ -109,7 +109,7 @@ class DistillRun:
                 "pseudo samples are made for images only; draw rows as docs/tabular.md shows"
             )
         proxy = settings.proxy or proxy_for(student.name, shape)
-        check_model(proxy, shape, classes)
+        check_model(proxy, shape, classes, "proxy")
         count = settings.proxies if plan.uses_proxies else 0
         self._proxies = Proxies(partial(build_model, proxy, shape, classes), proxy, count)
         self._features = features_of(teacher, images)

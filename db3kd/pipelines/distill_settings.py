@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from types import NoneType
 
+from db3kd.argument_types import check_number, check_type
 from db3kd.distillation.train_settings import TrainSettings, check_positive
 from db3kd.validation import check_count
 
@@ -57,11 +59,16 @@ class DistillSettings:
     patience: int | None = None
 
     def __post_init__(self) -> None:
+        check_type(
+            self.training, TrainSettings, "training", "TrainSettings", "use TrainSettings(...)"
+        )
         if isinstance(self.learning_rates, int | float):
             raise TypeError(
                 f"learning_rates: expected a tuple of numbers, got {self.learning_rates}; use "
                 f"({self.learning_rates},)"
             )
+        check_type(self.learning_rates, (tuple, list), "learning_rates", "a tuple of numbers")
+        check_type(self.proxy, (str, NoneType), "proxy", "the name of a network or None")
         if not self.learning_rates:
             rate = self.training.learning_rate
             object.__setattr__(self, "learning_rates", LEARNING_RATES if rate is None else (rate,))
@@ -69,7 +76,7 @@ class DistillSettings:
         for rate in self.learning_rates:
             check_positive("learning_rates", rate)
         check_count(self.proxies, "proxies", least=0)
-        if not 0 <= self.alpha <= 1:
+        if not 0 <= check_number(self.alpha, "alpha", "a number in [0, 1]") <= 1:
             raise ValueError(f"alpha: expected a number in [0, 1], got {self.alpha}")
         if self.time_limit is not None:
             check_positive("time_limit", self.time_limit)

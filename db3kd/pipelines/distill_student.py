@@ -12,6 +12,7 @@ from db3kd.pipelines.distill_report import REPORT_FILE
 from db3kd.pipelines.distill_run import DistillRun, resumed_plan
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
+    check_callbacks,
     check_images,
     check_plain_arguments,
     check_test,
@@ -126,7 +127,8 @@ def distill(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     settings = DistillSettings() if settings is None else settings
-    check_plain_arguments(settings, price_per_1000, callbacks)
+    check_plain_arguments(settings, price_per_1000, out, resume)
+    check_callbacks(callbacks)
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy

@@ -4,13 +4,12 @@ Arguments are checked before the first query, so that no run fails after it has 
 """
 
 import logging
-import math
 import os
-from collections.abc import Iterable, Sequence
-from numbers import Real
+from collections.abc import Sequence
 
 from torch import Tensor
 
+from db3kd.argument_types import check_flag, check_number, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
@@ -79,6 +78,15 @@ def check_test_images(test: ImageSet, teacher: Teacher) -> ImageSet:
     return found
 
 
+def convert_test(test: ImagesLike, teacher: TeacherLike) -> ImageSet:
+    """Returns test images as an image set, with or without labels.
+
+    Raises:
+        TypeError: If their type is not supported.
+    """
+    return _image_set(test, "test", teacher)
+
+
 def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
     """Returns labelled test images in the teacher's numbering of the classes, after checks.
 
@@ -86,7 +94,7 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
         TypeError: If their type is not supported.
         ValueError: If they have no labels, or if `check_test_images` rejects them.
     """
-    images = _image_set(test, "test", teacher)
+    images = convert_test(test, teacher)
     if images.labels is None:
         make = "from_arrays(images, labels)"
         if images.features is not None:
@@ -99,12 +107,12 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
 
 
 def check_plain_arguments(
-    settings: DistillSettings, price_per_1000: float | None, callbacks: Sequence[TrainingCallback]
+    settings: DistillSettings, price_per_1000: float | None, out: object, resume: bool
 ) -> None:
-    """Checks the arguments of `distill` other than the teacher and images.
+    """Checks what `distill` and `compare` take besides teacher, images and callbacks.
 
     Raises:
-        TypeError: If settings or callbacks have another type.
+        TypeError: If an argument has another type.
         ValueError: If the price is not a number of at least 0, or if a launcher started several
             processes, each of which would ask the teacher.
     """
@@ -114,26 +122,26 @@ def check_plain_arguments(
             "launcher, each of which would ask the teacher; start the program without the "
             "launcher, or train on existing labels with train_student"
         )
-    if not isinstance(settings, DistillSettings):
-        raise TypeError(
-            f"settings: expected DistillSettings, got {type(settings).__name__}; use "
-            "DistillSettings(training=TrainSettings(...))"
-        )
-    if price_per_1000 is not None and not (
-        isinstance(price_per_1000, Real) and 0 <= price_per_1000 < math.inf
-    ):
-        raise ValueError(
-            f"price_per_1000: expected a finite number of at least 0, got {price_per_1000!r}"
-        )
+    advice = "use DistillSettings(training=TrainSettings(...))"
+    check_type(settings, DistillSettings, "settings", "DistillSettings", advice)
+    if price_per_1000 is not None:
+        price = check_number(price_per_1000, "price_per_1000", "a finite number of at least 0")
+        if price < 0:
+            raise ValueError(
+                f"price_per_1000: expected a finite number of at least 0, got {price_per_1000!r}"
+            )
+    if out is not None:
+        check_path(out, "out")  # type: ignore[arg-type]  # this is what is checked
+    check_flag(resume, "resume")
+
+
+def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:
+    """Raises TypeError unless the argument is a list of callbacks."""
     if isinstance(callbacks, TrainingCallback):
         raise TypeError("callbacks: expected a list of callbacks, got a single one; pass [it]")
-    if not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks: expected a list of callbacks, got {callbacks!r}")
+    check_type(callbacks, (list, tuple), "callbacks", "a list of callbacks")
     for each in callbacks:
-        if not isinstance(each, TrainingCallback):
-            raise TypeError(
-                f"callbacks: expected instances of TrainingCallback, got {type(each).__name__}"
-            )
+        check_type(each, TrainingCallback, "callbacks", "instances of TrainingCallback")
 
 
 def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
@@ -155,7 +163,10 @@ def _check_labels(images: ImageSet, teacher: Teacher, name: str) -> None:
 
 
 def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
-    converted = as_images(images, teacher=teacher)
+    try:
+        converted = as_images(images, teacher=teacher)
+    except TypeError as error:
+        raise TypeError(_named(str(error), name)) from error.__cause__
     if isinstance(converted, ImageSet):
         return converted
     if isinstance(converted, Tensor):
@@ -163,3 +174,8 @@ def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
     raise TypeError(
         f"{name}: expected an image set, an array or a data set, got {type(images).__name__}"
     )
+
+
+def _named(message: str, name: str) -> str:
+    """Returns the message of an error about images as one about the argument of this name."""
+    return f"{name}: {message.removeprefix('images: ')}"

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from db3kd.models import save_model
-from db3kd.models.networks import build_model
+from db3kd.models.networks import build_model, check_model
 from db3kd.models.weights import state_on_cpu
 from db3kd.pipelines.distill_settings import default_student
 from db3kd.storage.filesystem import write_atomically
@@ -57,6 +57,7 @@ class Student:
         if student is None:
             student = default_student(image_shape)
         if isinstance(student, str):
+            check_model(student, image_shape, classes, "student")
             make: Callable[[], nn.Module] = partial(build_model, student, image_shape, classes)
         elif isinstance(student, nn.Module):
             make = partial(copy.deepcopy, student)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from db3kd.data.image_set import ImageSet
+from db3kd.argument_types import check_type
+from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.distillation.answer_batches import AnsweredBatches
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.train_settings import TrainSettings
@@ -21,12 +22,12 @@ from db3kd.distillation.training_loop import train_batches
 from db3kd.models.networks import build_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
 from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
+from db3kd.pipelines.inputs import convert_inputs
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import CHOICE_SHARE, are_few, can_choose
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.planning.budget_plan import held_out_pseudo_samples
 from db3kd.progress import duration
-from db3kd.teachers import Teacher
 
 _LOG = logging.getLogger(__name__)
 
@@ -211,8 +212,8 @@ class StepTimes:
 
 
 def time_steps(
-    teacher: Teacher,
-    images: ImageSet | None,
+    teacher: TeacherLike,
+    images: ImagesLike | None,
     student: str | nn.Module | Callable[[], nn.Module] | None,
     settings: DistillSettings,
 ) -> StepTimes:
@@ -224,13 +225,15 @@ def time_steps(
         student: As for `distill`.
         settings: How networks are trained.
     """
-    shape, classes = tuple(teacher.image_shape), teacher.classes
+    check_type(settings, DistillSettings, "settings", "DistillSettings")
+    asked, image_set = convert_inputs(teacher, images)
+    shape, classes = tuple(asked.image_shape), asked.classes
     made = Student.of(student, shape, classes)
     proxy = partial(build_model, settings.proxy or proxy_for(made.name, shape), shape, classes)
     some = (
         torch.zeros(_TIMED, *shape)
-        if images is None
-        else images.subset(range(min(len(images), _TIMED)))
+        if image_set is None
+        else image_set.subset(range(min(len(image_set), _TIMED)))
     )
     order = torch.arange(len(some))
     known = no_answers(augmentable_images(some, order, 0, 0))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from db3kd.argument_types import check_flag, check_path, check_type
+from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.run_writer import write_run
@@ -38,7 +40,7 @@ class TransferSet:
 
 
 def make_transfer_set(
-    teacher: Teacher, out: Path, settings: ZeroShotSettings, *, resume: bool = False
+    teacher: TeacherLike, out: str | Path, settings: ZeroShotSettings, *, resume: bool = False
 ) -> TransferSet:
     """Makes pseudo samples and, if the settings ask for them, their labels.
 
@@ -60,7 +62,7 @@ def make_transfer_set(
         FileExistsError: If a folder is not empty and `resume` is false.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
-    teacher = takes_unit_images(teacher)
+    teacher, out = check_zero_shot(teacher, out, settings, resume)
     folder = out / SAMPLES_FOLDER
     totals = write_pseudo_samples(folder, teacher, settings.synthesis, resume=resume)
     label_run = None
@@ -69,3 +71,17 @@ def make_transfer_set(
         write_run(out / LABELS_FOLDER, teacher, source, settings.labelling, resume=resume)
         label_run = open_run(out / LABELS_FOLDER, source.data)
     return TransferSet(totals, load_pseudo_samples(folder), label_run)
+
+
+def check_zero_shot(
+    teacher: TeacherLike, out: str | Path, settings: ZeroShotSettings, resume: bool = False
+) -> tuple[Teacher, Path]:
+    """Returns a teacher that takes images in [0, 1], and the folder, after checks.
+
+    Raises:
+        TypeError: If an argument has another type.
+        ValueError: If it is not clear how to map [0, 1] to the teacher's bounds.
+    """
+    check_type(settings, ZeroShotSettings, "settings", "ZeroShotSettings")
+    check_flag(resume, "resume")
+    return takes_unit_images(as_teacher(teacher)), check_path(out, "out")

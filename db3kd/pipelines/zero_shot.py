@@ -1,19 +1,21 @@
 """The zero-shot pipeline: from a teacher to pseudo samples, labels, students and a report."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from db3kd.argument_types import check_type
+from db3kd.data.arguments import TeacherLike
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.models.networks import check_model
-from db3kd.pipelines.transfer_set import TransferSet, make_transfer_set
+from db3kd.pipelines.transfer_set import TransferSet, check_zero_shot, make_transfer_set
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot_students import train_students
 from db3kd.report import ZeroShotRow, write_zero_shot_report
 from db3kd.synthesis.sample_run import SynthesisTotals
 from db3kd.teachers import Teacher, describe
-from db3kd.teachers.rescaled import takes_unit_images
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,8 +40,8 @@ class ZeroShotResult:
 
 
 def run_zero_shot(
-    teacher: Teacher,
-    out: Path,
+    teacher: TeacherLike,
+    out: str | Path,
     settings: ZeroShotSettings,
     *,
     test: str | None = None,
@@ -68,8 +70,10 @@ def run_zero_shot(
         FileExistsError: As for `make_transfer_set`.
         TeacherError: As for `make_transfer_set`.
     """
-    teacher = takes_unit_images(teacher)
-    check_model(settings.student, tuple(teacher.image_shape), teacher.classes)
+    teacher, out = check_zero_shot(teacher, out, settings, resume)
+    if test is not None:
+        check_type(test, (str, os.PathLike), "test", "the name or path of images")
+    check_model(settings.student, tuple(teacher.image_shape), teacher.classes, "student")
     real = (
         []
         if test is None

@@ -1,7 +1,9 @@
 """Settings of a zero-shot run."""
 
 from dataclasses import dataclass, field
+from types import NoneType
 
+from db3kd.argument_types import check_number, check_type
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
@@ -41,6 +43,16 @@ class ZeroShotSettings:
     shares: tuple[float, ...] = (0.1, 0.3)
 
     def __post_init__(self) -> None:
+        for name, kind in (
+            ("synthesis", SynthesisSettings),
+            ("training", TrainSettings),
+            ("loss", KDLoss),
+        ):
+            check_type(getattr(self, name), kind, name, kind.__name__)
+        optional = (LabelSettings, NoneType)
+        check_type(self.labelling, optional, "labelling", "LabelSettings or None")
+        check_type(self.student, str, "student", "the name of a network")
+        check_type(self.shares, (tuple, list), "shares", "a tuple of numbers")
         if self.training.steps is None:
             raise ValueError(
                 "training.steps: expected a number, so that all students train equally long, got "
@@ -48,9 +60,9 @@ class ZeroShotSettings:
             )
         completed = self.training.completed(learning_rate=3e-3, schedule="cosine")
         object.__setattr__(self, "training", completed)
-        if not 0 <= self.balance <= 1:
+        if not 0 <= check_number(self.balance, "balance", "a number in [0, 1]") <= 1:
             raise ValueError(f"balance: expected a number in [0, 1], got {self.balance}")
         check_count(self.seeds, "seeds")
         for share in self.shares:
-            if not 0 < share < 1:
+            if not 0 < check_number(share, "shares", "numbers in (0, 1)") < 1:
                 raise ValueError(f"shares: expected numbers in (0, 1), got {share}")

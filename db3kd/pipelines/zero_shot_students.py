@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import NoneType
 
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_type
+from db3kd.data.arguments import TeacherLike
 from db3kd.data.class_labels import true_classes
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
@@ -28,7 +31,7 @@ from db3kd.labelling.label_run import LabelRun
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
-from db3kd.pipelines.transfer_set import TransferSet
+from db3kd.pipelines.transfer_set import TransferSet, check_zero_shot
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.progress import show_progress
 from db3kd.querying.driver import decide_all
@@ -37,16 +40,15 @@ from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import make_starts
 from db3kd.teachers import Teacher
 from db3kd.teachers.base import class_names_of
-from db3kd.teachers.rescaled import takes_unit_images
 
 MakeStudent = Callable[[], nn.Module]
 """Makes a student with fresh weights."""
 
 
 def train_students(
-    teacher: Teacher,
+    teacher: TeacherLike,
     transfer: TransferSet,
-    out: Path,
+    out: str | Path,
     settings: ZeroShotSettings,
     test: ImageSet | None = None,
     real: ImageSet | None = None,
@@ -67,7 +69,10 @@ def train_students(
     Returns:
         A row for each transfer set; none without test images.
     """
-    teacher = takes_unit_images(teacher)
+    teacher, out = check_zero_shot(teacher, out, settings)
+    check_type(transfer, TransferSet, "transfer", "a TransferSet")
+    for name, images in (("test", test), ("real", real)):
+        check_type(images, (ImageSet, NoneType), name, "an ImageSet or None")
     student = partial(build_model, settings.student, teacher.image_shape, teacher.classes)
     seeds = range(settings.training.seed, settings.training.seed + settings.seeds)
     planned = _plan_rows(teacher, transfer, student, settings, real)

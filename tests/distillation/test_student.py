@@ -275,8 +275,8 @@ def test_a_diverging_training_stops_with_a_reason():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
-        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"epochs": 0}, "epochs: expected an integer of at least 1, got 0"),
+        ({"steps": 0}, "steps: expected an integer of at least 1, got 0"),
         ({"batch_size": -1}, "batch_size: .*got -1"),
         ({"learning_rate": 0.0}, "learning_rate: .*got 0"),
         ({"seed": -1}, "seed: .*got -1"),

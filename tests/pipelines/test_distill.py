@@ -169,7 +169,7 @@ def test_a_student_is_a_name_a_network_or_a_function():
         run(student=3)
     with pytest.raises(ValueError, match=r"student: expected finite scores \[1, 4\]"):
         run(student=nn.Sequential(nn.Flatten(), nn.Linear(36, 5)))
-    with pytest.raises(ValueError, match="model: expected one of"):
+    with pytest.raises(ValueError, match="student: expected one of"):
         run(student="lenet6")
 
 

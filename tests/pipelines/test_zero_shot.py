@@ -174,7 +174,7 @@ def test_bounds_that_cannot_be_mapped_to_unit_images_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "test", "message"),
     [
-        ({"student": "lenet6"}, None, "model: expected one of"),
+        ({"student": "lenet6"}, None, "student: expected one of"),
         ({"student": "alexnet-half"}, None, "image_shape: AlexNet needs at least 8x8"),
         ({}, "nothing", "data: expected mnist5k"),
         ({}, "digits", r"test: expected images of shape \(1, 6, 6\) .* got \(1, 8, 8\)"),

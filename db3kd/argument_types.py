@@ -1,0 +1,77 @@
+"""Checks of types: each error names the argument, what was expected and what came."""
+
+import math
+import os
+from collections.abc import Callable
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+
+def check_type(
+    value: Any, kinds: type | tuple[type, ...], name: str, expected: str, advice: str = ""
+) -> None:
+    """Raises TypeError unless a value is an instance of one of the types.
+
+    Args:
+        value: The value.
+        kinds: The types.
+        name: The name of the argument in errors.
+        expected: What errors call the types.
+        advice: What to do instead, at the end of the message.
+    """
+    if not isinstance(value, kinds):
+        raise TypeError(
+            f"{name}: expected {expected}, got {brief(value)}{advice and f'; {advice}'}"
+        )
+
+
+def check_path(value: str | os.PathLike[str], name: str) -> Path:
+    """Checks a path, and returns it as a `Path`.
+
+    Raises:
+        TypeError: If it is no path.
+        ValueError: If it is empty.
+    """
+    check_type(value, (str, os.PathLike), name, "a path, as text or pathlib.Path")
+    if not os.fspath(value):
+        raise ValueError(f"{name}: expected a path, got an empty text")
+    return Path(value)
+
+
+def check_flag(value: bool, name: str) -> bool:
+    """Checks that a value is True or False, and returns it.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    check_type(value, bool, name, "True or False")
+    return value
+
+
+def check_function(value: Callable[..., Any] | None, name: str) -> None:
+    """Raises TypeError unless a value is a function or None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function or None, got {brief(value)}")
+
+
+def check_number(value: float, name: str, expected: str = "a finite number") -> float:
+    """Checks that a value is a finite real number, and returns it as a float.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected {expected}, got {brief(value)}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+    return float(value)
+
+
+def brief(value: Any) -> str:
+    """Returns a value as text if it is a plain and short one, and otherwise its type."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return repr(value) if plain and len(repr(value)) <= 60 else type(value).__name__

@@ -1,0 +1,126 @@
+"""A value of the wrong type is named with its argument, what was expected and what came."""
+
+import inspect
+from typing import Any
+
+import pytest
+from distill_cases import QUICK, images, teacher
+from teachers_analytic import CountingTeacher
+
+import db3kd
+from db3kd import pipelines
+from db3kd.pipelines import DemoSettings, DistillSettings, TransferSet, ZeroShotSettings
+
+FOR_DISTILL = {"images": images(), "budget": 60, "student": "linear", "settings": QUICK}
+FOR_ZERO_SHOT = {"out": "run", "settings": ZeroShotSettings()}
+FUNCTIONS: dict[str, dict[str, Any]] = {
+    "distill": FOR_DISTILL,
+    "compare": FOR_DISTILL | {"strategies": ["decisions"]},
+    "make_transfer_set": FOR_ZERO_SHOT,
+    "run_zero_shot": FOR_ZERO_SHOT,
+    "train_students": FOR_ZERO_SHOT | {"transfer": TransferSet(None, None, None)},
+    "run_demo": {"settings": DemoSettings(), "out": "run"},
+    "time_steps": {name: FOR_DISTILL[name] for name in ("images", "student", "settings")},
+}
+"""The public functions of the pipelines, with valid arguments for those that need them."""
+
+WRONG: tuple[Any, ...] = (3, "many", {}, ["a", 1], object(), None)
+VALID: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("*", "images"): (None,),
+    ("*", "student"): (None,),
+    ("*", "settings"): (None,),
+    ("*", "out"): ("many", None),
+    ("*", "test"): (None,),
+    ("*", "price_per_1000"): (3, None),
+    ("*", "budget"): (3,),
+    ("compare", "seeds"): (3,),
+    ("compare", "callbacks"): (None,),
+    ("compare", "on_student"): (None,),
+    ("run_zero_shot", "test"): ("many", None),
+    ("train_students", "real"): (None,),
+    ("time_steps", "images"): (None,),
+    ("time_steps", "student"): (None,),
+}
+"""Values of a right type; None counts for every function only if it is the default."""
+
+
+def cases() -> list[tuple[str, str, Any]]:
+    found = []
+    for function in FUNCTIONS:
+        for name, parameter in inspect.signature(getattr(pipelines, function)).parameters.items():
+            right = VALID.get((function, name))
+            if right is None:
+                required = parameter.default is inspect.Parameter.empty
+                usual = VALID.get(("*", name), ())
+                right = tuple(value for value in usual if value is not None or not required)
+            found += [(function, name, value) for value in WRONG if value not in right]
+    return found
+
+
+def test_the_table_has_every_function():
+    public = {name for name in pipelines.__all__ if inspect.isfunction(getattr(pipelines, name))}
+    assert public == FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize(("function", "name", "value"), cases())
+def test_a_wrong_type_is_named(function, name, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counting = CountingTeacher(teacher())
+    given = {} if function == "run_demo" else {"teacher": counting}
+
+    with pytest.raises((TypeError, ValueError)) as raised:
+        getattr(pipelines, function)(**given | FUNCTIONS[function] | {name: value})
+
+    message = str(raised.value)
+    assert message.startswith((f"{name}: ", f"{name}s: "))
+    assert "expected" in message and "got" in message
+    assert counting.total == 0 and list(tmp_path.iterdir()) == []
+
+
+SETTINGS: list[tuple[type, str, Any]] = [
+    (DistillSettings, "training", {}),
+    (DistillSettings, "training", None),
+    (DistillSettings, "learning_rates", "fast"),
+    (DistillSettings, "learning_rates", ("fast",)),
+    (DistillSettings, "proxy", 3),
+    (DistillSettings, "proxies", "many"),
+    (DistillSettings, "alpha", "half"),
+    (DistillSettings, "time_limit", "long"),
+    (DistillSettings, "patience", 2.5),
+    (db3kd.TrainSettings, "steps", "many"),
+    (db3kd.TrainSettings, "steps", 2.5),
+    (db3kd.TrainSettings, "epochs", None),
+    (db3kd.TrainSettings, "batch_size", "large"),
+    (db3kd.TrainSettings, "learning_rate", "high"),
+    (db3kd.TrainSettings, "schedule", 3),
+    (db3kd.TrainSettings, "seed", "random"),
+    (db3kd.TrainSettings, "device", 0),
+    (db3kd.TrainSettings, "precision", 16),
+    (db3kd.TrainSettings, "shuffle", "yes"),
+    (db3kd.TrainSettings, "optimizer", object()),
+    (db3kd.TrainSettings, "weight_decay", "little"),
+    (db3kd.TrainSettings, "ema", "0.9"),
+    (db3kd.TrainSettings, "gradient_clip", "one"),
+    (ZeroShotSettings, "synthesis", {}),
+    (ZeroShotSettings, "labelling", 3),
+    (ZeroShotSettings, "student", 3),
+    (ZeroShotSettings, "training", None),
+    (ZeroShotSettings, "loss", "ce"),
+    (ZeroShotSettings, "balance", "even"),
+    (ZeroShotSettings, "seeds", "many"),
+    (ZeroShotSettings, "shares", 0.5),
+    (ZeroShotSettings, "shares", ("half",)),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), SETTINGS)
+def test_a_wrong_type_of_a_setting_is_named(kind, name, value):
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected .*, got "):
+        kind(**{name: value})
+
+
+def test_the_name_of_an_unknown_network_is_that_of_its_argument():
+    for name, options in (("student", {"student": "huge"}), ("proxy", {"proxy": "huge"})):
+        chosen = DistillSettings(proxy=options.pop("proxy", "linear"))
+        with pytest.raises(ValueError, match=f"^{name}: expected one of lenet5, .* got 'huge'"):
+            pipelines.distill(teacher(), **FOR_DISTILL | {"settings": chosen} | options)
