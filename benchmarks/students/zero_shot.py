@@ -57,10 +57,20 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Pseudo samples and the queries they cost."""
+    """Pseudo samples, the queries they cost, and the CPU time of making them."""
 
     samples: PseudoSamples
     queries: int
+    seconds: float
+
+    def facts(self) -> dict[str, float]:
+        """What the result keeps: the classes reached, the share of the rarest, and the time."""
+        counts = torch.bincount(self.samples.decision, minlength=self.samples.classes)
+        return {
+            "reached": int((counts > 0).sum()),
+            "rarest": int(counts.min()) / len(self.samples),
+            "cpu_seconds": self.seconds,
+        }
 
     @property
     def images(self) -> ImageSet:
@@ -83,13 +93,13 @@ def main() -> None:
     if options.resume:
         whole = _result(setting, 0.0, [])
         compared = {name: whole[name] for name in ("part", "data", "student", "training")}
-        rows = [ZeroShotRow(**row) for row in rows_so_far(options.save, compared)]
+        rows = rows_so_far(options.save, compared)
     parts = {"curve": _curve, "ablation": _ablation}
     for name, make in parts[options.part](setting):
-        if options.only not in name or any(row.name == name for row in rows):
+        if options.only not in name or any(row["name"] == name for row in rows):
             continue
         try:
-            row, students = make(name)
+            row, students, facts = make(name)
         except TeacherError as error:
             print(f"{name}: {error}", flush=True)
             continue
@@ -99,14 +109,15 @@ def main() -> None:
             accuracies=[share_equal(classes, trained.test_labels) for classes in predicted],
             agreements=[share_equal(classes, decisions) for classes in predicted],
         )
-        rows.append(row)
+        rows.append(dataclasses.asdict(row) | facts)
         print(zero_shot_table([row]).splitlines()[-1], flush=True)
         keep(options, _result(setting, trained.accuracy, rows))
-    print(zero_shot_table(rows))
 
 
-Case = tuple[str, Callable[[str], tuple[ZeroShotRow, Students]]]
-"""The name of a row, and a function of the name that makes the row and its students."""
+Facts = dict[str, float]
+Case = tuple[str, Callable[[str], tuple[ZeroShotRow, Students, Facts]]]
+"""The name of a row, and a function of the name that makes the row, its students, and what else is
+kept about its images."""
 
 
 def _curve(setting: Setting) -> Iterator[Case]:
@@ -156,39 +167,42 @@ def _ablation(setting: Setting) -> Iterator[Case]:
 
 def _on(
     setting: Setting, settings: SynthesisSettings, soft: bool = False
-) -> Callable[[str], tuple[ZeroShotRow, Students]]:
+) -> Callable[[str], tuple[ZeroShotRow, Students, Facts]]:
     """Students that learn the decisions for pseudo samples, and BD labels too if `soft`."""
 
-    def make(name: str) -> tuple[ZeroShotRow, Students]:
+    def make(name: str) -> tuple[ZeroShotRow, Students, Facts]:
         made = _make(setting, settings)
         if soft:
-            return _soft_row(name, setting, made)
+            return *_soft_row(name, setting, made), made.facts()
         row = ZeroShotRow(name, len(made.samples), made.queries)
-        return row, _on_decisions(setting, made.images, made.samples.decision)
+        return row, _on_decisions(setting, made.images, made.samples.decision), made.facts()
 
     return make
 
 
-def _real(setting: Setting, name: str) -> tuple[ZeroShotRow, Students]:
+def _real(setting: Setting, name: str) -> tuple[ZeroShotRow, Students, Facts]:
     """The training images of the teacher, with its decisions."""
     real = setting.train
     decisions = decide_all(setting.teacher, real.read, torch.arange(len(real)))
-    return ZeroShotRow(name, len(real), len(real)), _on_decisions(setting, real, decisions)
+    return ZeroShotRow(name, len(real), len(real)), _on_decisions(setting, real, decisions), {}
 
 
 def _make(setting: Setting, settings: SynthesisSettings) -> Made:
-    begun = time.monotonic()
+    begun = time.process_time()
     synthesis = Synthesis(setting.teacher, settings)
     samples = PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
     assert synthesis.collected is not None
     queries = synthesis.collected.queries + int(samples.queries.sum())
     moved = samples.distance[samples.distance.isfinite()]
     distance = f", mean distance {moved.mean():.3f}" if len(moved) else ""
-    seconds = time.monotonic() - begun
+    made = Made(samples, queries, time.process_time() - begun)
+    facts = made.facts()
     print(
-        f"made {len(samples):,} with {queries:,} queries in {seconds:.0f} s{distance}", flush=True
+        f"made {len(samples):,} with {queries:,} queries in {made.seconds:.0f} s of CPU time, "
+        f"{facts['reached']} classes, the rarest {facts['rarest']:.2%}{distance}",
+        flush=True,
     )
-    return Made(samples, queries)
+    return made
 
 
 def _soft_row(name: str, setting: Setting, made: Made) -> tuple[ZeroShotRow, Students]:
@@ -228,7 +242,7 @@ def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Stud
     return decision_method(setting.student, images, decisions, setting.training, rows=rows).run
 
 
-def _result(setting: Setting, accuracy: float, rows: list[ZeroShotRow]) -> dict[str, object]:
+def _result(setting: Setting, accuracy: float, rows: list[dict[str, object]]) -> dict[str, object]:
     options = setting.options
     return {
         "part": options.part,
@@ -236,7 +250,7 @@ def _result(setting: Setting, accuracy: float, rows: list[ZeroShotRow]) -> dict[
         "teacher_accuracy": accuracy,
         "student": options.student,
         "training": dataclasses.asdict(setting.training),
-        "rows": [dataclasses.asdict(row) for row in rows],
+        "rows": rows,
     }
 
 
