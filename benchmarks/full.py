@@ -1,10 +1,11 @@
 """Runs every benchmark with the arguments that its committed result was made with.
 
     python -m benchmarks.full --quick                          # minutes; `make bench` runs this
-    python -m benchmarks.full --mnist DIR --fashion DIR        # hours: all runs
+    python -m benchmarks.full --mnist DIR --fashion DIR        # hours: all runs but those in colour
+    python -m benchmarks.full --colour DIR --only colour       # hours: those
     python -m benchmarks.full --list                           # each run, its command and its time
 
-DIR is a folder of IDX files. Without --mnist, runs that need few images use the 5,000 MNIST images
+DIR is a folder of IDX files, for --colour one of benchmarks.colour.fetch. Without --mnist, runs that need few images use the 5,000 MNIST images
 that come with a dependency. A run that already has a result is skipped unless --again is given. A
 run that fails does not stop the others, but the exit status is then 1.
 """
@@ -103,6 +104,19 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "students.zero_shot", 60, "ablation {fashion} --queries 50000 --queries-per-pair 20 "
         "--steps 1500",
     ),
+    # A student of ResNet-8's size takes a tenth of a second a step on one core.
+    "peers-colour-photos": (
+        "peers", 20, "{photos} --pairs 20 --threads 1 --candidate-pool 3000 --starts 5 "
+        "--budgets 50 100 250 500 --surrogate-steps 500",
+    ),
+    "budgets-colour-photos": (
+        "students.budgets", 120, "{photos} --threads 1 --steps 300 --students resnet8-half "
+        "--per-sample 2 10 --strategies auto augmented sd decisions --white-box",
+    ),
+    "zero-shot-colour-photos": (
+        "students.zero_shot", 60, "curve {photos} --threads 1 --student resnet8-half --steps 400 "
+        "--queries 20000",
+    ),
     "teacher-share": (
         "systems.teacher_share", 5, "{mnist_or_few} --among 2000 --queries-per-pair 200 "
         "--threads 2",
@@ -158,12 +172,15 @@ class Run:
         return RESULTS / f"{self.name}.json"
 
 
-def runs(mnist: str | None, fashion: str | None, teachers: Path) -> Iterator[Run]:
+def runs(
+    mnist: str | None, fashion: str | None, colour: str | None, teachers: Path
+) -> Iterator[Run]:
     """All runs, in the order in which they are made.
 
     Args:
         mnist: A folder of IDX files, or None if it was not given.
         fashion: The same for Fashion-MNIST.
+        colour: A folder of benchmarks.colour.fetch, or None.
         teachers: The folder that holds trained teachers, or gets them.
     """
     for name, (file, minutes, picked) in TIMED.items():
@@ -184,6 +201,8 @@ def runs(mnist: str | None, fashion: str | None, teachers: Path) -> Iterator[Run
         "{mnist_or_few}": data("mnist", mnist) if mnist else few,
         "{mnist_data}": f"--data {shlex.quote(mnist or 'mnist5k')}",
         "{fashion}": data("fashion-mnist", fashion),
+        "{photos}": data("colour-photos", f"{colour or 'DIR'}/colour-photos.npz")
+        + " --teacher-model resnet8",
         "{fashion_data}": f"--data {shlex.quote(fashion or 'DIR')}",
         **{f"{{teacher:{kind}}}": teacher(kind) for kind in ("linear", "alexnet", "generated")},
     }
@@ -192,7 +211,7 @@ def runs(mnist: str | None, fashion: str | None, teachers: Path) -> Iterator[Run
         for field, value in fields.items():
             filled = filled.replace(field, value)
         command = ("-m", f"benchmarks.{module}", *shlex.split(filled), "--save", name)
-        yield Run(name, command, minutes, _missing(name, template, mnist, fashion))
+        yield Run(name, command, minutes, _missing(name, template, mnist, fashion, colour))
 
 
 def main() -> None:
@@ -200,7 +219,7 @@ def main() -> None:
     options = _options()
     chosen = [
         run
-        for run in runs(options.mnist, options.fashion, Path(options.teachers))
+        for run in runs(options.mnist, options.fashion, options.colour, Path(options.teachers))
         if options.only in run.name and (run.name in QUICK or not options.quick)
     ]
     if options.list:
@@ -244,12 +263,16 @@ def execute(run: Run, again: bool) -> str:
     return f"done in {elapsed}"
 
 
-def _missing(name: str, template: str, mnist: str | None, fashion: str | None) -> str:
+def _missing(
+    name: str, template: str, mnist: str | None, fashion: str | None, colour: str | None
+) -> str:
     """What a run needs and this machine or command line lacks."""
     if "{mnist}" in template and not mnist:
         return "--mnist DIR"
     if "{fashion" in template and not fashion:
         return "--fashion DIR"
+    if "{photos}" in template and not colour:
+        return "--colour DIR"
     if name == "workers" and not importlib.util.find_spec("ray"):
         return "ray (make ray)"
     servers = Path(os.environ.get("DB3KD_SERVERS", ROOT / SERVERS))
@@ -270,6 +293,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--quick", action="store_true", help="only the runs that take minutes")
     options.add_argument("--mnist", metavar="DIR", help="folder of MNIST as IDX files")
     options.add_argument("--fashion", metavar="DIR", help="folder of Fashion-MNIST as IDX files")
+    options.add_argument("--colour", metavar="DIR", help="folder of benchmarks.colour.fetch")
     options.add_argument(
         "--teachers", default="runs/teachers", help="folder of trained teachers (%(default)s)"
     )

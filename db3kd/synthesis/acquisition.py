@@ -35,6 +35,9 @@ _BLOCK = 2048
 _LEAST_STEPS = 300
 """Training steps of a student in a round with few answers, unless `steps` is smaller."""
 
+_LEAST_MIXING_SHARE = 0.5
+"""What the weight of a class is raised to, relative to an equal share of all known classes."""
+
 _MAX_OF_ONE_CLASS = 2048
 """If this many starts are all of one class, the collection ends."""
 
@@ -234,7 +237,7 @@ def _proposals(
         yield AcquiredBatch(numbers, starts.draw(numbers))
     random = _random(seed, round_number)
     masks = make_masks(tuple(known.shape[1:]), seed)
-    weight = torch.bincount(decisions).double().rsqrt()[decisions].numpy()
+    weight = _mixing_weights(decisions).numpy()
     # No mask is used twice: fewer masks than starts were drawn before.
     first = new_starts.start
     for numbers in torch.arange(first, first + masked_mixes).split(_BLOCK):
@@ -243,6 +246,18 @@ def _proposals(
         cover = masks.draw(numbers).float() / MAX_PIXEL
         mixed = to_uint8(background * (1 - cover) + foreground * cover, (0, MAX_PIXEL))
         yield AcquiredBatch(torch.full_like(numbers, -1), mixed)
+
+
+def _mixing_weights(decisions: Tensor) -> Tensor:
+    """Returns [n] float64, how often each known image is part of a mix.
+
+    The images of a class share a weight that grows with the square root of their number. It is
+    raised to at least half of an equal share, or a class that starts rarely reach would stay rare.
+    """
+    counts = torch.bincount(decisions).double()
+    share = counts.sqrt() / counts.sqrt().sum()
+    least = _LEAST_MIXING_SHARE / (counts > 0).sum()
+    return (counts.rsqrt() * (least / share).clamp_min(1))[decisions]
 
 
 def _choose(

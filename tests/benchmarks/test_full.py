@@ -23,12 +23,12 @@ def run_of(program: str, missing: str = "") -> full.Run:
 
 
 def test_no_command_has_an_unfilled_field():
-    for run in full.runs("/mnist", "/fashion", TEACHERS):
+    for run in full.runs("/mnist", "/fashion", "/colour", TEACHERS):
         assert not [part for part in run.command if "{" in part or "DIR" in part]
 
 
 @pytest.mark.parametrize(
-    "run", list(full.runs("/mnist", "/fashion", TEACHERS)), ids=lambda run: run.name
+    "run", list(full.runs("/mnist", "/fashion", "/colour", TEACHERS)), ids=lambda run: run.name
 )
 def test_each_command_is_accepted_by_its_module(run, monkeypatch):
     if run.command[1] == "pytest":
@@ -50,8 +50,9 @@ def test_each_command_is_accepted_by_its_module(run, monkeypatch):
 
 
 def test_without_folders_only_what_needs_them_is_skipped():
-    none = {run.name: run for run in full.runs(None, None, TEACHERS)}
+    none = {run.name: run for run in full.runs(None, None, None, TEACHERS)}
     assert none["peers-fashion-mnist"].missing == "--fashion DIR"
+    assert none["peers-colour-photos"].missing == "--colour DIR"
     assert none["memory-bd"].missing == "--mnist DIR"
     assert none["distances-mnist"].missing == ""
     command = none["distances-mnist"].command

@@ -319,3 +319,21 @@ def test_students_over_tables_show_what_auto_gains(results):
     settings = {"rows": 40, "budget": 2000, "steps": 1000}
     text = results(tables={"measured": MEASURED, "settings": settings, "students": [row]}).text
     assert "| wine | sd | 40 | 91.0 ± 1.4 | +3.1 | 2 | 0 |" in text
+
+
+def test_zero_shot_rows_show_the_rarest_class_where_it_is_known(results):
+    def row(name, **facts):
+        return {"name": name, "images": 100, "queries": 100, "accuracies": [0.5]} | {
+            "agreements": [0.75],
+            **facts,
+        }
+
+    whole = {"part": "curve", "student": "half", "training": {"steps": 9, "batch_size": 128}}
+    facts = {"reached": 10, "rarest": 0.025, "cpu_seconds": 90.0}
+    text = results(
+        zero_shot_new=whole | {"rows": [row("plain", **facts), row("real images")]},
+        zero_shot_old=whole | {"rows": [row("older")]},
+    ).text
+    assert "| plain | 100 | 100 | 50.0 | 75.0 | 10 | 2.5 % | 90 s |" in text
+    assert f"| real images | 100 | 100 | 50.0 | 75.0 | {DASH} | {DASH} | {DASH} |" in text
+    assert "| older | 100 | 100 | 50.0 | 75.0 |\n" in text

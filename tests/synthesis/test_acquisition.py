@@ -77,6 +77,21 @@ def test_each_round_trains_by_the_answers_it_has(monkeypatch):
     assert trained == [(200, 4), (400, 7), (600, 10), (800, 13)]
 
 
+def test_rare_classes_get_half_of_an_equal_weight_in_mixes():
+    decisions = torch.tensor([0] * 9996 + [3] * 4)
+    weight = acquisition._mixing_weights(decisions)
+    shares = torch.zeros(4, dtype=torch.float64).index_add(0, decisions, weight)
+    roots = 9996**0.5 + 4**0.5
+    assert shares.tolist() == pytest.approx([9996**0.5, 0, 0, roots / 2 / 2])
+
+
+def test_mixes_of_classes_that_are_not_rare_are_weighted_by_square_roots():
+    decisions = torch.tensor([0] * 900 + [1] * 100 + [2] * 400)
+    weight = acquisition._mixing_weights(decisions)
+    shares = torch.zeros(3, dtype=torch.float64).index_add(0, decisions, weight)
+    assert (shares / shares.sum()).tolist() == pytest.approx([30 / 60, 10 / 60, 20 / 60])
+
+
 def test_students_choose_images_near_the_boundary():
     chosen = synthesize(linear(), plan(samples=600))
     plain = synthesize(linear(), plan(samples=600, acquisition=None))

@@ -313,6 +313,18 @@ def test_gradients_are_ramps_from_gentle_to_edges():
     assert (largest < 0.05).mean() > 0.2 and (largest > 0.2).mean() > 0.1
 
 
+def test_mixed_colour_starts_reach_every_colour_of_the_spectrum():
+    """The teacher is a rule: the nearest of eleven colours to the mean of an image."""
+    colours = {"red": (0.8, 0.2, 0.2), "orange": (0.8, 0.5, 0.2), "yellow": (0.8, 0.8, 0.2),
+               "green": (0.2, 0.8, 0.2), "cyan": (0.2, 0.8, 0.8), "blue": (0.2, 0.2, 0.8),
+               "violet": (0.5, 0.2, 0.8), "magenta": (0.8, 0.2, 0.8), "black": (0, 0, 0),
+               "grey": (0.5, 0.5, 0.5), "white": (1, 1, 1)}  # fmt: skip
+    means = drawn("mixed", (3, 32, 32), 4000).mean((2, 3))
+    nearest = torch.cdist(means, torch.tensor(list(colours.values()), dtype=torch.float32))
+    shares = torch.bincount(nearest.argmin(1), minlength=len(colours)) / len(means)
+    assert shares.min() > 0.01, dict(zip(colours, shares.tolist(), strict=True))
+
+
 @pytest.mark.parametrize("name", PALETTES)
 def test_palettes_and_collages_fill_the_image(name):
     images = drawn(name, COLOUR, 1000)
