@@ -5,9 +5,10 @@
     python -m benchmarks.full --colour DIR --only colour       # hours: those
     python -m benchmarks.full --list                           # each run, its command and its time
 
-DIR is a folder of IDX files, for --colour one of benchmarks.colour.fetch. Without --mnist, runs that need few images use the 5,000 MNIST images
-that come with a dependency. A run that already has a result is skipped unless --again is given. A
-run that fails does not stop the others, but the exit status is then 1.
+DIR is a folder of IDX files; for --colour it is one of benchmarks.colour.fetch. Without --mnist,
+runs that need few images use the 5,000 MNIST images that come with a dependency. A run that already
+has a result is skipped unless --again is given. A run that fails does not stop the others, but the
+exit status is then 1.
 """
 
 import argparse
@@ -106,16 +107,17 @@ MODULES: dict[str, tuple[str, int, str]] = {
     ),
     # A student of ResNet-8's size takes a tenth of a second a step on one core.
     "peers-colour-photos": (
-        "peers", 20, "{photos} --pairs 20 --threads 1 --candidate-pool 3000 --starts 5 "
-        "--budgets 50 100 250 500 --surrogate-steps 500",
+        "peers", 5, "{photos} --pairs 10 --threads 1 --candidate-pool 2000 --starts 5 "
+        "--budgets 50 100 250 --white-box-steps 100 --attacks 'db3kd BD' 'db3kd MBD' "
+        "'Foolbox HopSkipJump 25' 'ART HopSkipJump 25'",
     ),
     "budgets-colour-photos": (
-        "students.budgets", 120, "{photos} --threads 1 --steps 300 --students resnet8-half "
-        "--per-sample 2 10 --strategies auto augmented sd decisions --white-box",
+        "students.budgets", 60, "{photos} --threads 1 --steps 200 --students resnet8-half "
+        "--images 1000 --per-sample 4 --strategies decisions sd augmented auto --seeds 1",
     ),
     "zero-shot-colour-photos": (
-        "students.zero_shot", 60, "curve {photos} --threads 1 --student resnet8-half --steps 400 "
-        "--queries 20000",
+        "students.zero_shot", 60, "curve {photos} --threads 1 --student resnet8-half --steps 200 "
+        "--queries 8000 --seeds 1",
     ),
     "teacher-share": (
         "systems.teacher_share", 5, "{mnist_or_few} --among 2000 --queries-per-pair 200 "
