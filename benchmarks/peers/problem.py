@@ -191,8 +191,8 @@ def _padded(images: ImageSet) -> ImageSet:
     """Pads grey images of 28 x 28 to the 3 x 32 x 32 that AlexNet-32 takes."""
     pixels = torch.empty(len(images), *GENERATED["alexnet"], dtype=torch.uint8)
     for part in torch.arange(len(images)).split(4096):
-        pixels = (images.read(part) * 255).round().to(torch.uint8)
-        pixels[part] = F.pad(pixels, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
+        grey = (images.read(part) * 255).round().to(torch.uint8)
+        pixels[part] = F.pad(grey, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
     return ImageSet.from_arrays(pixels, images.labels, f"{images.name}-3x32x32", images.classes)
 
 

@@ -8,18 +8,21 @@ import pytest
 import torch
 from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher
 
-from db3kd.models.networks import build_model
+from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import load_data
+from db3kd.models import build_model, save_model
 
 pytest.importorskip("benchmarks.peers.compare", reason="benchmarks are not installed")
 
 from benchmarks.common import record
+from benchmarks.common.setting import load_network, parser
 from benchmarks.peers import compare as peers
 from benchmarks.peers.attacks import ATTACKS, NEEDS, SURROGATES, Task, run_pair_by_pair
 from benchmarks.peers.curves import Curve, best_peer, equal_distance, reaching
 from benchmarks.peers.linear_optimum import linear_optimum
 from benchmarks.peers.measuring_teacher import BudgetSpent, MeasuringTeacher, Trace
 from benchmarks.peers.paper_procedure import paper_search
-from benchmarks.peers.problem import Problem
+from benchmarks.peers.problem import Problem, _padded
 from benchmarks.peers.process import curve_counts, measure
 
 SOURCE, TARGET, SIZE = 0, 1, 16
@@ -401,3 +404,27 @@ def test_the_command_writes_figures_and_curves(tmp_path, monkeypatch, capsys):
     assert result["curves"]["paper MBD"]["mean"][-1] == pytest.approx(last, rel=1e-4)
     assert [file.name for file in tmp_path.iterdir()] == ["smoke.json"]
     assert "db3kd MBD at" in capsys.readouterr().out
+
+
+def test_grey_images_are_padded_for_alexnet():
+    pixels = torch.arange(3 * 28 * 28).remainder(256).byte().view(3, 1, 28, 28)
+    images = ImageSet.from_arrays(pixels, [2, 0, 1], "grey")
+    padded = _padded(images)
+
+    assert padded.image_shape == (3, 32, 32) and padded.labels.tolist() == [2, 0, 1]
+    shown = (padded.read(range(3)) * 255).round().byte()
+    assert torch.equal(shown[:, :, 2:30, 2:30], pixels.expand(-1, 3, -1, -1))
+    assert shown[:, :, :2].sum() == shown[:, :, :, 30:].sum() == 0
+
+
+def test_a_teacher_of_another_network_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "teacher.safetensors"
+    save_model(file, build_model("linear", (1, 8, 8), 10), model="linear", image_shape=(1, 8, 8),
+               classes=10)  # fmt: skip
+    images = load_data("digits")
+    monkeypatch.setattr(sys, "argv", ["command", "--teacher", str(file)])
+    with pytest.raises(SystemExit, match=r"expected lenet5 for 10 classes .*got linear"):
+        load_network(parser(None).parse_args(), images)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--teacher-model", "linear"])
+    loaded = load_network(parser(None).parse_args(), images)
+    assert torch.equal(loaded(torch.zeros(1, 1, 8, 8)), loaded[1].bias.detach()[None])
