@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
@@ -68,9 +69,13 @@ def make_surrogate(
         FileExistsError: If `out` is not empty and `resume` is False.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
+    check_flag(resume, "resume")
+    if out is not None:
+        check_path(out, "out")
     if resume and out is None:
         raise ValueError("resume: needs out=, the folder to resume")
-    settings = settings or SurrogateSettings()
+    settings = SurrogateSettings() if settings is None else settings
+    check_type(settings, SurrogateSettings, "settings", "SurrogateSettings")
     checked = as_images(images, teacher=teacher)
     if not isinstance(checked, ImageSet | Tensor):
         raise TypeError(f"images: expected an ImageSet or tensor, got {type(checked).__name__}")

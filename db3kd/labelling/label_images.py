@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_flag, check_path
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.label_files import load_labels
@@ -78,6 +79,9 @@ def label(
             error or interrupt has `.recovered` if there are answers to keep.
         FileExistsError: If `out` is not empty and `resume` is False.
     """
+    check_flag(resume, "resume")
+    if out is not None:
+        check_path(out, "out")
     if resume and out is None:
         raise ValueError(
             "resume: needs out=, the folder of the run; to continue labels in memory, pass "

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_type
 from db3kd.boundary import Surrogate
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import matched
@@ -84,7 +85,8 @@ class LabelJob:
         surrogate: nn.Module | None = None,
     ) -> "LabelJob":
         """Checks the arguments of a labelling; see `db3kd.label`."""
-        settings = settings or LabelSettings()
+        settings = LabelSettings() if settings is None else settings
+        check_type(settings, LabelSettings, "settings", "LabelSettings")
         images = as_images(images, teacher=teacher)
         fitted_teacher, fitted_images = _fit(as_teacher(teacher, images), images)
         if concurrent_chunks is None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from db3kd.argument_types import check_flag, check_path, check_type
+from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
@@ -58,7 +60,7 @@ class SynthesisTotals:
 
 def write_pseudo_samples(
     folder: str | Path,
-    teacher: Teacher,
+    teacher: TeacherLike,
     settings: SynthesisSettings | None = None,
     *,
     resume: bool = False,
@@ -82,7 +84,11 @@ def write_pseudo_samples(
         TeacherError: As for `synthesize`.
         OSError: The disk is full or not writable.
     """
-    settings = settings or SynthesisSettings()
+    settings = SynthesisSettings() if settings is None else settings
+    check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
+    check_flag(resume, "resume")
+    check_path(folder, "folder")
+    teacher = as_teacher(teacher)
     check_free(folder, resume)
     described = make_manifest(
         {

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_type
 from db3kd.boundary import StartingPoints
 from db3kd.data.arguments import as_teacher
 from db3kd.data.pseudo_samples import PseudoSamples
@@ -56,7 +57,9 @@ def synthesize(
         ValueError: The budget is 0, or the random images need a height and a width and the images
             of the teacher have none.
     """
-    synthesis = Synthesis(as_teacher(teacher), settings or SynthesisSettings(), progress=progress)
+    settings = SynthesisSettings() if settings is None else settings
+    check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
+    synthesis = Synthesis(as_teacher(teacher), settings, progress=progress)
     return PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
 
 

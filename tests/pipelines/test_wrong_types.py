@@ -77,6 +77,36 @@ def test_a_wrong_type_is_named(function, name, value, tmp_path, monkeypatch):
     assert counting.total == 0 and list(tmp_path.iterdir()) == []
 
 
+STAGES = {
+    "label": {"images": images()},
+    "make_surrogate": {"images": images()},
+    "synthesize": {},
+    "write_pseudo_samples": {"folder": "run"},
+}
+"""Functions of single stages that spend queries."""
+
+
+def stage_cases() -> list[tuple[str, str, Any]]:
+    return [
+        (function, name, value)
+        for function in STAGES
+        for name in ("teacher", "images", "settings", "out", "folder", "resume")
+        if name in inspect.signature(getattr(db3kd, function)).parameters
+        for value in (3, {}, ["a", 1], *(["many"] if name not in ("out", "folder") else []))
+    ]
+
+
+@pytest.mark.parametrize(("function", "name", "value"), stage_cases())
+def test_a_wrong_type_is_named_by_single_stages(function, name, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counting = CountingTeacher(teacher())
+
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected .*, got "):
+        getattr(db3kd, function)(**{"teacher": counting} | STAGES[function] | {name: value})
+
+    assert counting.total == 0 and list(tmp_path.iterdir()) == []
+
+
 SETTINGS: list[tuple[type, str, Any]] = [
     (DistillSettings, "training", {}),
     (DistillSettings, "training", None),
