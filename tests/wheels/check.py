@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from build import ROOT, interpreters
@@ -79,33 +80,48 @@ print(json.dumps({"torch": torch.__version__, "built_against": built}))
 """
 
 
-def check(wheels: Path, environments: Path, torches: list[str]) -> list[dict[str, object]]:
-    """Returns a row for each environment."""
-    files = {re.search(r"-cp3(\d+)-", wheel.name)[1]: wheel for wheel in wheels.glob("*.whl")}
+def pairs(wheels: Path, environments: Path, torches: list[str]) -> Iterator[tuple[Path, str, Path]]:
+    """Yields each wheel, its Python's version, and the Python of an environment to try it in.
+
+    The CPU wheel of the oldest Python meets every torch, those of the others the newest. A CUDA
+    wheel, in a folder such as cuda13, meets every torch for this CUDA.
+    """
     programs = interpreters()
-    rows = []
-    for number, minor in enumerate(sorted(files, key=int)):
-        for torch in torches if number == 0 else torches[-1:]:
-            version = f"3.{minor}"
-            python = environment(environments, programs[version], version, torch)
-            pip(python, "uninstall", "--yes", "db3kd")
-            seconds, error = pip(python, "install", "--no-deps", str(files[minor]))
-            row = {
-                "python": version,
-                "wheel": files[minor].name,
-                "bytes": files[minor].stat().st_size,
-            }
-            row |= {"install_s": seconds} | (
-                {"failed": 1, "error": error} if error else tested(python)
-            )
-            print(row, flush=True)
-            rows.append(row)
-    return rows
+
+    def version(wheel: Path) -> str:
+        return re.sub(r".*-cp3(\d+)-.*", r"3.\1", wheel.name)
+
+    def made(wheel: Path, torch: str) -> Path:
+        return environment(environments, programs[version(wheel)], version(wheel), torch)
+
+    oldest_first = sorted(wheels.glob("*.whl"), key=lambda wheel: int(version(wheel)[2:]))
+    for wheel in oldest_first:
+        for torch in torches if wheel == oldest_first[0] else torches[-1:]:
+            yield wheel, version(wheel), made(wheel, torch)
+    for wheel in sorted(wheels.glob("cuda*/*.whl")):
+        for torch in torches:
+            python = made(wheel, torch)
+            cuda = run([str(python), "-c", "import torch; print(torch.version.cuda)"]).stdout
+            if cuda.split(".")[0] == wheel.parent.name.removeprefix("cuda"):
+                yield wheel, version(wheel), python
 
 
-def source_installs(program: str, torch: str) -> list[dict[str, object]]:
+def check(wheels: Path, environments: Path, torches: list[str]) -> Iterator[dict[str, object]]:
+    """Yields a row for each pair of a wheel and an environment."""
+    for wheel, version, python in pairs(wheels, environments, torches):
+        pip(python, "uninstall", "--yes", "db3kd")
+        seconds, error = pip(python, "install", "--no-deps", str(wheel))
+        row = {
+            "python": version,
+            "wheel": str(wheel.relative_to(wheels)),
+            "bytes": wheel.stat().st_size,
+            "install_s": seconds,
+        }
+        yield row | ({"failed": 1, "error": error} if error else tested(python))
+
+
+def source_installs(program: str, torch: str) -> Iterator[dict[str, object]]:
     """Times installs from the sources in a fresh environment that only has torch and its needs."""
-    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         python = environment(folder, program, "x", torch)
@@ -121,9 +137,7 @@ def source_installs(program: str, torch: str) -> list[dict[str, object]]:
             pip(python, "uninstall", "--yes", "db3kd")
             seconds, error = pip(python, "install", "--no-deps", *words)
             row = {"command": name, "torch": torch, "install_s": seconds}
-            rows.append(row | ({"failed": 1, "error": error} if error else tested(python)))
-            print(rows[-1], flush=True)
-    return rows
+            yield row | ({"failed": 1, "error": error} if error else tested(python))
 
 
 def table(rows: list[dict[str, object]]) -> str:
@@ -149,15 +163,25 @@ def main() -> None:
     chosen = options.parse_args()
     environments = chosen.environments.resolve()
     environments.mkdir(exist_ok=True)
-    rows = check(chosen.wheels.resolve(), environments, chosen.torch)
+    rows: list[dict[str, object]] = []
+    sources: list[dict[str, object]] = []
+
+    def keep(found: list[dict[str, object]], row: dict[str, object]) -> None:
+        """What was measured is kept, also if a later row stops."""
+        print(row, flush=True)
+        found.append(row)
+        if chosen.save:
+            result = {"measured": measured(), "wheels": rows, "sources": sources}
+            write(RESULTS / "wheels.json", result)
+
+    for row in check(chosen.wheels.resolve(), environments, chosen.torch):
+        keep(rows, row)
     if not rows:
         sys.exit(f"{chosen.wheels}: expected wheels, found none; run `make wheels`")
     oldest = interpreters()[str(rows[0]["python"])]
-    sources = source_installs(oldest, chosen.torch[-1])
+    for row in source_installs(oldest, chosen.torch[-1]):
+        keep(sources, row)
     print(f"\n{table(rows)}")
-    if chosen.save:
-        result = {"measured": measured(), "wheels": rows, "sources": sources}
-        write(RESULTS / "wheels.json", result)
     if any(row["failed"] or not row.get("passed") for row in [*rows, *sources]):
         sys.exit("test-wheels: failed")
 
