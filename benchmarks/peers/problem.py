@@ -165,7 +165,9 @@ def _surrogates(
     states = {}
     for model in options.surrogates:
         make = partial(build_model, model, teacher.image_shape, teacher.classes)
-        network = augmented_decision_method(make, asked, training).run(options.seed)
+        # The teacher's training has the first seed. A surrogate that starts from the teacher's own
+        # initial weights resembles it far more than a user's ever would.
+        network = augmented_decision_method(make, asked, training).run(options.seed + 1)
         states[model] = network.state_dict()
     return states
 

@@ -30,6 +30,9 @@ _MAX_FOLLOWED = 10
 _WORTH_FOLLOWING = 0.02
 """A pair follows the surrogate while it gains at least this share of its distance."""
 
+_NEAREST_TRUST = 0.9
+"""Maximum gain of a pair, as a share of its distance, by the surrogate's nearest point."""
+
 _MIN_QUERIES_TO_FOLLOW = 4
 """A pair follows the surrogate while it has at least this many queries left."""
 
@@ -144,10 +147,10 @@ class _State:
         """
         cached = CachedNormals(surrogate, self.pairs)
         if not self.settings.surrogate_refits:
-            yield from self.follow(cached)
+            yield from self.follow(surrogate, cached)
             return cached
         answers = AnswerSample(self.pairs.samples.shape[1])
-        yield from answers.watch(self.follow(cached))
+        yield from answers.watch(self.follow(surrogate, cached))
         for number in range(self.settings.surrogate_refits):
             refitted = surrogate.refitted(answers, seed + number)
             if refitted is None:
@@ -156,22 +159,36 @@ class _State:
             cached = CachedNormals(surrogate, self.pairs)
             # A pair that had little to gain before may have more now.
             self.trust.fill_(self.settings.trust / 2)
-            yield from answers.watch(self.follow(cached))
+            yield from answers.watch(self.follow(surrogate, cached))
         return cached
 
-    def follow(self, cached: CachedNormals) -> Search[None]:
-        """Moves each point as the surrogate proposes, while the teacher confirms a gain."""
+    def follow(self, surrogate: Surrogate, cached: CachedNormals) -> Search[None]:
+        """Moves each point as the surrogate proposes, while the teacher confirms a gain.
+
+        The first proposal is the surrogate's nearest point, later ones are near the pair's own.
+        """
         boundary = self.boundary
+        chosen = self._can_follow(boundary.distance.isfinite())
+        if len(chosen):
+            ends, found = surrogate.nearest(self.pairs, boundary.distance, chosen)
+            chosen = chosen[found]
+            gainable = torch.full_like(self.trust, _NEAREST_TRUST)
+            winner = yield from self._line_search(chosen, ends[found][:, None], gainable)
+            cached.moved[chosen[winner >= 0]] = True
         worth = boundary.distance.isfinite()
         for _ in range(_MAX_FOLLOWED):
-            chosen = (worth & (self.budget.remaining >= _MIN_QUERIES_TO_FOLLOW)).nonzero()[:, 0]
+            chosen = self._can_follow(worth)
             if not len(chosen):
                 break
             ends = cached.approach(boundary, chosen)
             before = boundary.distance[chosen]
-            winner = yield from self._line_search(chosen, ends[:, None])
+            winner = yield from self._line_search(chosen, ends[:, None], self.trust)
             cached.moved[chosen] = winner >= 0
             worth[chosen] = boundary.distance[chosen] < before * (1 - _WORTH_FOLLOWING)
+
+    def _can_follow(self, worth: Tensor) -> Tensor:
+        """Returns the pairs, of those marked in `worth`, that have queries left; `[n] int64`."""
+        return (worth & (self.budget.remaining >= _MIN_QUERIES_TO_FOLLOW)).nonzero()[:, 0]
 
     def step_along(self, chosen: Tensor, normals: Tensor) -> Search[Tensor]:
         """Moves the points of the chosen pairs along their normals, `[n, D]`, by the best step.
@@ -179,7 +196,7 @@ class _State:
         Returns:
             Whether each point moved, `[n] bool`.
         """
-        winner = yield from self._line_search(chosen, self._step_ends(chosen, normals))
+        winner = yield from self._line_search(chosen, self._step_ends(chosen, normals), self.trust)
         moved = winner >= 0
         longest = winner == len(self.settings.steps) - 1
         factor = torch.where(longest, 2.0, torch.where(moved, 1.0, 0.5))
@@ -198,12 +215,13 @@ class _State:
         ends = torch.stack(steps, dim=1)
         return ends.add_(boundary.points[chosen, None]).clamp_(*self.pairs.bounds)
 
-    def _line_search(self, chosen: Tensor, ends: Tensor) -> Search[Tensor]:
+    def _line_search(self, chosen: Tensor, ends: Tensor, gainable: Tensor) -> Search[Tensor]:
         """Moves the point of each chosen pair to the nearest boundary point on its rays.
 
         Args:
             chosen: `[n] int64`, the pairs.
             ends: `[n, k, D]`, the ends of the rays of each pair.
+            gainable: `[P] float32`, maximum gain of each pair, as a share of its distance.
 
         Returns:
             The number of the winning ray, from 0 to k - 1, or -1 if none gained; `[n] int64`.
@@ -217,7 +235,7 @@ class _State:
             self.pairs,
             Rays.towards(self.pairs, ends.flatten(0, 1), pair_of, numbers),
             boundary,
-            low=boundary.distance * (1 - self.trust),
+            low=boundary.distance * (1 - gainable),
             radius=boundary.distance * (1 - settings.least_gain),
             absolute=0.0,
             relative=settings.tolerance,

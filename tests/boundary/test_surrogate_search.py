@@ -12,6 +12,7 @@ from torch import nn
 from db3kd.boundary import (
     Boundary,
     Pairs,
+    Rays,
     SignOptSettings,
     StartingPoints,
     Surrogate,
@@ -253,6 +254,87 @@ def test_a_surrogate_may_compute_in_double_precision():
     )
 
 
+class TwoSides(nn.Module):
+    """Class 1 on both sides of a slab, further away on the right; class 0 inside it."""
+
+    def __init__(self, left=-1.0, right=5.0):
+        super().__init__()
+        self.left, self.right = left, right
+
+    def forward(self, images):
+        first = images[:, 0]
+        margin = torch.maximum(self.left - first, first - self.right)
+        return torch.stack([torch.zeros_like(margin), margin], 1)
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_the_nearest_point_meets_the_criterion_at_the_true_distance(targeted):
+    teacher, chosen = linear_teacher(classes=2), torch.arange(6)
+    pairs = pairs_of(teacher)
+    criterion = pairs.criterion_class if targeted else 1 - pairs.criterion_class
+    pairs = Pairs(pairs.samples, chosen, chosen, criterion, targeted=targeted, bounds=WIDE)
+    true = optimum(teacher, pairs_of(teacher))
+    surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
+    points, found = surrogate.nearest(pairs, 2 * true, chosen)
+    assert bool(found.all())
+    assert bool((teacher.decide(points) != teacher.decide(pairs.samples)).all())
+    assert float(((points - pairs.samples).norm(dim=1) / true).max()) < 1.05
+
+
+def test_the_nearest_point_stays_inside_the_bounds():
+    chosen = torch.arange(2)
+    pairs = Pairs(torch.zeros(2, SIDE), chosen, chosen, torch.ones(2).long(), bounds=(-0.5, 6.0))
+    points, found = Surrogate(TwoSides(), (SIDE,), 2).nearest(pairs, torch.full((2,), 8.0), chosen)
+    assert float(points.min()) >= -0.5
+    assert not bool(found.any())
+    assert torch.equal(points, pairs.samples)
+
+
+def test_the_nearest_point_does_not_depend_on_other_pairs():
+    number = torch.arange(150)
+    pairs = Pairs(gaussian(150), number, number, number % 3, bounds=WIDE)
+    torch.manual_seed(0)
+    surrogate = Surrogate(nn.Sequential(nn.Linear(SIDE, 8), nn.ReLU(), nn.Linear(8, 3)), (SIDE,), 3)
+    distance = torch.linspace(1, 9, 150)
+    together, found = surrogate.nearest(pairs, distance, number)
+    assert bool(found.any())
+    for one in (0, 63, 64, 149):
+        alone, met = surrogate.nearest(pairs, distance, number[[one]])
+        assert torch.equal(alone, together[[one]])
+        assert torch.equal(met, found[[one]])
+
+
+def test_a_surrogate_leads_to_a_nearer_part_of_the_boundary_than_any_ray_crosses():
+    teacher = ModuleTeacher(TwoSides(), (SIDE,), 2, bounds=WIDE)
+    number = torch.arange(4)
+    pairs = Pairs(gaussian(4) * 0.1, number, number, torch.ones(4).long(), bounds=WIDE)
+    right = gaussian(4, seed=3)
+    right[:, 0] = 8.0
+    ledger = Ledger(torch.full((4,), 40))
+    surrogate = Surrogate(TwoSides(), (SIDE,), 2)
+
+    def searches():
+        boundary = yield from boundary_distance(
+            pairs, Rays.towards(pairs, right, number, number), relative=1e-2, budget=ledger
+        )
+        assert float(boundary.distance.min()) > 4
+        yield from minimal_boundary_distance(
+            pairs,
+            boundary,
+            (SIDE,),
+            SignOptSettings(rounds=0),
+            seed=0,
+            query_batch_size=512,
+            budget=ledger,
+            surrogate=surrogate,
+        )
+        return boundary
+
+    boundary = run(searches(), teacher, ledger)
+    true = 1 + pairs.samples[:, 0]
+    assert float((boundary.distance / true).max()) < 1.05
+
+
 def test_an_approach_keeps_the_surrogates_margin_and_the_bounds():
     teacher = linear_teacher(classes=2)
     pairs, chosen = pairs_of(teacher), torch.arange(6)
@@ -310,6 +392,7 @@ def test_a_surrogate_without_gradients_does_no_harm():
     chosen = torch.arange(6)
     assert not bool(surrogate.normals(pairs, pairs.samples, chosen).any())
     assert torch.equal(surrogate.approach(pairs, pairs.samples, chosen)[0], pairs.samples)
+    assert not bool(surrogate.nearest(pairs, torch.ones(6), chosen)[1].any())
     boundary, _ = search(teacher, pairs, 400, surrogate)
     without, _ = search(teacher, pairs, 400)
     assert bool((boundary.distance < 1.2 * without.distance).all())
@@ -376,7 +459,7 @@ def write_digits(folder, most, network, resume=False):
     )
 
 
-@pytest.mark.parametrize("answered", [10, 900, 2900])
+@pytest.mark.parametrize("answered", [10, 900, 2700])
 def test_a_resumed_run_with_a_surrogate_equals_an_uninterrupted_one(tmp_path, answered):
     network = digits_network(3)
     with pytest.raises(TeacherError):
