@@ -41,6 +41,16 @@ def surrogate(
             rich_help_panel=COMMON,
         ),
     ] = 10,
+    networks: Annotated[
+        int,
+        typer.Option(
+            "--networks",
+            min=1,
+            max=16,
+            help="Number of networks to train on the answers; the surrogate is their mean.",
+            rich_help_panel=COMMON,
+        ),
+    ] = 1,
     split: Split = "train",
     steps: Steps = 2000,
 ) -> None:
@@ -48,7 +58,8 @@ def surrogate(
 
     The teacher is asked about the images and about mixed, shifted and noisy versions of them. Query
     only teachers that you are allowed to query. Some images are held out, to measure how often the
-    surrogate agrees with the teacher.
+    surrogate agrees with the teacher. Several networks of the same answers (--networks 3) propose
+    nearer boundary points than one.
 
     A .json file next to the weights records how they were made, and a .decisions folder keeps the
     answers. To train another network on the same answers without a query, remove the weights and
@@ -65,7 +76,7 @@ def surrogate(
     from db3kd.storage.run_folder import holds_run, queries_in_flight
 
     trained = training.settings(teacher.device, steps=steps)
-    settings = SurrogateSettings(model, queries_per_sample, training=trained)
+    settings = SurrogateSettings(model, queries_per_sample, training=trained, networks=networks)
     check_out(out, resume)
     finished = out.exists()
     source = images.source(split)

@@ -77,7 +77,7 @@ def write_surrogate(
     teacher = takes_unit_images(teacher)
     image_shape = tuple(teacher.image_shape)
     settings = replace(settings, model=settings.model_for(image_shape))
-    check_model(settings.model_for(image_shape), image_shape, teacher.classes)
+    check_model(settings.surrogate_model(image_shape), image_shape, teacher.classes)
     images = source.load() if images is None else images
     chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
     described = partial(
@@ -109,7 +109,7 @@ def write_surrogate(
     save_model(
         out,
         surrogate.network,
-        model=settings.model_for(image_shape),
+        model=settings.surrogate_model(image_shape),
         image_shape=image_shape,
         classes=teacher.classes,
         bounds=check_bounds(teacher.bounds),

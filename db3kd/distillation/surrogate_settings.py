@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from db3kd.distillation.train_settings import TrainSettings
+from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import default_model
 from db3kd.validation import check_count
 
@@ -25,6 +26,10 @@ class SurrogateSettings:
             `rows_with_clean_share`.
         training: Training settings; `steps` must be set. The seed also determines the augmented
             images and the held-out samples.
+        networks: How many networks of that architecture are trained, on the same decisions and from
+            different initial weights. The surrogate is their mean (`db3kd.models.Ensemble`), which
+            proposes nearer boundary points than each of them; training and searching take as many
+            times as long.
 
     Raises:
         ValueError: If a value is out of range.
@@ -34,9 +39,12 @@ class SurrogateSettings:
     queries_per_sample: int = 10
     clean_share: float = 0.5
     training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000))
+    networks: int = 1
 
     def __post_init__(self) -> None:
         check_count(self.queries_per_sample, "queries_per_sample")
+        if check_count(self.networks, "networks") > MAX_NETWORKS:
+            raise ValueError(f"networks: expected at most {MAX_NETWORKS}, got {self.networks}")
         if not 0 <= self.clean_share < 1:
             raise ValueError(
                 f"clean_share: expected at least 0 and below 1, got {self.clean_share}"
@@ -46,14 +54,19 @@ class SurrogateSettings:
         object.__setattr__(self, "training", self.training.completed())
 
     def model_for(self, image_shape: tuple[int, ...]) -> str:
-        """Returns the architecture for inputs of a shape."""
+        """Returns the architecture of each network, for inputs of a shape."""
         return self.model or default_model(image_shape, "lenet5")
+
+    def surrogate_model(self, image_shape: tuple[int, ...]) -> str:
+        """Returns the name by which `build_model` builds the whole surrogate."""
+        model = self.model_for(image_shape)
+        return model if self.networks == 1 else f"{model}*{self.networks}"
 
     @property
     def steps(self) -> int:
-        """The number of training steps."""
+        """The number of training steps of all networks."""
         assert self.training.steps is not None
-        return self.training.steps
+        return self.training.steps * self.networks
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,7 +3,7 @@
 A surrogate is trained on augmented images, because clean samples rarely lie near a boundary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from db3kd.distillation.surrogate_queries import (
 )
 from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate
 from db3kd.distillation.training_callbacks import StepCallback
+from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
 from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import describe
@@ -85,7 +86,7 @@ def make_surrogate(
     else:
         teacher = takes_unit_images(teacher)
     image_shape = tuple(teacher.image_shape)
-    check_model(settings.model_for(image_shape), image_shape, teacher.classes)
+    check_model(settings.surrogate_model(image_shape), image_shape, teacher.classes)
     augmented = augment_samples(checked, settings, projection_of(teacher, checked))
     if out is None:
         decided = decide_augmented(teacher, augmented)
@@ -112,32 +113,46 @@ def train_surrogate(
     settings: SurrogateSettings,
     progress: StepCallback | None = None,
 ) -> TrainedSurrogate:
-    """Trains a network on decisions, and measures it on the held-out samples.
+    """Trains networks on decisions, and measures the surrogate on the held-out samples.
 
     Args:
         augmented: Images and their decisions. Samples that are not partners are held out.
         classes: The teacher's number of classes.
-        settings: The network and its training.
-        progress: See `train`.
+        settings: The networks and their training. Network k has the training's seed + k.
+        progress: See `train`; called with the steps of all networks.
     """
     images = augmented.images
     model = settings.model_for(images.image_shape)
     make = partial(build_model, model, images.image_shape, classes)
     rows = rows_with_clean_share(images, settings.clean_share)
     first_held_out = images.partners * images.queries_per_sample
-    network = train_classifier(
-        make,
-        images,
-        augmented.decisions,
-        settings.training,
-        rows=rows[rows < first_held_out],
-        progress=progress,
-    )
+    networks = [
+        train_classifier(
+            make,
+            images,
+            augmented.decisions,
+            replace(settings.training, seed=settings.training.seed + number),
+            rows=rows[rows < first_held_out],
+            progress=_progress_of(number, settings, progress),
+        )
+        for number in range(settings.networks)
+    ]
+    network = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
     share = None
     if first_held_out < len(images):
         held_out = _ImagesFrom(images, first_held_out)
         share = agreement(network, held_out, augmented.decisions[first_held_out:])
     return TrainedSurrogate(network, share, len(images))
+
+
+def _progress_of(
+    number: int, settings: SurrogateSettings, progress: StepCallback | None
+) -> StepCallback | None:
+    """Returns a callback for one of the networks that reports the steps of all of them."""
+    if progress is None:
+        return None
+    before = number * (settings.steps // settings.networks)
+    return lambda step, _, loss: progress(before + step, settings.steps, loss)
 
 
 def _features_entry(images: ImageSet | Tensor) -> dict[str, str]:

@@ -6,16 +6,25 @@ Teachers, students and surrogates are all saved in this format. `ModelMetadata` 
 declares, and what exported files of other formats declare too.
 """
 
+from db3kd.models.ensemble import Ensemble
 from db3kd.models.metadata import ModelMetadata
-from db3kd.models.networks import build_model, check_model, default_model, model_names
+from db3kd.models.networks import (
+    build_model,
+    check_model,
+    default_model,
+    is_own_model,
+    model_names,
+)
 from db3kd.models.weights import SavedModel, read_saved_model, save_model
 
 __all__ = [
+    "Ensemble",
     "ModelMetadata",
     "SavedModel",
     "build_model",
     "check_model",
     "default_model",
+    "is_own_model",
     "model_names",
     "read_saved_model",
     "save_model",

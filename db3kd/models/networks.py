@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.models.ensemble import MAX_NETWORKS, Ensemble
 from db3kd.validation import check_count, check_image_shape, import_named
 
 SMALL_IMAGE = 64
@@ -26,7 +27,7 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
 
     Args:
         name: One of `model_names()`, or `package.module:factory`: a function that is called as
-            `factory(image_shape, classes)`.
+            `factory(image_shape, classes)`. "lenet5*3" is an `Ensemble` of three of them.
         image_shape: Shape of one image, for example `(1, 28, 28)`, or `(D,)` for rows of a table,
             which "linear" and the "mlp" networks take.
         classes: Number of classes.
@@ -41,6 +42,9 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
     """
     shape = check_image_shape(image_shape)
     check_count(classes, "classes", least=2)
+    if "*" in name:
+        base, count = _base_and_count(name)
+        return Ensemble([build_model(base, shape, classes) for _ in range(count)])
     if ":" in name:
         factory = import_named(name, "model")
         try:
@@ -108,6 +112,11 @@ def check_model(
 def model_names() -> tuple[str, ...]:
     """Returns the names of the networks that `build_model` knows."""
     return tuple(_FACTORIES)
+
+
+def is_own_model(name: str) -> bool:
+    """Returns whether `build_model` builds a name from this package's own code alone."""
+    return name.partition("*")[0] in _FACTORIES
 
 
 class LeNet5(nn.Module):
@@ -307,6 +316,16 @@ class MLP(nn.Sequential):
             nn.ReLU(),
             nn.Linear(hidden, classes),
         )
+
+
+def _base_and_count(name: str) -> tuple[str, int]:
+    """Splits the name of an ensemble."""
+    base, _, count = name.partition("*")
+    if not (count.isascii() and count.isdecimal() and 2 <= int(count) <= MAX_NETWORKS):
+        raise ValueError(
+            f"model: expected the number of networks, 2 to {MAX_NETWORKS}, after '*', got {name!r}"
+        )
+    return base, int(count)
 
 
 def _linear(image_shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from db3kd.models.networks import model_names
+from db3kd.models.networks import is_own_model
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.description import SCHEMES, Description
 from db3kd.teachers.execution import ExecutionOptions
@@ -79,7 +79,8 @@ def open_described(
     if file.suffix == ".onnx":
         name, device = Path(source).name, execution.device
         return OnnxTeacher(file, overrides, preprocessing, max_batch, device, name=name)
-    if model is None and description.architecture not in (None, *model_names()):
+    named = description.architecture
+    if model is None and named is not None and not is_own_model(named):
         raise ValueError(
             f"{source}: declares the architecture {description.architecture!r}; a file cannot "
             "choose which code runs, so repeat the name as model="

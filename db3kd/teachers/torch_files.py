@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from db3kd.models.networks import build_model, model_names
+from db3kd.models.networks import build_model, is_own_model
 from db3kd.models.weights import SavedModel, read_saved_model
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.checkpoints import listed, read_checkpoint, reading, without_prefix
@@ -93,7 +93,7 @@ def check_file(path: Path) -> None:
 
 def _open_weights(path: Path, model: str | None, overrides: ModelOverrides) -> TorchFile:
     saved: SavedModel = reading(path, lambda: read_saved_model(path))
-    if model is None and saved.model not in (None, *model_names()):
+    if model is None and saved.model is not None and not is_own_model(saved.model):
         raise ValueError(
             f"{path}: declares the model {saved.model!r}; a file cannot choose which code runs, so "
             "repeat the name as model="

@@ -131,6 +131,31 @@ def test_equal_arguments_give_equal_weights_and_another_seed_others():
     assert not torch.equal(weights(first), weights(other))
 
 
+def test_several_networks_learn_the_same_answers_from_different_initial_weights():
+    counting = CountingTeacher(centroids())
+    reported = []
+    augmented = augment_samples(images(), SETTINGS)
+    decided = decide_augmented(counting, augmented)
+
+    several = replace(SETTINGS, networks=3)
+    surrogate = train_surrogate(
+        decided, CLASSES, several, lambda step, steps, _: reported.append((step, steps))
+    )
+
+    assert counting.total == SAMPLES * EACH
+    singles = [
+        train_surrogate(decided, CLASSES, replace(SETTINGS, training=replace(TRAINING, seed=seed)))
+        for seed in range(3)
+    ]
+    unseen = torch.rand(50, *SHAPE)
+    with torch.no_grad():
+        mean = torch.stack([one.network(unseen).log_softmax(1) for one in singles]).mean(0)
+        torch.testing.assert_close(surrogate.network(unseen), mean)
+    assert reported == sorted(reported)
+    assert reported[-1] == (3 * TRAINING.steps, 3 * TRAINING.steps)
+    assert not surrogate.network.training
+
+
 def test_an_image_set_is_learnt_as_the_tensor_of_its_images():
     of_set = make_surrogate(centroids(), ImageSet.from_arrays(pixels()), SETTINGS)
 
@@ -206,6 +231,8 @@ def test_images_that_do_not_fit_the_teacher_cost_no_query(teacher, given, messag
     ("changes", "message"),
     [
         ({"queries_per_sample": 0}, "queries_per_sample: expected an integer of at least 1"),
+        ({"networks": 0}, "networks: expected an integer of at least 1"),
+        ({"networks": 17}, "networks: expected at most 16, got 17"),
         ({"clean_share": 1.0}, "clean_share: expected at least 0 and below 1"),
         ({"training": TrainSettings()}, r"training\.steps: expected a number, got None"),
     ],
@@ -256,6 +283,18 @@ def test_a_surrogate_is_written_as_a_teacher_that_decides_as_the_network(tmp_pat
     assert 0 <= made["agreement"] <= 1
     assert made["teacher"] == centroids().fingerprint()
     assert made["data"] == source.load().fingerprint()
+
+
+def test_a_surrogate_of_several_networks_is_written_and_loaded(tmp_path, source):
+    settings = replace(SETTINGS, networks=2)
+    out = tmp_path / "surrogate.safetensors"
+    write(out, source, settings=settings)
+
+    network = make_surrogate(centroids(), images(), settings).network
+    unseen = torch.rand(200, *SHAPE)
+    assert torch.equal(load_teacher(out).decide(unseen), predict(network, unseen))
+    with pytest.raises(ValueError, match="networks"):
+        write(out, source, settings=replace(SETTINGS, networks=3), resume=True)
 
 
 def test_the_answers_stay_beside_the_surrogate(tmp_path, source, small_shards):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import ResNet, build_model, model_names
 
 
@@ -104,9 +105,25 @@ def test_a_factory_is_called_by_its_name():
     )
 
 
+def test_an_ensemble_averages_log_probabilities():
+    ensemble = build_model("linear*3", (4,), 3)
+    rows = torch.rand(5, 4)
+    expected = torch.stack([one(rows).log_softmax(1) for one in ensemble.networks]).mean(0)
+    assert len(ensemble.networks) == 3
+    torch.testing.assert_close(ensemble(rows), expected)
+    assert not torch.equal(ensemble.networks[0](rows), ensemble.networks[1](rows))
+    with pytest.raises(ValueError, match="networks: expected at least one network, got none"):
+        Ensemble([])
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "classes", "kind", "message"),
     [
+        *(
+            (name, (4,), 3, ValueError, r"model: expected the number of networks, 2 to 16")
+            for name in ("mlp*1", "mlp*17", "mlp*", "mlp*two", "mlp*2*2", "mlp*-2")
+        ),
+        ("lenet6*2", (1, 28, 28), 10, ValueError, "model: expected one of lenet5.*got 'lenet6'"),
         ("lenet6", (1, 28, 28), 10, ValueError, "model: expected one of lenet5.*got 'lenet6'"),
         ("lenet5", (1, 3, 3), 10, ValueError, "image_shape: LeNet-5 needs at least 4x4"),
         ("alexnet", (3, 4, 4), 10, ValueError, "image_shape: AlexNet needs at least 8x8"),
