@@ -57,8 +57,8 @@ def info(
         typer.Option(
             "--time",
             min=2,
-            help="Ask the teacher about this many random images, and show the time of a query. "
-            "They are paid for like all queries.",
+            help="Ask the teacher about this many random images, at one paid query each, and show "
+            "the time of a query.",
             rich_help_panel=COMMON,
         ),
     ] = None,

@@ -151,7 +151,7 @@ def test_a_folder_in_another_order_than_the_teacher(make, folder, server, tmp_pa
     teacher, options = make(tmp_path, server)
 
     evaluated = succeed("evaluate", "--model", teacher, "--data", folder, *options)
-    assert "accuracy   90.00% (36 of 40 test images)" in evaluated
+    assert "accuracy   90.00% (36 of 40 images)" in evaluated
 
     run, student = tmp_path / "run", tmp_path / "student.safetensors"
     labelling = ("--measure", "sd", "--out", run)
