@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>  // with 2.13, other headers include it
 
 #include "../tensor.h"
 
