@@ -144,7 +144,7 @@ def test_accuracy_and_distances_are_right_on_the_command_line(tmp_path):
         }
         (tmp_path / "t.json").write_text(json.dumps(described))
         reported = succeed("evaluate", "--model", tmp_path / "t.json", "--data", tmp_path / "d.npz")
-    assert "accuracy   100.00% (40 of 40 test images)" in reported
+    assert "accuracy   100.00% (40 of 40 images)" in reported
 
 
 @pytest.mark.parametrize("bounds", [(-3.0, 3.0), (0.0, 2.0), (-2.1, 2.6)])
