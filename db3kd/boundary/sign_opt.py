@@ -147,10 +147,10 @@ class _State:
         """
         cached = CachedNormals(surrogate, self.pairs)
         if not self.settings.surrogate_refits:
-            yield from self.follow(surrogate, cached)
+            yield from self.follow(cached)
             return cached
         answers = AnswerSample(self.pairs.samples.shape[1])
-        yield from answers.watch(self.follow(surrogate, cached))
+        yield from answers.watch(self.follow(cached))
         for number in range(self.settings.surrogate_refits):
             refitted = surrogate.refitted(answers, seed + number)
             if refitted is None:
@@ -159,10 +159,10 @@ class _State:
             cached = CachedNormals(surrogate, self.pairs)
             # A pair that had little to gain before may have more now.
             self.trust.fill_(self.settings.trust / 2)
-            yield from answers.watch(self.follow(surrogate, cached))
+            yield from answers.watch(self.follow(cached))
         return cached
 
-    def follow(self, surrogate: Surrogate, cached: CachedNormals) -> Search[None]:
+    def follow(self, cached: CachedNormals) -> Search[None]:
         """Moves each point as the surrogate proposes, while the teacher confirms a gain.
 
         The first proposal is the surrogate's nearest point, later ones are near the pair's own.
@@ -170,10 +170,9 @@ class _State:
         boundary = self.boundary
         chosen = self._can_follow(boundary.distance.isfinite())
         if len(chosen):
-            ends, found = surrogate.nearest(self.pairs, boundary.distance, chosen)
-            chosen = chosen[found]
+            chosen, ends = cached.nearest(boundary, chosen)
             gainable = torch.full_like(self.trust, _NEAREST_TRUST)
-            winner = yield from self._line_search(chosen, ends[found][:, None], gainable)
+            winner = yield from self._line_search(chosen, ends[:, None], gainable)
             cached.moved[chosen[winner >= 0]] = True
         worth = boundary.distance.isfinite()
         for _ in range(_MAX_FOLLOWED):

@@ -260,11 +260,12 @@ class Surrogate:
         shortest = torch.full_like(distance, torch.inf)
         offset, norm = torch.zeros_like(samples), distance
         for number in range(_NEAREST_STEPS):
-            margin, gradient = self._margins(pairs, samples + offset, chosen)
+            points = samples + offset
+            margin, gradient = self._margins(pairs, points, chosen)
             length = offset.norm(dim=1, keepdim=True)
             met = margin[:, None] > 0
             nearer = met & (length < shortest)
-            best = torch.where(nearer, samples + offset, best)
+            best = torch.where(nearer, points, best)
             shortest = torch.where(nearer, length, shortest)
             share = (1 + math.cos(math.pi * number / _NEAREST_STEPS)) / 2 + _LEAST_STEP
             change = _NORM_STEP * share
@@ -337,6 +338,14 @@ class CachedNormals:
             self._normals[unknown] = self._surrogate.normals(self._pairs, points, unknown)
             self.moved[unknown] = False
         return self._normals[chosen]
+
+    def nearest(self, boundary: Boundary, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns those of the chosen pairs with a nearest point, `[n]`, and the points `[n, D]`.
+
+        See `Surrogate.nearest`.
+        """
+        points, found = self._surrogate.nearest(self._pairs, boundary.distance, chosen)
+        return chosen[found], points[found]
 
     def approach(self, boundary: Boundary, chosen: Tensor) -> Tensor:
         """Returns nearer points for the chosen pairs, `[n, D]`; see `Surrogate.approach`."""
