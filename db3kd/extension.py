@@ -77,18 +77,22 @@ def check_size(binary: Path) -> None:
     Raises:
         ImportError: The file is cut short.
     """
-    content = binary.read_bytes()
-    if content[:5] != b"\x7fELF\x02":  # not 64-bit ELF: the loader says what is wrong
-        return
-    try:
-        (first,) = struct.unpack_from("<Q", content, 32)
-        stride, count = struct.unpack_from("<HH", content, 54)
-        for header in range(first, first + count * stride, stride):
-            offset, _, _, length = struct.unpack_from("<4Q", content, header + 8)
-            if offset + length > len(content):
-                raise ImportError(f"{binary}: file cut short")
-    except struct.error:
-        raise ImportError(f"{binary}: file cut short") from None
+    size = binary.stat().st_size
+    with binary.open("rb") as file:
+        head = file.read(64)
+        if head[:5] != b"\x7fELF\x02":  # not 64-bit ELF: the loader says what is wrong
+            return
+        try:
+            (first,) = struct.unpack_from("<Q", head, 32)
+            stride, count = struct.unpack_from("<HH", head, 54)
+            file.seek(first)
+            headers = file.read(count * stride)
+            for header in range(0, count * stride, stride):
+                offset, _, _, length = struct.unpack_from("<4Q", headers, header + 8)
+                if offset + length > size:
+                    raise ImportError(f"{binary}: file cut short")
+        except struct.error:
+            raise ImportError(f"{binary}: file cut short") from None
 
 
 try:
