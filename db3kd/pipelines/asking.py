@@ -18,7 +18,7 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines.answer_run import HELD_OUT, AnswerRun
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.run_notes import RunNotes
-from db3kd.pipelines.student_warnings import CAUSES
+from db3kd.pipelines.student_warnings import likely_causes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan
 from db3kd.progress import show_progress
@@ -211,5 +211,5 @@ def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
         raise TeacherError(
             f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
             f"images, got class {int(decisions[0])} for all; a student has nothing to learn. "
-            f"Likely causes: {CAUSES}"
+            f"Likely causes: {likely_causes()}"
         )

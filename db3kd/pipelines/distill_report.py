@@ -86,9 +86,8 @@ class FinishedRun:
     @property
     def warnings(self) -> list[str]:
         """What makes the student useless, if anything does."""
-        found = student_warnings(self.answers, self.predicted, self.class_names)
-        tabular = self.features is not None
-        return [text.replace("images", "rows") for text in found] if tabular else found
+        inputs = "images" if self.features is None else "rows"
+        return student_warnings(self.answers, self.predicted, self.class_names, inputs)
 
     @property
     def validation(self) -> int:

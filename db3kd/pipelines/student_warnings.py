@@ -7,19 +7,28 @@ from torch import Tensor
 
 from db3kd.distillation.answers import Answers
 
-CAUSES = (
-    "images that are unlike those that the teacher was trained on; preprocessing that differs from "
-    "the teacher's own (scale, mean and std, channel order, layout); wrong bounds of the values; "
-    "or a teacher that gives this answer whatever it is asked"
-)
-"""The likely causes of answers that hardly differ."""
-
 _FEW = 10
 """With fewer held-out images, a share of them says nothing about the student."""
 
 
+def likely_causes(inputs: str = "images") -> str:
+    """Returns the likely causes of answers that hardly differ.
+
+    Args:
+        inputs: What the teacher takes.
+    """
+    return (
+        f"{inputs} that are unlike those that the teacher was trained on; preprocessing that "
+        "differs from the teacher's own (scale, mean and std, channel order, layout); wrong bounds "
+        "of the values; or a teacher that gives this answer whatever it is asked"
+    )
+
+
 def student_warnings(
-    answers: Answers, predicted: Tensor, class_names: Sequence[str] | None
+    answers: Answers,
+    predicted: Tensor,
+    class_names: Sequence[str] | None,
+    inputs: str = "images",
 ) -> list[str]:
     """Returns warnings about a student that has learned nothing, or had nothing to learn.
 
@@ -30,24 +39,27 @@ def student_warnings(
         answers: All answers, those for held-out images included.
         predicted: [n] int64, the student's classes of the held-out images, in their order.
         class_names: Names of the classes, or None.
+        inputs: What the teacher takes.
     """
     found = []
+    causes = likely_causes(inputs)
     decisions = answers.clean.decisions
     if bool((decisions == decisions[0]).all()):
         found.append(
-            f"The teacher put all {len(decisions):,} images in class "
+            f"The teacher put all {len(decisions):,} {inputs} in class "
             f"{_name(int(decisions[0]), class_names)}, so a student can learn nothing useful from "
-            f"them. Likely causes: {CAUSES}."
+            f"them. Likely causes: {causes}."
         )
     held_out = answers.held_out.clean.decisions
     counts = torch.bincount(held_out)
     most, matches = int(counts.max()), int((predicted == held_out).sum())
+    usual = _name(int(counts.argmax()), class_names)
     if not found and len(held_out) >= _FEW and matches <= most:
         found.append(
             f"The student agrees with the teacher on {matches:,} of {len(held_out):,} held-out "
-            f"images. To answer always with class {_name(int(counts.argmax()), class_names)} would "
-            f"agree on {most:,} of them, so the student has learned nothing useful. Likely causes: "
-            f"{CAUSES}; or too few queries or training steps."
+            f"{inputs}. To answer always with class {usual} would agree on {most:,} of "
+            f"them, so the student has learned nothing useful. Likely causes: {causes}; "
+            "or too few queries or training steps."
         )
     return found
 
