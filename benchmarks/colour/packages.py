@@ -12,8 +12,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-_CHUNK = 1 << 20
-
 
 @dataclass(frozen=True)
 class Package:
@@ -87,11 +85,8 @@ def unpack(package: Package, folder: Path) -> Path:
 
 def sha256(file: Path) -> str:
     """Returns the SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _run(command: list[str], folder: Path, package: Package) -> None:
