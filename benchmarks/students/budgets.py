@@ -13,7 +13,6 @@ goes on where it was.
 
 import argparse
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,24 +23,21 @@ import torch
 from torch import nn
 
 import db3kd
-from benchmarks.common.record import keep, rows_so_far
+from benchmarks.common.cells import Cell, images_of_seed, measure_cells
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.white_box import train_white_box
 from db3kd.models import build_model
 from db3kd.planning import STRATEGIES, plan_budget
-from db3kd.querying import decide_all
 
 _WHITE_BOX = "white box, patient"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One student of the benchmark."""
+class BudgetCell(Cell):
+    """A student that a strategy makes with a budget."""
 
-    images: int
     queries_per_sample: float
     student: str
     strategy: Any
@@ -62,54 +58,32 @@ def main() -> None:
     """Trains what is missing, and writes the result after each student."""
     options = _options()
     trained = trained_teacher(options)
-    decisions = decide_all(trained.teacher, trained.test.read, torch.arange(len(trained.test)))
-    compared = {name: getattr(options, name) for name in ("steps", "proxies")}
-    rows = rows_so_far(options.save, compared)
-    known = {tuple(row[name] for name in Cell.__annotations__) for row in rows}
-    for cell in _cells(options):
-        if tuple(vars(cell).values()) in known:
-            continue
-        started = time.monotonic()
+
+    def train(cell: BudgetCell) -> tuple[nn.Module, dict[str, Any]] | None:
         try:
-            student, more = _train(cell, trained, options)
+            return _train(cell, trained, options)
         except ValueError as error:
             print(f"{cell.folder}: {error}", flush=True)
-            continue
-        predicted = predict(student, trained.test)
-        row = {
-            **vars(cell),
-            "accuracy": share_equal(predicted, trained.test_labels),
-            "agreement": share_equal(predicted, decisions),
-            "seconds": time.monotonic() - started,
-            **more,
-        }
-        rows.append(row)
-        print(
-            f"{cell.folder}: {row['accuracy']:.2%} / {row['agreement']:.2%}, "
-            f"{row['queries']:,} queries, {row['seconds']:.0f} s",
-            flush=True,
-        )
-        keep(options, _result(options, trained, rows))
+            return None
+
+    measure_cells(options, trained, _cells(options), train, ("steps", "proxies"))
 
 
-def _cells(options: argparse.Namespace) -> Iterator[Cell]:
+def _cells(options: argparse.Namespace) -> Iterator[BudgetCell]:
     names = [*options.strategies, *([_WHITE_BOX] if options.white_box else [])]
     for seed, count, per_sample, student, strategy in itertools.product(
         range(options.seeds), options.images, options.per_sample, options.students, names
     ):
         if strategy == _WHITE_BOX and per_sample != options.per_sample[0]:
             continue  # it does not depend on the budget
-        yield Cell(count, per_sample, student, strategy, seed)
+        yield BudgetCell(count, per_sample, student, strategy, seed)
 
 
 def _train(
-    cell: Cell, trained: TrainedTeacher, options: argparse.Namespace
+    cell: BudgetCell, trained: TrainedTeacher, options: argparse.Namespace
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the student, and what else is kept about it."""
-    order = torch.randperm(
-        len(trained.train), generator=torch.Generator().manual_seed(1000 + cell.seed)
-    )
-    images = trained.train.subset(order[: cell.images])
+    images = images_of_seed(trained, cell.images, cell.seed)
     training = _training(options, cell.seed)
     if cell.strategy == _WHITE_BOX:
         return _white_box(cell, images, trained, training), {"queries": 0}
@@ -136,7 +110,7 @@ def _train(
 
 
 def _white_box(
-    cell: Cell, images: ImageSet, trained: TrainedTeacher, training: TrainSettings
+    cell: BudgetCell, images: ImageSet, trained: TrainedTeacher, training: TrainSettings
 ) -> nn.Module:
     """Trains on the images that the students of the same seed train on.
 
@@ -153,19 +127,6 @@ def _white_box(
 
 def _training(options: argparse.Namespace, seed: int) -> TrainSettings:
     return replace(db3kd.DistillSettings().training, steps=options.steps, seed=seed, device="cpu")
-
-
-def _result(
-    options: argparse.Namespace, trained: TrainedTeacher, rows: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "data": trained.train.name,
-        "teacher": options.teacher_model,
-        "teacher_accuracy": trained.accuracy,
-        "steps": options.steps,
-        "proxies": options.proxies,
-        "rows": rows,
-    }
 
 
 def _number(text: str) -> float:
