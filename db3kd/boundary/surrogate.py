@@ -15,6 +15,14 @@ from torch import Tensor, nn
 from db3kd import ops
 from db3kd.boundary.input_gradients import with_fast_input_gradients
 from db3kd.boundary.pairs import Boundary, Pairs, Rays, zeros_per_pair
+from db3kd.boundary.single_thread import in_parallel
+from db3kd.boundary.surrogate_points import (
+    FOLLOWING_STEPS,
+    NEAREST_STEPS,
+    follow_boundary,
+    nearest_points,
+    unit,
+)
 from db3kd.boundary.surrogate_refit import AnswerSample, refit
 from db3kd.models.channels_last import to_channels_last
 
@@ -34,23 +42,6 @@ A GPU takes as long for 64 small images as for 1,024. On a CPU larger batches ar
 padding them costs more.
 """
 
-_STEPS = 3
-_STEP_SHARE = 0.45
-"""Steps towards the nearest point, and the share of the way that each of them covers.
-
-Boundaries are curved, so no step covers the whole way. Eight steps of a fifth each get no closer,
-and cost nearly three times as many passes.
-"""
-
-_NEAREST_STEPS = 20
-_NEAREST_STEP = 0.3
-"""Steps of the search for the nearest point, and the length of the first, as a share of the pair's
-distance. Twice as many steps get less than 1 % nearer.
-"""
-
-_NORM_STEP, _LEAST_STEP = 0.1, 0.005
-"""The share by which the norm changes in the first step, and the share of it in the last step."""
-
 _COMPARISON_RADIUS = 0.6
 """The radius at which rays are compared, as a share of the distance to the nearest end.
 
@@ -64,7 +55,8 @@ class Surrogate:
     It uses a copy of the network in eval mode, so the network itself can be trained further.
 
     Every forward pass has the same number of images, padded with zeros, so that the rounding of an
-    image's scores does not depend on the other images.
+    image's scores does not depend on the other images. On a CPU each pass runs on one thread, and
+    several passes at the same time, so that it does not depend on the number of threads either.
 
     Example:
         >>> surrogate = Surrogate(network, image_shape=(1, 28, 28), classes=10)
@@ -124,11 +116,11 @@ class Surrogate:
             return rays
         radius = nearest * _COMPARISON_RADIUS
         numbers = torch.arange(len(rays), device=rays.pair_of.device)
-        margins = [
-            self._margins_on_rays(pairs, rays, radius, part)
-            for part in numbers.split(self.batch_size)
-        ]
-        margin = torch.cat(margins).nan_to_num(nan=-torch.inf)
+        self.scored += len(rays)
+        (margin,) = self._by_batch(
+            lambda part: (self._margins_on_rays(pairs, rays, radius, part),), numbers
+        )
+        margin = margin.nan_to_num(nan=-torch.inf)
         best = torch.full_like(nearest, -torch.inf)
         best.scatter_reduce_(0, rays.pair_of, margin, "amax")
         first = torch.full_like(pairs.sample_of, len(rays))
@@ -148,15 +140,14 @@ class Surrogate:
             `[n, D] float32`, unit vectors towards the side that meets the criterion; zeros if the
             surrogate has no gradient there.
         """
-        return _unit(self._margins(pairs, points, chosen)[1])
+        self.differentiated += len(points)
+        (normals,) = self._by_batch(
+            lambda ends, pair: (unit(self._margins(pairs, ends, pair)[1]),), points, chosen
+        )
+        return normals
 
     def nearest(self, pairs: Pairs, distance: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Finds the nearest points that meet the criterion according to the surrogate.
-
-        The search starts at the samples, not at a known point, so it can reach a nearer part of the
-        boundary than any ray to an image crosses. It is "decoupled direction and norm" (Rony et
-        al., CVPR 2019): each step follows the gradient, and the norm of the perturbation shrinks
-        if the last point met the criterion, and otherwise grows.
 
         Args:
             pairs: All pairs.
@@ -167,12 +158,18 @@ class Surrogate:
             The points, `[n, D] float32`, and whether one was found for each pair, `[n] bool`. The
             point of a pair without one is its sample.
         """
-        parts = [
-            self._nearest(pairs, distance[part, None], part)
-            for part in chosen.split(self.batch_size)
-        ]
-        points, found = zip(*parts, strict=True)
-        return torch.cat(points), torch.cat(found)
+        self.differentiated += len(chosen) * NEAREST_STEPS
+        points, found = self._by_batch(
+            lambda norm, pair: nearest_points(
+                lambda ends: self._margins(pairs, ends, pair),
+                pairs.samples[pairs.sample_of[pair]],
+                norm,
+                pairs.bounds,
+            ),
+            distance[chosen],
+            chosen,
+        )
+        return points, found
 
     def approach(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Moves points along the surrogate's boundary towards their samples.
@@ -190,21 +187,18 @@ class Surrogate:
             The new points, and the normals at the old points as from `normals`; each
             `[n, D] float32`.
         """
-        samples = pairs.samples[pairs.sample_of[chosen]]
-        level = normals = None
-        for _ in range(_STEPS):
-            margin, gradient = self._margins(pairs, points, chosen)
-            if level is None or normals is None:
-                level, normals = margin, _unit(gradient)
-            length = gradient.norm(dim=1, keepdim=True)
-            normal = gradient / length
-            # Here the level set is nearly a plane; the foot is its point nearest to the sample.
-            offset = ((points - samples) * normal).sum(1, keepdim=True)
-            foot = samples + normal * (offset - (margin - level)[:, None] / length)
-            foot = torch.where(length > 0, foot, points)
-            points = (points + _STEP_SHARE * (foot - points)).clamp(*pairs.bounds)
-        assert normals is not None
-        return points, normals
+        self.differentiated += len(chosen) * FOLLOWING_STEPS
+        moved, normals = self._by_batch(
+            lambda ends, pair: follow_boundary(
+                lambda moved: self._margins(pairs, moved, pair),
+                pairs.samples[pairs.sample_of[pair]],
+                ends,
+                pairs.bounds,
+            ),
+            points,
+            chosen,
+        )
+        return moved, normals
 
     def refitted(self, answers: AnswerSample, seed: int) -> "Surrogate | None":
         """Trains a copy of the network on the answers of a search.
@@ -222,18 +216,20 @@ class Surrogate:
         return other if refit(other._network, answers, self._shape, seed) else None
 
     def seconds_per_image(self) -> tuple[float, float]:
-        """Measures the time of an image in a full batch.
+        """Measures the time of an image in full batches, as many as are computed at a time.
 
         `scored` and `differentiated` do not change.
 
         Returns:
             Seconds for a forward pass, and for a forward and a backward pass.
         """
-        points = torch.zeros(self.batch_size, math.prod(self._shape), device=self._device)
-        criterion_class = points.new_zeros(self.batch_size, dtype=torch.int64)
+        batches = torch.get_num_threads() if self._device.type == "cpu" else 1
+        count = batches * self.batch_size
+        points = torch.zeros(count, math.prod(self._shape), device=self._device)
+        criterion_class = points.new_zeros(count, dtype=torch.int64)
         return (
-            _seconds(lambda: self._scores(points)) / self.batch_size,
-            _seconds(lambda: self._differentiate(points, criterion_class)) / self.batch_size,
+            _seconds(lambda: self._by_batch(lambda part: (self._scores(part),), points)) / count,
+            _seconds(lambda: self._by_batch(self._differentiate, points, criterion_class)) / count,
         )
 
     def _check_scores(self, classes: int) -> None:
@@ -253,43 +249,28 @@ class Surrogate:
                 f"{list(self._shape)}, because the teacher has {classes} classes, got {came}"
             )
 
-    def _nearest(self, pairs: Pairs, distance: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Does `nearest` for one batch; `distance` is `[n, 1]`, that of the chosen pairs."""
-        samples = pairs.samples[pairs.sample_of[chosen]]
-        best = samples.clone()
-        shortest = torch.full_like(distance, torch.inf)
-        offset, norm = torch.zeros_like(samples), distance
-        for number in range(_NEAREST_STEPS):
-            points = samples + offset
-            margin, gradient = self._margins(pairs, points, chosen)
-            length = offset.norm(dim=1, keepdim=True)
-            met = margin[:, None] > 0
-            nearer = met & (length < shortest)
-            best = torch.where(nearer, points, best)
-            shortest = torch.where(nearer, length, shortest)
-            share = (1 + math.cos(math.pi * number / _NEAREST_STEPS)) / 2 + _LEAST_STEP
-            change = _NORM_STEP * share
-            norm = torch.where(met, norm.minimum(length) * (1 - change), norm * (1 + change))
-            moved = offset + _NEAREST_STEP * share * distance * _unit(gradient)
-            offset = (samples + _unit(moved) * norm).clamp(*pairs.bounds) - samples
-        return best, shortest[:, 0].isfinite()
+    def _by_batch(
+        self, work: Callable[..., tuple[Tensor, ...]], *arguments: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Applies a function to batches of the rows of its arguments, and joins its results."""
+        batches = list(zip(*(rows.split(self.batch_size) for rows in arguments), strict=True))
+        if self._device.type == "cpu":
+            parts = in_parallel(lambda batch: work(*batch), batches)
+        else:
+            parts = [work(*batch) for batch in batches]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def _margins(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the margins by which points meet the criterion, `[n]`, and gradients `[n, D]`."""
-        self.differentiated += len(points)
-        images = points.split(self.batch_size)
-        classes = pairs.criterion_class[chosen].split(self.batch_size)
-        parts = [self._differentiate(*part) for part in zip(images, classes, strict=True)]
-        margin, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
+        """Returns the margins by which points of one batch meet the criterion, and gradients."""
+        margin, gradient = self._differentiate(points, pairs.criterion_class[chosen])
         return (margin, gradient) if pairs.targeted else (-margin, -gradient)
 
     def _margins_on_rays(self, pairs: Pairs, rays: Rays, radius: Tensor, chosen: Tensor) -> Tensor:
-        """Returns the margins of the chosen rays, `[n]`; `radius` is `[P]`, one for each pair."""
+        """Returns the margins of one batch of rays, `[n]`; `radius` is `[P]`, one for each pair."""
         points = ops.bracket_queries(
             pairs.samples, rays.ends, pairs.sample_of, rays.pair_of, rays.end_of, rays.lengths,
             radius, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],
         )  # fmt: skip
-        self.scored += len(points)
         margin = _margin(self._scores(points), pairs.criterion_class[rays.pair_of[chosen]])
         return margin if pairs.targeted else -margin
 
@@ -371,12 +352,6 @@ def _seconds(work: Callable[[], object]) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
-
-
-def _unit(rows: Tensor) -> Tensor:
-    """Scales the rows of `[n, D]` to length 1; rows of zeros stay zeros."""
-    length = rows.norm(dim=1, keepdim=True)
-    return torch.where(length > 0, rows / length, 0)
 
 
 def batch_size(image_shape: tuple[int, ...], device_type: str) -> int:

@@ -7,8 +7,7 @@ classes of the pairs. They cost nothing, because the search has paid for them.
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.boundary.single_thread import one_thread
 from db3kd.querying.search import Search
 
 _MAX_VALUES = 2**24
@@ -150,7 +150,7 @@ def _train(network: nn.Module, images: Tensor, classes: Tensor, seed: int) -> No
     """Trains a network in place; its weights need no gradient before and afterwards."""
     generator = torch.Generator().manual_seed(seed)
     # The caller may be in inference mode, in which no tensor has a gradient.
-    with _one_thread(), torch.inference_mode(False), torch.enable_grad():
+    with one_thread(), torch.inference_mode(False), torch.enable_grad():
         network.requires_grad_(True)
         optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE)
         images, classes = images.clone(), classes.clone()
@@ -173,14 +173,3 @@ def _can_refit(
         and bool(weights)
         and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Lets torch compute on one thread; the sums of a gradient depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -60,8 +60,9 @@ def label(
             Python: 2 by default on CUDA, else 1. The labels do not depend on it. Each chunk may
             have one call of the teacher in flight.
         surrogate: For measure "mbd", a network that was trained on the teacher's decisions,
-            `[n, *image_shape]` -> scores `[n, C]` (see `db3kd.make_surrogate`). With a surrogate,
-            labels are bit-identical only for the same number of threads.
+            `[n, *image_shape]` -> scores `[n, C]` (see `db3kd.make_surrogate`). On a CPU
+            several threads call it at the same time, and labels are bit-identical only on
+            processors of one kind.
         out: A run folder that keeps each answer, like the one of `db3kd label --out`.
         resume: Whether to continue the run in `out`, if there is one. The run must have the same
             teacher, images and settings.

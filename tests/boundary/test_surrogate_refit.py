@@ -105,13 +105,15 @@ def test_with_refits_every_point_is_confirmed_and_budgets_are_kept():
     assert teacher.total == int(ledger.spent.sum()) + 200 + PAIRS  # the pool and the samples
 
 
-def test_refits_do_not_depend_on_threads_or_batches():
+@pytest.mark.parametrize(("more_threads", "query_batch_size"), [(1, 512), (0, 77)])
+def test_refits_do_not_depend_on_threads_or_batches(more_threads, query_batch_size):
     teacher, threads = linear_teacher(), torch.get_num_threads()
     _, one, _ = search(teacher, 2, poor_network(teacher))
+    network = poor_network(teacher)
     try:
-        torch.set_num_threads(threads + 1)
-        _, other, _ = search(teacher, 2, poor_network(teacher), query_batch_size=77)
-        assert torch.get_num_threads() == threads + 1
+        torch.set_num_threads(threads + more_threads)
+        _, other, _ = search(teacher, 2, network, query_batch_size=query_batch_size)
+        assert torch.get_num_threads() == threads + more_threads
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(one.points, other.points)
