@@ -21,8 +21,7 @@ TORCH_CUDA ?= 2.11.0
 CUDA_VENV := .venv-cuda
 CUDA_BUILD := build/cuda
 CUDA_PYTHON := $(CUDA_VENV)/bin/python
-CUDA_ENVIRONMENT = CUDA_HOME=$(CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0" \
-	PATH="$(abspath $(CUDA_VENV))/bin:$$PATH"
+CUDA_ENVIRONMENT = CUDA_HOME=$(CUDA_HOME) FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0"
 # -P keeps the CPU build in this folder from being found.
 CUDA_RUN := PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_PYTHON) -P
 
@@ -145,7 +144,7 @@ sanitize: $(SANITIZE_BUILT) ## Run the op tests and the fuzz tests under sanitiz
 	DB3KD_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(SANITIZE_RUN) -m pytest -q $(SANITIZE_TESTS) $(ARGS)
 
 $(SANITIZE_BUILT): $(INSTALLED) setup.py $(NATIVE) $(shell find db3kd -name "*.py")
-	SANITIZE=1 FORCE_CPU=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python setup.py --quiet build --force \
+	SANITIZE=1 FORCE_CPU=1 $(BIN)/python setup.py --quiet build --force \
 		--build-base $(SANITIZE_BUILD) --build-lib $(SANITIZE_BUILD)/lib
 	touch $@
 

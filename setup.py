@@ -148,6 +148,7 @@ def add_cuda(extension: Extension) -> type[build_ext]:
     """Adds the CUDA side to the extension, and returns what builds it."""
     from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
 
+    put_ninja_on_path()
     architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
     extension.sources += sources(["cuda/*.cpp", "cuda/*.cu"])
     extension.include_dirs += include_paths("cuda")
@@ -161,6 +162,19 @@ def add_cuda(extension: Extension) -> type[build_ext]:
     ]
     extension.extra_compile_args = {"cxx": extension.extra_compile_args, "nvcc": CUDA_FLAGS}
     return BuildExtension
+
+
+def put_ninja_on_path() -> None:
+    """Lets torch find the ninja of this Python, whose folder need not be on the path.
+
+    Without ninja, torch compiles one file after another, and all of them again after a failure.
+    """
+    try:
+        from ninja import BIN_DIR
+    except ImportError:
+        return  # the path may have one
+    if BIN_DIR:
+        os.environ["PATH"] = os.pathsep.join([BIN_DIR, os.environ["PATH"]])
 
 
 def main() -> None:

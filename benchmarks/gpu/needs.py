@@ -6,6 +6,7 @@ python benchmarks/gpu/needs.py
 import os
 import shutil
 import sys
+import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,9 @@ FOR_TESTS = ("pytest", "hypothesis")
 def missing() -> list[str]:
     """What is missing: packages by name, and parts of torch and of the machine."""
     absent = [name for name in (*PACKAGES, *FOR_TESTS) if find_spec(name) is None]
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").exists():
+        absent.append(f"Python's headers ({headers}/Python.h)")
     if "torch" in absent:
         return absent
     import torch

@@ -346,7 +346,9 @@ def test_what_is_missing_is_listed_in_one_line(tmp_path):
     assert "torch" in line and "a C++ compiler" in line
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch):
+def test_a_package_and_headers_that_are_missing_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_needs, "find_spec", lambda name: None if name == "ninja" else name)
-    assert "ninja" in gpu_needs.missing()
-    assert "numpy" not in gpu_needs.missing()
+    monkeypatch.setattr(gpu_needs.sysconfig, "get_path", lambda name: str(tmp_path))
+    missing = gpu_needs.missing()
+    assert {"ninja", f"Python's headers ({tmp_path}/Python.h)"} <= set(missing)
+    assert "numpy" not in missing

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,14 @@ def test_a_build_without_a_requirement_says_how_to_install(tmp_path, missing):
         f"db3kd: building needs {missing}; install it, or let pip do it: "
         "pip install . without --no-build-isolation"
     ]
+
+
+def test_torch_finds_the_ninja_of_this_python_off_the_path(setup_module, monkeypatch, tmp_path):
+    pytest.importorskip("ninja")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("ninja") is None
+    setup_module.put_ninja_on_path()
+    assert shutil.which("ninja") is not None
 
 
 def test_build_config_describes_the_build():

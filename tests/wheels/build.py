@@ -113,9 +113,7 @@ def build_cuda(python: str, out: Path) -> Path | None:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as made:
         wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", made, "."]
-        # Ninja lies beside this Python.
-        path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
-        run([python, *PIP, *wheel], FORCE_CUDA="1", PATH=path)
+        run([python, *PIP, *wheel], FORCE_CUDA="1")
         repaired = repair(next(Path(made).glob("*.whl")), folder)
     print(f"CUDA {version}: {repaired.name}, {repaired.stat().st_size:,} bytes")
     return repaired
