@@ -126,7 +126,8 @@ def native_build() -> tuple[Extension, type[build_ext]]:
         sources(["*.cpp", "cpu/*.cpp"]),
         depends=sources(["*.h", "core/*.h", "cpu/*.h"]),
         language="c++",
-        include_dirs=[str(torch / "include"), pybind11.get_include()],
+        # Torch has a pybind11 of its own, and that of 2.11 refuses the stable ABI.
+        include_dirs=[pybind11.get_include(), str(torch / "include")],
         library_dirs=[str(torch / "lib")],
         libraries=["torch_cpu"],
         define_macros=list(STABLE_ABI),

@@ -83,6 +83,20 @@ def test_a_build_without_a_requirement_says_how_to_install(tmp_path, missing):
     ]
 
 
+def test_pybind11_is_not_taken_from_a_torch_that_has_its_own(setup_module, monkeypatch, tmp_path):
+    torch_folder = tmp_path / "torch"
+    (torch_folder / "include" / "pybind11").mkdir(parents=True)
+    (torch_folder / "version.py").write_text("cuda = None\n")
+    own = torch_folder / "include" / "pybind11" / "pybind11.h"
+    own.write_text("")
+    monkeypatch.setenv("DB3KD_TORCH", str(torch_folder))
+    monkeypatch.setattr("pybind11.setup_helpers.ParallelCompile.install", lambda self: None)
+    monkeypatch.chdir(ROOT)
+    extension, _ = setup_module.native_build()
+    found = [Path(folder) / "pybind11" / "pybind11.h" for folder in extension.include_dirs]
+    assert next(file for file in found if file.exists()) != own
+
+
 def test_torch_finds_the_ninja_of_this_python_off_the_path(setup_module, monkeypatch, tmp_path):
     pytest.importorskip("ninja")
     monkeypatch.setenv("PATH", str(tmp_path))
