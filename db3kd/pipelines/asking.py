@@ -208,8 +208,9 @@ def _has_two_classes(decisions: Tensor) -> bool:
 def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
     """Raises TeacherError if all decisions are one class, before more queries are spent."""
     if not _has_two_classes(decisions):
+        inputs = "rows" if len(teacher.image_shape) == 1 else "images"
         raise TeacherError(
             f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
-            f"images, got class {int(decisions[0])} for all; a student has nothing to learn. "
-            f"Likely causes: {likely_causes()}"
+            f"{inputs}, got class {int(decisions[0])} for all; a student has nothing to learn. "
+            f"Likely causes: {likely_causes(inputs)}"
         )

@@ -10,11 +10,12 @@ from distill_cases import QUICK, weights
 from sklearn.tree import DecisionTreeClassifier
 from table_cases import is_valid
 from tasters import WINES, Taster, wine_frame, wines
+from teachers_analytic import ConstantTeacher
 
 import db3kd
 from db3kd.models.networks import MLP
 from db3kd.planning import STRATEGIES
-from db3kd.teachers import load_teacher
+from db3kd.teachers import TeacherError, load_teacher
 
 BUDGET = 400
 SD = db3kd.LabelSettings(measure="sd")
@@ -140,3 +141,9 @@ def test_without_rows_the_message_says_where_to_read_on(tmp_path):
     with pytest.raises(ValueError, match=r"images: expected rows .*, got none; .*docs/tabular.md"):
         db3kd.distill(taster.teacher(), budget=BUDGET, settings=QUICK)
     assert not taster.seen
+
+
+def test_a_teacher_with_one_class_is_refused_in_terms_of_rows():
+    teacher = ConstantTeacher(1, (5,), 2)
+    with pytest.raises(TeacherError, match=r"two classes for \d+ rows.*causes: rows that are"):
+        db3kd.distill(teacher, torch.rand(60, 5), budget=BUDGET, settings=QUICK)
