@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from db3kd.models import build_model, save_model
     from db3kd.ops import build_config, soft_labels
     from db3kd.pipelines import (
+        AutoSurrogate,
         Comparison,
         DistillResult,
         DistillSettings,
@@ -103,7 +104,14 @@ _HOME = {
     ),
     "models": ("build_model", "save_model"),
     "ops": ("build_config", "soft_labels"),
-    "pipelines": ("Comparison", "DistillResult", "DistillSettings", "compare", "distill"),
+    "pipelines": (
+        "AutoSurrogate",
+        "Comparison",
+        "DistillResult",
+        "DistillSettings",
+        "compare",
+        "distill",
+    ),
     "planning": ("plan_budget",),
     "synthesis": (
         "Moves",
@@ -126,6 +134,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "AutoSurrogate",
     "Checkpoint",
     "Comparison",
     "DistillResult",

@@ -24,6 +24,10 @@ def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> N
         else [estimate.expected_queries, estimate.max_queries]
     )
     print(f"queries   {_range([f'{queries:,}' for queries in bounds])}{_basis(estimate)}")
+    if estimate.surrogate_why:
+        queries = estimate.surrogate_queries
+        cost = f"trained on {queries:,} of these queries" if queries else "none"
+        print(f"surrogate {cost}: {estimate.surrogate_why}")
     if estimate.seconds_per_query is not None:
         surrogate = estimate.surrogate_seconds_per_query
         seconds = estimate.seconds_per_query + (surrogate or 0)

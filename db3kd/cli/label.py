@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from db3kd.data.image_set import ImageSet
     from db3kd.labelling.totals import Totals
+    from db3kd.pipelines.auto_surrogate import AutoSurrogate
     from db3kd.teachers import Teacher
 
 INCONSISTENT = 3
@@ -74,6 +75,9 @@ def label(
 
         db3kd label --teacher my_package.model:predict --data images.npz --queries-per-pair 100
         --surrogate surrogate.safetensors --out runs/with-surrogate
+
+        db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
+        --surrogate auto --out runs/auto
     """
     from db3kd.labelling.chunk_search import chunk_size
     from db3kd.labelling.dry_run import estimate_run
@@ -90,12 +94,19 @@ def label(
     anywhere = replace(teacher, teacher=_absolute(teacher.teacher))
     pool = workers.pool(partial(anywhere.open, loaded), teacher.device)
     opened = teacher.open(loaded)
-    network = None
-    if search.surrogate is not None:
-        network = _surrogate(search.surrogate, loaded, opened, teacher.trust_code)
+    surrogate: nn.Module | AutoSurrogate | None = search.auto_surrogate(teacher.device)
+    if surrogate is None and search.surrogate is not None:
+        surrogate = _surrogate(Path(search.surrogate), loaded, opened, teacher.trust_code)
     if budget.dry_run:
         chosen = loaded.subset(draw_samples(len(loaded), limit, search.seed))
-        estimate = estimate_run(opened, chosen, settings, budget.dry_run_queries, surrogate=network)
+        estimate = estimate_run(
+            opened,
+            chosen,
+            settings,
+            budget.dry_run_queries,
+            surrogate=surrogate,
+            consistency_checks=budget.consistency_checks,
+        )
         shards = math.ceil(len(chosen) / chunk_size(opened, settings))
         print_estimate(estimate, min(workers.workers, shards), budget.price)
         return
@@ -108,7 +119,7 @@ def label(
             images=loaded,
             limit=limit,
             soft_labels=soft_label_settings,
-            surrogate=network,
+            surrogate=surrogate,
             resume=resume,
             execution=RunExecution(
                 workers=pool,
@@ -129,6 +140,7 @@ def _report(totals: "Totals", before: dict[str, Any] | None, out: Path) -> None:
         out: The folder of the run.
     """
     from db3kd.labelling.check_results import describe_checks, is_inconsistent, queries_of_checks
+    from db3kd.labelling.run_surrogate import describe_surrogate
     from db3kd.storage.manifest import MANIFEST, read_manifest
     from db3kd.storage.run_folder import queries_in_flight
 
@@ -136,6 +148,8 @@ def _report(totals: "Totals", before: dict[str, Any] | None, out: Path) -> None:
     if after == before:
         print("nothing to do  the run was already finished")
     _print_summary(totals, queries_in_flight(after), out)
+    if described := describe_surrogate(after):
+        print(f"surrogate      {described}")
     if check_queries := queries_of_checks(after):
         print(f"checks         {check_queries} more queries; {describe_checks(after)}")
     if is_inconsistent(after) or totals.statuses["contradictory"]:

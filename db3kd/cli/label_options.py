@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -14,7 +13,11 @@ if TYPE_CHECKING:
     from db3kd.labelling.ray_cluster import Workers
     from db3kd.labelling.settings import LabelSettings
     from db3kd.labelling.soft_labels import SoftLabelSettings
+    from db3kd.pipelines.auto_surrogate import AutoSurrogate
     from db3kd.teachers import Teacher
+
+AUTO = "auto"
+"""The value of --surrogate with which a run trains its surrogate itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +140,19 @@ class SearchOptions(OptionSet):
         ),
     ] = None
     surrogate: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--surrogate",
-            help="Network from db3kd surrogate, which predicts boundaries and saves queries.",
+            help="Network from db3kd surrogate, which saves queries; auto trains one within the "
+            "budget, if that pays.",
+        ),
+    ] = None
+    surrogate_model: Annotated[
+        str | None,
+        typer.Option(
+            "--surrogate-model",
+            help="Network that --surrogate auto trains, best of the teacher's architecture.",
+            show_default="lenet5, or mlp for a table",
         ),
     ] = None
     surrogate_refits: Annotated[
@@ -159,6 +171,25 @@ class SearchOptions(OptionSet):
         ),
     ] = ""
     seed: Seed = 0
+
+    def auto_surrogate(self, device: str) -> "AutoSurrogate | None":
+        """Returns the planner of the run's own surrogate; None without --surrogate auto.
+
+        Args:
+            device: The teacher's device, on which the surrogate is trained.
+
+        Raises:
+            ValueError: If a network is named that is not trained.
+        """
+        if self.surrogate != AUTO:
+            if self.surrogate_model is not None:
+                raise ValueError("surrogate_model: needs --surrogate auto, which trains it")
+            return None
+        from db3kd.distillation.train_settings import TrainSettings
+        from db3kd.pipelines.auto_surrogate import DEFAULT_STEPS, AutoSurrogate
+
+        training = TrainSettings(steps=DEFAULT_STEPS, seed=self.seed, device=device)
+        return AutoSurrogate(self.surrogate_model, training=training)
 
     def settings(self, budget: BudgetOptions) -> "LabelSettings":
         """Returns the settings of the run."""

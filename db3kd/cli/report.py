@@ -64,6 +64,7 @@ def report(
 
 def _notes(run: "LabelRun") -> list[str]:
     from db3kd.labelling.check_results import describe_checks
+    from db3kd.labelling.run_surrogate import describe_surrogate
     from db3kd.labelling.totals import Totals
 
     totals = Totals()
@@ -90,6 +91,8 @@ def _notes(run: "LabelRun") -> list[str]:
             "equal images in different classes, so it is noisy or was replaced. Their distance is "
             "0, and their soft labels divide the probability equally between these classes."
         )
+    if described := describe_surrogate(run.manifest):
+        notes.append(f"Surrogate of the run: {described}.")
     if checked := describe_checks(run.manifest):
         notes.append(f"Consistency: {checked}.")
     if totals.disagreements:

@@ -16,7 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import NamedImages
 from db3kd.data.table_rows import features_of, projection_of
 from db3kd.distillation.surrogate_queries import (
     augment_samples,
@@ -106,9 +109,30 @@ def write_surrogate(
     made |= {"queries": surrogate.queries, "agreement": surrogate.agreement}
     # The manifest is written first, so that weights never lack one.
     write_manifest(manifest_file(out), made)
+    save_surrogate(out, surrogate.network, settings, teacher, images)
+    return made
+
+
+def save_surrogate(
+    out: Path,
+    network: nn.Module,
+    settings: SurrogateSettings,
+    teacher: Teacher,
+    images: NamedImages,
+) -> None:
+    """Writes the weights of a surrogate, for `load_teacher`.
+
+    Args:
+        out: The weights file, a name ending in .safetensors.
+        network: The surrogate.
+        settings: The settings that it was trained with.
+        teacher: The teacher, which takes images in [0, 1].
+        images: The images that the teacher was asked about.
+    """
+    image_shape = tuple(teacher.image_shape)
     save_model(
         out,
-        surrogate.network,
+        network,
         model=settings.surrogate_model(image_shape),
         image_shape=image_shape,
         classes=teacher.classes,
@@ -116,7 +140,6 @@ def write_surrogate(
         class_names=class_names_of(teacher),
         features=features_of(teacher, images),
     )
-    return made
 
 
 def manifest_file(out: Path) -> Path:

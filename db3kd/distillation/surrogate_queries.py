@@ -5,6 +5,7 @@ The decisions can be kept in a run folder, because only they cost queries.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import ImageSource
 from db3kd.distillation.augmented_decisions import (
     AUGMENTED_DECISIONS,
     AugmentedDecisions,
@@ -22,6 +24,7 @@ from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.progress import Progress, adding_up
 from db3kd.querying.driver import decide_all
+from db3kd.querying.session import AnswerJournal
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
@@ -71,14 +74,24 @@ def augment_samples(
     if isinstance(images, ImageSet):
         images.check()
     drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
-    held_out = max(1, round(count * HELD_OUT_SHARE))
-    return AugmentedImages(
-        drawn,
-        settings.queries_per_sample,
-        seed,
-        partners=count - held_out,
-        project=project,
-    )
+    return _augment(drawn, settings, project)
+
+
+def augment_drawn(
+    images: ImageSource,
+    drawn: Tensor,
+    settings: SurrogateSettings,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> AugmentedImages:
+    """Returns augmented images as `augment_samples`, of some images of a larger set.
+
+    Args:
+        images: N images in [0, 1].
+        drawn: [n] int64, at least 2 of them, in random order; the last ones are held out.
+        settings: See `augment_samples`.
+        project: See `AugmentedImages`.
+    """
+    return _augment(_Drawn(images, drawn), settings, project)
 
 
 def decide_augmented(
@@ -129,6 +142,36 @@ def decide_augmented(
     return AugmentedDecisions(images, decisions)
 
 
+def decide_versions(
+    teacher: Teacher,
+    images: AugmentedImages,
+    clean: Tensor,
+    journal: AnswerJournal,
+    on_answers: Callable[[int], None] | None = None,
+) -> AugmentedDecisions:
+    """Asks the teacher about augmented images of samples whose classes are known.
+
+    Args:
+        teacher: The teacher to ask.
+        images: Augmented images of the teacher's shape.
+        clean: [images.samples] int64, the classes of the samples themselves.
+        journal: Keeps the answers, and supplies those that it has.
+        on_answers: Called with the number of new answers after each batch.
+
+    Raises:
+        ValueError: If the images do not fit the teacher.
+        TeacherError: If the teacher fails.
+    """
+    _check_fit(teacher, images)
+    decisions = clean.repeat_interleave(images.queries_per_sample)
+    rows = torch.arange(len(images))
+    rows = rows[rows % images.queries_per_sample > 0]
+    decisions[rows] = decide_all(
+        teacher, images.read, rows, _BATCH_ROWS, on_answers=on_answers, journal=journal
+    )
+    return AugmentedDecisions(images, decisions)
+
+
 def decide_augmented_in_folder(
     path: Path,
     described: Mapping[str, Any],
@@ -166,6 +209,36 @@ def decide_augmented_in_folder(
             decided = decide_augmented(teacher, images, folder=folder, progress=progress)
         folder.finish({"samples": len(images), "queries": len(images)})
     return decided
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Some images of a source, in a given order."""
+
+    images: ImageSource
+    drawn: Tensor
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def read(self, indices: Tensor) -> Tensor:
+        return self.images.read(self.drawn[indices])
+
+
+def _augment(
+    images: ImageSet | Tensor | _Drawn,
+    settings: SurrogateSettings,
+    project: Callable[[Tensor], Tensor] | None,
+) -> AugmentedImages:
+    """Augments images in random order; the last ones are held out."""
+    held_out = max(1, round(len(images) * HELD_OUT_SHARE))
+    return AugmentedImages(
+        images,
+        settings.queries_per_sample,
+        settings.training.seed,
+        partners=len(images) - held_out,
+        project=project,
+    )
 
 
 def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:

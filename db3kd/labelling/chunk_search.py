@@ -229,15 +229,25 @@ def surrogate_for(
     """
     if network is None:
         return None
+    check_surrogate_measure(settings)
+    return Surrogate(network, teacher.image_shape, teacher.classes, teacher.device)
+
+
+def check_surrogate_measure(settings: LabelSettings) -> None:
+    """Raises ValueError if the measure uses no surrogate."""
     if settings.measure != "mbd":
         raise ValueError(
             f"surrogate: expected None with measure {settings.measure!r}; only 'mbd' uses a network"
         )
-    return Surrogate(network, teacher.image_shape, teacher.classes, teacher.device)
 
 
-def training_digest_for(settings: LabelSettings, surrogate: nn.Module | None) -> str | None:
-    """Returns the `training_digest` that a run needs; None if it does not train a surrogate."""
+def training_digest_for(settings: LabelSettings, surrogate: object | None) -> str | None:
+    """Returns the `training_digest` that a run needs; None if it does not refit a surrogate.
+
+    Args:
+        settings: The settings of the run.
+        surrogate: Its surrogate in any form; None if it has none.
+    """
     if surrogate is None or not settings.sign_opt.surrogate_refits:
         return None
     return training_digest()

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget, divide_over_targets
 from db3kd.labelling.chunk_search import Labeller, pairs_of, surrogate_for
+from db3kd.labelling.consistency import reserved_queries
+from db3kd.labelling.run_surrogate import SurrogatePlanner, plan_surrogate
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.querying.driver import decide_all, run
@@ -42,6 +44,9 @@ class Estimate:
         batch_size: Images in one timed call.
         surrogate_seconds_per_query: Additional time of the surrogate on this machine; None without
             a surrogate, or if no pair was measured.
+        surrogate_queries: The queries of the run that train its surrogate. They count towards
+            `max_queries` and `expected_queries`.
+        surrogate_why: Why the run trains a surrogate, or why not; empty if it need not decide.
     """
 
     samples: int
@@ -53,6 +58,8 @@ class Estimate:
     seconds_per_query: float | None = None
     batch_size: int = 0
     surrogate_seconds_per_query: float | None = None
+    surrogate_queries: int = 0
+    surrogate_why: str = ""
 
 
 def estimate_run(
@@ -61,7 +68,8 @@ def estimate_run(
     settings: LabelSettings,
     queries: int = 400,
     *,
-    surrogate: nn.Module | None = None,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
+    consistency_checks: int = 0,
 ) -> Estimate:
     """Estimates the queries and the time of labelling `images`.
 
@@ -76,7 +84,9 @@ def estimate_run(
         images: The images to label.
         settings: The settings of the run.
         queries: Maximum number of queries to spend.
-        surrogate: The surrogate of the run, or None.
+        surrogate: The surrogate of the run, or None. One that the run is to train itself is not
+            trained for the estimate.
+        consistency_checks: The consistency checks of the run, which get a part of its budget.
 
     Raises:
         TeacherError: If the teacher fails.
@@ -84,6 +94,30 @@ def estimate_run(
     """
     check_count(queries, "queries", least=0)
     teacher, images = takes_unit_images(teacher), matched(images, teacher)
+    reserved = reserved_queries(consistency_checks, settings.queries)
+    if settings.queries is not None:
+        settings = replace(settings, queries=settings.queries - reserved)
+    planned = plan_surrogate(surrogate, teacher, len(images), len(images), settings)
+    estimate = _estimate(teacher, images, planned.settings, queries, planned.network)
+    of_surrogate = planned.queries
+    if estimate.expected_queries is not None:
+        estimate = replace(estimate, expected_queries=estimate.expected_queries + of_surrogate)
+    return replace(
+        estimate,
+        max_queries=estimate.max_queries + of_surrogate + reserved,
+        surrogate_queries=of_surrogate,
+        surrogate_why=planned.why,
+    )
+
+
+def _estimate(
+    teacher: Teacher,
+    images: ImageSet,
+    settings: LabelSettings,
+    queries: int,
+    surrogate: nn.Module | None,
+) -> Estimate:
+    """Estimates what labelling costs, without the training of a surrogate."""
     fitted_surrogate = surrogate_for(teacher, settings, surrogate)
     limits = divide_budget(settings, len(images), teacher.classes)
     max_queries, affordable = int(limits.sum()), (limits > 0).nonzero()[:, 0]

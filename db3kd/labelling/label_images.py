@@ -17,6 +17,7 @@ from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.run_identity import label_manifest, run_images, samples_per_shard
+from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner, plan_surrogate
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.progress import ProgressListener
@@ -31,7 +32,7 @@ def label(
     index: Tensor | None = None,
     progress: ProgressListener | Literal[False] | None = None,
     concurrent_chunks: int | None = None,
-    surrogate: nn.Module | None = None,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     recovered: Recovered | None = None,
@@ -62,7 +63,8 @@ def label(
         surrogate: For measure "mbd", a network that was trained on the teacher's decisions,
             `[n, *image_shape]` -> scores `[n, C]` (see `db3kd.make_surrogate`). On a CPU
             several threads call it at the same time, and labels are bit-identical only on
-            processors of one kind.
+            processors of one kind. With `db3kd.AutoSurrogate()` the run trains one itself, if
+            that pays, on a part of its budget; this needs `out`.
         out: A run folder that keeps each answer, like the one of `db3kd label --out`.
         resume: Whether to continue the run in `out`, if there is one. The run must have the same
             teacher, images and settings.
@@ -92,19 +94,25 @@ def label(
         raise ValueError(
             "recovered: expected None with out=; to continue the run in out=, pass resume=True"
         )
+    network, planner = network_or_planner(surrogate)
+    if planner is not None and out is None:
+        raise ValueError(
+            "surrogate: a surrogate that the run trains needs out=, the folder that keeps its "
+            "answers and weights; or train one with db3kd.make_surrogate, and pass its network"
+        )
     job = LabelJob.prepare(
         teacher,
         images,
         settings,
         index=index,
         concurrent_chunks=concurrent_chunks,
-        surrogate=surrogate,
+        surrogate=network,
     )
     if out is None:
         return _label_in_memory(job, recovered, progress)
     if len(job.index.unique()) < len(job.index):
         raise ValueError("index: expected each image at most once with out=, got duplicates")
-    _label_into_folder(job, out, resume, progress)
+    _label_into_folder(job, surrogate, out, resume, progress)
     return load_labels(out)
 
 
@@ -178,10 +186,13 @@ def _label_in_memory(
 
 def _label_into_folder(
     job: LabelJob,
+    surrogate: nn.Module | SurrogatePlanner | None,
     out: str | Path,
     resume: bool,
     progress: ProgressListener | Literal[False] | None,
 ) -> None:
+    of_run = plan_surrogate(surrogate, job.teacher, len(job.images), len(job.index), job.settings)
+    job = replace(job, settings=of_run.settings)
     known = None
     if isinstance(job.images, ImageSet):
         known = run_images(job.images, job.settings, job.teacher.classes)
@@ -194,12 +205,15 @@ def _label_into_folder(
         source=None,
         samples_per_shard=per_shard,
         data_fingerprint=known.digests.fingerprint if known else job.images.fingerprint(),
-        surrogate=job.network,
+        surrogate=of_run.entries,
         index=job.index,
     )
     with RunFolder.open(out, LABELS, manifest, resume=resume, images=known) as run:
         if run.finished:
             return
+        job = job.with_surrogate(
+            of_run.network_in(run, job.teacher, job.images, progress=_shows(progress))
+        )
         with _shown(progress, job, add_up(run)) as listener:
             for position, chunk in job.run(run, listener):
                 run.write_shard(position, to_table(chunk))
@@ -210,6 +224,11 @@ def _shown(
     progress: ProgressListener | Literal[False] | None, job: LabelJob, before: Totals
 ) -> AbstractContextManager[ProgressListener | None]:
     """Returns the caller's listener, or else a display if standard error is a terminal."""
-    if progress is None and sys.stderr is not None and sys.stderr.isatty():
+    if _shows(progress):
         return job.progress(before)
     return nullcontext(progress or None)
+
+
+def _shows(progress: ProgressListener | Literal[False] | None) -> bool:
+    """Returns whether to show a display: by default, if standard error is a terminal."""
+    return progress is None and sys.stderr is not None and sys.stderr.isatty()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Protocol
 
@@ -100,6 +100,11 @@ class LabelJob:
             network=surrogate,
             surrogate=surrogate_for(fitted_teacher, settings, surrogate),
         )
+
+    def with_surrogate(self, network: nn.Module | None) -> "LabelJob":
+        """Returns the same labelling with another surrogate."""
+        surrogate = surrogate_for(self.teacher, self.settings, network)
+        return replace(self, network=network, surrogate=surrogate)
 
     @property
     def limits(self) -> Tensor:

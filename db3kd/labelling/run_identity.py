@@ -1,6 +1,7 @@
 """The identity of a label run: its manifest, and the digests of its images."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def label_manifest(
     data_fingerprint: str,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | None = None,
+    surrogate: nn.Module | Mapping[str, Any] | None = None,
     index: Tensor | None = None,
 ) -> dict[str, Any]:
     """The manifest of a label run, for `RunFolder.open`.
@@ -79,7 +80,7 @@ def label_manifest(
         data_fingerprint: A digest that changes with the images.
         limit: How many images of the source are drawn; None for all.
         soft_labels: How distances become soft labels; None for distances only.
-        surrogate: A network, as for `db3kd.label`; or None.
+        surrogate: A network, as for `db3kd.label`; the entries of one to be trained; or None.
         index: `[n] int64`, the images to label, in this order; None for all in their order.
     """
     entries: dict[str, object] = {
@@ -95,8 +96,10 @@ def label_manifest(
         entries[CLASS_NAMES] = names
     if index is not None and not index.equal(torch.arange(len(images))):
         entries["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
-    if surrogate is not None:
+    if isinstance(surrogate, nn.Module):
         entries["surrogate"] = module_fingerprint(surrogate)
+    elif surrogate is not None:
+        entries["surrogate"] = surrogate
     if (digest := training_digest_for(settings, surrogate)) is not None:
         entries["training_digest"] = digest
     return make_manifest(

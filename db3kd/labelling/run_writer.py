@@ -14,6 +14,7 @@ from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
 from db3kd.labelling.ray_cluster import Workers, import_ray
 from db3kd.labelling.run_identity import label_manifest, run_images, samples_per_shard
+from db3kd.labelling.run_surrogate import SurrogatePlanner, plan_surrogate
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
@@ -57,7 +58,7 @@ def write_run(
     images: ImageSet | None = None,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | None = None,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
     resume: bool = False,
     execution: RunExecution | None = None,
 ) -> Totals:
@@ -81,7 +82,8 @@ def write_run(
         limit: The number of images to label, drawn by the settings' seed; None for all. The run's
             sample indices are those of the source.
         soft_labels: How to make soft labels, which are stored too; None for distances only.
-        surrogate: A surrogate of the teacher, as for `db3kd.label`; part of the run's identity.
+        surrogate: A surrogate of the teacher, or `db3kd.AutoSurrogate()`, as for `db3kd.label`;
+            part of the run's identity.
         resume: Whether to continue the run in `folder`, if there is one. Teacher, images and
             settings have to be those of the run. Labels and totals become those of a run without a
             stop. An image may have changed if the teacher was not asked about it yet. A finished
@@ -113,7 +115,9 @@ def write_run(
     renumbered = matched(chosen, teacher)
     check = not (resume and is_finished(folder))
     known = run_images(chosen, settings, teacher.classes, check=check)
-    surrogate_for(teacher, settings, surrogate)  # raises before the folder is made
+    of_run = plan_surrogate(surrogate, teacher, len(chosen), len(chosen), settings)
+    settings = of_run.settings
+    surrogate_for(teacher, settings, of_run.network)  # raises before the folder is made
     per_shard = samples_per_shard(folder, resume, teacher, settings)
     manifest = label_manifest(
         teacher,
@@ -124,21 +128,21 @@ def write_run(
         soft_labels=soft_labels,
         samples_per_shard=per_shard,
         data_fingerprint=known.digests.fingerprint,
-        surrogate=surrogate,
+        surrogate=of_run.entries,
     )
     with RunFolder.open(folder, LABELS, manifest, resume=resume, images=known) as run:
         if run.finished:
             return add_up(run)
+        checks = None
+        if checks_budget:
+            checks = ConsistencyChecks(run, checks_budget, execution.accept_changes)
         job = LabelJob.prepare(
             teacher,
             renumbered,
             settings,
             concurrent_chunks=execution.concurrent_chunks,
-            surrogate=surrogate,
+            surrogate=of_run.network_in(run, teacher, renumbered, progress=True),
         )
-        checks = None
-        if checks_budget:
-            checks = ConsistencyChecks(run, checks_budget, execution.accept_changes)
         with _pool(execution.workers, run, job) as pool:
             job = replace(job, pool=pool, checks=checks, samples_per_chunk=per_shard)
             _write_shards(run, job, rows, soft_labels)

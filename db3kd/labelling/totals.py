@@ -7,6 +7,7 @@ import torch
 
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
@@ -25,6 +26,7 @@ class Totals:
         mean_distance: The mean over the reached pairs, L2 in input units; None if there are none.
         statuses: The number of samples with each status.
         disagreements: Samples whose class according to the teacher differs from the data set's.
+        surrogate_queries: The queries that trained the run's own surrogate, on top of `queries`.
     """
 
     samples: int = 0
@@ -35,6 +37,7 @@ class Totals:
     mean_distance: float | None = None
     statuses: Counter[str] = field(default_factory=Counter)
     disagreements: int = 0
+    surrogate_queries: int = 0
 
     def add(self, labels: Labels) -> None:
         """Adds the labels of more samples."""
@@ -62,7 +65,7 @@ class Totals:
 
 def add_up(run: RunFolder) -> Totals:
     """The totals of a run's shards, read from disk so that interruptions do not affect them."""
-    totals = Totals()
+    totals = Totals(surrogate_queries=queries_of_surrogate(run.manifest))
     for _, labels in iterate_shards(run.path) if run.has_shards else ():
         totals.add(labels)
     return totals

@@ -3,9 +3,11 @@
 `distill` trains the best student within a query budget, and `compare` compares strategies at the
 same budget. `run_zero_shot` trains students without any image: it makes pseudo samples, labels
 them, trains students and compares them with baselines. `run_demo` trains a teacher, distils a
-student from it and compares strategies.
+student from it and compares strategies. `AutoSurrogate` plans and trains the surrogate of a label
+run, on a part of its budget.
 """
 
+from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.pipelines.compare_strategies import Comparison, compare
 from db3kd.pipelines.demo import run_demo
 from db3kd.pipelines.demo_settings import DemoSettings
@@ -18,6 +20,7 @@ from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot_students import train_students
 
 __all__ = [
+    "AutoSurrogate",
     "Comparison",
     "DemoSettings",
     "DistillResult",

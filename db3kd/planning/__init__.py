@@ -9,6 +9,7 @@ from db3kd.planning.budget_plan import (
     plan_budget,
 )
 from db3kd.planning.comparison_plan import COMPARED, ComparisonPlan, plan_comparison
+from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
 
 __all__ = [
     "COMPARED",
@@ -18,6 +19,8 @@ __all__ = [
     "ComparisonPlan",
     "Stage",
     "Strategy",
+    "SurrogatePlan",
     "plan_budget",
     "plan_comparison",
+    "plan_surrogate_training",
 ]

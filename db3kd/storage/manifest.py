@@ -19,6 +19,9 @@ MANIFEST = "_manifest.json"
 CLASS_NAMES = "class_names"
 """Setting that holds the names of the classes in the order of their numbers."""
 
+SURROGATES = "surrogate"
+"""Entry that describes the surrogate that a run trained itself: a list of one mapping."""
+
 _IDENTITY = ("seed", "settings", "teacher", "data")
 """Entries that identify a run; the other entries are circumstances."""
 
@@ -44,6 +47,7 @@ _LISTS = {
     "resumed": ("queries_in_flight",),
     "lost_workers": ("queries_in_flight",),
     "consistency": ("asked", "changed"),
+    SURROGATES: ("queries",),
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
 

@@ -185,6 +185,44 @@ def test_a_dry_run_prints_the_time_of_the_surrogate(teacher, tmp_path):
     assert "surrogate" not in succeed(*arguments, *few)
 
 
+AUTO = ("--measure", "mbd", "--surrogate", "auto", "--surrogate-model", "linear")
+
+
+def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(tmp_path, monkeypatch):
+    monkeypatch.setattr("db3kd.pipelines.auto_surrogate.DEFAULT_STEPS", 5)
+    arguments = label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run")
+    options = (*AUTO, "--budget", 12_000)
+    CountingTeacher.asked = 0
+
+    planned = succeed(*arguments, *options, "--dry-run", "--dry-run-queries", 0)
+    assert CountingTeacher.asked == 0 and not (tmp_path / "run").exists()
+    out = succeed(*arguments, *options)
+
+    line = re.search(r"surrogate trained on ([\d,]+) of these queries: (a pair .*)", planned)
+    assert "queries   at most 12,000\n" in planned
+    assert f"surrogate      {line[1]} more queries, agrees on" in out and line[2] in out
+    manifest = read_manifest(tmp_path / "run")
+    totals, checks = manifest["totals"], queries_of_checks(manifest)
+    assert f"{totals['surrogate_queries']:,}" == line[1]
+    asked = totals["queries"] + totals["surrogate_queries"] + checks
+    assert asked == CountingTeacher.asked <= 12_000
+    assert "nothing to do" in succeed(*arguments, *options, "--resume")
+    assert CountingTeacher.asked == asked
+    page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
+    assert f"Surrogate of the run: {line[1]} more queries" in page
+
+
+def test_a_run_says_why_it_trains_no_surrogate(tmp_path):
+    arguments = label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run")
+    options = (*AUTO, "--budget", 600)
+
+    planned = succeed(*arguments, *options, "--dry-run", "--dry-run-queries", 0)
+
+    why = "none: a surrogate needs 2,000 queries, too many of 554 for 360 pairs"
+    assert f"surrogate {why}" in planned
+    assert f"surrogate      {why}" in succeed(*arguments, *options)
+
+
 def test_a_surrogate_without_gradients_is_refused(teacher, tmp_path):
     arguments = label_arguments(teacher, tmp_path / "run")
     message = fail(*arguments, "--measure", "mbd", "--surrogate", f"{TEACHERS}:CountingTeacher")
@@ -224,6 +262,9 @@ def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
         (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
         (("--temperature", "2"), "stored only with a --scale"),
         (("--surrogate-refits", "4"), "--surrogate-refits: needs --surrogate"),
+        (("--surrogate-model", "linear"), "--surrogate-model: needs --surrogate auto"),
+        (("--surrogate", "auto"), "--surrogate: expected None with measure 'bd'"),
+        (("--surrogate", "missing.safetensors"), "expected a teacher file"),
         (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
         (("--split", "validation"), "--split: digits has"),
         (("--data", "nothing"), "--data: expected mnist5k"),

@@ -1,0 +1,145 @@
+"""What the queries of a surrogate's training are worth, by the number of images and queries a pair.
+
+A run labels its own images: surrogates are trained on them, and they are the starting points. For
+each number of images, the same pairs are measured by MBD without a surrogate and with surrogates of
+different numbers of training queries, at most ten per image unless there are too few. Every number
+of queries a pair is a search of its own, because it determines the starting points. The result is
+the mean distance over the mean of the white-box optimum, without the surrogate's own queries.
+
+    python -m benchmarks.peers.surrogate_budgets --data DIR --teacher FILE
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.record import keep
+from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
+from benchmarks.peers.whitebox import minimum_norm
+from db3kd.boundary import Pairs, Surrogate
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.surrogate_settings import SurrogateSettings
+from db3kd.distillation.surrogate_training import make_surrogate
+from db3kd.labelling.chunk_search import Labeller
+from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.settings import LabelSettings
+from db3kd.querying.driver import run
+from db3kd.querying.ledger import Ledger
+from db3kd.teachers import decide_checked
+
+_PER_IMAGE = 10
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The pairs of one number of images.
+
+    Attributes:
+        images: The images of the run, which are also the starting points.
+        decisions: [N] int64, their classes.
+        pairs: The measured pairs.
+        optimum: The mean of the white-box distances.
+    """
+
+    images: ImageSet
+    decisions: Tensor
+    pairs: Pairs
+    optimum: float
+
+
+def main() -> None:
+    """Measures and prints one row for each number of images and training queries."""
+    options = _options()
+    trained = trained_teacher(options)
+    rows = []
+    for count in options.images:
+        measured = _pairs(trained, count, options.pairs, options.seed)
+        print(f"{count} images, {len(measured.pairs)} pairs, optimum {measured.optimum:.3f}")
+        for queries in (0, *options.training):
+            start = time.perf_counter()
+            surrogate, agreement, spent = _surrogate(trained, measured.images, queries, options)
+            curve = {each: _ratio(trained, measured, each, surrogate) for each in options.queries}
+            seconds = time.perf_counter() - start
+            rows.append({"images": count, "training": spent, "agreement": agreement} | curve)
+            found = "" if agreement is None else f" (agreement {agreement:.1%})"
+            shown = "  ".join(f"{each}: {ratio:.3f}" for each, ratio in curve.items())
+            print(f"  {spent:6,} queries{found}: {shown}   {seconds:.0f} s", flush=True)
+    keep(options, {"data": trained.train.name, "teacher_accuracy": trained.accuracy, "rows": rows})
+
+
+def _pairs(trained: TrainedTeacher, count: int, pairs: int, seed: int) -> _Pairs:
+    """Draws images of the train split, and pairs of them with classes that occur among them."""
+    images = trained.train.subset(draw_samples(len(trained.train), count, seed))
+    samples = images.read(torch.arange(count))
+    decisions = decide_checked(trained.teacher, samples)
+    possible = torch.zeros(count, trained.classes, dtype=torch.bool)
+    possible[:, decisions.unique()] = True
+    possible[torch.arange(count), decisions] = False
+    sample, target = possible.nonzero(as_tuple=True)
+    drawn = draw_samples(len(sample), min(pairs, len(sample)), seed)
+    sample, target = sample[drawn], target[drawn]
+    optimum = minimum_norm(trained.network, samples[sample], target)
+    number = torch.arange(len(sample))
+    return _Pairs(
+        images,
+        decisions,
+        Pairs(samples[sample].flatten(1), sample, number, target),
+        optimum.mean().item(),
+    )
+
+
+def _surrogate(
+    trained: TrainedTeacher, images: ImageSet, queries: int, options: argparse.Namespace
+) -> tuple[Surrogate | None, float | None, int]:
+    """Trains a surrogate with at most so many queries; None for 0."""
+    if not queries:
+        return None, None, 0
+    per_image = options.per_image
+    per_image = per_image if len(images) * per_image >= queries else queries // len(images)
+    settings = SurrogateSettings(
+        options.model, queries_per_sample=per_image, networks=options.networks
+    )
+    training = replace(settings.training, seed=options.seed + 1, device="cpu", steps=options.steps)
+    chosen = images.subset(draw_samples(len(images), queries // per_image, options.seed))
+    made = make_surrogate(trained.teacher, chosen, replace(settings, training=training))
+    shape = trained.teacher.image_shape
+    return Surrogate(made.network, shape, trained.classes), made.agreement, made.queries
+
+
+def _ratio(
+    trained: TrainedTeacher, measured: _Pairs, queries: int, surrogate: Surrogate | None
+) -> float:
+    """Measures the pairs with so many queries each; returns the mean over the optimum."""
+    labeller = Labeller(
+        trained.teacher,
+        measured.images,
+        LabelSettings(queries_per_pair=queries),
+        measured.decisions,
+        torch.full((len(measured.images),), queries * trained.classes),
+        surrogate,
+    )
+    ledger = Ledger(torch.full((len(measured.pairs),), queries))
+    search = labeller.search(measured.pairs, ledger, ledger.limits)
+    distance = run(search, trained.teacher, ledger).distance
+    return (distance.mean() / measured.optimum).item()
+
+
+def _options() -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument("--images", type=int, nargs="+", default=[10, 30, 100, 1000])
+    options.add_argument("--training", type=int, nargs="+", default=[500, 2000, 5000])
+    options.add_argument("--queries", type=int, nargs="+", default=[5, 10, 25, 50, 100, 250, 1000])
+    options.add_argument("--pairs", type=int, default=60, help="at most")
+    options.add_argument("--per-image", type=int, default=_PER_IMAGE, help="training queries")
+    options.add_argument("--model", default="lenet5", help="the surrogate's architecture")
+    options.add_argument("--networks", type=int, default=1)
+    options.add_argument("--steps", type=int, default=2000)
+    options.add_argument("--seed", type=int, default=0)
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()

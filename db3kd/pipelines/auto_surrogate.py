@@ -1,0 +1,178 @@
+"""`AutoSurrogate`: a surrogate that a label run trains itself, on a part of its budget."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.argument_types import check_type
+from db3kd.data.image_source import NamedImages
+from db3kd.data.table_rows import projection_of
+from db3kd.distillation.surrogate_files import save_surrogate
+from db3kd.distillation.surrogate_queries import HELD_OUT_SHARE, augment_drawn, decide_versions
+from db3kd.distillation.surrogate_settings import SurrogateSettings
+from db3kd.distillation.surrogate_training import train_surrogate
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.chunk_search import check_surrogate_measure
+from db3kd.labelling.settings import LabelSettings
+from db3kd.models.networks import check_model
+from db3kd.planning.surrogate_plan import plan_surrogate_training
+from db3kd.progress import CountListener, adding_up, show_progress
+from db3kd.querying.session import AnswerJournal
+from db3kd.teachers import ModuleTeacher, Teacher, describe, load_teacher
+from db3kd.validation import UNIT_BOUNDS, interval_text
+
+DEFAULT_STEPS = 2000
+"""Training steps of each network."""
+
+
+@dataclass(frozen=True)
+class AutoSurrogate:
+    """Trains a surrogate inside a label run, on a part of the run's budget, if that pays.
+
+    The budget and the numbers of images and pairs decide, before anything is asked. The total of
+    both parts never exceeds the budget. The run's folder keeps the answers and the weights.
+
+    Example:
+        >>> labels = db3kd.label(
+        ...     teacher, images, db3kd.LabelSettings(queries=100_000),
+        ...     surrogate=db3kd.AutoSurrogate(), out="runs/mine", resume=True,
+        ... )
+
+    Attributes:
+        model: As for `SurrogateSettings`. A network of the teacher's architecture is best.
+        networks: As for `SurrogateSettings`.
+        training: How the networks are trained; `steps` must be set.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    model: str | None = None
+    networks: int = 1
+    training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=DEFAULT_STEPS))
+
+    def __post_init__(self) -> None:
+        check_type(self.training, TrainSettings, "training", "TrainSettings")
+        self._settings()  # raises if a value is out of range
+
+    def plan(
+        self, teacher: Teacher, images: int, labelled: int, settings: LabelSettings
+    ) -> "SurrogateTraining":
+        """Decides whether a run trains a surrogate, without a query.
+
+        Args:
+            teacher: The teacher of the run.
+            images: The number of images of the run.
+            labelled: How many of them are labelled.
+            settings: The settings of the run, with its whole budget.
+
+        Raises:
+            ValueError: If the measure uses no surrogate, the teacher takes other images than those
+                in [0, 1], or the network does not fit the teacher.
+        """
+        check_surrogate_measure(settings)
+        shape, classes = tuple(teacher.image_shape), teacher.classes
+        if tuple(teacher.bounds) != UNIT_BOUNDS:
+            raise ValueError(
+                f"surrogate: expected a teacher that is asked about images in [0, 1], got bounds "
+                f"{interval_text(teacher.bounds)} of {describe(teacher)}; pass the images as a "
+                "db3kd.ImageSet, or train a network of your own and pass it"
+            )
+        trained = self._settings()
+        model = trained.surrogate_model(shape)
+        check_model(model, shape, classes)
+        total = int(divide_budget(settings, images, classes).sum())
+        plan = plan_surrogate_training(total, images, labelled * settings.targets_among(classes))
+        trained = replace(
+            trained, model=trained.model_for(shape), queries_per_sample=1 + plan.versions
+        )
+        return SurrogateTraining(trained, model, plan.samples, plan.queries, plan.why)
+
+    def _settings(self) -> SurrogateSettings:
+        return SurrogateSettings(self.model, networks=self.networks, training=self.training)
+
+
+@dataclass(frozen=True)
+class SurrogateTraining:
+    """The surrogate of one run, from `AutoSurrogate.plan`.
+
+    Attributes:
+        settings: How it is trained.
+        model: The name by which `build_model` builds it.
+        samples: The number of images of the run that are augmented.
+        queries: The exact number of queries; 0 if no surrogate is trained.
+        why: The reason, in one sentence.
+    """
+
+    settings: SurrogateSettings
+    model: str
+    samples: int
+    queries: int
+    why: str
+
+    @property
+    def entries(self) -> Mapping[str, Any]:
+        """What the queries and the weights depend on, for the run's manifest."""
+        training = asdict(self.settings.training)
+        for name in ("device", "precision"):  # a run may be resumed on another machine
+            training.pop(name)
+        return {
+            **asdict(self.settings),
+            "training": training,
+            "samples": self.samples,
+            "queries": self.queries,
+            "held_out_share": HELD_OUT_SHARE,
+        }
+
+    def train(
+        self,
+        teacher: Teacher,
+        images: NamedImages,
+        decisions: Tensor,
+        journal: AnswerJournal,
+        weights: Path,
+        *,
+        progress: bool,
+    ) -> float | None:
+        """Asks the teacher, trains the surrogate and writes its weights.
+
+        Args:
+            teacher: The teacher of the run.
+            images: The images of the run.
+            decisions: `[N] int64`, their classes; -1 for images that the budget refused.
+            journal: Keeps the answers, and supplies those that it has.
+            weights: The file to write.
+            progress: Whether to show the progress.
+
+        Returns:
+            Its agreement with the teacher on held-out images, in [0, 1].
+        """
+        generator = torch.Generator().manual_seed(self.settings.training.seed)
+        order = torch.randperm(len(images), generator=generator)
+        drawn = order[decisions[order] >= 0][: self.samples]
+        augmented = augment_drawn(images, drawn, self.settings, projection_of(teacher, images))
+        with _shown(progress, "asking for the surrogate", self.queries, "queries") as show:
+            on_answers = None if show is None else adding_up(show)
+            decided = decide_versions(teacher, augmented, decisions[drawn], journal, on_answers)
+        with _shown(progress, "training the surrogate", self.settings.steps, "steps") as show:
+            surrogate = train_surrogate(decided, teacher.classes, self.settings, show)
+        save_surrogate(weights, surrogate.network, self.settings, teacher, images)
+        return surrogate.agreement
+
+    def load(self, weights: Path) -> nn.Module:
+        """Returns the network of a weights file that `train` wrote, in eval mode on the CPU."""
+        loaded = load_teacher(weights, model=self.model, device="cpu")
+        assert isinstance(loaded, ModuleTeacher)  # as any .safetensors file
+        return loaded.module
+
+
+def _shown(
+    progress: bool, title: str, total: int, unit: str
+) -> AbstractContextManager[CountListener | None]:
+    return show_progress(title, total, unit) if progress else nullcontext()

@@ -1,0 +1,94 @@
+"""Plans the surrogate of a label run: whether to train one, and on how many queries.
+
+With a surrogate a pair gets as near to the boundary as otherwise with several times its queries,
+but the surrogate's own queries are taken from all pairs. docs/design-notes.md has the measurements
+behind the constants.
+"""
+
+from dataclasses import dataclass, replace
+
+from db3kd.validation import check_count
+
+LEAST_QUERIES, MOST_QUERIES = 2_000, 20_000
+"""The fewest queries of a useful surrogate, and those beyond which it improves little."""
+
+_SHARE = 0.5
+"""The share of the queries for distances that a surrogate takes, between these limits: a pair with
+twice the queries gains less than a surrogate with twice the training data."""
+
+_MOST_SHARE = 0.75
+"""The largest share that pays: a pair gets as near with a fourth of its queries."""
+
+_LEAST_PER_PAIR = 10
+"""Queries that each pair keeps. With fewer, it cannot follow the surrogate."""
+
+_MOST_PER_PAIR = 2_000
+"""With more queries, pairs get as near without a surrogate."""
+
+_LEAST_IMAGES = 20
+
+_VERSIONS = 9
+"""Augmented versions of each image, unless there are too few images. Each costs a query; the class
+of the image itself is known."""
+
+
+@dataclass(frozen=True)
+class SurrogatePlan:
+    """The surrogate of a run; made by `plan_surrogate_training`.
+
+    Attributes:
+        samples: The number of images that are augmented; 0 if no surrogate is trained.
+        versions: The number of augmented versions of each.
+        why: The reason, in one sentence.
+    """
+
+    samples: int
+    versions: int
+    why: str
+
+    @property
+    def queries(self) -> int:
+        """The exact number of queries."""
+        return self.samples * self.versions
+
+
+def plan_surrogate_training(budget: int, images: int, pairs: int) -> SurrogatePlan:
+    """Decides from the numbers of a label run whether it trains a surrogate first.
+
+    Example:
+        >>> plan_surrogate_training(1_000_000, images=1_000, pairs=9_000).queries
+        19998
+
+    Args:
+        budget: Maximum number of queries of the run, including one for each image.
+        images: The number of images of the run.
+        pairs: The number of pairs of a sample and another class that are searched.
+
+    Returns:
+        The plan. The same numbers give the same plan.
+    """
+    check_count(budget, "budget", least=0)
+    check_count(images, "images")
+    check_count(pairs, "pairs")
+    distances = max(0, budget - images)
+    each = distances / pairs
+    if images < _LEAST_IMAGES:
+        return _none(f"a surrogate learns too little from fewer than {_LEAST_IMAGES} images")
+    if each >= _MOST_PER_PAIR:
+        return _none(f"with {each:,.0f} queries a pair gets as near without a surrogate")
+    most = min(int(distances * _MOST_SHARE), distances - _LEAST_PER_PAIR * pairs)
+    if most < LEAST_QUERIES:
+        return _none(
+            f"a surrogate needs {LEAST_QUERIES:,} queries, too many of {distances:,} for "
+            f"{pairs:,} pairs"
+        )
+    wanted = min(max(int(distances * _SHARE), LEAST_QUERIES), MOST_QUERIES, most)
+    samples = min(images, wanted // _VERSIONS)
+    plan = SurrogatePlan(samples, wanted // samples, "")
+    left = (distances - plan.queries) / pairs
+    why = f"a pair gets nearer with {left:,.0f} queries and a surrogate than with {each:,.0f} alone"
+    return replace(plan, why=why)
+
+
+def _none(why: str) -> SurrogatePlan:
+    return SurrogatePlan(0, 0, why)

@@ -1,0 +1,68 @@
+"""Whether a label run trains a surrogate: decided from numbers alone, within the budget."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db3kd.planning.surrogate_plan import (
+    LEAST_QUERIES,
+    MOST_QUERIES,
+    SurrogatePlan,
+    plan_surrogate_training,
+)
+
+
+@given(
+    budget=st.integers(0, 10**9),
+    images=st.integers(1, 10**6),
+    pairs_per_image=st.integers(1, 100),
+)
+def test_a_surrogate_leaves_each_pair_enough_queries(budget, images, pairs_per_image):
+    pairs = images * pairs_per_image
+
+    plan = plan_surrogate_training(budget, images, pairs)
+
+    assert plan.why and not plan.why.endswith(".")
+    if plan.samples == 0:
+        assert plan.queries == 0
+        return
+    assert plan.samples <= images
+    assert plan.versions >= 1
+    assert LEAST_QUERIES * 0.98 < plan.queries <= MOST_QUERIES
+    left = budget - images - plan.queries
+    assert left >= 10 * pairs
+    assert left >= (budget - images) / 4
+
+
+@pytest.mark.parametrize(
+    ("budget", "images", "pairs", "queries", "why"),
+    [
+        (1_000_000, 1_000, 9_000, 20_000, "109 queries and a surrogate than with 111 alone"),
+        (11_000, 1_000, 900, 0, "needs 2,000 queries, too many of 10,000 for 900 pairs"),
+        (3_030, 30, 30, 2_000, "34 queries and a surrogate than with 100 alone"),
+        (2_100, 30, 30, 0, "too many of 2,070 for 30 pairs"),
+        (1_000_000, 20, 180, 0, "with 5,555 queries a pair gets as near without"),
+        (100_000, 19, 171, 0, "fewer than 20 images"),
+        (5, 1_000, 9_000, 0, "too many of 0 for 9,000 pairs"),
+    ],
+)
+def test_the_numbers_of_the_run_decide(budget, images, pairs, queries, why):
+    plan = plan_surrogate_training(budget, images, pairs)
+
+    assert plan.queries == pytest.approx(queries, rel=0.02)
+    assert why in plan.why
+
+
+def test_images_have_more_versions_only_if_there_are_too_few():
+    few, many = (plan_surrogate_training(10**6, images, 9_000) for images in (100, 10_000))
+
+    assert (few.samples, few.versions) == (100, 200)
+    assert many == SurrogatePlan(2_222, 9, many.why)
+
+
+@pytest.mark.parametrize("name", ["budget", "images", "pairs"])
+def test_an_impossible_number_is_refused(name):
+    numbers = {"budget": 100, "images": 10, "pairs": 90, name: -1}
+
+    with pytest.raises(ValueError, match=f"^{name}: expected an integer of at least"):
+        plan_surrogate_training(**numbers)
