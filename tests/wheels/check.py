@@ -5,7 +5,8 @@
 Each pair of a Python and a torch is an environment, kept in the folder because torch takes
 gigabytes; db3kd is removed from it first. The oldest Python of the wheels meets every torch, the
 others the newest. Also times what a user may type: a wheel, the sources and their archive with
-build isolation, the sources without. Prints a table; --save writes benchmarks/results/wheels.json.
+build isolation, the sources without. Prints a table; --save writes benchmarks/results/wheels.json,
+in which rows of other wheels stay.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 from build import ROOT, interpreters
 
 sys.path.insert(0, str(ROOT))
+from benchmarks.common.commit import commit
 from benchmarks.common.record import RESULTS, measured, write
 
 TESTS = [
@@ -140,6 +142,17 @@ def source_installs(program: str, torch: str) -> Iterator[dict[str, object]]:
             yield row | ({"failed": 1, "error": error} if error else tested(python))
 
 
+def put(rows: list[dict[str, object]], row: dict[str, object]) -> None:
+    """Puts a row in the place of the earlier one of the same wheel and torch, or at the end."""
+
+    def is_replaced(each: dict[str, object]) -> bool:
+        same = all(each.get(key) == row.get(key) for key in ("wheel", "command"))
+        return same and each.get("torch") in (None, row.get("torch"))  # None: it did not install
+
+    at = next((place for place, each in enumerate(rows) if is_replaced(each)), len(rows))
+    rows[at : at + 1] = [row]
+
+
 def table(rows: list[dict[str, object]]) -> str:
     """Returns the rows as a Markdown table."""
     lines = [
@@ -160,27 +173,31 @@ def main() -> None:
     options.add_argument("--environments", type=Path, required=True)
     options.add_argument("--torch", nargs="+", required=True, help="oldest first")
     options.add_argument("--save", action="store_true", help="write the result")
+    options.add_argument("--no-sources", action="store_true", help="install wheels only")
     chosen = options.parse_args()
     environments = chosen.environments.resolve()
     environments.mkdir(exist_ok=True)
+    file = RESULTS / "wheels.json"
+    kept = json.loads(file.read_text()) if file.exists() else {"wheels": [], "sources": []}
     rows: list[dict[str, object]] = []
     sources: list[dict[str, object]] = []
 
-    def keep(found: list[dict[str, object]], row: dict[str, object]) -> None:
+    def keep(kind: str, found: list[dict[str, object]], row: dict[str, object]) -> None:
         """What was measured is kept, also if a later row stops."""
         print(row, flush=True)
         found.append(row)
+        put(kept[kind], row | {"commit": commit()})
         if chosen.save:
-            result = {"measured": measured(), "wheels": rows, "sources": sources}
-            write(RESULTS / "wheels.json", result)
+            write(file, kept | {"measured": measured()})
 
     for row in check(chosen.wheels.resolve(), environments, chosen.torch):
-        keep(rows, row)
+        keep("wheels", rows, row)
     if not rows:
         sys.exit(f"{chosen.wheels}: expected wheels, found none; run `make wheels`")
-    oldest = interpreters()[str(rows[0]["python"])]
-    for row in source_installs(oldest, chosen.torch[-1]):
-        keep(sources, row)
+    if not chosen.no_sources:
+        oldest = interpreters()[str(rows[0]["python"])]
+        for row in source_installs(oldest, chosen.torch[-1]):
+            keep("sources", sources, row)
     print(f"\n{table(rows)}")
     if any(row["failed"] or not row.get("passed") for row in [*rows, *sources]):
         sys.exit("test-wheels: failed")
