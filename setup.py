@@ -103,8 +103,12 @@ def find_toolkit(torch_cuda: str | None) -> str | None:
     return CUDA_HOME
 
 
-def native_build() -> tuple[Extension, type[build_ext]]:
-    """Returns the extension module db3kd._C for the chosen back end, and what builds it."""
+def native_build() -> tuple[Extension, type[build_ext], dict[str, dict[str, object]]]:
+    """Returns the extension module db3kd._C, what builds it, and the options of commands.
+
+    Each kind of build has a folder of its own: it would take the library of another for its own if
+    it found one there. Ninja, which builds for CUDA, also notices other architectures or flags.
+    """
     import pybind11
     from pybind11.setup_helpers import ParallelCompile
 
@@ -117,7 +121,9 @@ def native_build() -> tuple[Extension, type[build_ext]]:
     print(f"db3kd: building for {'CUDA' if use_cuda else 'the CPU'} ({reason})")
 
     cpu_flags, link_flags = list(CPU_FLAGS), []
+    kind = "cuda" if use_cuda else "cpu"
     if os.environ.get("SANITIZE", "0") == "1":
+        kind += "-sanitizers"
         cpu_flags += [*SANITIZERS, "-O1", "-g"]  # the last optimisation level counts
         link_flags += SANITIZERS
     # Not torch's CppExtension, which links libraries outside the stable ABI.
@@ -134,10 +140,11 @@ def native_build() -> tuple[Extension, type[build_ext]]:
         extra_compile_args=cpu_flags,
         extra_link_args=link_flags,
     )
+    options = {"build": {"build_base": f"build/for-{kind}"}, "build_ext": {"force": use_cuda}}
     if use_cuda:
-        return extension, add_cuda(extension)
+        return extension, add_cuda(extension), options
     ParallelCompile("MAX_JOBS", default=os.cpu_count() or 1).install()
-    return extension, build_ext
+    return extension, build_ext, options
 
 
 def sources(patterns: list[str]) -> list[str]:
@@ -184,13 +191,13 @@ def main() -> None:
     if int(setuptools.__version__.split(".")[0]) < 77:
         sys.exit(f"db3kd: building needs setuptools 77 or newer, got {setuptools.__version__}")
     try:
-        extension, command = native_build()
+        extension, command, options = native_build()
     except ImportError as error:
         sys.exit(
             f"db3kd: building needs {error.name}; install it, or let pip do it: "
             "pip install . without --no-build-isolation"
         )
-    setup(ext_modules=[extension], cmdclass={"build_ext": command})
+    setup(ext_modules=[extension], cmdclass={"build_ext": command}, options=options)
 
 
 if __name__ == "__main__":

@@ -83,18 +83,36 @@ def test_a_build_without_a_requirement_says_how_to_install(tmp_path, missing):
     ]
 
 
-def test_pybind11_is_not_taken_from_a_torch_that_has_its_own(setup_module, monkeypatch, tmp_path):
-    torch_folder = tmp_path / "torch"
-    (torch_folder / "include" / "pybind11").mkdir(parents=True)
-    (torch_folder / "version.py").write_text("cuda = None\n")
-    own = torch_folder / "include" / "pybind11" / "pybind11.h"
-    own.write_text("")
-    monkeypatch.setenv("DB3KD_TORCH", str(torch_folder))
+@pytest.fixture
+def fake_torch(monkeypatch, tmp_path) -> Path:
+    """The folder of a torch without CUDA, which setup.py builds against in this test."""
+    folder = tmp_path / "torch"
+    folder.mkdir()
+    (folder / "version.py").write_text("cuda = None\n")
+    monkeypatch.setenv("DB3KD_TORCH", str(folder))
     monkeypatch.setattr("pybind11.setup_helpers.ParallelCompile.install", lambda self: None)
     monkeypatch.chdir(ROOT)
-    extension, _ = setup_module.native_build()
+    return folder
+
+
+def test_pybind11_is_not_taken_from_a_torch_that_has_its_own(setup_module, fake_torch):
+    own = fake_torch / "include" / "pybind11" / "pybind11.h"
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+    extension, _, _ = setup_module.native_build()
     found = [Path(folder) / "pybind11" / "pybind11.h" for folder in extension.include_dirs]
     assert next(file for file in found if file.exists()) != own
+
+
+def test_builds_of_different_kinds_share_no_folder(setup_module, fake_torch, monkeypatch):
+    monkeypatch.setattr(setup_module, "add_cuda", lambda extension: None)
+    folders = set()
+    for use_cuda in (False, True):
+        monkeypatch.setattr(setup_module, "choose_cuda", lambda *_, cuda=use_cuda: (cuda, "test"))
+        for sanitize in "01":
+            monkeypatch.setenv("SANITIZE", sanitize)
+            folders.add(setup_module.native_build()[2]["build"]["build_base"])
+    assert len(folders) == 4
 
 
 def test_torch_finds_the_ninja_of_this_python_off_the_path(setup_module, monkeypatch, tmp_path):

@@ -58,16 +58,25 @@ def run(command: list[str], **environment: str) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
-def build(program: str, out: Path, **environment: str) -> Path:
+def build(program: str, archive: Path, out: Path, **environment: str) -> Path:
     """Builds the wheel of one Python in an environment of its own, and returns the file."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run([program, "-m", "venv", str(folder / "venv")])
         python = str(folder / "venv" / "bin" / "python")
         run([python, *PIP, "install", *NEEDS])
-        wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), "."]
+        return build_with(python, archive, out, **environment)
+
+
+def build_with(python: str, archive: Path, out: Path, **environment: str) -> Path:
+    """Builds a wheel with this Python's packages, and returns the file.
+
+    From an archive, so that nothing of an earlier build is in the wheel.
+    """
+    with tempfile.TemporaryDirectory() as made:
+        wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", made, str(archive)]
         run([python, *PIP, *wheel], **environment)
-        return repair(next(folder.glob("*.whl")), out)
+        return repair(next(Path(made).glob("*.whl")), out)
 
 
 def repair(wheel: Path, out: Path) -> Path:
@@ -85,38 +94,35 @@ def repair(wheel: Path, out: Path) -> Path:
     return made.pop()
 
 
-def build_cpu(out: Path) -> list[Path]:
+def build_archive(folder: Path) -> Path:
+    """Builds the archive of the sources."""
+    run([sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(folder)])
+    return next(folder.glob("*.tar.gz"))
+
+
+def build_cpu(archive: Path, out: Path) -> None:
     """Builds the CPU wheel of each Python."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     headers = {"DB3KD_TORCH": str(Path(torch.__file__).parent), "FORCE_CPU": "1"}
-    wheels = []
     for version, program in interpreters().items():
-        wheel = build(program, out, **headers)
+        wheel = build(program, archive, out, **headers)
         print(f"{version}: {wheel.name}, {wheel.stat().st_size:,} bytes", flush=True)
         if wheel.stat().st_size >= LARGEST:
             raise RuntimeError(f"{wheel.name}: expected less than {LARGEST:,} bytes")
-        wheels.append(wheel)
-    return wheels
 
 
-def build_cuda(python: str, out: Path) -> Path | None:
-    """Builds the CUDA wheel with the torch of a Python; None if this torch or machine cannot."""
+def build_cuda(python: str, archive: Path, out: Path) -> None:
+    """Builds the CUDA wheel with the torch of a Python, if this torch and machine can."""
     asked = subprocess.run([python, "-c", CUDA], capture_output=True, text=True)
     if asked.returncode != 0:
         raise RuntimeError(f"--cuda-python {python}: {asked.stderr.strip()}")
     version, toolkit = asked.stdout.split()
     if "None" in (version, toolkit):
         print(f"CUDA: no wheel; torch is built for CUDA {version}, the toolkit is {toolkit}")
-        return None
+        return
     folder = out / f"cuda{version.split('.')[0]}"
     folder.mkdir(parents=True)
-    with tempfile.TemporaryDirectory() as made:
-        wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", made, "."]
-        run([python, *PIP, *wheel], FORCE_CUDA="1")
-        repaired = repair(next(Path(made).glob("*.whl")), folder)
+    repaired = build_with(python, archive, folder, FORCE_CUDA="1")
     print(f"CUDA {version}: {repaired.name}, {repaired.stat().st_size:,} bytes")
-    return repaired
 
 
 CUDA = """
@@ -132,9 +138,13 @@ def main() -> None:
     options.add_argument("--cuda-python", default=sys.executable, help="builds the CUDA wheel")
     chosen = options.parse_args()
     out = chosen.out.resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     try:
-        build_cpu(out)
-        build_cuda(chosen.cuda_python, out)
+        with tempfile.TemporaryDirectory() as temporary:
+            archive = build_archive(Path(temporary))
+            build_cpu(archive, out)
+            build_cuda(chosen.cuda_python, archive, out)
     except RuntimeError as error:
         sys.exit(str(error))
 

@@ -57,7 +57,7 @@ def environment(folder: Path, program: str, version: str, torch: str) -> Path:
 
 
 def tested(python: Path) -> dict[str, object]:
-    """Returns the torch that is there, the counts of the op tests, and a digest of labels."""
+    """Returns the torch and the build, the counts of the op tests, and a digest of labels."""
     said = run([str(python), "-P", "-c", FACTS], cwd=ROOT.parent)
     if said.returncode != 0:
         return {"passed": 0, "failed": 1, "error": said.stderr.splitlines()[-1]}
@@ -77,8 +77,9 @@ def tested(python: Path) -> dict[str, object]:
 FACTS = """
 import json, torch
 from db3kd import extension
-built = extension.build_config()["torch_version"]
-print(json.dumps({"torch": torch.__version__, "built_against": built}))
+built = extension.build_config()
+about = {"torch": torch.__version__, "built_against": built["torch_version"], "cuda": built["cuda"]}
+print(json.dumps(about))
 """
 
 
@@ -119,7 +120,10 @@ def check(wheels: Path, environments: Path, torches: list[str]) -> Iterator[dict
             "bytes": wheel.stat().st_size,
             "install_s": seconds,
         }
-        yield row | ({"failed": 1, "error": error} if error else tested(python))
+        row |= {"failed": 1, "error": error} if error else tested(python)
+        if row.get("cuda") not in (None, wheel.parent != wheels):
+            row |= {"failed": 1, "error": f"a CUDA build: expected {not row['cuda']}"}
+        yield row
 
 
 def source_installs(program: str, torch: str) -> Iterator[dict[str, object]]:
