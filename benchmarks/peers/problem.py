@@ -126,7 +126,8 @@ def make_problem(options: argparse.Namespace) -> Problem:
     samples, source, targets = test.read(chosen), source[chosen], targets[chosen]
     pairs = Pairs(samples.flatten(1), chosen, torch.arange(len(chosen)), targets)
     rays = StartingPoints(candidate_pool, decided, options.starts).rays(pairs)
-    optimum = minimum_norm(network, samples, targets, options.white_box_steps)
+    starts = rays.ends[rays.end_of].view(len(chosen), options.starts, *candidate_pool.image_shape)
+    optimum = minimum_norm(network, samples, targets, options.white_box_steps, starts[:, 0])
     exact = None
     if options.teacher_model == "linear":
         *_, layer = network.children()
@@ -143,9 +144,7 @@ def make_problem(options: argparse.Namespace) -> Problem:
         index=chosen,
         source=source,
         target=targets,
-        starts=rays.ends[rays.end_of].view(
-            len(chosen), options.starts, *candidate_pool.image_shape
-        ),
+        starts=starts,
         optimum=optimum,
         exact=exact,
         surrogates=_surrogates(teacher, candidate_pool, options),

@@ -10,24 +10,51 @@ import torch
 from torch import Tensor, nn
 
 
-def minimum_norm(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 400) -> Tensor:
+def minimum_norm(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    steps: int = 400,
+    starts: Tensor | None = None,
+) -> Tensor:
     """Finds a near point of another class for each image.
 
     The norm of the perturbation shrinks by a falling factor after a step that reached the class and
-    grows after a step that did not.
+    grows after a step that did not. An image that never reaches its class this way is attacked
+    again, from a start that is in the class.
 
     Args:
         network: The network of the teacher.
         images: [n, *image_shape] float32 in [0, 1].
         targets: [n] int64, the classes to reach.
         steps: Gradient steps.
+        starts: [n, *image_shape] float32, an image of the class to reach for each image; None to
+            begin at the images only.
 
     Returns:
         [n] float32, L2 distances; +inf if no step reached the class.
     """
+    best = _attack(network, images, targets, steps, torch.zeros_like(images), 3.0)
+    missed = best.isinf()
+    if starts is not None and missed.any():
+        offset = (starts - images)[missed]
+        best[missed] = _attack(
+            network, images[missed], targets[missed], steps, offset, _norms(offset)
+        )
+    return best
+
+
+def _attack(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    steps: int,
+    perturbation: Tensor,
+    norm: Tensor | float,
+) -> Tensor:
+    """Attacks images from a perturbation; `norm` is that of the first step, [n] or one for all."""
     best = torch.full((len(images),), torch.inf)
-    norm = torch.full((len(images),), 3.0)
-    perturbation = torch.zeros_like(images)
+    norm = torch.as_tensor(norm).expand(len(images))
     for number in range(steps):
         decay = (1 + math.cos(math.pi * number / steps)) / 2
         moved = (images + perturbation).detach().requires_grad_(True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher
+from torch import nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
@@ -24,6 +25,7 @@ from benchmarks.peers.measuring_teacher import BudgetSpent, MeasuringTeacher, Tr
 from benchmarks.peers.paper_procedure import paper_search
 from benchmarks.peers.problem import Problem, _padded
 from benchmarks.peers.process import curve_counts, measure
+from benchmarks.peers.whitebox import minimum_norm
 
 SOURCE, TARGET, SIZE = 0, 1, 16
 
@@ -428,3 +430,18 @@ def test_a_teacher_of_another_network_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--teacher-model", "linear"])
     loaded = load_network(parser(None).parse_args(), images)
     assert torch.equal(loaded(torch.zeros(1, 1, 8, 8)), loaded[1].bias.detach()[None])
+
+
+class Plateau(nn.Module):
+    """Class 1 from a mean of 0.65 on; its score has no gradient below a mean of 0.6."""
+
+    def forward(self, images):
+        mean = images.flatten(1).mean(1)
+        return torch.stack([torch.full_like(mean, 0.5), 10 * (mean - 0.6).relu()], 1)
+
+
+def test_a_white_box_attack_without_a_gradient_begins_at_an_image_of_the_class():
+    images, target = torch.full((2, 1, 4, 4), 0.2), torch.ones(2, dtype=torch.int64)
+    assert minimum_norm(Plateau(), images, target).isinf().all()
+    found = minimum_norm(Plateau(), images, target, starts=torch.ones_like(images))
+    torch.testing.assert_close(found, torch.full((2,), 0.45 * 4), rtol=5e-3, atol=0)
