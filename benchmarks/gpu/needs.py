@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = ("torch", "numpy", "safetensors", "setuptools", "pybind11", "ninja")
-FOR_TESTS = ("pytest", "hypothesis")
+FOR_TESTS = ("pytest", "hypothesis", "pyarrow")
 
 
 def missing() -> list[str]:
