@@ -11,6 +11,7 @@ from torch import Tensor
 from db3kd.boundary import Pairs, StartingPoints
 from db3kd.distillation.answers import Answers
 from db3kd.labelling.soft_labels import make_soft_labels
+from db3kd.querying.search import fitting_batch_size
 
 NEIGHBOUR_TEMPERATURE = 4.0
 
@@ -49,7 +50,8 @@ def neighbour_labels(answers: Answers, classes: int) -> Tensor:
     samples = answers.select(places).as_source()
     pool = StartingPoints(samples, decisions, 1)
     parts = []
-    for part in torch.arange(len(places)).split(_AT_ONCE):
+    at_once = fitting_batch_size(_AT_ONCE, answers.images.image_shape)
+    for part in torch.arange(len(places)).split(at_once):
         sample_of, target = (~in_class[part]).nonzero(as_tuple=True)
         pairs = Pairs(samples.read(part).flatten(1), part, sample_of, target)
         distances = torch.zeros(len(part), classes)
