@@ -71,16 +71,16 @@ def db3kd(
 ) -> None:
     """Train a student from a teacher that returns a class and nothing else.
 
-    Label images with the teacher, distil the labels, and evaluate the student. Without images, use
-    zero-shot. The demo runs everything in a few minutes.
+    distill does all of it within a budget of queries: it plans, asks the teacher, trains the student
+    and measures it, with your images or without any. info --teacher shows what db3kd knows about your
+    model, and demo tries everything on images of its own in a few minutes.
     """
 
 
 _PANELS = {
-    "First steps": (demo, info),
-    "With images": (teacher, surrogate, label, distill, compare),
-    "Without images": (synthesize, zero_shot),
-    "Results": (evaluate, report, export),
+    "Start here": (distill, info, demo),
+    "With a student": (evaluate, export, compare),
+    "Single parts": (label, report, surrogate, synthesize, zero_shot, teacher),
 }
 
 for _panel, _commands in _PANELS.items():

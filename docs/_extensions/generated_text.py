@@ -1,7 +1,8 @@
 """Fills pages with text that is made from the code.
 
 A line `<!-- generated: NAME ARGUMENTS -->` on a page is replaced by what the function `NAME` of
-`GENERATORS` returns.
+`GENERATORS` returns. A quote directly below it is replaced too: it tells those who read the file
+itself where else they find the text.
 """
 
 import re
@@ -21,7 +22,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "stage": stage_reference,
 }
 
-_PLACE = re.compile(r"^<!-- generated: (.*?) -->$", re.MULTILINE)
+_PLACE = re.compile(r"^<!-- generated: (.*?) -->\n(?:>.*\n)*", re.MULTILINE)
 
 
 def filled(text: str) -> str:
@@ -33,7 +34,7 @@ def filled(text: str) -> str:
 
     def generate(place: re.Match[str]) -> str:
         name, *arguments = place[1].split()
-        return GENERATORS[name](*arguments)
+        return GENERATORS[name](*arguments) + "\n"
 
     return _PLACE.sub(generate, text)
 

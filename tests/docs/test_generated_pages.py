@@ -1,13 +1,32 @@
-"""Pages that are made from a notebook, and formulas."""
+"""Pages with generated text, pages that are made from a notebook, and formulas."""
 
 import json
+from pathlib import Path
 
 import notebook_page
 import pytest
 
 pytest.importorskip("sphinx")
 
+from generated_text import filled
 from mathml import mathml
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_a_page_of_generated_text_tells_readers_of_the_file_where_to_find_it():
+    pages = {page: page.read_text() for page in DOCS.rglob("*.md")}
+    generated = {page: text for page, text in pages.items() if "<!-- generated: " in text}
+
+    assert len(generated) > 10
+    assert [page for page, text in generated.items() if " -->\n> The site " not in text] == []
+
+
+def test_generated_text_replaces_the_quote_below_its_place():
+    page = filled("a\n\n<!-- generated: description-keys -->\n> one\n> two\n\n> kept\n")
+
+    assert page.startswith("a\n\n| key | type |") and page.endswith(" |\n\n> kept\n")
+    assert "> one" not in page and "> two" not in page
 
 
 @pytest.fixture
