@@ -71,9 +71,9 @@ def db3kd(
 ) -> None:
     """Train a student from a teacher that returns a class and nothing else.
 
-    distill does all of it within a budget of queries: it plans, asks the teacher, trains the student
-    and measures it, with your images or without any. info --teacher shows what db3kd knows about your
-    model, and demo tries everything on images of its own in a few minutes.
+    distill does all of it within a budget of queries: it plans, asks the teacher, trains the
+    student and measures it, with your images or without any. info --teacher shows what db3kd knows
+    about your model, and demo tries everything on its own images in a few minutes.
     """
 
 
