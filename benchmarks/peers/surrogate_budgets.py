@@ -21,6 +21,7 @@ from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import Pairs, Surrogate
 from db3kd.data.image_set import ImageSet
+from db3kd.data.loading import load_data
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.distillation.surrogate_training import make_surrogate
 from db3kd.labelling.chunk_search import Labeller
@@ -54,9 +55,10 @@ def main() -> None:
     """Measures and prints one row for each number of images and training queries."""
     options = _options()
     trained = trained_teacher(options)
+    source = trained.train if options.labelled is None else load_data(options.labelled)
     rows = []
     for count in options.images:
-        measured = _pairs(trained, count, options.pairs, options.seed)
+        measured = _pairs(trained, source, count, options)
         print(f"{count} images, {len(measured.pairs)} pairs, optimum {measured.optimum:.3f}")
         for queries in (0, *options.training):
             start = time.perf_counter()
@@ -67,19 +69,21 @@ def main() -> None:
             found = "" if agreement is None else f" (agreement {agreement:.1%})"
             shown = "  ".join(f"{each}: {ratio:.3f}" for each, ratio in curve.items())
             print(f"  {spent:6,} queries{found}: {shown}   {seconds:.0f} s", flush=True)
-    keep(options, {"data": trained.train.name, "teacher_accuracy": trained.accuracy, "rows": rows})
+    keep(options, {"data": source.name, "teacher_accuracy": trained.accuracy, "rows": rows})
 
 
-def _pairs(trained: TrainedTeacher, count: int, pairs: int, seed: int) -> _Pairs:
-    """Draws images of the train split, and pairs of them with classes that occur among them."""
-    images = trained.train.subset(draw_samples(len(trained.train), count, seed))
+def _pairs(
+    trained: TrainedTeacher, source: ImageSet, count: int, options: argparse.Namespace
+) -> _Pairs:
+    """Draws images of a source, and pairs of them with classes that occur among them."""
+    images = source.subset(draw_samples(len(source), count, options.seed))
     samples = images.read(torch.arange(count))
     decisions = decide_checked(trained.teacher, samples)
     possible = torch.zeros(count, trained.classes, dtype=torch.bool)
     possible[:, decisions.unique()] = True
     possible[torch.arange(count), decisions] = False
     sample, target = possible.nonzero(as_tuple=True)
-    drawn = draw_samples(len(sample), min(pairs, len(sample)), seed)
+    drawn = draw_samples(len(sample), options.pairs, options.seed)
     sample, target = sample[drawn], target[drawn]
     optimum = minimum_norm(trained.network, samples[sample], target)
     number = torch.arange(len(sample))
@@ -132,6 +136,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--images", type=int, nargs="+", default=[10, 30, 100, 1000])
     options.add_argument("--training", type=int, nargs="+", default=[500, 2000, 5000])
     options.add_argument("--queries", type=int, nargs="+", default=[5, 10, 25, 50, 100, 250, 1000])
+    options.add_argument("--labelled", help="images to label that the teacher was not trained on")
     options.add_argument("--pairs", type=int, default=60, help="at most")
     options.add_argument("--per-image", type=int, default=_PER_IMAGE, help="training queries")
     options.add_argument("--model", default="lenet5", help="the surrogate's architecture")

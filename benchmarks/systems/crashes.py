@@ -27,6 +27,7 @@ from torch import Tensor
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
 from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.run_surrogate import SurrogatePlanner
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
@@ -37,7 +38,7 @@ from db3kd.teachers import Teacher, load_teacher
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["db3kd.labelling.run_writer", "sklearn.datasets", "pyarrow.parquet"]
+    ["db3kd.pipelines.auto_surrogate", "sklearn.datasets", "pyarrow.parquet"]
 )
 
 
@@ -63,13 +64,23 @@ class CallLoggingTeacher:
 
 @dataclass(frozen=True)
 class Work:
-    """What each process does: it labels the first `limit` images that the seed draws."""
+    """What each process does: it labels the first `limit` images that the seed draws.
+
+    Attributes:
+        teacher: The weights of the teacher.
+        data: The images.
+        settings: How they are labelled.
+        limit: How many of them.
+        max_batch: The largest call of the teacher.
+        surrogate: Trains the surrogate of the run; None for none.
+    """
 
     teacher: Path
     data: str
     settings: LabelSettings
     limit: int
     max_batch: int
+    surrogate: SurrogatePlanner | None = None
 
     def start(self, folder: Path) -> tuple[BaseProcess, Connection]:
         """Starts a process that labels into `folder`; the connection ends when labelling starts."""
@@ -133,7 +144,15 @@ def _label(work: Work, folder: Path, started: Connection) -> None:
     torch.set_num_threads(1)
     teacher = CallLoggingTeacher(load_teacher(work.teacher), call_log(folder), work.max_batch)
     started.close()
-    write_run(folder, teacher, Source(work.data), work.settings, limit=work.limit, resume=True)
+    write_run(
+        folder,
+        teacher,
+        Source(work.data),
+        work.settings,
+        limit=work.limit,
+        surrogate=work.surrogate,
+        resume=True,
+    )
 
 
 def _finish(work: Work, folder: Path) -> float:

@@ -12,15 +12,16 @@ from db3kd.validation import check_count
 LEAST_QUERIES, MOST_QUERIES = 2_000, 20_000
 """The fewest queries of a useful surrogate, and those beyond which it improves little."""
 
-_SHARE = 0.5
-"""The share of the queries for distances that a surrogate takes, between these limits: a pair with
-twice the queries gains less than a surrogate with twice the training data."""
+_LEAST_PER_PAIR, _MOST_SHARE = 10, 0.75
+"""Queries that each pair keeps, because with fewer it cannot follow a surrogate; and the largest
+share of the queries for distances that pays, because a pair then gets as near with a fourth."""
 
-_MOST_SHARE = 0.75
-"""The largest share that pays: a pair gets as near with a fourth of its queries."""
+_ENOUGH_PER_PAIR = 25
+"""Queries of a pair beyond which a better surrogate gains more than further queries."""
 
-_LEAST_PER_PAIR = 10
-"""Queries that each pair keeps. With fewer, it cannot follow the surrogate."""
+_SHARE, _SHARE_OF_FEW = 0.5, 0.1
+"""The share of the queries for distances that a surrogate takes of such further queries at most,
+and the share that it takes otherwise."""
 
 _MOST_PER_PAIR = 2_000
 """With more queries, pairs get as near without a surrogate."""
@@ -82,7 +83,9 @@ def plan_surrogate_training(budget: int, images: int, pairs: int) -> SurrogatePl
             f"a surrogate needs {LEAST_QUERIES:,} queries, too many of {distances:,} for "
             f"{pairs:,} pairs"
         )
-    wanted = min(max(int(distances * _SHARE), LEAST_QUERIES), MOST_QUERIES, most)
+    spare = min(distances * _SHARE, distances - _ENOUGH_PER_PAIR * pairs)
+    wanted = int(max(spare, distances * _SHARE_OF_FEW))
+    wanted = min(max(wanted, LEAST_QUERIES), MOST_QUERIES, most)
     samples = min(images, wanted // _VERSIONS)
     plan = SurrogatePlan(samples, wanted // samples, "")
     left = (distances - plan.queries) / pairs

@@ -18,6 +18,7 @@ pytest.importorskip("benchmarks.peers.compare", reason="benchmarks are not insta
 from benchmarks.common import record
 from benchmarks.common.setting import load_network, parser
 from benchmarks.peers import compare as peers
+from benchmarks.peers import surrogate_budgets
 from benchmarks.peers.attacks import ATTACKS, NEEDS, SURROGATES, Task, run_pair_by_pair
 from benchmarks.peers.curves import Curve, best_peer, equal_distance, reaching
 from benchmarks.peers.linear_optimum import linear_optimum
@@ -445,3 +446,19 @@ def test_a_white_box_attack_without_a_gradient_begins_at_an_image_of_the_class()
     assert minimum_norm(Plateau(), images, target).isinf().all()
     found = minimum_norm(Plateau(), images, target, starts=torch.ones_like(images))
     torch.testing.assert_close(found, torch.full((2,), 0.45 * 4), rtol=5e-3, atol=0)
+
+
+def test_a_pair_is_measured_with_surrogates_of_the_images_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    arguments = "surrogate_budgets --teacher-model linear --data digits --teacher-epochs 2"
+    arguments += " --images 30 --training 90 600 --queries 5 20 --pairs 4 --model linear"
+    arguments += " --steps 5 --threads 1 --labelled digits --save smoke"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+
+    surrogate_budgets.main()
+
+    rows = json.loads((tmp_path / "smoke.json").read_text())["rows"]
+    assert [(row["images"], row["training"]) for row in rows] == [(30, 0), (30, 90), (30, 600)]
+    assert rows[0]["agreement"] is None and 0 <= rows[2]["agreement"] <= 1
+    for row in rows:
+        assert row["5"] >= row["20"] >= 0.99, "not nearer than the white-box optimum"

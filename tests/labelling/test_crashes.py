@@ -10,6 +10,7 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
+from db3kd.pipelines.auto_surrogate import AutoSurrogate
 
 crashes = pytest.importorskip("benchmarks.systems.crashes", reason="benchmarks are not installed")
 
@@ -26,7 +27,8 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
     teacher = tmp_path / "teacher.safetensors"
     save_model(teacher, network, model="linear", image_shape=(1, 8, 8), classes=10)
     settings = LabelSettings("mbd", queries_per_pair=20, query_batch_size=512)
-    work = crashes.Work(teacher, "digits", settings, limit=260, max_batch=64)
+    surrogate = AutoSurrogate("linear", training=TrainSettings(steps=50, device="cpu"))
+    work = crashes.Work(teacher, "digits", settings, 260, max_batch=64, surrogate=surrogate)
 
     outcomes = list(crashes.kill_often(work, 3, tmp_path, seed=1))
 

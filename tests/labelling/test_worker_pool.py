@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from db3kd.data.loading import load_data
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling import chunk_dispatch, ray_cluster
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_dispatch import dispatch_chunks
@@ -29,6 +30,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
 from db3kd.labelling.worker_pool import Outcome, WorkerDiedError
+from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import RunFolder, queries_in_flight
 from db3kd.teachers import FunctionTeacher, TeacherError
@@ -149,9 +151,8 @@ def test_two_workers_write_the_run_of_one_and_leave_ray_as_it_was(ray, tmp_path,
 
 
 @needs_ray
-def test_workers_have_the_surrogate_of_the_run(ray, tmp_path):
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+def test_workers_have_the_surrogate_that_the_run_trained(ray, tmp_path):
+    surrogate = AutoSurrogate("linear", training=TrainSettings(steps=20, device="cpu"))
     few = LabelSettings(queries_per_pair=30, targets=2)
     found = {}
     for name, workers in (("one", None), ("two", Workers(2))):
@@ -162,10 +163,12 @@ def test_workers_have_the_surrogate_of_the_run(ray, tmp_path):
             Source("digits"),
             few,
             limit=300,
-            surrogate=network,
+            surrogate=surrogate,
             execution=RunExecution(workers=workers),
         )
         found[name] = load_labels(tmp_path / name)
+        trained = read_manifest(tmp_path / name)["totals"]["surrogate_queries"]
+        assert teacher.asked == int(found[name].queries.sum()) + trained > trained > 2_000
     torch.testing.assert_close(found["two"].distances, found["one"].distances)
     assert torch.equal(found["two"].queries, found["one"].queries)
 

@@ -160,15 +160,22 @@ def test_too_small_a_budget_labels_without_a_surrogate(tmp_path):
     assert "surrogate" not in read_manifest(tmp_path / "run")["settings"]
 
 
-def test_a_run_on_disk_counts_its_checks_beside_both_parts(tmp_path):
-    teacher, settings = CountingTeacher(digits_teacher()), db3kd.LabelSettings(queries=16_000)
-    execution = RunExecution(consistency_checks=32)
+def test_a_run_on_disk_counts_its_checks_beside_both_parts_also_if_it_was_stopped(tmp_path):
+    def write(folder, asked, resume=False):
+        return write_run(
+            folder, asked, Source("digits"), db3kd.LabelSettings(queries=16_000), limit=60,
+            surrogate=AUTO, resume=resume, execution=RunExecution(consistency_checks=32),
+        )  # fmt: skip
 
-    totals = write_run(
-        tmp_path / "run", teacher, Source("digits"), settings, limit=60, surrogate=AUTO,
-        execution=execution,
-    )  # fmt: skip
+    stopped = CountingTeacher(digits_teacher())
+    with pytest.raises(TeacherError):
+        write(tmp_path / "stopped", RaisingTeacher(stopped, 2_500))
+    continued = write(tmp_path / "stopped", stopped, resume=True)
+    teacher = CountingTeacher(digits_teacher())
+    totals = write(tmp_path / "run", teacher)
 
+    assert vars(continued) == vars(totals)
+    assert stopped.total <= 16_000
     manifest = read_manifest(tmp_path / "run")
     checks = queries_of_checks(manifest)
     assert checks > 0 and [check["when"] for check in manifest["consistency"]] == ["start", "end"]

@@ -39,6 +39,10 @@ def test_a_surrogate_leaves_each_pair_enough_queries(budget, images, pairs_per_i
     [
         (1_000_000, 1_000, 9_000, 20_000, "109 queries and a surrogate than with 111 alone"),
         (11_000, 1_000, 900, 0, "needs 2,000 queries, too many of 10,000 for 900 pairs"),
+        (181_000, 1_000, 9_000, 18_000, "18 queries and a surrogate than with 20 alone"),
+        (31_000, 1_000, 1_000, 5_000, "25 queries and a surrogate than with 30 alone"),
+        (10_100, 100, 100, 5_000, "50 queries and a surrogate than with 100 alone"),
+        (13_000, 1_000, 1_000, 2_000, "10 queries and a surrogate than with 12 alone"),
         (3_030, 30, 30, 2_000, "34 queries and a surrogate than with 100 alone"),
         (2_100, 30, 30, 0, "too many of 2,070 for 30 pairs"),
         (1_000_000, 20, 180, 0, "with 5,555 queries a pair gets as near without"),
