@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from db3kd.models.metadata import ModelMetadata
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
-from db3kd.teachers.extras import import_extra
+from db3kd.teachers.onnx_files import OnnxFile, first_line, open_session, read_onnx
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
 from db3kd.validation import UNIT_BOUNDS, check_class_names, check_count
@@ -34,14 +33,13 @@ _DTYPES = {
 _NAME_KEYS = ("names", "class_names", "labels", "classes")
 """Metadata keys under which exporters keep class names; Ultralytics, for example, uses "names"."""
 
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
-
 
 class OnnxTeacher:
     """A teacher that returns the class of an ONNX model, or the argmax of its scores.
 
     Args:
-        path: The `.onnx` file. It must contain its weights: files next to it are not read.
+        path: The `.onnx` file. Its weights are in it, or in files beside it that it names, such as
+            the `.onnx.data` of `torch.onnx.export`.
         overrides: What neither the model's graph nor the metadata of `export_model` declares.
         preprocessing: The steps from db3kd's images to the model's input.
         max_batch: Maximum number of images per run of the model. The default on a CPU is 256, or
@@ -50,7 +48,7 @@ class OnnxTeacher:
         name: The name in errors; by default the file's name.
 
     Raises:
-        TeacherError: If ONNX Runtime cannot read the file.
+        TeacherError: If ONNX Runtime cannot read the file, or a file of weights is missing.
         ValueError: If the arguments contradict the model, or if information is missing.
 
     Example:
@@ -69,8 +67,8 @@ class OnnxTeacher:
     ) -> None:
         path = Path(path)
         self.name = name or path.name
-        content = path.read_bytes()
-        self._session = _open(content, torch.device(device), path)
+        file = read_onnx(path)
+        self._session = open_session(file, torch.device(device))
         inputs = [_declared(node, path) for node in self._session.get_inputs()]
         outputs = [_declared(node, path) for node in self._session.get_outputs() if _plain(node)]
         overrides, preprocessing = overrides or ModelOverrides(), preprocessing or Preprocessing()
@@ -96,7 +94,7 @@ class OnnxTeacher:
         ]
         if numbering := self._signature.reader.identity():
             identity.append(numbering)
-        self._fingerprint = hashlib.sha256(content + repr(tuple(identity)).encode()).hexdigest()
+        self._fingerprint = _digest(file, tuple(identity))
 
     def __repr__(self) -> str:
         return teacher_repr(self)
@@ -113,7 +111,7 @@ class OnnxTeacher:
         return torch.cat(chunks).to(images.device)
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 digest of the file, the preprocessing and the class names."""
+        """Returns the SHA-256 digest of the model, the preprocessing and the class names."""
         return self._fingerprint
 
     def details(self) -> Iterator[tuple[str, str]]:
@@ -133,7 +131,7 @@ class OnnxTeacher:
                 [self._signature.output.name], {self._signature.input.name: array}
             )[0]
         except Exception as error:  # ONNX Runtime's own exceptions share no base
-            raise TeacherError(f"{who}: ONNX Runtime failed: {_first_line(error)}") from error
+            raise TeacherError(f"{who}: ONNX Runtime failed: {first_line(error)}") from error
         if np.ndim(answers) == 0 or len(answers) != len(array):
             raise TeacherError(
                 f"{who}: expected {len(array)} answers, got an array of shape {np.shape(answers)}"
@@ -141,33 +139,12 @@ class OnnxTeacher:
         return self._signature.reader.read(answers[: len(images)], len(images), who)
 
 
-def _open(content: bytes, device: torch.device, path: Path) -> Any:
-    runtime = import_extra("onnxruntime", "onnx")
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda":
-        if "CUDAExecutionProvider" not in runtime.get_available_providers():
-            raise ValueError(
-                f"device: {device} needs a CUDA build of ONNX Runtime; install onnxruntime-gpu, or "
-                "use cpu"
-            )
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-    elif device.type != "cpu":
-        raise ValueError(f"device: expected cpu or cuda for an ONNX teacher, got {device}")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
-    try:
-        # ONNX Runtime would look for external weights in the working folder. Give it an empty one.
-        with tempfile.TemporaryDirectory() as empty:
-            options.add_session_config_entry(_WEIGHTS_FOLDER, empty)
-            session = runtime.InferenceSession(content, options, providers=providers)
-    except Exception as error:  # ONNX Runtime's own exceptions share no base
-        raise TeacherError(
-            f"{path}: cannot be read as ONNX, or needs files next to it ({_first_line(error)})"
-        ) from error
-    if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise TeacherError(f"{path}: ONNX Runtime could not start on {device}; use cpu")
-    return session
+def _digest(file: OnnxFile, identity: tuple[object, ...]) -> str:
+    digest = hashlib.sha256(file.content)
+    for weights in file.weights.values():
+        digest.update(weights)
+    digest.update(repr(identity).encode())
+    return digest.hexdigest()
 
 
 def _completed(
@@ -227,7 +204,3 @@ def _declared(node: Any, path: Path) -> TensorSpec:
         raise TeacherError(f"{path}: expected tensors of numbers, got {node.name!r}: {node.type}")
     known = [size if isinstance(size, int) and size > 0 else -1 for size in node.shape]
     return TensorSpec(node.name, _DTYPES[kind], tuple(known) or None)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

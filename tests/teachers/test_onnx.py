@@ -13,6 +13,7 @@ from db3kd.models import ModelMetadata
 from db3kd.teachers import ModelOverrides, OnnxTeacher, Preprocessing, TeacherError, load_teacher
 from db3kd.teachers import decide_checked as decide
 from db3kd.teachers.class_numbers import Numbering
+from db3kd.teachers.onnx_files import _named_files as named_files
 
 SHAPE = (1, 8, 8)
 
@@ -173,13 +174,56 @@ def test_a_corrupt_file_is_one_clear_error(tmp_path, content):
         load_teacher(tmp_path / "t.onnx")
 
 
-def test_external_weights_are_not_read(tmp_path, truth, monkeypatch):
+def test_weights_beside_the_file_belong_to_it(tmp_path, truth, images, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = write(tmp_path / "t.onnx", truth)
-    model = onnx.load(path)
-    onnx.save(model, path, save_as_external_data=True, location="t.weights", size_threshold=0)
-    with pytest.raises(TeacherError, match="cannot be read as ONNX, or needs files next to it"):
+    hub, folder = tmp_path / "hub", tmp_path / "models"
+    hub.mkdir()
+    folder.mkdir()
+    path = write(folder / "t.onnx", truth)
+    inside = load_teacher(path).fingerprint()
+    onnx.save(
+        onnx.load(path), path, save_as_external_data=True, location="w.data", size_threshold=0
+    )
+    teacher = load_teacher(path)
+    assert decide(teacher, images).equal(truth.decide(images))
+
+    weights = folder / "w.data"
+    (hub / "blob").write_bytes(weights.read_bytes())
+    weights.unlink()
+    weights.symlink_to(hub / "blob")  # as in the cache of the Hugging Face hub
+    assert load_teacher(path).fingerprint() == teacher.fingerprint() != inside
+    (hub / "blob").write_bytes(bytes(weights.stat().st_size))
+    assert load_teacher(path).fingerprint() != teacher.fingerprint()
+    (hub / "blob").write_bytes(b"")
+    with pytest.raises(TeacherError, match=r"t\.onnx: cannot be read as ONNX \(.*ONNXRuntime"):
         load_teacher(path)
+    weights.unlink()
+    with pytest.raises(TeacherError, match=r"weights in .*models/w\.data, .*no such file; copy it"):
+        load_teacher(path)
+
+
+@pytest.mark.parametrize("location", ["../w.data", "/w.data", "a/../../w.data", "C:\\w.data", ""])
+def test_weights_outside_of_the_folder_are_not_read(tmp_path, truth, location):
+    (tmp_path / "models").mkdir()
+    path = write(tmp_path / "models" / "t.onnx", truth)
+    (tmp_path / "w.data").write_bytes(bytes(10_000))
+    model = onnx.load(path)
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], location)
+    model.graph.initializer[0].ClearField("raw_data")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(
+        TeacherError, match=r"t\.onnx: expected its weights in files beside it, got"
+    ):
+        load_teacher(path)
+
+
+def test_weights_of_a_subgraph_are_found():
+    tensor = numpy_helper.from_array(np.zeros(3, np.float32), "inner")
+    onnx.external_data_helper.set_external_data(tensor, "inner.data")
+    branch = helper.make_graph([], "branch", [], [], [tensor])
+    node = helper.make_node("If", ["a"], ["b"], then_branch=branch, else_branch=branch)
+    model = helper.make_model(helper.make_graph([node], "outer", [], []))
+    assert set(named_files(model, onnx.TensorProto)) == {"inner.data"}
 
 
 def test_a_missing_file_and_a_missing_device_are_named(tmp_path, truth):
