@@ -64,11 +64,14 @@ class RemoteTeacher:
     A call is divided into requests, of which several are in flight at once. The decisions keep the
     order of the images.
 
-    If a request fails for good, no more are sent, and the call waits for those in flight. The error
-    holds as `answered` the decisions before the first gap. The teacher remembers the decisions
-    behind the gap, so a later call with the same images does not pay for them again. The first
-    interrupt (Ctrl-C) has the same effect; a second one discards the requests in flight. For what
-    the server may charge twice, see `RequestSettings.retry_ambiguous`.
+    After an interrupt (Ctrl-C) no request is begun, and the call waits for those in flight. It
+    repeats a rejected one as long as the answer to a later one would be lost without it. A second
+    interrupt discards the requests in flight.
+
+    If a request fails for good, the call ends in the same way. The error holds as `answered` the
+    decisions before the first gap. The teacher remembers the decisions behind the gap, so a later
+    call with the same images does not pay for them again. For what the server may charge twice, see
+    `RequestSettings.retry_ambiguous`.
 
     Args:
         service: The model.
@@ -186,19 +189,19 @@ class RemoteTeacher:
             keep=self._keep,
         )
 
-    async def _ask(self, images: Tensor, stopped: asyncio.Event) -> Tensor:
+    async def _ask(self, images: Tensor, no_repeat: asyncio.Event) -> Tensor:
         """Returns the decisions of one request; raises only TeacherError."""
         request_id = uuid.uuid4().hex
         who = f"teacher {self.name}"
 
         async def attempt() -> Any:
-            await self._rate_limit.take(len(images), stopped)
-            if stopped.is_set():
+            await self._rate_limit.take(len(images), no_repeat)
+            if no_repeat.is_set():
                 raise RequestCancelledError
             return await self._service.ask(images, request_id)
 
         try:
-            answers = await self._retry_policy.call(attempt, stopped, who)
+            answers = await self._retry_policy.call(attempt, no_repeat, who)
             return self._reader.read(answers, len(images), who)
         except TeacherError:
             raise

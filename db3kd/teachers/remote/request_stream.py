@@ -28,7 +28,8 @@ class RequestStream:
     Args:
         event_loop: Where the requests are sent.
         ask: Returns the decisions of one request's images as [n] int64. It raises only
-            TeacherError, also if the event that it receives is set before it sends the request.
+            TeacherError, also if the event that it receives is set before it has an answer: then
+            it sends no further attempt.
         images: [N, *image_shape] float32.
         decided: [N] int64; the decisions that are known already, UNANSWERED for the others.
         batch: Maximum number of images per request.
@@ -41,6 +42,9 @@ class RequestStream:
     # The caller waits in `next_part` and `stop`; everything else runs in the event loop's thread.
     # An interrupt may end a wait anywhere, so the threads share no lock. The event loop writes
     # decisions, then `_first_gap`, then a token into `_changed`, for which the caller waits.
+    #
+    # A stopped stream still repeats a request if a later one may be answered: callers record
+    # decisions up to the first gap, so an answer behind a gap would be paid for and lost.
 
     def __init__(
         self,
@@ -63,9 +67,11 @@ class RequestStream:
         self._in_flight = in_flight
         self._keep: Callable[[Tensor, Tensor], None] | None = keep
         self._future: Future[None] | None = None
-        self._stopped = asyncio.Event()
+        self._stopped = False
         self._wake = asyncio.Event()
         self._next_request = self._oldest_request = 0
+        self._first_failed = len(self._requests)
+        self._no_repeat: dict[int, asyncio.Event] = {}
         self._send_limit = 0
         self._maybe_paid_requests: set[int] = set()
         self._failure: TeacherError | None = None
@@ -164,8 +170,16 @@ class RequestStream:
         self._wake.set()
 
     def _stop_sending(self) -> None:
-        self._stopped.set()
+        self._stopped = True
         self._wake.set()
+        self._end_needless_repeats()
+
+    def _end_needless_repeats(self) -> None:
+        """Ends the repeats of each request behind which no answer can be lost."""
+        last = min(self._first_failed, self._next_request) - 1
+        for number, no_repeat in self._no_repeat.items():
+            if number >= last:
+                no_repeat.set()
 
     async def _run(self) -> None:
         try:
@@ -185,7 +199,7 @@ class RequestStream:
         while (
             (ask := self._ask) is not None
             and self._next_request < len(self._requests)
-            and not self._stopped.is_set()
+            and not self._stopped
         ):
             number = self._next_request
             rows = self._requests[number]
@@ -195,14 +209,18 @@ class RequestStream:
                 continue
             self._next_request += 1
             self._maybe_paid_requests.add(number)
+            no_repeat = self._no_repeat[number] = asyncio.Event()
             try:
-                decisions = await ask(self._images[rows], self._stopped)
+                decisions = await ask(self._images[rows], no_repeat)
             except TeacherError as error:
                 if not error.maybe_paid:
                     self._maybe_paid_requests.discard(number)
                 self._failure = self._failure or error
+                self._first_failed = min(self._first_failed, number)
                 self._stop_sending()
                 continue
+            finally:
+                del self._no_repeat[number]
             self._maybe_paid_requests.discard(number)
             self._decisions[rows] = decisions
             before, self._first_gap = self._first_gap, self._find_gap()

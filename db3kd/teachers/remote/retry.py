@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class RequestCancelledError(Exception):
-    """The request was not sent, because its call has been stopped."""
+    """The attempt was not sent, because its call has been stopped."""
 
 
 class RetryableError(Exception):
@@ -40,13 +40,13 @@ class RateLimit:
         self._seconds_per_query = 0.0 if per_second is None else 1 / per_second
         self._next_start = 0.0
 
-    async def take(self, queries: int, stopped: asyncio.Event) -> None:
-        """Waits until `queries` more may be sent, or until `stopped` is set."""
+    async def take(self, queries: int, no_repeat: asyncio.Event) -> None:
+        """Waits until `queries` more may be sent, or until `no_repeat` is set."""
         now = asyncio.get_running_loop().time()
         start = max(now, self._next_start)
         self._next_start = start + queries * self._seconds_per_query
         if start > now:
-            await _sleep(start - now, stopped)
+            await _sleep(start - now, no_repeat)
 
 
 class RetryPolicy:
@@ -60,13 +60,13 @@ class RetryPolicy:
         )
 
     async def call(
-        self, attempt: Callable[[], Awaitable[Result]], stopped: asyncio.Event, who: str
+        self, attempt: Callable[[], Awaitable[Result]], no_repeat: asyncio.Event, who: str
     ) -> Result:
         """Calls `attempt` until it succeeds and returns its result.
 
         Args:
             attempt: Raises RetryableError if it may be repeated.
-            stopped: When this event is set, no attempt is repeated any more.
+            no_repeat: When this event is set, no attempt is repeated any more.
             who: How errors begin.
 
         Raises:
@@ -79,9 +79,9 @@ class RetryPolicy:
             wait=self._wait,
             stop=self._tenacity.stop_any(
                 self._tenacity.stop_after_attempt(self._requests.max_attempts),
-                lambda state: stopped.is_set(),
+                lambda state: no_repeat.is_set(),
             ),
-            sleep=lambda seconds: _sleep(seconds, stopped),
+            sleep=lambda seconds: _sleep(seconds, no_repeat),
             reraise=True,
         )
 
@@ -117,10 +117,10 @@ class RetryPolicy:
         return max(self._backoff(state), state.outcome.exception().wait)
 
 
-async def _sleep(seconds: float, stopped: asyncio.Event) -> None:
-    """Waits for so many seconds, or until `stopped` is set."""
+async def _sleep(seconds: float, event: asyncio.Event) -> None:
+    """Waits for so many seconds, or until the event is set."""
     try:
         async with asyncio.timeout(seconds):
-            await stopped.wait()
+            await event.wait()
     except TimeoutError:
         pass

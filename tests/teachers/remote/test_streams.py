@@ -37,9 +37,13 @@ def file(tmp_path):
     return tmp_path / "a.journal"
 
 
-def ask(server: ModelServer):
+def ask(server: ModelServer, max_backoff: float = 0.01):
     requests = RequestSettings(
-        batch=BATCH, in_flight=IN_FLIGHT, timeout=5.0, initial_backoff=0.001, max_backoff=0.01
+        batch=BATCH,
+        in_flight=IN_FLIGHT,
+        timeout=5.0,
+        initial_backoff=0.001,
+        max_backoff=max_backoff,
     )
     return open_inference_teacher(
         server.model, ModelOverrides(image_shape=SHAPE, classes=10), requests=requests
@@ -128,6 +132,52 @@ def test_an_interrupt_keeps_what_is_in_flight(truth, many, file):
         assert decide(teacher, many, file).equal(truth.decide(many))
         assert server.paid == len(many), "nothing is asked twice"
         teacher.close()
+
+
+def test_an_interrupt_loses_no_answer_behind_a_rejected_request(truth, many, file):
+    """The first request is in back-off, and those behind it are answered, when Ctrl-C comes."""
+    first = many[:BATCH].numpy().tobytes()
+    behind, rejections = threading.Semaphore(0), []
+
+    def reject_first(number: int, asked: Asked, infer):
+        if first not in asked.body:
+            answer = infer(asked)
+            behind.release()
+            return answer
+        if not rejections:
+            for _ in range(IN_FLIGHT - 1):
+                assert behind.acquire(timeout=5)
+        rejections.append(number)
+        if len(rejections) == 2:
+            interrupt()
+        return infer(asked) if len(rejections) > 5 else Answer(503)
+
+    with Scripted(truth, reject_first) as server:
+        teacher = ask(server)
+        with pytest.raises(KeyboardInterrupt):
+            decide(teacher, many, file)
+        found = read_journal(file, "run")
+        assert server.paid == len(answers(found)) == WINDOW and found.in_flight == 0
+        assert decide(teacher, many, file).equal(truth.decide(many))
+        assert server.paid == len(many), "nothing is asked twice"
+        teacher.close()
+
+
+def test_an_interrupt_does_not_repeat_requests_behind_which_nothing_is_lost(truth, many, file):
+    asked_first = []
+
+    def reject_all(number: int, asked: Asked, infer):
+        asked_first.append(number)
+        if len(asked_first) == IN_FLIGHT:
+            interrupt()
+        return Answer(503, headers={"Retry-After": "30"})
+
+    with Scripted(truth, reject_all) as server:
+        teacher = ask(server, max_backoff=60.0)
+        with pytest.raises(KeyboardInterrupt):
+            decide(teacher, many, file)
+        teacher.close()
+    assert len(asked_first) == IN_FLIGHT and not file.exists()
 
 
 def test_a_second_interrupt_discards_and_records_requests_in_flight(truth, many, file, monkeypatch):
