@@ -76,13 +76,27 @@ def guide(folder: Path) -> dict[str, Any]:
 
 
 def deploy(folder: Path) -> dict[str, Any]:
-    """An exported student of MNIST's shape, and images for it."""
+    """An exported student of MNIST's shape, images for it, and an exported student of a table."""
+    import pandas
+
     network = db3kd.build_model("lenet5-fifth", (1, 28, 28), 10)
     names = tuple(f"digit {number}" for number in range(10))
     teacher = db3kd.ModuleTeacher(network, (1, 28, 28), 10, class_names=names)
     for suffix in ("onnx", "pt2"):
         db3kd.export_model(teacher, folder / f"student.{suffix}")
-    return {"images": torch.rand(3, 1, 28, 28)}
+    features = db3kd.Features(
+        [
+            db3kd.Feature.integer("age", 18, 99),
+            db3kd.Feature.continuous("income", 0, 250_000),
+            db3kd.Feature.categorical("plan", ["basic", "pro", "team"]),
+            db3kd.Feature.categorical("country", ["CH"]),
+        ],
+        as_frame=True,
+    )
+    table = torch.nn.Linear(len(features.unit_names), 2)
+    student = db3kd.ModuleTeacher(table, features.unit_shape, 2, features=features)
+    db3kd.export_model(student, folder / "customers.onnx")
+    return {"images": torch.rand(3, 1, 28, 28), "db3kd": db3kd, "pandas": pandas}
 
 
 BEFORE: dict[str, Callable[[Path], dict[str, Any]]] = {
