@@ -9,6 +9,7 @@ from db3kd.export.check import check_decides_alike
 from db3kd.export.check_images import CHECKED_IMAGES, check_batches
 from db3kd.export.formats import encode, format_of
 from db3kd.export.student import DeployedStudent
+from db3kd.models.factories import NetworkFactory
 from db3kd.storage.filesystem import write_atomically
 from db3kd.teachers.module import ModuleTeacher
 
@@ -36,7 +37,7 @@ def export_model(
     student: str | Path | ModuleTeacher,
     out: str | Path,
     *,
-    model: str | None = None,
+    model: str | NetworkFactory | None = None,
     image_shape: tuple[int, ...] | None = None,
     classes: int | None = None,
     images: ImagesLike | None = None,
@@ -53,8 +54,9 @@ def export_model(
         out: The new file. Its suffix chooses the format: `.onnx`, `.pt` or `.ts` (TorchScript),
             `.pt2` (an exported program), or `.safetensors` (weights).
         model: The architecture of the weights, as `build_model` takes it. Needed if the file
-            declares none or a `package.module:factory`, and to write the weights of a
-            `ModuleTeacher`.
+            declares none, as that of a student that was passed to `distill` as a network or a
+            function; if it declares a `package.module:factory`; and, as a name, to write the
+            weights of a `ModuleTeacher`.
         image_shape: Shape of one image, if the student's file does not declare it.
         classes: Number of classes, if the student's file does not declare it.
         images: Images in [0, 1] to compare the decisions on; they are mapped to the student's
@@ -74,6 +76,7 @@ def export_model(
     Example:
         >>> db3kd.export_model("runs/mine", "student.onnx", images=db3kd.load_data("mnist5k"))
         >>> db3kd.load_teacher("student.onnx").class_names
+        >>> db3kd.export_model("runs/own", "own.onnx", model=make_student)
     """
     out = Path(out)
     kind = format_of(out)

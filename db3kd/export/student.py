@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.models.factories import NetworkFactory
 from db3kd.models.metadata import ModelMetadata
-from db3kd.models.weights import read_saved_model
+from db3kd.models.weights import read_saved_model, student_in_folder
 from db3kd.teachers.described import PreprocessedModule
 from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.programs import ExportedModule
 
-_STUDENT_FILE = "student.safetensors"
 _STUDENT_SUFFIXES = (".safetensors", ".toml", ".json")
 
 
@@ -35,7 +35,7 @@ class DeployedStudent:
     def open(
         cls,
         student: str | Path | ModuleTeacher,
-        model: str | None,
+        model: str | NetworkFactory | None,
         image_shape: tuple[int, ...] | None,
         classes: int | None,
     ) -> "DeployedStudent":
@@ -65,8 +65,8 @@ class DeployedStudent:
             if not isinstance(opened, ModuleTeacher):
                 raise _unsupported(path.name, opened)
             teacher = opened
-            if path.suffix == ".safetensors":
-                model = model or read_saved_model(path).model
+            if path.suffix == ".safetensors" and model is None:
+                model = read_saved_model(path).model
         else:
             raise TypeError(
                 "student: expected a weights file, a folder or a ModuleTeacher, got "
@@ -81,7 +81,7 @@ class DeployedStudent:
                 f"autocast: expected a student without it, got {teacher.name} with "
                 f"{teacher.autocast}; convert its weights instead: network.to({teacher.autocast})"
             )
-        return cls(teacher, model)
+        return cls(teacher, model if isinstance(model, str) else None)
 
     @property
     def network(self) -> nn.Module:
@@ -119,15 +119,7 @@ def student_file(student: str | Path) -> Path:
     """
     path = Path(student)
     if path.is_dir():
-        files = sorted(path.glob("student*.safetensors"))
-        if len(files) > 1 and path / _STUDENT_FILE not in files:
-            names = ", ".join(file.name for file in files)
-            raise ValueError(f"student: expected one student in {path}, got {names}; name its file")
-        if not files:
-            raise FileNotFoundError(
-                f"student: expected {_STUDENT_FILE} in {path}, got no student; name a weights file"
-            )
-        return files[0] if len(files) == 1 else path / _STUDENT_FILE
+        return student_in_folder(path, "student")
     if not path.is_file():
         raise FileNotFoundError(f"student: expected a weights file or a run folder, got no {path}")
     if path.suffix not in _STUDENT_SUFFIXES:

@@ -1,6 +1,5 @@
 """The networks of DB3KD (section 4.1), and any other by `package.module:factory`."""
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -10,13 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.models.ensemble import MAX_NETWORKS, Ensemble
+from db3kd.models.factories import NetworkFactory, make_network
 from db3kd.validation import check_count, check_image_shape, import_named
 
 SMALL_IMAGE = 64
 """Up to this side, in pixels, a `ResNet` has the stem for small images."""
 
 
-def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Module:
+def build_model(
+    name: str | NetworkFactory, image_shape: tuple[int, ...], classes: int
+) -> nn.Module:
     """Builds a network with fresh weights, drawn from torch's global random state.
 
     Example:
@@ -26,8 +28,10 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
         >>> network = db3kd.build_model("my_package.nets:make", (1, 28, 28), classes=10)
 
     Args:
-        name: One of `model_names()`, or `package.module:factory`: a function that is called as
-            `factory(image_shape, classes)`. "lenet5*3" is an `Ensemble` of three of them.
+        name: One of `model_names()`, or a function or class that makes a network, itself or as
+            `package.module:factory`. One that needs no argument is called without any, and every
+            other one as `factory(image_shape, classes)`. "lenet5*3" is an `Ensemble` of three of
+            them.
         image_shape: Shape of one image, for example `(1, 28, 28)`, or `(D,)` for rows of a table,
             which "linear" and the "mlp" networks take.
         classes: Number of classes.
@@ -37,30 +41,18 @@ def build_model(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Mod
 
     Raises:
         ValueError: If the name is unknown, or if the network cannot take such images.
-        TypeError: If the factory cannot be called with these arguments, or if it returns something
-            else than a module.
+        TypeError: If the factory cannot be called in this way, or if it returns something else than
+            a module.
     """
     shape = check_image_shape(image_shape)
     check_count(classes, "classes", least=2)
+    if not isinstance(name, str):
+        return make_network(name, shape, classes)
     if "*" in name:
         base, count = _base_and_count(name)
         return Ensemble([build_model(base, shape, classes) for _ in range(count)])
     if ":" in name:
-        factory = import_named(name, "model")
-        try:
-            inspect.signature(factory).bind(shape, classes)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"model: expected {name!r} to be a function (image_shape, classes) that returns a "
-                f"torch.nn.Module, got {type(factory).__name__}, which cannot be called as "
-                f"{name.partition(':')[2]}({shape}, {classes}): {error}"
-            ) from error
-        module = factory(shape, classes)
-        if not isinstance(module, nn.Module):
-            raise TypeError(
-                f"model: expected {name!r} to return a torch.nn.Module, got {type(module).__name__}"
-            )
-        return module
+        return make_network(import_named(name, "model"), shape, classes, repr(name))
     if name not in _FACTORIES:
         raise ValueError(
             f"model: expected one of {', '.join(model_names())} or package.module:factory, got "
@@ -85,7 +77,7 @@ def default_model(image_shape: tuple[int, ...], for_images: str) -> str:
 
 
 def check_model(
-    name: str, image_shape: tuple[int, ...], classes: int, argument: str = "model"
+    name: str | NetworkFactory, image_shape: tuple[int, ...], classes: int, argument: str = "model"
 ) -> None:
     """Builds a network as `build_model` to check the arguments, without drawing random numbers.
 

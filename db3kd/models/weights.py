@@ -13,6 +13,9 @@ from db3kd.storage.filesystem import write_atomically
 from db3kd.tables import Features
 from db3kd.validation import check_class_names
 
+STUDENT_FILE = "student.safetensors"
+"""The name of the student in a run folder."""
+
 
 @dataclass(frozen=True)
 class SavedModel:
@@ -22,7 +25,7 @@ class SavedModel:
 
     Attributes:
         state: The weights, as `module.state_dict()` names them.
-        model: The name that `build_model` takes.
+        model: The name that `build_model` takes; None if the file does not know it.
         image_shape: Shape of one image.
         classes: Number of classes.
         bounds: Lowest and highest pixel value that the network takes.
@@ -45,7 +48,7 @@ def save_model(
     path: str | Path,
     module: nn.Module,
     *,
-    model: str,
+    model: str | None,
     image_shape: tuple[int, ...],
     classes: int,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -60,7 +63,8 @@ def save_model(
     Args:
         path: A name that ends in `.safetensors`.
         module: The network.
-        model: The name that `build_model` takes: a registry name or `package.module:factory`.
+        model: The name that `build_model` takes: a registry name or `package.module:factory`. None
+            if there is none; then the function that makes the network is needed to load the file.
         image_shape: Shape of one image, for example `(1, 28, 28)`.
         classes: Number of classes.
         bounds: Lowest and highest pixel value that the network takes.
@@ -92,15 +96,16 @@ def save_model(
     return path
 
 
-def weights_file(module: nn.Module, model: str, header: Mapping[str, str]) -> bytes:
+def weights_file(module: nn.Module, model: str | None, header: Mapping[str, str]) -> bytes:
     """Returns the content of a `.safetensors` file.
 
     Args:
         module: The network.
-        model: The name that `build_model` takes.
+        model: The name that `build_model` takes; None if there is none.
         header: The metadata, as `ModelMetadata.header` returns them, and any other texts.
     """
-    return save(state_on_cpu(module), {**header, "model": model})
+    named = {} if model is None else {"model": model}
+    return save(state_on_cpu(module), {**header, **named})
 
 
 def state_on_cpu(module: nn.Module) -> dict[str, Tensor]:
@@ -124,4 +129,28 @@ def read_saved_model(path: str | Path) -> SavedModel:
     metadata = ModelMetadata.from_header(header)
     if metadata is None:
         return SavedModel(state)
-    return SavedModel(state, header["model"], **vars(metadata))
+    return SavedModel(state, header.get("model"), **vars(metadata))
+
+
+def student_in_folder(folder: Path, argument: str) -> Path:
+    """Returns the weights file of the one student in a folder, such as that of a run.
+
+    Args:
+        folder: The folder.
+        argument: The name of the argument in errors.
+
+    Raises:
+        FileNotFoundError: If there is no student in it.
+        ValueError: If there are several, and none has the name `STUDENT_FILE`.
+    """
+    files = sorted(folder.glob("student*.safetensors"))
+    if len(files) > 1 and folder / STUDENT_FILE not in files:
+        names = ", ".join(file.name for file in files)
+        raise ValueError(
+            f"{argument}: expected one student in {folder}, got {names}; name its file"
+        )
+    if not files:
+        raise FileNotFoundError(
+            f"{argument}: expected {STUDENT_FILE} in {folder}, got no student; name a weights file"
+        )
+    return files[0] if len(files) == 1 else folder / STUDENT_FILE

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from db3kd.argument_types import check_function, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
@@ -25,16 +25,13 @@ from db3kd.pipelines.inputs import (
     convert_test,
 )
 from db3kd.pipelines.output_folder import output_folder
-from db3kd.pipelines.student_network import Student
+from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.training_time import LEAST_STEPS, time_steps
 from db3kd.planning import COMPARED, ComparisonPlan, Strategy, plan_comparison
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import Teacher, describe
 from db3kd.validation import check_count
-
-StudentLike = str | nn.Module | Callable[[], nn.Module] | None
-"""What `distill` takes as a student."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +68,7 @@ def compare(
     *,
     budget: int,
     strategies: Sequence[Strategy] = COMPARED,
-    student: StudentLike = None,
+    student: StudentLike | None = None,
     seeds: int = 3,
     settings: DistillSettings | None = None,
     out: str | Path | None = None,
@@ -226,7 +223,7 @@ class _Students:
     teacher: Teacher
     images: ImageSet | None
     budget: int
-    student: StudentLike
+    student: StudentLike | None
     settings: DistillSettings
     test: ImageSet | None
     decisions: Tensor | None

@@ -23,6 +23,7 @@ from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.labelling.labels import Labels
 from db3kd.models.networks import build_model, check_model
+from db3kd.models.weights import STUDENT_FILE
 from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
@@ -44,7 +45,6 @@ from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 
-STUDENT_FILE = "student.safetensors"
 NETWORKS_FOLDER = "networks"
 LABELS_FOLDER = "labels"
 SAMPLES_FOLDER = "pseudo-samples"

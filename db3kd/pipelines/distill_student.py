@@ -1,6 +1,6 @@
 """`distill`: from a teacher, images and a query budget to a trained student."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from db3kd.pipelines.inputs import (
     convert_inputs,
 )
 from db3kd.pipelines.output_folder import output_folder
-from db3kd.pipelines.student_network import Student
+from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.report import wilson_interval
@@ -77,7 +77,7 @@ def distill(
     images: ImagesLike | None = None,
     *,
     budget: int,
-    student: str | nn.Module | Callable[[], nn.Module] | None = None,
+    student: StudentLike | None = None,
     strategy: Strategy = "auto",
     settings: DistillSettings | None = None,
     out: str | Path | None = None,
@@ -104,8 +104,9 @@ def distill(
             not be the teacher's training images. Their labels have no effect. None makes pseudo
             samples instead.
         budget: Maximum number of queries, held-out images included.
-        student: A name for `db3kd.build_model`, a network (a copy is trained), or a function that
-            makes one; by default a small network for the shape of the images.
+        student: A name for `db3kd.build_model`, a network (a copy is trained), or a function or
+            class that makes one: without arguments, or of (image_shape, classes) if it needs
+            arguments. By default a small network for the shape of the images.
         strategy: How the budget is spent, one of `db3kd.planning.STRATEGIES`.
         settings: How networks are trained; `DistillSettings()` by default.
         out: A run folder that keeps every answer, the networks and the report. None uses a

@@ -8,15 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from db3kd.models import save_model
+from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, check_model
-from db3kd.models.weights import state_on_cpu
 from db3kd.pipelines.distill_settings import default_student
-from db3kd.storage.filesystem import write_atomically
 from db3kd.tables import Features
+
+StudentLike = str | nn.Module | NetworkFactory
+"""What may be passed as a student: a name for `build_model`, a network (a copy is trained), or a
+function or class that makes one, called as `build_model` does."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Student:
     @classmethod
     def of(
         cls,
-        student: str | nn.Module | Callable[[], nn.Module] | None,
+        student: StudentLike | None,
         image_shape: tuple[int, ...],
         classes: int,
         batch_size: int = 2,
@@ -57,13 +59,16 @@ class Student:
         if student is None:
             student = default_student(image_shape)
         if isinstance(student, str):
-            check_model(student, image_shape, classes, "student")
             make: Callable[[], nn.Module] = partial(build_model, student, image_shape, classes)
+            if ":" in student:
+                _check_factory(make, student)
+            else:
+                check_model(student, image_shape, classes, "student")
         elif isinstance(student, nn.Module):
             make = partial(copy.deepcopy, student)
         elif callable(student):
-            _check_factory(student)
-            make = student
+            make = partial(build_model, student, image_shape, classes)
+            _check_factory(make, factory_name(student))
         else:
             raise TypeError(
                 "student: expected a name, a torch.nn.Module or a function that makes one, got "
@@ -97,19 +102,16 @@ class Student:
         class_names: Sequence[str] | None,
         features: Features | None,
     ) -> None:
-        """Writes the weights; `load_teacher`, for example, can load a named network."""
-        if self.name is not None:
-            save_model(
-                file,
-                network,
-                model=self.name,
-                image_shape=image_shape,
-                classes=classes,
-                class_names=class_names,
-                features=features,
-            )
-            return
-        write_atomically(file, save(state_on_cpu(network)))
+        """Writes the weights, and what is known about the network, for `load_teacher`."""
+        save_model(
+            file,
+            network,
+            model=self.name,
+            image_shape=image_shape,
+            classes=classes,
+            class_names=class_names,
+            features=features,
+        )
 
 
 def _made(make: Callable[[], nn.Module], student: object) -> nn.Module:
@@ -131,21 +133,19 @@ def _made(make: Callable[[], nn.Module], student: object) -> nn.Module:
     return network
 
 
-def _check_factory(make: Callable[[], nn.Module]) -> None:
+def _check_factory(make: Callable[[], nn.Module], who: str) -> None:
     """Checks that a caller's function makes a new network each time."""
-    who = getattr(make, "__name__", type(make).__name__)
     with torch.random.fork_rng(devices=[]):
         try:
             first, second = make(), make()
         except Exception as error:
+            if isinstance(error, TypeError | ValueError) and str(error).startswith("model: "):
+                message = f"student: {str(error).removeprefix('model: ')}"
+                raise type(error)(message) from error
             raise TypeError(
-                "student: expected a network, or a function without arguments that makes one, got "
-                f"{who}, which fails ({type(error).__name__}: {error})"
+                f"student: expected a function or class that makes a network, got {who}, which "
+                f"fails ({type(error).__name__}: {error})"
             ) from error
-    if not isinstance(first, nn.Module):
-        raise TypeError(
-            f"student: expected {who} to return a torch.nn.Module, got {type(first).__name__}"
-        )
     if set(map(id, first.parameters())) & set(map(id, second.parameters())):
         raise ValueError(
             f"student: expected {who} to make a new network each time, got the same weights twice; "

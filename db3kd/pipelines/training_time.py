@@ -23,7 +23,7 @@ from db3kd.models.networks import build_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
 from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
 from db3kd.pipelines.inputs import convert_inputs
-from db3kd.pipelines.student_network import Student
+from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.teaching import CHOICE_SHARE, are_few, can_choose
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.planning.budget_plan import held_out_pseudo_samples
@@ -214,7 +214,7 @@ class StepTimes:
 def time_steps(
     teacher: TeacherLike,
     images: ImagesLike | None,
-    student: str | nn.Module | Callable[[], nn.Module] | None,
+    student: StudentLike | None,
     settings: DistillSettings,
 ) -> StepTimes:
     """Measures training steps without a query.

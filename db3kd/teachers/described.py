@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from db3kd.models.factories import NetworkFactory
 from db3kd.models.networks import is_own_model
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.description import SCHEMES, Description
@@ -37,7 +38,7 @@ def open_described(
     given: ModelOverrides,
     execution: ExecutionOptions,
     *,
-    model: str | None = None,
+    model: str | NetworkFactory | None = None,
     max_batch: int | None = None,
     trust_code: bool = False,
 ) -> Teacher:

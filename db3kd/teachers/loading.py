@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from db3kd.models.factories import NetworkFactory
+from db3kd.models.weights import student_in_folder
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.described import open_described
@@ -18,7 +20,7 @@ from db3kd.teachers.torch_files import check_file, open_torch_file
 def load_teacher(
     source: str | Path,
     *,
-    model: str | None = None,
+    model: str | NetworkFactory | None = None,
     image_shape: tuple[int, ...] | None = None,
     classes: int | None = None,
     bounds: tuple[float, float] | None = None,
@@ -42,6 +44,7 @@ def load_teacher(
     Args:
         source: One of
 
+            - A run folder of `distill`, which stands for its student.
             - `weights.safetensors`: A file of `save_model` needs no other argument. Another file
               needs `model`, `image_shape` and `classes`.
             - `weights.pt`, `.pth`, `.ckpt`, `.bin`: A state dict, read with `weights_only=True`.
@@ -59,7 +62,8 @@ def load_teacher(
               arguments, or a function from float32 arrays [N, *image_shape] to N classes. Modules
               and functions need `image_shape` and `classes`. With `features`, also a fitted model
               of scikit-learn, and functions get rows of the table.
-        model: The architecture of weights, as `build_model` takes it. If a file declares a
+        model: The architecture of weights, as `build_model` takes it: a name, or the function or
+            class that makes the network. If a file declares a
             `package.module:factory`, repeat it here: a file cannot choose which code runs.
         image_shape: Shape of one image.
         classes: Number of classes.
@@ -102,6 +106,8 @@ def load_teacher(
         features=features,
     )
     path = Path(source)
+    if path.is_dir():
+        path = student_in_folder(path, "teacher")
     if str(source).startswith(SCHEMES):
         description, folder = Description(url=str(source)), Path()
     elif is_name(str(source)) and not path.exists():

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, is_own_model
 from db3kd.models.weights import SavedModel, read_saved_model
 from db3kd.teachers.base import TeacherError
@@ -42,7 +43,7 @@ class TorchFile:
 
 def open_torch_file(
     path: Path,
-    model: str | None,
+    model: str | NetworkFactory | None,
     overrides: ModelOverrides,
     device: torch.device,
     *,
@@ -91,7 +92,9 @@ def check_file(path: Path) -> None:
         raise FileNotFoundError(f"{path}: expected a teacher file or package.module:object")
 
 
-def _open_weights(path: Path, model: str | None, overrides: ModelOverrides) -> TorchFile:
+def _open_weights(
+    path: Path, model: str | NetworkFactory | None, overrides: ModelOverrides
+) -> TorchFile:
     saved: SavedModel = reading(path, lambda: read_saved_model(path))
     if model is None and saved.model is not None and not is_own_model(saved.model):
         raise ValueError(
@@ -114,11 +117,18 @@ def _open_exported(path: Path, overrides: ModelOverrides, device: torch.device) 
 
 
 def _build(
-    path: Path, model: str | None, overrides: ModelOverrides, state: dict[str, Tensor]
+    path: Path,
+    model: str | NetworkFactory | None,
+    overrides: ModelOverrides,
+    state: dict[str, Tensor],
 ) -> nn.Module:
     if model is None:
-        raise ValueError(f"{path}: holds only weights; name their architecture with model=")
+        raise ValueError(
+            f"{path}: holds only weights; pass model=, the name of their architecture or "
+            "package.module:factory with the function or class that makes the network"
+        )
     image_shape, classes, _ = overrides.require_all(str(path))
+    name = model if isinstance(model, str) else factory_name(model)
     module = build_model(model, image_shape, classes)
     expected = module.state_dict()
     state = without_prefix(state, expected)
@@ -126,7 +136,7 @@ def _build(
         module.load_state_dict(state)
     except RuntimeError as error:
         raise TeacherError(
-            f"{path}: its weights do not fit {model} for images {image_shape} and {classes} "
+            f"{path}: its weights do not fit {name} for images {image_shape} and {classes} "
             f"classes: the model has {listed(expected)}, the file {listed(state)}: {error}"
         ) from error
     return module

@@ -166,7 +166,7 @@ def test_plain_weights_need_shape_and_classes(tmp_path, module):
     torch.save(module.state_dict(), tmp_path / "s.pt")
     save_file(module.state_dict(), tmp_path / "s.safetensors")
     given = {"model": "lenet5-fifth", "image_shape": SHAPE, "classes": 10}
-    with pytest.raises(ValueError, match="name their architecture with model="):
+    with pytest.raises(ValueError, match="holds only weights; pass model="):
         export_model(tmp_path / "s.safetensors", tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match=r"expected a file of save_model.*got 's\.pt'"):
         export_model(tmp_path / "s.pt", tmp_path / "m.onnx", **given)

@@ -8,8 +8,10 @@ import torch
 from distill_cases import CLASSES, SHAPE, weights
 from torch import Tensor, nn
 
+from db3kd.export import export_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.student_network import Student
+from db3kd.teachers import load_teacher
 
 
 def of(student: object, batch_size: int = 16) -> Student:
@@ -128,12 +130,53 @@ def test_networks_that_cannot_be_copied_or_stored_are_refused():
     [
         (3, "expected a name, a torch.nn.Module or a function that makes one, got int"),
         (lambda: 3, "to return a torch.nn.Module, got int"),
-        (nn.Linear, "Linear, which fails .* missing 2 required"),
+        (nn.Linear, "class that makes a network, got Linear, which fails"),
+        (
+            lambda one: linear(),
+            r"without arguments or of \(image_shape, classes\), got one of \(one",
+        ),
+        (f"{__name__}:SHAPE", "without arguments or .*, got an object of type tuple"),
+        (f"{__name__}:returns_three", "to return a torch.nn.Module, got int"),
     ],
 )
 def test_what_makes_no_network_is_refused(student, message):
     with pytest.raises(TypeError, match=f"student: .*{message}"):
         of(student)
+
+
+class Own(nn.Module):
+    """Made without arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = linear()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images)
+
+
+def with_width(image_shape: tuple[int, ...], classes: int, width: int = 8) -> nn.Module:
+    assert image_shape == SHAPE
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, width), nn.ReLU(), nn.Linear(width, classes))
+
+
+def returns_three() -> int:
+    return 3
+
+
+@pytest.mark.parametrize("made", [Own, linear, with_width])
+def test_functions_and_classes_are_called_alike_by_name_and_in_python(tmp_path, made):
+    named, passed = of(f"{__name__}:{made.__name__}"), of(made)
+
+    assert named.identity == passed.identity
+    assert weights(passed.make()).shape == weights(build_model(made, SHAPE, CLASSES)).shape
+    network = passed.make()
+    passed.save(tmp_path / "student.safetensors", network, SHAPE, CLASSES, None, None)
+    with pytest.raises(ValueError, match="holds only weights; pass model=, the name of"):
+        load_teacher(tmp_path)
+    exported = export_model(tmp_path, tmp_path / "own.pt", model=made)
+    assert exported.path.is_file()
+    assert weights(load_teacher(tmp_path, model=made).module).equal(weights(network))
 
 
 def test_a_function_that_returns_one_network_again_and_again_is_refused():

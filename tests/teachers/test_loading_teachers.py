@@ -65,7 +65,7 @@ def test_a_state_dict_is_read_into_a_model(tmp_path, module, images, nested):
 
 def test_weights_alone_need_their_model(tmp_path, module):
     torch.save(module.state_dict(), tmp_path / "t.pt")
-    with pytest.raises(ValueError, match="holds only weights; name their architecture with model="):
+    with pytest.raises(ValueError, match="holds only weights; pass model=, the name of their"):
         load_teacher(tmp_path / "t.pt")
     with pytest.raises(ValueError, match="pass image_shape= and classes="):
         load_teacher(tmp_path / "t.pt", model="lenet5-fifth")
@@ -282,3 +282,16 @@ def test_keys_that_do_not_fit_are_listed(tmp_path):
     torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "t.pt")
     with pytest.raises(TeacherError, match="a state dict of tensors, got keys epoch, loss"):
         load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)
+
+
+def test_a_folder_stands_for_its_student(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"teacher: expected student\.safetensors in "):
+        load_teacher(tmp_path)
+    network = build_model("linear", (1, 6, 6), 3)
+    save_model(
+        tmp_path / "student.safetensors", network, model="linear", image_shape=(1, 6, 6), classes=3
+    )
+    assert (
+        load_teacher(tmp_path).fingerprint()
+        == load_teacher(tmp_path / "student.safetensors").fingerprint()
+    )
