@@ -18,11 +18,10 @@ from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options
 from db3kd.cli.options import Resume
 from db3kd.cli.outputs import hint_at_resuming
-from db3kd.cli.plan_output import print_plan, print_result
+from db3kd.cli.plan_output import print_plan, print_result, print_times
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
-from db3kd.progress import duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +161,14 @@ def distill(
     print_plan(plan, price)
     measured = images.load_test(opened, transfer)
     if spending.dry_run:
-        seconds = time_steps(opened, transfer, student, settings).of_run(plan, settings)
-        print(f"training   about {duration(seconds)} on this machine; nothing was asked")
+        used = None if plan.pseudo_samples else transfer
+        with naming_options(images="--data"):
+            times = time_steps(opened, used, student, settings)
+        print_times(times, plan, settings, opened)
         return
     assert out is not None  # checked above
     runs = (out, out / "labels", out / "pseudo-samples")
-    with hint_at_resuming(*runs):
+    with naming_options(images="--data"), hint_at_resuming(*runs):
         result = run_distillation(
             opened,
             transfer,

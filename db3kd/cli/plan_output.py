@@ -2,9 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from db3kd.progress import duration
+
 if TYPE_CHECKING:
     from db3kd.pipelines import DistillResult
+    from db3kd.pipelines.distill_settings import DistillSettings
+    from db3kd.pipelines.training_time import StepTimes
     from db3kd.planning import BudgetPlan, ComparisonPlan
+    from db3kd.teachers import Teacher
 
 
 def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
@@ -47,6 +52,32 @@ def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) 
     print(
         f"{'in total':<{width}}  at most {plan.queries:,} queries for {students:,} "
         f"student{'s' if students != 1 else ''}{test}{_price(plan.queries, price_per_1000)}"
+    )
+
+
+def print_times(
+    times: "StepTimes", plan: "BudgetPlan", settings: "DistillSettings", teacher: "Teacher"
+) -> None:
+    """Prints how long the queries and the training of a run take, as far as it is known.
+
+    Args:
+        times: The times of training steps.
+        plan: The plan of the run.
+        settings: How networks are trained.
+        teacher: The teacher.
+    """
+    rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
+    if rate is not None:
+        print(f"asking     at least {duration(plan.queries / rate)} at {rate:g} queries per second")
+    else:
+        print(
+            "asking     unknown before the first query; db3kd info --teacher … --time 20 times 20"
+        )
+    steps, full = times.steps_of_run(plan, settings)
+    print(
+        f"training   about {duration(times.of_run(plan, settings))} on this machine, {steps:,} "
+        f"steps of the student{f' of {full:,} without --time-limit' if steps < full else ''}; "
+        "nothing was asked"
     )
 
 

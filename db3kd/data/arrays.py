@@ -90,10 +90,10 @@ class ArrayLayout:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
         if dtype != np.uint8 and dtype.kind != "f":
-            raise TypeError(f"{name} images: expected uint8 or floats in [0, 1], got {dtype}")
+            raise TypeError(f"{name}: expected uint8 or floats in [0, 1], got {dtype}")
         if len(shape) not in (1, 2, 3):
             raise ValueError(
-                f"{name} images: expected [N, C, H, W], [N, H, W] or [N, D], got "
+                f"{name}: expected [N, C, H, W], [N, H, W] or [N, D], got "
                 f"[N{''.join(f', {size}' for size in shape)}]"
             )
         self._channels_last = (
@@ -126,9 +126,7 @@ class ArrayLayout:
             images = images.permute(0, 3, 1, 2).contiguous()
         images = images.reshape(len(rows), *self.image_shape)
         if stored.dtype != np.uint8:
-            check_images(
-                images, self.image_shape, UNIT_BOUNDS, f"{self._name} images", rows.tolist()
-            )
+            check_images(images, self.image_shape, UNIT_BOUNDS, self._name, rows.tolist())
         return images
 
 

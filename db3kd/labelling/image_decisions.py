@@ -45,7 +45,7 @@ def decide_images(
 
     def read(index: Tensor) -> Tensor:
         batch = images.read(index)
-        check_images(batch, teacher.image_shape, teacher.bounds, f"images of {images.name}")
+        check_images(batch, teacher.image_shape, teacher.bounds, images.name)
         equal.add(index, batch)
         return batch
 

@@ -1,5 +1,6 @@
 """`compare`: students of several strategies at the same budget, all trained equally long."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +27,15 @@ from db3kd.pipelines.inputs import (
 )
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.pipelines.training_time import LEAST_STEPS, time_steps
 from db3kd.planning import COMPARED, ComparisonPlan, Strategy, plan_comparison
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import Teacher, describe
 from db3kd.validation import check_count
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -304,6 +308,9 @@ def _equal_steps(
         seconds = time_steps(teacher, images, student, whole).of_comparison(plan, whole)
         shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
         noted = folder.notes.put("steps", min(steps, shorter))
+        warning = time_limit_warning(settings.time_limit, int(noted), steps)
+        if warning is not None:
+            _LOG.warning("%s", warning)
     return int(noted)
 
 

@@ -13,7 +13,7 @@ from db3kd.distillation.answers import Answers
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.student_warnings import student_warnings
+from db3kd.pipelines.student_warnings import student_warnings, time_limit_warning
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan
 from db3kd.report import (
@@ -85,9 +85,19 @@ class FinishedRun:
 
     @property
     def warnings(self) -> list[str]:
-        """What makes the student useless, if anything does."""
+        """What makes the student useless, or worse than its answers allow, if anything does."""
         inputs = "images" if self.features is None else "rows"
-        return student_warnings(self.answers, self.predicted, self.class_names, inputs)
+        found = student_warnings(self.answers, self.predicted, self.class_names, inputs)
+        if self.settings.time_limit is not None:
+            cut = time_limit_warning(self.settings.time_limit, self.steps, self.full_steps)
+            found += [] if cut is None else [cut]
+        return found
+
+    @property
+    def full_steps(self) -> int:
+        """Training steps of the student without a time limit."""
+        known = len(self.answers.training) if self.labels is None else len(self.labels)
+        return self.settings.steps_for(known)
 
     @property
     def validation(self) -> int:
@@ -183,11 +193,10 @@ def _stages(run: FinishedRun) -> list[ReportStage]:
                 "proxies that choose", "nothing", "choose images", 0, run.seconds["choosing"]
             )
         )
-    stages.append(
-        ReportStage(
-            "training", "nothing", f"{run.steps:,} steps of the student", 0, run.seconds["training"]
-        )
-    )
+    why = f"{run.steps:,} steps of the student"
+    if run.steps < run.full_steps:
+        why += f" instead of {run.full_steps:,}, because of the time limit"
+    stages.append(ReportStage("training", "nothing", why, 0, run.seconds["training"]))
     return stages
 
 

@@ -214,7 +214,7 @@ class DistillRun:
                 self.settings,
                 store,
                 notes,
-                lambda known: self._steps(run.answers, known, notes),
+                lambda known: self._steps(run.answers, known, notes, choosing=True),
             )
         labels = None
         if plan.label_queries:
@@ -292,21 +292,34 @@ class DistillRun:
         order = self._shuffled(len(self.images))
         return self.images.subset(order[: self.plan.training_images])
 
-    def _steps(self, answers: Answers, known: int, notes: RunNotes) -> int:
-        """Returns the steps of full training; a time limit is converted into steps only once."""
+    def _steps(
+        self, answers: Answers, known: int, notes: RunNotes, *, choosing: bool = False
+    ) -> int:
+        """Returns the steps of full training.
+
+        A time limit is converted into steps twice: before the first proxies choose images and, as
+        the speed of a machine changes, again when all images are chosen.
+        """
         steps = self.settings.steps_for(known)
         if self.settings.time_limit is None:
             return steps
         limit = self.settings.time_limit
+        spent = None if choosing else notes.get("seconds_choosing") or 0.0
         limited = notes.once(
-            "steps_within_limit",
+            "steps_to_choose_within_limit" if choosing else "steps_within_limit",
             {
                 "student": self.student.identity,
                 "proxy": self._proxies.name,
                 "settings": self.settings,
             },
             lambda: steps_within(
-                limit, self.plan, self.settings, self.student.make, self._proxies, answers
+                limit,
+                self.plan,
+                self.settings,
+                self.student.make,
+                self._proxies,
+                answers,
+                spent,
             ),
         )
         return min(steps, int(limited))

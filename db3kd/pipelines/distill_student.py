@@ -43,7 +43,8 @@ class DistillResult:
         choices: What was chosen by validation agreement.
         warnings: What makes the student useless: a teacher that puts all images in one class, or a
             student that agrees with it no more often than one that always gives the same answer.
-            Each states the likely causes.
+            Each states the likely causes. A time limit that left less than a fifth of the usual
+            training steps is warned of too.
         accuracy: Share of the test images with the right class, in [0, 1]; None without `test`.
         folder: The run folder; None if the run was made without `out`.
         report: The page report.html; None if the run was made without `out`.

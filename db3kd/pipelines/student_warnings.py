@@ -1,4 +1,4 @@
-"""Says plainly if a student, or its teacher, is no better than a constant answer."""
+"""Says plainly what makes a student useless, or worse than its answers allow."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,9 @@ from db3kd.distillation.answers import Answers
 
 _FEW = 10
 """With fewer held-out images, a share of them says nothing about the student."""
+
+_SMALL_SHARE = 0.2
+"""Share of the steps of full training below which a time limit is worth a warning."""
 
 
 def likely_causes(inputs: str = "images") -> str:
@@ -62,6 +65,24 @@ def student_warnings(
             "or too few queries or training steps."
         )
     return found
+
+
+def time_limit_warning(limit: float, steps: int, full: int) -> str | None:
+    """Returns a warning if a time limit left only a small share of the steps of full training.
+
+    Args:
+        limit: The limit, in seconds.
+        steps: The steps of the student.
+        full: Its steps without a limit.
+    """
+    if steps >= _SMALL_SHARE * full:
+        return None
+    return (
+        f"The time limit of {limit:g} seconds cut training from {full:,} to {steps:,} steps "
+        f"({steps / full:.1%}), so a longer training may give a much better student of the same "
+        "answers. It costs no query: resume the run in its folder with a longer time limit, or "
+        "with none."
+    )
 
 
 def _name(number: int, class_names: Sequence[str] | None) -> str:

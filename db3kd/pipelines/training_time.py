@@ -19,10 +19,10 @@ from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
 from db3kd.distillation.training_loop import train_batches
-from db3kd.models.networks import build_model
+from db3kd.models.networks import build_model, check_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
 from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
-from db3kd.pipelines.inputs import convert_inputs
+from db3kd.pipelines.inputs import check_images, convert_inputs
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.teaching import CHOICE_SHARE, are_few, can_choose
 from db3kd.planning import BudgetPlan, ComparisonPlan
@@ -40,13 +40,16 @@ step reads and mixes images, goes backward and updates weights. It is 0.1 for Le
 cores, and at most a third."""
 
 _WARM_UP, _TIMED = 5, 30
-"""The first steps allocate memory and choose algorithms, so they are not timed."""
+"""The first steps allocate memory and choose algorithms, so they are not timed if others are."""
 
 _LONG_ENOUGH = 1.0
-"""Seconds after which no further steps are timed."""
+"""Seconds after which no further steps are timed, if `_FEWEST` have been."""
 
-_FEW_IMAGES, _SLOW = 8, 0.5
-"""A step that takes over `_SLOW` seconds is timed only once, with a few images."""
+_FEWEST = 3
+
+_FEW_IMAGES, _SLOW = 8, 5.0
+"""A step that may take over `_SLOW` seconds is timed with a few images only. Every step has costs
+that do not depend on its images, so the time of few says little about that of a fast step."""
 
 
 class _Clock(TrainingCallback):
@@ -57,16 +60,19 @@ class _Clock(TrainingCallback):
 
     def on_report(self, state: TrainingState) -> None:
         self.times.append(time.monotonic())
-        slow = len(self.times) == 2 and self.seconds > _SLOW
-        timed = len(self.times) - _WARM_UP
-        if slow or (timed >= 3 and self.times[-1] - self.times[_WARM_UP - 1] > _LONG_ENOUGH):
+        taken = self.times[-1] - self.times[0]
+        if taken > _SLOW or (taken > _LONG_ENOUGH and len(self.times) > _FEWEST):
             state.request_stop()
 
     @property
     def seconds(self) -> float:
-        """The median seconds of the steps after the warm-up; a short pause does not change it."""
-        first = min(_WARM_UP, len(self.times) - 1) - 1
-        return median(after - before for before, after in pairwise(self.times[first:]))
+        """Seconds of a step: the median after the warm-up, which a short pause does not change.
+
+        If hardly any step is left after the warm-up, the fastest one counts.
+        """
+        steps = [after - before for before, after in pairwise(self.times)]
+        settled = steps[_WARM_UP - 1 :]
+        return median(settled) if len(settled) >= _FEWEST else min(steps)
 
 
 def seconds_per_step(
@@ -88,8 +94,14 @@ def seconds_per_step(
         return max(clock.seconds, 1e-7)
 
     few = min(_FEW_IMAGES, training.batch_size)
-    estimate = timed(few) * training.batch_size / few
-    return estimate if estimate > _SLOW else timed(training.batch_size)
+    seconds = timed(few)
+    if seconds * training.batch_size / few <= _SLOW:
+        return timed(training.batch_size)
+    more = min(2 * few, training.batch_size)
+    if more == few:
+        return seconds
+    each = max(0.0, timed(more) - seconds) / (more - few)
+    return seconds + each * (training.batch_size - few)
 
 
 def trained_steps(
@@ -98,6 +110,7 @@ def trained_steps(
     student_step: float,
     proxy_step: float,
     steps: int,
+    asked: bool = False,
 ) -> float:
     """Returns the seconds that all training of a run takes for each step of full training.
 
@@ -110,11 +123,13 @@ def trained_steps(
         student_step: Seconds of a training step of the student.
         proxy_step: Seconds of a training step of a proxy.
         steps: The number of steps of full training; with few, nothing is chosen.
+        asked: Whether all images are chosen, so that no proxy chooses any more.
     """
     if plan.label_queries:
         return student_step
     proxies = settings.proxies if plan.uses_proxies else 0
-    choosing = max(0, len(plan.rounds) - 1) * proxies * proxy_step / ROUND_SHARE
+    rounds = 0 if asked else max(0, len(plan.rounds) - 1)
+    choosing = rounds * proxies * proxy_step / ROUND_SHARE
     held_out = plan.held_out + plan.held_out_augmented
     if plan.pseudo_samples:
         held_out = held_out_pseudo_samples(plan.pseudo_samples)
@@ -139,6 +154,7 @@ def steps_within(
     make_student: Callable[[], nn.Module],
     proxies: Proxies,
     answers: Answers,
+    spent: float | None = None,
 ) -> int:
     """Returns the number of steps of full training with which all training fits into a limit.
 
@@ -149,22 +165,26 @@ def steps_within(
         make_student: Makes the student.
         proxies: How proxies are made.
         answers: Any answers, to time steps with.
+        spent: Seconds that proxies took to choose images, if they have chosen all of them.
     """
+    left = limit - (spent or 0.0)
     student_step = seconds_per_step(make_student, answers, settings.training)
     proxy_step = (
         seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0
     )
 
     def seconds_each(steps: int) -> float:
-        return trained_steps(plan, settings, student_step, proxy_step, steps)
+        return trained_steps(
+            plan, settings, student_step, proxy_step, steps, asked=spent is not None
+        )
 
-    longest = int(limit / seconds_each(int(limit / student_step)))
+    longest = int(left / seconds_each(int(left / student_step)))
     # With so few steps, nothing may be chosen, and the time of the choices is left for more steps.
-    more = int(limit / seconds_each(longest))
-    if more * seconds_each(more) <= limit:
+    more = int(left / seconds_each(longest))
+    if more * seconds_each(more) <= left:
         longest = more
     each = seconds_each(longest)
-    if limit < LEAST_STEPS * each:
+    if left < LEAST_STEPS * each:
         _LOG.warning(
             "time_limit: %g seconds are not enough; training for %d steps, the fewest that are "
             "useful, takes about %s",
@@ -196,10 +216,21 @@ class StepTimes:
             plan: The plan of the run.
             settings: How networks are trained.
         """
-        answers = plan.queries - plan.held_out - plan.held_out_augmented
-        steps = settings.steps_for(plan.training_images if plan.label_queries else answers)
-        seconds = steps * trained_steps(plan, settings, self.student, self.proxy, steps)
+        seconds = self._of_steps(_full_steps(plan, settings), plan, settings)
         return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
+
+    def steps_of_run(self, plan: BudgetPlan, settings: DistillSettings) -> tuple[int, int]:
+        """Estimates the steps of the student of a run, with and without its time limit.
+
+        Args:
+            plan: The plan of the run.
+            settings: How networks are trained.
+        """
+        full = _full_steps(plan, settings)
+        if settings.time_limit is None:
+            return full, full
+        share = settings.time_limit / self._of_steps(full, plan, settings)
+        return min(full, max(LEAST_STEPS, int(share * full))), full
 
     def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings) -> float:
         """Estimates the seconds of all training of a comparison; see `of_run`.
@@ -210,6 +241,14 @@ class StepTimes:
         """
         return plan.seeds * sum(self.of_run(each, settings) for each in plan.plans.values())
 
+    def _of_steps(self, steps: int, plan: BudgetPlan, settings: DistillSettings) -> float:
+        return steps * trained_steps(plan, settings, self.student, self.proxy, steps)
+
+
+def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
+    answers = plan.queries - plan.held_out - plan.held_out_augmented
+    return settings.steps_for(plan.training_images if plan.label_queries else answers)
+
 
 def time_steps(
     teacher: TeacherLike,
@@ -217,19 +256,27 @@ def time_steps(
     student: StudentLike | None,
     settings: DistillSettings,
 ) -> StepTimes:
-    """Measures training steps without a query.
+    """Measures training steps without a query, after the checks that a run makes first.
 
     Args:
         teacher: The teacher, for the shape of its images and its classes.
         images: The images; None without images.
         student: As for `distill`.
         settings: How networks are trained.
+
+    Raises:
+        TypeError: As `distill`.
+        ValueError: As `distill`.
     """
     check_type(settings, DistillSettings, "settings", "DistillSettings")
     asked, image_set = convert_inputs(teacher, images)
+    if image_set is not None:
+        image_set = check_images(image_set, asked)
     shape, classes = tuple(asked.image_shape), asked.classes
-    made = Student.of(student, shape, classes)
-    proxy = partial(build_model, settings.proxy or proxy_for(made.name, shape), shape, classes)
+    made = Student.of(student, shape, classes, settings.training.batch_size)
+    proxy_name = settings.proxy or proxy_for(made.name, shape)
+    check_model(proxy_name, shape, classes, "proxy")
+    proxy = partial(build_model, proxy_name, shape, classes)
     some = (
         torch.zeros(_TIMED, *shape)
         if image_set is None

@@ -37,9 +37,22 @@ def test_a_dry_run_prints_the_plan_and_writes_and_asks_nothing(tmp_path):
         ["95", "decisions"],
     ]
     assert "queries    at most 600 of 600, price 1.20 at 2 per 1,000" in printed
-    assert "training   about 0:0" in printed and "nothing was asked" in printed
+    assert "training   about 0:0" in printed and "12 steps of the student; nothing was" in printed
+    assert "asking     unknown before the first query" in printed
     assert CountingTeacher.asked == before and not out.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_checks_the_images_as_a_run_does(tmp_path):
+    np.save(tmp_path / "wide.npy", np.zeros((50, 9, 9), np.uint8))
+    options = asked("--data", tmp_path / "wide.npy", "--out", tmp_path / "run", budget=100)
+
+    message = fail(*options, "--dry-run")
+
+    assert "error: --data: expected shape (1, 8, 8), which the teacher takes, got (1, 9, 9)" in (
+        message
+    )
+    assert message == fail(*options)
 
 
 def test_a_dry_run_needs_no_folder_and_says_what_is_not_spent():

@@ -210,11 +210,21 @@ def test_a_time_limit_shortens_trainings_once_and_for_all(tmp_path):
     with pytest.raises(TeacherError):
         run(RaisingTeacher(teacher(), 800), out=tmp_path / "run", settings=settings)
     notes = json.loads((tmp_path / "run" / "_notes.json").read_text())
-    assert notes["steps_within_limit"]["value"] == 50
+    assert notes["steps_to_choose_within_limit"]["value"] == 50
 
     result = run(out=tmp_path / "run", settings=settings, resume=True)
 
     assert result.queries == 1500
+    known = json.loads((tmp_path / "run" / "_notes.json").read_text())
+    assert known["steps_to_choose_within_limit"] == notes["steps_to_choose_within_limit"]
+    assert known["steps_within_limit"]["value"] == 50
+    assert "cut training from 6,000 to 50 steps (0.8%)" in result.warnings[-1]
+    text = result.report.read_text()
+    assert "cut training from 6,000 to 50 steps" in text
+    assert "50 steps of the student instead of 6,000, because of the time limit" in text
+    longer = replace(settings, training=replace(settings.training, steps=60), time_limit=None)
+    again = run(RaisingTeacher(teacher(), 0), out=tmp_path / "run", settings=longer, resume=True)
+    assert again.queries == 1500 and not any("time limit" in each for each in again.warnings)
 
 
 def test_the_accuracy_is_measured_on_labelled_test_images():

@@ -13,6 +13,7 @@ import db3kd
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.distillation.training_loop import _Training
 from db3kd.pipelines import DistillSettings, teaching, training_time
+from db3kd.pipelines.asking import Proxies
 from db3kd.pipelines.training_time import LEAST_STEPS, StepTimes, trained_steps
 from db3kd.planning import plan_budget
 
@@ -118,7 +119,10 @@ def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
     assert "time_limit" not in caplog.text
     assert steps(1e-9) == LEAST_STEPS
     assert "time_limit: 1e-09 seconds are not enough" in caplog.text
-    assert StepTimes(0.01, 0.01).of_run(plan, replace(chosen, time_limit=2.0)) == 2.0
+    times, limited = StepTimes(0.01, 0.01), replace(chosen, time_limit=whole / 3)
+    assert times.of_run(plan, limited) == whole / 3
+    assert times.steps_of_run(plan, limited) == (pytest.approx(2000, abs=1), 6000)
+    assert times.steps_of_run(plan, chosen) == (6000, 6000)
 
 
 class Waiting(nn.Module):
@@ -135,8 +139,8 @@ class Waiting(nn.Module):
         return self.inner(batch)
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(60.0, 2), (1e-4, 70)])
-def test_a_slow_step_is_timed_once_with_a_few_images(monkeypatch, seconds, steps):
+@pytest.mark.parametrize(("seconds", "steps"), [(60.0, 4), (1e-4, 70)])
+def test_a_slow_step_is_timed_with_a_few_images(monkeypatch, seconds, steps):
     clock, batches = [0.0], []
     monkeypatch.setattr(training_time.time, "monotonic", lambda: clock[0])
     known = no_answers(augmentable_images(images(), torch.arange(120), 0, 0))
@@ -148,6 +152,43 @@ def test_a_slow_step_is_timed_once_with_a_few_images(monkeypatch, seconds, steps
 
     assert found == pytest.approx(100 * seconds)
     assert len(batches) == steps and sum(batches) <= 35 * 108
+
+
+def test_costs_that_do_not_depend_on_the_images_are_not_multiplied(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(training_time.time, "monotonic", lambda: clock[0])
+    known = no_answers(augmentable_images(images(), torch.arange(120), 0, 0))
+    known = known.add(torch.arange(120) * NUMBERS, torch.zeros(120, dtype=torch.int64))
+
+    class Busy(Waiting):
+        def forward(self, batch: Tensor) -> Tensor:
+            self.clock[0] += fixed
+            return super().forward(batch)
+
+    def seconds_of_a_step(each: float) -> float:
+        return training_time.seconds_per_step(
+            lambda: Busy(clock, [], each), known, replace(TRAINING, batch_size=100)
+        )
+
+    fixed = 0.06
+    assert seconds_of_a_step(1e-4) == pytest.approx(0.07)
+    fixed = 30.0
+    assert seconds_of_a_step(0.1) == pytest.approx(40)
+
+
+def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
+    monkeypatch.setattr(training_time, "seconds_per_step", lambda make, *_: 0.01)
+    plan, chosen = plan_budget(1500, 4, 120, "auto"), settings(steps=6000)
+    proxies: Any = Proxies(None, "linear", 2)
+
+    def steps(spent: float | None) -> int:
+        return training_time.steps_within(100.0, plan, chosen, None, proxies, None, spent)
+
+    each = trained_steps(plan, chosen, 0.01, 0.01, 2000, asked=True)
+    assert each < trained_steps(plan, chosen, 0.01, 0.01, 2000)
+    assert steps(40.0) == pytest.approx(60 / each, abs=1)
+    assert steps(None) < steps(0.0)
+    assert steps(200.0) == LEAST_STEPS
 
 
 class _NoProxies:
