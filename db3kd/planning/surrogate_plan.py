@@ -26,7 +26,8 @@ and the share that it takes otherwise."""
 _MOST_PER_PAIR = 2_000
 """With more queries, pairs get as near without a surrogate."""
 
-_LEAST_IMAGES = 20
+_LEAST_IMAGES = 10
+"""The fewest images with which surrogates have been measured."""
 
 _VERSIONS = 9
 """Augmented versions of each image, unless there are too few images. Each costs a query; the class
