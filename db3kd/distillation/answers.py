@@ -61,17 +61,17 @@ class Answers:
     @property
     def training(self) -> "Answers":
         """The answers to train on."""
-        return self.select(~self.is_held_out)
+        return self._where(~self.is_held_out)
 
     @property
     def held_out(self) -> "Answers":
         """The answers to measure on."""
-        return self.select(self.is_held_out)
+        return self._where(self.is_held_out)
 
     @property
     def clean(self) -> "Answers":
         """The answers for the samples themselves."""
-        return self.select(self.is_clean)
+        return self._where(self.is_clean)
 
     def add(self, rows: Tensor, decisions: Tensor) -> "Answers":
         """Returns these answers followed by others."""
@@ -85,8 +85,7 @@ class Answers:
         """Returns the answered images as an image source, in the order of `rows`."""
         return AnsweredImages(self.images, self.rows)
 
-    def select(self, chosen: Tensor) -> "Answers":
-        """Returns some of the answers, by a mask [n] bool or by numbers [m] int64."""
+    def _where(self, chosen: Tensor) -> "Answers":
         return replace(self, rows=self.rows[chosen], decisions=self.decisions[chosen])
 
 

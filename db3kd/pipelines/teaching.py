@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from db3kd.distillation.answer_batches import AnsweredBatches, ProxyTaughtBatches, TaughtLoss
 from db3kd.distillation.answers import Answers
 from db3kd.distillation.early_stopping import EarlyStopping, HeldOutAgreement
-from db3kd.distillation.neighbour_labels import neighbour_labels
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_loop import BatchSource
@@ -62,7 +61,6 @@ class Teaching:
     Attributes:
         make: Makes a student with fresh weights.
         name: What identifies its architecture and initial weights.
-        classes: The number of the teacher's classes.
         balance: How much more often images of rare classes are trained on, in [0, 1].
         settings: How networks are trained.
         steps: Steps of full training.
@@ -74,7 +72,6 @@ class Teaching:
 
     make: Callable[[], nn.Module]
     name: str
-    classes: int
     balance: float
     settings: DistillSettings
     steps: int
@@ -94,12 +91,7 @@ class Teaching:
 
         return rates[self._choose("learning rate", list(rates), answers, short_student)]
 
-    def _train_proxies(
-        self, answers: Answers, proxies: Proxies, rate: float, neighbours: bool
-    ) -> list[nn.Module]:
-        soft_labels = None
-        if neighbours:
-            soft_labels = neighbour_labels(answers.training, self.classes)
+    def _train_proxies(self, answers: Answers, proxies: Proxies, rate: float) -> list[nn.Module]:
         networks = []
         for index in range(proxies.count):
             networks.append(
@@ -111,14 +103,13 @@ class Teaching:
                     self.settings.trained_for(self.steps, rate, index),
                     self.store,
                     balance=self.balance,
-                    soft_labels=soft_labels,
                     title=f"training proxy {index + 1} of {proxies.count}",
                 )
             )
         return networks
 
     def train_teachers(
-        self, answers: Answers, proxies: Proxies, rate: float, few: bool
+        self, answers: Answers, proxies: Proxies, rate: float, usual: bool
     ) -> list[nn.Module]:
         """Trains proxies, and returns those that teach the student: all, or none of them.
 
@@ -126,14 +117,13 @@ class Teaching:
             answers: All answers.
             proxies: How proxies are made. They are not trained if they cannot be chosen.
             rate: The learning rate.
-            few: Whether there are few answers for each image. Proxies then also learn from the
-                distances between the images, and teach in case of doubt.
+            usual: Whether proxies teach in case of doubt.
         """
-        if not proxies.count or not (few or self._can_choose(answers)):
+        if not proxies.count or not (usual or self._can_choose(answers)):
             return []
-        networks = self._train_proxies(answers, proxies, rate, neighbours=few)
+        networks = self._train_proxies(answers, proxies, rate)
         teachers = {"decisions alone": [], "decisions and proxies": networks}
-        if few:
+        if usual:
             teachers = dict(reversed(teachers.items()))
 
         def short_student(option: str) -> nn.Module:

@@ -33,7 +33,6 @@ from teachers_analytic import (
 from torch import nn
 
 import db3kd
-from db3kd.distillation.neighbour_labels import neighbour_labels
 from db3kd.pipelines import DistillResult, DistillSettings, asking
 from db3kd.planning import STRATEGIES
 from db3kd.storage.manifest import read_manifest
@@ -296,18 +295,3 @@ def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
     twice = len(asked) + rest.total - result.queries
     assert twice <= queries_in_flight(read_manifest(out)) <= 16 * kills
     assert weights(result.student).equal(weights(whole.student))
-
-
-@pytest.mark.parametrize(("budget", "calls"), [(200, 1), (1_500, 0)])
-def test_proxies_learn_from_distances_if_there_are_few_answers_for_each_image(
-    budget, calls, monkeypatch
-):
-    seen = []
-
-    def watched(answers, classes):
-        seen.append(len(answers))
-        return neighbour_labels(answers, classes)
-
-    monkeypatch.setattr("db3kd.pipelines.teaching.neighbour_labels", watched)
-    result = run(budget=budget, settings=CHOOSING)
-    assert result.queries == budget and len(seen) == calls

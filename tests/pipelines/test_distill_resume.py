@@ -330,7 +330,6 @@ def test_no_more_images_are_read_at_once_than_a_batch_holds(tmp_path, monkeypatc
     monkeypatch.setattr(ArrayPixels, "read", watched)
     monkeypatch.setattr("db3kd.data.image_reader.RESIDENT_BYTES", 0)
     monkeypatch.setattr("db3kd.querying.search._BATCH_BYTES", 32 * 4 * 36)
-    monkeypatch.setattr("db3kd.boundary.candidate_pool._BLOCK_BYTES", {"cpu": 32 * 4 * 36})
 
     run(tmp_path / "run", budget=600, data=images(500))
 
