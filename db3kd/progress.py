@@ -196,7 +196,8 @@ class Progress:
             if elapsed > 0:
                 overall = (self._queries_spent - self._before[1]) / elapsed
                 rate = overall if final else self._queries_rate.per_second(now)
-                parts.append(f"{rate:,.0f} queries/s")
+                if rate or not final:
+                    parts.append(f"{rate:,.0f} queries/s")
         if self._mean_distance is not None and math.isfinite(self._mean_distance):
             parts.append(f"mean distance {self._mean_distance:.3g}")
         if final:

@@ -94,7 +94,14 @@ class TransferOptions(ImageOptions):
         if self.test is None and (self.data is None or self.split == "test"):
             return None
         try:
-            return check_test(self.test_images(transfer), teacher)
+            images = self.test_images(transfer)
+            if images.labels is None and self.test is not None:
+                raise ValueError(
+                    f"test: expected labelled images, got {images.name} without labels; use a "
+                    "folder with a folder for each class, a .npz file with labels, or a table "
+                    "with --label-column"
+                )
+            return check_test(images, teacher)
         except (ValueError, FileNotFoundError):
             if self.test is not None:
                 raise

@@ -1,6 +1,7 @@
 """Pillow images as tensors: which modes are read, and how their values are scaled."""
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -61,8 +62,9 @@ def decode_image(content: bytes, where: str) -> Any:
     except ImportError:
         raise
     except Exception as error:  # Pillow's decoders raise many types for a broken file.
+        why = re.sub(r" <_io\.BytesIO object at \w+>", " the content of the file", str(error))
         raise ValueError(
-            f"{where}: expected an image, which Pillow could not decode: {error}"
+            f"{where}: expected an image, which Pillow could not decode: {why}"
         ) from error
     check_mode(image, where)
     return image

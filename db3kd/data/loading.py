@@ -105,6 +105,11 @@ def load_data(
     if path.suffix in (".npz", ".npy"):
         _require_file(path)
         return load_npz(path, split, classes) if path.suffix == ".npz" else load_npy(path, classes)
+    if path.is_file():
+        raise ValueError(
+            f"data: expected a folder of images, or a .npz, .npy, .csv or .parquet file, got the "
+            f"file {name!r}; for image files, pass their folder: {str(path.parent)!r}"
+        )
     known = ", ".join([*BUNDLED_SETS, *BUNDLED_TABLES, *HUB_NAMES])
     raise ValueError(
         f"data: expected {known}, hub:NAME, an existing folder, or a .npz, .npy, .csv or .parquet "

@@ -1,13 +1,18 @@
-"""Predictions of a network, and how often they match labels or a teacher's decisions."""
+"""Predictions of a network or teacher, and how often they match labels or decisions."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from db3kd.data.arguments import ImagesLike, as_image_source, with_labels
+from db3kd.data.arguments import ImagesLike, as_image_source, as_teacher, with_labels
+from db3kd.data.class_names import matched
 from db3kd.data.image_reader import image_reader
+from db3kd.data.image_set import ImageSet
+from db3kd.querying.driver import decide_all
+from db3kd.teachers.base import Teacher
 from db3kd.teachers.cpu_batch import batch_for_module
+from db3kd.teachers.rescaled import takes_unit_images
 
 _DEVICE_BATCH = 512
 """Images per forward pass on an accelerator."""
@@ -29,7 +34,15 @@ def predict_logits(
 
     Returns:
         [n, C] float32 on the CPU.
+
+    Raises:
+        TypeError: If the model is no network.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model: expected a torch.nn.Module, got {type(model).__name__}; use predict for the "
+            "classes of a teacher"
+        )
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     images = as_image_source(images)
     rows = torch.arange(len(images)) if rows is None else rows.cpu()
@@ -52,12 +65,15 @@ def _logits(
 
 
 def predict(
-    model: nn.Module, images: ImagesLike, batch: int | None = None, rows: Tensor | None = None
+    model: nn.Module | Teacher,
+    images: ImagesLike,
+    batch: int | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Predicts classes.
 
     Args:
-        model: The network.
+        model: The network, or a teacher, which is asked one query per image.
         images: See `predict_logits`.
         batch: See `predict_logits`.
         rows: See `predict_logits`.
@@ -65,7 +81,12 @@ def predict(
     Returns:
         [n] int64 on the CPU.
     """
-    return predict_logits(model, images, batch, rows).argmax(1)
+    if isinstance(model, nn.Module):
+        return predict_logits(model, images, batch, rows).argmax(1)
+    teacher = takes_unit_images(as_teacher(model))
+    source = as_image_source(images)
+    rows = torch.arange(len(source)) if rows is None else rows.cpu()
+    return decide_all(teacher, image_reader(source, "cpu"), rows)
 
 
 def predict_read(model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
@@ -83,20 +104,21 @@ def predict_read(model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tenso
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | Teacher,
     images: ImagesLike,
     labels: Tensor | None = None,
     batch: int | None = None,
 ) -> float:
-    """Computes the accuracy of a network.
+    """Computes the accuracy of a network or teacher.
 
     Example:
         >>> accuracy = db3kd.evaluate(student, db3kd.load_data("mnist5k", "test"))
 
     Args:
-        model: The network.
+        model: See `predict`.
         images: N images, as for `predict_logits`.
-        labels: [N] int64, the true classes; by default the labels of `images`.
+        labels: [N] int64, the true classes; by default the labels of `images`, in the numbering of
+            a teacher whose classes have names.
         batch: See `predict_logits`.
 
     Returns:
@@ -105,21 +127,23 @@ def evaluate(
     Raises:
         ValueError: If there are no labels, or not one per image.
     """
+    if labels is None and isinstance(images, ImageSet) and not isinstance(model, nn.Module):
+        images = matched(images, as_teacher(model))
     source, expected = with_labels(images, labels)
     return share_equal(predict(model, source, batch), expected, "labels")
 
 
 def agreement(
-    model: nn.Module, images: ImagesLike, decisions: Tensor, batch: int | None = None
+    model: nn.Module | Teacher, images: ImagesLike, decisions: Tensor, batch: int | None = None
 ) -> float:
-    """Computes how often a network predicts the class that the teacher decided.
+    """Computes how often a network, or another teacher, predicts what the teacher decided.
 
     Example:
         >>> db3kd.agreement(student, images, labels.decision)
         0.97
 
     Args:
-        model: The network.
+        model: See `predict`.
         images: N images, as for `predict_logits`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
         batch: See `predict_logits`.

@@ -121,7 +121,9 @@ def student_file(student: str | Path) -> Path:
     if path.is_dir():
         return student_in_folder(path, "student")
     if not path.is_file():
-        raise FileNotFoundError(f"student: expected a weights file or a run folder, got no {path}")
+        raise FileNotFoundError(
+            f"student: there is no {path}; expected a weights file or a run folder"
+        )
     if path.suffix not in _STUDENT_SUFFIXES:
         raise ValueError(
             f"student: expected a file of save_model (.safetensors) or a description "

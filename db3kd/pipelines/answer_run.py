@@ -44,7 +44,9 @@ class AnswerRun:
         teacher: The teacher to ask.
         images: All images that may be asked about.
         order: [N] int64, the image of each sample.
-        on_answers: Called with the number of new answers after each batch.
+
+    Attributes:
+        on_answers: Called with the number of new answers after each batch; None by default.
 
     Raises:
         ValueError: If a shard of the folder holds values that no run writes.
@@ -56,13 +58,12 @@ class AnswerRun:
         teacher: Teacher,
         images: AugmentedImages,
         order: Tensor,
-        on_answers: Callable[[int], None] | None = None,
     ) -> None:
         self.folder = folder
         self.teacher = teacher
         self.answers = no_answers(images)
         self._order = order
-        self._on_answers = on_answers
+        self.on_answers: Callable[[int], None] | None = None
         self._log = ChoiceLog(folder.path)
         self._stored: dict[int, Answers] = {}
         self._stored_rounds: dict[int, int] = {}
@@ -115,7 +116,7 @@ class AnswerRun:
                     self.answers.images.read,
                     part,
                     _BATCH_ROWS,
-                    on_answers=self._on_answers,
+                    on_answers=self.on_answers,
                     journal=journal,
                 )
             self.folder.write_shard(position, self._to_table(part, round_number, decisions))

@@ -1,6 +1,5 @@
 """The report of a distillation: fills a `StudentReport` from a finished run."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from db3kd.distillation.answers import Answers
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.reproduction import reproduction
 from db3kd.pipelines.student_warnings import student_warnings, time_limit_warning
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan
@@ -31,6 +31,8 @@ REPORT_FILE = "report.html"
 
 _SHOWN_DISAGREEMENTS = 24
 _SHOWN_SOFT_LABELS = 8
+_CERTAIN = 0.9995
+"""A probability above this is shown as 100.0 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +163,11 @@ def write_distill_report(
         class_counts=torch.bincount(run.answers.decisions, minlength=classes),
         confusion=confusion,
         disagreements=disagreements,
-        soft_examples=None if run.soft is None else SoftExamples(*run.soft),
+        soft_examples=_soft_examples(run),
         features=run.features,
-        reproduce=_reproduce(run),
+        reproduce=reproduction(
+            run.plan, run.student, run.settings, run.steps, run.manifest, run.correct is not None
+        ),
         warnings=run.warnings,
         notes=_notes(run),
     )
@@ -200,31 +204,18 @@ def _stages(run: FinishedRun) -> list[ReportStage]:
     return stages
 
 
+def _soft_examples(run: FinishedRun) -> SoftExamples | None:
+    """Returns the soft labels to show; None if they show nothing but decisions."""
+    if run.soft is None or bool((run.soft[1].max(1).values > _CERTAIN).all()):
+        return None
+    return SoftExamples(*run.soft)
+
+
 def _curve(run: FinishedRun) -> list[tuple[int, float]]:
     """Returns the agreement of the proxies of each round, and finally that of the student."""
     if not run.curve:
         return []
     return [*run.curve, (run.queries, run.matches / run.held_out)]
-
-
-def _reproduce(run: FinishedRun) -> dict[str, str]:
-    manifest, training = run.manifest, run.settings.training
-    known = {
-        "command": " ".join(sys.argv) if sys.argv[:1] and sys.argv[0].endswith("db3kd") else "",
-        "Python": (
-            f"db3kd.distill(teacher, images, budget={run.plan.budget}, student={run.student!r}, "
-            f"strategy={run.plan.strategy!r})"
-        ),
-        "seed": str(training.seed),
-        "training": (
-            f"{run.steps:,} steps of {training.batch_size} images, {training.optimizer}, "
-            f"{training.schedule} schedule"
-        ),
-        "teacher fingerprint": str(manifest["teacher"]),
-        "data fingerprint": str(manifest["data"]),
-        "versions": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
-    }
-    return {name: value for name, value in known.items() if value}
 
 
 def _notes(run: FinishedRun) -> list[str]:

@@ -203,10 +203,16 @@ class DistillRun:
         project = None if self._features is None else self._features.project
         augmented = augmentable_images(self.images, order, plan.held_out, seed, project)
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
-        with Progress(asked, asked, title="asking the teacher", unit="images") as progress:
-            count = adding_up(lambda done: progress.update(samples=done, queries=done))
-            run = AnswerRun(folder, self.teacher, augmented, order, count)
-            count(run.stored)
+        run = AnswerRun(folder, self.teacher, augmented, order)
+        with Progress(
+            asked,
+            asked,
+            title="asking the teacher",
+            unit="images",
+            samples_before=run.stored,
+            queries_before=run.stored,
+        ) as progress:
+            run.on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
             answers = ask_rounds(
                 run,
                 plan,

@@ -98,7 +98,7 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
     if images.labels is None:
         make = "from_arrays(images, labels)"
         if images.features is not None:
-            make = "from_table(table, labels, features)"
+            make = 'from_table(table, table["the column of classes"], features)'
         raise ValueError(
             "test: expected labelled images, got images without labels; pass "
             f"db3kd.ImageSet.{make}, or no test images"

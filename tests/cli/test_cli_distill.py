@@ -220,5 +220,5 @@ def test_test_images_without_labels_are_refused_before_anything_is_asked(tmp_pat
 
     message = fail(*asked(*DIGITS, "--out", tmp_path / "run", "--test", test))
 
-    assert "error: --test: expected labelled images" in message
+    assert "error: --test: expected labelled images, got test.npz without labels; use a" in message
     assert CountingTeacher.asked == before and not (tmp_path / "run").exists()

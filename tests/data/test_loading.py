@@ -175,3 +175,14 @@ def test_pseudo_samples_are_a_sequence_and_describe_themselves():
         "PseudoSamples(3 images of shape (1, 5, 6) in [0, 1], 5 classes; 3 ok, 0 stuck, 0 budget)"
     )
     assert as_images(samples).labels.equal(samples.decision)
+
+
+def test_an_image_file_is_no_data_set_but_its_folder_is(tmp_path):
+    file = tmp_path / "0001.png"
+    file.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"for image files, pass their folder: '.+'") as caught:
+        load_data(file)
+    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(ValueError, match=r"0001\.png: .* cannot identify .* the content") as caught:
+        load_data(tmp_path)
+    assert "BytesIO" not in str(caught.value)

@@ -94,7 +94,7 @@ def test_an_existing_file_survives_an_error(tmp_path):
     ("student", "kind", "words"),
     [
         (lambda: linear(), TypeError, "got Sequential; wrap a network: db3kd.ModuleTeacher"),
-        (lambda: "none.safetensors", FileNotFoundError, "got no none.safetensors"),
+        (lambda: "none.safetensors", FileNotFoundError, "there is no none"),
         (lambda: FunctionTeacher(len, SHAPE, 2), TypeError, "got FunctionTeacher"),
         (
             lambda: ModuleTeacher(linear(), SHAPE, 10, autocast=torch.bfloat16),

@@ -26,7 +26,9 @@ def opened(path: Path, asked: Any = None, counted: list[int] | None = None) -> A
     folder = RunFolder.open(path, ANSWERS, MANIFEST, resume=True)
     known = augmentable_images(images(), ORDER, 10, seed=0)
     note = None if counted is None else counted.append
-    return AnswerRun(folder, asked or teacher(max_batch=16), known, ORDER, note)
+    run = AnswerRun(folder, asked or teacher(max_batch=16), known, ORDER)
+    run.on_answers = note
+    return run
 
 
 def choosing(rows: Tensor) -> Callable[[Answers], Tensor]:

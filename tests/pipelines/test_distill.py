@@ -295,3 +295,13 @@ def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
     twice = len(asked) + rest.total - result.queries
     assert twice <= queries_in_flight(read_manifest(out)) <= 16 * kills
     assert weights(result.student).equal(weights(whole.student))
+
+
+def test_a_finished_run_that_is_resumed_shows_no_speed_of_asking(tmp_path, capsys):
+    run(out=tmp_path / "run")
+    assert "queries/s" in capsys.readouterr().err
+
+    run(out=tmp_path / "run", resume=True)
+
+    shown = next(line for line in capsys.readouterr().err.splitlines() if "asking" in line)
+    assert "1,500/1,500 images · 1,500 of 1,500 queries · 0:00:0" in shown

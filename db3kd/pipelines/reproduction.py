@@ -1,0 +1,113 @@
+"""What is needed to make the student of a run again: the command, the call, seeds, versions."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.models.networks import is_own_model
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.planning import BudgetPlan
+
+
+def reproduction(
+    plan: BudgetPlan,
+    student: str,
+    settings: DistillSettings,
+    steps: int,
+    manifest: Mapping[str, Any],
+    tested: bool,
+) -> dict[str, str]:
+    """Returns what a report states under this heading, by name.
+
+    A time limit depends on the speed of a machine, so the steps that it led to take its place.
+
+    Args:
+        plan: The plan of the run.
+        student: The name of the student's architecture, or the type of a network of the caller's.
+        settings: How networks were trained.
+        steps: Training steps of the student.
+        manifest: The manifest of the run.
+        tested: Whether the student was measured on test images.
+    """
+    training = settings.training
+    fixed = settings
+    if settings.time_limit is not None:
+        fixed = replace(settings, training=replace(training, steps=steps), time_limit=None)
+    known = {
+        "command": command_line(sys.argv, None if settings.time_limit is None else steps),
+        "Python": _call(plan, student, fixed, tested),
+        "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
+        "seed": str(training.seed),
+        "training": (
+            f"{steps:,} steps of {training.batch_size} images, {training.optimizer}, "
+            f"{training.schedule} schedule"
+        ),
+        "teacher fingerprint": str(manifest["teacher"]),
+        "data fingerprint": str(manifest["data"]),
+        "versions": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+_TIME_LIMIT = (
+    "These rows have the student's steps instead. Proxies that choose images may have trained for "
+    "other steps, so the answers of this run give the same student, and new ones a similar one."
+)
+
+
+def command_line(arguments: Sequence[str], steps: int | None) -> str:
+    """Returns the command that makes a run of this process again; none if it is no command.
+
+    Example:
+        >>> command_line(["/bin/db3kd", "distill", "--time-limit", "60", "--resume"], 900)
+        'db3kd distill --steps 900'
+
+    Args:
+        arguments: The arguments of the process, its program first.
+        steps: The steps that take the place of a time limit; None without one.
+    """
+    if not arguments or not arguments[0].endswith("db3kd"):
+        return ""
+    kept = ["db3kd"]
+    rest = iter(arguments[1:])
+    for each in rest:
+        if each == "--time-limit":
+            next(rest, None)
+        elif each != "--resume" and not each.startswith("--time-limit="):
+            kept.append(each)
+    if steps is not None:
+        kept += ["--steps", str(steps)]
+    return shlex.join(kept)
+
+
+def _call(plan: BudgetPlan, student: str, settings: DistillSettings, tested: bool) -> str:
+    named = is_own_model(student) or ":" in student
+    arguments = [
+        "teacher",
+        *(["images"] if plan.images is not None else []),
+        f"budget={plan.budget}",
+        f"student={student!r}" if named else "student=student",
+        f"strategy={plan.strategy!r}",
+    ]
+    if changed := _changed(settings, DistillSettings()):
+        arguments.append(f"settings=db3kd.DistillSettings({changed})")
+    if tested:
+        arguments.append("test=test")
+    return f"db3kd.distill({', '.join(arguments)})"
+
+
+def _changed(settings: DistillSettings | TrainSettings, usual: Any) -> str:
+    """Returns the arguments that make settings of the usual ones."""
+    texts = []
+    for field in fields(settings):
+        value, default = getattr(settings, field.name), getattr(usual, field.name)
+        if value == default:
+            continue
+        if isinstance(value, TrainSettings):
+            texts.append(f"{field.name}=db3kd.TrainSettings({_changed(value, default)})")
+        else:
+            texts.append(f"{field.name}={value!r}")
+    return ", ".join(texts)

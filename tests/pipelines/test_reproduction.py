@@ -1,0 +1,69 @@
+"""What the report of a student says is needed to make it again, and which soft labels it shows."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import db3kd
+from db3kd.pipelines import distill_report
+from db3kd.pipelines.reproduction import command_line, reproduction
+from db3kd.planning import plan_budget
+
+PLAN = plan_budget(1000, 10, 100)
+MANIFEST = {"teacher": "t", "data": "d", "versions": {"db3kd": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("/usr/bin/db3kd distill --out run", "db3kd distill --out run"),
+        ("db3kd distill --resume --time-limit 60 --out r", "db3kd distill --out r --steps 900"),
+        ("db3kd distill --time-limit=60", "db3kd distill --steps 900"),
+        ("python script.py", ""),
+        ("", ""),
+    ],
+)
+def test_the_command_depends_on_no_machine_and_no_earlier_run(given, shown):
+    steps = 900 if "time-limit" in given else None
+    assert command_line(given.split(), steps) == shown
+    assert command_line(["db3kd", "my data"], None) == "db3kd 'my data'"
+
+
+def test_the_call_has_the_settings_that_the_run_had():
+    training = db3kd.TrainSettings(optimizer="adamw", seed=3)
+    settings = db3kd.DistillSettings(training=training, proxies=1, time_limit=60)
+
+    call = reproduction(PLAN, "mlp", settings, 900, MANIFEST, tested=True)["Python"]
+
+    def distill(*arguments, settings, **others):
+        assert arguments == ("t", "i")
+        assert others == {"budget": 1000, "student": "mlp", "strategy": "auto", "test": "x"}
+        return settings
+
+    class Names:
+        DistillSettings, TrainSettings = db3kd.DistillSettings, db3kd.TrainSettings
+
+    Names.distill = staticmethod(distill)
+    names = {"db3kd": Names, "teacher": "t", "images": "i", "test": "x"}
+    made = eval(call, names)
+    assert made == replace(
+        settings, training=replace(settings.training, steps=900), time_limit=None
+    )
+
+
+def test_what_is_usual_is_left_out():
+    usual = reproduction(PLAN, "Net", db3kd.DistillSettings(), 6000, MANIFEST, tested=False)
+    assert usual["Python"] == (
+        "db3kd.distill(teacher, images, budget=1000, student=student, strategy='auto')"
+    )
+    assert "time limit" not in usual and usual["seed"] == "0"
+
+
+@pytest.mark.parametrize(("certain", "shown"), [(1.0, False), (0.9996, False), (0.99, True)])
+def test_soft_labels_that_say_no_more_than_decisions_are_not_shown(certain, shown):
+    probabilities = torch.tensor([[certain, 1 - certain], [0.0, 1.0]])
+    run: Any = SimpleNamespace(soft=(torch.rand(2, 1, 4, 4), probabilities))
+    assert (distill_report._soft_examples(run) is not None) == shown
