@@ -4,9 +4,11 @@ Each error names the argument, what was expected, what came, and what is likely 
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,21 @@ def number_text(value: float) -> str:
 def interval_text(bounds: tuple[float, float]) -> str:
     """Writes bounds as `[lower, upper]`, with the digits of `number_text`."""
     return f"[{number_text(bounds[0])}, {number_text(bounds[1])}]"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Writes a number of things.
+
+    Example:
+        >>> counted(1, "image"), counted(2000, "image"), counted(2, "class", "classes")
+        ('1 image', '2,000 images', '2 classes')
+
+    Args:
+        count: The number.
+        noun: What is counted.
+        plural: Its plural; by default with an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def check_count(value: int, name: str, least: int = 1) -> int:
@@ -163,7 +180,7 @@ def check_classes(labels: Tensor, count: int, classes: int, name: str = "labels"
         TypeError: If `labels` is not a tensor of integers.
         ValueError: If the shape or an entry is wrong.
     """
-    expected = f"{name}: expected {count} classes in [0, {classes})"
+    expected = f"{name}: expected {counted(count, 'class', 'classes')} in [0, {classes})"
     if not isinstance(labels, Tensor):
         raise TypeError(f"{expected}, got {type(labels).__name__}; use torch.as_tensor({name})")
     if labels.dtype not in INTEGER_DTYPES:
@@ -209,7 +226,7 @@ def check_class_names(names: Sequence[str], classes: int | None, name: str) -> t
 
 
 def import_named(reference: str, name: str) -> Any:
-    """Imports an object.
+    """Imports an object. Its module may be in the current folder, after all installed ones.
 
     Example:
         >>> import_named("math:pi", "constant")
@@ -225,6 +242,9 @@ def import_named(reference: str, name: str) -> Any:
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
         raise ValueError(f"{name}: expected package.module:object, got {reference!r}")
+    folder = str(Path.cwd())
+    if not {"", folder} & set(sys.path):
+        sys.path.append(folder)  # for good, because a worker may import the module later
     try:
         found = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -232,7 +252,8 @@ def import_named(reference: str, name: str) -> Any:
             raise
         raise ValueError(
             f"{name}: expected package.module:object, got {reference!r}, but no module "
-            f"{module_name!r} was found; install it or put its folder on PYTHONPATH"
+            f"{module_name!r} was found here or among the installed ones; change to its folder, "
+            "install it, or put its folder on PYTHONPATH"
         ) from error
     for part in path.split("."):
         if not hasattr(found, part):

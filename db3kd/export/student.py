@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.metadata import ModelMetadata
 from db3kd.models.weights import read_saved_model, student_in_folder
-from db3kd.teachers.described import PreprocessedModule
 from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.preprocessing import PreprocessedModule
 from db3kd.teachers.programs import ExportedModule
 
 _STUDENT_SUFFIXES = (".safetensors", ".toml", ".json")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.class_numbers import NEXT_BEST, ClassNames, Numbering
-from db3kd.validation import check_threshold
+from db3kd.validation import check_threshold, counted
 
 
 class AnswerReader:
@@ -23,6 +23,8 @@ class AnswerReader:
         names: Class names in the order of the class numbers, if they are known.
         numbering: The model's class numbers, if they are not 0 to C - 1.
         threshold: For a model that returns one score per image: class 1 begins here.
+        quote: Whether errors may repeat an unknown class name. A server that received a secret may
+            send it back.
 
     Raises:
         ValueError: If the arguments contradict each other.
@@ -38,6 +40,8 @@ class AnswerReader:
         names: Sequence[str] | None = None,
         numbering: Numbering | None = None,
         threshold: float | None = None,
+        *,
+        quote: bool = True,
     ) -> None:
         if names is not None and len(names) != classes:
             raise ValueError(f"labels: expected {classes} class names, got {len(names)}")
@@ -50,7 +54,7 @@ class AnswerReader:
                 )
         self.classes = classes
         self.names = None if names is None else tuple(names)
-        self._names = ClassNames(names, "pass the label file (labels)", quote=False)
+        self._names = ClassNames(names, "the label file (labels)", quote=quote)
         self._numbering = numbering
         self._threshold = threshold
         self._class_table = None if numbering is None else numbering.class_table(classes)
@@ -79,7 +83,9 @@ class AnswerReader:
         if self._threshold is not None:
             return self._read_single_scores(answers, count, who, self._threshold)
         width = self.classes if self._class_table is None else len(self._class_table)
-        expected = f"{who}: expected {count} classes, or scores [{count}, {width}]"
+        expected = (
+            f"{who}: expected {counted(count, 'class', 'classes')}, or scores [{count}, {width}]"
+        )
         array = _as_array(answers, expected)
         if self._has_scores(array, count, width):
             if np.isnan(array).any():

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from db3kd.validation import check_class_names, interval_text
+from db3kd.validation import check_class_names, counted, interval_text
 
 UNANSWERED = -1
 """Takes the place of a class number if an image has no decision."""
@@ -236,4 +236,6 @@ def class_names_of(teacher: Teacher) -> tuple[str, ...] | None:
 
 def failure(name: str, count: int, error: BaseException) -> TeacherError:
     """Returns the TeacherError to raise if the named teacher raised `error` on `count` images."""
-    return TeacherError(f"teacher {name} raised {type(error).__name__} on {count} images: {error}")
+    return TeacherError(
+        f"teacher {name} raised {type(error).__name__} on {counted(count, 'image')}: {error}"
+    )

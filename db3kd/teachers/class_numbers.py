@@ -1,5 +1,6 @@
 """How a model names and numbers its classes."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +76,14 @@ class ClassNames:
 
     Args:
         names: Class names in the order of the class numbers, or None if they are unknown.
-        hint: Advice for the user if a model answers with names and they are unknown.
-        quote: Whether errors may repeat an unknown name. The answer of a server may hold a secret.
+        source: Where the user declares the names, for errors.
+        quote: Whether errors may repeat an unknown name. A server that received a secret may send
+            it back.
     """
 
-    def __init__(self, names: Sequence[str] | None, hint: str, *, quote: bool) -> None:
+    def __init__(self, names: Sequence[str] | None, source: str, *, quote: bool) -> None:
         self._numbers = {name: number for number, name in enumerate(names or ())}
-        self._hint = hint
+        self._source = source
         self._quote = quote
 
     def number(self, answer: object, image: int, expected: str) -> int:
@@ -98,16 +100,23 @@ class ClassNames:
         text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
         if not isinstance(text, str):
             raise TeacherError(f"{expected}, got {type(answer).__name__} for image {image}")
-        name = f"the class name {text!r}" if self._quote else "a class name"
+        name = "a class name"
+        if self._quote:
+            name = f"the class name {textwrap.shorten(text, 100, placeholder='…')!r}"
         if not self._numbers:
-            raise TeacherError(f"{expected}, got {name} for image {image}; {self._hint}")
+            raise TeacherError(f"{expected}, got {name} for image {image}; pass {self._source}")
         number = self._numbers.get(text.strip())
         if number is None:
             raise TeacherError(
                 f"{expected}, got {name} for image {image}, which is not one of the known class "
-                "names"
+                f"names, {self._known()}; correct {self._source}. A run keeps the names that it "
+                "was begun with, so begin another one"
             )
         return number
+
+    def _known(self) -> str:
+        names = [repr(name) for name in self._numbers]
+        return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from db3kd.teachers.base import (
     describe,
     failure,
 )
-from db3kd.validation import INTEGER_DTYPES
+from db3kd.validation import INTEGER_DTYPES, counted
 
 
 def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
@@ -108,12 +108,23 @@ def _decide_in_batches(teacher: Teacher, images: Tensor) -> Tensor:
 def _decide_batch(teacher: Teacher, images: Tensor) -> Tensor:
     with _ErrorsAsTeacherError(teacher, len(images)):
         decisions = teacher.decide(images.to(teacher.device))
-    _check_decisions(decisions, len(images), teacher.classes, f"teacher {describe(teacher)}")
+    check_decisions(decisions, len(images), teacher.classes, f"teacher {describe(teacher)}")
     return decisions
 
 
-def _check_decisions(decisions: object, count: int, classes: int, who: str) -> None:
-    expected = f"{who}: expected {count} classes as int64 [{count}]"
+def check_decisions(decisions: object, count: int, classes: int, who: str) -> None:
+    """Checks what a teacher returned.
+
+    Args:
+        decisions: Anything; [count] integers in [0, classes) if it is valid.
+        count: Number of images.
+        classes: Number of classes.
+        who: How errors begin.
+
+    Raises:
+        TeacherError: If it is not valid.
+    """
+    expected = f"{who}: expected {counted(count, 'class', 'classes')} as int64 [{count}]"
     if not isinstance(decisions, Tensor):
         raise TeacherError(f"{expected}, got {type(decisions).__name__}; return a tensor")
     got = f"{list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}"
@@ -125,6 +136,8 @@ def _check_decisions(decisions: object, count: int, classes: int, who: str) -> N
         raise TeacherError(
             f"{expected}, got {len(decisions)} decisions; return one class per image, in order"
         )
+    if not count:
+        return
     if decisions.dtype not in INTEGER_DTYPES:
         raise TeacherError(f"{expected}, got {got}; return class numbers as integers")
     lowest, highest = (int(value) for value in torch.aminmax(decisions))

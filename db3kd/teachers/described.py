@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.networks import is_own_model
@@ -14,9 +14,9 @@ from db3kd.teachers.description import SCHEMES, Description
 from db3kd.teachers.execution import ExecutionOptions
 from db3kd.teachers.function import FunctionTeacher
 from db3kd.teachers.module import ModuleTeacher
-from db3kd.teachers.named import refuse_threshold, tabular_teacher
+from db3kd.teachers.named import import_object, refuse_threshold, tabular_teacher
 from db3kd.teachers.onnx import OnnxTeacher
-from db3kd.teachers.preprocessing import Preprocessing
+from db3kd.teachers.preprocessing import PreprocessedModule, Preprocessing
 from db3kd.teachers.remote import (
     RemoteTeacher,
     RequestSettings,
@@ -28,7 +28,6 @@ from db3kd.teachers.remote import (
 )
 from db3kd.teachers.signature import ModelOverrides
 from db3kd.teachers.torch_files import TorchFile, check_file, open_torch_file
-from db3kd.validation import import_named
 
 
 def open_described(
@@ -59,11 +58,14 @@ def open_described(
         TeacherError: If the model cannot be read or reached.
         ValueError: If the description is incomplete, contradicts the model, or needs trust.
     """
-    overrides = description.overrides(folder, given)
+    try:
+        overrides = description.overrides(folder, given)
+    except (ValueError, OSError) as error:
+        raise type(error)(f"{source}: {error}") from None
     preprocessing = description.preprocessing or Preprocessing()
     if overrides.bounds is not None:
         preprocessing = dataclasses.replace(preprocessing, bounds=overrides.bounds)
-    if not description.has_torch_file:
+    if not description.has_torch_file and description.function is None:
         execution.refuse_for(source)
     if description.url is not None:
         return _open_served(description.url, description, overrides, preprocessing, max_batch)
@@ -74,7 +76,9 @@ def open_described(
                 f"{source}: declares the function {description.function!r}; a file cannot choose "
                 "which code runs: if you trust it, pass trust_code=True"
             )
-        return _open_function(source, description.function, overrides, preprocessing, max_batch)
+        return _open_function(
+            source, description.function, overrides, preprocessing, max_batch, execution
+        )
     file = folder / str(description.file)
     check_file(file)
     if file.suffix == ".onnx":
@@ -94,25 +98,6 @@ def open_described(
         trust_code=trust_code,
     )
     return _with_preprocessing(source, opened, overrides, preprocessing, max_batch, execution)
-
-
-class PreprocessedModule(nn.Module):
-    """A module with the preprocessing in front of it.
-
-    Args:
-        module: The module.
-        preprocessing: The steps from images to the module's input.
-    """
-
-    def __init__(self, module: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.module = module
-        self.preprocessing = preprocessing
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns the module's scores of images [N, *image_shape]."""
-        prepared = self.preprocessing.steps(images)
-        return self.module(prepared.to(images.dtype))
 
 
 def _without_preprocessing(
@@ -195,7 +180,13 @@ def _open_function(
     overrides: ModelOverrides,
     preprocessing: Preprocessing,
     max_batch: int | None,
-) -> FunctionTeacher:
+    execution: ExecutionOptions,
+) -> FunctionTeacher | ModuleTeacher:
+    function = import_object(name, "function")
+    if isinstance(function, nn.Module):
+        opened = TorchFile(function, _without_preprocessing(overrides, preprocessing))
+        return _with_preprocessing(source, opened, overrides, preprocessing, max_batch, execution)
+    execution.refuse_for(source)
     refuse_threshold(name, overrides)
     if overrides.features is not None:
         if preprocessing != Preprocessing():
@@ -203,13 +194,17 @@ def _open_function(
                 f"{source}: expected no [preprocessing] of a function that takes rows of a table; "
                 "it gets them as they are in the table"
             )
-        function = import_named(name, "function")
         return tabular_teacher(
             function, Path(source).name, overrides, overrides.features, max_batch
         )
+    if not callable(function):
+        raise ValueError(
+            f"{source}: function: expected {name!r} to be a function from arrays to classes, a "
+            "torch module, or a function without arguments that returns either, got "
+            f"{type(function).__name__}"
+        )
     image_shape, classes, _ = overrides.require_all(source)
     preprocessing.input_shape(image_shape)  # raises if the steps do not fit
-    function = import_named(name, "function")
     inner = FunctionTeacher(function, image_shape, classes)
     return FunctionTeacher(
         lambda images: function(preprocessing(torch.from_numpy(images))),

@@ -30,6 +30,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from db3kd.teachers.class_numbers import Numbering, read_names
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote import RequestSettings
+from db3kd.teachers.remote.rest import AnswerPath, Template
 from db3kd.teachers.signature import ModelOverrides
 
 SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
@@ -82,6 +83,10 @@ class RestTable:
     request: Any
     answer: str
 
+    def __post_init__(self) -> None:
+        Template(self.request)
+        AnswerPath(self.answer)
+
 
 @dataclass(frozen=True)
 class Description:
@@ -90,8 +95,9 @@ class Description:
     Attributes:
         url: The address of a served model.
         file: An ONNX file or a torch file.
-        function: `package.module:name` of a function from arrays to classes. Needs permission to
-            run code (`trust_code`).
+        function: `package.module:name` of a function from arrays to classes, of a torch module, or
+            of a function without arguments that returns either. Needs permission to run code
+            (`trust_code`).
         architecture: The architecture of a file of weights, as `build_model` takes it.
         image_shape: Shape of one image, channels first, if the model does not declare it.
         classes: Number of classes, if the model does not declare it.
@@ -185,7 +191,12 @@ class Description:
         return [key for key in keys if getattr(self, key) is not None]
 
     def _class_names(self, folder: Path) -> tuple[str, ...] | None:
-        return None if self.labels is None else read_names(folder / self.labels)
+        if self.labels is None:
+            return None
+        path = folder / self.labels
+        if not path.is_file():
+            raise FileNotFoundError(f"labels: there is no file {path}")
+        return read_names(path)
 
     def _numbering(self) -> Numbering | None:
         if not self._given(*_NUMBERING):
@@ -229,7 +240,11 @@ def _parse(kind: type[Any], table: Mapping[str, Any], name: str = "") -> Any:
     hints = get_type_hints(kind)
     # Settings of other modules check the types of their fields themselves.
     convert = _converted if kind.__module__ == __name__ else _as_tuple
-    return kind(**{key: convert(value, hints[key], key) for key, value in table.items()})
+    values = {key: convert(value, hints[key], key) for key, value in table.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{place}{error}") from None
 
 
 def _converted(value: Any, hint: Any, key: str) -> Any:

@@ -14,7 +14,9 @@ from torch import Tensor
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
+from db3kd.teachers.decide import check_decisions
 from db3kd.teachers.generator import GeneratorStream
+from db3kd.teachers.given_images import as_images
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
 
 
@@ -73,7 +75,10 @@ class FunctionTeacher:
             class_names = check_class_names(class_names, self.classes, f"teacher {self.name}")
         self.class_names = class_names
         self._names = ClassNames(
-            class_names, "pass class_names=, in the order of the class numbers", quote=True
+            class_names,
+            "class_names=, in the order of the class numbers (to name the function in a command, "
+            "describe it in a .toml file with the keys function and labels)",
+            quote=True,
         )
         self._function = function
         self._flatten = flatten
@@ -91,9 +96,13 @@ class FunctionTeacher:
             TeacherError: If the function returns anything but a class for each image.
         """
         if inspect.isgeneratorfunction(self._function):
-            return self._decide_one_by_one(images)
-        answer = self._as_numbers(self._function(self._as_array(images)))
-        return torch.tensor(answer, device=images.device)
+            return self._decide_one_by_one(as_images(images, self))
+        images = as_images(images, self)
+        answer = torch.tensor(
+            self._as_numbers(self._function(self._as_array(images))), device=images.device
+        )
+        check_decisions(answer, len(images), self.classes, f"teacher {self.name}")
+        return answer.long()
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 digest of what defines the function, or the text given instead.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from db3kd.teachers.base import TeacherError, failure
 from db3kd.teachers.class_numbers import ClassNames
+from db3kd.validation import counted
 
 GeneratorFunction = Callable[[np.ndarray], Generator[Any, None, Any]]
 
@@ -108,6 +109,6 @@ def _answers(function: GeneratorFunction, batches: list[np.ndarray]) -> Generato
                 yield next(answers, None)
             # The function may still do work after its last answer, such as closing a file.
             for _ in answers:
-                raise ValueError(f"expected {len(batch)} answers, got more")
+                raise ValueError(f"expected {counted(len(batch), 'answer')}, got more")
         finally:
             answers.close()

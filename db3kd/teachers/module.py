@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, cast
@@ -23,7 +23,9 @@ from db3kd.teachers.base import (
 from db3kd.teachers.batching import BatchError, Batches, batch_on_cuda
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
+from db3kd.teachers.given_images import as_images
 from db3kd.teachers.pending import ModuleDecisions
+from db3kd.teachers.preprocessing import PreprocessedModule, Preprocessing
 from db3kd.teachers.staging import Staging
 from db3kd.validation import (
     check_bounds,
@@ -59,6 +61,9 @@ class ModuleTeacher:
         threshold: For a module that returns one score per image: class 1 begins at this score, for
             example 0.5 for a sigmoid or 0 for a logit. `classes` must be 2.
         features: The features of a table, for a module that takes its encoded rows.
+        mean: Subtracted from the images before the module; one number, or one per channel. Pass
+            what `torchvision.transforms.Normalize` got in training.
+        std: Divisor after that; one number, or one per channel.
 
     `max_batch`, `compile` and `cuda_graphs` change scores only by rounding, so the fingerprint does
     not depend on them.
@@ -68,6 +73,7 @@ class ModuleTeacher:
         ValueError: If the arguments are invalid or contradict each other.
 
     Example:
+        >>> network = ModuleTeacher(resnet, (3, 32, 32), 10, mean=(0.49, 0.48, 0.45), std=0.25)
         >>> teacher = ModuleTeacher(build_model("lenet5", (1, 28, 28), 10), (1, 28, 28), classes=10)
         >>> teacher.decide(torch.rand(4, 1, 28, 28)).shape
         torch.Size([4])
@@ -90,6 +96,8 @@ class ModuleTeacher:
         class_names: Sequence[str] | None = None,
         threshold: float | None = None,
         features: Features | None = None,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
@@ -107,6 +115,10 @@ class ModuleTeacher:
         self.device = torch.device(device or (first.device if first is not None else "cpu"))
         _check_options(module, self.device, compile, cuda_graphs)
         self._compile, self._cuda_graphs = compile, cuda_graphs
+        self._normalization = Preprocessing(mean=_numbers(mean), std=_numbers(std))
+        if self._normalization != Preprocessing():
+            self._normalization.input_shape(self.image_shape)  # raises if the channels do not fit
+            module = PreprocessedModule(module, self._normalization)
         self._given_max_batch = None if max_batch is None else check_count(max_batch, "max_batch")
         with torch.no_grad():  # otherwise autograd tracks the copied weights of TorchScript
             self._module = to_channels_last(copy.deepcopy(module).eval().to(self.device))
@@ -140,6 +152,7 @@ class ModuleTeacher:
     @torch.inference_mode()
     def decide_async(self, images: Tensor) -> PendingDecisions:
         """Starts to decide any number of images; see `AsyncTeacher.decide_async`."""
+        images = as_images(images, self)
         if len(images) == 0:
             return CompletedDecisions(torch.empty(0, dtype=torch.int64, device=images.device))
         nan_message = (
@@ -162,12 +175,20 @@ class ModuleTeacher:
             return ModuleDecisions(decisions, images.device, nan_message)
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 digest of architecture, weights, autocast dtype and threshold."""
+        """Returns the SHA-256 digest of architecture, weights, precision, mean, std, threshold."""
         if self._fingerprint is None:
             self._fingerprint = module_fingerprint(self._module, self.autocast)
-        if self.threshold is None:
-            return self._fingerprint
-        return hashlib.sha256(f"{self._fingerprint} {self.threshold!r}".encode()).hexdigest()
+        known = self._fingerprint
+        if self._normalization != Preprocessing():
+            known = hashlib.sha256(f"{known} {self._normalization}".encode()).hexdigest()
+        if self.threshold is not None:
+            known = hashlib.sha256(f"{known} {self.threshold!r}".encode()).hexdigest()
+        return known
+
+    def details(self) -> Iterator[tuple[str, str]]:
+        """Yields what `db3kd info` shows besides what every teacher has: its preprocessing."""
+        if isinstance(self._module, PreprocessedModule):
+            yield from self._module.preprocessing.details()
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state without the cached properties, which a copy computes itself."""
@@ -261,6 +282,10 @@ class ModuleTeacher:
     def _expected(self, count: int) -> str:
         columns = self.classes if self.threshold is None else 1
         return f"teacher {self.name}: expected scores [{count}, {columns}]"
+
+
+def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
 def _check_options(

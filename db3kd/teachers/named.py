@@ -38,7 +38,7 @@ def open_named(
         TeacherError: If the object is none of the known kinds.
         ValueError: If there is no such object, or an argument is missing or does not apply.
     """
-    found = _named(name)
+    found = import_object(name, "teacher")
     if isinstance(found, nn.Module) and not _is_teacher(found):
         return execution.module_teacher(found, name, overrides, max_batch, name=name)
     execution.refuse_for(name)
@@ -82,7 +82,7 @@ def named_details(name: str) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: If there is no such object.
     """
-    found = _named(name)
+    found = import_object(name, "teacher")
     kind = type(found).__name__
     if isinstance(found, nn.Module):
         weights = sum(each.numel() for each in found.parameters())
@@ -160,9 +160,17 @@ def _check_features(found: Teacher, name: str, features: Features | None) -> Non
         )
 
 
-def _named(name: str) -> Any:
-    """Imports an object; a factory is called."""
-    found = import_named(name, "teacher")
+def import_object(name: str, argument: str) -> Any:
+    """Imports an object. One that is called without arguments is a factory, and is called.
+
+    Args:
+        name: See `open_named`.
+        argument: The name of the argument in errors.
+
+    Raises:
+        ValueError: If there is no such object.
+    """
+    found = import_named(name, argument)
     if not isinstance(found, nn.Module) and not _is_teacher(found) and _takes_no_arguments(found):
         found = found()
     return found

@@ -14,10 +14,11 @@ from torch import Tensor
 from db3kd.models.metadata import ModelMetadata
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
+from db3kd.teachers.given_images import as_images
 from db3kd.teachers.onnx_files import OnnxFile, first_line, open_session, read_onnx
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
-from db3kd.validation import UNIT_BOUNDS, check_class_names, check_count
+from db3kd.validation import UNIT_BOUNDS, check_class_names, check_count, counted
 
 _DTYPES = {
     "float16": "float16",
@@ -105,6 +106,7 @@ class OnnxTeacher:
         Raises:
             TeacherError: If ONNX Runtime fails, or the model's answers are not classes or scores.
         """
+        images = as_images(images, self)
         if len(images) == 0:
             return torch.empty(0, dtype=torch.int64)
         chunks = [self._decide_chunk(chunk) for chunk in images.split(self.max_batch)]
@@ -134,7 +136,8 @@ class OnnxTeacher:
             raise TeacherError(f"{who}: ONNX Runtime failed: {first_line(error)}") from error
         if np.ndim(answers) == 0 or len(answers) != len(array):
             raise TeacherError(
-                f"{who}: expected {len(array)} answers, got an array of shape {np.shape(answers)}"
+                f"{who}: expected {counted(len(array), 'answer')}, got an array of shape "
+                f"{np.shape(answers)}"
             )
         return self._signature.reader.read(answers[: len(images)], len(images), who)
 

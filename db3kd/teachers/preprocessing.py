@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from db3kd.validation import check_bounds, check_count, number_text
@@ -164,6 +164,25 @@ class Preprocessing:
             info = np.iinfo(dtype)
             array = np.clip(np.rint(array), info.min, info.max)
         return array.astype(dtype, copy=False)
+
+
+class PreprocessedModule(nn.Module):
+    """A module with the preprocessing in front of it.
+
+    Args:
+        module: The module.
+        preprocessing: The steps from images to the module's input.
+    """
+
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.module = module
+        self.preprocessing = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the module's scores of images [N, *image_shape]."""
+        prepared = self.preprocessing.steps(images)
+        return self.module(prepared.to(images.dtype))
 
 
 def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
+from db3kd.teachers.given_images import as_images
 from db3kd.validation import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
 
 _FORWARDED = ("decide_async", "stream", "details", "close", "requests")
@@ -46,7 +47,7 @@ class RescaledTeacher:
 
     def decide(self, images: Tensor) -> Tensor:
         """Returns the class of each image; see `Teacher.decide`."""
-        return self.teacher.decide(self._rescaled(images))
+        return self.teacher.decide(self._rescaled(as_images(images, self)))
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 digest of the other teacher's fingerprint and both bounds."""

@@ -165,6 +165,8 @@ def resolve(
     outputs: Sequence[TensorSpec],
     overrides: ModelOverrides,
     preprocessing: Preprocessing,
+    *,
+    quote: bool = True,
 ) -> ModelSignature:
     """Combines a model's declarations with the user's.
 
@@ -174,6 +176,7 @@ def resolve(
         outputs: The output tensors that the model declares, or none.
         overrides: What the user declares.
         preprocessing: The steps from db3kd's images to the input.
+        quote: Whether errors may repeat an answer; see `AnswerReader`.
 
     Raises:
         ValueError: If the declarations contradict each other, or if information is missing.
@@ -194,6 +197,7 @@ def resolve(
             overrides.class_names,
             overrides.numbering,
             overrides.threshold,
+            quote=quote,
         ),
         input.shape[0] if input.shape and input.shape[0] > 0 else None,
     )

@@ -1,6 +1,7 @@
 """Opens torch files: weights, checkpoints, TorchScript and exported programs."""
 
 import dataclasses
+import difflib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,16 @@ def check_file(path: Path) -> None:
         FileNotFoundError: If it does not.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a teacher file or package.module:object")
+        near = difflib.get_close_matches(path.name, _names_beside(path), 1)
+        hint = f"did you mean {near[0]}?" if near else "pass a file, or package.module:object"
+        raise FileNotFoundError(f"{path}: there is no such file; {hint}")
+
+
+def _names_beside(path: Path) -> list[str]:
+    try:
+        return [each.name for each in path.parent.iterdir()]
+    except OSError:
+        return []
 
 
 def _open_weights(

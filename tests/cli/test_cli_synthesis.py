@@ -82,7 +82,7 @@ def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
     [
         (("--starts", "noise"), "--starts: expected one of paper, "),
         (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
-        (("--teacher", "missing.safetensors"), "expected a teacher file"),
+        (("--teacher", "missing.safetensors"), "there is no such file"),
         (("--cuda-graphs",), "--cuda-graphs: expected a CUDA device, got cpu"),
         (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),

@@ -74,7 +74,7 @@ def test_images_and_rows_of_features_are_told_apart():
         ),
         (
             {"disagreements": Disagreements(torch.ones(1, 1, 8, 8), NONE, NONE)},
-            r"teacher_classes: expected 1 classes in \[0, 10\), got \[0\]",
+            r"teacher_classes: expected 1 class in \[0, 10\), got \[0\]",
         ),
         (
             {"soft_examples": SoftExamples(torch.ones(2, 1, 8, 8), torch.ones(2, 3))},

@@ -65,7 +65,7 @@ def test_only_the_position_of_the_largest_score_is_used(scores):
         ([None, None], "got NoneType for image 0"),
         ([True, False], "got bool"),
         ([10**30, 0], "got int for image 0"),
-        (["cat", "dog"], "got a class name for image 0; pass the label file"),
+        (["cat", "dog"], "got the class name 'cat' for image 0; pass the label file"),
         (np.array([1j, 2j]), "got complex128"),
     ],
 )
@@ -74,9 +74,16 @@ def test_anything_else_is_a_typed_error(answers, words):
         READER.read(answers, 2, "who")
 
 
-def test_an_unknown_name_is_not_repeated():
+def test_an_unknown_name_is_repeated_unless_it_may_be_a_secret():
+    names = list("abc")
+    with pytest.raises(
+        TeacherError,
+        match=r"got the class name 'A' for image 1, which is not one of the known class names, "
+        r"'a', 'b', 'c'; correct the label file \(labels\)",
+    ):
+        AnswerReader(3, names).read(["a", "A"], 2, "who")
     with pytest.raises(TeacherError, match="which is not one of the known class names") as raised:
-        NAMED.read(["cat", "Bearer 12345"], 2, "who")
+        AnswerReader(3, names, quote=False).read(["a", "Bearer 12345"], 2, "who")
     assert "12345" not in str(raised.value)
 
 

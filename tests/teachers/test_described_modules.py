@@ -119,13 +119,45 @@ def test_a_described_function_needs_trust(tmp_path, images):
     assert decide_checked(teacher, images).equal(expected)
 
 
-def not_a_factory() -> nn.Module:
-    return nn.Linear(2, 2)
+def make_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
+
+
+def test_a_described_function_may_make_a_module_that_is_normalized(tmp_path, images):
+    text = (
+        'function = "test_described_modules:make_net"\nimage_shape = [3, 32, 32]\nclasses = 5\n'
+        "[preprocessing]\nmean = [0.5, 0.4, 0.3]\nstd = 0.2\n"
+    )
+    teacher = load_teacher(describe(tmp_path, text), trust_code=True)
+    mean = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
+    truth = make_net()((images - mean) / 0.2).argmax(1)
+    assert isinstance(teacher, ModuleTeacher) and decide_checked(teacher, images).equal(truth)
+    assert dict(teacher.details())["std"] == "0.2"
+
+    given = ModuleTeacher(make_net(), SHAPE, 5, mean=(0.5, 0.4, 0.3), std=0.2)
+    assert given.decide(images).equal(truth) and dict(given.details())["mean"] == "0.5, 0.4, 0.3"
+    plain = ModuleTeacher(make_net(), SHAPE, 5)
+    assert given.fingerprint() != plain.fingerprint() and not list(plain.details())
+    other = ModuleTeacher(make_net(), SHAPE, 5, mean=(0.5, 0.4, 0.3), std=0.3)
+    assert len({each.fingerprint() for each in (given, plain, other)}) == 3
+    with pytest.raises(ValueError, match=r"mean: expected 1 or 3 numbers for images"):
+        ModuleTeacher(make_net(), SHAPE, 5, mean=(0.5, 0.4))
+
+
+def test_a_described_object_that_is_no_function_is_refused(tmp_path):
+    text = 'function = "test_described_modules:SHAPE"\nimage_shape = [3, 32, 32]\nclasses = 5\n'
+    with pytest.raises(ValueError, match=r"t\w+\.toml: function: expected .*, got tuple"):
+        load_teacher(describe(tmp_path, text), trust_code=True)
+
+
+def not_a_factory(width: int) -> nn.Module:
+    return nn.Linear(width, 2)
 
 
 def test_a_factory_states_how_it_is_called():
     with pytest.raises(
-        TypeError, match=r"to be a function \(image_shape, classes\) that returns a torch.nn"
+        TypeError, match=r"without arguments or of \(image_shape, classes\), got one of \(width"
     ):
         build_model("test_described_modules:not_a_factory", SHAPE, 5)
 

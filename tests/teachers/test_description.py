@@ -144,6 +144,19 @@ def test_arguments_replace_the_description(tmp_path, truth):
         ('url = "http://h"\n[preprocessing]\nlayout = "X"', "layout: expected NCHW"),
         ('url = "http://h"\n[header]\nname = "A"', ".header. expected the key 'variable'"),
         ("url = ", "cannot be read as TOML"),
+        (
+            'url = "http://h"\n[rest]\nrequest = "image"\nanswer = "y"',
+            r".rest. request: expected one placeholder, .*, got none",
+        ),
+        (
+            'url = "http://h"\n[rest]\nrequest = "$image"\nanswer = "a..y"',
+            ".rest. answer: expected",
+        ),
+        ('url = "http://h"\n[preprocessing]\nstd = 0', ".preprocessing. std: expected positive"),
+        (
+            'url = "http://h"\nclass_numbers = [1, 1]',
+            "class_numbers: expected two or more different",
+        ),
     ],
 )
 def test_an_invalid_description_is_one_clear_error(tmp_path, text, words):
@@ -151,6 +164,11 @@ def test_an_invalid_description_is_one_clear_error(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{words}"):
         load_teacher(path)
+
+
+def test_an_address_of_another_service_names_the_way_to_describe_it():
+    with pytest.raises(ValueError, match=r"/v2/models/MODEL, got .*; .* keys url and \[rest\]"):
+        load_teacher("http://h/classify", classes=2)
 
 
 @pytest.mark.parametrize(("name", "text"), [("t.json", "{"), ("t.json", "[" * 100_000)])
@@ -161,6 +179,9 @@ def test_a_description_that_cannot_be_read_is_named(tmp_path, name, text):
 
 
 def test_a_missing_model_file_is_named(tmp_path):
+    (tmp_path / "t.toml").write_text('file = "none.onnx"\nlabels = "namez.txt"')
+    with pytest.raises(FileNotFoundError, match=r"t\.toml: labels: there is no file .*namez\.txt"):
+        load_teacher(tmp_path / "t.toml")
     (tmp_path / "t.toml").write_text('file = "none.onnx"')
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         load_teacher(tmp_path / "t.toml")
@@ -169,7 +190,7 @@ def test_a_missing_model_file_is_named(tmp_path):
 def test_a_server_that_is_not_there_ends_the_command_with_one_line(tmp_path):
     path = tmp_path / "t.toml"
     path.write_text('url = "http://127.0.0.1:1/v2/models/m"\n[requests]\nmax_attempts = 1')
-    with pytest.raises(TeacherError, match="no connection"):
+    with pytest.raises(TeacherError, match=r"no connection \(connection refused\); is the"):
         load_teacher(path)
     result = invoke("info", "--teacher", path)
     assert result.exit_code == 1 and "no answer in 1 attempt" in result.output

@@ -1,4 +1,5 @@
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from db3kd.teachers import (
     decide_checked,
     load_teacher,
 )
+from db3kd.validation import import_named
 
 SHAPE = (1, 8, 8)
 
@@ -201,9 +203,12 @@ def test_a_truncated_teacher_is_refused(tmp_path, module):
 
 def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"expected a teacher file or package\.module:object"
+        FileNotFoundError, match=r"there is no such file; pass a file, or package\.module:object"
     ):
         load_teacher(tmp_path / "none.pt")
+    (tmp_path / "net.pt").touch()
+    with pytest.raises(FileNotFoundError, match=r"nett\.pt: .*; did you mean net\.pt\?"):
+        load_teacher(tmp_path / "nett.pt")
     (tmp_path / "t.h5").touch()
     with pytest.raises(
         ValueError, match=r"expected .safetensors, .*, .onnx, .toml or .json, got '.h5'"
@@ -221,6 +226,15 @@ def test_a_function_is_loaded_by_name(images):
 
 def test_a_factory_is_loaded_by_name():
     assert isinstance(load_teacher("test_loading_teachers:constant_teacher"), ConstantTeacher)
+
+
+def test_a_name_is_found_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "own_net_of_this_folder.py").write_text("half = 0.5\n")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    assert import_named("own_net_of_this_folder:half", "teacher") == 0.5
+    (tmp_path / "math.py").write_text("pi = 3\n")
+    assert import_named("math:pi", "teacher") > 3, "installed modules come first"
 
 
 def test_a_named_function_needs_image_shape_and_classes():

@@ -76,7 +76,7 @@ def test_a_last_batch_that_is_small_does_not_shrink_the_others():
 
 
 def test_too_little_memory_for_one_image_is_a_clear_error(images):
-    with pytest.raises(TeacherError, match="teacher Hungry raised OutOfMemoryError on 1 images"):
+    with pytest.raises(TeacherError, match="teacher Hungry raised OutOfMemoryError on 1 image"):
         decide_checked(ModuleTeacher(Hungry(0), SHAPE, 64), images)
 
 

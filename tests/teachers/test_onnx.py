@@ -227,7 +227,7 @@ def test_weights_of_a_subgraph_are_found():
 
 
 def test_a_missing_file_and_a_missing_device_are_named(tmp_path, truth):
-    with pytest.raises(FileNotFoundError, match="expected a teacher file"):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
         load_teacher(tmp_path / "none.onnx")
     path = write(tmp_path / "t.onnx", truth)
     with pytest.raises(ValueError, match="device: expected cpu or cuda"):

@@ -251,3 +251,12 @@ def test_a_named_teacher_refuses_data_of_other_features():
         load_teacher(f"{__name__}:TEACHER", features=FEATURES)
     with pytest.raises(ValueError, match=r"image_shape: expected \(2,\), .*leave it out"):
         load_teacher(f"{__name__}:larger_of_two", features=NUMBERS, classes=2, image_shape=(3,))
+
+
+def test_a_frame_is_decided_and_rows_of_an_array_are_to_be_encoded():
+    data = load_iris(as_frame=True)
+    tree = DecisionTreeClassifier(random_state=0).fit(data.data, data.target)
+    teacher = TabularTeacher(tree, Features.infer(data))
+    assert teacher.decide(data.data).tolist() == tree.predict(data.data).tolist()
+    with pytest.raises(TypeError, match=r"got ndarray; encode rows .*teacher\.features\.encode"):
+        teacher.decide(data.data.to_numpy())

@@ -256,6 +256,36 @@ def test_a_function_that_returns_no_class_is_refused(function, message, images):
         decide_checked(FunctionTeacher(function, SHAPE, 2), images)
 
 
+@pytest.mark.parametrize("kind", ["function", "generator", "module", "rescaled"])
+def test_an_array_is_decided_as_its_tensor_is(module, images, kind):
+    def one_by_one(array):
+        yield from brightness(array)
+
+    teacher = {
+        "function": FunctionTeacher(brightness, SHAPE, 2),
+        "generator": FunctionTeacher(one_by_one, SHAPE, 2),
+        "module": ModuleTeacher(module, SHAPE, 10),
+        "rescaled": RescaledTeacher(FunctionTeacher(brightness, SHAPE, 2, (0, 255))),
+    }[kind]
+    assert teacher.decide(images.double().numpy()).equal(teacher.decide(images))
+    with pytest.raises(ValueError, match=r"images: .*got 255 at row 0; divide by 255"):
+        teacher.decide(np.full((2, *SHAPE), 255, np.uint8))
+    with pytest.raises(ValueError, match=r"images: expected \[N, 1, 8, 8\].*add a batch dimension"):
+        teacher.decide(images[0].numpy())
+    with pytest.raises(TypeError, match=r"a tensor \[N, 1, 8, 8\] .*, got list; pass np"):
+        teacher.decide(images.tolist())
+
+
+def test_a_function_is_checked_also_if_it_is_asked_directly(images):
+    teacher = FunctionTeacher(lambda array: np.full((len(array), 2), 0.5), SHAPE, 2)
+    with pytest.raises(TeacherError, match=r"got scores \[\d+, 2\] float64; return scores\.argmax"):
+        teacher.decide(images)
+    with pytest.raises(TeacherError, match="returned class 2, expected"):
+        FunctionTeacher(lambda array: [2] * len(array), SHAPE, 2).decide(images)
+    with pytest.raises(TeacherError, match="expected 1 class as int64"):
+        FunctionTeacher(lambda array: [0.5], SHAPE, 2).decide(images[:1])
+
+
 def test_what_a_function_closes_over_is_in_its_fingerprint():
     def above(threshold: float):
         return lambda array: (array.mean((1, 2, 3)) > threshold).astype(int)

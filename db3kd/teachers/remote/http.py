@@ -7,6 +7,7 @@ followed, and errors do not quote the server if it received a secret.
 import asyncio
 import email.utils
 import io
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ class HttpClient:
         except aiohttp.ClientSSLError as error:
             raise TeacherError(f"{who}: no secure connection ({_kind(error)})") from None
         except aiohttp.ClientConnectorError as error:
-            raise RetryableError(f"no connection ({_kind(error)})", maybe_paid=False) from None
+            raise RetryableError(no_connection(_reason(error)), maybe_paid=False) from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise RetryableError(f"connection lost ({_kind(error)})", maybe_paid=True) from None
         except aiohttp.ClientError as error:
@@ -167,6 +168,12 @@ def max_answer_bytes(images: int, classes: int) -> int:
 def unreadable(who: str, error: Exception) -> TeacherError:
     """Returns the error for an answer that cannot be read. It does not quote the answer."""
     return TeacherError(f"{who}: the server's answer cannot be read ({_kind(error)})")
+
+
+def no_connection(reason: str = "") -> str:
+    """Returns the message if a server cannot be reached, with the system's reason if known."""
+    because = f" ({reason})" if reason else ""
+    return f"no connection{because}; is the server running, and is the address right?"
 
 
 async def _read_body(response: Any, max_bytes: int, who: str) -> bytes:
@@ -228,6 +235,13 @@ def _quotation(body: bytes) -> str:
     text = " ".join(body.decode("utf-8", "replace").split())
     text = "".join(character for character in text if character.isprintable())
     return f": {text}" if text else ""
+
+
+def _reason(error: Any) -> str:
+    """Returns the operating system's reason for a failed connection: never a server's words."""
+    number = error.os_error.errno
+    known = isinstance(number, int) and number > 0
+    return os.strerror(number).lower() if known else "unknown host"
 
 
 def _kind(error: Exception) -> str:

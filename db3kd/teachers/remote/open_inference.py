@@ -83,7 +83,14 @@ def open_inference_teacher(
         )
         inputs = _declared(metadata.get("inputs"), who)
         outputs = _declared(metadata.get("outputs"), who)
-        signature = resolve(who, inputs, outputs, overrides or ModelOverrides(), preprocessing)
+        signature = resolve(
+            who,
+            inputs,
+            outputs,
+            overrides or ModelOverrides(),
+            preprocessing,
+            quote=secret is None,
+        )
         if signature.batch not in (None, 1):
             raise ValueError(
                 f"{who}: expected a model with a free batch size or batches of 1, got batches of "

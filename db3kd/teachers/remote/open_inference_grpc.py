@@ -9,7 +9,7 @@ import numpy as np
 
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
-from db3kd.teachers.remote.http import max_answer_bytes
+from db3kd.teachers.remote.http import max_answer_bytes, no_connection
 from db3kd.teachers.remote.open_inference_tensors import ModelAddress, input_tensor, output_array
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.retry import RetryableError
@@ -114,7 +114,7 @@ class GrpcTransport:
         status = str(error.status()).removeprefix("StatusCode.")
         quotation = "" if self._secret else f": {' '.join(str(error.message()).split())[:200]}"
         if status == "UNAVAILABLE" and "failed to connect" in str(error.message()):
-            return RetryableError("no connection", maybe_paid=False)
+            return RetryableError(no_connection(), maybe_paid=False)
         if status == "UNAVAILABLE":
             return RetryableError("connection lost", maybe_paid=True)
         if status == "DEADLINE_EXCEEDED":

@@ -69,7 +69,8 @@ class ModelAddress:
         if not found or parts.query or parts.fragment:
             raise ValueError(
                 f"url: expected {parts.scheme}://host:port"
-                f"{'/MODEL' if grpc else '/v2/models/MODEL'}, got {url!r}"
+                f"{'/MODEL' if grpc else '/v2/models/MODEL'}, got {url!r}; for another "
+                "service, write a description file with the keys url and [rest]"
             )
         base, model, version = found.groups(default="")
         host = f"{parts.scheme}://{parts.netloc}{base}"

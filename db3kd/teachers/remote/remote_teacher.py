@@ -14,11 +14,13 @@ from torch import Tensor
 
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import UNANSWERED, TeacherError, teacher_repr
+from db3kd.teachers.given_images import as_images
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.event_loop import EventLoopThread
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.request_stream import RequestStream
 from db3kd.teachers.remote.retry import RateLimit, RequestCancelledError, RetryPolicy
+from db3kd.validation import counted
 
 _REQUESTS_PER_SLOT = 64
 """Maximum number of requests per call and concurrent request: many, so that calls rarely end."""
@@ -129,6 +131,7 @@ class RemoteTeacher:
                 attempts, or answers with anything but classes. `error.answered` holds the
                 decisions before the first gap.
         """
+        images = as_images(images, self)
         stream = self._open_stream(images, window=None)
         parts = []
         try:
@@ -167,8 +170,8 @@ class RemoteTeacher:
         """Yields what `db3kd info` shows besides what every teacher has."""
         requests = self.requests
         yield from self._service.details()
-        yield "requests", f"{requests.batch} images, {requests.in_flight} in flight"
-        yield "timeout", f"{requests.timeout:g} s, {requests.max_attempts} attempts"
+        yield "requests", f"{counted(requests.batch, 'image')}, {requests.in_flight} in flight"
+        yield "timeout", f"{requests.timeout:g} s, {counted(requests.max_attempts, 'attempt')}"
         if requests.queries_per_second is not None:
             yield "rate limit", f"{requests.queries_per_second:g} queries per second"
         yield from self.preprocessing.details()

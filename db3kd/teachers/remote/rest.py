@@ -79,7 +79,8 @@ def rest_teacher(
             "input, output: a JSON service does not declare tensors; use request and answer instead"
         )
     named = dataclasses.replace(overrides, input="request", output=answer)
-    signature = resolve(who, (), (), named, preprocessing)
+    may_quote = secret is None and "?" not in url
+    signature = resolve(who, (), (), named, preprocessing, quote=may_quote)
     reader, preprocessing = signature.reader, signature.preprocessing
     client = HttpClient(requests.in_flight, requests.timeout, secret)
     service = _RestService(url, name, template, AnswerPath(answer), reader, preprocessing, client)
@@ -112,7 +113,9 @@ class Template:
         placeholders = list(_placeholders(value))
         if len(placeholders) != 1:
             raise ValueError(
-                f"request: expected one placeholder, {_ALL!r} or {_ONE!r}, got {len(placeholders)}"
+                f"request: expected one placeholder, {_ALL!r} for all images of a request or "
+                f"{_ONE!r} for one, got {len(placeholders) or 'none'}; put it in the place of the "
+                "numbers"
             )
         self.single = placeholders[0] == "single"
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.request_settings import RequestSettings
+from db3kd.validation import counted
 
 Result = TypeVar("Result")
 
@@ -98,8 +99,7 @@ class RetryPolicy:
             result: Result = await retrying(recorded_attempt)
             return result
         except RetryableError as error:
-            count = retrying.statistics["attempt_number"]
-            times = "1 attempt" if count == 1 else f"{count} attempts"
+            times = counted(retrying.statistics["attempt_number"], "attempt")
             message = f"{who}: no answer in {times}; {error}"
             raise TeacherError(message, maybe_paid=int(maybe_paid)) from None
         except RequestCancelledError:

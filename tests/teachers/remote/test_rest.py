@@ -104,7 +104,7 @@ def test_preprocessing_is_applied_before_the_request(truth, images):
 
 @pytest.mark.parametrize("request_form", [{}, {"x": 1}, {"x": "$images", "y": "$image"}])
 def test_a_request_has_one_placeholder(request_form):
-    with pytest.raises(ValueError, match=r"request: expected one placeholder, '\$images' or"):
+    with pytest.raises(ValueError, match=r"request: expected one placeholder, '\$images' for all"):
         Template(request_form)
 
 

@@ -288,8 +288,8 @@ class OneByOne:
 @pytest.mark.parametrize(
     ("error", "expected", "message"),
     [
-        (ConnectionError("gone"), TeacherError, "teacher slow raised ConnectionError on 1 images"),
-        (StopIteration("x"), TeacherError, "teacher slow raised StopIteration on 1 images: x"),
+        (ConnectionError("gone"), TeacherError, "teacher slow raised ConnectionError on 1 image"),
+        (StopIteration("x"), TeacherError, "teacher slow raised StopIteration on 1 image: x"),
         (KeyboardInterrupt(), KeyboardInterrupt, None),
     ],
 )

@@ -1,0 +1,55 @@
+"""What users pass to `decide` beside tensors: NumPy arrays of images, and tables."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.tables import Features
+from db3kd.teachers.base import Teacher, describe
+from db3kd.validation import check_images
+
+
+def as_images(images: Any, teacher: Teacher) -> Tensor:
+    """Returns the images that a user passed to `decide` as a tensor.
+
+    Searches pass tensors, which are returned unchanged and unchecked.
+
+    Args:
+        images: A tensor; an array [N, *image_shape] of numbers inside the teacher's bounds; or, for
+            a teacher with features, a DataFrame of rows.
+        teacher: The teacher that was asked.
+
+    Raises:
+        TypeError: If `images` is something else.
+        ValueError: If an array has another shape or values outside of the bounds, or if a table
+            holds values that the features do not have.
+
+    Example:
+        >>> as_images(np.zeros((2, 1, 8, 8)), teacher).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    if isinstance(images, Tensor):
+        return images
+    shape, features = tuple(teacher.image_shape), Features.of(teacher)
+    if features is not None and hasattr(images, "columns"):
+        return features.encode(images)
+    if features is None and isinstance(images, np.ndarray) and images.dtype.kind in "fiub":
+        values = torch.from_numpy(np.ascontiguousarray(images, np.float32))
+        return check_images(values, shape, teacher.bounds)
+    expected = f"images: expected a tensor {['N', *shape]} of teacher {describe(teacher)}".replace(
+        "'", ""
+    )
+    got = type(images).__name__
+    if features is not None:
+        raise TypeError(
+            f"{expected}, or a DataFrame with its columns, got {got}; encode rows of an array with "
+            "teacher.features.encode(rows)"
+        )
+    hint = "pass np.asarray(images)"
+    if hasattr(images, "columns"):
+        hint = "only a teacher with features takes tables, such as db3kd.TabularTeacher"
+    elif hasattr(images, "read"):
+        hint = "pass images.read(range(len(images)))"
+    raise TypeError(f"{expected}, or a NumPy array of numbers, got {got}; {hint}")
