@@ -79,8 +79,8 @@ def db3kd(
 
 _PANELS = {
     "Start here": (distill, info, demo),
-    "With a student": (evaluate, export, compare),
-    "Single parts": (label, report, surrogate, synthesize, zero_shot, teacher),
+    "Students": (evaluate, export, compare),
+    "Parts of the method": (label, report, surrogate, synthesize, zero_shot, teacher),
 }
 
 for _panel, _commands in _PANELS.items():
