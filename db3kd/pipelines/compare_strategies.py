@@ -289,7 +289,7 @@ def _equal_steps(
     folder: ComparisonFolder,
     teacher: Teacher,
     images: ImageSet | None,
-    student: StudentLike,
+    student: StudentLike | None,
     budget: int,
     settings: DistillSettings,
     plan: ComparisonPlan,

@@ -105,7 +105,7 @@ def test_the_plan_that_is_shown_with_resume_is_that_of_the_run(tmp_path, monkeyp
 
     rounds = [line.split()[0] for line in shown.splitlines() if "augmented images, round" in line]
     assert rounds == ["240", "240"]
-    assert continued.startswith(shown[: shown.index("training ")])
+    assert continued.startswith(shown[: shown.index("asking ")])
     assert CountingTeacher.asked == before
     fresh = succeed(*asked(*DIGITS, "--out", tmp_path / "fresh", "--dry-run"))
     assert "480  augmented images" in fresh
@@ -220,5 +220,6 @@ def test_test_images_without_labels_are_refused_before_anything_is_asked(tmp_pat
 
     message = fail(*asked(*DIGITS, "--out", tmp_path / "run", "--test", test))
 
-    assert "error: --test: expected labelled images, got test.npz without labels; use a" in message
+    assert "error: --test: expected labelled images, got " in message
+    assert "without labels; use a folder with a folder for each class" in message
     assert CountingTeacher.asked == before and not (tmp_path / "run").exists()

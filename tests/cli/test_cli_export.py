@@ -81,7 +81,7 @@ def test_wrong_arguments_are_named_and_write_nothing(tmp_path, student):
         ((student, "--format", "onnx", "--out", tmp_path / "s.pt"), "--out: expected a name endi"),
         ((student, "--out", tmp_path / "s.xml"), "--out: expected a name ending in .onnx,"),
         ((student, "--format", "safetensors"), "already exists; pass another --out"),
-        ((tmp_path / "none", "--format", "pt2"), "student: expected a weights file or a run fo"),
+        ((tmp_path / "none", "--format", "pt2"), "none; expected a weights file or a run folder"),
         ((student, "--format", "pt2", "--data", "mnist5k"), "images: expected [N, 1, 8, 8]"),
     ]:
         assert words in fail("export", *arguments)
