@@ -107,12 +107,12 @@ MODULES: dict[str, tuple[str, int, str]] = {
     ),
     # A student of ResNet-8's size takes a tenth of a second a step on one core.
     "peers-colour-photos": (
-        "peers", 5, "{photos} --pairs 10 --threads 1 --candidate-pool 2000 --starts 5 "
-        "--budgets 50 100 250 --white-box-steps 100 --attacks 'db3kd BD' 'db3kd MBD' "
+        "peers", 15, "{photos} --pairs 50 --threads 1 --candidate-pool 2000 --starts 5 "
+        "--budgets 50 100 250 500 --attacks 'db3kd BD' 'db3kd MBD' 'db3kd MBD, resnet8' "
         "'Foolbox HopSkipJump 25' 'ART HopSkipJump 25'",
     ),
     "budgets-colour-photos": (
-        "students.budgets", 60, "{photos} --threads 1 --steps 200 --students resnet8-half "
+        "students.budgets", 30, "{photos} --threads 1 --steps 1000 --students resnet8-half "
         "--images 1000 --per-sample 4 --strategies decisions sd augmented auto --seeds 1",
     ),
     "zero-shot-colour-photos": (
