@@ -40,7 +40,7 @@ class FunctionTeacher:
         class_names: Class names in the order of the class numbers.
 
     Raises:
-        TypeError: If `function` is not callable.
+        TypeError: If `function` cannot be called with one array.
         ValueError: If any of the other arguments is invalid.
 
     Example:
@@ -63,6 +63,7 @@ class FunctionTeacher:
         if not callable(function):
             hint = "; pass its predict method" if hasattr(function, "predict") else ""
             raise TypeError(f"function: expected a function, got {type(function).__name__}{hint}")
+        _check_takes_one_array(function)
         self.image_shape = check_image_shape(image_shape)
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
@@ -76,8 +77,8 @@ class FunctionTeacher:
         self.class_names = class_names
         self._names = ClassNames(
             class_names,
-            "class_names=, in the order of the class numbers (to name the function in a command, "
-            "describe it in a .toml file with the keys function and labels)",
+            "class_names=, in the order of the class numbers (on the command line, describe the "
+            "function in a .toml file with the keys function and labels)",
             quote=True,
         )
         self._function = function
@@ -156,6 +157,20 @@ class FunctionTeacher:
         """`StreamingTeacher.stream`, which only the teacher of a generator function has."""
         batches = [self._as_array(batch) for batch in images.split(self.max_batch)]
         return GeneratorStream(self._function, batches, self.classes, self._names, self.name)
+
+
+def _check_takes_one_array(function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions written in C have none
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise TypeError(
+            f"function: expected a function that takes one array of images, got {name}{signature}"
+        ) from None
 
 
 def function_fingerprint(function: Callable[..., Any]) -> str:

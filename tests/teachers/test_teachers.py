@@ -301,6 +301,12 @@ def test_a_function_that_cannot_be_read_asks_for_a_fingerprint():
     assert FunctionTeacher(unreadable, SHAPE, 2, fingerprint="v1").fingerprint() == "v1"
 
 
+@pytest.mark.parametrize("function", [lambda: None, lambda image_shape, classes: None])
+def test_a_function_takes_one_array(function):
+    with pytest.raises(TypeError, match=r"takes one array of images, got .*<lambda>\("):
+        FunctionTeacher(function, SHAPE, 2)
+
+
 def test_an_estimator_itself_is_no_function():
     estimator = type("Estimator", (), {"predict": brightness})()
     with pytest.raises(TypeError, match="pass its predict method"):
