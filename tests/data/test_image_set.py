@@ -122,7 +122,7 @@ def test_a_check_names_the_row_of_floats_outside_0_and_1(value):
     images = np.full((3000, 2, 2), 0.5, np.float32)
     images[2777, 1, 1] = value
     data = ImageSet.from_arrays(images)
-    with pytest.raises(ValueError, match=r"arrays images: .* at row 2777"):
+    with pytest.raises(ValueError, match=r"arrays: .* at row 2777"):
         data.check()
     data.subset(np.arange(2777)).check()
     ImageSet.from_arrays(BYTES).check()
@@ -150,7 +150,7 @@ def test_class_names_go_with_subsets_and_must_be_different():
 def test_floats_outside_0_and_1_are_refused_when_read(value):
     images = np.full((3, 4, 4), 0.5, np.float32)
     images[1, 2, 2] = value
-    with pytest.raises(ValueError, match=r"arrays images: .* at row 1"):
+    with pytest.raises(ValueError, match=r"arrays: .* at row 1"):
         ImageSet.from_arrays(images).read([0, 1])
 
 
