@@ -244,7 +244,7 @@ def test_the_loaders_in_the_documentation_run(tmp_path, monkeypatch):
     for name in ("student.onnx", "student.pt2"):
         export_model(teacher, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    plain, runtime, names = python_blocks()
+    plain, runtime, names, *_ = python_blocks()
     images = torch.rand(37, 1, 28, 28)
     expected = network(images).argmax(1)
 

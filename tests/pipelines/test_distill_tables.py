@@ -113,7 +113,7 @@ def test_a_table_for_a_teacher_without_features_must_hold_numbers():
         db3kd.label(network, numbers.assign(b="x"), SD)
     with pytest.raises(ValueError, match=r"column 'a': expected a value in each row, got none"):
         db3kd.label(network, numbers.assign(a=np.nan), SD)
-    with pytest.raises(ValueError, match=r"from_table\(table, labels, features\)"):
+    with pytest.raises(ValueError, match=r"from_table\(table, .*, features\)"):
         distil(Taster(), test=wine_frame(9))
     with pytest.raises(TypeError, match=r"encode it: db3kd.ImageSet.from_table"):
         db3kd.evaluate(network, numbers, torch.zeros(60, dtype=torch.int64))
