@@ -2,6 +2,7 @@
 
 import argparse
 import subprocess
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,7 +14,9 @@ pytest.importorskip("benchmarks.systems.growth", reason="benchmarks are not inst
 
 from teachers_analytic import NearestCentroidTeacher
 
+import db3kd
 from benchmarks.common import commit, record
+from benchmarks.students import budgets
 from benchmarks.students.compare import TrainingData, _methods, _training_data
 from benchmarks.students.label_quality import logit_gaps, rank_correlation, runner_up_share
 from benchmarks.students.many_classes import many_classes
@@ -177,3 +180,11 @@ def test_generated_classes_have_equally_many_images_which_the_seed_changes():
     assert torch.bincount(first.labels).tolist() == [3] * 7
     assert first.image_shape == (1, 28, 28)
     assert not torch.equal(first.read([0]), other.read([0]))
+
+
+def test_students_of_budgets_start_from_the_learning_rates_of_distill():
+    training = budgets._training(argparse.Namespace(steps=30), 2)
+    settings = db3kd.DistillSettings(training=training)
+    usual = db3kd.DistillSettings()
+    assert settings.learning_rates == usual.learning_rates
+    assert settings.training == replace(usual.training, steps=30, seed=2, device="cpu")
