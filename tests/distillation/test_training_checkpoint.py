@@ -121,11 +121,14 @@ def test_a_training_killed_at_any_moment_gives_the_network_of_an_undisturbed_one
     # A process like the others: this one may have the thread settings of an earlier test.
     undisturbed, path = tmp_path / "undisturbed.checkpoint", tmp_path / "training.checkpoint"
     assert attempt(undisturbed, "none", 0) == 0
-    draw = random.Random(4)
-    for _ in range(9):
-        exit_code = attempt(path, draw.choice(("loss", "fsync", "replace")), draw.randrange(2, 60))
-        assert exit_code == -signal.SIGKILL
-    assert attempt(path, "none", 0) == 0
+    draw, exit_codes = random.Random(4), []
+    while len(exit_codes) < 9 and 0 not in exit_codes:
+        moment, count = draw.choice(("loss", "fsync", "replace")), draw.randrange(2, 60)
+        exit_codes.append(attempt(path, moment, count))
+    if 0 not in exit_codes:  # a slow machine writes more checkpoints, and may finish earlier
+        exit_codes.append(attempt(path, "none", 0))
+    assert exit_codes[-1] == 0 and len(exit_codes) > 3
+    assert set(exit_codes[:-1]) == {-signal.SIGKILL}
     found, losses = torch.load(path.with_suffix(".result"), weights_only=True)
     expected, once = torch.load(undisturbed.with_suffix(".result"), weights_only=True)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
