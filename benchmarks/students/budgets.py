@@ -126,8 +126,7 @@ def _white_box(
 
 
 def _training(options: argparse.Namespace, seed: int) -> TrainSettings:
-    # Without a rate here, `distill` takes the one that it starts from.
-    return TrainSettings(steps=options.steps, schedule="cosine", seed=seed, device="cpu")
+    return replace(db3kd.DistillSettings().training, steps=options.steps, seed=seed, device="cpu")
 
 
 def _number(text: str) -> float:

@@ -72,7 +72,9 @@ class DistillSettings:
         if not self.learning_rates:
             rate = self.training.learning_rate
             object.__setattr__(self, "learning_rates", LEARNING_RATES if rate is None else (rate,))
-        object.__setattr__(self, "training", self.training.completed(schedule="cosine"))
+        # The learning rate stays unset, so that copies of these settings choose one too.
+        scheduled = replace(self.training, schedule=self.training.schedule or "cosine")
+        object.__setattr__(self, "training", scheduled)
         for rate in self.learning_rates:
             check_positive("learning_rates", rate)
         check_count(self.proxies, "proxies", least=0)
