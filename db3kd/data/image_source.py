@@ -1,6 +1,7 @@
 """Images that are read by index, from a tensor or an image set."""
 
 import hashlib
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -43,6 +44,26 @@ class NamedImages(ImageSource, Protocol):
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
         ...
+
+
+@dataclass(frozen=True)
+class SelectedImages:
+    """Some images of a source, in a given order.
+
+    Attributes:
+        images: N images.
+        numbers: int64 [n], the numbers of the selected ones.
+    """
+
+    images: ImageSource
+    numbers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Reads the selected images at `indices`, int64 [m], as [m, *image_shape] float32."""
+        return self.images.read(self.numbers[indices])
 
 
 class TensorImages:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import SelectedImages
 from db3kd.distillation.augmented_images import AugmentedImages
 
 NUMBERS = 2**20
@@ -81,27 +82,12 @@ class Answers:
             decisions=torch.cat([self.decisions, decisions]),
         )
 
-    def as_source(self) -> "AnsweredImages":
+    def as_source(self) -> SelectedImages:
         """Returns the answered images as an image source, in the order of `rows`."""
-        return AnsweredImages(self.images, self.rows)
+        return SelectedImages(self.images, self.rows)
 
     def _where(self, chosen: Tensor) -> "Answers":
         return replace(self, rows=self.rows[chosen], decisions=self.decisions[chosen])
-
-
-@dataclass(frozen=True)
-class AnsweredImages:
-    """Some of the augmented images, as an image source."""
-
-    images: AugmentedImages
-    rows: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, indices: Tensor) -> Tensor:
-        """Reads the images at `indices`, int64 [n], as [n, *image_shape] float32."""
-        return self.images.read(self.rows[indices])
 
 
 def augmentable_images(

@@ -5,7 +5,6 @@ The decisions can be kept in a run folder, because only they cost queries.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_source import ImageSource
+from db3kd.data.image_source import ImageSource, SelectedImages
 from db3kd.distillation.augmented_decisions import (
     AUGMENTED_DECISIONS,
     AugmentedDecisions,
@@ -91,7 +90,7 @@ def augment_drawn(
         settings: See `augment_samples`.
         project: See `AugmentedImages`.
     """
-    return _augment(_Drawn(images, drawn), settings, project)
+    return _augment(SelectedImages(images, drawn), settings, project)
 
 
 def decide_augmented(
@@ -211,22 +210,8 @@ def decide_augmented_in_folder(
     return decided
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """Some images of a source, in a given order."""
-
-    images: ImageSource
-    drawn: Tensor
-
-    def __len__(self) -> int:
-        return len(self.drawn)
-
-    def read(self, indices: Tensor) -> Tensor:
-        return self.images.read(self.drawn[indices])
-
-
 def _augment(
-    images: ImageSet | Tensor | _Drawn,
+    images: ImageSet | Tensor | SelectedImages,
     settings: SurrogateSettings,
     project: Callable[[Tensor], Tensor] | None,
 ) -> AugmentedImages:
