@@ -5,7 +5,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
@@ -253,6 +253,13 @@ def show_progress(title: str, total: int, unit: str) -> Iterator[CountListener]:
             progress.update(samples=done)
 
         yield show
+
+
+def show_progress_if(
+    shown: bool, title: str, total: int, unit: str
+) -> AbstractContextManager[CountListener | None]:
+    """Shows progress as `show_progress` does, or, if `shown` is false, nothing and yields None."""
+    return show_progress(title, total, unit) if shown else nullcontext()
 
 
 def adding_up(show: Callable[[int], object]) -> Callable[[int], None]:

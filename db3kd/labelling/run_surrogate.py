@@ -9,7 +9,6 @@ How a surrogate is planned and trained is up to a `SurrogatePlanner`, such as `d
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +20,7 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import decide_images
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
-from db3kd.progress import adding_up, show_progress
+from db3kd.progress import adding_up, show_progress_if
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
@@ -246,9 +245,7 @@ def _decide(
 ) -> Tensor:
     """Decides the images of a run, which its labelling then need not ask about again."""
     limits = divide_budget(settings, len(images), teacher.classes)
-    shown: AbstractContextManager[Any] = nullcontext()
-    if progress:
-        shown = show_progress("deciding the images", int((limits > 0).sum()), "images")
+    shown = show_progress_if(progress, "deciding the images", int((limits > 0).sum()), "images")
     with shown as show, run.journal(DECISIONS, teacher.classes) as journal:
         decisions, _ = decide_images(
             teacher,

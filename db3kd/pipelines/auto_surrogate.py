@@ -1,7 +1,6 @@
 """`AutoSurrogate`: a surrogate that a label run trains itself, on a part of its budget."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
 from db3kd.planning.surrogate_plan import plan_surrogate_training
-from db3kd.progress import CountListener, adding_up, show_progress
+from db3kd.progress import adding_up, show_progress_if
 from db3kd.querying.session import AnswerJournal
 from db3kd.teachers import ModuleTeacher, Teacher, describe, load_teacher
 from db3kd.validation import UNIT_BOUNDS, interval_text
@@ -157,10 +156,14 @@ class SurrogateTraining:
         order = torch.randperm(len(images), generator=generator)
         drawn = order[decisions[order] >= 0][: self.samples]
         augmented = augment_drawn(images, drawn, self.settings, projection_of(teacher, images))
-        with _shown(progress, "asking for the surrogate", self.queries, "queries") as show:
+        with show_progress_if(
+            progress, "asking for the surrogate", self.queries, "queries"
+        ) as show:
             on_answers = None if show is None else adding_up(show)
             decided = decide_versions(teacher, augmented, decisions[drawn], journal, on_answers)
-        with _shown(progress, "training the surrogate", self.settings.steps, "steps") as show:
+        with show_progress_if(
+            progress, "training the surrogate", self.settings.steps, "steps"
+        ) as show:
             surrogate = train_surrogate(decided, teacher.classes, self.settings, show)
         save_surrogate(weights, surrogate.network, self.settings, teacher, images)
         return surrogate.agreement
@@ -170,9 +173,3 @@ class SurrogateTraining:
         loaded = load_teacher(weights, model=self.model, device="cpu")
         assert isinstance(loaded, ModuleTeacher)  # as any .safetensors file
         return loaded.module
-
-
-def _shown(
-    progress: bool, title: str, total: int, unit: str
-) -> AbstractContextManager[CountListener | None]:
-    return show_progress(title, total, unit) if progress else nullcontext()
