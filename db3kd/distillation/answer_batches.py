@@ -20,7 +20,7 @@ _FRESH_SEED = 1
 
 @dataclass(frozen=True)
 class AnsweredBatches:
-    """A `BatchSource` of answered images and their decisions, for cross-entropy.
+    """A `BatchSource` of answered images and their decisions, and soft labels if there are any.
 
     A batch depends only on its step and the arguments.
 
@@ -31,6 +31,7 @@ class AnsweredBatches:
         clean_share: Share of samples in a batch, in [0, 1]; the rest are augmented images.
         balance: How much more often images of rare classes are drawn, from 0 (not) to 1 (all
             classes equally often).
+        soft_labels: [len(answers), C], the soft label of each image; None for none.
     """
 
     answers: Answers
@@ -38,18 +39,26 @@ class AnsweredBatches:
     seed: int
     clean_share: float = CLEAN_SHARE
     balance: float = 0.0
+    soft_labels: Tensor | None = None
 
     def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
-        """Returns a function from a step to images [n, *image_shape] and decisions [n]."""
+        """Returns a function from a step to a batch.
+
+        A batch holds images [n, *image_shape], decisions [n] and, if there are any, soft labels
+        [n, C].
+        """
         draw = _Draws(self.answers, self.seed, self.clean_share, self.balance)
         device = process.device
 
-        def batch(step: int) -> tuple[Tensor, ...]:
+        def batch_of(step: int) -> tuple[Tensor, ...]:
             chosen = process.own_part(draw(step, self.batch_size))
             images = self.answers.images.read(self.answers.rows[chosen])
-            return images.to(device), self.answers.decisions[chosen].to(device)
+            batch = [images, self.answers.decisions[chosen]]
+            if self.soft_labels is not None:
+                batch.append(self.soft_labels[chosen])
+            return tuple(values.to(device) for values in batch)
 
-        return batch
+        return batch_of
 
 
 @dataclass(frozen=True)

@@ -62,17 +62,17 @@ class Answers:
     @property
     def training(self) -> "Answers":
         """The answers to train on."""
-        return self._where(~self.is_held_out)
+        return self.select(~self.is_held_out)
 
     @property
     def held_out(self) -> "Answers":
         """The answers to measure on."""
-        return self._where(self.is_held_out)
+        return self.select(self.is_held_out)
 
     @property
     def clean(self) -> "Answers":
         """The answers for the samples themselves."""
-        return self._where(self.is_clean)
+        return self.select(self.is_clean)
 
     def add(self, rows: Tensor, decisions: Tensor) -> "Answers":
         """Returns these answers followed by others."""
@@ -86,7 +86,8 @@ class Answers:
         """Returns the answered images as an image source, in the order of `rows`."""
         return SelectedImages(self.images, self.rows)
 
-    def _where(self, chosen: Tensor) -> "Answers":
+    def select(self, chosen: Tensor) -> "Answers":
+        """Returns some of the answers, by a mask [n] bool or by numbers [m] int64."""
         return replace(self, rows=self.rows[chosen], decisions=self.decisions[chosen])
 
 

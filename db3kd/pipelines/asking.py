@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from db3kd.distillation.answer_batches import AnsweredBatches, mean_probabilities
 from db3kd.distillation.answers import Answers
 from db3kd.distillation.image_choice import choose_rows, held_out_rows
+from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.neighbour_labels import NEIGHBOUR_TEMPERATURE
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines.answer_run import HELD_OUT, AnswerRun
@@ -127,9 +130,10 @@ def train_proxy(
     store: NetworkStore,
     *,
     balance: float = 0.0,
+    soft_labels: Tensor | None = None,
     title: str | None = None,
 ) -> nn.Module:
-    """Trains a proxy by cross-entropy on the answers to train on.
+    """Trains a proxy on the answers to train on, by cross-entropy and with soft labels if any.
 
     Args:
         name: The name of the network in the store.
@@ -139,20 +143,28 @@ def train_proxy(
         settings: How it is trained.
         store: Trains it.
         balance: See `AnsweredBatches`.
+        soft_labels: Soft labels for the answers to train on, as from `neighbour_labels`; or None.
         title: The title of the progress display; None shows nothing.
     """
-    batches = AnsweredBatches(answers.training, settings.batch_size, index, balance=balance)
+    batches = AnsweredBatches(
+        answers.training, settings.batch_size, index, balance=balance, soft_labels=soft_labels
+    )
+    loss: Callable[..., Tensor] = F.cross_entropy
+    depends_on: dict[str, Any] = {
+        "network": proxies.name,
+        "answers": len(answers),
+        "index": index,
+        "balance": balance,
+        "settings": settings,
+    }
+    if soft_labels is not None:
+        loss = KDLoss(NEIGHBOUR_TEMPERATURE, alpha=1.0, beta=1.0)
+        depends_on["soft_labels"] = "neighbours"
     return store.get(
         name,
         proxies.make,
-        shown_training(proxies.make, batches, F.cross_entropy, settings, title=title),
-        {
-            "network": proxies.name,
-            "answers": len(answers),
-            "index": index,
-            "balance": balance,
-            "settings": settings,
-        },
+        shown_training(proxies.make, batches, loss, settings, title=title),
+        depends_on,
     )
 
 

@@ -269,6 +269,7 @@ class DistillRun:
         teaching = Teaching(
             self.student.make,
             self.student.identity,
+            self.teacher.classes,
             _PSEUDO_SAMPLE_BALANCE if self.images is None else 0.0,
             self.settings,
             steps,
@@ -277,9 +278,8 @@ class DistillRun:
             self._callbacks,
         )
         rate = teaching.choose_learning_rate(answers)
-        few = are_few(len(answers.training), answers.images.partners)
-        usual = self.images is not None and few
-        proxies = teaching.train_teachers(answers, self._proxies, rate, usual)
+        few = self.images is not None and are_few(len(answers.training), answers.images.partners)
+        proxies = teaching.train_teachers(answers, self._proxies, rate, few)
         network = teaching.train_student(answers, proxies, rate)
         if not proxies:
             return _Trained(network, steps, teaching.choices)

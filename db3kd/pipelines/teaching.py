@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from db3kd.distillation.answer_batches import AnsweredBatches, ProxyTaughtBatches, TaughtLoss
 from db3kd.distillation.answers import Answers
 from db3kd.distillation.early_stopping import EarlyStopping, HeldOutAgreement
+from db3kd.distillation.neighbour_labels import neighbour_labels
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_loop import BatchSource
@@ -33,6 +34,10 @@ _CHOICE_ERRORS = 1.0
 
 _FEW_ANSWERS = 5
 """Answers per image below which there are few."""
+
+_NEIGHBOUR_ANSWERS = 3
+"""Answers per image below which proxies also learn from the distances between the samples. With 2
+per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
 
 _LEAST_CHOICE_STEPS = 100
 _LEAST_CHOICE_ANSWERS = 200
@@ -61,6 +66,7 @@ class Teaching:
     Attributes:
         make: Makes a student with fresh weights.
         name: What identifies its architecture and initial weights.
+        classes: The number of the teacher's classes.
         balance: How much more often images of rare classes are trained on, in [0, 1].
         settings: How networks are trained.
         steps: Steps of full training.
@@ -72,6 +78,7 @@ class Teaching:
 
     make: Callable[[], nn.Module]
     name: str
+    classes: int
     balance: float
     settings: DistillSettings
     steps: int
@@ -91,7 +98,13 @@ class Teaching:
 
         return rates[self._choose("learning rate", list(rates), answers, short_student)]
 
-    def _train_proxies(self, answers: Answers, proxies: Proxies, rate: float) -> list[nn.Module]:
+    def _train_proxies(
+        self, answers: Answers, proxies: Proxies, rate: float, few: bool
+    ) -> list[nn.Module]:
+        training = answers.training
+        soft_labels = None
+        if few and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
+            soft_labels = neighbour_labels(training, self.classes)
         networks = []
         for index in range(proxies.count):
             networks.append(
@@ -103,13 +116,14 @@ class Teaching:
                     self.settings.trained_for(self.steps, rate, index),
                     self.store,
                     balance=self.balance,
+                    soft_labels=soft_labels,
                     title=f"training proxy {index + 1} of {proxies.count}",
                 )
             )
         return networks
 
     def train_teachers(
-        self, answers: Answers, proxies: Proxies, rate: float, usual: bool
+        self, answers: Answers, proxies: Proxies, rate: float, few: bool
     ) -> list[nn.Module]:
         """Trains proxies, and returns those that teach the student: all, or none of them.
 
@@ -117,13 +131,14 @@ class Teaching:
             answers: All answers.
             proxies: How proxies are made. They are not trained if they cannot be chosen.
             rate: The learning rate.
-            usual: Whether proxies teach in case of doubt.
+            few: Whether there are few answers for each image. Proxies then teach in case of doubt,
+                and with very few they also learn from the distances between the samples.
         """
-        if not proxies.count or not (usual or self._can_choose(answers)):
+        if not proxies.count or not (few or self._can_choose(answers)):
             return []
-        networks = self._train_proxies(answers, proxies, rate)
+        networks = self._train_proxies(answers, proxies, rate, few)
         teachers = {"decisions alone": [], "decisions and proxies": networks}
-        if usual:
+        if few:
             teachers = dict(reversed(teachers.items()))
 
         def short_student(option: str) -> nn.Module:

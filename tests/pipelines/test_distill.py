@@ -33,6 +33,7 @@ from teachers_analytic import (
 from torch import nn
 
 import db3kd
+from db3kd.distillation.neighbour_labels import neighbour_labels
 from db3kd.pipelines import DistillResult, DistillSettings, asking
 from db3kd.planning import STRATEGIES
 from db3kd.storage.manifest import read_manifest
@@ -305,3 +306,18 @@ def test_a_finished_run_that_is_resumed_shows_no_speed_of_asking(tmp_path, capsy
 
     shown = next(line for line in capsys.readouterr().err.splitlines() if "asking" in line)
     assert "1,500/1,500 images · 1,500 of 1,500 queries · 0:00:0" in shown
+
+
+@pytest.mark.parametrize(("budget", "calls"), [(200, 1), (1_500, 0)])
+def test_proxies_learn_from_distances_if_there_are_few_answers_for_each_image(
+    budget, calls, monkeypatch
+):
+    seen = []
+
+    def watched(answers, classes):
+        seen.append(len(answers))
+        return neighbour_labels(answers, classes)
+
+    monkeypatch.setattr("db3kd.pipelines.teaching.neighbour_labels", watched)
+    result = run(budget=budget, settings=CHOOSING)
+    assert result.queries == budget and len(seen) == calls
