@@ -90,7 +90,7 @@ class SurrogatePlanner(Protocol):
     """Decides whether a run trains a surrogate; `db3kd.AutoSurrogate` is one."""
 
     def plan(
-        self, teacher: Teacher, images: int, labelled: int, settings: LabelSettings
+        self, teacher: Teacher, images: int, labelled: int, settings: LabelSettings, budget: int
     ) -> PlannedSurrogate:
         """Plans the surrogate of a run, without a query.
 
@@ -98,7 +98,8 @@ class SurrogatePlanner(Protocol):
             teacher: The teacher of the run.
             images: The number of images of the run.
             labelled: How many of them are labelled.
-            settings: The settings of the run, with its whole budget.
+            settings: The settings of the run.
+            budget: Maximum number of queries of the run, whichever of its settings limits them.
 
         Raises:
             ValueError: If the run cannot use a surrogate.
@@ -206,7 +207,7 @@ def plan_surrogate(
         teacher: See `SurrogatePlanner.plan`.
         images: See `SurrogatePlanner.plan`.
         labelled: See `SurrogatePlanner.plan`.
-        settings: See `SurrogatePlanner.plan`.
+        settings: The settings of the run, with its whole budget.
 
     Raises:
         TypeError: If `surrogate` is something else.
@@ -215,11 +216,11 @@ def plan_surrogate(
     network, planner = network_or_planner(surrogate)
     if planner is None:
         return SurrogateOfRun(settings, network)
-    planned = planner.plan(teacher, images, labelled, settings)
+    budget = int(divide_budget(settings, images, teacher.classes).sum())
+    planned = planner.plan(teacher, images, labelled, settings, budget)
     if not planned.queries:
         return SurrogateOfRun(settings, why=planned.why)
-    total = int(divide_budget(settings, images, teacher.classes).sum())
-    rest = replace(settings, queries=total - planned.queries)
+    rest = replace(settings, queries=budget - planned.queries)
     return SurrogateOfRun(rest, planned=planned, why=planned.why)
 
 

@@ -16,7 +16,6 @@ from db3kd.distillation.surrogate_queries import HELD_OUT_SHARE, augment_drawn, 
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.distillation.surrogate_training import train_surrogate
 from db3kd.distillation.train_settings import TrainSettings
-from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
@@ -61,7 +60,7 @@ class AutoSurrogate:
         self._settings()  # raises if a value is out of range
 
     def plan(
-        self, teacher: Teacher, images: int, labelled: int, settings: LabelSettings
+        self, teacher: Teacher, images: int, labelled: int, settings: LabelSettings, budget: int
     ) -> "SurrogateTraining":
         """Decides whether a run trains a surrogate, without a query.
 
@@ -69,7 +68,8 @@ class AutoSurrogate:
             teacher: The teacher of the run.
             images: The number of images of the run.
             labelled: How many of them are labelled.
-            settings: The settings of the run, with its whole budget.
+            settings: The settings of the run.
+            budget: Maximum number of queries of the run, whichever of its settings limits them.
 
         Raises:
             ValueError: If the measure uses no surrogate, the teacher takes other images than those
@@ -86,8 +86,7 @@ class AutoSurrogate:
         trained = self._settings()
         model = trained.surrogate_model(shape)
         check_model(model, shape, classes)
-        total = int(divide_budget(settings, images, classes).sum())
-        plan = plan_surrogate_training(total, images, labelled * settings.targets_among(classes))
+        plan = plan_surrogate_training(budget, images, labelled * settings.targets_among(classes))
         trained = replace(
             trained, model=trained.model_for(shape), queries_per_sample=1 + plan.versions
         )

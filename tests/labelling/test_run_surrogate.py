@@ -1,0 +1,55 @@
+"""The planning of a run's own surrogate: both parts share one budget, which is counted once."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from teachers_analytic import LinearTeacher
+
+import db3kd
+from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.run_surrogate import plan_surrogate
+
+IMAGES, CLASSES = 20, 3
+
+
+class Planner:
+    """Takes a fixed number of queries, and keeps the budget that it was told."""
+
+    def __init__(self, queries: int) -> None:
+        self.queries = queries
+        self.budget: int | None = None
+
+    def plan(self, teacher, images, labelled, settings, budget):
+        self.budget = budget
+        return SimpleNamespace(queries=self.queries, why="because", entries={})
+
+
+@pytest.mark.parametrize(
+    ("settings", "budget"),
+    [
+        ({"queries": 1_010, "queries_per_pair": 5_000}, 1_010),
+        ({"queries_per_sample": 30}, IMAGES * 30),
+        ({"queries_per_pair": 7}, IMAGES * (1 + 2 * 7)),
+        ({"queries": 10**6, "queries_per_pair": 7}, IMAGES * (1 + 2 * 7)),
+    ],
+)
+def test_the_labels_keep_what_the_surrogate_leaves_of_the_budget(settings, budget):
+    teacher = LinearTeacher(torch.eye(CLASSES), torch.zeros(CLASSES), (1, 1, CLASSES))
+    planner = Planner(queries=90)
+
+    of_run = plan_surrogate(planner, teacher, IMAGES, IMAGES, db3kd.LabelSettings(**settings))
+
+    assert planner.budget == budget
+    assert of_run.queries == 90
+    assert divide_budget(of_run.settings, IMAGES, CLASSES).sum() == budget - 90
+
+
+def test_a_run_without_a_surrogate_keeps_its_settings():
+    teacher = LinearTeacher(torch.eye(CLASSES), torch.zeros(CLASSES), (1, 1, CLASSES))
+    settings = db3kd.LabelSettings(queries=1_000)
+
+    of_run = plan_surrogate(Planner(queries=0), teacher, IMAGES, IMAGES, settings)
+
+    assert of_run.settings == settings
+    assert (of_run.queries, of_run.why) == (0, "because")
