@@ -97,16 +97,16 @@ def _print_teacher(
 ) -> None:
     """Prints what a teacher states, also if that does not suffice to ask it."""
     from db3kd.tables import Features
-    from db3kd.teachers.named import is_name, named_details
+    from db3kd.teachers.named import named_details
     from db3kd.teachers.signature import UndeclaredError
 
     known = None if features is None else Features.load(features)
     try:
         loaded = model_file.load(source, None, "cpu", known)
     except UndeclaredError as error:
-        if time is not None or not is_name(source) or Path(source).exists():
+        if time is not None or error.found is None:
             raise
-        _print_rows(named_details(source))
+        _print_rows(named_details(error.found))
         names = ("features", *(field.name for field in fields(model_file)))
         options = {name: f"--{name.replace('_', '-')}" for name in names}
         _print_rows([("missing", one_line(error, options))])

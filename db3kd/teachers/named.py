@@ -36,9 +36,25 @@ def open_named(
 
     Raises:
         TeacherError: If the object is none of the known kinds.
-        ValueError: If there is no such object, or an argument is missing or does not apply.
+        UndeclaredError: If an argument is missing. `error.found` is the object.
+        ValueError: If there is no such object, or an argument does not apply.
     """
     found = import_object(name, "teacher")
+    try:
+        return _as_teacher(found, name, overrides, max_batch, execution)
+    except UndeclaredError as error:
+        error.found = found
+        raise
+
+
+def _as_teacher(
+    found: Any,
+    name: str,
+    overrides: ModelOverrides,
+    max_batch: int | None,
+    execution: ExecutionOptions,
+) -> Teacher:
+    """Returns an object as a teacher; see `open_named`."""
     if isinstance(found, nn.Module) and not _is_teacher(found):
         return execution.module_teacher(found, name, overrides, max_batch, name=name)
     execution.refuse_for(name)
@@ -69,20 +85,16 @@ def open_named(
     )
 
 
-def named_details(name: str) -> Iterator[tuple[str, str]]:
+def named_details(found: Any) -> Iterator[tuple[str, str]]:
     """Yields what an object that does not suffice for a teacher states about itself.
 
     Example:
-        >>> dict(named_details("my_package.models:forest"))
+        >>> dict(named_details(forest))
         {'kind': 'fitted model RandomForestClassifier', 'classes': '3', 'columns': '13: alcohol, …'}
 
     Args:
-        name: See `open_named`.
-
-    Raises:
-        ValueError: If there is no such object.
+        found: The object, such as `UndeclaredError.found`.
     """
-    found = import_object(name, "teacher")
     kind = type(found).__name__
     if isinstance(found, nn.Module):
         weights = sum(each.numel() for each in found.parameters())

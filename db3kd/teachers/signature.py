@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from db3kd.models.metadata import ModelMetadata
 from db3kd.models.weights import SavedModel
@@ -15,7 +16,13 @@ from db3kd.validation import check_bounds, check_count, check_image_shape
 
 
 class UndeclaredError(ValueError):
-    """A model does not declare what it takes or answers, and neither does the caller."""
+    """A model does not declare what it takes or answers, and neither does the caller.
+
+    Attributes:
+        found: The object that a `package.module:object` named; None for files and addresses.
+    """
+
+    found: Any = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 import db3kd.cli
@@ -56,6 +57,22 @@ def test_info_describes_a_function_that_declares_nothing():
     assert "pass --image-shape and --classes" in text
     declared = ("--image-shape", "1,8,8", "--classes", 10)
     assert "1 x 8 x 8" in succeed("info", "--teacher", f"{TEACHERS}:striped", *declared)
+
+
+def test_info_makes_the_teacher_of_a_factory_once(monkeypatch):
+    made = []
+
+    def slow_factory():
+        made.append(torch.nn.Linear(64, 10))
+        return made[-1]
+
+    monkeypatch.setitem(globals(), "slow_factory", slow_factory)
+
+    text = succeed("info", "--teacher", f"{__name__}:slow_factory")
+
+    assert "kind           torch module Linear with 650 weights" in text
+    assert "pass --image-shape and --classes" in text
+    assert len(made) == 1
 
 
 def test_info_times_the_queries_that_it_is_told_to_ask():
