@@ -81,7 +81,7 @@ class Progress:
     Speed and time left follow the last minute, because a teacher may slow down, and answers from a
     journal arrive faster than new ones. The time left is estimated from queries if there are any:
     each further sample is expected to cost as many as those that are done. Until one is done, the
-    rest of the budget counts.
+    rest of the budget counts. The time of blocks `paused` counts for neither of them.
 
     On a terminal with rich installed, a bar and a line are redrawn in place. Elsewhere plain lines
     are written, at most one every `interval` seconds, and one at the end.
@@ -126,19 +126,19 @@ class Progress:
         self._queries_spent: int | None = queries_before or None
         self._mean_distance: float | None = None
         self._spent_at_last_sample = queries_before
-        self._start(clock())
+        self._start()
         stream = sys.stderr if stream is None else stream
         self._display = _live_display(stream) or _PlainLines(stream, clock, interval)
 
     def __enter__(self) -> Self:
-        self._start(self._clock())
+        self._start()
         self._display.start()
         return self
 
-    def _start(self, now: float) -> None:
-        self._started = now
-        self._samples_rate = RecentRate(now, self._samples_done)
-        self._queries_rate = RecentRate(now, self._queries_spent or 0)
+    def _start(self) -> None:
+        self._started = self._clock()
+        self._seconds_paused = 0.0
+        self.restart_rates()
 
     def __exit__(
         self,
@@ -163,7 +163,7 @@ class Progress:
             queries: Queries spent.
             mean_distance: The mean of the finite distances, L2 in input units.
         """
-        now = self._clock()
+        now = self._working_time()
         if queries is not None:
             self._queries_spent = self._before[1] + queries
             self._queries_rate.update(now, self._queries_spent)
@@ -182,19 +182,38 @@ class Progress:
         The first units often take longer, because they set up what the others use, or they were
         done by an earlier process.
         """
-        now = self._clock()
+        now = self._working_time()
         self._samples_rate = RecentRate(now, self._samples_done)
         self._queries_rate = RecentRate(now, self._queries_spent or 0)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keeps the time of a block of other work out of the speed and the time left.
+
+        Example:
+            >>> with progress.paused():
+            ...     train(proxy)  # the teacher is not asked meanwhile
+        """
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self._seconds_paused += self._clock() - started
+
+    def _working_time(self) -> float:
+        """Returns the clock's time without the pauses."""
+        return self._clock() - self._seconds_paused
+
     def _status(self, *, final: bool) -> str:
-        now = self._clock()
-        elapsed = now - self._started
+        now = self._working_time()
+        elapsed = self._clock() - self._started
+        worked = elapsed - self._seconds_paused
         parts = [f"{self._samples_done:,}/{self.samples:,} {self.unit}"]
         if self._queries_spent is not None:
             budget = "" if self.queries is None else f" of {self.queries:,}"
             parts.append(f"{self._queries_spent:,}{budget} queries")
-            if elapsed > 0:
-                overall = (self._queries_spent - self._before[1]) / elapsed
+            if worked > 0:
+                overall = (self._queries_spent - self._before[1]) / worked
                 rate = overall if final else self._queries_rate.per_second(now)
                 if rate or not final:
                     parts.append(f"{rate:,.0f} queries/s")

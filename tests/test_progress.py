@@ -142,6 +142,23 @@ def test_the_time_left_leaves_out_what_sets_up_the_work(clock):
         assert lines(stream)[-1] == "labelling: 20/1,000 steps · 0:03:16 left"
 
 
+def test_pauses_count_neither_for_the_speed_nor_for_the_time_left(clock):
+    stream = io.StringIO()
+    with Progress(1000, 1000, stream=stream, clock=clock, interval=1) as progress:
+        for done in range(1, 11):
+            clock.now += 2
+            progress.update(samples=10 * done, queries=10 * done)
+        with progress.paused():
+            clock.now += 3600
+        clock.now += 2
+        progress.update(samples=110, queries=110)
+        assert lines(stream)[-1].endswith("110 of 1,000 queries · 5 queries/s · 0:02:58 left")
+        with pytest.raises(KeyboardInterrupt), progress.paused():
+            clock.now += 60
+            raise KeyboardInterrupt
+    assert lines(stream)[-1].endswith("110 of 1,000 queries · 5 queries/s · 1:01:22 taken")
+
+
 def test_answers_from_a_journal_affect_the_speed_for_a_minute_only(clock):
     stream = io.StringIO()
     with Progress(1000, 100_000, stream=stream, clock=clock, interval=1) as progress:

@@ -1,6 +1,7 @@
 """The run folder of a distillation: which images the teacher was asked about, and its decisions."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,6 +48,8 @@ class AnswerRun:
 
     Attributes:
         on_answers: Called with the number of new answers after each batch; None by default.
+        while_choosing: Makes the context in which the images of a round are chosen; `nullcontext`
+            by default.
 
     Raises:
         ValueError: If a shard of the folder holds values that no run writes.
@@ -64,6 +67,7 @@ class AnswerRun:
         self.answers = no_answers(images)
         self._order = order
         self.on_answers: Callable[[int], None] | None = None
+        self.while_choosing: Callable[[], AbstractContextManager[object]] = nullcontext
         self._log = ChoiceLog(folder.path)
         self._stored: dict[int, Answers] = {}
         self._stored_rounds: dict[int, int] = {}
@@ -95,7 +99,8 @@ class AnswerRun:
         first = len(self.answers)
         rows = self._stored_rows(round_number, first, count)
         if rows is None:
-            rows = self._chosen_rows(round_number, count, choose)
+            with self.while_choosing():
+                rows = self._chosen_rows(round_number, count, choose)
         decided = []
         for start in range(0, count, _SHARD_ROWS):
             part = rows[start : start + _SHARD_ROWS]

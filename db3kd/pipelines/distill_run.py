@@ -213,6 +213,7 @@ class DistillRun:
             queries_before=run.stored,
         ) as progress:
             run.on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
+            run.while_choosing = progress.paused
             answers = ask_rounds(
                 run,
                 plan,

@@ -1,5 +1,6 @@
 """One command from a budget to a student: exact spending, resuming, choices and the report."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,11 @@ from teachers_analytic import (
 from torch import nn
 
 import db3kd
+from db3kd.distillation.image_choice import choose_rows
 from db3kd.distillation.neighbour_labels import neighbour_labels
-from db3kd.pipelines import DistillResult, DistillSettings, asking
+from db3kd.pipelines import DistillResult, DistillSettings, asking, distill_run
 from db3kd.planning import STRATEGIES
+from db3kd.progress import Progress
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
 from db3kd.teachers import TeacherError, load_teacher
@@ -296,6 +300,31 @@ def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
     twice = len(asked) + rest.total - result.queries
     assert twice <= queries_in_flight(read_manifest(out)) <= 16 * kills
     assert weights(result.student).equal(weights(whole.student))
+
+
+def test_the_speed_of_asking_leaves_out_the_time_in_which_images_are_chosen(tmp_path, monkeypatch):
+    now, shown, rounds = [0.0], io.StringIO(), []
+
+    class TenPerSecond(WrappedTeacher):
+        def decide(self, images):
+            now[0] += len(images) / 10
+            return self.inner.decide(images)
+
+    def choose_slowly(answers, networks, count, seed, number):
+        now[0] += 1000
+        rounds.append(number)
+        return choose_rows(answers, networks, count, seed, number)
+
+    monkeypatch.setattr(asking, "choose_rows", choose_slowly)
+    timed = partial(Progress, stream=shown, clock=lambda: now[0])
+    monkeypatch.setattr(distill_run, "Progress", timed)
+
+    result = run(TenPerSecond(teacher()), out=tmp_path / "run")
+
+    assert len(rounds) == len(result.plan.rounds) > 1
+    lines = [line for line in shown.getvalue().splitlines() if "queries/s" in line]
+    assert len(lines) > 1
+    assert all(" 10 queries/s" in line for line in lines)
 
 
 def test_a_finished_run_that_is_resumed_shows_no_speed_of_asking(tmp_path, capsys):
