@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.querying.driver import decide_all
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
+from db3kd.storage.manifest import DecidingEntry
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
@@ -19,7 +21,22 @@ from db3kd.teachers import Teacher
 if TYPE_CHECKING:
     import pyarrow
 
-ANSWERS = Kind("answers", 1)
+_decides_plan = partial(
+    DecidingEntry,
+    followers=("settings.plan.",),
+    optional=("settings.choosing.", "settings.labelling."),
+)
+
+ANSWERS = Kind(
+    "answers",
+    1,
+    deciding=(
+        _decides_plan("settings.plan.strategy"),
+        _decides_plan("settings.plan.budget"),
+        _decides_plan("settings.plan.images", is_argument=False),
+        DecidingEntry("settings.choosing.proxies", optional=("settings.choosing.",)),
+    ),
+)
 """The kind of run folder that a distillation writes.
 
 The columns are `image` (its index in the data set), `number` (0 for the image itself, otherwise the

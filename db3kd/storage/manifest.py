@@ -28,18 +28,6 @@ _IDENTITY = ("seed", "settings", "teacher", "data")
 NAMES = ("settings.source.data", "settings.teacher")
 """Entries that may differ when a run is resumed: names, of which the fingerprints are compared."""
 
-_PLANNED = (("settings.plan.",), ("settings.choosing.", "settings.labelling."))
-_DECIDE: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "settings.plan.strategy": _PLANNED,
-    "settings.plan.budget": _PLANNED,
-    "settings.plan.images": _PLANNED,
-    "settings.choosing.proxies": ((), ("settings.choosing.",)),
-}
-"""Entries that decide others: those in a group, and those that only one of two runs has."""
-
-_NO_ARGUMENTS = ("data", "settings.plan.images")
-"""Entries that describe the images, which may come from anywhere."""
-
 _MAX_SHOWN = 60
 """Characters of a value in a message."""
 
@@ -51,8 +39,29 @@ _LISTS = {
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
 
+_NO_ARGUMENTS = ("data",)
+"""Entries that describe the images, which may come from anywhere."""
+
 _CHOOSES_IMAGES = ("seed:", "settings.limit:", "settings.source.")
 """Entries that determine which images a run uses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DecidingEntry:
+    """An entry of a manifest that others follow from. If it differs, messages name only it.
+
+    Attributes:
+        name: Its name, such as "settings.plan.budget".
+        followers: How the names of entries begin that follow from it, unless they decide others.
+        optional: How the names of entries begin that follow from it if only one of two runs has
+            them.
+        is_argument: Whether the caller passes it as an argument of this name.
+    """
+
+    name: str
+    followers: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    is_argument: bool = True
 
 
 def make_manifest(
@@ -123,7 +132,10 @@ def is_finished(path: str | Path) -> bool:
 
 
 def differences(
-    stored: Mapping[str, Any], wanted: Mapping[str, Any], apart_from: tuple[str, ...] = ()
+    stored: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    apart_from: tuple[str, ...] = (),
+    deciding: Sequence[DecidingEntry] = (),
 ) -> list[str]:
     """Returns `name: was …, is …` for each entry in which two manifests describe different runs.
 
@@ -133,6 +145,7 @@ def differences(
         stored: Manifest of an existing run.
         wanted: Manifest of the requested run.
         apart_from: Entries that may differ, such as `settings.source.data`.
+        deciding: Entries that others follow from.
     """
     was, now = dict(_entries(stored)), dict(_entries(plain(wanted)))
     found = [
@@ -144,17 +157,24 @@ def differences(
     return [
         f"{name}: was {_shown(was.get(name))}, is {_shown(now.get(name))}"
         for name in found
-        if not _follows(name, found, one_sided)
+        if not _follows(name, found, one_sided, deciding)
     ]
 
 
-def _follows(name: str, found: Sequence[str], one_sided: Collection[str]) -> bool:
+def _follows(
+    name: str,
+    found: Sequence[str],
+    one_sided: Collection[str],
+    deciding: Sequence[DecidingEntry],
+) -> bool:
     """Returns whether an entry differs only because another one does, which is named instead."""
-    for deciding in set(_DECIDE).intersection(found) - {name}:
-        group, follow = _DECIDE[deciding]
-        if name.startswith(group) and name not in _DECIDE:
+    decides = any(entry.name == name for entry in deciding)
+    for entry in deciding:
+        if entry.name not in found or entry.name == name:
+            continue
+        if name.startswith(entry.followers) and not decides:
             return True
-        if name.startswith(follow) and name in one_sided:
+        if name.startswith(entry.optional) and name in one_sided:
             return True
     return False
 
@@ -164,10 +184,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
-def _with_argument(difference: str) -> str:
+def _with_argument(difference: str, no_arguments: Collection[str]) -> str:
     """Adds the argument that sets an entry, of which the command line makes an option."""
     name = difference.partition(":")[0]
-    if name in _NO_ARGUMENTS:
+    if name in no_arguments:
         return difference
     return f"{difference} ({name.rpartition('.')[2]}=)"
 
@@ -175,9 +195,15 @@ def _with_argument(difference: str) -> str:
 _ADVICE = "; pass what the run was started with, or start another run in another folder"
 
 
-def describe_differences(differences: Sequence[str]) -> str:
-    """Returns the differences as text, with advice if only the images differ."""
-    differences = [_with_argument(each) for each in differences]
+def describe_differences(differences: Sequence[str], deciding: Sequence[DecidingEntry] = ()) -> str:
+    """Returns the differences as text, with advice if only the images differ.
+
+    Args:
+        differences: From `differences`.
+        deciding: Entries that others follow from.
+    """
+    no_arguments = {*_NO_ARGUMENTS, *(each.name for each in deciding if not each.is_argument)}
+    differences = [_with_argument(each, no_arguments) for each in differences]
     others = [each for each in differences if not each.startswith("data:")]
     if any(each.startswith(_CHOOSES_IMAGES) for each in others):
         return "; ".join(others) + _ADVICE  # other settings, and therefore other images

@@ -238,14 +238,16 @@ class RunFolder:
             wait_for_workers(path)
             stored = read_manifest(path, kind.format)
             check_state(path, stored)
-            found = differences(stored | {"data": current_data(stored)}, manifest, NAMES)
+            current = stored | {"data": current_data(stored)}
+            found = differences(current, manifest, NAMES, kind.deciding)
             changed = None
             if images is not None and [each.partition(":")[0] for each in found] == ["data"]:
                 journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
                 answered = journals.count_answers(images.stage)
                 changed = find_changes(path, stored, images, answered)
             if found and changed is None:
-                raise ValueError(f"{path}: holds a different run: {describe_differences(found)}")
+                described = describe_differences(found, kind.deciding)
+                raise ValueError(f"{path}: holds a different run: {described}")
             run = cls(path, kind, stored, lock, made=False)
             if images is not None and changed is not None:
                 accept_changes(path, images, changed, _now(), run.manifest)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
+from db3kd.storage.manifest import NAMES, DecidingEntry, check_state, identity, read_manifest
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,10 +29,12 @@ class Kind:
     Attributes:
         name: Plural noun, part of the format and of shard names.
         version: Version of the columns.
+        deciding: Entries of the manifest that others follow from.
     """
 
     name: str
     version: int
+    deciding: tuple[DecidingEntry, ...] = ()
 
     @property
     def format(self) -> str:

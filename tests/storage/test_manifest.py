@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from db3kd.storage.manifest import differences, make_manifest, read_manifest, write_manifest
+from db3kd.storage.manifest import (
+    DecidingEntry,
+    describe_differences,
+    differences,
+    make_manifest,
+    read_manifest,
+    write_manifest,
+)
 
 
 @pytest.fixture
@@ -84,24 +91,36 @@ def test_each_difference_between_runs_is_named(a_manifest):
 
 
 def test_what_follows_from_another_difference_is_not_listed():
+    planned = {"followers": ("settings.plan.",), "optional": ("settings.choosing.", "settings.lab")}
+    deciding = (
+        DecidingEntry("settings.plan.budget", **planned),
+        DecidingEntry("settings.plan.strategy", **planned, is_argument=False),
+        DecidingEntry("settings.choosing.proxies", optional=("settings.choosing.",)),
+    )
     plan = {"budget": 600, "strategy": "auto", "rounds": (95, 480), "held_out": 5}
     choosing = {"proxies": 2, "training": {"steps": 12, "seed": 0}}
 
     def manifest(**settings):
         return make_manifest(settings, seed=0, teacher_fingerprint="t", data_fingerprint="d")
 
+    def differing(was, now):
+        return differences(was, now, deciding=deciding)
+
     stored = manifest(plan=plan, choosing=choosing)
     bigger = plan | {"budget": 700, "rounds": (95, 580)}
     other = choosing | {"training": {"steps": 13, "seed": 0}}
-    assert differences(stored, manifest(plan=bigger, choosing=other)) == [
+    assert differing(stored, manifest(plan=bigger, choosing=other)) == [
         "settings.choosing.training.steps: was 12, is 13",
         "settings.plan.budget: was 600, is 700",
     ]
     labelled = plan | {"strategy": "bd", "rounds": (95,)}
-    assert differences(stored, manifest(plan=labelled, labelling={"queries": 5})) == [
+    assert differing(stored, manifest(plan=labelled, labelling={"queries": 5})) == [
         'settings.plan.strategy: was "auto", is "bd"'
     ]
-    assert differences(stored, manifest(plan=plan | {"rounds": (9,)})) == [
+    assert differing(stored, manifest(plan=plan | {"rounds": (9,)})) == [
         "settings.choosing.proxies: was 2, is null",
         "settings.plan.rounds: was [95, 480], is [9]",
     ]
+    assert len(differences(stored, manifest(plan=bigger, choosing=choosing))) == 2, "all of them"
+    shown = describe_differences(["settings.plan.budget: a", "settings.plan.strategy: b"], deciding)
+    assert shown.startswith("settings.plan.budget: a (budget=); settings.plan.strategy: b; pass")
