@@ -14,7 +14,8 @@ from torch import Tensor
 from db3kd.data.image_set import ImageSet
 from db3kd.data.uint8_pixels import to_float
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
-from db3kd.storage.manifest import CLASS_NAMES, read_manifest
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_names import current_names
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.validation import CONVENTIONS, interval_text
 
@@ -209,7 +210,8 @@ def load_pseudo_samples(path: str | Path) -> PseudoSamples:
         FileNotFoundError: If there is no run in the folder.
         ValueError: If the run is damaged, or if it holds no pseudo samples.
     """
-    settings = read_manifest(path, PSEUDO_SAMPLES.format)["settings"]
+    manifest = read_manifest(path, PSEUDO_SAMPLES.format)
+    settings = manifest["settings"]
     shape = tuple(settings["image_shape"])
     lower, upper = (float(bound) for bound in settings["bounds"])
     shards = read_shards(path, PSEUDO_SAMPLES)
@@ -217,8 +219,8 @@ def load_pseudo_samples(path: str | Path) -> PseudoSamples:
     samples = PseudoSamples.concat(
         [checked_shard(path, at, table, shape, (lower, upper), classes) for at, table in shards]
     )
-    names = settings.get(CLASS_NAMES)
-    return samples if names is None else replace(samples, class_names=tuple(names))
+    names = current_names(manifest)
+    return samples if names is None else replace(samples, class_names=names)
 
 
 def checked_shard(

@@ -12,8 +12,9 @@ from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import stored_source
-from db3kd.storage.manifest import CLASS_NAMES, check_state, read_manifest
+from db3kd.storage.manifest import check_state, read_manifest
 from db3kd.storage.run_images import current_data
+from db3kd.storage.run_names import current_names
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,8 +41,7 @@ class LabelRun:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes in the order of their numbers, if they have names."""
-        names = self.manifest["settings"].get(CLASS_NAMES)
-        return None if names is None else tuple(names)
+        return current_names(self.manifest)
 
     @property
     def soft_label_settings(self) -> SoftLabelSettings | None:

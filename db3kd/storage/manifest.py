@@ -22,6 +22,9 @@ CLASS_NAMES = "class_names"
 SURROGATES = "surrogate"
 """Entry that describes the surrogate that a run trained itself: a list of one mapping."""
 
+RENAMED = "renamed_classes"
+"""Entry that lists the corrections of class names (run_names.py)."""
+
 _IDENTITY = ("seed", "settings", "teacher", "data")
 """Entries that identify a run; the other entries are circumstances."""
 
@@ -36,6 +39,7 @@ _LISTS = {
     "lost_workers": ("queries_in_flight",),
     "consistency": ("asked", "changed"),
     SURROGATES: ("queries",),
+    RENAMED: (),
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
 

@@ -54,6 +54,12 @@ from db3kd.storage.run_images import (
     write_images,
 )
 from db3kd.storage.run_journals import Journals, discard_unanswered
+from db3kd.storage.run_names import (
+    accept_names,
+    check_unanswered,
+    find_renamed,
+    with_current_names,
+)
 from db3kd.storage.shards import (
     Kind,
     checked_bytes,
@@ -223,12 +229,14 @@ class RunFolder:
             kind: What the run holds.
             manifest: From `make_manifest`, with the seed, settings and fingerprints of the run.
             images: Images of the run. Changed images are accepted and recorded in the manifest if
-                the teacher was not asked about any of them.
+                the teacher was not asked about any of them. So are changed names of classes that
+                the teacher has not answered with.
 
         Raises:
             FileNotFoundError: The folder holds no run.
             ValueError: The folder holds another run (the error names each difference); a manifest,
-                shard or journal is damaged; or images changed that the teacher was asked about.
+                shard or journal is damaged; or images changed that the teacher was asked about, or
+                names of classes that it answered with.
             BlockingIOError: Another process is writing the folder.
         """
         path = Path(path)
@@ -238,19 +246,26 @@ class RunFolder:
             wait_for_workers(path)
             stored = read_manifest(path, kind.format)
             check_state(path, stored)
-            current = stored | {"data": current_data(stored)}
+            current = with_current_names(stored) | {"data": current_data(stored)}
             found = differences(current, manifest, NAMES, kind.deciding)
+            differing = [each.partition(":")[0] for each in found]
+            journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
             changed = None
-            if images is not None and [each.partition(":")[0] for each in found] == ["data"]:
-                journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
+            if images is not None and differing == ["data"]:
                 answered = journals.count_answers(images.stage)
                 changed = find_changes(path, stored, images, answered)
-            if found and changed is None:
+            renamed = find_renamed(current, manifest, differing)
+            if renamed is not None:
+                check_unanswered(path, stored, manifest, renamed, journals)
+            if found and changed is None and renamed is None:
                 described = describe_differences(found, kind.deciding)
                 raise ValueError(f"{path}: holds a different run: {described}")
             run = cls(path, kind, stored, lock, made=False)
             if images is not None and changed is not None:
                 accept_changes(path, images, changed, _now(), run.manifest)
+                run._write_manifest()
+            if renamed is not None:
+                accept_names(manifest, renamed, _now(), run.manifest)
                 run._write_manifest()
             if images is not None:
                 write_images(path, images.digests)

@@ -109,8 +109,8 @@ class ClassNames:
         if number is None:
             raise TeacherError(
                 f"{expected}, got {name} for image {image}, which is not one of the known class "
-                f"names, {self._known()}; correct {self._source}. A run keeps the names that it "
-                "was begun with, so begin another one"
+                f"names, {self._known()}; correct {self._source}. A run continues with corrected "
+                "names of classes that were not answered yet"
             )
         return number
 

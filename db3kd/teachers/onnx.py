@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from db3kd.models.metadata import ModelMetadata
+from db3kd.storage.fingerprints import fingerprint_with_names
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.given_images import as_images
@@ -88,14 +89,12 @@ class OnnxTeacher:
         self.max_batch = self._signature.batch or check_count(max_batch, "max_batch")
         self.features = overrides.features
         self.class_names = self._signature.class_names or _names_in(properties, self.classes)
-        identity: list[object] = [
-            self.preprocessing,
-            overrides.class_names,
-            self._signature.output.name,
-        ]
+        # None: the names were here once. Fingerprints of models without names stay as they were.
+        identity: list[object] = [self.preprocessing, None, self._signature.output.name]
         if numbering := self._signature.reader.identity():
             identity.append(numbering)
-        self._fingerprint = _digest(file, tuple(identity))
+        model = _digest(file, tuple(identity))
+        self._fingerprint = fingerprint_with_names(model, overrides.class_names)
 
     def __repr__(self) -> str:
         return teacher_repr(self)
@@ -113,7 +112,7 @@ class OnnxTeacher:
         return torch.cat(chunks).to(images.device)
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 digest of the model, the preprocessing and the class names."""
+        """Returns the SHA-256 digest of model and preprocessing, and one of the class names."""
         return self._fingerprint
 
     def details(self) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,66 @@
+"""A service that answers with class names, and a list of names that is corrected during a run."""
+
+import json
+
+import pytest
+import torch
+from distill_cases import QUICK, SHAPE, images, weights
+from served_doubles import Answer, Loopback
+
+import db3kd
+from db3kd.storage.manifest import read_manifest
+from db3kd.teachers import ModelOverrides, RequestSettings, TeacherError, load_teacher, rest_teacher
+
+pytest.importorskip("aiohttp")
+pytest.importorskip("pyarrow")
+
+NAMES = ("cat", "dog", "bird")
+
+
+class NamingService(Loopback):
+    """Answers with the name of the class of each image; few are birds."""
+
+    def __init__(self) -> None:
+        super().__init__(self._names)
+        self.decided = 0
+
+    def _names(self, asked):
+        images = torch.tensor(json.loads(asked.body)["images"]).flatten(1)
+        self.decided += len(images)
+        classes = (images[:, 0] > 0.5).long()
+        classes[images[:, 1] > 0.97] = 2
+        return Answer.of({"names": [NAMES[number] for number in classes]})
+
+
+def test_a_corrected_name_that_no_answer_had_loses_no_answer(tmp_path):
+    requests = RequestSettings(batch=4, in_flight=1)
+
+    def run(names, out, resume=False):
+        said = ModelOverrides(image_shape=SHAPE, class_names=names)
+        teacher = rest_teacher(service.url, {"images": "$images"}, "names", said, requests=requests)
+        try:
+            return db3kd.distill(
+                teacher, images(), budget=120, strategy="decisions", student="linear",
+                settings=QUICK, out=tmp_path / out, resume=resume,
+            )  # fmt: skip
+        finally:
+            teacher.close()
+
+    with NamingService() as service:
+        whole = run(NAMES, "whole")
+        undisturbed, service.decided = service.decided, 0
+        with pytest.raises(TeacherError, match=r"'bird' for image .* correct the label file"):
+            run(("cat", "dog", "brid"), "run")
+        paid = service.decided
+        with pytest.raises(ValueError, match="class 1 was 'dog', is 'hound'"):
+            run(("cat", "hound", "bird"), "run", resume=True)
+        assert service.decided == paid > 4
+
+        result = run(NAMES, "run", resume=True)
+
+        # The request that had the unknown name is asked again.
+        assert service.decided == undisturbed + 4
+    assert weights(result.student).equal(weights(whole.student))
+    assert load_teacher(tmp_path / "run").class_names == NAMES
+    (note,) = read_manifest(tmp_path / "run")["renamed_classes"]
+    assert tuple(note["class_names"]) == NAMES
