@@ -80,6 +80,18 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "students.budgets", 180, "{fashion} --threads 1 --steps 12000 --per-sample 256 "
         "--strategies auto augmented --white-box",
     ),
+    # Two queries per image, with teachers that the benchmark trains itself.
+    "budgets-few-mnist": (
+        "students.budgets", 45, "{mnist} --threads 1 --steps 1500 --images 300 --per-sample 2 "
+        "--strategies auto sd augmented decisions --white-box",
+    ),
+    "budgets-few-fashion-mnist": (
+        "students.budgets", 60, "{fashion} --threads 1 --steps 1500 --images 1000 --per-sample 2 "
+        "--strategies auto sd augmented decisions --white-box",
+    ),
+    "proxies-fashion-mnist": (
+        "students.proxies", 10, "{fashion} --threads 1 --images 1000 --per-sample 2 4 10",
+    ),
     **{
         f"extraction-{kind}{data}": (
             "extraction", minutes, f"{{{name}}} --threads 1 --steps 1500 --seeds 3 {arguments}",

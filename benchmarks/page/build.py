@@ -33,6 +33,7 @@ KINDS = {
     "targets": "Many classes",
     "students": "Students",
     "budgets": "The best student for a budget",
+    "proxies": "Proxies that learn from distances",
     "extraction": "Beside other methods of extraction",
     "tables": "Students over tables",
     "distill-scale": "Choosing the scale of soft labels",
