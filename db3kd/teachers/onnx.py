@@ -89,7 +89,7 @@ class OnnxTeacher:
         self.max_batch = self._signature.batch or check_count(max_batch, "max_batch")
         self.features = overrides.features
         self.class_names = self._signature.class_names or _names_in(properties, self.classes)
-        # None: the names were here once. Fingerprints of models without names stay as they were.
+        # The None keeps the fingerprints of models without names as existing runs have them.
         identity: list[object] = [self.preprocessing, None, self._signature.output.name]
         if numbering := self._signature.reader.identity():
             identity.append(numbering)
