@@ -115,7 +115,7 @@ def test_the_training_of_the_guide_gives_a_student(tmp_path, monkeypatch):
         "labels": labels,
     }
 
-    exec(examples("guide.md", "Your own training")[0].replace("12000", "600"), names)
+    exec(examples("guide.md", "Training in Python")[0].replace("12000", "600"), names)
 
     assert names["held_out"].history[-1][1] > 0.75
     assert sorted(path.name for path in Path("runs/mine").iterdir()) == [
