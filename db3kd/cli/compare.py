@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonImages(TransferOptions):
-    """The images to ask about and to train on, and those to measure all students on."""
+    """The images to query and to train on, and those to measure all students on."""
 
     test: Annotated[
         str | None,
         typer.Option(
             "--test",
-            help="Images to measure all students on, like --data; the teacher is asked about each "
-            "of them once, in addition to --budget.",
+            help="Images to measure all students on, as for --data; each costs one query, in "
+            "addition to --budget.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -55,7 +55,7 @@ class StudentBudget(SpendingOptions):
     budget: Annotated[
         int,
         typer.Option(
-            "--budget", min=1, help="Maximum number of queries of each student.",
+            "--budget", min=1, help="Maximum number of queries for each student.",
             rich_help_panel=COMMON,
         ),
     ]  # fmt: skip
@@ -81,10 +81,10 @@ def compare(
     ] = None,
     resume: Resume = False,
 ) -> None:
-    """Compare strategies at the same budget, in one table of students that train equally long.
+    """Compare strategies at the same budget and the same training length, in one table.
 
     Each student is a run of db3kd distill in a subfolder of --out, and spends its own budget. The
-    total is printed before anything is asked. --resume continues a stopped comparison, and accepts
+    total is printed before the first query. --resume continues a stopped comparison, and accepts
     further strategies and seeds.
 
     For example:
@@ -97,7 +97,7 @@ def compare(
     """
     chosen = parse_strategies(strategies)
     if out is None and not spending.dry_run:
-        raise ValueError("out: expected the folder of the comparison, got none")
+        raise ValueError("out: expected a folder for the comparison, got none")
     from db3kd.pipelines import compare as run_comparison
     from db3kd.pipelines import time_steps
     from db3kd.planning import plan_comparison
@@ -126,7 +126,7 @@ def compare(
         seconds = time_steps(opened, transfer, student, equal).of_comparison(plan, equal)
         if settings.time_limit is not None:
             seconds = min(seconds, settings.time_limit)
-        print(f"training   about {duration(seconds)} on this machine; nothing was asked")
+        print(f"training   about {duration(seconds)} on this machine; no query was sent")
         return
     assert out is not None  # checked above
 

@@ -16,11 +16,11 @@ def demo(
     ] = False,
     seed: Seed = 0,
 ) -> None:
-    """Train a teacher on real images and students from its decisions alone; compare strategies.
+    """Train a teacher on real images, train students on its decisions alone, compare strategies.
 
-    The demo trains a teacher on mnist5k, distils a student from 1,000 of its images without their
-    labels and 10,000 decisions, and compares strategies at the same budget, one of them without
-    images. It writes a report, takes less than five minutes on two cores, and needs no GPU.
+    The demo trains a teacher on mnist5k, and distils a student from 1,000 unlabelled images of
+    mnist5k and 10,000 decisions. It then compares strategies at the same budget, one of them
+    without images. It writes a report, takes less than five minutes on two cores, and needs no GPU.
 
     For example:
 

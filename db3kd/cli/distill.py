@@ -43,8 +43,8 @@ class StoppableTrainingOptions(StudentTrainingOptions):
         typer.Option(
             "--patience",
             min=1,
-            help="Stop the student's training after this many of its 100 reports without a higher "
-            "validation agreement.",
+            help="Stop training the student after this many reports (of about 100) in a row "
+            "without a higher validation agreement.",
         ),
     ] = None
 
@@ -70,7 +70,7 @@ def distill(
         Path | None,
         typer.Option(
             "--labels",
-            help="A run of db3kd label to distil from, instead of a teacher and without a query.",
+            help="A run of db3kd label to distil from, instead of a teacher; sends no query.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -89,8 +89,9 @@ def distill(
 ) -> None:
     """Train the best student that a query budget buys.
 
-    The plan is printed before anything is asked; --dry-run stops there. Every answer is kept in
-    --out, and --resume continues a stopped run at any stage. Without --data, db3kd makes images.
+    The plan is printed before the first query; --dry-run stops there. Every answer is kept in
+    --out, and --resume continues a run that stopped at any stage. Without --data, db3kd makes its
+    own images.
 
     For example:
 
@@ -135,7 +136,7 @@ def distill(
     if budget is None:
         raise ValueError("budget: expected the maximum number of queries, got none")
     if out is None and not spending.dry_run:
-        raise ValueError("out: expected the folder of the run, got none")
+        raise ValueError("out: expected a folder for the run, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the run")
     if images.data is None:
@@ -187,14 +188,14 @@ def distill(
 
 def _refuse_with_labels(*names: str) -> None:
     for name in names:
-        raise ValueError(f"{name}: cannot be combined with --labels, which asks nothing")
+        raise ValueError(f"{name}: cannot be combined with --labels, which sends no query")
 
 
 def _refuse_without_labels(losses: LossOptions, seeds: int) -> None:
     if losses != LossOptions():
         raise ValueError(
-            "preset, normalisation, scale, temperature, alpha: need --labels; without it they "
-            "follow from --strategy"
+            "preset, normalisation, scale, temperature, alpha: need --labels; without it, "
+            "--strategy determines them"
         )
     if seeds != 1:
         raise ValueError("seeds: needs --labels; run the command once for each --seed and --out")

@@ -42,7 +42,7 @@ class LossOptions(OptionSet):
         Literal["paper"] | None,
         typer.Option(
             "--preset",
-            help="With --labels: train as in the paper (1/distance, T = 20, 200 epochs of batches "
+            help="With --labels: train as in the paper (1/distance, T = 20, 200 epochs in batches "
             "of 512).",
         ),
     ] = None

@@ -29,13 +29,13 @@ Student = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions(ImageOptions):
-    """The images to ask about and to train on, and those to measure accuracy on."""
+    """The images to query and to train on, and those to measure accuracy on."""
 
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
-            help="Images to ask about, as for db3kd label; without it, pseudo samples are made.",
+            help="Images to query, as for db3kd label; without any, db3kd makes pseudo samples.",
             rich_help_panel=COMMON,
         ),
     ] = None  # type: ignore[assignment]  # images are optional here
@@ -48,13 +48,13 @@ class TransferOptions(ImageOptions):
         str | None,
         typer.Option(
             "--test",
-            help="Labelled images on which to measure the student's accuracy, without a query.",
+            help="Labelled images to measure the student's accuracy on; costs no query.",
             show_default="the test split of --data",
         ),
     ] = None
 
     def load(self, seed: int) -> "ImageSet | None":
-        """Loads the images to ask about; None without --data."""
+        """Loads the images to query; None without --data."""
         from db3kd.labelling.sample_choice import draw_samples
 
         if self.data is None:
@@ -63,7 +63,7 @@ class TransferOptions(ImageOptions):
         return loaded.subset(draw_samples(len(loaded), self.limit, seed))
 
     def _load_perhaps_without_labels(self) -> "ImageSet":
-        """Loads the images of --data, which need no labels: --label-column may be of --test."""
+        """Loads the images of --data, which need no labels: --label-column may refer to --test."""
         from db3kd.data.table_files import MissingColumnError
 
         source = self.source(self.split)
@@ -122,7 +122,7 @@ class SpendingOptions(OptionSet):
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the plan, its price and time, and stop before the first query.",
+            help="Print the plan, its price and its time, and stop before the first query.",
             rich_help_panel=COMMON,
         ),
     ] = False
@@ -142,7 +142,7 @@ class SpendingOptions(OptionSet):
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyOptions(OptionSet):
-    """Networks that choose what is asked and teach the student."""
+    """Networks that choose the queries and teach the student."""
 
     panel = "Proxies"
 
@@ -159,7 +159,7 @@ class ProxyOptions(OptionSet):
         typer.Option(
             "--proxies",
             min=0,
-            help="Number of proxies, which choose what is asked and teach the student; 0 for none.",
+            help="Number of proxies, which choose the queries and teach the student; 0 for none.",
         ),
     ] = 2
 

@@ -40,7 +40,7 @@ def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> N
         if surrogate is not None:
             print(
                 f"surrogate {surrogate * 1000:.3g} ms of that ({surrogate / seconds:.0%}), on this "
-                "machine, during which the teacher is idle"
+                "machine, while the teacher is idle"
             )
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
@@ -49,8 +49,8 @@ def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> N
 
 def _asked(estimate: "Estimate") -> str:
     if not estimate.asked:
-        return "the teacher was not asked"
-    return f"{estimate.asked:,} real queries were asked, which count towards no budget"
+        return "no query was sent"
+    return f"{estimate.asked:,} real queries were sent, which count towards no budget"
 
 
 def _range(values: list[str]) -> str:

@@ -26,7 +26,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--agree-with",
-            help="Teacher to compare decisions with, at one query per image.",
+            help="Teacher to compare decisions with; costs one query per image.",
             rich_help_panel=COMMON,
         ),
     ] = None,

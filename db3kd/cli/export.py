@@ -98,7 +98,8 @@ def export(
     """Write a student as one file for deployment: ONNX, TorchScript, an exported program, weights.
 
     The file declares the shape and bounds of its images, the class names and the threshold. It
-    takes batches of any size. It is written only if it decides like the student on 1,000 images.
+    accepts batches of any size. It is written only if its decisions on 1,000 images equal those of
+    the student.
 
     For example:
 
@@ -129,6 +130,6 @@ def export(
         classes=network.classes,
         images=check.load(),
     )
-    print(f"{result.path}: decides like {file.name} on {result.images:,} images")
+    print(f"{result.path}: makes the same decisions as {file.name} on {result.images:,} images")
     print(f"classes     {result.classes_decided} among these decisions")
     print(f"difference  at most {result.largest_difference:.2g} between scores")

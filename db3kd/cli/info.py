@@ -47,8 +47,8 @@ def info(
         Path | None,
         typer.Option(
             "--features",
-            help="File of the features of a table that the teacher takes: .json, .toml, or a "
-            "student's .safetensors.",
+            help="File of the features of the teacher's table: .json, .toml, or a student's "
+            ".safetensors.",
             rich_help_panel="Teacher",
         ),
     ] = None,
@@ -57,8 +57,8 @@ def info(
         typer.Option(
             "--time",
             min=2,
-            help="Ask the teacher about this many random images, at one paid query each, and show "
-            "the time of a query.",
+            help="Send this many random images to the teacher, at one paid query each, and show "
+            "the time per query.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -95,7 +95,7 @@ def info(
 def _print_teacher(
     source: str, model_file: ModelFileOptions, features: Path | None, time: int | None
 ) -> None:
-    """Prints what a teacher states, also if that does not suffice to ask it."""
+    """Prints what a teacher declares, even if that is not enough to query it."""
     from db3kd.tables import Features
     from db3kd.teachers.named import named_details
     from db3kd.teachers.signature import UndeclaredError
@@ -117,7 +117,7 @@ def _print_teacher(
 
 
 def _query_time(teacher: "Teacher", count: int) -> tuple[str, str]:
-    """Asks about random images; the first query is not timed, because it may set up more."""
+    """Queries random images; the first query is not timed, because it may include set-up."""
     import torch
 
     from db3kd.tables import Features
@@ -136,7 +136,7 @@ def _query_time(teacher: "Teacher", count: int) -> tuple[str, str]:
     milliseconds = 1000 * (perf_counter() - started) / (count - 1)
     batch = min(count - 1, teacher.max_batch)
     return "query time", (
-        f"{milliseconds:.3g} ms per query in calls of {batch:,}; {count:,} queries were asked"
+        f"{milliseconds:.3g} ms per query in calls of {batch:,}; {count:,} queries were sent"
     )
 
 

@@ -55,9 +55,9 @@ def label(
 ) -> None:
     """Label images with their distances to a teacher's other classes, from its decisions alone.
 
-    A query is one image that the teacher classifies. A budget is never exceeded. Query only
-    teachers that you are allowed to query. The exit status is 3 if the run is finished but the
-    teacher is noisy or was replaced.
+    A query is one image that the teacher classifies. The budget is never exceeded. Query only
+    teachers that you are allowed to query. The exit status is 3 if the run finished but the teacher
+    is noisy or was replaced.
 
     For example:
 

@@ -77,7 +77,9 @@ class BudgetOptions(OptionSet):
     ] = 400
     price: Annotated[
         float | None,
-        typer.Option("--price-per-1000", min=0, help="Price of 1,000 queries, for --dry-run."),
+        typer.Option(
+            "--price-per-1000", min=0, help="Price of 1,000 queries in any currency, for --dry-run."
+        ),
     ] = None
 
 
@@ -110,7 +112,7 @@ class SearchOptions(OptionSet):
     ] = None
     order: Annotated[
         Literal["nearest", "random"] | None,
-        typer.Option("--order", help="How starting points are chosen.", show_default="nearest"),
+        typer.Option("--order", help="How to choose starting points.", show_default="nearest"),
     ] = None
     candidate_pool: Annotated[
         int | None,
@@ -126,7 +128,7 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--targets",
             min=1,
-            help="Number of nearest classes to search per sample; the others are estimated.",
+            help="Number of nearest classes to search per sample; other distances are estimated.",
             show_default="all",
         ),
     ] = None
@@ -135,7 +137,7 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--mixup-rounds",
             min=0,
-            help="Rounds of bd towards mixtures of its best point and the starting points.",
+            help="Rounds of bd that search towards mixtures of its best point and starting points.",
             show_default="0",
         ),
     ] = None
@@ -144,14 +146,14 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--surrogate",
             help="Network from db3kd surrogate, which saves queries; auto trains one within the "
-            "budget, if that pays.",
+            "budget, if that is worth its queries.",
         ),
     ] = None
     surrogate_model: Annotated[
         str | None,
         typer.Option(
             "--surrogate-model",
-            help="Network that --surrogate auto trains, best of the teacher's architecture.",
+            help="Network that --surrogate auto trains, ideally of the teacher's architecture.",
             show_default="lenet5, or mlp for a table",
         ),
     ] = None
@@ -160,7 +162,7 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--surrogate-refits",
             min=0,
-            help="How often the surrogate is trained further on the answers of each shard.",
+            help="How many times to train the surrogate further, on the answers of each shard.",
             show_default="0",
         ),
     ] = None

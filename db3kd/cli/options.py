@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
     from db3kd.labelling.source import Source
 
-MOVED_DATA_HELP = "The labelled images, as for db3kd label, if they have moved."
+MOVED_DATA_HELP = "Where the labelled images are now, as for db3kd label, if they have moved."
 DEVICE_HELP = "auto (CUDA if there is a GPU), cpu, cuda or cuda:N."
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")]
@@ -80,7 +80,7 @@ class ImageOptions(OptionSet):
         Path | None,
         typer.Option(
             "--features",
-            help="File of the features of a table: .json, .toml, or a student's .safetensors.",
+            help="File of a table's features: .json, .toml, or a student's .safetensors.",
             show_default="inferred from the table",
         ),
     ] = None
@@ -88,7 +88,7 @@ class ImageOptions(OptionSet):
         str | None,
         typer.Option(
             "--label-column",
-            help="The column of class labels of a table.",
+            help="Column of a table that holds the class labels.",
             show_default="label, labels or target, if there is one",
         ),
     ] = None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
-    """Prints what will be asked, in what order, why, and at what price.
+    """Prints the queries of each stage in order, with their reasons and their price.
 
     Args:
         plan: The plan.
@@ -68,16 +68,16 @@ def print_times(
     """
     rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
     if rate is not None:
-        print(f"asking     at least {duration(plan.queries / rate)} at {rate:g} queries per second")
+        print(f"querying   at least {duration(plan.queries / rate)} at {rate:g} queries per second")
     else:
         print(
-            "asking     unknown before the first query; db3kd info --teacher … --time 20 times 20"
+            "querying   time unknown; db3kd info --teacher … --time 20 measures it with 20 queries"
         )
     steps, full = times.steps_of_run(plan, settings)
     print(
         f"training   about {duration(times.of_run(plan, settings))} on this machine, {steps:,} "
         f"steps of the student{f' of {full:,} without --time-limit' if steps < full else ''}; "
-        "nothing was asked"
+        "no query was sent"
     )
 
 

@@ -37,7 +37,7 @@ def surrogate(
         typer.Option(
             "--queries-per-sample",
             min=1,
-            help="Number of queries per sample: itself and augmented versions of it.",
+            help="Number of queries per sample: the image itself and augmented versions of it.",
             rich_help_panel=COMMON,
         ),
     ] = 10,
@@ -54,11 +54,11 @@ def surrogate(
     split: Split = "train",
     steps: Steps = 2000,
 ) -> None:
-    """Train a network on a teacher's decisions, to predict where its boundaries run.
+    """Train a network on a teacher's decisions, to predict where the teacher's boundaries run.
 
-    The teacher is asked about the images and about mixed, shifted and noisy versions of them. Query
-    only teachers that you are allowed to query. Some images are held out, to measure how often the
-    surrogate agrees with the teacher. Several networks of the same answers (--networks 3) propose
+    The queries are the images, and mixed, shifted and noisy versions of them. Query only teachers
+    that you are allowed to query. Some images are held out, to measure how often the surrogate
+    agrees with the teacher. Several networks trained on the same answers (--networks 3) propose
     nearer boundary points than one.
 
     A .json file next to the weights records how they were made, and a .decisions folder keeps the

@@ -40,8 +40,8 @@ class SynthesisOptions(OptionSet):
         Literal["guided", "plain", "paper"],
         typer.Option(
             "--preset",
-            help="How images are made: chosen by students that learn the answers (guided), "
-            "at random (plain), or as in the paper.",
+            help="How to make images: chosen by students that learn the answers (guided), at "
+            "random (plain), or as in the paper (paper).",
             rich_help_panel=COMMON,
         ),
     ] = "guided"
@@ -77,7 +77,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--effort",
             min=1,
-            help="Maximum number of random images to ask about, as a multiple of --samples.",
+            help="Maximum number of random images to query, as a multiple of --samples.",
             show_default="1",
         ),
     ] = None
@@ -104,7 +104,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--queries-per-sample",
             min=0,
-            help="Maximum number of queries for moving a sample.",
+            help="Maximum number of queries to move each sample.",
         ),
     ] = None
     snapshots: Annotated[
@@ -164,9 +164,9 @@ def synthesize(
     ] = "lenet5-half",
     resume: Resume = False,
 ) -> None:
-    """Make images for a teacher, using its decisions alone.
+    """Make images for a teacher from its decisions alone.
 
-    The run is a data set, which db3kd label and db3kd distill accept as --data.
+    The run is a data set that db3kd label and db3kd distill accept as --data.
 
     For example:
 

@@ -31,7 +31,7 @@ def teacher(
 ) -> None:
     """Train a teacher on the true classes of the train split, and test it on the test split.
 
-    The number of epochs is fixed, and the test images influence no choice. A .json file next to
+    The number of epochs is fixed, so the test images influence no choice. A .json file next to
     the weights records how they were made.
 
     For example:

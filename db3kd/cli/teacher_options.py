@@ -29,7 +29,7 @@ class ModelFileOptions(OptionSet):
         str | None,
         typer.Option(
             "--image-shape",
-            help="Shape of an image such as 1,28,28, if neither model nor images state it.",
+            help="Shape of an image, such as 1,28,28, if neither model nor images declare it.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -38,7 +38,7 @@ class ModelFileOptions(OptionSet):
         typer.Option(
             "--classes",
             min=2,
-            help="Number of classes, if neither model nor images state it.",
+            help="Number of classes, if neither model nor images declare it.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -104,7 +104,7 @@ class TeacherSource(OptionSet):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherOptions(ModelFileOptions, TeacherSource):
-    """The teacher that is asked, and how it runs."""
+    """The teacher to query, and how it runs."""
 
     device: Device = "auto"
     max_batch: Annotated[

@@ -129,7 +129,7 @@ class StudentTrainingOptions(OptionSet):
         float | None,
         typer.Option(
             "--ema",
-            help="Give the student an average of its weights with this decay, such as 0.999.",
+            help="Use an exponential moving average of the weights with this decay, such as 0.999.",
             show_default="no average",
         ),
     ] = None
@@ -138,7 +138,7 @@ class StudentTrainingOptions(OptionSet):
         Literal["tensorboard", "wandb"] | None,
         typer.Option(
             "--tracker",
-            help="Log losses and measures to this package.",
+            help="Log losses and measurements with this package.",
             show_default="do not log them",
         ),
     ] = None

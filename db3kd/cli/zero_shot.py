@@ -36,7 +36,7 @@ def zero_shot(
         Literal["none", "sd", "bd", "mbd"],
         typer.Option(
             "--measure",
-            help="Also distil distances between pseudo samples, measured in this way.",
+            help="Also measure distances in this way, and distil them.",
             rich_help_panel="Labels",
         ),
     ] = "none",
@@ -53,9 +53,9 @@ def zero_shot(
     batch_size: BatchSize = 128,
     learning_rate: LearningRate = 3e-3,
 ) -> None:
-    """Train students with a teacher alone: makes pseudo samples, labels, students and a report.
+    """Train students with a teacher alone: make pseudo samples, labels, students and a report.
 
-    Without --test, students are trained but not measured. Adam's learning rate decays to 0.
+    Without --test, students are trained but not measured. The learning rate of Adam decays to 0.
 
     For example:
 

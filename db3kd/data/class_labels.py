@@ -50,7 +50,7 @@ def as_labels(
     if values.ndim != 1:
         hint = "; take argmax(1) of one-hot rows" if values.ndim == 2 else ""
         raise ValueError(
-            f"{name}: expected one label per image, got the shape {list(values.shape)}{hint}"
+            f"{name}: expected one label per image, got shape {list(values.shape)}{hint}"
         )
     if values.dtype.kind in "USO" and all(
         isinstance(label, str | bytes) for label in values.tolist()

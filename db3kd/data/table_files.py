@@ -165,7 +165,7 @@ def _columns(frame: Any, used: Sequence[str], name: str) -> Any:
     missing = [column for column in used if column not in frame.columns]
     if missing:
         raise ValueError(
-            f"{name}: expected the same columns in every split, {missing[0]!r} is missing in one"
+            f"{name}: expected the same columns in every split, but one lacks {missing[0]!r}"
         )
     return frame[list(used)]
 

@@ -128,7 +128,7 @@ class EarlyStopping(TrainingCallback):
         if self._measure not in state.measures:
             raise ValueError(
                 f"measure: expected one of {sorted(state.measures)}, which the callbacks before "
-                f"EarlyStopping measure, got {self._measure!r}; put HeldOutAgreement before it"
+                f"EarlyStopping report, got {self._measure!r}; put HeldOutAgreement before it"
             )
         value = state.measures[self._measure]
         if self.best is None or value > self.best:

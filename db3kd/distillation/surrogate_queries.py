@@ -135,8 +135,8 @@ def decide_augmented(
     if len(decisions) > 1 and bool((decisions == decisions[0]).all()):
         raise TeacherError(
             f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
-            f"augmented images, got class {int(decisions[0])} for all; without a boundary there is "
-            "nothing for a surrogate to learn"
+            f"augmented images, got class {int(decisions[0])} for all; without a boundary, a "
+            "surrogate has nothing to learn"
         )
     return AugmentedDecisions(images, decisions)
 

@@ -122,8 +122,7 @@ class Checkpoint:
     def _split(self, content: bytes) -> tuple[bytes, bytes]:
         if not content.startswith(_MAGIC):
             raise CheckpointError(
-                f"{self.path}: expected a checkpoint of a training, got another file; use another "
-                "path"
+                f"{self.path}: expected a training checkpoint, got another file; use another path"
             )
         body = content[len(_MAGIC) :]
         return body[:_DIGEST_BYTES], body[_DIGEST_BYTES:]

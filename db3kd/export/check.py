@@ -69,10 +69,10 @@ def check_decides_alike(
         count += len(images)
     if different:
         raise ExportError(
-            f"student: expected a file that decides like {name} on {count:,} images, got "
-            f"{different:,} other decisions, first {first} (largest difference of scores "
-            f"{largest:.2g}); nothing was written. Choose another format, and check that the "
-            "network treats each image alone"
+            f"student: expected a file that makes the same decisions as {name} on {count:,} "
+            f"images, got {different:,} other decisions, first {first} (largest difference of "
+            f"scores {largest:.2g}); nothing was written. Choose another format, and check that "
+            "the network processes each image independently"
         )
     return len(seen), largest
 

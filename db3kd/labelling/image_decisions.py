@@ -58,7 +58,7 @@ def decide_images(
     if len(decided) > 1 and bool((decided == decided[0]).all()):
         raise TeacherError(
             f"teacher {describe(teacher)} put all {len(decided)} images of {images.name} in class "
-            f"{int(decided[0])}: expected at least two classes; otherwise there is no boundary to "
-            "measure"
+            f"{int(decided[0])}: expected at least two classes, because otherwise there is no "
+            "boundary to measure"
         )
     return decisions, equal.contradictions(images, decisions)

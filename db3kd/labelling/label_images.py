@@ -97,8 +97,8 @@ def label(
     network, planner = network_or_planner(surrogate)
     if planner is not None and out is None:
         raise ValueError(
-            "surrogate: a surrogate that the run trains needs out=, the folder that keeps its "
-            "answers and weights; or train one with db3kd.make_surrogate, and pass its network"
+            "surrogate: a surrogate that the run trains needs out=, a folder for its answers and "
+            "weights; pass out=, or train one with db3kd.make_surrogate and pass its network"
         )
     job = LabelJob.prepare(
         teacher,

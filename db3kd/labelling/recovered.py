@@ -156,7 +156,8 @@ class Recovered:
         if different:
             raise ValueError(
                 f"recovered: expected the {' and '.join(different)} of the interrupted "
-                "labelling, got different ones; pass the same or omit recovered= to start over"
+                "labelling, got different ones; pass the same ones, or omit recovered= to start "
+                "over"
             )
 
     @contextmanager

@@ -83,9 +83,9 @@ class Worker:
         _check("images", task.images.name, task.images.fingerprint(), task.data_fingerprint)
         if task.training_digest is not None and task.training_digest != training_digest():
             raise ValueError(
-                "surrogate_refits: expected workers on processors that train a surrogate to the "
-                "same bits as the process of the run, got another kind of processor; use machines "
-                "of one kind, or no refits"
+                "surrogate_refits: expected workers whose processors train a surrogate to the same "
+                "bits as the main process, got a different kind of processor; use machines of one "
+                "kind, or no refits"
             )
         self._surrogate = surrogate_for(self._teacher, task.settings, task.surrogate)
         within_reach = task.journals.within_reach()

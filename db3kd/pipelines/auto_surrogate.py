@@ -79,7 +79,7 @@ class AutoSurrogate:
         shape, classes = tuple(teacher.image_shape), teacher.classes
         if tuple(teacher.bounds) != UNIT_BOUNDS:
             raise ValueError(
-                f"surrogate: expected a teacher that is asked about images in [0, 1], got bounds "
+                f"surrogate: expected a teacher that takes images in [0, 1], got bounds "
                 f"{interval_text(teacher.bounds)} of {describe(teacher)}; pass the images as a "
                 "db3kd.ImageSet, or train a network of your own and pass it"
             )

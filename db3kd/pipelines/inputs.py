@@ -119,7 +119,7 @@ def check_plain_arguments(
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
             f"WORLD_SIZE: expected a single process, got {os.environ['WORLD_SIZE']} from a "
-            "launcher, each of which would ask the teacher; start the program without the "
+            "launcher, each of which would query the teacher; start the program without the "
             "launcher, or train on existing labels with train_student"
         )
     advice = "use DistillSettings(training=TrainSettings(...))"

@@ -23,7 +23,7 @@ def likely_causes(inputs: str = "images") -> str:
     return (
         f"{inputs} that are unlike those that the teacher was trained on; preprocessing that "
         "differs from the teacher's own (scale, mean and std, channel order, layout); wrong bounds "
-        "of the values; or a teacher that gives this answer whatever it is asked"
+        "of the values; or a teacher that gives this answer for every input"
     )
 
 
@@ -60,7 +60,7 @@ def student_warnings(
     if not found and len(held_out) >= _FEW and matches <= most:
         found.append(
             f"The student agrees with the teacher on {matches:,} of {len(held_out):,} held-out "
-            f"{inputs}. To answer always with class {usual} would agree on {most:,} of "
+            f"{inputs}. Always answering with class {usual} would agree on {most:,} of "
             f"them, so the student has learned nothing useful. Likely causes: {causes}; "
             "or too few queries or training steps."
         )

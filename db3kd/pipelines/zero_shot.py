@@ -113,7 +113,7 @@ def load_real_images(data: str, split: str, teacher: Teacher) -> ImageSet:
     images = matched(images, teacher)
     if images.labels is None:
         raise ValueError(
-            f"test: expected labels, which students are measured with, got none in {images.name}"
+            f"test: expected labels, to measure the students with, got none in {images.name}"
         )
     highest = int(images.labels.max())
     if highest >= teacher.classes:

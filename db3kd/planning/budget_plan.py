@@ -218,7 +218,7 @@ def plan_budget(
     if strategy in LABEL_MEASURES:
         if training < 2:
             raise ValueError(
-                f"images: strategy {strategy!r} needs at least 3, two to measure the distance "
+                f"images: strategy {strategy!r} needs at least 3, two to measure a distance "
                 f"between and one to hold out, got {images}"
             )
         left = budget - held_out
@@ -270,7 +270,7 @@ def _check_useful(budget: int, least: int, circumstances: str) -> None:
     if budget < least:
         raise ValueError(
             f"budget: expected at least {least:,} queries, got {budget:,}; {circumstances}, fewer "
-            "give no useful student"
+            "queries train no useful student"
         )
 
 

@@ -62,8 +62,8 @@ class ChoiceLog:
         name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
         if any(file.name != name for file in self._files(f"{round_number:03d}")):
             raise ValueError(
-                f"{self._folder}: expected to choose the images that the teacher was already asked "
-                f"about in round {round_number}, got others, because networks trained on this "
+                f"{self._folder}: expected to choose the images that were already sent to the "
+                f"teacher in round {round_number}, got others, because networks trained on this "
                 "machine differ; restore the missing shard from a copy, resume on the machine that "
                 "started the run, or start a new one"
             )

@@ -146,7 +146,7 @@ class FolderLock:
         except BlockingIOError as error:
             self._file.close()
             raise BlockingIOError(
-                f"{folder}: another process is writing this run; wait until it ends, or stop it"
+                f"{folder}: another process is writing to this run; wait until it ends, or stop it"
             ) from error
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
@@ -192,7 +192,7 @@ def wait_for_workers(folder: Path, seconds: float | None = None) -> None:
         while not _alone(file):
             if time.monotonic() >= end:
                 raise BlockingIOError(
-                    f"{folder}: workers of a stopped run are still writing it; wait until they "
+                    f"{folder}: workers of a stopped run are still writing to it; wait until they "
                     "end, or stop them"
                 )
             time.sleep(0.1)

@@ -102,7 +102,7 @@ class Journal:
         if calls and calls[0].answers.itemsize != self._width:
             raise ValueError(
                 f"{path}: expected answers for {classes} classes, got those of a teacher with "
-                "another number of classes"
+                "a different number of classes"
             )
         # An interrupt may come between any two statements: one assignment updates everything.
         self._place = self._before = _Place(end, check, 0)

@@ -120,7 +120,7 @@ def check_free(path: str | Path, resume: bool = False) -> None:
         return
     if MANIFEST in found:
         raise FileExistsError(
-            f"{path}: holds a run already; continue it with resume=True, or choose another folder"
+            f"{path}: already holds a run; continue it with resume=True, or choose another folder"
         )
     if found:
         raise FileExistsError(

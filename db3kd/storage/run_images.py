@@ -83,8 +83,8 @@ def find_changes(
     if len(asked):
         raise ValueError(
             f"{folder}: {len(changed)} of its {len(images.digests)} images, or their labels, "
-            f"changed since the run was started, and the teacher was already asked about "
-            f"{len(asked)} of these, the first being {images.name_of(int(asked[0]))}: restore "
+            f"changed since the run was started, and {len(asked)} of these were already sent to "
+            f"the teacher, the first being {images.name_of(int(asked[0]))}; restore "
             "them, pass the data that the run was started with, or start another run in another "
             "folder"
         )

@@ -135,7 +135,7 @@ def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
     if found != place:
         raise ValueError(
             f"{file}: is a shard of another run or position; remove it, and resume the run to "
-            "make its samples again"
+            "recompute its samples"
         )
     return table
 
@@ -151,7 +151,7 @@ def checked_bytes(file: Path) -> bytes:
     if written != found:
         raise ValueError(
             f"{file}: is damaged: expected checksum {written}, got {found}; remove it, and resume "
-            "the run to make its samples again"
+            "the run to recompute its samples"
         )
     return content
 

@@ -76,7 +76,7 @@ class AcquisitionSettings:
         for name in ("rounds", "pool", "students", "steps", "epochs"):
             check_count(getattr(self, name), name)
         if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected above 0, got {self.learning_rate}")
+            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
 
     def steps_for(self, answers: int) -> int:
         """Returns the training steps of a student that learns this number of answers."""

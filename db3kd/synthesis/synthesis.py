@@ -116,7 +116,7 @@ class Synthesis:
         limit = settings.max_starts + settings.max_mixtures
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
-            raise ValueError("queries: expected at least 1 to ask about a random image, got 0")
+            raise ValueError("queries: expected at least 1, to query a random image, got 0")
         shape, bounds = tuple(teacher.image_shape), teacher.bounds
         query_batch_size = fitting_batch_size(settings.query_batch_size, shape)
         if settings.acquisition is not None:

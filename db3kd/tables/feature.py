@@ -119,7 +119,7 @@ class Feature:
             if upper - lower > MAX_STEPS:
                 raise ValueError(
                     f"{where}: expected integers in a range of at most {MAX_STEPS:,}, which "
-                    f"float32 tells apart, got {lower:.0f} to {upper:.0f}; declare the feature "
+                    f"float32 can distinguish, got {lower:.0f} to {upper:.0f}; declare the feature "
                     "continuous"
                 )
         object.__setattr__(self, "lower", lower)

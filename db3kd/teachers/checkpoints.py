@@ -99,5 +99,5 @@ def reading(path: Path, read: Callable[[], Result]) -> Result:
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TeacherError(
-            f"{path}: cannot be read as {path.suffix}; it is corrupt or of another kind ({first})"
+            f"{path}: cannot be read as {path.suffix}; it is corrupt or in another format ({first})"
         ) from error

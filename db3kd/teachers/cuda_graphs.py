@@ -113,8 +113,8 @@ class CudaCapture:
         except Exception as error:
             raise TeacherError(
                 f"cuda_graphs: expected a module whose forward pass can be captured, got "
-                f"{type(error).__name__}: {error}; it may wait for the GPU or do different work "
-                "for each batch; omit cuda_graphs"
+                f"{type(error).__name__}: {error}; it may synchronise with the GPU or do "
+                "different work for each batch; omit cuda_graphs"
             ) from error
         finally:
             here.wait_stream(side)

@@ -121,7 +121,7 @@ class FunctionTeacher:
         """Returns the function's answer as an array, with class numbers instead of names."""
         expected = f"teacher {self.name}: expected one class per image from the function"
         if answer is None:
-            raise TeacherError(f"{expected}, got None; does it return what it computes?")
+            raise TeacherError(f"{expected}, got None; does it return its result?")
         if np.ma.is_masked(answer):
             row = int(np.flatnonzero(np.ma.getmaskarray(answer))[0])
             raise TeacherError(

@@ -121,13 +121,13 @@ def _read_weights(path: Path, name: str) -> bytes:
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or name.startswith("/") or PureWindowsPath(name).anchor:
         raise TeacherError(
-            f"{path}: expected its weights in files beside it, got {name!r}, which is outside of "
+            f"{path}: expected its weights in files beside it, got {name!r}, which is outside "
             "its folder; export it again"
         )
     file = path.parent / name
     if not file.is_file():
         raise TeacherError(
-            f"{path}: expected its weights in {file}, and there is no such file; copy it there, or "
+            f"{path}: expected its weights in {file}, which does not exist; copy it there, or "
             "export the model with all weights inside (external_data=False of torch.onnx.export)"
         )
     return file.read_bytes()

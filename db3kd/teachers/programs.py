@@ -96,7 +96,7 @@ def read_exported(path: Path, device: torch.device) -> ExportedModule:
         return ExportedModule(program, device, metadata)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TeacherError(
-            f"{path}: expected a program from one batch of images to one batch of scores ({error})"
+            f"{path}: expected a program that maps a batch of images to a batch of scores ({error})"
         ) from error
 
 

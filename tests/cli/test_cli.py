@@ -83,7 +83,7 @@ def test_info_times_the_queries_that_it_is_told_to_ask():
     text = succeed("info", "--teacher", f"{TEACHERS}:CountingTeacher", "--time", 100)
 
     assert CountingTeacher.asked == before + 100
-    assert "ms per query in calls of 64; 100 queries were asked" in text
+    assert "ms per query in calls of 64; 100 queries were sent" in text
     assert fail("info", "--time", 2) == "error: --time: needs --teacher"
 
 

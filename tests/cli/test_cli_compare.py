@@ -26,7 +26,7 @@ def test_a_dry_run_asks_nothing_and_prints_the_plan_of_each_strategy(tmp_path):
     assert decisions.startswith("decisions") and "one decision for each image" in decisions
     assert mbd.startswith("mbd") and "not used" in mbd and "60 images" in mbd
     assert "at most 559 queries for 4 students and 359 test images, price 1.12" in total
-    assert "nothing was asked" in training
+    assert "no query was sent" in training
     assert list(tmp_path.iterdir()) == []
 
 
@@ -82,4 +82,4 @@ def test_contradictions_are_refused(teacher, tmp_path, more, words):
 
 
 def test_a_folder_is_needed(teacher):
-    assert "--out: expected the folder" in fail(*options(teacher, "--budget", 50))
+    assert "--out: expected a folder" in fail(*options(teacher, "--budget", 50))

@@ -37,8 +37,8 @@ def test_a_dry_run_prints_the_plan_and_writes_and_asks_nothing(tmp_path):
         ["95", "decisions"],
     ]
     assert "queries    at most 600 of 600, price 1.20 at 2 per 1,000" in printed
-    assert "training   about 0:0" in printed and "12 steps of the student; nothing was" in printed
-    assert "asking     unknown before the first query" in printed
+    assert "training   about 0:0" in printed and "12 steps of the student; no query was" in printed
+    assert "querying   time unknown" in printed
     assert CountingTeacher.asked == before and not out.exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -69,7 +69,7 @@ def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
     assert stopped.code == 1
     assert "the answers so far are kept" in stopped.err and "continue with --resume" in stopped.err
     message = fail(*asked(*DIGITS, "--out", out))
-    assert "holds a run already; continue it with --resume" in message
+    assert "already holds a run; continue it with --resume" in message
     before = CountingTeacher.asked
 
     printed = succeed(*asked(*DIGITS, "--out", out, "--resume"))
@@ -105,7 +105,7 @@ def test_the_plan_that_is_shown_with_resume_is_that_of_the_run(tmp_path, monkeyp
 
     rounds = [line.split()[0] for line in shown.splitlines() if "augmented images, round" in line]
     assert rounds == ["240", "240"]
-    assert continued.startswith(shown[: shown.index("asking ")])
+    assert continued.startswith(shown[: shown.index("querying ")])
     assert CountingTeacher.asked == before
     fresh = succeed(*asked(*DIGITS, "--out", tmp_path / "fresh", "--dry-run"))
     assert "480  augmented images" in fresh
@@ -153,7 +153,7 @@ def test_what_labels_leave_no_use_for_is_refused(run, tmp_path, options, words):
     [
         (("--out", "run"), "--teacher: expected a teacher, or --labels"),
         (asked(*DIGITS, "--out", "run", budget=None)[1:], "--budget: expected the maximum number"),
-        (asked(*DIGITS)[1:], "--out: expected the folder of the run"),
+        (asked(*DIGITS)[1:], "--out: expected a folder for the run"),
         (asked("--dry-run", "--resume")[1:], "--resume: needs --out"),
         (asked("--out", "run", "--limit", 10)[1:], "--limit: needs --data"),
         (asked("--out", "run", "--split", "test")[1:], "--split: needs --data"),

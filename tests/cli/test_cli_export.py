@@ -37,7 +37,8 @@ def test_a_file_beside_the_student_needs_no_options(student, format, name):
     printed = succeed("export", student, "--format", format, "--data", "digits")
 
     out = student.with_name(name)
-    assert printed.startswith(f"{out}: decides like student.safetensors on 1,000 images\n")
+    expected = "makes the same decisions as student.safetensors on 1,000 images"
+    assert printed.startswith(f"{out}: {expected}\n")
     pairs = ("--model", out, "--agree-with", student, "--data", "digits", "--trust-code")
     agreement = succeed("evaluate", *pairs, "--device", "cpu")
     assert "agreement  100.00%" in agreement
@@ -57,7 +58,7 @@ def test_a_folder_without_splits_is_enough_to_check_on(tmp_path, student):
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
     command = ("export", student, "--data", tmp_path / "pictures", "--out", tmp_path / "s.pt2")
     assert "--split" in fail(*command, "--split", "other")
-    assert "decides like" in succeed(*command)
+    assert "the same decisions" in succeed(*command)
 
 
 def test_own_networks_are_named(tmp_path, student):

@@ -70,7 +70,7 @@ def test_a_run_is_resumed_only_with_its_option(teacher, run, tmp_path):
     next(copy.glob("*.parquet")).unlink()
 
     message = fail(*label_arguments(teacher, copy), *options)
-    assert "holds a run already; continue it with --resume" in message
+    assert "already holds a run; continue it with --resume" in message
     message = fail(*label_arguments(teacher, copy), "--queries-per-pair", 31, "--resume")
     assert "settings.labelling.queries_per_pair: was 30, is 31" in message
     assert "nothing to do" not in label(teacher, copy, *options, "--resume")
@@ -114,7 +114,7 @@ def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
         *arguments, "--queries-per-pair", 10, "--dry-run", "--price-per-1000", 2, "--workers", 1
     )
 
-    assert f"{CountingTeacher.asked} real queries were asked" in out
+    assert f"{CountingTeacher.asked} real queries were sent" in out
     assert 0 < CountingTeacher.asked <= 400
     assert "at most 3,640" in out and "at most 7.28, at 2 per 1,000 queries" in out
     assert not (tmp_path / "run").exists()
@@ -126,7 +126,7 @@ def test_a_dry_run_without_queries_prints_upper_bounds(tmp_path):
 
     out = succeed(*arguments, "--budget", 500, "--dry-run", "--dry-run-queries", 0)
 
-    assert "the teacher was not asked" in out and "queries   at most 500" in out
+    assert "no query was sent" in out and "queries   at most 500" in out
     assert "time" not in out and "cost" not in out
     assert CountingTeacher.asked == 0
 

@@ -65,7 +65,7 @@ def test_a_surrogate_is_resumed_only_with_its_option(tmp_path):
     assert failing.code == 1 and CountingTeacher.asked == 64
     assert "the answers so far are kept; continue with --resume" in failing.err
     message = fail(*arguments(teacher, out))
-    assert "holds a run already; continue it with --resume" in message
+    assert "already holds a run; continue it with --resume" in message
     message = fail(*arguments(teacher, out, "--resume", "--seed", 1))
     assert "holds a different run: seed: was 0, is 1" in message
     assert "nothing to do" not in succeed(*arguments(teacher, out, "--resume"))

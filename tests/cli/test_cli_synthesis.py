@@ -69,7 +69,7 @@ def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
     assert "the answers so far are kept; continue with --resume" in failing.err
     assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
     message = fail(*arguments, *MOVED)
-    assert "holds a run already; continue it with --resume" in message
+    assert "already holds a run; continue it with --resume" in message
     message = fail(*arguments, *MOVED, "--resume", "--seed", 1)
     assert "holds a different run" in message and "seed: was 0, is 1" in message
     succeed(
@@ -128,7 +128,7 @@ def test_a_zero_shot_run_is_resumed_only_with_its_option(teacher, tmp_path):
     assert "the answers so far are kept; continue with --resume" in failing.err
     arguments = (*zero_shot_arguments(f"{TEACHERS}:CountingTeacher", out), *MOVED)
 
-    assert "holds a run already; continue it with --resume" in fail(*arguments)
+    assert "already holds a run; continue it with --resume" in fail(*arguments)
     assert "written to" in succeed(*arguments, "--resume")
 
 

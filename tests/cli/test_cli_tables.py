@@ -84,7 +84,7 @@ def test_a_distillation_measures_accuracy_on_another_file(table):
     assert "accuracy" in printed and "queries    150" in printed
     assert Features.load("run/student.safetensors") == WINES
     exported = succeed("export", "run", "--format", "onnx")
-    assert "decides like student.safetensors on 1,000 images" in exported
+    assert "makes the same decisions as student.safetensors on 1,000 images" in exported
     assert load_teacher("run/student.onnx").features == WINES
 
 
@@ -126,4 +126,4 @@ def test_a_fitted_model_is_described_without_a_table(table):
     )
     assert "kind           TabularTeacher" in shown
     assert "columns        3: alcohol, year, colour" in shown and "image shape    5" in shown
-    assert "ms per query in calls of 4; 5 queries were asked" in shown
+    assert "ms per query in calls of 4; 5 queries were sent" in shown

@@ -187,8 +187,8 @@ def test_names_are_labels(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
-        (np.empty((12, 0), int), ValueError, r"one label per image, got the shape \[12, 0\]"),
-        (np.eye(12, dtype=int), ValueError, r"got the shape \[12, 12\]; take argmax"),
+        (np.empty((12, 0), int), ValueError, r"one label per image, got shape \[12, 0\]"),
+        (np.eye(12, dtype=int), ValueError, r"got shape \[12, 12\]; take argmax"),
         (np.full(12, 2**63, np.uint64), ValueError, r"below 2\^63, got 9223372036854775808"),
         (np.array([]), TypeError, "expected class names, or class numbers as int64, got float64"),
         (np.array([None] * 12), TypeError, "class numbers as int64, got object"),

@@ -430,7 +430,7 @@ def test_nothing_is_overwritten(tmp_path, source):
         with pytest.raises(FileExistsError, match=f"{file.name}: already exists"):
             write(out, source)
         file.unlink()
-    with pytest.raises(FileExistsError, match="holds a run already; continue it with resume=True"):
+    with pytest.raises(FileExistsError, match="already holds a run; continue it with resume=True"):
         write(out, source)
 
 

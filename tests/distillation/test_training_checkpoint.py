@@ -258,7 +258,7 @@ def test_a_changed_or_cut_file_is_refused(tmp_path, share):
 def test_a_file_of_another_kind_is_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("mine")
-    with pytest.raises(ValueError, match="expected a checkpoint of a training, got another file"):
+    with pytest.raises(ValueError, match="expected a training checkpoint, got another file"):
         trained(Checkpoint(path, "a test"))
     assert path.read_text() == "mine"
 

@@ -183,7 +183,7 @@ def test_a_run_is_described_in_one_line(whole):
 def test_a_run_is_resumed_only_on_request(tmp_path):
     with pytest.raises(TeacherError):
         write_300(tmp_path, 1000)
-    with pytest.raises(FileExistsError, match="holds a run already; continue it with resume=True"):
+    with pytest.raises(FileExistsError, match="already holds a run; continue it with resume=True"):
         write_300(tmp_path, 1000)
 
 

@@ -109,7 +109,7 @@ def test_a_folder_keeps_paid_answers(images, tmp_path, index):
     paid = teacher.total
     assert_same(label(teacher, images, SETTINGS, index=index, out=out, resume=True), whole)
     assert teacher.total == paid, "nothing is asked of a finished run"
-    with pytest.raises(FileExistsError, match="holds a run already"):
+    with pytest.raises(FileExistsError, match="already holds a run"):
         label(teacher, images, SETTINGS, out=out)
 
 

@@ -207,7 +207,7 @@ def test_a_dry_run_states_the_decision_before_anything_is_spent():
     [
         (AUTO, db3kd.LabelSettings("bd"), plane(), True, "only 'mbd' uses a network"),
         (AUTO, SETTINGS, plane(), False, "surrogate: a surrogate that the run trains needs out="),
-        (AUTO, SETTINGS, plane(bounds=(-1.0, 1.0)), True, "asked about images in [0, 1], got"),
+        (AUTO, SETTINGS, plane(bounds=(-1.0, 1.0)), True, "takes images in [0, 1], got"),
         (replace(AUTO, model="none"), SETTINGS, plane(), True, "model: expected one of"),
         ("auto", SETTINGS, plane(), True, "torch.nn.Module or db3kd.AutoSurrogate(), got str"),
     ],

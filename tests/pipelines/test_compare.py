@@ -183,7 +183,7 @@ def test_another_comparison_is_not_resumed_and_the_difference_is_named(tmp_path)
     ):
         with pytest.raises(ValueError, match=words):
             run(**({"out": out, "test": measured(), "resume": True} | options))
-    with pytest.raises(FileExistsError, match="holds a run already"):
+    with pytest.raises(FileExistsError, match="already holds a run"):
         run(out=out)
 
 

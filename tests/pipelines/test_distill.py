@@ -157,7 +157,7 @@ def test_another_run_is_not_resumed_and_the_difference_is_named(tmp_path):
         run(budget=1600, out=tmp_path / "run", resume=True)
     with pytest.raises(ValueError, match="data: was"):
         run(data=images(121), out=tmp_path / "run", resume=True)
-    with pytest.raises(FileExistsError, match="holds a run already"):
+    with pytest.raises(FileExistsError, match="already holds a run"):
         run(out=tmp_path / "run")
 
 

@@ -348,7 +348,7 @@ def test_a_folder_that_disappears_is_named(tmp_path):
 def test_a_second_process_is_told_to_wait(tmp_path):
     class Second(db3kd.TrainingCallback):
         def on_end(self, state: Any) -> None:
-            with pytest.raises(BlockingIOError, match="another process is writing this run"):
+            with pytest.raises(BlockingIOError, match="another process is writing to this run"):
                 run(tmp_path / "run")
 
     assert run(tmp_path / "run", callbacks=[Second()]).queries == 1500

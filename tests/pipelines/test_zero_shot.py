@@ -194,7 +194,7 @@ def test_unfit_students_and_test_images_are_refused_before_any_query(
     ("labels", "message"),
     [
         (np.full(10, 7), r"test: expected labels in \[0, 3\), the classes of teacher .*, got 7"),
-        (None, "test: expected labels, which students are measured with, got none"),
+        (None, "test: expected labels, to measure the students with, got none"),
     ],
 )
 def test_test_images_need_labels_of_the_teachers_classes(tmp_path, labels, message):

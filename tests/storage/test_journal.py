@@ -251,7 +251,7 @@ def test_a_journal_of_another_search_is_noticed(two_calls):
 def test_a_journal_of_another_run_or_teacher_is_noticed(two_calls):
     with pytest.raises(ValueError, match="the journal of another run"):
         Journal(two_calls, 10, "another run")
-    with pytest.raises(ValueError, match="those of a teacher with another number of classes"):
+    with pytest.raises(ValueError, match="those of a teacher with a different number of classes"):
         Journal(two_calls, 1000, RUN)
     two_calls.write_text("notes of mine, and more than a head of them")
     with pytest.raises(ValueError, match=r"db3kd journal 2.*got another file"):

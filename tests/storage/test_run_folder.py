@@ -328,7 +328,7 @@ def test_a_run_waits_for_workers_that_outlived_the_process_they_helped(
 ):
     worker = SharedLock(run.path)
     stop(run)
-    with monkeypatch.context() as patch, pytest.raises(BlockingIOError, match="still writing it"):
+    with monkeypatch.context() as patch, pytest.raises(BlockingIOError, match="still writing to"):
         patch.setattr(disk, "_WORKERS_END_SECONDS", 0.0)
         RunFolder.reopen(run.path, KIND, a_manifest)
 

@@ -147,7 +147,7 @@ def test_a_lost_shard_is_made_again_only_where_students_choose_alike(tmp_path, m
     (shard,) = tmp_path.glob("*.parquet")
     shard.unlink()
     monkeypatch.setattr(acquisition, "_choose", lambda proposals, students, count: next(proposals))
-    with pytest.raises(ValueError, match="expected to choose the images that the teacher was"):
+    with pytest.raises(ValueError, match="expected to choose the images that were already"):
         write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
     monkeypatch.undo()
 

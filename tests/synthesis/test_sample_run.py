@@ -147,7 +147,7 @@ def test_a_run_of_another_teacher_is_not_resumed(tmp_path):
 def test_a_run_is_not_continued_unless_that_is_asked_for(tmp_path):
     write_pseudo_samples(tmp_path, linear(), plan())
 
-    with pytest.raises(FileExistsError, match="holds a run already; continue it with resume=True"):
+    with pytest.raises(FileExistsError, match="already holds a run; continue it with resume=True"):
         write_pseudo_samples(tmp_path, linear(), plan())
 
 

@@ -28,7 +28,7 @@ def test_neither_netrc_nor_proxies_are_used(tmp_path, monkeypatch):
             "*",
             overrides=ModelOverrides(image_shape=(1, 2, 2), classes=2),
         )
-        with pytest.raises(TeacherError, match="answers with status 400"):
+        with pytest.raises(TeacherError, match="answered with status 400"):
             teacher.decide(torch.zeros(1, 1, 2, 2))
         assert len(server.asked) == 1 and not proxy.asked
         assert "Authorization" not in server.asked[0].headers

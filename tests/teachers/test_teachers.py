@@ -323,7 +323,7 @@ def test_teachers_do_not_depend_on_the_searches():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "got None; does it return what it computes"),
+        (None, "got None; does it return its result"),
         (
             np.ma.masked_array([0, 1, 2], [0, 1, 0]),
             "a masked array that hides .* image 1",

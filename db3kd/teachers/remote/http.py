@@ -128,7 +128,7 @@ class HttpClient:
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise RetryableError(f"connection lost ({_kind(error)})", maybe_paid=True) from None
         except aiohttp.ClientError as error:
-            raise TeacherError(f"{who}: expected an HTTP answer ({_kind(error)})") from None
+            raise TeacherError(f"{who}: expected an HTTP response ({_kind(error)})") from None
         # A query string may hold a key, too.
         may_quote = self._secret is None and "?" not in url
         _raise_for_status(response.status, response.headers, body if may_quote else b"", who)
@@ -178,13 +178,13 @@ def no_connection(reason: str = "") -> str:
 
 async def _read_body(response: Any, max_bytes: int, who: str) -> bytes:
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise TeacherError(f"{who}: expected an answer that is not compressed")
+        raise TeacherError(f"{who}: expected an uncompressed response")
     body = bytearray()
     async for part in response.content.iter_any():
         body += part
         if len(body) > max_bytes:
             raise TeacherError(
-                f"{who}: expected an answer of at most {max_bytes:,} bytes, got more"
+                f"{who}: expected a response of at most {max_bytes:,} bytes, got more"
             )
     return bytes(body)
 
@@ -207,16 +207,16 @@ def _raise_for_status(status: int, headers: Mapping[str, str], body: bytes, who:
         wait = _retry_after(headers.get("Retry-After"))
         request = f" and asks for a wait of {wait:g} s" if wait else ""
         raise RetryableError(
-            f"the server answers with status {status}{request}", maybe_paid=False, wait=wait
+            f"the server answered with status {status}{request}", maybe_paid=False, wait=wait
         )
     if status in (502, 504):
-        raise RetryableError(f"the server answers with status {status}", maybe_paid=True)
+        raise RetryableError(f"the server answered with status {status}", maybe_paid=True)
     if 300 <= status < 400:
         raise TeacherError(
             f"{who}: the server redirects (status {status}), and redirects are not followed; use "
             "the final address"
         )
-    raise TeacherError(f"{who}: the server answers with status {status}{_quotation(body)}")
+    raise TeacherError(f"{who}: the server answered with status {status}{_quotation(body)}")
 
 
 def _retry_after(value: str | None) -> float:

@@ -121,5 +121,5 @@ class GrpcTransport:
             return RetryableError(f"no complete answer within {self._timeout:g} s", maybe_paid=True)
         # The client itself reports this status if an answer is too long; a retry cannot help.
         if status == "RESOURCE_EXHAUSTED" and "larger than max" not in str(error.message()):
-            return RetryableError(f"the server answers with status {status}", maybe_paid=False)
-        return TeacherError(f"{who}: the server answers with status {status}{quotation}")
+            return RetryableError(f"the server answered with status {status}", maybe_paid=False)
+        return TeacherError(f"{who}: the server answered with status {status}{quotation}")

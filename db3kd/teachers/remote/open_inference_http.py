@@ -102,6 +102,6 @@ class HttpTransport:
             raise unreadable(who, error) from None
         if not isinstance(found, dict):
             raise TeacherError(
-                f"{who}: expected metadata that is a JSON object, got {type(found).__name__}"
+                f"{who}: expected a JSON object as metadata, got {type(found).__name__}"
             )
         return found

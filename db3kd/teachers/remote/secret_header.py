@@ -75,7 +75,7 @@ def check_secret_allowed(variable: str, url: str) -> None:
         if (allowed, _origin(address)) == pair:
             return
     raise ValueError(
-        "header: the description wants to send the secret in the environment variable "
+        "header: the description asks to send the secret in the environment variable "
         f"{variable!r} to {pair[1]}; if you trust it, set {_ALLOWED_SECRETS}='{variable}={pair[1]}'"
     )
 

@@ -87,25 +87,25 @@ HOSTILE = {
     "nothing": (body(b""), "cannot be read"),
     "deep JSON": (body(b"[" * 100_000), "cannot be read"),
     "a huge number": (body(b'{"outputs": ' + b"9" * 100_000 + b"}"), "cannot be read"),
-    "a long body": (body(b" " * (3 * 2**20)), "an answer of at most 1,055,744 bytes"),
+    "a long body": (body(b" " * (3 * 2**20)), "a response of at most 1,055,744 bytes"),
     "a body without end": (
         lambda *_: Answer(200, (b" " * 65536 for _ in range(100))),
-        "an answer of at most",
+        "a response of at most",
     ),
     "a dripping body": (drip, "no answer in 2 attempts; no complete answer within 0.3 s"),
     "a lying header": (lying_length, "cannot be read"),
     "a compressed body": (
         lambda *_: Answer(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}),
-        "not compressed",
+        "uncompressed",
     ),
     "a redirect": (redirect, "redirects .status 307., and redirects are not followed"),
     "an error that repeats what was sent": (
         lambda n, asked, infer: Answer(400, echo(asked)),
-        "the server answers with status 400$",
+        "the server answered with status 400$",
     ),
     "a status that repeats what was sent": (
         lambda n, asked, infer: Answer(999, echo(asked)),
-        "the server answers with status 999$",
+        "the server answered with status 999$",
     ),
 }
 

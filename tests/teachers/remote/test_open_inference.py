@@ -256,7 +256,7 @@ def test_over_grpc_a_rejection_is_a_teacher_error_without_the_secret(
     teacher = open_inference_teacher(
         serve(service), ModelOverrides(classes=10), requests=BRISK, secret=secret
     )
-    with pytest.raises(TeacherError, match=r"answers with status INVALID_ARGUMENT$") as raised:
+    with pytest.raises(TeacherError, match=r"answered with status INVALID_ARGUMENT$") as raised:
         teacher.decide(images[:8])
     assert "hush" not in repr(raised.value)
     teacher.close()

@@ -156,7 +156,7 @@ def test_a_path_with_an_empty_step_is_rejected(path):
         (b'{"y": [[1e400, NaN], [0, 0]]}', "got an answer of shape"),
         (b'{"y": {"0": 1}}', r"got an answer of shape \[\]"),
         (b'{"z": 1}', "found no 'y' in an object"),
-        (b" " * (2 * 2**20), "expected an answer of at most"),
+        (b" " * (2 * 2**20), "expected a response of at most"),
     ],
 )
 def test_a_hostile_answer_is_a_teacher_error(images, body, words):
@@ -170,7 +170,7 @@ def test_a_hostile_answer_is_a_teacher_error(images, body, words):
 def test_a_key_in_the_address_is_not_shown(images):
     with Loopback(lambda asked: Answer(403)) as server:
         teacher = rest_teacher(f"{server.url}/p?key=hush", "$images", "y", SAID, requests=BRISK)
-        with pytest.raises(TeacherError, match="the server answers with status 403") as raised:
+        with pytest.raises(TeacherError, match="the server answered with status 403") as raised:
             teacher.decide(images[:2])
         assert "hush" not in str(raised.value) + teacher.name + str(list(teacher.details()))
         assert server.asked[0].path == "/p?key=hush"

@@ -229,7 +229,7 @@ def test_images_behind_a_gap_are_recorded_as_in_flight(truth, many, file):
 
     with Scripted(truth, fail_second) as server:
         teacher = ask(server)
-        with pytest.raises(TeacherError, match="the server answers with status 500") as raised:
+        with pytest.raises(TeacherError, match="the server answered with status 500") as raised:
             decide(teacher, many, file)
         found = read_journal(file, "run")
         assert raised.value.answered.equal(truth.decide(many[:BATCH]))
@@ -241,7 +241,7 @@ def test_images_behind_a_gap_are_recorded_as_in_flight(truth, many, file):
 def test_a_server_that_rejects_everything_leaves_no_journal(truth, many, file):
     with Scripted(truth, lambda *_: Answer(401)) as server:
         teacher = ask(server)
-        with pytest.raises(TeacherError, match="the server answers with status 401"):
+        with pytest.raises(TeacherError, match="the server answered with status 401"):
             decide(teacher, many, file)
         teacher.close()
     assert not file.exists()
