@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _PYTHON = re.compile(r"^```python\n", re.MULTILINE)
+_OUT = re.compile(r"\bout=\"(runs/[^\"]+)\"")
 _TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -73,6 +74,14 @@ def test_files_in_toml_are_valid(page, text, tmp_path):
         db3kd.Features.load(file)
     else:
         read_description(file)
+
+
+def test_pages_that_are_read_one_after_another_write_different_folders():
+    pages = [ROOT / name for name in ("README.md", "docs/get-started.md", "docs/distill.md")]
+    folders = [folder for page in pages for folder in _OUT.findall(page.read_text())]
+
+    assert len(folders) >= 5
+    assert len(set(folders)) == len(folders)
 
 
 def test_pages_have_code():
