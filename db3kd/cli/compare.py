@@ -35,16 +35,18 @@ class ComparisonImages(TransferOptions):
         str | None,
         typer.Option(
             "--test",
-            help="Images to measure all students on, as for --data; each costs one query, in "
-            "addition to --budget.",
+            help="Images to measure all students on, like --data; the teacher is asked about each "
+            "of them once, in addition to --budget.",
+            show_default="the labelled test split of --data, for accuracy alone and without a "
+            "query",
             rich_help_panel=COMMON,
         ),
     ] = None
 
     def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
-        """Returns the test images; None without --test."""
+        """Returns the images of --test, or else labelled ones of the test split, if there are."""
         if self.test is None:
-            return None
+            return super().load_test(teacher, transfer)
         return self.test_images(transfer)
 
 
@@ -117,7 +119,7 @@ def compare(
         None if transfer is None else len(transfer),
         chosen,
         seeds=seeds,
-        test_images=0 if test is None else len(test),
+        test_images=0 if test is None or images.test is None else len(test),
     )
     print_comparison_plan(plan, price)
     if spending.dry_run:
@@ -150,6 +152,7 @@ def compare(
             out=out,
             resume=resume,
             test=test,
+            ask_about_test=images.test is not None,
             price_per_1000=price,
             callbacks=lambda strategy, seed: training.callbacks(
                 out / f"{strategy}-{seed}", settings.training

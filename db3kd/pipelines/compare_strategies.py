@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from db3kd.argument_types import check_function, check_type
+from db3kd.argument_types import check_flag, check_function, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import predict, share_equal
@@ -21,6 +21,7 @@ from db3kd.pipelines.distill_student import DistillResult, distill
 from db3kd.pipelines.inputs import (
     check_images,
     check_plain_arguments,
+    check_test,
     check_test_images,
     convert_inputs,
     convert_test,
@@ -78,6 +79,7 @@ def compare(
     out: str | Path | None = None,
     resume: bool = False,
     test: ImagesLike | None = None,
+    ask_about_test: bool = True,
     price_per_1000: float | None = None,
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
@@ -111,6 +113,8 @@ def compare(
             may be added or left out.
         test: Images to measure all students on. The teacher is asked about each of them once, in
             addition to the budget. With labels, accuracy is measured too.
+        ask_about_test: Whether to ask the teacher about the test images. If not, they need labels,
+            cost no query, and measure accuracy alone.
         price_per_1000: The price of 1,000 queries, for the table.
         callbacks: Returns the callbacks of a student's training from its strategy and seed.
         on_student: Called with the strategy and the results of each finished student.
@@ -129,6 +133,7 @@ def compare(
     check_plain_arguments(settings, price_per_1000, out, resume)
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
+    check_flag(ask_about_test, "ask_about_test")
     check_type(strategies, (list, tuple), "strategies", "a list of strategies")
     if settings.patience is not None:
         raise ValueError(
@@ -144,17 +149,18 @@ def compare(
         None if image_set is None else len(image_set),
         strategies,
         seeds=check_count(seeds, "seeds"),
-        test_images=0 if test is None else len(test),
+        test_images=len(test) if test is not None and ask_about_test else 0,
     )
     if image_set is not None:
         image_set = check_images(image_set, teacher)
     if test is not None:
-        test = check_test_images(test, teacher)
+        test = check_test_images(test, teacher) if ask_about_test else check_test(test, teacher)
+    asked = test if ask_about_test else None
     made = Student.of(student, tuple(teacher.image_shape), teacher.classes)
     with (
         output_folder(out, resume) as path,
         open_comparison(
-            path, _manifest(teacher, image_set, budget, made, settings, test), resume=resume
+            path, _manifest(teacher, image_set, budget, made, settings, asked), resume=resume
         ) as folder,
     ):
         steps = _equal_steps(folder, teacher, image_set, student, budget, settings, plan)
@@ -167,7 +173,7 @@ def compare(
             student=student,
             settings=equal,
             test=test,
-            decisions=folder.decide_test(teacher, test),
+            decisions=folder.decide_test(teacher, asked),
             price_per_1000=price_per_1000,
             callbacks=callbacks,
             on_student=on_student,
@@ -217,7 +223,7 @@ class _Students:
         student: See `compare`.
         settings: How networks are trained, with the number of steps.
         test: See `compare`.
-        decisions: [n] int64, the teacher's classes of the test images; None without them.
+        decisions: [n] int64, the teacher's classes of the test images; None if it was not asked.
         price_per_1000: See `compare`.
         callbacks: See `compare`.
         on_student: See `compare`.
@@ -237,10 +243,12 @@ class _Students:
 
     def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
         """Returns the results of a student, after training it if necessary."""
-        student = self.folder.finished_student(strategy, seed)
+        unasked = None if self.test is None or self.decisions is not None else self.test
+        tested = None if unasked is None else unasked.fingerprint()
+        student = self.folder.finished_student(strategy, seed, tested)
         if student is None:
             student = self._measure(seed, *self._timed_run(strategy, seed))
-            self.folder.keep_student(strategy, student)
+            self.folder.keep_student(strategy, student, tested)
         if self.on_student is not None:
             self.on_student(strategy, student)
         return student
@@ -270,9 +278,10 @@ class _Students:
 
     def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
         accuracy = agreement = None
-        if self.test is not None and self.decisions is not None:
+        if self.test is not None:
             predicted = predict(result.student, self.test)
-            agreement = share_equal(predicted, self.decisions)
+            if self.decisions is not None:
+                agreement = share_equal(predicted, self.decisions)
             if self.test.labels is not None:
                 accuracy = share_equal(predicted, self.test.labels)
         return ComparedStudent(

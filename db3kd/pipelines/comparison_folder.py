@@ -68,16 +68,28 @@ class ComparisonFolder:
         self._folder.write_shard(0, arrow.table({"decision": decisions.numpy()}))
         return decisions
 
-    def finished_student(self, strategy: str, seed: int) -> ComparedStudent | None:
-        """Returns the results of a student; None if it is not finished."""
+    def finished_student(
+        self, strategy: str, seed: int, tested: str | None = None
+    ) -> ComparedStudent | None:
+        """Returns the results of a student; None if it is not finished.
+
+        Args:
+            strategy: Its strategy.
+            seed: Its seed.
+            tested: The fingerprint of test images that the teacher is not asked about. A student
+                whose accuracy was measured on others is measured again.
+        """
         known = self.notes.get(f"{strategy}-{seed}")
-        if known is None:
+        if known is None or self.notes.get(f"{strategy}-{seed} tested on") != tested:
             return None
         counts = known["held_out"]
         return ComparedStudent(**{**known, "held_out": None if counts is None else tuple(counts)})
 
-    def keep_student(self, strategy: str, student: ComparedStudent) -> None:
-        """Writes the results of a finished student."""
+    def keep_student(
+        self, strategy: str, student: ComparedStudent, tested: str | None = None
+    ) -> None:
+        """Writes the results of a finished student; `tested` as for `finished_student`."""
+        self.notes.put(f"{strategy}-{student.seed} tested on", tested)
         self.notes.put(f"{strategy}-{student.seed}", dataclasses.asdict(student))
 
     def finish(self, test_queries: int) -> None:

@@ -12,6 +12,7 @@ from db3kd.pipelines.distill_report import REPORT_FILE
 from db3kd.planning import ComparisonPlan
 from db3kd.report import ComparisonRow, Summary, percent, wilson_interval, write_summary
 from db3kd.report.comparison import comparison_block
+from db3kd.report.intervals import interval_of
 from db3kd.report.student_blocks import Section
 from db3kd.storage.filesystem import write_atomically
 
@@ -52,9 +53,49 @@ class ComparisonSummary:
         students = [each for row in self.rows for each in row.students]
         return sum(each.queries or 0 for each in students) + self.plan.test_images
 
+    @property
+    def comparable(self) -> list[ComparisonRow]:
+        """The rows of strategies whose agreement is that on the same kind of images."""
+        trained = [row for row in self.rows if row.students]
+        # Agreement on pseudo samples cannot be compared with agreement on images.
+        without = {name for name, plan in self.plan.plans.items() if plan.pseudo_samples}
+        found = [row for row in trained if row.test_agreements or row.strategy not in without]
+        return found or trained
+
+    @property
+    def best(self) -> ComparisonRow:
+        """The row of the highest agreement."""
+        return max(self.comparable, key=_agreement)
+
+    @property
+    def as_good(self) -> list[str]:
+        """The other strategies whose interval overlaps with that of the best."""
+        best = self.best
+        lowest, _ = self.interval(best)
+        return [
+            row.strategy
+            for row in self.comparable
+            if row is not best and self.interval(row)[1] >= lowest
+        ]
+
+    def counts(self, row: ComparisonRow) -> tuple[int, int]:
+        """Returns how many images the students of a row put in the teacher's class, of how many.
+
+        All students are measured on the same test images, so these are counted once.
+        """
+        if row.test_agreements:
+            return round(_agreement(row) * self.plan.test_images), self.plan.test_images
+        assert row.held_out is not None  # every student has held-out images
+        return row.held_out
+
+    def interval(self, row: ComparisonRow) -> tuple[float, float]:
+        """Returns the 95 % interval of the agreement of a row, in [0, 1]."""
+        return wilson_interval(*self.counts(row))
+
     def notes(self) -> list[str]:
         """Returns sentences on how the numbers were made and what they cost."""
         data = "pseudo samples" if self.data is None else self.data
+        measured = "Accuracy and agreement" if self.plan.test_images else "Accuracies"
         seeds = (
             f"seed {self.seeds[0]}"
             if len(self.seeds) == 1
@@ -67,12 +108,14 @@ class ComparisonSummary:
             "Queries, price and seconds are means per student. Held-out agreement counts the "
             "held-out images of all seeds together; its interval is Wilson's."
             + (
-                f" Accuracy and agreement on the test images ({self.test}) are mean ± sample "
-                "standard deviation over seeds."
+                f" {measured} on the test images ({self.test}) are mean ± sample standard "
+                "deviation over seeds."
                 if self.test is not None
                 else ""
             ),
         ]
+        if self.as_good:
+            notes.append(self.tie())
         if any(plan.pseudo_samples for plan in self.plan.plans.values()):
             notes.append(
                 "The held-out images of students without images are pseudo samples, so their "
@@ -84,6 +127,19 @@ class ComparisonSummary:
                 f", {self.plan.test_images:,} of them about the test images, once for all students"
             )
         return [*notes, f"{total}."]
+
+    def tie(self) -> str:
+        """Returns a sentence on strategies that are about as good as the best, if there are."""
+        total = self.counts(self.best)[1]
+        names = " and ".join([self.best.strategy, *self.as_good])
+        if self.plan.test_images:
+            more = "more test images"
+        else:
+            more = "test images (--test, or test= in Python), which cost a query each,"
+        return (
+            f"The 95 % intervals of {names} overlap, so on {total:,} images their difference "
+            f"cannot be told from chance; {more} measure it better."
+        )
 
     def _price(self) -> str:
         if self.price_per_1000 is None:
@@ -112,22 +168,22 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
 
 
 def _page(summary: ComparisonSummary) -> Summary:
-    trained = [row for row in summary.rows if row.students]
-    # Agreement on pseudo samples cannot be compared with agreement on images.
-    without = {name for name, plan in summary.plan.plans.items() if plan.pseudo_samples}
-    comparable = [row for row in trained if row.test_agreements or row.strategy not in without]
-    best = max(comparable or trained, key=_agreement)
+    counts = summary.counts(summary.best)
+    best, compared = summary.best, len(summary.comparable)
     asked = "test images" if best.test_agreements else "held-out images"
-    others = f", the highest of {len(comparable)}" if len(comparable) > 1 else ""
+    others = f", the highest of {compared}" if compared > 1 else ""
+    if summary.as_good:
+        others = ". " + summary.tie().removesuffix(".")
+    counted = " and of the test images" if summary.plan.test_images else ""
     return Summary(
         title="Strategies at the same budget",
         share=percent(_agreement(best)),
-        statement=f"of the {asked} get the teacher's class from students of the strategy "
-        f"{best.strategy}{others}.",
+        statement=f"({interval_of(*counts)}) of {counts[1]:,} {asked} get the teacher's class from "
+        f"students of the strategy {best.strategy}{others}.",
         key_figures=[
             (f"{summary.budget:,}", "maximum number of queries of each student"),
             (f"{summary.steps:,}", "training steps of each student"),
-            (f"{summary.queries:,}", "queries of all students and of the test images"),
+            (f"{summary.queries:,}", f"queries of all students{counted}"),
         ],
         links=[
             (

@@ -51,6 +51,17 @@ def test_the_table_is_printed_and_written_and_resumed_without_a_query(teacher, t
     assert succeed(*command, "--resume").splitlines()[-1] == printed.splitlines()[-1]
 
 
+def test_the_test_split_measures_accuracy_without_a_query(teacher, tmp_path):
+    out = tmp_path / "compare"
+
+    printed = succeed(*options(teacher, "--budget", 80, "--strategies", "decisions", "--out", out))
+
+    content = json.loads((out / "compare.json").read_text())
+    assert content["queries"] == 2 * 60 and content["test_queries"] == 0
+    assert content["rows"][0]["accuracy"] is not None
+    assert "accuracy %" in printed and "test agreement %" not in printed
+
+
 def test_a_failing_teacher_is_resumed(tmp_path):
     out = tmp_path / "compare"
     rest = ("--budget", 80, "--strategies", "decisions", "--out", out)

@@ -15,7 +15,9 @@ import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
 from db3kd.pipelines import Comparison
-from db3kd.planning import STRATEGIES
+from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
+from db3kd.planning import COMPARED, STRATEGIES, plan_comparison
+from db3kd.report import ComparedStudent, ComparisonRow
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError, load_teacher
 
@@ -241,7 +243,10 @@ def test_the_files_hold_the_table_and_every_number(tmp_path):
     assert f"{result.queries:,} queries (price {result.queries / 2000:,.2f}), 60 of them" in page
     html = (tmp_path / "c" / "report.html").read_text()
     best = max(result.rows, key=lambda row: sum(row.test_agreements))
-    assert f"of the strategy {best.strategy}, the highest of {len(result.rows)}." in html
+    assert (
+        f"test images get the teacher&#39;s class from students of the strategy {best.strategy}"
+        in html
+    )
     links = re.findall(r'href="([^"#]+/report.html)"', html)
     assert len(links) == 2 * len(result.rows) and all(
         (tmp_path / "c" / link).is_file() for link in links
@@ -262,7 +267,64 @@ def test_students_without_images_are_not_called_better_by_their_pseudo_samples(t
 
     page = (tmp_path / "c" / "report.md").read_text()
     best = max(result.rows[1:], key=lambda row: row.held_out[0] / row.held_out[1])
-    assert f"students of the strategy {best.strategy}, the highest of 2." in page
+    assert f"students of the strategy {best.strategy}" in page.split("- **")[0]
+    assert "queries of all students\n" in page
+
+
+def summary_of(*matches: int, images: int = 30) -> ComparisonSummary:
+    """A comparison of strategies whose students agree on so many of the held-out images."""
+    strategies = COMPARED[: len(matches)]
+    rows = [
+        ComparisonRow(name, (ComparedStudent(0, 400, (count, images), None, None, 1.0),))
+        for name, count in zip(strategies, matches, strict=True)
+    ]
+    return ComparisonSummary(
+        teacher="t", data="d", student="s", test=None, budget=400, seeds=[0], steps=12,
+        price_per_1000=None, plan=plan_comparison(400, 4, 120, strategies, seeds=1), rows=rows,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("matches", "images", "as_good"),
+    [
+        ((26, 24), 30, ["augmented"]),
+        ((24, 26, 10), 30, ["auto"]),
+        ((26, 10), 30, []),
+        ((2600, 2400), 3000, []),
+    ],
+)
+def test_a_difference_that_may_be_chance_has_no_winner(matches, images, as_good, tmp_path):
+    summary = summary_of(*matches, images=images)
+
+    assert summary.as_good == as_good
+    write_comparison(tmp_path, summary)
+    headline = (tmp_path / "report.md").read_text().split("- **")[0]
+    assert (f"the highest of {len(matches)}." in headline) is not bool(as_good)
+    assert ("cannot be told from chance" in headline) is bool(as_good)
+    assert ("--test" in headline) is bool(as_good)
+    assert any("cannot be told from chance" in note for note in summary.notes()) is bool(as_good)
+
+
+def test_accuracy_alone_costs_no_query_and_is_measured_again_on_other_images(tmp_path):
+    counting, others = CountingTeacher(teacher()), measured()
+    given = {"strategies": ("decisions",), "seeds": 1, "out": tmp_path / "c"}
+    others = others.with_labels((others.labels + 1) % 4, None)
+
+    result = run(counting, test=measured(), ask_about_test=False, **given)
+    asked = counting.total
+    repeated = run(counting, test=others, ask_about_test=False, resume=True, **given)
+    without = run(counting, resume=True, **given)
+
+    assert asked == counting.total == result.queries == result.rows[0].students[0].queries
+    (student,) = result.rows[0].students
+    network = load_teacher(tmp_path / "c/decisions-0/student.safetensors")
+    assert student.accuracy == db3kd.evaluate(network, measured())
+    assert student.test_agreement is None and result.test_queries == 0
+    assert repeated.rows[0].accuracies == [db3kd.evaluate(network, others)]
+    assert without.rows[0].accuracies == []
+    assert "Accuracies on the test images" in " ".join(result.notes)
+    with pytest.raises(ValueError, match="test: expected labelled images"):
+        run(test=measured(labelled=False), ask_about_test=False)
 
 
 def test_without_out_nothing_is_left(tmp_path, monkeypatch):
