@@ -7,8 +7,10 @@ import numpy as np
 
 from db3kd.data.extras import import_data_package
 from db3kd.data.image_set import ImageSet
-from db3kd.data.splits import require_split
+from db3kd.data.splits import require_split, split_set_name
 from db3kd.tables import Features
+
+_SPLITS = ("train", "test")
 
 
 def load_bundled(name: str, split: str, features: Features | None = None) -> ImageSet:
@@ -25,7 +27,7 @@ def load_bundled(name: str, split: str, features: Features | None = None) -> Ima
         ValueError: If the split is neither "train" nor "test".
         ImportError: If the package that holds the set is not installed.
     """
-    require_split(split, ("train", "test"), name)
+    require_split(split, _SPLITS, name)
     if name in BUNDLED_TABLES:
         table = getattr(import_data_package("sklearn.datasets"), BUNDLED_TABLES[name])()
         rows = _rows_of_split(table.target, split)
@@ -33,13 +35,13 @@ def load_bundled(name: str, split: str, features: Features | None = None) -> Ima
             table.data[rows],
             table.target[rows],
             Features.infer(table) if features is None else features,
-            f"{name}-{split}",
+            split_set_name(name, split, _SPLITS),
             class_names=table.target_names.tolist(),
         )
     images, labels = BUNDLED_SETS[name]()
     rows = _rows_of_split(labels, split)
     return ImageSet.from_arrays(
-        images[rows], labels[rows], f"{name}-{split}", int(labels.max()) + 1
+        images[rows], labels[rows], split_set_name(name, split, _SPLITS), int(labels.max()) + 1
     )
 
 

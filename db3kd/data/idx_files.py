@@ -13,7 +13,7 @@ from db3kd.data.arrays import ArrayPixels, MappedArray, StoredArray
 from db3kd.data.class_labels import class_count
 from db3kd.data.decompression import check_decompressed_size
 from db3kd.data.image_set import ImageSet
-from db3kd.data.splits import require_split
+from db3kd.data.splits import require_split, split_set_name
 
 _PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 
@@ -41,7 +41,7 @@ def load_idx_folder(folder: Path, split: str, classes: int | None) -> ImageSet:
             f"{folder}: expected one label for each image of {split}, got "
             f"{images.shape[0]} images and {len(split_labels)} labels"
         )
-    name = f"{folder.resolve().name}-{split}"
+    name = split_set_name(folder.resolve().name, split, parts)
     return ImageSet(
         ArrayPixels(images, name),
         None if split_labels is None else torch.from_numpy(split_labels),

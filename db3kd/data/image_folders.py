@@ -11,7 +11,7 @@ import torch
 from db3kd.data.image_decoding import DecodeOptions
 from db3kd.data.image_files import EncodedPixels, ImageFiles
 from db3kd.data.image_set import ImageSet
-from db3kd.data.splits import require_split, split_named
+from db3kd.data.splits import require_split, split_named, split_set_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,7 +80,9 @@ def load_image_folder(
         number_of = {name: number for number, name in enumerate(names)}
         labels = torch.tensor([number_of[label] for label in class_of])
     pixels = EncodedPixels(ImageFiles(root, folder.splits[split]), name, options)
-    return ImageSet(pixels, labels, classes, f"{name}-{split}", class_names=names)
+    return ImageSet(
+        pixels, labels, classes, split_set_name(name, split, folder.splits), class_names=names
+    )
 
 
 def scan_image_folder(root: Path) -> ImageFolder:

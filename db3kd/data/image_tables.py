@@ -13,7 +13,7 @@ from db3kd.data.image_decoding import DecodeOptions
 from db3kd.data.image_files import EncodedPixels, TableImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.parquet_size import check_parquet_size
-from db3kd.data.splits import require_split
+from db3kd.data.splits import require_split, split_set_name
 
 IMAGE_COLUMNS = ("image", "img")
 """The names of a column of encoded images that is not declared as such."""
@@ -122,7 +122,7 @@ def _load(
     if len(dataset) == 0:
         raise ValueError(f"{name}: the split {split!r} is empty, expected at least one image")
     images = TableImages(dataset, image_column(dataset, name), trusted)
-    set_name, column = f"{name}-{split}", label_column(dataset)
+    set_name, column = split_set_name(name, split, parts), label_column(dataset)
     if column is None:
         return ImageSet(EncodedPixels(images, name, options), None, classes, set_name)
     class_names = getattr(dataset.features[column], "names", None)

@@ -39,7 +39,7 @@ def load_data(
 
     Example:
         >>> db3kd.load_data("digits")
-        ImageSet('digits-train': 1438 images of shape (1, 8, 8), 10 classes)
+        ImageSet('digits, split train': 1438 images of shape (1, 8, 8), 10 classes)
         >>> db3kd.load_data("photos", "test", size=64, channels=3)
         >>> db3kd.load_data("customers.csv", features="features.toml", label_column="churned")
 

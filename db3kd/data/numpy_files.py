@@ -13,7 +13,7 @@ from db3kd.data.arrays import ArrayPixels, MappedArray
 from db3kd.data.class_labels import class_count
 from db3kd.data.decompression import check_decompressed_size
 from db3kd.data.image_set import ImageSet
-from db3kd.data.splits import require_split
+from db3kd.data.splits import require_split, split_set_name
 
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -57,7 +57,7 @@ def load_npz(path: Path, split: str, classes: int | None) -> ImageSet:
         return ImageSet.from_arrays(
             archive[f"x_{split}"],
             parts.get(split),
-            f"{path.stem}-{split}",
+            split_set_name(path.stem, split, splits),
             classes or class_count(list(parts.values())),
             names,
         )

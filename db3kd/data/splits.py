@@ -35,6 +35,11 @@ def require_split(split: str, splits: Iterable[str], name: str | Path) -> None:
         raise MissingSplitError(split, found, name)
 
 
+def split_set_name(name: str, split: str, splits: Iterable[str]) -> str:
+    """Returns what messages call a split: the name of its set, and its own if there are others."""
+    return name if set(splits) <= {split} else f"{name}, split {split}"
+
+
 def group_by_split(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
     """Groups files by their first folder below `root`, or by the first word of their names.
 

@@ -13,7 +13,7 @@ from db3kd.data.extras import import_data_package
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_tables import IMAGE_COLUMNS
 from db3kd.data.parquet_size import check_parquet_size
-from db3kd.data.splits import require_split
+from db3kd.data.splits import require_split, split_set_name
 from db3kd.tables import Features
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -105,7 +105,7 @@ def load_table(
         features = Features.infer(
             pandas.concat([_columns(frame, used, name) for frame in frames.values()]), names=used
         )
-    frame, set_name = frames[split], f"{name}-{split}"
+    frame, set_name = frames[split], split_set_name(name, split, frames)
     if column is None or column not in frame.columns:
         return ImageSet.from_table(frame, None, features, set_name, classes)
     labelled = [part for part in frames.values() if column in part.columns]

@@ -101,7 +101,7 @@ def test_an_npz_of_two_splits_is_read(tmp_path):
     np.savez(path, x_train=BYTES, y_train=LABELS, x_test=BYTES[:2], y_test=LABELS[:2])
     assert load_data(path).read([5]).equal(ImageSet.from_arrays(BYTES).read([5]))
     test = load_data(path, "test")
-    assert (len(test), test.classes, test.name) == (2, 3, "set-test")
+    assert (len(test), test.classes, test.name) == (2, 3, "set, split test")
 
 
 def test_an_npz_of_images_and_labels_is_a_train_split(tmp_path):

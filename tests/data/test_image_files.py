@@ -23,7 +23,7 @@ def test_an_image_folder_is_read(tmp_path, cache):
         part = "train" if row < 4 else "test"
         write_png(tmp_path / "set" / part / "ab"[row % 2] / f"{row}.png", image)
     train, test = load_data(tmp_path / "set"), load_data(tmp_path / "set", "test")
-    assert (len(train), len(test), train.classes, train.name) == (4, 2, 2, "set-train")
+    assert (len(train), len(test), train.classes, train.name) == (4, 2, 2, "set, split train")
     assert train.labels.tolist() == [0, 0, 1, 1]
     assert train.read([2, 0]).equal(as_tensor(COLOURED[[1, 0]]))
     assert test.subset([1]).read([0]).equal(as_tensor(COLOURED[[5]]))
