@@ -12,10 +12,13 @@ MAX_NAME_LENGTH = 80
 
 _BIDI_CONTROLS = "\u202a-\u202e\u2066-\u2069"
 _MARKUP = re.compile(
-    r"[\\`*\[\]<>&~$#]"
+    r"\\(?=[!-/:-@\[-`{-~]|$)"  # a backslash before punctuation
+    r"|[`*\[\]~$]"
+    r"|<(?=[A-Za-z/!?])"  # HTML and links
+    r"|&(?=#|\w+;)"  # entities
+    r"|^>|(?<!\S)#"  # quotes and headings
     r"|(?<![^\W_])_|_(?![^\W_])"  # underscores between letters or digits are no markup
     r"|^[-+=](?=[-+=\s]|$)"  # lists, rules and underlines of headings
-    r"|:(?=//)"  # links without brackets
 )
 
 

@@ -22,7 +22,7 @@ def test_the_markdown_page_has_headline_figures_links_and_sections(tmp_path):
     write_summary(tmp_path, SUMMARY)
     text = (tmp_path / "report.md").read_text()
 
-    assert text.startswith("# A \\<summary\\>\n\n**97.8 %** of 100 images \\& more.")
+    assert text.startswith("# A \\<summary>\n\n**97.8 %** of 100 images & more.")
     assert "- **12** queries" in text and "- [Its report](auto-0/report.html)" in text
     assert "## Rows\n\nAll of them.\n\n| name | queries |" in text and r"| a\|b | 5 |" in text
     assert "| run | `db3kd info` |" in text

@@ -86,5 +86,13 @@ def test_names_are_shown_on_one_line_of_limited_length(name):
 
 
 def test_usual_names_are_shown_as_they_are():
-    for name in ("od280/od315_of_diluted_wines", "black-and-tan coonhound", "0.003", "日本語"):
+    usual = ("od280/od315_of_diluted_wines", "black-and-tan coonhound", "0.003", "日本語")
+    for name in (
+        *usual,
+        "<=50K",
+        "50K < x > 9 & more",
+        "http://127.0.0.1:8123",
+        r"C:\Data",
+        "C# 7",
+    ):
         assert markdown_text(name) == shown_name(name) == name
