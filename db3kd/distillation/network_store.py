@@ -23,6 +23,9 @@ _LOG = logging.getLogger(__name__)
 _DIGEST, _CHECKSUM = "training", "weights"
 """Metadata keys: the digest of a training's identity, and that of the bytes of its weights."""
 
+_ANY_LENGTH, _STEPS = "training of any length", "steps"
+"""Metadata keys: the digest of the identity without its steps, and the steps."""
+
 
 class NetworkStore:
     """Trains networks by name, each of them once, even if the program is stopped and started again.
@@ -58,6 +61,7 @@ class NetworkStore:
         make: Callable[[], nn.Module],
         train: Callable[[Checkpoint], nn.Module],
         identity: Mapping[str, Any],
+        keep_longer: bool = False,
     ) -> nn.Module:
         """Returns a network by name, from its file if it has been trained already.
 
@@ -66,19 +70,32 @@ class NetworkStore:
             make: Makes the network whose weights the file holds.
             train: Trains the network, from the checkpoint if there is one.
             identity: Plain values that this network depends on.
+            keep_longer: Whether a network of the same identity that was trained for more steps is
+                as good.
 
         Returns:
             The network, in eval mode; on the CPU if it was trained before.
         """
         known = plain({**self._identity, **identity})
-        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        digest, any_length, steps = _digest(known), *_without_steps(known)
         file = self._folder / f"{name}.safetensors"
-        if (network := _load(file, digest, make)) is not None:
+        if (network := _load(file, {_DIGEST: digest}, make)) is not None:
             return network
+        if keep_longer and (longer := _steps_in(file)) > steps:
+            network = _load(file, {_ANY_LENGTH: any_length}, make)
+            if network is not None:
+                _LOG.warning(
+                    "%s is kept as it was trained before, for %d steps; a time limit leaves %d",
+                    name,
+                    longer,
+                    steps,
+                )
+                return network
         self._folder.mkdir(exist_ok=True)
         network = self._trained(self._folder / f"{name}-{digest[:12]}.checkpoint", digest, train)
         state = state_on_cpu(network)
-        write_atomically(file, save(state, {_DIGEST: digest, _CHECKSUM: _checksum(state)}))
+        kept = {_DIGEST: digest, _ANY_LENGTH: any_length, _STEPS: str(steps)}
+        write_atomically(file, save(state, {**kept, _CHECKSUM: _checksum(state)}))
         for old in self._folder.glob(f"{name}-*.checkpoint"):
             old.unlink(missing_ok=True)
         return network
@@ -107,9 +124,29 @@ class NetworkStore:
         return train(checkpoint)
 
 
-def _load(file: Path, digest: str, make: Callable[[], nn.Module]) -> nn.Module | None:
-    """Returns the network in a file; None if the file holds one with another digest."""
-    state = _read(file, digest)
+def _digest(known: Any) -> str:
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _without_steps(known: Mapping[str, Any]) -> tuple[str, int]:
+    """Returns the digest of an identity without its steps, and the steps."""
+    settings = dict(known.get("settings") or {})
+    steps = settings.pop("steps", None) or 0
+    return _digest({**known, "settings": settings}), steps
+
+
+def _steps_in(file: Path) -> int:
+    """Returns how long the network in a file was trained; 0 if that is unknown."""
+    try:
+        with safe_open(file, "pt") as content:
+            return int((content.metadata() or {}).get(_STEPS, 0))
+    except (OSError, SafetensorError, ValueError):
+        return 0
+
+
+def _load(file: Path, wanted: Mapping[str, str], make: Callable[[], nn.Module]) -> nn.Module | None:
+    """Returns the network in a file; None if its metadata are not those that are wanted."""
+    state = _read(file, wanted)
     if state is None:
         return None
     with torch.random.fork_rng(devices=[]):
@@ -122,14 +159,14 @@ def _load(file: Path, digest: str, make: Callable[[], nn.Module]) -> nn.Module |
     return network.eval()
 
 
-def _read(file: Path, digest: str) -> dict[str, Tensor] | None:
-    """Returns the weights in a file if it is intact and holds the network of this digest."""
+def _read(file: Path, wanted: Mapping[str, str]) -> dict[str, Tensor] | None:
+    """Returns the weights in a file if it is intact and its metadata are those that are wanted."""
     if not file.is_file():
         return None
     try:
         with safe_open(file, "pt") as content:
             metadata = content.metadata() or {}
-            if metadata.get(_DIGEST) != digest:
+            if any(metadata.get(key) != value for key, value in wanted.items()):
                 return None
             state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:

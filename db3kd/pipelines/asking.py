@@ -131,6 +131,7 @@ def train_proxy(
     *,
     balance: float = 0.0,
     soft_labels: Tensor | None = None,
+    keep_longer: bool = False,
     title: str | None = None,
 ) -> nn.Module:
     """Trains a proxy on the answers to train on, by cross-entropy and with soft labels if any.
@@ -144,6 +145,7 @@ def train_proxy(
         store: Trains it.
         balance: See `AnsweredBatches`.
         soft_labels: Soft labels for the answers to train on, as from `neighbour_labels`; or None.
+        keep_longer: Whether one that was trained for more steps before is as good.
         title: The title of the progress display; None shows nothing.
     """
     batches = AnsweredBatches(
@@ -165,6 +167,7 @@ def train_proxy(
         proxies.make,
         shown_training(proxies.make, batches, loss, settings, title=title),
         depends_on,
+        keep_longer,
     )
 
 

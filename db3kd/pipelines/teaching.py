@@ -117,6 +117,8 @@ class Teaching:
                     self.store,
                     balance=self.balance,
                     soft_labels=soft_labels,
+                    # A shorter time limit must not discard what is trained already.
+                    keep_longer=self.settings.time_limit is not None,
                     title=f"training proxy {index + 1} of {proxies.count}",
                 )
             )

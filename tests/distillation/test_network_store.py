@@ -204,3 +204,32 @@ def test_lazy_networks_and_half_precision_are_read_as_they_were_written(tmp_path
     store = NetworkStore(tmp_path, {})
     trained = store.get("net", make, train, {})
     assert values(store.get("net", make, train, {})).equal(values(trained))
+
+
+@pytest.mark.parametrize(
+    ("steps", "keep_longer", "other", "trained"),
+    [(5, True, 0, 0), (5, False, 0, 1), (20, True, 0, 1), (5, True, 1, 1)],
+)
+def test_a_longer_training_is_kept_only_if_nothing_else_differs(
+    tmp_path, caplog, steps, keep_longer, other, trained
+):
+    trainings = []
+
+    def train(checkpoint: Checkpoint) -> nn.Module:
+        trainings.append(checkpoint)
+        return network()
+
+    def stored(steps: int, keep_longer: bool, other: int) -> nn.Module:
+        settings = {"steps": steps, "seed": 0}
+        return NetworkStore(tmp_path, {"run": "a"}).get(
+            "long", network, train, {"settings": settings, "other": other}, keep_longer
+        )
+
+    first = stored(10, False, 0)
+    second = stored(steps, keep_longer, other)
+
+    assert len(trainings) == 1 + trained
+    assert ("is kept as it was trained before, for 10 steps" in caplog.text) is not bool(trained)
+    if not trained:
+        weights = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+        assert all(before.equal(after) for before, after in weights)
