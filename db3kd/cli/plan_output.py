@@ -88,6 +88,8 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         result: The result.
         price_per_1000: The price of 1,000 queries, or None.
     """
+    from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out
+
     low, high = result.interval
     for choice in result.choices:
         measured = ", ".join(f"{name} {share:.1%}" for name, share in choice.options.items())
@@ -96,10 +98,13 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         augmented = result.validation - result.held_out
         versions = f" and {augmented:,} augmented versions of them" if augmented else ""
         print(f"validation {result.held_out:,} held-out images{versions}, to choose by")
+    print(f"taught by  {result.taught_by}")
     print(
         f"agreement  {result.agreement:.1%} (95 % interval {low:.1%} to {high:.1%}) of "
         f"{result.held_out:,} held-out images"
     )
+    if result.held_out < FEW_HELD_OUT:
+        print(f"note       {few_held_out(result.held_out, result.accuracy is not None)}")
     for warning in result.warnings:
         print(f"warning    {warning}")
     if result.accuracy is not None:

@@ -198,6 +198,7 @@ def compare(
             price_per_1000=price_per_1000,
             plan=plan,
             rows=rows,
+            teacher_accuracy=_teacher_accuracy(test, students.decisions),
         )
         write_comparison(path, summary)
     return Comparison(
@@ -292,6 +293,12 @@ class _Students:
             test_agreement=agreement,
             seconds=seconds,
         )
+
+
+def _teacher_accuracy(test: ImageSet | None, decisions: Tensor | None) -> float | None:
+    if test is None or test.labels is None or decisions is None:
+        return None
+    return share_equal(decisions, test.labels)
 
 
 def _equal_steps(

@@ -28,6 +28,8 @@ class ComparisonSummary:
         data: What it calls the images; None without images.
         student: What it calls the students.
         test: What it calls the test images; None without test images.
+        teacher_accuracy: Share of the test images, in [0, 1], that the teacher puts in their class;
+            None unless it was asked about labelled ones.
         budget: Maximum number of queries of each student.
         seeds: The seeds of the students.
         steps: Training steps of each student.
@@ -46,6 +48,7 @@ class ComparisonSummary:
     price_per_1000: float | None
     plan: ComparisonPlan
     rows: Sequence[ComparisonRow]
+    teacher_accuracy: float | None = None
 
     @property
     def queries(self) -> int:
@@ -114,6 +117,11 @@ class ComparisonSummary:
                 else ""
             ),
         ]
+        if self.teacher_accuracy is not None:
+            notes.append(
+                "The teacher's own accuracy on the test images is "
+                f"{percent(self.teacher_accuracy)}."
+            )
         if self.as_good:
             notes.append(self.tie())
         if any(plan.pseudo_samples for plan in self.plan.plans.values()):
@@ -161,6 +169,7 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
         "price_per_1000": summary.price_per_1000,
         "queries": summary.queries,
         "test_queries": summary.plan.test_images,
+        "teacher_accuracy": summary.teacher_accuracy,
         "rows": [_row(row) for row in summary.rows],
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

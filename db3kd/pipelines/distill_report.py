@@ -1,7 +1,7 @@
 """The report of a distillation: fills a `StudentReport` from a finished run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,12 @@ from db3kd.labelling.labels import Labels
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.reproduction import reproduction
-from db3kd.pipelines.student_warnings import student_warnings, time_limit_warning
+from db3kd.pipelines.student_warnings import (
+    FEW_HELD_OUT,
+    few_held_out,
+    student_warnings,
+    time_limit_warning,
+)
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan
 from db3kd.report import (
@@ -31,6 +36,9 @@ REPORT_FILE = "report.html"
 
 _SHOWN_DISAGREEMENTS = 24
 _SHOWN_SOFT_LABELS = 8
+_SOFT_SOURCE = (
+    "The proxies' mean answers for training images, which the student learned besides the decisions"
+)
 _CERTAIN = 0.9995
 """A probability above this is shown as 100.0 %."""
 
@@ -55,6 +63,7 @@ class FinishedRun:
         choices: What was chosen by validation agreement.
         curve: Numbers of queries, and the agreement of proxies trained on their answers.
         seconds: Time by stage.
+        taught_by: Who taught the student, such as "decisions and 2 proxies".
         soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student; None
             if it learned from decisions alone.
         labels: The labels of a strategy that measures distances; otherwise None.
@@ -78,6 +87,7 @@ class FinishedRun:
     choices: Sequence[Choice]
     curve: Sequence[tuple[int, float]]
     seconds: Mapping[str, float]
+    taught_by: str
     soft: tuple[Tensor, Tensor] | None
     labels: Labels | None
     class_names: Sequence[str] | None
@@ -149,7 +159,8 @@ def write_distill_report(
         teacher=run.teacher,
         student=run.student,
         data=run.data,
-        strategy=f"{run.plan.strategy}: {run.plan.text}",
+        strategy=f"{run.plan.strategy}: {_asked(run).text}",
+        taught_by=run.taught_by,
         agreement=(run.matches, run.held_out),
         accuracy=run.correct,
         price_per_1000=price_per_1000,
@@ -180,18 +191,26 @@ def example_rows(answers: Answers) -> Tensor:
     return clean.rows[spread_over_classes(clean.decisions, _SHOWN_SOFT_LABELS)]
 
 
+def _asked(run: FinishedRun) -> BudgetPlan:
+    """Returns the plan as one random round if no proxy could choose."""
+    if run.curve or len(run.plan.rounds) < 2:
+        return run.plan
+    return replace(run.plan, rounds=(sum(run.plan.rounds),))
+
+
 def _stages(run: FinishedRun) -> list[ReportStage]:
     """Returns the stages of the plan with their queries, and the stages of training."""
     spent = {"distances": run.label_queries}
     stages = []
-    asked = sum(stage.queries for stage in run.plan.stages) or 1
-    for stage in run.plan.stages:
+    plan = _asked(run)
+    asked = sum(stage.queries for stage in plan.stages) or 1
+    for stage in plan.stages:
         queries = spent["distances"] if stage.name.endswith("distances") else stage.queries
         if stage.name == "pseudo samples":
             queries = run.queries
         seconds = run.seconds["asking"] * stage.queries / asked
         stages.append(ReportStage(stage.name, f"{queries:,} images", stage.why, queries, seconds))
-    if run.seconds["choosing"]:
+    if run.curve:  # one point for each round that proxies chose
         stages.append(
             ReportStage(
                 "proxies that choose", "nothing", "choose images", 0, run.seconds["choosing"]
@@ -208,7 +227,7 @@ def _soft_examples(run: FinishedRun) -> SoftExamples | None:
     """Returns the soft labels to show; None if they show nothing but decisions."""
     if run.soft is None or bool((run.soft[1].max(1).values > _CERTAIN).all()):
         return None
-    return SoftExamples(*run.soft)
+    return SoftExamples(*run.soft, _SOFT_SOURCE)
 
 
 def _curve(run: FinishedRun) -> list[tuple[int, float]]:
@@ -220,6 +239,8 @@ def _curve(run: FinishedRun) -> list[tuple[int, float]]:
 
 def _notes(run: FinishedRun) -> list[str]:
     notes = []
+    if run.held_out < FEW_HELD_OUT:
+        notes.append(few_held_out(run.held_out, run.correct is not None, run.features is not None))
     repeated = queries_in_flight(run.manifest)
     if repeated:
         notes.append(

@@ -62,12 +62,14 @@ class _Trained:
         network: The student.
         steps: The number of steps of full training.
         choices: What was chosen by validation agreement.
+        taught_by: Who taught the student.
         soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student, or
             None.
     """
 
     network: nn.Module
     steps: int
+    taught_by: str
     choices: Sequence[Choice] = ()
     soft: tuple[Tensor, Tensor] | None = None
 
@@ -182,6 +184,7 @@ class DistillRun:
                 choices=trained.choices,
                 curve=[(int(queries), float(share)) for queries, share in notes.get("curve") or []],
                 seconds={name: notes.get(f"seconds_{name}") or 0.0 for name in _STAGES},
+                taught_by=trained.taught_by,
                 soft=trained.soft,
                 labels=labels,
                 class_names=self._class_names,
@@ -266,7 +269,8 @@ class DistillRun:
             )
             measure = HeldOutAgreement(held_out.as_source(), held_out.decisions, VALIDATION)
             network = student.train(self.plan.strategy, training, [measure, *self._callbacks])
-            return _Trained(network, steps)
+            measured = str(self.plan.measure).upper()
+            return _Trained(network, steps, f"decisions and soft labels from {measured} distances")
         teaching = Teaching(
             self.student.make,
             self.student.identity,
@@ -283,11 +287,14 @@ class DistillRun:
         proxies = teaching.train_teachers(answers, self._proxies, rate, few)
         network = teaching.train_student(answers, proxies, rate)
         if not proxies:
-            return _Trained(network, steps, teaching.choices)
+            return _Trained(network, steps, "decisions alone", teaching.choices)
         examples = answers.images.read(example_rows(answers))
         device = next(proxies[0].parameters()).device
         soft = mean_probabilities(proxies, examples.to(device)).cpu()
-        return _Trained(network, steps, teaching.choices, (examples, soft))
+        count = f"{len(proxies)} {'proxy' if len(proxies) == 1 else 'proxies'}"
+        return _Trained(
+            network, steps, f"decisions and {count}", teaching.choices, (examples, soft)
+        )
 
     def _shuffled(self, count: int) -> Tensor:
         """Returns the image of each sample, [count] int64; the last samples are held out."""

@@ -41,6 +41,7 @@ class DistillResult:
         queries: All queries of the run.
         plan: How the budget was divided.
         choices: What was chosen by validation agreement.
+        taught_by: Who taught the student: decisions alone, or decisions and proxies or soft labels.
         warnings: What makes the student useless: a teacher that puts all images in one class, or a
             student that agrees with it no more often than one that always gives the same answer.
             Each states the likely causes. A time limit that left less than a fifth of the usual
@@ -58,6 +59,7 @@ class DistillResult:
     queries: int
     plan: BudgetPlan
     choices: Sequence[Choice]
+    taught_by: str
     warnings: Sequence[str]
     accuracy: float | None
     folder: Path | None
@@ -100,10 +102,12 @@ def distill(
         >>> result.student, result.agreement, result.queries, result.report
 
     Args:
-        teacher: A teacher, or a torch module that takes the images as they are, in [0, 1].
-        images: Images without or with labels (see `db3kd.data.arguments.ImagesLike`), which need
-            not be the teacher's training images. Their labels have no effect. None makes pseudo
-            samples instead.
+        teacher: A teacher; a torch module that takes the images as they are, in [0, 1]; or, with
+            rows of a table, a fitted scikit-learn model.
+        images: An `ImageSet`, an array or tensor [N, *image_shape], a data set, or a DataFrame for
+            a teacher of tables (see `db3kd.data.arguments.ImagesLike`), without or with labels.
+            They need not be the teacher's training images, and their labels have no effect. None
+            makes pseudo samples instead.
         budget: Maximum number of queries, held-out images included.
         student: A name for `db3kd.build_model`, a network (a copy is trained), or a function or
             class that makes one: without arguments, or of (image_shape, classes) if it needs
@@ -158,6 +162,7 @@ def distill(
         queries=finished.queries,
         plan=plan,
         choices=finished.choices,
+        taught_by=finished.taught_by,
         warnings=finished.warnings,
         accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
         folder=None if out is None else folder,

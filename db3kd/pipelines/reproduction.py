@@ -38,7 +38,9 @@ def reproduction(
         fixed = replace(settings, training=replace(training, steps=steps), time_limit=None)
     known = {
         "command": command_line(sys.argv, None if settings.time_limit is None else steps),
-        "Python": _call(plan, student, fixed, tested),
+        "Python": "\n".join(
+            [*_names(plan, student, manifest, tested), _call(plan, student, fixed, tested)]
+        ),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
         "seed": str(training.seed),
         "training": (
@@ -83,13 +85,29 @@ def command_line(arguments: Sequence[str], steps: int | None) -> str:
     return shlex.join(kept)
 
 
+def _names(plan: BudgetPlan, student: str, manifest: Mapping[str, Any], tested: bool) -> list[str]:
+    """Returns a comment for each name that the call takes for granted."""
+    settings = manifest["settings"]
+    found = ["import db3kd", f"# teacher: the teacher {settings['teacher']}"]
+    if plan.images is not None:
+        found.append(f"# images: the {plan.images:,} images of {settings['source']['data']}")
+    if not _has_name(student):
+        found.append(f"# student: the network, or the function that makes it: {student}")
+    if tested:
+        found.append("# test: the labelled test images")
+    return [" ".join(line.split()) for line in found]
+
+
+def _has_name(student: str) -> bool:
+    return is_own_model(student) or ":" in student
+
+
 def _call(plan: BudgetPlan, student: str, settings: DistillSettings, tested: bool) -> str:
-    named = is_own_model(student) or ":" in student
     arguments = [
         "teacher",
         *(["images"] if plan.images is not None else []),
         f"budget={plan.budget}",
-        f"student={student!r}" if named else "student=student",
+        f"student={student!r}" if _has_name(student) else "student=student",
         f"strategy={plan.strategy!r}",
     ]
     if changed := _changed(settings, DistillSettings()):

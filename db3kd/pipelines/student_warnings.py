@@ -10,6 +10,10 @@ from db3kd.distillation.answers import Answers
 _FEW = 10
 """With fewer held-out images, a share of them says nothing about the student."""
 
+FEW_HELD_OUT = 100
+"""With fewer held-out images, the interval of the agreement is wide: 8 percentage points and more
+on both sides of 80 %."""
+
 _SMALL_SHARE = 0.2
 """Share of the steps of full training below which a time limit is worth a warning."""
 
@@ -83,6 +87,24 @@ def time_limit_warning(limit: float, steps: int, full: int) -> str | None:
         "answers. It costs no query: resume the run in its folder with a longer time limit, or "
         "with none."
     )
+
+
+def few_held_out(held_out: int, tested: bool, is_tabular: bool = False) -> str:
+    """Returns what to know about an agreement on few held-out images.
+
+    Args:
+        held_out: Number of held-out images.
+        tested: Whether the student was measured on labelled test images too.
+        is_tabular: Whether the images are rows of a table.
+    """
+    inputs = "rows" if is_tabular else "images"
+    found = f"The agreement rests on only {held_out:,} held-out {inputs}, so it is a rough value."
+    if not tested:
+        found += (
+            f" Labelled test {inputs} (--test, or test= in Python) measure accuracy too, and "
+            "cost no query."
+        )
+    return found
 
 
 def _name(number: int, class_names: Sequence[str] | None) -> str:

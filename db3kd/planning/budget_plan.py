@@ -112,10 +112,21 @@ class BudgetPlan:
 
     @property
     def text(self) -> str:
-        """What is asked, in a few words; for "auto", what it chose."""
+        """What is asked, in a few words; for "auto", what this plan asks."""
         if self.strategy != "auto":
             return STRATEGY_TEXTS[self.strategy]
-        return STRATEGY_TEXTS["zero-shot" if self.pseudo_samples else self.measure or "auto"]
+        if self.pseudo_samples:
+            return STRATEGY_TEXTS["zero-shot"]
+        if self.measure:
+            return STRATEGY_TEXTS[self.measure]
+        later = len(self.rounds) - 1
+        chosen = f", chosen by proxies in {later} of {later + 1} rounds" if later else ""
+        if sum(self.rounds) <= self.training_images:
+            each = sum(self.rounds) == self.training_images
+            asked = "one decision for each image" if each else "decisions for a part of the images"
+            return asked + (chosen or ("" if each else ", drawn at random"))
+        kind = "augmented images" if later else "random augmented images"
+        return f"decisions for the images and for {kind}{chosen}"
 
     @property
     def uses_proxies(self) -> bool:

@@ -11,11 +11,10 @@ from db3kd.report.text import markdown_block, markdown_code, markdown_text
 
 def student_paragraphs(report: StudentReport, sections: Sequence[Section]) -> list[str]:
     """Returns the paragraphs of report.md, with the figures under the names of their files."""
-    facts = {name: getattr(report, name) for name in ("teacher", "student", "data", "strategy")}
     share, rest = headline(report)
     page = [
         f"# {markdown_text(report.title)}",
-        "  \n".join(f"{name}: {markdown_text(value)}" for name, value in facts.items()),
+        "  \n".join(f"{name}: {markdown_text(value)}" for name, value in report.facts),
         f"**{share}** {rest} get the teacher's class from the student. In brackets: 95 % Wilson "
         "interval.",
     ]

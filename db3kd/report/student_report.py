@@ -66,10 +66,12 @@ class SoftExamples(NamedTuple):
     Attributes:
         images: As for `Disagreements`.
         probabilities: `[n, C]` float, rows sum to 1.
+        source: Where they come from.
     """
 
     images: Tensor
     probabilities: Tensor
+    source: str = "What the student was trained on"
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -92,6 +94,7 @@ class StudentReport:
         student: The student's architecture.
         data: The transfer set.
         strategy: The strategy, such as "auto".
+        taught_by: Who taught the student, such as "decisions and 2 proxies".
         agreement: (matches, total): held-out images that the student puts in the teacher's class.
         accuracy: (matches, total): test images that the student puts in their true class.
         test_agreement: (matches, total): test images that it puts in the teacher's class.
@@ -121,6 +124,7 @@ class StudentReport:
     data: str
     strategy: str
     agreement: tuple[int, int]
+    taught_by: str | None = None
     accuracy: tuple[int, int] | None = None
     test_agreement: tuple[int, int] | None = None
     price_per_1000: float | None = None
@@ -172,6 +176,13 @@ class StudentReport:
         if self.class_counts is not None:
             return len(self.class_counts)
         return None if self.soft_examples is None else self.soft_examples.probabilities.shape[-1]
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What the page begins with: names and values."""
+        names = ("teacher", "student", "data", "strategy", "taught_by")
+        found = [(name.replace("_", " "), getattr(self, name)) for name in names]
+        return [(name, value) for name, value in found if value is not None]
 
     @property
     def queries(self) -> int | None:

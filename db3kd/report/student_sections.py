@@ -279,11 +279,11 @@ def _soft_labels(report: StudentReport) -> Section | None:
         is_image = images.ndim == 4
         title = f"{'image' if is_image else 'row'} {number}"
         cards.append(Card(title, image if is_image else None, bars=bars))
-    text = "What the student was trained on: the classes of highest probability."
+    text = f"{shown.source}: the classes of highest probability."
     blocks: list[Block] = [Cards(cards, "soft-labels")]
     if images.ndim == 2:
         blocks.append(_feature_table(report, images))
-    return Section("Soft labels", text, blocks)
+    return Section("Soft labels", _in_words_of(report, text), blocks)
 
 
 def _feature_table(report: StudentReport, rows: Tensor) -> Table:

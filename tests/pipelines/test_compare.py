@@ -252,6 +252,8 @@ def test_the_files_hold_the_table_and_every_number(tmp_path):
         (tmp_path / "c" / link).is_file() for link in links
     )
     content = json.loads((tmp_path / "c" / "compare.json").read_text())
+    assert content["teacher_accuracy"] == 1  # the labels of the test images are its answers
+    assert "teacher's own accuracy on the test images is 100.0 %" in page
     assert content["queries"] == result.queries and content["test_queries"] == MEASURED
     assert content["steps"] == result.steps == 12 and content["seeds"] == [0, 1]
     for row, stored in zip(result.rows, content["rows"], strict=True):

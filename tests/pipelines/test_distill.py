@@ -249,6 +249,26 @@ def test_the_report_names_what_was_spent(tmp_path):
     text = (tmp_path / "run" / "report.md").read_text()
     assert "1,500" in text and "0.75" in text
     assert "decisions, round 1 of 4" in text and "held-out" in text
+    assert "chosen by proxies in 3 of 4 rounds" in text and "| proxies that choose |" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "taught_by"),
+    [
+        ({"budget": 300}, "decisions and 2 proxies"),
+        ({"budget": 1500, "settings": replace(QUICK, proxies=0)}, "decisions alone"),
+        ({"budget": 300, "strategy": "augmented"}, "decisions alone"),
+        ({"budget": 120}, "decisions and soft labels from SD distances"),
+    ],
+)
+def test_the_report_says_only_what_happened(tmp_path, options, taught_by):
+    result = run(out=tmp_path / "run", **options)
+
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert result.taught_by == taught_by and f"taught by: {taught_by}" in text
+    assert "proxies that choose" not in text and "chosen by proxies" not in text
+    assert ("The proxies' mean answers" in text) == ("## Soft labels" in text)
+    assert "where proxies are least sure" not in text
 
 
 class Notebook(WrappedTeacher):

@@ -13,7 +13,12 @@ from db3kd.pipelines.reproduction import command_line, reproduction
 from db3kd.planning import plan_budget
 
 PLAN = plan_budget(1000, 10, 100)
-MANIFEST = {"teacher": "t", "data": "d", "versions": {"db3kd": "1"}}
+MANIFEST = {
+    "teacher": "t",
+    "data": "d",
+    "versions": {"db3kd": "1"},
+    "settings": {"teacher": "my_model:predict", "source": {"data": "photos, split train"}},
+}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,13 @@ def test_the_call_has_the_settings_that_the_run_had():
 
     Names.distill = staticmethod(distill)
     names = {"db3kd": Names, "teacher": "t", "images": "i", "test": "x"}
+    *comments, call = call.splitlines()
+    assert comments == [
+        "import db3kd",
+        "# teacher: the teacher my_model:predict",
+        "# images: the 100 images of photos, split train",
+        "# test: the labelled test images",
+    ]
     made = eval(call, names)
     assert made == replace(
         settings, training=replace(settings.training, steps=900), time_limit=None
@@ -56,9 +68,9 @@ def test_the_call_has_the_settings_that_the_run_had():
 
 def test_what_is_usual_is_left_out():
     usual = reproduction(PLAN, "Net", db3kd.DistillSettings(), 6000, MANIFEST, tested=False)
-    assert usual["Python"] == (
-        "db3kd.distill(teacher, images, budget=1000, student=student, strategy='auto')"
-    )
+    *comments, call = usual["Python"].splitlines()
+    assert call == "db3kd.distill(teacher, images, budget=1000, student=student, strategy='auto')"
+    assert "# student: the network, or the function that makes it: Net" in comments
     assert "time limit" not in usual and usual["seed"] == "0"
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import db3kd
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
-from db3kd.pipelines.student_warnings import student_warnings
+from db3kd.pipelines.student_warnings import few_held_out, student_warnings
 
 
 def answers(training: list[int], held_out: list[int]):
@@ -81,6 +81,21 @@ def test_a_student_that_learns_is_not_warned_about(tmp_path):
     assert result.warnings == [] and result.agreement > 0.6
     assert "Warning" not in result.report.with_suffix(".md").read_text()
     assert result.validation == result.held_out + result.plan.held_out_augmented
+
+
+def test_few_held_out_images_are_named_with_what_measures_better(tmp_path):
+    few = db3kd.distill(teacher(), images(), budget=300, settings=QUICK, out=tmp_path / "few")
+    labelled = images().with_labels(torch.zeros(120, dtype=torch.int64), None)
+    tested = db3kd.distill(
+        teacher(), images(), budget=300, settings=QUICK, out=tmp_path / "tested", test=labelled
+    )
+
+    pages = [each.report.with_suffix(".md").read_text() for each in (few, tested)]
+    assert all("rests on only 6 held-out images" in page for page in pages)
+    assert ["cost no query" in page for page in pages] == [True, False]
+    assert few_held_out(6, tested=False, is_tabular=True).startswith(
+        "The agreement rests on only 6 held-out rows"
+    )
 
 
 def test_a_warning_about_a_table_speaks_of_rows():

@@ -83,7 +83,16 @@ def test_a_query_an_image_and_little_more_gives_soft_labels_from_sd(budget, meas
 
 
 def test_the_text_of_auto_says_what_it_chose():
-    assert plan_budget(2_000, 10, 1_000).text == STRATEGY_TEXTS["auto"]
+    assert plan_budget(20_000, 10, 1_000).text == (
+        "decisions for the images and for augmented images, chosen by proxies in 3 of 4 rounds"
+    )
+    assert plan_budget(1_500, 10, 1_000).text == (
+        "decisions for the images and for random augmented images"
+    )
+    assert plan_budget(1_000, 10, 5_000).text == (
+        "decisions for a part of the images, chosen by proxies in 3 of 4 rounds"
+    )
+    assert plan_budget(100, 10, 5_000).text == "decisions for a part of the images, drawn at random"
     assert plan_budget(1_000, 10, 1_000).text == STRATEGY_TEXTS["sd"]
     assert plan_budget(1_000, 10, None).text == STRATEGY_TEXTS["zero-shot"]
     assert plan_budget(1_000, 10, 1_000, "decisions").text == STRATEGY_TEXTS["decisions"]
