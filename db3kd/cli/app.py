@@ -4,7 +4,10 @@ Command modules import their stages inside functions: torch alone takes 1.6 s of
 and --help, --version and shell completion do not need it.
 """
 
+import inspect
+import re
 import sys
+import textwrap
 from typing import Annotated, Any
 
 import typer
@@ -77,12 +80,42 @@ def db3kd(
     """
 
 
+_HELP_WIDTH = 76
+"""An example is broken here, so that a terminal of 80 columns does not break it again."""
+
+
+def _paragraphs(docstring: str | None) -> str:
+    """Returns help whose paragraphs are one line each, for the terminal to break, unlike examples.
+
+    Rich keeps the line breaks of a docstring, and breaks lines that are longer than the terminal.
+    """
+    shown = []
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring or "")):
+        line = " ".join(paragraph.split())
+        if paragraph.startswith(" "):
+            # An option stays on the line of its value.
+            joined = re.sub(r"(?<=\S) (?!--)", "\N{NO-BREAK SPACE}", line)
+            filled = textwrap.fill(
+                joined,
+                _HELP_WIDTH,
+                initial_indent=" " * 4,
+                subsequent_indent=" " * 6,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            line = filled.replace("\N{NO-BREAK SPACE}", " ")
+        shown.append(line)
+    return "\n\n".join(shown)
+
+
 _PANELS = {
     "Start here": (distill, info, demo),
     "Students": (evaluate, export, compare),
     "Parts of the method": (label, report, surrogate, synthesize, zero_shot, teacher),
 }
 
+db3kd.__doc__ = _paragraphs(db3kd.__doc__)
+
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(rich_help_panel=_panel, help=_paragraphs(_command.__doc__))(_command)

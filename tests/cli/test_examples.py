@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from command_line import succeed
 
 from db3kd.cli.app import app
 
@@ -42,3 +43,18 @@ def test_an_example_is_a_valid_command_line(line):
 def test_there_are_examples_of_each_command_and_of_the_documentation():
     assert {line.split()[1] for line in helped()} == set(COMMANDS)
     assert len(list(documented())) >= 8
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_a_terminal_of_80_columns_breaks_no_line_of_the_help_twice(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    help = succeed(*command.split(), "--help").split("\N{BOX DRAWINGS LIGHT ARC DOWN AND RIGHT}")[0]
+    text = (COMMANDS[command] if command else typer.main.get_command(app)).help
+
+    shown = [line.strip() for line in help.splitlines()]
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph.startswith(" "):
+            lines = paragraph.splitlines()
+            assert all(len(line) <= 76 and line.strip() in shown for line in lines)
+        else:
+            assert "\n" not in paragraph
