@@ -167,6 +167,29 @@ def check_images(
     return images
 
 
+def check_shape_of_images(
+    found: Sequence[int], expected: Sequence[int], images: str, name: str = "images"
+) -> None:
+    """Checks that images have the shape that a teacher takes.
+
+    Args:
+        found: The shape of an image.
+        expected: The teacher's `image_shape`.
+        images: What messages call the images.
+        name: The name of the argument in errors.
+
+    Raises:
+        ValueError: If the shapes differ. The message has a hint if only the channels are elsewhere.
+    """
+    found, expected = tuple(found), tuple(expected)
+    if found != expected:
+        hint = _channels_hint(found, expected)
+        raise ValueError(
+            f"{name}: expected shape {expected}, which the teacher takes, got {found} in {images}"
+            + (f"; {hint}" if hint else "")
+        )
+
+
 def check_classes(labels: Tensor, count: int, classes: int, name: str = "labels") -> Tensor:
     """Checks class numbers and returns them as int64.
 
@@ -309,9 +332,21 @@ def _shape_fix(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
         return "add a channel dimension"
     if len(found) == 4 and len(shape) == 3 and (found[3], found[1], found[2]) == shape:
         return "move the channels first: images.permute(0, 3, 1, 2)"
+    if hint := _channels_hint(found[1:], shape):
+        return hint
     if len(found) == 2 and found[1] == math.prod(shape):
         return f"reshape to [N, {_sizes(shape)}]"
     return f"pass images of shape [{_sizes(shape)}]"
+
+
+def _channels_hint(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Returns advice if a teacher was declared with the channels of its images last."""
+    if len(expected) == 3 and found == (expected[2], *expected[:2]):
+        return (
+            f"the teacher's shape has the channels last; did you mean {found}? Shapes in db3kd "
+            "have the channels first: correct image_shape="
+        )
+    return ""
 
 
 def _dtype_fix(dtype: torch.dtype, bounds: tuple[float, float]) -> str:

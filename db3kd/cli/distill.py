@@ -148,6 +148,7 @@ def distill(
     from db3kd.pipelines.distill_run import resumed_plan
     from db3kd.planning import plan_budget
     from db3kd.storage.run_folder import check_free
+    from db3kd.validation import check_shape_of_images
 
     settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
     settings = replace(settings, patience=training.patience)
@@ -156,6 +157,9 @@ def distill(
     transfer = images.load(training.seed)
     opened = teacher.open(transfer)
     count = None if transfer is None or strategy == "zero-shot" else len(transfer)
+    if transfer is not None and count is not None:
+        with naming_options(images="--data"):
+            check_shape_of_images(transfer.image_shape, opened.image_shape, transfer.name)
     plan = plan_budget(budget, opened.classes, count, strategy)
     if out is not None and resume:
         plan = resumed_plan(out, plan)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ImageOptions, Split, load_test_or_all
+from db3kd.cli.options import ImageOptions, Seed, Split, load_split_or_all
+from db3kd.cli.plan_output import price_text
 from db3kd.cli.teacher_options import TEACHER_HELP, Device, ModelFileOptions
 
 if TYPE_CHECKING:
@@ -17,9 +18,22 @@ if TYPE_CHECKING:
 
 @expand_option_sets
 def evaluate(
+    student: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="The model to measure, as for --model.", show_default=False
+        ),
+    ] = None,
+    *,
     model: Annotated[
-        str, typer.Option("--model", "--teacher", help=f"The model to measure: {TEACHER_HELP}")
-    ],
+        str | None,
+        typer.Option(
+            "--model",
+            "--teacher",
+            help=f"The model to measure: {TEACHER_HELP}",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
     model_file: ModelFileOptions,
     images: ImageOptions,
     agree_with: Annotated[
@@ -30,46 +44,128 @@ def evaluate(
             rich_help_panel=COMMON,
         ),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            help="Use only this many images, drawn at random.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the number of queries and their price, and ask nothing.",
+            rich_help_panel=COMMON,
+        ),
+    ] = False,
+    price_per_1000: Annotated[
+        float | None,
+        typer.Option(
+            "--price-per-1000",
+            min=0,
+            help="Price of 1,000 queries, in any currency.",
+            rich_help_panel="Budget",
+        ),
+    ] = None,
     device: Device = "auto",
     split: Split = "test",
+    seed: Seed = 0,
 ) -> None:
     """Measure the accuracy of a student or teacher, and its agreement with another model.
 
+    Each model is asked one query per image. The number of queries is printed before the first one.
+
     For example:
 
-        db3kd evaluate --model student.safetensors --data mnist5k --agree-with teacher.safetensors
+        db3kd evaluate runs/mine --data mnist5k --agree-with teacher.safetensors
+
+        db3kd evaluate --teacher teacher.toml --data photos --limit 500 --price-per-1000 0.25
+        --dry-run
     """
     from db3kd.data.class_names import matched, renumbered
+    from db3kd.labelling.sample_choice import draw_samples
     from db3kd.teachers.base import class_names_of
 
-    source = images.source(split)
-    loaded = load_test_or_all(source) if split == "test" else source.load()
+    name = _one_model(student, model)
+    loaded, part = load_split_or_all(images.source(split))
     if loaded.labels is None and agree_with is None:
         raise ValueError(
-            f"data: expected images with true classes, got none in {loaded.name}; pass --agree-with"
+            f"data: accuracy needs images with true classes, got none in {loaded.name}; use a "
+            "folder with a folder for each class, a .npz file with labels, or a table with "
+            "--label-column. The agreement of a student with its teacher needs none: pass "
+            "--agree-with"
         )
+    whole = len(loaded)
+    loaded = loaded.subset(draw_samples(whole, limit, seed))
     loaded.check()
-    evaluated = model_file.load(model, loaded, device)
-    decisions = _decide_all(evaluated, loaded)
+    evaluated = _open(model_file, name, loaded, device)
     labels = None if loaded.labels is None else matched(loaded, evaluated).labels
+    teacher = None if agree_with is None else _open(model_file, agree_with, loaded, device)
+    drawn = "" if len(loaded) == whole else f" of {whole:,}"
+    print(f"images     {len(loaded):,}{drawn}: {part} of {images.data}")
+    print(f"queries    {_queries(len(loaded), name, evaluated, agree_with, price_per_1000)}")
+    if dry_run:
+        print("dry run    nothing was asked")
+        return
+    decisions = _decide_all(evaluated, loaded)
     if labels is not None:
         correct = int((decisions == labels).sum())
         print(f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {len(loaded):,} images)")
-    if agree_with is not None:
-        teacher = model_file.load(agree_with, loaded, device)
+    if agree_with is not None and teacher is not None:
         decisions = renumbered(
-            decisions, class_names_of(evaluated), class_names_of(teacher), model, agree_with
+            decisions, class_names_of(evaluated), class_names_of(teacher), name, agree_with
         )
         agreeing = int((decisions == _decide_all(teacher, loaded)).sum())
         print(f"agreement  {agreeing / len(loaded):.2%} ({agreeing:,} of {len(loaded):,} images)")
-        print(f"queries    {len(loaded):,}, answered by {agree_with}")
+
+
+def _one_model(student: str | None, model: str | None) -> str:
+    """Returns the model to measure, which is an argument or an option."""
+    if student is not None and model is not None:
+        raise ValueError(
+            f"model: expected one model to measure, got {student!r} and {model!r}; compare two "
+            "models with --agree-with"
+        )
+    found = model if student is None else student
+    if found is None:
+        raise ValueError(
+            "model: expected the model to measure, such as db3kd evaluate runs/mine, got none"
+        )
+    return found
+
+
+def _open(model_file: ModelFileOptions, source: str, images: "ImageSet", device: str) -> "Teacher":
+    """Loads a model for images in [0, 1], and checks the shape of the images."""
+    from db3kd.teachers.rescaled import takes_unit_images
+    from db3kd.validation import check_shape_of_images
+
+    opened = takes_unit_images(model_file.load(source, images, device))
+    check_shape_of_images(images.image_shape, opened.image_shape, images.name)
+    return opened
+
+
+def _queries(
+    images: int, name: str, evaluated: "Teacher", agree_with: str | None, price: float | None
+) -> str:
+    """Returns who is asked how often, and at what price."""
+    from db3kd.teachers import ModuleTeacher, OnnxTeacher
+
+    asked = [name] if agree_with is None else [agree_with]
+    model = getattr(evaluated, "teacher", evaluated)  # behind a RescaledTeacher
+    # A network in memory beside its teacher is the student, which costs nothing.
+    if agree_with is not None and not isinstance(model, ModuleTeacher | OnnxTeacher):
+        asked.insert(0, name)
+    each = " and by ".join(asked)
+    price_of_all = price_text(images * len(asked), price)
+    return f"{images:,}, answered by {each}{price_of_all}"
 
 
 def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
     import torch
 
     from db3kd.querying import decide_all
-    from db3kd.teachers.rescaled import takes_unit_images
 
-    teacher = takes_unit_images(teacher)
     return decide_all(teacher, images.read, torch.arange(len(images)))

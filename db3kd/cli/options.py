@@ -108,16 +108,30 @@ def load_test_or_all(source: "Source") -> "ImageSet":
     Args:
         source: The source, with the split "test".
     """
+    return load_split_or_all(source)[0]
+
+
+def load_split_or_all(source: "Source") -> "tuple[ImageSet, str]":
+    """Loads a split of a set; for "test", all of its images if it has no splits.
+
+    Args:
+        source: The source.
+
+    Returns:
+        The images, and which part of the set they are: "the test split" or "all images".
+    """
     from db3kd.data.loading import has_splits
     from db3kd.data.splits import MissingSplitError
 
+    if source.split != "test":
+        return source.load(), f"the {source.split} split"
     if has_splits(source.data):
         try:
-            return source.load()
+            return source.load(), "the test split"
         except MissingSplitError as error:
             if error.splits != ("train",):
                 raise
-    return replace(source, split="train").load()
+    return replace(source, split="train").load(), "all images, there is no test split,"
 
 
 def given(**options: Any) -> dict[str, Any]:

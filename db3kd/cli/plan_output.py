@@ -23,7 +23,7 @@ def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
     width = max(len(stage.name) for stage in plan.stages)
     for stage in plan.stages:
         print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
-    price = _price(plan.queries, price_per_1000)
+    price = price_text(plan.queries, price_per_1000)
     print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
     if plan.queries < plan.budget:
         unused = plan.budget - plan.queries
@@ -45,13 +45,13 @@ def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) 
         queries = plan.plans[strategy].queries
         print(
             f"{strategy:<{width}}  at most {queries:,} queries"
-            f"{_price(queries, price_per_1000)}: {plan.plans[strategy].text}"
+            f"{price_text(queries, price_per_1000)}: {plan.plans[strategy].text}"
         )
     students = len(plan.plans) * plan.seeds
     test = f" and {plan.test_images:,} test images" if plan.test_images else ""
     print(
         f"{'in total':<{width}}  at most {plan.queries:,} queries for {students:,} "
-        f"student{'s' if students != 1 else ''}{test}{_price(plan.queries, price_per_1000)}"
+        f"student{'s' if students != 1 else ''}{test}{price_text(plan.queries, price_per_1000)}"
     )
 
 
@@ -109,14 +109,20 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         print(f"warning    {warning}")
     if result.accuracy is not None:
         print(f"accuracy   {result.accuracy:.2%} of the test images")
-    print(f"queries    {result.queries:,}{_price(result.queries, price_per_1000)}")
+    print(f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}")
     if result.folder is not None:
         print(f"student    {result.folder / 'student.safetensors'}")
     if result.report is not None:
         print(f"report     {result.report}")
 
 
-def _price(queries: int, price_per_1000: float | None) -> str:
+def price_text(queries: int, price_per_1000: float | None) -> str:
+    """Returns the price of queries as the end of a sentence; empty without a price.
+
+    Args:
+        queries: The number of queries.
+        price_per_1000: The price of 1,000 queries, or None.
+    """
     if price_per_1000 is None:
         return ""
     return f", price {queries * price_per_1000 / 1000:,.2f} at {price_per_1000:g} per 1,000"

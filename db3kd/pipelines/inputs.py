@@ -18,6 +18,7 @@ from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.rescaled import takes_unit_images
+from db3kd.validation import check_shape_of_images
 
 _LOG = logging.getLogger(__name__)
 
@@ -145,11 +146,7 @@ def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:
 
 
 def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
-    if images.image_shape != tuple(teacher.image_shape):
-        raise ValueError(
-            f"{name}: expected shape {tuple(teacher.image_shape)}, which the teacher takes, got "
-            f"{images.image_shape} in {images.name}"
-        )
+    check_shape_of_images(images.image_shape, teacher.image_shape, images.name, name)
     images.check()
 
 

@@ -1,0 +1,100 @@
+"""`db3kd evaluate`: what it asks, what it prints before that, and what it refuses."""
+
+import numpy as np
+import pytest
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+
+from db3kd import load_data
+
+COUNTING = f"{TEACHERS}:CountingTeacher"
+
+
+@pytest.fixture
+def asked():
+    before = CountingTeacher.asked
+    return lambda: CountingTeacher.asked - before
+
+
+def test_a_dry_run_names_split_queries_and_price_and_asks_nothing(asked):
+    priced = ("--price-per-1000", 2, "--dry-run")
+
+    out = succeed("evaluate", "--teacher", COUNTING, "--data", "digits", *priced)
+
+    assert "images     359: the test split of digits" in out
+    assert f"queries    359, answered by {COUNTING}, price 0.72 at 2 per 1,000" in out
+    assert "nothing was asked" in out and "accuracy" not in out
+    assert asked() == 0
+
+
+def test_a_limit_asks_about_the_images_that_distill_would_draw(asked):
+    from db3kd.labelling.sample_choice import draw_samples
+
+    out = succeed("evaluate", "--teacher", COUNTING, "--data", "digits", "--limit", 50, "--seed", 3)
+
+    images = load_data("digits", "test")
+    chosen = images.subset(draw_samples(len(images), 50, 3))
+    predicted = CountingTeacher().decide(chosen.read(range(50)))
+    correct = int((predicted == chosen.labels).sum())
+    assert "images     50 of 359: the test split" in out
+    assert f"({correct:,} of 50 images)" in out
+    assert asked() == 50 + 50  # the command, and the line above
+
+
+def test_the_student_beside_its_teacher_costs_nothing(teacher, asked):
+    pair = ("evaluate", teacher, "--agree-with", COUNTING, "--data", "digits")
+
+    out = succeed(*pair, "--limit", 20, "--price-per-1000", 1000)
+
+    assert f"queries    20, answered by {COUNTING}, price 20.00" in out
+    assert asked() == 20
+
+
+def test_two_teachers_that_are_both_asked_are_both_paid():
+    pair = ("evaluate", "--model", COUNTING, "--agree-with", COUNTING, "--data", "digits")
+
+    out = succeed(*pair, "--limit", 20, "--price-per-1000", 1000, "--dry-run")
+
+    assert f"answered by {COUNTING} and by {COUNTING}, price 40.00" in out
+
+
+def test_images_without_a_test_split_are_all_used(tmp_path, asked):
+    np.savez(
+        tmp_path / "d.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.array([0, 1, 0, 0])
+    )
+
+    out = succeed("evaluate", "--teacher", COUNTING, "--data", tmp_path / "d.npz")
+
+    assert "images     4: all images, there is no test split, of" in out
+    assert "75.00%" in out and asked() == 4
+
+
+def test_the_model_is_an_argument_or_an_option(teacher):
+    data = ("--data", "digits", "--limit", 20)
+
+    assert succeed("evaluate", teacher, *data) == succeed("evaluate", "--model", teacher, *data)
+    both = fail("evaluate", teacher, "--model", COUNTING, *data)
+    assert "--model: expected one model to measure, got" in both
+    assert "compare two models with --agree-with" in both
+    assert "expected the model to measure" in fail("evaluate", *data)
+
+
+def test_a_teacher_of_unlabelled_images_is_told_that_classes_are_needed(tmp_path, asked):
+    np.savez(tmp_path / "d.npz", np.zeros((4, 8, 8), np.uint8))
+
+    message = fail("evaluate", "--teacher", COUNTING, "--data", tmp_path / "d.npz")
+
+    assert "--data: accuracy needs images with true classes" in message
+    assert asked() == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "distill"])
+def test_a_shape_with_the_channels_last_is_refused_before_anything_is_printed(command):
+    options = {"evaluate": (), "distill": ("--budget", 100, "--dry-run")}[command]
+    shape = ("--image-shape", "8,8,1", "--classes", 10, "--data", "digits")
+
+    result = Result(command, "--teacher", f"{TEACHERS}:constant", *shape, *options)
+
+    assert result.code == 1 and not result.out
+    assert "expected shape (8, 8, 1)" in result.err
+    assert "did you mean (1, 8, 8)? Shapes in db3kd have the channels first" in result.err
+    assert "correct --image-shape" in result.err
