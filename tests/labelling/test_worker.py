@@ -74,7 +74,7 @@ def ready(run: RunFolder) -> Iterator[Callable[..., Worker]]:
 
 
 def test_a_worker_on_a_processor_that_trains_to_other_bits_is_refused(run: RunFolder) -> None:
-    with pytest.raises(ValueError, match="surrogate_refits: expected workers on processors that"):
+    with pytest.raises(ValueError, match="surrogate_refits: expected workers whose processors"):
         Worker().prepare(replace(task(run), training_digest="other"))
 
 
