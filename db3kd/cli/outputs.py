@@ -38,16 +38,19 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """
     from db3kd.storage.run_folder import holds_run
     from db3kd.teachers import TeacherError
+    from db3kd.teachers.base import UnknownClassError
 
     try:
         yield
     except (TeacherError, OSError, KeyboardInterrupt) as error:
         if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):
-            print(_hint(runs), file=sys.stderr)
+            corrected = isinstance(error, UnknownClassError)
+            then = "if the class names can be corrected as below, " if corrected else ""
+            print(_hint(runs, then), file=sys.stderr)
         raise
 
 
-def _hint(runs: tuple[Path, ...]) -> str:
+def _hint(runs: tuple[Path, ...], then: str) -> str:
     from db3kd.storage.run_journals import queries_unanswered
 
     try:
@@ -57,6 +60,6 @@ def _hint(runs: tuple[Path, ...]) -> str:
     if unanswered:
         return (
             f"the answers so far are kept, except for at most {unanswered:,} queries that were "
-            "still unanswered and will be asked again; continue with --resume"
+            f"still unanswered and will be asked again; {then}continue with --resume"
         )
-    return "the answers so far are kept; continue with --resume"
+    return f"the answers so far are kept; {then}continue with --resume"

@@ -187,6 +187,13 @@ class TeacherError(RuntimeError):
         self.answered = torch.empty(0, dtype=torch.int64) if answered is None else answered
 
 
+class UnknownClassError(TeacherError):
+    """A teacher answers with a class name that its list of names lacks.
+
+    Whether a run can be resumed depends on how the list is corrected; the message explains it.
+    """
+
+
 @dataclass(frozen=True)
 class CompletedDecisions:
     """`PendingDecisions` that are complete and were checked.

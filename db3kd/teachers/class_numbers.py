@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from db3kd.teachers.base import TeacherError
+from db3kd.teachers.base import TeacherError, UnknownClassError
 from db3kd.validation import check_count
 
 NEXT_BEST = "next best"
@@ -95,22 +95,24 @@ class ClassNames:
             expected: How errors begin.
 
         Raises:
-            TeacherError: If the answer is not one of the names.
+            UnknownClassError: If the answer is not one of the names.
+            TeacherError: If it is not a text.
         """
         text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
         if not isinstance(text, str):
             raise TeacherError(f"{expected}, got {type(answer).__name__} for image {image}")
-        name = "a class name"
+        name = "a class name (withheld: the server received a secret)"
         if self._quote:
             name = f"the class name {textwrap.shorten(text, 100, placeholder='…')!r}"
         if not self._numbers:
             raise TeacherError(f"{expected}, got {name} for image {image}; pass {self._source}")
         number = self._numbers.get(text.strip())
         if number is None:
-            raise TeacherError(
+            raise UnknownClassError(
                 f"{expected}, got {name} for image {image}, which is not one of the known class "
-                f"names, {self._known()}; correct {self._source}. A run continues with corrected "
-                "names of classes that were not answered yet"
+                f"names, {self._known()}; correct {self._source}. If a name was misspelt, and no "
+                "answer had that class yet, a run continues with the corrected list; if a class "
+                "is missing from the list, start another run"
             )
         return number
 

@@ -129,7 +129,13 @@ class ModuleTeacher:
         self._fingerprint = fingerprint
 
     def __repr__(self) -> str:
-        return teacher_repr(self)
+        steps = self._normalization
+        shown = "".join(
+            f", {name}={values[0] if len(values) == 1 else values}"
+            for name, values, default in (("mean", steps.mean, (0.0,)), ("std", steps.std, (1.0,)))
+            if values != default
+        )
+        return f"{teacher_repr(self)[:-1]}{shown})"
 
     @property
     def max_batch(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from db3kd.validation import check_bounds, check_count, number_text
+from db3kd.validation import check_bounds, check_count, interval_text, number_text
 
 Layout = Literal["NCHW", "NHWC", "flat"]
 ChannelOrder = Literal["RGB", "BGR"]
@@ -124,9 +124,9 @@ class Preprocessing:
             shape = (shape[0], *(self.resize or shape[1:]))
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (1, shape[0]):
+                numbers = "1 number" if shape[0] == 1 else f"1 or {shape[0]} numbers"
                 raise ValueError(
-                    f"{name}: expected 1 or {shape[0]} numbers for images {shape}, got "
-                    f"{len(getattr(self, name))}"
+                    f"{name}: expected {numbers} for images {shape}, got {len(getattr(self, name))}"
                 )
         if self.layout == "NHWC":
             return (*shape[1:], shape[0])
@@ -142,6 +142,18 @@ class Preprocessing:
         if self.resize is not None or self.layout == "flat" or not shape or min(shape) < 1:
             return None
         return (shape[-1], *shape[:-1]) if self.layout == "NHWC" else shape
+
+    def describe_input(self, image_shape: Sequence[int]) -> str:
+        """Returns shape, layout and range of one image as the model receives it.
+
+        Example:
+            >>> Preprocessing(scale=(0, 255), layout="NHWC").describe_input((3, 32, 32))
+            'shape (32, 32, 3), layout NHWC, values in [0, 255]'
+        """
+        values = f"values in {interval_text(self.scale or self.bounds)}"
+        if any(self.mean) or any(value != 1 for value in self.std):
+            values += " before mean and std"
+        return f"shape {self.input_shape(image_shape)}, layout {self.layout}, {values}"
 
     def details(self) -> Iterator[tuple[str, str]]:
         """Yields the name and a description of each step that has an effect."""

@@ -65,6 +65,11 @@ def open_torch_file(
         ValueError: If a declaration is missing, the file is of an unknown kind, or it is a program
             and `trust_code` is False.
     """
+    if path.suffix == ".py":
+        raise ValueError(
+            f"{path}: is a Python file; use {path.stem}:NAME, the name of a function or object in "
+            "it, from the folder of the file"
+        )
     check_file(path)
     if path.suffix == ".safetensors":
         return _open_weights(path, model, overrides)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from command_line import Result
 from distill_cases import QUICK, SHAPE, images, weights
 from served_doubles import Answer, Loopback
 
@@ -49,7 +50,9 @@ def test_a_corrected_name_that_no_answer_had_loses_no_answer(tmp_path):
     with NamingService() as service:
         whole = run(NAMES, "whole")
         undisturbed, service.decided = service.decided, 0
-        with pytest.raises(TeacherError, match=r"'bird' for image .* correct the label file"):
+        with pytest.raises(
+            TeacherError, match=r"'bird' for image .* correct the label file.*misspelt"
+        ):
             run(("cat", "dog", "brid"), "run")
         paid = service.decided
         with pytest.raises(ValueError, match="class 1 was 'dog', is 'hound'"):
@@ -64,3 +67,32 @@ def test_a_corrected_name_that_no_answer_had_loses_no_answer(tmp_path):
     assert load_teacher(tmp_path / "run").class_names == NAMES
     (note,) = read_manifest(tmp_path / "run")["renamed_classes"]
     assert tuple(note["class_names"]) == NAMES
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+def test_the_hint_at_resuming_agrees_with_the_error(tmp_path, answered):
+    asked = []
+
+    def names(request):
+        count = len(json.loads(request.body)["images"])
+        asked.append(count)
+        known = ["circle", "square"] if len(asked) <= answered else ["triangle", "triangle"]
+        return Answer.of({"names": (known * count)[:count]})
+
+    (tmp_path / "labels.txt").write_text("circle\nsquare\n")
+    with Loopback(names) as service:
+        (tmp_path / "t.toml").write_text(
+            f'url = "{service.url}"\nimage_shape = [1, 8, 8]\nlabels = "labels.txt"\n'
+            '[rest]\nrequest = {images = "$images"}\nanswer = "names"\n'
+            "[requests]\nbatch = 10\nin_flight = 1\n"
+        )
+        spent = ("--budget", 200, "--strategy", "decisions", "--student", "linear")
+        where = ("--data", "digits", "--limit", 100, "--out", tmp_path / "run")
+        result = Result("distill", "--teacher", tmp_path / "t.toml", *where, *spent)
+
+    assert result.code == 1
+    assert "'triangle' for image 0" in result.err
+    assert "if a class is missing from the list, start another run" in result.err
+    corrected = "kept; if the class names can be corrected as below, continue with --resume"
+    assert (corrected in result.err) is (answered > 0)
+    assert (tmp_path / "run").exists() is (answered > 0)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from db3kd.teachers import Preprocessing
+from db3kd.teachers import ModuleTeacher, Preprocessing
 
 
 def test_the_default_leaves_images_unchanged(images):
@@ -76,9 +77,13 @@ def test_invalid_values_are_named(wrong, words):
 
 
 def test_steps_that_do_not_fit_the_images_are_named():
-    with pytest.raises(
-        ValueError, match=r"std: expected 1 or 1 numbers for images \(1, 8, 8\), got 3"
-    ):
+    with pytest.raises(ValueError, match=r"std: expected 1 number for images \(1, 8, 8\), got 3"):
         Preprocessing(std=(1, 2, 3)).input_shape((1, 8, 8))
     with pytest.raises(ValueError, match="resize and NHWC need images"):
         Preprocessing(layout="NHWC").input_shape((64,))
+
+
+def test_the_repr_of_a_teacher_has_its_mean_and_std():
+    shown = repr(ModuleTeacher(nn.Flatten(), (1, 2, 2), 4, mean=0.5, std=[0.25]))
+    assert shown.endswith("mean=0.5, std=0.25)")
+    assert "mean" not in repr(ModuleTeacher(nn.Flatten(), (1, 2, 2), 4))

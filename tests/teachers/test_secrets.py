@@ -49,6 +49,18 @@ def test_a_description_alone_cannot_send_a_secret(tmp_path, monkeypatch):
         assert server.asked[0].headers["Authorization"] == SECRET
 
 
+def test_all_that_is_missing_for_a_secret_is_reported_at_once(monkeypatch):
+    monkeypatch.delenv("DB3KD_ALLOW_SECRET", raising=False)
+    monkeypatch.delenv("KEY", raising=False)
+    with pytest.raises(
+        ValueError, match="set DB3KD_ALLOW_SECRET='KEY=https://h:443'; also set KEY"
+    ):
+        check_secret_allowed("KEY", "https://h/p")
+    monkeypatch.setenv("KEY", SECRET)
+    with pytest.raises(ValueError, match=r"set DB3KD_ALLOW_SECRET='KEY=https://h:443'$"):
+        check_secret_allowed("KEY", "https://h/p")
+
+
 @pytest.mark.parametrize(
     ("url", "allowed"),
     [

@@ -57,7 +57,13 @@ class HttpClient:
         return await self._send("GET", url, None, {}, max_bytes, who)
 
     async def post(
-        self, url: str, content: bytes, headers: Mapping[str, str], max_bytes: int, who: str
+        self,
+        url: str,
+        content: bytes,
+        headers: Mapping[str, str],
+        max_bytes: int,
+        who: str,
+        sent: str = "",
     ) -> Reply:
         """Sends a POST request and returns the answer.
 
@@ -67,12 +73,13 @@ class HttpClient:
             headers: Headers to send besides the secret.
             max_bytes: Maximum length of the answer's body.
             who: How errors begin.
+            sent: What the body holds, for the error if the server rejects it.
 
         Raises:
             RetryableError: If the request may be repeated.
             TeacherError: If repeating the request cannot help.
         """
-        return await self._send("POST", url, content, headers, max_bytes, who)
+        return await self._send("POST", url, content, headers, max_bytes, who, sent)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -103,6 +110,7 @@ class HttpClient:
         headers: Mapping[str, str],
         max_bytes: int,
         who: str,
+        sent: str = "",
     ) -> Reply:
         all_headers = {**headers, **(self._secret.read() if self._secret else {})}
         data = None if content is None else io.BytesIO(content)  # aiohttp sends a file in pieces
@@ -129,10 +137,30 @@ class HttpClient:
             raise RetryableError(f"connection lost ({_kind(error)})", maybe_paid=True) from None
         except aiohttp.ClientError as error:
             raise TeacherError(f"{who}: expected an HTTP response ({_kind(error)})") from None
-        # A query string may hold a key, too.
-        may_quote = self._secret is None and "?" not in url
-        _raise_for_status(response.status, response.headers, body if may_quote else b"", who)
+        words = self._words_of_server(url, body) + self._own_part(response.status, sent)
+        _raise_for_status(response.status, response.headers, words, who)
         return Reply(response.headers, body)
+
+    def _words_of_server(self, url: str, body: bytes) -> str:
+        """Returns what an error repeats of an answer, or why it repeats nothing."""
+        if not body:
+            return ""
+        if self._secret is not None:
+            return "; its words are withheld, because it received a secret"
+        if "?" in url:
+            return "; its words are withheld, because the query of the address may hold a key"
+        return _quotation(body)
+
+    def _own_part(self, status: int, sent: str) -> str:
+        """Returns what db3kd did that such a status may be about."""
+        if status in (401, 403):
+            if self._secret is None:
+                return "; no secret is configured (variable and name in [header])"
+            return (
+                f"; the secret in {self._secret.variable} was sent in the header "
+                f"{self._secret.name} (name in [header])"
+            )
+        return f"; the request held {sent}" if sent and status in (400, 422) else ""
 
 
 def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
@@ -199,8 +227,8 @@ async def _read_beginning(response: Any) -> bytes:
     return b"" if "Content-Encoding" in response.headers else body[:_MAX_QUOTED_BYTES]
 
 
-def _raise_for_status(status: int, headers: Mapping[str, str], body: bytes, who: str) -> None:
-    """Raises the error that stands for any status but 200, and quotes `body` in it."""
+def _raise_for_status(status: int, headers: Mapping[str, str], words: str, who: str) -> None:
+    """Raises the error that stands for any status but 200; `words` end one without a retry."""
     if status == 200:
         return
     if status in (429, 503):
@@ -216,7 +244,7 @@ def _raise_for_status(status: int, headers: Mapping[str, str], body: bytes, who:
             f"{who}: the server redirects (status {status}), and redirects are not followed; use "
             "the final address"
         )
-    raise TeacherError(f"{who}: the server answered with status {status}{_quotation(body)}")
+    raise TeacherError(f"{who}: the server answered with status {status}{words}")
 
 
 def _retry_after(value: str | None) -> float:

@@ -61,7 +61,9 @@ class HttpTransport:
         # A thread serializes the request, so that the event loop can serve the other requests.
         content, headers = await asyncio.to_thread(self._serialize, array, signature, request_id)
         max_bytes = max_answer_bytes(len(array), signature.classes)
-        reply = await self._http.post(f"{self._model}/infer", content, headers, max_bytes, who)
+        sent = f"{list(array.shape)} {array.dtype}, layout {signature.preprocessing.layout}"
+        url = f"{self._model}/infer"
+        reply = await self._http.post(url, content, headers, max_bytes, who, sent)
         length = reply.headers.get(_HEADER_LENGTH)
         try:
             answer = self._triton.InferenceServerClient.parse_response_body(

@@ -28,6 +28,7 @@ from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelOverrides, resolve
+from db3kd.validation import counted
 
 _ALL, _ONE = "$images", "$image"
 
@@ -190,7 +191,11 @@ class _RestService:
         content = await asyncio.to_thread(self._serialize, images)
         headers = {"Content-Type": "application/json", "Idempotency-Key": request_id}
         max_bytes, who = max_answer_bytes(len(images), self._classes), f"teacher {self.name}"
-        reply = await self._client.post(self._url, content, headers, max_bytes, who)
+        sent = self._preprocessing.describe_input(images.shape[1:])
+        batch = "one image" if self._template.single else counted(len(images), "image")
+        reply = await self._client.post(
+            self._url, content, headers, max_bytes, who, f"{batch} of {sent}"
+        )
         try:
             value = json.loads(reply.body)
         except (ValueError, RecursionError) as error:

@@ -74,9 +74,16 @@ def check_secret_allowed(variable: str, url: str) -> None:
         allowed, _, address = entry.partition("=")
         if (allowed, _origin(address)) == pair:
             return
+    unset = not os.environ.get(variable, "").strip()
+    also = (
+        f"; also set {variable}, which is not set, to the whole value of the header"
+        if unset
+        else ""
+    )
     raise ValueError(
         "header: the description asks to send the secret in the environment variable "
         f"{variable!r} to {pair[1]}; if you trust it, set {_ALLOWED_SECRETS}='{variable}={pair[1]}'"
+        f"{also}"
     )
 
 

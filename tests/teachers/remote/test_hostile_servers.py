@@ -101,11 +101,12 @@ HOSTILE = {
     "a redirect": (redirect, "redirects .status 307., and redirects are not followed"),
     "an error that repeats what was sent": (
         lambda n, asked, infer: Answer(400, echo(asked)),
-        "the server answered with status 400$",
+        r"the server answered with status 400; its words are withheld, because it received "
+        r"a secret; the request held \[\d+, .*\] float32, layout NCHW$",
     ),
     "a status that repeats what was sent": (
         lambda n, asked, infer: Answer(999, echo(asked)),
-        "the server answered with status 999$",
+        "the server answered with status 999; its words are withheld, because it received a secret$",
     ),
 }
 

@@ -15,6 +15,8 @@ from db3kd.teachers import (
     decide_checked,
     rest_teacher,
 )
+from db3kd.teachers.base import UnknownClassError
+from db3kd.teachers.remote import SecretHeader
 from db3kd.teachers.remote.rest import AnswerPath, Template
 
 SHAPE = (1, 8, 8)
@@ -175,6 +177,61 @@ def test_a_key_in_the_address_is_not_shown(images):
         assert "hush" not in str(raised.value) + teacher.name + str(list(teacher.details()))
         assert server.asked[0].path == "/p?key=hush"
         teacher.close()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_secret_is_named_with_its_header(images, monkeypatch, status):
+    monkeypatch.setenv("DIGITS_KEY", "hush")
+    with Loopback(lambda asked: Answer(status, b"no hush")) as server:
+        for secret, words in (
+            (None, "no hush; no secret is configured (variable and name in [header])"),
+            (
+                SecretHeader("DIGITS_KEY", "X-API-Key"),
+                "; its words are withheld, because it received a secret; the secret in DIGITS_KEY "
+                "was sent in the header X-API-Key (name in [header])",
+            ),
+        ):
+            teacher = rest_teacher(server.url, "$images", "y", SAID, requests=BRISK, secret=secret)
+            with pytest.raises(TeacherError) as raised:
+                teacher.decide(images[:2])
+            teacher.close()
+            assert str(raised.value).endswith(words)
+
+
+@pytest.mark.parametrize("placeholder", ["$images", "$image"])
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_rejected_request_is_described(images, placeholder, status):
+    steps = Preprocessing(scale=(0, 255), layout="NHWC")
+    with Loopback(lambda asked: Answer(status, b"bad")) as server:
+        teacher = rest_teacher(server.url, {"x": placeholder}, "y", SAID, steps, BRISK)
+        with pytest.raises(TeacherError) as raised:
+            teacher.decide(images[:2])
+        teacher.close()
+        sent = json.loads(server.asked[0].body)["x"]
+    count = "2 images" if placeholder == "$images" else "one image"
+    assert f"status {status}: bad; the request held {count} of shape (8, 8, 1), layout NHWC, " in (
+        str(raised.value)
+    )
+    assert "values in [0, 255]" in str(raised.value)
+    assert np.shape(sent) == ((2, 8, 8, 1) if placeholder == "$images" else (8, 8, 1))
+
+
+def test_an_unknown_class_is_named_unless_the_server_received_a_secret(images, monkeypatch):
+    monkeypatch.setenv("DIGITS_KEY", "hush")
+    said = ModelOverrides(image_shape=SHAPE, class_names=("circle", "square"))
+    with Loopback(lambda asked: Answer.of({"y": ["hush"] * 2})) as server:
+        for secret, words in (
+            (None, "got the class name 'hush' for image 0"),
+            (SecretHeader("DIGITS_KEY"), "got a class name (withheld: the server received a "),
+        ):
+            teacher = rest_teacher(
+                server.url, {"x": "$images"}, "y", said, requests=BRISK, secret=secret
+            )
+            with pytest.raises(UnknownClassError) as raised:
+                teacher.decide(images[:2])
+            teacher.close()
+            assert words in str(raised.value)
+            assert ("hush" in str(raised.value)) is (secret is None)
 
 
 def test_missing_overrides_are_reported():
