@@ -21,7 +21,7 @@ def evaluate(
     student: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="The model to measure, as for --model.", show_default=False
+            metavar="MODEL", help="The model to measure, as for --model.", show_default=False
         ),
     ] = None,
     *,

@@ -121,12 +121,15 @@ class ImageSet:
         Raises:
             TypeError: If the images are neither uint8 nor floats, or if the labels are neither
                 integers nor names.
-            ValueError: If shapes, values or labels do not fit.
+            ValueError: If shapes, values or labels do not fit. The values of a `numpy.memmap` are
+                checked when they are read.
         """
-        array = np.asarray(images)
+        array = images if isinstance(images, np.memmap) else np.asarray(images)
         if check_bounds(bounds) != cls.bounds:
             array = scale_to_unit(array, check_bounds(bounds), name)
         pixels = ArrayPixels(array, name)
+        if not isinstance(array, np.memmap):  # a mapped file is checked when it is read
+            pixels.check(np.arange(len(pixels)))
         if labels is not None:
             labels, class_names = as_labels(labels, f"{name} labels", class_names)
         return cls(pixels, labels, classes, name, class_names=class_names)

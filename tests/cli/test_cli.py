@@ -1,5 +1,7 @@
 """Help, version, information on a teacher, and errors of the command line."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -115,3 +117,16 @@ def test_without_typer_the_extra_to_install_is_named(monkeypatch):
 
     with pytest.raises(SystemExit, match=r"pip install \"db3kd\[cli\]\""):
         db3kd.cli.main()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["evaluate", "--help"], ["info", "--teacher-keys"]])
+def test_a_command_whose_output_is_not_read_to_its_end_ends_quietly(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    result = subprocess.run(
+        [sys.executable, "-m", "db3kd", *words], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, b"")

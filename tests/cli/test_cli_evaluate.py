@@ -98,3 +98,11 @@ def test_a_shape_with_the_channels_last_is_refused_before_anything_is_printed(co
     assert "expected shape (8, 8, 1)" in result.err
     assert "did you mean (1, 8, 8)? Shapes in db3kd have the channels first" in result.err
     assert "correct --image-shape" in result.err
+
+
+def test_a_python_file_is_refused_with_the_name_to_use(tmp_path):
+    (tmp_path / "my_model.py").write_text("def predict(images): ...")
+
+    message = fail("evaluate", tmp_path / "my_model.py", "--data", "digits")
+
+    assert "is a Python file; use my_model:NAME" in message

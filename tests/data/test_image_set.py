@@ -121,11 +121,25 @@ def test_labels_beyond_the_class_count_are_refused():
 def test_a_check_names_the_row_of_floats_outside_0_and_1(value):
     images = np.full((3000, 2, 2), 0.5, np.float32)
     images[2777, 1, 1] = value
-    data = ImageSet.from_arrays(images)
     with pytest.raises(ValueError, match=r"arrays: .* at row 2777"):
-        data.check()
-    data.subset(np.arange(2777)).check()
+        ImageSet.from_arrays(images)
+    ImageSet.from_arrays(images[:2777]).check()
     ImageSet.from_arrays(BYTES).check()
+
+
+def test_floats_that_were_not_divided_are_refused_with_advice():
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 255 at row 1; divide by 255"):
+        ImageSet.from_arrays(np.stack([np.zeros((4, 4)), np.full((4, 4), 255.0)]))
+
+
+def test_a_mapped_array_is_checked_when_it_is_read(tmp_path):
+    images = np.full((3, 2, 2), 0.5, np.float32)
+    images[2] = np.nan
+    np.save(tmp_path / "images.npy", images)
+    data = ImageSet.from_arrays(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    with pytest.raises(ValueError, match=r"arrays: .* at row 2"):
+        data.check()
+    data.subset([0, 1]).check()
 
 
 def test_a_value_just_outside_is_printed_with_all_its_digits():

@@ -106,7 +106,8 @@ HOSTILE = {
     ),
     "a status that repeats what was sent": (
         lambda n, asked, infer: Answer(999, echo(asked)),
-        "the server answered with status 999; its words are withheld, because it received a secret$",
+        "the server answered with status 999; its words are withheld, because it received a "
+        "secret$",
     ),
 }
 
