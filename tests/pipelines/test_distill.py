@@ -148,7 +148,8 @@ def test_without_out_an_error_names_the_folder_that_keeps_the_answers(tmp_path, 
 
     assert rest.total == result.queries - (100 - failing.left)
     assert run().report is None
-    assert len(list(tmp_path.iterdir())) == 1, "successful runs leave no folder"
+    # torch keeps compiled code in the temporary folder, too.
+    assert len(list(tmp_path.glob("db3kd-*"))) == 1, "successful runs leave no folder"
 
 
 def test_another_run_is_not_resumed_and_the_difference_is_named(tmp_path):
