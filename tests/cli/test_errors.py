@@ -48,7 +48,9 @@ WITHOUT_OPTION = {
     ("distill", run_distillation): {"callbacks", "images", "settings"},
     ("compare", TrainSettings): {"shuffle", "gradient_clip"},
     ("compare", DistillSettings): {"learning_rates", "training", "alpha", "patience"},
-    ("compare", run_comparison): {"callbacks", "images", "on_student", "settings"},
+    ("compare", run_comparison): {
+        *("ask_about_test", "callbacks", "images", "on_student", "settings"),
+    },
     ("distill", KDLoss): {"beta", "reduction"},
     ("teacher", TrainSettings): {*OPTIMIZATION, "shuffle", "steps"},
     ("teacher", Source): {"split"},
