@@ -37,46 +37,31 @@ _SIGPIPE = 141
 class _OneLineErrors(TyperGroup):
     """Prints an error as one line on standard error; with --debug, raises it."""
 
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
+    def main(self, *arguments: Any, **options: Any) -> Any:
         try:
-            return super().make_context(*arguments, **options)
-        except (BrokenPipeError, typer.Exit, SystemExit) as error:
-            if _reader_has_left() or _is_exit_of_rich(error):
-                raise typer.Exit(_SIGPIPE) from None
-            raise
+            try:
+                return super().main(*arguments, **options)
+            finally:
+                sys.stdout.flush()
+        except (BrokenPipeError, SystemExit) as error:
+            # Click and rich exit with another status when they meet a closed pipe.
+            if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+                raise
+            # Python flushes once more at its end; what is left to print is dropped.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_SIGPIPE)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
-            if _reader_has_left():
-                raise typer.Exit(_SIGPIPE)
-            return result
-        except SystemExit as error:
-            if _is_exit_of_rich(error):
-                raise typer.Exit(_SIGPIPE) from None
-            raise
+            return super().invoke(ctx)
         except Exception as error:
-            if _reader_has_left() and isinstance(error, BrokenPipeError | typer.Exit):
-                raise typer.Exit(_SIGPIPE) from None
-            if ctx.params.get("debug") or not is_expected(error):
+            cut_off = isinstance(error, BrokenPipeError) and _is_closed_pipe(sys.stdout)
+            if cut_off or ctx.params.get("debug") or not is_expected(error):
                 raise
             command = self.commands.get(ctx.invoked_subcommand or "")
             options = {} if command is None else options_of(command.params)
             print(f"error: {one_line(error, options)}", file=sys.stderr)
             raise typer.Exit(1) from error
-
-
-def _reader_has_left() -> bool:
-    """Returns whether standard output is a closed pipe; what is left to print is then dropped."""
-    try:
-        sys.stdout.flush()
-        # A write that failed may have left nothing to flush, so the pipe itself is looked at.
-        if sys.exc_info()[0] is not BrokenPipeError or not _is_closed_pipe(sys.stdout):
-            return False
-        raise BrokenPipeError
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
 
 
 def _is_closed_pipe(stream: TextIO) -> bool:
@@ -87,11 +72,6 @@ def _is_closed_pipe(stream: TextIO) -> bool:
     except (AttributeError, OSError):
         return False
     return bool(poll.poll(0))
-
-
-def _is_exit_of_rich(error: BaseException) -> bool:
-    """Returns whether rich, which prints the help, found that standard output is closed."""
-    return isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
 
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet
-from db3kd.cli.options import ImageOptions, Split, load_test_or_all
+from db3kd.cli.options import ImageOptions, PricePer1000, Split, load_test_or_all
 from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
@@ -126,14 +126,7 @@ class SpendingOptions(OptionSet):
             rich_help_panel=COMMON,
         ),
     ] = False
-    price_per_1000: Annotated[
-        float | None,
-        typer.Option(
-            "--price-per-1000",
-            min=0,
-            help="Price of 1,000 queries, in any currency.",
-        ),
-    ] = None
+    price_per_1000: PricePer1000 = None
     time_limit: Annotated[
         float | None,
         typer.Option("--time-limit", min=1, help="Approximate seconds that all training may take."),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ImageOptions, Seed, Split, load_split_or_all
+from db3kd.cli.options import ImageOptions, PricePer1000, Seed, Split, load_split_or_all
 from db3kd.cli.plan_output import price_text
 from db3kd.cli.teacher_options import TEACHER_HELP, Device, ModelFileOptions
 
@@ -61,15 +61,7 @@ def evaluate(
             rich_help_panel=COMMON,
         ),
     ] = False,
-    price_per_1000: Annotated[
-        float | None,
-        typer.Option(
-            "--price-per-1000",
-            min=0,
-            help="Price of 1,000 queries, in any currency.",
-            rich_help_panel="Budget",
-        ),
-    ] = None,
+    price_per_1000: PricePer1000 = None,
     device: Device = "auto",
     split: Split = "test",
     seed: Seed = 0,

@@ -25,6 +25,15 @@ Resume = Annotated[
         "--resume", help="Continue the run in --out and keep its answers.", rich_help_panel=COMMON
     ),
 ]
+PricePer1000 = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-1000",
+        min=0,
+        help="Price of 1,000 queries, in any currency.",
+        rich_help_panel="Budget",
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
