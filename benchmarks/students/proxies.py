@@ -68,7 +68,7 @@ def _agreement(
     order = torch.randperm(len(trained.train), generator=torch.Generator().manual_seed(1000 + seed))
     answers = _random_answers(trained, order[:images], round(per_sample * images), seed)
     others = trained.train.subset(order[images:][-_MEASURED:])
-    soft = neighbour_labels(answers, trained.classes) if soft_labels else None
+    soft = partial(neighbour_labels, answers, trained.classes) if soft_labels else None
     settings = db3kd.DistillSettings()
     make = partial(build_model, options.proxy, others.image_shape, trained.classes)
     with tempfile.TemporaryDirectory() as folder:

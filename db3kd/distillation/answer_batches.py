@@ -31,7 +31,8 @@ class AnsweredBatches:
         clean_share: Share of samples in a batch, in [0, 1]; the rest are augmented images.
         balance: How much more often images of rare classes are drawn, from 0 (not) to 1 (all
             classes equally often).
-        soft_labels: [len(answers), C], the soft label of each image; None for none.
+        soft_labels: Returns the soft label of each image, [len(answers), C]; called only if batches
+            are drawn. None for none.
     """
 
     answers: Answers
@@ -39,7 +40,7 @@ class AnsweredBatches:
     seed: int
     clean_share: float = CLEAN_SHARE
     balance: float = 0.0
-    soft_labels: Tensor | None = None
+    soft_labels: Callable[[], Tensor] | None = None
 
     def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
         """Returns a function from a step to a batch.
@@ -48,14 +49,15 @@ class AnsweredBatches:
         [n, C].
         """
         draw = _Draws(self.answers, self.seed, self.clean_share, self.balance)
+        soft_labels = None if self.soft_labels is None else self.soft_labels()
         device = process.device
 
         def batch_of(step: int) -> tuple[Tensor, ...]:
             chosen = process.own_part(draw(step, self.batch_size))
             images = self.answers.images.read(self.answers.rows[chosen])
             batch = [images, self.answers.decisions[chosen]]
-            if self.soft_labels is not None:
-                batch.append(self.soft_labels[chosen])
+            if soft_labels is not None:
+                batch.append(soft_labels[chosen])
             return tuple(values.to(device) for values in batch)
 
         return batch_of

@@ -130,7 +130,7 @@ def train_proxy(
     store: NetworkStore,
     *,
     balance: float = 0.0,
-    soft_labels: Tensor | None = None,
+    soft_labels: Callable[[], Tensor] | None = None,
     keep_longer: bool = False,
     title: str | None = None,
 ) -> nn.Module:
@@ -144,7 +144,8 @@ def train_proxy(
         settings: How it is trained.
         store: Trains it.
         balance: See `AnsweredBatches`.
-        soft_labels: Soft labels for the answers to train on, as from `neighbour_labels`; or None.
+        soft_labels: Returns soft labels for the answers to train on, as `neighbour_labels` does;
+            called only if the proxy is trained. None for none.
         keep_longer: Whether one that was trained for more steps before is as good.
         title: The title of the progress display; None shows nothing.
     """

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -104,7 +105,7 @@ class Teaching:
         training = answers.training
         soft_labels = None
         if few and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
-            soft_labels = neighbour_labels(training, self.classes)
+            soft_labels = cache(partial(neighbour_labels, training, self.classes))
         networks = []
         for index in range(proxies.count):
             networks.append(

@@ -89,7 +89,7 @@ def test_only_so_many_samples_get_labels(monkeypatch):
 def test_batches_hold_the_soft_label_of_each_image():
     known = some()
     soft = neighbour_labels(known, CLASSES)
-    source = AnsweredBatches(known, 16, 0, soft_labels=soft)
+    source = AnsweredBatches(known, 16, 0, soft_labels=lambda: soft)
     images, decisions, labels = source.open(TrainingProcess(torch.device("cpu"), "no"))(3)
     plain = AnsweredBatches(known, 16, 0).open(TrainingProcess(torch.device("cpu"), "no"))(3)
     assert torch.equal(images, plain[0])

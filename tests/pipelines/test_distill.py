@@ -360,7 +360,7 @@ def test_a_finished_run_that_is_resumed_shows_no_speed_of_asking(tmp_path, capsy
 
 @pytest.mark.parametrize(("budget", "calls"), [(200, 1), (1_500, 0)])
 def test_proxies_learn_from_distances_if_there_are_few_answers_for_each_image(
-    budget, calls, monkeypatch
+    budget, calls, monkeypatch, tmp_path
 ):
     seen = []
 
@@ -369,5 +369,8 @@ def test_proxies_learn_from_distances_if_there_are_few_answers_for_each_image(
         return neighbour_labels(answers, classes)
 
     monkeypatch.setattr("db3kd.pipelines.teaching.neighbour_labels", watched)
-    result = run(budget=budget, settings=CHOOSING)
+    result = run(budget=budget, settings=CHOOSING, out=tmp_path / "run")
     assert result.queries == budget and len(seen) == calls
+
+    run(budget=budget, settings=CHOOSING, out=tmp_path / "run", resume=True)
+    assert len(seen) == calls  # the proxies are in the folder
