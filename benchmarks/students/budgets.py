@@ -7,13 +7,17 @@ freshly mixed images, which no budget buys: it is the ceiling of this student an
 
     python -m benchmarks.students.budgets --data DIR --teacher FILE --runs DIR --save NAME
 
+Runs that differ only in their student ask the same questions, so they share the answers and the
+proxies of the first of them.
+
 The result is written after each student. Runs stay in their folders, so that a stopped benchmark
 goes on where it was.
 """
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -52,6 +56,20 @@ class BudgetCell(Cell):
     def folder(self) -> str:
         """The name of the run folder."""
         return f"{self.images}-{self.queries_per_sample}-{self.student}-{self.strategy}-{self.seed}"
+
+    def run_folder(self, runs: Path, students: Sequence[str]) -> Path:
+        """Returns the run folder, with the answers of another student's run if there are any.
+
+        Args:
+            runs: The folder of all runs.
+            students: The students of the table.
+        """
+        folder = runs / self.folder
+        for other in students:
+            known = runs / replace(self, student=other).folder
+            if not folder.exists() and known.exists():
+                shutil.copytree(known, folder)
+        return folder
 
 
 def main() -> None:
@@ -95,7 +113,7 @@ def _train(
         student=cell.student,
         strategy=cell.strategy,
         settings=settings,
-        out=options.runs / trained.train.name / cell.folder,
+        out=cell.run_folder(options.runs / trained.train.name, options.students),
         resume=True,
     )
     return result.student, {

@@ -1,0 +1,71 @@
+"""The benchmark of budgets: runs that differ only in their student share what was asked."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("benchmarks.students.budgets", reason="benchmarks are not installed")
+
+from benchmarks.common import record
+from benchmarks.common.generated import generated_images
+from benchmarks.common.setting import TrainedTeacher
+from benchmarks.students import budgets
+from db3kd.data.image_set import ImageSet
+from db3kd.models import build_model
+from db3kd.teachers import ModuleTeacher
+
+SHAPE, CLASSES = (1, 28, 28), 3
+
+
+class CountedTeacher(ModuleTeacher):
+    """Counts the images that it is asked about."""
+
+    asked = 0
+
+    def decide(self, images):
+        self.asked += len(images)
+        return super().decide(images)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Makes the benchmark write to a temporary folder, and returns its teacher."""
+    images, labels = generated_images(SHAPE, CLASSES, 60, 0, torch.device("cpu"))
+    train = ImageSet.from_arrays(images, labels, "generated", CLASSES)
+    torch.manual_seed(0)
+    network = build_model("linear", SHAPE, CLASSES).eval()
+    made = TrainedTeacher(network, CountedTeacher(network, SHAPE, CLASSES), train, train, 1.0)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(budgets, "trained_teacher", lambda options: made)
+    return made
+
+
+def rows_of(students, runs, name, monkeypatch):
+    words = "budgets --images 40 --per-sample 4 --strategies auto --steps 3 --seeds 1"
+    words += f" --students {students} --runs {runs} --save {name}"
+    monkeypatch.setattr("sys.argv", words.split())
+    budgets.main()
+    return json.loads((record.RESULTS / f"{name}.json").read_text())["rows"]
+
+
+def test_runs_that_differ_only_in_their_student_share_answers_and_proxies(
+    trained, tmp_path, monkeypatch
+):
+    (alone,) = rows_of("mlp-half", tmp_path / "alone", "alone", monkeypatch)
+    asked_alone, trained.teacher.asked = trained.teacher.asked, 0
+
+    first, second = rows_of("mlp-quarter mlp-half", tmp_path / "both", "both", monkeypatch)
+
+    assert (first["student"], second["student"]) == ("mlp-quarter", "mlp-half")
+    assert trained.teacher.asked == asked_alone
+    assert second["queries"] == alone["queries"] == 160
+    measured = ("accuracy", "agreement", "held_out_agreement", "choices")
+    assert [second[name] for name in measured] == [alone[name] for name in measured]
+    weights = [
+        load_file(tmp_path / run / "generated" / "40-4-mlp-half-auto-0" / "student.safetensors")
+        for run in ("alone", "both")
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
