@@ -37,6 +37,9 @@ from db3kd.planning import STRATEGIES, plan_budget
 
 _WHITE_BOX = "white box, patient"
 
+_SPENT_PER_IMAGE = {_WHITE_BOX: 0, "decisions": 1, "sd": 1}
+"""The most queries per image that these spend, whatever the budget is."""
+
 
 @dataclass(frozen=True)
 class BudgetCell(Cell):
@@ -92,9 +95,15 @@ def _cells(options: argparse.Namespace) -> Iterator[BudgetCell]:
     for seed, count, per_sample, student, strategy in itertools.product(
         range(options.seeds), options.images, options.per_sample, options.students, names
     ):
-        if strategy == _WHITE_BOX and per_sample != options.per_sample[0]:
-            continue  # it does not depend on the budget
+        spends = _spent_per_image(strategy, per_sample)
+        earlier = options.per_sample[: options.per_sample.index(per_sample)]
+        if spends in [_spent_per_image(strategy, each) for each in earlier]:
+            continue  # it would be the same student
         yield BudgetCell(count, per_sample, student, strategy, seed)
+
+
+def _spent_per_image(strategy: str, per_sample: float) -> float:
+    return min(per_sample, _SPENT_PER_IMAGE.get(strategy, per_sample))
 
 
 def _train(

@@ -1,5 +1,6 @@
 """The benchmark of budgets: runs that differ only in their student share what was asked."""
 
+import argparse
 import json
 
 import pytest
@@ -69,3 +70,16 @@ def test_runs_that_differ_only_in_their_student_share_answers_and_proxies(
     ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_student_that_a_larger_budget_does_not_change_is_trained_once():
+    options = argparse.Namespace(
+        images=[100], per_sample=[0.5, 2, 10], students=["mlp"], seeds=1, white_box=True
+    )
+    options.strategies = ["auto", "decisions", "sd"]
+
+    cells = [(each.strategy, each.queries_per_sample) for each in budgets._cells(options)]
+
+    expected = {("auto", 0.5), ("auto", 2), ("auto", 10), ("decisions", 0.5), ("decisions", 2)}
+    expected |= {("sd", 0.5), ("sd", 2), ("white box, patient", 0.5)}
+    assert len(cells) == len(expected) and set(cells) == expected
