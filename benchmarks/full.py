@@ -89,12 +89,27 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "students.budgets", 60, "{fashion} --threads 1 --steps 1500 --images 1000 --per-sample 2 "
         "--strategies auto sd augmented decisions --white-box",
     ),
+    **{
+        f"budgets-1000-{data}": (
+            "students.budgets", 90, f"{{{name}}} --threads 1 --steps 1500 --images 1000 "
+            "--per-sample 2 10 50 256 --students lenet5-half lenet5-fifth "
+            "--strategies auto augmented sd decisions --white-box --seeds 1",
+        )
+        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+    },
+    **{
+        f"budgets-zero-shot-{data}-12000": (
+            "students.budgets", 40, f"{{{name}}} --threads 1 --steps 12000 --images 1000 "
+            "--per-sample 100 20 --strategies zero-shot --proxies 0 --seeds 1",
+        )
+        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+    },
     "proxies-fashion-mnist": (
         "students.proxies", 10, "{fashion} --threads 1 --images 1000 --per-sample 2 4 10",
     ),
     **{
         f"extraction-{kind}{data}": (
-            "extraction", minutes, f"{{{name}}} --threads 1 --steps 1500 --seeds 3 {arguments}",
+            "extraction", minutes, f"{{{name}}} --threads 1 --steps 1500 {arguments}",
         )
         for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
         for kind, minutes, arguments in (

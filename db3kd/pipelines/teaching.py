@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from db3kd.distillation.answer_batches import AnsweredBatches, ProxyTaughtBatches, TaughtLoss
 from db3kd.distillation.answers import Answers
@@ -39,6 +41,9 @@ _FEW_ANSWERS = 5
 _NEIGHBOUR_ANSWERS = 3
 """Answers per image below which proxies also learn from the distances between the samples. With 2
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
+
+_ANSWERED_SHARE = 0.5
+"""Share of answered images in the batches of a student that proxies teach. The rest are new."""
 
 _LEAST_CHOICE_STEPS = 100
 _LEAST_CHOICE_ANSWERS = 200
@@ -186,9 +191,18 @@ class Teaching:
         settings = self.settings.trained_for(max(1, steps), rate, 0)
         batches: BatchSource
         loss: Callable[..., Tensor]
+        depends_on: dict[str, Any] = {}
         if proxies:
+            share = answered_share(self.make, answers.training)
+            if share != _ANSWERED_SHARE:
+                depends_on["answered_share"] = share
             batches = ProxyTaughtBatches(
-                answers.training, proxies, settings.batch_size, 0, balance=self.balance
+                answers.training,
+                proxies,
+                settings.batch_size,
+                0,
+                answered_share=share,
+                balance=self.balance,
             )
             loss = TaughtLoss(self.settings.alpha)
         else:
@@ -208,6 +222,7 @@ class Teaching:
                 "patience": self.settings.patience if callbacks else None,
                 "balance": self.balance,
                 "settings": settings,
+                **depends_on,
             },
         )
 
@@ -278,6 +293,24 @@ def are_few(answers: int, images: int) -> bool:
         images: Number of images to train on.
     """
     return answers < _FEW_ANSWERS * images
+
+
+def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
+    """Returns the share of answered images in the batches of a student that proxies teach.
+
+    New mixtures show a student more than the answered images do. But its batch normalisation would
+    learn their mean and variance, which are not those of images, so a student with such layers gets
+    none if the teacher has classified every image (docs/measurements.md).
+
+    Args:
+        make: Makes the student.
+        answers: The answers to train on.
+    """
+    with torch.random.fork_rng(devices=[]):
+        layers = make().modules()
+    if not any(isinstance(layer, _BatchNorm) for layer in layers):
+        return _ANSWERED_SHARE
+    return 1.0 if int(answers.is_clean.sum()) == answers.images.partners else _ANSWERED_SHARE
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:

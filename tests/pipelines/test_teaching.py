@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from db3kd.pipelines.teaching import are_few, standard_errors_above
+from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.pipelines.teaching import answered_share, are_few, standard_errors_above
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,26 @@ def test_the_difference_is_antisymmetric(pairs):
 @pytest.mark.parametrize(("each", "few"), [(1, True), (4, True), (5, False), (20, False)])
 def test_answers_are_few_for_the_images_to_train_on(each, few):
     assert are_few(4 * each, 4) is few
+
+
+def with_normalisation() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "asked", "share"),
+    [
+        (with_normalisation, 8, 1.0),
+        (with_normalisation, 7, 0.5),  # new images are all that it sees of the eighth
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), 8, 0.5),
+    ],
+)
+def test_batch_normalisation_sees_no_new_mixtures_of_answered_images(make, asked, share):
+    samples = torch.arange(asked)
+    rows = torch.cat([samples * NUMBERS, samples * NUMBERS + 1])
+    images = augmentable_images(torch.rand(10, 1, 2, 2), torch.arange(10), 2, seed=0)
+    known = no_answers(images).add(rows, rows % 3)
+
+    before = torch.get_rng_state()
+    assert answered_share(make, known.training) == share
+    assert torch.get_rng_state().equal(before)
