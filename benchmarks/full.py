@@ -93,7 +93,7 @@ MODULES: dict[str, tuple[str, int, str]] = {
         f"budgets-1000-{data}": (
             "students.budgets", 90, f"{{{name}}} --threads 1 --steps 1500 --images 1000 "
             "--per-sample 2 10 50 256 --students lenet5-half lenet5-fifth "
-            "--strategies auto augmented sd decisions --white-box --seeds 1",
+            "--strategies auto augmented bd sd decisions --white-box --seeds 1",
         )
         for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
     },

@@ -7,8 +7,8 @@ freshly mixed images, which no budget buys: it is the ceiling of this student an
 
     python -m benchmarks.students.budgets --data DIR --teacher FILE --runs DIR --save NAME
 
-Runs that differ only in their student ask the same questions, so they share the answers and the
-proxies of the first of them.
+Runs that differ only in their student send the same queries, so the later ones reuse the answers
+and the proxies of the first.
 
 The result is written after each student. Runs stay in their folders, so that a stopped benchmark
 goes on where it was.
@@ -38,7 +38,7 @@ from db3kd.planning import STRATEGIES, plan_budget
 _WHITE_BOX = "white box, patient"
 
 _SPENT_PER_IMAGE = {_WHITE_BOX: 0, "decisions": 1, "sd": 1}
-"""The most queries per image that these spend, whatever the budget is."""
+"""The most queries per image that each of these spends, whatever the budget is."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BudgetCell(Cell):
         return f"{self.images}-{self.queries_per_sample}-{self.student}-{self.strategy}-{self.seed}"
 
     def run_folder(self, runs: Path, students: Sequence[str]) -> Path:
-        """Returns the run folder, with the answers of another student's run if there are any.
+        """Returns the run folder; a new one is a copy of another student's run, if there is one.
 
         Args:
             runs: The folder of all runs.

@@ -43,7 +43,7 @@ _NEIGHBOUR_ANSWERS = 3
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
 
 _ANSWERED_SHARE = 0.5
-"""Share of answered images in the batches of a student that proxies teach. The rest are new."""
+"""Share of answered images in the batches of a student that proxies teach; the rest are new."""
 
 _LEAST_CHOICE_STEPS = 100
 _LEAST_CHOICE_ANSWERS = 200
@@ -298,9 +298,9 @@ def are_few(answers: int, images: int) -> bool:
 def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
     """Returns the share of answered images in the batches of a student that proxies teach.
 
-    New mixtures show a student more than the answered images do. But its batch normalisation would
-    learn their mean and variance, which are not those of images, so a student with such layers gets
-    none if the teacher has classified every image (docs/measurements.md).
+    New mixtures show a student more than the answered images do. But batch normalisation would
+    learn their mean and variance, which differ from those of clean images. So a student with such
+    layers gets no new mixtures if the teacher has classified every image (docs/measurements.md).
 
     Args:
         make: Makes the student.

@@ -1,4 +1,4 @@
-"""The benchmark of budgets: runs that differ only in their student share what was asked."""
+"""The benchmark of budgets: runs that differ only in their student share answers and proxies."""
 
 import argparse
 import json

@@ -40,7 +40,7 @@ def with_normalisation() -> nn.Module:
     ("make", "asked", "share"),
     [
         (with_normalisation, 8, 1.0),
-        (with_normalisation, 7, 0.5),  # new images are all that it sees of the eighth
+        (with_normalisation, 7, 0.5),  # it sees the eighth image only in new mixtures
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), 8, 0.5),
     ],
 )
