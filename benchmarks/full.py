@@ -28,6 +28,9 @@ from benchmarks.common.record import RESULTS
 ROOT = Path(__file__).parents[1]
 SERVERS = ".venv-servers/bin/python"
 
+_GREY = (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+"""The options of the grey data sets, and the names of these in results."""
+
 MODULES: dict[str, tuple[str, int, str]] = {
     "peers-quick": ("peers", 5, "--teacher-model lenet5 --pairs 10 {few}"),
     "distances-mnist": ("peers.distances", 1, "{mnist_or_few}"),
@@ -62,7 +65,7 @@ MODULES: dict[str, tuple[str, int, str]] = {
             "students", minutes, f"{{{name}}} --student lenet5-half lenet5-fifth --steps 2000 "
             f"--precision bf16 --scale-students 2 --images {images} --queries-per-pair {queries}",
         )
-        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+        for name, data in _GREY
         for images, minutes, queries in (
             (1000, 60, "250 1000 4000"),
             (5000, 50, "250 1000 --targets 3 --scale-steps 400 --surrogate-queries-per-pair 100"),
@@ -74,7 +77,7 @@ MODULES: dict[str, tuple[str, int, str]] = {
             "students.budgets", 60, f"{{{name}}} --threads 1 --steps 1500 --per-sample 2 10 "
             "--strategies auto augmented sd decisions --white-box",
         )
-        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+        for name, data in _GREY
     },
     "budgets-fashion-mnist-12000": (
         "students.budgets", 180, "{fashion} --threads 1 --steps 12000 --per-sample 256 "
@@ -95,14 +98,14 @@ MODULES: dict[str, tuple[str, int, str]] = {
             "--per-sample 2 10 50 256 --students lenet5-half lenet5-fifth "
             "--strategies auto augmented bd sd decisions --white-box --seeds 1",
         )
-        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+        for name, data in _GREY
     },
     **{
         f"budgets-zero-shot-{data}-12000": (
             "students.budgets", 40, f"{{{name}}} --threads 1 --steps 12000 --images 1000 "
             "--per-sample 100 20 --strategies zero-shot --proxies 0 --seeds 1",
         )
-        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+        for name, data in _GREY
     },
     "proxies-fashion-mnist": (
         "students.proxies", 10, "{fashion} --threads 1 --images 1000 --per-sample 2 4 10",
@@ -111,7 +114,7 @@ MODULES: dict[str, tuple[str, int, str]] = {
         f"extraction-{kind}{data}": (
             "extraction", minutes, f"{{{name}}} --threads 1 --steps 1500 {arguments}",
         )
-        for name, data in (("fashion", "fashion-mnist"), ("mnist", "mnist"))
+        for name, data in _GREY
         for kind, minutes, arguments in (
             ("", 30, "--images 20000 --budgets 1000"),
             ("without-images-", 60, "--images 0 --budgets 20000"),

@@ -14,6 +14,9 @@ from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.training_process import TrainingProcess
 from db3kd.querying.search import UNANSWERED
 
+ANSWERED_SHARE = 0.5
+"""Share of answered images in the batches of a student that proxies teach; the rest are new."""
+
 _FRESH_SEED = 1
 """Added to the seed of the augmentation, so that new images differ from the answered ones."""
 
@@ -84,7 +87,7 @@ class ProxyTaughtBatches:
     proxies: Sequence[nn.Module]
     batch_size: int
     seed: int
-    answered_share: float = 0.5
+    answered_share: float = ANSWERED_SHARE
     clean_share: float = CLEAN_SHARE
     balance: float = 0.0
 

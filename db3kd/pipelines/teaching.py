@@ -12,7 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from db3kd.distillation.answer_batches import AnsweredBatches, ProxyTaughtBatches, TaughtLoss
+from db3kd.distillation.answer_batches import (
+    ANSWERED_SHARE,
+    AnsweredBatches,
+    ProxyTaughtBatches,
+    TaughtLoss,
+)
 from db3kd.distillation.answers import Answers
 from db3kd.distillation.early_stopping import EarlyStopping, HeldOutAgreement
 from db3kd.distillation.neighbour_labels import neighbour_labels
@@ -41,9 +46,6 @@ _FEW_ANSWERS = 5
 _NEIGHBOUR_ANSWERS = 3
 """Answers per image below which proxies also learn from the distances between the samples. With 2
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
-
-_ANSWERED_SHARE = 0.5
-"""Share of answered images in the batches of a student that proxies teach; the rest are new."""
 
 _LEAST_CHOICE_STEPS = 100
 _LEAST_CHOICE_ANSWERS = 200
@@ -194,7 +196,7 @@ class Teaching:
         depends_on: dict[str, Any] = {}
         if proxies:
             share = answered_share(self.make, answers.training)
-            if share != _ANSWERED_SHARE:
+            if share != ANSWERED_SHARE:
                 depends_on["answered_share"] = share
             batches = ProxyTaughtBatches(
                 answers.training,
@@ -306,11 +308,11 @@ def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
         make: Makes the student.
         answers: The answers to train on.
     """
+    if int(answers.is_clean.sum()) < answers.images.partners:
+        return ANSWERED_SHARE
     with torch.random.fork_rng(devices=[]):
         layers = make().modules()
-    if not any(isinstance(layer, _BatchNorm) for layer in layers):
-        return _ANSWERED_SHARE
-    return 1.0 if int(answers.is_clean.sum()) == answers.images.partners else _ANSWERED_SHARE
+    return 1.0 if any(isinstance(layer, _BatchNorm) for layer in layers) else ANSWERED_SHARE
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:

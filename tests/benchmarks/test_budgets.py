@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,35 +10,18 @@ from safetensors.torch import load_file
 
 pytest.importorskip("benchmarks.students.budgets", reason="benchmarks are not installed")
 
+from benchmark_cases import small_trained
+from teachers_analytic import CountingTeacher
+
 from benchmarks.common import record
-from benchmarks.common.generated import generated_images
-from benchmarks.common.setting import TrainedTeacher
 from benchmarks.students import budgets
-from db3kd.data.image_set import ImageSet
-from db3kd.models import build_model
-from db3kd.teachers import ModuleTeacher
-
-SHAPE, CLASSES = (1, 28, 28), 3
-
-
-class CountedTeacher(ModuleTeacher):
-    """Counts the images that it is asked about."""
-
-    asked = 0
-
-    def decide(self, images):
-        self.asked += len(images)
-        return super().decide(images)
 
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
     """Makes the benchmark write to a temporary folder, and returns its teacher."""
-    images, labels = generated_images(SHAPE, CLASSES, 60, 0, torch.device("cpu"))
-    train = ImageSet.from_arrays(images, labels, "generated", CLASSES)
-    torch.manual_seed(0)
-    network = build_model("linear", SHAPE, CLASSES).eval()
-    made = TrainedTeacher(network, CountedTeacher(network, SHAPE, CLASSES), train, train, 1.0)
+    made = small_trained()
+    made = replace(made, teacher=CountingTeacher(made.teacher))
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(budgets, "trained_teacher", lambda options: made)
     return made
@@ -55,12 +39,12 @@ def test_runs_that_differ_only_in_their_student_share_answers_and_proxies(
     trained, tmp_path, monkeypatch
 ):
     (alone,) = rows_of("mlp-half", tmp_path / "alone", "alone", monkeypatch)
-    asked_alone, trained.teacher.asked = trained.teacher.asked, 0
+    asked_alone, trained.teacher.total = trained.teacher.total, 0
 
     first, second = rows_of("mlp-quarter mlp-half", tmp_path / "both", "both", monkeypatch)
 
     assert (first["student"], second["student"]) == ("mlp-quarter", "mlp-half")
-    assert trained.teacher.asked == asked_alone
+    assert trained.teacher.total == asked_alone
     assert second["queries"] == alone["queries"] == 160
     measured = ("accuracy", "agreement", "held_out_agreement", "choices")
     assert [second[name] for name in measured] == [alone[name] for name in measured]

@@ -8,27 +8,14 @@ import torch
 
 pytest.importorskip("benchmarks.students.proxies", reason="benchmarks are not installed")
 
+from benchmark_cases import small_trained
+
 from benchmarks.common import record
-from benchmarks.common.generated import generated_images
-from benchmarks.common.setting import TrainedTeacher
 from benchmarks.students import proxies
-from db3kd.data.image_set import ImageSet
-from db3kd.models import build_model
-from db3kd.teachers import ModuleTeacher
-
-SHAPE, CLASSES = (1, 28, 28), 3
-
-
-def trained() -> TrainedTeacher:
-    images, labels = generated_images(SHAPE, CLASSES, 60, 0, torch.device("cpu"))
-    train = ImageSet.from_arrays(images, labels, "generated", CLASSES)
-    torch.manual_seed(0)
-    network = build_model("linear", SHAPE, CLASSES).eval()
-    return TrainedTeacher(network, ModuleTeacher(network, SHAPE, CLASSES), train, train, 1.0)
 
 
 def test_every_image_is_asked_about_before_its_augmented_versions():
-    answers = proxies._random_answers(trained(), torch.tensor([5, 2, 9]), 7, 0)
+    answers = proxies._random_answers(small_trained(), torch.tensor([5, 2, 9]), 7, 0)
     assert answers.samples.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert answers.is_clean.tolist() == [True] * 3 + [False] * 4
     assert len(answers.training) == 7
@@ -36,7 +23,7 @@ def test_every_image_is_asked_about_before_its_augmented_versions():
 
 def test_rows_are_kept_after_each_proxy_and_not_measured_again(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(proxies, "trained_teacher", lambda options: trained())
+    monkeypatch.setattr(proxies, "trained_teacher", lambda options: small_trained())
     words = "proxies --images 20 --per-sample 2 4 --steps 2 --proxy mlp-quarter --save kept"
     monkeypatch.setattr("sys.argv", words.split())
 
