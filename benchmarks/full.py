@@ -100,6 +100,15 @@ MODULES: dict[str, tuple[str, int, str]] = {
         )
         for name, data in _GREY
     },
+    # 6,000 steps are the default of `distill` with so few answers.
+    **{
+        f"budgets-6000-{data}": (
+            "students.budgets", 80, f"{{{name}}} --threads 1 --steps 6000 --images 1000 "
+            "--per-sample 2 10 --students lenet5-fifth lenet5-half "
+            "--strategies auto sd augmented decisions --white-box --seeds 1",
+        )
+        for name, data in _GREY
+    },
     **{
         f"budgets-zero-shot-{data}-12000": (
             "students.budgets", 40, f"{{{name}}} --threads 1 --steps 12000 --images 1000 "
@@ -146,8 +155,8 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "--images 1000 --per-sample 4 --strategies decisions sd augmented auto --seeds 1",
     ),
     "zero-shot-colour-photos": (
-        "students.zero_shot", 60, "curve {photos} --threads 1 --student resnet8-half --steps 200 "
-        "--queries 8000 --seeds 1",
+        "students.zero_shot", 12, "curve {photos} --threads 1 --student resnet8-half --steps 1000 "
+        "--queries 20000 --seeds 1",
     ),
     "teacher-share": (
         "systems.teacher_share", 5, "{mnist_or_few} --among 2000 --queries-per-pair 200 "

@@ -2,12 +2,13 @@
 
 Most random images teach a student nothing new. A few small networks, trained on the answers so far,
 rank many proposals by how uncertain they are, and the teacher is asked about the most uncertain
-ones. The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994. Copying models
-by their answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
+ones. Some of the queries of a round go to the likeliest proposals of rare classes instead. The
+choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994. Copying models by their
+answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -37,6 +38,13 @@ _LEAST_STEPS = 300
 
 _LEAST_MIXING_SHARE = 0.5
 """What the weight of a class is raised to, relative to an equal share of all known classes."""
+
+_LEAST_CLASS_SHARE = 0.25
+"""Classes below this share of an equal number of images are sought. The aim is 2 % for each of ten
+classes, and some of the proposals that are likely to be in a class are not."""
+
+_MOST_FOR_RARE_CLASSES = 0.5
+"""Share of a round that may go to rare classes; the rest are the most uncertain proposals."""
 
 _MAX_OF_ONE_CLASS = 2048
 """If this many starts are all of one class, the collection ends."""
@@ -170,7 +178,8 @@ def collect_actively(
                 starts, known.pixels, decisions, range(drawn, drawn + new_starts),
                 count * acquisition.pool // 2, seed, round_number,
             )  # fmt: skip
-            chosen = _choose(proposals, students, count)
+            wanted = _wanted(decisions, classes, count)
+            chosen = _choose(proposals, students, count, wanted)
             if log is not None:
                 log.save(round_number, chosen)
         drawn += new_starts
@@ -260,26 +269,97 @@ def _mixing_weights(decisions: Tensor) -> Tensor:
     return (counts.rsqrt() * (least / share).clamp_min(1))[decisions]
 
 
+def _wanted(decisions: Tensor, classes: int, count: int) -> Tensor:
+    """Returns [C] int64, how many proposals are chosen as likely images of each class.
+
+    A class without any image gets none, because students cannot recognise it.
+
+    Args:
+        decisions: [n] int64, the classes of the known images.
+        classes: The number C of classes.
+        count: The number of images to choose.
+    """
+    known = torch.bincount(decisions, minlength=classes)
+    least = _LEAST_CLASS_SHARE * (len(decisions) + count) / classes
+    missing = (least - known).clamp_min(0) * (known > 0)
+    most = _MOST_FOR_RARE_CLASSES * count
+    return (missing * min(1.0, most / max(float(missing.sum()), 1.0))).long()
+
+
+class _Best:
+    """The proposals with the highest scores, each with its place among all proposals."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._scores = torch.empty(0)
+        self.places = torch.empty(0, dtype=torch.int64)
+        self.proposals: AcquiredBatch | None = None
+
+    def add(self, scores: Tensor, first: int, block: AcquiredBatch) -> None:
+        """Adds a block of proposals.
+
+        Args:
+            scores: [n] float32.
+            first: The place of the first proposal.
+            block: n proposals.
+        """
+        rows = _highest(scores, self._count)
+        added = AcquiredBatch(block.start[rows], block.pixels[rows])
+        before = self.proposals
+        if before is not None:
+            added = _together([before, added])
+        scores = torch.cat([self._scores, scores[rows]])
+        places = torch.cat([self.places, first + rows])
+        rows = _highest(scores, self._count)
+        self._scores, self.places = scores[rows], places[rows]
+        self.proposals = AcquiredBatch(added.start[rows], added.pixels[rows])
+
+
+def _highest(scores: Tensor, count: int) -> Tensor:
+    """Returns the rows of the highest scores, the highest first, and of equal ones the first."""
+    return scores.argsort(descending=True, stable=True)[:count]
+
+
+def _together(parts: Sequence[AcquiredBatch]) -> AcquiredBatch:
+    start = torch.cat([part.start for part in parts])
+    return AcquiredBatch(start, torch.cat([part.pixels for part in parts]))
+
+
 def _choose(
-    proposals: Iterator[AcquiredBatch], students: list[torch.nn.Module], count: int
+    proposals: Iterator[AcquiredBatch],
+    students: list[torch.nn.Module],
+    count: int,
+    wanted: Tensor,
 ) -> AcquiredBatch:
-    """Returns the `count` proposals with the smallest gap between the two most likely classes."""
-    best: AcquiredBatch | None = None
-    gaps = torch.empty(0)
+    """Returns `count` proposals: likely images of some classes, then the most uncertain ones.
+
+    An uncertain image has a small gap between the probabilities of its two likeliest classes.
+
+    Args:
+        proposals: At least `count` proposals.
+        students: They state how likely each class is.
+        count: Number of proposals to choose.
+        wanted: [C] int64, how many of the likeliest images of each class are taken.
+    """
+    wanted_classes = wanted.nonzero()[:, 0]
+    best = [_Best(int(wanted[each])) for each in wanted_classes] + [_Best(count)]
+    first = 0
     for block in proposals:
         images = to_float(block.pixels, (0.0, 1.0))
         votes = sum(
             (predict_logits(student, images).softmax(1) for student in students), torch.zeros(())
         )
         top = votes.topk(2, 1).values
-        gaps = torch.cat([gaps, top[:, 0] - top[:, 1]])
-        start, pixels = block.start, block.pixels
-        if best is not None:
-            start, pixels = torch.cat([best.start, start]), torch.cat([best.pixels, pixels])
-        order = gaps.argsort(stable=True)[:count]
-        gaps, best = gaps[order], AcquiredBatch(start[order], pixels[order])
-    assert best is not None
-    return best
+        for scores, kept in zip(
+            [*votes[:, wanted_classes].T, top[:, 1] - top[:, 0]], best, strict=True
+        ):
+            kept.add(scores, first, block)
+        first += len(images)
+    together = _together([kept.proposals for kept in best if kept.proposals is not None])
+    # A proposal may be among the best of several kinds; its first row counts.
+    places = torch.cat([kept.places for kept in best]).numpy()
+    rows = torch.from_numpy(np.sort(np.unique(places, return_index=True)[1])[:count])
+    return AcquiredBatch(together.start[rows], together.pixels[rows])
 
 
 def _random(*key: int) -> np.random.Generator:

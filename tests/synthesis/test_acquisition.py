@@ -92,6 +92,72 @@ def test_mixes_of_classes_that_are_not_rare_are_weighted_by_square_roots():
     assert (shares / shares.sum()).tolist() == pytest.approx([30 / 60, 10 / 60, 20 / 60])
 
 
+def test_classes_below_a_quarter_of_an_equal_share_are_sought():
+    decisions = torch.tensor([0] * 700 + [1] * 290 + [2] * 10)
+
+    assert acquisition._wanted(decisions, 4, 1000).tolist() == [0, 0, 115, 0]
+
+
+def test_rare_classes_get_at_most_half_of_a_round():
+    decisions = torch.arange(100).repeat_interleave(torch.tensor([9_901] + [1] * 99))
+
+    wanted = acquisition._wanted(decisions, 100, 600)
+
+    assert wanted.tolist() == [0] + [3] * 99, "each lacks 25.5 images, and 300 / 99 is 3.03"
+
+
+class Scores(torch.nn.Module):
+    """Ten times the first three pixels as the logits of three classes."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :3] * 10
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_likely_images_of_wanted_classes_come_before_uncertain_ones(block):
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (60, *SHAPE), generator=random, dtype=torch.uint8)
+    start = torch.arange(60)
+    proposals = (
+        acquisition.AcquiredBatch(start[rows], pixels[rows]) for rows in start.split(block)
+    )
+
+    chosen = acquisition._choose(
+        proposals, [Scores(), Scores()], 20, wanted=torch.tensor([0, 4, 0])
+    )
+
+    votes = (pixels.flatten(1)[:, :3].double() / 25.5).softmax(1)
+    likely = votes[:, 1].argsort(descending=True)[:4].tolist()
+    top = votes.topk(2, 1).values
+    uncertain = (top[:, 0] - top[:, 1]).argsort().tolist()
+    expected = likely + [each for each in uncertain if each not in likely][:16]
+    assert chosen.start.tolist() == expected
+    assert torch.equal(chosen.pixels, pixels[chosen.start])
+
+
+def test_an_image_that_is_likely_and_uncertain_is_chosen_once():
+    pixels = torch.zeros(5, *SHAPE, dtype=torch.uint8)
+    proposals = iter([acquisition.AcquiredBatch(torch.arange(5), pixels)])
+
+    chosen = acquisition._choose(proposals, [Scores()], 5, wanted=torch.tensor([2, 2, 0]))
+
+    assert chosen.start.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_class_that_starts_rarely_reach_gets_more_samples(monkeypatch):
+    teacher = linear()
+    teacher.bias[2] -= 3.5
+    settings = plan(samples=1000, rounds=5)
+
+    sought = torch.bincount(synthesize(teacher, settings).decision, minlength=3)
+    monkeypatch.setattr(acquisition, "_LEAST_CLASS_SHARE", 0.0)
+    found = torch.bincount(synthesize(teacher, settings).decision, minlength=3)
+
+    assert sought.sum() == found.sum() == 1000
+    assert sought[2] >= 75, "a quarter of an equal share is 83"
+    assert 0 < found[2] <= 50
+
+
 def test_students_choose_images_near_the_boundary():
     chosen = synthesize(linear(), plan(samples=600))
     plain = synthesize(linear(), plan(samples=600, acquisition=None))
@@ -146,7 +212,7 @@ def test_a_lost_shard_is_made_again_only_where_students_choose_alike(tmp_path, m
     write_pseudo_samples(tmp_path, linear(), plan())
     (shard,) = tmp_path.glob("*.parquet")
     shard.unlink()
-    monkeypatch.setattr(acquisition, "_choose", lambda proposals, students, count: next(proposals))
+    monkeypatch.setattr(acquisition, "_choose", lambda proposals, *_: next(proposals))
     with pytest.raises(ValueError, match="expected to choose the images that were already"):
         write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
     monkeypatch.undo()
