@@ -2,13 +2,13 @@
 
 Most random images teach a student nothing new. A few small networks, trained on the answers so far,
 rank many proposals by how uncertain they are, and the teacher is asked about the most uncertain
-ones. Some of the queries of a round go to the likeliest proposals of rare classes instead. The
-choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994. Copying models by their
-answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
+ones. A part of each round is reserved for the proposals that most likely belong to a rare class.
+The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994. Copying models by
+their answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -40,11 +40,11 @@ _LEAST_MIXING_SHARE = 0.5
 """What the weight of a class is raised to, relative to an equal share of all known classes."""
 
 _LEAST_CLASS_SHARE = 0.25
-"""Classes below this share of an equal number of images are sought. The aim is 2 % for each of ten
-classes, and some of the proposals that are likely to be in a class are not."""
+"""A class with less than this fraction of an equal share of the images is rare. For ten classes
+that is 2.5 %; the aim is 2 %, but some proposals turn out to be in another class."""
 
 _MOST_FOR_RARE_CLASSES = 0.5
-"""Share of a round that may go to rare classes; the rest are the most uncertain proposals."""
+"""Largest fraction of a round that is reserved for rare classes."""
 
 _MAX_OF_ONE_CLASS = 2048
 """If this many starts are all of one class, the collection ends."""
@@ -103,6 +103,16 @@ class AcquiredBatch:
 
     start: Tensor
     pixels: Tensor
+
+    def take(self, rows: Tensor) -> "AcquiredBatch":
+        """Returns the images in these rows, [m] int64 or bool."""
+        return AcquiredBatch(self.start[rows], self.pixels[rows])
+
+    def followed_by(self, other: "AcquiredBatch") -> "AcquiredBatch":
+        """Returns these images and then those of another batch."""
+        return AcquiredBatch(
+            torch.cat([self.start, other.start]), torch.cat([self.pixels, other.pixels])
+        )
 
 
 class AcquisitionLog(Protocol):
@@ -187,10 +197,7 @@ def collect_actively(
         account = torch.zeros(len(chosen.start), dtype=torch.int64)
         answers = yield from query_in_batches(images, account, query_batch_size)
         answered = answers != UNANSWERED
-        known = AcquiredBatch(
-            torch.cat([known.start, chosen.start[answered]]),
-            torch.cat([known.pixels, chosen.pixels[answered]]),
-        )
+        known = known.followed_by(chosen.take(answered))
         decisions = torch.cat([decisions, answers[answered]])
         if len(decisions) >= _MAX_OF_ONE_CLASS and not bool((decisions != decisions[0]).any()):
             break
@@ -244,6 +251,8 @@ def _proposals(
     """Yields new starts, then masked mixes of the known images, one block at a time."""
     for numbers in torch.arange(new_starts.start, new_starts.stop).split(_BLOCK):
         yield AcquiredBatch(numbers, starts.draw(numbers))
+    if not masked_mixes:
+        return
     random = _random(seed, round_number)
     masks = make_masks(tuple(known.shape[1:]), seed)
     weight = _mixing_weights(decisions).numpy()
@@ -251,6 +260,8 @@ def _proposals(
     first = new_starts.start
     for numbers in torch.arange(first, first + masked_mixes).split(_BLOCK):
         pairs = random.choice(len(known), (2, len(numbers)), p=weight / weight.sum())
+        # A mix of an image with itself would be a copy of it.
+        pairs[1] = np.where(pairs[0] == pairs[1], (pairs[1] + 1) % len(known), pairs[1])
         background, foreground = (known[torch.from_numpy(rows)].float() for rows in pairs)
         cover = masks.draw(numbers).float() / MAX_PIXEL
         mixed = to_uint8(background * (1 - cover) + foreground * cover, (0, MAX_PIXEL))
@@ -270,7 +281,7 @@ def _mixing_weights(decisions: Tensor) -> Tensor:
 
 
 def _wanted(decisions: Tensor, classes: int, count: int) -> Tensor:
-    """Returns [C] int64, how many proposals are chosen as likely images of each class.
+    """Returns [C] int64, the number of likely proposals to take for each rare class.
 
     A class without any image gets none, because students cannot recognise it.
 
@@ -281,48 +292,15 @@ def _wanted(decisions: Tensor, classes: int, count: int) -> Tensor:
     """
     known = torch.bincount(decisions, minlength=classes)
     least = _LEAST_CLASS_SHARE * (len(decisions) + count) / classes
-    missing = (least - known).clamp_min(0) * (known > 0)
-    most = _MOST_FOR_RARE_CLASSES * count
-    return (missing * min(1.0, most / max(float(missing.sum()), 1.0))).long()
-
-
-class _Best:
-    """The proposals with the highest scores, each with its place among all proposals."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._scores = torch.empty(0)
-        self.places = torch.empty(0, dtype=torch.int64)
-        self.proposals: AcquiredBatch | None = None
-
-    def add(self, scores: Tensor, first: int, block: AcquiredBatch) -> None:
-        """Adds a block of proposals.
-
-        Args:
-            scores: [n] float32.
-            first: The place of the first proposal.
-            block: n proposals.
-        """
-        rows = _highest(scores, self._count)
-        added = AcquiredBatch(block.start[rows], block.pixels[rows])
-        before = self.proposals
-        if before is not None:
-            added = _together([before, added])
-        scores = torch.cat([self._scores, scores[rows]])
-        places = torch.cat([self.places, first + rows])
-        rows = _highest(scores, self._count)
-        self._scores, self.places = scores[rows], places[rows]
-        self.proposals = AcquiredBatch(added.start[rows], added.pixels[rows])
-
-
-def _highest(scores: Tensor, count: int) -> Tensor:
-    """Returns the rows of the highest scores, the highest first, and of equal ones the first."""
-    return scores.argsort(descending=True, stable=True)[:count]
-
-
-def _together(parts: Sequence[AcquiredBatch]) -> AcquiredBatch:
-    start = torch.cat([part.start for part in parts])
-    return AcquiredBatch(start, torch.cat([part.pixels for part in parts]))
+    missing = (least - known).clamp_min(0).double() * (known > 0)
+    reserved = int(min(_MOST_FOR_RARE_CLASSES * count, float(missing.sum())))
+    if not reserved:
+        return torch.zeros(classes, dtype=torch.int64)
+    exact = missing * (reserved / missing.sum())
+    wanted = exact.long()
+    remainders = (exact - wanted).argsort(descending=True, stable=True)
+    wanted[remainders[: reserved - int(wanted.sum())]] += 1
+    return wanted
 
 
 def _choose(
@@ -331,35 +309,48 @@ def _choose(
     count: int,
     wanted: Tensor,
 ) -> AcquiredBatch:
-    """Returns `count` proposals: likely images of some classes, then the most uncertain ones.
+    """Returns `count` proposals: likely images of the wanted classes, then the most uncertain ones.
 
-    An uncertain image has a small gap between the probabilities of its two likeliest classes.
+    Uncertainty is a small gap between the probabilities of the two likeliest classes.
 
     Args:
         proposals: At least `count` proposals.
-        students: They state how likely each class is.
-        count: Number of proposals to choose.
-        wanted: [C] int64, how many of the likeliest images of each class are taken.
+        students: Their summed class probabilities rank the proposals.
+        count: The number of proposals to choose.
+        wanted: [C] int64, the number of proposals to take for each class, if there are as many for
+            which it is the likeliest of the wanted classes.
     """
     wanted_classes = wanted.nonzero()[:, 0]
-    best = [_Best(int(wanted[each])) for each in wanted_classes] + [_Best(count)]
-    first = 0
+    counts = [*wanted[wanted_classes].tolist(), count]
+    scores = torch.empty(0, len(counts))
+    kept: AcquiredBatch | None = None
+
+    def best() -> Tensor:
+        columns = zip(scores.T, counts, strict=True)
+        return torch.cat([_highest(column, number) for column, number in columns])
+
     for block in proposals:
         images = to_float(block.pixels, (0.0, 1.0))
         votes = sum(
             (predict_logits(student, images).softmax(1) for student in students), torch.zeros(())
         )
         top = votes.topk(2, 1).values
-        for scores, kept in zip(
-            [*votes[:, wanted_classes].T, top[:, 1] - top[:, 0]], best, strict=True
-        ):
-            kept.add(scores, first, block)
-        first += len(images)
-    together = _together([kept.proposals for kept in best if kept.proposals is not None])
-    # A proposal may be among the best of several kinds; its first row counts.
-    places = torch.cat([kept.places for kept in best]).numpy()
-    rows = torch.from_numpy(np.sort(np.unique(places, return_index=True)[1])[:count])
-    return AcquiredBatch(together.start[rows], together.pixels[rows])
+        likely = votes[:, wanted_classes]
+        if counts[1:]:
+            likely = likely.masked_fill(likely < likely.amax(1, keepdim=True), -torch.inf)
+        scores = torch.cat([scores, torch.cat([likely, top[:, 1:] - top[:, :1]], 1)])
+        kept = block if kept is None else kept.followed_by(block)
+        rows = best().unique()  # sorted, so that equal scores keep their order
+        scores, kept = scores[rows], kept.take(rows)
+    assert kept is not None
+    chosen = list(dict.fromkeys(best().tolist()))[:count]
+    return kept.take(torch.tensor(chosen))
+
+
+def _highest(scores: Tensor, count: int) -> Tensor:
+    """Returns the rows of the highest scores, in descending order; those of -inf are left out."""
+    rows = scores.argsort(descending=True, stable=True)[:count]
+    return rows[scores[rows] > -torch.inf]
 
 
 def _random(*key: int) -> np.random.Generator:

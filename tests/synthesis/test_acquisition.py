@@ -10,6 +10,7 @@ from db3kd.synthesis import acquisition
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.synthesis.starts import make_starts
 from db3kd.synthesis.synthesis import synthesize
 from db3kd.teachers import TeacherError
 
@@ -29,6 +30,12 @@ def plan(rounds: int = 3, model: str = "linear", **changes: object) -> Synthesis
         model, rounds=rounds, pool=6, students=1, steps=60, learning_rate=0.03, device="cpu"
     )
     return SynthesisSettings(**{"samples": 90, "acquisition": acquisition} | changes)
+
+
+def one_by_one() -> SynthesisSettings:
+    """Settings of six rounds of one sample, each with a single proposal."""
+    chooses = AcquisitionSettings("linear", rounds=6, pool=1, students=1, steps=60, device="cpu")
+    return SynthesisSettings(samples=6, acquisition=chooses)
 
 
 def same(one: PseudoSamples, other: PseudoSamples) -> bool:
@@ -92,7 +99,7 @@ def test_mixes_of_classes_that_are_not_rare_are_weighted_by_square_roots():
     assert (shares / shares.sum()).tolist() == pytest.approx([30 / 60, 10 / 60, 20 / 60])
 
 
-def test_classes_below_a_quarter_of_an_equal_share_are_sought():
+def test_a_class_below_a_quarter_of_an_equal_share_is_rare():
     decisions = torch.tensor([0] * 700 + [1] * 290 + [2] * 10)
 
     assert acquisition._wanted(decisions, 4, 1000).tolist() == [0, 0, 115, 0]
@@ -103,11 +110,19 @@ def test_rare_classes_get_at_most_half_of_a_round():
 
     wanted = acquisition._wanted(decisions, 100, 600)
 
-    assert wanted.tolist() == [0] + [3] * 99, "each lacks 25.5 images, and 300 / 99 is 3.03"
+    assert wanted.tolist() == [0] + [4] * 3 + [3] * 96, "each lacks 25.5 images, and 300 are left"
+
+
+def test_many_rare_classes_share_what_is_reserved():
+    decisions = torch.cat([torch.zeros(681, dtype=torch.int64), torch.arange(1, 120)])
+
+    wanted = acquisition._wanted(decisions, 120, 200)
+
+    assert wanted.sum() == 100 and wanted.max() == 1, "each lacks 1.08 images"
 
 
 class Scores(torch.nn.Module):
-    """Ten times the first three pixels as the logits of three classes."""
+    """Returns the first three pixels, times ten, as the logits of three classes."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1)[:, :3] * 10
@@ -144,7 +159,34 @@ def test_an_image_that_is_likely_and_uncertain_is_chosen_once():
     assert chosen.start.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_class_that_starts_rarely_reach_gets_more_samples(monkeypatch):
+def test_wanted_classes_share_no_proposal():
+    pixels = torch.zeros(3, *SHAPE, dtype=torch.uint8)
+    pixels.flatten(1)[:, :3] = torch.tensor([[255, 250, 0], [0, 13, 10], [100, 100, 100]])
+    proposals = iter([acquisition.AcquiredBatch(torch.arange(3), pixels)])
+
+    chosen = acquisition._choose(proposals, [Scores()], 2, wanted=torch.tensor([1, 1, 0]))
+
+    assert chosen.start.tolist() == [0, 1], "the first has the highest probability of both classes"
+
+
+def test_no_mix_is_a_copy_of_a_known_image():
+    random = torch.Generator().manual_seed(0)
+    known = torch.randint(0, 256, (2, *SHAPE), generator=random, dtype=torch.uint8)
+    starts = make_starts("mixed", SHAPE, seed=0)
+
+    blocks = acquisition._proposals(starts, known, torch.tensor([0, 1]), range(1), 200, 0, 1)
+    mixes = torch.cat([block.pixels[block.start < 0] for block in blocks])
+
+    assert len(mixes) == 200
+    # A mask that covers nothing shows one of the images alone.
+    assert sum(any(torch.equal(mix, one) for one in known) for mix in mixes) < 10
+
+
+def test_a_round_of_one_sample_without_a_choice():
+    assert len(synthesize(linear(), one_by_one())) == 6
+
+
+def test_a_rare_class_gets_more_samples_if_it_is_sought(monkeypatch):
     teacher = linear()
     teacher.bias[2] -= 3.5
     settings = plan(samples=1000, rounds=5)
