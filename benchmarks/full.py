@@ -100,12 +100,19 @@ MODULES: dict[str, tuple[str, int, str]] = {
         )
         for name, data in _GREY
     },
-    # 6,000 steps are the default of `distill` with so few answers.
+    # `distill` trains for 6,000 steps by default on so few answers.
     **{
         f"budgets-6000-{data}": (
-            "students.budgets", 80, f"{{{name}}} --threads 1 --steps 6000 --images 1000 "
-            "--per-sample 2 10 --students lenet5-fifth lenet5-half "
+            "students.budgets", 60, f"{{{name}}} --threads 1 --steps 6000 --images 1000 "
+            "--per-sample 2 --students lenet5-fifth lenet5-half "
             "--strategies auto sd augmented decisions --white-box --seeds 1",
+        )
+        for name, data in _GREY
+    },
+    **{
+        f"budgets-5000-{data}": (
+            "students.budgets", 15, f"{{{name}}} --threads 1 --steps 1500 --images 5000 "
+            "--per-sample 2 --strategies auto sd augmented decisions --white-box --seeds 1",
         )
         for name, data in _GREY
     },
