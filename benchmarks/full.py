@@ -93,26 +93,17 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "--strategies auto sd augmented decisions --white-box",
     ),
     **{
-        f"budgets-1000-{data}": (
-            "students.budgets", 90, f"{{{name}}} --threads 1 --steps 1500 --images 1000 "
-            "--per-sample 2 10 50 256 --students lenet5-half lenet5-fifth "
-            "--strategies auto augmented bd sd decisions --white-box --seeds 1",
+        f"budgets-{images}-{data}{ending}": (
+            "students.budgets", minutes, f"{{{name}}} --threads 1 --images {images} {arguments} "
+            "--white-box --seeds 1",
         )
-        for name, data in _GREY
-    },
-    # `distill` trains for 6,000 steps by default on so few answers.
-    **{
-        f"budgets-6000-{data}": (
-            "students.budgets", 60, f"{{{name}}} --threads 1 --steps 6000 --images 1000 "
-            "--per-sample 2 --students lenet5-fifth lenet5-half "
-            "--strategies auto sd augmented decisions --white-box --seeds 1",
-        )
-        for name, data in _GREY
-    },
-    **{
-        f"budgets-5000-{data}": (
-            "students.budgets", 15, f"{{{name}}} --threads 1 --steps 1500 --images 5000 "
-            "--per-sample 2 --strategies auto sd augmented decisions --white-box --seeds 1",
+        for images, ending, minutes, arguments in (
+            (1000, "", 90, "--steps 1500 --per-sample 2 10 50 256 "
+             "--students lenet5-half lenet5-fifth --strategies auto augmented bd sd decisions"),
+            # `distill` trains for 6,000 steps by default on so few answers.
+            (1000, "-6000", 60, "--steps 6000 --per-sample 2 --students lenet5-fifth lenet5-half "
+             "--strategies auto sd augmented decisions"),
+            (5000, "", 15, "--steps 1500 --per-sample 2 --strategies auto sd augmented decisions"),
         )
         for name, data in _GREY
     },

@@ -8,7 +8,7 @@ their answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -104,14 +104,15 @@ class AcquiredBatch:
     start: Tensor
     pixels: Tensor
 
-    def take(self, rows: Tensor) -> "AcquiredBatch":
-        """Returns the images in these rows, [m] int64 or bool."""
-        return AcquiredBatch(self.start[rows], self.pixels[rows])
+    def select(self, chosen: Tensor) -> "AcquiredBatch":
+        """Returns the chosen images; `chosen` is [m] int64 or [n] bool."""
+        return AcquiredBatch(self.start[chosen], self.pixels[chosen])
 
-    def followed_by(self, other: "AcquiredBatch") -> "AcquiredBatch":
-        """Returns these images and then those of another batch."""
-        return AcquiredBatch(
-            torch.cat([self.start, other.start]), torch.cat([self.pixels, other.pixels])
+    @classmethod
+    def concat(cls, parts: Sequence["AcquiredBatch"]) -> "AcquiredBatch":
+        """Returns the images of several batches, in order."""
+        return cls(
+            torch.cat([part.start for part in parts]), torch.cat([part.pixels for part in parts])
         )
 
 
@@ -197,7 +198,7 @@ def collect_actively(
         account = torch.zeros(len(chosen.start), dtype=torch.int64)
         answers = yield from query_in_batches(images, account, query_batch_size)
         answered = answers != UNANSWERED
-        known = known.followed_by(chosen.take(answered))
+        known = AcquiredBatch.concat([known, chosen.select(answered)])
         decisions = torch.cat([decisions, answers[answered]])
         if len(decisions) >= _MAX_OF_ONE_CLASS and not bool((decisions != decisions[0]).any()):
             break
@@ -336,15 +337,15 @@ def _choose(
         )
         top = votes.topk(2, 1).values
         likely = votes[:, wanted_classes]
-        if counts[1:]:
+        if len(wanted_classes):
             likely = likely.masked_fill(likely < likely.amax(1, keepdim=True), -torch.inf)
         scores = torch.cat([scores, torch.cat([likely, top[:, 1:] - top[:, :1]], 1)])
-        kept = block if kept is None else kept.followed_by(block)
+        kept = block if kept is None else AcquiredBatch.concat([kept, block])
         rows = best().unique()  # sorted, so that equal scores keep their order
-        scores, kept = scores[rows], kept.take(rows)
+        scores, kept = scores[rows], kept.select(rows)
     assert kept is not None
     chosen = list(dict.fromkeys(best().tolist()))[:count]
-    return kept.take(torch.tensor(chosen))
+    return kept.select(torch.tensor(chosen))
 
 
 def _highest(scores: Tensor, count: int) -> Tensor:

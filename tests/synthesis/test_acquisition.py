@@ -32,12 +32,6 @@ def plan(rounds: int = 3, model: str = "linear", **changes: object) -> Synthesis
     return SynthesisSettings(**{"samples": 90, "acquisition": acquisition} | changes)
 
 
-def one_by_one() -> SynthesisSettings:
-    """Settings of six rounds of one sample, each with a single proposal."""
-    chooses = AcquisitionSettings("linear", rounds=6, pool=1, students=1, steps=60, device="cpu")
-    return SynthesisSettings(samples=6, acquisition=chooses)
-
-
 def same(one: PseudoSamples, other: PseudoSamples) -> bool:
     return torch.equal(one.pixels, other.pixels) and torch.equal(one.decision, other.decision)
 
@@ -183,7 +177,9 @@ def test_no_mix_is_a_copy_of_a_known_image():
 
 
 def test_a_round_of_one_sample_without_a_choice():
-    assert len(synthesize(linear(), one_by_one())) == 6
+    chooses = AcquisitionSettings("linear", rounds=6, pool=1, students=1, steps=60, device="cpu")
+
+    assert len(synthesize(linear(), SynthesisSettings(samples=6, acquisition=chooses))) == 6
 
 
 def test_a_rare_class_gets_more_samples_if_it_is_sought(monkeypatch):
