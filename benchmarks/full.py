@@ -103,6 +103,11 @@ MODULES: dict[str, tuple[str, int, str]] = {
             # `distill` trains for 6,000 steps by default on so few answers.
             (1000, "-6000", 60, "--steps 6000 --per-sample 2 --students lenet5-fifth lenet5-half "
              "--strategies auto sd augmented decisions"),
+            *(
+                (images, "-6000", 45, "--steps 6000 --per-sample 2 "
+                 "--strategies auto sd augmented decisions")
+                for images in (300, 5000)
+            ),
             (5000, "", 15, "--steps 1500 --per-sample 2 --strategies auto sd augmented decisions"),
         )
         for name, data in _GREY
