@@ -1,8 +1,6 @@
 """Collects the answers of a distillation plan, in rounds whose images proxies choose."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +16,7 @@ from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.neighbour_labels import NEIGHBOUR_TEMPERATURE
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.train_settings import TrainSettings
+from db3kd.distillation.training_process import TrainingProcess
 from db3kd.pipelines.answer_run import HELD_OUT, AnswerRun
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.run_notes import RunNotes
@@ -79,7 +78,7 @@ def ask_rounds(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     seed = settings.training.seed
-    with _timed(notes, "seconds_asking"):
+    with notes.timed("seconds_asking"):
         run.ask(
             HELD_OUT,
             plan.held_out + plan.held_out_augmented,
@@ -97,10 +96,12 @@ def ask_rounds(
             return choose_rows(answers.training, networks, count, seed, number)
 
         before = notes.get("seconds_choosing") or 0
-        with _timed(notes, "seconds_asking"):
-            run.ask(number, count, partial(_timed_choice, notes, choose))
-        spent_choosing = (notes.get("seconds_choosing") or 0) - before
-        notes.add("seconds_asking", -spent_choosing)
+        try:
+            with notes.timed("seconds_asking"):
+                run.ask(number, count, partial(_timed_choice, notes, choose))
+        finally:
+            spent_choosing = (notes.get("seconds_choosing") or 0) - before
+            notes.add("seconds_asking", -spent_choosing)
         _check_classes_differ(run.teacher, run.answers.decisions)
     return run.answers
 
@@ -163,13 +164,15 @@ def train_proxy(
     if soft_labels is not None:
         loss = KDLoss(NEIGHBOUR_TEMPERATURE, alpha=1.0, beta=1.0)
         depends_on["soft_labels"] = "neighbours"
-    return store.get(
+    network = store.get(
         name,
         proxies.make,
         shown_training(proxies.make, batches, loss, settings, title=title),
         depends_on,
         keep_longer,
     )
+    # One that was trained before is on the CPU, but all proxies of a run must be on one device.
+    return network.to(TrainingProcess.current(settings.device, settings.precision).device)
 
 
 def _train_to_choose(
@@ -206,15 +209,8 @@ def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]
 
 
 def _timed_choice(notes: RunNotes, choose: Callable[[Answers], Tensor], answers: Answers) -> Tensor:
-    with _timed(notes, "seconds_choosing"):
+    with notes.timed("seconds_choosing"):
         return choose(answers)
-
-
-@contextmanager
-def _timed(notes: RunNotes, name: str) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    notes.add(name, time.monotonic() - started)
 
 
 def _has_two_classes(decisions: Tensor) -> bool:

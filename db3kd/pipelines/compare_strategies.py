@@ -16,7 +16,7 @@ from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.comparison_folder import ComparisonFolder, open_comparison
 from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
-from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
 from db3kd.pipelines.distill_student import DistillResult, distill
 from db3kd.pipelines.inputs import (
     check_images,
@@ -37,6 +37,11 @@ from db3kd.teachers import Teacher, describe
 from db3kd.validation import check_count
 
 _LOG = logging.getLogger(__name__)
+
+_LONGER = (
+    "All students of a comparison train equally long, so only another comparison with a longer "
+    "time limit, or with none, can train them for longer."
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,7 +161,11 @@ def compare(
     if test is not None:
         test = check_test_images(test, teacher) if ask_about_test else check_test(test, teacher)
     asked = test if ask_about_test else None
-    made = Student.of(student, tuple(teacher.image_shape), teacher.classes)
+    shape = tuple(teacher.image_shape)
+    measured = [each.training_images for each in plan.plans.values() if each.label_queries]
+    batch_size = min([settings.training.batch_size, *measured])  # a smaller set is one batch
+    made = Student.of(student, shape, teacher.classes, batch_size)
+    checked_proxy(settings, made.name, shape, teacher.classes)
     with (
         output_folder(out, resume) as path,
         open_comparison(
@@ -324,7 +333,7 @@ def _equal_steps(
         seconds = time_steps(teacher, images, student, whole).of_comparison(plan, whole)
         shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
         noted = folder.notes.put("steps", min(steps, shorter))
-        warning = time_limit_warning(settings.time_limit, int(noted), steps)
+        warning = time_limit_warning(settings.time_limit, int(noted), steps, _LONGER)
         if warning is not None:
             _LOG.warning("%s", warning)
     return int(noted)

@@ -145,8 +145,8 @@ class ComparisonSummary:
         else:
             more = "test images (--test, or test= in Python), which cost a query each,"
         return (
-            f"The 95 % intervals of {names} overlap, so on {total:,} images their difference "
-            f"cannot be told from chance; {more} measure it better."
+            f"The 95 % intervals of {names} overlap, so their order on {total:,} images may "
+            f"be chance; {more} measure the difference better."
         )
 
     def _price(self) -> str:

@@ -28,6 +28,7 @@ from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.training_display import show_training
 from db3kd.progress import show_progress
 from db3kd.report import ComparedStudent, ComparisonRow
+from db3kd.storage.run_folder import check_free
 from db3kd.teachers import ModuleTeacher
 
 _WHITE_BOX = "white box: needs the teacher's logits"
@@ -47,6 +48,7 @@ def run_demo(settings: DemoSettings, out: str | Path) -> DemoResult:
     """
     check_type(settings, DemoSettings, "settings", "DemoSettings")
     out = check_path(out, "out")
+    check_free(out / STUDENTS_FOLDER)  # the teacher of an existing demo must not be replaced
     train, test = (Source(settings.data, split).load() for split in ("train", "test"))
     out.mkdir(parents=True, exist_ok=True)
     network = _train_teacher(settings, train, out / TEACHER_FILE)

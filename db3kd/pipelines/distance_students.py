@@ -78,7 +78,11 @@ class DistanceStudent:
     notes: RunNotes
 
     def train(
-        self, strategy: str, training: TrainSettings, callbacks: list[TrainingCallback]
+        self,
+        strategy: str,
+        training: TrainSettings,
+        callbacks: list[TrainingCallback],
+        patience: int | None = None,
     ) -> nn.Module:
         """Trains the student.
 
@@ -87,6 +91,7 @@ class DistanceStudent:
                 labels, whose scale short training runs choose.
             training: How the student is trained; `steps` must be set.
             callbacks: Called during the training.
+            patience: After how many reports without progress they stop it; None if they do not.
         """
         if strategy == PAPER:
             loss = KDLoss.paper()
@@ -117,7 +122,12 @@ class DistanceStudent:
             "student",
             self.make,
             train,
-            {"network": self.name, "strategy": strategy, "settings": training},
+            {
+                "network": self.name,
+                "strategy": strategy,
+                "patience": patience,
+                "settings": training,
+            },
         )
 
     def _scale(self, loss: KDLoss, training: TrainSettings) -> float:

@@ -15,6 +15,7 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.reproduction import reproduction
 from db3kd.pipelines.student_warnings import (
     FEW_HELD_OUT,
+    LONGER_RUN,
     few_held_out,
     student_warnings,
     time_limit_warning,
@@ -101,7 +102,9 @@ class FinishedRun:
         inputs = "images" if self.features is None else "rows"
         found = student_warnings(self.answers, self.predicted, self.class_names, inputs)
         if self.settings.time_limit is not None:
-            cut = time_limit_warning(self.settings.time_limit, self.steps, self.full_steps)
+            cut = time_limit_warning(
+                self.settings.time_limit, self.steps, self.full_steps, LONGER_RUN
+            )
             found += [] if cut is None else [cut]
         return found
 
@@ -200,12 +203,11 @@ def _asked(run: FinishedRun) -> BudgetPlan:
 
 def _stages(run: FinishedRun) -> list[ReportStage]:
     """Returns the stages of the plan with their queries, and the stages of training."""
-    spent = {"distances": run.label_queries}
     stages = []
     plan = _asked(run)
     asked = sum(stage.queries for stage in plan.stages) or 1
     for stage in plan.stages:
-        queries = spent["distances"] if stage.name.endswith("distances") else stage.queries
+        queries = run.label_queries if stage.name.endswith("distances") else stage.queries
         if stage.name == "pseudo samples":
             queries = run.queries
         seconds = run.seconds["asking"] * stage.queries / asked
@@ -241,6 +243,11 @@ def _notes(run: FinishedRun) -> list[str]:
     notes = []
     if run.held_out < FEW_HELD_OUT:
         notes.append(few_held_out(run.held_out, run.correct is not None, run.features is not None))
+    if run.settings.patience is not None:
+        notes.append(
+            "The student's best weights were chosen by its agreement on held-out images, so the "
+            "agreement is somewhat higher than on other images."
+        )
     repeated = queries_in_flight(run.manifest)
     if repeated:
         notes.append(

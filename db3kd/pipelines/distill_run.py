@@ -17,21 +17,20 @@ from db3kd.data.pseudo_samples import load_pseudo_samples
 from db3kd.data.table_rows import features_of
 from db3kd.distillation.answer_batches import mean_probabilities
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.distillation.early_stopping import HeldOutAgreement
 from db3kd.distillation.evaluation import predict
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.labelling.labels import Labels
-from db3kd.models.networks import build_model, check_model
+from db3kd.models.networks import build_model
 from db3kd.models.weights import STUDENT_FILE
 from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
 from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
-from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
+from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_network import Student
-from db3kd.pipelines.teaching import VALIDATION, Choice, Teaching, are_few
+from db3kd.pipelines.teaching import Choice, Teaching, are_few, validation_callbacks
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import held_out_pseudo_samples
@@ -110,8 +109,7 @@ class DistillRun:
                 f"images: expected rows of the table for teacher {describe(teacher)}, got none; "
                 "pseudo samples are made for images only; draw rows as docs/tabular.md shows"
             )
-        proxy = settings.proxy or proxy_for(student.name, shape)
-        check_model(proxy, shape, classes, "proxy")
+        proxy = checked_proxy(settings, student.name, shape, classes)
         count = settings.proxies if plan.uses_proxies else 0
         self._proxies = Proxies(partial(build_model, proxy, shape, classes), proxy, count)
         self._features = features_of(teacher, images)
@@ -138,10 +136,9 @@ class DistillRun:
             started = time.monotonic()
             answers, labels = self._ask(folder, notes, store)
             label_queries = 0 if labels is None else int(labels.queries.sum())
-            asked = time.monotonic()
-            trained = self._train(answers, labels, notes, store)
+            with notes.timed("seconds_training"):
+                trained = self._train(answers, labels, notes, store)
             network = trained.network
-            notes.add("seconds_training", time.monotonic() - asked)
             held_out = answers.held_out.clean
             predicted = predict(network, held_out.as_source())
             correct = None
@@ -200,7 +197,8 @@ class DistillRun:
         self, folder: RunFolder, notes: RunNotes, store: NetworkStore
     ) -> tuple[Answers, Labels | None]:
         if self.images is None:
-            return self._make_pseudo_samples(), None
+            with notes.timed("seconds_asking"):
+                return self._make_pseudo_samples(), None
         seed, plan = self.settings.training.seed, self.plan
         order = self._shuffled(len(self.images))
         project = None if self._features is None else self._features.project
@@ -228,9 +226,10 @@ class DistillRun:
             )
         labels = None
         if plan.label_queries:
-            labels = measure_distances(
-                self.teacher, self._training_images(), plan, seed, self.folder / LABELS_FOLDER
-            )
+            with notes.timed("seconds_asking"):
+                labels = measure_distances(
+                    self.teacher, self._training_images(), plan, seed, self.folder / LABELS_FOLDER
+                )
         return answers, labels
 
     def _make_pseudo_samples(self) -> Answers:
@@ -258,7 +257,6 @@ class DistillRun:
         )
         if labels is not None:
             training = self.settings.trained_for(steps, self.settings.learning_rates[0], 0)
-            held_out = answers.held_out
             student = DistanceStudent(
                 self.student.make,
                 self.student.identity,
@@ -267,8 +265,13 @@ class DistillRun:
                 store,
                 notes,
             )
-            measure = HeldOutAgreement(held_out.as_source(), held_out.decisions, VALIDATION)
-            network = student.train(self.plan.strategy, training, [measure, *self._callbacks])
+            patience = self.settings.patience
+            network = student.train(
+                self.plan.strategy,
+                training,
+                [*validation_callbacks(answers, patience), *self._callbacks],
+                patience,
+            )
             measured = str(self.plan.measure).upper()
             return _Trained(network, steps, f"decisions and soft labels from {measured} distances")
         teaching = Teaching(
@@ -284,7 +287,7 @@ class DistillRun:
         )
         rate = teaching.choose_learning_rate(answers)
         few = self.images is not None and are_few(len(answers.training), answers.images.partners)
-        proxies = teaching.train_teachers(answers, self._proxies, rate, few)
+        proxies = teaching.choose_proxies(answers, self._proxies, rate, few)
         network = teaching.train_student(answers, proxies, rate)
         if not proxies:
             return _Trained(network, steps, "decisions alone", teaching.choices)

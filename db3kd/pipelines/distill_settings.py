@@ -6,6 +6,7 @@ from types import NoneType
 
 from db3kd.argument_types import check_number, check_type
 from db3kd.distillation.train_settings import TrainSettings, check_positive
+from db3kd.models.networks import check_model
 from db3kd.validation import check_count
 
 LEAST_STEPS, MOST_STEPS = 6_000, 12_000
@@ -125,3 +126,22 @@ def proxy_for(student: str | None, image_shape: tuple[int, ...]) -> str:
     """
     name = default_student(image_shape) if student is None else student
     return name if ":" in name else name.partition("-")[0]
+
+
+def checked_proxy(
+    settings: DistillSettings, student: str | None, image_shape: tuple[int, ...], classes: int
+) -> str:
+    """Returns the name of the proxies' architecture, after checking that it fits.
+
+    Args:
+        settings: May name it.
+        student: See `proxy_for`.
+        image_shape: Shape of one image.
+        classes: The teacher's number of classes.
+
+    Raises:
+        ValueError: If such a network cannot be made, or does not accept the images.
+    """
+    proxy = settings.proxy or proxy_for(student, image_shape)
+    check_model(proxy, image_shape, classes, "proxy")
+    return proxy

@@ -76,9 +76,11 @@ def command_line(arguments: Sequence[str], steps: int | None) -> str:
     kept = ["db3kd"]
     rest = iter(arguments[1:])
     for each in rest:
-        if each == "--time-limit":
+        if steps is not None and each == "--time-limit":
             next(rest, None)
-        elif each != "--resume" and not each.startswith("--time-limit="):
+        elif steps is not None and each.startswith("--time-limit="):
+            continue
+        elif each != "--resume":
             kept.append(each)
     if steps is not None:
         kept += ["--steps", str(steps)]

@@ -1,7 +1,9 @@
 """Small results of a run, which a resumed run reads instead of recomputing them."""
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,15 @@ class RunNotes:
     def add(self, name: str, seconds: float) -> None:
         """Adds to a number, which starts at 0."""
         self.put(name, (self.get(name) or 0) + seconds)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Adds the seconds that a block takes, even if it is interrupted."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.add(name, time.monotonic() - started)
 
     def remove(self) -> None:
         """Removes all values."""

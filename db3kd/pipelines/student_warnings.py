@@ -71,21 +71,27 @@ def student_warnings(
     return found
 
 
-def time_limit_warning(limit: float, steps: int, full: int) -> str | None:
+LONGER_RUN = (
+    "It costs no query: resume the run in its folder with a longer time limit, or with none."
+)
+"""How to train the student of a run for longer."""
+
+
+def time_limit_warning(limit: float, steps: int, full: int, advice: str) -> str | None:
     """Returns a warning if a time limit left only a small share of the steps of full training.
 
     Args:
         limit: The limit, in seconds.
         steps: The steps of the student.
         full: Its steps without a limit.
+        advice: A sentence on how to train for longer.
     """
     if steps >= _SMALL_SHARE * full:
         return None
     return (
         f"The time limit of {limit:g} seconds cut training from {full:,} to {steps:,} steps "
         f"({steps / full:.1%}), so a longer training may give a much better student of the same "
-        "answers. It costs no query: resume the run in its folder with a longer time limit, or "
-        "with none."
+        f"answers. {advice}"
     )
 
 

@@ -28,6 +28,7 @@ from db3kd.pipelines.asking import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
+from db3kd.teachers.module import module_fingerprint
 
 VALIDATION = "validation agreement"
 """The share of the held-out images, and of augmented versions of them, for which a network predicts
@@ -132,51 +133,46 @@ class Teaching:
             )
         return networks
 
-    def train_teachers(
+    def choose_proxies(
         self, answers: Answers, proxies: Proxies, rate: float, few: bool
     ) -> list[nn.Module]:
-        """Trains proxies, and returns those that teach the student: all, or none of them.
+        """Trains proxies, and returns those that label images for the student: all, or none.
 
         Args:
             answers: All answers.
             proxies: How proxies are made. They are not trained if they cannot be chosen.
             rate: The learning rate.
-            few: Whether there are few answers for each image. Proxies then teach in case of doubt,
-                and with very few they also learn from the distances between the samples.
+            few: Whether there are few answers for each image. Proxies then label images in case of
+                doubt, and with very few they also learn from the distances between the samples.
         """
         if not proxies.count or not (few or self._can_choose(answers)):
             return []
         networks = self._train_proxies(answers, proxies, rate, few)
-        teachers = {"decisions alone": [], "decisions and proxies": networks}
+        chosen_from = {"decisions alone": [], "decisions and proxies": networks}
         if few:
-            teachers = dict(reversed(teachers.items()))
+            chosen_from = dict(reversed(chosen_from.items()))
 
         def short_student(option: str) -> nn.Module:
             return self._train(
-                f"choice-teachers-{'proxies' if teachers[option] else 'decisions'}",
+                f"choice-labels-{'proxies' if chosen_from[option] else 'decisions'}",
                 answers,
-                teachers[option],
+                chosen_from[option],
                 self.steps // CHOICE_SHARE,
                 rate,
             )
 
-        return teachers[self._choose("teachers", list(teachers), answers, short_student)]
+        question = "labels of the student"
+        return chosen_from[self._choose(question, list(chosen_from), answers, short_student)]
 
     def train_student(self, answers: Answers, proxies: list[nn.Module], rate: float) -> nn.Module:
         """Trains the student fully, and shows its validation agreement."""
-        held_out = answers.held_out
-        callbacks: list[TrainingCallback] = [
-            HeldOutAgreement(held_out.as_source(), held_out.decisions, VALIDATION)
-        ]
-        if self.settings.patience is not None:
-            callbacks.append(EarlyStopping(VALIDATION, self.settings.patience))
         return self._train(
             "student",
             answers,
             proxies,
             self.steps,
             rate,
-            [*callbacks, *self.callbacks],
+            [*validation_callbacks(answers, self.settings.patience), *self.callbacks],
             title="training the student",
         )
 
@@ -195,6 +191,7 @@ class Teaching:
         loss: Callable[..., Tensor]
         depends_on: dict[str, Any] = {}
         if proxies:
+            depends_on["taught_by"] = [module_fingerprint(proxy) for proxy in proxies]
             share = answered_share(self.make, answers.training)
             if share != ANSWERED_SHARE:
                 depends_on["answered_share"] = share
@@ -219,7 +216,6 @@ class Teaching:
             {
                 "network": self.name,
                 "answers": len(answers),
-                "proxies": len(proxies),
                 "alpha": self.settings.alpha,
                 "patience": self.settings.patience if callbacks else None,
                 "balance": self.balance,
@@ -272,6 +268,22 @@ class Teaching:
         choice = self.notes.once(f"choice of {question}", depends_on, measure)
         self.choices.append(Choice(question, **choice))
         return choice["chosen"]
+
+
+def validation_callbacks(answers: Answers, patience: int | None) -> list[TrainingCallback]:
+    """Returns the callbacks that measure a student in training, and stop it early if wanted.
+
+    Args:
+        answers: All answers.
+        patience: See `DistillSettings`.
+    """
+    held_out = answers.held_out
+    callbacks: list[TrainingCallback] = [
+        HeldOutAgreement(held_out.as_source(), held_out.decisions, VALIDATION)
+    ]
+    if patience is not None:
+        callbacks.append(EarlyStopping(VALIDATION, patience))
+    return callbacks
 
 
 def can_choose(steps: int, validation: int) -> bool:

@@ -19,9 +19,9 @@ from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
 from db3kd.distillation.training_loop import train_batches
-from db3kd.models.networks import build_model, check_model
+from db3kd.models.networks import build_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
-from db3kd.pipelines.distill_settings import DistillSettings, proxy_for
+from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
 from db3kd.pipelines.inputs import check_images, convert_inputs
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.teaching import CHOICE_SHARE, are_few, can_choose
@@ -274,8 +274,7 @@ def time_steps(
         image_set = check_images(image_set, asked)
     shape, classes = tuple(asked.image_shape), asked.classes
     made = Student.of(student, shape, classes, settings.training.batch_size)
-    proxy_name = settings.proxy or proxy_for(made.name, shape)
-    check_model(proxy_name, shape, classes, "proxy")
+    proxy_name = checked_proxy(settings, made.name, shape, classes)
     proxy = partial(build_model, proxy_name, shape, classes)
     some = (
         torch.zeros(_TIMED, *shape)

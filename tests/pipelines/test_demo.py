@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
-from db3kd.pipelines import DemoSettings
+from db3kd.pipelines import DemoSettings, run_demo
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import load_teacher
 
@@ -79,3 +80,13 @@ def test_an_existing_folder_is_refused(demo):
 
     assert result.exit_code == 1
     assert "already exists" in result.stderr
+
+
+def test_the_teacher_of_an_existing_demo_is_not_replaced(demo):
+    out, _ = demo
+    before = (out / "teacher.safetensors").read_bytes()
+
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        run_demo(replace(SETTINGS, seed=SETTINGS.seed + 1), out)
+
+    assert (out / "teacher.safetensors").read_bytes() == before

@@ -37,7 +37,9 @@ from torch import nn
 import db3kd
 from db3kd.distillation.image_choice import choose_rows
 from db3kd.distillation.neighbour_labels import neighbour_labels
+from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
 from db3kd.pipelines import DistillResult, DistillSettings, asking, distill_run
+from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import STRATEGIES
 from db3kd.progress import Progress
 from db3kd.storage.manifest import read_manifest
@@ -270,6 +272,47 @@ def test_the_report_says_only_what_happened(tmp_path, options, taught_by):
     assert "proxies that choose" not in text and "chosen by proxies" not in text
     assert ("The proxies' mean answers" in text) == ("## Soft labels" in text)
     assert "where proxies are least sure" not in text
+
+
+class TimedTeacher(WrappedTeacher):
+    """Adds up the seconds that its answers take."""
+
+    seconds = 0.0
+
+    def decide(self, batch: torch.Tensor) -> torch.Tensor:
+        started = time.monotonic()
+        time.sleep(1e-3)
+        decided = super().decide(batch)
+        self.seconds += time.monotonic() - started
+        return decided
+
+
+@pytest.mark.parametrize("strategy", ["auto", "decisions", "sd", "mbd", "zero-shot"])
+def test_the_time_of_asking_has_that_of_all_answers(tmp_path, strategy):
+    asked = TimedTeacher(teacher())
+    run(asked, 600, strategy=strategy, out=tmp_path / "run")
+
+    assert RunNotes(tmp_path / "run").get("seconds_asking") >= asked.seconds
+
+
+class Steps(TrainingCallback):
+    """Keeps the number of the last step."""
+
+    last = 0
+
+    def on_report(self, state: TrainingState) -> None:
+        self.last = state.step
+
+
+@pytest.mark.parametrize("strategy", ["decisions", "sd", "mbd", "db3kd-paper"])
+def test_patience_stops_a_student_that_does_not_improve(tmp_path, strategy):
+    slow = replace(QUICK, training=replace(QUICK.training, learning_rate=1e-20))
+    steps = Steps()
+    settings = replace(slow, learning_rates=(1e-20,), patience=2)
+    run(strategy=strategy, settings=settings, callbacks=[steps], out=tmp_path / "run")
+
+    assert 0 < steps.last < 12
+    assert "weights were chosen by its agreement" in (tmp_path / "run" / "report.md").read_text()
 
 
 class Notebook(WrappedTeacher):

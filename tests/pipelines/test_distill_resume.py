@@ -4,17 +4,24 @@ import errno
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from distill_cases import QUICK, TRAINING, images, teacher, weights
+import torch
+from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher, weights
 from teachers_analytic import CountingTeacher, RaisingTeacher
 
 import db3kd
 from db3kd.data.arrays import ArrayPixels
+from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_loop import _Training
-from db3kd.pipelines import DistillResult, distill_student, teaching
+from db3kd.models.networks import build_model
+from db3kd.pipelines import DistillResult, asking, distill_student, teaching
+from db3kd.pipelines.asking import Proxies
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import BudgetPlan, plan_budget
 from db3kd.storage.manifest import read_manifest
@@ -230,6 +237,35 @@ def test_without_proxies_that_choose_any_training_continues_a_run(tmp_path, stra
     fresh = run(tmp_path / "fresh", strategy=strategy, settings=settings)
 
     assert weights(changed.student).equal(weights(fresh.student))
+
+
+def test_other_proxies_teach_another_student(tmp_path, choices):
+    options = {"budget": 300}
+    run(tmp_path / "run", **options)
+    other = replace(QUICK, proxy="mlp-quarter")
+
+    changed = run(tmp_path / "run", silent(), settings=other, **options)
+    fresh = run(tmp_path / "fresh", settings=other, **options)
+
+    assert changed.taught_by == "decisions and 2 proxies"
+    assert changed.choices == fresh.choices
+    assert weights(changed.student).equal(weights(fresh.student))
+
+
+def test_proxies_from_a_file_and_new_ones_are_on_one_device(tmp_path, monkeypatch):
+    store = NetworkStore(tmp_path / "networks", {})
+    pixels = augmentable_images(images(), torch.arange(120), 20, seed=0)
+    rows = torch.arange(100) * NUMBERS
+    answers = no_answers(pixels).add(rows, torch.arange(100) % CLASSES)
+    proxies = Proxies(partial(build_model, "linear", SHAPE, CLASSES), "linear", 1)
+
+    def get() -> torch.nn.Module:
+        return asking.train_proxy("proxy-0", answers, proxies, 0, TRAINING, store)
+
+    assert next(get().parameters()).device.type == "cpu"
+    device = SimpleNamespace(device=torch.device("meta"))
+    monkeypatch.setattr(asking.TrainingProcess, "current", lambda *_: device)
+    assert next(get().parameters()).device.type == "meta", "it was read on the CPU"
 
 
 def test_another_student_learns_from_the_same_answers(tmp_path, whole, finished, choices):

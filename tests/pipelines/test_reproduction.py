@@ -28,6 +28,7 @@ MANIFEST = {
         ("db3kd distill --resume --time-limit 60 --out r", "db3kd distill --out r --steps 900"),
         ("db3kd distill --time-limit=60", "db3kd distill --steps 900"),
         ("python script.py", ""),
+        ("db3kd compare --out r", "db3kd compare --out r"),
         ("", ""),
     ],
 )
@@ -35,6 +36,12 @@ def test_the_command_depends_on_no_machine_and_no_earlier_run(given, shown):
     steps = 900 if "time-limit" in given else None
     assert command_line(given.split(), steps) == shown
     assert command_line(["db3kd", "my data"], None) == "db3kd 'my data'"
+
+
+@pytest.mark.parametrize("limit", ["--time-limit 60", "--time-limit=60"])
+def test_a_time_limit_stays_if_no_steps_take_its_place(limit):
+    command = f"db3kd compare {limit} --out r"
+    assert command_line(command.split(), None) == command
 
 
 def test_the_call_has_the_settings_that_the_run_had():

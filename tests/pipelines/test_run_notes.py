@@ -48,3 +48,14 @@ def test_a_damaged_file_is_named_with_a_way_out(tmp_path, content):
     (tmp_path / "_notes.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"_notes.json: expected JSON.* remove it"):
         RunNotes(tmp_path)
+
+
+def test_the_time_of_a_block_that_fails_counts_too(tmp_path, monkeypatch):
+    clock = iter([1.0, 4.0, 10.0, 12.0])
+    monkeypatch.setattr("db3kd.pipelines.run_notes.time.monotonic", lambda: next(clock))
+    with RunNotes(tmp_path).timed("seconds"):
+        pass
+    with pytest.raises(KeyboardInterrupt), RunNotes(tmp_path).timed("seconds"):
+        raise KeyboardInterrupt
+
+    assert RunNotes(tmp_path).get("seconds") == 5.0
