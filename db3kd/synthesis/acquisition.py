@@ -139,6 +139,7 @@ def collect_actively(
     samples: int,
     acquisition: AcquisitionSettings,
     *,
+    held_out: int,
     log: AcquisitionLog | None,
     bounds: tuple[float, float],
     seed: int,
@@ -148,7 +149,8 @@ def collect_actively(
     """Collects pseudo samples in rounds, and keeps all images that the teacher decides.
 
     While only one class is known, students have nothing to learn, so the teacher decides starts in
-    order.
+    order. Held-out images do not count as known: no student learns them, and no mix contains them.
+    So the held-out images, which are the first ones, are always starts.
 
     Args:
         starts: The distribution of starts.
@@ -156,6 +158,7 @@ def collect_actively(
         classes: The number of classes.
         samples: Number of images to collect.
         acquisition: How students choose.
+        held_out: Number of held-out images, which are the first of the result.
         log: Keeps the choices of a run that can be resumed.
         bounds: Bounds of the teacher.
         seed: Seed of all random numbers.
@@ -174,7 +177,8 @@ def collect_actively(
         if count < 1:
             continue
         chosen = log.load(round_number) if log is not None else None
-        one_class = not bool((decisions != decisions[:1]).any())
+        learned, classes_learned = known.pixels[held_out:], decisions[held_out:]
+        one_class = not bool((classes_learned != classes_learned[:1]).any())
         new_starts = (
             count if one_class else count * acquisition.pool - count * acquisition.pool // 2
         )
@@ -183,13 +187,13 @@ def collect_actively(
             chosen = AcquiredBatch(number, starts.draw(number))
         elif chosen is None:
             students = list(
-                _train(known.pixels, decisions, classes, acquisition, seed, round_number)
+                _train(learned, classes_learned, classes, acquisition, seed, round_number)
             )
             proposals = _proposals(
-                starts, known.pixels, decisions, range(drawn, drawn + new_starts),
+                starts, learned, classes_learned, range(drawn, drawn + new_starts),
                 count * acquisition.pool // 2, seed, round_number,
             )  # fmt: skip
-            wanted = _wanted(decisions, classes, count)
+            wanted = _wanted(classes_learned, classes, count)
             chosen = _choose(proposals, students, count, wanted)
             if log is not None:
                 log.save(round_number, chosen)

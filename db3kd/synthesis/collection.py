@@ -58,6 +58,7 @@ def collect(
     classes: int,
     samples: int,
     *,
+    held_out: int,
     max_starts: int,
     max_mixtures: int,
     bounds: tuple[float, float],
@@ -72,10 +73,13 @@ def collect(
     mixtures of two images. One of the two belongs to that class if any image does. Mixtures fill at
     most the shares of such classes, and starts fill the rest.
 
+    Held-out images are the first starts, whatever their classes. They are part of no mixture.
+
     Args:
         starts: Distribution of random images.
         classes: Number of classes of the teacher.
         samples: Number of images to keep.
+        held_out: Number of held-out images among them, which are the first of the result.
         max_starts: Maximum number of starts sent to the teacher.
         max_mixtures: Maximum number of mixtures sent to the teacher.
         bounds: Bounds of the teacher.
@@ -86,10 +90,16 @@ def collect(
     Returns:
         The images and their classes.
     """
-    share = -(-samples // classes)
-    decisions = yield from _ask_starts(starts, classes, share, max_starts, bounds, query_batch_size)
+    rest = samples - held_out
+    share = -(-rest // classes)
+    decisions = yield from _ask_starts(
+        starts, classes, share, held_out, max_starts, bounds, query_batch_size
+    )
+    reserved = decisions[:held_out]
+    reserved = reserved[reserved != UNANSWERED]
+    decisions[:held_out] = UNANSWERED  # so that no class takes them
     found = torch.bincount(decisions[decisions != UNANSWERED], minlength=classes)
-    number, kept = _spread(decisions, found, samples)
+    number, kept = _spread(decisions, found, rest)
     mixed, images = decisions.new_empty(0), starts.draw(number[:0])
     scarce = int((found < share / 10).sum())
     if len(kept) and scarce:
@@ -106,16 +116,17 @@ def collect(
             budget,
         )
         reached = torch.bincount(mixed, minlength=classes)
-        chosen, mixed = _spread(mixed, reached, samples * scarce // classes)
+        chosen, mixed = _spread(mixed, reached, rest * scarce // classes)
         images = images[chosen]
-        number, kept = _spread(decisions, found, samples - len(mixed))
+        number, kept = _spread(decisions, found, rest - len(mixed))
         found = found + reached
+    number = torch.cat([torch.arange(len(reserved)), number])
     return Collected(
         start=torch.cat([number, torch.full_like(mixed, -1)]),
-        decision=torch.cat([kept, mixed]),
+        decision=torch.cat([reserved, kept, mixed]),
         stored=images,
         place=torch.cat([torch.full_like(number, -1), torch.arange(len(mixed))]),
-        found=found,
+        found=found + torch.bincount(reserved, minlength=classes),
         queries=int(budget.spent[0]),
     )
 
@@ -124,11 +135,15 @@ def _ask_starts(
     starts: Starts,
     classes: int,
     share: int,
+    held_out: int,
     limit: int,
     bounds: tuple[float, float],
     query_batch_size: int,
 ) -> Search[Tensor]:
-    """Returns the decision of each start, [n] int64; fewer than `limit` if all classes are full."""
+    """Returns the decision of each start, [n] int64; fewer than `limit` if all classes are full.
+
+    The first `held_out` starts fill no class.
+    """
     found = torch.zeros(classes, dtype=torch.int64)
     answers = []
     for first in range(0, limit, _BLOCK):
@@ -137,9 +152,9 @@ def _ask_starts(
         account = torch.zeros_like(index)
         decisions = yield from query_in_batches(images.__getitem__, account, query_batch_size)
         answers.append(decisions)
-        answered = decisions[decisions != UNANSWERED]
-        found += torch.bincount(answered, minlength=classes)
-        if len(answered) < len(index) or bool((found >= share).all()):
+        answered = decisions != UNANSWERED
+        found += torch.bincount(decisions[answered & (index >= held_out)], minlength=classes)
+        if not bool(answered.all()) or bool((found >= share).all()):
             break
     return torch.cat(answers) if answers else torch.empty(0, dtype=torch.int64)
 

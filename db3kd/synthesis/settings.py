@@ -34,6 +34,9 @@ class SynthesisSettings:
         starting_points: Images of other classes that the first rays of a moved sample lead to.
         queries: Maximum queries of the whole run. Random images come first; the rest is divided
             evenly over the moved samples.
+        held_out: Number of samples, the first ones, on which students can be measured. They are
+            random images in order. They are never moved, no other sample is made from them, and
+            the students that choose images do not learn them.
         snapshots: Numbers of moves after which images and distances are also stored.
         seed: Seed of all random numbers.
         query_batch_size: Images in one batch of queries; fewer if they would take over 256 MiB.
@@ -50,6 +53,7 @@ class SynthesisSettings:
     moves: Moves = field(default_factory=Moves)
     starting_points: int = 10
     queries: int | None = None
+    held_out: int = 0
     snapshots: tuple[int, ...] = ()
     seed: int = 0
     query_batch_size: int = 2048
@@ -68,6 +72,11 @@ class SynthesisSettings:
             raise ValueError(f"mixtures: expected a number of at least 0, got {self.mixtures}")
         if self.queries is not None:
             check_count(self.queries, "queries", least=0)
+        check_count(self.held_out, "held_out", least=0)
+        if self.held_out >= self.samples:
+            raise ValueError(
+                f"held_out: expected fewer than the {self.samples:,} samples, got {self.held_out:,}"
+            )
         for count in self.snapshots:
             check_count(count, "snapshots", least=0)
 

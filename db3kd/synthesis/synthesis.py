@@ -126,6 +126,7 @@ class Synthesis:
                 teacher.classes,
                 settings.samples,
                 settings.acquisition,
+                held_out=settings.held_out,
                 log=None if self._folder is None else FolderAcquisitionLog(self._folder.path),
                 bounds=bounds,
                 seed=settings.seed,
@@ -137,6 +138,7 @@ class Synthesis:
                 self._starts,
                 teacher.classes,
                 settings.samples,
+                held_out=settings.held_out,
                 max_starts=settings.max_starts,
                 max_mixtures=settings.max_mixtures,
                 bounds=bounds,
@@ -157,20 +159,23 @@ class Synthesis:
 
     def _limits(self, collected: Collected) -> Tensor:
         """Returns [n] int64, the queries that the moves of each sample may spend."""
-        count, moves = len(collected), self.settings.moves
+        held_out, moves = min(self.settings.held_out, len(collected)), self.settings.moves
+        count = len(collected) - held_out
         limit = _UNLIMITED if moves.queries_per_sample is None else moves.queries_per_sample
         limits = torch.full((count,), limit if moves.count else 0)
         if self.settings.queries is not None and count:
             share, rest = divmod(max(0, self.settings.queries - collected.queries), count)
             limits = limits.clamp_max(share + (torch.arange(count) < rest).long())
-        return limits
+        return torch.cat([limits.new_zeros(held_out), limits])
 
     def _starting_points(self, collected: Collected) -> StartingPoints | None:
-        if not self.settings.moves.count:
+        held_out = self.settings.held_out
+        if not self.settings.moves.count or len(collected) <= held_out:
             return None
+        rows = torch.arange(held_out, len(collected))
         return StartingPoints(
-            _Pool(collected, self._starts, self.teacher.bounds),
-            collected.decision,
+            _Pool(collected, rows, self._starts, self.teacher.bounds),
+            collected.decision[rows],
             self.settings.starting_points,
             seed=self.settings.seed,
         )
@@ -201,7 +206,9 @@ class Synthesis:
             snapshots=self.settings.snapshots,
         )
         moved = run(search, teacher, ledger, self._report, journal)
-        stopped = (moved.moves < moves.count).tolist()
+        stopped = (
+            (moved.moves < moves.count) & (rows >= self.settings.held_out).to(device)
+        ).tolist()
         spent_out = (ledger.remaining == 0).tolist()
         return PseudoSamples(
             pixels=moved.pixels.cpu(),
@@ -240,11 +247,13 @@ class Synthesis:
 
 
 class _Pool:
-    """The collected images as a source of starting points."""
+    """Collected images as a source of starting points."""
 
-    def __init__(self, collected: Collected, starts: Starts, bounds: tuple[float, float]) -> None:
-        everything = torch.arange(len(collected)).split(STILL_SHARD)
-        self._pixels = torch.cat([collected.pixels(starts, rows) for rows in everything])
+    def __init__(
+        self, collected: Collected, rows: Tensor, starts: Starts, bounds: tuple[float, float]
+    ) -> None:
+        parts = rows.split(STILL_SHARD)
+        self._pixels = torch.cat([collected.pixels(starts, part) for part in parts])
         self._bounds = bounds
 
     def __len__(self) -> int:
