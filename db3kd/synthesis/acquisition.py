@@ -24,14 +24,14 @@ from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.student import train_classifier
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
-from db3kd.querying.search import UNANSWERED, BudgetView, Search, query_in_batches
-from db3kd.synthesis.collection import Collected
+from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
+from db3kd.synthesis.collection import Collected, query_pixels
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.validation import check_count
 
 _BLOCK = 2048
-"""Proposals that are drawn and ranked at once."""
-
+"""Proposals that are drawn and ranked at once, and fewer if they are large. The parts of this many
+mixes are drawn at a time, whatever the size of an image."""
 
 _LEAST_STEPS = 300
 """Training steps of a student in a round with few answers, unless `steps` is smaller."""
@@ -198,9 +198,7 @@ def collect_actively(
             if log is not None:
                 log.save(round_number, chosen)
         drawn += new_starts
-        images = partial(_images, chosen.pixels, bounds)
-        account = torch.zeros(len(chosen.start), dtype=torch.int64)
-        answers = yield from query_in_batches(images, account, query_batch_size)
+        answers = yield from query_pixels(chosen.pixels, bounds, query_batch_size)
         answered = answers != UNANSWERED
         known = AcquiredBatch.concat([known, chosen.select(answered)])
         decisions = torch.cat([decisions, answers[answered]])
@@ -214,10 +212,6 @@ def collect_actively(
         found=torch.bincount(decisions, minlength=classes),
         queries=int(budget.spent[0]),
     )
-
-
-def _images(pixels: Tensor, bounds: tuple[float, float], part: slice) -> Tensor:
-    return to_float(pixels[part], bounds)
 
 
 def _train(
@@ -254,7 +248,8 @@ def _proposals(
     round_number: int,
 ) -> Iterator[AcquiredBatch]:
     """Yields new starts, then masked mixes of the known images, one block at a time."""
-    for numbers in torch.arange(new_starts.start, new_starts.stop).split(_BLOCK):
+    size = fitting_batch_size(_BLOCK, tuple(known.shape[1:]))
+    for numbers in torch.arange(new_starts.start, new_starts.stop).split(size):
         yield AcquiredBatch(numbers, starts.draw(numbers))
     if not masked_mixes:
         return
@@ -267,10 +262,11 @@ def _proposals(
         pairs = random.choice(len(known), (2, len(numbers)), p=weight / weight.sum())
         # A mix of an image with itself would be a copy of it.
         pairs[1] = np.where(pairs[0] == pairs[1], (pairs[1] + 1) % len(known), pairs[1])
-        background, foreground = (known[torch.from_numpy(rows)].float() for rows in pairs)
-        cover = masks.draw(numbers).float() / MAX_PIXEL
-        mixed = to_uint8(background * (1 - cover) + foreground * cover, (0, MAX_PIXEL))
-        yield AcquiredBatch(torch.full_like(numbers, -1), mixed)
+        parts = zip(numbers.split(size), torch.from_numpy(pairs).split(size, 1), strict=True)
+        for block, (backgrounds, foregrounds) in parts:
+            cover = masks.draw(block).float() / MAX_PIXEL
+            mixed = known[backgrounds].float() * (1 - cover) + known[foregrounds].float() * cover
+            yield AcquiredBatch(torch.full_like(block, -1), to_uint8(mixed, (0, MAX_PIXEL)))
 
 
 def _mixing_weights(decisions: Tensor) -> Tensor:
