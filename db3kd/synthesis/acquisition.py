@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from db3kd.distillation.student import train_classifier
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
 from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.synthesis.collection import Collected, query_pixels
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.validation import check_count
@@ -116,22 +116,6 @@ class AcquiredBatch:
         )
 
 
-class AcquisitionLog(Protocol):
-    """Keeps the images that each round chose, until the run is finished.
-
-    Training is bit-identical only on equal hardware with an equal number of threads. So a run that
-    is resumed elsewhere must not choose the images of a started round again.
-    """
-
-    def load(self, round_number: int) -> AcquiredBatch | None:
-        """Returns the images of a round, or None if they are unknown."""
-        ...
-
-    def save(self, round_number: int, chosen: AcquiredBatch) -> None:
-        """Writes the images of a round, before the teacher decides the first of them."""
-        ...
-
-
 def collect_actively(
     starts: Starts,
     image_shape: tuple[int, ...],
@@ -140,7 +124,7 @@ def collect_actively(
     acquisition: AcquisitionSettings,
     *,
     held_out: int,
-    log: AcquisitionLog | None,
+    log: ChoiceLog | None,
     bounds: tuple[float, float],
     seed: int,
     query_batch_size: int,
@@ -159,7 +143,7 @@ def collect_actively(
         samples: Number of images to collect.
         acquisition: How students choose.
         held_out: Number of held-out images, which are the first of the result.
-        log: Keeps the choices of a run that can be resumed.
+        log: Keeps the images that students choose in a run folder, for a run that can be resumed.
         bounds: Bounds of the teacher.
         seed: Seed of all random numbers.
         query_batch_size: Images per batch.
@@ -176,7 +160,7 @@ def collect_actively(
         count = min(last - len(decisions), int(budget.remaining[0]))
         if count < 1:
             continue
-        chosen = log.load(round_number) if log is not None else None
+        chosen = _logged(log, round_number)
         learned, classes_learned = known.pixels[held_out:], decisions[held_out:]
         one_class = not bool((classes_learned != classes_learned[:1]).any())
         new_starts = (
@@ -196,7 +180,9 @@ def collect_actively(
             wanted = _wanted(classes_learned, classes, count)
             chosen = _choose(proposals, students, count, wanted)
             if log is not None:
-                log.save(round_number, chosen)
+                log.save(
+                    round_number, {"start": chosen.start.numpy(), "pixels": chosen.pixels.numpy()}
+                )
         drawn += new_starts
         answers = yield from query_pixels(chosen.pixels, bounds, query_batch_size)
         answered = answers != UNANSWERED
@@ -212,6 +198,14 @@ def collect_actively(
         found=torch.bincount(decisions, minlength=classes),
         queries=int(budget.spent[0]),
     )
+
+
+def _logged(log: ChoiceLog | None, round_number: int) -> AcquiredBatch | None:
+    """Returns the images that were chosen for a round before the run was interrupted, if any."""
+    arrays = None if log is None else log.load(round_number)
+    if arrays is None:
+        return None
+    return AcquiredBatch(torch.from_numpy(arrays["start"]), torch.from_numpy(arrays["pixels"]))
 
 
 def _train(

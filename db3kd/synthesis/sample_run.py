@@ -9,10 +9,10 @@ from db3kd.argument_types import check_flag, check_path, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_folder import RunFolder, check_free
 from db3kd.storage.shards import read_shards
-from db3kd.synthesis.acquisition_log import FolderAcquisitionLog
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.synthesis import Synthesis
 from db3kd.teachers import Teacher, describe
@@ -107,7 +107,7 @@ def write_pseudo_samples(
     with RunFolder.open(folder, PSEUDO_SAMPLES, described, resume=resume) as run:
         if not run.finished:
             run.finish(vars(_write_shards(run, teacher, settings)))
-        FolderAcquisitionLog(run.path).empty()
+        ChoiceLog(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])
 
 

@@ -16,10 +16,10 @@ from db3kd.progress import ProgressListener
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.synthesis.acquisition import collect_actively
-from db3kd.synthesis.acquisition_log import FolderAcquisitionLog
 from db3kd.synthesis.collection import Collected, collect
 from db3kd.synthesis.moves import move_away
 from db3kd.synthesis.settings import STILL_SHARD, SynthesisSettings
@@ -127,7 +127,7 @@ class Synthesis:
                 settings.samples,
                 settings.acquisition,
                 held_out=settings.held_out,
-                log=None if self._folder is None else FolderAcquisitionLog(self._folder.path),
+                log=None if self._folder is None else ChoiceLog(self._folder.path),
                 bounds=bounds,
                 seed=settings.seed,
                 query_batch_size=query_batch_size,
