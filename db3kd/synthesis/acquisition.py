@@ -54,6 +54,10 @@ _MAX_OF_ONE_CLASS = 2048
 class AcquisitionSettings:
     """How students choose the images that the teacher decides.
 
+    Example:
+        >>> chooses = AcquisitionSettings("lenet5-half", rounds=8)
+        >>> settings = db3kd.SynthesisSettings(samples=50_000, acquisition=chooses)
+
     Attributes:
         model: The architecture of the students, a name for `build_model`.
         rounds: Number of rounds, with equal numbers of samples. The first round takes starts in
@@ -68,7 +72,7 @@ class AcquisitionSettings:
         device: As in `TrainSettings`.
 
     Raises:
-        ValueError: A number is not above 0.
+        ValueError: If a number is not above 0.
     """
 
     model: str = "lenet5-half"
@@ -224,7 +228,7 @@ def _train(
             steps=acquisition.steps_for(len(decisions)),
             learning_rate=acquisition.learning_rate,
             schedule="cosine",
-            seed=int(_random(seed, round_number, student).integers(2**31)),
+            seed=int(np.random.default_rng((seed, round_number, student)).integers(2**31)),
             device=acquisition.device,
         )
         yield train_classifier(
@@ -247,7 +251,7 @@ def _proposals(
         yield AcquiredBatch(numbers, starts.draw(numbers))
     if not masked_mixes:
         return
-    random = _random(seed, round_number)
+    random = np.random.default_rng((seed, round_number))
     masks = make_masks(tuple(known.shape[1:]), seed)
     weight = _mixing_weights(decisions).numpy()
     # No mask is used twice: fewer masks than starts were drawn before.
@@ -346,7 +350,3 @@ def _highest(scores: Tensor, count: int) -> Tensor:
     """Returns the rows of the highest scores, in descending order; those of -inf are left out."""
     rows = scores.argsort(descending=True, stable=True)[:count]
     return rows[scores[rows] > -torch.inf]
-
-
-def _random(*key: int) -> np.random.Generator:
-    return np.random.default_rng(key)

@@ -23,6 +23,11 @@ from db3kd.teachers.base import class_names_of
 class SynthesisTotals:
     """Counts and means over a run of pseudo samples.
 
+    Example:
+        >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher)
+        >>> totals.queries, totals.unreached
+        (100000, [])
+
     Attributes:
         samples: Number of pseudo samples.
         queries: All queries.
@@ -67,7 +72,9 @@ def write_pseudo_samples(
 ) -> SynthesisTotals:
     """Makes pseudo samples in a run folder, one shard at a time, and shows progress.
 
-        db3kd.write_pseudo_samples("runs/pseudo", teacher, resume=True)
+    Example:
+        >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher, resume=True)
+        >>> samples = db3kd.load_pseudo_samples("runs/pseudo")
 
     Paid answers are kept after an error; a run folder without any is removed.
 
@@ -79,10 +86,10 @@ def write_pseudo_samples(
             an interruption. Each time the process is killed, at most one call is paid twice.
 
     Raises:
-        FileExistsError: The folder holds files, and `resume` is off.
-        ValueError: The folder holds a different run.
+        FileExistsError: If the folder holds files, and `resume` is off.
+        ValueError: If the folder holds a different run.
         TeacherError: As for `synthesize`.
-        OSError: The disk is full or not writable.
+        OSError: If the disk is full or not writable.
     """
     settings = SynthesisSettings() if settings is None else settings
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")

@@ -17,7 +17,8 @@ STILL_SHARD, MOVED_SHARD = 4096, 256
 class SynthesisSettings:
     """How pseudo samples are made and what that may cost.
 
-        settings = db3kd.SynthesisSettings.guided("lenet5-half", samples=50_000)
+    Example:
+        >>> settings = db3kd.SynthesisSettings(samples=50_000, effort=10)
 
     Attributes:
         samples: Number of pseudo samples, spread over the classes as evenly as possible.
@@ -42,7 +43,7 @@ class SynthesisSettings:
         query_batch_size: Images in one batch of queries; fewer if they would take over 256 MiB.
 
     Raises:
-        ValueError: A value is invalid; the error names the argument.
+        ValueError: If a value is invalid; the error names the argument.
     """
 
     samples: int = 20_000
@@ -87,6 +88,9 @@ class SynthesisSettings:
         They make 8,000 samples of each of 10 classes from noise, with 40 moves of up to 5,000
         queries each.
 
+        Example:
+            >>> settings = db3kd.SynthesisSettings.paper(samples=1_000)
+
         Args:
             **changes: Fields that differ.
         """
@@ -96,6 +100,9 @@ class SynthesisSettings:
     @classmethod
     def guided(cls, model: str = "lenet5-half", **changes: Any) -> "SynthesisSettings":
         """Returns the settings that give the best students per query: students choose the images.
+
+        Example:
+            >>> settings = db3kd.SynthesisSettings.guided("lenet5-half", samples=50_000)
 
         Args:
             model: Architecture of these students.

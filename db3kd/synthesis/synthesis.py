@@ -38,7 +38,8 @@ def synthesize(
 ) -> PseudoSamples:
     """Makes pseudo samples for a teacher from its decisions alone.
 
-        samples = db3kd.synthesize(teacher, db3kd.SynthesisSettings.guided("lenet5-half"))
+    Example:
+        >>> samples = db3kd.synthesize(teacher, db3kd.SynthesisSettings.guided("lenet5-half"))
 
     The samples and answers are in memory only, and an error loses them.
     `db3kd.write_pseudo_samples` keeps each answer in a run folder that can be resumed, and
@@ -53,9 +54,9 @@ def synthesize(
         progress: Receives the numbers of samples and queries.
 
     Raises:
-        TeacherError: The teacher failed, or it put all random images in one class.
-        ValueError: The budget is 0, or the random images need a height and a width and the images
-            of the teacher have none.
+        TeacherError: If the teacher failed, or if it put all random images in one class.
+        ValueError: If the budget is 0, or if the random images need a height and a width and the
+            images of the teacher have none.
     """
     settings = SynthesisSettings() if settings is None else settings
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
