@@ -238,14 +238,19 @@ class DistillRun:
         if training.steps is not None:
             short = min(acquisition.steps, training.steps)
             acquisition = dataclasses.replace(acquisition, steps=short)
+        # They are reserved before any image is made from others, which they are never part of.
+        held_out = held_out_pseudo_samples(self.plan.pseudo_samples)
         synthesis = SynthesisSettings.guided(
-            samples=self.plan.pseudo_samples, acquisition=acquisition, seed=training.seed
+            samples=self.plan.pseudo_samples,
+            held_out=held_out,
+            acquisition=acquisition,
+            seed=training.seed,
         )
         path = self.folder / SAMPLES_FOLDER
         write_pseudo_samples(path, self.teacher, synthesis, resume=True)
         samples = load_pseudo_samples(path)
-        order = self._shuffled(len(samples))
-        held_out = held_out_pseudo_samples(len(order))
+        training_rows = held_out + self._shuffled(len(samples) - held_out)
+        order = torch.cat([training_rows, torch.arange(held_out)])
         images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
         return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,14 +23,15 @@ from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.student import train_classifier
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
-from db3kd.querying.search import UNANSWERED, BudgetView, Search, query_in_batches
-from db3kd.synthesis.collection import Collected
+from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
+from db3kd.storage.choice_log import ChoiceLog
+from db3kd.synthesis.collection import Collected, query_pixels
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.validation import check_count
 
 _BLOCK = 2048
-"""Proposals that are drawn and ranked at once."""
-
+"""Proposals that are drawn and ranked at once, and fewer if they are large. The parts of this many
+mixes are drawn at a time, whatever the size of an image."""
 
 _LEAST_STEPS = 300
 """Training steps of a student in a round with few answers, unless `steps` is smaller."""
@@ -54,6 +54,10 @@ _MAX_OF_ONE_CLASS = 2048
 class AcquisitionSettings:
     """How students choose the images that the teacher decides.
 
+    Example:
+        >>> chooses = AcquisitionSettings("lenet5-half", rounds=8)
+        >>> settings = db3kd.SynthesisSettings(samples=50_000, acquisition=chooses)
+
     Attributes:
         model: The architecture of the students, a name for `build_model`.
         rounds: Number of rounds, with equal numbers of samples. The first round takes starts in
@@ -68,7 +72,7 @@ class AcquisitionSettings:
         device: As in `TrainSettings`.
 
     Raises:
-        ValueError: A number is not above 0.
+        ValueError: If a number is not above 0.
     """
 
     model: str = "lenet5-half"
@@ -116,22 +120,6 @@ class AcquiredBatch:
         )
 
 
-class AcquisitionLog(Protocol):
-    """Keeps the images that each round chose, until the run is finished.
-
-    Training is bit-identical only on equal hardware with an equal number of threads. So a run that
-    is resumed elsewhere must not choose the images of a started round again.
-    """
-
-    def load(self, round_number: int) -> AcquiredBatch | None:
-        """Returns the images of a round, or None if they are unknown."""
-        ...
-
-    def save(self, round_number: int, chosen: AcquiredBatch) -> None:
-        """Writes the images of a round, before the teacher decides the first of them."""
-        ...
-
-
 def collect_actively(
     starts: Starts,
     image_shape: tuple[int, ...],
@@ -139,7 +127,8 @@ def collect_actively(
     samples: int,
     acquisition: AcquisitionSettings,
     *,
-    log: AcquisitionLog | None,
+    held_out: int,
+    log: ChoiceLog | None,
     bounds: tuple[float, float],
     seed: int,
     query_batch_size: int,
@@ -148,7 +137,8 @@ def collect_actively(
     """Collects pseudo samples in rounds, and keeps all images that the teacher decides.
 
     While only one class is known, students have nothing to learn, so the teacher decides starts in
-    order.
+    order. Held-out images do not count as known: no student learns them, and no mix contains them.
+    So the held-out images, which are the first ones, are always starts.
 
     Args:
         starts: The distribution of starts.
@@ -156,7 +146,8 @@ def collect_actively(
         classes: The number of classes.
         samples: Number of images to collect.
         acquisition: How students choose.
-        log: Keeps the choices of a run that can be resumed.
+        held_out: Number of held-out images, which are the first of the result.
+        log: Keeps the images that students choose in a run folder, for a run that can be resumed.
         bounds: Bounds of the teacher.
         seed: Seed of all random numbers.
         query_batch_size: Images per batch.
@@ -173,8 +164,9 @@ def collect_actively(
         count = min(last - len(decisions), int(budget.remaining[0]))
         if count < 1:
             continue
-        chosen = log.load(round_number) if log is not None else None
-        one_class = not bool((decisions != decisions[:1]).any())
+        chosen = _logged(log, round_number)
+        learned, classes_learned = known.pixels[held_out:], decisions[held_out:]
+        one_class = not bool((classes_learned != classes_learned[:1]).any())
         new_starts = (
             count if one_class else count * acquisition.pool - count * acquisition.pool // 2
         )
@@ -183,20 +175,20 @@ def collect_actively(
             chosen = AcquiredBatch(number, starts.draw(number))
         elif chosen is None:
             students = list(
-                _train(known.pixels, decisions, classes, acquisition, seed, round_number)
+                _train(learned, classes_learned, classes, acquisition, seed, round_number)
             )
             proposals = _proposals(
-                starts, known.pixels, decisions, range(drawn, drawn + new_starts),
+                starts, learned, classes_learned, range(drawn, drawn + new_starts),
                 count * acquisition.pool // 2, seed, round_number,
             )  # fmt: skip
-            wanted = _wanted(decisions, classes, count)
+            wanted = _wanted(classes_learned, classes, count)
             chosen = _choose(proposals, students, count, wanted)
             if log is not None:
-                log.save(round_number, chosen)
+                log.save(
+                    round_number, {"start": chosen.start.numpy(), "pixels": chosen.pixels.numpy()}
+                )
         drawn += new_starts
-        images = partial(_images, chosen.pixels, bounds)
-        account = torch.zeros(len(chosen.start), dtype=torch.int64)
-        answers = yield from query_in_batches(images, account, query_batch_size)
+        answers = yield from query_pixels(chosen.pixels, bounds, query_batch_size)
         answered = answers != UNANSWERED
         known = AcquiredBatch.concat([known, chosen.select(answered)])
         decisions = torch.cat([decisions, answers[answered]])
@@ -212,8 +204,12 @@ def collect_actively(
     )
 
 
-def _images(pixels: Tensor, bounds: tuple[float, float], part: slice) -> Tensor:
-    return to_float(pixels[part], bounds)
+def _logged(log: ChoiceLog | None, round_number: int) -> AcquiredBatch | None:
+    """Returns the images that were chosen for a round before the run was interrupted, if any."""
+    arrays = None if log is None else log.load(round_number)
+    if arrays is None:
+        return None
+    return AcquiredBatch(torch.from_numpy(arrays["start"]), torch.from_numpy(arrays["pixels"]))
 
 
 def _train(
@@ -232,7 +228,7 @@ def _train(
             steps=acquisition.steps_for(len(decisions)),
             learning_rate=acquisition.learning_rate,
             schedule="cosine",
-            seed=int(_random(seed, round_number, student).integers(2**31)),
+            seed=int(np.random.default_rng((seed, round_number, student)).integers(2**31)),
             device=acquisition.device,
         )
         yield train_classifier(
@@ -250,11 +246,12 @@ def _proposals(
     round_number: int,
 ) -> Iterator[AcquiredBatch]:
     """Yields new starts, then masked mixes of the known images, one block at a time."""
-    for numbers in torch.arange(new_starts.start, new_starts.stop).split(_BLOCK):
+    size = fitting_batch_size(_BLOCK, tuple(known.shape[1:]))
+    for numbers in torch.arange(new_starts.start, new_starts.stop).split(size):
         yield AcquiredBatch(numbers, starts.draw(numbers))
     if not masked_mixes:
         return
-    random = _random(seed, round_number)
+    random = np.random.default_rng((seed, round_number))
     masks = make_masks(tuple(known.shape[1:]), seed)
     weight = _mixing_weights(decisions).numpy()
     # No mask is used twice: fewer masks than starts were drawn before.
@@ -263,10 +260,11 @@ def _proposals(
         pairs = random.choice(len(known), (2, len(numbers)), p=weight / weight.sum())
         # A mix of an image with itself would be a copy of it.
         pairs[1] = np.where(pairs[0] == pairs[1], (pairs[1] + 1) % len(known), pairs[1])
-        background, foreground = (known[torch.from_numpy(rows)].float() for rows in pairs)
-        cover = masks.draw(numbers).float() / MAX_PIXEL
-        mixed = to_uint8(background * (1 - cover) + foreground * cover, (0, MAX_PIXEL))
-        yield AcquiredBatch(torch.full_like(numbers, -1), mixed)
+        parts = zip(numbers.split(size), torch.from_numpy(pairs).split(size, 1), strict=True)
+        for block, (backgrounds, foregrounds) in parts:
+            cover = masks.draw(block).float() / MAX_PIXEL
+            mixed = known[backgrounds].float() * (1 - cover) + known[foregrounds].float() * cover
+            yield AcquiredBatch(torch.full_like(block, -1), to_uint8(mixed, (0, MAX_PIXEL)))
 
 
 def _mixing_weights(decisions: Tensor) -> Tensor:
@@ -352,7 +350,3 @@ def _highest(scores: Tensor, count: int) -> Tensor:
     """Returns the rows of the highest scores, in descending order; those of -inf are left out."""
     rows = scores.argsort(descending=True, stable=True)[:count]
     return rows[scores[rows] > -torch.inf]
-
-
-def _random(*key: int) -> np.random.Generator:
-    return np.random.default_rng(key)

@@ -6,12 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.data.uint8_pixels import to_float, to_uint8
-from db3kd.querying.search import UNANSWERED, BudgetView, Search, query_in_batches
+from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
+from db3kd.querying.search import (
+    UNANSWERED,
+    BudgetView,
+    Search,
+    fitting_batch_size,
+    query_in_batches,
+)
 from db3kd.synthesis.starts import Starts
 
 _BLOCK = 1024
 """Starts between two checks for enough samples. It is not the batch size, which must not matter."""
+
+_MIXED_AT_ONCE = 1024
+"""Images that are mixed at once, and fewer if they are large. It does not change the mixtures."""
 
 _ROUNDS = 8
 """Rounds of mixtures; each also mixes the images that earlier rounds found."""
@@ -58,6 +67,7 @@ def collect(
     classes: int,
     samples: int,
     *,
+    held_out: int,
     max_starts: int,
     max_mixtures: int,
     bounds: tuple[float, float],
@@ -72,10 +82,13 @@ def collect(
     mixtures of two images. One of the two belongs to that class if any image does. Mixtures fill at
     most the shares of such classes, and starts fill the rest.
 
+    Held-out images are the first starts, whatever their classes. They are part of no mixture.
+
     Args:
         starts: Distribution of random images.
         classes: Number of classes of the teacher.
         samples: Number of images to keep.
+        held_out: Number of held-out images among them, which are the first of the result.
         max_starts: Maximum number of starts sent to the teacher.
         max_mixtures: Maximum number of mixtures sent to the teacher.
         bounds: Bounds of the teacher.
@@ -86,10 +99,16 @@ def collect(
     Returns:
         The images and their classes.
     """
-    share = -(-samples // classes)
-    decisions = yield from _ask_starts(starts, classes, share, max_starts, bounds, query_batch_size)
+    rest = samples - held_out
+    share = -(-rest // classes)
+    decisions = yield from _ask_starts(
+        starts, classes, share, held_out, max_starts, bounds, query_batch_size
+    )
+    reserved = decisions[:held_out]
+    reserved = reserved[reserved != UNANSWERED]
+    decisions[:held_out] = UNANSWERED  # so that no class takes them
     found = torch.bincount(decisions[decisions != UNANSWERED], minlength=classes)
-    number, kept = _spread(decisions, found, samples)
+    number, kept = _spread(decisions, found, rest)
     mixed, images = decisions.new_empty(0), starts.draw(number[:0])
     scarce = int((found < share / 10).sum())
     if len(kept) and scarce:
@@ -106,40 +125,63 @@ def collect(
             budget,
         )
         reached = torch.bincount(mixed, minlength=classes)
-        chosen, mixed = _spread(mixed, reached, samples * scarce // classes)
+        chosen, mixed = _spread(mixed, reached, rest * scarce // classes)
         images = images[chosen]
-        number, kept = _spread(decisions, found, samples - len(mixed))
+        number, kept = _spread(decisions, found, rest - len(mixed))
         found = found + reached
+    number = torch.cat([torch.arange(len(reserved)), number])
     return Collected(
         start=torch.cat([number, torch.full_like(mixed, -1)]),
-        decision=torch.cat([kept, mixed]),
+        decision=torch.cat([reserved, kept, mixed]),
         stored=images,
         place=torch.cat([torch.full_like(number, -1), torch.arange(len(mixed))]),
-        found=found,
+        found=found + torch.bincount(reserved, minlength=classes),
         queries=int(budget.spent[0]),
     )
+
+
+def query_pixels(
+    pixels: Tensor, bounds: tuple[float, float], query_batch_size: int
+) -> Search[Tensor]:
+    """Queries images for which account 0 pays; only one batch at a time is converted to float32.
+
+    Args:
+        pixels: [n, *image_shape] uint8.
+        bounds: Bounds of the teacher.
+        query_batch_size: Images per batch.
+
+    Returns:
+        The decisions, [n] int64.
+    """
+    account = torch.zeros(len(pixels), dtype=torch.int64)
+    decisions = yield from query_in_batches(
+        lambda part: to_float(pixels[part], bounds), account, query_batch_size
+    )
+    return decisions
 
 
 def _ask_starts(
     starts: Starts,
     classes: int,
     share: int,
+    held_out: int,
     limit: int,
     bounds: tuple[float, float],
     query_batch_size: int,
 ) -> Search[Tensor]:
-    """Returns the decision of each start, [n] int64; fewer than `limit` if all classes are full."""
+    """Returns the decision of each start, [n] int64; fewer than `limit` if all classes are full.
+
+    The first `held_out` starts fill no class.
+    """
     found = torch.zeros(classes, dtype=torch.int64)
     answers = []
     for first in range(0, limit, _BLOCK):
         index = torch.arange(first, min(first + _BLOCK, limit))
-        images = to_float(starts.draw(index), bounds)
-        account = torch.zeros_like(index)
-        decisions = yield from query_in_batches(images.__getitem__, account, query_batch_size)
+        decisions = yield from query_pixels(starts.draw(index), bounds, query_batch_size)
         answers.append(decisions)
-        answered = decisions[decisions != UNANSWERED]
-        found += torch.bincount(answered, minlength=classes)
-        if len(answered) < len(index) or bool((found >= share).all()):
+        answered = decisions != UNANSWERED
+        found += torch.bincount(decisions[answered & (index >= held_out)], minlength=classes)
+        if not bool(answered.all()) or bool((found >= share).all()):
             break
     return torch.cat(answers) if answers else torch.empty(0, dtype=torch.int64)
 
@@ -192,9 +234,7 @@ def _mix(
         tried = torch.cat(
             [_mixtures(pool, predicted, c, min(each, share), seed, round_number) for c in scarce]
         )
-        images = to_float(tried, bounds)
-        account = torch.zeros(len(images), dtype=torch.int64)
-        answers = yield from query_in_batches(images.__getitem__, account, query_batch_size)
+        answers = yield from query_pixels(tried, bounds, query_batch_size)
         hit = torch.isin(answers, torch.tensor(scarce))
         predicted = torch.cat([predicted, answers[hit]])
         pool = torch.cat([pool, tried[hit]])
@@ -212,8 +252,14 @@ def _mixtures(
     random = np.random.default_rng((seed, target, round_number))
     members = (predicted == target).nonzero()[:, 0].numpy()
     towards = members if len(members) else np.arange(len(predicted))
-    ends = pool[torch.from_numpy(random.choice(towards, count))].float()
-    begins = pool[torch.from_numpy(random.integers(len(predicted), size=count))].float()
+    ends = torch.from_numpy(random.choice(towards, count))
+    begins = torch.from_numpy(random.integers(len(predicted), size=count))
     drawn = random.uniform(_NEAREST, _FARTHEST, (count, *[1] * (pool.ndim - 1)))
-    share = torch.from_numpy(drawn.astype(np.float32))
-    return to_uint8(begins * (1 - share) + ends * share, (0, 255))
+    shares = torch.from_numpy(drawn.astype(np.float32))
+    mixtures = pool.new_empty(count, *pool.shape[1:])
+    size = fitting_batch_size(_MIXED_AT_ONCE, tuple(pool.shape[1:]))
+    for rows in torch.arange(count).split(size):
+        share = shares[rows]
+        mixed = pool[begins[rows]].float() * (1 - share) + pool[ends[rows]].float() * share
+        mixtures[rows] = to_uint8(mixed, (0, MAX_PIXEL))
+    return mixtures

@@ -28,6 +28,10 @@ _DIRECTIONS = 20
 class Moves:
     """How often and how far samples are moved, and what that may cost.
 
+    Example:
+        >>> moves = db3kd.Moves(count=5, queries_per_sample=250)
+        >>> settings = db3kd.SynthesisSettings(samples=1_000, moves=moves)
+
     Attributes:
         count: Maximum moves of a sample; 0 leaves samples as they are.
         length: L2 length of a move, in units of the teacher's range: a move of length 1 could take
@@ -69,7 +73,12 @@ class Moves:
 
     @classmethod
     def paper(cls) -> "Moves":
-        """Returns the paper's settings: 40 moves of length 0.5 with up to 5,000 queries each."""
+        """Returns the paper's settings: 40 moves of length 0.5 with up to 5,000 queries each.
+
+        Example:
+            >>> db3kd.Moves.paper().count
+            40
+        """
         return cls(
             count=40,
             halvings=10,

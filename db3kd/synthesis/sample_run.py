@@ -9,10 +9,10 @@ from db3kd.argument_types import check_flag, check_path, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_folder import RunFolder, check_free
 from db3kd.storage.shards import read_shards
-from db3kd.synthesis.acquisition_log import FolderAcquisitionLog
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.synthesis import Synthesis
 from db3kd.teachers import Teacher, describe
@@ -22,6 +22,11 @@ from db3kd.teachers.base import class_names_of
 @dataclass
 class SynthesisTotals:
     """Counts and means over a run of pseudo samples.
+
+    Example:
+        >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher)
+        >>> totals.queries, totals.unreached
+        (100000, [])
 
     Attributes:
         samples: Number of pseudo samples.
@@ -67,7 +72,9 @@ def write_pseudo_samples(
 ) -> SynthesisTotals:
     """Makes pseudo samples in a run folder, one shard at a time, and shows progress.
 
-        db3kd.write_pseudo_samples("runs/pseudo", teacher, resume=True)
+    Example:
+        >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher, resume=True)
+        >>> samples = db3kd.load_pseudo_samples("runs/pseudo")
 
     Paid answers are kept after an error; a run folder without any is removed.
 
@@ -79,10 +86,10 @@ def write_pseudo_samples(
             an interruption. Each time the process is killed, at most one call is paid twice.
 
     Raises:
-        FileExistsError: The folder holds files, and `resume` is off.
-        ValueError: The folder holds a different run.
+        FileExistsError: If the folder holds files, and `resume` is off.
+        ValueError: If the folder holds a different run.
         TeacherError: As for `synthesize`.
-        OSError: The disk is full or not writable.
+        OSError: If the disk is full or not writable.
     """
     settings = SynthesisSettings() if settings is None else settings
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
@@ -107,7 +114,7 @@ def write_pseudo_samples(
     with RunFolder.open(folder, PSEUDO_SAMPLES, described, resume=resume) as run:
         if not run.finished:
             run.finish(vars(_write_shards(run, teacher, settings)))
-        FolderAcquisitionLog(run.path).empty()
+        ChoiceLog(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])
 
 

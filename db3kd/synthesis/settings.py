@@ -17,7 +17,8 @@ STILL_SHARD, MOVED_SHARD = 4096, 256
 class SynthesisSettings:
     """How pseudo samples are made and what that may cost.
 
-        settings = db3kd.SynthesisSettings.guided("lenet5-half", samples=50_000)
+    Example:
+        >>> settings = db3kd.SynthesisSettings(samples=50_000, effort=10)
 
     Attributes:
         samples: Number of pseudo samples, spread over the classes as evenly as possible.
@@ -34,12 +35,15 @@ class SynthesisSettings:
         starting_points: Images of other classes that the first rays of a moved sample lead to.
         queries: Maximum queries of the whole run. Random images come first; the rest is divided
             evenly over the moved samples.
+        held_out: Number of samples, the first ones, on which students can be measured. They are
+            random images in order. They are never moved, no other sample is made from them, and
+            the students that choose images do not learn them.
         snapshots: Numbers of moves after which images and distances are also stored.
         seed: Seed of all random numbers.
         query_batch_size: Images in one batch of queries; fewer if they would take over 256 MiB.
 
     Raises:
-        ValueError: A value is invalid; the error names the argument.
+        ValueError: If a value is invalid; the error names the argument.
     """
 
     samples: int = 20_000
@@ -50,6 +54,7 @@ class SynthesisSettings:
     moves: Moves = field(default_factory=Moves)
     starting_points: int = 10
     queries: int | None = None
+    held_out: int = 0
     snapshots: tuple[int, ...] = ()
     seed: int = 0
     query_batch_size: int = 2048
@@ -68,6 +73,11 @@ class SynthesisSettings:
             raise ValueError(f"mixtures: expected a number of at least 0, got {self.mixtures}")
         if self.queries is not None:
             check_count(self.queries, "queries", least=0)
+        check_count(self.held_out, "held_out", least=0)
+        if self.held_out >= self.samples:
+            raise ValueError(
+                f"held_out: expected fewer than the {self.samples:,} samples, got {self.held_out:,}"
+            )
         for count in self.snapshots:
             check_count(count, "snapshots", least=0)
 
@@ -78,6 +88,9 @@ class SynthesisSettings:
         They make 8,000 samples of each of 10 classes from noise, with 40 moves of up to 5,000
         queries each.
 
+        Example:
+            >>> settings = db3kd.SynthesisSettings.paper(samples=1_000)
+
         Args:
             **changes: Fields that differ.
         """
@@ -87,6 +100,9 @@ class SynthesisSettings:
     @classmethod
     def guided(cls, model: str = "lenet5-half", **changes: Any) -> "SynthesisSettings":
         """Returns the settings that give the best students per query: students choose the images.
+
+        Example:
+            >>> settings = db3kd.SynthesisSettings.guided("lenet5-half", samples=50_000)
 
         Args:
             model: Architecture of these students.

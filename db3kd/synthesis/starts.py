@@ -67,6 +67,11 @@ _BLOCK_VALUES = 2**17  # 0.5 MiB for each working array, so that the arrays stay
 class Starts(Protocol):
     """A distribution of random images, each identified by its number.
 
+    Example:
+        >>> starts = db3kd.make_starts("shapes", (3, 32, 32), seed=0)
+        >>> starts.draw(torch.tensor([7])).dtype
+        torch.uint8
+
     Attributes:
         name: Name of the distribution.
         image_shape: Shape of an image.
@@ -95,8 +100,10 @@ class Starts(Protocol):
 def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
     """Returns a distribution of random images.
 
-        starts = db3kd.make_starts("mixed", (1, 28, 28), seed=0)
-        images = starts.draw(torch.arange(64))  # [64, 1, 28, 28] uint8
+    Example:
+        >>> starts = db3kd.make_starts("mixed", (1, 28, 28), seed=0)
+        >>> starts.draw(torch.arange(64)).shape
+        torch.Size([64, 1, 28, 28])
 
     Args:
         name: One of `STARTS`.
@@ -105,7 +112,7 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
         seed: Seed of all random numbers, at least 0 and below 2^63.
 
     Raises:
-        ValueError: An argument is invalid; the error names it.
+        ValueError: If an argument is invalid; the error names it.
     """
     if name not in STARTS:
         raise ValueError(f"name: expected one of {', '.join(STARTS)}, got {name!r}")
@@ -130,7 +137,7 @@ def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
         seed: Seed of all random numbers.
 
     Raises:
-        ValueError: The shape is not that of an image.
+        ValueError: If the shape is not that of an image.
     """
     shape = check_image_shape(image_shape)
     _check_spatial(_MASKS, shape)

@@ -16,10 +16,10 @@ from db3kd.progress import ProgressListener
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.synthesis.acquisition import collect_actively
-from db3kd.synthesis.acquisition_log import FolderAcquisitionLog
 from db3kd.synthesis.collection import Collected, collect
 from db3kd.synthesis.moves import move_away
 from db3kd.synthesis.settings import STILL_SHARD, SynthesisSettings
@@ -38,7 +38,8 @@ def synthesize(
 ) -> PseudoSamples:
     """Makes pseudo samples for a teacher from its decisions alone.
 
-        samples = db3kd.synthesize(teacher, db3kd.SynthesisSettings.guided("lenet5-half"))
+    Example:
+        >>> samples = db3kd.synthesize(teacher, db3kd.SynthesisSettings.guided("lenet5-half"))
 
     The samples and answers are in memory only, and an error loses them.
     `db3kd.write_pseudo_samples` keeps each answer in a run folder that can be resumed, and
@@ -53,9 +54,9 @@ def synthesize(
         progress: Receives the numbers of samples and queries.
 
     Raises:
-        TeacherError: The teacher failed, or it put all random images in one class.
-        ValueError: The budget is 0, or the random images need a height and a width and the images
-            of the teacher have none.
+        TeacherError: If the teacher failed, or if it put all random images in one class.
+        ValueError: If the budget is 0, or if the random images need a height and a width and the
+            images of the teacher have none.
     """
     settings = SynthesisSettings() if settings is None else settings
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
@@ -126,7 +127,8 @@ class Synthesis:
                 teacher.classes,
                 settings.samples,
                 settings.acquisition,
-                log=None if self._folder is None else FolderAcquisitionLog(self._folder.path),
+                held_out=settings.held_out,
+                log=None if self._folder is None else ChoiceLog(self._folder.path),
                 bounds=bounds,
                 seed=settings.seed,
                 query_batch_size=query_batch_size,
@@ -137,6 +139,7 @@ class Synthesis:
                 self._starts,
                 teacher.classes,
                 settings.samples,
+                held_out=settings.held_out,
                 max_starts=settings.max_starts,
                 max_mixtures=settings.max_mixtures,
                 bounds=bounds,
@@ -157,20 +160,23 @@ class Synthesis:
 
     def _limits(self, collected: Collected) -> Tensor:
         """Returns [n] int64, the queries that the moves of each sample may spend."""
-        count, moves = len(collected), self.settings.moves
+        held_out, moves = min(self.settings.held_out, len(collected)), self.settings.moves
+        count = len(collected) - held_out
         limit = _UNLIMITED if moves.queries_per_sample is None else moves.queries_per_sample
         limits = torch.full((count,), limit if moves.count else 0)
         if self.settings.queries is not None and count:
             share, rest = divmod(max(0, self.settings.queries - collected.queries), count)
             limits = limits.clamp_max(share + (torch.arange(count) < rest).long())
-        return limits
+        return torch.cat([limits.new_zeros(held_out), limits])
 
     def _starting_points(self, collected: Collected) -> StartingPoints | None:
-        if not self.settings.moves.count:
+        held_out = self.settings.held_out
+        if not self.settings.moves.count or len(collected) <= held_out:
             return None
+        rows = torch.arange(held_out, len(collected))
         return StartingPoints(
-            _Pool(collected, self._starts, self.teacher.bounds),
-            collected.decision,
+            _Pool(collected, rows, self._starts, self.teacher.bounds),
+            collected.decision[rows],
             self.settings.starting_points,
             seed=self.settings.seed,
         )
@@ -201,7 +207,9 @@ class Synthesis:
             snapshots=self.settings.snapshots,
         )
         moved = run(search, teacher, ledger, self._report, journal)
-        stopped = (moved.moves < moves.count).tolist()
+        stopped = (
+            (moved.moves < moves.count) & (rows >= self.settings.held_out).to(device)
+        ).tolist()
         spent_out = (ledger.remaining == 0).tolist()
         return PseudoSamples(
             pixels=moved.pixels.cpu(),
@@ -240,11 +248,13 @@ class Synthesis:
 
 
 class _Pool:
-    """The collected images as a source of starting points."""
+    """Collected images as a source of starting points."""
 
-    def __init__(self, collected: Collected, starts: Starts, bounds: tuple[float, float]) -> None:
-        everything = torch.arange(len(collected)).split(STILL_SHARD)
-        self._pixels = torch.cat([collected.pixels(starts, rows) for rows in everything])
+    def __init__(
+        self, collected: Collected, rows: Tensor, starts: Starts, bounds: tuple[float, float]
+    ) -> None:
+        parts = rows.split(STILL_SHARD)
+        self._pixels = torch.cat([collected.pixels(starts, part) for part in parts])
         self._bounds = bounds
 
     def __len__(self) -> int:

@@ -36,9 +36,11 @@ WITHOUT_OPTION = {
     ("label", Source): set(),
     ("evaluate", load_teacher): {*TEACHER, "max_batch", "autocast", "compile", "cuda_graphs"},
     ("evaluate", Source): set(),
-    ("synthesize", SynthesisSettings): {*TUNING, "acquisition"} - {"tolerance", "sign_opt"},
+    ("synthesize", SynthesisSettings): {*TUNING, "acquisition", "held_out"}
+    - {"tolerance", "sign_opt"},
     ("synthesize", Moves): {"count", "length", "halvings", "warm", "tolerance", "sign_opt"},
-    ("zero-shot", SynthesisSettings): {*TUNING, "acquisition"} - {"tolerance", "sign_opt"},
+    ("zero-shot", SynthesisSettings): {*TUNING, "acquisition", "held_out"}
+    - {"tolerance", "sign_opt"},
     ("zero-shot", run_zero_shot): {"settings"},
     ("zero-shot", TrainSettings): {*TRAINING, "precision"},
     ("surrogate", SurrogateSettings): {"clean_share", "training"},

@@ -85,6 +85,31 @@ def test_without_images_the_queries_are_exact_too(tmp_path):
     assert result.held_out == 20
 
 
+@pytest.mark.parametrize("stops", [(), (5, 60, 150)])
+def test_without_images_the_first_starts_are_held_out(stops, tmp_path, monkeypatch):
+    seen = []
+    original = distill_run.augmentable_images
+
+    def watched(*arguments: Any) -> Any:
+        seen.append(original(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(distill_run, "augmentable_images", watched)
+    options = {"budget": 400, "student": "linear", "settings": QUICK, "out": tmp_path / "run"}
+    for queries in stops:
+        with pytest.raises(TeacherError):
+            db3kd.distill(RaisingTeacher(teacher(max_batch=16), queries), **options, resume=True)
+
+    result = db3kd.distill(teacher(max_batch=16), **options, resume=True)
+
+    (answers,) = seen
+    assert answers.partners == 400 - result.held_out == 380
+    clean = answers.read(torch.arange(400) * distill_run.NUMBERS)
+    starts = db3kd.make_starts("mixed", SHAPE, QUICK.training.seed)
+    assert torch.equal(clean[380:], starts.draw(torch.arange(20)) / 255)
+    assert torch.cdist(clean[:380].flatten(1), clean[380:].flatten(1)).min() > 0
+
+
 def test_held_out_images_are_in_no_image_that_is_trained_on(monkeypatch):
     seen = {}
     original = asking.ask_rounds

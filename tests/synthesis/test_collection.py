@@ -60,6 +60,7 @@ def gather(
         starts,
         teacher.classes,
         samples,
+        held_out=0,
         max_starts=samples * effort,
         max_mixtures=mixtures,
         bounds=teacher.bounds,

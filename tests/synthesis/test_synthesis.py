@@ -1,6 +1,7 @@
 """Pseudo samples: what they are, and what they may cost."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.data.pseudo_samples import PseudoSamples
+from db3kd.synthesis import acquisition, collection
 from db3kd.synthesis import settings as module
+from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.synthesis import synthesize
@@ -239,6 +242,30 @@ def test_moves_take_the_queries_they_need_unless_told_otherwise():
 
     assert set(samples.status) == {"ok"} and int(samples.moves.max()) == 6
     assert int(samples.queries.max()) > WALK.queries_per_sample
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_large_images_are_made_a_few_at_a_time_and_are_the_same(monkeypatch, chosen):
+    chooses = AcquisitionSettings("linear", rounds=3, pool=6, students=1, steps=40, device="cpu")
+    made = plan(samples=300, mixtures=1.0, acquisition=chooses if chosen else None)
+    teacher = linear()
+    teacher.bias[3] -= 2.4
+    expected = synthesize(teacher, made)
+    converted = []
+
+    def note(convert, images, bounds):
+        converted.append(len(images))
+        return convert(images, bounds)
+
+    for where in (acquisition, collection):
+        for name in ("to_float", "to_uint8"):
+            monkeypatch.setattr(where, name, partial(note, getattr(where, name)))
+    monkeypatch.setattr("db3kd.querying.search._BATCH_BYTES", 7 * 36 * 4)
+
+    few = synthesize(teacher, made)
+
+    assert max(converted) == 7
+    assert (few.start < 0).any() and same(few, expected)
 
 
 def test_no_batch_takes_more_memory_than_allowed(monkeypatch):
