@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
-from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.run_notes import RunNotes, notes_of
 from db3kd.progress import adding_up, show_progress
 from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
@@ -31,11 +31,12 @@ class ComparisonFolder:
 
     Args:
         folder: The folder, opened for writing.
+        notes: Its notes.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, notes: RunNotes) -> None:
         self.path = folder.path
-        self.notes = RunNotes(folder.path)
+        self.notes = notes
         self._folder = folder
 
     def student_folder(self, strategy: str, seed: int) -> Path:
@@ -120,11 +121,8 @@ def open_comparison(
         manifest: From `make_manifest`.
         resume: Whether to continue a comparison in the folder.
     """
-    with RunFolder.open(path, TEST_DECISIONS, manifest, resume=resume) as folder:
-        comparison = ComparisonFolder(folder)
-        try:
-            yield comparison
-        except BaseException:
-            if not folder.holds_anything:
-                comparison.notes.remove()
-            raise
+    with (
+        RunFolder.open(path, TEST_DECISIONS, manifest, resume=resume) as folder,
+        notes_of(folder) as notes,
+    ):
+        yield ComparisonFolder(folder, notes)

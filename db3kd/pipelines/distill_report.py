@@ -100,13 +100,25 @@ class FinishedRun:
     def warnings(self) -> list[str]:
         """What makes the student useless, or worse than its answers allow, if anything does."""
         inputs = "images" if self.features is None else "rows"
-        found = student_warnings(self.answers, self.predicted, self.class_names, inputs)
+        decisions = None if self.labels is None else self.decisions
+        found = student_warnings(self.answers, self.predicted, self.class_names, inputs, decisions)
         if self.settings.time_limit is not None:
             cut = time_limit_warning(
                 self.settings.time_limit, self.steps, self.full_steps, LONGER_RUN
             )
             found += [] if cut is None else [cut]
         return found
+
+    @property
+    def decisions(self) -> Tensor:
+        """[m] int64, the teacher's classes of all images and augmented images it was asked about.
+
+        Strategies that measure distances keep the classes of the training images in the labels.
+        """
+        if self.labels is None:
+            return self.answers.decisions
+        measured = self.labels.decision
+        return torch.cat([measured[measured >= 0], self.answers.decisions])
 
     @property
     def full_steps(self) -> int:
@@ -174,7 +186,7 @@ def write_distill_report(
             PlanChoice(choice.question, choice.chosen, choice.options) for choice in run.choices
         ],
         class_names=run.class_names,
-        class_counts=torch.bincount(run.answers.decisions, minlength=classes),
+        class_counts=torch.bincount(run.decisions, minlength=classes),
         confusion=confusion,
         disagreements=disagreements,
         soft_examples=_soft_examples(run),

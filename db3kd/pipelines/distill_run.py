@@ -28,7 +28,7 @@ from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
 from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
 from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
-from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.run_notes import RunNotes, notes_of
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import Choice, Teaching, are_few, validation_callbacks
 from db3kd.pipelines.training_time import steps_within
@@ -127,8 +127,7 @@ class DistillRun:
             test: Labelled images, to measure the student's accuracy on.
             price_per_1000: The price of 1,000 queries, for the report.
         """
-        with self._open(resume) as folder:
-            notes = RunNotes(self.folder)
+        with self._open(resume) as folder, notes_of(folder) as notes:
             store = NetworkStore(
                 self.folder / NETWORKS_FOLDER,
                 {"run": identity(folder.manifest), "from": folder.manifest["started"]},

@@ -9,6 +9,7 @@ from typing import Any
 
 from db3kd.storage.filesystem import write_atomically
 from db3kd.storage.manifest import plain
+from db3kd.storage.run_folder import RunFolder
 
 _FILE = "_notes.json"
 
@@ -81,3 +82,18 @@ class RunNotes:
         """Removes all values."""
         self._values = {}
         self._file.unlink(missing_ok=True)
+
+
+@contextmanager
+def notes_of(folder: RunFolder) -> Iterator[RunNotes]:
+    """Opens the notes of a run, and removes them on an error if nothing in it was paid for.
+
+    Such a run leaves no files, so that another one can be started in its folder.
+    """
+    notes = RunNotes(folder.path)
+    try:
+        yield notes
+    except BaseException:
+        if not folder.holds_anything:
+            notes.remove()
+        raise

@@ -36,6 +36,7 @@ def student_warnings(
     predicted: Tensor,
     class_names: Sequence[str] | None,
     inputs: str = "images",
+    decisions: Tensor | None = None,
 ) -> list[str]:
     """Returns warnings about a student that has learned nothing, or had nothing to learn.
 
@@ -47,10 +48,11 @@ def student_warnings(
         predicted: [n] int64, the student's classes of the held-out images, in their order.
         class_names: Names of the classes, or None.
         inputs: What the teacher takes.
+        decisions: [m] int64, the classes of all images; those of the answers if None.
     """
     found = []
     causes = likely_causes(inputs)
-    decisions = answers.clean.decisions
+    decisions = answers.clean.decisions if decisions is None else decisions
     if bool((decisions == decisions[0]).all()):
         found.append(
             f"The teacher put all {len(decisions):,} {inputs} in class "

@@ -299,6 +299,18 @@ def test_the_report_says_only_what_happened(tmp_path, options, taught_by):
     assert "where proxies are least sure" not in text
 
 
+@pytest.mark.parametrize("strategy", ["sd", "mbd"])
+def test_the_report_counts_the_classes_of_all_images(tmp_path, strategy):
+    """With one held-out image, the others are in the labels of the distances alone."""
+    few = images(10)
+    result = run(
+        budget=200 if strategy == "mbd" else 10, data=few, strategy=strategy, out=tmp_path / "run"
+    )
+
+    assert not any("in class" in warning for warning in result.warnings)
+    assert "for the 10 images asked" in (tmp_path / "run" / "report.md").read_text()
+
+
 class TimedTeacher(WrappedTeacher):
     """Adds up the seconds that its answers take."""
 
