@@ -102,9 +102,11 @@ def estimate_run(
     of_surrogate = planned.queries
     if estimate.expected_queries is not None:
         estimate = replace(estimate, expected_queries=estimate.expected_queries + of_surrogate)
+    # Without a budget, the checks come on top of what the samples may spend.
+    checks = consistency_checks if settings.queries is None else reserved
     return replace(
         estimate,
-        max_queries=estimate.max_queries + of_surrogate + reserved,
+        max_queries=estimate.max_queries + of_surrogate + checks,
         surrogate_queries=of_surrogate,
         surrogate_why=planned.why,
     )

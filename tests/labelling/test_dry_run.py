@@ -72,6 +72,16 @@ def test_the_bound_follows_from_the_budgets(images, budgets, max_queries):
     assert estimate.asked <= max_queries and (estimate.expected_queries or 0) <= max_queries
 
 
+@pytest.mark.parametrize(("budget", "more"), [(None, 32), (4000, 0)])
+def test_consistency_checks_are_within_a_budget_and_on_top_without_one(images, budget, more):
+    settings = LabelSettings("bd", queries=budget, queries_per_pair=40)
+
+    bound = estimate_run(teacher(), images, settings, 0).max_queries
+    with_checks = estimate_run(teacher(), images, settings, 0, consistency_checks=32).max_queries
+
+    assert with_checks == bound + more
+
+
 def test_the_expected_queries_are_close_to_those_of_a_run(images):
     settings = LabelSettings("bd", starting_points=8)
 
