@@ -31,6 +31,9 @@ SERVERS = ".venv-servers/bin/python"
 _GREY = (("fashion", "fashion-mnist"), ("mnist", "mnist"))
 """The options of the grey data sets, and the names of these in results."""
 
+_TWO_QUERIES = "--per-sample 2 --strategies auto sd augmented decisions"
+"""Strategies at two queries per image."""
+
 MODULES: dict[str, tuple[str, int, str]] = {
     "peers-quick": ("peers", 5, "--teacher-model lenet5 --pairs 10 {few}"),
     "distances-mnist": ("peers.distances", 1, "{mnist_or_few}"),
@@ -85,12 +88,12 @@ MODULES: dict[str, tuple[str, int, str]] = {
     ),
     # Two queries per image, with teachers that the benchmark trains itself.
     "budgets-few-mnist": (
-        "students.budgets", 45, "{mnist} --threads 1 --steps 1500 --images 300 --per-sample 2 "
-        "--strategies auto sd augmented decisions --white-box",
+        "students.budgets", 45, "{mnist} --threads 1 --steps 1500 --images 300 "
+        f"{_TWO_QUERIES} --white-box",
     ),
     "budgets-few-fashion-mnist": (
-        "students.budgets", 60, "{fashion} --threads 1 --steps 1500 --images 1000 --per-sample 2 "
-        "--strategies auto sd augmented decisions --white-box",
+        "students.budgets", 60, "{fashion} --threads 1 --steps 1500 --images 1000 "
+        f"{_TWO_QUERIES} --white-box",
     ),
     **{
         f"budgets-{images}-{data}{ending}": (
@@ -101,14 +104,10 @@ MODULES: dict[str, tuple[str, int, str]] = {
             (1000, "", 90, "--steps 1500 --per-sample 2 10 50 256 "
              "--students lenet5-half lenet5-fifth --strategies auto augmented bd sd decisions"),
             # `distill` trains for 6,000 steps by default on so few answers.
-            (1000, "-6000", 60, "--steps 6000 --per-sample 2 --students lenet5-fifth lenet5-half "
-             "--strategies auto sd augmented decisions"),
-            *(
-                (images, "-6000", 45, "--steps 6000 --per-sample 2 "
-                 "--strategies auto sd augmented decisions")
-                for images in (300, 5000)
-            ),
-            (5000, "", 15, "--steps 1500 --per-sample 2 --strategies auto sd augmented decisions"),
+            (300, "-6000", 45, f"--steps 6000 {_TWO_QUERIES}"),
+            (1000, "-6000", 60, f"--steps 6000 {_TWO_QUERIES} --students lenet5-fifth lenet5-half"),
+            (5000, "-6000", 45, f"--steps 6000 {_TWO_QUERIES}"),
+            (5000, "", 15, f"--steps 1500 {_TWO_QUERIES}"),
         )
         for name, data in _GREY
     },

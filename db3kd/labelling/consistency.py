@@ -52,9 +52,12 @@ _NEIGHBOUR_STEP = 0.01
 """Distance of a neighbour from its sample in each value, as a share of the bounds' width."""
 
 
-def reserved_queries(checks: int, budget: int | None) -> int:
-    """The part of a run's budget that is set aside for at most `checks` queries of checks."""
-    return 0 if budget is None else min(checks, budget // _BUDGET_SHARE)
+def allowed_checks(checks: int, budget: int | None) -> int:
+    """The most queries that checks may send: `checks`, and at most a share of a run's budget.
+
+    They are a part of the budget. Without one, they come on top of what the samples may spend.
+    """
+    return checks if budget is None else min(checks, budget // _BUDGET_SHARE)
 
 
 @dataclass(frozen=True)

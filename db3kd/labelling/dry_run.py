@@ -13,7 +13,7 @@ from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget, divide_over_targets
 from db3kd.labelling.chunk_search import Labeller, pairs_of, surrogate_for
-from db3kd.labelling.consistency import reserved_queries
+from db3kd.labelling.consistency import allowed_checks
 from db3kd.labelling.run_surrogate import SurrogatePlanner, plan_surrogate
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
@@ -94,16 +94,14 @@ def estimate_run(
     """
     check_count(queries, "queries", least=0)
     teacher, images = takes_unit_images(teacher), matched(images, teacher)
-    reserved = reserved_queries(consistency_checks, settings.queries)
+    checks = allowed_checks(consistency_checks, settings.queries)
     if settings.queries is not None:
-        settings = replace(settings, queries=settings.queries - reserved)
+        settings = replace(settings, queries=settings.queries - checks)
     planned = plan_surrogate(surrogate, teacher, len(images), len(images), settings)
     estimate = _estimate(teacher, images, planned.settings, queries, planned.network)
     of_surrogate = planned.queries
     if estimate.expected_queries is not None:
         estimate = replace(estimate, expected_queries=estimate.expected_queries + of_surrogate)
-    # Without a budget, the checks come on top of what the samples may spend.
-    checks = consistency_checks if settings.queries is None else reserved
     return replace(
         estimate,
         max_queries=estimate.max_queries + of_surrogate + checks,

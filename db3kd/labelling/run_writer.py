@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.chunk_search import surrogate_for
-from db3kd.labelling.consistency import ConsistencyChecks, reserved_queries
+from db3kd.labelling.consistency import ConsistencyChecks, allowed_checks
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
 from db3kd.labelling.ray_cluster import Workers, import_ray
@@ -106,9 +106,8 @@ def write_run(
         import_ray()
     images = source.load() if images is None else images
     teacher = takes_unit_images(teacher)
-    checks_budget = execution.consistency_checks
+    checks_budget = allowed_checks(execution.consistency_checks, settings.queries)
     if settings.queries is not None:
-        checks_budget = reserved_queries(checks_budget, settings.queries)
         settings = replace(settings, queries=settings.queries - checks_budget)
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)

@@ -95,13 +95,8 @@ def ask_rounds(
                 _note_agreement(notes, answers, networks)
             return choose_rows(answers.training, networks, count, seed, number)
 
-        before = notes.get("seconds_choosing") or 0
-        try:
-            with notes.timed("seconds_asking"):
-                run.ask(number, count, partial(_timed_choice, notes, choose))
-        finally:
-            spent_choosing = (notes.get("seconds_choosing") or 0) - before
-            notes.add("seconds_asking", -spent_choosing)
+        with notes.timed("seconds_asking", apart_from="seconds_choosing"):
+            run.ask(number, count, partial(_timed_choice, notes, choose))
         _check_classes_differ(run.teacher, run.answers.decisions)
     return run.answers
 

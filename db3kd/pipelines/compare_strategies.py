@@ -162,8 +162,9 @@ def compare(
         test = check_test_images(test, teacher) if ask_about_test else check_test(test, teacher)
     asked = test if ask_about_test else None
     shape = tuple(teacher.image_shape)
-    measured = [each.training_images for each in plan.plans.values() if each.label_queries]
-    batch_size = min([settings.training.batch_size, *measured])  # a smaller set is one batch
+    batch_size = min(
+        each.training_batch(settings.training.batch_size) for each in plan.plans.values()
+    )
     made = Student.of(student, shape, teacher.classes, batch_size)
     checked_proxy(settings, made.name, shape, teacher.classes)
     with (

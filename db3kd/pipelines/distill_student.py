@@ -146,9 +146,7 @@ def distill(
     if image_set is not None:
         image_set = check_images(image_set, teacher)
     tested = None if test is None else check_test(test, teacher)
-    batch_size = settings.training.batch_size
-    if plan.label_queries:  # a smaller set is one batch
-        batch_size = min(batch_size, plan.training_images)
+    batch_size = plan.training_batch(settings.training.batch_size)
     made = Student.of(student, tuple(teacher.image_shape), teacher.classes, batch_size)
     with output_folder(out, resume) as folder:
         run = DistillRun(teacher, image_set, plan, made, settings, folder, callbacks)

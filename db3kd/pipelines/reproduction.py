@@ -76,10 +76,9 @@ def command_line(arguments: Sequence[str], steps: int | None) -> str:
     kept = ["db3kd"]
     rest = iter(arguments[1:])
     for each in rest:
-        if steps is not None and each == "--time-limit":
-            next(rest, None)
-        elif steps is not None and each.startswith("--time-limit="):
-            continue
+        if steps is not None and each.partition("=")[0] == "--time-limit":
+            if "=" not in each:
+                next(rest, None)
         elif each != "--resume":
             kept.append(each)
     if steps is not None:

@@ -70,13 +70,19 @@ class RunNotes:
         self.put(name, (self.get(name) or 0) + seconds)
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Adds the seconds that a block takes, even if it is interrupted."""
-        started = time.monotonic()
+    def timed(self, name: str, apart_from: str = "") -> Iterator[None]:
+        """Adds the seconds that a block takes, even if it is interrupted.
+
+        Args:
+            name: The name of the number.
+            apart_from: The name of another number; what the block adds to it is left out.
+        """
+        started, before = time.monotonic(), self.get(apart_from) or 0
         try:
             yield
         finally:
-            self.add(name, time.monotonic() - started)
+            others = (self.get(apart_from) or 0) - before
+            self.add(name, time.monotonic() - started - others)
 
     def remove(self) -> None:
         """Removes all values."""

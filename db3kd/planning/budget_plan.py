@@ -138,6 +138,10 @@ class BudgetPlan:
         """Number of images that may be trained on."""
         return (self.images or 0) - self.held_out
 
+    def training_batch(self, batch_size: int) -> int:
+        """Returns the number of images in a training step; fewer labelled images are one batch."""
+        return min(batch_size, self.training_images) if self.label_queries else batch_size
+
     @property
     def measure(self) -> Literal["sd", "bd", "mbd"] | None:
         """The distances that soft labels are made of; None without soft labels."""
