@@ -115,6 +115,7 @@ def test_zero_shot_writes_students_and_a_report(teacher, tmp_path):
 
     assert "| plain noise, decisions | 60 | 60 |" in text
     assert "| real images, decisions | 60 | 60 |" in text
+    assert "all queries    " in text
     files = {file.name for file in out.iterdir()}
     assert {"report.md", "classes.png", "accuracy.png", "student-seed0.safetensors"} <= files
     assert "accuracy" in succeed(
