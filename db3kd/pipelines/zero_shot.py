@@ -171,7 +171,7 @@ def _notes(
         f"{totals.samples:,} pseudo samples were made from {synthesis.starts} starts, {moves}, "
         f"with {totals.queries:,} queries. Samples by class: {', '.join(map(str, totals.kept))}.",
         f"Students: {settings.student}, {training.steps:,} steps of at most {training.batch_size} "
-        f"images, Adam with a learning rate of {training.rate:g} "
+        f"images, {training.optimizer} with a learning rate of {training.rate:g} "
         f"({training.schedule}), {settings.seeds} seed{'s' if settings.seeds != 1 else ''}. "
         f"Samples of rare classes are trained on more often (balance {settings.balance:g}).",
         "Plain noise is the paper's distribution of starts, with one decision for each image. "

@@ -248,6 +248,16 @@ def test_damaged_decisions_are_refused(tmp_path, real):
         run_zero_shot(linear(), out, settings, test=real, resume=True)
 
 
+def test_the_report_names_the_optimizer_of_the_training(tmp_path):
+    training = TrainSettings(steps=5, optimizer="sgd", learning_rate=0.02, device="cpu")
+
+    result = run_zero_shot(linear(), tmp_path / "out", quick_settings(training=training, seeds=1))
+
+    page = result.report.read_text()
+    assert "images, sgd with a learning rate of 0.02 (cosine), 1 seed." in page
+    assert "Adam" not in page
+
+
 def test_plain_noise_of_a_single_class_has_a_row(tmp_path, real):
     teacher = linear()
     teacher.bias[0] = 1.5  # pixel noise has no contrast to overcome it
