@@ -7,10 +7,9 @@ from pathlib import Path
 
 from db3kd.argument_types import check_type
 from db3kd.data.arguments import TeacherLike
-from db3kd.data.class_names import matched
-from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.models.networks import check_model
+from db3kd.pipelines.inputs import check_test
 from db3kd.pipelines.stored_decisions import DECISIONS
 from db3kd.pipelines.transfer_set import TransferSet, check_zero_shot, make_transfer_set
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
@@ -19,7 +18,6 @@ from db3kd.report import ZeroShotRow, write_zero_shot_report
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import check_free
 from db3kd.synthesis.sample_run import SynthesisTotals
-from db3kd.teachers import Teacher, describe
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,7 +83,7 @@ def run_zero_shot(
     real = (
         []
         if test is None
-        else [load_real_images(test, split, teacher) for split in ("test", "train")]
+        else [check_test(load_data(test, split), teacher) for split in ("test", "train")]
     )
     for folder in DECISION_FOLDERS.values():
         check_free(out / folder, resume)
@@ -100,40 +98,6 @@ def run_zero_shot(
         notes=_notes(transfer, settings, queries),
     )
     return ZeroShotResult(transfer.totals, rows, report, sum(queries.values()))
-
-
-def load_real_images(data: str, split: str, teacher: Teacher) -> ImageSet:
-    """Loads labelled images on which to measure students of a teacher.
-
-    Args:
-        data: The argument of `load_data`.
-        split: "train" or "test".
-        teacher: The teacher, whose class numbers the labels will use.
-
-    Raises:
-        ValueError: If the images have no labels, or if their shape or classes differ from the
-            teacher's.
-    """
-    images = load_data(data, split)
-    who, shape = f"teacher {describe(teacher)}", tuple(teacher.image_shape)
-    if images.image_shape != shape:
-        raise ValueError(
-            f"test: expected images of shape {shape} for {who}, got {images.image_shape} in "
-            f"{images.name}"
-        )
-    images = matched(images, teacher)
-    if images.labels is None:
-        raise ValueError(
-            f"test: expected labels, to measure the students with, got none in {images.name}"
-        )
-    highest = int(images.labels.max())
-    if highest >= teacher.classes:
-        raise ValueError(
-            f"test: expected labels in [0, {teacher.classes}), the classes of {who}, got {highest} "
-            f"in {images.name}"
-        )
-    images.check()
-    return images
 
 
 def _curves(rows: list[ZeroShotRow], settings: ZeroShotSettings) -> dict[str, list[ZeroShotRow]]:

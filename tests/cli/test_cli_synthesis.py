@@ -138,7 +138,7 @@ def test_a_zero_shot_run_is_resumed_only_with_its_option(teacher, tmp_path):
     [
         (("--model", "lenet6"), "--model: expected one of"),
         (("--test", "nothing"), "--test: expected mnist5k"),
-        (("--test", "mnist5k"), "--test: expected images of shape (1, 8, 8)"),
+        (("--test", "mnist5k"), "--test: expected shape (1, 8, 8), which the teacher takes"),
         (("--starts", "noise"), "--starts: expected one of paper, "),
     ],
 )

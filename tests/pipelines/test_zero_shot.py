@@ -293,7 +293,7 @@ def test_bounds_that_cannot_be_mapped_to_unit_images_are_refused(tmp_path):
         ({"student": "lenet6"}, None, "student: expected one of"),
         ({"student": "alexnet-half"}, None, "image_shape: AlexNet needs at least 8x8"),
         ({}, "nothing", "data: expected mnist5k"),
-        ({}, "digits", r"test: expected images of shape \(1, 6, 6\) .* got \(1, 8, 8\)"),
+        ({}, "digits", r"test: expected shape \(1, 6, 6\), .* got \(1, 8, 8\)"),
     ],
 )
 def test_unfit_students_and_test_images_are_refused_before_any_query(
@@ -309,8 +309,8 @@ def test_unfit_students_and_test_images_are_refused_before_any_query(
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.full(10, 7), r"test: expected labels in \[0, 3\), the classes of teacher .*, got 7"),
-        (None, "test: expected labels, to measure the students with, got none"),
+        (np.full(10, 7), r"test: expected labels in \[0, 3\), because teacher .*, got 7"),
+        (None, "test: expected labelled images, got images without labels"),
     ],
 )
 def test_test_images_need_labels_of_the_teachers_classes(tmp_path, labels, message):
