@@ -68,6 +68,7 @@ def zero_shot(
     from db3kd.labelling.settings import LabelSettings
     from db3kd.pipelines import ZeroShotSettings, run_zero_shot
     from db3kd.pipelines.transfer_set import LABELS_FOLDER, SAMPLES_FOLDER
+    from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS
     from db3kd.report import zero_shot_table
     from db3kd.storage.run_folder import check_free
 
@@ -92,10 +93,12 @@ def zero_shot(
     if not resume:
         check_free(out)
     opened = teacher.open()
-    runs = (out / SAMPLES_FOLDER, out / LABELS_FOLDER)
+    folders = (SAMPLES_FOLDER, LABELS_FOLDER, *DECISION_FOLDERS.values())
+    runs = [out / folder for folder in folders]
     with naming_options(data="--test", student="--model"), hint_at_resuming(*runs):
         result = run_zero_shot(opened, out, settings, test=test, resume=resume)
     print_totals(result.totals)
     if result.rows:
         print(zero_shot_table(result.rows))
+    print(f"all queries    {result.queries:,}")
     print(f"written to     {result.report}")

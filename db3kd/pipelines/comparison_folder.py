@@ -6,17 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.run_notes import RunNotes, notes_of
-from db3kd.progress import adding_up, show_progress
-from db3kd.querying.driver import decide_all
+from db3kd.pipelines.stored_decisions import decide_once
 from db3kd.report import ComparedStudent
-from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.storage.shards import Kind
 from db3kd.teachers import Teacher
 
 TEST_DECISIONS = Kind("test-decisions", 1)
@@ -52,22 +49,7 @@ class ComparisonFolder:
         """
         if test is None:
             return None
-        if self._folder.has_shard(0):
-            return self._read_decisions(teacher.classes, len(test))
-        with (
-            show_progress("asking about test images", len(test), "images") as show,
-            self._folder.journal(0, teacher.classes) as journal,
-        ):
-            decisions = decide_all(
-                teacher,
-                test.read,
-                torch.arange(len(test)),
-                on_answers=adding_up(show),
-                journal=journal,
-            )
-        arrow, _ = import_pyarrow()
-        self._folder.write_shard(0, arrow.table({"decision": decisions.numpy()}))
-        return decisions
+        return decide_once(self._folder, teacher, test, "test images")
 
     def finished_student(
         self, strategy: str, seed: int, tested: str | None = None
@@ -97,17 +79,6 @@ class ComparisonFolder:
         """Marks the comparison as finished."""
         if not self._folder.finished:
             self._folder.finish({"samples": test_queries, "queries": test_queries})
-
-    def _read_decisions(self, classes: int, count: int) -> Tensor:
-        (position, table), *_ = read_shards(self.path, TEST_DECISIONS)
-        try:
-            decisions = read_column(table, "decision", torch.int64)
-            check_range("decision", decisions, 0, classes, "a class")
-            if len(decisions) != count:
-                raise ValueError(f"expected {count:,} rows, got {len(decisions):,}")
-        except (KeyError, ValueError, IndexError) as error:
-            raise invalid_shard(self.path, TEST_DECISIONS, position, error) from error
-        return decisions
 
 
 @contextmanager

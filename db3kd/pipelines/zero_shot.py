@@ -1,21 +1,23 @@
 """The zero-shot pipeline: from a teacher to pseudo samples, labels, students and a report."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from db3kd.argument_types import check_type
 from db3kd.data.arguments import TeacherLike
-from db3kd.data.class_names import matched
-from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.models.networks import check_model
+from db3kd.pipelines.inputs import check_test
+from db3kd.pipelines.stored_decisions import DECISIONS
 from db3kd.pipelines.transfer_set import TransferSet, check_zero_shot, make_transfer_set
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
-from db3kd.pipelines.zero_shot_students import train_students
+from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS, train_students
 from db3kd.report import ZeroShotRow, write_zero_shot_report
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import check_free
 from db3kd.synthesis.sample_run import SynthesisTotals
-from db3kd.teachers import Teacher, describe
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,15 +28,17 @@ class ZeroShotResult:
         totals: The totals of the run that made the pseudo samples.
         rows: The students, one row per transfer set; none without test images.
         report: The path of report.md.
+        queries: All queries of the run, including those about labels, baselines and test images.
     """
 
     totals: SynthesisTotals
     rows: list[ZeroShotRow]
     report: Path
+    queries: int
 
     def __repr__(self) -> str:
         return (
-            f"ZeroShotResult({self.totals.samples:,} pseudo samples, {self.totals.queries:,} "
+            f"ZeroShotResult({self.totals.samples:,} pseudo samples, {self.queries:,} "
             f"queries, {len(self.rows)} rows; {self.report})"
         )
 
@@ -59,14 +63,16 @@ def run_zero_shot(
         settings: How samples, labels and students are made.
         test: Real images, as for `load_data`. Students are measured on the test split, and a
             baseline is trained on the train split. By default, students are not measured.
-        resume: Whether to continue the run in `out`.
+        resume: Whether to continue the run in `out`. No answer that it holds is asked for again;
+            students are trained again.
 
     Returns:
-        The totals, the students and the path of the report.
+        The totals, the students, the path of the report and the number of queries.
 
     Raises:
         ValueError: If the student or the test images do not fit the teacher, which is checked
-            before the first query; or as for `make_transfer_set`.
+            before the first query; if the run in `out` was measured on other images; or as for
+            `make_transfer_set`.
         FileExistsError: As for `make_transfer_set`.
         TeacherError: As for `make_transfer_set`.
     """
@@ -77,52 +83,21 @@ def run_zero_shot(
     real = (
         []
         if test is None
-        else [load_real_images(test, split, teacher) for split in ("test", "train")]
+        else [check_test(load_data(test, split), teacher) for split in ("test", "train")]
     )
+    for folder in DECISION_FOLDERS.values():
+        check_free(out / folder, resume)
     transfer = make_transfer_set(teacher, out, settings, resume=resume)
     rows = train_students(teacher, transfer, out, settings, *real)
+    queries = _count_queries(transfer, out, measured=test is not None)
     report = write_zero_shot_report(
         out,
         rows,
         transfer.samples,
         curves=_curves(rows, settings),
-        notes=_notes(transfer, settings),
+        notes=_notes(transfer, settings, queries),
     )
-    return ZeroShotResult(transfer.totals, rows, report)
-
-
-def load_real_images(data: str, split: str, teacher: Teacher) -> ImageSet:
-    """Loads labelled images on which to measure students of a teacher.
-
-    Args:
-        data: The argument of `load_data`.
-        split: "train" or "test".
-        teacher: The teacher, whose class numbers the labels will use.
-
-    Raises:
-        ValueError: If the images have no labels, or if their shape or classes differ from the
-            teacher's.
-    """
-    images = load_data(data, split)
-    who, shape = f"teacher {describe(teacher)}", tuple(teacher.image_shape)
-    if images.image_shape != shape:
-        raise ValueError(
-            f"test: expected images of shape {shape} for {who}, got {images.image_shape} in "
-            f"{images.name}"
-        )
-    images = matched(images, teacher)
-    if images.labels is None:
-        raise ValueError(
-            f"test: expected labels, to measure the students with, got none in {images.name}"
-        )
-    highest = int(images.labels.max())
-    if highest >= teacher.classes:
-        raise ValueError(
-            f"test: expected labels in [0, {teacher.classes}), the classes of {who}, got {highest} "
-            f"in {images.name}"
-        )
-    images.check()
-    return images
+    return ZeroShotResult(transfer.totals, rows, report, sum(queries.values()))
 
 
 def _curves(rows: list[ZeroShotRow], settings: ZeroShotSettings) -> dict[str, list[ZeroShotRow]]:
@@ -133,7 +108,26 @@ def _curves(rows: list[ZeroShotRow], settings: ZeroShotSettings) -> dict[str, li
     return curve | {row.name: [row] for row in rows[:first] + rows[last:]}
 
 
-def _notes(transfer: TransferSet, settings: ZeroShotSettings) -> list[str]:
+def _count_queries(transfer: TransferSet, out: Path, measured: bool) -> dict[str, int]:
+    """Returns the queries of each part of the run, including those of interrupted processes.
+
+    Args:
+        transfer: The transfer set.
+        out: The folder of the run.
+        measured: Whether students were measured, and baselines trained.
+    """
+    counts = {"pseudo samples": transfer.totals.queries}
+    if transfer.label_run is not None:
+        counts["their labels"] = transfer.label_run.manifest["totals"]["queries"]
+    if measured:
+        for title, folder in DECISION_FOLDERS.items():
+            counts[title] = read_manifest(out / folder, DECISIONS.format)["totals"]["queries"]
+    return counts
+
+
+def _notes(
+    transfer: TransferSet, settings: ZeroShotSettings, queries: Mapping[str, int]
+) -> list[str]:
     synthesis, totals, training = settings.synthesis, transfer.totals, settings.training
     count = synthesis.moves.count
     moves = f"up to {count} moves each" if count else "without moves"
@@ -141,11 +135,14 @@ def _notes(transfer: TransferSet, settings: ZeroShotSettings) -> list[str]:
         f"{totals.samples:,} pseudo samples were made from {synthesis.starts} starts, {moves}, "
         f"with {totals.queries:,} queries. Samples by class: {', '.join(map(str, totals.kept))}.",
         f"Students: {settings.student}, {training.steps:,} steps of at most {training.batch_size} "
-        f"images, Adam with a learning rate of {training.rate:g} ({training.schedule}), "
-        f"{settings.seeds} seed{'s' if settings.seeds != 1 else ''}. Samples of rare classes are "
-        f"trained on more often (balance {settings.balance:g}).",
+        f"images, {training.optimizer} with a learning rate of {training.rate:g} "
+        f"({training.schedule}), {settings.seeds} seed{'s' if settings.seeds != 1 else ''}. "
+        f"Samples of rare classes are trained on more often (balance {settings.balance:g}).",
         "Plain noise is the paper's distribution of starts, with one decision for each image. "
-        "Queries about test images are not counted.",
+        "The table does not count queries about test images.",
+        f"The whole run asked {sum(queries.values()):,} queries: "
+        + ", ".join(f"{count:,} for {title}" for title, count in queries.items())
+        + ".",
     ]
     if totals.unreached:
         names = transfer.samples.class_names

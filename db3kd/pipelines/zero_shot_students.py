@@ -31,15 +31,22 @@ from db3kd.labelling.label_run import LabelRun
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
+from db3kd.pipelines.stored_decisions import decide_in_folder
 from db3kd.pipelines.transfer_set import TransferSet, check_zero_shot
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.progress import show_progress
-from db3kd.querying.driver import decide_all
 from db3kd.report import ZeroShotRow
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import make_starts
 from db3kd.teachers import Teacher
 from db3kd.teachers.base import class_names_of
+
+DECISION_FOLDERS = {
+    "plain noise": "noise-decisions",
+    "real images": "real-decisions",
+    "test images": "test-decisions",
+}
+"""The runs of the decisions for each of these images, in the folder of a zero-shot run."""
 
 MakeStudent = Callable[[], nn.Module]
 """Makes a student with fresh weights."""
@@ -56,18 +63,24 @@ def train_students(
     """Trains all students, and measures each of them on the test images once.
 
     Only the students of the whole transfer set are saved; without test images, no others are
-    trained.
+    trained. Decisions for baselines and test images are kept in the folder, and asked for only
+    once.
 
     Args:
         teacher: The teacher of the transfer set.
         transfer: What the students are trained on.
-        out: The folder that students are saved in, as student-seed0.safetensors and so on.
+        out: The folder that students are saved in, as student-seed0.safetensors and so on, and
+            decisions in subfolders.
         settings: How the students are trained.
         test: Labelled test images, or None to measure nothing.
         real: Real images for a baseline. At most as many as there are pseudo samples are used.
 
     Returns:
         A row for each transfer set; none without test images.
+
+    Raises:
+        TeacherError: If the teacher fails. Paid answers are kept.
+        ValueError: If the folder holds decisions of another teacher or for other images.
     """
     teacher, out = check_zero_shot(teacher, out, settings)
     check_type(transfer, TransferSet, "transfer", "a TransferSet")
@@ -75,21 +88,21 @@ def train_students(
         check_type(images, (ImageSet, NoneType), name, "an ImageSet or None")
     student = partial(build_model, settings.student, teacher.image_shape, teacher.classes)
     seeds = range(settings.training.seed, settings.training.seed + settings.seeds)
-    planned = _plan_rows(teacher, transfer, student, settings, real)
+    planned = _plan_rows(teacher, transfer, student, settings, out, real)
     # The plan asks the teacher for the decisions of each baseline when its turn comes.
     rows = [next(planned)] if test is None else list(planned)
+    decisions = None if test is None else _decide(teacher, test, out, "test images")
     methods = [method for _, method in rows]
     run = _saving_students(methods[0].run, out, teacher, settings.student)
     methods[0] = replace(methods[0], run=run)
     begun = itertools.count()
     with show_progress("training", len(rows) * len(seeds), "students") as show:
-        if test is None:
+        if test is None or decisions is None:
             for seed in seeds:
                 show(next(begun))
                 methods[0].run(seed)
             show(len(seeds))
             return []
-        decisions = decide_all(teacher, test.read, torch.arange(len(test)))
         results = compare_methods(
             methods,
             seeds,
@@ -110,6 +123,7 @@ def _plan_rows(
     transfer: TransferSet,
     student: MakeStudent,
     settings: ZeroShotSettings,
+    out: Path,
     real: ImageSet | None,
 ) -> Iterator[tuple[ZeroShotRow, TrainingMethod]]:
     """Yields each row of the table without its results, and the method that computes them."""
@@ -136,8 +150,12 @@ def _plan_rows(
         baselines["real images"] = real.subset(chosen)
     for name, baseline in baselines.items():
         row = ZeroShotRow(f"{name}, decisions", len(baseline), len(baseline))
-        answers = decide_all(teacher, baseline.read, torch.arange(len(baseline)))
+        answers = _decide(teacher, baseline, out, name)
         yield row, on_decisions(row.name, baseline, answers)
+
+
+def _decide(teacher: Teacher, images: ImageSet, out: Path, title: str) -> Tensor:
+    return decide_in_folder(out / DECISION_FOLDERS[title], teacher, images, title)
 
 
 def _on_decisions(

@@ -115,6 +115,7 @@ def test_zero_shot_writes_students_and_a_report(teacher, tmp_path):
 
     assert "| plain noise, decisions | 60 | 60 |" in text
     assert "| real images, decisions | 60 | 60 |" in text
+    assert "all queries    " in text
     files = {file.name for file in out.iterdir()}
     assert {"report.md", "classes.png", "accuracy.png", "student-seed0.safetensors"} <= files
     assert "accuracy" in succeed(
@@ -137,7 +138,7 @@ def test_a_zero_shot_run_is_resumed_only_with_its_option(teacher, tmp_path):
     [
         (("--model", "lenet6"), "--model: expected one of"),
         (("--test", "nothing"), "--test: expected mnist5k"),
-        (("--test", "mnist5k"), "--test: expected images of shape (1, 8, 8)"),
+        (("--test", "mnist5k"), "--test: expected shape (1, 8, 8), which the teacher takes"),
         (("--starts", "noise"), "--starts: expected one of paper, "),
     ],
 )

@@ -23,7 +23,7 @@ from db3kd.labelling.label_run import open_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.models import save_model
-from db3kd.pipelines.zero_shot import load_real_images
+from db3kd.pipelines.inputs import check_test
 from db3kd.storage.manifest import plain, read_manifest
 from db3kd.teachers import FunctionTeacher, load_teacher
 
@@ -206,7 +206,7 @@ def test_labels_in_python_are_numbered_as_the_teachers_classes(folder):
     named = [TEACHERS_ORDER[label] for label in labels.label.tolist()]
     assert named == [FOLDERS[label] for label in images.labels.tolist()]
     assert (labels.label == labels.decision).sum() == 40 - WRONG
-    real = load_real_images(str(folder), "train", teacher)
+    real = check_test(load_data(folder, "train"), teacher)
     assert [TEACHERS_ORDER[label] for label in real.labels] == named
 
 

@@ -83,12 +83,16 @@ def test_a_run_ends_with_students_and_a_report(tmp_path, real):
     spent = rows["pseudo samples, BD soft labels"].queries
     about_test_images = 90
     assert teacher.total == spent + 120 + 60 + about_test_images
+    assert result.queries == teacher.total
     assert all(len(row.accuracies) == len(row.agreements) == 2 for row in result.rows)
     assert max(rows["pseudo samples, decisions"].accuracies) > 0.6
     files = {file.name for file in (tmp_path / "out").iterdir()}
     assert files == {
         "pseudo-samples",
         "labels",
+        "noise-decisions",
+        "real-decisions",
+        "test-decisions",
         "student-seed0.safetensors",
         "student-seed1.safetensors",
         "report.md",
@@ -100,6 +104,12 @@ def test_a_run_ends_with_students_and_a_report(tmp_path, real):
     page = result.report.read_text()
     assert all(f"| {name} |" in page for name in names)
     assert all(f"({file})" in page for file in files if file.endswith(".png"))
+    labels = spent - result.totals.queries
+    assert (
+        f"The whole run asked {teacher.total:,} queries: {result.totals.queries:,} for pseudo "
+        f"samples, {labels:,} for their labels, 120 for plain noise, 60 for real images, 90 for "
+        "test images."
+    ) in page
 
 
 def test_the_saved_students_are_those_that_were_measured(tmp_path, real):
@@ -117,7 +127,7 @@ def test_without_test_images_the_report_has_no_table(tmp_path):
 
     result = run_zero_shot(teacher, tmp_path / "out", quick_settings())
 
-    assert result.rows == [] and teacher.total == result.totals.queries
+    assert result.rows == [] and teacher.total == result.totals.queries == result.queries
     queries = f"{result.totals.queries:,} queries"
     assert repr(result).startswith(f"ZeroShotResult(120 pseudo samples, {queries}, 0 rows; ")
     assert (tmp_path / "out" / "student-seed0.safetensors").is_file()
@@ -140,6 +150,112 @@ def test_an_interrupted_run_is_resumed_without_paying_twice(tmp_path):
     assert torch.equal(transfer.samples.pixels, expected.samples.pixels)
     assert torch.equal(transfer.label_run.labels.distances, expected.label_run.labels.distances)
     assert teacher.total == whole.total
+
+
+PHASES = ("pseudo samples", "labels", "plain noise", "real images", "test images")
+
+
+def interrupted_settings() -> ZeroShotSettings:
+    return quick_settings(labelling=LabelSettings("bd", queries_per_pair=10), seeds=1, shares=())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, real):
+    """Returns the result of a run without an interruption, and the queries before each phase."""
+    teacher = CountingTeacher(linear(max_batch=16))
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    result = run_zero_shot(teacher, out, interrupted_settings(), test=real)
+    assert result.queries == teacher.total
+    samples, labels = result.totals.queries, result.rows[0].queries
+    before = (0, samples, labels, labels + 120, labels + 180)
+    assert labels + 180 + 90 == teacher.total
+    return result, dict(zip(PHASES, before, strict=True))
+
+
+@pytest.mark.parametrize("paid", [False, True], ids=["refused", "lost"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_run_interrupted_in_any_phase_pays_for_no_answer_twice(
+    tmp_path, real, undisturbed, phase, paid
+):
+    whole, before = undisturbed
+    teacher = CountingTeacher(linear(max_batch=16))
+    left = before[phase] + 40
+    # The call that fails either was not answered, or was paid for and its answers are lost.
+    if paid:
+        failing = CountingTeacher(RaisingTeacher(teacher, left, KeyboardInterrupt()))
+    else:
+        failing = RaisingTeacher(teacher, left, KeyboardInterrupt())
+
+    with pytest.raises(KeyboardInterrupt):
+        run_zero_shot(failing, tmp_path / "out", interrupted_settings(), test=real)
+    assert before[phase] < teacher.total <= left
+    lost = failing.total - teacher.total if paid else 0
+    result = run_zero_shot(
+        teacher, tmp_path / "out", interrupted_settings(), test=real, resume=True
+    )
+
+    assert teacher.total == whole.queries
+    assert teacher.total + lost <= whole.queries + 16
+    assert result.queries == whole.queries
+    assert result.rows == whole.rows
+
+
+def test_a_run_interrupted_in_training_asks_nothing_when_it_is_resumed(
+    tmp_path, real, undisturbed, monkeypatch
+):
+    whole, _ = undisturbed
+    teacher = CountingTeacher(linear(max_batch=16))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("db3kd.pipelines.zero_shot_students.compare_methods", interrupt)
+        run_zero_shot(teacher, tmp_path / "out", interrupted_settings(), test=real)
+    assert teacher.total == whole.queries
+    for _ in range(2):  # unfinished, then finished
+        result = run_zero_shot(
+            teacher, tmp_path / "out", interrupted_settings(), test=real, resume=True
+        )
+        assert result.rows == whole.rows
+    assert teacher.total == whole.queries
+
+
+def test_a_run_can_be_measured_later_but_not_on_other_test_images(tmp_path, real):
+    teacher, settings = CountingTeacher(linear()), quick_settings(seeds=1, shares=())
+    out = tmp_path / "out"
+    run_zero_shot(teacher, out, settings)
+
+    result = run_zero_shot(teacher, out, settings, test=real, resume=True)
+
+    assert result.queries == teacher.total
+    with np.load(real) as data:
+        np.savez(tmp_path / "other.npz", **{**data, "x_test": 1 - data["x_test"]})
+    with pytest.raises(ValueError, match="test-decisions: holds a different run"):
+        run_zero_shot(teacher, out, settings, test=str(tmp_path / "other.npz"), resume=True)
+    assert result.queries == teacher.total
+
+
+def test_damaged_decisions_are_refused(tmp_path, real):
+    settings, out = quick_settings(seeds=1, shares=()), tmp_path / "out"
+    run_zero_shot(linear(), out, settings, test=real)
+    (shard,) = (out / "noise-decisions").glob("*.parquet")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+
+    with pytest.raises(ValueError, match="noise-decisions"):
+        run_zero_shot(linear(), out, settings, test=real, resume=True)
+
+
+def test_the_report_names_the_optimizer_of_the_training(tmp_path):
+    training = TrainSettings(steps=5, optimizer="sgd", learning_rate=0.02, device="cpu")
+
+    result = run_zero_shot(linear(), tmp_path / "out", quick_settings(training=training, seeds=1))
+
+    page = result.report.read_text()
+    assert "images, sgd with a learning rate of 0.02 (cosine), 1 seed." in page
+    assert "Adam" not in page
 
 
 def test_plain_noise_of_a_single_class_has_a_row(tmp_path, real):
@@ -177,7 +293,7 @@ def test_bounds_that_cannot_be_mapped_to_unit_images_are_refused(tmp_path):
         ({"student": "lenet6"}, None, "student: expected one of"),
         ({"student": "alexnet-half"}, None, "image_shape: AlexNet needs at least 8x8"),
         ({}, "nothing", "data: expected mnist5k"),
-        ({}, "digits", r"test: expected images of shape \(1, 6, 6\) .* got \(1, 8, 8\)"),
+        ({}, "digits", r"test: expected shape \(1, 6, 6\), .* got \(1, 8, 8\)"),
     ],
 )
 def test_unfit_students_and_test_images_are_refused_before_any_query(
@@ -193,8 +309,8 @@ def test_unfit_students_and_test_images_are_refused_before_any_query(
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.full(10, 7), r"test: expected labels in \[0, 3\), the classes of teacher .*, got 7"),
-        (None, "test: expected labels, to measure the students with, got none"),
+        (np.full(10, 7), r"test: expected labels in \[0, 3\), because teacher .*, got 7"),
+        (None, "test: expected labelled images, got images without labels"),
     ],
 )
 def test_test_images_need_labels_of_the_teachers_classes(tmp_path, labels, message):
