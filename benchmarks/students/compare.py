@@ -26,20 +26,20 @@ from benchmarks.students.label_quality import (
     queries_per_sample,
     rank_correlation,
 )
-from db3kd.data.image_set import ImageSet
-from db3kd.distillation.augmented_decisions import AugmentedDecisions, collect_augmented_decisions
-from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.baselines import (
+from benchmarks.students.methods import (
+    augmented_decision_method,
+    combined_method,
     noise_logit_method,
     surrogate_method,
     white_box_method,
 )
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.augmented_decisions import AugmentedDecisions, collect_augmented_decisions
+from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import (
     TrainingMethod,
-    augmented_decision_method,
-    combined_method,
     compare_methods,
     decision_method,
     soft_label_method,
