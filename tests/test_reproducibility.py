@@ -21,12 +21,10 @@ from teachers_analytic import CountingTeacher, LinearTeacher
 from torch import Tensor, nn
 
 import db3kd
-from db3kd.distillation.augmented_decisions import (
-    collect_augmented_decisions,
-    rows_with_clean_share,
-)
+from db3kd.distillation.augmented_decisions import rows_with_clean_share
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.student import train_classifier
+from db3kd.distillation.surrogate_queries import decide_augmented
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
@@ -199,7 +197,7 @@ def test_students(images):
         db3kd.KDLoss(temperature=4.0),
         training,
     )
-    augmented = collect_augmented_decisions(AugmentedImages(images, 4, seed=6), known.decide)
+    augmented = decide_augmented(known, AugmentedImages(images, 4, seed=6))
     other = train_classifier(
         lambda: db3kd.build_model("lenet5-fifth", SHAPE, 5),
         augmented.images,
