@@ -9,6 +9,7 @@ are compared only on machines that round a short training in plain PyTorch as th
 import hashlib
 import os
 import platform
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from teachers_analytic import CountingTeacher, LinearTeacher
 from torch import Tensor, nn
 
 import db3kd
-from db3kd.distillation.augmented_decisions import collect_augmented_decisions
+from db3kd.distillation.augmented_decisions import rows_with_clean_share
 from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.methods import augmented_decision_method
+from db3kd.distillation.student import train_classifier
+from db3kd.distillation.surrogate_queries import decide_augmented
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
@@ -195,10 +197,14 @@ def test_students(images):
         db3kd.KDLoss(temperature=4.0),
         training,
     )
-    augmented = collect_augmented_decisions(AugmentedImages(images, 4, seed=6), known.decide)
-    other = augmented_decision_method(
-        lambda: db3kd.build_model("lenet5-fifth", SHAPE, 5), augmented, training
-    ).run(7)
+    augmented = decide_augmented(known, AugmentedImages(images, 4, seed=6))
+    other = train_classifier(
+        lambda: db3kd.build_model("lenet5-fifth", SHAPE, 5),
+        augmented.images,
+        augmented.decisions,
+        replace(training, seed=7),
+        rows=rows_with_clean_share(augmented.images, 0.5),
+    )
     check_trained("students", *student.parameters(), *other.parameters())
 
 

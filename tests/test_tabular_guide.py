@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "tabular.md"
 
 def test_the_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for limit in ("LEAST_STEPS", "MOST_STEPS"):
+    for limit in ("LEAST_DEFAULT_STEPS", "MOST_DEFAULT_STEPS"):
         monkeypatch.setattr(f"db3kd.pipelines.distill_settings.{limit}", 300)
     names: dict[str, object] = {}
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from benchmarks.common.setting import load_network
 from benchmarks.peers.linear_optimum import linear_optimum
 from benchmarks.peers.whitebox import minimum_norm
+from benchmarks.students.methods import augmented_decision_method
 from db3kd.boundary import Pairs, StartingPoints, Surrogate
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.distillation.augmented_decisions import collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.methods import augmented_decision_method
+from db3kd.distillation.surrogate_queries import decide_augmented
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
 from db3kd.synthesis.starts import make_starts
@@ -159,7 +159,7 @@ def _surrogates(
         return {}
     images = candidate_pool.subset(torch.arange(min(options.surrogate_images, len(candidate_pool))))
     augmented = AugmentedImages(images, options.surrogate_queries, seed=options.seed)
-    asked = collect_augmented_decisions(augmented, partial(decide_checked, teacher))
+    asked = decide_augmented(teacher, augmented)
     training = TrainSettings(steps=options.surrogate_steps, device="cpu")
     states = {}
     for model in options.surrogates:

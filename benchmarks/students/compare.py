@@ -26,26 +26,27 @@ from benchmarks.students.label_quality import (
     queries_per_sample,
     rank_correlation,
 )
-from db3kd.data.image_set import ImageSet
-from db3kd.distillation.augmented_decisions import AugmentedDecisions, collect_augmented_decisions
-from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.baselines import (
+from benchmarks.students.methods import (
+    augmented_decision_method,
+    combined_method,
     noise_logit_method,
     surrogate_method,
     white_box_method,
 )
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.augmented_decisions import AugmentedDecisions
+from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import (
     TrainingMethod,
-    augmented_decision_method,
-    combined_method,
     compare_methods,
     decision_method,
     soft_label_method,
 )
 from db3kd.distillation.scale import ScaleChoice
 from db3kd.distillation.surrogate_files import write_surrogate
+from db3kd.distillation.surrogate_queries import decide_augmented
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
@@ -154,9 +155,7 @@ def _training_data(
         learnt = F.one_hot(run.labels.decision, run.labels.classes) * (per_sample - 1)
         name = f"MBD {few}, surrogate"
         labels[name] = replace(run.labels, queries=run.labels.queries + learnt)
-    asked = collect_augmented_decisions(
-        AugmentedImages(run.images, options.augmented, seed=0), partial(decide_checked, teacher)
-    )
+    asked = decide_augmented(teacher, AugmentedImages(run.images, options.augmented, seed=0))
     logits = partial(predict_logits, network)
     return TrainingData(
         run.images, run.labels.decision, asked, labels, logits, predict_logits(network, run.images)

@@ -26,8 +26,8 @@ from benchmarks.students.label_quality import (
     runner_up_share,
 )
 from benchmarks.students.many_classes import many_classes
+from benchmarks.students.methods import white_box_method
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.baselines import white_box_method
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import (

@@ -6,10 +6,7 @@
 ways to train a student.
 """
 
-from db3kd.distillation.augmented_decisions import (
-    AugmentedDecisions,
-    collect_augmented_decisions,
-)
+from db3kd.distillation.augmented_decisions import AugmentedDecisions
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.early_stopping import EarlyStopping, HeldOutAgreement
 from db3kd.distillation.evaluation import agreement, evaluate
@@ -50,7 +47,6 @@ __all__ = [
     "TrainingState",
     "agreement",
     "choose_scale",
-    "collect_augmented_decisions",
     "compare_methods",
     "evaluate",
     "make_surrogate",

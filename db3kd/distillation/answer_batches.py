@@ -25,13 +25,13 @@ _FRESH_SEED = 1
 class AnsweredBatches:
     """A `BatchSource` of answered images and their decisions, and soft labels if there are any.
 
-    A batch depends only on its step and the arguments.
+    A batch depends only on its step and the arguments. At least `CLEAN_SHARE` of its images are
+    samples, if there are answers for both samples and augmented images.
 
     Attributes:
         answers: The answers to train on.
         batch_size: Images per batch.
         seed: Seed of the draws.
-        clean_share: Share of samples in a batch, in [0, 1]; the rest are augmented images.
         balance: How much more often images of rare classes are drawn, from 0 (not) to 1 (all
             classes equally often).
         soft_labels: Returns the soft label of each image, [len(answers), C]; called only if batches
@@ -41,7 +41,6 @@ class AnsweredBatches:
     answers: Answers
     batch_size: int
     seed: int
-    clean_share: float = CLEAN_SHARE
     balance: float = 0.0
     soft_labels: Callable[[], Tensor] | None = None
 
@@ -51,7 +50,7 @@ class AnsweredBatches:
         A batch holds images [n, *image_shape], decisions [n] and, if there are any, soft labels
         [n, C].
         """
-        draw = _Draws(self.answers, self.seed, self.clean_share, self.balance)
+        draw = _Draws(self.answers, self.seed, self.balance)
         soft_labels = None if self.soft_labels is None else self.soft_labels()
         device = process.device
 
@@ -79,7 +78,6 @@ class ProxyTaughtBatches:
         batch_size: Images per batch.
         seed: Seed of the draws.
         answered_share: Share of answered images in a batch, in [0, 1].
-        clean_share: As for `AnsweredBatches`.
         balance: As for `AnsweredBatches`.
     """
 
@@ -88,12 +86,11 @@ class ProxyTaughtBatches:
     batch_size: int
     seed: int
     answered_share: float = ANSWERED_SHARE
-    clean_share: float = CLEAN_SHARE
     balance: float = 0.0
 
     def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
         """Returns a function from a step to images, decisions [n] and probabilities [n, C]."""
-        draw = _Draws(self.answers, self.seed, self.clean_share, self.balance)
+        draw = _Draws(self.answers, self.seed, self.balance)
         device = process.device
         known = self.answers.images
         fresh = known.with_seed(known.seed + _FRESH_SEED)
@@ -152,16 +149,16 @@ def mean_probabilities(networks: Sequence[nn.Module], images: Tensor) -> Tensor:
 
 
 class _Draws:
-    """Draws answered images, a share of which are samples themselves."""
+    """Draws answered images, at least `CLEAN_SHARE` of which are samples themselves."""
 
-    def __init__(self, answers: Answers, seed: int, clean_share: float, balance: float) -> None:
+    def __init__(self, answers: Answers, seed: int, balance: float) -> None:
         rows = torch.arange(len(answers))
         if balance:
             rows = balanced_rows(answers.decisions, balance, seed)
         is_clean = answers.is_clean[rows]
         self._rows = rows.numpy()
         self._clean = rows[is_clean].numpy()
-        self._share = clean_share if 0 < len(self._clean) < len(rows) else 0.0
+        self._share = CLEAN_SHARE if 0 < len(self._clean) < len(rows) else 0.0
         self._seed = seed
 
     def __call__(self, step: int, count: int) -> Tensor:

@@ -1,6 +1,5 @@
 """A teacher's decisions for augmented images, and their columns in a run folder."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor
 
 from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.querying.search import fitting_batch_size
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.shards import Kind, import_pyarrow
 
@@ -39,31 +37,6 @@ class AugmentedDecisions:
     def __repr__(self) -> str:
         answered = int((self.decisions >= 0).sum())
         return f"AugmentedDecisions({answered:,} decisions for {self.images!r})"
-
-
-def collect_augmented_decisions(
-    images: AugmentedImages, decide: Callable[[Tensor], Tensor], batch: int = 1024
-) -> AugmentedDecisions:
-    """Queries every image once: exactly `images.queries_per_sample` queries per sample.
-
-    Args:
-        images: The images. They are made one batch at a time and are not kept.
-        decide: Takes images [n, *image_shape] float32 and returns n classes.
-        batch: Maximum number of images per call of `decide`.
-
-    Raises:
-        ValueError: If `decide` does not return one class per image.
-    """
-    answers = []
-    for rows in torch.arange(len(images)).split(fitting_batch_size(batch, images.image_shape)):
-        classes = torch.as_tensor(decide(images.read(rows)))
-        if classes.shape != rows.shape:
-            raise ValueError(
-                f"decide: expected {len(rows)} classes for {len(rows)} images, "
-                f"got {list(classes.shape)}"
-            )
-        answers.append(classes.cpu().long())
-    return AugmentedDecisions(images, torch.cat(answers))
 
 
 def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:

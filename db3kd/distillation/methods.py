@@ -9,11 +9,9 @@ so that no student trains longer than another.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from db3kd.data.arguments import ImagesLike
-from db3kd.distillation.augmented_decisions import AugmentedDecisions, rows_with_clean_share
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.student import train_classifier, train_on_soft_labels
@@ -162,82 +160,6 @@ def soft_label_method(
         )
 
     return TrainingMethod(name, queries_per_sample, run)
-
-
-def augmented_decision_method(
-    student: Model,
-    augmented: AugmentedDecisions,
-    settings: TrainSettings,
-    clean_share: float = 0.5,
-) -> TrainingMethod:
-    """Trains by cross-entropy on decisions for augmented images, clean ones included.
-
-    Args:
-        student: See `decision_method`.
-        augmented: The images and their decisions.
-        settings: See `decision_method`.
-        clean_share: Share of clean images in the training rows, in [0, 1), see
-            `rows_with_clean_share`. Without repetition, clean images would be rare if there are
-            many queries per sample.
-    """
-    check_steps(settings)
-    rows = rows_with_clean_share(augmented.images, clean_share)
-
-    def run(seed: int) -> nn.Module:
-        seeded = replace(settings, seed=seed)
-        return train_classifier(student, augmented.images, augmented.decisions, seeded, rows=rows)
-
-    per_sample = float(augmented.images.queries_per_sample)
-    return TrainingMethod("cross-entropy on augmented decisions", per_sample, run)
-
-
-def combined_method(
-    name: str,
-    label_queries: float,
-    student: Model,
-    augmented: AugmentedDecisions,
-    soft_labels: Tensor,
-    loss: KDLoss,
-    settings: TrainSettings,
-    clean_share: float = 0.5,
-) -> TrainingMethod:
-    """Trains on soft labels for the clean images and on decisions for the augmented ones.
-
-    Augmented images have no soft label, because each would cost a search. Their loss is the
-    cross-entropy part of `loss`.
-
-    Args:
-        name: The name of the method's row in the table.
-        label_queries: The cost of a soft label, including the decision of its sample. The queries
-            of the method count that decision once.
-        student: See `decision_method`.
-        augmented: The augmented images of N samples, and their decisions.
-        soft_labels: [N, C] float32, for the clean samples only; rows sum to 1.
-        loss: The loss; its temperature must be that of the soft labels.
-        settings: See `decision_method`.
-        clean_share: See `augmented_decision_method`.
-
-    Raises:
-        ValueError: If there is not one soft label per sample.
-    """
-    check_steps(settings)
-    images, per_sample = augmented.images, augmented.images.queries_per_sample
-    if soft_labels.ndim != 2 or len(soft_labels) != images.samples:
-        raise ValueError(
-            f"soft_labels: expected [{images.samples}, C], one row for each sample, "
-            f"got {list(soft_labels.shape)}"
-        )
-    rows = rows_with_clean_share(images, clean_share)
-    soft = torch.zeros(len(images), soft_labels.shape[1])
-    soft[::per_sample] = soft_labels
-
-    def run(seed: int) -> nn.Module:
-        seeded = replace(settings, seed=seed)
-        return train_on_soft_labels(
-            student, images, augmented.decisions, soft, loss, seeded, rows=rows
-        )
-
-    return TrainingMethod(name, label_queries + per_sample - 1, run)
 
 
 def check_steps(settings: TrainSettings) -> None:

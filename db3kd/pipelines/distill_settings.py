@@ -9,7 +9,7 @@ from db3kd.distillation.train_settings import TrainSettings, check_positive
 from db3kd.models.networks import check_model
 from db3kd.validation import check_count
 
-LEAST_STEPS, MOST_STEPS = 6_000, 12_000
+LEAST_DEFAULT_STEPS, MOST_DEFAULT_STEPS = 6_000, 12_000
 """Limits of the default number of training steps, which grows with the number of answers."""
 
 LEARNING_RATES = (3e-3, 1e-3)
@@ -95,7 +95,7 @@ class DistillSettings:
         if self.training.steps is not None:
             return self.training.steps
         steps = _EPOCHS * math.ceil(answers / self.training.batch_size)
-        return max(LEAST_STEPS, min(steps, MOST_STEPS))
+        return max(LEAST_DEFAULT_STEPS, min(steps, MOST_DEFAULT_STEPS))
 
     def trained_for(self, steps: int, learning_rate: float, seed: int) -> TrainSettings:
         """Returns the settings for one network; `seed` is added to that of `training`."""

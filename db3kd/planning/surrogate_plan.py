@@ -17,11 +17,12 @@ _LEAST_PER_PAIR, _MOST_SHARE = 10, 0.75
 share of the queries for distances that pays, because a pair then gets as near with a fourth."""
 
 _ENOUGH_PER_PAIR = 25
-"""Queries of a pair beyond which a better surrogate gains more than further queries."""
+"""Queries that each pair gets first. Beyond them, a better surrogate gains more than further
+queries of the pair."""
 
 _SHARE, _SHARE_OF_FEW = 0.5, 0.1
-"""The share of the queries for distances that a surrogate takes of such further queries at most,
-and the share that it takes otherwise."""
+"""A surrogate takes all queries beyond `_ENOUGH_PER_PAIR`, up to the first share of all queries for
+distances. It takes the second share if that is more. The limits above apply to both."""
 
 _MOST_PER_PAIR = 2_000
 """With more queries, pairs get as near without a surrogate."""

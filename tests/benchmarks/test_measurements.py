@@ -23,10 +23,10 @@ from benchmarks.students.many_classes import many_classes
 from benchmarks.students.targets import _narrowed
 from benchmarks.systems.growth import Cost, Point, Series, _measure
 from db3kd.data.loading import load_data
-from db3kd.distillation.augmented_decisions import collect_augmented_decisions
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.evaluation import predict_logits
 from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.surrogate_queries import decide_augmented
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
@@ -111,7 +111,7 @@ def test_each_row_of_a_student_has_its_cost_and_a_decision_counts_once():
     data = TrainingData(
         images,
         teacher.decide(images.read(everything)),
-        collect_augmented_decisions(AugmentedImages(images, 5, seed=0), teacher.decide),
+        decide_augmented(teacher, AugmentedImages(images, 5, seed=0)),
         labels,
         partial(predict_logits, network),
         predict_logits(network, images),

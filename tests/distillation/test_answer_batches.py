@@ -15,7 +15,7 @@ from db3kd.distillation.answer_batches import (
     TaughtLoss,
     mean_probabilities,
 )
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.distillation.answers import CLEAN_SHARE, NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.training_process import TrainingProcess
 
 SAMPLES, HELD_OUT, CLASSES = 20, 5, 3
@@ -97,18 +97,18 @@ def test_answered_batches_hold_training_images_with_their_decisions():
 ANSWERS = answers().training
 
 
-@given(share=st.floats(0, 1), size=st.integers(1, 40))
-def test_at_least_the_clean_share_of_a_batch_are_samples(share, size):
-    images, _ = AnsweredBatches(ANSWERS, size, 0, clean_share=share).open(PROCESS)(1)
+@given(size=st.integers(1, 40))
+def test_at_least_the_clean_share_of_a_batch_are_samples(size):
+    images, _ = AnsweredBatches(ANSWERS, size, 0).open(PROCESS)(1)
     clean = sum(bool(ANSWERS.is_clean[row_of(image, ANSWERS)]) for image in images)
     assert len(images) == size
-    assert clean >= round(share * size)
+    assert clean >= round(CLEAN_SHARE * size)
 
 
 def test_a_clean_share_needs_both_kinds_of_answers():
     known = answers().training
     for only in (known.clean, answers(0).training):
-        images, _ = AnsweredBatches(only, 16, 0, clean_share=1.0).open(PROCESS)(0)
+        images, _ = AnsweredBatches(only, 16, 0).open(PROCESS)(0)
         assert len(images) == 16
 
 
