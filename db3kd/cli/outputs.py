@@ -38,10 +38,12 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """
     from db3kd.storage.run_folder import holds_run
     from db3kd.teachers import TeacherError
-    from db3kd.teachers.base import UnknownClassError
+    from db3kd.teachers.base import SingleClassError, UnknownClassError
 
     try:
         yield
+    except SingleClassError:  # a resumed run would end with it again
+        raise
     except (TeacherError, OSError, KeyboardInterrupt) as error:
         if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):
             corrected = isinstance(error, UnknownClassError)

@@ -5,6 +5,7 @@ The decisions can be kept in a run folder, because only they cost queries.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from db3kd.querying.session import AnswerJournal
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
-from db3kd.teachers import Teacher, TeacherError, describe
+from db3kd.teachers import Teacher, describe
+from db3kd.teachers.single_class import check_classes_differ
 from db3kd.validation import interval_text
 
 HELD_OUT_SHARE = 0.05
@@ -128,16 +130,17 @@ def decide_augmented(
             continue
         with _journal(folder, position, teacher.classes) as journal:
             decisions[rows] = decide_all(
-                teacher, images.read, rows, _BATCH_ROWS, on_answers=on_answers, journal=journal
+                teacher,
+                images.read,
+                rows,
+                _BATCH_ROWS,
+                on_answers=on_answers,
+                journal=journal,
+                check_first=None if position else partial(_check_classes_differ, teacher),
             )
         if folder is not None:
             folder.write_shard(position, to_table(images, rows, decisions[rows]))
-    if len(decisions) > 1 and bool((decisions == decisions[0]).all()):
-        raise TeacherError(
-            f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
-            f"augmented images, got class {int(decisions[0])} for all; without a boundary, a "
-            "surrogate has nothing to learn"
-        )
+    _check_classes_differ(teacher, decisions)
     return AugmentedDecisions(images, decisions)
 
 
@@ -223,6 +226,15 @@ def _augment(
         settings.training.seed,
         partners=len(images) - held_out,
         project=project,
+    )
+
+
+def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
+    check_classes_differ(
+        teacher,
+        decisions,
+        "augmented images",
+        "without a boundary, a surrogate has nothing to learn",
     )
 
 

@@ -10,7 +10,8 @@ from db3kd.labelling.contradictions import EqualImages
 from db3kd.querying.driver import decide_all
 from db3kd.querying.search import UNANSWERED
 from db3kd.querying.session import AnswerJournal
-from db3kd.teachers.base import Teacher, TeacherError, describe
+from db3kd.teachers.base import Teacher
+from db3kd.teachers.single_class import check_classes_differ
 from db3kd.validation import check_images
 
 
@@ -54,11 +55,7 @@ def decide_images(
     decisions[asked] = decide_all(
         teacher, read, asked, query_batch_size, on_answers=on_answers, journal=journal
     )
-    decided = decisions[asked]
-    if len(decided) > 1 and bool((decided == decided[0]).all()):
-        raise TeacherError(
-            f"teacher {describe(teacher)} put all {len(decided)} images of {images.name} in class "
-            f"{int(decided[0])}: expected at least two classes, because otherwise there is no "
-            "boundary to measure"
-        )
+    check_classes_differ(
+        teacher, decisions[asked], f"images of {images.name}", "there is no boundary to measure"
+    )
     return decisions, equal.contradictions(images, decisions)

@@ -95,7 +95,13 @@ class AnswerRun:
         """Number of answers in the shards of earlier processes."""
         return sum(map(len, self._stored.values()))
 
-    def ask(self, round_number: int, count: int, choose: Callable[[Answers], Tensor]) -> Answers:
+    def ask(
+        self,
+        round_number: int,
+        count: int,
+        choose: Callable[[Answers], Tensor],
+        check: Callable[[Tensor], None] | None = None,
+    ) -> Answers:
         """Asks about the images of a round, and adds their answers to `answers`.
 
         Rounds are asked in the same order in every process.
@@ -105,6 +111,8 @@ class AnswerRun:
             count: How many images the round asks about.
             choose: Chooses the images: called with the answers so far, unless an earlier process
                 has chosen; returns [count] int64, rows of the images.
+            check: Called with all decisions so far, early in the round and at its end; it may raise
+                an error, so that no more queries are spent.
 
         Returns:
             The answers of the round.
@@ -140,11 +148,14 @@ class AnswerRun:
                     _BATCH_ROWS,
                     on_answers=self.on_answers,
                     journal=journal,
+                    check_first=_with_earlier(check, [self.answers.decisions, *decided]),
                 )
             self.folder.write_shard(position, self._to_table(part, round_number, decisions))
             decided.append(decisions)
         answers = no_answers(self.answers.images).add(rows, torch.cat(decided))
         self.answers = self.answers.add(answers.rows, answers.decisions)
+        if check is not None:
+            check(self.answers.decisions)
         return answers
 
     def _chosen_rows(
@@ -205,3 +216,12 @@ class AnswerRun:
             "decision": decisions,
         }
         return arrow.table({name: column.numpy() for name, column in columns.items()})
+
+
+def _with_earlier(
+    check: Callable[[Tensor], None] | None, earlier: list[Tensor]
+) -> Callable[[Tensor], None] | None:
+    """Returns a check of the decisions so far together with new ones."""
+    if check is None:
+        return None
+    return lambda decisions: check(torch.cat([*earlier, decisions]))

@@ -24,8 +24,10 @@ from db3kd.pipelines.student_warnings import likely_causes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan
 from db3kd.progress import show_progress
+from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.querying.search import fitting_batch_size
-from db3kd.teachers import Teacher, TeacherError, describe
+from db3kd.teachers import Teacher
+from db3kd.teachers.single_class import check_classes_differ
 
 ROUND_SHARE = 6
 """Proxies that choose images train for 1 / ROUND_SHARE of the steps of full training."""
@@ -83,6 +85,7 @@ def ask_rounds(
             HELD_OUT,
             plan.held_out + plan.held_out_augmented,
             lambda answers: held_out_rows(answers.images, plan.held_out_augmented, seed),
+            partial(_check_classes_differ, run.teacher, least=FIRST_CHECKED),
         )
     for number, count in enumerate(plan.rounds):
 
@@ -96,8 +99,12 @@ def ask_rounds(
             return choose_rows(answers.training, networks, count, seed, number)
 
         with notes.timed("seconds_asking", apart_from="seconds_choosing"):
-            run.ask(number, count, partial(_timed_choice, notes, choose))
-        _check_classes_differ(run.teacher, run.answers.decisions)
+            run.ask(
+                number,
+                count,
+                partial(_timed_choice, notes, choose),
+                partial(_check_classes_differ, run.teacher),
+            )
     return run.answers
 
 
@@ -212,12 +219,10 @@ def _has_two_classes(decisions: Tensor) -> bool:
     return bool((decisions != decisions[:1]).any())
 
 
-def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
-    """Raises TeacherError if all decisions are one class, before more queries are spent."""
-    if not _has_two_classes(decisions):
-        inputs = "rows" if len(teacher.image_shape) == 1 else "images"
-        raise TeacherError(
-            f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
-            f"{inputs}, got class {int(decisions[0])} for all; a student has nothing to learn. "
-            f"Likely causes: {likely_causes(inputs)}"
-        )
+def _check_classes_differ(teacher: Teacher, decisions: Tensor, least: int = 2) -> None:
+    """Raises SingleClassError if at least so many decisions are all one class."""
+    if len(decisions) < least:
+        return
+    inputs = "rows" if len(teacher.image_shape) == 1 else "images"
+    consequence = f"a student has nothing to learn. Likely causes: {likely_causes(inputs)}"
+    check_classes_differ(teacher, decisions, inputs, consequence)

@@ -10,6 +10,13 @@ from db3kd.querying.search import Result, Search, fitting_batch_size, query_in_b
 from db3kd.querying.session import AnswerJournal, JournaledSession, QuerySession, SearchTask
 from db3kd.teachers.base import Teacher
 
+FIRST_CHECKED = 1_000
+"""After this many decisions of random images, `decide_all` can stop a run that has no use.
+
+If all of them are one class, the other classes have less than 0.5 % of the images together, with a
+probability of 99.3 %.
+"""
+
 
 def run(
     search: Search[Result],
@@ -103,6 +110,7 @@ def decide_all(
     *,
     on_answers: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
+    check_first: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Asks the teacher for the class of each image: exactly one query per image.
 
@@ -117,6 +125,8 @@ def decide_all(
         query_batch_size: Maximum number of images in a batch, which also has at most 256 MiB.
         on_answers: See `run`.
         journal: See `run`.
+        check_first: Called once with the first `FIRST_CHECKED` decisions, or all if there are
+            fewer, before more images are asked about. It may raise an error.
 
     Returns:
         The classes in the order of `index`, `[N] int64` on the CPU.
@@ -125,6 +135,19 @@ def decide_all(
         TeacherError: If the teacher fails. `error.answered` covers the failed batch only.
     """
     size = fitting_batch_size(query_batch_size, teacher.image_shape)
-    account, budget = torch.zeros_like(index), torch.tensor([len(index)])
-    search = query_in_batches(lambda batch: read(index[batch]), account, size, prepaid=True)
-    return run(search, teacher, Ledger(budget), on_answers, journal).cpu()
+
+    def decide(rows: Tensor) -> Search[Tensor]:
+        accounts = torch.zeros_like(rows)
+        return query_in_batches(lambda batch: read(rows[batch]), accounts, size, prepaid=True)
+
+    def decide_and_check(check: Callable[[Tensor], None]) -> Search[Tensor]:
+        first, others = index[:FIRST_CHECKED], index[FIRST_CHECKED:]
+        decisions = yield from decide(first)
+        check(decisions.cpu())
+        if not len(others):
+            return decisions
+        return torch.cat([decisions, (yield from decide(others))])
+
+    search = decide(index) if check_first is None else decide_and_check(check_first)
+    budget = Ledger(torch.tensor([len(index)]))
+    return run(search, teacher, budget, on_answers, journal).cpu()

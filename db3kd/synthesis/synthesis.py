@@ -24,7 +24,8 @@ from db3kd.synthesis.collection import Collected, collect
 from db3kd.synthesis.moves import move_away
 from db3kd.synthesis.settings import STILL_SHARD, SynthesisSettings
 from db3kd.synthesis.starts import Starts, make_masks, make_starts
-from db3kd.teachers import Teacher, TeacherError, describe
+from db3kd.teachers import Teacher
+from db3kd.teachers.single_class import check_classes_differ
 
 _UNLIMITED = 2**40
 """More queries than the moves of a sample can take."""
@@ -149,13 +150,12 @@ class Synthesis:
             )
         with self._journal("starts") as journal:
             collected = run(search, teacher, ledger, self._report, journal)
-        reached = (collected.found > 0).nonzero()[:, 0].tolist()
-        if len(reached) < 2 and collected.queries > 1:
-            raise TeacherError(
-                f"teacher {describe(teacher)} put all {collected.queries:,} {settings.starts} "
-                f"starts in class {reached[0]}: expected at least two classes; try another "
-                "distribution of starts, or more of them"
-            )
+        check_classes_differ(
+            teacher,
+            torch.arange(teacher.classes).repeat_interleave(collected.found),
+            f"{settings.starts} starts",
+            "try another distribution of starts, or more of them",
+        )
         return collected
 
     def _limits(self, collected: Collected) -> Tensor:

@@ -194,6 +194,13 @@ class UnknownClassError(TeacherError):
     """
 
 
+class SingleClassError(TeacherError):
+    """A teacher puts all images in one class, so there is nothing to learn from its decisions.
+
+    A resumed run has the same answers, so it ends with the same error.
+    """
+
+
 @dataclass(frozen=True)
 class CompletedDecisions:
     """`PendingDecisions` that are complete and were checked.

@@ -275,12 +275,18 @@ def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
             ("--compile", "--teacher", f"{TEACHERS}:constant"),
             "--compile: applies to torch modules only",
         ),
-        (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
+        (("--teacher", f"{TEACHERS}:constant"), "got class 3 for all"),
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),
     ],
 )
 def test_invalid_label_options_are_refused(teacher, tmp_path, options, words):
     assert words in fail(*label_arguments(teacher, tmp_path / "run"), *options)
+
+
+def test_resuming_is_not_advised_if_it_cannot_help(teacher, tmp_path):
+    constant = ("--teacher", f"{TEACHERS}:constant")
+
+    assert "--resume" not in fail(*label_arguments(teacher, tmp_path / "run"), *constant)
 
 
 def test_an_unknown_choice_is_a_usage_error(teacher, tmp_path):

@@ -84,7 +84,7 @@ def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
         (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
         (("--teacher", "missing.safetensors"), "there is no such file"),
         (("--cuda-graphs",), "--cuda-graphs: expected a CUDA device, got cpu"),
-        (("--teacher", f"{TEACHERS}:constant"), "in class 3: expected at least two classes"),
+        (("--teacher", f"{TEACHERS}:constant"), "got class 3 for all"),
         (("--teacher", f"{TEACHERS}:failing"), "out of service"),
     ],
 )

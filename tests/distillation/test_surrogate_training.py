@@ -37,6 +37,7 @@ from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import TeacherError, load_teacher
+from db3kd.teachers.base import SingleClassError
 
 SHAPE, CLASSES, SAMPLES, EACH = (3, 8, 6), 5, 60, 4
 TRAINING = TrainSettings(steps=4, batch_size=32, device="cpu")
@@ -262,6 +263,10 @@ def test_wider_bounds_are_asked_about_images_from_0_to_1():
 def test_a_teacher_without_boundaries_is_named():
     with pytest.raises(TeacherError, match="240 augmented images, got class 3 for all"):
         make_surrogate(ConstantTeacher(3, SHAPE, CLASSES), images(), SETTINGS)
+    counting = CountingTeacher(ConstantTeacher(3, SHAPE, CLASSES))
+    with pytest.raises(SingleClassError, match="1,000 augmented images"):
+        make_surrogate(counting, images(500), SETTINGS)
+    assert counting.total == 1_000
 
 
 def write(out: Path, source: Source, teacher: Any = None, **options: Any) -> dict[str, Any]:

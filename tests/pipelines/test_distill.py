@@ -45,6 +45,7 @@ from db3kd.progress import Progress
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import queries_in_flight
 from db3kd.teachers import TeacherError, load_teacher
+from db3kd.teachers.base import SingleClassError
 
 WITH_IMAGES = [name for name in STRATEGIES if name != "zero-shot"]
 
@@ -221,6 +222,17 @@ def test_a_teacher_with_one_class_is_refused_and_its_answers_are_kept(tmp_path):
     with pytest.raises(TeacherError, match="expected at least two classes for 507 images"):
         run(ConstantTeacher(1, SHAPE, CLASSES), out=tmp_path / "run")
     assert read_manifest(tmp_path / "run")["state"] == "running"
+
+
+@pytest.mark.parametrize("strategy", ["auto", "augmented"])
+def test_a_teacher_with_one_class_costs_a_part_of_the_budget(strategy, tmp_path):
+    counting = CountingTeacher(ConstantTeacher(1, SHAPE, CLASSES))
+    arguments = {"strategy": strategy, "budget": 50_000, "out": tmp_path / "run"}
+
+    for _ in range(2):  # a resumed run ends with the same error, and asks nothing
+        with pytest.raises(SingleClassError, match="two classes for 1,000 images"):
+            run(counting, **arguments, resume=True)
+        assert counting.total == 1_000
 
 
 def test_choices_are_made_by_held_out_agreement(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
-from db3kd.querying.driver import decide_all, run
+from db3kd.querying.driver import FIRST_CHECKED, decide_all, run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query
 from db3kd.storage.journal import Journal, read_journal
@@ -66,6 +66,30 @@ def test_all_images_are_decided_with_one_query_each(query_batch_size):
 
 def test_no_images_cost_no_query():
     assert decide_all(teacher_of_two(), torch.rand(3, 2).__getitem__, torch.arange(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("count", [3, FIRST_CHECKED, FIRST_CHECKED + 700])
+def test_the_first_decisions_are_checked_before_more_are_paid_for(count, tmp_path):
+    images = torch.rand(count, 2, generator=torch.Generator().manual_seed(0))
+    checked: list[torch.Tensor] = []
+    expected = teacher_of_two().decide(images)
+    index = torch.arange(count)
+
+    decisions = decide_all(
+        teacher_of_two(), images.__getitem__, index, 64, check_first=checked.append
+    )
+
+    assert decisions.equal(expected)
+    assert len(checked) == 1 and checked[0].equal(expected[:FIRST_CHECKED])
+
+    def refuse(_: torch.Tensor) -> None:
+        raise ValueError("useless")
+
+    counting = CountingTeacher(teacher_of_two())
+    for _ in range(2):  # the journal keeps what was paid for
+        with Journal(tmp_path / "a.journal", 2, "run") as journal, pytest.raises(ValueError):
+            decide_all(counting, images.__getitem__, index, 64, journal=journal, check_first=refuse)
+        assert counting.total == min(count, FIRST_CHECKED)
 
 
 def test_deciding_resumes_where_its_journal_ends(tmp_path):
