@@ -2,7 +2,7 @@
 
 A run labels its own images: surrogates are trained on them, and they are the starting points. For
 each number of images, the same pairs are measured by MBD without a surrogate and with surrogates of
-different numbers of training queries, at most ten per image unless there are too few. Every number
+different numbers of training queries, at most nine per image unless there are too few. Every number
 of queries a pair is a search of its own, because it determines the starting points. The result is
 the mean distance over the mean of the white-box optimum, without the surrogate's own queries.
 
@@ -12,6 +12,8 @@ the mean distance over the mean of the white-box optimum, without the surrogate'
 import argparse
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -23,15 +25,17 @@ from db3kd.boundary import Pairs, Surrogate
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.distillation.surrogate_settings import SurrogateSettings
-from db3kd.distillation.surrogate_training import make_surrogate
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
+from db3kd.pipelines.auto_surrogate import SurrogateTraining
+from db3kd.planning import SurrogatePlan
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
+from db3kd.storage.journal import Journal
 from db3kd.teachers import decide_checked
 
-_PER_IMAGE = 10
+_PER_IMAGE = 9
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def main() -> None:
         print(f"{count} images, {len(measured.pairs)} pairs, optimum {measured.optimum:.3f}")
         for queries in (0, *options.training):
             start = time.perf_counter()
-            surrogate, agreement, spent = _surrogate(trained, measured.images, queries, options)
+            surrogate, agreement, spent = _surrogate(trained, measured, queries, options)
             curve = {each: _ratio(trained, measured, each, surrogate) for each in options.queries}
             seconds = time.perf_counter() - start
             rows.append({"images": count, "training": spent, "agreement": agreement} | curve)
@@ -96,21 +100,31 @@ def _pairs(
 
 
 def _surrogate(
-    trained: TrainedTeacher, images: ImageSet, queries: int, options: argparse.Namespace
+    trained: TrainedTeacher, measured: _Pairs, queries: int, options: argparse.Namespace
 ) -> tuple[Surrogate | None, float | None, int]:
-    """Trains a surrogate with at most so many queries; None for 0."""
+    """Trains a surrogate as a label run does, with at most so many queries; None for 0."""
     if not queries:
         return None, None, 0
-    per_image = options.per_image
-    per_image = per_image if len(images) * per_image >= queries else queries // len(images)
+    points = round(queries * options.point_share)
+    samples = min(len(measured.images), queries // options.per_image)
+    versions = (queries - points) // samples
+    plan = SurrogatePlan(samples, versions, points, "")
     settings = SurrogateSettings(
-        options.model, queries_per_sample=per_image, networks=options.networks
+        options.model, queries_per_sample=1 + versions, networks=options.networks
     )
     training = replace(settings.training, seed=options.seed + 1, device="cpu", steps=options.steps)
-    chosen = images.subset(draw_samples(len(images), queries // per_image, options.seed))
-    made = make_surrogate(trained.teacher, chosen, replace(settings, training=training))
-    shape = trained.teacher.image_shape
-    return Surrogate(made.network, shape, trained.classes), made.agreement, made.queries
+    settings = replace(settings, training=training)
+    shape, classes = trained.teacher.image_shape, trained.classes
+    training_of_run = SurrogateTraining(settings, settings.surrogate_model(shape), plan)
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / "surrogate.safetensors"
+        with Journal(Path(folder) / "journal", classes, "surrogate") as journal:
+            agreement = training_of_run.train(
+                trained.teacher, measured.images, measured.decisions, journal, weights,
+                progress=False,
+            )  # fmt: skip
+        network = training_of_run.load(weights)
+    return Surrogate(network, shape, classes), agreement, plan.queries
 
 
 def _ratio(
@@ -139,6 +153,12 @@ def _options() -> argparse.Namespace:
     options.add_argument("--labelled", help="images to label that the teacher was not trained on")
     options.add_argument("--pairs", type=int, default=60, help="at most")
     options.add_argument("--per-image", type=int, default=_PER_IMAGE, help="training queries")
+    options.add_argument(
+        "--point-share",
+        type=float,
+        default=0.5,
+        help="share of the training queries that ask about points near the surrogate's boundaries",
+    )
     options.add_argument("--model", default="lenet5", help="the surrogate's architecture")
     options.add_argument("--networks", type=int, default=1)
     options.add_argument("--steps", type=int, default=2000)

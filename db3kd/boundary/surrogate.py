@@ -42,6 +42,9 @@ A GPU takes as long for 64 small images as for 1,024. On a CPU larger batches ar
 padding them costs more.
 """
 
+_BISECTIONS = 8
+"""Steps of the bisection between a sample and an image; the last one halves less than 1 %."""
+
 _COMPARISON_RADIUS = 0.6
 """The radius at which rays are compared, as a share of the distance to the nearest end.
 
@@ -171,6 +174,27 @@ class Surrogate:
         )
         return points, found
 
+    def crossings(self, pairs: Pairs, ends: Tensor) -> Tensor:
+        """Returns where each pair's boundary is, on the way from its sample to an image.
+
+        Args:
+            pairs: The pairs.
+            ends: `[P, D] float32`, images, one for each pair, that the surrogate should put on the
+                side that meets the criterion.
+
+        Returns:
+            `[P, D] float32`; the image if the surrogate does not.
+        """
+        self.scored += len(pairs) * _BISECTIONS
+        numbers = torch.arange(len(pairs), device=ends.device)
+        (points,) = self._by_batch(
+            lambda *rows: (self._bisect(pairs, *rows),),
+            pairs.samples[pairs.sample_of],
+            ends,
+            numbers,
+        )
+        return points
+
     def approach(self, pairs: Pairs, points: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Moves points along the surrogate's boundary towards their samples.
 
@@ -264,6 +288,19 @@ class Surrogate:
         """Returns the margins by which points of one batch meet the criterion, and gradients."""
         margin, gradient = self._differentiate(points, pairs.criterion_class[chosen])
         return (margin, gradient) if pairs.targeted else (-margin, -gradient)
+
+    def _bisect(self, pairs: Pairs, samples: Tensor, ends: Tensor, chosen: Tensor) -> Tensor:
+        """Returns the nearest points on the way to the ends that meet the criterion, `[n, D]`."""
+        near, far = torch.zeros(len(chosen), 1), torch.ones(len(chosen), 1)
+        near, far = near.to(samples), far.to(samples)
+        for _ in range(_BISECTIONS):
+            middle = (near + far) / 2
+            margin = _margin(
+                self._scores(samples.lerp(ends, middle)), pairs.criterion_class[chosen]
+            )
+            met = ((margin if pairs.targeted else -margin) > 0)[:, None]
+            near, far = torch.where(met, near, middle), torch.where(met, middle, far)
+        return samples.lerp(ends, far)
 
     def _margins_on_rays(self, pairs: Pairs, rays: Rays, radius: Tensor, chosen: Tensor) -> Tensor:
         """Returns the margins of one batch of rays, `[n]`; `radius` is `[P]`, one for each pair."""

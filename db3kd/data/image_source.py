@@ -66,6 +66,31 @@ class SelectedImages:
         return self.images.read(self.numbers[indices])
 
 
+@dataclass(frozen=True)
+class ImagesWithPoints:
+    """The images of a source, followed by further ones in memory.
+
+    Attributes:
+        images: N images.
+        points: [M, *image_shape] float32.
+    """
+
+    images: ImageSource
+    points: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.points)
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Reads the images at `indices`, int64 [n], as [n, *image_shape] float32."""
+        further = indices >= len(self.images)
+        read = self.points.new_empty(len(indices), *self.points.shape[1:])
+        read[further] = self.points[indices[further] - len(self.images)]
+        if not bool(further.all()):
+            read[~further] = self.images.read(indices[~further])
+        return read
+
+
 class TensorImages:
     """The images of a tensor.
 

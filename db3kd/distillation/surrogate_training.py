@@ -13,10 +13,11 @@ from torch import Tensor
 from db3kd.argument_types import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_source import NamedImages, TensorImages
+from db3kd.data.image_source import ImageSource, ImagesWithPoints, NamedImages, TensorImages
 from db3kd.data.table_rows import projection_of
 from db3kd.distillation.augmented_decisions import AugmentedDecisions, rows_with_clean_share
 from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.distillation.boundary_points import BoundaryPoints
 from db3kd.distillation.evaluation import agreement
 from db3kd.distillation.student import train_classifier
 from db3kd.distillation.surrogate_queries import (
@@ -112,6 +113,7 @@ def train_surrogate(
     classes: int,
     settings: SurrogateSettings,
     progress: StepCallback | None = None,
+    points: BoundaryPoints | None = None,
 ) -> TrainedSurrogate:
     """Trains networks on decisions, and measures the surrogate on the held-out samples.
 
@@ -120,19 +122,27 @@ def train_surrogate(
         classes: The teacher's number of classes.
         settings: The networks and their training. Network k has the training's seed + k.
         progress: See `train`; called with the steps of all networks.
+        points: Points near boundaries to train on too. They are then about half of the training
+            rows.
     """
-    images = augmented.images
+    images, decisions = augmented.images, augmented.decisions
+    source: ImageSource = images
     model = settings.model_for(images.image_shape)
     make = partial(build_model, model, images.image_shape, classes)
     rows = rows_with_clean_share(images, settings.clean_share)
     first_held_out = images.partners * images.queries_per_sample
+    rows = rows[rows < first_held_out]
+    if points is not None and len(points):
+        rows = torch.cat([rows, _repeated(len(images), len(points), len(rows))])
+        source = ImagesWithPoints(images, points.images)
+        decisions = torch.cat([decisions, points.decisions])
     networks = [
         train_classifier(
             make,
-            images,
-            augmented.decisions,
+            source,
+            decisions,
             replace(settings.training, seed=settings.training.seed + number),
-            rows=rows[rows < first_held_out],
+            rows=rows,
             progress=_progress_of(number, settings, progress),
         )
         for number in range(settings.networks)
@@ -142,7 +152,13 @@ def train_surrogate(
     if first_held_out < len(images):
         held_out = _ImagesFrom(images, first_held_out)
         share = agreement(network, held_out, augmented.decisions[first_held_out:])
-    return TrainedSurrogate(network, share, len(images))
+    spent = len(images) + (0 if points is None else len(points))
+    return TrainedSurrogate(network, share, spent)
+
+
+def _repeated(first: int, points: int, others: int) -> Tensor:
+    """Returns the rows of the points, repeated until they are about as many as the others."""
+    return torch.arange(first, first + points).repeat(max(1, round(others / points)))
 
 
 def _progress_of(

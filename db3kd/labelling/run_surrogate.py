@@ -22,6 +22,7 @@ from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
 from db3kd.progress import adding_up, show_progress_if
 from db3kd.querying.session import AnswerJournal
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
@@ -190,6 +191,7 @@ class SurrogateOfRun:
                 "weights": module_fingerprint(network),
             },
         )
+        ChoiceLog(run.path).empty()  # the answers are not needed again
         return network
 
 

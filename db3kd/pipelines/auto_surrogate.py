@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.argument_types import check_type
-from db3kd.data.image_source import NamedImages
+from db3kd.data.image_source import NamedImages, SelectedImages
 from db3kd.data.table_rows import projection_of
+from db3kd.distillation.augmented_decisions import AugmentedDecisions
+from db3kd.distillation.boundary_points import (
+    ROUNDS,
+    BoundaryPoints,
+    collect_boundary_points,
+    fitting_points,
+    propose_boundary_points,
+)
 from db3kd.distillation.surrogate_files import save_surrogate
 from db3kd.distillation.surrogate_queries import HELD_OUT_SHARE, augment_drawn, decide_versions
 from db3kd.distillation.surrogate_settings import SurrogateSettings
@@ -19,14 +28,18 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
-from db3kd.planning.surrogate_plan import plan_surrogate_training
+from db3kd.planning.surrogate_plan import MOST_QUERIES, SurrogatePlan, plan_surrogate_training
 from db3kd.progress import adding_up, show_progress_if
+from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.teachers import ModuleTeacher, Teacher, describe, load_teacher
 from db3kd.validation import UNIT_BOUNDS, interval_text
 
 DEFAULT_STEPS = 2000
 """Training steps of each network."""
+
+_ASKING = "asking for the surrogate"
 
 
 @dataclass(frozen=True)
@@ -86,11 +99,12 @@ class AutoSurrogate:
         trained = self._settings()
         model = trained.surrogate_model(shape)
         check_model(model, shape, classes)
-        plan = plan_surrogate_training(budget, images, labelled * settings.targets_among(classes))
+        pairs = labelled * settings.targets_among(classes)
+        plan = plan_surrogate_training(budget, images, pairs, fitting_points(MOST_QUERIES, shape))
         trained = replace(
             trained, model=trained.model_for(shape), queries_per_sample=1 + plan.versions
         )
-        return SurrogateTraining(trained, model, plan.samples, plan.queries, plan.why)
+        return SurrogateTraining(trained, model, plan)
 
     def _settings(self) -> SurrogateSettings:
         return SurrogateSettings(self.model, networks=self.networks, training=self.training)
@@ -103,16 +117,22 @@ class SurrogateTraining:
     Attributes:
         settings: How it is trained.
         model: The name by which `build_model` builds it.
-        samples: The number of images of the run that are augmented.
-        queries: The exact number of queries; 0 if no surrogate is trained.
-        why: The reason, in one sentence.
+        plan: What the teacher is asked about.
     """
 
     settings: SurrogateSettings
     model: str
-    samples: int
-    queries: int
-    why: str
+    plan: SurrogatePlan
+
+    @property
+    def queries(self) -> int:
+        """The exact number of queries; 0 if no surrogate is trained."""
+        return self.plan.queries
+
+    @property
+    def why(self) -> str:
+        """The reason, in one sentence."""
+        return self.plan.why
 
     @property
     def entries(self) -> Mapping[str, Any]:
@@ -123,7 +143,8 @@ class SurrogateTraining:
         return {
             **asdict(self.settings),
             "training": training,
-            "samples": self.samples,
+            "samples": self.plan.samples,
+            "points": self.plan.points,
             "queries": self.queries,
             "held_out_share": HELD_OUT_SHARE,
         }
@@ -153,17 +174,23 @@ class SurrogateTraining:
         """
         generator = torch.Generator().manual_seed(self.settings.training.seed)
         order = torch.randperm(len(images), generator=generator)
-        drawn = order[decisions[order] >= 0][: self.samples]
+        drawn = order[decisions[order] >= 0][: self.plan.samples]
         augmented = augment_drawn(images, drawn, self.settings, projection_of(teacher, images))
-        with show_progress_if(
-            progress, "asking for the surrogate", self.queries, "queries"
-        ) as show:
-            on_answers = None if show is None else adding_up(show)
-            decided = decide_versions(teacher, augmented, decisions[drawn], journal, on_answers)
+        with show_progress_if(progress, _ASKING, len(augmented) - len(drawn), "queries") as show:
+            decided = decide_versions(
+                teacher, augmented, decisions[drawn], journal, show and adding_up(show)
+            )
+        points = collect_boundary_points(
+            self.plan.points,
+            augmented.image_shape,
+            partial(self._propose, decided, teacher.classes, progress),
+            partial(_decide, teacher, journal, progress),
+            ChoiceLog(weights.parent),
+        )
         with show_progress_if(
             progress, "training the surrogate", self.settings.steps, "steps"
         ) as show:
-            surrogate = train_surrogate(decided, teacher.classes, self.settings, show)
+            surrogate = train_surrogate(decided, teacher.classes, self.settings, show, points)
         save_surrogate(weights, surrogate.network, self.settings, teacher, images)
         return surrogate.agreement
 
@@ -172,3 +199,46 @@ class SurrogateTraining:
         loaded = load_teacher(weights, model=self.model, device="cpu")
         assert isinstance(loaded, ModuleTeacher)  # as any .safetensors file
         return loaded.module
+
+    def _propose(
+        self,
+        decided: AugmentedDecisions,
+        classes: int,
+        progress: bool,
+        points: BoundaryPoints,
+        count: int,
+        round_number: int,
+    ) -> Tensor:
+        """Trains a network for a part of the steps, and returns points near its boundaries."""
+        training, images = self.settings.training, decided.images
+        assert training.steps is not None  # `SurrogateSettings` checks it
+        short = replace(
+            training,
+            steps=max(1, training.steps // ROUNDS),
+            seed=training.seed + self.settings.networks + round_number,
+        )
+        one = replace(self.settings, networks=1, training=short)
+        title = f"choosing points, round {round_number + 1}"
+        with show_progress_if(progress, title, one.steps, "steps") as show:
+            network = train_surrogate(decided, classes, one, show, points).network
+        # Held-out samples, which are the last ones, start no pair.
+        clean = torch.arange(images.partners) * images.queries_per_sample
+        return propose_boundary_points(
+            network,
+            SelectedImages(images, clean),
+            decided.decisions[clean],
+            count,
+            classes,
+            (training.seed, round_number),
+        )
+
+
+def _decide(teacher: Teacher, journal: AnswerJournal, progress: bool, points: Tensor) -> Tensor:
+    with show_progress_if(progress, _ASKING, len(points), "queries") as show:
+        return decide_all(
+            teacher,
+            points.__getitem__,
+            torch.arange(len(points)),
+            on_answers=show and adding_up(show),
+            journal=journal,
+        )

@@ -30,9 +30,12 @@ _MOST_PER_PAIR = 2_000
 _LEAST_IMAGES = 10
 """The fewest images with which surrogates have been measured."""
 
-_VERSIONS = 9
-"""Augmented versions of each image, unless there are too few images. Each costs a query; the class
+_QUERIES_PER_IMAGE = 9
+"""Queries of the surrogate for each image that it uses, unless there are too few images. The class
 of the image itself is known."""
+
+_POINT_SHARE = 0.5
+"""Share of the queries that asks about points near the surrogate's own boundaries."""
 
 
 @dataclass(frozen=True)
@@ -42,30 +45,35 @@ class SurrogatePlan:
     Attributes:
         samples: The number of images that are augmented; 0 if no surrogate is trained.
         versions: The number of augmented versions of each.
+        points: The number of points near the surrogate's own boundaries.
         why: The reason, in one sentence.
     """
 
     samples: int
     versions: int
+    points: int
     why: str
 
     @property
     def queries(self) -> int:
         """The exact number of queries."""
-        return self.samples * self.versions
+        return self.samples * self.versions + self.points
 
 
-def plan_surrogate_training(budget: int, images: int, pairs: int) -> SurrogatePlan:
+def plan_surrogate_training(
+    budget: int, images: int, pairs: int, max_points: int = MOST_QUERIES
+) -> SurrogatePlan:
     """Decides from the numbers of a label run whether it trains a surrogate first.
 
     Example:
         >>> plan_surrogate_training(1_000_000, images=1_000, pairs=9_000).queries
-        19998
+        20000
 
     Args:
         budget: Maximum number of queries of the run, including one for each image.
         images: The number of images of the run.
         pairs: The number of pairs of a sample and another class that are searched.
+        max_points: The most points near the surrogate's own boundaries that the run can keep.
 
     Returns:
         The plan. The same numbers give the same plan.
@@ -88,12 +96,15 @@ def plan_surrogate_training(budget: int, images: int, pairs: int) -> SurrogatePl
     spare = min(distances * _SHARE, distances - _ENOUGH_PER_PAIR * pairs)
     wanted = int(max(spare, distances * _SHARE_OF_FEW))
     wanted = min(max(wanted, LEAST_QUERIES), MOST_QUERIES, most)
-    samples = min(images, wanted // _VERSIONS)
-    plan = SurrogatePlan(samples, wanted // samples, "")
+    samples = min(images, wanted // _QUERIES_PER_IMAGE)
+    points = min(int(wanted * _POINT_SHARE), max_points)
+    versions = (wanted - points) // samples
+    points = min(wanted - samples * versions, max_points)
+    plan = SurrogatePlan(samples, versions, points, "")
     left = (distances - plan.queries) / pairs
     why = f"a pair gets nearer with {left:,.0f} queries and a surrogate than with {each:,.0f} alone"
     return replace(plan, why=why)
 
 
 def _none(why: str) -> SurrogatePlan:
-    return SurrogatePlan(0, 0, why)
+    return SurrogatePlan(0, 0, 0, why)

@@ -81,7 +81,9 @@ def test_labels_are_nearer_the_plane_than_those_of_the_same_budget_alone(whole, 
     assert near.mean() - 1 < (far.mean() - 1) / 2
 
 
-@pytest.mark.parametrize("answered", [35, IMAGES + 700, IMAGES + TRAINING + 400])
+@pytest.mark.parametrize(
+    "answered", [35, IMAGES + 700, IMAGES + 1_150, IMAGES + 1_850, IMAGES + TRAINING + 400]
+)
 def test_a_run_that_fails_in_any_part_continues_and_pays_nothing_twice(
     whole, tmp_path, monkeypatch, answered
 ):
@@ -109,10 +111,15 @@ def test_a_run_that_stops_while_it_trains_or_keeps_the_weights_asks_nothing_agai
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for name in ("train_surrogate", "save_surrogate"):
+    def stop(name: str) -> None:
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(auto_surrogate, name, interrupted)
             label(tmp_path / "run", counting, resume=True)
+
+    stop("train_surrogate")
+    assert counting.total == IMAGES + TRAINING // 2, "it trains before it chooses points"
+    for name in ("save_surrogate", "train_surrogate", "save_surrogate"):
+        stop(name)
         assert counting.total == IMAGES + TRAINING
 
     labels = label(tmp_path / "run", counting, resume=True)

@@ -43,7 +43,7 @@ def test_a_surrogate_leaves_each_pair_enough_queries(budget, images, pairs_per_i
         (31_000, 1_000, 1_000, 5_000, "25 queries and a surrogate than with 30 alone"),
         (10_100, 100, 100, 5_000, "50 queries and a surrogate than with 100 alone"),
         (13_000, 1_000, 1_000, 2_000, "10 queries and a surrogate than with 12 alone"),
-        (3_030, 30, 30, 2_000, "34 queries and a surrogate than with 100 alone"),
+        (3_030, 30, 30, 2_000, "33 queries and a surrogate than with 100 alone"),
         (2_100, 30, 30, 0, "too many of 2,070 for 30 pairs"),
         (1_000_000, 20, 180, 0, "with 5,555 queries a pair gets as near without"),
         (100_000, 9, 81, 0, "fewer than 10 images"),
@@ -60,8 +60,19 @@ def test_the_numbers_of_the_run_decide(budget, images, pairs, queries, why):
 def test_images_have_more_versions_only_if_there_are_too_few():
     few, many = (plan_surrogate_training(10**6, images, 9_000) for images in (100, 10_000))
 
-    assert (few.samples, few.versions) == (100, 200)
-    assert many == SurrogatePlan(2_222, 9, many.why)
+    assert (few.samples, few.versions) == (100, 100)
+    assert many == SurrogatePlan(2_222, 4, 11_112, many.why)
+
+
+@given(max_points=st.integers(0, 30_000), images=st.integers(10, 5_000))
+def test_points_are_about_half_of_the_queries_and_at_most_what_a_run_can_keep(max_points, images):
+    plan = plan_surrogate_training(1_000 * images, images, images, max_points)
+
+    assert plan.points <= max_points and plan.versions >= 1
+    asked = plan_surrogate_training(1_000 * images, images, images, 0).queries
+    assert plan.queries == pytest.approx(asked, rel=0.15)
+    if max_points >= MOST_QUERIES:
+        assert plan.points >= plan.queries // 2
 
 
 @pytest.mark.parametrize("name", ["budget", "images", "pairs"])
