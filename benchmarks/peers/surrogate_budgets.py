@@ -105,9 +105,9 @@ def _surrogate(
     """Trains a surrogate as a label run does, with at most so many queries; None for 0."""
     if not queries:
         return None, None, 0
-    points = round(queries * options.point_share)
     samples = min(len(measured.images), queries // options.per_image)
-    versions = (queries - points) // samples
+    versions = round(queries * (1 - options.point_share)) // samples
+    points = queries - samples * versions if options.point_share else 0
     plan = SurrogatePlan(samples, versions, points, "")
     settings = SurrogateSettings(
         options.model, queries_per_sample=1 + versions, networks=options.networks
