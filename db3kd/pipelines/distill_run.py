@@ -369,6 +369,7 @@ class DistillRun:
             entries,
             seed=settings.training.seed,
             teacher_fingerprint=self.teacher.fingerprint(),
+            classes=self.teacher.classes,
             data_fingerprint=None if self.images is None else self.images.fingerprint(),
         )
 

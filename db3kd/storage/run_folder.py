@@ -37,13 +37,12 @@ from db3kd.storage.manifest import (
     MANIFEST,
     NAMES,
     check_state,
-    describe_differences,
-    differences,
     identity,
     plain,
     read_manifest,
     write_manifest,
 )
+from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_images import (
     RunImages,
     accept_changes,

@@ -8,20 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from db3kd.storage.manifest import (
-    DecidingEntry,
-    describe_differences,
-    differences,
-    make_manifest,
-    read_manifest,
-    write_manifest,
-)
+from db3kd.storage.manifest import make_manifest, read_manifest, write_manifest
+from db3kd.storage.run_differences import DecidingEntry, describe_differences, differences
 
 
 @pytest.fixture
 def a_manifest() -> dict:
     settings = {"noise": "gaussian", "sign_opt": {"steps": (1, 2)}}
-    return make_manifest(settings, seed=7, teacher_fingerprint="t", data_fingerprint="d")
+    return make_manifest(
+        settings, seed=7, teacher_fingerprint="t", classes=None, data_fingerprint="d"
+    )
 
 
 def test_the_manifest_names_versions(a_manifest):
@@ -44,6 +40,7 @@ def test_the_manifest_names_no_path_of_the_machine(tmp_path):
         ),
         seed=0,
         teacher_fingerprint="t",
+        classes=None,
         data_fingerprint="d",
     )
     assert content["settings"] == {
@@ -79,6 +76,7 @@ def test_each_difference_between_runs_is_named(a_manifest):
         {"noise": "rademacher", "sign_opt": {"steps": (1, 2), "rounds": 3}},
         seed=8,
         teacher_fingerprint="t",
+        classes=None,
         data_fingerprint=None,
     )
     assert differences(a_manifest, other) == [
@@ -101,7 +99,9 @@ def test_what_follows_from_another_difference_is_not_listed():
     choosing = {"proxies": 2, "training": {"steps": 12, "seed": 0}}
 
     def manifest(**settings):
-        return make_manifest(settings, seed=0, teacher_fingerprint="t", data_fingerprint="d")
+        return make_manifest(
+            settings, seed=0, teacher_fingerprint="t", classes=None, data_fingerprint="d"
+        )
 
     def differing(was, now):
         return differences(was, now, deciding=deciding)
