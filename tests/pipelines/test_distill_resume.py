@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -237,6 +238,28 @@ def test_without_proxies_that_choose_any_training_continues_a_run(tmp_path, stra
     fresh = run(tmp_path / "fresh", strategy=strategy, settings=settings)
 
     assert weights(changed.student).equal(weights(fresh.student))
+
+
+@pytest.mark.parametrize("answered", [30, 170, 10_000])
+def test_without_images_any_training_continues_a_run(tmp_path, answered):
+    """Before, while and after students choose pseudo samples, on a device named otherwise."""
+    options = {"budget": 200, "student": "linear", "settings": QUICK}
+    whole = db3kd.distill(teacher(), out=tmp_path / "whole", **options)
+    asked = CountingTeacher(teacher(max_batch=16))
+    with suppress(db3kd.teachers.TeacherError):
+        db3kd.distill(RaisingTeacher(asked, answered), out=tmp_path / "run", **options)
+    training = replace(TRAINING, steps=20, device="auto", optimizer="adamw")
+    options |= {"settings": replace(QUICK, training=training, learning_rates=(1e-4,), proxies=1)}
+
+    again = db3kd.distill(asked, out=tmp_path / "run", resume=True, **options)
+
+    assert asked.total == again.queries == whole.queries
+    made, expected = (
+        db3kd.load_pseudo_samples(folder / "pseudo-samples")
+        for folder in (tmp_path / "run", tmp_path / "whole")
+    )
+    assert made.images().equal(expected.images()) and made.decision.equal(expected.decision)
+    assert not weights(again.student).equal(weights(whole.student))
 
 
 def test_other_proxies_teach_another_student(tmp_path, choices):
