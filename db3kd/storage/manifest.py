@@ -44,6 +44,17 @@ _LISTS = {
 """Lists that a manifest may have, and the counts in each of their entries."""
 
 
+_KINDS = {
+    "answers": "a run of db3kd distill (answers)",
+    "augmented-decisions": "the answers of db3kd surrogate (augmented decisions)",
+    "decisions": "decisions for images, as in a run of db3kd zero-shot",
+    "labels": "a run of db3kd label (labels)",
+    "pseudo-samples": "a run of db3kd synthesize (pseudo samples)",
+    "test-decisions": "a comparison of db3kd compare (decisions for test images)",
+}
+"""How messages describe the kinds of runs, by the name in their format."""
+
+
 def make_manifest(
     settings: object,
     *,
@@ -105,11 +116,21 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
     except ValueError as error:
         raise ValueError(f"{file}: expected JSON, got a damaged file ({error})") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found is None or format not in (None, found):
-        raise ValueError(
-            f"{file}: expected format {format or 'db3kd …'!r}, got {found!r}{_written_by(content)}"
-        )
+    if not isinstance(found, str):
+        raise ValueError(f"{file}: expected the manifest of a run of db3kd, got another JSON file")
+    if format not in (None, found):
+        raise ValueError(f"{path}: {_wrong_format(content, found, str(format))}")
     return content
+
+
+def describe_format(format: str) -> str:
+    """Describes the kind of a run by the command that makes it.
+
+    Args:
+        format: The format in its manifest, such as "db3kd labels 3".
+    """
+    kind = format.removeprefix("db3kd ").rpartition(" ")[0]
+    return _KINDS.get(kind, f"a run of another kind ({format})")
 
 
 def is_finished(path: str | Path) -> bool:
@@ -207,10 +228,18 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _written_by(content: Any) -> str:
-    versions = content.get("versions") if isinstance(content, dict) else None
-    version = versions.get("db3kd") if isinstance(versions, dict) else None
-    return "" if version is None else f", written by db3kd {version}; read it with that version"
+def _wrong_format(content: Mapping[str, Any], found: str, expected: str) -> str:
+    """Describes a run of another kind, or of another version of the same kind."""
+    if found.rpartition(" ")[0] != expected.rpartition(" ")[0]:
+        return f"expected {describe_format(expected)}, got {describe_format(found)}"
+    versions = content.get("versions")
+    version = versions.get("db3kd") if isinstance(versions, Mapping) else None
+    advice = ""
+    if version is not None:
+        same = version == _version("db3kd")
+        advice = f", written by {'another build of ' if same else ''}db3kd {version}; read it with "
+        advice += "that build" if same else "that version"
+    return f"expected format {expected!r}, got {found!r}{advice}"
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from db3kd.storage.manifest import make_manifest, read_manifest, write_manifest
+from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
+from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS
+from db3kd.labelling.labels import LABELS
+from db3kd.pipelines.answer_run import ANSWERS
+from db3kd.pipelines.comparison_folder import TEST_DECISIONS
+from db3kd.pipelines.stored_decisions import DECISIONS
+from db3kd.storage.manifest import describe_format, make_manifest, read_manifest, write_manifest
 from db3kd.storage.run_differences import DecidingEntry, describe_differences, differences
 
 
@@ -52,16 +58,41 @@ def test_the_manifest_names_no_path_of_the_machine(tmp_path):
     assert str(tmp_path) not in json.dumps(content)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": "another"}', "{}"])
-def test_a_manifest_of_another_kind_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 5}', "{}"])
+def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / "_manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json: expected"):
         read_manifest(tmp_path, "db3kd labels 2")
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ("db3kd answers 2", r"a run of db3kd distill \(answers\)"),
+        ("db3kd others 2", r"a run of another kind \(db3kd others 2\)"),
+        ("another", r"a run of another kind \(another\)"),
+    ],
+)
+def test_a_manifest_of_another_kind_says_which_and_no_version(tmp_path, a_manifest, found, words):
+    write_manifest(tmp_path / "_manifest.json", {"format": found} | a_manifest)
+    message = rf"expected a run of db3kd label \(labels\), got {words}$"
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path, "db3kd labels 2")
+
+
+def test_every_kind_of_run_is_described():
+    kinds = (ANSWERS, AUGMENTED_DECISIONS, DECISIONS, LABELS, PSEUDO_SAMPLES, TEST_DECISIONS)
+    described = {describe_format(kind.format) for kind in kinds}
+    assert len(described) == 6 and not any("another kind" in each for each in described)
+
+
 def test_a_manifest_of_another_version_says_who_wrote_it(tmp_path, a_manifest):
     write_manifest(tmp_path / "_manifest.json", {"format": "db3kd labels 1"} | a_manifest)
-    with pytest.raises(ValueError, match="got 'db3kd labels 1', written by db3kd"):
+    with pytest.raises(ValueError, match="got 'db3kd labels 1', written by another build"):
+        read_manifest(tmp_path, "db3kd labels 2")
+    older = {"format": "db3kd labels 1"} | a_manifest | {"versions": {"db3kd": "0.0.1"}}
+    write_manifest(tmp_path / "_manifest.json", older)
+    with pytest.raises(ValueError, match=r"written by db3kd 0\.0\.1; read it with that version"):
         read_manifest(tmp_path, "db3kd labels 2")
 
 
