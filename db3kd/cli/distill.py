@@ -18,7 +18,7 @@ from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options
 from db3kd.cli.options import Resume
 from db3kd.cli.outputs import hint_at_resuming
-from db3kd.cli.plan_output import print_plan, print_result, print_times
+from db3kd.cli.plan_output import print_answered, print_plan, print_result, print_times
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
@@ -146,6 +146,7 @@ def distill(
     from db3kd.pipelines import distill as run_distillation
     from db3kd.pipelines import time_steps
     from db3kd.pipelines.distill_run import resumed_plan
+    from db3kd.pipelines.distill_student import count_answered
     from db3kd.planning import plan_budget
     from db3kd.storage.run_folder import check_free
     from db3kd.validation import check_shape_of_images
@@ -169,7 +170,21 @@ def distill(
         used = None if plan.pseudo_samples else transfer
         with naming_options(images="--data"):
             times = time_steps(opened, used, student, settings)
-        print_times(times, plan, settings, opened)
+        answered = 0
+        if out is not None and resume:
+            with naming_options(images="--data"):
+                answered = count_answered(
+                    opened,
+                    transfer,
+                    budget=budget,
+                    student=student,
+                    strategy=strategy,
+                    settings=settings,
+                    out=out,
+                )
+        print_times(times, plan, settings, opened, answered)
+        if answered:
+            print_answered(answered, plan, price)
         return
     assert out is not None  # checked above
     runs = (out, out / "labels", out / "pseudo-samples")

@@ -266,6 +266,7 @@ def _write_description(
         settings,
         seed=seed,
         teacher_fingerprint=run.manifest["teacher"],
+        classes=run.labels.classes,
         data_fingerprint=current_data(run.manifest),
     )
     described["queries"] = int(run.labels.queries.sum())

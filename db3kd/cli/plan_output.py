@@ -55,8 +55,27 @@ def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) 
     )
 
 
+def print_answered(answered: int, plan: "BudgetPlan", price_per_1000: float | None) -> None:
+    """Prints how many queries of a run are answered, and the price of the others.
+
+    Args:
+        answered: The number of answered queries.
+        plan: The plan of the run.
+        price_per_1000: The price of 1,000 queries, or None.
+    """
+    left = max(0, plan.queries - answered)
+    print(
+        f"answered   {answered:,} of these queries, which are not asked again; at most {left:,} "
+        f"are left{price_text(left, price_per_1000)}"
+    )
+
+
 def print_times(
-    times: "StepTimes", plan: "BudgetPlan", settings: "DistillSettings", teacher: "Teacher"
+    times: "StepTimes",
+    plan: "BudgetPlan",
+    settings: "DistillSettings",
+    teacher: "Teacher",
+    answered: int = 0,
 ) -> None:
     """Prints how long the queries and the training of a run take, as far as it is known.
 
@@ -65,10 +84,12 @@ def print_times(
         plan: The plan of the run.
         settings: How networks are trained.
         teacher: The teacher.
+        answered: How many queries of the run are answered already.
     """
     rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
     if rate is not None:
-        print(f"querying   at least {duration(plan.queries / rate)} at {rate:g} queries per second")
+        left = max(0, plan.queries - answered)
+        print(f"querying   at least {duration(left / rate)} at {rate:g} queries per second")
     else:
         print(
             "querying   time unknown; db3kd info --teacher … --time 20 measures it with 20 queries"

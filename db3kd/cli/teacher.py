@@ -73,6 +73,7 @@ def teacher(
         {"model": model, "data": images.data, "training": settings},
         seed=training.seed,
         teacher_fingerprint=load_teacher(out).fingerprint(),
+        classes=classes,
         data_fingerprint=train.fingerprint(),
     )
     write_manifest(out.with_suffix(".json"), described | {"queries": 0, "test_accuracy": accuracy})

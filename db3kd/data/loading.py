@@ -12,7 +12,7 @@ from db3kd.data.numpy_files import load_npy, load_npz
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.data.splits import group_by_split, require_split
 from db3kd.data.table_files import TABLE_SUFFIXES, TableOptions, holds_table, load_table
-from db3kd.storage.manifest import MANIFEST, read_manifest
+from db3kd.storage.manifest import MANIFEST, describe_format, read_manifest
 from db3kd.tables import Features
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
@@ -135,8 +135,8 @@ def _load_folder(
         return _load_pseudo_samples(path, split, options)
     if (path / MANIFEST).is_file():
         raise ValueError(
-            f"data: {path} is a run ({read_manifest(path)['format']}), expected the images that it "
-            "was made from"
+            f"data: {path} is {describe_format(read_manifest(path)['format'])}, expected the "
+            "images that it was made from"
         )
     tables = _tables_in(path)
     if tables:

@@ -33,7 +33,8 @@ from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
 from db3kd.progress import show_progress
-from db3kd.storage.manifest import NAMES, differences, make_manifest, write_manifest
+from db3kd.storage.manifest import NAMES, make_manifest, write_manifest
+from db3kd.storage.run_differences import differences
 from db3kd.storage.run_folder import check_free, holds_run
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
@@ -87,6 +88,7 @@ def write_surrogate(
         make_manifest,
         seed=settings.training.seed,
         teacher_fingerprint=teacher.fingerprint(),
+        classes=teacher.classes,
         data_fingerprint=chosen.digests(check=not out.exists()).fingerprint,
     )
     named = {

@@ -102,6 +102,7 @@ def make_surrogate(
             },
             seed=settings.training.seed,
             teacher_fingerprint=teacher.fingerprint(),
+            classes=teacher.classes,
             data_fingerprint=source.fingerprint(),
         )
         decided = decide_augmented_in_folder(Path(out), described, teacher, augmented, resume)

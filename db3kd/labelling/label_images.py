@@ -192,7 +192,7 @@ def _label_into_folder(
     progress: ProgressListener | Literal[False] | None,
 ) -> None:
     of_run = plan_surrogate(surrogate, job.teacher, len(job.images), len(job.index), job.settings)
-    job = replace(job, settings=of_run.settings)
+    budget, job = job.settings.queries, replace(job, settings=of_run.settings)
     known = None
     if isinstance(job.images, ImageSet):
         known = run_images(job.images, job.settings, job.teacher.classes)
@@ -205,6 +205,7 @@ def _label_into_folder(
         source=None,
         samples_per_shard=per_shard,
         data_fingerprint=known.digests.fingerprint if known else job.images.fingerprint(),
+        budget=budget,
         surrogate=of_run.entries,
         index=job.index,
     )

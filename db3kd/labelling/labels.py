@@ -13,13 +13,36 @@ from torch import Tensor
 from db3kd.labelling.targets import other_classes
 from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.run_differences import DecidingEntry
 from db3kd.storage.shards import Kind, import_pyarrow, to_parquet
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-LABELS = Kind("labels", 3)
+_PLANNED = (
+    "settings.labelling.queries",
+    "settings.surrogate.queries",
+    "settings.surrogate.queries_per_sample",
+    "settings.surrogate.samples",
+)
+"""What a run leaves for distances, and what it spends on a surrogate that it trains itself."""
+
+LABELS = Kind(
+    "labels",
+    3,
+    deciding=(
+        DecidingEntry("settings.classes", followers=_PLANNED),
+        DecidingEntry("settings.queries", followers=(*_PLANNED, "settings.consistency_checks")),
+        DecidingEntry("settings.consistency_checks", followers=_PLANNED),
+        DecidingEntry(
+            "settings.surrogate.queries",
+            followers=("settings.labelling.queries",),
+            optional=("settings.surrogate.",),
+            is_argument=False,
+        ),
+    ),
+)
 """The kind of run folder that holds labels."""
 
 STATUSES = ("ok", "partly reached", "unreached", "contradictory", "budget")

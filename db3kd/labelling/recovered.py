@@ -141,11 +141,12 @@ class Recovered:
         """Checks that `other` is the same labelling.
 
         Raises:
-            ValueError: If teacher, images, settings, index or surrogate differ.
+            ValueError: If teacher, number of classes, images, settings, index or surrogate differ.
         """
         same = {
             "teacher": self.teacher is other.teacher
             or self.teacher.fingerprint() == other.teacher.fingerprint(),
+            "number of classes": self.teacher.classes == other.teacher.classes,
             "images": self.images is other.images
             or self.images.fingerprint() == other.images.fingerprint(),
             "settings": self.settings == other.settings,

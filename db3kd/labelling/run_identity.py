@@ -64,6 +64,8 @@ def label_manifest(
     source: Source | None,
     samples_per_shard: int,
     data_fingerprint: str,
+    budget: int | None,
+    consistency_checks: int = 0,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | Mapping[str, Any] | None = None,
@@ -78,6 +80,9 @@ def label_manifest(
         source: The source of the images; None if the caller has loaded them.
         samples_per_shard: The number of samples in a chunk.
         data_fingerprint: A digest that changes with the images.
+        budget: Maximum number of queries of the run, with those of checks and of the surrogate,
+            which `settings.queries` leaves out; None for no limit.
+        consistency_checks: The part of the budget that is left for checks.
         limit: How many images of the source are drawn; None for all.
         soft_labels: How distances become soft labels; None for distances only.
         surrogate: A network, as for `db3kd.label`; the entries of one to be trained; or None.
@@ -87,6 +92,8 @@ def label_manifest(
         "source": {"data": images.name} if source is None else source.with_features_of(images),
         "limit": limit,
         "teacher": describe(teacher),
+        "queries": budget,
+        "consistency_checks": None if budget is None else consistency_checks,
         "labelling": settings,
         "soft_labels": soft_labels,
         "samples_per_shard": samples_per_shard,
@@ -106,5 +113,6 @@ def label_manifest(
         entries,
         seed=settings.seed,
         teacher_fingerprint=teacher.fingerprint(),
+        classes=teacher.classes,
         data_fingerprint=data_fingerprint,
     )

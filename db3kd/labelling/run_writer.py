@@ -106,9 +106,10 @@ def write_run(
         import_ray()
     images = source.load() if images is None else images
     teacher = takes_unit_images(teacher)
-    checks_budget = allowed_checks(execution.consistency_checks, settings.queries)
-    if settings.queries is not None:
-        settings = replace(settings, queries=settings.queries - checks_budget)
+    budget = settings.queries
+    checks_budget = allowed_checks(execution.consistency_checks, budget)
+    if budget is not None:
+        settings = replace(settings, queries=budget - checks_budget)
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
     renumbered = matched(chosen, teacher)
@@ -127,6 +128,8 @@ def write_run(
         soft_labels=soft_labels,
         samples_per_shard=per_shard,
         data_fingerprint=known.digests.fingerprint,
+        budget=budget,
+        consistency_checks=checks_budget,
         surrogate=of_run.entries,
     )
     with RunFolder.open(folder, LABELS, manifest, resume=resume, images=known) as run:

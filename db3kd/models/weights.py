@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.manifest import describe_format, read_manifest
+from db3kd.storage.run_folder import holds_run
 from db3kd.tables import Features
 from db3kd.validation import check_class_names
 
@@ -150,7 +152,10 @@ def student_in_folder(folder: Path, argument: str) -> Path:
             f"{argument}: expected one student in {folder}, got {names}; name its file"
         )
     if not files:
+        found = "no student"
+        if holds_run(folder):
+            found = f"{describe_format(read_manifest(folder)['format'])} without a student"
         raise FileNotFoundError(
-            f"{argument}: expected {STUDENT_FILE} in {folder}, got no student; name a weights file"
+            f"{argument}: expected {STUDENT_FILE} in {folder}, got {found}; name a weights file"
         )
     return files[0] if len(files) == 1 else folder / STUDENT_FILE

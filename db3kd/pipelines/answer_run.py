@@ -13,7 +13,7 @@ from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.querying.driver import decide_all
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
-from db3kd.storage.manifest import DecidingEntry
+from db3kd.storage.run_differences import DecidingEntry
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
@@ -31,6 +31,7 @@ ANSWERS = Kind(
     "answers",
     1,
     deciding=(
+        _decides_plan("settings.classes", followers=("settings.plan.", "settings.labelling.")),
         _decides_plan("settings.plan.strategy"),
         _decides_plan("settings.plan.budget"),
         _decides_plan("settings.plan.images", is_argument=False),

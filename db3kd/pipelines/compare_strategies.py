@@ -360,5 +360,6 @@ def _manifest(
         },
         seed=settings.training.seed,
         teacher_fingerprint=teacher.fingerprint(),
+        classes=teacher.classes,
         data_fingerprint=None if images is None else images.fingerprint(),
     )

@@ -8,15 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
-from db3kd.data.pseudo_samples import load_pseudo_samples
 from db3kd.data.table_rows import features_of
 from db3kd.distillation.answer_batches import mean_probabilities
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.distillation.answers import Answers, augmentable_images
 from db3kd.distillation.evaluation import predict
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
@@ -24,23 +22,23 @@ from db3kd.labelling.labels import Labels
 from db3kd.models.networks import build_model
 from db3kd.models.weights import STUDENT_FILE
 from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
+from db3kd.pipelines.answered_queries import count_answers, count_label_queries
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
 from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
 from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.pseudo_sample_answers import pseudo_sample_answers, shuffled
 from db3kd.pipelines.run_notes import RunNotes, notes_of
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import Choice, Teaching, are_few, validation_callbacks
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
-from db3kd.planning.budget_plan import held_out_pseudo_samples
 from db3kd.progress import Progress, adding_up
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest
+from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_folder import RunFolder, begun_with, holds_run
-from db3kd.synthesis.acquisition import AcquisitionSettings
-from db3kd.synthesis.sample_run import write_pseudo_samples
-from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.storage.run_journals import answers_in_journals
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 
@@ -192,12 +190,36 @@ class DistillRun:
             store.keep_only(_KEPT_NETWORKS)
         return finished
 
+    def count_answered(self) -> int:
+        """Checks that `finish` would resume the run in the folder, and counts answered queries.
+
+        It writes nothing. Without a run in the folder, nothing is answered.
+
+        Raises:
+            ValueError: If the folder holds another run, or if it is damaged.
+        """
+        if not holds_run(self.folder):
+            return 0
+        compare_with_run(self.folder, ANSWERS, self._resumed_manifest())
+        return (
+            count_answers(self.folder)
+            + count_label_queries(self.folder / LABELS_FOLDER)
+            # Pseudo samples are not moved, and the journal of their starts is kept.
+            + answers_in_journals(self.folder / SAMPLES_FOLDER)
+        )
+
     def _ask(
         self, folder: RunFolder, notes: RunNotes, store: NetworkStore
     ) -> tuple[Answers, Labels | None]:
         if self.images is None:
             with notes.timed("seconds_asking"):
-                return self._make_pseudo_samples(), None
+                samples = pseudo_sample_answers(
+                    self.teacher,
+                    self.plan.pseudo_samples,
+                    self.settings.training,
+                    self.folder / SAMPLES_FOLDER,
+                )
+                return samples, None
         seed, plan = self.settings.training.seed, self.plan
         order = self._shuffled(len(self.images))
         project = None if self._features is None else self._features.project
@@ -230,28 +252,6 @@ class DistillRun:
                     self.teacher, self._training_images(), plan, seed, self.folder / LABELS_FOLDER
                 )
         return answers, labels
-
-    def _make_pseudo_samples(self) -> Answers:
-        training = self.settings.training
-        acquisition = AcquisitionSettings(device=training.device)
-        if training.steps is not None:
-            short = min(acquisition.steps, training.steps)
-            acquisition = dataclasses.replace(acquisition, steps=short)
-        # They are reserved before any image is made from others, which they are never part of.
-        held_out = held_out_pseudo_samples(self.plan.pseudo_samples)
-        synthesis = SynthesisSettings.guided(
-            samples=self.plan.pseudo_samples,
-            held_out=held_out,
-            acquisition=acquisition,
-            seed=training.seed,
-        )
-        path = self.folder / SAMPLES_FOLDER
-        write_pseudo_samples(path, self.teacher, synthesis, resume=True)
-        samples = load_pseudo_samples(path)
-        training_rows = held_out + self._shuffled(len(samples) - held_out)
-        order = torch.cat([training_rows, torch.arange(held_out)])
-        images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
-        return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
 
     def _train(
         self, answers: Answers, labels: Labels | None, notes: RunNotes, store: NetworkStore
@@ -305,8 +305,7 @@ class DistillRun:
 
     def _shuffled(self, count: int) -> Tensor:
         """Returns the image of each sample, [count] int64; the last samples are held out."""
-        generator = torch.Generator().manual_seed(self.settings.training.seed)
-        return torch.randperm(count, generator=generator)
+        return shuffled(count, self.settings.training.seed)
 
     def _training_images(self) -> ImageSet:
         assert self.images is not None  # distances are measured for images
@@ -369,6 +368,7 @@ class DistillRun:
             entries,
             seed=settings.training.seed,
             teacher_fingerprint=self.teacher.fingerprint(),
+            classes=self.teacher.classes,
             data_fingerprint=None if self.images is None else self.images.fingerprint(),
         )
 
@@ -380,14 +380,18 @@ class DistillRun:
         log = ChoiceLog(self.folder)
         return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
 
-    def _open(self, resume: bool) -> RunFolder:
+    def _resumed_manifest(self) -> dict[str, Any]:
         manifest = self._manifest()
-        if resume and holds_run(self.folder) and self._may_choose_otherwise():
+        if holds_run(self.folder) and self._may_choose_otherwise():
             stored = begun_with(self.folder, ANSWERS.format)
             if "choosing" in stored:
                 manifest["settings"]["choosing"] = stored["choosing"]
             else:
                 manifest["settings"].pop("choosing", None)
+        return manifest
+
+    def _open(self, resume: bool) -> RunFolder:
+        manifest = self._resumed_manifest() if resume else self._manifest()
         return RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
 
 

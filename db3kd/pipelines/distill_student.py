@@ -1,12 +1,14 @@
 """`distill`: from a teacher, images and a query budget to a trained student."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.image_set import ImageSet
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_report import REPORT_FILE
 from db3kd.pipelines.distill_run import DistillRun, resumed_plan
@@ -132,9 +134,94 @@ def distill(
         FileExistsError: If `out` is not empty and `resume` is False.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
+    check_callbacks(callbacks)
+    prepared = _prepare(
+        teacher, images, budget, student, strategy, settings, out, resume, test, price_per_1000
+    )
+    with output_folder(out, resume) as folder:
+        run = prepared.run(folder, callbacks)
+        finished = run.finish(resume=resume, test=prepared.test, price_per_1000=price_per_1000)
+    return DistillResult(
+        student=finished.network,
+        agreement=finished.matches / finished.held_out,
+        interval=wilson_interval(finished.matches, finished.held_out),
+        held_out=finished.held_out,
+        validation=finished.validation,
+        queries=finished.queries,
+        plan=prepared.plan,
+        choices=finished.choices,
+        taught_by=finished.taught_by,
+        warnings=finished.warnings,
+        accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
+        folder=None if out is None else folder,
+        report=None if out is None else folder / REPORT_FILE,
+    )
+
+
+def count_answered(
+    teacher: TeacherLike,
+    images: ImagesLike | None = None,
+    *,
+    budget: int,
+    student: StudentLike | None = None,
+    strategy: Strategy = "auto",
+    settings: DistillSettings | None = None,
+    out: str | Path,
+) -> int:
+    """Returns how many queries of the run in `out` are answered, without a query.
+
+    A call of `distill` with the same arguments and `resume=True` does not ask them again.
+
+    Example:
+        >>> count_answered(teacher, images, budget=200_000, out="runs/mine")
+        120000
+
+    Args:
+        teacher: See `distill`.
+        images: See `distill`.
+        budget: See `distill`.
+        student: See `distill`.
+        strategy: See `distill`.
+        settings: See `distill`.
+        out: The run folder. Without a run in it, nothing is answered.
+
+    Raises:
+        TypeError: As `distill`.
+        ValueError: As `distill`, in particular if `out` holds another run.
+    """
+    prepared = _prepare(teacher, images, budget, student, strategy, settings, out, True, None, None)
+    return prepared.run(Path(out)).count_answered()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The checked arguments of `distill`.
+
+    Attributes:
+        run: Makes the run from its folder and callbacks.
+        plan: How the budget is divided.
+        test: Labelled images, or None.
+    """
+
+    run: Callable[..., DistillRun]
+    plan: BudgetPlan
+    test: ImageSet | None
+
+
+def _prepare(
+    teacher: TeacherLike,
+    images: ImagesLike | None,
+    budget: int,
+    student: StudentLike | None,
+    strategy: Strategy,
+    settings: DistillSettings | None,
+    out: str | Path | None,
+    resume: bool,
+    test: ImagesLike | None,
+    price_per_1000: float | None,
+) -> _Prepared:
     settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, out, resume)
-    check_callbacks(callbacks)
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy
@@ -148,21 +235,4 @@ def distill(
     tested = None if test is None else check_test(test, teacher)
     batch_size = plan.training_batch(settings.training.batch_size)
     made = Student.of(student, tuple(teacher.image_shape), teacher.classes, batch_size)
-    with output_folder(out, resume) as folder:
-        run = DistillRun(teacher, image_set, plan, made, settings, folder, callbacks)
-        finished = run.finish(resume=resume, test=tested, price_per_1000=price_per_1000)
-    return DistillResult(
-        student=finished.network,
-        agreement=finished.matches / finished.held_out,
-        interval=wilson_interval(finished.matches, finished.held_out),
-        held_out=finished.held_out,
-        validation=finished.validation,
-        queries=finished.queries,
-        plan=plan,
-        choices=finished.choices,
-        taught_by=finished.taught_by,
-        warnings=finished.warnings,
-        accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
-        folder=None if out is None else folder,
-        report=None if out is None else folder / REPORT_FILE,
-    )
+    return _Prepared(partial(DistillRun, teacher, image_set, plan, made, settings), plan, tested)

@@ -44,6 +44,7 @@ def decide_in_folder(path: Path, teacher: Teacher, images: ImageSet, title: str)
         {"source": {"data": images.name}, "teacher": describe(teacher)},
         seed=0,  # nothing is drawn: the fingerprint of the images says which they are
         teacher_fingerprint=teacher.fingerprint(),
+        classes=teacher.classes,
         # Decisions do not depend on labels, so corrected labels cost no query.
         data_fingerprint=images.with_labels(None).fingerprint(),
     )

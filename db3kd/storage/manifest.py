@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ MANIFEST = "_manifest.json"
 
 CLASS_NAMES = "class_names"
 """Setting that holds the names of the classes in the order of their numbers."""
+
+CLASSES = "classes"
+"""Setting that holds the teacher's number of classes."""
 
 SURROGATES = "surrogate"
 """Entry that describes the surrogate that a run trained itself: a list of one mapping."""
@@ -31,9 +34,6 @@ _IDENTITY = ("seed", "settings", "teacher", "data")
 NAMES = ("settings.source.data", "settings.teacher")
 """Entries that may differ when a run is resumed: names, of which the fingerprints are compared."""
 
-_MAX_SHOWN = 60
-"""Characters of a value in a message."""
-
 _LISTS = {
     "resumed": ("queries_in_flight",),
     "lost_workers": ("queries_in_flight",),
@@ -43,29 +43,16 @@ _LISTS = {
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
 
-_NO_ARGUMENTS = ("data",)
-"""Entries that describe the images, which may come from anywhere."""
 
-_CHOOSES_IMAGES = ("seed:", "settings.limit:", "settings.source.")
-"""Entries that determine which images a run uses."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DecidingEntry:
-    """An entry of a manifest that others follow from. If it differs, messages name only it.
-
-    Attributes:
-        name: Its name, such as "settings.plan.budget".
-        followers: How the names of entries begin that follow from it, unless they decide others.
-        optional: How the names of entries begin that follow from it if only one of two runs has
-            them.
-        is_argument: Whether the caller passes it as an argument of this name.
-    """
-
-    name: str
-    followers: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    is_argument: bool = True
+_KINDS = {
+    "answers": "a run of db3kd distill (answers)",
+    "augmented-decisions": "the answers of db3kd surrogate (augmented decisions)",
+    "decisions": "decisions for images, as in a run of db3kd zero-shot",
+    "labels": "a run of db3kd label (labels)",
+    "pseudo-samples": "a run of db3kd synthesize (pseudo samples)",
+    "test-decisions": "a comparison of db3kd compare (decisions for test images)",
+}
+"""How messages describe the kinds of runs, by the name in their format."""
 
 
 def make_manifest(
@@ -73,6 +60,7 @@ def make_manifest(
     *,
     seed: int,
     teacher_fingerprint: str,
+    classes: int | None,
     data_fingerprint: str | None,
 ) -> dict[str, Any]:
     """Returns the manifest of a run, for `RunFolder.open`.
@@ -84,12 +72,17 @@ def make_manifest(
         settings: A mapping or dataclass of plain values.
         seed: Seed of the run.
         teacher_fingerprint: Digest that changes with the teacher.
+        classes: The teacher's number of classes, which its fingerprint need not depend on; added to
+            the settings. None if nothing is asked.
         data_fingerprint: Digest that changes with the images; None if there are none.
     """
     packages = ("db3kd", "torch", "numpy")
+    entries = plain(settings)
+    if classes is not None:
+        entries[CLASSES] = classes
     return {
         "seed": seed,
-        "settings": plain(settings),
+        "settings": entries,
         "teacher": teacher_fingerprint,
         "data": data_fingerprint,
         "versions": {package: _version(package) for package in packages}
@@ -123,101 +116,26 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
     except ValueError as error:
         raise ValueError(f"{file}: expected JSON, got a damaged file ({error})") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found is None or format not in (None, found):
-        raise ValueError(
-            f"{file}: expected format {format or 'db3kd …'!r}, got {found!r}{_written_by(content)}"
-        )
+    if not isinstance(found, str):
+        raise ValueError(f"{file}: expected the manifest of a run of db3kd, got another JSON file")
+    if format not in (None, found):
+        raise ValueError(f"{path}: {_wrong_format(content, found, str(format))}")
     return content
+
+
+def describe_format(format: str) -> str:
+    """Describes the kind of a run by the command that makes it.
+
+    Args:
+        format: The format in its manifest, such as "db3kd labels 3".
+    """
+    kind = format.removeprefix("db3kd ").rpartition(" ")[0]
+    return _KINDS.get(kind, f"a run of another kind ({format})")
 
 
 def is_finished(path: str | Path) -> bool:
     """Returns whether the folder holds a run whose manifest says that it is finished."""
     return (Path(path) / MANIFEST).is_file() and read_manifest(path).get("state") == "finished"
-
-
-def differences(
-    stored: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    apart_from: tuple[str, ...] = (),
-    deciding: Sequence[DecidingEntry] = (),
-) -> list[str]:
-    """Returns `name: was …, is …` for each entry in which two manifests describe different runs.
-
-    Entries that follow from another one that differs are left out.
-
-    Args:
-        stored: Manifest of an existing run.
-        wanted: Manifest of the requested run.
-        apart_from: Entries that may differ, such as `settings.source.data`.
-        deciding: Entries that others follow from.
-    """
-    was, now = dict(_entries(stored)), dict(_entries(plain(wanted)))
-    found = [
-        name
-        for name in sorted(was.keys() | now.keys())
-        if name not in apart_from and was.get(name) != now.get(name)
-    ]
-    one_sided = {name for name in found if None in (was.get(name), now.get(name))}
-    return [
-        f"{name}: was {_shown(was.get(name))}, is {_shown(now.get(name))}"
-        for name in found
-        if not _follows(name, found, one_sided, deciding)
-    ]
-
-
-def _follows(
-    name: str,
-    found: Sequence[str],
-    one_sided: Collection[str],
-    deciding: Sequence[DecidingEntry],
-) -> bool:
-    """Returns whether an entry differs only because another one does, which is named instead."""
-    decides = any(entry.name == name for entry in deciding)
-    for entry in deciding:
-        if entry.name not in found or entry.name == name:
-            continue
-        if name.startswith(entry.followers) and not decides:
-            return True
-        if name.startswith(entry.optional) and name in one_sided:
-            return True
-    return False
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
-
-
-def _with_argument(difference: str, no_arguments: Collection[str]) -> str:
-    """Adds the argument that sets an entry, of which the command line makes an option."""
-    name = difference.partition(":")[0]
-    if name in no_arguments:
-        return difference
-    return f"{difference} ({name.rpartition('.')[2]}=)"
-
-
-_ADVICE = "; pass what the run was started with, or start another run in another folder"
-
-
-def describe_differences(differences: Sequence[str], deciding: Sequence[DecidingEntry] = ()) -> str:
-    """Returns the differences as text, with advice if only the images differ.
-
-    Args:
-        differences: From `differences`.
-        deciding: Entries that others follow from.
-    """
-    no_arguments = {*_NO_ARGUMENTS, *(each.name for each in deciding if not each.is_argument)}
-    differences = [_with_argument(each, no_arguments) for each in differences]
-    others = [each for each in differences if not each.startswith("data:")]
-    if any(each.startswith(_CHOOSES_IMAGES) for each in others):
-        return "; ".join(others) + _ADVICE  # other settings, and therefore other images
-    listed = "; ".join(differences)
-    if len(others) == len(differences):
-        return listed + _ADVICE
-    return (
-        f"{listed}; the images or their labels are not those that the run was started with: "
-        "restore them, or start another run in another folder"
-    )
 
 
 def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
@@ -227,7 +145,7 @@ def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
         content: The manifest.
         apart_from: Entries that are left out, such as `settings.source.data`.
     """
-    entries = dict(_entries(plain(content)))
+    entries = dict(entries_of(plain(content)))
     return json.dumps(
         {name: value for name, value in entries.items() if name not in apart_from}, sort_keys=True
     )
@@ -296,7 +214,7 @@ def _plain_item(key: str, value: Any) -> Any:
     return plain(value)
 
 
-def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def entries_of(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yields dotted names and values of the entries that identify a run."""
     for key in _IDENTITY:
         yield from _flat(key, content.get(key))
@@ -310,10 +228,18 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _written_by(content: Any) -> str:
-    versions = content.get("versions") if isinstance(content, dict) else None
-    version = versions.get("db3kd") if isinstance(versions, dict) else None
-    return "" if version is None else f", written by db3kd {version}; read it with that version"
+def _wrong_format(content: Mapping[str, Any], found: str, expected: str) -> str:
+    """Describes a run of another kind, or of another version of the same kind."""
+    if found.rpartition(" ")[0] != expected.rpartition(" ")[0]:
+        return f"expected {describe_format(expected)}, got {describe_format(found)}"
+    versions = content.get("versions")
+    version = versions.get("db3kd") if isinstance(versions, Mapping) else None
+    advice = ""
+    if version is not None:
+        same = version == _version("db3kd")
+        advice = f", written by {'another build of ' if same else ''}db3kd {version}; read it with "
+        advice += "that build" if same else "that version"
+    return f"expected format {expected!r}, got {found!r}{advice}"
 
 
 def _version(package: str) -> str:

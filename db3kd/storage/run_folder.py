@@ -35,20 +35,15 @@ from db3kd.storage.filesystem import (
 from db3kd.storage.journal import Journal
 from db3kd.storage.manifest import (
     MANIFEST,
-    NAMES,
-    check_state,
-    describe_differences,
-    differences,
     identity,
     plain,
     read_manifest,
     write_manifest,
 )
+from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_images import (
     RunImages,
     accept_changes,
-    current_data,
-    find_changes,
     images_files,
     remove_old_images,
     write_images,
@@ -56,9 +51,6 @@ from db3kd.storage.run_images import (
 from db3kd.storage.run_journals import Journals, discard_unanswered
 from db3kd.storage.run_names import (
     accept_names,
-    check_unanswered,
-    find_renamed,
-    with_current_names,
 )
 from db3kd.storage.shards import (
     Kind,
@@ -244,23 +236,9 @@ class RunFolder:
         lock = FolderLock(path)
         try:
             wait_for_workers(path)
-            stored = read_manifest(path, kind.format)
-            check_state(path, stored)
-            current = with_current_names(stored) | {"data": current_data(stored)}
-            found = differences(current, manifest, NAMES, kind.deciding)
-            differing = [each.partition(":")[0] for each in found]
-            journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
-            changed = None
-            if images is not None and differing == ["data"]:
-                answered = journals.count_answers(images.stage)
-                changed = find_changes(path, stored, images, answered)
-            renamed = find_renamed(current, manifest, differing)
-            if renamed is not None:
-                check_unanswered(path, stored, manifest, renamed, journals)
-            if found and changed is None and renamed is None:
-                described = describe_differences(found, kind.deciding)
-                raise ValueError(f"{path}: holds a different run: {described}")
-            run = cls(path, kind, stored, lock, made=False)
+            compared = compare_with_run(path, kind, manifest, images)
+            changed, renamed = compared.changed, compared.renamed
+            run = cls(path, kind, compared.stored, lock, made=False)
             if images is not None and changed is not None:
                 accept_changes(path, images, changed, _now(), run.manifest)
                 run._write_manifest()

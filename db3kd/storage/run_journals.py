@@ -80,13 +80,19 @@ def queries_unanswered(path: str | Path) -> int:
     Raises:
         ValueError: The manifest or a journal is damaged.
     """
-    path = Path(path)
-    try:
-        run = identity(read_manifest(path))
-    except FileNotFoundError:
-        return 0
-    files = path.glob("*.journal")
-    return sum(read_journal(file, _journal_identity(file, run)).in_flight for file in files)
+    return sum(found.in_flight for found in _read_all(Path(path)))
+
+
+def answers_in_journals(path: str | Path) -> int:
+    """Returns the number of answers in the journals of a run, which no shard holds.
+
+    Args:
+        path: Run folder; one without a run has none.
+
+    Raises:
+        ValueError: The manifest or a journal is damaged.
+    """
+    return sum(len(call.answers) for found in _read_all(Path(path)) for call in found.calls)
 
 
 def discard_unanswered(file: Path, found: Contents) -> None:
@@ -100,6 +106,14 @@ def discard_unanswered(file: Path, found: Contents) -> None:
         truncate(file, found.end)
     else:
         file.unlink(missing_ok=True)
+
+
+def _read_all(path: Path) -> list[Contents]:
+    try:
+        run = identity(read_manifest(path))
+    except FileNotFoundError:
+        return []
+    return [read_journal(file, _journal_identity(file, run)) for file in path.glob("*.journal")]
 
 
 def _journal_identity(file: Path, run: str) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from db3kd.storage.manifest import NAMES, DecidingEntry, check_state, identity, read_manifest
+from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
+from db3kd.storage.run_differences import DecidingEntry
 
 if TYPE_CHECKING:
     import pyarrow

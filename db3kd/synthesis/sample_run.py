@@ -102,13 +102,13 @@ def write_pseudo_samples(
             "teacher": describe(teacher),
             "image_shape": tuple(teacher.image_shape),
             "bounds": tuple(teacher.bounds),
-            "classes": teacher.classes,
             "synthesis": settings,
             "samples_per_shard": settings.samples_per_shard,
             **_named(teacher),
         },
         seed=settings.seed,
         teacher_fingerprint=teacher.fingerprint(),
+        classes=teacher.classes,
         data_fingerprint=None,
     )
     with RunFolder.open(folder, PSEUDO_SAMPLES, described, resume=resume) as run:

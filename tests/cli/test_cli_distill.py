@@ -11,7 +11,7 @@ from db3kd.planning import plan_budget
 from db3kd.storage.manifest import read_manifest
 
 QUICK = ("--student", "linear", "--steps", 12, "--batch-size", 16, "--device", "cpu")
-COUNTING = f"{TEACHERS}:CountingTeacher"
+COUNTING, TIRING = f"{TEACHERS}:CountingTeacher", f"{TEACHERS}:TiringTeacher"
 
 
 def asked(*options: object, teacher: object = COUNTING, budget: object = 600) -> tuple[object, ...]:
@@ -109,6 +109,41 @@ def test_the_plan_that_is_shown_with_resume_is_that_of_the_run(tmp_path, monkeyp
     assert CountingTeacher.asked == before
     fresh = succeed(*asked(*DIGITS, "--out", tmp_path / "fresh", "--dry-run"))
     assert "480  augmented images" in fresh
+
+
+@pytest.mark.parametrize(
+    ("options", "budget"), [(DIGITS, 600), ((*DIGITS, "--strategy", "bd"), 600), ((), 200)]
+)
+def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, budget):
+    out = tmp_path / "run"
+
+    def dry_run(*more: object, **others: object) -> tuple[object, ...]:
+        given = {"teacher": COUNTING, "budget": budget} | others
+        return asked(*options, "--out", out, "--resume", "--dry-run", *more, **given)
+
+    def contents() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+    assert "answered" not in succeed(*dry_run()) and not out.exists()
+    started = CountingTeacher.asked
+    for _ in range(4):
+        fail(*asked(*options, "--out", out, "--resume", teacher=TIRING, budget=budget))
+    paid, before = CountingTeacher.asked - started, contents()
+
+    printed = succeed(*dry_run("--price-per-1000", 1000))
+
+    planned = int(printed.partition("at most ")[2].split()[0])
+    assert f"answered   {paid} of these queries, which are not asked again; at most " in printed
+    assert f"at most {planned - paid} are left, price {planned - paid}.00 at 1000 per" in printed
+    other = ("--image-shape", "1,8,8", "--classes", 10)
+    refused = fail(*dry_run(*other, teacher=f"{TEACHERS}:striped"))
+    assert "holds a different run: " in refused and "teacher: was " in refused
+    refused = fail(*dry_run(budget=budget + 100))
+    assert f"settings.plan.budget: was {budget}, is {budget + 100} (--budget)" in refused
+    assert contents() == before and CountingTeacher.asked - started == paid
+    succeed(*asked(*options, "--out", out, "--resume", budget=budget))
+    spent = CountingTeacher.asked - started
+    assert f"answered   {spent} of these queries" in succeed(*dry_run())
 
 
 def test_without_images_pseudo_samples_are_made(tmp_path):

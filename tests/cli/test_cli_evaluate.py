@@ -106,3 +106,22 @@ def test_a_python_file_is_refused_with_the_name_to_use(tmp_path):
     message = fail("evaluate", tmp_path / "my_model.py", "--data", "digits")
 
     assert "is a Python file; use my_model:NAME" in message
+
+
+def test_a_folder_of_another_kind_of_run_says_what_it_holds(run, tmp_path):
+    labels = "a run of db3kd label (labels)"
+    message = fail("evaluate", run, "--data", "digits")
+    assert f"expected student.safetensors in {run}, got {labels} without a student" in message
+    message = fail("evaluate", COUNTING, "--data", run)
+    assert f"--data: {run} is {labels}, expected the images that it was made from" in message
+    distilled = ("--teacher", COUNTING, "--data", "digits", "--budget", 300, "--out", run)
+    message = fail("distill", *distilled, "--resume")
+    assert f"{run}: expected a run of db3kd distill (answers), got {labels}" in message
+    assert "version" not in message
+
+    answers = tmp_path / "answers"
+    distilled = ("--teacher", f"{TEACHERS}:TiringTeacher", "--data", "digits", "--out", answers)
+    fail("distill", *distilled, "--budget", 300, "--device", "cpu")
+    message = fail("report", "--labels", answers)
+    assert f"expected {labels}, got a run of db3kd distill (answers)" in message
+    assert "version" not in message

@@ -293,3 +293,22 @@ def test_an_unknown_choice_is_a_usage_error(teacher, tmp_path):
     result = Result(*label_arguments(teacher, tmp_path / "run"), "--measure", "l1")
 
     assert result.code == 2 and "--measure" in result.err
+
+
+def test_the_option_that_differs_is_named_when_a_run_is_resumed(tmp_path):
+    """A number of classes, and checks, which take a part of the budget from the labels."""
+    options = (*label_arguments(f"{TEACHERS}:striped", tmp_path), "--limit", 80, "--budget", 3000)
+    succeed(*options, "--classes", 10)
+    next(tmp_path.glob("*.parquet")).unlink()
+
+    def refusal(*changes: object) -> str:
+        message = fail(*options, "--classes", 10, "--resume", *changes)
+        return message.partition("different run: ")[2]
+
+    advice = "; pass what the run was started with, or start another run in another folder"
+    assert refusal("--consistency-checks", 0) == (
+        f"settings.consistency_checks: was 30, is 0 (--consistency-checks){advice}"
+    )
+    assert refusal("--budget", 2000) == f"settings.queries: was 3000, is 2000 (--budget){advice}"
+    assert refusal("--classes", 12) == f"settings.classes: was 10, is 12 (--classes){advice}"
+    succeed(*options, "--classes", 10, "--resume", "--consistency-checks", 40)  # at most 30 fit

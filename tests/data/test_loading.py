@@ -118,9 +118,10 @@ def pseudo_samples(shape=(1, 5, 6), bounds=(0.0, 1.0)):
 @pytest.fixture
 def pseudo_run(tmp_path):
     described = make_manifest(
-        {"image_shape": (1, 5, 6), "bounds": (0.0, 1.0), "classes": 5},
+        {"image_shape": (1, 5, 6), "bounds": (0.0, 1.0)},
         seed=0,
         teacher_fingerprint="",
+        classes=5,
         data_fingerprint=None,
     )
     with RunFolder.create(tmp_path / "pseudo", PSEUDO_SAMPLES, described) as run:

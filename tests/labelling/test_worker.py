@@ -35,7 +35,9 @@ def teacher() -> CountingTeacher:
 
 
 def described(seed: int = 0) -> dict:
-    return make_manifest(SETTINGS, seed=seed, teacher_fingerprint="t", data_fingerprint="d")
+    return make_manifest(
+        SETTINGS, seed=seed, teacher_fingerprint="t", classes=None, data_fingerprint="d"
+    )
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from db3kd.storage.shards import read_shards
 from db3kd.teachers import TeacherError
 
 ORDER = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(3))
-MANIFEST = make_manifest({}, seed=0, teacher_fingerprint="t", data_fingerprint="d")
+MANIFEST = make_manifest({}, seed=0, teacher_fingerprint="t", classes=None, data_fingerprint="d")
 
 
 def opened(path: Path, asked: Any = None, counted: list[int] | None = None) -> AnswerRun:

@@ -142,8 +142,12 @@ def test_a_run_searches_only_with_the_weights_that_it_began_with(tmp_path):
     save_model(file, network, model="linear", image_shape=SHAPE, classes=2)
     with pytest.raises(ValueError, match="expected the weights that the run began with"):
         label(tmp_path / "run", counting, resume=True)
-    for other in (replace(AUTO, networks=2), None):
-        with pytest.raises(ValueError, match=r"different run: .*settings\.surrogate\."):
+    refused = r"different run: settings\.surrogate\.{}; pass"
+    for other, words in (
+        (replace(AUTO, networks=2), r"networks: was 1, is 2 \(networks=\)"),
+        (None, r"queries: was \d+, is null"),
+    ):
+        with pytest.raises(ValueError, match=refused.format(words)):
             label(tmp_path / "run", counting, resume=True, surrogate=other)
     assert counting.total == before
     file.write_bytes(kept)

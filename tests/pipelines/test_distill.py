@@ -38,7 +38,13 @@ import db3kd
 from db3kd.distillation.image_choice import choose_rows
 from db3kd.distillation.neighbour_labels import neighbour_labels
 from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
-from db3kd.pipelines import DistillResult, DistillSettings, asking, distill_run
+from db3kd.pipelines import (
+    DistillResult,
+    DistillSettings,
+    asking,
+    distill_run,
+    pseudo_sample_answers,
+)
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import STRATEGIES
 from db3kd.progress import Progress
@@ -89,13 +95,13 @@ def test_without_images_the_queries_are_exact_too(tmp_path):
 @pytest.mark.parametrize("stops", [(), (5, 60, 150)])
 def test_without_images_the_first_starts_are_held_out(stops, tmp_path, monkeypatch):
     seen = []
-    original = distill_run.augmentable_images
+    original = pseudo_sample_answers.augmentable_images
 
     def watched(*arguments: Any) -> Any:
         seen.append(original(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(distill_run, "augmentable_images", watched)
+    monkeypatch.setattr(pseudo_sample_answers, "augmentable_images", watched)
     options = {"budget": 400, "student": "linear", "settings": QUICK, "out": tmp_path / "run"}
     for queries in stops:
         with pytest.raises(TeacherError):
@@ -105,7 +111,7 @@ def test_without_images_the_first_starts_are_held_out(stops, tmp_path, monkeypat
 
     (answers,) = seen
     assert answers.partners == 400 - result.held_out == 380
-    clean = answers.read(torch.arange(400) * distill_run.NUMBERS)
+    clean = answers.read(torch.arange(400) * pseudo_sample_answers.NUMBERS)
     starts = db3kd.make_starts("mixed", SHAPE, QUICK.training.seed)
     assert torch.equal(clean[380:], starts.draw(torch.arange(20)) / 255)
     assert torch.cdist(clean[:380].flatten(1), clean[380:].flatten(1)).min() > 0

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -239,6 +240,28 @@ def test_without_proxies_that_choose_any_training_continues_a_run(tmp_path, stra
     assert weights(changed.student).equal(weights(fresh.student))
 
 
+@pytest.mark.parametrize("answered", [30, 170, 10_000])
+def test_without_images_any_training_continues_a_run(tmp_path, answered):
+    """Before, while and after students choose pseudo samples, on a device named otherwise."""
+    options = {"budget": 200, "student": "linear", "settings": QUICK}
+    whole = db3kd.distill(teacher(), out=tmp_path / "whole", **options)
+    asked = CountingTeacher(teacher(max_batch=16))
+    with suppress(db3kd.teachers.TeacherError):
+        db3kd.distill(RaisingTeacher(asked, answered), out=tmp_path / "run", **options)
+    training = replace(TRAINING, steps=20, device="auto", optimizer="adamw")
+    options |= {"settings": replace(QUICK, training=training, learning_rates=(1e-4,), proxies=1)}
+
+    again = db3kd.distill(asked, out=tmp_path / "run", resume=True, **options)
+
+    assert asked.total == again.queries == whole.queries
+    made, expected = (
+        db3kd.load_pseudo_samples(folder / "pseudo-samples")
+        for folder in (tmp_path / "run", tmp_path / "whole")
+    )
+    assert made.images().equal(expected.images()) and made.decision.equal(expected.decision)
+    assert not weights(again.student).equal(weights(whole.student))
+
+
 def test_other_proxies_teach_another_student(tmp_path, choices):
     options = {"budget": 300}
     run(tmp_path / "run", **options)
@@ -392,12 +415,12 @@ def test_a_second_process_is_told_to_wait(tmp_path):
 
 def test_folders_of_other_kinds_and_versions_are_refused(tmp_path):
     db3kd.label(teacher(), images(), db3kd.LabelSettings(measure="sd"), out=tmp_path / "labels")
-    with pytest.raises(ValueError, match="expected format 'db3kd answers 1', got 'db3kd labels"):
+    with pytest.raises(ValueError, match=r"expected a run of db3kd distill .*, got .* db3kd label"):
         run(tmp_path / "labels", silent())
     run(tmp_path / "run")
     manifest = tmp_path / "run" / "_manifest.json"
     manifest.write_text(manifest.read_text().replace("answers 1", "answers 2"))
-    with pytest.raises(ValueError, match=r"got 'db3kd answers 2', written by db3kd .*; read it"):
+    with pytest.raises(ValueError, match=r"got 'db3kd answers 2', written by .*db3kd .*; read it"):
         run(tmp_path / "run", silent())
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "letter.txt").write_text("mine")

@@ -38,7 +38,9 @@ WRONG = {
 
 
 def begin(folder: Path, kind: Any = LABELS, seed: int = 0, **settings: object) -> RunFolder:
-    described = make_manifest(settings, seed=seed, teacher_fingerprint="t", data_fingerprint="d")
+    described = make_manifest(
+        settings, seed=seed, teacher_fingerprint="t", classes=None, data_fingerprint="d"
+    )
     return RunFolder.create(folder, kind, described)
 
 

@@ -8,20 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from db3kd.storage.manifest import (
-    DecidingEntry,
-    describe_differences,
-    differences,
-    make_manifest,
-    read_manifest,
-    write_manifest,
-)
+from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
+from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS
+from db3kd.labelling.labels import LABELS
+from db3kd.pipelines.answer_run import ANSWERS
+from db3kd.pipelines.comparison_folder import TEST_DECISIONS
+from db3kd.pipelines.stored_decisions import DECISIONS
+from db3kd.storage.manifest import describe_format, make_manifest, read_manifest, write_manifest
+from db3kd.storage.run_differences import DecidingEntry, describe_differences, differences
 
 
 @pytest.fixture
 def a_manifest() -> dict:
     settings = {"noise": "gaussian", "sign_opt": {"steps": (1, 2)}}
-    return make_manifest(settings, seed=7, teacher_fingerprint="t", data_fingerprint="d")
+    return make_manifest(
+        settings, seed=7, teacher_fingerprint="t", classes=None, data_fingerprint="d"
+    )
 
 
 def test_the_manifest_names_versions(a_manifest):
@@ -44,6 +46,7 @@ def test_the_manifest_names_no_path_of_the_machine(tmp_path):
         ),
         seed=0,
         teacher_fingerprint="t",
+        classes=None,
         data_fingerprint="d",
     )
     assert content["settings"] == {
@@ -55,16 +58,41 @@ def test_the_manifest_names_no_path_of_the_machine(tmp_path):
     assert str(tmp_path) not in json.dumps(content)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": "another"}', "{}"])
-def test_a_manifest_of_another_kind_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 5}', "{}"])
+def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / "_manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json: expected"):
         read_manifest(tmp_path, "db3kd labels 2")
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ("db3kd answers 2", r"a run of db3kd distill \(answers\)"),
+        ("db3kd others 2", r"a run of another kind \(db3kd others 2\)"),
+        ("another", r"a run of another kind \(another\)"),
+    ],
+)
+def test_a_manifest_of_another_kind_says_which_and_no_version(tmp_path, a_manifest, found, words):
+    write_manifest(tmp_path / "_manifest.json", {"format": found} | a_manifest)
+    message = rf"expected a run of db3kd label \(labels\), got {words}$"
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path, "db3kd labels 2")
+
+
+def test_every_kind_of_run_is_described():
+    kinds = (ANSWERS, AUGMENTED_DECISIONS, DECISIONS, LABELS, PSEUDO_SAMPLES, TEST_DECISIONS)
+    described = {describe_format(kind.format) for kind in kinds}
+    assert len(described) == 6 and not any("another kind" in each for each in described)
+
+
 def test_a_manifest_of_another_version_says_who_wrote_it(tmp_path, a_manifest):
     write_manifest(tmp_path / "_manifest.json", {"format": "db3kd labels 1"} | a_manifest)
-    with pytest.raises(ValueError, match="got 'db3kd labels 1', written by db3kd"):
+    with pytest.raises(ValueError, match="got 'db3kd labels 1', written by another build"):
+        read_manifest(tmp_path, "db3kd labels 2")
+    older = {"format": "db3kd labels 1"} | a_manifest | {"versions": {"db3kd": "0.0.1"}}
+    write_manifest(tmp_path / "_manifest.json", older)
+    with pytest.raises(ValueError, match=r"written by db3kd 0\.0\.1; read it with that version"):
         read_manifest(tmp_path, "db3kd labels 2")
 
 
@@ -79,6 +107,7 @@ def test_each_difference_between_runs_is_named(a_manifest):
         {"noise": "rademacher", "sign_opt": {"steps": (1, 2), "rounds": 3}},
         seed=8,
         teacher_fingerprint="t",
+        classes=None,
         data_fingerprint=None,
     )
     assert differences(a_manifest, other) == [
@@ -101,7 +130,9 @@ def test_what_follows_from_another_difference_is_not_listed():
     choosing = {"proxies": 2, "training": {"steps": 12, "seed": 0}}
 
     def manifest(**settings):
-        return make_manifest(settings, seed=0, teacher_fingerprint="t", data_fingerprint="d")
+        return make_manifest(
+            settings, seed=0, teacher_fingerprint="t", classes=None, data_fingerprint="d"
+        )
 
     def differing(was, now):
         return differences(was, now, deciding=deciding)

@@ -38,7 +38,7 @@ def indices(path: Path) -> list[int]:
 @pytest.fixture
 def a_manifest() -> dict:
     return make_manifest(
-        {"noise": "gaussian"}, seed=7, teacher_fingerprint="t", data_fingerprint="d"
+        {"noise": "gaussian"}, seed=7, teacher_fingerprint="t", classes=None, data_fingerprint="d"
     )
 
 

@@ -20,7 +20,9 @@ NAMES = ("cat", "dog", "brid", "fish")
 def manifest(names=NAMES, model="model", named=True, **settings) -> dict:
     teacher = fingerprint_with_names(model, names if named else None)
     settings = {"class_names": names, "noise": "gaussian"} | settings
-    return make_manifest(settings, seed=0, teacher_fingerprint=teacher, data_fingerprint="d")
+    return make_manifest(
+        settings, seed=0, teacher_fingerprint=teacher, classes=None, data_fingerprint="d"
+    )
 
 
 def reopen(path: Path, wanted: dict) -> RunFolder:

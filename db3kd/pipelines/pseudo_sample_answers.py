@@ -1,0 +1,68 @@
+"""The images of a distillation without images: pseudo samples, and the teacher's decisions."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
+from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.planning.budget_plan import held_out_pseudo_samples
+from db3kd.storage.run_folder import begun_with
+from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.teachers import Teacher
+
+
+def pseudo_sample_answers(
+    teacher: Teacher, count: int, training: TrainSettings, path: Path
+) -> Answers:
+    """Makes pseudo samples in a run folder, or the rest of them, and returns their decisions.
+
+    Args:
+        teacher: The teacher to ask.
+        count: The number of pseudo samples.
+        training: How the student is trained. If the samples are begun already, only its seed
+            must be the same.
+        path: The run folder, which need not exist.
+    """
+    # They are reserved before any image is made from others, which they are never part of.
+    held_out = held_out_pseudo_samples(count)
+    acquisition = AcquisitionSettings(
+        device=training.device, steps=_acquisition_steps(path, training.steps)
+    )
+    synthesis = SynthesisSettings.guided(
+        samples=count, held_out=held_out, acquisition=acquisition, seed=training.seed
+    )
+    write_pseudo_samples(path, teacher, synthesis, resume=True)
+    samples = load_pseudo_samples(path)
+    training_rows = held_out + shuffled(len(samples) - held_out, training.seed)
+    order = torch.cat([training_rows, torch.arange(held_out)])
+    images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
+    return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
+
+
+def shuffled(count: int, seed: int) -> Tensor:
+    """Returns the numbers from 0 to `count` - 1 in random order, [count] int64."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _acquisition_steps(path: Path, steps: int | None) -> int:
+    """Returns the training steps of the students that choose pseudo samples.
+
+    If the student trains for fewer steps, so do they. Samples that are begun keep the steps of
+    their run, which can therefore be resumed with other ones for the student.
+
+    Args:
+        path: The run folder of the samples.
+        steps: The training steps of the student; None if they follow from the answers.
+    """
+    begun = begun_with(path, PSEUDO_SAMPLES.format).get("synthesis")
+    acquisition = begun.get("acquisition") if isinstance(begun, dict) else None
+    stored = acquisition.get("steps") if isinstance(acquisition, dict) else None
+    if type(stored) is int and stored > 0:
+        return stored
+    most = AcquisitionSettings.steps
+    return most if steps is None else min(most, steps)

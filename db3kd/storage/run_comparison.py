@@ -1,0 +1,66 @@
+"""Compares a run in a folder with the one that is to continue it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
+from db3kd.storage.run_differences import describe_differences, differences
+from db3kd.storage.run_images import RunImages, current_data, find_changes
+from db3kd.storage.run_journals import Journals
+from db3kd.storage.run_names import check_unanswered, find_renamed, with_current_names
+from db3kd.storage.shards import Kind
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A stored run that another one may continue, and what may have changed since.
+
+    Attributes:
+        stored: Its manifest.
+        changed: `[n] int64`, the rows of changed images that the teacher was not asked about; None
+            if no image changed.
+        renamed: Numbers of renamed classes that the teacher has not answered with; None if no class
+            was renamed.
+    """
+
+    stored: dict[str, Any]
+    changed: np.ndarray | None
+    renamed: list[int] | None
+
+
+def compare_with_run(
+    path: Path, kind: Kind, manifest: Mapping[str, Any], images: RunImages | None = None
+) -> ComparedRun:
+    """Compares a run with the one in a folder that it is to continue, and writes nothing.
+
+    Args:
+        path: The folder of a run.
+        kind: What the run must hold.
+        manifest: Manifest to continue with.
+        images: Images of the run; see `RunFolder.reopen`.
+
+    Raises:
+        FileNotFoundError: The folder holds no run.
+        ValueError: See `RunFolder.reopen`.
+    """
+    stored = read_manifest(path, kind.format)
+    check_state(path, stored)
+    current = with_current_names(stored) | {"data": current_data(stored)}
+    found = differences(current, manifest, NAMES, kind.deciding)
+    differing = [each.partition(":")[0] for each in found]
+    journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
+    changed = None
+    if images is not None and differing == ["data"]:
+        answered = journals.count_answers(images.stage)
+        changed = find_changes(path, stored, images, answered)
+    renamed = find_renamed(current, manifest, differing)
+    if renamed is not None:
+        check_unanswered(path, stored, manifest, renamed, journals)
+    if found and changed is None and renamed is None:
+        described = describe_differences(found, kind.deciding)
+        raise ValueError(f"{path}: holds a different run: {described}")
+    return ComparedRun(stored, changed, renamed)

@@ -1,0 +1,134 @@
+"""Differences between the run in a folder and the one that is to continue it."""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from db3kd.storage.manifest import CLASS_NAMES, CLASSES, entries_of, plain
+
+_OPTIONAL = ("settings.classes", "settings.queries", "settings.consistency_checks")
+"""Entries that runs of earlier versions lack; they are compared if both manifests have them."""
+
+_DEVICE = ".device"
+"""How the names of entries end that never identify a run: it may be resumed on another machine."""
+
+_MAX_SHOWN = 60
+"""Characters of a value in a message."""
+
+_NO_ARGUMENTS = ("data",)
+"""Entries that describe the images, which may come from anywhere."""
+
+_CHOOSES_IMAGES = ("seed:", "settings.limit:", "settings.source.")
+"""Entries that determine which images a run uses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DecidingEntry:
+    """An entry of a manifest that others follow from. If it differs, messages name only it.
+
+    Attributes:
+        name: Its name, such as "settings.plan.budget".
+        followers: How the names of entries begin that follow from it. An entry that decides others
+            follows only if its whole name is listed.
+        optional: How the names of entries begin that follow from it if only one of two runs has
+            them.
+        is_argument: Whether the caller passes it as an argument of this name.
+    """
+
+    name: str
+    followers: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    is_argument: bool = True
+
+
+_CLASSES_DECIDE = DecidingEntry(f"settings.{CLASSES}", followers=(f"settings.{CLASS_NAMES}",))
+
+
+def differences(
+    stored: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    apart_from: tuple[str, ...] = (),
+    deciding: Sequence[DecidingEntry] = (),
+) -> list[str]:
+    """Returns `name: was …, is …` for each entry in which two manifests describe different runs.
+
+    Entries that follow from another one that differs are left out, and so are devices.
+
+    Args:
+        stored: Manifest of an existing run.
+        wanted: Manifest of the requested run.
+        apart_from: Entries that may differ, such as `settings.source.data`.
+        deciding: Entries that others follow from.
+    """
+    was, now = dict(entries_of(stored)), dict(entries_of(plain(wanted)))
+    found = [
+        name
+        for name in sorted(was.keys() | now.keys())
+        if name not in apart_from
+        and not name.endswith(_DEVICE)
+        and not (name in _OPTIONAL and (name not in was or name not in now))
+        and was.get(name) != now.get(name)
+    ]
+    deciding = (*deciding, _CLASSES_DECIDE)
+    one_sided = {name for name in found if None in (was.get(name), now.get(name))}
+    return [
+        f"{name}: was {_shown(was.get(name))}, is {_shown(now.get(name))}"
+        for name in found
+        if not _follows(name, found, one_sided, deciding)
+    ]
+
+
+def _follows(
+    name: str,
+    found: Sequence[str],
+    one_sided: Collection[str],
+    deciding: Sequence[DecidingEntry],
+) -> bool:
+    """Returns whether an entry differs only because another one does, which is named instead."""
+    decides = any(entry.name == name for entry in deciding)
+    for entry in deciding:
+        if entry.name not in found or entry.name == name:
+            continue
+        if name in entry.followers or (name.startswith(entry.followers) and not decides):
+            return True
+        if name.startswith(entry.optional) and name in one_sided:
+            return True
+    return False
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+
+
+def _with_argument(difference: str, no_arguments: Collection[str]) -> str:
+    """Adds the argument that sets an entry, of which the command line makes an option."""
+    name = difference.partition(":")[0]
+    if name in no_arguments:
+        return difference
+    return f"{difference} ({name.rpartition('.')[2]}=)"
+
+
+_ADVICE = "; pass what the run was started with, or start another run in another folder"
+
+
+def describe_differences(differences: Sequence[str], deciding: Sequence[DecidingEntry] = ()) -> str:
+    """Returns the differences as text, with advice if only the images differ.
+
+    Args:
+        differences: From `differences`.
+        deciding: Entries that others follow from.
+    """
+    no_arguments = {*_NO_ARGUMENTS, *(each.name for each in deciding if not each.is_argument)}
+    differences = [_with_argument(each, no_arguments) for each in differences]
+    others = [each for each in differences if not each.startswith("data:")]
+    if any(each.startswith(_CHOOSES_IMAGES) for each in others):
+        return "; ".join(others) + _ADVICE  # other settings, and therefore other images
+    listed = "; ".join(differences)
+    if len(others) == len(differences):
+        return listed + _ADVICE
+    return (
+        f"{listed}; the images or their labels are not those that the run was started with: "
+        "restore them, or start another run in another folder"
+    )
