@@ -25,6 +25,7 @@ _PLANNED = (
     "settings.surrogate.queries",
     "settings.surrogate.queries_per_sample",
     "settings.surrogate.samples",
+    "settings.surrogate.points",
 )
 """What a run leaves for distances, and what it spends on a surrogate that it trains itself."""
 
