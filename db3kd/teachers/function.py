@@ -1,9 +1,6 @@
 """A teacher made of a Python function on NumPy arrays."""
 
-import functools
-import hashlib
 import inspect
-import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +12,7 @@ from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.decide import check_decisions
+from db3kd.teachers.function_fingerprint import function_fingerprint
 from db3kd.teachers.generator import GeneratorStream
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
@@ -171,42 +169,3 @@ def _check_takes_one_array(function: Callable[..., Any]) -> None:
         raise TypeError(
             f"function: expected a function that takes one array of images, got {name}{signature}"
         ) from None
-
-
-def function_fingerprint(function: Callable[..., Any]) -> str:
-    """Returns the SHA-256 digest, in hex, of what defines a function.
-
-    Raises:
-        ValueError: If its source or object cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        for part in _defining_parts(function):
-            digest.update(part)
-            digest.update(b"\0")
-    except Exception as error:  # an object's own __reduce__ may raise anything
-        raise ValueError(
-            f"fingerprint: the source or state of {function!r} cannot be read ({error}); pass "
-            "fingerprint=, a text that changes when the function does"
-        ) from error
-    return digest.hexdigest()
-
-
-def _defining_parts(function: Callable[..., Any]) -> list[bytes]:
-    """Returns bytes that change when the function does.
-
-    Objects are pickled to be hashed; nothing is unpickled.
-    """
-    if isinstance(function, functools.partial):
-        arguments = pickle.dumps((function.args, sorted(function.keywords.items())))
-        return [*_defining_parts(function.func), arguments]
-    if inspect.ismethod(function):
-        return [function.__func__.__qualname__.encode(), pickle.dumps(function.__self__)]
-    if inspect.isfunction(function):
-        closure = [cell.cell_contents for cell in function.__closure__ or ()]
-        defined = pickle.dumps((function.__defaults__, function.__kwdefaults__))
-        parts = [function.__qualname__.encode(), inspect.getsource(function).encode(), defined]
-        for value in closure:
-            parts += _defining_parts(value) if inspect.isroutine(value) else [pickle.dumps(value)]
-        return parts
-    return [pickle.dumps(function)]

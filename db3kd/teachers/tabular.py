@@ -10,7 +10,8 @@ import numpy as np
 from db3kd.tables import Features
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.cpu_batch import batch_for_calls
-from db3kd.teachers.function import FunctionTeacher, function_fingerprint
+from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.function_fingerprint import function_fingerprint
 from db3kd.validation import check_class_names, check_count
 
 _MODEL_BATCH = 4096
