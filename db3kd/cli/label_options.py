@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet
-from db3kd.cli.options import Seed, given, parse_counts
+from db3kd.cli.options import Seed, given, parse_counts, parse_price
 
 if TYPE_CHECKING:
     from db3kd.labelling.ray_cluster import Workers
@@ -78,7 +78,9 @@ class BudgetOptions(OptionSet):
     price: Annotated[
         float | None,
         typer.Option(
-            "--price-per-1000", min=0, help="Price of 1,000 queries in any currency, for --dry-run."
+            "--price-per-1000",
+            callback=parse_price,
+            help="Price of 1,000 queries in any currency, for --dry-run.",
         ),
     ] = None
 
