@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.teachers.answer_arrays import as_answer_array, check_answer_range
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
@@ -125,20 +126,24 @@ class FunctionTeacher:
             raise TeacherError(
                 f"{expected}, got a masked array that hides the class of image {row}"
             )
-        values = np.asarray(answer)
+        values = as_answer_array(answer, expected)
         if values.dtype.kind in "iu":
-            return values.astype(np.int64)
+            check_answer_range(values, self.classes, f"teacher {self.name}")
+            return np.asarray(values, np.int64)
         if values.dtype.kind == "f" and np.isnan(values).any():
             row = int(np.argwhere(np.isnan(values))[0][0])
             raise TeacherError(f"{expected}, got NaN for image {row}")
         if values.dtype.kind in "OSU":
             numbers = [
-                entry
-                if isinstance(entry, int) and not isinstance(entry, bool)
+                int(entry)
+                if isinstance(entry, int | np.integer) and not isinstance(entry, bool)
                 else self._names.number(entry, row, expected)
                 for row, entry in enumerate(values.ravel().tolist())
             ]
+            check_answer_range(numbers, self.classes, f"teacher {self.name}")
             return np.array(numbers, np.int64).reshape(values.shape)
+        if values.dtype.kind not in "bfc":
+            raise TeacherError(f"{expected}, got {values.dtype}; return class numbers as integers")
         return values
 
     def _as_array(self, images: Tensor) -> np.ndarray:
