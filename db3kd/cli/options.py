@@ -75,6 +75,10 @@ Seeds = Annotated[
 ]
 
 
+READING = ("size", "channels", "features", "label_column")
+"""The fields of `ImageOptions` that say how images are read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(OptionSet):
     """Which images a command uses."""
