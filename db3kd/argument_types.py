@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,40 @@ def check_number(value: float, name: str, expected: str = "a finite number") -> 
     if not math.isfinite(value):
         raise ValueError(f"{name}: expected {expected}, got {value}")
     return float(value)
+
+
+def check_price(value: float, name: str = "price_per_1000") -> float:
+    """Checks a price, and returns it as a float.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not finite, or below 0.
+    """
+    expected = "a finite number of at least 0"
+    if check_number(value, name, expected) < 0:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return float(value)
+
+
+def check_seed(value: int, name: str = "seed", bits: int = 63) -> int:
+    """Checks a seed, and returns it as an int.
+
+    Args:
+        value: The seed.
+        name: The name of the argument in errors.
+        bits: The seed must be below 2^bits. All generators take seeds below 2^63. Other networks of
+            a run get the seeds that follow, for which 62 leaves room, and 61 does for several runs.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is out of range.
+    """
+    expected = f"an integer of at least 0 and below 2^{bits}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected {expected}, got {brief(value)}")
+    if not 0 <= value < 2**bits:
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+    return int(value)
 
 
 def brief(value: Any) -> str:

@@ -167,6 +167,23 @@ def check_images(
     return images
 
 
+def check_dense(images: Tensor, name: str = "images") -> None:
+    """Raises TypeError if a tensor does not hold a real number for each pixel."""
+    if images.is_nested:
+        found, advice = "a nested tensor", "stack images of one size with torch.stack"
+    elif images.is_meta:
+        found, advice = "a meta tensor, which has no values", "load the images on a device"
+    elif images.layout is not torch.strided:
+        found, advice = f"layout {images.layout}", f"use {name}.to_dense()"
+    elif images.is_quantized:
+        found, advice = "a quantized tensor", f"use {name}.dequantize()"
+    elif images.is_complex():
+        found, advice = str(images.dtype).removeprefix("torch."), f"use {name}.real or {name}.abs()"
+    else:
+        return
+    raise TypeError(f"{name}: expected a dense tensor of real numbers, got {found}; {advice}")
+
+
 def check_shape_of_images(
     found: Sequence[int], expected: Sequence[int], images: str, name: str = "images"
 ) -> None:

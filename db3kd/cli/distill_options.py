@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db3kd.cli.option_sets import COMMON, OptionSet
-from db3kd.cli.options import ImageOptions, PricePer1000, Split, load_test_or_all
+from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
+from db3kd.cli.options import READING, ImageOptions, PricePer1000, Split, load_test_or_all
 from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
@@ -52,6 +52,13 @@ class TransferOptions(ImageOptions):
             show_default="the test split of --data",
         ),
     ] = None
+
+    def check_used(self) -> None:
+        """Raises ValueError if an option is given that no images are read with."""
+        if self.data is None:
+            refuse_options(self, "needs --data", "split", "limit")
+            if self.test is None:
+                refuse_options(self, "needs --data, or --test with images", *READING)
 
     def load(self, seed: int) -> "ImageSet | None":
         """Loads the images to query; None without --data."""
@@ -163,6 +170,8 @@ def distill_settings(
     """Returns how the networks of a distillation are trained."""
     from db3kd.pipelines.distill_settings import DistillSettings
 
+    if proxies.proxies == 0:
+        refuse_options(proxies, "needs --proxies of at least 1", "proxy")
     return DistillSettings(
         training=training.patient_settings(device),
         proxy=proxies.proxy,

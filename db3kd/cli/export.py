@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
+from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_options
 from db3kd.cli.options import ImageOptions, Split, load_test_or_all
 from db3kd.cli.outputs import refuse_existing
 from db3kd.cli.teacher_options import parse_shape
@@ -58,6 +58,7 @@ class CheckOptions(ImageOptions):
     def load(self) -> "ImageSet | None":
         """Loads the images; None without --data."""
         if self.data is None:
+            refuse_options(self, "needs --data")
             return None
         source = self.source(self.split)
         return load_test_or_all(source) if self.split == "test" else source.load()
@@ -122,13 +123,14 @@ def export(
     if format not in (None, format_of(out)):
         raise ValueError(f"out: expected a name ending in {suffix_of(format)}, got {out.name!r}")
     refuse_existing(out)
+    images = check.load()
     result = export_model(
         file,
         out,
         model=network.model,
         image_shape=parse_shape(network.image_shape),
         classes=network.classes,
-        images=check.load(),
+        images=images,
     )
     print(f"{result.path}: makes the same decisions as {file.name} on {result.images:,} images")
     print(f"classes     {result.classes_decided} among these decisions")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.errors import one_line
-from db3kd.cli.option_sets import COMMON, expand_option_sets
+from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.teacher_options import TEACHER_HELP, ModelFileOptions
 
 if TYPE_CHECKING:
@@ -81,12 +81,16 @@ def info(
 
         db3kd info --teacher-keys
     """
-    if teacher_keys:
-        _print_teacher_keys()
-    elif teacher is None:
+    if teacher is None:
+        refuse_options(model_file, "needs --teacher")
         for name, value in (("features", features), ("time", time)):
             if value is not None:
                 raise ValueError(f"{name}: needs --teacher")
+    if teacher_keys:
+        if teacher is not None:
+            raise ValueError("teacher_keys: cannot be combined with --teacher")
+        _print_teacher_keys()
+    elif teacher is None:
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
     else:
         _print_teacher(teacher, model_file, features, time)

@@ -12,7 +12,7 @@ import typer
 from db3kd.cli.dry_run import print_estimate
 from db3kd.cli.errors import naming_options
 from db3kd.cli.label_options import BudgetOptions, SearchOptions, SoftLabelOptions, WorkerOptions
-from db3kd.cli.option_sets import COMMON, expand_option_sets
+from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.options import ImageOptions, Resume, Split
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.teacher_options import ModelFileOptions, TeacherOptions
@@ -86,6 +86,11 @@ def label(
     from db3kd.storage.manifest import read_manifest
     from db3kd.storage.run_folder import check_free, holds_run
 
+    search.check_used(budget)
+    if not resume:
+        refuse_options(budget, "needs --resume", "accept_changes")
+    if not budget.dry_run:
+        refuse_options(budget, "needs --dry-run", "dry_run_queries", "price")
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
     check_free(out, resume)
     before = read_manifest(out) if holds_run(out) else None

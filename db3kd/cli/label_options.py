@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from db3kd.cli.option_sets import COMMON, OptionSet
-from db3kd.cli.options import Seed, given, parse_counts
+from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
+from db3kd.cli.options import Seed, given, parse_counts, parse_price
 
 if TYPE_CHECKING:
     from db3kd.labelling.ray_cluster import Workers
@@ -45,7 +45,7 @@ class BudgetOptions(OptionSet):
             "--queries-per-pair",
             min=0,
             help="Maximum number of queries per sample and class.",
-            show_default="1000",
+            show_default="1,000; with --preset paper: 20,000",
         ),
     ] = None
     consistency_checks: Annotated[
@@ -78,7 +78,9 @@ class BudgetOptions(OptionSet):
     price: Annotated[
         float | None,
         typer.Option(
-            "--price-per-1000", min=0, help="Price of 1,000 queries in any currency, for --dry-run."
+            "--price-per-1000",
+            callback=parse_price,
+            help="Price of 1,000 queries in any currency, for --dry-run.",
         ),
     ] = None
 
@@ -107,12 +109,17 @@ class SearchOptions(OptionSet):
             "--starting-points",
             min=1,
             help="Number of images per class towards which rays lead.",
-            show_default="by budget, up to 10 for mbd, 20 for bd",
+            show_default="by budget, up to 10 for mbd, 20 for bd; with --preset paper: 201, or 21 "
+            "for sd",
         ),
     ] = None
     order: Annotated[
         Literal["nearest", "random"] | None,
-        typer.Option("--order", help="How to choose starting points.", show_default="nearest"),
+        typer.Option(
+            "--order",
+            help="How to choose starting points.",
+            show_default="nearest; with --preset paper: random",
+        ),
     ] = None
     candidate_pool: Annotated[
         int | None,
@@ -173,6 +180,16 @@ class SearchOptions(OptionSet):
         ),
     ] = ""
     seed: Seed = 0
+
+    def check_used(self, budget: BudgetOptions) -> None:
+        """Raises ValueError if an option is given that the measure leaves no use for."""
+        if self.measure == "sd":
+            no_query = "needs --measure bd or mbd; sd asks nothing about pairs"
+            refuse_options(budget, no_query, "queries_per_pair")
+            if self.order != "random" and self.preset is None:
+                refuse_options(self, "needs --order random with --measure sd", "starting_points")
+        if self.measure != "bd":
+            refuse_options(self, "needs --measure bd", "mixup_rounds")
 
     def auto_surrogate(self, device: str) -> "AutoSurrogate | None":
         """Returns the planner of the run's own surrogate; None without --surrogate auto.

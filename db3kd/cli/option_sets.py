@@ -44,6 +44,22 @@ def given_options(options: OptionSet) -> list[str]:
     ]
 
 
+def refuse_options(options: OptionSet, reason: str, *names: str) -> None:
+    """Refuses options that would have no effect.
+
+    Args:
+        options: The options of a command.
+        reason: Why they have none, such as "needs --data".
+        names: The fields to refuse; by default all of them.
+
+    Raises:
+        ValueError: If one of them was given.
+    """
+    for name in given_options(options):
+        if name in names or not names:
+            raise ValueError(f"{name}: {reason}")
+
+
 def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:
     """Replaces each parameter that is an `OptionSet` by one parameter for each field.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from db3kd.argument_types import check_price, check_seed
 from db3kd.cli.option_sets import COMMON, OptionSet
 
 if TYPE_CHECKING:
@@ -15,7 +16,19 @@ if TYPE_CHECKING:
 MOVED_DATA_HELP = "Where the labelled images are now, as for db3kd label, if they have moved."
 DEVICE_HELP = "auto (CUDA if there is a GPU), cpu, cuda or cuda:N."
 
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")]
+
+def parse_price(price: float | None) -> float | None:
+    """Returns the value of a --price-per-1000 option after a check."""
+    return None if price is None else check_price(price, "--price-per-1000")
+
+
+def _check_seed(seed: int) -> int:
+    return check_seed(seed, "--seed", bits=61)
+
+
+Seed = Annotated[
+    int, typer.Option("--seed", callback=_check_seed, help="Seed of all random numbers.")
+]
 Split = Annotated[
     str, typer.Option("--split", help="Part of the data set.", rich_help_panel="Images")
 ]
@@ -29,7 +42,7 @@ PricePer1000 = Annotated[
     float | None,
     typer.Option(
         "--price-per-1000",
-        min=0,
+        callback=parse_price,
         help="Price of 1,000 queries, in any currency.",
         rich_help_panel="Budget",
     ),
@@ -60,6 +73,10 @@ Seeds = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
+
+
+READING = ("size", "channels", "features", "label_column")
+"""The fields of `ImageOptions` that say how images are read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.errors import naming_options
-from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
+from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_options
 from db3kd.cli.options import Resume, Seed, given, parse_counts
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.teacher_options import TeacherOptions
@@ -69,7 +69,7 @@ class SynthesisOptions(OptionSet):
         typer.Option(
             "--starts",
             help=f"Kind of random images: {', '.join(STARTS)}.",
-            show_default="mixed",
+            show_default="mixed; paper: paper",
         ),
     ] = None
     effort: Annotated[
@@ -78,7 +78,7 @@ class SynthesisOptions(OptionSet):
             "--effort",
             min=1,
             help="Maximum number of random images to query, as a multiple of --samples.",
-            show_default="1",
+            show_default="1; paper: 1,000",
         ),
     ] = None
     moves: Annotated[
@@ -87,7 +87,7 @@ class SynthesisOptions(OptionSet):
             "--moves",
             min=0,
             help="Maximum number of moves of a sample away from the boundary.",
-            show_default="0",
+            show_default="0; paper: 40",
         ),
     ] = None
     queries_per_move: Annotated[
@@ -96,7 +96,7 @@ class SynthesisOptions(OptionSet):
             "--queries-per-move",
             min=0,
             help="Approximate number of queries before each move.",
-            show_default="50",
+            show_default="50; paper: 5,000",
         ),
     ] = None
     queries_per_sample: Annotated[
@@ -105,6 +105,7 @@ class SynthesisOptions(OptionSet):
             "--queries-per-sample",
             min=0,
             help="Maximum number of queries to move each sample.",
+            show_default="no limit; paper: 201,200",
         ),
     ] = None
     snapshots: Annotated[
@@ -128,6 +129,9 @@ class SynthesisOptions(OptionSet):
             "plain": SynthesisSettings(),
             "paper": SynthesisSettings.paper(),
         }[self.preset]
+        if not (settings.moves.count if self.moves is None else self.moves):
+            needs = "needs --moves of at least 1"
+            refuse_options(self, needs, "queries_per_move", "queries_per_sample", "snapshots")
         moves = dataclasses.replace(
             settings.moves,
             **given(
@@ -155,13 +159,14 @@ def synthesize(
     ],
     synthesis: SynthesisOptions,
     acquisition_model: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--acquisition-model",
             help="Network of the students that choose images with --preset guided.",
+            show_default="lenet5-half",
             rich_help_panel="Pseudo samples",
         ),
-    ] = "lenet5-half",
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Make images for a teacher from its decisions alone.
@@ -178,7 +183,9 @@ def synthesize(
     from db3kd.storage.run_folder import check_free
     from db3kd.synthesis.sample_run import write_pseudo_samples
 
-    settings = synthesis.settings(acquisition_model)
+    if acquisition_model is not None and synthesis.preset != "guided":
+        raise ValueError("acquisition_model: needs --preset guided")
+    settings = synthesis.settings(acquisition_model or "lenet5-half")
     check_free(out, resume)
     opened = teacher.open()
     with naming_options(model="--acquisition-model"), hint_at_resuming(out):

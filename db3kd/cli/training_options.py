@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import OptionSet
 from db3kd.cli.options import DEVICE_HELP, Seed
 
@@ -99,7 +100,10 @@ class StudentTrainingOptions(OptionSet):
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", min=1, help="Maximum number of images per step.", show_default="128"
+            "--batch-size",
+            min=1,
+            help="Maximum number of images per step.",
+            show_default="128; with --preset paper: 512",
         ),
     ] = None
     learning_rate: Annotated[
@@ -187,6 +191,22 @@ class StudentTrainingOptions(OptionSet):
             **particular,
         )
 
+    def logs_folder(self, student: Path) -> Path:
+        """Returns the folder of the logs, after checks that need to come before any query.
+
+        Args:
+            student: The student's file or folder.
+        """
+        from db3kd.storage.filesystem import check_parents
+
+        folder = self.tracker_dir or student.parent / "logs"
+        if self.tracker is not None:
+            with naming_options(out="--tracker-dir"):
+                check_parents(folder / student.stem)
+        elif self.tracker_dir is not None:
+            raise ValueError("tracker_dir: needs --tracker tensorboard or --tracker wandb")
+        return folder
+
     def callbacks(self, student: Path, settings: "TrainSettings") -> "list[TrainingCallback]":
         """Returns the callbacks of a student's training.
 
@@ -194,13 +214,11 @@ class StudentTrainingOptions(OptionSet):
             student: The student's file, whose stem is the name in logs.
             settings: The settings of the training, which are logged.
         """
+        folder = self.logs_folder(student)
         if self.tracker is None:
-            if self.tracker_dir is not None:
-                raise ValueError("tracker_dir: needs --tracker tensorboard or --tracker wandb")
             return []
         from db3kd.distillation.training_tracker import TrackerCallback
 
-        folder = self.tracker_dir or student.parent / "logs"
         if self.tracker == "tensorboard":
             run = TrackerCallback("tensorboard", student.stem, folder, asdict(settings))
         else:

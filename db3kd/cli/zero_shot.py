@@ -41,14 +41,15 @@ def zero_shot(
         ),
     ] = "none",
     queries_per_pair: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--queries-per-pair",
             min=0,
             help="Maximum number of queries per sample and class for these distances.",
+            show_default="60",
             rich_help_panel="Labels",
         ),
-    ] = 60,
+    ] = None,
     steps: Steps = 12_000,
     batch_size: BatchSize = 128,
     learning_rate: LearningRate = 3e-3,
@@ -72,9 +73,12 @@ def zero_shot(
     from db3kd.report import zero_shot_table
     from db3kd.storage.run_folder import check_free
 
+    if queries_per_pair is not None and measure in ("none", "sd"):
+        raise ValueError("queries_per_pair: needs --measure bd or mbd")
     labelling = None
     if measure != "none":
-        labelling = LabelSettings(measure, queries_per_pair=queries_per_pair, seed=synthesis.seed)
+        most = 60 if queries_per_pair is None else queries_per_pair
+        labelling = LabelSettings(measure, queries_per_pair=most, seed=synthesis.seed)
     settings = ZeroShotSettings(
         synthesis.settings(model),
         labelling,

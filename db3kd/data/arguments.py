@@ -24,6 +24,7 @@ from db3kd.tables.columns import is_table
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.tabular import TabularTeacher
+from db3kd.validation import check_dense
 
 
 class TableLike(Protocol):
@@ -217,8 +218,9 @@ def _from_array(array: np.ndarray) -> Tensor | NamedImages:
 
 
 def _from_tensor(images: Tensor) -> Tensor | NamedImages:
+    check_dense(images)
     if images.is_floating_point():
-        return images.float()
+        return images.detach().float()
     if images.dtype == torch.uint8:
         return ImageSet.from_arrays(images.cpu().numpy(), name="images")
     raise _unsupported_images(images, "convert it to uint8 (0 to 255) or to float32")

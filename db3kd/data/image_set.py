@@ -13,7 +13,13 @@ from db3kd.data.arrays import ArrayPixels, PixelSource, scale_to_unit
 from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.storage.image_digests import ImageDigests
 from db3kd.tables import Features, Table
-from db3kd.validation import UNIT_BOUNDS, check_bounds, check_class_names, check_classes
+from db3kd.validation import (
+    UNIT_BOUNDS,
+    check_bounds,
+    check_class_names,
+    check_classes,
+    check_dense,
+)
 
 Item = Tensor | tuple[Tensor, int]
 """An image [C, H, W] or an encoded row [D], with its label if the set has labels."""
@@ -124,6 +130,10 @@ class ImageSet:
             ValueError: If shapes, values or labels do not fit. The values of a `numpy.memmap` are
                 checked when they are read.
         """
+        if isinstance(images, Tensor):
+            check_dense(images, name)
+            images = images.detach().cpu()
+            images = (images.float() if images.dtype == torch.bfloat16 else images).numpy()
         array = images if isinstance(images, np.memmap) else np.asarray(images)
         if check_bounds(bounds) != cls.bounds:
             array = scale_to_unit(array, check_bounds(bounds), name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_seed
 from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.loss import KDLoss
@@ -74,12 +75,14 @@ def compare_methods(
         One result per method.
 
     Raises:
-        ValueError: If `methods` or `seeds` is empty.
+        ValueError: If `methods` or `seeds` is empty, or a seed is out of range.
     """
     if not methods or not seeds:
         raise ValueError(
             f"methods, seeds: expected at least one of each, got {len(methods)} and {len(seeds)}"
         )
+    for seed in seeds:
+        check_seed(seed, "seeds")
     answered = test_decisions >= 0
     results = []
     for method in methods:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from db3kd.argument_types import check_flag, check_number, check_type
+from db3kd.argument_types import check_flag, check_number, check_seed, check_type
 from db3kd.validation import check_count
 
 _PRECISIONS = ("no", "fp16", "bf16")
@@ -67,7 +67,7 @@ class TrainSettings:
             check_count(getattr(self, name), name)
         if self.learning_rate is not None:
             check_positive("learning_rate", self.learning_rate)
-        check_count(self.seed, "seed", least=0)
+        check_seed(self.seed)
         check_flag(self.shuffle, "shuffle")
         check_type(self.device, str, "device", 'text such as "auto"')
         check_choice("precision", self.precision, _PRECISIONS)

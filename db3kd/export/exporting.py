@@ -10,7 +10,7 @@ from db3kd.export.check_images import CHECKED_IMAGES, check_batches
 from db3kd.export.formats import encode, format_of
 from db3kd.export.student import DeployedStudent
 from db3kd.models.factories import NetworkFactory
-from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.filesystem import check_parents, write_atomically
 from db3kd.teachers.module import ModuleTeacher
 
 
@@ -70,6 +70,7 @@ def export_model(
         ExportError: If the network cannot be converted, or the file decides differently.
         FileNotFoundError: If there is no such student.
         ModuleNotFoundError: If the format needs a package that is not installed.
+        NotADirectoryError: If `out` leads through a file.
         TypeError: If the student has another type.
         ValueError: If an argument is invalid or missing, or the suffix is unknown.
 
@@ -80,6 +81,7 @@ def export_model(
     """
     out = Path(out)
     kind = format_of(out)
+    check_parents(out)
     deployed = DeployedStudent.open(student, model, image_shape, classes)
     content = encode(deployed, kind)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_seed
 from db3kd.boundary import SignOptSettings
 from db3kd.boundary.starting_points import Order
 from db3kd.validation import check_count
@@ -79,6 +80,7 @@ class LabelSettings:
     def __post_init__(self) -> None:
         if self.measure not in ("sd", "bd", "mbd"):
             raise ValueError(f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}")
+        check_seed(self.seed)
         check_count(self.query_batch_size, "query_batch_size")
         check_count(self.mixup_rounds, "mixup_rounds", least=0)
         check_count(self.queries_per_pair, "queries_per_pair", least=0)

@@ -326,8 +326,10 @@ def _linear(image_shape: tuple[int, ...], classes: int) -> nn.Module:
 
 def _require_side(side: int, network: str, image_shape: tuple[int, ...]) -> None:
     if min(image_shape[1:]) < side:
+        height, width = image_shape[1:]
         raise ValueError(
-            f"image_shape: {network} needs at least {side}x{side} pixels, got {image_shape}"
+            f"model: {network} needs images of at least {side}x{side} pixels, got "
+            f"{height}x{width}; choose a network for all sizes, such as mlp"
         )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from db3kd.argument_types import check_seed
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.planning import Strategy
@@ -27,6 +28,9 @@ class DemoSettings:
         batch_size: Images per training step of each student.
         seeds: Number of students per strategy.
         seed: Seed of the first student and of everything else.
+
+    Raises:
+        ValueError: If the seed is out of range.
     """
 
     data: str = "mnist5k"
@@ -40,6 +44,9 @@ class DemoSettings:
     batch_size: int = 128
     seeds: int = 1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed, bits=61)
 
     @classmethod
     def quick(cls, seed: int = 0) -> "DemoSettings":

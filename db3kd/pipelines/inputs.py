@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from db3kd.argument_types import check_flag, check_number, check_path, check_type
+from db3kd.argument_types import check_flag, check_path, check_price, check_seed, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
@@ -114,8 +114,8 @@ def check_plain_arguments(
 
     Raises:
         TypeError: If an argument has another type.
-        ValueError: If the price is not a number of at least 0, or if a launcher started several
-            processes, each of which would ask the teacher.
+        ValueError: If the price is not a number of at least 0, if the seed is too large, or if a
+            launcher started several processes, each of which would ask the teacher.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
@@ -125,12 +125,9 @@ def check_plain_arguments(
         )
     advice = "use DistillSettings(training=TrainSettings(...))"
     check_type(settings, DistillSettings, "settings", "DistillSettings", advice)
+    check_seed(settings.training.seed, "settings.training.seed", bits=62)
     if price_per_1000 is not None:
-        price = check_number(price_per_1000, "price_per_1000", "a finite number of at least 0")
-        if price < 0:
-            raise ValueError(
-                f"price_per_1000: expected a finite number of at least 0, got {price_per_1000!r}"
-            )
+        check_price(price_per_1000)
     if out is not None:
         check_path(out, "out")  # type: ignore[arg-type]  # this is what is checked
     check_flag(resume, "resume")

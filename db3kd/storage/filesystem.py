@@ -27,6 +27,22 @@ _WORKERS_END_SECONDS = 15.0
 """How long the workers of a killed process may take to notice."""
 
 
+def check_parents(path: Path) -> None:
+    """Checks, before any work, that a file or folder could be made at a path.
+
+    Args:
+        path: The path, at which nothing need exist.
+
+    Raises:
+        NotADirectoryError: If the path leads through a file.
+    """
+    parent = next((each for each in path.absolute().parents if each.exists()), None)
+    if parent is not None and not parent.is_dir():
+        raise NotADirectoryError(
+            f"{path}: expected a path in a folder, but {parent} is a file; pass another out="
+        )
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file that survives a crash as soon as this returns.
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 from db3kd.storage.filesystem import (
     LOCKS,
     FolderLock,
+    check_parents,
     is_leftover,
     sync_folder,
     wait_for_workers,
@@ -100,10 +101,12 @@ def check_free(path: str | Path, resume: bool = False) -> None:
 
     Raises:
         FileExistsError: The path is a file, or a folder with files.
+        NotADirectoryError: The path leads through a file.
     """
     path = Path(path)
     if resume and holds_run(path):
         return
+    check_parents(path)
     if path.is_dir():
         found = [file.name for file in path.iterdir() if not is_leftover(file)]
     elif path.exists():

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from db3kd.argument_types import check_seed
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
@@ -60,6 +61,7 @@ class SynthesisSettings:
     query_batch_size: int = 2048
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         check_count(self.samples, "samples")
         check_count(self.starting_points, "starting_points")
         check_count(self.query_batch_size, "query_batch_size")

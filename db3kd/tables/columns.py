@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY
+
 Table = Any
 """The types that are accepted as a table: a NumPy array [n, F], a pandas DataFrame, a table of
 pyarrow or polars, or a scikit-learn Bunch.
@@ -22,8 +24,9 @@ class Columns:
     Attributes:
         names: The names of the columns.
         arrays: The values of each column, [n], with a NumPy dtype.
-        dtypes: The dtype of each column as the table names it; None for strings or objects in an
-            array, whose values determine it.
+        dtypes: The dtype of each column as the table names it, that of the values for a sparse one;
+            "ordered category" for a pandas category with an order; None for strings or objects in
+            an array, whose values determine it.
         categories: The categories of each column's pandas dtype, or None.
         is_frame: Whether the table is a DataFrame.
     """
@@ -86,12 +89,21 @@ def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
         )
     arrays, dtypes, categories = [], [], []
     for name in names:
-        column = table.iloc[:, known.index(name)]
+        column = _dense(table.iloc[:, known.index(name)])
         found = getattr(column.dtype, "categories", None)
-        dtypes.append("category" if found is not None else str(column.dtype))
+        dtypes.append(str(column.dtype) if found is None else _category(column.dtype))
         categories.append(None if found is None else found.tolist())
         arrays.append(_plain(column))
     return Columns(tuple(names), tuple(arrays), tuple(dtypes), tuple(categories), True)
+
+
+def _category(dtype: Any) -> str:
+    return ORDERED_CATEGORY if dtype.ordered else CATEGORY
+
+
+def _dense(column: Any) -> Any:
+    """Returns a pandas column whose values are all stored."""
+    return column.sparse.to_dense() if hasattr(column.dtype, "fill_value") else column
 
 
 def _plain(column: Any) -> np.ndarray:

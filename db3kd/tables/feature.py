@@ -16,6 +16,16 @@ KINDS: tuple[Kind, ...] = ("continuous", "integer", "categorical")
 MAX_STEPS = 2**23
 """The widest range of an integer feature. Within it, float32 distinguishes all values."""
 
+MAX_WHOLE = 2**53
+"""The largest whole number up to which float64 distinguishes all of them."""
+
+LARGE_INTEGER_ADVICE = (
+    "subtract a constant from the column, or leave it out if it only identifies rows"
+)
+
+CATEGORY, ORDERED_CATEGORY = "category", "ordered category"
+"""The dtypes of a feature whose column is a pandas category."""
+
 Value = bool | int | float | str
 """A value of a categorical feature."""
 
@@ -38,8 +48,8 @@ class Feature:
         upper: The highest value; None if the feature is categorical.
         values: The values of a categorical feature: strings, numbers or booleans; otherwise None.
         dtype: The dtype of the column that a model expects, as NumPy or pandas name it, such as
-            "float32" or "category". By default float64, int64, bool or object, depending on the
-            values.
+            "float32", "category", or "ordered category" for a pandas category with an order. By
+            default float64, int64, bool or object, depending on the values.
 
     Raises:
         TypeError: If a value has a type that cannot be used.
@@ -115,6 +125,11 @@ class Feature:
                 raise ValueError(
                     f"{where}: expected whole numbers as bounds, got {lower} and {upper}; declare "
                     "the feature continuous if other values are valid"
+                )
+            if max(-lower, upper) > MAX_WHOLE:
+                raise ValueError(
+                    f"{where}: expected integers from -2^53 to 2^53, which float64 can "
+                    f"distinguish, got {self.lower} to {self.upper}; {LARGE_INTEGER_ADVICE}"
                 )
             if upper - lower > MAX_STEPS:
                 raise ValueError(

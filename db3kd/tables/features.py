@@ -12,7 +12,7 @@ from torch import Tensor
 
 from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
 from db3kd.tables.columns import Table, read_columns
-from db3kd.tables.feature import Feature, Kind
+from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY, Feature, Kind
 from db3kd.tables.feature_files import (
     features_content,
     parse_features,
@@ -102,7 +102,7 @@ class Features:
         """Infers features from the values of a table.
 
         - Booleans, strings, objects and the pandas dtype `category` are categorical. Their values
-          are those of the column, sorted; for a `category`, all of its categories.
+          are those of the column, sorted; for a `category`, all of its categories, in their order.
         - Numbers are integer if all of them are whole, whatever their dtype, and span at most 2^23;
           otherwise they are continuous. The bounds are the lowest and highest value.
         - A column with a single value is constant.
@@ -259,8 +259,8 @@ class Features:
         for feature, column in zip(self._features, columns, strict=True):
             dtype: Any = feature.dtype
             values = feature.values or ()
-            if dtype == "category":
-                dtype = pandas.CategoricalDtype(list(values))
+            if dtype in (CATEGORY, ORDERED_CATEGORY):
+                dtype = pandas.CategoricalDtype(list(values), dtype == ORDERED_CATEGORY)
             elif dtype == "object" and all(isinstance(value, str) for value in values):
                 dtype = None  # pandas chooses its string dtype.
             series[feature.name] = pandas.Series(column, dtype=dtype)
@@ -334,7 +334,11 @@ def _decode(feature: Feature, valid: np.ndarray) -> np.ndarray:
     numbers = feature.lower * (1 - share) + feature.upper * share  # Exact at both ends.
     if feature.kind == "integer":
         numbers = np.rint(numbers)
-    return numbers.clip(feature.lower, feature.upper).astype(_numpy_dtype(feature))
+    numbers, dtype = numbers.clip(feature.lower, feature.upper), _numpy_dtype(feature)
+    if dtype.kind in "iu":  # float64 rounds the largest integer of 64 bits up to one that is none
+        highest = float(np.iinfo(dtype).max)
+        numbers = np.minimum(numbers, np.nextafter(highest, 0) if highest >= 2**63 else highest)
+    return numbers.astype(dtype)
 
 
 def _numpy_dtype(feature: Feature) -> np.dtype:

@@ -8,7 +8,18 @@ import numpy as np
 
 from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
 from db3kd.tables.columns import Columns
-from db3kd.tables.feature import KINDS, MAX_STEPS, Feature, Kind, Value, plain_value
+from db3kd.tables.feature import (
+    CATEGORY,
+    KINDS,
+    LARGE_INTEGER_ADVICE,
+    MAX_STEPS,
+    MAX_WHOLE,
+    ORDERED_CATEGORY,
+    Feature,
+    Kind,
+    Value,
+    plain_value,
+)
 
 _FREE_CATEGORIES = 20
 """Up to this many different values are categories, whatever the number of rows."""
@@ -67,7 +78,16 @@ def _kind(name: str, column: np.ndarray, declared: Sequence[Any] | None) -> Kind
         return "categorical"
     numbers = check_numbers(name, column)
     whole = np.array_equal(numbers, np.rint(numbers))
-    return "integer" if whole and np.ptp(numbers) <= MAX_STEPS else "continuous"
+    if not whole or np.ptp(numbers) > MAX_STEPS:
+        return "continuous"
+    large = np.abs(numbers) > MAX_WHOLE
+    if column.dtype.kind in "iu" and large.any():
+        row = int(large.argmax())
+        raise ValueError(
+            f"column {name!r}: expected integers from -2^53 to 2^53, which float64 can "
+            f"distinguish, got {column[row]} in row {row}; {LARGE_INTEGER_ADVICE}"
+        )
+    return "continuous" if large.any() else "integer"
 
 
 def _numeric(
@@ -118,4 +138,4 @@ def _not_text(dtype: str | None) -> str | None:
 
 
 def _numeric_dtype(dtype: str | None) -> str | None:
-    return None if dtype in ("object", "str", "category") else dtype
+    return None if dtype in ("object", "str", CATEGORY, ORDERED_CATEGORY) else dtype

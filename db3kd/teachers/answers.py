@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.teachers.answer_arrays import as_answer_array
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.class_numbers import NEXT_BEST, ClassNames, Numbering
 from db3kd.validation import check_threshold, counted
@@ -86,7 +87,7 @@ class AnswerReader:
         expected = (
             f"{who}: expected {counted(count, 'class', 'classes')}, or scores [{count}, {width}]"
         )
-        array = _as_array(answers, expected)
+        array = as_answer_array(answers, expected)
         if self._has_scores(array, count, width):
             if np.isnan(array).any():
                 raise TeacherError(f"{expected}, got NaN among the scores")
@@ -106,7 +107,7 @@ class AnswerReader:
         expected = (
             f"{who}: expected one score per image, [{count}] or [{count}, 1], for its threshold"
         )
-        array = _as_array(answers, expected)
+        array = as_answer_array(answers, expected)
         if array.shape not in ((count,), (count, 1)) or array.dtype.kind not in "iuf":
             raise TeacherError(f"{expected}, got {array.dtype} of shape {list(array.shape)}")
         if np.isnan(array).any():
@@ -123,6 +124,10 @@ class AnswerReader:
 
     def _read_classes(self, answers: np.ndarray, expected: str) -> Tensor:
         if answers.dtype.kind in "OSU":
+            if all(type(answer) is int for answer in answers):  # one is beyond 64 bits
+                sizes = [abs(answer) for answer in answers]
+                first = sizes.index(max(sizes))
+                raise self._no_class(answers[first], first, expected)
             names = enumerate(answers.tolist())
             return torch.tensor([self._names.number(name, row, expected) for row, name in names])
         if answers.dtype.kind not in "iuf":
@@ -132,14 +137,17 @@ class AnswerReader:
             invalid |= answers >= self.classes
         if invalid.any():
             first = int(invalid.argmax())
-            raise TeacherError(
-                f"{expected}, got class {answers[first]} for image {first}; classes are whole "
-                f"numbers in [0, {self.classes}){self._hint(float(answers[first]))}"
-            )
+            raise self._no_class(answers[first], first, expected)
         numbers = answers.astype(np.int64)
         if self._class_table is None:
             return torch.from_numpy(numbers)
         return _look_up(self._class_table, numbers, expected)
+
+    def _no_class(self, answer: Any, image: int, expected: str) -> TeacherError:
+        return TeacherError(
+            f"{expected}, got class {answer} for image {image}; classes are whole numbers in "
+            f"[0, {self.classes}){self._hint(answer)}"
+        )
 
     def _hint(self, answer: float) -> str:
         if answer == self.classes:
@@ -164,13 +172,3 @@ def _look_up(class_table: np.ndarray, numbers: np.ndarray, expected: str) -> Ten
             f"background of a model that returns scores, set background = {NEXT_BEST!r}"
         )
     return torch.from_numpy(classes)
-
-
-def _as_array(answers: Any, expected: str) -> np.ndarray:
-    try:
-        array = np.asarray(answers)
-    except (ValueError, TypeError, OverflowError):
-        raise TeacherError(f"{expected}, got rows of different lengths") from None
-    if array.dtype.kind in "OUS" and array.ndim == 1 and isinstance(answers, list):
-        return np.array(answers, dtype=object)  # np.asarray would convert numbers to text
-    return array

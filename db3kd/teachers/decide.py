@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from db3kd.teachers.answer_arrays import out_of_range
 from db3kd.teachers.base import (
     AsyncTeacher,
     CompletedDecisions,
@@ -127,6 +128,8 @@ def check_decisions(decisions: object, count: int, classes: int, who: str) -> No
     expected = f"{who}: expected {counted(count, 'class', 'classes')} as int64 [{count}]"
     if not isinstance(decisions, Tensor):
         raise TeacherError(f"{expected}, got {type(decisions).__name__}; return a tensor")
+    if decisions.is_nested or decisions.is_meta or decisions.layout is not torch.strided:
+        raise TeacherError(f"{expected}, got a nested, sparse or meta tensor; return a dense one")
     got = f"{list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}"
     if decisions.ndim == 2 and len(decisions) == count and decisions.shape[1] == classes:
         raise TeacherError(f"{expected}, got scores {got}; return scores.argmax(1)")
@@ -143,7 +146,4 @@ def check_decisions(decisions: object, count: int, classes: int, who: str) -> No
     lowest, highest = (int(value) for value in torch.aminmax(decisions))
     if lowest < 0 or highest >= classes:
         invalid = lowest if lowest < 0 else highest
-        raise TeacherError(
-            f"{who} returned class {invalid}, expected [0, {classes}); number the classes from 0 "
-            "or correct `classes`"
-        )
+        raise out_of_range(invalid, classes, who)

@@ -1,9 +1,6 @@
 """A teacher made of a Python function on NumPy arrays."""
 
-import functools
-import hashlib
 import inspect
-import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.teachers.answer_arrays import as_answer_array, check_answer_range
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.decide import check_decisions
+from db3kd.teachers.function_fingerprint import function_fingerprint
 from db3kd.teachers.generator import GeneratorStream
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
@@ -127,20 +126,24 @@ class FunctionTeacher:
             raise TeacherError(
                 f"{expected}, got a masked array that hides the class of image {row}"
             )
-        values = np.asarray(answer)
+        values = as_answer_array(answer, expected)
         if values.dtype.kind in "iu":
-            return values.astype(np.int64)
+            check_answer_range(values, self.classes, f"teacher {self.name}")
+            return np.asarray(values, np.int64)
         if values.dtype.kind == "f" and np.isnan(values).any():
             row = int(np.argwhere(np.isnan(values))[0][0])
             raise TeacherError(f"{expected}, got NaN for image {row}")
         if values.dtype.kind in "OSU":
             numbers = [
-                entry
-                if isinstance(entry, int) and not isinstance(entry, bool)
+                int(entry)
+                if isinstance(entry, int | np.integer) and not isinstance(entry, bool)
                 else self._names.number(entry, row, expected)
                 for row, entry in enumerate(values.ravel().tolist())
             ]
+            check_answer_range(numbers, self.classes, f"teacher {self.name}")
             return np.array(numbers, np.int64).reshape(values.shape)
+        if values.dtype.kind not in "bfc":
+            raise TeacherError(f"{expected}, got {values.dtype}; return class numbers as integers")
         return values
 
     def _as_array(self, images: Tensor) -> np.ndarray:
@@ -171,42 +174,3 @@ def _check_takes_one_array(function: Callable[..., Any]) -> None:
         raise TypeError(
             f"function: expected a function that takes one array of images, got {name}{signature}"
         ) from None
-
-
-def function_fingerprint(function: Callable[..., Any]) -> str:
-    """Returns the SHA-256 digest, in hex, of what defines a function.
-
-    Raises:
-        ValueError: If its source or object cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        for part in _defining_parts(function):
-            digest.update(part)
-            digest.update(b"\0")
-    except Exception as error:  # an object's own __reduce__ may raise anything
-        raise ValueError(
-            f"fingerprint: the source or state of {function!r} cannot be read ({error}); pass "
-            "fingerprint=, a text that changes when the function does"
-        ) from error
-    return digest.hexdigest()
-
-
-def _defining_parts(function: Callable[..., Any]) -> list[bytes]:
-    """Returns bytes that change when the function does.
-
-    Objects are pickled to be hashed; nothing is unpickled.
-    """
-    if isinstance(function, functools.partial):
-        arguments = pickle.dumps((function.args, sorted(function.keywords.items())))
-        return [*_defining_parts(function.func), arguments]
-    if inspect.ismethod(function):
-        return [function.__func__.__qualname__.encode(), pickle.dumps(function.__self__)]
-    if inspect.isfunction(function):
-        closure = [cell.cell_contents for cell in function.__closure__ or ()]
-        defined = pickle.dumps((function.__defaults__, function.__kwdefaults__))
-        parts = [function.__qualname__.encode(), inspect.getsource(function).encode(), defined]
-        for value in closure:
-            parts += _defining_parts(value) if inspect.isroutine(value) else [pickle.dumps(value)]
-        return parts
-    return [pickle.dumps(function)]

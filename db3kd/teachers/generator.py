@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.teachers.answer_arrays import as_answer_array, out_of_range
 from db3kd.teachers.base import TeacherError, failure
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.validation import counted
@@ -83,20 +84,17 @@ class GeneratorStream:
         if isinstance(answer, str | bytes):
             return self._names.number(answer, row, expected)
         try:
-            value = np.asarray(answer)
+            value = as_answer_array(answer, expected)
             is_integer = value.ndim == 0 and value.dtype.kind in "iu"
-        except ValueError:
+        except TeacherError:
             is_integer = False
-        if not is_integer:
+        if not is_integer and (not isinstance(answer, int) or isinstance(answer, bool)):
             raise TeacherError(
                 f"{expected}, got {type(answer).__name__} for image {row}; yield each image's "
                 "class once, in order"
             )
         if not 0 <= int(value) < self._classes:
-            raise TeacherError(
-                f"teacher {self._name} returned class {int(value)}, expected [0, {self._classes}); "
-                "number the classes from 0 or correct `classes`"
-            )
+            raise out_of_range(int(value), self._classes, f"teacher {self._name}")
         return int(value)
 
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, describe
-from db3kd.validation import check_images
+from db3kd.validation import check_dense, check_images
 
 
 def as_images(images: Any, teacher: Teacher) -> Tensor:
     """Returns the images that a user passed to `decide` as a tensor.
 
-    Searches pass tensors, which are returned unchanged and unchecked.
+    Searches pass tensors, which are returned unchanged; their values are not checked.
 
     Args:
         images: A tensor; an array [N, *image_shape] of numbers inside the teacher's bounds; or, for
@@ -31,6 +31,7 @@ def as_images(images: Any, teacher: Teacher) -> Tensor:
         torch.Size([2, 1, 8, 8])
     """
     if isinstance(images, Tensor):
+        check_dense(images)
         return images
     shape, features = tuple(teacher.image_shape), Features.of(teacher)
     if features is not None and hasattr(images, "columns"):

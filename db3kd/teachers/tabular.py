@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from db3kd.tables import Features
+from db3kd.teachers.answer_arrays import as_answer_array
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.cpu_batch import batch_for_calls
-from db3kd.teachers.function import FunctionTeacher, function_fingerprint
+from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.function_fingerprint import function_fingerprint
 from db3kd.validation import check_class_names, check_count
 
 _MODEL_BATCH = 4096
@@ -128,9 +130,12 @@ class TabularTeacher(FunctionTeacher):
 
     def _predicted(self, unit: np.ndarray) -> Any:
         answer = self._predict(self._rows(unit))
-        if self._labels is None or answer is None:
-            return _flat(answer)
+        if answer is None:
+            return None
         expected = f"teacher {self.name}: expected one class per row from predict"
+        answer = as_answer_array(answer, expected)
+        if self._labels is None:
+            return _flat(answer)
         return [
             self._number(label, row, expected)
             for row, label in enumerate(np.asarray(_flat(answer)).tolist())

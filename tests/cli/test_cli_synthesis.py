@@ -81,7 +81,7 @@ def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
     ("options", "words"),
     [
         (("--starts", "noise"), "--starts: expected one of paper, "),
-        (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
+        (("--moves", 1, "--snapshots", "5,ten"), "--snapshots: expected numbers"),
         (("--teacher", "missing.safetensors"), "there is no such file"),
         (("--cuda-graphs",), "--cuda-graphs: expected a CUDA device, got cpu"),
         (("--teacher", f"{TEACHERS}:constant"), "got class 3 for all"),

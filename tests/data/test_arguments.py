@@ -9,6 +9,7 @@ from torch import nn
 import db3kd
 from db3kd.data.arguments import as_images, as_teacher
 from db3kd.data.image_reader import image_reader
+from db3kd.data.image_set import ImageSet
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import FunctionTeacher, TeacherError
@@ -132,3 +133,33 @@ def test_any_exception_of_a_teacher_becomes_a_teacher_error(images, raised):
     message = f"teacher mine raised {raised.__name__} on 10 images: no more"
     with pytest.raises(TeacherError, match=message):
         label(FunctionTeacher(decide, SHAPE, 3, name="mine"), images)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda images: images.to("meta"), "a meta tensor, which has no values"),
+        (lambda images: images.to_sparse(), r"layout torch.sparse_coo; use \w+.to_dense"),
+        (lambda images: images.to(torch.complex64), r"complex64; use \w+.real"),
+        (
+            lambda images: torch.nested.nested_tensor(list(images), layout=torch.jagged),
+            "a nested tensor; stack",
+        ),
+    ],
+)
+def test_tensors_without_a_number_for_each_pixel_are_refused(images, teacher, make, message):
+    expected = f": expected a dense tensor of real numbers, got {message}"
+    made = make(images)
+    asked = FunctionTeacher(lambda array: [0] * len(array), SHAPE, 3, fingerprint="f")
+    for take in (asked.decide, lambda given: label(teacher, given)):
+        with pytest.raises(TypeError, match=f"^images{expected}"):
+            take(made)
+    with pytest.raises(TypeError, match=f"^arrays{expected}"):
+        ImageSet.from_arrays(made)
+
+
+def test_tensors_that_require_gradients_are_images(images, teacher):
+    given = images.clone().requires_grad_()
+    assert teacher.decide(given).equal(teacher.decide(images))
+    assert ImageSet.from_arrays(given).read([0]).equal(images[:1])
+    assert ImageSet.from_arrays(images.bfloat16()).read([0]).equal(images[:1].bfloat16().float())

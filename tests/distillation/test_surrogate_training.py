@@ -246,7 +246,7 @@ def test_settings_that_cannot_be_are_refused(changes, message):
 def test_a_model_that_does_not_fit_costs_no_query():
     counting = CountingTeacher(centroids())
 
-    with pytest.raises(ValueError, match="AlexNet needs at least 8x8"):
+    with pytest.raises(ValueError, match="AlexNet needs images of at least 8x8"):
         make_surrogate(counting, images(), replace(SETTINGS, model="alexnet"))
     assert counting.total == 0
 

@@ -125,8 +125,8 @@ def test_an_ensemble_averages_log_probabilities():
         ),
         ("lenet6*2", (1, 28, 28), 10, ValueError, "model: expected one of lenet5.*got 'lenet6'"),
         ("lenet6", (1, 28, 28), 10, ValueError, "model: expected one of lenet5.*got 'lenet6'"),
-        ("lenet5", (1, 3, 3), 10, ValueError, "image_shape: LeNet-5 needs at least 4x4"),
-        ("alexnet", (3, 4, 4), 10, ValueError, "image_shape: AlexNet needs at least 8x8"),
+        ("lenet5", (1, 3, 3), 10, ValueError, "model: LeNet-5 needs images of at least 4x4"),
+        ("alexnet", (3, 4, 4), 10, ValueError, "model: AlexNet needs images of at least 8x8"),
         ("lenet5", (784,), 10, ValueError, r"needs images of shape \(channels, height, width\)"),
         ("lenet5", (1, 28, 28), 1, ValueError, "classes: expected an integer of at least 2"),
         (

@@ -1,6 +1,7 @@
 """A value of the wrong type is named with its argument, what was expected and what came."""
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -154,3 +155,31 @@ def test_the_name_of_an_unknown_network_is_that_of_its_argument():
         chosen = DistillSettings(proxy=options.pop("proxy", "linear"))
         with pytest.raises(ValueError, match=f"^{name}: expected one of lenet5, .* got 'huge'"):
             pipelines.distill(teacher(), **FOR_DISTILL | {"settings": chosen} | options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**20])
+@pytest.mark.parametrize(
+    "kind", [db3kd.TrainSettings, db3kd.LabelSettings, db3kd.SynthesisSettings, DemoSettings]
+)
+def test_a_seed_beyond_those_of_generators_is_refused_by_all_settings(kind, seed):
+    with pytest.raises(ValueError, match=rf"^seed: expected .* below 2\^6[13], got {seed}$"):
+        kind(seed=seed)
+
+
+def test_a_seed_without_room_for_the_next_ones_is_refused():
+    counting = CountingTeacher(teacher())
+    training = replace(QUICK.training, seed=2**62)
+    with pytest.raises(ValueError, match=r"^settings\.training\.seed: expected .* below 2\^6[12]"):
+        given = FOR_DISTILL | {"settings": replace(QUICK, training=training)}
+        pipelines.compare(counting, **given, strategies=["decisions"])
+    for kind in (ZeroShotSettings, db3kd.SurrogateSettings):
+        with pytest.raises(ValueError, match=r"^training\.seed: expected .* below 2\^6[12]"):
+            kind(training=training)
+    assert counting.total == 0
+
+
+def test_the_largest_seed_trains_proxies_and_students():
+    training = replace(QUICK.training, seed=2**61 - 1)
+    largest = replace(QUICK, training=training, proxies=2)
+    given = FOR_DISTILL | {"settings": largest, "strategies": ["auto", "sd"]}
+    assert len(pipelines.compare(teacher(), **given, seeds=2).rows[0].students) == 2

@@ -291,7 +291,7 @@ def test_bounds_that_cannot_be_mapped_to_unit_images_are_refused(tmp_path):
     ("changes", "test", "message"),
     [
         ({"student": "lenet6"}, None, "student: expected one of"),
-        ({"student": "alexnet-half"}, None, "image_shape: AlexNet needs at least 8x8"),
+        ({"student": "alexnet-half"}, None, "student: AlexNet needs images of at least 8x8"),
         ({}, "nothing", "data: expected mnist5k"),
         ({}, "digits", r"test: expected shape \(1, 6, 6\), .* got \(1, 8, 8\)"),
     ],

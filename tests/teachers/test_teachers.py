@@ -335,11 +335,40 @@ def test_teachers_do_not_depend_on_the_searches():
         (["cat", None, "cat"], "got the class name 'cat'"),
         ([0, None, 1], "got NoneType for image 1"),
         (np.array([0.0, np.nan, 1.0]), "got NaN for image 1"),
+        ([[0], [1, 2], [1]], "got rows of different lengths"),
+        (np.array(["2020"] * 3, "M8[D]"), r"got datetime64\[D\]"),
+        (torch.zeros(3, dtype=torch.int64, device="meta"), "got a tensor: .*no data"),
     ],
 )
 def test_an_answer_that_is_no_class_is_explained(answer, message):
     teacher = FunctionTeacher(lambda _: answer, (2,), 3, name="mine", fingerprint="f")
     with pytest.raises(TeacherError, match=rf"mine: expected one class per image .*{message}"):
+        decide_checked(teacher, torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, 10**30, -(10**30)])
+def test_a_class_number_of_any_size_is_shown_as_it_is(number):
+    def one_by_one(images):
+        yield from [number] * len(images)
+
+    functions = [lambda images: [number] * len(images), one_by_one]
+    if number == 2**64 - 1:
+        functions.append(lambda images: np.full(len(images), number, np.uint64))
+    for function in functions:
+        teacher = FunctionTeacher(function, (2,), 3, name="mine", fingerprint="f")
+        with pytest.raises(TeacherError, match=rf"mine returned class {number}, expected \[0, 3\)"):
+            decide_checked(teacher, torch.zeros(3, 2))
+
+
+def test_tensors_that_require_gradients_are_read_as_what_they_hold():
+    def scores(images):
+        return torch.rand(len(images), 3, requires_grad=True)
+
+    teacher = FunctionTeacher(scores, (2,), 3, fingerprint="f")
+    with pytest.raises(TeacherError, match=r"got scores \[3, 3\] float32; return scores.argmax"):
+        decide_checked(teacher, torch.zeros(3, 2))
+    teacher = FunctionTeacher(lambda images: list(scores(images)), (2,), 3, fingerprint="f")
+    with pytest.raises(TeacherError, match=r"got scores \[3, 3\] float32; return scores.argmax"):
         decide_checked(teacher, torch.zeros(3, 2))
 
 

@@ -1,0 +1,171 @@
+"""Fingerprints of functions and of fitted models: digests of what defines their answers.
+
+The bytes of a pickle do not serve for objects. They depend on the order of sets and on which equal
+values are one object, and models count their calls.
+"""
+
+import copyreg
+import functools
+import hashlib
+import inspect
+import pickle
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+def function_fingerprint(function: Callable[..., Any]) -> str:
+    """Returns the SHA-256 digest, in hex, of what defines a function.
+
+    A fitted model of scikit-learn keeps its fingerprint if it is saved and loaded again, and if it
+    is asked.
+
+    Raises:
+        ValueError: If its source or object cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for part in _defining_parts(function):
+            digest.update(part)
+            digest.update(b"\0")
+    except Exception as error:  # an object's own __reduce__ may raise anything
+        raise ValueError(
+            f"fingerprint: the source or state of {function!r} cannot be read ({error}); pass "
+            "fingerprint=, a text that changes when the function does"
+        ) from error
+    return digest.hexdigest()
+
+
+def _defining_parts(function: Callable[..., Any]) -> list[bytes]:
+    """Returns bytes that change when the function does."""
+    if isinstance(function, functools.partial):
+        arguments = _value_part((function.args, sorted(function.keywords.items())))
+        return [*_defining_parts(function.func), arguments]
+    if inspect.ismethod(function):
+        return [function.__func__.__qualname__.encode(), _value_part(function.__self__)]
+    if inspect.isfunction(function):
+        closure = [cell.cell_contents for cell in function.__closure__ or ()]
+        defined = _value_part((function.__defaults__, function.__kwdefaults__))
+        parts = [function.__qualname__.encode(), inspect.getsource(function).encode(), defined]
+        for value in closure:
+            parts += _defining_parts(value) if inspect.isroutine(value) else [_value_part(value)]
+        return parts
+    return [_value_part(function)]
+
+
+def _value_part(value: Any) -> bytes:
+    """Returns the pickle of plain values and arrays, and the digest of all other objects."""
+    return pickle.dumps(value) if _is_plain(value) else _ObjectDigests().of(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (tuple, list):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(_is_plain(each) for item in value.items() for each in item)
+    if type(value) is np.ndarray:
+        return value.dtype.kind in "biufcSU"
+    return type(value) in _PLAIN or inspect.isbuiltin(value)
+
+
+class _ObjectDigests:
+    """Digests of objects, by the state that they would pickle; nothing is unpickled."""
+
+    def __init__(self) -> None:
+        # The objects are kept, so that no other one gets the id of a temporary object.
+        self._known: dict[int, tuple[Any, bytes]] = {}
+        self._open: dict[int, int] = {}
+
+    def of(self, value: Any) -> bytes:
+        """Returns the digest of an object: 32 bytes, the same for equal state."""
+        if type(value) in _PLAIN:
+            return _hashed(type(value).__name__, [repr(value).encode()])
+        if id(value) in self._known:
+            return self._known[id(value)][1]
+        if id(value) in self._open:  # the object holds itself
+            return _hashed("cycle", [str(len(self._open) - self._open[id(value)]).encode()])
+        self._open[id(value)] = len(self._open)
+        try:
+            digest = _hashed(*self._parts(value))
+        finally:
+            del self._open[id(value)]
+        self._known[id(value)] = (value, digest)
+        return digest
+
+    def _parts(self, value: Any) -> tuple[str, list[bytes]]:
+        """Returns what kind of object it is, and the bytes that distinguish it from others."""
+        kind = type(value)
+        if kind in (tuple, list):
+            return kind.__name__, list(map(self.of, value))
+        if kind in (set, frozenset):
+            return kind.__name__, sorted(map(self.of, value))
+        if kind is dict:
+            return "dict", self._items(value.items())
+        if kind in (np.ndarray, np.memmap) or isinstance(value, np.generic):
+            return "array", self._array(np.asarray(value))
+        if isinstance(value, np.dtype):
+            return "dtype", [str(value).encode()]
+        if isinstance(value, torch.Tensor):
+            return "tensor", self._tensor(value)
+        if isinstance(value, type):
+            return "global", [_global_name(value)]
+        if inspect.isfunction(value):
+            importable = value.__module__ != "__main__" and "<" not in value.__qualname__
+            return "function", [_global_name(value)] if importable else _defining_parts(value)
+        if kind.__module__.startswith("scipy.sparse") and hasattr(value, "tocoo"):
+            # Its flags, for example of sorted indices, are set when they are first needed.
+            entries = value.tocoo()
+            arrays = (entries.row, entries.col, entries.data)
+            return kind.__qualname__, list(map(self.of, (value.shape, *arrays)))
+        return "object", self._state(value)
+
+    def _state(self, value: Any) -> list[bytes]:
+        reduce = copyreg.dispatch_table.get(type(value))
+        reduced: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)
+        if isinstance(reduced, str):
+            return [_global_name(value, reduced)]
+        make, arguments, state, entries, items = [*reduced, None, None, None][:5]
+        if hasattr(value, "get_tree_stats"):  # KDTree and BallTree count what a search visits
+            state = [part for part in state if type(part) is not int]
+        return [
+            self.of(make),
+            self.of(arguments),
+            self.of(state),
+            *([] if entries is None else map(self.of, entries)),
+            b"",
+            *([] if items is None else self._items(items)),
+        ]
+
+    def _items(self, items: Iterable[tuple[Any, Any]]) -> list[bytes]:
+        keyed = sorted(((self.of(key), value) for key, value in items), key=lambda item: item[0])
+        return [part for key, value in keyed for part in (key, self.of(value))]
+
+    def _array(self, array: np.ndarray) -> list[bytes]:
+        header = f"{array.dtype} {array.shape}".encode()
+        if array.dtype.names is not None:  # bytes between the fields are undefined
+            return [header, *(self.of(np.asarray(array[name])) for name in array.dtype.names)]
+        if array.dtype.hasobject:
+            return [header, *map(self.of, array.ravel().tolist())]
+        return [header, array.tobytes()]
+
+    def _tensor(self, tensor: torch.Tensor) -> list[bytes]:
+        plain = tensor.detach().cpu().contiguous()
+        header = f"{plain.dtype} {tuple(plain.shape)}".encode()
+        return [header, plain.reshape(-1).view(torch.uint8).numpy().tobytes()]
+
+
+def _global_name(value: Any, name: str | None = None) -> bytes:
+    module = getattr(value, "__module__", None) or type(value).__module__
+    return f"{module}.{name or value.__qualname__}".encode()
+
+
+def _hashed(kind: str, parts: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256(kind.encode())
+    for part in parts:
+        digest.update(f"\0{len(part)}\0".encode())
+        digest.update(part)
+    return digest.digest()
