@@ -89,8 +89,6 @@ def label(
     search.check_used(budget)
     if not resume:
         refuse_options(budget, "needs --resume", "accept_changes")
-    if not budget.dry_run:
-        refuse_options(budget, "needs --dry-run", "dry_run_queries", "price")
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
     check_free(out, resume)
     before = read_manifest(out) if holds_run(out) else None

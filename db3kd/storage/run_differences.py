@@ -110,6 +110,10 @@ def _with_argument(difference: str, no_arguments: Collection[str]) -> str:
     return f"{difference} ({name.rpartition('.')[2]}=)"
 
 
+_SAME_TEACHER = (
+    "; if a Python teacher still gives the same answers, only its code or its object has changed: "
+    "pass it a fingerprint= from the start of a run"
+)
 _ADVICE = "; pass what the run was started with, or start another run in another folder"
 
 
@@ -126,6 +130,8 @@ def describe_differences(differences: Sequence[str], deciding: Sequence[Deciding
     if any(each.startswith(_CHOOSES_IMAGES) for each in others):
         return "; ".join(others) + _ADVICE  # other settings, and therefore other images
     listed = "; ".join(differences)
+    if any(each.startswith("teacher:") for each in differences):
+        listed += _SAME_TEACHER
     if len(others) == len(differences):
         return listed + _ADVICE
     return (

@@ -101,8 +101,6 @@ COMPARE_NO_IMAGES = without(COMPARE, "--data")
         (LABEL, ("--measure", "sd", "--mixup-rounds", 1), "--mixup-rounds: needs --measure bd"),
         (LABEL, ("--mixup-rounds", 1), "--mixup-rounds: needs --measure bd"),
         (LABEL, ("--accept-changed-teacher",), "--accept-changed-teacher: needs --resume"),
-        (LABEL, ("--dry-run-queries", 5), "--dry-run-queries: needs --dry-run"),
-        (LABEL, ("--price-per-1000", 5), "--price-per-1000: needs --dry-run"),
         (SYNTHESIZE, ("--snapshots", "0,1"), "--snapshots: needs --moves of at least 1"),
         (SYNTHESIZE, ("--queries-per-move", 5), "--queries-per-move: needs --moves"),
         (ZERO_SHOT, ("--queries-per-sample", 5), "--queries-per-sample: needs --moves"),
