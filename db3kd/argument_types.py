@@ -1,4 +1,4 @@
-"""Checks of types: each error names the argument, what was expected and what came."""
+"""Checks of plain arguments: each error names the argument, what was expected and what came."""
 
 import math
 import os
@@ -6,6 +6,15 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+
+SEED_BITS = 63
+"""All generators take seeds below 2^63."""
+
+RUN_SEED_BITS = 62
+"""Leaves room for the networks of a run, which get the seeds that follow."""
+
+SEVERAL_RUNS_SEED_BITS = 61
+"""Leaves room for several runs, which get the seeds that follow."""
 
 
 def check_type(
@@ -73,7 +82,7 @@ def check_price(value: float, name: str = "price_per_1000") -> float:
     """Checks a price, and returns it as a float.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is not finite, or below 0.
     """
     expected = "a finite number of at least 0"
@@ -82,17 +91,17 @@ def check_price(value: float, name: str = "price_per_1000") -> float:
     return float(value)
 
 
-def check_seed(value: int, name: str = "seed", bits: int = 63) -> int:
+def check_seed(value: int, name: str = "seed", bits: int = SEED_BITS) -> int:
     """Checks a seed, and returns it as an int.
 
     Args:
         value: The seed.
         name: The name of the argument in errors.
-        bits: The seed must be below 2^bits. All generators take seeds below 2^63. Other networks of
-            a run get the seeds that follow, for which 62 leaves room, and 61 does for several runs.
+        bits: The seed must be below 2^bits: `SEED_BITS`, or fewer if the seeds that follow are used
+            too.
 
     Raises:
-        TypeError: If it is no integer.
+        TypeError: If it is not an integer.
         ValueError: If it is out of range.
     """
     expected = f"an integer of at least 0 and below 2^{bits}"

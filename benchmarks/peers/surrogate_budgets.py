@@ -32,6 +32,7 @@ from db3kd.pipelines.auto_surrogate import SurrogateTraining
 from db3kd.planning import SurrogatePlan
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
 from db3kd.teachers import decide_checked
 
@@ -120,7 +121,8 @@ def _surrogate(
         weights = Path(folder) / "surrogate.safetensors"
         with Journal(Path(folder) / "journal", classes, "surrogate") as journal:
             agreement = training_of_run.train(
-                trained.teacher, measured.images, measured.decisions, journal, weights,
+                trained.teacher, measured.images, measured.decisions, journal,
+                ChoiceLog(Path(folder)), weights,
                 progress=False,
             )  # fmt: skip
         network = training_of_run.load(weights)

@@ -43,7 +43,7 @@ padding them costs more.
 """
 
 _BISECTIONS = 8
-"""Steps of the bisection between a sample and an image; the last one halves less than 1 %."""
+"""Bisection steps between a sample and an image; the bracket is then 0.4 % of the segment."""
 
 _COMPARISON_RADIUS = 0.6
 """The radius at which rays are compared, as a share of the distance to the nearest end.
@@ -174,23 +174,23 @@ class Surrogate:
         )
         return points, found
 
-    def crossings(self, pairs: Pairs, ends: Tensor) -> Tensor:
-        """Returns where each pair's boundary is, on the way from its sample to an image.
+    def crossings(self, pairs: Pairs, images: Tensor) -> Tensor:
+        """Returns the points at which the surrogate changes its class, on the way to images.
 
         Args:
             pairs: The pairs.
-            ends: `[P, D] float32`, images, one for each pair, that the surrogate should put on the
-                side that meets the criterion.
+            images: `[P, D] float32`, an image for each pair, which should meet the criterion.
 
         Returns:
-            `[P, D] float32`; the image if the surrogate does not.
+            `[P, D] float32`, points between the samples and the images that meet the criterion; the
+            image itself if the surrogate finds no other point that does.
         """
         self.scored += len(pairs) * _BISECTIONS
-        numbers = torch.arange(len(pairs), device=ends.device)
+        numbers = torch.arange(len(pairs), device=images.device)
         (points,) = self._by_batch(
             lambda *rows: (self._bisect(pairs, *rows),),
             pairs.samples[pairs.sample_of],
-            ends,
+            images,
             numbers,
         )
         return points
@@ -289,18 +289,18 @@ class Surrogate:
         margin, gradient = self._differentiate(points, pairs.criterion_class[chosen])
         return (margin, gradient) if pairs.targeted else (-margin, -gradient)
 
-    def _bisect(self, pairs: Pairs, samples: Tensor, ends: Tensor, chosen: Tensor) -> Tensor:
-        """Returns the nearest points on the way to the ends that meet the criterion, `[n, D]`."""
+    def _bisect(self, pairs: Pairs, samples: Tensor, images: Tensor, chosen: Tensor) -> Tensor:
+        """Returns a crossing of each segment, on the side that meets the criterion, `[n, D]`."""
         near, far = torch.zeros(len(chosen), 1), torch.ones(len(chosen), 1)
         near, far = near.to(samples), far.to(samples)
         for _ in range(_BISECTIONS):
             middle = (near + far) / 2
             margin = _margin(
-                self._scores(samples.lerp(ends, middle)), pairs.criterion_class[chosen]
+                self._scores(samples.lerp(images, middle)), pairs.criterion_class[chosen]
             )
             met = ((margin if pairs.targeted else -margin) > 0)[:, None]
             near, far = torch.where(met, near, middle), torch.where(met, middle, far)
-        return samples.lerp(ends, far)
+        return samples.lerp(images, far)
 
     def _margins_on_rays(self, pairs: Pairs, rays: Rays, radius: Tensor, chosen: Tensor) -> Tensor:
         """Returns the margins of one batch of rays, `[n]`; `radius` is `[P]`, one for each pair."""

@@ -102,8 +102,8 @@ def compare(
         raise ValueError("out: expected a folder for the comparison, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the comparison")
-    images.check_used()
-    training.logs_folder((out or Path()) / "student")
+    images.refuse_unused()
+    training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines import compare as run_comparison
     from db3kd.pipelines import time_steps
     from db3kd.planning import plan_comparison

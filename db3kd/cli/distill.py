@@ -139,8 +139,8 @@ def distill(
         raise ValueError("out: expected a folder for the run, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the run")
-    images.check_used()
-    training.logs_folder((out or Path()) / "student")
+    images.refuse_unused()
+    training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines import distill as run_distillation
     from db3kd.pipelines import time_steps
     from db3kd.pipelines.distill_run import resumed_plan

@@ -53,8 +53,12 @@ class TransferOptions(ImageOptions):
         ),
     ] = None
 
-    def check_used(self) -> None:
-        """Raises ValueError if an option is given that no images are read with."""
+    def refuse_unused(self) -> None:
+        """Refuses options that have no effect without `--data` or `--test`.
+
+        Raises:
+            ValueError: If one of them was given.
+        """
         if self.data is None:
             refuse_options(self, "needs --data", "split", "limit")
             if self.test is None:

@@ -86,7 +86,7 @@ def label(
     from db3kd.storage.manifest import read_manifest
     from db3kd.storage.run_folder import check_free, holds_run
 
-    search.check_used(budget)
+    search.refuse_unused(budget)
     if not resume:
         refuse_options(budget, "needs --resume", "accept_changes")
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()

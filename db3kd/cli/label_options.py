@@ -181,8 +181,12 @@ class SearchOptions(OptionSet):
     ] = ""
     seed: Seed = 0
 
-    def check_used(self, budget: BudgetOptions) -> None:
-        """Raises ValueError if an option is given that the measure leaves no use for."""
+    def refuse_unused(self, budget: BudgetOptions) -> None:
+        """Refuses options that the chosen measure does not use.
+
+        Raises:
+            ValueError: If one of them was given.
+        """
         if self.measure == "sd":
             no_query = "needs --measure bd or mbd; sd asks nothing about pairs"
             refuse_options(budget, no_query, "queries_per_pair")

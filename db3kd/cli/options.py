@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from db3kd.argument_types import check_price, check_seed
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_price, check_seed
 from db3kd.cli.option_sets import COMMON, OptionSet
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def parse_price(price: float | None) -> float | None:
 
 
 def _check_seed(seed: int) -> int:
-    return check_seed(seed, "--seed", bits=61)
+    return check_seed(seed, "--seed", bits=SEVERAL_RUNS_SEED_BITS)
 
 
 Seed = Annotated[

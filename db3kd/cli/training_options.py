@@ -191,21 +191,26 @@ class StudentTrainingOptions(OptionSet):
             **particular,
         )
 
-    def logs_folder(self, student: Path) -> Path:
-        """Returns the folder of the logs, after checks that need to come before any query.
+    def check_tracker(self, student: Path) -> None:
+        """Refuses `--tracker-dir` without `--tracker`, and a folder of logs below a file.
 
         Args:
             student: The student's file or folder.
+
+        Raises:
+            ValueError: If `--tracker` is missing.
+            NotADirectoryError: If the path of the logs leads through a file.
         """
         from db3kd.storage.filesystem import check_parents
 
-        folder = self.tracker_dir or student.parent / "logs"
         if self.tracker is not None:
             with naming_options(out="--tracker-dir"):
-                check_parents(folder / student.stem)
+                check_parents(self._logs_folder(student) / student.stem)
         elif self.tracker_dir is not None:
             raise ValueError("tracker_dir: needs --tracker tensorboard or --tracker wandb")
-        return folder
+
+    def _logs_folder(self, student: Path) -> Path:
+        return self.tracker_dir or student.parent / "logs"
 
     def callbacks(self, student: Path, settings: "TrainSettings") -> "list[TrainingCallback]":
         """Returns the callbacks of a student's training.
@@ -214,9 +219,10 @@ class StudentTrainingOptions(OptionSet):
             student: The student's file, whose stem is the name in logs.
             settings: The settings of the training, which are logged.
         """
-        folder = self.logs_folder(student)
+        self.check_tracker(student)
         if self.tracker is None:
             return []
+        folder = self._logs_folder(student)
         from db3kd.distillation.training_tracker import TrackerCallback
 
         if self.tracker == "tensorboard":

@@ -68,7 +68,7 @@ class SelectedImages:
 
 @dataclass(frozen=True)
 class ImagesWithPoints:
-    """The images of a source, followed by further ones in memory.
+    """The images of a source, followed by more images held in memory.
 
     Attributes:
         images: N images.

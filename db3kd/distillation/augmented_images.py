@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from db3kd.argument_types import check_seed
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
@@ -65,8 +66,7 @@ class AugmentedImages:
     ) -> None:
         if queries_per_sample < 1:
             raise ValueError(f"queries_per_sample: expected at least 1, got {queries_per_sample}")
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed: expected at least 0 and below 2^63, got {seed}")
+        check_seed(seed)
         if not 0 <= mixup <= 1:
             raise ValueError(f"mixup: expected 0 to 1, got {mixup}")
         if not 0 <= shift < 1:

@@ -2,13 +2,14 @@
 
 A search follows a surrogate to the surrogate's own nearest boundary points. Augmented images rarely
 lie there, so a surrogate that learned only from them is often wrong at these points. The teacher is
-therefore asked about them in rounds, and the surrogate is trained again. (A substitute that chooses
-its own training data: Papernot et al., ASIA CCS 2017.)
+therefore asked about them in rounds, and the surrogate is trained again. Papernot et al. (ASIA CCS
+2017) also train a substitute on points that it chooses.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +24,11 @@ ROUNDS = 4
 """Rounds of points. A surrogate is trained before each of them."""
 
 MAX_BYTES = 2**28
-"""Maximum size of the points of a run. They are kept as float32, because many of their pixels
-differ from those of an image by less than a step of 8-bit pixels."""
+"""Maximum size of the points of a run. They are kept as float32, because a point may differ from
+its image by less than half a step of 8-bit pixels."""
 
 _LEAST_REACH, _MOST_REACH = 1.0, 1.5
-"""The distance of a point from its image, as a share of that of the surrogate's nearest point.
+"""The distance of a point from its image, as a multiple of that of the surrogate's nearest point.
 The teacher's boundary is usually farther away than the surrogate's."""
 
 _BATCHES_AT_ONCE = 16
@@ -62,8 +63,8 @@ def collect_boundary_points(
     Args:
         count: The number of points, and queries.
         image_shape: The shape of a point.
-        propose: Called with the points so far, the number of points to return and the number of the
-            round. It trains a network and calls `propose_boundary_points`.
+        propose: Takes the points so far, the number of new points n and the number of the round;
+            returns the new points, [n, *image_shape] float32.
         decide: Asks the teacher: from points to classes.
         log: Keeps the points of each round before the first of them is asked about, so that a
             resumed run asks about the same ones.
@@ -85,7 +86,7 @@ def collect_boundary_points(
             images = propose(points, size, number)
             log.save(number, {"points": images.numpy()})
         else:
-            images = torch.from_numpy(stored["points"])
+            images = _stored_points(stored, (size, *image_shape), number)
         decisions = decide(images)
         points = BoundaryPoints(
             torch.cat([points.images, images]), torch.cat([points.decisions, decisions])
@@ -113,7 +114,7 @@ def propose_boundary_points(
     Args:
         network: Maps images [n, *image_shape] in [0, 1] to scores [n, classes].
         images: N images in [0, 1].
-        decisions: [N] int64, their classes, at least two of which differ.
+        decisions: [N] int64, their classes.
         count: The number of points.
         classes: The teacher's number of classes.
         seed: The seed of the pairs and of the distances.
@@ -122,7 +123,7 @@ def propose_boundary_points(
         [count, *image_shape] float32 in [0, 1], on the CPU.
     """
     random = np.random.default_rng(seed)
-    chosen, target, end = _random_pairs(decisions, count, random)
+    chosen, target, starting_image = _random_pairs(decisions, classes, count, random)
     reach = torch.from_numpy(random.uniform(_LEAST_REACH, _MOST_REACH, (count, 1))).float()
     shape = tuple(images.read(chosen[:1]).shape[1:])
     device = next(network.parameters()).device
@@ -132,7 +133,9 @@ def propose_boundary_points(
         samples = images.read(chosen[part]).flatten(1).to(device)
         numbers = torch.arange(len(part), device=device)
         pairs = Pairs(samples, numbers, numbers, target[part].to(device))
-        crossing = surrogate.crossings(pairs, images.read(end[part]).flatten(1).to(device))
+        crossing = surrogate.crossings(
+            pairs, images.read(starting_image[part]).flatten(1).to(device)
+        )
         near, _ = surrogate.approach(pairs, crossing, numbers)
         nearest, _ = surrogate.nearest(pairs, (near - samples).norm(dim=1), numbers)
         moved = samples + reach[part].to(device) * (nearest - samples)
@@ -140,28 +143,44 @@ def propose_boundary_points(
     return torch.cat(points).view(count, *shape)
 
 
-def fitting_points(count: int, image_shape: tuple[int, ...]) -> int:
-    """Returns how many of so many points a run may have.
+def max_boundary_points(image_shape: tuple[int, ...]) -> int:
+    """Returns the largest number of points that a run can keep: at most `MAX_BYTES` in float32.
 
     Args:
-        count: The number of points that are wanted.
-        image_shape: Their shape. Rows of a table get none, because features need not be continuous.
+        image_shape: The shape of a point. Rows of tables have no points, because their features
+            need not be continuous.
     """
-    if len(image_shape) != 3:
-        return 0
-    return min(count, MAX_BYTES // (4 * math.prod(image_shape)))
+    return MAX_BYTES // (4 * math.prod(image_shape)) if len(image_shape) == 3 else 0
+
+
+def _stored_points(stored: Mapping[str, Any], shape: tuple[int, ...], number: int) -> Tensor:
+    """Returns the points of a round from its file."""
+    points = stored.get("points")
+    found = None if points is None else (points.shape, points.dtype)
+    if found != (shape, np.dtype(np.float32)):
+        came = "no points" if points is None else f"{list(points.shape)} {points.dtype}"
+        raise ValueError(
+            f"round {number} of the surrogate: expected stored points {list(shape)} float32, got "
+            f"{came}; restore the file from a copy, or start another run in another folder"
+        )
+    return torch.from_numpy(points)
 
 
 def _random_pairs(
-    decisions: Tensor, count: int, random: np.random.Generator
+    decisions: Tensor, classes: int, count: int, random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns images, other classes, and an image of each of these classes; each [count] int64."""
+    """Returns images, other classes, and images that lead to these classes; each [count] int64.
+
+    If all images are in one class, the others are any classes, and any images lead to them.
+    """
     chosen = torch.from_numpy(random.integers(len(decisions), size=count))
     found = decisions.unique()
+    if len(found) < 2:
+        found = torch.arange(classes)
     other = torch.from_numpy(random.integers(len(found) - 1, size=count))
     target = found[other + (other >= torch.searchsorted(found, decisions[chosen]))]
-    end = torch.empty_like(chosen)
-    for number in found.tolist():
+    end = torch.from_numpy(random.integers(len(decisions), size=count))
+    for number in decisions.unique().tolist():
         rows, members = target == number, (decisions == number).nonzero()[:, 0]
         end[rows] = members[torch.from_numpy(random.integers(len(members), size=int(rows.sum())))]
     return chosen, target, end

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from db3kd.argument_types import check_seed
+from db3kd.argument_types import RUN_SEED_BITS, check_seed
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import default_model
@@ -52,7 +52,7 @@ class SurrogateSettings:
             )
         if self.training.steps is None:
             raise ValueError("training.steps: expected a number, got None")
-        check_seed(self.training.seed, "training.seed", bits=62)
+        check_seed(self.training.seed, "training.seed", bits=RUN_SEED_BITS)
         object.__setattr__(self, "training", self.training.completed())
 
     def model_for(self, image_shape: tuple[int, ...]) -> str:

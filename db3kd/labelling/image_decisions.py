@@ -56,6 +56,10 @@ def decide_images(
         teacher, read, asked, query_batch_size, on_answers=on_answers, journal=journal
     )
     check_classes_differ(
-        teacher, decisions[asked], f"images of {images.name}", "there is no boundary to measure"
+        teacher,
+        decisions[asked],
+        f"images ({images.name})",
+        "there is no boundary to measure. Do the images have the range and the colour order that "
+        "the teacher expects?",
     )
     return decisions, equal.contradictions(images, decisions)

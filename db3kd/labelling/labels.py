@@ -27,7 +27,8 @@ _PLANNED = (
     "settings.surrogate.samples",
     "settings.surrogate.points",
 )
-"""What a run leaves for distances, and what it spends on a surrogate that it trains itself."""
+"""Manifest entries that follow from the budget: the queries for distances, and the plan of a
+surrogate that the run trains."""
 
 LABELS = Kind(
     "labels",

@@ -62,6 +62,7 @@ class PlannedSurrogate(Protocol):
         images: NamedImages,
         decisions: Tensor,
         journal: AnswerJournal,
+        log: ChoiceLog,
         weights: Path,
         *,
         progress: bool,
@@ -73,6 +74,7 @@ class PlannedSurrogate(Protocol):
             images: The images of the run.
             decisions: `[N] int64`, their classes; -1 for images that the budget refused.
             journal: Keeps the answers, and supplies those that it has.
+            log: Keeps the images that networks choose, and supplies those that it has.
             weights: The file to write.
             progress: Whether to show the progress.
 
@@ -176,9 +178,10 @@ class SurrogateOfRun:
         if notes:
             return _searched_with(self.planned, file, notes[-1])
         decisions = _decide(run, teacher, images, self.settings, progress)
+        log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
             agreement = self.planned.train(
-                teacher, images, decisions, journal, file, progress=progress
+                teacher, images, decisions, journal, log, file, progress=progress
             )
         network = self.planned.load(file)
         # No distance is searched before the weights are on disk and named in the manifest.
@@ -191,7 +194,7 @@ class SurrogateOfRun:
                 "weights": module_fingerprint(network),
             },
         )
-        ChoiceLog(run.path).empty()  # the answers are not needed again
+        log.empty()  # the weights are stored, so no round is asked again
         return network
 
 

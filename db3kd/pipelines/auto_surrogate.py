@@ -17,7 +17,7 @@ from db3kd.distillation.boundary_points import (
     ROUNDS,
     BoundaryPoints,
     collect_boundary_points,
-    fitting_points,
+    max_boundary_points,
     propose_boundary_points,
 )
 from db3kd.distillation.surrogate_files import save_surrogate
@@ -28,7 +28,7 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
-from db3kd.planning.surrogate_plan import MOST_QUERIES, SurrogatePlan, plan_surrogate_training
+from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
 from db3kd.progress import adding_up, show_progress_if
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
@@ -40,6 +40,7 @@ DEFAULT_STEPS = 2000
 """Training steps of each network."""
 
 _ASKING = "asking for the surrogate"
+"""The title of the display while the teacher is asked."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class AutoSurrogate:
 
     The budget and the numbers of images and pairs decide, before anything is asked. The total of
     both parts never exceeds the budget. The run's folder keeps the answers and the weights.
+
+    About half of the surrogate's queries ask about augmented versions of the run's images, and the
+    others about points near its own boundaries, to which the search goes first (see
+    `db3kd.distillation.boundary_points`). Rows of tables have no such points.
 
     Example:
         >>> labels = db3kd.label(
@@ -100,7 +105,7 @@ class AutoSurrogate:
         model = trained.surrogate_model(shape)
         check_model(model, shape, classes)
         pairs = labelled * settings.targets_among(classes)
-        plan = plan_surrogate_training(budget, images, pairs, fitting_points(MOST_QUERIES, shape))
+        plan = plan_surrogate_training(budget, images, pairs, max_boundary_points(shape))
         trained = replace(
             trained, model=trained.model_for(shape), queries_per_sample=1 + plan.versions
         )
@@ -117,7 +122,7 @@ class SurrogateTraining:
     Attributes:
         settings: How it is trained.
         model: The name by which `build_model` builds it.
-        plan: What the teacher is asked about.
+        plan: The numbers of images, augmented versions and points, and why.
     """
 
     settings: SurrogateSettings
@@ -155,6 +160,7 @@ class SurrogateTraining:
         images: NamedImages,
         decisions: Tensor,
         journal: AnswerJournal,
+        log: ChoiceLog,
         weights: Path,
         *,
         progress: bool,
@@ -166,6 +172,7 @@ class SurrogateTraining:
             images: The images of the run.
             decisions: `[N] int64`, their classes; -1 for images that the budget refused.
             journal: Keeps the answers, and supplies those that it has.
+            log: Keeps the points near boundaries, and supplies those that it has.
             weights: The file to write.
             progress: Whether to show the progress.
 
@@ -178,14 +185,18 @@ class SurrogateTraining:
         augmented = augment_drawn(images, drawn, self.settings, projection_of(teacher, images))
         with show_progress_if(progress, _ASKING, len(augmented) - len(drawn), "queries") as show:
             decided = decide_versions(
-                teacher, augmented, decisions[drawn], journal, show and adding_up(show)
+                teacher,
+                augmented,
+                decisions[drawn],
+                journal,
+                None if show is None else adding_up(show),
             )
         points = collect_boundary_points(
             self.plan.points,
             augmented.image_shape,
             partial(self._propose, decided, teacher.classes, progress),
             partial(_decide, teacher, journal, progress),
-            ChoiceLog(weights.parent),
+            log,
         )
         with show_progress_if(
             progress, "training the surrogate", self.settings.steps, "steps"
@@ -237,8 +248,8 @@ def _decide(teacher: Teacher, journal: AnswerJournal, progress: bool, points: Te
     with show_progress_if(progress, _ASKING, len(points), "queries") as show:
         return decide_all(
             teacher,
-            points.__getitem__,
+            lambda rows: points[rows],
             torch.arange(len(points)),
-            on_answers=show and adding_up(show),
+            on_answers=None if show is None else adding_up(show),
             journal=journal,
         )

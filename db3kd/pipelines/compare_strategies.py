@@ -9,7 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from db3kd.argument_types import check_flag, check_function, check_seed, check_type
+from db3kd.argument_types import (
+    SEVERAL_RUNS_SEED_BITS,
+    check_flag,
+    check_function,
+    check_seed,
+    check_type,
+)
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import predict, share_equal
@@ -136,7 +142,7 @@ def compare(
     """
     settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, out, resume)
-    check_seed(settings.training.seed, "settings.training.seed", bits=61)
+    check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
     check_flag(ask_about_test, "ask_about_test")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from db3kd.argument_types import check_seed
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_seed
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.planning import Strategy
@@ -46,7 +46,7 @@ class DemoSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_seed(self.seed, bits=61)
+        check_seed(self.seed, bits=SEVERAL_RUNS_SEED_BITS)
 
     @classmethod
     def quick(cls, seed: int = 0) -> "DemoSettings":

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from db3kd.argument_types import check_flag, check_path, check_price, check_seed, check_type
+from db3kd.argument_types import (
+    RUN_SEED_BITS,
+    check_flag,
+    check_path,
+    check_price,
+    check_seed,
+    check_type,
+)
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
@@ -125,7 +132,7 @@ def check_plain_arguments(
         )
     advice = "use DistillSettings(training=TrainSettings(...))"
     check_type(settings, DistillSettings, "settings", "DistillSettings", advice)
-    check_seed(settings.training.seed, "settings.training.seed", bits=62)
+    check_seed(settings.training.seed, "settings.training.seed", bits=RUN_SEED_BITS)
     if price_per_1000 is not None:
         check_price(price_per_1000)
     if out is not None:

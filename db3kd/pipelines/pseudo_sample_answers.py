@@ -52,8 +52,8 @@ def shuffled(count: int, seed: int) -> Tensor:
 def _acquisition_steps(path: Path, steps: int | None) -> int:
     """Returns the training steps of the students that choose pseudo samples.
 
-    If the student trains for fewer steps, so do they. Samples that are begun keep the steps of
-    their run, which can therefore be resumed with other ones for the student.
+    If the student trains for fewer steps, so do they. A run of samples that has begun keeps its own
+    number of steps, so that it can be resumed with other training settings for the student.
 
     Args:
         path: The run folder of the samples.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from types import NoneType
 
-from db3kd.argument_types import check_number, check_seed, check_type
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_number, check_seed, check_type
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
@@ -58,7 +58,7 @@ class ZeroShotSettings:
                 "training.steps: expected a number, so that all students train equally long, got "
                 "None"
             )
-        check_seed(self.training.seed, "training.seed", bits=61)
+        check_seed(self.training.seed, "training.seed", bits=SEVERAL_RUNS_SEED_BITS)
         completed = self.training.completed(learning_rate=3e-3, schedule="cosine")
         object.__setattr__(self, "training", completed)
         if not 0 <= check_number(self.balance, "balance", "a number in [0, 1]") <= 1:

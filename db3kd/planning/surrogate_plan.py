@@ -35,7 +35,8 @@ _QUERIES_PER_IMAGE = 9
 of the image itself is known."""
 
 _POINT_SHARE = 0.5
-"""Share of the queries that asks about points near the surrogate's own boundaries."""
+"""Least share of the queries that asks about points near the surrogate's own boundaries, if the run
+can keep so many."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def plan_surrogate_training(
         budget: Maximum number of queries of the run, including one for each image.
         images: The number of images of the run.
         pairs: The number of pairs of a sample and another class that are searched.
-        max_points: The most points near the surrogate's own boundaries that the run can keep.
+        max_points: The largest number of points near the surrogate's own boundaries that the run
+            can keep.
 
     Returns:
         The plan. The same numbers give the same plan.
@@ -97,9 +99,9 @@ def plan_surrogate_training(
     wanted = int(max(spare, distances * _SHARE_OF_FEW))
     wanted = min(max(wanted, LEAST_QUERIES), MOST_QUERIES, most)
     samples = min(images, wanted // _QUERIES_PER_IMAGE)
-    points = min(int(wanted * _POINT_SHARE), max_points)
-    versions = (wanted - points) // samples
-    points = min(wanted - samples * versions, max_points)
+    least_points = min(int(wanted * _POINT_SHARE), max_points)
+    versions = (wanted - least_points) // samples
+    points = min(wanted - samples * versions, max_points)  # with the remainder of the division
     plan = SurrogatePlan(samples, versions, points, "")
     left = (distances - plan.queries) / pairs
     why = f"a pair gets nearer with {left:,.0f} queries and a surrogate than with {each:,.0f} alone"

@@ -11,10 +11,10 @@ from db3kd.querying.session import AnswerJournal, JournaledSession, QuerySession
 from db3kd.teachers.base import Teacher
 
 FIRST_CHECKED = 1_000
-"""After this many decisions of random images, `decide_all` can stop a run that has no use.
+"""Number of decisions after which `decide_all` calls `check_first`.
 
-If all of them are one class, the other classes have less than 0.5 % of the images together, with a
-probability of 99.3 %.
+If this many independent random images are all in one class, the other classes together hold less
+than 0.5 % of the images, with 99.3 % confidence.
 """
 
 

@@ -22,6 +22,14 @@ _NO_ARGUMENTS = ("data",)
 _CHOOSES_IMAGES = ("seed:", "settings.limit:", "settings.source.")
 """Entries that determine which images a run uses."""
 
+_ADVICE = "; pass what the run was started with, or start another run in another folder"
+
+_SAME_TEACHER = (
+    "; if the teacher is a Python object whose answers have not changed, start another run and "
+    "pass a text of your own as its fingerprint="
+)
+"""Advice if the fingerprint of the teacher differs, as it does if code or state of an object do."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DecidingEntry:
@@ -108,13 +116,6 @@ def _with_argument(difference: str, no_arguments: Collection[str]) -> str:
     if name in no_arguments:
         return difference
     return f"{difference} ({name.rpartition('.')[2]}=)"
-
-
-_SAME_TEACHER = (
-    "; if a Python teacher still gives the same answers, only its code or its object has changed: "
-    "pass it a fingerprint= from the start of a run"
-)
-_ADVICE = "; pass what the run was started with, or start another run in another folder"
 
 
 def describe_differences(differences: Sequence[str], deciding: Sequence[DecidingEntry] = ()) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_seed
 from db3kd.synthesis.fields import low_frequency, paper_noise
 from db3kd.synthesis.palettes import collages, palettes
 from db3kd.synthesis.random_draws import Array, Draws, draws_for_block
@@ -116,8 +117,7 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
     """
     if name not in STARTS:
         raise ValueError(f"name: expected one of {', '.join(STARTS)}, got {name!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed: expected an integer of at least 0 and below 2^63, got {seed!r}")
+    check_seed(seed)
     shape = check_image_shape(image_shape)
     if name != "paper":
         _check_spatial(name, shape)

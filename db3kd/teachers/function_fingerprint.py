@@ -1,7 +1,7 @@
 """Fingerprints of functions and of fitted models: digests of what defines their answers.
 
-The bytes of a pickle do not serve for objects. They depend on the order of sets and on which equal
-values are one object, and models count their calls.
+A pickle is not a stable fingerprint of an object: its bytes depend on the order of sets and on
+which equal values are one object, and some models count their calls.
 """
 
 import copyreg
@@ -21,8 +21,8 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 def function_fingerprint(function: Callable[..., Any]) -> str:
     """Returns the SHA-256 digest, in hex, of what defines a function.
 
-    A fitted model of scikit-learn keeps its fingerprint if it is saved and loaded again, and if it
-    is asked.
+    A fitted scikit-learn model keeps its fingerprint after it is saved and loaded, and after
+    predictions.
 
     Raises:
         ValueError: If its source or object cannot be read.
@@ -58,7 +58,10 @@ def _defining_parts(function: Callable[..., Any]) -> list[bytes]:
 
 
 def _value_part(value: Any) -> bytes:
-    """Returns the pickle of plain values and arrays, and the digest of all other objects."""
+    """Returns the pickle of plain values and arrays, and the digest of all other objects.
+
+    Plain values keep their pickle, so that functions keep their fingerprints of earlier versions.
+    """
     return pickle.dumps(value) if _is_plain(value) else _ObjectDigests().of(value)
 
 

@@ -5,10 +5,8 @@ from torch import Tensor
 from db3kd.teachers.base import SingleClassError, Teacher, class_names_of, describe
 
 
-def check_classes_differ(
-    teacher: Teacher, decisions: Tensor, inputs: str, consequence: str
-) -> None:
-    """Raises SingleClassError if two or more decisions are all one class.
+def check_classes_differ(teacher: Teacher, decisions: Tensor, inputs: str, advice: str) -> None:
+    """Checks that two or more decisions are not all one class.
 
     Example:
         >>> check_classes_differ(teacher, torch.tensor([0, 1]), "images", "nothing to learn")
@@ -17,16 +15,19 @@ def check_classes_differ(
         teacher: The teacher that decided.
         decisions: [n] int64, classes.
         inputs: What was decided, for the message.
-        consequence: What is impossible with a single class, and what to do, for the message.
+        advice: What is impossible with a single class, or what to do, for the message.
+
+    Raises:
+        SingleClassError: If they are.
     """
     if len(decisions) < 2 or bool((decisions != decisions[0]).any()):
         return
     number = int(decisions[0])
-    if not 0 <= number < teacher.classes:  # whoever checks decisions reports it
+    if not 0 <= number < teacher.classes:  # the check of decisions reports it
         return
     names = class_names_of(teacher)
     name = f"class {number}" if names is None else f"class {names[number]!r}"
     raise SingleClassError(
         f"teacher {describe(teacher)}: expected at least two classes for {len(decisions):,} "
-        f"{inputs}, got {name} for all; {consequence}"
+        f"{inputs}, got {name} for all; {advice}"
     )

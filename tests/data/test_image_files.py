@@ -291,5 +291,7 @@ def test_an_image_that_is_cut_short_is_found_by_a_check_and_named(tmp_path):
 def test_a_label_run_is_refused_as_data(tmp_path):
     (tmp_path / MANIFEST).write_text('{"format": "db3kd labels 2"}')
     (tmp_path / "labels-0000000000-00000000.parquet").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is a run of db3kd label \(labels\), expected the images"):
+    with pytest.raises(
+        ValueError, match=r"is a run of db3kd label \(labels\), expected the images"
+    ):
         load_data(tmp_path)

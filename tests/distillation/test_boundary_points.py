@@ -1,5 +1,6 @@
 """Points near the boundaries of a surrogate, against a plane whose distances are known."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from db3kd.distillation.boundary_points import (
     ROUNDS,
     BoundaryPoints,
     collect_boundary_points,
-    fitting_points,
+    max_boundary_points,
     propose_boundary_points,
 )
 from db3kd.storage.choice_log import ChoiceLog
@@ -67,6 +68,16 @@ def test_points_lie_behind_the_nearest_point_of_a_random_image():
     assert len(image.unique()) == 40
 
 
+def test_images_of_one_class_have_points_too():
+    samples = images()[1::2]
+    assert (signed(samples) > 0).all()
+
+    points = propose(samples)
+
+    assert 0 <= points.min() <= points.max() <= 1 and points.isfinite().all()
+    assert (signed(points) < 0).double().mean() > 0.2, "half of the pairs lead to class 0"
+
+
 def test_points_depend_on_the_seed_only():
     assert propose(images()).equal(propose(images()))
     assert not propose(images()).equal(propose(images(), seed=(0, 1)))
@@ -93,16 +104,16 @@ def test_a_crossing_is_where_the_network_changes_its_class():
 
 @pytest.mark.parametrize("count", [0, 3, 10, 21])
 def test_every_point_is_asked_about_once_and_kept_before(count, tmp_path):
-    log, asked = ChoiceLog(tmp_path), []
+    log, rounds, asked = ChoiceLog(tmp_path), [], []
 
     def propose_numbers(points: BoundaryPoints, size: int, number: int) -> Tensor:
         assert not log.holds(number)
+        rounds.append(number)
         return torch.full((size, *SHAPE), len(points) + 1.0)
 
     def decide(points: Tensor) -> Tensor:
-        assert torch.from_numpy(
-            log.load(len(asked) if count > 3 else len(asked) + 1)["points"]
-        ).equal(points)
+        stored = log.load(rounds[-1])
+        assert stored is not None and torch.from_numpy(stored["points"]).equal(points)
         asked.append(len(points))
         return points[:, 0, 0, 0].long()
 
@@ -118,10 +129,26 @@ def test_every_point_is_asked_about_once_and_kept_before(count, tmp_path):
     assert again.images.equal(found.images) and again.decisions.equal(found.decisions)
 
 
+@pytest.mark.parametrize(
+    ("stored", "came"),
+    [
+        ({"others": np.zeros(3, np.float32)}, "got no points"),
+        ({"points": np.zeros((2, *SHAPE), np.float32)}, r"got \[2, 1, 6, 6\] float32"),
+        ({"points": np.zeros((1, *SHAPE), np.float64)}, r"got \[1, 1, 6, 6\] float64"),
+    ],
+)
+def test_points_of_another_run_are_refused(tmp_path, stored, came):
+    log = ChoiceLog(tmp_path)
+    log.save(0, stored)
+
+    with pytest.raises(ValueError, match=rf"expected stored points \[1, 1, 6, 6\] float32, {came}"):
+        collect_boundary_points(4, SHAPE, lambda *_: images(1), lambda p: p[:, 0, 0, 0].long(), log)
+
+
 def test_points_take_limited_memory_and_rows_of_tables_have_none():
-    assert fitting_points(10_000, (1, 28, 28)) == 10_000
-    assert fitting_points(10_000, (3, 224, 224)) == MAX_BYTES // (4 * 3 * 224 * 224) == 445
-    assert fitting_points(10_000, (12,)) == 0
+    assert max_boundary_points((1, 28, 28)) > 20_000
+    assert max_boundary_points((3, 224, 224)) == MAX_BYTES // (4 * 3 * 224 * 224) == 445
+    assert max_boundary_points((12,)) == 0
 
 
 def test_images_with_points_are_read_by_one_number():
