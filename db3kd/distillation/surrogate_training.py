@@ -123,8 +123,8 @@ def train_surrogate(
         classes: The teacher's number of classes.
         settings: The networks and their training. Network k has the training's seed + k.
         progress: See `train`; called with the steps of all networks.
-        points: Points near boundaries to train on too. They are then about half of the training
-            rows.
+        points: Points near boundaries to train on too. They are then at least about half of the
+            training rows.
     """
     images, decisions = augmented.images, augmented.decisions
     source: ImageSource = images
