@@ -44,6 +44,7 @@ LABELS = Kind(
             is_argument=False,
         ),
     ),
+    added_later=("settings.queries", "settings.consistency_checks"),
 )
 """The kind of run folder that holds labels."""
 

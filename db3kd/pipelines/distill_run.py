@@ -22,7 +22,7 @@ from db3kd.labelling.labels import Labels
 from db3kd.models.networks import build_model
 from db3kd.models.weights import STUDENT_FILE
 from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
-from db3kd.pipelines.answered_queries import count_answers, count_label_queries
+from db3kd.pipelines.answered_queries import answered_in_distill_folder, answered_in_label_folder
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
 from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
@@ -38,7 +38,7 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_folder import RunFolder, begun_with, holds_run
-from db3kd.storage.run_journals import answers_in_journals
+from db3kd.storage.run_journals import journaled_answers
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 
@@ -202,10 +202,10 @@ class DistillRun:
             return 0
         compare_with_run(self.folder, ANSWERS, self._resumed_manifest())
         return (
-            count_answers(self.folder)
-            + count_label_queries(self.folder / LABELS_FOLDER)
+            answered_in_distill_folder(self.folder)
+            + answered_in_label_folder(self.folder / LABELS_FOLDER)
             # Pseudo samples are not moved, and the journal of their starts is kept.
-            + answers_in_journals(self.folder / SAMPLES_FOLDER)
+            + journaled_answers(self.folder / SAMPLES_FOLDER)
         )
 
     def _ask(

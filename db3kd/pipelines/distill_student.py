@@ -136,10 +136,19 @@ def distill(
     """
     check_callbacks(callbacks)
     prepared = _prepare(
-        teacher, images, budget, student, strategy, settings, out, resume, test, price_per_1000
+        teacher,
+        images,
+        budget=budget,
+        student=student,
+        strategy=strategy,
+        settings=settings,
+        out=out,
+        resume=resume,
+        test=test,
+        price_per_1000=price_per_1000,
     )
     with output_folder(out, resume) as folder:
-        run = prepared.run(folder, callbacks)
+        run = prepared.make_run(folder, callbacks)
         finished = run.finish(resume=resume, test=prepared.test, price_per_1000=price_per_1000)
     return DistillResult(
         student=finished.network,
@@ -168,7 +177,7 @@ def count_answered(
     settings: DistillSettings | None = None,
     out: str | Path,
 ) -> int:
-    """Returns how many queries of the run in `out` are answered, without a query.
+    """Returns how many queries of the run in `out` are answered. It does not query the teacher.
 
     A call of `distill` with the same arguments and `resume=True` does not ask them again.
 
@@ -189,8 +198,17 @@ def count_answered(
         TypeError: As `distill`.
         ValueError: As `distill`, in particular if `out` holds another run.
     """
-    prepared = _prepare(teacher, images, budget, student, strategy, settings, out, True, None, None)
-    return prepared.run(Path(out)).count_answered()
+    prepared = _prepare(
+        teacher,
+        images,
+        budget=budget,
+        student=student,
+        strategy=strategy,
+        settings=settings,
+        out=out,
+        resume=True,
+    )
+    return prepared.make_run(Path(out), ()).count_answered()
 
 
 @dataclass(frozen=True)
@@ -198,12 +216,12 @@ class _Prepared:
     """The checked arguments of `distill`.
 
     Attributes:
-        run: Makes the run from its folder and callbacks.
+        make_run: Makes the run from its folder and callbacks.
         plan: How the budget is divided.
         test: Labelled images, or None.
     """
 
-    run: Callable[..., DistillRun]
+    make_run: Callable[[Path, Sequence[TrainingCallback]], DistillRun]
     plan: BudgetPlan
     test: ImageSet | None
 
@@ -211,15 +229,17 @@ class _Prepared:
 def _prepare(
     teacher: TeacherLike,
     images: ImagesLike | None,
+    *,
     budget: int,
     student: StudentLike | None,
     strategy: Strategy,
     settings: DistillSettings | None,
     out: str | Path | None,
     resume: bool,
-    test: ImagesLike | None,
-    price_per_1000: float | None,
+    test: ImagesLike | None = None,
+    price_per_1000: float | None = None,
 ) -> _Prepared:
+    """Checks and converts the arguments of `distill`, before any query."""
     settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, out, resume)
     teacher, image_set = convert_inputs(teacher, images, test)

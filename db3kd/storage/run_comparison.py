@@ -1,4 +1,4 @@
-"""Compares a run in a folder with the one that is to continue it."""
+"""Checks whether a stored run may be continued, and what may have changed since."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,12 +50,12 @@ def compare_with_run(
     stored = read_manifest(path, kind.format)
     check_state(path, stored)
     current = with_current_names(stored) | {"data": current_data(stored)}
-    found = differences(current, manifest, NAMES, kind.deciding)
+    found = differences(current, manifest, NAMES, kind.deciding, kind.added_later)
     differing = [each.partition(":")[0] for each in found]
     journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
     changed = None
     if images is not None and differing == ["data"]:
-        answered = journals.count_answers(images.stage)
+        answered = journals.answers_of_stage(images.stage)
         changed = find_changes(path, stored, images, answered)
     renamed = find_renamed(current, manifest, differing)
     if renamed is not None:

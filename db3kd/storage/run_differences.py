@@ -1,4 +1,4 @@
-"""Differences between the run in a folder and the one that is to continue it."""
+"""Compares two manifests, and describes their differences."""
 
 import dataclasses
 import json
@@ -7,8 +7,8 @@ from typing import Any
 
 from db3kd.storage.manifest import CLASS_NAMES, CLASSES, entries_of, plain
 
-_OPTIONAL = ("settings.classes", "settings.queries", "settings.consistency_checks")
-"""Entries that runs of earlier versions lack; they are compared if both manifests have them."""
+_ADDED_LATER = (f"settings.{CLASSES}",)
+"""Entries that runs of earlier versions lack, whatever their kind."""
 
 _DEVICE = ".device"
 """How the names of entries end that never identify a run: it may be resumed on another machine."""
@@ -58,6 +58,7 @@ def differences(
     wanted: Mapping[str, Any],
     apart_from: tuple[str, ...] = (),
     deciding: Sequence[DecidingEntry] = (),
+    added_later: tuple[str, ...] = (),
 ) -> list[str]:
     """Returns `name: was …, is …` for each entry in which two manifests describe different runs.
 
@@ -68,14 +69,17 @@ def differences(
         wanted: Manifest of the requested run.
         apart_from: Entries that may differ, such as `settings.source.data`.
         deciding: Entries that others follow from.
+        added_later: Entries that runs of earlier versions lack. They are compared if both manifests
+            have them.
     """
+    added_later += _ADDED_LATER
     was, now = dict(entries_of(stored)), dict(entries_of(plain(wanted)))
     found = [
         name
         for name in sorted(was.keys() | now.keys())
         if name not in apart_from
         and not name.endswith(_DEVICE)
-        and not (name in _OPTIONAL and (name not in was or name not in now))
+        and not (name in added_later and (name not in was or name not in now))
         and was.get(name) != now.get(name)
     ]
     deciding = (*deciding, _CLASSES_DECIDE)

@@ -58,7 +58,7 @@ class Journals:
         """Reads one of the files."""
         return read_journal(file, _journal_identity(file, self.run))
 
-    def count_answers(self, stage: str) -> int | None:
+    def answers_of_stage(self, stage: str) -> int | None:
         """Returns the number of answers in the first stage; None if the run is beyond that stage.
 
         Args:
@@ -83,8 +83,10 @@ def queries_unanswered(path: str | Path) -> int:
     return sum(found.in_flight for found in _read_all(Path(path)))
 
 
-def answers_in_journals(path: str | Path) -> int:
-    """Returns the number of answers in the journals of a run, which no shard holds.
+def journaled_answers(path: str | Path) -> int:
+    """Returns the number of answers in the journals of a run.
+
+    The journal of a shard is deleted when the shard is written; those of stages are kept.
 
     Args:
         path: Run folder; one without a run has none.

@@ -31,11 +31,13 @@ class Kind:
         name: Plural noun, part of the format and of shard names.
         version: Version of the columns.
         deciding: Entries of the manifest that others follow from.
+        added_later: Entries of the manifest that runs of earlier versions lack.
     """
 
     name: str
     version: int
     deciding: tuple[DecidingEntry, ...] = ()
+    added_later: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:
