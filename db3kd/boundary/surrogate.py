@@ -291,8 +291,7 @@ class Surrogate:
 
     def _bisect(self, pairs: Pairs, samples: Tensor, images: Tensor, chosen: Tensor) -> Tensor:
         """Returns a crossing of each segment, on the side that meets the criterion, `[n, D]`."""
-        near, far = torch.zeros(len(chosen), 1), torch.ones(len(chosen), 1)
-        near, far = near.to(samples), far.to(samples)
+        near, far = samples.new_zeros(len(chosen), 1), samples.new_ones(len(chosen), 1)
         for _ in range(_BISECTIONS):
             middle = (near + far) / 2
             margin = _margin(

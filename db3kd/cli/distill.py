@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -164,6 +164,12 @@ def distill(
         plan = resumed_plan(out, plan)
     print_plan(plan, price)
     measured = images.load_test(opened, transfer)
+    asked: dict[str, Any] = {
+        "budget": budget,
+        "student": student,
+        "strategy": strategy,
+        "settings": settings,
+    }
     if spending.dry_run:
         used = None if plan.pseudo_samples else transfer
         with naming_options(images="--data"):
@@ -171,15 +177,7 @@ def distill(
         answered = 0
         if out is not None and resume:
             with naming_options(images="--data"):
-                answered = count_answered(
-                    opened,
-                    transfer,
-                    budget=budget,
-                    student=student,
-                    strategy=strategy,
-                    settings=settings,
-                    out=out,
-                )
+                answered = count_answered(opened, transfer, **asked, out=out)
         print_times(times, plan, settings, opened, answered)
         if answered:
             print_answered(answered, plan, price)
@@ -190,10 +188,7 @@ def distill(
         result = run_distillation(
             opened,
             transfer,
-            budget=budget,
-            student=student,
-            strategy=strategy,
-            settings=settings,
+            **asked,
             out=out,
             resume=resume,
             test=measured,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from db3kd.distillation.training_checkpoint import Checkpoint, CheckpointError
 from db3kd.models.channels_last import to_channels_last
-from db3kd.models.weights import state_on_cpu
+from db3kd.models.weights import state_on_cpu, tensor_bytes
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 
@@ -182,5 +182,5 @@ def _checksum(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(state.items()):
         digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor_bytes(value))
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -108,6 +109,11 @@ def weights_file(module: nn.Module, model: str | None, header: Mapping[str, str]
     """
     named = {} if model is None else {"model": model}
     return save(state_on_cpu(module), {**header, **named})
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Returns the values of a tensor of any dtype and device as bytes, for digests."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def state_on_cpu(module: nn.Module) -> dict[str, Tensor]:

@@ -28,9 +28,9 @@ def decide_in_folder(path: Path, teacher: Teacher, images: ImageSet, title: str)
 
     Args:
         path: The run folder.
-        teacher: The teacher to ask.
-        images: The images.
-        title: What the progress display calls the images.
+        teacher: See `decide_once`.
+        images: See `decide_once`.
+        title: See `decide_once`.
 
     Returns:
         The classes, [n] int64.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from db3kd.models import save_model
 from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, check_model
+from db3kd.models.weights import tensor_bytes
 from db3kd.pipelines.distill_settings import default_student
 from db3kd.tables import Features
 
@@ -187,7 +188,5 @@ def _identity(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in network.state_dict().items():
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(
-            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
+        digest.update(tensor_bytes(value))
     return f"{type(network).__name__} {digest.hexdigest()}"

@@ -43,7 +43,6 @@ _LISTS = {
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
 
-
 _KINDS = {
     "answers": "a run of db3kd distill (answers)",
     "augmented-decisions": "the answers of db3kd surrogate (augmented decisions)",

@@ -50,9 +50,7 @@ from db3kd.storage.run_images import (
     write_images,
 )
 from db3kd.storage.run_journals import Journals, discard_unanswered
-from db3kd.storage.run_names import (
-    accept_names,
-)
+from db3kd.storage.run_names import accept_names
 from db3kd.storage.shards import (
     Kind,
     checked_bytes,

@@ -19,10 +19,6 @@ MAX_STEPS = 2**23
 MAX_WHOLE = 2**53
 """The largest whole number up to which float64 distinguishes all of them."""
 
-LARGE_INTEGER_ADVICE = (
-    "subtract a constant from the column, or leave it out if it only identifies rows"
-)
-
 CATEGORY, ORDERED_CATEGORY = "category", "ordered category"
 """The dtypes of a feature whose column is a pandas category."""
 
@@ -127,10 +123,7 @@ class Feature:
                     "the feature continuous if other values are valid"
                 )
             if max(-lower, upper) > MAX_WHOLE:
-                raise ValueError(
-                    f"{where}: expected integers from -2^53 to 2^53, which float64 can "
-                    f"distinguish, got {self.lower} to {self.upper}; {LARGE_INTEGER_ADVICE}"
-                )
+                raise large_integers_error(where, f"{self.lower} to {self.upper}")
             if upper - lower > MAX_STEPS:
                 raise ValueError(
                     f"{where}: expected integers in a range of at most {MAX_STEPS:,}, which "
@@ -186,3 +179,11 @@ def plain_value(value: Any, where: str) -> Value:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where}: expected a finite number, got {value}")
     return value
+
+
+def large_integers_error(where: str, got: str) -> ValueError:
+    """Returns the error to raise for integers beyond `MAX_WHOLE`."""
+    return ValueError(
+        f"{where}: expected integers from -2^53 to 2^53, which float64 can distinguish, got {got}; "
+        "subtract a constant from the column, or leave it out if it only identifies rows"
+    )

@@ -11,13 +11,13 @@ from db3kd.tables.columns import Columns
 from db3kd.tables.feature import (
     CATEGORY,
     KINDS,
-    LARGE_INTEGER_ADVICE,
     MAX_STEPS,
     MAX_WHOLE,
     ORDERED_CATEGORY,
     Feature,
     Kind,
     Value,
+    large_integers_error,
     plain_value,
 )
 
@@ -83,10 +83,7 @@ def _kind(name: str, column: np.ndarray, declared: Sequence[Any] | None) -> Kind
     large = np.abs(numbers) > MAX_WHOLE
     if column.dtype.kind in "iu" and large.any():
         row = int(large.argmax())
-        raise ValueError(
-            f"column {name!r}: expected integers from -2^53 to 2^53, which float64 can "
-            f"distinguish, got {column[row]} in row {row}; {LARGE_INTEGER_ADVICE}"
-        )
+        raise large_integers_error(f"column {name!r}", f"{column[row]} in row {row}")
     return "continuous" if large.any() else "integer"
 
 

@@ -33,9 +33,8 @@ def as_answer_array(answers: Any, expected: str) -> np.ndarray:
     except (TypeError, RuntimeError, OverflowError) as error:
         raise TeacherError(f"{expected}, got {_kind(answers)}: {error}") from None
     if array.ndim == 1 and isinstance(answers, list | tuple):
-        if array.dtype.kind in "OUS":
-            return _of_objects(answers)
-        if array.dtype.kind == "f" and any(map(_is_large, answers)):
+        kind = array.dtype.kind
+        if kind in "OUS" or (kind == "f" and any(map(_is_large, answers))):
             return _of_objects(answers)
     return array
 

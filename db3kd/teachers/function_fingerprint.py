@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from db3kd.models.weights import tensor_bytes
+
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -156,9 +158,7 @@ class _ObjectDigests:
         return [header, array.tobytes()]
 
     def _tensor(self, tensor: torch.Tensor) -> list[bytes]:
-        plain = tensor.detach().cpu().contiguous()
-        header = f"{plain.dtype} {tuple(plain.shape)}".encode()
-        return [header, plain.reshape(-1).view(torch.uint8).numpy().tobytes()]
+        return [f"{tensor.dtype} {tuple(tensor.shape)}".encode(), tensor_bytes(tensor)]
 
 
 def _global_name(value: Any, name: str | None = None) -> bytes:

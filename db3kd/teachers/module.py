@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
+from db3kd.models.weights import tensor_bytes
 from db3kd.tables import Features
 from db3kd.teachers.base import (
     UNANSWERED,
@@ -316,6 +317,5 @@ def module_fingerprint(module: nn.Module, autocast: torch.dtype | None = None) -
     )
     for key, value in sorted(module.state_dict().items()):
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+        digest.update(tensor_bytes(value))
     return digest.hexdigest()
