@@ -162,6 +162,7 @@ def compare(
                 out / f"{strategy}-{seed}", settings.training
             ),
             on_student=report,
+            rare_classes=spending.rare_classes,
         )
     print(result.table)
     for note in result.notes:

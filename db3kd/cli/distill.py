@@ -194,6 +194,7 @@ def distill(
             test=measured,
             price_per_1000=price,
             callbacks=training.callbacks(out / "student", settings.training),
+            rare_classes=spending.rare_classes,
         )
     print_result(result, price)
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
-from db3kd.cli.options import READING, ImageOptions, PricePer1000, Split, load_test_or_all
+from db3kd.cli.options import (
+    READING,
+    ImageOptions,
+    PricePer1000,
+    RareClasses,
+    Split,
+    load_test_or_all,
+)
 from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
@@ -142,6 +149,7 @@ class SpendingOptions(OptionSet):
         float | None,
         typer.Option("--time-limit", min=1, help="Approximate seconds that all training may take."),
     ] = None
+    rare_classes: RareClasses = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,19 +2,23 @@
 
 from typing import TYPE_CHECKING
 
+from db3kd.cli.plan_output import price_text
 from db3kd.progress import duration
 
 if TYPE_CHECKING:
     from db3kd.labelling.dry_run import Estimate
 
 
-def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> None:
+def print_estimate(
+    estimate: "Estimate", workers: int, price: float | None, answered: int = 0
+) -> None:
     """Prints the estimated queries, time and cost of a run.
 
     Args:
         estimate: The estimate of the run.
         workers: The number of workers that run at the same time.
         price: The price of 1,000 queries, in any currency.
+        answered: The number of queries that are answered already.
     """
     print(f"dry run   {_asked(estimate)}; nothing was written")
     print(f"samples   {estimate.samples:,}")
@@ -45,6 +49,12 @@ def print_estimate(estimate: "Estimate", workers: int, price: float | None) -> N
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
         print(f"cost      {_range(costs)}, at {price:g} per 1,000 queries")
+    if answered:
+        left = max(0, estimate.max_queries - answered)
+        print(
+            f"answered  {answered:,} queries, which are not asked again; at most {left:,} are left"
+            f"{price_text(left, price)}"
+        )
 
 
 def _asked(estimate: "Estimate") -> str:

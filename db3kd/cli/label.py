@@ -81,6 +81,7 @@ def label(
     """
     from db3kd.labelling.chunk_search import chunk_size
     from db3kd.labelling.dry_run import estimate_run
+    from db3kd.labelling.planned_run import count_answered
     from db3kd.labelling.run_writer import RunExecution, write_run
     from db3kd.labelling.sample_choice import draw_samples
     from db3kd.storage.manifest import read_manifest
@@ -100,7 +101,23 @@ def label(
     surrogate: nn.Module | AutoSurrogate | None = search.auto_surrogate(teacher.device)
     if surrogate is None and search.surrogate is not None:
         surrogate = _surrogate(Path(search.surrogate), loaded, opened, teacher.trust_code)
+    described: dict[str, Any] = {
+        "images": loaded,
+        "limit": limit,
+        "soft_labels": soft_label_settings,
+        "surrogate": surrogate,
+    }
     if budget.dry_run:
+        answered = 0
+        if resume:
+            answered = count_answered(
+                out,
+                opened,
+                source,
+                settings,
+                **described,
+                consistency_checks=budget.consistency_checks,
+            )
         chosen = loaded.subset(draw_samples(len(loaded), limit, search.seed))
         estimate = estimate_run(
             opened,
@@ -111,7 +128,7 @@ def label(
             consistency_checks=budget.consistency_checks,
         )
         shards = math.ceil(len(chosen) / chunk_size(opened, settings))
-        print_estimate(estimate, min(workers.workers, shards), budget.price)
+        print_estimate(estimate, min(workers.workers, shards), budget.price, answered)
         return
     with naming_options(address="--ray-address"), hint_at_resuming(out):
         totals = write_run(
@@ -119,10 +136,7 @@ def label(
             opened,
             source,
             settings,
-            images=loaded,
-            limit=limit,
-            soft_labels=soft_label_settings,
-            surrogate=surrogate,
+            **described,
             resume=resume,
             execution=RunExecution(
                 workers=pool,

@@ -38,6 +38,14 @@ Resume = Annotated[
         "--resume", help="Continue the run in --out and keep its answers.", rich_help_panel=COMMON
     ),
 ]
+RareClasses = Annotated[
+    bool,
+    typer.Option(
+        "--rare-classes",
+        help="Go on if the first 1,000 answers are all in one class.",
+        rich_help_panel="Budget",
+    ),
+]
 PricePer1000 = Annotated[
     float | None,
     typer.Option(

@@ -46,7 +46,7 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
 
     try:
         yield
-    except SingleClassError:  # a resumed run would end with it again
+    except SingleClassError:  # its message says whether resuming helps
         raise
     except (TeacherError, OSError, KeyboardInterrupt) as error:
         if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):

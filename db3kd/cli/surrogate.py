@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import DefaultModel, ImageOptions, Resume, Split
+from db3kd.cli.options import DefaultModel, ImageOptions, RareClasses, Resume, Split
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import Steps, TrainingOptions
@@ -14,12 +14,14 @@ from db3kd.cli.training_options import Steps, TrainingOptions
 
 @expand_option_sets
 def surrogate(
+    *,
     teacher: TeacherOptions,
     images: ImageOptions,
     out: Annotated[
         Path,
         typer.Option("--out", help="The .safetensors file, new unless --resume is given."),
     ],
+    rare_classes: RareClasses = False,
     training: TrainingOptions,
     model: DefaultModel = None,
     resume: Resume = False,
@@ -85,7 +87,14 @@ def surrogate(
     folder = decisions_folder(out)
     with hint_at_resuming(folder):
         manifest = write_surrogate(
-            out, opened, source, settings, images=loaded, limit=limit, resume=resume
+            out,
+            opened,
+            source,
+            settings,
+            images=loaded,
+            limit=limit,
+            resume=resume,
+            rare_classes=rare_classes,
         )
     if finished:
         print("nothing to do  the surrogate was already finished")

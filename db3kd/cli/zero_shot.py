@@ -68,10 +68,13 @@ def zero_shot(
     from db3kd.distillation.train_settings import TrainSettings
     from db3kd.labelling.settings import LabelSettings
     from db3kd.pipelines import ZeroShotSettings, run_zero_shot
-    from db3kd.pipelines.transfer_set import LABELS_FOLDER, SAMPLES_FOLDER
+    from db3kd.pipelines.transfer_set import (
+        LABELS_FOLDER,
+        SAMPLES_FOLDER,
+        check_zero_shot_folder,
+    )
     from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS
     from db3kd.report import zero_shot_table
-    from db3kd.storage.run_folder import check_free
 
     if queries_per_pair is not None and measure in ("none", "sd"):
         raise ValueError("queries_per_pair: needs --measure bd or mbd")
@@ -93,9 +96,7 @@ def zero_shot(
         ),
         seeds=seeds,
     )
-    check_free(out / SAMPLES_FOLDER, resume)
-    if not resume:
-        check_free(out)
+    check_zero_shot_folder(out, resume)
     opened = teacher.open()
     folders = (SAMPLES_FOLDER, LABELS_FOLDER, *DECISION_FOLDERS.values())
     runs = [out / folder for folder in folders]

@@ -101,6 +101,7 @@ def propose_boundary_points(
     count: int,
     classes: int,
     seed: tuple[int, ...],
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Returns points near the network's nearest boundaries of random pairs, without a query.
 
@@ -118,6 +119,7 @@ def propose_boundary_points(
         count: The number of points.
         classes: The teacher's number of classes.
         seed: The seed of the pairs and of the distances.
+        progress: Called with the number of points that were found, batch by batch.
 
     Returns:
         [count, *image_shape] float32 in [0, 1], on the CPU.
@@ -140,6 +142,8 @@ def propose_boundary_points(
         nearest, _ = surrogate.nearest(pairs, (near - samples).norm(dim=1), numbers)
         moved = samples + reach[part].to(device) * (nearest - samples)
         points.append(moved.clamp_(0, 1).cpu())
+        if progress is not None:
+            progress(len(part))
     return torch.cat(points).view(count, *shape)
 
 

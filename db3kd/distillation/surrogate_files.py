@@ -51,6 +51,7 @@ def write_surrogate(
     images: ImageSet | None = None,
     limit: int | None = None,
     resume: bool = False,
+    rare_classes: bool = False,
 ) -> dict[str, Any]:
     """Makes a surrogate from the images of a source, writes it to files, and shows progress.
 
@@ -65,6 +66,7 @@ def write_surrogate(
             settings must be the same. If the weights exist, nothing is done. If they are missing,
             the network is trained, and its training settings may differ. Each time the process is
             killed, at most one call of the teacher is paid for twice.
+        rare_classes: See `make_surrogate`.
 
     Returns:
         The manifest, with `queries` and `agreement` of the `TrainedSurrogate`.
@@ -105,6 +107,7 @@ def write_surrogate(
         teacher,
         augment_samples(chosen, settings, projection_of(teacher, chosen)),
         resume,
+        rare_classes,
     )
     with show_progress("training the surrogate", settings.steps, "steps") as show:
         surrogate = train_surrogate(decided, teacher.classes, settings, show)

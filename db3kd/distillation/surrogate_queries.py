@@ -29,7 +29,7 @@ from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, describe
-from db3kd.teachers.single_class import check_classes_differ
+from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.validation import interval_text
 
 HELD_OUT_SHARE = 0.05
@@ -101,6 +101,7 @@ def decide_augmented(
     *,
     folder: RunFolder | None = None,
     progress: Progress | None = None,
+    rare_classes: bool = False,
 ) -> AugmentedDecisions:
     """Asks the teacher for the class of each image, at one query per image.
 
@@ -110,6 +111,8 @@ def decide_augmented(
         folder: A run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
             call of the teacher, and images that already have an answer are not queried again.
         progress: Updated after each batch.
+        rare_classes: Whether to ask about all images even if the first 1,000 answers are all in one
+            class.
 
     Raises:
         ValueError: If the images do not fit the teacher.
@@ -121,6 +124,10 @@ def decide_augmented(
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
             known = read_decisions(folder.path, position, table, images, teacher.classes)
             decisions[position : position + len(known)] = known
+    advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
+    check = partial(_check_classes_differ, teacher, advice=advice)
+    # Without a check too, the batches of a run must be the same, because journals repeat them.
+    check_first = _accept if rare_classes else check
     on_answers = None
     if progress is not None:
         on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
@@ -136,7 +143,7 @@ def decide_augmented(
                 _BATCH_ROWS,
                 on_answers=on_answers,
                 journal=journal,
-                check_first=None if position else partial(_check_classes_differ, teacher),
+                check_first=None if position else check_first,
             )
         if folder is not None:
             folder.write_shard(position, to_table(images, rows, decisions[rows]))
@@ -180,6 +187,7 @@ def decide_augmented_in_folder(
     teacher: Teacher,
     images: AugmentedImages,
     resume: bool,
+    rare_classes: bool = False,
 ) -> AugmentedDecisions:
     """Does what `decide_augmented` does, in a new or resumed run folder, and shows progress.
 
@@ -189,6 +197,7 @@ def decide_augmented_in_folder(
         teacher: See `decide_augmented`.
         images: See `decide_augmented`.
         resume: Whether to continue a run with an equal manifest.
+        rare_classes: See `decide_augmented`.
 
     Raises:
         FileExistsError: If the folder is not empty and `resume` is False.
@@ -208,7 +217,9 @@ def decide_augmented_in_folder(
             samples_before=before,
             queries_before=before,
         ) as progress:
-            decided = decide_augmented(teacher, images, folder=folder, progress=progress)
+            decided = decide_augmented(
+                teacher, images, folder=folder, progress=progress, rare_classes=rare_classes
+            )
         folder.finish({"samples": len(images), "queries": len(images)})
     return decided
 
@@ -229,12 +240,15 @@ def _augment(
     )
 
 
-def _check_classes_differ(teacher: Teacher, decisions: Tensor) -> None:
+def _accept(_: Tensor) -> None: ...
+
+
+def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "") -> None:
     check_classes_differ(
         teacher,
         decisions,
         "augmented images",
-        "without a boundary, a surrogate has nothing to learn",
+        f"without a boundary, a surrogate has nothing to learn{advice}",
     )
 
 

@@ -42,6 +42,7 @@ def make_surrogate(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    rare_classes: bool = False,
 ) -> TrainedSurrogate:
     """Asks a teacher about augmented images, and trains a network on its decisions.
 
@@ -61,6 +62,8 @@ def make_surrogate(
             interrupt or a change of network.
         resume: Whether to continue the run in `out`, if there is one. The teacher, the images and
             the settings must be the same.
+        rare_classes: Whether to ask about all images even if the first 1,000 answers are all in one
+            class.
 
     Returns:
         The network and its agreement with the teacher.
@@ -72,6 +75,7 @@ def make_surrogate(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     check_flag(resume, "resume")
+    check_flag(rare_classes, "rare_classes")
     if out is not None:
         check_path(out, "out")
     if resume and out is None:
@@ -90,7 +94,7 @@ def make_surrogate(
     check_model(settings.surrogate_model(image_shape), image_shape, teacher.classes)
     augmented = augment_samples(checked, settings, projection_of(teacher, checked))
     if out is None:
-        decided = decide_augmented(teacher, augmented)
+        decided = decide_augmented(teacher, augmented, rare_classes=rare_classes)
     else:
         source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
         described = make_manifest(
@@ -105,7 +109,9 @@ def make_surrogate(
             classes=teacher.classes,
             data_fingerprint=source.fingerprint(),
         )
-        decided = decide_augmented_in_folder(Path(out), described, teacher, augmented, resume)
+        decided = decide_augmented_in_folder(
+            Path(out), described, teacher, augmented, resume, rare_classes
+        )
     return train_surrogate(decided, teacher.classes, settings)
 
 

@@ -97,7 +97,7 @@ def estimate_run(
     checks = allowed_checks(consistency_checks, settings.queries)
     if settings.queries is not None:
         settings = replace(settings, queries=settings.queries - checks)
-    planned = plan_surrogate(surrogate, teacher, len(images), len(images), settings)
+    planned = plan_surrogate(surrogate, teacher, len(images), settings)
     estimate = _estimate(teacher, images, planned.settings, queries, planned.network)
     of_surrogate = planned.queries
     if estimate.expected_queries is not None:

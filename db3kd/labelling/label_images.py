@@ -191,7 +191,7 @@ def _label_into_folder(
     resume: bool,
     progress: ProgressListener | Literal[False] | None,
 ) -> None:
-    of_run = plan_surrogate(surrogate, job.teacher, len(job.images), len(job.index), job.settings)
+    of_run = plan_surrogate(surrogate, job.teacher, len(job.images), job.settings, job.index)
     budget, job = job.settings.queries, replace(job, settings=of_run.settings)
     known = None
     if isinstance(job.images, ImageSet):

@@ -30,6 +30,14 @@ _PLANNED = (
 """Manifest entries that follow from the budget: the queries for distances, and the plan of a
 surrogate that the run trains."""
 
+_OF_SURROGATE = (
+    "settings.surrogate.",
+    "settings.surrogate.queries",
+    "settings.labelling.queries",
+    "settings.training_digest",
+)
+"""Entries that follow from whether a run trains its surrogate or is given one."""
+
 LABELS = Kind(
     "labels",
     3,
@@ -37,11 +45,12 @@ LABELS = Kind(
         DecidingEntry("settings.classes", followers=_PLANNED),
         DecidingEntry("settings.queries", followers=(*_PLANNED, "settings.consistency_checks")),
         DecidingEntry("settings.consistency_checks", followers=_PLANNED),
+        DecidingEntry("settings.surrogate", followers=_OF_SURROGATE),
         DecidingEntry(
             "settings.surrogate.queries",
             followers=("settings.labelling.queries",),
             optional=("settings.surrogate.",),
-            is_argument=False,
+            argument="surrogate",
         ),
     ),
     added_later=("settings.queries", "settings.consistency_checks"),

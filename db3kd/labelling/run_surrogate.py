@@ -202,8 +202,8 @@ def plan_surrogate(
     surrogate: nn.Module | SurrogatePlanner | None,
     teacher: Teacher,
     images: int,
-    labelled: int,
     settings: LabelSettings,
+    index: Tensor | None = None,
 ) -> SurrogateOfRun:
     """Plans the surrogate of a run, and takes its queries from the run's budget.
 
@@ -211,8 +211,8 @@ def plan_surrogate(
         surrogate: A network, a planner, or None.
         teacher: See `SurrogatePlanner.plan`.
         images: See `SurrogatePlanner.plan`.
-        labelled: See `SurrogatePlanner.plan`.
         settings: The settings of the run, with its whole budget.
+        index: `[n] int64`, the images to label; None for all.
 
     Raises:
         TypeError: If `surrogate` is something else.
@@ -221,11 +221,19 @@ def plan_surrogate(
     network, planner = network_or_planner(surrogate)
     if planner is None:
         return SurrogateOfRun(settings, network)
-    budget = int(divide_budget(settings, images, teacher.classes).sum())
-    planned = planner.plan(teacher, images, labelled, settings, budget)
+    limits = divide_budget(settings, images, teacher.classes)
+    labelled = limits if index is None else limits[index]
+    decisions = int((limits > 0).sum())
+    distances = int((labelled - 1).clamp_min(0).sum())
+    planned = planner.plan(teacher, images, len(labelled), settings, decisions + distances)
     if not planned.queries:
         return SurrogateOfRun(settings, why=planned.why)
-    rest = replace(settings, queries=budget - planned.queries)
+    left = distances - planned.queries
+    if (
+        len(labelled) < images
+    ):  # a budget is divided over all images, also over those without labels
+        left = images * (left // len(labelled))
+    rest = replace(settings, queries=decisions + left)
     return SurrogateOfRun(rest, planned=planned, why=planned.why)
 
 

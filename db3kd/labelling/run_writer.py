@@ -6,25 +6,20 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.chunk_search import surrogate_for
-from db3kd.labelling.consistency import ConsistencyChecks, allowed_checks
+from db3kd.labelling.consistency import ConsistencyChecks
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.planned_run import plan_run
 from db3kd.labelling.ray_cluster import Workers, import_ray
-from db3kd.labelling.run_identity import label_manifest, run_images, samples_per_shard
-from db3kd.labelling.run_surrogate import SurrogatePlanner, plan_surrogate
-from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.run_surrogate import SurrogatePlanner
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
-from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_folder import RunFolder, check_free
 from db3kd.teachers import Teacher
-from db3kd.teachers.rescaled import takes_unit_images
 
 
 @dataclass(frozen=True)
@@ -104,50 +99,39 @@ def write_run(
     check_free(folder, resume)
     if execution.workers is not None:
         import_ray()
-    images = source.load() if images is None else images
-    teacher = takes_unit_images(teacher)
-    budget = settings.queries
-    checks_budget = allowed_checks(execution.consistency_checks, budget)
-    if budget is not None:
-        settings = replace(settings, queries=budget - checks_budget)
-    rows = draw_samples(len(images), limit, settings.seed)
-    chosen = images.subset(rows)
-    renumbered = matched(chosen, teacher)
-    check = not (resume and is_finished(folder))
-    known = run_images(chosen, settings, teacher.classes, check=check)
-    of_run = plan_surrogate(surrogate, teacher, len(chosen), len(chosen), settings)
-    settings = of_run.settings
-    surrogate_for(teacher, settings, of_run.network)  # raises before the folder is made
-    per_shard = samples_per_shard(folder, resume, teacher, settings)
-    manifest = label_manifest(
+    planned = plan_run(
+        folder,
         teacher,
-        renumbered,
+        source,
         settings,
-        source=source,
+        images=images,
         limit=limit,
         soft_labels=soft_labels,
-        samples_per_shard=per_shard,
-        data_fingerprint=known.digests.fingerprint,
-        budget=budget,
-        consistency_checks=checks_budget,
-        surrogate=of_run.entries,
+        surrogate=surrogate,
+        resume=resume,
+        consistency_checks=execution.consistency_checks,
     )
-    with RunFolder.open(folder, LABELS, manifest, resume=resume, images=known) as run:
+    per_shard = planned.samples_per_shard
+    with RunFolder.open(
+        folder, LABELS, planned.manifest, resume=resume, images=planned.known
+    ) as run:
         if run.finished:
             return add_up(run)
         checks = None
-        if checks_budget:
-            checks = ConsistencyChecks(run, checks_budget, execution.accept_changes)
+        if planned.checks_budget:
+            checks = ConsistencyChecks(run, planned.checks_budget, execution.accept_changes)
         job = LabelJob.prepare(
-            teacher,
-            renumbered,
-            settings,
+            planned.teacher,
+            planned.images,
+            planned.settings,
             concurrent_chunks=execution.concurrent_chunks,
-            surrogate=of_run.network_in(run, teacher, renumbered, progress=True),
+            surrogate=planned.surrogate.network_in(
+                run, planned.teacher, planned.images, progress=True
+            ),
         )
         with _pool(execution.workers, run, job) as pool:
             job = replace(job, pool=pool, checks=checks, samples_per_chunk=per_shard)
-            _write_shards(run, job, rows, soft_labels)
+            _write_shards(run, job, planned.source_index, soft_labels)
         if checks is not None:
             checks.end(job.teacher, job.images, settings.measure)
         totals = add_up(run)

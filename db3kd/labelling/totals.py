@@ -2,15 +2,17 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from db3kd.labelling.label_files import iterate_shards
-from db3kd.labelling.labels import Labels
+from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.run_journals import journaled_answers
 
 
 @dataclass
@@ -69,6 +71,15 @@ def add_up(run: RunFolder) -> Totals:
     for _, labels in iterate_shards(run.path) if run.has_shards else ():
         totals.add(labels)
     return totals
+
+
+def answered_in_label_folder(path: Path) -> int:
+    """Returns the number of answered queries in a run folder of labels; 0 without a run."""
+    totals = Totals()
+    for _, labels in iterate_shards(path) if LABELS.shards(path) else ():
+        totals.add(labels)
+    # The journal of the decisions, which is kept, holds the queries of the images themselves.
+    return journaled_answers(path) + totals.queries - totals.decided
 
 
 def count_estimates(labels: Labels) -> int:

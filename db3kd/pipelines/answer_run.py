@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_differences import DecidingEntry
 from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.run_journals import journaled_answers
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
 
@@ -112,8 +114,8 @@ class AnswerRun:
             count: How many images the round asks about.
             choose: Chooses the images: called with the answers so far, unless an earlier process
                 has chosen; returns [count] int64, rows of the images.
-            check: Called with all decisions so far, early in the round and at its end; it may raise
-                an error, so that no more queries are spent.
+            check: Called with all decisions so far early in a large round; it may raise an error,
+                so that no more queries are spent.
 
         Returns:
             The answers of the round.
@@ -155,8 +157,6 @@ class AnswerRun:
             decided.append(decisions)
         answers = no_answers(self.answers.images).add(rows, torch.cat(decided))
         self.answers = self.answers.add(answers.rows, answers.decisions)
-        if check is not None:
-            check(self.answers.decisions)
         return answers
 
     def _chosen_rows(
@@ -217,6 +217,12 @@ class AnswerRun:
             "decision": decisions,
         }
         return arrow.table({name: column.numpy() for name, column in columns.items()})
+
+
+def answered_in_distill_folder(path: Path) -> int:
+    """Returns the number of answers in a run folder of `distill`, apart from its subfolders."""
+    shards = read_shards(path, ANSWERS) if ANSWERS.shards(path) else ()
+    return journaled_answers(path) + sum(len(table) for _, table in shards)
 
 
 def _with_earlier(

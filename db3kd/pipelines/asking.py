@@ -27,7 +27,7 @@ from db3kd.progress import show_progress
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers import Teacher
-from db3kd.teachers.single_class import check_classes_differ
+from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 
 ROUND_SHARE = 6
 """Proxies that choose images train for 1 / ROUND_SHARE of the steps of full training."""
@@ -58,6 +58,8 @@ def ask_rounds(
     store: NetworkStore,
     notes: RunNotes,
     steps: Callable[[int], int],
+    *,
+    rare_classes: bool = False,
 ) -> Answers:
     """Asks about the held-out images and then, in rounds, about the images to train on.
 
@@ -72,6 +74,8 @@ def ask_rounds(
         store: Trains them.
         notes: Keeps agreements and times.
         steps: Returns the number of steps of full training from the number of answers.
+        rare_classes: Whether to spend the whole budget although the first answers are all in one
+            class.
 
     Returns:
         All answers.
@@ -80,14 +84,18 @@ def ask_rounds(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     seed = settings.training.seed
+    # Without a check too, the batches of a run must be the same, because journals repeat them.
+    check = _accept if rare_classes else partial(_check_first_answers, run.teacher)
     with notes.timed("seconds_asking"):
         run.ask(
             HELD_OUT,
             plan.held_out + plan.held_out_augmented,
             lambda answers: held_out_rows(answers.images, plan.held_out_augmented, seed),
-            partial(_check_classes_differ, run.teacher, least=FIRST_CHECKED),
+            check,
         )
     for number, count in enumerate(plan.rounds):
+        if number or len(run.answers) >= FIRST_CHECKED:
+            check(run.answers.decisions)
 
         def choose(answers: Answers, number: int = number, count: int = count) -> Tensor:
             networks: list[nn.Module] = []
@@ -103,8 +111,10 @@ def ask_rounds(
                 number,
                 count,
                 partial(_timed_choice, notes, choose),
-                partial(_check_classes_differ, run.teacher),
+                check,
             )
+    if plan.rounds:  # otherwise a labelling follows, which checks its own answers
+        _check_classes_differ(run.teacher, run.answers.decisions)
     return run.answers
 
 
@@ -219,10 +229,15 @@ def _has_two_classes(decisions: Tensor) -> bool:
     return bool((decisions != decisions[:1]).any())
 
 
-def _check_classes_differ(teacher: Teacher, decisions: Tensor, least: int = 2) -> None:
-    """Raises SingleClassError if at least so many decisions are all one class."""
-    if len(decisions) < least:
-        return
+def _accept(_: Tensor) -> None: ...
+
+
+def _check_first_answers(teacher: Teacher, decisions: Tensor) -> None:
+    """Raises SingleClassError if the decisions of a run that may ask further are all one class."""
+    _check_classes_differ(teacher, decisions, f". {IF_RARE}")
+
+
+def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "") -> None:
     inputs = "rows" if len(teacher.image_shape) == 1 else "images"
     consequence = f"a student has nothing to learn. Likely causes: {likely_causes(inputs)}"
-    check_classes_differ(teacher, decisions, inputs, consequence)
+    check_classes_differ(teacher, decisions, inputs, consequence + advice)

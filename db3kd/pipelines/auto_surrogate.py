@@ -234,14 +234,17 @@ class SurrogateTraining:
             network = train_surrogate(decided, classes, one, show, points).network
         # Held-out samples, which are the last ones, start no pair.
         clean = torch.arange(images.partners) * images.queries_per_sample
-        return propose_boundary_points(
-            network,
-            SelectedImages(images, clean),
-            decided.decisions[clean],
-            count,
-            classes,
-            (training.seed, round_number),
-        )
+        title = f"finding points, round {round_number + 1}"
+        with show_progress_if(progress, title, count, "points") as show:
+            return propose_boundary_points(
+                network,
+                SelectedImages(images, clean),
+                decided.decisions[clean],
+                count,
+                classes,
+                (training.seed, round_number),
+                None if show is None else adding_up(show),
+            )
 
 
 def _decide(teacher: Teacher, journal: AnswerJournal, progress: bool, points: Tensor) -> Tensor:

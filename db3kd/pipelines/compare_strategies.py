@@ -94,6 +94,7 @@ def compare(
     price_per_1000: float | None = None,
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
+    rare_classes: bool = False,
 ) -> Comparison:
     """Trains students with several strategies at the same budget, and compares them.
 
@@ -129,6 +130,7 @@ def compare(
         price_per_1000: The price of 1,000 queries, for the table.
         callbacks: Returns the callbacks of a student's training from its strategy and seed.
         on_student: Called with the strategy and the results of each finished student.
+        rare_classes: See `distill`.
 
     Returns:
         The rows and the table.
@@ -146,6 +148,7 @@ def compare(
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
     check_flag(ask_about_test, "ask_about_test")
+    check_flag(rare_classes, "rare_classes")
     check_type(strategies, (list, tuple), "strategies", "a list of strategies")
     if settings.patience is not None:
         raise ValueError(
@@ -194,6 +197,7 @@ def compare(
             price_per_1000=price_per_1000,
             callbacks=callbacks,
             on_student=on_student,
+            rare_classes=rare_classes,
         )
         first = settings.training.seed
         used = range(first, first + seeds)
@@ -245,6 +249,7 @@ class _Students:
         price_per_1000: See `compare`.
         callbacks: See `compare`.
         on_student: See `compare`.
+        rare_classes: See `compare`.
     """
 
     folder: ComparisonFolder
@@ -258,6 +263,7 @@ class _Students:
     price_per_1000: float | None
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
     on_student: Callable[[str, ComparedStudent], None] | None
+    rare_classes: bool
 
     def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
         """Returns the results of a student, after training it if necessary."""
@@ -289,6 +295,7 @@ class _Students:
                 test=None if self.test is None or self.test.labels is None else self.test,
                 price_per_1000=self.price_per_1000,
                 callbacks=() if self.callbacks is None else self.callbacks(strategy, seed),
+                rare_classes=self.rare_classes,
             )
         finally:
             self.folder.notes.add(timed, time.monotonic() - started)

@@ -19,10 +19,10 @@ from db3kd.distillation.evaluation import predict
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.totals import answered_in_label_folder
 from db3kd.models.networks import build_model
 from db3kd.models.weights import STUDENT_FILE
-from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
-from db3kd.pipelines.answered_queries import answered_in_distill_folder, answered_in_label_folder
+from db3kd.pipelines.answer_run import ANSWERS, AnswerRun, answered_in_distill_folder
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
 from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
@@ -82,6 +82,7 @@ class DistillRun:
         settings: How networks are trained.
         folder: The run folder.
         callbacks: Further callbacks of the student's training.
+        rare_classes: See `distill`.
 
     Raises:
         ValueError: If the proxies' architecture does not fit, or if a teacher of tables is given no
@@ -97,10 +98,12 @@ class DistillRun:
         settings: DistillSettings,
         folder: Path,
         callbacks: Sequence[TrainingCallback] = (),
+        *,
+        rare_classes: bool = False,
     ) -> None:
         self.teacher, self.images, self.plan = teacher, images, plan
         self.student, self.settings, self.folder = student, settings, folder
-        self._callbacks = callbacks
+        self._callbacks, self._rare_classes = callbacks, rare_classes
         shape, classes = tuple(teacher.image_shape), teacher.classes
         if images is None and len(shape) != 3:
             raise ValueError(
@@ -244,6 +247,7 @@ class DistillRun:
                 store,
                 notes,
                 lambda known: self._steps(run.answers, known, notes, choosing=True),
+                rare_classes=self._rare_classes,
             )
         labels = None
         if plan.label_queries:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from db3kd.argument_types import check_flag
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.training_callbacks import TrainingCallback
@@ -90,6 +91,7 @@ def distill(
     test: ImagesLike | None = None,
     price_per_1000: float | None = None,
     callbacks: Sequence[TrainingCallback] = (),
+    rare_classes: bool = False,
 ) -> DistillResult:
     """Trains the best student within a query budget.
 
@@ -124,6 +126,9 @@ def distill(
         test: Labelled images, on which the student's accuracy is measured once, without a query.
         price_per_1000: The price of 1,000 queries, for the report.
         callbacks: Callbacks of the student's training.
+        rare_classes: Whether to spend the whole budget even if the first 1,000 answers are all in
+            one class. By default the run then stops, because most often the teacher or the
+            preprocessing of the images is wrong.
 
     Returns:
         The student, and what it cost.
@@ -146,6 +151,7 @@ def distill(
         resume=resume,
         test=test,
         price_per_1000=price_per_1000,
+        rare_classes=rare_classes,
     )
     with output_folder(out, resume) as folder:
         run = prepared.make_run(folder, callbacks)
@@ -238,10 +244,12 @@ def _prepare(
     resume: bool,
     test: ImagesLike | None = None,
     price_per_1000: float | None = None,
+    rare_classes: bool = False,
 ) -> _Prepared:
     """Checks and converts the arguments of `distill`, before any query."""
     settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, out, resume)
+    check_flag(rare_classes, "rare_classes")
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy
@@ -255,4 +263,7 @@ def _prepare(
     tested = None if test is None else check_test(test, teacher)
     batch_size = plan.training_batch(settings.training.batch_size)
     made = Student.of(student, tuple(teacher.image_shape), teacher.classes, batch_size)
-    return _Prepared(partial(DistillRun, teacher, image_set, plan, made, settings), plan, tested)
+    make_run = partial(
+        DistillRun, teacher, image_set, plan, made, settings, rare_classes=rare_classes
+    )
+    return _Prepared(make_run, plan, tested)

@@ -10,6 +10,7 @@ from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
+from db3kd.storage.run_folder import check_parent_folder
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
@@ -71,6 +72,16 @@ def make_transfer_set(
         write_run(out / LABELS_FOLDER, teacher, source, settings.labelling, resume=resume)
         label_run = open_run(out / LABELS_FOLDER, source.data)
     return TransferSet(totals, load_pseudo_samples(folder), label_run)
+
+
+def check_zero_shot_folder(out: Path, resume: bool) -> None:
+    """Checks that a zero-shot run can be written to a folder.
+
+    Raises:
+        FileExistsError: If it holds anything else, or a zero-shot run and `resume` is false.
+        NotADirectoryError: If the path leads through a file.
+    """
+    check_parent_folder(out, [SAMPLES_FOLDER], "a run of db3kd zero-shot", resume)
 
 
 def check_zero_shot(

@@ -11,12 +11,17 @@ from db3kd.data.loading import load_data
 from db3kd.models.networks import check_model
 from db3kd.pipelines.inputs import check_test
 from db3kd.pipelines.stored_decisions import DECISIONS
-from db3kd.pipelines.transfer_set import TransferSet, check_zero_shot, make_transfer_set
+from db3kd.pipelines.transfer_set import (
+    TransferSet,
+    check_zero_shot,
+    check_zero_shot_folder,
+    make_transfer_set,
+)
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS, train_students
 from db3kd.report import ZeroShotRow, write_zero_shot_report
 from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import check_free
+from db3kd.storage.run_folder import holds_run
 from db3kd.synthesis.sample_run import SynthesisTotals
 
 
@@ -73,10 +78,16 @@ def run_zero_shot(
         ValueError: If the student or the test images do not fit the teacher, which is checked
             before the first query; if the run in `out` was measured on other images; or as for
             `make_transfer_set`.
-        FileExistsError: As for `make_transfer_set`.
+        FileExistsError: If `out` holds anything else, or a zero-shot run and `resume` is false.
         TeacherError: As for `make_transfer_set`.
     """
     teacher, out = check_zero_shot(teacher, out, settings, resume)
+    check_zero_shot_folder(out, resume)
+    measured = [folder for folder in DECISION_FOLDERS.values() if holds_run(out / folder)]
+    if test is None and measured:
+        raise ValueError(
+            f"test: expected the images that the run in {out} measures its students on, got None"
+        )
     if test is not None:
         check_type(test, (str, os.PathLike), "test", "the name or path of images")
     check_model(settings.student, tuple(teacher.image_shape), teacher.classes, "student")
@@ -85,11 +96,9 @@ def run_zero_shot(
         if test is None
         else [check_test(load_data(test, split), teacher) for split in ("test", "train")]
     )
-    for folder in DECISION_FOLDERS.values():
-        check_free(out / folder, resume)
     transfer = make_transfer_set(teacher, out, settings, resume=resume)
     rows = train_students(teacher, transfer, out, settings, *real)
-    queries = _count_queries(transfer, out, measured=test is not None)
+    queries = _count_queries(transfer, out)
     report = write_zero_shot_report(
         out,
         rows,
@@ -108,19 +117,18 @@ def _curves(rows: list[ZeroShotRow], settings: ZeroShotSettings) -> dict[str, li
     return curve | {row.name: [row] for row in rows[:first] + rows[last:]}
 
 
-def _count_queries(transfer: TransferSet, out: Path, measured: bool) -> dict[str, int]:
+def _count_queries(transfer: TransferSet, out: Path) -> dict[str, int]:
     """Returns the queries of each part of the run, including those of interrupted processes.
 
     Args:
         transfer: The transfer set.
         out: The folder of the run.
-        measured: Whether students were measured, and baselines trained.
     """
     counts = {"pseudo samples": transfer.totals.queries}
     if transfer.label_run is not None:
         counts["their labels"] = transfer.label_run.manifest["totals"]["queries"]
-    if measured:
-        for title, folder in DECISION_FOLDERS.items():
+    for title, folder in DECISION_FOLDERS.items():
+        if holds_run(out / folder):
             counts[title] = read_manifest(out / folder, DECISIONS.format)["totals"]["queries"]
     return counts
 

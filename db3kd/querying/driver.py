@@ -125,8 +125,8 @@ def decide_all(
         query_batch_size: Maximum number of images in a batch, which also has at most 256 MiB.
         on_answers: See `run`.
         journal: See `run`.
-        check_first: Called once with the first `FIRST_CHECKED` decisions, or all if there are
-            fewer, before more images are asked about. It may raise an error.
+        check_first: Called once with the first `FIRST_CHECKED` decisions, before more images are
+            asked about; not called if there are no more. It may raise an error.
 
     Returns:
         The classes in the order of `index`, `[N] int64` on the CPU.
@@ -143,9 +143,9 @@ def decide_all(
     def decide_and_check(check: Callable[[Tensor], None]) -> Search[Tensor]:
         first, others = index[:FIRST_CHECKED], index[FIRST_CHECKED:]
         decisions = yield from decide(first)
-        check(decisions.cpu())
         if not len(others):
             return decisions
+        check(decisions.cpu())
         return torch.cat([decisions, (yield from decide(others))])
 
     search = decide(index) if check_first is None else decide_and_check(check_first)

@@ -41,13 +41,15 @@ class DecidingEntry:
             follows only if its whole name is listed.
         optional: How the names of entries begin that follow from it if only one of two runs has
             them.
-        is_argument: Whether the caller passes it as an argument of this name.
+        is_argument: Whether the caller passes it as an argument.
+        argument: The name of the argument; the last part of the entry's name by default.
     """
 
     name: str
     followers: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     is_argument: bool = True
+    argument: str = ""
 
 
 _CLASSES_DECIDE = DecidingEntry(f"settings.{CLASSES}", followers=(f"settings.{CLASS_NAMES}",))
@@ -85,7 +87,7 @@ def differences(
     deciding = (*deciding, _CLASSES_DECIDE)
     one_sided = {name for name in found if None in (was.get(name), now.get(name))}
     return [
-        f"{name}: was {_shown(was.get(name))}, is {_shown(now.get(name))}"
+        f"{name}: was {_shown(was, name)}, is {_shown(now, name)}"
         for name in found
         if not _follows(name, found, one_sided, deciding)
     ]
@@ -109,17 +111,20 @@ def _follows(
     return False
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
+def _shown(entries: Mapping[str, Any], name: str) -> str:
+    if name not in entries and any(each.startswith(f"{name}.") for each in entries):
+        return "{…}"  # several entries
+    text = json.dumps(entries.get(name))
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
-def _with_argument(difference: str, no_arguments: Collection[str]) -> str:
+def _with_argument(difference: str, deciding: Sequence[DecidingEntry]) -> str:
     """Adds the argument that sets an entry, of which the command line makes an option."""
     name = difference.partition(":")[0]
-    if name in no_arguments:
+    entry = next((each for each in deciding if each.name == name), DecidingEntry(name))
+    if name in _NO_ARGUMENTS or not entry.is_argument:
         return difference
-    return f"{difference} ({name.rpartition('.')[2]}=)"
+    return f"{difference} ({entry.argument or name.rpartition('.')[2]}=)"
 
 
 def describe_differences(differences: Sequence[str], deciding: Sequence[DecidingEntry] = ()) -> str:
@@ -129,8 +134,7 @@ def describe_differences(differences: Sequence[str], deciding: Sequence[Deciding
         differences: From `differences`.
         deciding: Entries that others follow from.
     """
-    no_arguments = {*_NO_ARGUMENTS, *(each.name for each in deciding if not each.is_argument)}
-    differences = [_with_argument(each, no_arguments) for each in differences]
+    differences = [_with_argument(each, deciding) for each in differences]
     others = [each for each in differences if not each.startswith("data:")]
     if any(each.startswith(_CHOOSES_IMAGES) for each in others):
         return "; ".join(others) + _ADVICE  # other settings, and therefore other images

@@ -18,7 +18,7 @@ removed when the run is reopened. A kill therefore loses no answer except those 
 is stored twice. Shards need pyarrow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from db3kd.storage.filesystem import (
 from db3kd.storage.journal import Journal
 from db3kd.storage.manifest import (
     MANIFEST,
+    describe_format,
     identity,
     plain,
     read_manifest,
@@ -119,6 +120,31 @@ def check_free(path: str | Path, resume: bool = False) -> None:
         raise FileExistsError(
             f"{path}: expected a new or an empty folder for the run, got a folder with files; "
             "choose another, or remove it"
+        )
+
+
+def check_parent_folder(path: str | Path, runs: Iterable[str], kind: str, resume: bool) -> None:
+    """Checks that a command can write its runs to subfolders of a folder, and files beside them.
+
+    Args:
+        path: The folder, which need not exist.
+        runs: Names of subfolders. The command has begun in the folder if one of them holds a run.
+        kind: What such a folder is called in messages.
+        resume: Whether a folder in which the command has begun is acceptable.
+
+    Raises:
+        FileExistsError: The path is a file, a run, or a folder with other files.
+        NotADirectoryError: The path leads through a file.
+    """
+    path = Path(path)
+    if holds_run(path):
+        found = describe_format(str(read_manifest(path)["format"]))
+        raise FileExistsError(f"{path}: expected a new folder or {kind}, got {found}")
+    if not any(holds_run(path / name) for name in runs):
+        check_free(path)
+    elif not resume:
+        raise FileExistsError(
+            f"{path}: already holds {kind}; continue it with resume=True, or choose another folder"
         )
 
 

@@ -197,7 +197,7 @@ class UnknownClassError(TeacherError):
 class SingleClassError(TeacherError):
     """A teacher puts all images in one class, so there is nothing to learn from its decisions.
 
-    A resumed run has the same answers, so it ends with the same error.
+    A resumed run ends with the same error, unless it may ask further (`rare_classes`).
     """
 
 

@@ -4,6 +4,9 @@ from torch import Tensor
 
 from db3kd.teachers.base import SingleClassError, Teacher, class_names_of, describe
 
+IF_RARE = "If the other classes are rare, continue with resume=True and rare_classes=True"
+"""Advice for a run that may ask further."""
+
 
 def check_classes_differ(teacher: Teacher, decisions: Tensor, inputs: str, advice: str) -> None:
     """Checks that two or more decisions are not all one class.

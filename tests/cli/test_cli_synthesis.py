@@ -129,7 +129,7 @@ def test_a_zero_shot_run_is_resumed_only_with_its_option(teacher, tmp_path):
     assert "the answers so far are kept; continue with --resume" in failing.err
     arguments = (*zero_shot_arguments(f"{TEACHERS}:CountingTeacher", out), *MOVED)
 
-    assert "already holds a run; continue it with --resume" in fail(*arguments)
+    assert "already holds a run of db3kd zero-shot; continue it with --resume" in fail(*arguments)
     assert "written to" in succeed(*arguments, "--resume")
 
 

@@ -1,5 +1,7 @@
 """Points near the boundaries of a surrogate, against a plane whose distances are known."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -45,9 +47,25 @@ def signed(points: Tensor) -> Tensor:
     return (points.flatten(1) - 0.5) @ NORMAL / NORMAL.norm()
 
 
-def propose(samples: Tensor, count: int = 500, seed: tuple[int, ...] = (0, 0)) -> Tensor:
+def propose(
+    samples: Tensor,
+    count: int = 500,
+    seed: tuple[int, ...] = (0, 0),
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
     decisions = (signed(samples) > 0).long()
-    return propose_boundary_points(plane(), TensorImages(samples), decisions, count, 3, seed)
+    return propose_boundary_points(
+        plane(), TensorImages(samples), decisions, count, 3, seed, progress
+    )
+
+
+def test_the_progress_counts_all_points():
+    found: list[int] = []
+
+    points = propose(images(), 2_500, progress=found.append)
+
+    assert len(found) > 1 and sum(found) == len(points) == 2_500
+    assert points.equal(propose(images(), 2_500))
 
 
 def test_points_lie_behind_the_nearest_point_of_a_random_image():

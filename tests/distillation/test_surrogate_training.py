@@ -18,6 +18,7 @@ from teachers_analytic import (
     LateTeacher,
     NearestCentroidTeacher,
     RaisingTeacher,
+    RareTeacher,
     WrappedTeacher,
     image_key,
 )
@@ -264,9 +265,24 @@ def test_a_teacher_without_boundaries_is_named():
     with pytest.raises(TeacherError, match="240 augmented images, got class 3 for all"):
         make_surrogate(ConstantTeacher(3, SHAPE, CLASSES), images(), SETTINGS)
     counting = CountingTeacher(ConstantTeacher(3, SHAPE, CLASSES))
-    with pytest.raises(SingleClassError, match="1,000 augmented images"):
+    with pytest.raises(SingleClassError, match="1,000 augmented images") as caught:
         make_surrogate(counting, images(500), SETTINGS)
+    assert counting.total == 1_000 and "resume" not in str(caught.value)
+
+
+def test_a_surrogate_of_rare_classes_is_trained_if_the_user_says_so(tmp_path):
+    samples = images(500) / 2
+    samples[9, 0, 0, 0] = 1
+    counting = CountingTeacher(RareTeacher(SHAPE))
+    with pytest.raises(SingleClassError, match="with resume=True and rare_classes=True"):
+        make_surrogate(counting, samples, SETTINGS, out=tmp_path / "run")
     assert counting.total == 1_000
+
+    made = make_surrogate(
+        counting, samples, SETTINGS, out=tmp_path / "run", resume=True, rare_classes=True
+    )
+
+    assert made.queries == counting.total == 500 * EACH
 
 
 def write(out: Path, source: Source, teacher: Any = None, **options: Any) -> dict[str, Any]:

@@ -129,6 +129,16 @@ class ConstantTeacher(AnalyticTeacher):
         return torch.full((len(rows),), self.answer)
 
 
+class RareTeacher(AnalyticTeacher):
+    """Puts images whose first value is above 0.9 in class 1, and all others in class 0."""
+
+    def __init__(self, image_shape: Sequence[int], **options: Any) -> None:
+        super().__init__(image_shape, 2, **options)
+
+    def _decide_rows(self, rows: Tensor) -> Tensor:
+        return (rows[:, 0] > 0.9).long()
+
+
 class WrappedTeacher:
     """Forwards everything to another teacher; subclasses change `decide`."""
 

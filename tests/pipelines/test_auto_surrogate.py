@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from teachers_analytic import CountingTeacher, LinearTeacher, RaisingTeacher
+from torch import nn
 
 import db3kd
 from db3kd.labelling import RunExecution, Source, estimate_run, write_run
@@ -145,7 +146,7 @@ def test_a_run_searches_only_with_the_weights_that_it_began_with(tmp_path):
     refused = r"different run: settings\.surrogate\.{}; pass"
     for other, words in (
         (replace(AUTO, networks=2), r"networks: was 1, is 2 \(networks=\)"),
-        (None, r"queries: was \d+, is null"),
+        (None, r"queries: was \d+, is null \(surrogate=\)"),
     ):
         with pytest.raises(ValueError, match=refused.format(words)):
             label(tmp_path / "run", counting, resume=True, surrogate=other)
@@ -236,6 +237,17 @@ def test_a_run_that_cannot_train_a_surrogate_is_refused_before_a_query(
 
     assert counting.total == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_resuming_with_another_surrogate_names_only_this_argument(whole):
+    _, teacher, folder = whole
+    spent, network = teacher.total, nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+    with pytest.raises(ValueError, match=re.escape("settings.surrogate: was {…}, is ")) as caught:
+        label(folder, teacher, surrogate=network, resume=True)
+
+    assert str(caught.value).count(": was") == 1 and "(surrogate=)" in str(caught.value)
+    assert teacher.total == spent
 
 
 @pytest.mark.parametrize("wrong", [{"networks": 0}, {"training": db3kd.TrainSettings(epochs=3)}])

@@ -86,7 +86,7 @@ def test_the_teacher_of_an_existing_demo_is_not_replaced(demo):
     out, _ = demo
     before = (out / "teacher.safetensors").read_bytes()
 
-    with pytest.raises(FileExistsError, match="already holds a run"):
+    with pytest.raises(FileExistsError, match="got a folder with files"):
         run_demo(replace(SETTINGS, seed=SETTINGS.seed + 1), out)
 
     assert (out / "teacher.safetensors").read_bytes() == before

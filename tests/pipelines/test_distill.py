@@ -29,6 +29,7 @@ from teachers_analytic import (
     ConstantTeacher,
     CountingTeacher,
     RaisingTeacher,
+    RareTeacher,
     WrappedTeacher,
     image_key,
 )
@@ -121,8 +122,8 @@ def test_held_out_images_are_in_no_image_that_is_trained_on(monkeypatch):
     seen = {}
     original = asking.ask_rounds
 
-    def watched(*arguments: Any) -> Any:
-        seen["answers"] = original(*arguments)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen["answers"] = original(*arguments, **options)
         return seen["answers"]
 
     monkeypatch.setattr("db3kd.pipelines.distill_run.ask_rounds", watched)
@@ -244,6 +245,38 @@ def test_a_teacher_with_one_class_costs_a_part_of_the_budget(strategy, tmp_path)
         with pytest.raises(SingleClassError, match="two classes for 1,000 images"):
             run(counting, **arguments, resume=True)
         assert counting.total == 1_000
+
+
+@pytest.mark.parametrize("strategy", ["augmented", "decisions"])
+def test_a_run_whose_classes_are_rare_goes_on_if_the_user_says_so(strategy, tmp_path):
+    counting, arguments = rare_case(strategy=strategy, out=tmp_path / "run")
+
+    with pytest.raises(SingleClassError, match="with resume=True and rare_classes=True"):
+        db3kd.distill(counting, **arguments)
+    assert counting.total == 1_150  # 150 held-out images, and 1,000 others
+    result = db3kd.distill(counting, **arguments, resume=True, rare_classes=True)
+
+    assert result.queries == counting.total == 3_000
+    with pytest.raises(TypeError, match="rare_classes: expected True or False, got 1"):
+        db3kd.distill(counting, **arguments, resume=True, rare_classes=1)
+
+
+def test_a_run_whose_classes_are_all_one_ends_with_an_error_after_all_queries(tmp_path):
+    _, arguments = rare_case(strategy="decisions", out=tmp_path / "run")
+    counting = CountingTeacher(ConstantTeacher(0, SHAPE, 2))
+
+    for _ in range(2):
+        with pytest.raises(SingleClassError, match="for 3,000 images, got class 0") as caught:
+            db3kd.distill(counting, **arguments, resume=True, rare_classes=True)
+        assert counting.total == 3_000 and "rare_classes" not in str(caught.value)
+
+
+def rare_case(**options: Any) -> tuple[CountingTeacher, dict[str, Any]]:
+    """Returns a teacher of a class that only two of 3,000 images have, and arguments."""
+    pixels = torch.rand(3_000, *SHAPE, generator=torch.Generator().manual_seed(0)) / 2
+    pixels[[1, 2], 0, 0, 0] = 1
+    arguments = {"images": pixels, "budget": 3_000, "student": "linear", "settings": QUICK}
+    return CountingTeacher(RareTeacher(SHAPE)), arguments | options
 
 
 def test_choices_are_made_by_held_out_agreement(tmp_path):

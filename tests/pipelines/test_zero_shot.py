@@ -7,12 +7,15 @@ import pytest
 import torch
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
+import db3kd
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import (
+    DemoSettings,
     TransferSet,
     ZeroShotSettings,
     make_transfer_set,
+    run_demo,
     run_zero_shot,
 )
 from db3kd.synthesis.moves import Moves
@@ -234,6 +237,42 @@ def test_a_run_can_be_measured_later_but_not_on_other_test_images(tmp_path, real
     with pytest.raises(ValueError, match="test-decisions: holds a different run"):
         run_zero_shot(teacher, out, settings, test=str(tmp_path / "other.npz"), resume=True)
     assert result.queries == teacher.total
+
+
+def test_a_measured_run_is_resumed_with_its_test_images(tmp_path, real):
+    teacher, settings = CountingTeacher(linear()), quick_settings(seeds=1, shares=())
+    out = tmp_path / "out"
+    result = run_zero_shot(teacher, out, settings, test=real)
+    report = result.report.read_text()
+
+    with pytest.raises(ValueError, match=r"test: expected the images that the run in .*, got None"):
+        run_zero_shot(teacher, out, settings, resume=True)
+    assert result.report.read_text() == report and teacher.total == result.queries
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_folder_of_another_run_is_refused(resume, tmp_path):
+    out, counting = tmp_path / "out", CountingTeacher(linear())
+    db3kd.distill(
+        linear(), torch.rand(40, *SHAPE), budget=60, student="linear", out=out,
+        settings=db3kd.DistillSettings(training=quick_settings().training, proxies=0),
+    )  # fmt: skip
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+    with pytest.raises(FileExistsError, match="run of db3kd zero-shot, got a run of db3kd distill"):
+        run_zero_shot(counting, out, quick_settings(), resume=resume)
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        run_demo(DemoSettings.quick(), out)
+    assert counting.total == 0
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
+def test_a_folder_with_files_of_the_user_is_refused(tmp_path):
+    (tmp_path / "report.md").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="got a folder with files"):
+            run_zero_shot(linear(), tmp_path, quick_settings(), resume=resume)
+    assert (tmp_path / "report.md").read_text() == "mine"
 
 
 def test_damaged_decisions_are_refused(tmp_path, real):

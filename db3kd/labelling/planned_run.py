@@ -1,0 +1,164 @@
+"""A label run before its first query: its images, its settings and what identifies it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from db3kd.data.class_names import matched
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.chunk_search import surrogate_for
+from db3kd.labelling.consistency import allowed_checks
+from db3kd.labelling.labels import LABELS
+from db3kd.labelling.run_identity import label_manifest, run_images, samples_per_shard
+from db3kd.labelling.run_surrogate import SurrogateOfRun, SurrogatePlanner, plan_surrogate
+from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import SoftLabelSettings
+from db3kd.labelling.source import Source
+from db3kd.labelling.totals import answered_in_label_folder
+from db3kd.storage.manifest import is_finished
+from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_folder import holds_run
+from db3kd.storage.run_images import RunImages
+from db3kd.teachers import Teacher
+from db3kd.teachers.rescaled import takes_unit_images
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What `write_run` carries out; made by `plan_run`.
+
+    Attributes:
+        teacher: The teacher, which takes images in [0, 1].
+        images: The images to label, in the teacher's numbering of the classes.
+        source_index: `[N] int64`, the index of each of them in the source.
+        known: What is known about the images for a later change.
+        settings: How they are labelled, with the budget that surrogate and checks leave.
+        surrogate: The surrogate of the run.
+        checks_budget: Maximum number of queries of consistency checks.
+        samples_per_shard: The number of samples in a shard.
+        manifest: What identifies the run.
+    """
+
+    teacher: Teacher
+    images: ImageSet
+    source_index: Tensor
+    known: RunImages
+    settings: LabelSettings
+    surrogate: SurrogateOfRun
+    checks_budget: int
+    samples_per_shard: int
+    manifest: dict[str, Any]
+
+
+def plan_run(
+    folder: str | Path,
+    teacher: Teacher,
+    source: Source,
+    settings: LabelSettings,
+    *,
+    images: ImageSet | None = None,
+    limit: int | None = None,
+    soft_labels: SoftLabelSettings | None = None,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
+    resume: bool = False,
+    consistency_checks: int = 0,
+) -> PlannedRun:
+    """Checks the arguments of `write_run`, and writes nothing.
+
+    Args:
+        folder: See `write_run`.
+        teacher: See `write_run`.
+        source: See `write_run`.
+        settings: See `write_run`.
+        images: See `write_run`.
+        limit: See `write_run`.
+        soft_labels: See `write_run`.
+        surrogate: See `write_run`.
+        resume: See `write_run`.
+        consistency_checks: See `RunExecution`.
+
+    Raises:
+        ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.
+    """
+    images = source.load() if images is None else images
+    teacher = takes_unit_images(teacher)
+    budget = settings.queries
+    checks_budget = allowed_checks(consistency_checks, budget)
+    if budget is not None:
+        settings = replace(settings, queries=budget - checks_budget)
+    rows = draw_samples(len(images), limit, settings.seed)
+    chosen = images.subset(rows)
+    renumbered = matched(chosen, teacher)
+    check = not (resume and is_finished(folder))
+    known = run_images(chosen, settings, teacher.classes, check=check)
+    of_run = plan_surrogate(surrogate, teacher, len(chosen), settings)
+    settings = of_run.settings
+    surrogate_for(teacher, settings, of_run.network)  # raises before the folder is made
+    per_shard = samples_per_shard(folder, resume, teacher, settings)
+    manifest = label_manifest(
+        teacher,
+        renumbered,
+        settings,
+        source=source,
+        limit=limit,
+        soft_labels=soft_labels,
+        samples_per_shard=per_shard,
+        data_fingerprint=known.digests.fingerprint,
+        budget=budget,
+        consistency_checks=checks_budget,
+        surrogate=of_run.entries,
+    )
+    return PlannedRun(
+        teacher, renumbered, rows, known, settings, of_run, checks_budget, per_shard, manifest
+    )
+
+
+def count_answered(
+    folder: str | Path,
+    teacher: Teacher,
+    source: Source,
+    settings: LabelSettings,
+    *,
+    images: ImageSet | None = None,
+    limit: int | None = None,
+    soft_labels: SoftLabelSettings | None = None,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
+    consistency_checks: int = 0,
+) -> int:
+    """Returns how many queries of the run in a folder are answered. It does not query the teacher.
+
+    A call of `write_run` with the same arguments and `resume=True` does not ask them again.
+
+    Args:
+        folder: The run folder. Without a run in it, nothing is answered.
+        teacher: See `write_run`.
+        source: See `write_run`.
+        settings: See `write_run`.
+        images: See `write_run`.
+        limit: See `write_run`.
+        soft_labels: See `write_run`.
+        surrogate: See `write_run`.
+        consistency_checks: See `RunExecution`.
+
+    Raises:
+        ValueError: As for `write_run`, in particular if the folder holds another run.
+    """
+    if not holds_run(folder):
+        return 0
+    planned = plan_run(
+        folder,
+        teacher,
+        source,
+        settings,
+        images=images,
+        limit=limit,
+        soft_labels=soft_labels,
+        surrogate=surrogate,
+        resume=True,
+        consistency_checks=consistency_checks,
+    )
+    compare_with_run(Path(folder), LABELS, planned.manifest, planned.known)
+    return answered_in_label_folder(Path(folder))
