@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,10 +13,11 @@ from db3kd.cli.distill_options import (
     TransferOptions,
     distill_settings,
 )
+from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import Resume, Seeds
 from db3kd.cli.outputs import hint_at_resuming
-from db3kd.cli.plan_output import print_comparison_plan
+from db3kd.cli.plan_output import print_answered, print_comparison_plan
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
@@ -106,6 +107,7 @@ def compare(
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines import compare as run_comparison
     from db3kd.pipelines import time_steps
+    from db3kd.pipelines.prepared_comparison import count_answered
     from db3kd.planning import plan_comparison
     from db3kd.report import ComparedStudent, percent
     from db3kd.storage.run_folder import check_free
@@ -126,7 +128,20 @@ def compare(
         test_images=0 if test is None or images.test is None else len(test),
     )
     print_comparison_plan(plan, price)
+    asked: dict[str, Any] = {
+        "budget": budget,
+        "strategies": chosen,
+        "student": student,
+        "seeds": seeds,
+        "settings": settings,
+        "test": test,
+        "ask_about_test": images.test is not None,
+    }
     if spending.dry_run:
+        if out is not None and resume:
+            with naming_options(images="--data"):
+                answered = count_answered(opened, transfer, **asked, out=out)
+            print_answered(answered, plan.queries, price)
         steps = settings.steps_for(budget)
         equal = replace(settings, training=replace(settings.training, steps=steps))
         seconds = time_steps(opened, transfer, student, equal).of_comparison(plan, equal)
@@ -148,15 +163,9 @@ def compare(
         result = run_comparison(
             opened,
             transfer,
-            budget=budget,
-            strategies=chosen,
-            student=student,
-            seeds=seeds,
-            settings=settings,
+            **asked,
             out=out,
             resume=resume,
-            test=test,
-            ask_about_test=images.test is not None,
             price_per_1000=price,
             callbacks=lambda strategy, seed: training.callbacks(
                 out / f"{strategy}-{seed}", settings.training

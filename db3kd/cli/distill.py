@@ -179,8 +179,7 @@ def distill(
             with naming_options(images="--data"):
                 answered = count_answered(opened, transfer, **asked, out=out)
         print_times(times, plan, settings, opened, answered)
-        if answered:
-            print_answered(answered, plan, price)
+        print_answered(answered, plan.queries, price)
         return
     assert out is not None  # checked above
     runs = (out, out / "labels", out / "pseudo-samples")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from db3kd.cli.plan_output import price_text
+from db3kd.cli.plan_output import print_answered
 from db3kd.progress import duration
 
 if TYPE_CHECKING:
@@ -49,12 +49,7 @@ def print_estimate(
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
         print(f"cost      {_range(costs)}, at {price:g} per 1,000 queries")
-    if answered:
-        left = max(0, estimate.max_queries - answered)
-        print(
-            f"answered  {answered:,} queries, which are not asked again; at most {left:,} are left"
-            f"{price_text(left, price)}"
-        )
+    print_answered(answered, estimate.max_queries, price, width=8)
 
 
 def _asked(estimate: "Estimate") -> str:

@@ -55,18 +55,23 @@ def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) 
     )
 
 
-def print_answered(answered: int, plan: "BudgetPlan", price_per_1000: float | None) -> None:
+def print_answered(
+    answered: int, queries: int, price_per_1000: float | None, width: int = 9
+) -> None:
     """Prints how many queries of a run are answered, and the price of the others.
 
     Args:
-        answered: The number of answered queries.
-        plan: The plan of the run.
+        answered: The number of answered queries; 0 prints nothing.
+        queries: The maximum number of queries of the run.
         price_per_1000: The price of 1,000 queries, or None.
+        width: The width of the first column.
     """
-    left = max(0, plan.queries - answered)
+    if not answered:
+        return
+    left = max(0, queries - answered)
     print(
-        f"answered   {answered:,} of these queries, which are not asked again; at most {left:,} "
-        f"are left{price_text(left, price_per_1000)}"
+        f"{'answered':<{width}}  {answered:,} of these queries, which are not asked again; "
+        f"at most {left:,} are left{price_text(left, price_per_1000)}"
     )
 
 

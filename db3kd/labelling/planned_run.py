@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
+from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.chunk_search import surrogate_for
 from db3kd.labelling.consistency import allowed_checks
 from db3kd.labelling.labels import LABELS
@@ -160,5 +161,5 @@ def count_answered(
         resume=True,
         consistency_checks=consistency_checks,
     )
-    compare_with_run(Path(folder), LABELS, planned.manifest, planned.known)
-    return answered_in_label_folder(Path(folder))
+    stored = compare_with_run(Path(folder), LABELS, planned.manifest, planned.known).stored
+    return answered_in_label_folder(Path(folder)) + queries_of_checks(stored)

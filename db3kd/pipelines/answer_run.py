@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +15,6 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_differences import DecidingEntry
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.run_journals import journaled_answers
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
 
@@ -217,12 +215,6 @@ class AnswerRun:
             "decision": decisions,
         }
         return arrow.table({name: column.numpy() for name, column in columns.items()})
-
-
-def answered_in_distill_folder(path: Path) -> int:
-    """Returns the number of answers in a run folder of `distill`, apart from its subfolders."""
-    shards = read_shards(path, ANSWERS) if ANSWERS.shards(path) else ()
-    return journaled_answers(path) + sum(len(table) for _, table in shards)
 
 
 def _with_earlier(

@@ -5,42 +5,32 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from db3kd.argument_types import (
-    SEVERAL_RUNS_SEED_BITS,
     check_flag,
     check_function,
-    check_seed,
-    check_type,
 )
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.distillation.training_callbacks import TrainingCallback
-from db3kd.pipelines.comparison_folder import ComparisonFolder, open_comparison
-from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
-from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
-from db3kd.pipelines.distill_student import DistillResult, distill
-from db3kd.pipelines.inputs import (
-    check_images,
-    check_plain_arguments,
-    check_test,
-    check_test_images,
-    convert_inputs,
-    convert_test,
+from db3kd.pipelines.comparison_folder import (
+    ComparisonFolder,
+    open_comparison,
 )
+from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distill_student import DistillResult, distill
 from db3kd.pipelines.output_folder import output_folder
-from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.pipelines.prepared_comparison import PreparedComparison, prepare_comparison
+from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.pipelines.training_time import LEAST_STEPS, time_steps
-from db3kd.planning import COMPARED, ComparisonPlan, Strategy, plan_comparison
+from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
-from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import Teacher, describe
-from db3kd.validation import check_count
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,65 +132,45 @@ def compare(
         FileExistsError: As `distill`.
         TeacherError: If the teacher fails. All answers are kept.
     """
-    settings = DistillSettings() if settings is None else settings
-    check_plain_arguments(settings, price_per_1000, out, resume)
-    check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
-    check_flag(ask_about_test, "ask_about_test")
     check_flag(rare_classes, "rare_classes")
-    check_type(strategies, (list, tuple), "strategies", "a list of strategies")
-    if settings.patience is not None:
-        raise ValueError(
-            "settings.patience: expected None, so that all students train equally long, got "
-            f"{settings.patience}"
-        )
-    budget = check_count(budget, "budget")
-    test = None if test is None else convert_test(test, teacher)
-    teacher, image_set = convert_inputs(teacher, images, test)
-    plan = plan_comparison(
-        budget,
-        teacher.classes,
-        None if image_set is None else len(image_set),
-        strategies,
-        seeds=check_count(seeds, "seeds"),
-        test_images=len(test) if test is not None and ask_about_test else 0,
+    prepared = prepare_comparison(
+        teacher,
+        images,
+        budget=budget,
+        strategies=strategies,
+        student=student,
+        seeds=seeds,
+        settings=settings,
+        out=out,
+        resume=resume,
+        test=test,
+        ask_about_test=ask_about_test,
+        price_per_1000=price_per_1000,
     )
-    if image_set is not None:
-        image_set = check_images(image_set, teacher)
-    if test is not None:
-        test = check_test_images(test, teacher) if ask_about_test else check_test(test, teacher)
-    asked = test if ask_about_test else None
-    shape = tuple(teacher.image_shape)
-    batch_size = min(
-        each.training_batch(settings.training.batch_size) for each in plan.plans.values()
-    )
-    made = Student.of(student, shape, teacher.classes, batch_size)
-    checked_proxy(settings, made.name, shape, teacher.classes)
     with (
         output_folder(out, resume) as path,
-        open_comparison(
-            path, _manifest(teacher, image_set, budget, made, settings, asked), resume=resume
-        ) as folder,
+        open_comparison(path, prepared.manifest(), resume=resume) as folder,
     ):
-        steps = _equal_steps(folder, teacher, image_set, student, budget, settings, plan)
+        settings, plan = prepared.settings, prepared.plan
+        steps = _equal_steps(folder, prepared, student)
         equal = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
         students = _Students(
             folder=folder,
-            teacher=teacher,
-            images=image_set,
+            teacher=prepared.teacher,
+            images=prepared.images,
             budget=budget,
             student=student,
             settings=equal,
-            test=test,
-            decisions=folder.decide_test(teacher, asked),
+            test=prepared.test,
+            decisions=folder.decide_test(prepared.teacher, prepared.asked),
             price_per_1000=price_per_1000,
             callbacks=callbacks,
             on_student=on_student,
             rare_classes=rare_classes,
         )
-        first = settings.training.seed
-        used = range(first, first + seeds)
+        used = prepared.used_seeds
         rows = tuple(
             ComparisonRow(strategy, refused=plan.refused[strategy])
             if strategy in plan.refused
@@ -209,17 +179,17 @@ def compare(
         )
         folder.finish(plan.test_images)
         summary = ComparisonSummary(
-            teacher=describe(teacher),
-            data=None if image_set is None else image_set.name,
-            student=made.title,
-            test=None if test is None else test.name,
+            teacher=describe(prepared.teacher),
+            data=None if prepared.images is None else prepared.images.name,
+            student=prepared.student.title,
+            test=None if prepared.test is None else prepared.test.name,
             budget=budget,
             seeds=used,
             steps=steps,
             price_per_1000=price_per_1000,
             plan=plan,
             rows=rows,
-            teacher_accuracy=_teacher_accuracy(test, students.decisions),
+            teacher_accuracy=_teacher_accuracy(prepared.test, students.decisions),
         )
         write_comparison(path, summary)
     return Comparison(
@@ -326,54 +296,25 @@ def _teacher_accuracy(test: ImageSet | None, decisions: Tensor | None) -> float 
 
 
 def _equal_steps(
-    folder: ComparisonFolder,
-    teacher: Teacher,
-    images: ImageSet | None,
-    student: StudentLike | None,
-    budget: int,
-    settings: DistillSettings,
-    plan: ComparisonPlan,
+    folder: ComparisonFolder, prepared: PreparedComparison, student: StudentLike | None
 ) -> int:
     """Returns the steps of every student, which are the same for all strategies.
 
     Training steps are timed only once, because adding a strategy to a comparison must not change
     how long the others train.
     """
-    steps = settings.steps_for(budget)
+    settings = prepared.settings
+    steps = settings.steps_for(prepared.budget)
     if settings.time_limit is None:
         return steps
     noted = folder.notes.get("steps")
     if noted is None:
         whole = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
-        seconds = time_steps(teacher, images, student, whole).of_comparison(plan, whole)
+        times = time_steps(prepared.teacher, prepared.images, student, whole)
+        seconds = times.of_comparison(prepared.plan, whole)
         shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
         noted = folder.notes.put("steps", min(steps, shorter))
         warning = time_limit_warning(settings.time_limit, int(noted), steps, _LONGER)
         if warning is not None:
             _LOG.warning("%s", warning)
     return int(noted)
-
-
-def _manifest(
-    teacher: Teacher,
-    images: ImageSet | None,
-    budget: int,
-    student: Student,
-    settings: DistillSettings,
-    test: ImageSet | None,
-) -> dict[str, Any]:
-    """Returns what a resumed comparison must have in common with the stored one."""
-    return make_manifest(
-        {
-            "source": None if images is None else {"data": images.name},
-            "teacher": describe(teacher),
-            "budget": budget,
-            "student": student.identity,
-            "distillation": settings,
-            "test": None if test is None else test.fingerprint(),
-        },
-        seed=settings.training.seed,
-        teacher_fingerprint=teacher.fingerprint(),
-        classes=teacher.classes,
-        data_fingerprint=None if images is None else images.fingerprint(),
-    )

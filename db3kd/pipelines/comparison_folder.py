@@ -23,6 +23,11 @@ Each student has a run of its own in a subfolder.
 """
 
 
+def student_folder(path: Path, strategy: str, seed: int) -> Path:
+    """Returns the run folder of a student, in the folder of a comparison."""
+    return path / f"{strategy}-{seed}"
+
+
 class ComparisonFolder:
     """Keeps what a resumed comparison must not ask or train again.
 
@@ -38,7 +43,7 @@ class ComparisonFolder:
 
     def student_folder(self, strategy: str, seed: int) -> Path:
         """Returns the run folder of a student."""
-        return self.path / f"{strategy}-{seed}"
+        return student_folder(self.path, strategy, seed)
 
     def decide_test(self, teacher: Teacher, test: ImageSet | None) -> Tensor | None:
         """Returns the teacher's classes of the test images, [n] int64, and asks for them only once.

@@ -22,7 +22,7 @@ from db3kd.labelling.labels import Labels
 from db3kd.labelling.totals import answered_in_label_folder
 from db3kd.models.networks import build_model
 from db3kd.models.weights import STUDENT_FILE
-from db3kd.pipelines.answer_run import ANSWERS, AnswerRun, answered_in_distill_folder
+from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
 from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
@@ -38,7 +38,7 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import CLASS_NAMES, identity, make_manifest
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_folder import RunFolder, begun_with, holds_run
-from db3kd.storage.run_journals import journaled_answers
+from db3kd.storage.run_journals import count_answers, journaled_answers
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 
@@ -204,12 +204,7 @@ class DistillRun:
         if not holds_run(self.folder):
             return 0
         compare_with_run(self.folder, ANSWERS, self._resumed_manifest())
-        return (
-            answered_in_distill_folder(self.folder)
-            + answered_in_label_folder(self.folder / LABELS_FOLDER)
-            # Pseudo samples are not moved, and the journal of their starts is kept.
-            + journaled_answers(self.folder / SAMPLES_FOLDER)
-        )
+        return answered_in_distill_run(self.folder)
 
     def _ask(
         self, folder: RunFolder, notes: RunNotes, store: NetworkStore
@@ -397,6 +392,16 @@ class DistillRun:
     def _open(self, resume: bool) -> RunFolder:
         manifest = self._resumed_manifest() if resume else self._manifest()
         return RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
+
+
+def answered_in_distill_run(folder: Path) -> int:
+    """Returns the number of answers in the folder of a `DistillRun`; 0 without a run."""
+    return (
+        count_answers(folder, ANSWERS)
+        + answered_in_label_folder(folder / LABELS_FOLDER)
+        # Pseudo samples are not moved, and the journal of their starts is kept.
+        + journaled_answers(folder / SAMPLES_FOLDER)
+    )
 
 
 def resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:

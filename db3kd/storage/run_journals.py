@@ -6,7 +6,7 @@ from pathlib import Path
 from db3kd.storage.filesystem import truncate
 from db3kd.storage.journal import Contents, Journal, read_journal
 from db3kd.storage.manifest import identity, read_manifest
-from db3kd.storage.shards import Kind
+from db3kd.storage.shards import Kind, read_shards
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,20 @@ def journaled_answers(path: str | Path) -> int:
         ValueError: The manifest or a journal is damaged.
     """
     return sum(len(call.answers) for found in _read_all(Path(path)) for call in found.calls)
+
+
+def count_answers(path: str | Path, kind: Kind) -> int:
+    """Returns the number of answers of a run whose shards hold one in each row.
+
+    Args:
+        path: Run folder, without its subfolders; one without a run has none.
+        kind: What it must hold.
+
+    Raises:
+        ValueError: The run is of another kind, or it is damaged.
+    """
+    shards = read_shards(path, kind) if kind.shards(path) else ()
+    return journaled_answers(path) + sum(len(table) for _, table in shards)
 
 
 def discard_unanswered(file: Path, found: Contents) -> None:

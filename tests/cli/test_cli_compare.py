@@ -51,6 +51,34 @@ def test_the_table_is_printed_and_written_and_resumed_without_a_query(teacher, t
     assert succeed(*command, "--resume").splitlines()[-1] == printed.splitlines()[-1]
 
 
+def test_a_dry_run_of_a_resumed_comparison_says_what_is_answered(tmp_path):
+    out, counting = tmp_path / "compare", f"{TEACHERS}:CountingTeacher"
+    names = ("--strategies", "auto,decisions", "--test", "digits", "--out", out)
+    given = (*names, "--resume", "--price-per-1000", 1000)
+    started = CountingTeacher.asked
+    assert "answered" not in succeed(*options(counting, "--budget", 90, *given, "--dry-run"))
+    assert not out.exists() and CountingTeacher.asked == started
+    for _ in range(5):
+        fail(*options(f"{TEACHERS}:TiringTeacher", "--budget", 90, *given))
+    paid = CountingTeacher.asked - started
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+    printed = succeed(*options(counting, "--budget", 90, *given, "--dry-run"))
+
+    planned = 359 + 2 * (90 + 60)
+    assert f"answered   {paid} of these queries, which are not asked again; at most " in printed
+    assert f"at most {planned - paid} are left, price {planned - paid}.00 at 1000 per" in printed
+    refused = fail(*options(counting, "--budget", 91, *given, "--dry-run"))
+    assert "settings.budget: was 90, is 91 (--budget)" in refused
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert CountingTeacher.asked - started == paid
+    succeed(*options(counting, "--budget", 90, *given))
+    spent = CountingTeacher.asked - started
+    assert f"answered   {spent} of" in succeed(
+        *options(counting, "--budget", 90, *given, "--dry-run")
+    )
+
+
 def test_the_test_split_measures_accuracy_without_a_query(teacher, tmp_path):
     out = tmp_path / "compare"
 

@@ -120,6 +120,36 @@ def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "surrogate", [(), ("--measure", "mbd", "--surrogate", "auto", "--surrogate-model", "linear")]
+)
+def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, surrogate):
+    out = tmp_path / "run"
+
+    def arguments(teacher: str, *more: object, budget: int = 15_000) -> tuple[object, ...]:
+        given = label_arguments(f"{TEACHERS}:{teacher}", out)
+        return (*given, "--budget", budget, "--resume", *surrogate, *more)
+
+    dry_run = ("--dry-run", "--dry-run-queries", 0, "--price-per-1000", 1000)
+    started = CountingTeacher.asked
+    assert "answered" not in succeed(*arguments("CountingTeacher", *dry_run)) and not out.exists()
+    for _ in range(8):
+        fail(*arguments("TiringTeacher"))
+    paid = CountingTeacher.asked - started
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+    printed = succeed(*arguments("CountingTeacher", *dry_run))
+
+    assert f"answered  {paid:,} of these queries, which are not asked again; at most " in printed
+    refused = fail(*arguments("CountingTeacher", "--dry-run", budget=15_001))
+    assert "settings.queries: was 15000, is 15001 (--budget)" in refused
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert CountingTeacher.asked - started == paid, "not even for the estimate"
+    succeed(*arguments("CountingTeacher"))
+    spent = CountingTeacher.asked - started
+    assert f"answered  {spent:,} of" in succeed(*arguments("CountingTeacher", *dry_run))
+
+
 def test_a_dry_run_without_queries_prints_upper_bounds(tmp_path):
     CountingTeacher.asked = 0
     arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")

@@ -1,0 +1,201 @@
+"""A comparison before its first query: its checked arguments, and what is answered already."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from db3kd.argument_types import (
+    SEVERAL_RUNS_SEED_BITS,
+    check_flag,
+    check_seed,
+    check_type,
+)
+from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.image_set import ImageSet
+from db3kd.pipelines.comparison_folder import TEST_DECISIONS, student_folder
+from db3kd.pipelines.distill_run import answered_in_distill_run
+from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.inputs import (
+    check_images,
+    check_plain_arguments,
+    check_test,
+    check_test_images,
+    convert_inputs,
+    convert_test,
+)
+from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.planning import COMPARED, ComparisonPlan, Strategy, plan_comparison
+from db3kd.storage.manifest import make_manifest
+from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_folder import holds_run
+from db3kd.storage.run_journals import count_answers
+from db3kd.teachers import Teacher, describe
+from db3kd.validation import check_count
+
+
+@dataclass(frozen=True)
+class PreparedComparison:
+    """The checked arguments of `compare`; made by `prepare_comparison`.
+
+    Attributes:
+        teacher: Takes images in [0, 1].
+        images: The images, or None.
+        budget: Maximum number of queries of each student.
+        student: How the students are made.
+        settings: How networks are trained.
+        plan: How the budget of each student is divided.
+        test: Images to measure students on, or None.
+        asked: Those of them that the teacher is asked about, or None.
+        used_seeds: The seeds of the students.
+    """
+
+    teacher: Teacher
+    images: ImageSet | None
+    budget: int
+    student: Student
+    settings: DistillSettings
+    plan: ComparisonPlan
+    test: ImageSet | None
+    asked: ImageSet | None
+    used_seeds: range
+
+    def manifest(self) -> dict[str, Any]:
+        """Returns what a resumed comparison must have in common with the stored one."""
+        return make_manifest(
+            {
+                "source": None if self.images is None else {"data": self.images.name},
+                "teacher": describe(self.teacher),
+                "budget": self.budget,
+                "student": self.student.identity,
+                "distillation": self.settings,
+                "test": None if self.asked is None else self.asked.fingerprint(),
+            },
+            seed=self.settings.training.seed,
+            teacher_fingerprint=self.teacher.fingerprint(),
+            classes=self.teacher.classes,
+            data_fingerprint=None if self.images is None else self.images.fingerprint(),
+        )
+
+
+def prepare_comparison(
+    teacher: TeacherLike,
+    images: ImagesLike | None,
+    *,
+    budget: int,
+    strategies: Sequence[Strategy],
+    student: StudentLike | None,
+    seeds: int,
+    settings: DistillSettings | None,
+    out: str | Path | None,
+    resume: bool,
+    test: ImagesLike | None,
+    ask_about_test: bool,
+    price_per_1000: float | None = None,
+) -> PreparedComparison:
+    """Checks and converts the arguments of `compare`, without a query.
+
+    Raises:
+        TypeError: As `compare`.
+        ValueError: As `compare`.
+    """
+    settings = DistillSettings() if settings is None else settings
+    check_plain_arguments(settings, price_per_1000, out, resume)
+    check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
+    check_flag(ask_about_test, "ask_about_test")
+    check_type(strategies, (list, tuple), "strategies", "a list of strategies")
+    if settings.patience is not None:
+        raise ValueError(
+            "settings.patience: expected None, so that all students train equally long, got "
+            f"{settings.patience}"
+        )
+    budget = check_count(budget, "budget")
+    test_set = None if test is None else convert_test(test, teacher)
+    teacher, image_set = convert_inputs(teacher, images, test_set)
+    plan = plan_comparison(
+        budget,
+        teacher.classes,
+        None if image_set is None else len(image_set),
+        strategies,
+        seeds=check_count(seeds, "seeds"),
+        test_images=len(test_set) if test_set is not None and ask_about_test else 0,
+    )
+    if image_set is not None:
+        image_set = check_images(image_set, teacher)
+    if test_set is not None:
+        check = check_test_images if ask_about_test else check_test
+        test_set = check(test_set, teacher)
+    shape, first = tuple(teacher.image_shape), settings.training.seed
+    batch_size = min(
+        each.training_batch(settings.training.batch_size) for each in plan.plans.values()
+    )
+    made = Student.of(student, shape, teacher.classes, batch_size)
+    checked_proxy(settings, made.name, shape, teacher.classes)
+    return PreparedComparison(
+        teacher=teacher,
+        images=image_set,
+        budget=budget,
+        student=made,
+        settings=settings,
+        plan=plan,
+        test=test_set,
+        asked=test_set if ask_about_test else None,
+        used_seeds=range(first, first + seeds),
+    )
+
+
+def count_answered(
+    teacher: TeacherLike,
+    images: ImagesLike | None = None,
+    *,
+    budget: int,
+    strategies: Sequence[Strategy] = COMPARED,
+    student: StudentLike | None = None,
+    seeds: int = 3,
+    settings: DistillSettings | None = None,
+    out: str | Path,
+    test: ImagesLike | None = None,
+    ask_about_test: bool = True,
+) -> int:
+    """Returns how many queries of the comparison in `out` are answered, without a query.
+
+    A call of `compare` with the same arguments and `resume=True` does not ask them again.
+
+    Args:
+        teacher: See `distill`.
+        images: See `distill`.
+        budget: See `compare`.
+        strategies: See `compare`. Only their answers are counted.
+        student: See `compare`.
+        seeds: See `compare`.
+        settings: See `compare`.
+        out: The folder of the comparison. Without a comparison in it, nothing is answered.
+        test: See `compare`.
+        ask_about_test: See `compare`.
+
+    Raises:
+        TypeError: As `compare`.
+        ValueError: As `compare`, in particular if `out` holds another comparison.
+    """
+    prepared = prepare_comparison(
+        teacher,
+        images,
+        budget=budget,
+        strategies=strategies,
+        student=student,
+        seeds=seeds,
+        settings=settings,
+        out=out,
+        resume=True,
+        test=test,
+        ask_about_test=ask_about_test,
+    )
+    if not holds_run(out):
+        return 0
+    compare_with_run(Path(out), TEST_DECISIONS, prepared.manifest())
+    runs = (
+        student_folder(Path(out), strategy, seed)
+        for strategy in prepared.plan.plans
+        for seed in prepared.used_seeds
+    )
+    return count_answers(out, TEST_DECISIONS) + sum(map(answered_in_distill_run, runs))
