@@ -305,6 +305,11 @@ def import_named(reference: str, name: str) -> Any:
     return found
 
 
+def are_equal(values: Tensor) -> bool:
+    """Returns whether all values, [n], are equal; they are if there are none."""
+    return bool((values == values[:1]).all())
+
+
 def _as_float32(value: float) -> float:
     return torch.tensor(value, dtype=torch.float32).item()
 

@@ -13,6 +13,9 @@ from db3kd.cli.synthesize import SynthesisOptions, print_totals
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import BatchSize, LearningRate, Steps
 
+_QUERIES_PER_PAIR = 60
+"""The default of --queries-per-pair."""
+
 
 @expand_option_sets
 def zero_shot(
@@ -46,7 +49,7 @@ def zero_shot(
             "--queries-per-pair",
             min=0,
             help="Maximum number of queries per sample and class for these distances.",
-            show_default="60",
+            show_default=str(_QUERIES_PER_PAIR),
             rich_help_panel="Labels",
         ),
     ] = None,
@@ -80,7 +83,7 @@ def zero_shot(
         raise ValueError("queries_per_pair: needs --measure bd or mbd")
     labelling = None
     if measure != "none":
-        most = 60 if queries_per_pair is None else queries_per_pair
+        most = _QUERIES_PER_PAIR if queries_per_pair is None else queries_per_pair
         labelling = LabelSettings(measure, queries_per_pair=most, seed=synthesis.seed)
     settings = ZeroShotSettings(
         synthesis.settings(model),

@@ -28,6 +28,7 @@ from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers import Teacher
 from db3kd.teachers.single_class import IF_RARE, check_classes_differ
+from db3kd.validation import are_equal
 
 ROUND_SHARE = 6
 """Proxies that choose images train for 1 / ROUND_SHARE of the steps of full training."""
@@ -99,7 +100,7 @@ def ask_rounds(
 
         def choose(answers: Answers, number: int = number, count: int = count) -> Tensor:
             networks: list[nn.Module] = []
-            if number and proxies.count and _has_two_classes(answers.training.decisions):
+            if number and proxies.count and not are_equal(answers.training.decisions):
                 networks = _train_to_choose(
                     answers, proxies, settings, store, steps(len(answers.training)), number
                 )
@@ -223,10 +224,6 @@ def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]
 def _timed_choice(notes: RunNotes, choose: Callable[[Answers], Tensor], answers: Answers) -> Tensor:
     with notes.timed("seconds_choosing"):
         return choose(answers)
-
-
-def _has_two_classes(decisions: Tensor) -> bool:
-    return bool((decisions != decisions[:1]).any())
 
 
 def _accept(_: Tensor) -> None: ...

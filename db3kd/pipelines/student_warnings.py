@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from db3kd.distillation.answers import Answers
+from db3kd.validation import are_equal
 
 _FEW = 10
 """With fewer held-out images, a share of them says nothing about the student."""
@@ -53,7 +54,7 @@ def student_warnings(
     found = []
     causes = likely_causes(inputs)
     decisions = answers.clean.decisions if decisions is None else decisions
-    if bool((decisions == decisions[0]).all()):
+    if are_equal(decisions):
         found.append(
             f"The teacher put all {len(decisions):,} {inputs} in class "
             f"{_name(int(decisions[0]), class_names)}, so a student can learn nothing useful from "

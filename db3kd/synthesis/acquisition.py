@@ -27,7 +27,7 @@ from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.synthesis.collection import Collected, query_pixels
 from db3kd.synthesis.starts import Starts, make_masks
-from db3kd.validation import check_count
+from db3kd.validation import are_equal, check_count
 
 _BLOCK = 2048
 """Proposals that are drawn and ranked at once, and fewer if they are large. The parts of this many
@@ -166,7 +166,7 @@ def collect_actively(
             continue
         chosen = _logged(log, round_number)
         learned, classes_learned = known.pixels[held_out:], decisions[held_out:]
-        one_class = not bool((classes_learned != classes_learned[:1]).any())
+        one_class = are_equal(classes_learned)
         new_starts = (
             count if one_class else count * acquisition.pool - count * acquisition.pool // 2
         )
@@ -192,7 +192,7 @@ def collect_actively(
         answered = answers != UNANSWERED
         known = AcquiredBatch.concat([known, chosen.select(answered)])
         decisions = torch.cat([decisions, answers[answered]])
-        if len(decisions) >= _MAX_OF_ONE_CLASS and not bool((decisions != decisions[0]).any()):
+        if len(decisions) >= _MAX_OF_ONE_CLASS and are_equal(decisions):
             break
     return Collected(
         start=known.start,

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from db3kd.teachers.base import SingleClassError, Teacher, class_names_of, describe
+from db3kd.validation import are_equal
 
 IF_RARE = "If the other classes are rare, continue with resume=True and rare_classes=True"
 """Advice for a run that may ask further."""
@@ -23,7 +24,7 @@ def check_classes_differ(teacher: Teacher, decisions: Tensor, inputs: str, advic
     Raises:
         SingleClassError: If they are.
     """
-    if len(decisions) < 2 or bool((decisions != decisions[0]).any()):
+    if len(decisions) < 2 or not are_equal(decisions):
         return
     number = int(decisions[0])
     if not 0 <= number < teacher.classes:  # the check of decisions reports it
