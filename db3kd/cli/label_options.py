@@ -164,6 +164,16 @@ class SearchOptions(OptionSet):
             show_default="lenet5, or mlp for a table",
         ),
     ] = None
+    surrogate_networks: Annotated[
+        int | None,
+        typer.Option(
+            "--surrogate-networks",
+            min=1,
+            max=16,
+            help="Number of networks that --surrogate auto trains; the surrogate is their mean.",
+            show_default="3",
+        ),
+    ] = None
     surrogate_refits: Annotated[
         int | None,
         typer.Option(
@@ -205,14 +215,19 @@ class SearchOptions(OptionSet):
             ValueError: If a network is named that is not trained.
         """
         if self.surrogate != AUTO:
-            if self.surrogate_model is not None:
-                raise ValueError("surrogate_model: needs --surrogate auto, which trains it")
+            needs = "needs --surrogate auto, which trains it"
+            refuse_options(self, needs, "surrogate_model", "surrogate_networks")
             return None
         from db3kd.distillation.train_settings import TrainSettings
-        from db3kd.pipelines.auto_surrogate import DEFAULT_STEPS, AutoSurrogate
+        from db3kd.pipelines.auto_surrogate import (
+            DEFAULT_NETWORKS,
+            DEFAULT_STEPS,
+            AutoSurrogate,
+        )
 
         training = TrainSettings(steps=DEFAULT_STEPS, seed=self.seed, device=device)
-        return AutoSurrogate(self.surrogate_model, training=training)
+        networks = self.surrogate_networks or DEFAULT_NETWORKS
+        return AutoSurrogate(self.surrogate_model, networks, training)
 
     def settings(self, budget: BudgetOptions) -> "LabelSettings":
         """Returns the settings of the run."""

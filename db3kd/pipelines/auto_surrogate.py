@@ -36,6 +36,9 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.teachers import ModuleTeacher, Teacher, describe, load_teacher
 from db3kd.validation import UNIT_BOUNDS, interval_text
 
+DEFAULT_NETWORKS = 3
+"""Networks whose mean is the surrogate."""
+
 DEFAULT_STEPS = 2000
 """Training steps of each network."""
 
@@ -62,7 +65,8 @@ class AutoSurrogate:
 
     Attributes:
         model: As for `SurrogateSettings`. A network of the teacher's architecture is best.
-        networks: As for `SurrogateSettings`.
+        networks: As for `SurrogateSettings`. With one network, training and searching take a third
+            of the time, and the distances are longer.
         training: How the networks are trained; `steps` must be set.
 
     Raises:
@@ -70,7 +74,7 @@ class AutoSurrogate:
     """
 
     model: str | None = None
-    networks: int = 1
+    networks: int = DEFAULT_NETWORKS
     training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=DEFAULT_STEPS))
 
     def __post_init__(self) -> None:

@@ -218,10 +218,13 @@ def test_a_dry_run_prints_the_time_of_the_surrogate(teacher, tmp_path):
 AUTO = ("--measure", "mbd", "--surrogate", "auto", "--surrogate-model", "linear")
 
 
-def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("more", "networks"), [((), 3), (("--surrogate-networks", 1), 1)])
+def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
+    tmp_path, monkeypatch, more, networks
+):
     monkeypatch.setattr("db3kd.pipelines.auto_surrogate.DEFAULT_STEPS", 5)
     arguments = label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run")
-    options = (*AUTO, "--budget", 12_000)
+    options = (*AUTO, *more, "--budget", 12_000)
     CountingTeacher.asked = 0
 
     planned = succeed(*arguments, *options, "--dry-run", "--dry-run-queries", 0)
@@ -232,6 +235,7 @@ def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(tmp
     assert "queries   at most 12,000\n" in planned
     assert f"surrogate      {line[1]} more queries, agrees on" in out and line[2] in out
     manifest = read_manifest(tmp_path / "run")
+    assert manifest["settings"]["surrogate"]["networks"] == networks
     totals, checks = manifest["totals"], queries_of_checks(manifest)
     assert f"{totals['surrogate_queries']:,}" == line[1]
     asked = totals["queries"] + totals["surrogate_queries"] + checks
@@ -293,6 +297,7 @@ def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
         (("--temperature", "2"), "stored only with a --scale"),
         (("--surrogate-refits", "4"), "--surrogate-refits: needs --surrogate"),
         (("--surrogate-model", "linear"), "--surrogate-model: needs --surrogate auto"),
+        (("--surrogate-networks", 2), "--surrogate-networks: needs --surrogate auto"),
         (("--surrogate", "auto"), "--surrogate: expected None with measure 'bd'"),
         (("--surrogate", "missing.safetensors"), "there is no such file"),
         (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
