@@ -107,30 +107,28 @@ def label(
         "soft_labels": soft_label_settings,
         "surrogate": surrogate,
     }
+    of_surrogate = {"model": "--surrogate-model", "networks": "--surrogate-networks"}
     if budget.dry_run:
         answered = 0
-        if resume:
-            answered = count_answered(
-                out,
-                opened,
-                source,
-                settings,
-                **described,
-                consistency_checks=budget.consistency_checks,
-            )
         chosen = loaded.subset(draw_samples(len(loaded), limit, search.seed))
-        estimate = estimate_run(
-            opened,
-            chosen,
-            settings,
-            budget.dry_run_queries,
-            surrogate=surrogate,
-            consistency_checks=budget.consistency_checks,
-        )
+        checks = budget.consistency_checks
+        with naming_options(**of_surrogate):
+            if resume:
+                answered = count_answered(
+                    out, opened, source, settings, **described, consistency_checks=checks
+                )
+            estimate = estimate_run(
+                opened,
+                chosen,
+                settings,
+                budget.dry_run_queries,
+                surrogate=surrogate,
+                consistency_checks=checks,
+            )
         shards = math.ceil(len(chosen) / chunk_size(opened, settings))
         print_estimate(estimate, min(workers.workers, shards), budget.price, answered)
         return
-    with naming_options(address="--ray-address"), hint_at_resuming(out):
+    with naming_options(address="--ray-address", **of_surrogate), hint_at_resuming(out):
         totals = write_run(
             out,
             opened,

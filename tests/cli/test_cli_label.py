@@ -241,6 +241,10 @@ def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
     asked = totals["queries"] + totals["surrogate_queries"] + checks
     assert asked == CountingTeacher.asked <= 12_000
     assert "nothing to do" in succeed(*arguments, *options, "--resume")
+    other = (*AUTO, "--surrogate-networks", 2, "--budget", 12_000, "--resume")
+    for more in ((), ("--dry-run",)):
+        refused = fail(*arguments, *other, *more)
+        assert f"networks: was {networks}, is 2 (--surrogate-networks)" in refused
     assert CountingTeacher.asked == asked
     page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
     assert f"Surrogate of the run: {line[1]} more queries" in page
