@@ -96,6 +96,18 @@ class AnswerRun:
         """Number of answers in the shards of earlier processes."""
         return sum(map(len, self._stored.values()))
 
+    def holds_next(self, round_number: int, count: int) -> bool:
+        """Returns whether an earlier process has all answers of the next round.
+
+        Args:
+            round_number: The number of the round, or `HELD_OUT`.
+            count: How many images the round asks about.
+
+        Raises:
+            ValueError: If the answers are those of another round.
+        """
+        return self._stored_rows(round_number, len(self.answers), count) is not None
+
     def ask(
         self,
         round_number: int,

@@ -95,7 +95,8 @@ def ask_rounds(
             check,
         )
     for number, count in enumerate(plan.rounds):
-        if number or len(run.answers) >= FIRST_CHECKED:
+        enough = number or len(run.answers) >= FIRST_CHECKED
+        if enough and not run.holds_next(number, count):  # else nothing more is paid for
             check(run.answers.decisions)
 
         def choose(answers: Answers, number: int = number, count: int = count) -> Tensor:

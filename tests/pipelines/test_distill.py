@@ -257,8 +257,22 @@ def test_a_run_whose_classes_are_rare_goes_on_if_the_user_says_so(strategy, tmp_
     result = db3kd.distill(counting, **arguments, resume=True, rare_classes=True)
 
     assert result.queries == counting.total == 3_000
+    finished = db3kd.distill(counting, **arguments, resume=True)
+    assert finished.agreement == result.agreement and counting.total == 3_000
     with pytest.raises(TypeError, match="rare_classes: expected True or False, got 1"):
         db3kd.distill(counting, **arguments, resume=True, rare_classes=1)
+
+
+def test_a_finished_run_with_rare_classes_is_read_without_the_option(tmp_path):
+    counting, arguments = rare_case(budget=1_500, out=tmp_path / "run")  # small rounds
+    with pytest.raises(SingleClassError, match="for 789 images"):
+        db3kd.distill(counting, **arguments)
+    result = db3kd.distill(counting, **arguments, resume=True, rare_classes=True)
+
+    finished = db3kd.distill(counting, **arguments, resume=True)
+
+    assert finished.agreement == result.agreement
+    assert counting.total == finished.queries == 1_500
 
 
 def test_a_run_whose_classes_are_all_one_ends_with_an_error_after_all_queries(tmp_path):
