@@ -146,6 +146,7 @@ def distill(
     from db3kd.pipelines.distill_run import resumed_plan
     from db3kd.pipelines.distill_student import count_answered
     from db3kd.planning import plan_budget
+    from db3kd.storage.manifest import is_finished
     from db3kd.storage.run_folder import check_free
     from db3kd.validation import check_shape_of_images
 
@@ -179,7 +180,8 @@ def distill(
             with naming_options(images="--data"):
                 answered = count_answered(opened, transfer, **asked, out=out)
         print_times(times, plan, settings, opened, answered)
-        print_answered(answered, plan.queries, price)
+        finished = out is not None and is_finished(out)
+        print_answered(answered, plan.queries, price, finished=finished)
         return
     assert out is not None  # checked above
     runs = (out, out / "labels", out / "pseudo-samples")

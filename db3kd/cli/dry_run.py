@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 
 def print_estimate(
-    estimate: "Estimate", workers: int, price: float | None, answered: int = 0
+    estimate: "Estimate",
+    workers: int,
+    price: float | None,
+    answered: int = 0,
+    finished: bool = False,
 ) -> None:
     """Prints the estimated queries, time and cost of a run.
 
@@ -19,6 +23,7 @@ def print_estimate(
         workers: The number of workers that run at the same time.
         price: The price of 1,000 queries, in any currency.
         answered: The number of queries that are answered already.
+        finished: Whether the run is finished.
     """
     print(f"dry run   {_asked(estimate)}; nothing was written")
     print(f"samples   {estimate.samples:,}")
@@ -49,7 +54,7 @@ def print_estimate(
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
         print(f"cost      {_range(costs)}, at {price:g} per 1,000 queries")
-    print_answered(answered, estimate.max_queries, price, width=8)
+    print_answered(answered, estimate.max_queries, price, finished=finished, width=8)
 
 
 def _asked(estimate: "Estimate") -> str:

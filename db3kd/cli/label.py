@@ -84,7 +84,7 @@ def label(
     from db3kd.labelling.planned_run import count_answered
     from db3kd.labelling.run_writer import RunExecution, write_run
     from db3kd.labelling.sample_choice import draw_samples
-    from db3kd.storage.manifest import read_manifest
+    from db3kd.storage.manifest import is_finished, read_manifest
     from db3kd.storage.run_folder import check_free, holds_run
 
     search.refuse_unused(budget)
@@ -126,7 +126,8 @@ def label(
                 consistency_checks=checks,
             )
         shards = math.ceil(len(chosen) / chunk_size(opened, settings))
-        print_estimate(estimate, min(workers.workers, shards), budget.price, answered)
+        parallel = min(workers.workers, shards)
+        print_estimate(estimate, parallel, budget.price, answered, is_finished(out))
         return
     with naming_options(address="--ray-address", **of_surrogate), hint_at_resuming(out):
         totals = write_run(

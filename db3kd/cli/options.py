@@ -42,7 +42,7 @@ RareClasses = Annotated[
     bool,
     typer.Option(
         "--rare-classes",
-        help="Go on if the first 1,000 answers are all in one class.",
+        help="Continue even if the first 1,000 answers, or those of a round, are all in one class.",
         rich_help_panel="Budget",
     ),
 ]

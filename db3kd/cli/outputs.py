@@ -46,7 +46,7 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
 
     try:
         yield
-    except SingleClassError:  # its message says whether resuming helps
+    except SingleClassError:  # resuming alone ends with it again
         raise
     except (TeacherError, OSError, KeyboardInterrupt) as error:
         if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):

@@ -56,7 +56,12 @@ def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) 
 
 
 def print_answered(
-    answered: int, queries: int, price_per_1000: float | None, width: int = 9
+    answered: int,
+    queries: int,
+    price_per_1000: float | None,
+    *,
+    finished: bool = False,
+    width: int = 9,
 ) -> None:
     """Prints how many queries of a run are answered, and the price of the others.
 
@@ -64,13 +69,17 @@ def print_answered(
         answered: The number of answered queries; 0 prints nothing.
         queries: The maximum number of queries of the run.
         price_per_1000: The price of 1,000 queries, or None.
+        finished: Whether the run is finished, so that nothing is left.
         width: The width of the first column.
     """
     if not answered:
         return
+    if finished:
+        print(f"{'answered':<{width}}  {answered:,} queries; the run is finished")
+        return
     left = max(0, queries - answered)
     print(
-        f"{'answered':<{width}}  {answered:,} of these queries, which are not asked again; "
+        f"{'answered':<{width}}  {answered:,} of these queries, which are not sent again; "
         f"at most {left:,} are left{price_text(left, price_per_1000)}"
     )
 

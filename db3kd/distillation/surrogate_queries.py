@@ -29,7 +29,7 @@ from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, describe
-from db3kd.teachers.single_class import IF_RARE, check_classes_differ
+from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
 from db3kd.validation import interval_text
 
 HELD_OUT_SHARE = 0.05
@@ -126,8 +126,7 @@ def decide_augmented(
             decisions[position : position + len(known)] = known
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
     check = partial(_check_classes_differ, teacher, advice=advice)
-    # Without a check too, the batches of a run must be the same, because journals repeat them.
-    check_first = _accept if rare_classes else check
+    check_first = accept_all if rare_classes else check
     on_answers = None
     if progress is not None:
         on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
@@ -238,9 +237,6 @@ def _augment(
         partners=len(images) - held_out,
         project=project,
     )
-
-
-def _accept(_: Tensor) -> None: ...
 
 
 def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "") -> None:

@@ -36,7 +36,7 @@ _OF_SURROGATE = (
     "settings.labelling.queries",
     "settings.training_digest",
 )
-"""Entries that follow from whether a run trains its surrogate or is given one."""
+"""Entries that depend on whether a run trains its surrogate or is given one."""
 
 LABELS = Kind(
     "labels",

@@ -35,8 +35,8 @@ class PlannedRun:
         teacher: The teacher, which takes images in [0, 1].
         images: The images to label, in the teacher's numbering of the classes.
         source_index: `[N] int64`, the index of each of them in the source.
-        known: What is known about the images for a later change.
-        settings: How they are labelled, with the budget that surrogate and checks leave.
+        known: Digests of the images, to detect later changes.
+        settings: How they are labelled, with the budget that remains after surrogate and checks.
         surrogate: The surrogate of the run.
         checks_budget: Maximum number of queries of consistency checks.
         samples_per_shard: The number of samples in a shard.

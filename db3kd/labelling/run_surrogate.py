@@ -229,9 +229,8 @@ def plan_surrogate(
     if not planned.queries:
         return SurrogateOfRun(settings, why=planned.why)
     left = distances - planned.queries
-    if (
-        len(labelled) < images
-    ):  # a budget is divided over all images, also over those without labels
+    # A budget is divided over all images, including those that are not labelled.
+    if len(labelled) < images:
         left = images * (left // len(labelled))
     rest = replace(settings, queries=decisions + left)
     return SurrogateOfRun(rest, planned=planned, why=planned.why)

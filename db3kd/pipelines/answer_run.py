@@ -124,8 +124,8 @@ class AnswerRun:
             count: How many images the round asks about.
             choose: Chooses the images: called with the answers so far, unless an earlier process
                 has chosen; returns [count] int64, rows of the images.
-            check: Called with all decisions so far early in a large round; it may raise an error,
-                so that no more queries are spent.
+            check: Called with all decisions so far after the first 1,000 answers of each shard
+                that has more; it may raise an error, so that no more queries are spent.
 
         Returns:
             The answers of the round.

@@ -27,7 +27,7 @@ from db3kd.progress import show_progress
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers import Teacher
-from db3kd.teachers.single_class import IF_RARE, check_classes_differ
+from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
 from db3kd.validation import are_equal
 
 ROUND_SHARE = 6
@@ -75,7 +75,7 @@ def ask_rounds(
         store: Trains them.
         notes: Keeps agreements and times.
         steps: Returns the number of steps of full training from the number of answers.
-        rare_classes: Whether to spend the whole budget although the first answers are all in one
+        rare_classes: Whether to spend the whole budget even if the first answers are all in one
             class.
 
     Returns:
@@ -85,8 +85,7 @@ def ask_rounds(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     seed = settings.training.seed
-    # Without a check too, the batches of a run must be the same, because journals repeat them.
-    check = _accept if rare_classes else partial(_check_first_answers, run.teacher)
+    check = accept_all if rare_classes else partial(_check_first_answers, run.teacher)
     with notes.timed("seconds_asking"):
         run.ask(
             HELD_OUT,
@@ -95,8 +94,8 @@ def ask_rounds(
             check,
         )
     for number, count in enumerate(plan.rounds):
-        enough = number or len(run.answers) >= FIRST_CHECKED
-        if enough and not run.holds_next(number, count):  # else nothing more is paid for
+        may_check = number or len(run.answers) >= FIRST_CHECKED
+        if may_check and not run.holds_next(number, count):  # a stored round costs nothing
             check(run.answers.decisions)
 
         def choose(answers: Answers, number: int = number, count: int = count) -> Tensor:
@@ -227,11 +226,8 @@ def _timed_choice(notes: RunNotes, choose: Callable[[Answers], Tensor], answers:
         return choose(answers)
 
 
-def _accept(_: Tensor) -> None: ...
-
-
 def _check_first_answers(teacher: Teacher, decisions: Tensor) -> None:
-    """Raises SingleClassError if the decisions of a run that may ask further are all one class."""
+    """Raises SingleClassError if the first decisions of a run are all one class."""
     _check_classes_differ(teacher, decisions, f". {IF_RARE}")
 
 

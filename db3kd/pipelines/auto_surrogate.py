@@ -65,8 +65,8 @@ class AutoSurrogate:
 
     Attributes:
         model: As for `SurrogateSettings`. A network of the teacher's architecture is best.
-        networks: As for `SurrogateSettings`. With one network, training and searching take a third
-            of the time, and the distances are longer.
+        networks: As for `SurrogateSettings`. With one network, training takes half of the time
+            and searching a third, and the distances are longer.
         training: How the networks are trained; `steps` must be set.
 
     Raises:

@@ -126,9 +126,10 @@ def distill(
         test: Labelled images, on which the student's accuracy is measured once, without a query.
         price_per_1000: The price of 1,000 queries, for the report.
         callbacks: Callbacks of the student's training.
-        rare_classes: Whether to spend the whole budget even if the first 1,000 answers are all in
-            one class. By default the run then stops, because most often the teacher or the
-            preprocessing of the images is wrong.
+        rare_classes: Whether to continue even if the first 1,000 answers, or those of the first
+            rounds, are all in one class. By default the run then stops, because most often the
+            teacher or the preprocessing of the images is wrong. Without effect if distances are
+            measured, before which all images are asked about, and without images.
 
     Returns:
         The student, and what it cost.

@@ -46,7 +46,7 @@ class PreparedComparison:
         settings: How networks are trained.
         plan: How the budget of each student is divided.
         test: Images to measure students on, or None.
-        asked: Those of them that the teacher is asked about, or None.
+        asked: The test images if the teacher is asked about them, or None.
         used_seeds: The seeds of the students.
     """
 
@@ -140,7 +140,7 @@ def prepare_comparison(
         plan=plan,
         test=test_set,
         asked=test_set if ask_about_test else None,
-        used_seeds=range(first, first + seeds),
+        used_seeds=range(first, first + plan.seeds),
     )
 
 

@@ -42,7 +42,8 @@ class DecidingEntry:
         optional: How the names of entries begin that follow from it if only one of two runs has
             them.
         is_argument: Whether the caller passes it as an argument.
-        argument: The name of the argument; the last part of the entry's name by default.
+        argument: The name of the argument that decides whether a run has the entry; empty if the
+            last part of the entry's name is the argument that sets it.
     """
 
     name: str
@@ -113,7 +114,7 @@ def _follows(
 
 def _shown(entries: Mapping[str, Any], name: str) -> str:
     if name not in entries and any(each.startswith(f"{name}.") for each in entries):
-        return "{…}"  # several entries
+        return "a group of entries"
     text = json.dumps(entries.get(name))
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
@@ -122,7 +123,8 @@ def _with_argument(difference: str, deciding: Sequence[DecidingEntry]) -> str:
     """Adds the argument that sets an entry, of which the command line makes an option."""
     name = difference.partition(":")[0]
     entry = next((each for each in deciding if each.name == name), DecidingEntry(name))
-    if name in _NO_ARGUMENTS or not entry.is_argument:
+    one_sided = ": was null, is " in difference or difference.endswith(", is null")
+    if name in _NO_ARGUMENTS or not entry.is_argument or (entry.argument and not one_sided):
         return difference
     return f"{difference} ({entry.argument or name.rpartition('.')[2]}=)"
 

@@ -134,12 +134,15 @@ def check_parent_folder(path: str | Path, runs: Iterable[str], kind: str, resume
 
     Raises:
         FileExistsError: The path is a file, a run, or a folder with other files.
+        ValueError: The manifest of a run in the folder is damaged.
         NotADirectoryError: The path leads through a file.
     """
     path = Path(path)
     if holds_run(path):
         found = describe_format(str(read_manifest(path)["format"]))
-        raise FileExistsError(f"{path}: expected a new folder or {kind}, got {found}")
+        raise FileExistsError(
+            f"{path}: expected a new folder or {kind}, got {found}; choose another folder"
+        )
     if not any(holds_run(path / name) for name in runs):
         check_free(path)
     elif not resume:

@@ -80,13 +80,14 @@ def queries_unanswered(path: str | Path) -> int:
     Raises:
         ValueError: The manifest or a journal is damaged.
     """
-    return sum(found.in_flight for found in _read_all(Path(path)))
+    return sum(found.in_flight for found in _read_all(Path(path)).values())
 
 
 def journaled_answers(path: str | Path) -> int:
     """Returns the number of answers in the journals of a run.
 
-    The journal of a shard is deleted when the shard is written; those of stages are kept.
+    The journal of a shard is deleted after the shard is written, so it is not counted if both are
+    there; those of stages are kept.
 
     Args:
         path: Run folder; one without a run has none.
@@ -94,7 +95,13 @@ def journaled_answers(path: str | Path) -> int:
     Raises:
         ValueError: The manifest or a journal is damaged.
     """
-    return sum(len(call.answers) for found in _read_all(Path(path)) for call in found.calls)
+    path = Path(path)
+    return sum(
+        len(call.answers)
+        for file, found in _read_all(path).items()
+        if not any(path.glob(f"{file.stem.removeprefix('_')}-*.parquet"))
+        for call in found.calls
+    )
 
 
 def count_answers(path: str | Path, kind: Kind) -> int:
@@ -124,12 +131,13 @@ def discard_unanswered(file: Path, found: Contents) -> None:
         file.unlink(missing_ok=True)
 
 
-def _read_all(path: Path) -> list[Contents]:
+def _read_all(path: Path) -> dict[Path, Contents]:
     try:
         run = identity(read_manifest(path))
     except FileNotFoundError:
-        return []
-    return [read_journal(file, _journal_identity(file, run)) for file in path.glob("*.journal")]
+        return {}
+    files = path.glob("*.journal")
+    return {file: read_journal(file, _journal_identity(file, run)) for file in files}
 
 
 def _journal_identity(file: Path, run: str) -> str:

@@ -197,7 +197,7 @@ class UnknownClassError(TeacherError):
 class SingleClassError(TeacherError):
     """A teacher puts all images in one class, so there is nothing to learn from its decisions.
 
-    A resumed run ends with the same error, unless it may ask further (`rare_classes`).
+    A resumed run ends with the same error, unless it is resumed with `rare_classes`.
     """
 
 

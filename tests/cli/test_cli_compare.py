@@ -66,7 +66,7 @@ def test_a_dry_run_of_a_resumed_comparison_says_what_is_answered(tmp_path):
     printed = succeed(*options(counting, "--budget", 90, *given, "--dry-run"))
 
     planned = 359 + 2 * (90 + 60)
-    assert f"answered   {paid} of these queries, which are not asked again; at most " in printed
+    assert f"answered   {paid} of these queries, which are not sent again; at most " in printed
     assert f"at most {planned - paid} are left, price {planned - paid}.00 at 1000 per" in printed
     refused = fail(*options(counting, "--budget", 91, *given, "--dry-run"))
     assert "settings.budget: was 90, is 91 (--budget)" in refused

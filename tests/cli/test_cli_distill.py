@@ -133,7 +133,7 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
     printed = succeed(*dry_run("--price-per-1000", 1000))
 
     planned = int(printed.partition("at most ")[2].split()[0])
-    assert f"answered   {paid} of these queries, which are not asked again; at most " in printed
+    assert f"answered   {paid} of these queries, which are not sent again; at most " in printed
     assert f"at most {planned - paid} are left, price {planned - paid}.00 at 1000 per" in printed
     other = ("--image-shape", "1,8,8", "--classes", 10)
     refused = fail(*dry_run(*other, teacher=f"{TEACHERS}:striped"))
@@ -143,7 +143,7 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
     assert contents() == before and CountingTeacher.asked - started == paid
     succeed(*asked(*options, "--out", out, "--resume", budget=budget))
     spent = CountingTeacher.asked - started
-    assert f"answered   {spent} of these queries" in succeed(*dry_run())
+    assert f"answered   {spent} queries; the run is finished" in succeed(*dry_run())
 
 
 def test_without_images_pseudo_samples_are_made(tmp_path):

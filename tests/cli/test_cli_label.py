@@ -140,14 +140,16 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, surrogate):
 
     printed = succeed(*arguments("CountingTeacher", *dry_run))
 
-    assert f"answered  {paid:,} of these queries, which are not asked again; at most " in printed
+    assert f"answered  {paid:,} of these queries, which are not sent again; at most " in printed
     refused = fail(*arguments("CountingTeacher", "--dry-run", budget=15_001))
     assert "settings.queries: was 15000, is 15001 (--budget)" in refused
     assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert CountingTeacher.asked - started == paid, "not even for the estimate"
     succeed(*arguments("CountingTeacher"))
     spent = CountingTeacher.asked - started
-    assert f"answered  {spent:,} of" in succeed(*arguments("CountingTeacher", *dry_run))
+    assert f"answered  {spent:,} queries; the run is finished" in succeed(
+        *arguments("CountingTeacher", *dry_run)
+    )
 
 
 def test_a_dry_run_without_queries_prints_upper_bounds(tmp_path):

@@ -19,7 +19,7 @@ from db3kd.storage import filesystem as disk
 from db3kd.storage.filesystem import SharedLock
 from db3kd.storage.manifest import make_manifest, read_manifest
 from db3kd.storage.run_folder import RunFolder, queries_in_flight
-from db3kd.storage.run_journals import queries_unanswered
+from db3kd.storage.run_journals import count_answers, queries_unanswered
 from db3kd.storage.shards import Kind, read_shards
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -101,6 +101,18 @@ def test_what_a_killed_writer_left_is_not_read(run):
     (run.path / ".rows-0000000002-00000000.parquet.1.tmp").write_bytes(b"PAR1 half a shard")
     (run.path / "rows-of-mine.parquet").write_bytes(b"mine")
     assert indices(run.path) == [0, 1]
+
+
+def test_answers_of_a_shard_and_of_its_journal_are_counted_once(run):
+    with run.journal(0, 10) as journal:
+        journal.ask(torch.zeros(4, dtype=torch.int64))
+        journal.answer(torch.arange(4))
+    assert count_answers(run.path, KIND) == 4
+    journaled = run.journals.file(0).read_bytes()
+    run.write_shard(0, some_rows(4))
+    run.journals.file(0).write_bytes(journaled)  # a kill came before it was deleted
+
+    assert count_answers(run.path, KIND) == 4
 
 
 def test_a_shard_is_never_overwritten(run):
