@@ -107,7 +107,8 @@ def compare(
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines import compare as run_comparison
     from db3kd.pipelines import time_steps
-    from db3kd.pipelines.prepared_comparison import count_answered
+    from db3kd.pipelines.comparison_folder import student_folder
+    from db3kd.pipelines.prepared_comparison import prepare_comparison
     from db3kd.planning import plan_comparison
     from db3kd.report import ComparedStudent, percent
     from db3kd.storage.run_folder import check_free
@@ -140,7 +141,8 @@ def compare(
     if spending.dry_run:
         if out is not None and resume:
             with naming_options(images="--data"):
-                answered = count_answered(opened, transfer, **asked, out=out)
+                prepared = prepare_comparison(opened, transfer, **asked, out=out, resume=True)
+                answered = prepared.count_answered(out)
             print_answered(answered, plan.queries, price)
         steps = settings.steps_for(budget)
         equal = replace(settings, training=replace(settings.training, steps=steps))
@@ -156,7 +158,9 @@ def compare(
         print(f"{strategy}, seed {found.seed}: held-out agreement {agreement}")
 
     runs = [
-        out / f"{strategy}-{training.seed + seed}" for strategy in chosen for seed in range(seeds)
+        student_folder(out, strategy, training.seed + seed)
+        for strategy in chosen
+        for seed in range(seeds)
     ]
     parts = [run / part for run in runs for part in ("labels", "pseudo-samples")]
     with hint_at_resuming(out, *runs, *parts):
@@ -168,7 +172,7 @@ def compare(
             resume=resume,
             price_per_1000=price,
             callbacks=lambda strategy, seed: training.callbacks(
-                out / f"{strategy}-{seed}", settings.training
+                student_folder(out, strategy, seed), settings.training
             ),
             on_student=report,
             rare_classes=spending.rare_classes,

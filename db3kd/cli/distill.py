@@ -144,7 +144,7 @@ def distill(
     from db3kd.pipelines import distill as run_distillation
     from db3kd.pipelines import time_steps
     from db3kd.pipelines.distill_run import resumed_plan
-    from db3kd.pipelines.distill_student import count_answered
+    from db3kd.pipelines.distill_student import prepare_distillation
     from db3kd.planning import plan_budget
     from db3kd.storage.manifest import is_finished
     from db3kd.storage.run_folder import check_free
@@ -178,7 +178,8 @@ def distill(
         answered = 0
         if out is not None and resume:
             with naming_options(images="--data"):
-                answered = count_answered(opened, transfer, **asked, out=out)
+                prepared = prepare_distillation(opened, transfer, **asked, out=out, resume=True)
+                answered = prepared.count_answered(out)
         print_times(times, plan, settings, opened, answered)
         finished = out is not None and is_finished(out)
         print_answered(answered, plan.queries, price, finished=finished)

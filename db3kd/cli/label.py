@@ -81,7 +81,7 @@ def label(
     """
     from db3kd.labelling.chunk_search import chunk_size
     from db3kd.labelling.dry_run import estimate_run
-    from db3kd.labelling.planned_run import count_answered
+    from db3kd.labelling.planned_run import plan_run
     from db3kd.labelling.run_writer import RunExecution, write_run
     from db3kd.labelling.sample_choice import draw_samples
     from db3kd.storage.manifest import is_finished, read_manifest
@@ -113,10 +113,17 @@ def label(
         chosen = loaded.subset(draw_samples(len(loaded), limit, search.seed))
         checks = budget.consistency_checks
         with naming_options(**of_surrogate):
-            if resume:
-                answered = count_answered(
-                    out, opened, source, settings, **described, consistency_checks=checks
+            if resume and holds_run(out):
+                planned = plan_run(
+                    out,
+                    opened,
+                    source,
+                    settings,
+                    **described,
+                    resume=True,
+                    consistency_checks=checks,
                 )
+                answered = planned.count_answered(out)
             estimate = estimate_run(
                 opened,
                 chosen,

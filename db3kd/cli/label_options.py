@@ -219,15 +219,11 @@ class SearchOptions(OptionSet):
             refuse_options(self, needs, "surrogate_model", "surrogate_networks")
             return None
         from db3kd.distillation.train_settings import TrainSettings
-        from db3kd.pipelines.auto_surrogate import (
-            DEFAULT_NETWORKS,
-            DEFAULT_STEPS,
-            AutoSurrogate,
-        )
+        from db3kd.pipelines.auto_surrogate import DEFAULT_STEPS, AutoSurrogate
 
         training = TrainSettings(steps=DEFAULT_STEPS, seed=self.seed, device=device)
-        networks = self.surrogate_networks or DEFAULT_NETWORKS
-        return AutoSurrogate(self.surrogate_model, networks, training)
+        named = given(model=self.surrogate_model, networks=self.surrogate_networks)
+        return AutoSurrogate(training=training, **named)
 
     def settings(self, budget: BudgetOptions) -> "LabelSettings":
         """Returns the settings of the run."""

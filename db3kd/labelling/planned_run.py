@@ -21,7 +21,6 @@ from db3kd.labelling.source import Source
 from db3kd.labelling.totals import answered_in_label_folder
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import compare_with_run
-from db3kd.storage.run_folder import holds_run
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
@@ -52,6 +51,21 @@ class PlannedRun:
     checks_budget: int
     samples_per_shard: int
     manifest: dict[str, Any]
+
+    def count_answered(self, folder: Path) -> int:
+        """Returns how many queries of the run in a folder are answered, which it continues.
+
+        A call of `write_run` with `resume=True` does not ask them again. The teacher is not asked.
+
+        Args:
+            folder: The run folder.
+
+        Raises:
+            FileNotFoundError: If the folder holds no run.
+            ValueError: If the folder holds another run.
+        """
+        stored = compare_with_run(folder, LABELS, self.manifest, self.known).stored
+        return answered_in_label_folder(folder) + queries_of_checks(stored)
 
 
 def plan_run(
@@ -115,51 +129,3 @@ def plan_run(
     return PlannedRun(
         teacher, renumbered, rows, known, settings, of_run, checks_budget, per_shard, manifest
     )
-
-
-def count_answered(
-    folder: str | Path,
-    teacher: Teacher,
-    source: Source,
-    settings: LabelSettings,
-    *,
-    images: ImageSet | None = None,
-    limit: int | None = None,
-    soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
-    consistency_checks: int = 0,
-) -> int:
-    """Returns how many queries of the run in a folder are answered. It does not query the teacher.
-
-    A call of `write_run` with the same arguments and `resume=True` does not ask them again.
-
-    Args:
-        folder: The run folder. Without a run in it, nothing is answered.
-        teacher: See `write_run`.
-        source: See `write_run`.
-        settings: See `write_run`.
-        images: See `write_run`.
-        limit: See `write_run`.
-        soft_labels: See `write_run`.
-        surrogate: See `write_run`.
-        consistency_checks: See `RunExecution`.
-
-    Raises:
-        ValueError: As for `write_run`, in particular if the folder holds another run.
-    """
-    if not holds_run(folder):
-        return 0
-    planned = plan_run(
-        folder,
-        teacher,
-        source,
-        settings,
-        images=images,
-        limit=limit,
-        soft_labels=soft_labels,
-        surrogate=surrogate,
-        resume=True,
-        consistency_checks=consistency_checks,
-    )
-    stored = compare_with_run(Path(folder), LABELS, planned.manifest, planned.known).stored
-    return answered_in_label_folder(Path(folder)) + queries_of_checks(stored)

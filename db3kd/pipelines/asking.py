@@ -108,12 +108,7 @@ def ask_rounds(
             return choose_rows(answers.training, networks, count, seed, number)
 
         with notes.timed("seconds_asking", apart_from="seconds_choosing"):
-            run.ask(
-                number,
-                count,
-                partial(_timed_choice, notes, choose),
-                check,
-            )
+            run.ask(number, count, partial(_timed_choice, notes, choose), check)
     if plan.rounds:  # otherwise a labelling follows, which checks its own answers
         _check_classes_differ(run.teacher, run.answers.decisions)
     return run.answers

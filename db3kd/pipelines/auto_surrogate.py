@@ -36,9 +36,6 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.teachers import ModuleTeacher, Teacher, describe, load_teacher
 from db3kd.validation import UNIT_BOUNDS, interval_text
 
-DEFAULT_NETWORKS = 3
-"""Networks whose mean is the surrogate."""
-
 DEFAULT_STEPS = 2000
 """Training steps of each network."""
 
@@ -74,7 +71,7 @@ class AutoSurrogate:
     """
 
     model: str | None = None
-    networks: int = DEFAULT_NETWORKS
+    networks: int = 3
     training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=DEFAULT_STEPS))
 
     def __post_init__(self) -> None:

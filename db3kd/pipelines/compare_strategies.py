@@ -8,10 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from db3kd.argument_types import (
-    check_flag,
-    check_function,
-)
+from db3kd.argument_types import check_flag, check_function
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import predict, share_equal
@@ -19,6 +16,7 @@ from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.comparison_folder import (
     ComparisonFolder,
     open_comparison,
+    student_folder,
 )
 from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -260,7 +258,7 @@ class _Students:
                 student=self.student,
                 strategy=strategy,
                 settings=replace(self.settings, training=training),
-                out=self.folder.student_folder(strategy, seed),
+                out=student_folder(self.folder.path, strategy, seed),
                 resume=True,
                 test=None if self.test is None or self.test.labels is None else self.test,
                 price_per_1000=self.price_per_1000,

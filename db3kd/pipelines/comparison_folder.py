@@ -41,10 +41,6 @@ class ComparisonFolder:
         self.notes = notes
         self._folder = folder
 
-    def student_folder(self, strategy: str, seed: int) -> Path:
-        """Returns the run folder of a student."""
-        return student_folder(self.path, strategy, seed)
-
     def decide_test(self, teacher: Teacher, test: ImageSet | None) -> Tensor | None:
         """Returns the teacher's classes of the test images, [n] int64, and asks for them only once.
 

@@ -141,7 +141,7 @@ def distill(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     check_callbacks(callbacks)
-    prepared = _prepare(
+    prepared = prepare_distillation(
         teacher,
         images,
         budget=budget,
@@ -174,53 +174,9 @@ def distill(
     )
 
 
-def count_answered(
-    teacher: TeacherLike,
-    images: ImagesLike | None = None,
-    *,
-    budget: int,
-    student: StudentLike | None = None,
-    strategy: Strategy = "auto",
-    settings: DistillSettings | None = None,
-    out: str | Path,
-) -> int:
-    """Returns how many queries of the run in `out` are answered. It does not query the teacher.
-
-    A call of `distill` with the same arguments and `resume=True` does not ask them again.
-
-    Example:
-        >>> count_answered(teacher, images, budget=200_000, out="runs/mine")
-        120000
-
-    Args:
-        teacher: See `distill`.
-        images: See `distill`.
-        budget: See `distill`.
-        student: See `distill`.
-        strategy: See `distill`.
-        settings: See `distill`.
-        out: The run folder. Without a run in it, nothing is answered.
-
-    Raises:
-        TypeError: As `distill`.
-        ValueError: As `distill`, in particular if `out` holds another run.
-    """
-    prepared = _prepare(
-        teacher,
-        images,
-        budget=budget,
-        student=student,
-        strategy=strategy,
-        settings=settings,
-        out=out,
-        resume=True,
-    )
-    return prepared.make_run(Path(out), ()).count_answered()
-
-
 @dataclass(frozen=True)
-class _Prepared:
-    """The checked arguments of `distill`.
+class PreparedDistillation:
+    """The checked arguments of `distill`; made by `prepare_distillation`.
 
     Attributes:
         make_run: Makes the run from its folder and callbacks.
@@ -232,8 +188,21 @@ class _Prepared:
     plan: BudgetPlan
     test: ImageSet | None
 
+    def count_answered(self, out: Path) -> int:
+        """Returns how many queries of the run in `out` are answered; 0 without a run.
 
-def _prepare(
+        A call of `distill` with `resume=True` does not ask them again. The teacher is not asked.
+
+        Args:
+            out: The run folder.
+
+        Raises:
+            ValueError: If `out` holds another run.
+        """
+        return self.make_run(out, ()).count_answered()
+
+
+def prepare_distillation(
     teacher: TeacherLike,
     images: ImagesLike | None,
     *,
@@ -246,8 +215,13 @@ def _prepare(
     test: ImagesLike | None = None,
     price_per_1000: float | None = None,
     rare_classes: bool = False,
-) -> _Prepared:
-    """Checks and converts the arguments of `distill`, before any query."""
+) -> PreparedDistillation:
+    """Checks and converts the arguments of `distill`, without a query.
+
+    Raises:
+        TypeError: As `distill`.
+        ValueError: As `distill`.
+    """
     settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, out, resume)
     check_flag(rare_classes, "rare_classes")
@@ -267,4 +241,4 @@ def _prepare(
     make_run = partial(
         DistillRun, teacher, image_set, plan, made, settings, rare_classes=rare_classes
     )
-    return _Prepared(make_run, plan, tested)
+    return PreparedDistillation(make_run, plan, tested)

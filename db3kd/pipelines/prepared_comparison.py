@@ -5,12 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from db3kd.argument_types import (
-    SEVERAL_RUNS_SEED_BITS,
-    check_flag,
-    check_seed,
-    check_type,
-)
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.comparison_folder import TEST_DECISIONS, student_folder
@@ -25,7 +20,7 @@ from db3kd.pipelines.inputs import (
     convert_test,
 )
 from db3kd.pipelines.student_network import Student, StudentLike
-from db3kd.planning import COMPARED, ComparisonPlan, Strategy, plan_comparison
+from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_folder import holds_run
@@ -76,6 +71,28 @@ class PreparedComparison:
             classes=self.teacher.classes,
             data_fingerprint=None if self.images is None else self.images.fingerprint(),
         )
+
+    def count_answered(self, out: Path) -> int:
+        """Returns how many queries of the comparison in `out` are answered; 0 without one.
+
+        A call of `compare` with `resume=True` does not ask them again. The teacher is not asked.
+
+        Args:
+            out: The folder of the comparison. Answers for strategies and seeds that this one leaves
+                out are not counted.
+
+        Raises:
+            ValueError: If `out` holds another comparison.
+        """
+        if not holds_run(out):
+            return 0
+        compare_with_run(out, TEST_DECISIONS, self.manifest())
+        runs = (
+            student_folder(out, strategy, seed)
+            for strategy in self.plan.plans
+            for seed in self.used_seeds
+        )
+        return count_answers(out, TEST_DECISIONS) + sum(map(answered_in_distill_run, runs))
 
 
 def prepare_comparison(
@@ -142,60 +159,3 @@ def prepare_comparison(
         asked=test_set if ask_about_test else None,
         used_seeds=range(first, first + plan.seeds),
     )
-
-
-def count_answered(
-    teacher: TeacherLike,
-    images: ImagesLike | None = None,
-    *,
-    budget: int,
-    strategies: Sequence[Strategy] = COMPARED,
-    student: StudentLike | None = None,
-    seeds: int = 3,
-    settings: DistillSettings | None = None,
-    out: str | Path,
-    test: ImagesLike | None = None,
-    ask_about_test: bool = True,
-) -> int:
-    """Returns how many queries of the comparison in `out` are answered, without a query.
-
-    A call of `compare` with the same arguments and `resume=True` does not ask them again.
-
-    Args:
-        teacher: See `distill`.
-        images: See `distill`.
-        budget: See `compare`.
-        strategies: See `compare`. Only their answers are counted.
-        student: See `compare`.
-        seeds: See `compare`.
-        settings: See `compare`.
-        out: The folder of the comparison. Without a comparison in it, nothing is answered.
-        test: See `compare`.
-        ask_about_test: See `compare`.
-
-    Raises:
-        TypeError: As `compare`.
-        ValueError: As `compare`, in particular if `out` holds another comparison.
-    """
-    prepared = prepare_comparison(
-        teacher,
-        images,
-        budget=budget,
-        strategies=strategies,
-        student=student,
-        seeds=seeds,
-        settings=settings,
-        out=out,
-        resume=True,
-        test=test,
-        ask_about_test=ask_about_test,
-    )
-    if not holds_run(out):
-        return 0
-    compare_with_run(Path(out), TEST_DECISIONS, prepared.manifest())
-    runs = (
-        student_folder(Path(out), strategy, seed)
-        for strategy in prepared.plan.plans
-        for seed in prepared.used_seeds
-    )
-    return count_answers(out, TEST_DECISIONS) + sum(map(answered_in_distill_run, runs))
