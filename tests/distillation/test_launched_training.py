@@ -76,7 +76,11 @@ def run(folder: Path, *launcher: str, code: str = SCRIPT, arguments: tuple[str, 
     paths = [str(Path(db3kd.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, *launcher, str(script), str(folder), *arguments]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    try:
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    except subprocess.CalledProcessError as error:
+        error.add_note(error.stderr.decode(errors="replace"))  # pytest shows notes
+        raise
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo needs other settings there")
