@@ -105,24 +105,11 @@ class ConsistencyChecks:
         """The queries of the checks so far."""
         return queries_of_checks(self.folder.manifest)
 
-    def known_decisions(self, limits: Tensor) -> Tensor | None:
-        """The decisions so far, if the run was stopped while its images were decided.
-
-        Args:
-            limits: `[N] int64`, the maximum number of queries for each image.
-
-        Returns:
-            `[N] int64`, -1 for images that are not decided yet; None if all or no images are
-            decided.
-        """
-        journals, asked = self.folder.journals, (limits > 0).nonzero()[:, 0]
+    def decisions_so_far(self) -> Tensor:
+        """The decisions that the run has, `[n] int64`, in the order in which they were asked."""
+        journals = self.folder.journals
         calls = journals.read(journals.file(DECISIONS)).calls
-        answers = [answer for call in calls for answer in call.answers.tolist()]
-        if not 0 < len(answers) < len(asked):
-            return None
-        known = torch.full_like(limits, UNANSWERED)
-        known[asked[: len(answers)]] = torch.tensor(answers)
-        return known
+        return torch.tensor([answer for call in calls for answer in call.answers.tolist()])
 
     def begin(self, labeller: Labeller, chunks: Mapping[int, Tensor]) -> None:
         """Checks a run before its search, after all or some of its images are decided.

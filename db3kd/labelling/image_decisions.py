@@ -1,18 +1,60 @@
 """The first stage of a labelling: one query for each image of the set."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.contradictions import EqualImages
-from db3kd.querying.driver import decide_all
+from db3kd.querying.driver import FIRST_CHECKED, decide_all
 from db3kd.querying.search import UNANSWERED
 from db3kd.querying.session import AnswerJournal
 from db3kd.teachers.base import Teacher
-from db3kd.teachers.single_class import check_classes_differ
+from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.validation import check_images
+
+
+@dataclass(frozen=True)
+class FirstDecisions:
+    """Which images a run decides first, and whether it stops if these are all in one class.
+
+    Attributes:
+        spread: Whether `FIRST_CHECKED` images, spread evenly over the set, are decided and checked
+            before the others. Files are often sorted by class, so the first ones in the order of
+            their numbers could all be in one class although the teacher is right.
+        rare_classes: Whether to continue even if they are all in one class.
+        advice: What to do if the other classes are rare, for the error.
+    """
+
+    spread: bool = True
+    rare_classes: bool = False
+    advice: str = IF_RARE
+
+    def order(self, limits: Tensor) -> Tensor:
+        """Returns the images that are decided, `[n] int64`, in the order in which they are.
+
+        Args:
+            limits: `[N] int64`; an image with limit 0 is not decided.
+        """
+        decided = (limits > 0).nonzero()[:, 0]
+        if not self.spread or len(decided) <= FIRST_CHECKED:
+            return decided
+        first = torch.arange(FIRST_CHECKED) * len(decided) // FIRST_CHECKED
+        later = torch.ones(len(decided), dtype=torch.bool)
+        later[first] = False
+        return torch.cat([decided[first], decided[later]])
+
+    def check(self, teacher: Teacher, images: NamedImages, decisions: Tensor) -> None:
+        """Checks the decisions of the first images, `[FIRST_CHECKED] int64`.
+
+        Raises:
+            SingleClassError: If they are all one class and `rare_classes` is not set.
+        """
+        if not self.rare_classes:
+            _check_classes_differ(teacher, images, decisions, f" {self.advice}")
 
 
 def decide_images(
@@ -22,6 +64,8 @@ def decide_images(
     query_batch_size: int,
     on_answers: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
+    *,
+    first: FirstDecisions,
 ) -> tuple[Tensor, Tensor]:
     """Asks for the class of each image, and finds equal images in different classes.
 
@@ -32,14 +76,15 @@ def decide_images(
         query_batch_size: Maximum number of images in a batch.
         on_answers: A function that is called with the number of answers, batch by batch.
         journal: A journal that keeps the answers.
+        first: Which images are decided first.
 
     Returns:
         The decisions, `[N] int64`, -1 for images that were not queried; and the contradictions,
         `[K, 2] int64`, as from `EqualImages.contradictions`.
 
     Raises:
-        TeacherError: If the teacher fails, or puts all images in one class, so that there is no
-            boundary to measure.
+        TeacherError: If the teacher fails, or puts all images, or the first ones, in one
+            class, so that there is no boundary to measure.
         ValueError: If an image is invalid for the teacher.
     """
     equal = EqualImages(len(images))
@@ -51,15 +96,27 @@ def decide_images(
         return batch
 
     decisions = torch.full((len(images),), UNANSWERED)
-    asked = (limits > 0).nonzero()[:, 0]
+    asked = first.order(limits)
     decisions[asked] = decide_all(
-        teacher, read, asked, query_batch_size, on_answers=on_answers, journal=journal
+        teacher,
+        read,
+        asked,
+        query_batch_size,
+        on_answers=on_answers,
+        journal=journal,
+        check_first=partial(first.check, teacher, images) if first.spread else None,
     )
+    _check_classes_differ(teacher, images, decisions[asked])
+    return decisions, equal.contradictions(images, decisions)
+
+
+def _check_classes_differ(
+    teacher: Teacher, images: NamedImages, decisions: Tensor, advice: str = ""
+) -> None:
     check_classes_differ(
         teacher,
-        decisions[asked],
+        decisions,
         f"images ({images.name})",
         "there is no boundary to measure. Do the images have the range and the colour order that "
-        "the teacher expects?",
+        f"the teacher expects?{advice}",
     )
-    return decisions, equal.contradictions(images, decisions)

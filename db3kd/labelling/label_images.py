@@ -12,16 +12,23 @@ from torch import Tensor, nn
 from db3kd.argument_types import check_flag, check_path
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
+from db3kd.labelling.image_decisions import FirstDecisions
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.recovered import Recovered
-from db3kd.labelling.run_identity import label_manifest, run_images, samples_per_shard
+from db3kd.labelling.run_identity import (
+    first_decisions,
+    label_manifest,
+    run_images,
+    samples_per_shard,
+)
 from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner, plan_surrogate
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.progress import ProgressListener
 from db3kd.storage.run_folder import RunFolder
+from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
 
 def label(
@@ -36,6 +43,7 @@ def label(
     out: str | Path | None = None,
     resume: bool = False,
     recovered: Recovered | None = None,
+    rare_classes: bool = False,
 ) -> Labels:
     """Labels images by a teacher's decisions and its distances to the other classes.
 
@@ -70,6 +78,9 @@ def label(
             teacher, images and settings.
         recovered: The attribute `.recovered` of an earlier call's error; its answers are reused.
             The teacher, images and settings must be the same.
+        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
+            all in one class. By default this stops the labelling, because it is the usual sign of
+            a wrong input range or colour order.
 
     Returns:
         The labels, in the order of `index`.
@@ -78,11 +89,12 @@ def label(
         TypeError: If the type of the teacher or the images is not supported; the message explains
             how to wrap them.
         ValueError: If the images do not fit the teacher, or an argument is invalid.
-        TeacherError: If the teacher fails, or puts all images in one class. Without `out`, every
-            error or interrupt has `.recovered` if there are answers to keep.
+        TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class.
+            Without `out`, every error or interrupt has `.recovered` if there are answers to keep.
         FileExistsError: If `out` is not empty and `resume` is False.
     """
     check_flag(resume, "resume")
+    check_flag(rare_classes, "rare_classes")
     if out is not None:
         check_path(out, "out")
     if resume and out is None:
@@ -109,9 +121,11 @@ def label(
         surrogate=network,
     )
     if out is None:
+        job = replace(job, first=FirstDecisions(True, rare_classes, IF_RARE_IN_MEMORY))
         return _label_in_memory(job, recovered, progress)
     if len(job.index.unique()) < len(job.index):
         raise ValueError("index: expected each image at most once with out=, got duplicates")
+    job = replace(job, first=first_decisions(out, resume, rare_classes))
     _label_into_folder(job, surrogate, out, resume, progress)
     return load_labels(out)
 
@@ -126,6 +140,7 @@ def label_chunks(
     folder: LabelStore | None = None,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
+    rare_classes: bool = False,
 ) -> Iterator[Labels]:
     """Labels images like `label`, but yields one chunk of samples at a time.
 
@@ -146,6 +161,7 @@ def label_chunks(
             have a shard are skipped.
         concurrent_chunks: See `label`.
         surrogate: See `label`.
+        rare_classes: See `label`.
 
     Yields:
         The labels of each chunk, in the order of `index`.
@@ -161,6 +177,7 @@ def label_chunks(
         concurrent_chunks=concurrent_chunks,
         surrogate=surrogate,
     )
+    job = replace(job, first=FirstDecisions(True, rare_classes, IF_RARE_IN_MEMORY))
     return (labels for _, labels in job.run(folder, progress))
 
 
@@ -195,7 +212,7 @@ def _label_into_folder(
     budget, job = job.settings.queries, replace(job, settings=of_run.settings)
     known = None
     if isinstance(job.images, ImageSet):
-        known = run_images(job.images, job.settings, job.teacher.classes)
+        known = run_images(job.images, job.settings, job.teacher.classes, job.first)
     per_shard = samples_per_shard(out, resume, job.teacher, job.settings)
     job = replace(job, samples_per_chunk=per_shard)
     manifest = label_manifest(
@@ -204,6 +221,7 @@ def _label_into_folder(
         job.settings,
         source=None,
         samples_per_shard=per_shard,
+        first=job.first,
         data_fingerprint=known.digests.fingerprint if known else job.images.fingerprint(),
         budget=budget,
         surrogate=of_run.entries,
@@ -213,7 +231,7 @@ def _label_into_folder(
         if run.finished:
             return
         job = job.with_surrogate(
-            of_run.network_in(run, job.teacher, job.images, progress=_shows(progress))
+            of_run.network_in(run, job.teacher, job.images, job.first, progress=_shows(progress))
         )
         with _shown(progress, job, add_up(run)) as listener:
             for position, chunk in job.run(run, listener):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
 from db3kd.labelling.consistency import ConsistencyChecks
-from db3kd.labelling.image_decisions import decide_images
+from db3kd.labelling.image_decisions import FirstDecisions, decide_images
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
@@ -27,6 +27,8 @@ from db3kd.labelling.totals import Totals
 from db3kd.labelling.worker_pool import RayWorkerPool
 from db3kd.progress import Progress, ProgressListener
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
+from db3kd.querying.driver import FIRST_CHECKED
+from db3kd.querying.search import UNANSWERED
 from db3kd.querying.session import AnswerJournal, SearchTask
 from db3kd.teachers.base import Teacher, describe
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
@@ -60,6 +62,7 @@ class LabelJob:
         pool: Worker processes that label the chunks instead of this process, or None.
         checks: Checks that ask the teacher for known answers again, or None.
         samples_per_chunk: The number of samples in a chunk; None for `chunk_size`.
+        first: Which images are decided first.
     """
 
     teacher: Teacher
@@ -72,6 +75,7 @@ class LabelJob:
     pool: RayWorkerPool | None = None
     checks: ConsistencyChecks | None = None
     samples_per_chunk: int | None = None
+    first: FirstDecisions = field(default_factory=FirstDecisions)
 
     @classmethod
     def prepare(
@@ -123,8 +127,7 @@ class LabelJob:
         if not chunks and self.checks is None:
             return
         counter, limits, checks = _Counter(progress), self.limits, self.checks
-        if checks is not None and (known := checks.known_decisions(limits)) is not None:
-            checks.begin(self._labeller(limits, known), {})
+        if checks is not None and self._check_unfinished_decisions(checks, limits):
             checks = None
         with _journal(store, DECISIONS, self.teacher) as journal:
             decisions, contradictions = decide_images(
@@ -134,6 +137,7 @@ class LabelJob:
                 self.settings.query_batch_size,
                 counter.add_queries,
                 journal,
+                first=self.first,
             )
         labeller = self._labeller(limits, decisions, contradictions)
         if checks is not None:
@@ -141,6 +145,18 @@ class LabelJob:
         for position, labels in self._label_chunks(labeller, chunks, store, counter.add_queries):
             counter.add_chunk(labels)
             yield position, labels
+
+    def _check_unfinished_decisions(self, checks: ConsistencyChecks, limits: Tensor) -> bool:
+        """Checks a run that was stopped while its images were decided; returns whether it was."""
+        order, known = self.first.order(limits), checks.decisions_so_far()
+        if not 0 < len(known) < len(order):
+            return False
+        if self.first.spread and len(known) >= FIRST_CHECKED:  # before a check asks anything
+            self.first.check(self.teacher, self.images, known[:FIRST_CHECKED])
+        decisions = torch.full_like(limits, UNANSWERED)
+        decisions[order[: len(known)]] = known
+        checks.begin(self._labeller(limits, decisions), {})
+        return True
 
     def _labeller(
         self, limits: Tensor, decisions: Tensor, contradictions: Tensor | None = None

@@ -11,8 +11,14 @@ from db3kd.data.image_set import ImageSet
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.chunk_search import surrogate_for
 from db3kd.labelling.consistency import allowed_checks
+from db3kd.labelling.image_decisions import FirstDecisions
 from db3kd.labelling.labels import LABELS
-from db3kd.labelling.run_identity import label_manifest, run_images, samples_per_shard
+from db3kd.labelling.run_identity import (
+    first_decisions,
+    label_manifest,
+    run_images,
+    samples_per_shard,
+)
 from db3kd.labelling.run_surrogate import SurrogateOfRun, SurrogatePlanner, plan_surrogate
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
@@ -39,6 +45,7 @@ class PlannedRun:
         surrogate: The surrogate of the run.
         checks_budget: Maximum number of queries of consistency checks.
         samples_per_shard: The number of samples in a shard.
+        first: Which images are decided first.
         manifest: What identifies the run.
     """
 
@@ -50,6 +57,7 @@ class PlannedRun:
     surrogate: SurrogateOfRun
     checks_budget: int
     samples_per_shard: int
+    first: FirstDecisions
     manifest: dict[str, Any]
 
     def count_answered(self, folder: Path) -> int:
@@ -80,6 +88,7 @@ def plan_run(
     surrogate: nn.Module | SurrogatePlanner | None = None,
     resume: bool = False,
     consistency_checks: int = 0,
+    rare_classes: bool = False,
 ) -> PlannedRun:
     """Checks the arguments of `write_run`, and writes nothing.
 
@@ -94,6 +103,7 @@ def plan_run(
         surrogate: See `write_run`.
         resume: See `write_run`.
         consistency_checks: See `RunExecution`.
+        rare_classes: See `RunExecution`.
 
     Raises:
         ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.
@@ -108,7 +118,8 @@ def plan_run(
     chosen = images.subset(rows)
     renumbered = matched(chosen, teacher)
     check = not (resume and is_finished(folder))
-    known = run_images(chosen, settings, teacher.classes, check=check)
+    first = first_decisions(folder, resume, rare_classes)
+    known = run_images(chosen, settings, teacher.classes, first, check=check)
     of_run = plan_surrogate(surrogate, teacher, len(chosen), settings)
     settings = of_run.settings
     surrogate_for(teacher, settings, of_run.network)  # raises before the folder is made
@@ -121,11 +132,21 @@ def plan_run(
         limit=limit,
         soft_labels=soft_labels,
         samples_per_shard=per_shard,
+        first=first,
         data_fingerprint=known.digests.fingerprint,
         budget=budget,
         consistency_checks=checks_budget,
         surrogate=of_run.entries,
     )
     return PlannedRun(
-        teacher, renumbered, rows, known, settings, of_run, checks_budget, per_shard, manifest
+        teacher=teacher,
+        images=renumbered,
+        source_index=rows,
+        known=known,
+        settings=settings,
+        surrogate=of_run,
+        checks_budget=checks_budget,
+        samples_per_shard=per_shard,
+        first=first,
+        manifest=manifest,
     )

@@ -13,6 +13,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import chunk_size, training_digest_for
+from db3kd.labelling.image_decisions import FirstDecisions
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
@@ -25,9 +26,17 @@ from db3kd.teachers.module import module_fingerprint
 DECISIONS = "decisions"
 """The stage in which all images are decided, and the name of its journal."""
 
+_ORDER, _SPREAD = "decision_order", "spread"
+"""The setting that says which images are decided first, and its only value."""
+
 
 def run_images(
-    images: ImageSet, settings: LabelSettings, classes: int, *, check: bool = False
+    images: ImageSet,
+    settings: LabelSettings,
+    classes: int,
+    first: FirstDecisions,
+    *,
+    check: bool = False,
 ) -> RunImages:
     """Describes the images of a run for its folder.
 
@@ -35,11 +44,27 @@ def run_images(
         images: The images of the run.
         settings: The settings of the run; images without a budget are not asked about.
         classes: Number of classes of the teacher.
+        first: Which images are decided first.
         check: Whether to check the images in the same pass, as `images.check()` does.
     """
     limits = divide_budget(settings, len(images), classes)
-    order = (limits > 0).nonzero()[:, 0].numpy()
+    order = first.order(limits).numpy()
     return RunImages(images.digests(check=check), images.name_of, order, DECISIONS)
+
+
+def first_decisions(folder: str | Path, resume: bool, rare_classes: bool) -> FirstDecisions:
+    """Returns which images a run decides first.
+
+    A run that is resumed keeps its order. Earlier versions decided the images by number, and their
+    runs lack the setting.
+
+    Args:
+        folder: The folder of the run.
+        resume: Whether a run in the folder is resumed.
+        rare_classes: Whether to continue if the first images are all in one class.
+    """
+    begun = begun_with(folder) if resume else {}
+    return FirstDecisions(not begun or begun.get(_ORDER) == _SPREAD, rare_classes)
 
 
 def samples_per_shard(
@@ -63,6 +88,7 @@ def label_manifest(
     *,
     source: Source | None,
     samples_per_shard: int,
+    first: FirstDecisions,
     data_fingerprint: str,
     budget: int | None,
     consistency_checks: int = 0,
@@ -79,6 +105,7 @@ def label_manifest(
         settings: How they are measured.
         source: The source of the images; None if the caller has loaded them.
         samples_per_shard: The number of samples in a chunk.
+        first: Which images are decided first.
         data_fingerprint: A digest that changes with the images.
         budget: Maximum number of queries of the run, with those of checks and of the surrogate,
             which `settings.queries` leaves out; None for no limit.
@@ -98,6 +125,8 @@ def label_manifest(
         "soft_labels": soft_labels,
         "samples_per_shard": samples_per_shard,
     }
+    if first.spread:
+        entries[_ORDER] = _SPREAD
     names = run_class_names(teacher, images)
     if names is not None:
         entries[CLASS_NAMES] = names

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import decide_images
+from db3kd.labelling.image_decisions import FirstDecisions, decide_images
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
 from db3kd.progress import adding_up, show_progress_if
@@ -155,7 +155,13 @@ class SurrogateOfRun:
         return self.network if self.planned is None else self.planned.entries
 
     def network_in(
-        self, run: RunFolder, teacher: Teacher, images: NamedImages, *, progress: bool
+        self,
+        run: RunFolder,
+        teacher: Teacher,
+        images: NamedImages,
+        first: FirstDecisions,
+        *,
+        progress: bool,
     ) -> nn.Module | None:
         """Returns the network that a run searches with, and trains it if the run has not yet.
 
@@ -163,10 +169,12 @@ class SurrogateOfRun:
             run: The folder of the run.
             teacher: The teacher of the run.
             images: The images of the run.
+            first: Which of them are decided first.
             progress: Whether to show the progress.
 
         Raises:
-            TeacherError: If the teacher fails. Paid answers are kept.
+            TeacherError: If the teacher fails, or puts all images, or the first ones, in one class.
+                Paid answers are kept.
             ValueError: If the weights in the folder are not those that the run searched with.
         """
         notes = run.manifest.get(SURROGATES, [])
@@ -177,7 +185,7 @@ class SurrogateOfRun:
         file = run.path / WEIGHTS
         if notes:
             return _searched_with(self.planned, file, notes[-1])
-        decisions = _decide(run, teacher, images, self.settings, progress)
+        decisions = _decide(run, teacher, images, self.settings, first, progress)
         log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
             agreement = self.planned.train(
@@ -254,7 +262,12 @@ def describe_surrogate(manifest: Mapping[str, Any]) -> str:
 
 
 def _decide(
-    run: RunFolder, teacher: Teacher, images: NamedImages, settings: LabelSettings, progress: bool
+    run: RunFolder,
+    teacher: Teacher,
+    images: NamedImages,
+    settings: LabelSettings,
+    first: FirstDecisions,
+    progress: bool,
 ) -> Tensor:
     """Decides the images of a run, which its labelling then need not ask about again."""
     limits = divide_budget(settings, len(images), teacher.classes)
@@ -267,6 +280,7 @@ def _decide(
             settings.query_batch_size,
             None if show is None else adding_up(show),
             journal,
+            first=first,
         )
     return decisions
 

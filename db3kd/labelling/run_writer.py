@@ -36,12 +36,15 @@ class RunExecution:
             affect the labels unless `LabelSettings.queries` is set: the checks then take up to
             1 % of that budget.
         accept_changes: Whether to resume a run even if answers of the teacher have changed.
+        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
+            all in one class.
     """
 
     workers: Workers | None = None
     concurrent_chunks: int | None = None
     consistency_checks: int = 0
     accept_changes: bool = False
+    rare_classes: bool = False
 
 
 def write_run(
@@ -91,7 +94,8 @@ def write_run(
     Raises:
         FileExistsError: If the folder is in use.
         ValueError: If the images do not fit the teacher, or if the folder holds another run.
-        TeacherError: If the teacher fails. Paid answers are kept; a folder without any is removed.
+        TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class.
+            Paid answers are kept; a folder without any is removed.
         ChildProcessError: If a shard keeps killing workers.
         OSError: If the disk fails.
     """
@@ -110,6 +114,7 @@ def write_run(
         surrogate=surrogate,
         resume=resume,
         consistency_checks=execution.consistency_checks,
+        rare_classes=execution.rare_classes,
     )
     per_shard = planned.samples_per_shard
     with RunFolder.open(
@@ -126,11 +131,13 @@ def write_run(
             planned.settings,
             concurrent_chunks=execution.concurrent_chunks,
             surrogate=planned.surrogate.network_in(
-                run, planned.teacher, planned.images, progress=True
+                run, planned.teacher, planned.images, planned.first, progress=True
             ),
         )
         with _pool(execution.workers, run, job) as pool:
-            job = replace(job, pool=pool, checks=checks, samples_per_chunk=per_shard)
+            job = replace(
+                job, pool=pool, checks=checks, samples_per_chunk=per_shard, first=planned.first
+            )
             _write_shards(run, job, planned.source_index, soft_labels)
         if checks is not None:
             checks.end(job.teacher, job.images, settings.measure)

@@ -51,10 +51,17 @@ def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
 
 
 def measure_distances(
-    teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
+    teacher: Teacher,
+    images: ImageSet,
+    plan: BudgetPlan,
+    seed: int,
+    folder: Path,
+    *,
+    rare_classes: bool = False,
 ) -> Labels:
     """Labels the images to train on, in a run folder that is continued if it exists."""
-    return label(teacher, images, label_settings(plan, seed), out=folder, resume=True)
+    settings = label_settings(plan, seed)
+    return label(teacher, images, settings, out=folder, resume=True, rare_classes=rare_classes)
 
 
 @dataclass(frozen=True)

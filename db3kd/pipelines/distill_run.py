@@ -248,7 +248,12 @@ class DistillRun:
         if plan.label_queries:
             with notes.timed("seconds_asking"):
                 labels = measure_distances(
-                    self.teacher, self._training_images(), plan, seed, self.folder / LABELS_FOLDER
+                    self.teacher,
+                    self._training_images(),
+                    plan,
+                    seed,
+                    self.folder / LABELS_FOLDER,
+                    rare_classes=self._rare_classes,
                 )
         return answers, labels
 

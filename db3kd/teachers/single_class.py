@@ -8,6 +8,9 @@ from db3kd.validation import are_equal
 IF_RARE = "If the other classes are rare, continue with resume=True and rare_classes=True"
 """Advice for a run that can be resumed with `rare_classes`."""
 
+IF_RARE_IN_MEMORY = "If the other classes are rare, pass rare_classes=True"
+"""Advice for a call without a run folder."""
+
 
 def accept_all(_: Tensor) -> None:
     """Accepts all decisions: a check for runs with rare classes.

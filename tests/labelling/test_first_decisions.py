@@ -1,0 +1,201 @@
+"""A labelling stops early if the first images, spread over the set, are all in one class."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from teachers_analytic import ConstantTeacher, CountingTeacher, RaisingTeacher, RareTeacher
+
+import db3kd
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.image_decisions import FirstDecisions, decide_images
+from db3kd.labelling.label_job import LabelJob
+from db3kd.labelling.labels import LABELS
+from db3kd.labelling.planned_run import plan_run
+from db3kd.labelling.run_identity import DECISIONS
+from db3kd.labelling.run_writer import RunExecution, write_run
+from db3kd.labelling.source import Source
+from db3kd.querying.driver import FIRST_CHECKED
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_folder import RunFolder
+from db3kd.teachers.base import SingleClassError
+
+SHAPE, COUNT = (1, 2, 2), 3_000
+SETTINGS = db3kd.LabelSettings("sd")
+
+
+def pixels(rare: list[int] | range) -> torch.Tensor:
+    """Images that `RareTeacher` puts in class 0, except for these."""
+    images = torch.rand(COUNT, *SHAPE, generator=torch.Generator().manual_seed(0)) / 2
+    images[list(rare), 0, 0, 0] = 1
+    return images
+
+
+def few() -> tuple[CountingTeacher, torch.Tensor]:
+    """A teacher, and images of which only two are in its second class."""
+    return CountingTeacher(RareTeacher(SHAPE)), pixels([1, 2])
+
+
+def assert_same(labels, expected):
+    assert labels.decision.equal(expected.decision)
+    assert labels.distances.equal(expected.distances)
+    assert labels.queries.equal(expected.queries)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=4 * FIRST_CHECKED), st.booleans())
+def test_each_image_with_a_budget_is_decided_once(budgets, spread):
+    limits = torch.tensor(budgets).long()
+
+    order = FirstDecisions(spread).order(limits)
+
+    assert order.sort().values.equal(limits.nonzero()[:, 0])
+
+
+def test_the_first_images_are_spread_over_the_set():
+    order = FirstDecisions().order(torch.ones(10 * FIRST_CHECKED))
+
+    assert order[:FIRST_CHECKED].tolist() == list(range(0, 10 * FIRST_CHECKED, 10))
+    assert order[FIRST_CHECKED : FIRST_CHECKED + 3].tolist() == [1, 2, 3]
+
+
+def test_images_sorted_by_class_are_labelled():
+    teacher = CountingTeacher(RareTeacher(SHAPE))
+
+    labels = db3kd.label(teacher, pixels(range(2_500, COUNT)), SETTINGS)
+
+    assert labels.decision.tolist() == [0] * 2_500 + [1] * 500
+    assert teacher.total == COUNT
+
+
+def test_rare_classes_continue_a_labelling_in_memory():
+    teacher, images = few()
+    with pytest.raises(SingleClassError, match="for 1,000 images") as caught:
+        db3kd.label(teacher, images, SETTINGS)
+    assert teacher.total == FIRST_CHECKED
+    assert str(caught.value).endswith("pass rare_classes=True")
+
+    labels = db3kd.label(
+        teacher, images, SETTINGS, recovered=caught.value.recovered, rare_classes=True
+    )
+
+    assert teacher.total == COUNT
+    assert_same(labels, db3kd.label(teacher, images, SETTINGS, rare_classes=True))
+
+
+def test_rare_classes_continue_a_run(tmp_path):
+    teacher, images = few()
+    for resume in (False, True, True):
+        with pytest.raises(SingleClassError, match="with resume=True and rare_classes=True"):
+            db3kd.label(teacher, images, SETTINGS, out=tmp_path, resume=resume)
+        assert teacher.total == FIRST_CHECKED
+
+    labels = db3kd.label(teacher, images, SETTINGS, out=tmp_path, resume=True, rare_classes=True)
+
+    assert teacher.total == COUNT
+    assert_same(labels, db3kd.label(RareTeacher(SHAPE), images, SETTINGS, rare_classes=True))
+    finished = db3kd.label(teacher, images, SETTINGS, out=tmp_path, resume=True)
+    assert teacher.total == COUNT and finished.decision.equal(labels.decision)
+
+
+def test_the_chunks_of_images_with_rare_classes_are_labelled():
+    teacher, images = few()
+    with pytest.raises(SingleClassError, match="for 1,000 images"):
+        next(db3kd.label_chunks(teacher, images, SETTINGS))
+
+    chunks = list(db3kd.label_chunks(teacher, images, SETTINGS, rare_classes=True))
+
+    assert torch.cat([chunk.decision for chunk in chunks]).bincount().tolist() == [2_998, 2]
+
+
+def test_a_single_class_ends_with_an_error_after_all_images():
+    teacher = CountingTeacher(ConstantTeacher(1, SHAPE, 2))
+
+    with pytest.raises(SingleClassError, match=r"for 3,000 images.*got class 1") as caught:
+        db3kd.label(teacher, pixels([]), SETTINGS, rare_classes=True)
+
+    assert teacher.total == COUNT and "rare_classes" not in str(caught.value)
+
+
+def test_a_flag_is_expected():
+    teacher, images = few()
+    with pytest.raises(TypeError, match="rare_classes: expected True or False, got 1"):
+        db3kd.label(teacher, images, rare_classes=1)
+    assert teacher.total == 0
+
+
+def test_the_answers_of_a_resumed_run_are_compared_with_those_of_the_same_images(tmp_path):
+    """The teacher is asked again about images of both classes, in the order of the run."""
+    images = ImageSet.from_arrays(pixels(range(0, COUNT, 2)), name="even")
+    settings = db3kd.LabelSettings("sd", queries=4_000)
+    source, execution = Source("even"), RunExecution(consistency_checks=32)
+    teacher = RareTeacher(SHAPE, max_batch=50)
+    with pytest.raises(RuntimeError, match="out of service"):
+        write_run(
+            tmp_path,
+            RaisingTeacher(teacher, 1_500, RuntimeError("out of service")),
+            source,
+            settings,
+            images=images,
+            execution=execution,
+        )
+
+    write_run(tmp_path, teacher, source, settings, images=images, resume=True, execution=execution)
+
+    checks = read_manifest(tmp_path)["consistency"]
+    assert [check["changed"] for check in checks] == [0] * len(checks)
+    assert checks[0]["asked"]
+
+
+def test_a_run_that_an_earlier_version_began_keeps_its_order(tmp_path):
+    images = ImageSet.from_arrays(pixels(range(2_500, COUNT)), name="sorted")
+    teacher, source = CountingTeacher(RareTeacher(SHAPE, max_batch=50)), Source("sorted")
+    planned = plan_run(tmp_path, teacher, source, SETTINGS, images=images)
+    manifest = copy.deepcopy(planned.manifest)
+    del manifest["settings"]["decision_order"]
+    job = LabelJob.prepare(planned.teacher, planned.images, planned.settings)
+    failing = RaisingTeacher(planned.teacher, 1_500, RuntimeError("out of service"))
+    with (
+        RunFolder.create(tmp_path, LABELS, manifest, planned.known) as run,
+        run.journal(DECISIONS, 2) as journal,
+        pytest.raises(RuntimeError, match="out of service"),
+    ):
+        decide_images(
+            failing,
+            job.images,
+            job.limits,
+            SETTINGS.query_batch_size,
+            journal=journal,
+            first=FirstDecisions(spread=False),
+        )
+    assert teacher.total == 1_500
+
+    write_run(tmp_path, teacher, source, SETTINGS, images=images, resume=True)
+
+    assert teacher.total == COUNT
+    assert_same(db3kd.load_labels(tmp_path), db3kd.label(teacher, images, SETTINGS))
+
+
+def test_a_run_of_one_class_is_refused_again_before_its_answers_are_checked(tmp_path):
+    teacher, images = few()
+    image_set, source = ImageSet.from_arrays(images, name="few"), Source("few")
+    settings, execution = (
+        db3kd.LabelSettings("sd", queries=4_000),
+        RunExecution(consistency_checks=32),
+    )
+    for resume in (False, True):
+        with pytest.raises(SingleClassError, match="for 1,000 images"):
+            write_run(
+                tmp_path, teacher, source, settings, images=image_set, resume=resume,
+                execution=execution,
+            )  # fmt: skip
+        assert teacher.total == FIRST_CHECKED
+
+    execution = RunExecution(consistency_checks=32, rare_classes=True)
+    totals = write_run(
+        tmp_path, teacher, source, settings, images=image_set, resume=True, execution=execution
+    )
+
+    asked = sum(check["asked"] for check in read_manifest(tmp_path)["consistency"])
+    assert totals.queries == COUNT and teacher.total == COUNT + asked
