@@ -14,6 +14,7 @@ def print_estimate(
     workers: int,
     price: float | None,
     answered: int = 0,
+    unused: int = 0,
     finished: bool = False,
 ) -> None:
     """Prints the estimated queries, time and cost of a run.
@@ -23,6 +24,7 @@ def print_estimate(
         workers: The number of workers that run at the same time.
         price: The price of 1,000 queries, in any currency.
         answered: The number of queries that are answered already.
+        unused: The number of queries that finished samples left of their limits.
         finished: Whether the run is finished.
     """
     print(f"dry run   {_asked(estimate)}; nothing was written")
@@ -54,7 +56,8 @@ def print_estimate(
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
         print(f"cost      {_range(costs)}, at {price:g} per 1,000 queries")
-    print_answered(answered, estimate.max_queries, price, finished=finished, width=8)
+    most = estimate.max_queries - unused
+    print_answered(answered, most, price, finished=finished, width=8)
 
 
 def _asked(estimate: "Estimate") -> str:

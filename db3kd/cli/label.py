@@ -110,7 +110,7 @@ def label(
     }
     of_surrogate = {"model": "--surrogate-model", "networks": "--surrogate-networks"}
     if budget.dry_run:
-        answered = 0
+        answered = unused = 0
         chosen = loaded.subset(draw_samples(len(loaded), limit, search.seed))
         checks = budget.consistency_checks
         with naming_options(**of_surrogate):
@@ -124,7 +124,7 @@ def label(
                     resume=True,
                     consistency_checks=checks,
                 )
-                answered = planned.count_answered(out)
+                answered, unused = planned.count_answered(out), planned.count_unused(out)
             estimate = estimate_run(
                 opened,
                 chosen,
@@ -135,7 +135,7 @@ def label(
             )
         shards = math.ceil(len(chosen) / chunk_size(opened, settings))
         parallel = min(workers.workers, shards)
-        print_estimate(estimate, parallel, budget.price, answered, is_finished(out))
+        print_estimate(estimate, parallel, budget.price, answered, unused, is_finished(out))
         return
     with naming_options(address="--ray-address", **of_surrogate), hint_at_resuming(out):
         totals = write_run(

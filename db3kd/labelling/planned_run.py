@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
+from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.chunk_search import surrogate_for
 from db3kd.labelling.consistency import allowed_checks
 from db3kd.labelling.image_decisions import FirstDecisions
+from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.run_identity import (
     first_decisions,
@@ -74,6 +76,21 @@ class PlannedRun:
         """
         stored = compare_with_run(folder, LABELS, self.manifest, self.known).stored
         return answered_in_label_folder(folder) + queries_of_checks(stored)
+
+    def count_unused(self, folder: Path) -> int:
+        """Returns how many queries the finished samples of a run left of their limits.
+
+        They are not spent on other samples, so they lower the maximum of a run that goes on.
+
+        Args:
+            folder: The run folder.
+        """
+        limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
+        unused = 0
+        for position, labels in iterate_shards(folder) if LABELS.shards(folder) else ():
+            finished = limits[position : position + len(labels)]
+            unused += int(finished.sum()) - int(labels.queries.sum())
+        return unused
 
 
 def plan_run(

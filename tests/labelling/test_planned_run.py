@@ -1,0 +1,37 @@
+"""A planned run says what a run in its folder has asked, and what it may still ask."""
+
+import pytest
+import torch
+from teachers_analytic import CountingTeacher, NearestCentroidTeacher, RaisingTeacher
+
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling import chunk_search
+from db3kd.labelling.planned_run import plan_run
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.source import Source
+
+SHAPE, CLASSES = (1, 4, 4), 4
+
+
+@pytest.mark.parametrize("queries", [None, 3_000])
+def test_what_finished_samples_did_not_use_is_not_left(tmp_path, monkeypatch, queries):
+    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 5)
+    generator = torch.Generator().manual_seed(0)
+    centroids = torch.rand(CLASSES, *SHAPE, generator=generator)
+    images = ImageSet.from_arrays(torch.rand(40, *SHAPE, generator=generator))
+    settings = LabelSettings("bd", queries=queries, queries_per_pair=200, query_batch_size=64)
+    given = {"source": Source("arrays"), "settings": settings, "images": images, "resume": True}
+    teacher = CountingTeacher(NearestCentroidTeacher(centroids, SHAPE, max_batch=16))
+    most = 40 * (1 + 200 * (CLASSES - 1)) if queries is None else queries
+    with pytest.raises(RuntimeError, match="out of service"):
+        write_run(tmp_path, RaisingTeacher(teacher, 1_200, RuntimeError("out of service")), **given)
+    paid = teacher.total
+
+    planned = plan_run(tmp_path, teacher, **given)
+    answered, unused = planned.count_answered(tmp_path), planned.count_unused(tmp_path)
+    write_run(tmp_path, teacher, **given)
+
+    assert answered == paid and unused > 0
+    assert teacher.total - paid <= most - answered - unused
+    assert planned.count_unused(tmp_path) == most - teacher.total
