@@ -5,6 +5,7 @@ each number of images, the same pairs are measured by MBD without a surrogate an
 different numbers of training queries, at most nine per image unless there are too few. Every number
 of queries a pair is a search of its own, because it determines the starting points. The result is
 the mean distance over the mean of the white-box optimum, without the surrogate's own queries.
+With `--classes 3 8`, the pairs are test images of class 3 and class 8.
 
     python -m benchmarks.peers.surrogate_budgets --data DIR --teacher FILE
 """
@@ -80,24 +81,35 @@ def main() -> None:
 def _pairs(
     trained: TrainedTeacher, source: ImageSet, count: int, options: argparse.Namespace
 ) -> _Pairs:
-    """Draws images of a source, and pairs of them with classes that occur among them."""
+    """Draws the images of a run, and the pairs that are measured."""
     images = source.subset(draw_samples(len(source), count, options.seed))
     samples = images.read(torch.arange(count))
     decisions = decide_checked(trained.teacher, samples)
-    possible = torch.zeros(count, trained.classes, dtype=torch.bool)
-    possible[:, decisions.unique()] = True
-    possible[torch.arange(count), decisions] = False
-    sample, target = possible.nonzero(as_tuple=True)
-    drawn = draw_samples(len(sample), options.pairs, options.seed)
-    sample, target = sample[drawn], target[drawn]
-    optimum = minimum_norm(trained.network, samples[sample], target)
-    number = torch.arange(len(sample))
-    return _Pairs(
-        images,
-        decisions,
-        Pairs(samples[sample].flatten(1), sample, number, target),
-        optimum.mean().item(),
-    )
+    if options.classes is not None:
+        samples, index, target = _test_pairs(trained, options)
+    else:
+        possible = torch.zeros(count, trained.classes, dtype=torch.bool)
+        possible[:, decisions.unique()] = True
+        possible[torch.arange(count), decisions] = False
+        index, target = possible.nonzero(as_tuple=True)
+        drawn = draw_samples(len(index), options.pairs, options.seed)
+        index, target = index[drawn], target[drawn]
+        samples = samples[index]
+    optimum = minimum_norm(trained.network, samples, target)
+    pairs = Pairs(samples.flatten(1), index, torch.arange(len(index)), target)
+    return _Pairs(images, decisions, pairs, optimum.mean().item())
+
+
+def _test_pairs(
+    trained: TrainedTeacher, options: argparse.Namespace
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the first test images of a class, their numbers, and another class for each."""
+    source, target = options.classes
+    test = trained.test
+    decisions = decide_checked(trained.teacher, test.read(range(len(test))))
+    of_class = (trained.test_labels == source) & (decisions == source)
+    index = of_class.nonzero()[: options.pairs, 0]
+    return test.read(index), index, torch.full_like(index, target)
 
 
 def _surrogate(
@@ -154,6 +166,13 @@ def _options() -> argparse.Namespace:
     options.add_argument("--queries", type=int, nargs="+", default=[5, 10, 25, 50, 100, 250, 1000])
     options.add_argument("--labelled", help="images to label that the teacher was not trained on")
     options.add_argument("--pairs", type=int, default=60, help="at most")
+    options.add_argument(
+        "--classes",
+        type=int,
+        nargs=2,
+        metavar=("SOURCE", "TARGET"),
+        help="measure test images of one class and another class",
+    )
     options.add_argument("--per-image", type=int, default=_PER_IMAGE, help="training queries")
     options.add_argument(
         "--point-share",
