@@ -24,7 +24,7 @@ def print_estimate(
         workers: The number of workers that run at the same time.
         price: The price of 1,000 queries, in any currency.
         answered: The number of queries that are answered already.
-        unused: The number of queries that finished samples left of their limits.
+        unused: The unused part of the limits of finished samples.
         finished: Whether the run is finished.
     """
     print(f"dry run   {_asked(estimate)}; nothing was written")
@@ -56,8 +56,7 @@ def print_estimate(
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
         print(f"cost      {_range(costs)}, at {price:g} per 1,000 queries")
-    most = estimate.max_queries - unused
-    print_answered(answered, most, price, finished=finished, width=8)
+    print_answered(answered, estimate.max_queries, price, unused=unused, finished=finished, width=8)
 
 
 def _asked(estimate: "Estimate") -> str:

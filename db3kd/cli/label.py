@@ -13,7 +13,7 @@ from db3kd.cli.dry_run import print_estimate
 from db3kd.cli.errors import naming_options
 from db3kd.cli.label_options import BudgetOptions, SearchOptions, SoftLabelOptions, WorkerOptions
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
-from db3kd.cli.options import ImageOptions, RareClasses, Resume, Split
+from db3kd.cli.options import ImageOptions, Resume, Split
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.cli.teacher_options import ModelFileOptions, TeacherOptions
 
@@ -52,7 +52,6 @@ def label(
             rich_help_panel=COMMON,
         ),
     ] = None,
-    rare_classes: RareClasses = False,
 ) -> None:
     """Label images with their distances to a teacher's other classes, from its decisions alone.
 
@@ -150,7 +149,7 @@ def label(
                 concurrent_chunks=workers.concurrent_chunks,
                 consistency_checks=budget.consistency_checks,
                 accept_changes=budget.accept_changes,
-                rare_classes=rare_classes,
+                rare_classes=budget.rare_classes,
             ),
         )
     _report(totals, before, out)

@@ -63,6 +63,13 @@ class BudgetOptions(OptionSet):
             help="Resume even if the teacher's answers have changed.",
         ),
     ] = False
+    rare_classes: Annotated[
+        bool,
+        typer.Option(
+            "--rare-classes",
+            help="Continue even if the first 1,000 images, spread over the set, are in one class.",
+        ),
+    ] = False
     dry_run: Annotated[
         bool,
         typer.Option(

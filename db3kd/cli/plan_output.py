@@ -60,6 +60,7 @@ def print_answered(
     queries: int,
     price_per_1000: float | None,
     *,
+    unused: int = 0,
     finished: bool = False,
     width: int = 9,
 ) -> None:
@@ -69,6 +70,7 @@ def print_answered(
         answered: The number of answered queries; 0 prints nothing.
         queries: The maximum number of queries of the run.
         price_per_1000: The price of 1,000 queries, or None.
+        unused: How many of them are not needed, because parts of the run took fewer.
         finished: Whether the run is finished, so that nothing is left.
         width: The width of the first column.
     """
@@ -77,10 +79,11 @@ def print_answered(
     if finished:
         print(f"{'answered':<{width}}  {answered:,} queries; the run is finished")
         return
-    left = max(0, queries - answered)
+    left = max(0, queries - answered - unused)
+    not_needed = f"{unused:,} are not needed; " if unused else ""
     print(
         f"{'answered':<{width}}  {answered:,} of these queries, which are not sent again; "
-        f"at most {left:,} are left{price_text(left, price_per_1000)}"
+        f"{not_needed}at most {left:,} are left{price_text(left, price_per_1000)}"
     )
 
 

@@ -76,7 +76,7 @@ def decide_images(
         query_batch_size: Maximum number of images in a batch.
         on_answers: A function that is called with the number of answers, batch by batch.
         journal: A journal that keeps the answers.
-        first: Which images are decided first.
+        first: Which images are decided first, and whether a single class stops the run.
 
     Returns:
         The decisions, `[N] int64`, -1 for images that were not queried; and the contradictions,

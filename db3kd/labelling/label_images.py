@@ -19,6 +19,7 @@ from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.run_identity import (
     first_decisions,
+    is_spread,
     label_manifest,
     run_images,
     samples_per_shard,
@@ -161,7 +162,8 @@ def label_chunks(
             have a shard are skipped.
         concurrent_chunks: See `label`.
         surrogate: See `label`.
-        rare_classes: See `label`.
+        rare_classes: See `label`. With a run folder that `label` did not make, only the end of the
+            decisions shows that they are all one class.
 
     Yields:
         The labels of each chunk, in the order of `index`.
@@ -169,6 +171,7 @@ def label_chunks(
     Raises:
         TypeError, ValueError, TeacherError: See `label`.
     """
+    check_flag(rare_classes, "rare_classes")
     job = LabelJob.prepare(
         teacher,
         images,
@@ -177,7 +180,9 @@ def label_chunks(
         concurrent_chunks=concurrent_chunks,
         surrogate=surrogate,
     )
-    job = replace(job, first=FirstDecisions(True, rare_classes, IF_RARE_IN_MEMORY))
+    # The caller's folder may have been begun in the order of another version.
+    spread = not isinstance(folder, RunFolder) or is_spread(folder.manifest.get("settings", {}))
+    job = replace(job, first=FirstDecisions(spread, rare_classes, IF_RARE_IN_MEMORY))
     return (labels for _, labels in job.run(folder, progress))
 
 

@@ -62,7 +62,7 @@ class LabelJob:
         pool: Worker processes that label the chunks instead of this process, or None.
         checks: Checks that ask the teacher for known answers again, or None.
         samples_per_chunk: The number of samples in a chunk; None for `chunk_size`.
-        first: Which images are decided first.
+        first: Which images are decided first, and whether a single class stops the run.
     """
 
     teacher: Teacher
@@ -151,8 +151,8 @@ class LabelJob:
         order, known = self.first.order(limits), checks.decisions_so_far()
         if not 0 < len(known) < len(order):
             return False
-        if self.first.spread and len(known) >= FIRST_CHECKED:  # before a check asks anything
-            self.first.check(self.teacher, self.images, known[:FIRST_CHECKED])
+        if self.first.spread and len(known) == FIRST_CHECKED:  # before a check asks anything
+            self.first.check(self.teacher, self.images, known)
         decisions = torch.full_like(limits, UNANSWERED)
         decisions[order[: len(known)]] = known
         checks.begin(self._labeller(limits, decisions), {})

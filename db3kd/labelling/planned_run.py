@@ -47,7 +47,7 @@ class PlannedRun:
         surrogate: The surrogate of the run.
         checks_budget: Maximum number of queries of consistency checks.
         samples_per_shard: The number of samples in a shard.
-        first: Which images are decided first.
+        first: Which images are decided first, and whether a single class stops the run.
         manifest: What identifies the run.
     """
 
@@ -78,9 +78,9 @@ class PlannedRun:
         return answered_in_label_folder(folder) + queries_of_checks(stored)
 
     def count_unused(self, folder: Path) -> int:
-        """Returns how many queries the finished samples of a run left of their limits.
+        """Returns the unused part of the limits of a run's finished samples.
 
-        They are not spent on other samples, so they lower the maximum of a run that goes on.
+        It is not spent on other samples, so it lowers the maximum of a run that is continued.
 
         Args:
             folder: The run folder.

@@ -47,6 +47,11 @@ class MemoryJournal:
         """The number of answers added since `open`, as `Journal.written`."""
         return self.answers - self._known
 
+    @property
+    def has_more(self) -> bool:
+        """Whether it holds more answers, as `Journal.has_more`."""
+        return bool(self._waiting)
+
     def __enter__(self) -> Self:
         return self
 

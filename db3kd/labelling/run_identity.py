@@ -44,7 +44,7 @@ def run_images(
         images: The images of the run.
         settings: The settings of the run; images without a budget are not asked about.
         classes: Number of classes of the teacher.
-        first: Which images are decided first.
+        first: Which images are decided first, and whether a single class stops the run.
         check: Whether to check the images in the same pass, as `images.check()` does.
     """
     limits = divide_budget(settings, len(images), classes)
@@ -64,7 +64,12 @@ def first_decisions(folder: str | Path, resume: bool, rare_classes: bool) -> Fir
         rare_classes: Whether to continue if the first images are all in one class.
     """
     begun = begun_with(folder) if resume else {}
-    return FirstDecisions(not begun or begun.get(_ORDER) == _SPREAD, rare_classes)
+    return FirstDecisions(not begun or is_spread(begun), rare_classes)
+
+
+def is_spread(settings: Mapping[str, Any]) -> bool:
+    """Returns whether the first images of a run are spread, from the settings in its manifest."""
+    return settings.get(_ORDER) == _SPREAD
 
 
 def samples_per_shard(
@@ -105,7 +110,7 @@ def label_manifest(
         settings: How they are measured.
         source: The source of the images; None if the caller has loaded them.
         samples_per_shard: The number of samples in a chunk.
-        first: Which images are decided first.
+        first: Which images are decided first, and whether a single class stops the run.
         data_fingerprint: A digest that changes with the images.
         budget: Maximum number of queries of the run, with those of checks and of the surrogate,
             which `settings.queries` leaves out; None for no limit.

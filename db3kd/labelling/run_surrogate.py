@@ -169,7 +169,7 @@ class SurrogateOfRun:
             run: The folder of the run.
             teacher: The teacher of the run.
             images: The images of the run.
-            first: Which of them are decided first.
+            first: Which of them are decided first, and whether a single class stops the run.
             progress: Whether to show the progress.
 
         Raises:

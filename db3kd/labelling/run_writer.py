@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_flag
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.consistency import ConsistencyChecks
 from db3kd.labelling.label_job import LabelJob
@@ -45,6 +46,10 @@ class RunExecution:
     consistency_checks: int = 0
     accept_changes: bool = False
     rare_classes: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag(self.accept_changes, "accept_changes")
+        check_flag(self.rare_classes, "rare_classes")
 
 
 def write_run(

@@ -7,7 +7,7 @@ from db3kd.argument_types import check_flag, check_path, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.labelling.label_run import LabelRun, open_run
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.source import Source
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.storage.run_folder import check_parent_folder
@@ -69,7 +69,16 @@ def make_transfer_set(
     label_run = None
     if settings.labelling is not None:
         source = Source(str(folder.resolve()))
-        write_run(out / LABELS_FOLDER, teacher, source, settings.labelling, resume=resume)
+        # Making the samples has shown that the teacher returns several classes.
+        execution = RunExecution(rare_classes=True)
+        write_run(
+            out / LABELS_FOLDER,
+            teacher,
+            source,
+            settings.labelling,
+            resume=resume,
+            execution=execution,
+        )
         label_run = open_run(out / LABELS_FOLDER, source.data)
     return TransferSet(totals, load_pseudo_samples(folder), label_run)
 

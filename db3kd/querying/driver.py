@@ -126,7 +126,8 @@ def decide_all(
         on_answers: See `run`.
         journal: See `run`.
         check_first: Called once with the first `FIRST_CHECKED` decisions, before more images are
-            asked about; not called if there are no more. It may raise an error.
+            asked about; not called if there are no more, or if the journal holds answers for some
+            of them, because an earlier process then continued. It may raise an error.
 
     Returns:
         The classes in the order of `index`, `[N] int64` on the CPU.
@@ -145,7 +146,8 @@ def decide_all(
         decisions = yield from decide(first)
         if not len(others):
             return decisions
-        check(decisions.cpu())
+        if journal is None or not journal.has_more:
+            check(decisions.cpu())
         return torch.cat([decisions, (yield from decide(others))])
 
     search = decide(index) if check_first is None else decide_and_check(check_first)

@@ -27,6 +27,11 @@ class AnswerJournal(Protocol):
         """The answers that were written since the journal was opened."""
         ...
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there are known answers that `take` has not returned yet."""
+        ...
+
     def take(self, accounts: Tensor) -> Tensor:
         """Returns the known answers to the first of these queries."""
         ...

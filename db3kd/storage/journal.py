@@ -122,6 +122,11 @@ class Journal:
         """Number of answers that `answer` has written since the journal was opened."""
         return self._place.written
 
+    @property
+    def has_more(self) -> bool:
+        """Whether it holds answers that `take` has not returned yet."""
+        return bool(self._waiting)
+
     def close(self) -> None:
         """Flushes and closes the file."""
         if self._file is None:

@@ -1,6 +1,8 @@
 """A labelling stops early if the first images, spread over the set, are all in one class."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,6 +124,10 @@ def test_a_flag_is_expected():
     teacher, images = few()
     with pytest.raises(TypeError, match="rare_classes: expected True or False, got 1"):
         db3kd.label(teacher, images, rare_classes=1)
+    with pytest.raises(TypeError, match="rare_classes: expected True or False, got 1"):
+        db3kd.label_chunks(teacher, images, rare_classes=1)
+    with pytest.raises(TypeError, match="rare_classes: expected True or False, got 1"):
+        RunExecution(rare_classes=1)
     assert teacher.total == 0
 
 
@@ -148,16 +154,20 @@ def test_the_answers_of_a_resumed_run_are_compared_with_those_of_the_same_images
     assert checks[0]["asked"]
 
 
-def test_a_run_that_an_earlier_version_began_keeps_its_order(tmp_path):
-    images = ImageSet.from_arrays(pixels(range(2_500, COUNT)), name="sorted")
-    teacher, source = CountingTeacher(RareTeacher(SHAPE, max_batch=50)), Source("sorted")
-    planned = plan_run(tmp_path, teacher, source, SETTINGS, images=images)
+def begin_by_number(folder: Path, images: ImageSet) -> tuple[CountingTeacher, dict[str, Any]]:
+    """Begins a run as earlier versions did, and stops it while its images are decided.
+
+    Returns:
+        The teacher, and the manifest of the run.
+    """
+    teacher = CountingTeacher(RareTeacher(SHAPE, max_batch=50))
+    planned = plan_run(folder, teacher, Source("sorted"), SETTINGS, images=images)
     manifest = copy.deepcopy(planned.manifest)
     del manifest["settings"]["decision_order"]
     job = LabelJob.prepare(planned.teacher, planned.images, planned.settings)
     failing = RaisingTeacher(planned.teacher, 1_500, RuntimeError("out of service"))
     with (
-        RunFolder.create(tmp_path, LABELS, manifest, planned.known) as run,
+        RunFolder.create(folder, LABELS, manifest, planned.known) as run,
         run.journal(DECISIONS, 2) as journal,
         pytest.raises(RuntimeError, match="out of service"),
     ):
@@ -170,11 +180,57 @@ def test_a_run_that_an_earlier_version_began_keeps_its_order(tmp_path):
             first=FirstDecisions(spread=False),
         )
     assert teacher.total == 1_500
+    return teacher, manifest
 
-    write_run(tmp_path, teacher, source, SETTINGS, images=images, resume=True)
+
+def test_a_run_that_an_earlier_version_began_keeps_its_order(tmp_path):
+    images = ImageSet.from_arrays(pixels(range(2_500, COUNT)), name="sorted")
+    teacher, _ = begin_by_number(tmp_path, images)
+
+    write_run(tmp_path, teacher, Source("sorted"), SETTINGS, images=images, resume=True)
 
     assert teacher.total == COUNT
     assert_same(db3kd.load_labels(tmp_path), db3kd.label(teacher, images, SETTINGS))
+
+
+def test_chunks_are_labelled_in_the_order_of_their_folder(tmp_path):
+    images = ImageSet.from_arrays(pixels(range(2_500, COUNT)), name="sorted")
+    teacher, manifest = begin_by_number(tmp_path / "earlier", images)
+    settings = {"decision_order": "spread"}
+    now = RunFolder.create(tmp_path / "now", LABELS, {"settings": settings})
+    earlier = RunFolder.reopen(tmp_path / "earlier", LABELS, manifest)
+
+    with now, earlier:
+        chunks = [list(db3kd.label_chunks(teacher, images, SETTINGS, folder=earlier))]
+        assert teacher.total == COUNT
+        with pytest.raises(RuntimeError, match="out of service"):
+            list(
+                db3kd.label_chunks(
+                    RaisingTeacher(teacher, 1_500, RuntimeError("out of service")),
+                    images,
+                    SETTINGS,
+                    folder=now,
+                )
+            )
+        chunks += [list(db3kd.label_chunks(teacher, images, SETTINGS, folder=now))]
+
+    assert teacher.total == 2 * COUNT
+    for found in chunks:
+        assert torch.cat([each.decision for each in found]).bincount().tolist() == [2_500, 500]
+        assert not torch.cat([each.decision for each in found])[:2_500].any()
+
+
+def test_a_run_that_continued_is_resumed_without_the_option(tmp_path):
+    teacher, images = few()
+    failing = RaisingTeacher(
+        RareTeacher(SHAPE, max_batch=50), 2_000, RuntimeError("out of service")
+    )
+    with pytest.raises(RuntimeError, match="out of service"):
+        db3kd.label(failing, images, SETTINGS, out=tmp_path, rare_classes=True)
+
+    labels = db3kd.label(teacher, images, SETTINGS, out=tmp_path, resume=True)
+
+    assert teacher.total == 1_000 and labels.decision.bincount().tolist() == [2_998, 2]
 
 
 def test_a_run_of_one_class_is_refused_again_before_its_answers_are_checked(tmp_path):
