@@ -30,7 +30,7 @@ from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
 from db3kd.pipelines.pseudo_sample_answers import pseudo_sample_answers, shuffled
 from db3kd.pipelines.run_notes import RunNotes, notes_of
 from db3kd.pipelines.student_network import Student
-from db3kd.pipelines.teaching import Choice, Teaching, are_few, validation_callbacks
+from db3kd.pipelines.teaching import Choice, Teaching, validation_callbacks
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
 from db3kd.progress import Progress, adding_up
@@ -294,8 +294,8 @@ class DistillRun:
             self._callbacks,
         )
         rate = teaching.choose_learning_rate(answers)
-        few = self.images is not None and are_few(len(answers.training), answers.images.partners)
-        proxies = teaching.choose_proxies(answers, self._proxies, rate, few)
+        usual = self.images is not None and teaching.prefers_proxies(answers.training)
+        proxies = teaching.choose_proxies(answers, self._proxies, rate, usual)
         network = teaching.train_student(answers, proxies, rate)
         if not proxies:
             return _Trained(network, steps, "decisions alone", teaching.choices)

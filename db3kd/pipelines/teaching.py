@@ -25,7 +25,7 @@ from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_loop import BatchSource
 from db3kd.pipelines.asking import Proxies, agrees_with, train_proxy
-from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.teachers.module import module_fingerprint
@@ -48,9 +48,10 @@ _NEIGHBOUR_ANSWERS = 3
 """Answers per image below which proxies also learn from the distances between the samples. With 2
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
 
-_LEAST_CHOICE_STEPS = 100
+LEAST_STEPS_OF_A_CHOICE = 100 * CHOICE_SHARE
 _LEAST_CHOICE_ANSWERS = 200
-"""With fewer, a difference in agreement would be chance, so the first option is taken."""
+"""With fewer steps of full training, or fewer validation answers, a difference in agreement would
+be chance, so the first option is taken."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,11 @@ class Teaching:
         return rates[self._choose("learning rate", list(rates), answers, short_student)]
 
     def _train_proxies(
-        self, answers: Answers, proxies: Proxies, rate: float, few: bool
+        self, answers: Answers, proxies: Proxies, rate: float, usual: bool
     ) -> list[nn.Module]:
         training = answers.training
         soft_labels = None
-        if few and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
+        if usual and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
             soft_labels = cache(partial(neighbour_labels, training, self.classes))
         networks = []
         for index in range(proxies.count):
@@ -133,8 +134,21 @@ class Teaching:
             )
         return networks
 
+    def prefers_proxies(self, training: Answers) -> bool:
+        """Returns whether proxies label images for the student in case of doubt.
+
+        Args:
+            training: The answers to train on, whose images are real ones.
+        """
+        return proxies_usually_help(
+            len(training),
+            training.images.partners,
+            self.steps,
+            sees_new_mixtures(self.make, training),
+        )
+
     def choose_proxies(
-        self, answers: Answers, proxies: Proxies, rate: float, few: bool
+        self, answers: Answers, proxies: Proxies, rate: float, usual: bool
     ) -> list[nn.Module]:
         """Trains proxies, and returns those that label images for the student: all, or none.
 
@@ -142,14 +156,14 @@ class Teaching:
             answers: All answers.
             proxies: How proxies are made. They are not trained if they cannot be chosen.
             rate: The learning rate.
-            few: Whether there are few answers for each image. Proxies then label images in case of
-                doubt, and with very few they also learn from the distances between the samples.
+            usual: Whether proxies label images in case of doubt. With very few answers they then
+                also learn from the distances between the samples.
         """
-        if not proxies.count or not (few or self._can_choose(answers)):
+        if not proxies.count or not (usual or self._can_choose(answers)):
             return []
-        networks = self._train_proxies(answers, proxies, rate, few)
+        networks = self._train_proxies(answers, proxies, rate, usual)
         chosen_from = {"decisions alone": [], "decisions and proxies": networks}
-        if few:
+        if usual:
             chosen_from = dict(reversed(chosen_from.items()))
 
         def short_student(option: str) -> nn.Module:
@@ -293,20 +307,34 @@ def can_choose(steps: int, validation: int) -> bool:
         steps: Steps of full training.
         validation: Number of validation images.
     """
-    return steps // CHOICE_SHARE >= _LEAST_CHOICE_STEPS and validation >= _LEAST_CHOICE_ANSWERS
+    return steps >= LEAST_STEPS_OF_A_CHOICE and validation >= _LEAST_CHOICE_ANSWERS
 
 
-def are_few(answers: int, images: int) -> bool:
-    """Returns whether there are so few answers per image that proxies usually help.
+def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bool = True) -> bool:
+    """Returns whether students of proxies usually agree more often with the teacher than others.
 
-    With 2 answers for each of 1,000 images, students of proxies agreed more often with the teacher;
-    with 10 they did not (docs/measurements.md).
+    They do if there are few answers for each image. With more answers, they do after long training,
+    because they see new mixtures until its end (docs/measurements.md). The short training runs of a
+    choice show little of this.
 
     Args:
         answers: Number of answers to train on.
         images: Number of images to train on.
+        steps: Steps of full training.
+        new_mixtures: Whether the student gets mixtures that only the proxies label; see
+            `sees_new_mixtures`.
     """
-    return answers < _FEW_ANSWERS * images
+    return answers < _FEW_ANSWERS * images or (new_mixtures and steps >= LEAST_DEFAULT_STEPS)
+
+
+def sees_new_mixtures(make: Callable[[], nn.Module], answers: Answers) -> bool:
+    """Returns whether a student gets new mixtures of images; rows of tables were not measured.
+
+    Args:
+        make: Makes the student.
+        answers: The answers to train on.
+    """
+    return len(answers.images.image_shape) > 1 and answered_share(make, answers) < 1
 
 
 def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:

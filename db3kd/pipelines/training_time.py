@@ -1,6 +1,7 @@
 """Fits the training of a distillation into a time limit."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,10 +22,15 @@ from db3kd.distillation.training_callbacks import TrainingCallback, TrainingStat
 from db3kd.distillation.training_loop import train_batches
 from db3kd.models.networks import build_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
-from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, checked_proxy
 from db3kd.pipelines.inputs import check_images, convert_inputs
 from db3kd.pipelines.student_network import Student, StudentLike
-from db3kd.pipelines.teaching import CHOICE_SHARE, are_few, can_choose
+from db3kd.pipelines.teaching import (
+    CHOICE_SHARE,
+    LEAST_STEPS_OF_A_CHOICE,
+    can_choose,
+    proxies_usually_help,
+)
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.planning.budget_plan import held_out_pseudo_samples
 from db3kd.progress import duration
@@ -134,8 +140,10 @@ def trained_steps(
     if plan.pseudo_samples:
         held_out = held_out_pseudo_samples(plan.pseudo_samples)
     chooses = can_choose(steps, held_out)
-    few = not plan.pseudo_samples and are_few(sum(plan.rounds), plan.training_images)
-    if not chooses and not few:
+    usual = not plan.pseudo_samples and proxies_usually_help(
+        sum(plan.rounds), plan.training_images, steps
+    )
+    if not chooses and not usual:
         proxies = 0
     taught_step = student_step + proxies * proxy_step * _ANSWER_SHARE
     choices = 0.0
@@ -178,11 +186,7 @@ def steps_within(
             plan, settings, student_step, proxy_step, steps, asked=spent is not None
         )
 
-    longest = int(left / seconds_each(int(left / student_step)))
-    # With so few steps, nothing may be chosen, and the time of the choices is left for more steps.
-    more = int(left / seconds_each(longest))
-    if more * seconds_each(more) <= left:
-        longest = more
+    longest = _longest(left, seconds_each)
     each = seconds_each(longest)
     if left < LEAST_STEPS * each:
         _LOG.warning(
@@ -193,6 +197,23 @@ def steps_within(
             duration(LEAST_STEPS * each),
         )
     return max(LEAST_STEPS, longest)
+
+
+def _longest(limit: float, seconds_each: Callable[[int], float]) -> int:
+    """Returns the largest number of steps of full training whose total time is within a limit.
+
+    Args:
+        limit: Seconds.
+        seconds_each: Returns the time of each step, with all other training, from their number. It
+            changes at the numbers from which on options are compared or proxies teach.
+    """
+    upper = math.inf
+    for lower in (LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE):
+        steps = min(limit / seconds_each(lower), upper)
+        if steps >= lower:
+            return int(steps)
+        upper = lower - 1
+    return int(min(limit / seconds_each(0), upper))
 
 
 @dataclass(frozen=True)
@@ -229,8 +250,11 @@ class StepTimes:
         full = _full_steps(plan, settings)
         if settings.time_limit is None:
             return full, full
-        share = settings.time_limit / self._of_steps(full, plan, settings)
-        return min(full, max(LEAST_STEPS, int(share * full))), full
+        longest = _longest(
+            settings.time_limit,
+            lambda steps: trained_steps(plan, settings, self.student, self.proxy, steps),
+        )
+        return min(full, max(LEAST_STEPS, longest)), full
 
     def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings) -> float:
         """Estimates the seconds of all training of a comparison; see `of_run`.

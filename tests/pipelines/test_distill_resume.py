@@ -60,7 +60,7 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def let_choose(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(teaching, "_LEAST_CHOICE_STEPS", 1)
+    patch.setattr(teaching, "LEAST_STEPS_OF_A_CHOICE", teaching.CHOICE_SHARE)
     patch.setattr(teaching, "_LEAST_CHOICE_ANSWERS", 1)
 
 

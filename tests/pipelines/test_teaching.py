@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
-from db3kd.pipelines.teaching import answered_share, are_few, standard_errors_above
+from db3kd.pipelines.teaching import (
+    answered_share,
+    proxies_usually_help,
+    sees_new_mixtures,
+    standard_errors_above,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,13 +32,38 @@ def test_the_difference_is_antisymmetric(pairs):
     assert standard_errors_above(agrees, others) == -standard_errors_above(others, agrees)
 
 
-@pytest.mark.parametrize(("each", "few"), [(1, True), (4, True), (5, False), (20, False)])
-def test_answers_are_few_for_the_images_to_train_on(each, few):
-    assert are_few(4 * each, 4) is few
-
-
 def with_normalisation() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("each", "steps", "new_mixtures", "usually"),
+    [
+        (1, 100, True, True),
+        (4, 100, False, True),
+        (5, 5_999, True, False),
+        (5, 6_000, True, True),
+        (20, 12_000, True, True),
+        (20, 12_000, False, False),
+    ],
+)
+def test_proxies_help_with_few_answers_or_long_training(each, steps, new_mixtures, usually):
+    assert proxies_usually_help(4 * each, 4, steps, new_mixtures) is usually
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "sees"),
+    [(plain, (1, 2, 2), True), (plain, (4,), False), (with_normalisation, (1, 2, 2), False)],
+)
+def test_new_mixtures_are_for_images_and_students_without_normalisation(make, shape, sees):
+    images = augmentable_images(torch.rand(4, *shape), torch.arange(4), 1, seed=0)
+    known = no_answers(images).add(torch.arange(4) * NUMBERS, torch.arange(4) % 3)
+
+    assert sees_new_mixtures(make, known.training) is sees
 
 
 @pytest.mark.parametrize(
@@ -41,7 +71,7 @@ def with_normalisation() -> nn.Module:
     [
         (with_normalisation, 8, 1.0),
         (with_normalisation, 7, 0.5),  # it sees the eighth image only in new mixtures
-        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), 8, 0.5),
+        (plain, 8, 0.5),
     ],
 )
 def test_batch_normalisation_sees_no_new_mixtures_of_answered_images(make, asked, share):

@@ -43,7 +43,7 @@ def steps_of_a_run(
         original(training, *arguments)
 
     monkeypatch.setattr(_Training, "_step", counted)
-    monkeypatch.setattr(teaching, "_LEAST_CHOICE_STEPS", least)
+    monkeypatch.setattr(teaching, "LEAST_STEPS_OF_A_CHOICE", teaching.CHOICE_SHARE * least)
     monkeypatch.setattr(teaching, "_LEAST_CHOICE_ANSWERS", least)
     db3kd.distill(
         teacher(),
@@ -186,7 +186,10 @@ def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
 
     each = trained_steps(plan, chosen, 0.01, 0.01, 2000, asked=True)
     assert each < trained_steps(plan, chosen, 0.01, 0.01, 2000)
-    assert steps(40.0) == pytest.approx(60 / each, abs=1)
+    assert steps(70.0) == pytest.approx(30 / each, abs=1)
+    # Proxies teach only in long training, for which 60 seconds are not enough.
+    assert 60 / trained_steps(plan, chosen, 0.01, 0.01, 6000, asked=True) < 6000 <= 60 / each
+    assert steps(40.0) == 5999
     assert steps(None) < steps(0.0)
     assert steps(200.0) == LEAST_STEPS
 
