@@ -70,7 +70,7 @@ def print_answered(
         answered: The number of answered queries; 0 prints nothing.
         queries: The maximum number of queries of the run.
         price_per_1000: The price of 1,000 queries, or None.
-        unused: How many of them are not needed, because parts of the run took fewer.
+        unused: How many of them are not needed, because finished parts of the run needed fewer.
         finished: Whether the run is finished, so that nothing is left.
         width: The width of the first column.
     """
@@ -80,7 +80,7 @@ def print_answered(
         print(f"{'answered':<{width}}  {answered:,} queries; the run is finished")
         return
     left = max(0, queries - answered - unused)
-    not_needed = f"{unused:,} are not needed; " if unused else ""
+    not_needed = f"{unused:,} not needed; " if unused else ""
     print(
         f"{'answered':<{width}}  {answered:,} of these queries, which are not sent again; "
         f"{not_needed}at most {left:,} are left{price_text(left, price_per_1000)}"

@@ -26,7 +26,7 @@ from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
 from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
-from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, checked_proxy
 from db3kd.pipelines.pseudo_sample_answers import pseudo_sample_answers, shuffled
 from db3kd.pipelines.run_notes import RunNotes, notes_of
 from db3kd.pipelines.student_network import Student
@@ -334,6 +334,7 @@ class DistillRun:
             {
                 "student": self.student.identity,
                 "proxy": self._proxies.name,
+                "proxies_teach_from": LEAST_DEFAULT_STEPS,
                 "settings": self.settings,
             },
             lambda: steps_within(

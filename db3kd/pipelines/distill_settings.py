@@ -41,8 +41,10 @@ class DistillSettings:
         alpha: Weight of the teacher's decision against the proxies' probabilities for the same
             image, in [0, 1].
         time_limit: Approximate seconds that all training may take; None for no limit. All networks
-            train proportionally shorter. The speed of this machine is measured before images are
-            chosen and before the student is trained, so the result depends on the machine.
+            train proportionally shorter, and with fewer than 6,000 steps proxies are not preferred
+            as teachers, unless there are few answers per image. The speed of this machine is
+            measured before images are chosen and before the student is trained, so the result
+            depends on the machine.
         patience: Stops the training of the student after this many reports (of about a hundred) in
             a row without a higher validation agreement, and keeps the best weights; None to train
             to the end.

@@ -144,7 +144,7 @@ class Teaching:
             len(training),
             training.images.partners,
             self.steps,
-            sees_new_mixtures(self.make, training),
+            learns_from_new_mixtures(self.make, training.images.image_shape),
         )
 
     def choose_proxies(
@@ -310,39 +310,40 @@ def can_choose(steps: int, validation: int) -> bool:
     return steps >= LEAST_STEPS_OF_A_CHOICE and validation >= _LEAST_CHOICE_ANSWERS
 
 
-def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bool = True) -> bool:
+def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bool) -> bool:
     """Returns whether students of proxies usually agree more often with the teacher than others.
 
     They do if there are few answers for each image. With more answers, they do after long training,
-    because they see new mixtures until its end (docs/measurements.md). The short training runs of a
-    choice show little of this.
+    because they see new mixtures until its end (docs/measurements.md). Short training runs, by
+    which options are compared, hardly show this gain.
 
     Args:
         answers: Number of answers to train on.
         images: Number of images to train on.
         steps: Steps of full training.
-        new_mixtures: Whether the student gets mixtures that only the proxies label; see
-            `sees_new_mixtures`.
+        new_mixtures: From `learns_from_new_mixtures`.
     """
     return answers < _FEW_ANSWERS * images or (new_mixtures and steps >= LEAST_DEFAULT_STEPS)
 
 
-def sees_new_mixtures(make: Callable[[], nn.Module], answers: Answers) -> bool:
-    """Returns whether a student gets new mixtures of images; rows of tables were not measured.
+def learns_from_new_mixtures(make: Callable[[], nn.Module], image_shape: Sequence[int]) -> bool:
+    """Returns whether a student is known to learn from mixtures of images that proxies label.
+
+    For rows of tables, this was not measured. Batch normalisation would learn the mean and variance
+    of mixtures, which differ from those of clean images.
 
     Args:
         make: Makes the student.
-        answers: The answers to train on.
+        image_shape: Shape of an image, or of a row.
     """
-    return len(answers.images.image_shape) > 1 and answered_share(make, answers) < 1
+    return len(image_shape) > 1 and not _has_batch_normalisation(make)
 
 
 def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
     """Returns the share of answered images in the batches of a student that proxies teach.
 
-    New mixtures show a student more than the answered images do. But batch normalisation would
-    learn their mean and variance, which differ from those of clean images. So a student with such
-    layers gets no new mixtures if the teacher has classified every image (docs/measurements.md).
+    New mixtures show a student more than the answered images do. But a student with batch
+    normalisation gets none if the teacher has classified every image (docs/measurements.md).
 
     Args:
         make: Makes the student.
@@ -350,9 +351,12 @@ def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
     """
     if int(answers.is_clean.sum()) < answers.images.partners:
         return ANSWERED_SHARE
+    return 1.0 if _has_batch_normalisation(make) else ANSWERED_SHARE
+
+
+def _has_batch_normalisation(make: Callable[[], nn.Module]) -> bool:
     with torch.random.fork_rng(devices=[]):
-        layers = make().modules()
-    return 1.0 if any(isinstance(layer, _BatchNorm) for layer in layers) else ANSWERED_SHARE
+        return any(isinstance(layer, _BatchNorm) for layer in make().modules())
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:

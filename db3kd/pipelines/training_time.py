@@ -29,6 +29,7 @@ from db3kd.pipelines.teaching import (
     CHOICE_SHARE,
     LEAST_STEPS_OF_A_CHOICE,
     can_choose,
+    learns_from_new_mixtures,
     proxies_usually_help,
 )
 from db3kd.planning import BudgetPlan, ComparisonPlan
@@ -117,6 +118,7 @@ def trained_steps(
     proxy_step: float,
     steps: int,
     asked: bool = False,
+    new_mixtures: bool = True,
 ) -> float:
     """Returns the seconds that all training of a run takes for each step of full training.
 
@@ -130,6 +132,7 @@ def trained_steps(
         proxy_step: Seconds of a training step of a proxy.
         steps: The number of steps of full training; with few, nothing is chosen.
         asked: Whether all images are chosen, so that no proxy chooses any more.
+        new_mixtures: From `learns_from_new_mixtures`.
     """
     if plan.label_queries:
         return student_step
@@ -141,7 +144,7 @@ def trained_steps(
         held_out = held_out_pseudo_samples(plan.pseudo_samples)
     chooses = can_choose(steps, held_out)
     usual = not plan.pseudo_samples and proxies_usually_help(
-        sum(plan.rounds), plan.training_images, steps
+        sum(plan.rounds), plan.training_images, steps, new_mixtures
     )
     if not chooses and not usual:
         proxies = 0
@@ -181,10 +184,11 @@ def steps_within(
         seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0
     )
 
+    new_mixtures = learns_from_new_mixtures(make_student, answers.images.image_shape)
+
     def seconds_each(steps: int) -> float:
-        return trained_steps(
-            plan, settings, student_step, proxy_step, steps, asked=spent is not None
-        )
+        asked = spent is not None
+        return trained_steps(plan, settings, student_step, proxy_step, steps, asked, new_mixtures)
 
     longest = _longest(left, seconds_each)
     each = seconds_each(longest)
@@ -223,10 +227,12 @@ class StepTimes:
     Attributes:
         student: Of the student.
         proxy: Of a proxy.
+        new_mixtures: From `learns_from_new_mixtures`, for the student.
     """
 
     student: float
     proxy: float
+    new_mixtures: bool = True
 
     def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
         """Estimates the seconds of all training of a run, at most its time limit.
@@ -237,7 +243,8 @@ class StepTimes:
             plan: The plan of the run.
             settings: How networks are trained.
         """
-        seconds = self._of_steps(_full_steps(plan, settings), plan, settings)
+        steps, _ = self.steps_of_run(plan, settings)
+        seconds = steps * self._seconds_each(steps, plan, settings)
         return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
 
     def steps_of_run(self, plan: BudgetPlan, settings: DistillSettings) -> tuple[int, int]:
@@ -252,7 +259,7 @@ class StepTimes:
             return full, full
         longest = _longest(
             settings.time_limit,
-            lambda steps: trained_steps(plan, settings, self.student, self.proxy, steps),
+            lambda steps: self._seconds_each(steps, plan, settings),
         )
         return min(full, max(LEAST_STEPS, longest)), full
 
@@ -265,8 +272,15 @@ class StepTimes:
         """
         return plan.seeds * sum(self.of_run(each, settings) for each in plan.plans.values())
 
-    def _of_steps(self, steps: int, plan: BudgetPlan, settings: DistillSettings) -> float:
-        return steps * trained_steps(plan, settings, self.student, self.proxy, steps)
+    def _seconds_each(self, steps: int, plan: BudgetPlan, settings: DistillSettings) -> float:
+        return trained_steps(
+            plan,
+            settings,
+            self.student,
+            self.proxy,
+            steps,
+            new_mixtures=self.new_mixtures,
+        )
 
 
 def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
@@ -311,4 +325,5 @@ def time_steps(
     return StepTimes(
         seconds_per_step(made.make, known, settings.training),
         seconds_per_step(proxy, known, settings.training),
+        learns_from_new_mixtures(made.make, shape),
     )

@@ -10,7 +10,7 @@ from distill_cases import CLASSES, QUICK, TRAINING, images, teacher
 from torch import Tensor, nn
 
 import db3kd
-from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.training_loop import _Training
 from db3kd.pipelines import DistillSettings, teaching, training_time
 from db3kd.pipelines.asking import Proxies
@@ -98,7 +98,7 @@ def test_with_little_time_nothing_is_chosen_and_all_of_it_is_used(monkeypatch):
     plan, chosen = plan_budget(20_000, 4, 1000, "augmented"), settings()
 
     def seconds(limit: float) -> float:
-        steps = training_time.steps_within(limit, plan, chosen, None, _NO_PROXIES, None)
+        steps = training_time.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
         return steps * trained_steps(plan, chosen, 0.01, 0.0, steps)
 
     for limit in (1.0, 5.0, 5.9, 6.5, 10.0, 100.0):
@@ -112,7 +112,7 @@ def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
     assert whole == pytest.approx(6000 * trained_steps(plan, chosen, 0.01, 0.01, 6000))
 
     def steps(limit: float) -> int:
-        return training_time.steps_within(limit, plan, chosen, None, _NO_PROXIES, None)
+        return training_time.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
 
     assert steps(whole) == pytest.approx(6000, abs=1)
     assert steps(whole / 3) == pytest.approx(2000, abs=1)
@@ -123,6 +123,12 @@ def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
     assert times.of_run(plan, limited) == whole / 3
     assert times.steps_of_run(plan, limited) == (pytest.approx(2000, abs=1), 6000)
     assert times.steps_of_run(plan, chosen) == (6000, 6000)
+
+
+def known() -> Answers:
+    """An answer for each image."""
+    none = no_answers(augmentable_images(images(), torch.arange(120), 0, 0))
+    return none.add(torch.arange(120) * NUMBERS, torch.zeros(120, dtype=torch.int64))
 
 
 class Waiting(nn.Module):
@@ -143,11 +149,8 @@ class Waiting(nn.Module):
 def test_a_slow_step_is_timed_with_a_few_images(monkeypatch, seconds, steps):
     clock, batches = [0.0], []
     monkeypatch.setattr(training_time.time, "monotonic", lambda: clock[0])
-    known = no_answers(augmentable_images(images(), torch.arange(120), 0, 0))
-    known = known.add(torch.arange(120) * NUMBERS, torch.zeros(120, dtype=torch.int64))
-
     found = training_time.seconds_per_step(
-        lambda: Waiting(clock, batches, seconds), known, replace(TRAINING, batch_size=100)
+        lambda: Waiting(clock, batches, seconds), known(), replace(TRAINING, batch_size=100)
     )
 
     assert found == pytest.approx(100 * seconds)
@@ -157,8 +160,6 @@ def test_a_slow_step_is_timed_with_a_few_images(monkeypatch, seconds, steps):
 def test_costs_that_do_not_depend_on_the_images_are_not_multiplied(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(training_time.time, "monotonic", lambda: clock[0])
-    known = no_answers(augmentable_images(images(), torch.arange(120), 0, 0))
-    known = known.add(torch.arange(120) * NUMBERS, torch.zeros(120, dtype=torch.int64))
 
     class Busy(Waiting):
         def forward(self, batch: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ def test_costs_that_do_not_depend_on_the_images_are_not_multiplied(monkeypatch):
 
     def seconds_of_a_step(each: float) -> float:
         return training_time.seconds_per_step(
-            lambda: Busy(clock, [], each), known, replace(TRAINING, batch_size=100)
+            lambda: Busy(clock, [], each), known(), replace(TRAINING, batch_size=100)
         )
 
     fixed = 0.06
@@ -182,7 +183,7 @@ def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
     proxies: Any = Proxies(None, "linear", 2)
 
     def steps(spent: float | None) -> int:
-        return training_time.steps_within(100.0, plan, chosen, None, proxies, None, spent)
+        return training_time.steps_within(100.0, plan, chosen, nn.Identity, proxies, known(), spent)
 
     each = trained_steps(plan, chosen, 0.01, 0.01, 2000, asked=True)
     assert each < trained_steps(plan, chosen, 0.01, 0.01, 2000)
