@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
+from benchmarks.peers.class_pairs import class_pairs
 from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import (
     TOLERANCE_WITH_SURROGATE,
@@ -54,16 +55,12 @@ def main() -> None:
     """Measures the searches and writes their curves."""
     options = _options()
     trained = trained_teacher(options)
-    teacher, train, test = trained.teacher, trained.train, trained.test
-    decided = decide_checked(teacher, test.read(range(len(test))))
-    chosen = ((trained.test_labels == options.source) & (decided == options.source)).nonzero()[:, 0]
-    chosen = chosen[: options.pairs]
-    images = test.read(chosen)
-    optimum = minimum_norm(trained.network, images, torch.full((len(chosen),), options.target))
-    print(f"white-box optimum: mean L2 {optimum.mean():.3f} over {len(chosen)} pairs")
+    teacher, train = trained.teacher, trained.train
+    pairs = class_pairs(trained, options.source, options.target, options.pairs)
+    images = pairs.samples.view(-1, *teacher.image_shape)
+    optimum = minimum_norm(trained.network, images, pairs.criterion_class)
+    print(f"white-box optimum: mean L2 {optimum.mean():.3f} over {len(pairs)} pairs")
 
-    number = torch.arange(len(chosen))
-    pairs = Pairs(images.flatten(1), chosen, number, torch.full_like(number, options.target))
     candidate_pool = torch.cat([decide_checked(teacher, train.read(part)) for part in
                       torch.arange(len(train)).split(4096)])  # fmt: skip
     curves, reached = {}, {}

@@ -5,7 +5,7 @@ each number of images, the same pairs are measured by MBD without a surrogate an
 different numbers of training queries, at most nine per image unless there are too few. Every number
 of queries a pair is a search of its own, because it determines the starting points. The result is
 the mean distance over the mean of the white-box optimum, without the surrogate's own queries.
-With `--classes 3 8`, the pairs are test images of class 3 and class 8.
+With `--classes 3 8`, each pair is a test image of class 3 and the class 8.
 
     python -m benchmarks.peers.surrogate_budgets --data DIR --teacher FILE
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.common.record import keep
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
+from benchmarks.peers.class_pairs import class_pairs
 from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import Pairs, Surrogate
 from db3kd.data.image_set import ImageSet
@@ -85,31 +86,27 @@ def _pairs(
     images = source.subset(draw_samples(len(source), count, options.seed))
     samples = images.read(torch.arange(count))
     decisions = decide_checked(trained.teacher, samples)
-    if options.classes is not None:
-        samples, index, target = _test_pairs(trained, options)
+    if options.classes is None:
+        pairs = _drawn_pairs(samples, decisions, trained.classes, options)
     else:
-        possible = torch.zeros(count, trained.classes, dtype=torch.bool)
-        possible[:, decisions.unique()] = True
-        possible[torch.arange(count), decisions] = False
-        index, target = possible.nonzero(as_tuple=True)
-        drawn = draw_samples(len(index), options.pairs, options.seed)
-        index, target = index[drawn], target[drawn]
-        samples = samples[index]
-    optimum = minimum_norm(trained.network, samples, target)
-    pairs = Pairs(samples.flatten(1), index, torch.arange(len(index)), target)
+        source_class, target_class = options.classes
+        pairs = class_pairs(trained, source_class, target_class, options.pairs)
+    measured = pairs.samples.view(-1, *images.image_shape)
+    optimum = minimum_norm(trained.network, measured, pairs.criterion_class)
     return _Pairs(images, decisions, pairs, optimum.mean().item())
 
 
-def _test_pairs(
-    trained: TrainedTeacher, options: argparse.Namespace
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the first test images of a class, their numbers, and another class for each."""
-    source, target = options.classes
-    test = trained.test
-    decisions = decide_checked(trained.teacher, test.read(range(len(test))))
-    of_class = (trained.test_labels == source) & (decisions == source)
-    index = of_class.nonzero()[: options.pairs, 0]
-    return test.read(index), index, torch.full_like(index, target)
+def _drawn_pairs(
+    samples: Tensor, decisions: Tensor, classes: int, options: argparse.Namespace
+) -> Pairs:
+    """Draws pairs of images with other classes that occur among their decisions."""
+    possible = torch.zeros(len(samples), classes, dtype=torch.bool)
+    possible[:, decisions.unique()] = True
+    possible[torch.arange(len(samples)), decisions] = False
+    index, target = possible.nonzero(as_tuple=True)
+    drawn = draw_samples(len(index), options.pairs, options.seed)
+    index, target = index[drawn], target[drawn]
+    return Pairs(samples[index].flatten(1), index, torch.arange(len(index)), target)
 
 
 def _surrogate(
@@ -171,7 +168,7 @@ def _options() -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=("SOURCE", "TARGET"),
-        help="measure test images of one class and another class",
+        help="measure test images of SOURCE with class TARGET, instead of pairs of the images",
     )
     options.add_argument("--per-image", type=int, default=_PER_IMAGE, help="training queries")
     options.add_argument(

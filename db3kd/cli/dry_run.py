@@ -7,14 +7,14 @@ from db3kd.progress import duration
 
 if TYPE_CHECKING:
     from db3kd.labelling.dry_run import Estimate
+    from db3kd.labelling.planned_run import RunQueries
 
 
 def print_estimate(
     estimate: "Estimate",
     workers: int,
     price: float | None,
-    answered: int = 0,
-    unused: int = 0,
+    so_far: "RunQueries",
     finished: bool = False,
 ) -> None:
     """Prints the estimated queries, time and cost of a run.
@@ -23,8 +23,7 @@ def print_estimate(
         estimate: The estimate of the run.
         workers: The number of workers that run at the same time.
         price: The price of 1,000 queries, in any currency.
-        answered: The number of queries that are answered already.
-        unused: The unused part of the limits of finished samples.
+        so_far: The queries of the run if it is continued.
         finished: Whether the run is finished.
     """
     print(f"dry run   {_asked(estimate)}; nothing was written")
@@ -56,7 +55,14 @@ def print_estimate(
     if price is not None:
         costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
         print(f"cost      {_range(costs)}, at {price:g} per 1,000 queries")
-    print_answered(answered, estimate.max_queries, price, unused=unused, finished=finished, width=8)
+    print_answered(
+        so_far.answered,
+        estimate.max_queries,
+        price,
+        unused=so_far.unused,
+        finished=finished,
+        width=8,
+    )
 
 
 def _asked(estimate: "Estimate") -> str:

@@ -81,7 +81,7 @@ def label(
     """
     from db3kd.labelling.chunk_search import chunk_size
     from db3kd.labelling.dry_run import estimate_run
-    from db3kd.labelling.planned_run import plan_run
+    from db3kd.labelling.planned_run import RunQueries, plan_run
     from db3kd.labelling.run_writer import RunExecution, write_run
     from db3kd.labelling.sample_choice import draw_samples
     from db3kd.storage.manifest import is_finished, read_manifest
@@ -109,7 +109,7 @@ def label(
     }
     of_surrogate = {"model": "--surrogate-model", "networks": "--surrogate-networks"}
     if budget.dry_run:
-        answered = unused = 0
+        so_far = RunQueries()
         chosen = loaded.subset(draw_samples(len(loaded), limit, search.seed))
         checks = budget.consistency_checks
         with naming_options(**of_surrogate):
@@ -123,7 +123,7 @@ def label(
                     resume=True,
                     consistency_checks=checks,
                 )
-                answered, unused = planned.count_answered(out), planned.count_unused(out)
+                so_far = planned.count_queries(out)
             estimate = estimate_run(
                 opened,
                 chosen,
@@ -134,7 +134,7 @@ def label(
             )
         shards = math.ceil(len(chosen) / chunk_size(opened, settings))
         parallel = min(workers.workers, shards)
-        print_estimate(estimate, parallel, budget.price, answered, unused, is_finished(out))
+        print_estimate(estimate, parallel, budget.price, so_far, is_finished(out))
         return
     with naming_options(address="--ray-address", **of_surrogate), hint_at_resuming(out):
         totals = write_run(

@@ -13,7 +13,6 @@ from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.chunk_search import surrogate_for
 from db3kd.labelling.consistency import allowed_checks
 from db3kd.labelling.image_decisions import FirstDecisions
-from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.run_identity import (
     first_decisions,
@@ -26,7 +25,7 @@ from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
-from db3kd.labelling.totals import answered_in_label_folder
+from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_images import RunImages
@@ -62,10 +61,10 @@ class PlannedRun:
     first: FirstDecisions
     manifest: dict[str, Any]
 
-    def count_answered(self, folder: Path) -> int:
-        """Returns how many queries of the run in a folder are answered, which it continues.
+    def count_queries(self, folder: Path) -> "RunQueries":
+        """Counts the queries of the run in a folder, which it continues.
 
-        A call of `write_run` with `resume=True` does not ask them again. The teacher is not asked.
+        The teacher is not asked.
 
         Args:
             folder: The run folder.
@@ -75,22 +74,29 @@ class PlannedRun:
             ValueError: If the folder holds another run.
         """
         stored = compare_with_run(folder, LABELS, self.manifest, self.known).stored
-        return answered_in_label_folder(folder) + queries_of_checks(stored)
-
-    def count_unused(self, folder: Path) -> int:
-        """Returns the unused part of the limits of a run's finished samples.
-
-        It is not spent on other samples, so it lowers the maximum of a run that is continued.
-
-        Args:
-            folder: The run folder.
-        """
+        totals = totals_of_shards(folder)
         limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
-        unused = 0
-        for position, labels in iterate_shards(folder) if LABELS.shards(folder) else ():
-            finished = limits[position : position + len(labels)]
-            unused += int(finished.sum()) - int(labels.queries.sum())
-        return unused
+        size = self.samples_per_shard
+        allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
+        return RunQueries(
+            answered=answered_in_label_folder(folder, totals) + queries_of_checks(stored),
+            unused=allowed - totals.queries,
+        )
+
+
+@dataclass(frozen=True)
+class RunQueries:
+    """The queries of a run that is continued.
+
+    Attributes:
+        answered: How many are answered. A call of `write_run` with `resume=True` does not ask them
+            again.
+        unused: The unused part of the limits of finished samples. It is not spent on other samples,
+            so it lowers the maximum of the run.
+    """
+
+    answered: int = 0
+    unused: int = 0
 
 
 def plan_run(

@@ -1,7 +1,7 @@
 """Counts and means over the labels of a run."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -67,17 +67,24 @@ class Totals:
 
 def add_up(run: RunFolder) -> Totals:
     """The totals of a run's shards, read from disk so that interruptions do not affect them."""
-    totals = Totals(surrogate_queries=queries_of_surrogate(run.manifest))
-    for _, labels in iterate_shards(run.path) if run.has_shards else ():
+    return replace(totals_of_shards(run.path), surrogate_queries=queries_of_surrogate(run.manifest))
+
+
+def totals_of_shards(path: Path) -> Totals:
+    """The totals of the shards in a folder, without the queries of a surrogate."""
+    totals = Totals()
+    for _, labels in iterate_shards(path) if LABELS.shards(path) else ():
         totals.add(labels)
     return totals
 
 
-def answered_in_label_folder(path: Path) -> int:
-    """Returns the number of answered queries in a run folder of labels; 0 without a run."""
-    totals = Totals()
-    for _, labels in iterate_shards(path) if LABELS.shards(path) else ():
-        totals.add(labels)
+def answered_in_label_folder(path: Path, totals: Totals) -> int:
+    """Returns the number of answered queries in a run folder of labels; 0 without a run.
+
+    Args:
+        path: The folder.
+        totals: From `totals_of_shards`.
+    """
     # The journal of the decisions, which is kept, holds the queries of the images themselves.
     return journaled_answers(path) + totals.queries - totals.decided
 

@@ -19,7 +19,7 @@ from db3kd.distillation.evaluation import predict
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.totals import answered_in_label_folder
+from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
 from db3kd.models.networks import build_model
 from db3kd.models.weights import STUDENT_FILE
 from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
@@ -402,9 +402,10 @@ class DistillRun:
 
 def answered_in_distill_run(folder: Path) -> int:
     """Returns the number of answers in the folder of a `DistillRun`; 0 without a run."""
+    labels = folder / LABELS_FOLDER
     return (
         count_answers(folder, ANSWERS)
-        + answered_in_label_folder(folder / LABELS_FOLDER)
+        + answered_in_label_folder(labels, totals_of_shards(labels))
         # Pseudo samples are not moved, and the journal of their starts is kept.
         + journaled_answers(folder / SAMPLES_FOLDER)
     )

@@ -29,9 +29,9 @@ def test_what_finished_samples_did_not_use_is_not_left(tmp_path, monkeypatch, qu
     paid = teacher.total
 
     planned = plan_run(tmp_path, teacher, **given)
-    answered, unused = planned.count_answered(tmp_path), planned.count_unused(tmp_path)
+    so_far = planned.count_queries(tmp_path)
     write_run(tmp_path, teacher, **given)
 
-    assert answered == paid and unused > 0
-    assert teacher.total - paid <= most - answered - unused
-    assert planned.count_unused(tmp_path) == most - teacher.total
+    assert so_far.answered == paid and so_far.unused > 0
+    assert teacher.total - paid <= most - so_far.answered - so_far.unused
+    assert planned.count_queries(tmp_path).unused == most - teacher.total
