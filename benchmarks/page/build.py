@@ -34,6 +34,7 @@ KINDS = {
     "students": "Students",
     "budgets": "The best student for a budget",
     "proxies": "Proxies that learn from distances",
+    "taught": "Students that learn from proxies",
     "extraction": "Beside other methods of extraction",
     "tables": "Students over tables",
     "distill-scale": "Choosing the scale of soft labels",

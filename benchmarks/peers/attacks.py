@@ -72,7 +72,7 @@ def db3kd(
         mixup_rounds: Mixup rounds of BD.
         tolerance: The relative width of a bracket.
         sign_opt: Settings of the descent.
-        surrogate: The model of the surrogate, if there is one.
+        surrogate: The architecture of the surrogate's networks, if there is one.
 
     Returns:
         No errors.
@@ -241,8 +241,8 @@ def _searched(task: Task, search: Callable[[], None]) -> list[str]:
 
 
 SURROGATES = {"lenet5": ("lenet5", "lenet5-half"), "resnet8": ("resnet8", "resnet8-half")}
-"""Models of surrogates by that of the teacher; a search with one has it after a comma in its name.
-"""
+"""Architectures of surrogates by that of the teacher. The name of a search with a surrogate ends
+with it, after a comma."""
 
 _MBD = partial(db3kd, mixup_rounds=0, tolerance=1e-3, sign_opt=SignOptSettings())
 

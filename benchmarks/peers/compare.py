@@ -7,8 +7,9 @@ distance that a gradient attack finds on the teacher (benchmarks.peers.whitebox)
 
     python -m benchmarks.peers --teacher-model lenet5 --data DIR --teacher FILE --save peers-mnist
 
-The name of a search with a surrogate ends with the model of the surrogate. The queries that it
-learnt from are asked once for all pairs, and no curve counts them.
+The name of a search with a surrogate ends with the architecture of the surrogate's networks, which
+are trained as `db3kd label --surrogate auto` does. The queries that they learn from are asked once
+for all pairs, and no curve counts them.
 
 The result holds the distances at --budgets and the whole curves by queries and by seconds. Seconds
 are those of all pairs together.
@@ -26,12 +27,14 @@ import torch
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser
 from benchmarks.peers.attacks import ATTACKS, NEEDS, SURROGATES
-from benchmarks.peers.curves import Curve, best_peer, equal_distance
-from benchmarks.peers.problem import Problem, make_problem
+from benchmarks.peers.curves import Curve, best_peer, counting_training, equal_distance
+from benchmarks.peers.problem import NETWORKS, Problem, make_problem
 from benchmarks.peers.process import Measured, curve_counts, measure_apart
 
 BUDGETS = (50, 100, 250, 500, 1000, 2000, 4000)
 _OURS = "db3kd MBD"
+_SHARING = (10, 100, 1000)
+"""Numbers of pairs among which the training queries of a surrogate are divided."""
 
 
 def main() -> None:
@@ -118,7 +121,17 @@ def _result(
     }
     if problem.surrogates:
         names = ("surrogate_images", "surrogate_queries", "surrogate_steps")
-        result["surrogates"] = {name: getattr(options, name) for name in names}
+        result["surrogates"] = {name: getattr(options, name) for name in names} | {
+            "networks": NETWORKS
+        }
+        without = {name: curve for name, curve in curves.items() if not _surrogate_of(name)}
+        if without:
+            training = options.surrogate_images * options.surrogate_queries
+            result["counting_training"] = {
+                name: counting_training(curve, without, training, _SHARING, options.budgets)
+                for name, curve in curves.items()
+                if name not in without
+            }
     if problem.exact is not None:
         exact = problem.exact.numpy()
         result["white_box_over_exact"] = _spread(problem.optimum.numpy() / exact)
@@ -168,7 +181,7 @@ def _options() -> argparse.Namespace:
         "--surrogate-images", type=int, default=2000, help="images that surrogates learn from"
     )
     options.add_argument(
-        "--surrogate-queries", type=int, default=10, help="decisions for each of these images"
+        "--surrogate-queries", type=int, default=10, help="queries for each of these images"
     )
     options.add_argument("--surrogate-steps", type=int, default=2000, help="training steps of each")
     options.add_argument("--seed", type=int, default=0)

@@ -1,6 +1,6 @@
 """Curves of distance by queries and by seconds, and the cost of an equal distance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Curve:
         return {"queries": self.queries.tolist()} | rest
 
 
-def reaching(ratio: float, mean: NDArray[np.floating], cost: NDArray[np.floating]) -> float:
+def reaching(ratio: float, mean: NDArray[np.floating], cost: NDArray[np.number]) -> float:
     """The cost of reaching a ratio, interpolated between the points of a curve.
 
     Args:
@@ -130,4 +130,47 @@ def best_peer(ours: Curve, peers: Mapping[str, Curve], budgets: list[int]) -> li
             row[f"peer_{unit}"] = costs[name] if near else None
             row[f"{unit}_over_peer"] = mine / costs[name] if near and costs[name] > 0 else None
         rows.append(row)
+    return rows
+
+
+def counting_training(
+    ours: Curve,
+    others: Mapping[str, Curve],
+    training: int,
+    pairs: Sequence[int],
+    budgets: list[int],
+) -> list[dict[str, Any]]:
+    """What a search with a surrogate costs if the training queries of the surrogate count too.
+
+    Args:
+        ours: The search with a surrogate.
+        others: The searches without one.
+        training: The training queries.
+        pairs: Numbers of pairs that share the training queries.
+        budgets: Queries a pair.
+
+    Returns:
+        A row for each budget: the search without a surrogate that reaches the same distance with
+        the fewest queries, and by number of pairs, the queries with the surrogate over those. If no
+        search gets so near, values are None.
+    """
+    rows = []
+    for budget in budgets:
+        ratio = ours.at(budget)["mean"]
+        mine = reaching(ratio, ours.mean, ours.queries)
+        costs = {name: reaching(ratio, other.mean, other.queries) for name, other in others.items()}
+        name = min(costs, key=costs.__getitem__)
+        near = np.isfinite(costs[name])
+        rows.append(
+            {
+                "budget": budget,
+                "ratio": ratio,
+                "other": name if near else None,
+                "other_queries": costs[name] if near else None,
+                "over_other": {
+                    str(count): (mine + training / count) / costs[name] if near else None
+                    for count in pairs
+                },
+            }
+        )
     return rows

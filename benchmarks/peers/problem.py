@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,21 @@ from torch import Tensor, nn
 
 from benchmarks.common.setting import load_network
 from benchmarks.peers.linear_optimum import linear_optimum
+from benchmarks.peers.run_surrogate import train_run_surrogate
 from benchmarks.peers.whitebox import minimum_norm
-from benchmarks.students.methods import augmented_decision_method
 from db3kd.boundary import Pairs, StartingPoints, Surrogate
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.surrogate_queries import decide_augmented
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
+from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.synthesis.starts import make_starts
 from db3kd.teachers import ModuleTeacher, decide_checked
 
 GENERATED = {"alexnet": (3, 32, 32), "resnet18": (3, 224, 224)}
 """Teachers that get random weights and generated images if there is no weight file."""
+
+NETWORKS = AutoSurrogate.networks
+"""The number of networks of a surrogate."""
 
 _CLASSES = 10
 
@@ -46,7 +46,7 @@ class Problem:
         starts: [P, K, *image_shape] float32, images of the target class, the nearest first.
         optimum: [P] float32, the distance that a white-box attack finds.
         exact: [P] float64, the true least distance, if it is known.
-        surrogates: Weights of surrogates by model.
+        surrogates: Weights of surrogates by the architecture of their networks.
     """
 
     kind: str
@@ -81,8 +81,8 @@ class Problem:
         return self._build(self.kind, self.state)
 
     def surrogate(self, model: str) -> Surrogate:
-        """Builds the surrogate of a model."""
-        network = self._build(model, self.surrogates[model])
+        """Builds the surrogate whose networks have this architecture."""
+        network = self._build(f"{model}*{NETWORKS}", self.surrogates[model])
         return Surrogate(network, self.image_shape, self.classes)
 
     def teacher(self) -> ModuleTeacher:
@@ -154,20 +154,25 @@ def make_problem(options: argparse.Namespace) -> Problem:
 def _surrogates(
     teacher: ModuleTeacher, candidate_pool: ImageSet, options: argparse.Namespace
 ) -> dict[str, dict[str, Tensor]]:
-    """Weights of each model asked for, trained on the same decisions for augmented images."""
+    """Weights of the surrogates of each architecture asked for, as a label run trains them."""
     if not options.surrogates:
         return {}
     images = candidate_pool.subset(torch.arange(min(options.surrogate_images, len(candidate_pool))))
-    augmented = AugmentedImages(images, options.surrogate_queries, seed=options.seed)
-    asked = decide_augmented(teacher, augmented)
-    training = TrainSettings(steps=options.surrogate_steps, device="cpu")
+    decisions = _decide_all(teacher, images)
     states = {}
     for model in options.surrogates:
-        make = partial(build_model, model, teacher.image_shape, teacher.classes)
-        # The teacher's training has the first seed. A surrogate that starts from the teacher's own
-        # initial weights resembles it far more than a user's ever would.
-        network = augmented_decision_method(make, asked, training).run(options.seed + 1)
-        states[model] = network.state_dict()
+        made = train_run_surrogate(
+            teacher,
+            images,
+            decisions,
+            len(images) * (options.surrogate_queries - 1),
+            model=model,
+            networks=NETWORKS,
+            steps=options.surrogate_steps,
+            seed=options.seed + 1,
+            per_image=options.surrogate_queries - 1,
+        )
+        states[model] = made.network.state_dict()
     return states
 
 

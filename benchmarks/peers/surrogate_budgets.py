@@ -12,9 +12,7 @@ With `--classes 3 8`, each pair is a test image of class 3 and the class 8.
 
 import argparse
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,20 +20,16 @@ from torch import Tensor
 from benchmarks.common.record import keep
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from benchmarks.peers.class_pairs import class_pairs
+from benchmarks.peers.run_surrogate import train_run_surrogate
 from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import Pairs, Surrogate
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
-from db3kd.pipelines.auto_surrogate import SurrogateTraining
-from db3kd.planning import SurrogatePlan
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
-from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.journal import Journal
 from db3kd.teachers import decide_checked
 
 _PER_IMAGE = 9
@@ -115,27 +109,20 @@ def _surrogate(
     """Trains a surrogate as a label run does, with at most so many queries; None for 0."""
     if not queries:
         return None, None, 0
-    samples = min(len(measured.images), queries // options.per_image)
-    versions = round(queries * (1 - options.point_share)) // samples
-    points = queries - samples * versions if options.point_share else 0
-    plan = SurrogatePlan(samples, versions, points, "")
-    settings = SurrogateSettings(
-        options.model, queries_per_sample=1 + versions, networks=options.networks
+    made = train_run_surrogate(
+        trained.teacher,
+        measured.images,
+        measured.decisions,
+        queries,
+        model=options.model,
+        networks=options.networks,
+        steps=options.steps,
+        seed=options.seed + 1,
+        per_image=options.per_image,
+        point_share=options.point_share,
     )
-    training = replace(settings.training, seed=options.seed + 1, device="cpu", steps=options.steps)
-    settings = replace(settings, training=training)
-    shape, classes = trained.teacher.image_shape, trained.classes
-    training_of_run = SurrogateTraining(settings, settings.surrogate_model(shape), plan)
-    with TemporaryDirectory() as folder:
-        weights = Path(folder) / "surrogate.safetensors"
-        with Journal(Path(folder) / "journal", classes, "surrogate") as journal:
-            agreement = training_of_run.train(
-                trained.teacher, measured.images, measured.decisions, journal,
-                ChoiceLog(Path(folder)), weights,
-                progress=False,
-            )  # fmt: skip
-        network = training_of_run.load(weights)
-    return Surrogate(network, shape, classes), agreement, plan.queries
+    surrogate = Surrogate(made.network, trained.teacher.image_shape, trained.classes)
+    return surrogate, made.agreement, made.queries
 
 
 def _ratio(

@@ -13,47 +13,27 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-import torch
-
 import db3kd
-from benchmarks.common.record import keep, rows_so_far
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.distillation.evaluation import predict, share_equal
+from benchmarks.students.other_images import OtherImages, measure_rows
 from db3kd.distillation.neighbour_labels import neighbour_labels
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.models import build_model
 from db3kd.pipelines.asking import Proxies, train_proxy
-from db3kd.querying import decide_all
-
-_MEASURED = 5000
-"""The number of images that agreement is measured on."""
 
 
 def main() -> None:
     """Trains the proxies that are missing, and writes the result after each."""
     options = _options()
     trained = trained_teacher(options)
-    common = {"steps": options.steps, "proxy": options.proxy}
-    rows = rows_so_far(options.save, common)
-    for seed, images, per_sample, soft in itertools.product(
-        range(options.seeds), options.images, options.per_sample, (False, True)
-    ):
-        cell = {"images": images, "per_sample": per_sample, "seed": seed, "soft_labels": soft}
-        if any(all(row[name] == value for name, value in cell.items()) for row in rows):
-            continue
-        rows.append({**cell, "agreement": _agreement(trained, options, **cell)})
-        print(rows[-1], flush=True)
-        keep(
-            options,
-            {
-                "data": trained.train.name,
-                "teacher": options.teacher_model,
-                "teacher_accuracy": trained.accuracy,
-                **common,
-                "rows": rows,
-            },
+    cells = (
+        {"images": images, "per_sample": per_sample, "seed": seed, "soft_labels": soft}
+        for seed, images, per_sample, soft in itertools.product(
+            range(options.seeds), options.images, options.per_sample, (False, True)
         )
+    )
+    measure = partial(_agreement, trained, options)
+    measure_rows(options, trained, cells, measure, ("steps", "proxy"))
 
 
 def _agreement(
@@ -65,12 +45,11 @@ def _agreement(
     soft_labels: bool,
 ) -> float:
     """Returns the agreement of a new proxy with the teacher on other train images, in [0, 1]."""
-    order = torch.randperm(len(trained.train), generator=torch.Generator().manual_seed(1000 + seed))
-    answers = _random_answers(trained, order[:images], round(per_sample * images), seed)
-    others = trained.train.subset(order[images:][-_MEASURED:])
-    soft = partial(neighbour_labels, answers, trained.classes) if soft_labels else None
+    others = OtherImages(trained, images, seed)
+    answers = others.answers(round(per_sample * images))
+    soft = partial(neighbour_labels, answers.training, trained.classes) if soft_labels else None
     settings = db3kd.DistillSettings()
-    make = partial(build_model, options.proxy, others.image_shape, trained.classes)
+    make = partial(build_model, options.proxy, trained.train.image_shape, trained.classes)
     with tempfile.TemporaryDirectory() as folder:
         network = train_proxy(
             "proxy",
@@ -81,20 +60,7 @@ def _agreement(
             NetworkStore(Path(folder), {}),
             soft_labels=soft,
         )
-    decisions = decide_all(trained.teacher, others.read, torch.arange(len(others)))
-    return share_equal(predict(network, others), decisions)
-
-
-def _random_answers(
-    trained: TrainedTeacher, chosen: torch.Tensor, count: int, seed: int
-) -> Answers:
-    """Returns the decisions for the chosen images, then for as many augmented images of each."""
-    images = len(chosen)
-    augmentable = augmentable_images(trained.train.subset(chosen), torch.arange(images), 0, seed)
-    numbers = torch.arange(count)
-    rows = numbers % images * NUMBERS + numbers // images
-    decisions = decide_all(trained.teacher, augmentable.read, rows)
-    return no_answers(augmentable).add(rows, decisions)
+    return others.agreement(network)
 
 
 def _options() -> argparse.Namespace:

@@ -20,11 +20,17 @@ from benchmarks.common.setting import load_network, parser
 from benchmarks.peers import compare as peers
 from benchmarks.peers import surrogate_budgets
 from benchmarks.peers.attacks import ATTACKS, NEEDS, SURROGATES, Task, run_pair_by_pair
-from benchmarks.peers.curves import Curve, best_peer, equal_distance, reaching
+from benchmarks.peers.curves import (
+    Curve,
+    best_peer,
+    counting_training,
+    equal_distance,
+    reaching,
+)
 from benchmarks.peers.linear_optimum import linear_optimum
 from benchmarks.peers.measuring_teacher import BudgetSpent, MeasuringTeacher, Trace
 from benchmarks.peers.paper_procedure import paper_search
-from benchmarks.peers.problem import Problem, _padded
+from benchmarks.peers.problem import NETWORKS, Problem, _padded
 from benchmarks.peers.process import curve_counts, measure
 from benchmarks.peers.whitebox import minimum_norm
 
@@ -282,6 +288,15 @@ def test_the_best_peer_is_the_one_that_gets_as_near_for_least():
     assert far["queries_over_peer"] is None
 
 
+def test_training_queries_are_divided_among_the_pairs_that_share_them():
+    ours = curve_of([100, 200], [2.0, 1.0])
+    others = {"near": curve_of([100, 400], [4.0, 2.0]), "far": curve_of([100, 400], [5.0, 3.0])}
+    near, far = counting_training(ours, others, 1000, (10, 100), [100, 200])
+    assert (near["other"], near["other_queries"]) == ("near", 400)
+    assert near["over_other"] == {"10": 200 / 400, "100": 110 / 400}
+    assert far["other"] is None and far["over_other"] == {"10": None, "100": None}
+
+
 def test_a_curve_goes_through_all_budgets():
     counts = curve_counts([50, 123, 1000])
     assert {50, 123, 1000} <= set(counts)
@@ -310,7 +325,7 @@ def problem() -> Problem:
         starts.append(members[near])
     exact = linear_optimum(weights, bias, samples.flatten(1), target)
     surrogates = {
-        name: build_model(name, shape, classes).state_dict()
+        name: build_model(f"{name}*{NETWORKS}", shape, classes).state_dict()
         for name in sum(SURROGATES.values(), ())
     }
     return Problem(
@@ -392,6 +407,10 @@ def test_the_command_writes_figures_and_curves(tmp_path, monkeypatch, capsys):
     assert result["pairs"] == 2
     assert list(result["attacks"]) == attacks
     assert result["surrogates"]["surrogate_queries"] == 3
+    counted = result["counting_training"]
+    assert list(counted) == attacks[1:2]
+    for row in counted[attacks[1]]:
+        assert list(row["over_other"]) == ["10", "100", "1000"]
     for attack in result["attacks"].values():
         assert attack["queries_a_pair"] <= 60
         assert set(attack["at"]) == set(attack["over_exact"]) == {"20", "60"}
