@@ -218,6 +218,9 @@ class DistillRun:
                     self.folder / SAMPLES_FOLDER,
                 )
                 return samples, None
+        if self._rare_classes:
+            notes.put(_RARE_CLASSES, True)
+        rare_classes = bool(notes.get(_RARE_CLASSES))
         seed, plan = self.settings.training.seed, self.plan
         order = self._shuffled(len(self.images))
         project = None if self._features is None else self._features.project
@@ -242,7 +245,7 @@ class DistillRun:
                 store,
                 notes,
                 lambda known: self._steps(run.answers, known, notes, choosing=True),
-                rare_classes=self._rare_classes,
+                rare_classes=rare_classes,
             )
         labels = None
         if plan.label_queries:
@@ -253,7 +256,7 @@ class DistillRun:
                     plan,
                     seed,
                     self.folder / LABELS_FOLDER,
-                    rare_classes=self._rare_classes,
+                    rare_classes=rare_classes,
                 )
         return answers, labels
 
@@ -435,3 +438,6 @@ _KEPT_NETWORKS = ("student", "proxy-*")
 
 _STAGES = ("asking", "choosing", "training")
 """The stages whose seconds the notes keep."""
+
+_RARE_CLASSES = "rare_classes"
+"""The note that the user has said that some classes are rare."""

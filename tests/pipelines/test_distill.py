@@ -275,6 +275,18 @@ def test_a_finished_run_with_rare_classes_is_read_without_the_option(tmp_path):
     assert counting.total == finished.queries == 1_500
 
 
+def test_a_run_that_was_stopped_again_needs_the_option_only_once(tmp_path):
+    counting, arguments = rare_case(budget=1_500, out=tmp_path / "run")
+    with pytest.raises(SingleClassError, match="for 789 images"):
+        db3kd.distill(counting, **arguments)
+    for rare_classes in (True, False):
+        failing = RaisingTeacher(counting, 100)
+        with pytest.raises(db3kd.TeacherError, match="the line is dead"):
+            db3kd.distill(failing, **arguments, resume=True, rare_classes=rare_classes)
+
+    assert db3kd.distill(counting, **arguments, resume=True).queries == counting.total == 1_500
+
+
 def test_a_run_whose_classes_are_all_one_ends_with_an_error_after_all_queries(tmp_path):
     _, arguments = rare_case(strategy="decisions", out=tmp_path / "run")
     counting = CountingTeacher(ConstantTeacher(0, SHAPE, 2))
