@@ -128,7 +128,7 @@ def distill(
         callbacks: Callbacks of the student's training.
         rare_classes: Whether to continue even if the first 1,000 answers, or those of the first
             rounds, are all in one class. By default the run then stops, because most often the
-            teacher or the preprocessing of the images is wrong. A run needs it only once, also if
+            teacher or the preprocessing of the images is wrong. A run needs it only once, even if
             it is resumed again. Without effect if there are no images.
 
     Returns:
