@@ -23,9 +23,9 @@ from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.student import train_classifier
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
-from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
+from db3kd.querying.search import UNANSWERED, Search, fitting_batch_size
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.synthesis.collection import Collected, query_pixels
+from db3kd.synthesis.collection import Collected, CollectionTask
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.validation import are_equal, check_count
 
@@ -97,8 +97,8 @@ class AcquisitionSettings:
 
 
 @dataclass(frozen=True)
-class AcquiredBatch:
-    """The images that the teacher decides in a round.
+class PixelBatch:
+    """Images that were drawn or mixed, as they are stored.
 
     Attributes:
         start: [n] int64, the number of each start; -1 for a masked mix.
@@ -108,12 +108,12 @@ class AcquiredBatch:
     start: Tensor
     pixels: Tensor
 
-    def select(self, chosen: Tensor) -> "AcquiredBatch":
+    def select(self, chosen: Tensor) -> "PixelBatch":
         """Returns the chosen images; `chosen` is [m] int64 or [n] bool."""
-        return AcquiredBatch(self.start[chosen], self.pixels[chosen])
+        return PixelBatch(self.start[chosen], self.pixels[chosen])
 
     @classmethod
-    def concat(cls, parts: Sequence["AcquiredBatch"]) -> "AcquiredBatch":
+    def concat(cls, parts: Sequence["PixelBatch"]) -> "PixelBatch":
         """Returns the images of several batches, in order."""
         return cls(
             torch.cat([part.start for part in parts]), torch.cat([part.pixels for part in parts])
@@ -121,18 +121,7 @@ class AcquiredBatch:
 
 
 def collect_actively(
-    starts: Starts,
-    image_shape: tuple[int, ...],
-    classes: int,
-    samples: int,
-    acquisition: AcquisitionSettings,
-    *,
-    held_out: int,
-    log: ChoiceLog | None,
-    bounds: tuple[float, float],
-    seed: int,
-    query_batch_size: int,
-    budget: BudgetView,
+    task: CollectionTask, acquisition: AcquisitionSettings, log: ChoiceLog | None
 ) -> Search[Collected]:
     """Collects pseudo samples in rounds, and keeps all images that the teacher decides.
 
@@ -141,56 +130,47 @@ def collect_actively(
     So the held-out images, which are the first ones, are always starts.
 
     Args:
-        starts: The distribution of starts.
-        image_shape: Shape of an image.
-        classes: The number of classes.
-        samples: Number of images to collect.
+        task: What to collect.
         acquisition: How students choose.
-        held_out: Number of held-out images, which are the first of the result.
         log: Keeps the images that students choose in a run folder, for a run that can be resumed.
-        bounds: Bounds of the teacher.
-        seed: Seed of all random numbers.
-        query_batch_size: Images per batch.
-        budget: Account 0 pays.
 
     Returns:
         The images and their classes.
     """
-    known = AcquiredBatch(torch.empty(0, dtype=torch.int64), torch.empty(0, *image_shape).byte())
-    decisions = known.start
+    known = PixelBatch(
+        torch.empty(0, dtype=torch.int64), torch.empty(0, *task.image_shape, dtype=torch.uint8)
+    )
+    decisions = torch.empty(0, dtype=torch.int64)
     drawn = 0
     for round_number in range(acquisition.rounds):
-        last = samples * (round_number + 1) // acquisition.rounds
-        count = min(last - len(decisions), int(budget.remaining[0]))
+        last = task.samples * (round_number + 1) // acquisition.rounds
+        count = min(last - len(decisions), int(task.budget.remaining[0]))
         if count < 1:
             continue
+        learned = known.pixels[task.held_out :]
+        learned_decisions = decisions[task.held_out :]
+        one_class = are_equal(learned_decisions)
+        mixes = 0 if one_class else count * acquisition.pool // 2
+        numbers = range(drawn, drawn + (count if one_class else count * acquisition.pool - mixes))
+        drawn = numbers.stop
         chosen = _logged(log, round_number)
-        learned, classes_learned = known.pixels[held_out:], decisions[held_out:]
-        one_class = are_equal(classes_learned)
-        new_starts = (
-            count if one_class else count * acquisition.pool - count * acquisition.pool // 2
-        )
         if chosen is None and one_class:
-            number = torch.arange(drawn, drawn + count)
-            chosen = AcquiredBatch(number, starts.draw(number))
+            chosen = _starts(task.starts, torch.arange(numbers.start, numbers.stop))
         elif chosen is None:
-            students = list(
-                _train(learned, classes_learned, classes, acquisition, seed, round_number)
+            students = list(_train(task, learned, learned_decisions, acquisition, round_number))
+            chosen = _choose(
+                _proposals(task, learned, learned_decisions, numbers, mixes, round_number),
+                students,
+                count,
+                _wanted(learned_decisions, task.classes, count),
             )
-            proposals = _proposals(
-                starts, learned, classes_learned, range(drawn, drawn + new_starts),
-                count * acquisition.pool // 2, seed, round_number,
-            )  # fmt: skip
-            wanted = _wanted(classes_learned, classes, count)
-            chosen = _choose(proposals, students, count, wanted)
             if log is not None:
                 log.save(
                     round_number, {"start": chosen.start.numpy(), "pixels": chosen.pixels.numpy()}
                 )
-        drawn += new_starts
-        answers = yield from query_pixels(chosen.pixels, bounds, query_batch_size)
+        answers = yield from task.query(chosen.pixels)
         answered = answers != UNANSWERED
-        known = AcquiredBatch.concat([known, chosen.select(answered)])
+        known = PixelBatch.concat([known, chosen.select(answered)])
         decisions = torch.cat([decisions, answers[answered]])
         if len(decisions) >= _MAX_OF_ONE_CLASS and are_equal(decisions):
             break
@@ -199,36 +179,39 @@ def collect_actively(
         decision=decisions,
         stored=known.pixels,
         place=torch.arange(len(decisions)),
-        found=torch.bincount(decisions, minlength=classes),
-        queries=int(budget.spent[0]),
+        found=torch.bincount(decisions, minlength=task.classes),
+        queries=int(task.budget.spent[0]),
     )
 
 
-def _logged(log: ChoiceLog | None, round_number: int) -> AcquiredBatch | None:
+def _logged(log: ChoiceLog | None, round_number: int) -> PixelBatch | None:
     """Returns the images that were chosen for a round before the run was interrupted, if any."""
     arrays = None if log is None else log.load(round_number)
     if arrays is None:
         return None
-    return AcquiredBatch(torch.from_numpy(arrays["start"]), torch.from_numpy(arrays["pixels"]))
+    return PixelBatch(torch.from_numpy(arrays["start"]), torch.from_numpy(arrays["pixels"]))
+
+
+def _starts(starts: Starts, numbers: Tensor) -> PixelBatch:
+    return PixelBatch(numbers, starts.draw(numbers))
 
 
 def _train(
+    task: CollectionTask,
     pixels: Tensor,
     decisions: Tensor,
-    classes: int,
     acquisition: AcquisitionSettings,
-    seed: int,
     round_number: int,
 ) -> Iterator[torch.nn.Module]:
     """Yields students of the answers so far."""
     images = ImageSet.from_arrays(pixels.numpy(), name="pseudo samples")
-    make = partial(build_model, acquisition.model, tuple(pixels.shape[1:]), classes)
+    make = partial(build_model, acquisition.model, task.image_shape, task.classes)
     for student in range(acquisition.students):
         settings = TrainSettings(
             steps=acquisition.steps_for(len(decisions)),
             learning_rate=acquisition.learning_rate,
             schedule="cosine",
-            seed=int(np.random.default_rng((seed, round_number, student)).integers(2**31)),
+            seed=int(np.random.default_rng((task.seed, round_number, student)).integers(2**31)),
             device=acquisition.device,
         )
         yield train_classifier(
@@ -237,22 +220,21 @@ def _train(
 
 
 def _proposals(
-    starts: Starts,
+    task: CollectionTask,
     known: Tensor,
     decisions: Tensor,
     new_starts: range,
     masked_mixes: int,
-    seed: int,
     round_number: int,
-) -> Iterator[AcquiredBatch]:
+) -> Iterator[PixelBatch]:
     """Yields new starts, then masked mixes of the known images, one block at a time."""
-    size = fitting_batch_size(_BLOCK, tuple(known.shape[1:]))
+    size = fitting_batch_size(_BLOCK, task.image_shape)
     for numbers in torch.arange(new_starts.start, new_starts.stop).split(size):
-        yield AcquiredBatch(numbers, starts.draw(numbers))
+        yield _starts(task.starts, numbers)
     if not masked_mixes:
         return
-    random = np.random.default_rng((seed, round_number))
-    masks = make_masks(tuple(known.shape[1:]), seed)
+    random = np.random.default_rng((task.seed, round_number))
+    masks = make_masks(task.image_shape, task.seed)
     weight = _mixing_weights(decisions).numpy()
     # No mask is used twice: fewer masks than starts were drawn before.
     first = new_starts.start
@@ -264,7 +246,7 @@ def _proposals(
         for block, (backgrounds, foregrounds) in parts:
             cover = masks.draw(block).float() / MAX_PIXEL
             mixed = known[backgrounds].float() * (1 - cover) + known[foregrounds].float() * cover
-            yield AcquiredBatch(torch.full_like(block, -1), to_uint8(mixed, (0, MAX_PIXEL)))
+            yield PixelBatch(torch.full_like(block, -1), to_uint8(mixed, (0, MAX_PIXEL)))
 
 
 def _mixing_weights(decisions: Tensor) -> Tensor:
@@ -303,11 +285,11 @@ def _wanted(decisions: Tensor, classes: int, count: int) -> Tensor:
 
 
 def _choose(
-    proposals: Iterator[AcquiredBatch],
+    proposals: Iterator[PixelBatch],
     students: list[torch.nn.Module],
     count: int,
     wanted: Tensor,
-) -> AcquiredBatch:
+) -> PixelBatch:
     """Returns `count` proposals: likely images of the wanted classes, then the most uncertain ones.
 
     Uncertainty is a small gap between the probabilities of the two likeliest classes.
@@ -322,7 +304,7 @@ def _choose(
     wanted_classes = wanted.nonzero()[:, 0]
     counts = [*wanted[wanted_classes].tolist(), count]
     scores = torch.empty(0, len(counts))
-    kept: AcquiredBatch | None = None
+    kept: PixelBatch | None = None
 
     def best() -> Tensor:
         columns = zip(scores.T, counts, strict=True)
@@ -338,7 +320,7 @@ def _choose(
         if len(wanted_classes):
             likely = likely.masked_fill(likely < likely.amax(1, keepdim=True), -torch.inf)
         scores = torch.cat([scores, torch.cat([likely, top[:, 1:] - top[:, :1]], 1)])
-        kept = block if kept is None else AcquiredBatch.concat([kept, block])
+        kept = block if kept is None else PixelBatch.concat([kept, block])
         rows = best().unique()  # sorted, so that equal scores keep their order
         scores, kept = scores[rows], kept.select(rows)
     assert kept is not None

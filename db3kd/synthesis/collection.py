@@ -62,20 +62,50 @@ class Collected:
         return images
 
 
-def collect(
-    starts: Starts,
-    classes: int,
-    samples: int,
-    *,
-    held_out: int,
-    max_starts: int,
-    max_mixtures: int,
-    bounds: tuple[float, float],
-    seed: int,
-    query_batch_size: int,
-    budget: BudgetView,
-) -> Search[Collected]:
-    """Collects up to `samples` images, spread over the classes as evenly as possible.
+@dataclass(frozen=True, kw_only=True)
+class CollectionTask:
+    """What to collect, and how the teacher is queried.
+
+    Attributes:
+        starts: Distribution of random images.
+        image_shape: Shape of an image.
+        classes: Number of classes of the teacher.
+        samples: Maximum number of images to keep.
+        held_out: Number of held-out images among them, which are the first of the result.
+        bounds: Bounds of the teacher.
+        seed: Seed of all random numbers.
+        query_batch_size: Images per batch.
+        budget: Account 0 pays.
+    """
+
+    starts: Starts
+    image_shape: tuple[int, ...]
+    classes: int
+    samples: int
+    held_out: int
+    bounds: tuple[float, float]
+    seed: int
+    query_batch_size: int
+    budget: BudgetView
+
+    def query(self, pixels: Tensor) -> Search[Tensor]:
+        """Queries images; only one batch at a time is converted to float32.
+
+        Args:
+            pixels: [n, *image_shape] uint8.
+
+        Returns:
+            The decisions, [n] int64.
+        """
+        account = torch.zeros(len(pixels), dtype=torch.int64)
+        decisions = yield from query_in_batches(
+            lambda part: to_float(pixels[part], self.bounds), account, self.query_batch_size
+        )
+        return decisions
+
+
+def collect(task: CollectionTask, *, max_starts: int, max_mixtures: int) -> Search[Collected]:
+    """Collects up to `task.samples` images, spread over the classes as evenly as possible.
 
     The teacher decides starts in order until each class has its share or `max_starts` are decided.
     If a class then has less than a tenth of its share, up to `max_mixtures` queries go to
@@ -85,45 +115,26 @@ def collect(
     Held-out images are the first starts, whatever their classes. They are part of no mixture.
 
     Args:
-        starts: Distribution of random images.
-        classes: Number of classes of the teacher.
-        samples: Number of images to keep.
-        held_out: Number of held-out images among them, which are the first of the result.
+        task: What to collect.
         max_starts: Maximum number of starts sent to the teacher.
         max_mixtures: Maximum number of mixtures sent to the teacher.
-        bounds: Bounds of the teacher.
-        seed: Seed of the mixtures.
-        query_batch_size: Images per batch.
-        budget: Account 0 pays.
 
     Returns:
         The images and their classes.
     """
-    rest = samples - held_out
+    classes, held_out = task.classes, task.held_out
+    rest = task.samples - held_out
     share = -(-rest // classes)
-    decisions = yield from _ask_starts(
-        starts, classes, share, held_out, max_starts, bounds, query_batch_size
-    )
+    decisions = yield from _ask_starts(task, share, max_starts)
     reserved = decisions[:held_out]
     reserved = reserved[reserved != UNANSWERED]
     decisions[:held_out] = UNANSWERED  # so that no class takes them
     found = torch.bincount(decisions[decisions != UNANSWERED], minlength=classes)
     number, kept = _spread(decisions, found, rest)
-    mixed, images = decisions.new_empty(0), starts.draw(number[:0])
+    mixed, images = decisions.new_empty(0), task.starts.draw(number[:0])
     scarce = int((found < share / 10).sum())
     if len(kept) and scarce:
-        mixed, images = yield from _mix(
-            starts,
-            number,
-            kept,
-            classes,
-            share,
-            max_mixtures,
-            bounds,
-            seed,
-            query_batch_size,
-            budget,
-        )
+        mixed, images = yield from _mix(task, number, kept, share, max_mixtures)
         reached = torch.bincount(mixed, minlength=classes)
         chosen, mixed = _spread(mixed, reached, rest * scarce // classes)
         images = images[chosen]
@@ -136,52 +147,24 @@ def collect(
         stored=images,
         place=torch.cat([torch.full_like(number, -1), torch.arange(len(mixed))]),
         found=found + torch.bincount(reserved, minlength=classes),
-        queries=int(budget.spent[0]),
+        queries=int(task.budget.spent[0]),
     )
 
 
-def query_pixels(
-    pixels: Tensor, bounds: tuple[float, float], query_batch_size: int
-) -> Search[Tensor]:
-    """Queries images for which account 0 pays; only one batch at a time is converted to float32.
-
-    Args:
-        pixels: [n, *image_shape] uint8.
-        bounds: Bounds of the teacher.
-        query_batch_size: Images per batch.
-
-    Returns:
-        The decisions, [n] int64.
-    """
-    account = torch.zeros(len(pixels), dtype=torch.int64)
-    decisions = yield from query_in_batches(
-        lambda part: to_float(pixels[part], bounds), account, query_batch_size
-    )
-    return decisions
-
-
-def _ask_starts(
-    starts: Starts,
-    classes: int,
-    share: int,
-    held_out: int,
-    limit: int,
-    bounds: tuple[float, float],
-    query_batch_size: int,
-) -> Search[Tensor]:
+def _ask_starts(task: CollectionTask, share: int, limit: int) -> Search[Tensor]:
     """Returns the decision of each start, [n] int64; fewer than `limit` if all classes are full.
 
-    The first `held_out` starts fill no class.
+    The held-out images, which are the first starts, fill no class.
     """
-    found = torch.zeros(classes, dtype=torch.int64)
+    found = torch.zeros(task.classes, dtype=torch.int64)
     answers = []
     for first in range(0, limit, _BLOCK):
         index = torch.arange(first, min(first + _BLOCK, limit))
-        decisions = yield from query_pixels(starts.draw(index), bounds, query_batch_size)
+        decisions = yield from task.query(task.starts.draw(index))
         answers.append(decisions)
-        answered = decisions != UNANSWERED
-        found += torch.bincount(decisions[answered & (index >= held_out)], minlength=classes)
-        if not bool(answered.all()) or bool((found >= share).all()):
+        counted = (decisions != UNANSWERED) & (index >= task.held_out)
+        found += torch.bincount(decisions[counted], minlength=task.classes)
+        if bool((decisions == UNANSWERED).any()) or bool((found >= share).all()):
             break
     return torch.cat(answers) if answers else torch.empty(0, dtype=torch.int64)
 
@@ -210,31 +193,33 @@ def _even(found: Tensor, samples: int) -> Tensor:
 
 
 def _mix(
-    starts: Starts,
-    number: Tensor,
-    decision: Tensor,
-    classes: int,
-    share: int,
-    limit: int,
-    bounds: tuple[float, float],
-    seed: int,
-    query_batch_size: int,
-    budget: BudgetView,
+    task: CollectionTask, number: Tensor, decision: Tensor, share: int, limit: int
 ) -> Search[tuple[Tensor, Tensor]]:
-    """Returns classes [k] int64 and images [k, *shape] uint8 of rarely reached classes."""
-    pool, predicted = starts.draw(number), decision
+    """Returns classes [k] int64 and images [k, *shape] uint8 of rarely reached classes.
+
+    Args:
+        task: What to collect.
+        number: [n] int64, the starts to mix.
+        decision: [n] int64, their classes.
+        share: The number of images that each class is to have.
+        limit: Maximum number of mixtures.
+    """
+    pool, predicted = task.starts.draw(number), decision
     new_classes: list[Tensor] = []
     new_images: list[Tensor] = []
     for round_number in range(_ROUNDS):
-        counts = torch.bincount(predicted, minlength=classes)
+        counts = torch.bincount(predicted, minlength=task.classes)
         scarce = (counts < share / 10).nonzero()[:, 0].tolist()
-        each = min(limit // _ROUNDS, int(budget.remaining[0])) // max(1, len(scarce))
+        each = min(limit // _ROUNDS, int(task.budget.remaining[0])) // max(1, len(scarce))
         if not (scarce and each):
             break
         tried = torch.cat(
-            [_mixtures(pool, predicted, c, min(each, share), seed, round_number) for c in scarce]
+            [
+                _mixtures(pool, predicted, c, min(each, share), task.seed, round_number)
+                for c in scarce
+            ]
         )
-        answers = yield from query_pixels(tried, bounds, query_batch_size)
+        answers = yield from task.query(tried)
         hit = torch.isin(answers, torch.tensor(scarce))
         predicted = torch.cat([predicted, answers[hit]])
         pool = torch.cat([pool, tried[hit]])

@@ -20,7 +20,7 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.synthesis.acquisition import collect_actively
-from db3kd.synthesis.collection import Collected, collect
+from db3kd.synthesis.collection import Collected, CollectionTask, collect
 from db3kd.synthesis.moves import move_away
 from db3kd.synthesis.settings import STILL_SHARD, SynthesisSettings
 from db3kd.synthesis.starts import Starts, make_masks, make_starts
@@ -119,34 +119,24 @@ class Synthesis:
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
             raise ValueError("queries: expected at least 1, to query a random image, got 0")
-        shape, bounds = tuple(teacher.image_shape), teacher.bounds
-        query_batch_size = fitting_batch_size(settings.query_batch_size, shape)
+        shape = tuple(teacher.image_shape)
+        task = CollectionTask(
+            starts=self._starts,
+            image_shape=shape,
+            classes=teacher.classes,
+            samples=settings.samples,
+            held_out=settings.held_out,
+            bounds=teacher.bounds,
+            seed=settings.seed,
+            query_batch_size=fitting_batch_size(settings.query_batch_size, shape),
+            budget=ledger,
+        )
         if settings.acquisition is not None:
-            search = collect_actively(
-                self._starts,
-                shape,
-                teacher.classes,
-                settings.samples,
-                settings.acquisition,
-                held_out=settings.held_out,
-                log=None if self._folder is None else ChoiceLog(self._folder.path),
-                bounds=bounds,
-                seed=settings.seed,
-                query_batch_size=query_batch_size,
-                budget=ledger,
-            )
+            log = None if self._folder is None else ChoiceLog(self._folder.path)
+            search = collect_actively(task, settings.acquisition, log)
         else:
             search = collect(
-                self._starts,
-                teacher.classes,
-                settings.samples,
-                held_out=settings.held_out,
-                max_starts=settings.max_starts,
-                max_mixtures=settings.max_mixtures,
-                bounds=bounds,
-                seed=settings.seed,
-                query_batch_size=query_batch_size,
-                budget=ledger,
+                task, max_starts=settings.max_starts, max_mixtures=settings.max_mixtures
             )
         with self._journal("starts") as journal:
             collected = run(search, teacher, ledger, self._report, journal)

@@ -5,9 +5,11 @@ import torch
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
+from db3kd.querying.ledger import Ledger
 from db3kd.storage.manifest import read_manifest
 from db3kd.synthesis import acquisition
 from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.collection import CollectionTask
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import make_starts
@@ -127,9 +129,7 @@ def test_likely_images_of_wanted_classes_come_before_uncertain_ones(block):
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (60, *SHAPE), generator=random, dtype=torch.uint8)
     start = torch.arange(60)
-    proposals = (
-        acquisition.AcquiredBatch(start[rows], pixels[rows]) for rows in start.split(block)
-    )
+    proposals = (acquisition.PixelBatch(start[rows], pixels[rows]) for rows in start.split(block))
 
     chosen = acquisition._choose(
         proposals, [Scores(), Scores()], 20, wanted=torch.tensor([0, 4, 0])
@@ -146,7 +146,7 @@ def test_likely_images_of_wanted_classes_come_before_uncertain_ones(block):
 
 def test_an_image_that_is_likely_and_uncertain_is_chosen_once():
     pixels = torch.zeros(5, *SHAPE, dtype=torch.uint8)
-    proposals = iter([acquisition.AcquiredBatch(torch.arange(5), pixels)])
+    proposals = iter([acquisition.PixelBatch(torch.arange(5), pixels)])
 
     chosen = acquisition._choose(proposals, [Scores()], 5, wanted=torch.tensor([2, 2, 0]))
 
@@ -156,7 +156,7 @@ def test_an_image_that_is_likely_and_uncertain_is_chosen_once():
 def test_wanted_classes_share_no_proposal():
     pixels = torch.zeros(3, *SHAPE, dtype=torch.uint8)
     pixels.flatten(1)[:, :3] = torch.tensor([[255, 250, 0], [0, 13, 10], [100, 100, 100]])
-    proposals = iter([acquisition.AcquiredBatch(torch.arange(3), pixels)])
+    proposals = iter([acquisition.PixelBatch(torch.arange(3), pixels)])
 
     chosen = acquisition._choose(proposals, [Scores()], 2, wanted=torch.tensor([1, 1, 0]))
 
@@ -166,9 +166,19 @@ def test_wanted_classes_share_no_proposal():
 def test_no_mix_is_a_copy_of_a_known_image():
     random = torch.Generator().manual_seed(0)
     known = torch.randint(0, 256, (2, *SHAPE), generator=random, dtype=torch.uint8)
-    starts = make_starts("mixed", SHAPE, seed=0)
+    task = CollectionTask(
+        starts=make_starts("mixed", SHAPE, seed=0),
+        image_shape=SHAPE,
+        classes=2,
+        samples=200,
+        held_out=0,
+        bounds=(0.0, 1.0),
+        seed=0,
+        query_batch_size=100,
+        budget=Ledger(torch.tensor([200])),
+    )
 
-    blocks = acquisition._proposals(starts, known, torch.tensor([0, 1]), range(1), 200, 0, 1)
+    blocks = acquisition._proposals(task, known, torch.tensor([0, 1]), range(1), 200, 1)
     mixes = torch.cat([block.pixels[block.start < 0] for block in blocks])
 
     assert len(mixes) == 200

@@ -12,7 +12,7 @@ from torch import Tensor
 from db3kd.data.uint8_pixels import to_float
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
-from db3kd.synthesis.collection import Collected, _even, collect
+from db3kd.synthesis.collection import Collected, CollectionTask, _even, collect
 
 SHAPE = (1, 2, 2)
 
@@ -56,18 +56,18 @@ def gather(
     seed: int = 0,
 ) -> Collected:
     ledger = Ledger(torch.tensor([budget]))
-    search = collect(
-        starts,
-        teacher.classes,
-        samples,
+    task = CollectionTask(
+        starts=starts,
+        image_shape=teacher.image_shape,
+        classes=teacher.classes,
+        samples=samples,
         held_out=0,
-        max_starts=samples * effort,
-        max_mixtures=mixtures,
         bounds=teacher.bounds,
         seed=seed,
         query_batch_size=query_batch_size,
         budget=ledger,
     )
+    search = collect(task, max_starts=samples * effort, max_mixtures=mixtures)
     collected = run(search, teacher, ledger)
     assert collected.queries == int(ledger.spent) <= budget
     return collected
