@@ -48,7 +48,8 @@ def run_demo(settings: DemoSettings, out: str | Path) -> DemoResult:
     """
     check_type(settings, DemoSettings, "settings", "DemoSettings")
     out = check_path(out, "out")
-    check_free(out)  # the teacher of an existing demo must not be replaced
+    # The teacher of an existing demo must not be replaced.
+    check_free(out, can_resume=False)
     train, test = (Source(settings.data, split).load() for split in ("train", "test"))
     out.mkdir(parents=True, exist_ok=True)
     network = _train_teacher(settings, train, out / TEACHER_FILE)

@@ -91,12 +91,13 @@ def begun_with(path: str | Path, format: str | None = None) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def check_free(path: str | Path, resume: bool = False) -> None:
+def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = True) -> None:
     """Checks that a run can be started in a folder.
 
     Args:
         path: The folder, which need not exist.
         resume: Whether a folder that holds a run is acceptable.
+        can_resume: Whether the caller offers to continue a run, for the error.
 
     Raises:
         FileExistsError: The path is a file, or a folder with files.
@@ -113,9 +114,8 @@ def check_free(path: str | Path, resume: bool = False) -> None:
     else:
         return
     if MANIFEST in found:
-        raise FileExistsError(
-            f"{path}: already holds a run; continue it with resume=True, or choose another folder"
-        )
+        advice = "continue it with resume=True, or choose" if can_resume else "choose"
+        raise FileExistsError(f"{path}: already holds a run; {advice} another folder")
     if found:
         raise FileExistsError(
             f"{path}: expected a new or an empty folder for the run, got a folder with files; "

@@ -90,3 +90,10 @@ def test_the_teacher_of_an_existing_demo_is_not_replaced(demo):
         run_demo(replace(SETTINGS, seed=SETTINGS.seed + 1), out)
 
     assert (out / "teacher.safetensors").read_bytes() == before
+
+
+def test_the_folder_of_another_run_is_refused_without_advice_to_resume(tmp_path):
+    (tmp_path / "_manifest.json").write_text("{}")
+
+    with pytest.raises(FileExistsError, match="holds a run; choose another folder"):
+        run_demo(SETTINGS, tmp_path)
