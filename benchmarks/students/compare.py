@@ -188,7 +188,9 @@ def _surrogate(teacher: Teacher, data: str, options: argparse.Namespace) -> tupl
     """Trains a surrogate on the transfer set; returns it and its queries a sample."""
     file = options.labels / f"{data}-{options.images}-surrogate.safetensors"
     training = replace(_training(options), seed=0)
-    settings = SurrogateSettings(options.surrogate, options.surrogate_queries, training=training)
+    settings = SurrogateSettings(
+        options.surrogate, options.surrogate_queries, training=training, networks=1
+    )
     write_surrogate(
         file, teacher, Source(options.data), settings, limit=options.images, resume=True
     )

@@ -52,7 +52,7 @@ def surrogate(
             help="Number of networks to train on the answers; the surrogate is their mean.",
             rich_help_panel=COMMON,
         ),
-    ] = 1,
+    ] = 3,
     split: Split = "train",
     steps: Steps = 2000,
 ) -> None:
@@ -60,8 +60,8 @@ def surrogate(
 
     The queries are the images, and mixed, shifted and noisy versions of them. Query only teachers
     that you are allowed to query. Some images are held out, to measure how often the surrogate
-    agrees with the teacher. Several networks trained on the same answers (--networks 3) propose
-    nearer boundary points than one.
+    agrees with the teacher. Several networks trained on the same answers propose nearer boundary
+    points than one, but take longer.
 
     A .json file next to the weights records how they were made, and a .decisions folder keeps the
     answers. To train another network on the same answers without a query, remove the weights and

@@ -40,7 +40,7 @@ class SurrogateSettings:
     queries_per_sample: int = 10
     clean_share: float = 0.5
     training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000))
-    networks: int = 1
+    networks: int = 3
 
     def __post_init__(self) -> None:
         check_count(self.queries_per_sample, "queries_per_sample")

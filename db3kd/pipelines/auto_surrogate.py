@@ -71,7 +71,7 @@ class AutoSurrogate:
     """
 
     model: str | None = None
-    networks: int = 3
+    networks: int = SurrogateSettings.networks
     training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=DEFAULT_STEPS))
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ from db3kd.teachers.base import SingleClassError
 
 SHAPE, CLASSES, SAMPLES, EACH = (3, 8, 6), 5, 60, 4
 TRAINING = TrainSettings(steps=4, batch_size=32, device="cpu")
-SETTINGS = SurrogateSettings("linear", EACH, training=TRAINING)
+SETTINGS = SurrogateSettings("linear", EACH, training=TRAINING, networks=1)
 """Little training, for what does not depend on it."""
 
 

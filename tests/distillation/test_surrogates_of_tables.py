@@ -11,7 +11,9 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import MLP, default_model
 
 SETTINGS = SurrogateSettings(
-    queries_per_sample=4, training=TrainSettings(steps=20, batch_size=16, device="cpu")
+    queries_per_sample=4,
+    training=TrainSettings(steps=20, batch_size=16, device="cpu"),
+    networks=1,
 )
 
 
