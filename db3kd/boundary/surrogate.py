@@ -25,6 +25,7 @@ from db3kd.boundary.surrogate_points import (
 )
 from db3kd.boundary.surrogate_refit import AnswerSample, refit
 from db3kd.models.channels_last import to_channels_last
+from db3kd.models.copying import copy_network
 
 SURROGATE_WEIGHT = 5.0
 """Weight of a surrogate's normal among the estimates from probes.
@@ -91,7 +92,7 @@ class Surrogate:
         if not isinstance(network, nn.Module):
             raise TypeError(f"surrogate: expected a torch.nn.Module, got {type(network).__name__}")
         self._shape, self._device = tuple(image_shape), torch.device(device)
-        self._network = to_channels_last(copy.deepcopy(network).eval().to(device))
+        self._network = to_channels_last(copy_network(network, "surrogate").eval().to(device))
         self._network.requires_grad_(False)
         if self._device.type == "cpu":
             with_fast_input_gradients(self._network)

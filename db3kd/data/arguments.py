@@ -1,6 +1,5 @@
 """Teachers and images as callers pass them: converted to db3kd's types, or refused with advice."""
 
-import copy
 import os
 import sys
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, NamedImages
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.data.table_rows import features_of, is_model, table_as_images
+from db3kd.models.copying import copy_network
 from db3kd.tables import Features
 from db3kd.tables.columns import is_table
 from db3kd.teachers.base import Teacher
@@ -238,10 +238,10 @@ def _wrap_module(module: nn.Module, images: Tensor | NamedImages | None) -> Teac
     shape = tuple(images.shape[1:] if isinstance(images, Tensor) else images.image_shape)
     first = next(module.parameters(), torch.empty(0))
     dtype = first.dtype if first.is_floating_point() else torch.float32
+    copied = copy_network(module, "teacher").eval()
     try:
         with torch.inference_mode():
-            blank = torch.zeros(1, *shape, dtype=dtype, device=first.device)
-            scores = copy.deepcopy(module).eval()(blank)
+            scores = copied(torch.zeros(1, *shape, dtype=dtype, device=first.device))
     except Exception as error:
         raise TypeError(
             f"teacher: {type(module).__name__} fails on an image of shape {shape} "

@@ -1,6 +1,5 @@
 """The optimizer, the schedule of its learning rate, and the average of the weights over steps."""
 
-import copy
 import math
 from collections.abc import Iterable
 
@@ -10,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from db3kd.distillation.train_settings import TrainSettings
+from db3kd.models.copying import copy_network
 
 _MOMENTUM = 0.9
 
@@ -55,7 +55,7 @@ class WeightAverage:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).eval()
+        self.network = copy_network(network).eval()
         self._decay = decay
         self._source = network
         self._averages: list[Tensor] = list(self.network.parameters())

@@ -1,6 +1,5 @@
 """The training loop: a network, a loss, and a batch for each step."""
 
-import copy
 import dataclasses
 import math
 import time
@@ -18,6 +17,7 @@ from db3kd.distillation.training_callbacks import TrainingCallback, TrainingStat
 from db3kd.distillation.training_checkpoint import Checkpoint
 from db3kd.distillation.training_process import TrainingProcess
 from db3kd.models.channels_last import to_channels_last
+from db3kd.models.copying import copy_network
 
 Model = nn.Module | Callable[[], nn.Module]
 """A network to start from, or a function that makes one."""
@@ -99,7 +99,7 @@ def train_batches(
         raise ValueError("settings.steps: expected the number of steps, got None")
     process = TrainingProcess.current(settings.device, settings.precision)
     with _seeded(settings.seed):
-        network = copy.deepcopy(model) if isinstance(model, nn.Module) else model()
+        network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
         network.to(process.device)
         batch = batches.open(process)
         _initialize_lazy(network, batch)

@@ -1,6 +1,5 @@
 """The student to export, and what its file will declare."""
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.metadata import ModelMetadata
 from db3kd.models.weights import read_saved_model, student_in_folder
@@ -152,7 +152,7 @@ class _Float32Network(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._dtype = weight_dtype(network)
-        self.network = copy.deepcopy(network).cpu().requires_grad_(False)
+        self.network = copy_network(network, "student").cpu().requires_grad_(False)
         for parameter in self.network.parameters():
             parameter.data = parameter.data.contiguous()  # a teacher's channels are last
 

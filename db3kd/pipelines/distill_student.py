@@ -1,7 +1,7 @@
 """`distill`: from a teacher, images and a query budget to a trained student."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -237,7 +237,8 @@ def prepare_distillation(
         image_set = check_images(image_set, teacher)
     tested = None if test is None else check_test(test, teacher)
     batch_size = plan.training_batch(settings.training.batch_size)
-    made = Student.of(student, tuple(teacher.image_shape), teacher.classes, batch_size)
+    training = replace(settings.training, batch_size=batch_size)
+    made = Student.of(student, tuple(teacher.image_shape), teacher.classes, training)
     make_run = partial(
         DistillRun, teacher, image_set, plan, made, settings, rare_classes=rare_classes
     )

@@ -1,7 +1,7 @@
 """A comparison before its first query: its checked arguments, and what is answered already."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,8 @@ def prepare_comparison(
     batch_size = min(
         each.training_batch(settings.training.batch_size) for each in plan.plans.values()
     )
-    made = Student.of(student, shape, teacher.classes, batch_size)
+    training = replace(settings.training, batch_size=batch_size)
+    made = Student.of(student, shape, teacher.classes, training)
     checked_proxy(settings, made.name, shape, teacher.classes)
     return PreparedComparison(
         teacher=teacher,

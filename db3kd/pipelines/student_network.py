@@ -1,16 +1,19 @@
 """The student of a distillation: a network by name, a network, or a function that makes one."""
 
-import copy
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.distillation.optimization import WeightAverage, make_optimizer
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models import save_model
+from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, check_model
 from db3kd.models.weights import tensor_bytes
@@ -42,7 +45,7 @@ class Student:
         student: StudentLike | None,
         image_shape: tuple[int, ...],
         classes: int,
-        batch_size: int = 2,
+        training: TrainSettings,
     ) -> "Student":
         """Returns how to make the student that a caller passed, after checking that it fits.
 
@@ -50,7 +53,7 @@ class Student:
             student: As for `distill`.
             image_shape: Shape of one image.
             classes: The teacher's number of classes.
-            batch_size: Images in a training step.
+            training: How the student is trained.
 
         Raises:
             TypeError: If the student has none of the supported types.
@@ -66,7 +69,7 @@ class Student:
             else:
                 check_model(student, image_shape, classes, "student")
         elif isinstance(student, nn.Module):
-            make = partial(copy.deepcopy, student)
+            make = partial(copy_network, student, "student")
         elif callable(student):
             make = partial(build_model, student, image_shape, classes)
             _check_factory(make, factory_name(student))
@@ -78,7 +81,7 @@ class Student:
         name = student if isinstance(student, str) else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = _made(make, student)
+            network = _made(make)
             _check_scores(network.eval(), image_shape, classes, 1)
             known = _identity(network)
             if not any(each.requires_grad for each in network.parameters()):
@@ -86,7 +89,9 @@ class Student:
                     f"student: expected a network with weights to train, got "
                     f"{type(network).__name__} without any"
                 )
-            _check_scores(network.train(), image_shape, classes, min(batch_size, 2))
+            images = min(training.batch_size, 2)
+            _check_scores(network.train(), image_shape, classes, images)
+            _check_training(network, image_shape, classes, replace(training, batch_size=images))
         return cls(make, name, known)
 
     @property
@@ -115,21 +120,19 @@ class Student:
         )
 
 
-def _made(make: Callable[[], nn.Module], student: object) -> nn.Module:
-    try:
-        network = make()
-    except RuntimeError as error:
-        if not isinstance(student, nn.Module):
-            raise
-        raise TypeError(
-            f"student: expected a network that can be copied, got {type(student).__name__} "
-            f"({error}); pass a function that makes it"
-        ) from error
+def _made(make: Callable[[], nn.Module]) -> nn.Module:
+    network = make()
+    copy_network(network, "student")  # as its users do: `load_teacher`, `export_model`
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             raise TypeError(
                 "student: expected a network whose state_dict holds tensors, which can be stored, "
                 f"got {type(value).__name__} at {key!r} of {type(network).__name__}"
+            )
+        if value.is_meta:
+            raise ValueError(
+                f"student: expected a network with weights in memory, got {key!r} of "
+                f"{type(network).__name__} on the meta device"
             )
     return network
 
@@ -181,6 +184,26 @@ def _check_scores(
         raise ValueError(f"{expected}, got {list(scores.shape)}")
     if not bool(scores.isfinite().all()):
         raise ValueError(f"{expected}, got scores that are infinite or NaN")
+
+
+def _check_training(
+    network: nn.Module, image_shape: tuple[int, ...], classes: int, training: TrainSettings
+) -> None:
+    """Trains a network for a step on random images, as a training does after its queries."""
+    device = next(each.device for each in network.parameters())
+    images = torch.rand(training.batch_size, *image_shape, device=device)
+    decisions = torch.arange(len(images), device=device) % classes
+    try:
+        optimizer = make_optimizer(network.parameters(), training.completed())
+        F.cross_entropy(network(images).float(), decisions).backward()
+        optimizer.step()
+        if training.ema is not None:
+            WeightAverage(network, training.ema)
+    except Exception as error:
+        raise ValueError(
+            f"student: expected a network that can be trained, got {type(network).__name__}, "
+            f"whose first training step fails ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _identity(network: nn.Module) -> str:

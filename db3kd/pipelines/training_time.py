@@ -311,7 +311,7 @@ def time_steps(
     if image_set is not None:
         image_set = check_images(image_set, asked)
     shape, classes = tuple(asked.image_shape), asked.classes
-    made = Student.of(student, shape, classes, settings.training.batch_size)
+    made = Student.of(student, shape, classes, settings.training)
     proxy_name = checked_proxy(settings, made.name, shape, classes)
     proxy = partial(build_model, proxy_name, shape, classes)
     some = (

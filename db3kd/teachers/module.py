@@ -1,6 +1,5 @@
 """A teacher made of a torch module."""
 
-import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
+from db3kd.models.copying import copy_network
 from db3kd.models.weights import tensor_bytes
 from db3kd.tables import Features
 from db3kd.teachers.base import (
@@ -121,8 +121,7 @@ class ModuleTeacher:
             self._normalization.input_shape(self.image_shape)  # raises if the channels do not fit
             module = PreprocessedModule(module, self._normalization)
         self._given_max_batch = None if max_batch is None else check_count(max_batch, "max_batch")
-        with torch.no_grad():  # otherwise autograd tracks the copied weights of TorchScript
-            self._module = to_channels_last(copy.deepcopy(module).eval().to(self.device))
+        self._module = to_channels_last(copy_network(module, "module").eval().to(self.device))
         floating = (p.dtype for p in self._module.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
         colour = len(self.image_shape) == 3 and self.image_shape[0] > 1

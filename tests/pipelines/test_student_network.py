@@ -1,21 +1,28 @@
 """What a caller may pass as a student, and what is refused before a query is spent."""
 
 import random
+import threading
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from distill_cases import CLASSES, SHAPE, weights
 from torch import Tensor, nn
 
+from db3kd.distillation.student import train_classifier
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.export import export_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.student_network import Student
 from db3kd.teachers import load_teacher
 
+BLANK = torch.zeros(1, *SHAPE)
 
-def of(student: object, batch_size: int = 16) -> Student:
-    return Student.of(student, SHAPE, CLASSES, batch_size)
+
+def of(student: object, **training: Any) -> Student:
+    return Student.of(student, SHAPE, CLASSES, TrainSettings(**{"batch_size": 16, **training}))
 
 
 def linear(scores: int = CLASSES) -> nn.Module:
@@ -46,6 +53,31 @@ class Fickle(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return (self.other if self.training else self.inner)(images)
+
+
+class Locked(Changed):
+    """Cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda scores: scores)
+        self.lock = threading.Lock()
+
+
+class Embedded(nn.Module):
+    """Has sparse gradients, which Adam does not take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(2, CLASSES, sparse=True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.table((pixels > 0.5).long()).sum(1)
+
+
+def with_old_weight_norm() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.Flatten(), torch.nn.utils.weight_norm(nn.Linear(36, CLASSES)))
 
 
 class Versioned(Changed):
@@ -121,8 +153,45 @@ def test_networks_that_cannot_be_copied_or_stored_are_refused():
     network.computed = network[1].weight * 2
     with pytest.raises(TypeError, match="student: expected a network that can be copied"):
         of(network)
+    with pytest.raises(TypeError, match=r"student: .* that can be copied, got Sequential"):
+        of(with_old_weight_norm)
+    with pytest.raises(TypeError, match=r"student: .* that can be copied, got Locked"):
+        of(Locked())
     with pytest.raises(TypeError, match=r"student: .*tensors.* got dict at '_extra_state'"):
         of(Versioned())
+    with pytest.raises(ValueError, match=r"student: .*in memory, got '1.weight' of Sequential"):
+        of(linear().to("meta"))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("made", [torch.jit.script, lambda net: torch.jit.trace(net, BLANK)])
+def test_a_torchscript_network_is_trained(made):
+    network = made(linear())
+    before = weights(network)
+
+    student = of(network, ema=0.9)
+    trained = train_classifier(
+        student.make(),
+        torch.rand(20, *SHAPE),
+        torch.arange(20) % CLASSES,
+        TrainSettings(steps=2, device="cpu"),
+    )
+
+    assert weights(network).equal(before)
+    assert not weights(trained).equal(before)
+
+
+@pytest.mark.parametrize(
+    ("student", "training"),
+    [
+        (lambda: Changed(lambda scores: scores.detach()), {}),
+        (lambda: nn.Sequential(nn.Flatten(), Embedded()), {}),
+        (lambda: nn.Sequential(nn.Flatten(), Embedded()), {"optimizer": "adamw", "ema": 0.9}),
+    ],
+)
+def test_a_network_whose_first_training_step_fails_is_refused(student, training):
+    with pytest.raises(ValueError, match=r"student: .* whose first training step fails"):
+        of(student, **training)
 
 
 @pytest.mark.parametrize(
