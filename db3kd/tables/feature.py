@@ -16,8 +16,8 @@ KINDS: tuple[Kind, ...] = ("continuous", "integer", "categorical")
 MAX_STEPS = 2**23
 """The widest range of an integer feature. Within it, float32 distinguishes all values."""
 
-MAX_WHOLE = 2**53
-"""The largest whole number up to which float64 distinguishes all of them."""
+MAX_WHOLE = 2**53 - 1
+"""The largest whole number to which float64 rounds no other whole number."""
 
 CATEGORY, ORDERED_CATEGORY = "category", "ordered category"
 """The dtypes of a feature whose column is a pandas category."""
@@ -184,6 +184,7 @@ def plain_value(value: Any, where: str) -> Value:
 def large_integers_error(where: str, got: str) -> ValueError:
     """Returns the error to raise for integers beyond `MAX_WHOLE`."""
     return ValueError(
-        f"{where}: expected integers from -2^53 to 2^53, which float64 can distinguish, got {got}; "
-        "subtract a constant from the column, or leave it out if it only identifies rows"
+        f"{where}: expected integers between -2^53 and 2^53, which float64 can distinguish, "
+        f"got {got}; subtract a constant from the column, or leave it out if it only identifies "
+        "rows"
     )

@@ -110,7 +110,15 @@ def _numeric(
 
 def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> list[Value]:
     check_no_missing(name, found)
-    different = {plain_value(value, f"column {name!r}") for value in found}
+    different: dict[Value, Value] = {}
+    for each in found:
+        value = plain_value(each, f"column {name!r}")
+        equal = different.setdefault(value, value)
+        if type(value) is not type(equal):  # the decoded table would have only one of them
+            raise TypeError(
+                f"column {name!r}: expected equal values to have the same type, got {equal!r} and "
+                f"{value!r}; convert the column"
+            )
     if declared is not None:
         values = [plain_value(value, f"values[{name!r}]") for value in declared]
         unknown = [value for value in different if value not in values]

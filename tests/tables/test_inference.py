@@ -161,13 +161,33 @@ def test_the_order_of_categories_comes_back(tmp_path, ordered):
 @pytest.mark.parametrize("dtype", ["int64", "uint64", object])
 def test_integers_that_float64_does_not_distinguish_are_refused(dtype):
     frame = pd.DataFrame({"id": np.array([2**60 + 3, 2**60 + 4], dtype), "price": [1.0, 2.5]})
-    with pytest.raises(ValueError, match=r"'id': expected integers from -2\^53 .* subtract"):
+    with pytest.raises(ValueError, match=r"'id': expected integers between -2\^53 .* subtract"):
         Features.infer(frame, kinds={"id": "integer"})
-    with pytest.raises(ValueError, match=r"'id': expected integers from -2\^53 to 2\^53"):
+    with pytest.raises(ValueError, match=r"'id': expected integers between -2\^53 and 2\^53"):
         Features([Feature.integer("id", -(2**60), -(2**60) + 5)])
     frame["id"] -= 2**60
     features = Features.infer(frame, kinds={"id": "integer"})
     assert features.decode(features.encode(frame))["id"].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("column", [[2**53 + 1] * 4, [2**53, 2**53 + 1] * 2, [-(2**53) - 1] * 4])
+def test_integers_that_float64_rounds_to_the_limit_are_refused(column):
+    frame = pd.DataFrame({"id": column, "price": [1.0, 2.5, 3.0, 4.5]})
+    with pytest.raises(ValueError, match=r"'id': expected integers between -2\^53"):
+        Features.infer(frame)
+
+
+def test_the_largest_integers_come_back():
+    frame = pd.DataFrame({"id": [2**53 - 2, 2**53 - 1] * 2, "price": [1.0, 2.5, 3.0, 4.5]})
+    features = Features.infer(frame)
+    assert features.decode(features.encode(frame))["id"].tolist() == frame["id"].tolist()
+
+
+@pytest.mark.parametrize("column", [[True, 1, "x", 0], [0, "x", 0.0, 1], ["x", False, 0, "x"]])
+def test_equal_values_of_different_types_are_refused(column):
+    frame = pd.DataFrame({"odd": np.array(column, object), "price": [1.0, 2.5, 3.0, 4.5]})
+    with pytest.raises(TypeError, match="'odd': expected equal values to have the same type"):
+        Features.infer(frame)
 
 
 def test_numbers_of_the_whole_range_of_an_integer_dtype_do_not_overflow():
