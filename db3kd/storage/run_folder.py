@@ -233,6 +233,8 @@ class RunFolder:
                 write_images(path, images.digests)
         except BaseException:
             lock.release()
+            if made:
+                _remove_if_empty(path)
             raise
         return run
 
@@ -323,8 +325,7 @@ class RunFolder:
                     file.unlink()
         self.close()
         if kind is not None and self._made:
-            with suppress(OSError):  # a folder with files stays
-                self.path.rmdir()
+            _remove_if_empty(self.path)
 
     def close(self) -> None:
         """Releases the folder for other processes."""
@@ -447,3 +448,8 @@ class RunFolder:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # a folder with files stays
+        folder.rmdir()

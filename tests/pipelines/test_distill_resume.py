@@ -338,6 +338,19 @@ def test_a_callback_that_raises_costs_no_answer(tmp_path):
 @pytest.mark.parametrize("write", [1, 4, 9, 14, 20, 26])
 def test_a_full_disk_costs_nothing_that_was_asked(tmp_path, monkeypatch, write):
     """Files are written in this order: manifest, shards, notes, networks, student and report."""
+    assert_full_disk_costs_nothing(tmp_path / "run", monkeypatch, write)
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 4, 6])
+def test_a_full_disk_costs_nothing_without_images(tmp_path, monkeypatch, write):
+    """The manifest of the pseudo samples follows that of the run."""
+    assert_full_disk_costs_nothing(tmp_path / "run", monkeypatch, write, strategy="zero-shot")
+
+
+def assert_full_disk_costs_nothing(
+    out: Path, monkeypatch: pytest.MonkeyPatch, write: int, **options: Any
+) -> None:
+    """Checks that a run is resumed at no cost if a file of it could not be written."""
     writes = []
     original = os.replace
 
@@ -351,9 +364,9 @@ def test_a_full_disk_costs_nothing_that_was_asked(tmp_path, monkeypatch, write):
     with monkeypatch.context() as patch:
         patch.setattr("db3kd.storage.filesystem.os.replace", full)
         with pytest.raises(OSError, match=r"No space left on device: '.*run/"):
-            run(tmp_path / "run", asked)
+            run(out, asked, **options)
 
-    result = run(tmp_path / "run", asked)
+    result = run(out, asked, **options)
 
     assert asked.total == result.queries == 1500
 

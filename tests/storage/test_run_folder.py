@@ -159,6 +159,18 @@ def test_a_run_that_fails_before_its_first_shard_leaves_nothing(tmp_path, a_mani
     assert [file.name for file in tmp_path.rglob("*")] == ["empty"], "a folder found is kept"
 
 
+def test_a_folder_whose_manifest_cannot_be_written_is_removed(tmp_path, a_manifest, monkeypatch):
+    def full_disk(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(disk.os, "replace", full_disk)
+    for name in ("new", "empty"):
+        with pytest.raises(OSError, match=r"No space left on device: .*_manifest.json"):
+            RunFolder.create(tmp_path / name, KIND, a_manifest)
+    assert [file.name for file in tmp_path.rglob("*")] == ["empty"], "a folder found is kept"
+
+
 def test_a_run_that_fails_after_its_first_shard_keeps_it(run):
     with pytest.raises(KeyboardInterrupt), run:
         run.write_shard(0, some_rows(4))
