@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_estimate(
-    estimate: "Estimate",
-    workers: int,
-    price: float | None,
-    so_far: "RunQueries",
-    finished: bool = False,
+    estimate: "Estimate", workers: int, price: float | None, so_far: "RunQueries"
 ) -> None:
     """Prints the estimated queries, time and cost of a run.
 
@@ -24,7 +20,6 @@ def print_estimate(
         workers: The number of workers that run at the same time.
         price: The price of 1,000 queries, in any currency.
         so_far: The queries of the run if it is continued.
-        finished: Whether the run is finished.
     """
     print(f"dry run   {_asked(estimate)}; nothing was written")
     print(f"samples   {estimate.samples:,}")
@@ -60,7 +55,7 @@ def print_estimate(
         estimate.max_queries,
         price,
         unused=so_far.unused,
-        finished=finished,
+        finished=so_far.finished,
         width=8,
     )
 

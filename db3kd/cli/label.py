@@ -84,7 +84,7 @@ def label(
     from db3kd.labelling.planned_run import RunQueries, plan_run
     from db3kd.labelling.run_writer import RunExecution, write_run
     from db3kd.labelling.sample_choice import draw_samples
-    from db3kd.storage.manifest import is_finished, read_manifest
+    from db3kd.storage.manifest import read_manifest
     from db3kd.storage.run_folder import check_free, holds_run
 
     search.refuse_unused(budget)
@@ -128,13 +128,13 @@ def label(
                 opened,
                 chosen,
                 settings,
-                budget.dry_run_queries,
+                0 if so_far.finished else budget.dry_run_queries,
                 surrogate=surrogate,
                 consistency_checks=checks,
             )
         shards = math.ceil(len(chosen) / chunk_size(opened, settings))
         parallel = min(workers.workers, shards)
-        print_estimate(estimate, parallel, budget.price, so_far, is_finished(out))
+        print_estimate(estimate, parallel, budget.price, so_far)
         return
     with naming_options(address="--ray-address", **of_surrogate), hint_at_resuming(out):
         totals = write_run(

@@ -81,6 +81,8 @@ class PlannedRun:
         return RunQueries(
             answered=answered_in_label_folder(folder, totals) + queries_of_checks(stored),
             unused=allowed - totals.queries,
+            # Shards may have been removed after the end of the run.
+            finished=is_finished(folder) and totals.samples == len(self.images),
         )
 
 
@@ -93,10 +95,12 @@ class RunQueries:
             again.
         unused: The unused part of the limits of finished samples. It is not spent on other samples,
             so it lowers the maximum of the run.
+        finished: Whether nothing is left to do.
     """
 
     answered: int = 0
     unused: int = 0
+    finished: bool = False
 
 
 def plan_run(

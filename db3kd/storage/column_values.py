@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from db3kd.storage.shards import Kind
+from db3kd.storage.shards import REPAIR, Kind
 
 if TYPE_CHECKING:
     import pyarrow
@@ -94,6 +94,5 @@ def invalid_shard(path: str | Path, kind: Kind, position: int, error: Exception)
     file = Path(path) / kind.shards(path)[position].name
     what = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     return ValueError(
-        f"{file}: does not hold valid {kind.name}: {what}; remove it, and resume the run to make "
-        "its samples again"
+        f"{file}: does not hold valid {kind.name}: {what}; {REPAIR}"
     )

@@ -17,6 +17,9 @@ from db3kd.storage.run_differences import DecidingEntry
 if TYPE_CHECKING:
     import pyarrow
 
+REPAIR = "remove it, and resume the run to make its rows again, which may cost their queries again"
+"""Advice for a shard that cannot be used."""
+
 _PLACE = b"db3kd"
 """Metadata key of the run and position that a shard was written for."""
 
@@ -137,8 +140,7 @@ def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
     found = (table.schema.metadata or {}).get(_PLACE)
     if found != place:
         raise ValueError(
-            f"{file}: is a shard of another run or position; remove it, and resume the run to "
-            "recompute its samples"
+            f"{file}: is a shard of another run or position; {REPAIR}"
         )
     return table
 
@@ -153,8 +155,7 @@ def checked_bytes(file: Path) -> bytes:
     written, found = file.stem.rpartition("-")[2], f"{zlib.crc32(content):08x}"
     if written != found:
         raise ValueError(
-            f"{file}: is damaged: expected checksum {written}, got {found}; remove it, and resume "
-            "the run to recompute its samples"
+            f"{file}: is damaged: expected checksum {written}, got {found}; {REPAIR}"
         )
     return content
 

@@ -147,9 +147,16 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, surrogate):
     assert CountingTeacher.asked - started == paid, "not even for the estimate"
     succeed(*arguments("CountingTeacher"))
     spent = CountingTeacher.asked - started
-    assert f"answered  {spent:,} queries; the run is finished" in succeed(
-        *arguments("CountingTeacher", *dry_run)
-    )
+    finished = succeed(*arguments("CountingTeacher", "--dry-run"))
+    assert f"answered  {spent:,} queries; the run is finished" in finished
+    assert CountingTeacher.asked - started == spent, "nothing is left to estimate"
+
+    next(out.glob("*.parquet")).unlink()
+    printed = succeed(*arguments("CountingTeacher", *dry_run))
+    assert "the run is finished" not in printed
+    left = int(re.search(r"at most ([\d,]+) are left", printed)[1].replace(",", ""))
+    succeed(*arguments("CountingTeacher"))
+    assert 0 < CountingTeacher.asked - started - spent <= left
 
 
 def test_a_dry_run_without_queries_prints_upper_bounds(tmp_path):
