@@ -241,14 +241,14 @@ def check_surrogate_measure(settings: LabelSettings) -> None:
         )
 
 
-def training_digest_for(settings: LabelSettings, surrogate: object | None) -> str | None:
+def training_digest_for(settings: LabelSettings, has_surrogate: bool) -> str | None:
     """Returns the `training_digest` that a run needs; None if it does not refit a surrogate.
 
     Args:
         settings: The settings of the run.
-        surrogate: Its surrogate in any form; None if it has none.
+        has_surrogate: Whether it searches with a surrogate.
     """
-    if surrogate is None or not settings.sign_opt.surrogate_refits:
+    if not (has_surrogate and settings.sign_opt.surrogate_refits):
         return None
     return training_digest()
 

@@ -213,8 +213,8 @@ def _label_into_folder(
     resume: bool,
     progress: ProgressListener | Literal[False] | None,
 ) -> None:
-    of_run = plan_surrogate(surrogate, job.teacher, len(job.images), job.settings, job.index)
-    budget, job = job.settings.queries, replace(job, settings=of_run.settings)
+    run_surrogate = plan_surrogate(surrogate, job.teacher, len(job.images), job.settings, job.index)
+    budget, job = job.settings.queries, replace(job, settings=run_surrogate.settings)
     known = None
     if isinstance(job.images, ImageSet):
         known = run_images(job.images, job.settings, job.teacher.classes, job.first)
@@ -229,14 +229,16 @@ def _label_into_folder(
         first=job.first,
         data_fingerprint=known.digests.fingerprint if known else job.images.fingerprint(),
         budget=budget,
-        surrogate=of_run.entries,
+        surrogate=run_surrogate.manifest_entry,
         index=job.index,
     )
     with RunFolder.open(out, LABELS, manifest, resume=resume, images=known) as run:
         if run.finished:
             return
         job = job.with_surrogate(
-            of_run.network_in(run, job.teacher, job.images, job.first, progress=_shows(progress))
+            run_surrogate.train_or_load(
+                run, job.teacher, job.images, job.first, progress=_shows(progress)
+            )
         )
         with _shown(progress, job, add_up(run)) as listener:
             for position, chunk in job.run(run, listener):

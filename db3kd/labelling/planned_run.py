@@ -20,7 +20,7 @@ from db3kd.labelling.run_identity import (
     run_images,
     samples_per_shard,
 )
-from db3kd.labelling.run_surrogate import SurrogateOfRun, SurrogatePlanner, plan_surrogate
+from db3kd.labelling.run_surrogate import RunSurrogate, SurrogatePlanner, plan_surrogate
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
@@ -55,7 +55,7 @@ class PlannedRun:
     source_index: Tensor
     known: RunImages
     settings: LabelSettings
-    surrogate: SurrogateOfRun
+    surrogate: RunSurrogate
     checks_budget: int
     samples_per_shard: int
     first: FirstDecisions
@@ -143,9 +143,9 @@ def plan_run(
     check = not (resume and is_finished(folder))
     first = first_decisions(folder, resume, rare_classes)
     known = run_images(chosen, settings, teacher.classes, first, check=check)
-    of_run = plan_surrogate(surrogate, teacher, len(chosen), settings)
-    settings = of_run.settings
-    surrogate_for(teacher, settings, of_run.network)  # raises before the folder is made
+    run_surrogate = plan_surrogate(surrogate, teacher, len(chosen), settings)
+    settings = run_surrogate.settings
+    surrogate_for(teacher, settings, run_surrogate.network)  # raises before the folder is made
     per_shard = samples_per_shard(folder, resume, teacher, settings)
     manifest = label_manifest(
         teacher,
@@ -159,7 +159,7 @@ def plan_run(
         data_fingerprint=known.digests.fingerprint,
         budget=budget,
         consistency_checks=checks_budget,
-        surrogate=of_run.entries,
+        surrogate=run_surrogate.manifest_entry,
     )
     return PlannedRun(
         teacher=teacher,
@@ -167,7 +167,7 @@ def plan_run(
         source_index=rows,
         known=known,
         settings=settings,
-        surrogate=of_run,
+        surrogate=run_surrogate,
         checks_budget=checks_budget,
         samples_per_shard=per_shard,
         first=first,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
@@ -21,7 +21,6 @@ from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_folder import begun_with
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
-from db3kd.teachers.module import module_fingerprint
 
 DECISIONS = "decisions"
 """The stage in which all images are decided, and the name of its journal."""
@@ -99,7 +98,7 @@ def label_manifest(
     consistency_checks: int = 0,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | Mapping[str, Any] | None = None,
+    surrogate: str | Mapping[str, object] | None = None,
     index: Tensor | None = None,
 ) -> dict[str, Any]:
     """The manifest of a label run, for `RunFolder.open`.
@@ -117,7 +116,7 @@ def label_manifest(
         consistency_checks: The part of the budget that is left for checks.
         limit: How many images of the source are drawn; None for all.
         soft_labels: How distances become soft labels; None for distances only.
-        surrogate: A network, as for `db3kd.label`; the entries of one to be trained; or None.
+        surrogate: `RunSurrogate.manifest_entry`; None without a surrogate.
         index: `[n] int64`, the images to label, in this order; None for all in their order.
     """
     entries: dict[str, object] = {
@@ -137,11 +136,9 @@ def label_manifest(
         entries[CLASS_NAMES] = names
     if index is not None and not index.equal(torch.arange(len(images))):
         entries["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
-    if isinstance(surrogate, nn.Module):
-        entries["surrogate"] = module_fingerprint(surrogate)
-    elif surrogate is not None:
+    if surrogate is not None:
         entries["surrogate"] = surrogate
-    if (digest := training_digest_for(settings, surrogate)) is not None:
+    if (digest := training_digest_for(settings, has_surrogate=surrogate is not None)) is not None:
         entries["training_digest"] = digest
     return make_manifest(
         entries,

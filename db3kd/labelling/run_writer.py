@@ -135,7 +135,7 @@ def write_run(
             planned.images,
             planned.settings,
             concurrent_chunks=execution.concurrent_chunks,
-            surrogate=planned.surrogate.network_in(
+            surrogate=planned.surrogate.train_or_load(
                 run, planned.teacher, planned.images, planned.first, progress=True
             ),
         )
