@@ -24,7 +24,7 @@ from db3kd.boundary import (
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_over_targets
 from db3kd.labelling.contradictions import contradicted_classes
-from db3kd.labelling.labels import Labels
+from db3kd.labelling.labels import Labels, Status
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.targets import Targets, nearest_classes, other_classes
 from db3kd.querying.device_memory import memory_limit
@@ -323,7 +323,7 @@ def measure(
     return boundary
 
 
-def _status(distances: Tensor, decided: Tensor, contradicted: Tensor) -> list[str]:
+def _status(distances: Tensor, decided: Tensor, contradicted: Tensor) -> list[Status]:
     """The status of each sample; a class counts as reached if its distance is finite."""
     reached = distances.isfinite().sum(1).tolist()
     classes = distances.shape[1]
