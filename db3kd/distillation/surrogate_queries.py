@@ -30,7 +30,7 @@ from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
-from db3kd.validation import interval_text
+from db3kd.validation import check_shape_of_images, interval_text
 
 HELD_OUT_SHARE = 0.05
 """Share of samples on which a surrogate is measured; at least one sample."""
@@ -249,11 +249,7 @@ def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "")
 
 
 def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
-    if images.image_shape != tuple(teacher.image_shape):
-        raise ValueError(
-            f"images: expected shape {tuple(teacher.image_shape)}, as teacher {describe(teacher)} "
-            f"takes, got {images.image_shape}"
-        )
+    check_shape_of_images(images.image_shape, teacher.image_shape, "the augmented images")
     lower, upper = teacher.bounds
     if lower > 0 or upper < 1:
         raise ValueError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from db3kd.argument_types import check_type
 from db3kd.boundary import Surrogate
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
-from db3kd.data.class_names import matched
+from db3kd.data.class_names import check_labels_of, matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
 from db3kd.labelling.budgets import divide_budget
@@ -30,9 +30,9 @@ from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.querying.search import UNANSWERED
 from db3kd.querying.session import AnswerJournal, SearchTask
-from db3kd.teachers.base import Teacher, describe
+from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
-from db3kd.validation import check_count, check_images
+from db3kd.validation import check_count, check_images, check_shape_of_images
 
 
 class LabelStore(Protocol):
@@ -235,17 +235,8 @@ def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, Named
     if isinstance(images, ImageSet):
         teacher = takes_unit_images(teacher)
         images = matched(images, teacher)
-    if tuple(images.image_shape) != tuple(teacher.image_shape):
-        raise ValueError(
-            f"images: expected shape {tuple(teacher.image_shape)} for teacher {describe(teacher)}, "
-            f"got {tuple(images.image_shape)} from {images.name}"
-        )
-    if images.labels is not None and int(images.labels.max()) >= teacher.classes:
-        raise ValueError(
-            f"images: expected labels in [0, {teacher.classes}), because teacher "
-            f"{describe(teacher)} has {teacher.classes} classes, got {int(images.labels.max())} in "
-            f"{images.name}"
-        )
+    check_shape_of_images(images.image_shape, teacher.image_shape, images.name)
+    check_labels_of(images, teacher)
     if isinstance(images, ImageSet):
         images.check()
     return teacher, images

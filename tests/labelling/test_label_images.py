@@ -30,6 +30,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
+from db3kd.teachers import FunctionTeacher
 from db3kd.teachers.base import TeacherError
 
 SHAPE = (1, 6, 6)
@@ -277,6 +278,12 @@ def test_a_set_of_another_shape_or_with_more_classes_is_refused():
         label(some_teacher(), ImageSet.from_arrays(torch.rand(4, 5, 5)), SMALL)
     with pytest.raises(ValueError, match=r"images: expected labels in \[0, 4\)"):
         label(some_teacher(), ImageSet.from_arrays(some_images(2), torch.tensor([0, 7])), SMALL)
+
+
+def test_a_teacher_declared_with_the_channels_last_is_told_how_to_declare_it():
+    teacher = FunctionTeacher(lambda images: images.argmax(1), (6, 8, 3), 4, fingerprint="any")
+    with pytest.raises(ValueError, match=r"channels last; did you mean \(3, 6, 8\)"):
+        label(teacher, ImageSet.from_arrays(torch.rand(4, 3, 6, 8)), SMALL)
 
 
 def test_images_in_other_bounds_are_labelled():
