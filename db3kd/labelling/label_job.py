@@ -19,7 +19,7 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
 from db3kd.labelling.consistency import ConsistencyChecks
-from db3kd.labelling.image_decisions import FirstDecisions, decide_images
+from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
@@ -62,7 +62,7 @@ class LabelJob:
         pool: Worker processes that label the chunks instead of this process, or None.
         checks: Checks that ask the teacher for known answers again, or None.
         samples_per_chunk: The number of samples in a chunk; None for `chunk_size`.
-        first: Which images are decided first, and whether a single class stops the run.
+        decision_order: The order of the decisions, and whether a single class stops the run.
     """
 
     teacher: Teacher
@@ -75,7 +75,7 @@ class LabelJob:
     pool: RayWorkerPool | None = None
     checks: ConsistencyChecks | None = None
     samples_per_chunk: int | None = None
-    first: FirstDecisions = field(default_factory=FirstDecisions)
+    decision_order: DecisionOrder = field(default_factory=DecisionOrder)
 
     @classmethod
     def prepare(
@@ -137,7 +137,7 @@ class LabelJob:
                 self.settings.query_batch_size,
                 counter.add_queries,
                 journal,
-                first=self.first,
+                order=self.decision_order,
             )
         labeller = self._labeller(limits, decisions, contradictions)
         if checks is not None:
@@ -148,13 +148,14 @@ class LabelJob:
 
     def _check_unfinished_decisions(self, checks: ConsistencyChecks, limits: Tensor) -> bool:
         """Checks a run that was stopped while its images were decided; returns whether it was."""
-        order, known = self.first.order(limits), checks.decisions_so_far()
-        if not 0 < len(known) < len(order):
+        order, known = self.decision_order, checks.decisions_so_far()
+        asked = order.indices(limits)
+        if not 0 < len(known) < len(asked):
             return False
-        if self.first.spread and len(known) == FIRST_CHECKED:  # before a check asks anything
-            self.first.check(self.teacher, self.images, known)
+        if order.spread and len(known) == FIRST_CHECKED:  # before a check asks anything
+            order.check_first(self.teacher, self.images, known)
         decisions = torch.full_like(limits, UNANSWERED)
-        decisions[order[: len(known)]] = known
+        decisions[asked[: len(known)]] = known
         checks.begin(self._labeller(limits, decisions), {})
         return True
 

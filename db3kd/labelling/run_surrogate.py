@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import FirstDecisions, decide_images
+from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
 from db3kd.progress import adding_up, show_progress_if
@@ -165,7 +165,7 @@ class RunSurrogate:
         run: RunFolder,
         teacher: Teacher,
         images: NamedImages,
-        first: FirstDecisions,
+        order: DecisionOrder,
         *,
         progress: bool,
     ) -> nn.Module | None:
@@ -178,7 +178,7 @@ class RunSurrogate:
             run: The folder of the run.
             teacher: The teacher of the run.
             images: The images of the run.
-            first: Which of them are decided first, and whether a single class stops the run.
+            order: The order of the decisions, and whether a single class stops the run.
             progress: Whether to show the progress.
 
         Returns:
@@ -197,7 +197,7 @@ class RunSurrogate:
         file = run.path / WEIGHTS
         if notes:
             return _searched_with(self.planned, file, notes[-1])
-        decisions = _decide(run, teacher, images, self.settings, first, progress)
+        decisions = _decide(run, teacher, images, self.settings, order, progress)
         log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
             agreement = self.planned.train(
@@ -278,7 +278,7 @@ def _decide(
     teacher: Teacher,
     images: NamedImages,
     settings: LabelSettings,
-    first: FirstDecisions,
+    order: DecisionOrder,
     progress: bool,
 ) -> Tensor:
     """Decides the images of a run, which its labelling then need not ask about again."""
@@ -292,7 +292,7 @@ def _decide(
             settings.query_batch_size,
             None if show is None else adding_up(show),
             journal,
-            first=first,
+            order=order,
         )
     return decisions
 
