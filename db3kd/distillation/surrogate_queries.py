@@ -35,7 +35,9 @@ from db3kd.validation import check_shape_of_images, interval_text
 HELD_OUT_SHARE = 0.05
 """Share of samples on which a surrogate is measured; at least one sample."""
 
-_SHARD_ROWS = 2**16
+SHARD_ROWS = 2**16
+"""Maximum number of answers in a shard."""
+
 _BATCH_ROWS = 2048
 
 
@@ -44,7 +46,7 @@ def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
     return {
         "queries_per_sample": settings.queries_per_sample,
         "held_out_share": HELD_OUT_SHARE,
-        "rows_per_shard": _SHARD_ROWS,
+        "rows_per_shard": SHARD_ROWS,
     }
 
 
@@ -130,7 +132,7 @@ def decide_augmented(
     on_answers = None
     if progress is not None:
         on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
-    for rows in torch.arange(len(images)).split(_SHARD_ROWS):
+    for rows in torch.arange(len(images)).split(SHARD_ROWS):
         position = int(rows[0])
         if folder is not None and folder.has_shard(position):
             continue
@@ -206,8 +208,8 @@ def decide_augmented_in_folder(
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.finished:
             return decide_augmented(teacher, images, folder=folder)
-        positions = range(0, len(images), _SHARD_ROWS)
-        before = sum(min(_SHARD_ROWS, len(images) - p) for p in positions if folder.has_shard(p))
+        positions = range(0, len(images), SHARD_ROWS)
+        before = sum(min(SHARD_ROWS, len(images) - p) for p in positions if folder.has_shard(p))
         with Progress(
             len(images),
             len(images),

@@ -37,8 +37,9 @@ from db3kd.teachers.base import Teacher
 _CHUNK_BYTES, _CHUNK_SHARE = 256 * 2**20, 1 / 24
 """Memory for the search state of one chunk, and the share of a GPU's memory."""
 
-_MAX_CHUNK_SAMPLES = 256
-"""With ten classes, enough pairs to fill a teacher's batches."""
+MAX_CHUNK_SAMPLES = 256
+"""Maximum number of samples in a chunk: with ten classes, enough pairs to fill a teacher's batches.
+"""
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
         rows *= settings.targets_among(teacher.classes)
     per_sample = rows * values * 4
     limit = memory_limit(teacher.device, _CHUNK_BYTES, _CHUNK_SHARE)
-    return max(1, min(_MAX_CHUNK_SAMPLES, limit // per_sample))
+    return max(1, min(MAX_CHUNK_SAMPLES, limit // per_sample))
 
 
 def surrogate_for(

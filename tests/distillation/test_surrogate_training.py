@@ -73,7 +73,7 @@ def source(tmp_path: Path) -> Source:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three shards a run, and several batches each."""
-    monkeypatch.setattr(surrogate_queries, "_SHARD_ROWS", 100)
+    monkeypatch.setattr(surrogate_queries, "SHARD_ROWS", 100)
     monkeypatch.setattr(surrogate_queries, "_BATCH_ROWS", 48)
 
 
