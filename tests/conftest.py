@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import signal
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -46,6 +47,13 @@ def truth() -> LinearTeacher:
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(10, 64, generator=generator)
     return LinearTeacher(weights - weights.mean(1, keepdim=True), torch.zeros(10), (1, 8, 8))
+
+
+@pytest.fixture
+def limit_chunks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Limits the samples in a chunk, so that a few images are labelled in several chunks."""
+    constant = "db3kd.labelling.chunk_search.MAX_CHUNK_SAMPLES"
+    return lambda samples: monkeypatch.setattr(constant, samples)
 
 
 @pytest.fixture

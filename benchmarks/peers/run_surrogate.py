@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.surrogate_settings import SurrogateSettings
-from db3kd.pipelines.auto_surrogate import SurrogateTraining
+from db3kd.pipelines.auto_surrogate import PlannedAutoSurrogate
 from db3kd.planning import SurrogatePlan
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
@@ -16,7 +16,7 @@ from db3kd.teachers import ModuleTeacher
 
 
 @dataclass(frozen=True)
-class RunSurrogate:
+class TrainedRunSurrogate:
     """The surrogate that `label --surrogate auto` trains if its plan is this one.
 
     Attributes:
@@ -43,7 +43,7 @@ def train_run_surrogate(
     seed: int = 1,
     per_image: int = 9,
     point_share: float = 0.5,
-) -> RunSurrogate:
+) -> TrainedRunSurrogate:
     """Trains a surrogate as a label run does.
 
     Args:
@@ -67,12 +67,12 @@ def train_run_surrogate(
     settings = SurrogateSettings(model, queries_per_sample=1 + versions, networks=networks)
     training = replace(settings.training, seed=seed, device="cpu", steps=steps)
     settings = replace(settings, training=training)
-    of_run = SurrogateTraining(settings, settings.surrogate_model(images.image_shape), plan)
+    planned = PlannedAutoSurrogate(settings, settings.surrogate_model(images.image_shape), plan)
     with TemporaryDirectory() as folder:
         weights = Path(folder) / "surrogate.safetensors"
         with Journal(Path(folder) / "journal", teacher.classes, "surrogate") as journal:
             log = ChoiceLog(Path(folder))
-            agreement = of_run.train(
+            agreement = planned.train(
                 teacher, images, decisions, journal, log, weights, progress=False
             )
-        return RunSurrogate(of_run.load(weights), agreement, plan.queries)
+        return TrainedRunSurrogate(planned.load(weights), agreement, plan.queries)

@@ -27,7 +27,6 @@ from db3kd.distillation.student import train_on_soft_labels
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.soft_labels import margin_soft_labels
-from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
 
 _GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -75,8 +74,7 @@ def _measure(
     unit = median_nearest_distance(run.labels.distances, run.labels.decision)
     loss = KDLoss()
     soft = margins(run.labels, relative / unit, loss)
-    source = Source(**run.manifest["settings"]["source"])
-    test = replace(source, data=options.data or source.data, split="test").load()
+    test = replace(run.source, split="test").load()
     accuracies = []
     for seed in range(options.seeds):
         seeded = replace(training, seed=seed)

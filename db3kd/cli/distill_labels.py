@@ -118,9 +118,9 @@ def distill_labels(
         plan = _Plan("inverse", None, KDLoss.paper(), settings)
     else:
         plan = _plan(run, losses, settings)
-    if run.manifest["state"] != "finished":
+    if not run.finished:
         print(f"note: {labels} is not finished; it holds {len(run.labels):,} samples")
-    test = _test_set(run, data)
+    test = _test_set(run)
     model = model or default_student(run.images.image_shape)
     _train_students(run, model, plan, files, test, callbacks)
 
@@ -176,16 +176,13 @@ def _parse_scale(text: str) -> float | None:
         raise ValueError(f"scale: expected a number or auto, got {text!r}") from None
 
 
-def _test_set(run: "LabelRun", data: str | None) -> "ImageSet | None":
+def _test_set(run: "LabelRun") -> "ImageSet | None":
     """Returns the test split of the run's data set; None without one, or without true classes."""
-    from db3kd.labelling.source import Source
-
-    source = Source(**run.manifest["settings"]["source"])
     try:
-        test = replace(source, data=data or source.data, split="test").load()
+        test = replace(run.source, split="test").load()
     except (ValueError, FileNotFoundError):
         return None
-    if test.labels is None or source.split == "test":
+    if test.labels is None or run.source.split == "test":
         return None
     return run.match(test)
 

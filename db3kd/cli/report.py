@@ -69,11 +69,10 @@ def _notes(run: "LabelRun") -> list[str]:
 
     totals = Totals()
     totals.add(run.labels)
-    labelling = run.manifest["settings"]["labelling"]
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
     notes = [
-        f"{totals.samples:,} samples labelled by {labelling['measure'].upper()} "
-        f"(teacher {run.manifest['settings']['teacher']}): {statuses}.",
+        f"{totals.samples:,} samples labelled by {run.measure.upper()} "
+        f"(teacher {run.teacher}): {statuses}.",
         f"{totals.queries:,} queries, {totals.queries_per_sample:,.1f} per sample; "
         f"{totals.reached:,} of {totals.pairs:,} pairs of a sample and another class were reached.",
     ]
@@ -140,5 +139,4 @@ def _curves(run: "LabelRun") -> dict[str, tuple[list[float], list[float]]]:
     from db3kd.labelling.totals import distance_against_queries
 
     queries, distances = distance_against_queries(run.labels)
-    name = run.manifest["settings"]["labelling"]["measure"].upper()
-    return {name: (queries, distances)} if max(queries) > 0 else {}
+    return {run.measure.upper(): (queries, distances)} if max(queries) > 0 else {}

@@ -45,7 +45,7 @@ def match_classes(images: ImageSet, names: Names, classes: int, who: str) -> Ima
         return images
     if images.class_names is None:
         if int(images.labels.max()) >= classes:
-            return images  # The caller refuses this label, and names it.
+            return images  # `check_labels_of` refuses this label, and names it.
         _warn_once(
             f"{images.name}: its classes are numbers, taken to be those of {who}: "
             f"{_listed_by_number(names or ())}"
@@ -61,6 +61,25 @@ def matched(images: ImageSet, teacher: Teacher) -> ImageSet:
     """Renumbers the labels of images as `match_classes`, with the classes of this teacher."""
     who = f"teacher {describe(teacher)}"
     return match_classes(images, class_names_of(teacher), teacher.classes, who)
+
+
+def check_labels_of(images: NamedImages, teacher: Teacher, name: str = "images") -> None:
+    """Checks that the labels of images from `matched` are classes of a teacher.
+
+    Args:
+        images: With or without labels.
+        teacher: The teacher.
+        name: The name of the argument in errors.
+
+    Raises:
+        ValueError: If a label is too large for the teacher's number of classes.
+    """
+    highest = -1 if images.labels is None else int(images.labels.max())
+    if highest >= teacher.classes:
+        raise ValueError(
+            f"{name}: expected labels in [0, {teacher.classes}), because teacher "
+            f"{describe(teacher)} has {teacher.classes} classes, got {highest} in {images.name}"
+        )
 
 
 def run_class_names(teacher: Teacher, images: NamedImages) -> Names:
@@ -147,7 +166,7 @@ def _match_unnamed(
         by_place = {place[number]: name for number, name in enumerate(names)}
         names = [by_place.get(number, str(number)) for number in range(max(by_place) + 1)]
     if int(labels.max()) >= classes:
-        return images  # The caller refuses this label, and names it.
+        return images  # `check_labels_of` refuses this label, and names it.
     names = names[:classes] + [f"class {number}" for number in range(len(names), classes)]
     if len(set(names)) < classes:  # A class of the data is itself called "class 7".
         names = [f"{number}: {name}" for number, name in enumerate(names)]

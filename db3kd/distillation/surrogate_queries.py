@@ -30,12 +30,14 @@ from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
-from db3kd.validation import interval_text
+from db3kd.validation import check_shape_of_images, interval_text
 
 HELD_OUT_SHARE = 0.05
 """Share of samples on which a surrogate is measured; at least one sample."""
 
-_SHARD_ROWS = 2**16
+SHARD_ROWS = 2**16
+"""Maximum number of answers in a shard."""
+
 _BATCH_ROWS = 2048
 
 
@@ -44,7 +46,7 @@ def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
     return {
         "queries_per_sample": settings.queries_per_sample,
         "held_out_share": HELD_OUT_SHARE,
-        "rows_per_shard": _SHARD_ROWS,
+        "rows_per_shard": SHARD_ROWS,
     }
 
 
@@ -130,7 +132,7 @@ def decide_augmented(
     on_answers = None
     if progress is not None:
         on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
-    for rows in torch.arange(len(images)).split(_SHARD_ROWS):
+    for rows in torch.arange(len(images)).split(SHARD_ROWS):
         position = int(rows[0])
         if folder is not None and folder.has_shard(position):
             continue
@@ -206,8 +208,8 @@ def decide_augmented_in_folder(
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.finished:
             return decide_augmented(teacher, images, folder=folder)
-        positions = range(0, len(images), _SHARD_ROWS)
-        before = sum(min(_SHARD_ROWS, len(images) - p) for p in positions if folder.has_shard(p))
+        positions = range(0, len(images), SHARD_ROWS)
+        before = sum(min(SHARD_ROWS, len(images) - p) for p in positions if folder.has_shard(p))
         with Progress(
             len(images),
             len(images),
@@ -249,11 +251,7 @@ def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "")
 
 
 def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
-    if images.image_shape != tuple(teacher.image_shape):
-        raise ValueError(
-            f"images: expected shape {tuple(teacher.image_shape)}, as teacher {describe(teacher)} "
-            f"takes, got {images.image_shape}"
-        )
+    check_shape_of_images(images.image_shape, teacher.image_shape, "the augmented images")
     lower, upper = teacher.bounds
     if lower > 0 or upper < 1:
         raise ValueError(

@@ -1,13 +1,82 @@
 """The results of a run's consistency checks, as recorded in its manifest.
 
-The manifest's entry `consistency` is a list with one mapping per check: `when` ("start", "resume",
-"end", or "lost" for answers that were lost in a kill and requested again), the number of `asked`
-and `changed` queries, `flagged`, and for some checks `images`, `around`, `rate` and `interval`.
+The manifest's entry `consistency` is a list with one mapping per check. `checks_of` reads them as
+`CheckRecord`s.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+CONSISTENCY = "consistency"
+"""The list of a manifest that holds the checks."""
+
+CheckTime = Literal["start", "resume", "end", "lost"]
+"""When a check was made; "lost" counts answers that were lost in a kill and requested again."""
+
+
+@dataclass(frozen=True)
+class ChangedImages:
+    """Which images a check found in another class than before.
+
+    Attributes:
+        samples: Their indices, if they are samples of the run.
+        points: Their positions among the first images of an interrupted search.
+    """
+
+    samples: list[int]
+    points: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRecord:
+    """What one check asked and found.
+
+    Attributes:
+        when: When the check was made.
+        asked: The number of known answers that were requested again.
+        changed: How many of them differed.
+        around: The number of queries around samples whose answer changed; None unless `when` is
+            "end".
+        flagged: Whether the teacher is noisy or was replaced.
+        images: Which images changed; None unless `when` is "start" or "resume".
+        rate: The estimated share of wrong decisions of the run; None unless `when` is "end".
+        interval: The 95 % confidence interval of `rate`.
+    """
+
+    when: CheckTime
+    asked: int
+    changed: int
+    around: int | None = None
+    flagged: bool
+    images: ChangedImages | None = None
+    rate: float | None = None
+    interval: tuple[float, float] | None = None
+
+    def to_entry(self) -> dict[str, Any]:
+        """Returns the entry of the manifest, without the fields that are None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> "CheckRecord":
+        """Reads an entry that `to_entry` made."""
+        images, interval = entry.get("images"), entry.get("interval")
+        return cls(
+            when=entry["when"],
+            asked=entry["asked"],
+            changed=entry["changed"],
+            around=entry.get("around"),
+            flagged=entry["flagged"],
+            images=None if images is None else ChangedImages(images["samples"], images["points"]),
+            rate=entry.get("rate"),
+            interval=None if interval is None else (interval[0], interval[1]),
+        )
+
+
+def checks_of(manifest: Mapping[str, Any]) -> list[CheckRecord]:
+    """Returns the checks of a run, in the order in which they were made."""
+    return [CheckRecord.from_entry(entry) for entry in manifest.get(CONSISTENCY, ())]
 
 
 def clopper_pearson(changed: int, asked: int) -> tuple[float, float]:
@@ -42,29 +111,26 @@ def clopper_pearson(changed: int, asked: int) -> tuple[float, float]:
 
 def queries_of_checks(manifest: Mapping[str, Any]) -> int:
     """The number of queries that a run's checks spent, on top of those of its labels."""
-    checks = manifest.get("consistency", ())
-    return sum(check["asked"] + check.get("around", 0) for check in checks)
+    return sum(check.asked + (check.around or 0) for check in checks_of(manifest))
 
 
 def is_inconsistent(manifest: Mapping[str, Any]) -> bool:
     """Whether a check found that the teacher of a run is noisy or was replaced."""
-    return any(check["flagged"] for check in manifest.get("consistency", ()))
+    return any(check.flagged for check in checks_of(manifest))
 
 
 def describe_checks(manifest: Mapping[str, Any]) -> str:
     """Describes the results of a run's checks in one sentence; empty if there were no checks."""
-    checks = [check for check in manifest.get("consistency", ()) if check["when"] != "lost"]
+    checks = [check for check in checks_of(manifest) if check.when != "lost"]
     if not checks:
         return ""
-    changes = ", ".join(
-        f"{check['changed']} of {check['asked']} at the {check['when']}" for check in checks
-    )
+    changes = ", ".join(f"{check.changed} of {check.asked} at the {check.when}" for check in checks)
     text = f"answers that changed when asked again: {changes}"
     last = checks[-1]
-    if is_inconsistent(manifest) and "rate" in last:
-        low, high = last["interval"]
+    if is_inconsistent(manifest) and last.rate is not None and last.interval is not None:
+        low, high = last.interval
         text += (
-            f"; the teacher is noisy or was replaced, and about {last['rate']:.1%} of the run's "
+            f"; the teacher is noisy or was replaced, and about {last.rate:.1%} of the run's "
             f"decisions are wrong (95 % interval {low:.1%} to {high:.1%})"
         )
     return text

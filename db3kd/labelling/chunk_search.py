@@ -24,7 +24,7 @@ from db3kd.boundary import (
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_over_targets
 from db3kd.labelling.contradictions import contradicted_classes
-from db3kd.labelling.labels import Labels
+from db3kd.labelling.labels import Labels, Status
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.targets import Targets, nearest_classes, other_classes
 from db3kd.querying.device_memory import memory_limit
@@ -37,8 +37,9 @@ from db3kd.teachers.base import Teacher
 _CHUNK_BYTES, _CHUNK_SHARE = 256 * 2**20, 1 / 24
 """Memory for the search state of one chunk, and the share of a GPU's memory."""
 
-_MAX_CHUNK_SAMPLES = 256
-"""With ten classes, enough pairs to fill a teacher's batches."""
+MAX_CHUNK_SAMPLES = 256
+"""Maximum number of samples in a chunk: with ten classes, enough pairs to fill a teacher's batches.
+"""
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:
         rows *= settings.targets_among(teacher.classes)
     per_sample = rows * values * 4
     limit = memory_limit(teacher.device, _CHUNK_BYTES, _CHUNK_SHARE)
-    return max(1, min(_MAX_CHUNK_SAMPLES, limit // per_sample))
+    return max(1, min(MAX_CHUNK_SAMPLES, limit // per_sample))
 
 
 def surrogate_for(
@@ -241,14 +242,14 @@ def check_surrogate_measure(settings: LabelSettings) -> None:
         )
 
 
-def training_digest_for(settings: LabelSettings, surrogate: object | None) -> str | None:
+def training_digest_for(settings: LabelSettings, has_surrogate: bool) -> str | None:
     """Returns the `training_digest` that a run needs; None if it does not refit a surrogate.
 
     Args:
         settings: The settings of the run.
-        surrogate: Its surrogate in any form; None if it has none.
+        has_surrogate: Whether it searches with a surrogate.
     """
-    if surrogate is None or not settings.sign_opt.surrogate_refits:
+    if not (has_surrogate and settings.sign_opt.surrogate_refits):
         return None
     return training_digest()
 
@@ -323,7 +324,7 @@ def measure(
     return boundary
 
 
-def _status(distances: Tensor, decided: Tensor, contradicted: Tensor) -> list[str]:
+def _status(distances: Tensor, decided: Tensor, contradicted: Tensor) -> list[Status]:
     """The status of each sample; a class counts as reached if its distance is finite."""
     reached = distances.isfinite().sum(1).tolist()
     classes = distances.shape[1]

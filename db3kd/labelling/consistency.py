@@ -15,17 +15,25 @@ The checks have their own journals, are counted in the manifest, and change no l
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from db3kd.data.image_source import NamedImages
-from db3kd.labelling.check_results import clopper_pearson, queries_of_checks
+from db3kd.labelling.check_results import (
+    CONSISTENCY,
+    ChangedImages,
+    CheckRecord,
+    CheckTime,
+    checks_of,
+    clopper_pearson,
+    queries_of_checks,
+)
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_identity import DECISIONS
+from db3kd.labelling.settings import Measure
 from db3kd.querying.driver import decide_all
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
@@ -131,23 +139,24 @@ class ConsistencyChecks:
         if not count:
             self._refuse_again(labeller)
             return
-        refused = self._last_resume().get("images", {"samples": [], "points": []})
-        half = (count if refused["samples"] and not refused["points"] else count + 1) // 2
-        points = _stopped_search_points(self.folder, labeller, chunks, half, refused["points"])
+        last = self._last_resume()
+        refused = ChangedImages([], []) if last is None or last.images is None else last.images
+        half = (count if refused.samples and not refused.points else count + 1) // 2
+        points = _stopped_search_points(self.folder, labeller, chunks, half, refused.points)
         samples = _suspect_samples(
-            labeller, count - (0 if points is None else len(points)), refused["samples"]
+            labeller, count - (0 if points is None else len(points)), refused.samples
         )
         changed, asked = self._compare("resume", labeller, samples, points)
         if changed and not self.accept_changes:
             raise self._refusal(labeller, changed, asked)
 
-    def end(self, teacher: Teacher, images: NamedImages, measure: str) -> None:
+    def end(self, teacher: Teacher, images: NamedImages, measure: Measure) -> None:
         """Checks a run whose shards are complete, and estimates its share of wrong decisions.
 
         Args:
             teacher: The teacher of the run.
             images: The images, in the order of the run.
-            measure: The measure of the run: "sd", "bd" or "mbd".
+            measure: The measure of the run.
         """
         count = self.checks - self.asked - 2 * _MAX_NEIGHBOURHOODS
         suspicion, decisions = _suspicion(self.folder, measure)
@@ -168,25 +177,30 @@ class ConsistencyChecks:
         low, high = clopper_pearson(wrong_in_rest, len(rest)) if len(rest) else (0.0, 0.0)
         share = wrong_in_rest / max(1, len(rest))
         self._record(
-            "end",
-            len(rows),
-            len(changed),
-            around=2 * min(_MAX_NEIGHBOURHOODS, len(changed)),
-            flagged=len(changed) >= _SUFFICIENT_CHANGES or around,
-            rate=(wrong_in_top + share * len(suspects)) / decided,
-            interval=[(wrong_in_top + bound * len(suspects)) / decided for bound in (low, high)],
+            CheckRecord(
+                when="end",
+                asked=len(rows),
+                changed=len(changed),
+                around=2 * min(_MAX_NEIGHBOURHOODS, len(changed)),
+                flagged=len(changed) >= _SUFFICIENT_CHANGES or around,
+                rate=(wrong_in_top + share * len(suspects)) / decided,
+                interval=(
+                    (wrong_in_top + low * len(suspects)) / decided,
+                    (wrong_in_top + high * len(suspects)) / decided,
+                ),
+            )
         )
 
-    def _last_resume(self) -> dict[str, Any]:
-        """The record of the last check before resuming; empty if there was none."""
-        checks = self.folder.manifest.get("consistency", [])
-        return next((check for check in checks[::-1] if check["when"] == "resume"), {})
+    def _last_resume(self) -> CheckRecord | None:
+        """The record of the last check before resuming; None if there was none."""
+        checks = checks_of(self.folder.manifest)
+        return next((check for check in checks[::-1] if check.when == "resume"), None)
 
     def _refuse_again(self, labeller: Labeller) -> None:
         """Refuses a run that the last check refused if no queries are left to repeat the check."""
         last = self._last_resume()
-        if last.get("changed") and not self.accept_changes:
-            raise self._refusal(labeller, last["changed"], last["asked"])
+        if last is not None and last.changed and not self.accept_changes:
+            raise self._refusal(labeller, last.changed, last.asked)
 
     def _refusal(self, labeller: Labeller, changed: int, asked: int) -> ValueError:
         return ValueError(
@@ -215,7 +229,7 @@ class ConsistencyChecks:
         return bool(other.all(0).any())
 
     def _compare(
-        self, when: str, labeller: Labeller, samples: Tensor, points: _Points | None = None
+        self, when: CheckTime, labeller: Labeller, samples: Tensor, points: _Points | None = None
     ) -> tuple[int, int]:
         """Queries samples `[n] int64` and points again; returns the changed and asked counts."""
         images, expected = labeller.images.read(samples), labeller.decisions[samples]
@@ -230,14 +244,16 @@ class ConsistencyChecks:
         changed, accepted = int(differs.sum()), when != "resume" or self.accept_changes
         of_samples = torch.arange(len(numbers)) < len(samples)
         self._record(
-            when,
-            len(expected),
-            changed,
-            flagged=changed > 0 and accepted,
-            images={
-                "samples": numbers[differs & of_samples].tolist(),
-                "points": numbers[differs & ~of_samples].tolist(),
-            },
+            CheckRecord(
+                when=when,
+                asked=len(expected),
+                changed=changed,
+                flagged=changed > 0 and accepted,
+                images=ChangedImages(
+                    samples=numbers[differs & of_samples].tolist(),
+                    points=numbers[differs & ~of_samples].tolist(),
+                ),
+            )
         )
         return changed, len(expected)
 
@@ -252,7 +268,7 @@ class ConsistencyChecks:
         Returns:
             `[n] int64`, their classes.
         """
-        name = f"check-{len(self.folder.manifest.get('consistency', []))}-{part}"
+        name = f"check-{len(checks_of(self.folder.manifest))}-{part}"
         self._record_lost(name)
         with self.folder.journal(name, teacher.classes) as journal:
             return decide_all(
@@ -268,12 +284,11 @@ class ConsistencyChecks:
         file = self.folder.journals.file(name)
         lost = sum(len(call.answers) for call in self.folder.journals.read(file).calls)
         if lost:
-            self._record("lost", lost, 0, flagged=False)
+            self._record(CheckRecord(when="lost", asked=lost, changed=0, flagged=False))
         file.unlink(missing_ok=True)
 
-    def _record(self, when: str, asked: int, changed: int, **found: Any) -> None:
-        entry = {"when": when, "asked": asked, "changed": changed, **found}
-        self.folder.note("consistency", entry)
+    def _record(self, check: CheckRecord) -> None:
+        self.folder.note(CONSISTENCY, check.to_entry())
         for file in self.folder.path.glob("_check-*.journal"):
             file.unlink()
 
@@ -318,7 +333,7 @@ def _stopped_search_points(
     return None
 
 
-def _suspicion(folder: RunFolder, measure: str) -> tuple[Tensor, Tensor]:
+def _suspicion(folder: RunFolder, measure: Measure) -> tuple[Tensor, Tensor]:
     """Returns a score per sample, small if its decision may be wrong, and the decisions."""
     scores, decisions = [], []
     for _, labels in iterate_shards(folder.path):
@@ -327,7 +342,7 @@ def _suspicion(folder: RunFolder, measure: str) -> tuple[Tensor, Tensor]:
     return torch.cat(scores), torch.cat(decisions)
 
 
-def _scores(labels: Labels, measure: str) -> Tensor:
+def _scores(labels: Labels, measure: Measure) -> Tensor:
     if measure == "sd":  # sample distances do not depend on the sample's own decision
         known = torch.full((len(labels),), -1) if labels.label is None else labels.label
         score = ((known < 0) | (known == labels.decision)).float()

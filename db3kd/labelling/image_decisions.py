@@ -17,9 +17,9 @@ from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.validation import check_images
 
 
-@dataclass(frozen=True)
-class FirstDecisions:
-    """Which images a run decides first, and whether it stops if these are all in one class.
+@dataclass(frozen=True, kw_only=True)
+class DecisionOrder:
+    """The order in which a run decides its images, and whether a single class stops the run.
 
     Attributes:
         spread: Whether `FIRST_CHECKED` images, spread evenly over the set, are decided and checked
@@ -33,7 +33,7 @@ class FirstDecisions:
     rare_classes: bool = False
     advice: str = IF_RARE
 
-    def order(self, limits: Tensor) -> Tensor:
+    def indices(self, limits: Tensor) -> Tensor:
         """Returns the images that are decided, `[n] int64`, in the order in which they are.
 
         Args:
@@ -47,7 +47,7 @@ class FirstDecisions:
         later[first] = False
         return torch.cat([decided[first], decided[later]])
 
-    def check(self, teacher: Teacher, images: NamedImages, decisions: Tensor) -> None:
+    def check_first(self, teacher: Teacher, images: NamedImages, decisions: Tensor) -> None:
         """Checks the decisions of the first images, `[FIRST_CHECKED] int64`.
 
         Raises:
@@ -65,7 +65,7 @@ def decide_images(
     on_answers: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
     *,
-    first: FirstDecisions,
+    order: DecisionOrder,
 ) -> tuple[Tensor, Tensor]:
     """Asks for the class of each image, and finds equal images in different classes.
 
@@ -76,7 +76,7 @@ def decide_images(
         query_batch_size: Maximum number of images in a batch.
         on_answers: A function that is called with the number of answers, batch by batch.
         journal: A journal that keeps the answers.
-        first: Which images are decided first, and whether a single class stops the run.
+        order: The order of the decisions, and whether a single class stops the run.
 
     Returns:
         The decisions, `[N] int64`, -1 for images that were not queried; and the contradictions,
@@ -96,7 +96,7 @@ def decide_images(
         return batch
 
     decisions = torch.full((len(images),), UNANSWERED)
-    asked = first.order(limits)
+    asked = order.indices(limits)
     decisions[asked] = decide_all(
         teacher,
         read,
@@ -104,7 +104,7 @@ def decide_images(
         query_batch_size,
         on_answers=on_answers,
         journal=journal,
-        check_first=partial(first.check, teacher, images) if first.spread else None,
+        check_first=partial(order.check_first, teacher, images) if order.spread else None,
     )
     _check_classes_differ(teacher, images, decisions[asked])
     return decisions, equal.contradictions(images, decisions)

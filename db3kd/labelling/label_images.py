@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from db3kd.argument_types import check_flag, check_path
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.image_decisions import FirstDecisions
+from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.run_identity import (
-    first_decisions,
+    decision_order_of,
     is_spread,
     label_manifest,
     run_images,
@@ -122,11 +122,13 @@ def label(
         surrogate=network,
     )
     if out is None:
-        job = replace(job, first=FirstDecisions(True, rare_classes, IF_RARE_IN_MEMORY))
+        order = DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
+        job = replace(job, decision_order=order)
         return _label_in_memory(job, recovered, progress)
     if len(job.index.unique()) < len(job.index):
         raise ValueError("index: expected each image at most once with out=, got duplicates")
-    job = replace(job, first=first_decisions(out, resume, rare_classes))
+    order = decision_order_of(out, resume=resume, rare_classes=rare_classes)
+    job = replace(job, decision_order=order)
     _label_into_folder(job, surrogate, out, resume, progress)
     return load_labels(out)
 
@@ -182,7 +184,8 @@ def label_chunks(
     )
     # The caller's folder may have been begun in the order of another version.
     spread = not isinstance(folder, RunFolder) or is_spread(folder.manifest.get("settings", {}))
-    job = replace(job, first=FirstDecisions(spread, rare_classes, IF_RARE_IN_MEMORY))
+    order = DecisionOrder(spread=spread, rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
+    job = replace(job, decision_order=order)
     return (labels for _, labels in job.run(folder, progress))
 
 
@@ -213,11 +216,11 @@ def _label_into_folder(
     resume: bool,
     progress: ProgressListener | Literal[False] | None,
 ) -> None:
-    of_run = plan_surrogate(surrogate, job.teacher, len(job.images), job.settings, job.index)
-    budget, job = job.settings.queries, replace(job, settings=of_run.settings)
+    run_surrogate = plan_surrogate(surrogate, job.teacher, len(job.images), job.settings, job.index)
+    budget, job = job.settings.queries, replace(job, settings=run_surrogate.settings)
     known = None
     if isinstance(job.images, ImageSet):
-        known = run_images(job.images, job.settings, job.teacher.classes, job.first)
+        known = run_images(job.images, job.settings, job.teacher.classes, job.decision_order)
     per_shard = samples_per_shard(out, resume, job.teacher, job.settings)
     job = replace(job, samples_per_chunk=per_shard)
     manifest = label_manifest(
@@ -226,17 +229,19 @@ def _label_into_folder(
         job.settings,
         source=None,
         samples_per_shard=per_shard,
-        first=job.first,
+        order=job.decision_order,
         data_fingerprint=known.digests.fingerprint if known else job.images.fingerprint(),
         budget=budget,
-        surrogate=of_run.entries,
+        surrogate=run_surrogate.manifest_entry,
         index=job.index,
     )
     with RunFolder.open(out, LABELS, manifest, resume=resume, images=known) as run:
         if run.finished:
             return
         job = job.with_surrogate(
-            of_run.network_in(run, job.teacher, job.images, job.first, progress=_shows(progress))
+            run_surrogate.train_or_load(
+                run, job.teacher, job.images, job.decision_order, progress=_shows(progress)
+            )
         )
         with _shown(progress, job, add_up(run)) as listener:
             for position, chunk in job.run(run, listener):

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from db3kd.argument_types import check_type
 from db3kd.boundary import Surrogate
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
-from db3kd.data.class_names import matched
+from db3kd.data.class_names import check_labels_of, matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
 from db3kd.labelling.consistency import ConsistencyChecks
-from db3kd.labelling.image_decisions import FirstDecisions, decide_images
+from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
@@ -30,9 +30,9 @@ from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.querying.search import UNANSWERED
 from db3kd.querying.session import AnswerJournal, SearchTask
-from db3kd.teachers.base import Teacher, describe
+from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
-from db3kd.validation import check_count, check_images
+from db3kd.validation import check_count, check_images, check_shape_of_images
 
 
 class LabelStore(Protocol):
@@ -62,7 +62,7 @@ class LabelJob:
         pool: Worker processes that label the chunks instead of this process, or None.
         checks: Checks that ask the teacher for known answers again, or None.
         samples_per_chunk: The number of samples in a chunk; None for `chunk_size`.
-        first: Which images are decided first, and whether a single class stops the run.
+        decision_order: The order of the decisions, and whether a single class stops the run.
     """
 
     teacher: Teacher
@@ -75,7 +75,7 @@ class LabelJob:
     pool: RayWorkerPool | None = None
     checks: ConsistencyChecks | None = None
     samples_per_chunk: int | None = None
-    first: FirstDecisions = field(default_factory=FirstDecisions)
+    decision_order: DecisionOrder = field(default_factory=DecisionOrder)
 
     @classmethod
     def prepare(
@@ -137,7 +137,7 @@ class LabelJob:
                 self.settings.query_batch_size,
                 counter.add_queries,
                 journal,
-                first=self.first,
+                order=self.decision_order,
             )
         labeller = self._labeller(limits, decisions, contradictions)
         if checks is not None:
@@ -148,13 +148,14 @@ class LabelJob:
 
     def _check_unfinished_decisions(self, checks: ConsistencyChecks, limits: Tensor) -> bool:
         """Checks a run that was stopped while its images were decided; returns whether it was."""
-        order, known = self.first.order(limits), checks.decisions_so_far()
-        if not 0 < len(known) < len(order):
+        order, known = self.decision_order, checks.decisions_so_far()
+        asked = order.indices(limits)
+        if not 0 < len(known) < len(asked):
             return False
-        if self.first.spread and len(known) == FIRST_CHECKED:  # before a check asks anything
-            self.first.check(self.teacher, self.images, known)
+        if order.spread and len(known) == FIRST_CHECKED:  # before a check asks anything
+            order.check_first(self.teacher, self.images, known)
         decisions = torch.full_like(limits, UNANSWERED)
-        decisions[order[: len(known)]] = known
+        decisions[asked[: len(known)]] = known
         checks.begin(self._labeller(limits, decisions), {})
         return True
 
@@ -235,17 +236,8 @@ def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, Named
     if isinstance(images, ImageSet):
         teacher = takes_unit_images(teacher)
         images = matched(images, teacher)
-    if tuple(images.image_shape) != tuple(teacher.image_shape):
-        raise ValueError(
-            f"images: expected shape {tuple(teacher.image_shape)} for teacher {describe(teacher)}, "
-            f"got {tuple(images.image_shape)} from {images.name}"
-        )
-    if images.labels is not None and int(images.labels.max()) >= teacher.classes:
-        raise ValueError(
-            f"images: expected labels in [0, {teacher.classes}), because teacher "
-            f"{describe(teacher)} has {teacher.classes} classes, got {int(images.labels.max())} in "
-            f"{images.name}"
-        )
+    check_shape_of_images(images.image_shape, teacher.image_shape, images.name)
+    check_labels_of(images, teacher)
     if isinstance(images, ImageSet):
         images.check()
     return teacher, images

@@ -1,6 +1,7 @@
 """A label run read back from its folder, together with its images."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from db3kd.data.image_set import ImageSet
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.settings import MEASURES, Measure
 from db3kd.labelling.soft_labels import SoftLabelSettings
-from db3kd.labelling.source import stored_source
+from db3kd.labelling.source import Source, stored_source
 from db3kd.storage.manifest import check_state, read_manifest
 from db3kd.storage.run_images import current_data
 from db3kd.storage.run_names import current_names
@@ -25,11 +27,18 @@ class LabelRun:
         labels: The labels of the run.
         images: The labelled images, in the order of `labels`.
         manifest: Settings, fingerprints and totals, as in the run's folder.
+        source: The source that the images were loaded from; other splits of it are loaded in the
+            same way.
+        measure: How the distances were measured.
+        teacher: A description of the teacher.
     """
 
     labels: Labels
     images: ImageSet
     manifest: dict[str, Any]
+    source: Source
+    measure: Measure
+    teacher: str
 
     def __repr__(self) -> str:
         return (
@@ -37,6 +46,11 @@ class LabelRun:
             f"{self.labels.classes} classes, {int(self.labels.queries.sum()):,} queries, "
             f"{self.manifest['state']})"
         )
+
+    @property
+    def finished(self) -> bool:
+        """Whether all samples of the run are labelled."""
+        return bool(self.manifest["state"] == "finished")
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -55,7 +69,7 @@ class LabelRun:
         Raises:
             ValueError: If the images have classes that the run does not know by name.
         """
-        who = f"teacher {self.manifest['settings']['teacher']}"
+        who = f"teacher {self.teacher}"
         return match_classes(images, self.class_names, self.labels.classes, who)
 
 
@@ -76,7 +90,9 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
     """
     manifest = read_manifest(folder, LABELS.format)
     check_state(folder, manifest)
-    source = stored_source(folder, manifest.get("settings", {}).get("source"), data)
+    settings = manifest.get("settings", {})
+    source = stored_source(folder, settings.get("source"), data)
+    measure, teacher = _stored_measure(folder, settings), _stored_teacher(folder, settings)
     try:
         images = source.load()
     except (ValueError, FileNotFoundError) as error:
@@ -85,7 +101,7 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         raise ValueError(
             f"{folder}: its images, {source.data!r}, were not found; pass their location as data="
         ) from error
-    rows = draw_samples(len(images), manifest["settings"].get("limit"), manifest["seed"])
+    rows = draw_samples(len(images), settings.get("limit"), manifest["seed"])
     if images.subset(rows).fingerprint() != current_data(manifest):
         raise ValueError(
             f"data: expected the images that {folder} was labelled from, got other images or "
@@ -97,5 +113,28 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
             f"{folder}: column index: expected numbers in [0, {len(images)}) for {len(images)} "
             f"images, got {int(labels.index.max())}"
         )
-    run = LabelRun(labels, images.subset(labels.index), manifest)
+    run = LabelRun(labels, images.subset(labels.index), manifest, source, measure, teacher)
     return dataclasses.replace(run, images=run.match(run.images))
+
+
+def _stored_measure(folder: str | Path, settings: Mapping[str, Any]) -> Measure:
+    """Returns the measure in the settings of a manifest, which may be damaged."""
+    labelling = settings.get("labelling")
+    stored = labelling.get("measure") if isinstance(labelling, Mapping) else None
+    for measure in MEASURES:
+        if stored == measure:
+            return measure
+    raise ValueError(
+        f"{folder}: entry settings.labelling.measure: expected one of {', '.join(MEASURES)}, got "
+        f"{stored!r:.80}"
+    )
+
+
+def _stored_teacher(folder: str | Path, settings: Mapping[str, Any]) -> str:
+    """Returns the description of the teacher in the settings of a manifest."""
+    stored = settings.get("teacher")
+    if not isinstance(stored, str):
+        raise ValueError(
+            f"{folder}: entry settings.teacher: expected a description, got {stored!r:.80}"
+        )
+    return stored

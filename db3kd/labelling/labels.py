@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -57,7 +57,11 @@ LABELS = Kind(
 )
 """The kind of run folder that holds labels."""
 
-STATUSES = ("ok", "partly reached", "unreached", "contradictory", "budget")
+Status = Literal["ok", "partly reached", "unreached", "contradictory", "budget"]
+"""How far a sample was labelled; see `Labels.status`."""
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+"""All statuses of a sample."""
 
 FORMAT_KEY = b"db3kd.format"
 """Key in a Parquet file's metadata for the format of its columns, such as "db3kd labels 3"."""
@@ -104,7 +108,7 @@ class Labels:
     decision: Tensor
     distances: Tensor
     queries: Tensor
-    status: list[str]
+    status: list[Status]
     label: Tensor | None = None
     snapshots: dict[int, Tensor] = field(default_factory=dict)
     soft_labels: Tensor | None = None

@@ -12,15 +12,15 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.chunk_search import surrogate_for
 from db3kd.labelling.consistency import allowed_checks
-from db3kd.labelling.image_decisions import FirstDecisions
+from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.run_identity import (
-    first_decisions,
+    decision_order_of,
     label_manifest,
     run_images,
     samples_per_shard,
 )
-from db3kd.labelling.run_surrogate import SurrogateOfRun, SurrogatePlanner, plan_surrogate
+from db3kd.labelling.run_surrogate import RunSurrogate, SurrogatePlanner, plan_surrogate
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
@@ -46,7 +46,7 @@ class PlannedRun:
         surrogate: The surrogate of the run.
         checks_budget: Maximum number of queries of consistency checks.
         samples_per_shard: The number of samples in a shard.
-        first: Which images are decided first, and whether a single class stops the run.
+        decision_order: The order of the decisions, and whether a single class stops the run.
         manifest: What identifies the run.
     """
 
@@ -55,10 +55,10 @@ class PlannedRun:
     source_index: Tensor
     known: RunImages
     settings: LabelSettings
-    surrogate: SurrogateOfRun
+    surrogate: RunSurrogate
     checks_budget: int
     samples_per_shard: int
-    first: FirstDecisions
+    decision_order: DecisionOrder
     manifest: dict[str, Any]
 
     def count_queries(self, folder: Path) -> "RunQueries":
@@ -145,11 +145,11 @@ def plan_run(
     chosen = images.subset(rows)
     renumbered = matched(chosen, teacher)
     check = not (resume and is_finished(folder))
-    first = first_decisions(folder, resume, rare_classes)
-    known = run_images(chosen, settings, teacher.classes, first, check=check)
-    of_run = plan_surrogate(surrogate, teacher, len(chosen), settings)
-    settings = of_run.settings
-    surrogate_for(teacher, settings, of_run.network)  # raises before the folder is made
+    order = decision_order_of(folder, resume=resume, rare_classes=rare_classes)
+    known = run_images(chosen, settings, teacher.classes, order, check=check)
+    run_surrogate = plan_surrogate(surrogate, teacher, len(chosen), settings)
+    settings = run_surrogate.settings
+    surrogate_for(teacher, settings, run_surrogate.network)  # raises before the folder is made
     per_shard = samples_per_shard(folder, resume, teacher, settings)
     manifest = label_manifest(
         teacher,
@@ -159,11 +159,11 @@ def plan_run(
         limit=limit,
         soft_labels=soft_labels,
         samples_per_shard=per_shard,
-        first=first,
+        order=order,
         data_fingerprint=known.digests.fingerprint,
         budget=budget,
         consistency_checks=checks_budget,
-        surrogate=of_run.entries,
+        surrogate=run_surrogate.manifest_entry,
     )
     return PlannedRun(
         teacher=teacher,
@@ -171,9 +171,9 @@ def plan_run(
         source_index=rows,
         known=known,
         settings=settings,
-        surrogate=of_run,
+        surrogate=run_surrogate,
         checks_budget=checks_budget,
         samples_per_shard=per_shard,
-        first=first,
+        decision_order=order,
         manifest=manifest,
     )

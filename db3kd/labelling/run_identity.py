@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import chunk_size, training_digest_for
-from db3kd.labelling.image_decisions import FirstDecisions
+from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
@@ -21,7 +21,6 @@ from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_folder import begun_with
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
-from db3kd.teachers.module import module_fingerprint
 
 DECISIONS = "decisions"
 """The stage in which all images are decided, and the name of its journal."""
@@ -34,7 +33,7 @@ def run_images(
     images: ImageSet,
     settings: LabelSettings,
     classes: int,
-    first: FirstDecisions,
+    order: DecisionOrder,
     *,
     check: bool = False,
 ) -> RunImages:
@@ -44,16 +43,16 @@ def run_images(
         images: The images of the run.
         settings: The settings of the run; images without a budget are not asked about.
         classes: Number of classes of the teacher.
-        first: Which images are decided first, and whether a single class stops the run.
+        order: The order of the decisions, and whether a single class stops the run.
         check: Whether to check the images in the same pass, as `images.check()` does.
     """
     limits = divide_budget(settings, len(images), classes)
-    order = first.order(limits).numpy()
-    return RunImages(images.digests(check=check), images.name_of, order, DECISIONS)
+    asked = order.indices(limits).numpy()
+    return RunImages(images.digests(check=check), images.name_of, asked, DECISIONS)
 
 
-def first_decisions(folder: str | Path, resume: bool, rare_classes: bool) -> FirstDecisions:
-    """Returns which images a run decides first.
+def decision_order_of(folder: str | Path, *, resume: bool, rare_classes: bool) -> DecisionOrder:
+    """Returns the order in which a run decides its images.
 
     A run that is resumed keeps its order. Earlier versions decided the images by number, and their
     runs lack the setting.
@@ -64,7 +63,7 @@ def first_decisions(folder: str | Path, resume: bool, rare_classes: bool) -> Fir
         rare_classes: Whether to continue if the first images are all in one class.
     """
     begun = begun_with(folder) if resume else {}
-    return FirstDecisions(not begun or is_spread(begun), rare_classes)
+    return DecisionOrder(spread=not begun or is_spread(begun), rare_classes=rare_classes)
 
 
 def is_spread(settings: Mapping[str, Any]) -> bool:
@@ -93,13 +92,13 @@ def label_manifest(
     *,
     source: Source | None,
     samples_per_shard: int,
-    first: FirstDecisions,
+    order: DecisionOrder,
     data_fingerprint: str,
     budget: int | None,
     consistency_checks: int = 0,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | Mapping[str, Any] | None = None,
+    surrogate: str | Mapping[str, object] | None = None,
     index: Tensor | None = None,
 ) -> dict[str, Any]:
     """The manifest of a label run, for `RunFolder.open`.
@@ -110,14 +109,14 @@ def label_manifest(
         settings: How they are measured.
         source: The source of the images; None if the caller has loaded them.
         samples_per_shard: The number of samples in a chunk.
-        first: Which images are decided first, and whether a single class stops the run.
+        order: The order of the decisions, and whether a single class stops the run.
         data_fingerprint: A digest that changes with the images.
         budget: Maximum number of queries of the run, with those of checks and of the surrogate,
             which `settings.queries` leaves out; None for no limit.
         consistency_checks: The part of the budget that is left for checks.
         limit: How many images of the source are drawn; None for all.
         soft_labels: How distances become soft labels; None for distances only.
-        surrogate: A network, as for `db3kd.label`; the entries of one to be trained; or None.
+        surrogate: `RunSurrogate.manifest_entry`; None without a surrogate.
         index: `[n] int64`, the images to label, in this order; None for all in their order.
     """
     entries: dict[str, object] = {
@@ -130,18 +129,16 @@ def label_manifest(
         "soft_labels": soft_labels,
         "samples_per_shard": samples_per_shard,
     }
-    if first.spread:
+    if order.spread:
         entries[_ORDER] = _SPREAD
     names = run_class_names(teacher, images)
     if names is not None:
         entries[CLASS_NAMES] = names
     if index is not None and not index.equal(torch.arange(len(images))):
         entries["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
-    if isinstance(surrogate, nn.Module):
-        entries["surrogate"] = module_fingerprint(surrogate)
-    elif surrogate is not None:
+    if surrogate is not None:
         entries["surrogate"] = surrogate
-    if (digest := training_digest_for(settings, surrogate)) is not None:
+    if (digest := training_digest_for(settings, has_surrogate=surrogate is not None)) is not None:
         entries["training_digest"] = digest
     return make_manifest(
         entries,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import FirstDecisions, decide_images
+from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
 from db3kd.progress import adding_up, show_progress_if
@@ -129,7 +129,7 @@ def network_or_planner(
 
 
 @dataclass(frozen=True)
-class SurrogateOfRun:
+class RunSurrogate:
     """The surrogate of a run, made by `plan_surrogate`.
 
     Attributes:
@@ -150,27 +150,39 @@ class SurrogateOfRun:
         return 0 if self.planned is None else self.planned.queries
 
     @property
-    def entries(self) -> nn.Module | Mapping[str, Any] | None:
-        """What identifies the surrogate, for `label_manifest`."""
-        return self.network if self.planned is None else self.planned.entries
+    def manifest_entry(self) -> str | Mapping[str, object] | None:
+        """What identifies the surrogate in a run's manifest.
 
-    def network_in(
+        The fingerprint of a network that the caller passed; what the weights of one to be trained
+        depend on; None without a surrogate.
+        """
+        if self.planned is not None:
+            return self.planned.entries
+        return None if self.network is None else module_fingerprint(self.network)
+
+    def train_or_load(
         self,
         run: RunFolder,
         teacher: Teacher,
         images: NamedImages,
-        first: FirstDecisions,
+        order: DecisionOrder,
         *,
         progress: bool,
     ) -> nn.Module | None:
         """Returns the network that a run searches with, and trains it if the run has not yet.
 
+        Training asks the teacher, takes minutes, and writes the weights and an entry of the
+        manifest. A network that the caller passed is returned as it is.
+
         Args:
             run: The folder of the run.
             teacher: The teacher of the run.
             images: The images of the run.
-            first: Which of them are decided first, and whether a single class stops the run.
+            order: The order of the decisions, and whether a single class stops the run.
             progress: Whether to show the progress.
+
+        Returns:
+            The network; None if the run searches without a surrogate.
 
         Raises:
             TeacherError: If the teacher fails, or puts all images, or the first ones, in one class.
@@ -185,7 +197,7 @@ class SurrogateOfRun:
         file = run.path / WEIGHTS
         if notes:
             return _searched_with(self.planned, file, notes[-1])
-        decisions = _decide(run, teacher, images, self.settings, first, progress)
+        decisions = _decide(run, teacher, images, self.settings, order, progress)
         log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
             agreement = self.planned.train(
@@ -212,7 +224,7 @@ def plan_surrogate(
     images: int,
     settings: LabelSettings,
     index: Tensor | None = None,
-) -> SurrogateOfRun:
+) -> RunSurrogate:
     """Plans the surrogate of a run, and takes its queries from the run's budget.
 
     Args:
@@ -228,20 +240,20 @@ def plan_surrogate(
     """
     network, planner = network_or_planner(surrogate)
     if planner is None:
-        return SurrogateOfRun(settings, network)
+        return RunSurrogate(settings, network)
     limits = divide_budget(settings, images, teacher.classes)
     labelled = limits if index is None else limits[index]
     decisions = int((limits > 0).sum())
     distances = int((labelled - 1).clamp_min(0).sum())
     planned = planner.plan(teacher, images, len(labelled), settings, decisions + distances)
     if not planned.queries:
-        return SurrogateOfRun(settings, why=planned.why)
+        return RunSurrogate(settings, why=planned.why)
     left = distances - planned.queries
     # A budget is divided over all images, including those that are not labelled.
     if len(labelled) < images:
         left = images * (left // len(labelled))
     rest = replace(settings, queries=decisions + left)
-    return SurrogateOfRun(rest, planned=planned, why=planned.why)
+    return RunSurrogate(rest, planned=planned, why=planned.why)
 
 
 def queries_of_surrogate(manifest: Mapping[str, Any]) -> int:
@@ -266,7 +278,7 @@ def _decide(
     teacher: Teacher,
     images: NamedImages,
     settings: LabelSettings,
-    first: FirstDecisions,
+    order: DecisionOrder,
     progress: bool,
 ) -> Tensor:
     """Decides the images of a run, which its labelling then need not ask about again."""
@@ -280,7 +292,7 @@ def _decide(
             settings.query_batch_size,
             None if show is None else adding_up(show),
             journal,
-            first=first,
+            order=order,
         )
     return decisions
 

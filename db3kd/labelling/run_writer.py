@@ -135,13 +135,17 @@ def write_run(
             planned.images,
             planned.settings,
             concurrent_chunks=execution.concurrent_chunks,
-            surrogate=planned.surrogate.network_in(
-                run, planned.teacher, planned.images, planned.first, progress=True
+            surrogate=planned.surrogate.train_or_load(
+                run, planned.teacher, planned.images, planned.decision_order, progress=True
             ),
         )
         with _pool(execution.workers, run, job) as pool:
             job = replace(
-                job, pool=pool, checks=checks, samples_per_chunk=per_shard, first=planned.first
+                job,
+                pool=pool,
+                checks=checks,
+                samples_per_chunk=per_shard,
+                decision_order=planned.decision_order,
             )
             _write_shards(run, job, planned.source_index, soft_labels)
         if checks is not None:

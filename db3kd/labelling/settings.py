@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,10 @@ from db3kd.boundary.starting_points import Order
 from db3kd.validation import check_count
 
 Measure = Literal["sd", "bd", "mbd"]
+"""Sample, boundary and minimal boundary distance (DB3KD, section 3)."""
+
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+"""The names of all measures."""
 
 _MAX_STARTING_POINTS = {"sd": 1, "bd": 20, "mbd": 10}
 
@@ -78,7 +82,7 @@ class LabelSettings:
     query_batch_size: int = 2048
 
     def __post_init__(self) -> None:
-        if self.measure not in ("sd", "bd", "mbd"):
+        if self.measure not in MEASURES:
             raise ValueError(f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}")
         check_seed(self.seed)
         check_count(self.query_batch_size, "query_batch_size")

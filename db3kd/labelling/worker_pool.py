@@ -73,7 +73,7 @@ def start_workers(
             data_fingerprint=images.fingerprint(),
             settings=settings,
             surrogate=surrogate,
-            training_digest=training_digest_for(settings, surrogate),
+            training_digest=training_digest_for(settings, has_surrogate=surrogate is not None),
             journals=run.journals,
             threads=max(1, min(torch.get_num_threads(), cpus // workers.count)),
         )

@@ -47,7 +47,9 @@ number of an augmented image of it), `round` (-1 if held out) and `decision`.
 HELD_OUT = -1
 """The round of held-out images."""
 
-_SHARD_ROWS = 2**16
+SHARD_ROWS = 2**16
+"""Maximum number of answers in a shard."""
+
 _BATCH_ROWS = 2048
 
 
@@ -140,8 +142,8 @@ class AnswerRun:
             with self.while_choosing():
                 rows = self._chosen_rows(round_number, count, choose)
         decided = []
-        for start in range(0, count, _SHARD_ROWS):
-            part = rows[start : start + _SHARD_ROWS]
+        for start in range(0, count, SHARD_ROWS):
+            part = rows[start : start + SHARD_ROWS]
             position = first + start
             if position in self._stored:
                 stored = self._stored[position]
@@ -185,7 +187,7 @@ class AnswerRun:
 
     def _stored_rows(self, round_number: int, first: int, count: int) -> Tensor | None:
         """Returns the rows of a round if all of its shards exist."""
-        positions = range(first, first + count, _SHARD_ROWS)
+        positions = range(first, first + count, SHARD_ROWS)
         if any(position not in self._stored for position in positions):
             return None
         if any(self._stored_rounds[position] != round_number for position in positions):

@@ -80,7 +80,7 @@ class AutoSurrogate:
 
     def plan(
         self, teacher: Teacher, images: int, labelled: int, settings: LabelSettings, budget: int
-    ) -> "SurrogateTraining":
+    ) -> "PlannedAutoSurrogate":
         """Decides whether a run trains a surrogate, without a query.
 
         Args:
@@ -110,14 +110,14 @@ class AutoSurrogate:
         trained = replace(
             trained, model=trained.model_for(shape), queries_per_sample=1 + plan.versions
         )
-        return SurrogateTraining(trained, model, plan)
+        return PlannedAutoSurrogate(trained, model, plan)
 
     def _settings(self) -> SurrogateSettings:
         return SurrogateSettings(self.model, networks=self.networks, training=self.training)
 
 
 @dataclass(frozen=True)
-class SurrogateTraining:
+class PlannedAutoSurrogate:
     """The surrogate of one run, from `AutoSurrogate.plan`.
 
     Attributes:

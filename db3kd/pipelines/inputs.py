@@ -18,12 +18,12 @@ from db3kd.argument_types import (
     check_type,
 )
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
-from db3kd.data.class_names import matched
+from db3kd.data.class_names import check_labels_of, matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.teachers import Teacher, describe
+from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_shape_of_images
 
@@ -67,7 +67,7 @@ def check_images(images: ImageSet, teacher: Teacher) -> ImageSet:
     _check_pixels(images, teacher, "images")
     try:
         found = matched(images, teacher)
-        _check_labels(found, teacher, "images")
+        check_labels_of(found, teacher, "images")
     except ValueError as error:
         _LOG.warning("the labels of %s are ignored: %s", images.name, error)
         return images.with_labels(None)
@@ -82,7 +82,7 @@ def check_test_images(test: ImageSet, teacher: Teacher) -> ImageSet:
     """
     _check_pixels(test, teacher, "test")
     found = matched(test, teacher)
-    _check_labels(found, teacher, "test")
+    check_labels_of(found, teacher, "test")
     return found
 
 
@@ -152,15 +152,6 @@ def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:
 def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
     check_shape_of_images(images.image_shape, teacher.image_shape, images.name, name)
     images.check()
-
-
-def _check_labels(images: ImageSet, teacher: Teacher, name: str) -> None:
-    highest = -1 if images.labels is None else int(images.labels.max())
-    if highest >= teacher.classes:
-        raise ValueError(
-            f"{name}: expected labels in [0, {teacher.classes}), because teacher "
-            f"{describe(teacher)} has {teacher.classes} classes, got {highest} in {images.name}"
-        )
 
 
 def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:

@@ -133,7 +133,7 @@ def _plan_rows(
     count = len(images)
     on_decisions = partial(_on_decisions, student, settings)
     if (label_run := transfer.label_run) is not None:
-        measure = label_run.manifest["settings"]["labelling"]["measure"].upper()
+        measure = label_run.measure.upper()
         total = queries + int(label_run.labels.queries.sum())
         row = ZeroShotRow(f"pseudo samples, {measure} soft labels", count, total)
         yield row, _on_soft_labels(student, settings, row.name, label_run)

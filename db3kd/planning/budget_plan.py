@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from db3kd.labelling.settings import Measure
 from db3kd.validation import check_count
 
 Strategy = Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"]
@@ -24,7 +25,7 @@ STRATEGY_TEXTS: dict[Strategy, str] = {
 }
 """What each strategy asks and teaches, in a few words."""
 
-LABEL_MEASURES: dict[Strategy, Literal["sd", "bd", "mbd"]] = {
+LABEL_MEASURES: dict[Strategy, Measure] = {
     "sd": "sd",
     "bd": "bd",
     "mbd": "mbd",
@@ -143,7 +144,7 @@ class BudgetPlan:
         return min(batch_size, self.training_images) if self.label_queries else batch_size
 
     @property
-    def measure(self) -> Literal["sd", "bd", "mbd"] | None:
+    def measure(self) -> Measure | None:
         """The distances that soft labels are made of; None without soft labels."""
         return LABEL_MEASURES.get(self.strategy, "sd") if self.label_queries else None
 

@@ -112,7 +112,7 @@ class QuerySession:
         try:
             pending = self._ask(images, accounts)
             if pending.done():
-                decisions = self._settle(pending, accounts)
+                decisions = self._await_and_book(pending, accounts)
             else:
                 self._ledger.book(accounts)
                 self._unconfirmed.append((pending, accounts))
@@ -131,7 +131,7 @@ class QuerySession:
             self._ledger.book(accounts[: len(error.answered)])
             raise
 
-    def _settle(self, pending: PendingDecisions, accounts: Tensor) -> Tensor:
+    def _await_and_book(self, pending: PendingDecisions, accounts: Tensor) -> Tensor:
         """Waits for decisions and books the valid ones."""
         try:
             decisions = pending.result()
@@ -210,7 +210,7 @@ class JournaledSession(QuerySession):
                 if not pending.done():
                     yield
             finally:  # the answers are paid for even if the task is closed at this pause
-                decisions = self._settle(pending, accounts)
+                decisions = self._await_and_book(pending, accounts)
                 self._journal.answer(decisions)
                 self._report(len(decisions))
         except TeacherError as error:

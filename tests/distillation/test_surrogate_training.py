@@ -73,7 +73,7 @@ def source(tmp_path: Path) -> Source:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three shards a run, and several batches each."""
-    monkeypatch.setattr(surrogate_queries, "_SHARD_ROWS", 100)
+    monkeypatch.setattr(surrogate_queries, "SHARD_ROWS", 100)
     monkeypatch.setattr(surrogate_queries, "_BATCH_ROWS", 48)
 
 
@@ -213,6 +213,11 @@ def test_answers_may_be_under_way():
         (centroids(), images()[:, :1], r"images: expected shape \(3, 8, 6\).*got \(1, 8, 6\)"),
         (centroids(), images(1), "images: expected at least 2"),
         (centroids(), images() * 2, r"images: .*\[0, 1\]"),
+        (
+            NearestCentroidTeacher(torch.rand(CLASSES, 8, 6, 3), (8, 6, 3)),
+            images(),
+            r"channels last; did you mean \(3, 8, 6\)",
+        ),
         (centroids(), images().flatten(1), r"images: expected shape \(3, 8, 6\).*got \(144,\)"),
         (
             centroids((0.0, 0.5)),

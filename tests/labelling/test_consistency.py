@@ -1,5 +1,6 @@
 """Noisy teachers, and teachers replaced while a run is stopped, are flagged; others are not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from command_line import Result
 
 from db3kd.labelling.check_results import (
+    checks_of,
     clopper_pearson,
     describe_checks,
     is_inconsistent,
@@ -18,7 +20,7 @@ from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
-from db3kd.storage.manifest import read_manifest
+from db3kd.storage.manifest import plain, read_manifest
 from db3kd.teachers import FunctionTeacher
 
 SETTINGS = LabelSettings("bd", queries_per_pair=12, starting_points=4, query_batch_size=256)
@@ -87,6 +89,18 @@ def test_a_teacher_that_repeats_its_answers_is_not_flagged(uninterrupted):
     assert 0 < queries_of_checks(described) <= 32
     assert "0 of 4 at the start, 0 of 24 at the end" in describe_checks(described)
     assert not list(uninterrupted.glob("_check*"))
+
+
+def test_entries_of_checks_hold_only_what_applies_and_are_written_as_they_are_read(uninterrupted):
+    described = read_manifest(uninterrupted)
+    start, end = described["consistency"]
+
+    assert list(start) == ["when", "asked", "changed", "flagged", "images"]
+    assert list(end) == ["when", "asked", "changed", "around", "flagged", "rate", "interval"]
+    lost = {"when": "lost", "asked": 3, "changed": 0, "flagged": False}
+    entries = [start, end, lost]
+    written = [check.to_entry() for check in checks_of({"consistency": entries})]
+    assert json.dumps(plain(written)) == json.dumps(entries)
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.05])

@@ -22,7 +22,6 @@ from teachers_analytic import (
 
 from db3kd.boundary import SignOptSettings
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling import chunk_search
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.label_images import label, label_chunks
 from db3kd.labelling.labels import LABELS, Labels, to_table
@@ -30,6 +29,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
+from db3kd.teachers import FunctionTeacher
 from db3kd.teachers.base import TeacherError
 
 SHAPE = (1, 6, 6)
@@ -60,8 +60,8 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize("size", [1, 7, 512])
-def test_labels_do_not_depend_on_batch_sizes(labels, size, monkeypatch):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", size)
+def test_labels_do_not_depend_on_batch_sizes(labels, size, limit_chunks):
+    limit_chunks(size)
     again = label(
         some_teacher(size), some_images(), dataclasses.replace(SMALL, query_batch_size=size)
     )
@@ -91,17 +91,17 @@ def test_another_seed_gives_other_distances(labels):
     assert not torch.equal(labels.distances, again.distances)
 
 
-def test_chunks_are_the_labels_in_order(labels, monkeypatch):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
+def test_chunks_are_the_labels_in_order(labels, limit_chunks):
+    limit_chunks(16)
     chunks = list(label_chunks(some_teacher(), some_images(), SMALL))
     assert [len(chunk) for chunk in chunks] == [16, 16, 8]
     assert torch.equal(torch.cat([chunk.distances for chunk in chunks]), labels.distances)
 
 
 def test_a_chunk_with_a_shard_is_skipped_and_its_queries_are_not_repeated(
-    labels, tmp_path, monkeypatch
+    labels, tmp_path, limit_chunks
 ):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
+    limit_chunks(16)
     teacher = CountingTeacher(some_teacher())
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
         first = next(label_chunks(teacher, some_images(), SMALL, folder=folder))
@@ -233,8 +233,8 @@ def test_an_error_of_the_teacher_becomes_a_teacher_error(queries):
         label(RaisingTeacher(some_teacher(16), queries), some_images(), SMALL)
 
 
-def test_chunks_before_a_failure_are_yielded(labels, monkeypatch):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
+def test_chunks_before_a_failure_are_yielded(labels, limit_chunks):
+    limit_chunks(16)
     first = int(labels.queries[:16].sum()) - 16 + 40
     chunks = label_chunks(RaisingTeacher(some_teacher(), first), some_images(), SMALL)
     assert torch.equal(next(chunks).distances, labels.distances[:16])
@@ -277,6 +277,12 @@ def test_a_set_of_another_shape_or_with_more_classes_is_refused():
         label(some_teacher(), ImageSet.from_arrays(torch.rand(4, 5, 5)), SMALL)
     with pytest.raises(ValueError, match=r"images: expected labels in \[0, 4\)"):
         label(some_teacher(), ImageSet.from_arrays(some_images(2), torch.tensor([0, 7])), SMALL)
+
+
+def test_a_teacher_declared_with_the_channels_last_is_told_how_to_declare_it():
+    teacher = FunctionTeacher(lambda images: images.argmax(1), (6, 8, 3), 4, fingerprint="any")
+    with pytest.raises(ValueError, match=r"channels last; did you mean \(3, 6, 8\)"):
+        label(teacher, ImageSet.from_arrays(torch.rand(4, 3, 6, 8)), SMALL)
 
 
 def test_images_in_other_bounds_are_labelled():
@@ -354,8 +360,8 @@ def test_progress_shows_on_a_terminal_only(monkeypatch, tmp_path):
     assert len(terminal.getvalue()) == shown and not pipe.getvalue()
 
 
-def test_progress_counts_what_an_earlier_call_has_done(monkeypatch):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 16)
+def test_progress_counts_what_an_earlier_call_has_done(limit_chunks, monkeypatch):
+    limit_chunks(16)
     whole = label(some_teacher(), some_images(), SMALL)
     with pytest.raises(TeacherError) as raised:
         label(RaisingTeacher(some_teacher(), int(whole.queries[:20].sum())), some_images(), SMALL)

@@ -180,6 +180,23 @@ def test_a_run_is_described_in_one_line(whole):
     )
 
 
+def test_a_run_knows_its_source_its_measure_and_its_teacher(whole):
+    run = open_run(whole)
+    assert run.source == Source("digits") and run.measure == "bd" and run.finished
+    assert run.teacher == run.manifest["settings"]["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "stored"), [("labelling", {"measure": "cosine"}), ("labelling", 3), ("teacher", 3)]
+)
+def test_a_damaged_setting_is_named(tmp_path, whole, entry, stored):
+    content = read_manifest(whole)
+    content["settings"][entry] = stored
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"entry settings\.{entry}.*: expected .*, got"):
+        open_run(tmp_path)
+
+
 def test_a_run_is_resumed_only_on_request(tmp_path):
     with pytest.raises(TeacherError):
         write_300(tmp_path, 1000)

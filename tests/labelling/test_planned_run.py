@@ -5,7 +5,6 @@ import torch
 from teachers_analytic import CountingTeacher, NearestCentroidTeacher, RaisingTeacher
 
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling import chunk_search
 from db3kd.labelling.planned_run import plan_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
@@ -15,8 +14,8 @@ SHAPE, CLASSES = (1, 4, 4), 4
 
 
 @pytest.mark.parametrize("queries", [None, 3_000])
-def test_what_finished_samples_did_not_use_is_not_left(tmp_path, monkeypatch, queries):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 5)
+def test_what_finished_samples_did_not_use_is_not_left(tmp_path, limit_chunks, queries):
+    limit_chunks(5)
     generator = torch.Generator().manual_seed(0)
     centroids = torch.rand(CLASSES, *SHAPE, generator=generator)
     images = ImageSet.from_arrays(torch.rand(40, *SHAPE, generator=generator))

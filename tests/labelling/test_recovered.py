@@ -5,7 +5,6 @@ import torch
 from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
 
 import db3kd
-from db3kd.labelling import chunk_search
 from db3kd.labelling.label_images import label
 from db3kd.labelling.label_run import open_run
 from db3kd.labelling.settings import LabelSettings
@@ -25,8 +24,8 @@ def a_teacher(max_batch=16):
 
 
 @pytest.fixture
-def images(monkeypatch):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 5)  # several chunks
+def images(limit_chunks):
+    limit_chunks(5)  # several chunks
     return torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 

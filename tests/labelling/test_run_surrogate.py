@@ -38,11 +38,11 @@ def test_the_labels_keep_what_the_surrogate_leaves_of_the_budget(settings, budge
     teacher = LinearTeacher(torch.eye(CLASSES), torch.zeros(CLASSES), (1, 1, CLASSES))
     planner = Planner(queries=90)
 
-    of_run = plan_surrogate(planner, teacher, IMAGES, db3kd.LabelSettings(**settings))
+    planned = plan_surrogate(planner, teacher, IMAGES, db3kd.LabelSettings(**settings))
 
     assert planner.budget == budget
-    assert of_run.queries == 90
-    assert divide_budget(of_run.settings, IMAGES, CLASSES).sum() == budget - 90
+    assert planned.queries == 90
+    assert divide_budget(planned.settings, IMAGES, CLASSES).sum() == budget - 90
 
 
 @pytest.mark.parametrize("chosen", [[3], [0, 5, 11, 12, 19]])
@@ -51,11 +51,11 @@ def test_images_that_are_not_labelled_leave_their_budget(chosen):
     planner, index = Planner(queries=90), torch.tensor(chosen)
     settings = db3kd.LabelSettings(queries=IMAGES * 101 + 7)
 
-    of_run = plan_surrogate(planner, teacher, IMAGES, settings, index)
+    planned = plan_surrogate(planner, teacher, IMAGES, settings, index)
 
     limits = divide_budget(settings, IMAGES, CLASSES)
     whole = IMAGES + int((limits[index] - 1).sum())
-    spent = IMAGES + int((divide_budget(of_run.settings, IMAGES, CLASSES)[index] - 1).sum())
+    spent = IMAGES + int((divide_budget(planned.settings, IMAGES, CLASSES)[index] - 1).sum())
     assert planner.budget == whole
     assert whole - len(chosen) < spent + 90 <= whole
 
@@ -64,7 +64,7 @@ def test_a_run_without_a_surrogate_keeps_its_settings():
     teacher = LinearTeacher(torch.eye(CLASSES), torch.zeros(CLASSES), (1, 1, CLASSES))
     settings = db3kd.LabelSettings(queries=1_000)
 
-    of_run = plan_surrogate(Planner(queries=0), teacher, IMAGES, settings)
+    planned = plan_surrogate(Planner(queries=0), teacher, IMAGES, settings)
 
-    assert of_run.settings == settings
-    assert (of_run.queries, of_run.why) == (0, "because")
+    assert planned.settings == settings
+    assert (planned.queries, planned.why) == (0, "because")

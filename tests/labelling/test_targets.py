@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from teachers_analytic import CountingTeacher, NearestCentroidTeacher
 
 from db3kd.data.image_source import TensorImages
-from db3kd.labelling import chunk_search
 from db3kd.labelling.budgets import divide_budget, divide_over_targets
 from db3kd.labelling.chunk_search import Labeller, chunk_size, pairs_of
 from db3kd.labelling.label_images import label
@@ -156,8 +155,8 @@ def test_soft_labels_give_the_most_weight_to_a_class_that_was_searched(three):
 
 
 @pytest.mark.parametrize("size", [1, 64])
-def test_the_choice_does_not_depend_on_batch_sizes(three, size, monkeypatch):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", size)
+def test_the_choice_does_not_depend_on_batch_sizes(three, size, limit_chunks):
+    limit_chunks(size)
     assert_same(
         three, label(some_teacher(16 * size), some_images(), nearest(3, query_batch_size=16 * size))
     )

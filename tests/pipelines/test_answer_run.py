@@ -45,7 +45,7 @@ FIRST, SECOND = torch.arange(0, 60) * NUMBERS, torch.arange(20, 90) * NUMBERS + 
 
 @pytest.fixture(params=[2**16, 32])
 def shard_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(answer_run, "_SHARD_ROWS", request.param)
+    monkeypatch.setattr(answer_run, "SHARD_ROWS", request.param)
     return request.param
 
 
@@ -100,7 +100,7 @@ def ask_all(run: AnswerRun, second: Callable[[Answers], Tensor]) -> None:
 
 
 def test_other_images_than_those_that_were_asked_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(answer_run, "_SHARD_ROWS", 32)
+    monkeypatch.setattr(answer_run, "SHARD_ROWS", 32)
     run = opened(tmp_path / "run", RaisingTeacher(teacher(max_batch=16), 58))
     with pytest.raises(TeacherError):
         ask_all(run, no_choice)

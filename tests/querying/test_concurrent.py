@@ -9,7 +9,6 @@ import torch
 from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
 from torch import nn
 
-from db3kd.labelling import chunk_search
 from db3kd.labelling.label_images import label, label_chunks
 from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.settings import LabelSettings
@@ -41,8 +40,8 @@ def some_teacher(max_batch=512):
 
 
 @pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 5)
+def small_chunks(limit_chunks):
+    limit_chunks(5)
 
 
 @pytest.fixture(scope="module")

@@ -52,17 +52,17 @@ def test_a_chunk_of_photos_keeps_a_gpu_busy(gpu):
     assert on_cpu <= 3 and chunk_search.chunk_size(teacher, LabelSettings()) >= 20
 
 
-def test_a_run_keeps_its_shards_when_it_is_resumed_on_another_device(tmp_path, monkeypatch):
+def test_a_run_keeps_its_shards_when_it_is_resumed_on_another_device(tmp_path, limit_chunks):
     draw = torch.Generator().manual_seed(0)
     teacher = NearestCentroidTeacher(torch.rand(4, 1, 6, 6, generator=draw), (1, 6, 6))
     images = torch.rand(24, 1, 6, 6, generator=draw)
     settings = LabelSettings(starting_points=3, queries_per_pair=20)
     whole = label(teacher, images, settings)
 
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 5)
+    limit_chunks(5)
     with pytest.raises(TeacherError):
         label(RaisingTeacher(teacher, 500), images, settings, out=tmp_path / "run")
-    monkeypatch.setattr(chunk_search, "_MAX_CHUNK_SAMPLES", 7)
+    limit_chunks(7)
     resumed = label(LateTeacher(teacher), images, settings, out=tmp_path / "run", resume=True)
 
     assert torch.equal(resumed.distances, whole.distances)

@@ -12,7 +12,7 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, RaisingTeacher, 
 
 import db3kd
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.image_decisions import FirstDecisions, decide_images
+from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.planned_run import plan_run
@@ -50,13 +50,13 @@ def assert_same(labels, expected):
 def test_each_image_with_a_budget_is_decided_once(budgets, spread):
     limits = torch.tensor(budgets).long()
 
-    order = FirstDecisions(spread).order(limits)
+    order = DecisionOrder(spread=spread).indices(limits)
 
     assert order.sort().values.equal(limits.nonzero()[:, 0])
 
 
 def test_the_first_images_are_spread_over_the_set():
-    order = FirstDecisions().order(torch.ones(10 * FIRST_CHECKED))
+    order = DecisionOrder().indices(torch.ones(10 * FIRST_CHECKED))
 
     assert order[:FIRST_CHECKED].tolist() == list(range(0, 10 * FIRST_CHECKED, 10))
     assert order[FIRST_CHECKED : FIRST_CHECKED + 3].tolist() == [1, 2, 3]
@@ -177,7 +177,7 @@ def begin_by_number(folder: Path, images: ImageSet) -> tuple[CountingTeacher, di
             job.limits,
             SETTINGS.query_batch_size,
             journal=journal,
-            first=FirstDecisions(spread=False),
+            order=DecisionOrder(spread=False),
         )
     assert teacher.total == 1_500
     return teacher, manifest
