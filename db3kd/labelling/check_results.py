@@ -60,18 +60,28 @@ class CheckRecord:
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any]) -> "CheckRecord":
-        """Reads an entry that `to_entry` made."""
-        images, interval = entry.get("images"), entry.get("interval")
-        return cls(
-            when=entry["when"],
-            asked=entry["asked"],
-            changed=entry["changed"],
-            around=entry.get("around"),
-            flagged=entry["flagged"],
-            images=None if images is None else ChangedImages(images["samples"], images["points"]),
-            rate=entry.get("rate"),
-            interval=None if interval is None else (interval[0], interval[1]),
-        )
+        """Reads an entry that `to_entry` made.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        try:
+            images, interval = entry.get("images"), entry.get("interval")
+            return cls(
+                when=entry["when"],
+                asked=int(entry["asked"]),
+                changed=int(entry["changed"]),
+                around=entry.get("around"),
+                flagged=entry["flagged"],
+                images=images and ChangedImages(images["samples"], images["points"]),
+                rate=entry.get("rate"),
+                interval=interval and (interval[0], interval[1]),
+            )
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{CONSISTENCY}: expected the record of a check, got {entry}; the manifest is "
+                "damaged"
+            ) from error
 
 
 def checks_of(manifest: Mapping[str, Any]) -> list[CheckRecord]:

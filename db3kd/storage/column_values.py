@@ -93,6 +93,4 @@ def invalid_shard(path: str | Path, kind: Kind, position: int, error: Exception)
     """Returns the error for a shard with invalid values."""
     file = Path(path) / kind.shards(path)[position].name
     what = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    return ValueError(
-        f"{file}: does not hold valid {kind.name}: {what}; {REPAIR}"
-    )
+    return ValueError(f"{file}: does not hold valid {kind.name}: {what}; {REPAIR}")

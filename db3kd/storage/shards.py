@@ -139,9 +139,7 @@ def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
         raise ValueError(f"{file}: expected a Parquet file: {error}") from error
     found = (table.schema.metadata or {}).get(_PLACE)
     if found != place:
-        raise ValueError(
-            f"{file}: is a shard of another run or position; {REPAIR}"
-        )
+        raise ValueError(f"{file}: is a shard of another run or position; {REPAIR}")
     return table
 
 
@@ -154,9 +152,7 @@ def checked_bytes(file: Path) -> bytes:
     content = file.read_bytes()
     written, found = file.stem.rpartition("-")[2], f"{zlib.crc32(content):08x}"
     if written != found:
-        raise ValueError(
-            f"{file}: is damaged: expected checksum {written}, got {found}; {REPAIR}"
-        )
+        raise ValueError(f"{file}: is damaged: expected checksum {written}, got {found}; {REPAIR}")
     return content
 
 

@@ -234,3 +234,19 @@ def test_intervals_are_those_of_clopper_and_pearson():
     assert clopper_pearson(0, 10) == pytest.approx((0, 0.3085), abs=1e-4)
     assert clopper_pearson(3, 10) == pytest.approx((0.0667, 0.6525), abs=1e-4)
     assert clopper_pearson(10, 10) == pytest.approx((0.6915, 1), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3,
+        {},
+        {"when": "start", "asked": 3, "changed": 0},
+        {"when": "start", "asked": None, "changed": 0, "flagged": False},
+        {"when": "start", "asked": 3, "changed": 0, "flagged": False, "images": [1]},
+        {"when": "end", "asked": 3, "changed": 0, "flagged": False, "interval": [0.1]},
+    ],
+)
+def test_a_damaged_record_of_a_check_is_named(entry):
+    with pytest.raises(ValueError, match=r"consistency: expected the record of a check, got .*"):
+        queries_of_checks({"consistency": [entry]})
