@@ -28,7 +28,7 @@ from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner, 
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.progress import ProgressListener
-from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.run_folder import RunFolder, check_free
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
 
@@ -113,6 +113,11 @@ def label(
             "surrogate: a surrogate that the run trains needs out=, a folder for its answers and "
             "weights; pass out=, or train one with db3kd.make_surrogate and pass its network"
         )
+    if out is None:
+        order = DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
+    else:
+        check_free(out, resume)  # before the images are read
+        order = decision_order_of(out, resume=resume, rare_classes=rare_classes)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -120,15 +125,12 @@ def label(
         index=index,
         concurrent_chunks=concurrent_chunks,
         surrogate=network,
+        decision_order=order,
     )
     if out is None:
-        order = DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
-        job = replace(job, decision_order=order)
         return _label_in_memory(job, recovered, progress)
     if len(job.index.unique()) < len(job.index):
         raise ValueError("index: expected each image at most once with out=, got duplicates")
-    order = decision_order_of(out, resume=resume, rare_classes=rare_classes)
-    job = replace(job, decision_order=order)
     _label_into_folder(job, surrogate, out, resume, progress)
     return load_labels(out)
 
@@ -174,6 +176,8 @@ def label_chunks(
         TypeError, ValueError, TeacherError: See `label`.
     """
     check_flag(rare_classes, "rare_classes")
+    # The caller's folder may have been begun in the order of another version.
+    spread = not isinstance(folder, RunFolder) or is_spread(folder.manifest.get("settings", {}))
     job = LabelJob.prepare(
         teacher,
         images,
@@ -181,11 +185,10 @@ def label_chunks(
         index=index,
         concurrent_chunks=concurrent_chunks,
         surrogate=surrogate,
+        decision_order=DecisionOrder(
+            spread=spread, rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY
+        ),
     )
-    # The caller's folder may have been begun in the order of another version.
-    spread = not isinstance(folder, RunFolder) or is_spread(folder.manifest.get("settings", {}))
-    order = DecisionOrder(spread=spread, rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
-    job = replace(job, decision_order=order)
     return (labels for _, labels in job.run(folder, progress))
 
 
@@ -217,12 +220,12 @@ def _label_into_folder(
     progress: ProgressListener | Literal[False] | None,
 ) -> None:
     run_surrogate = plan_surrogate(surrogate, job.teacher, len(job.images), job.settings, job.index)
-    budget, job = job.settings.queries, replace(job, settings=run_surrogate.settings)
+    budget = job.settings.queries
+    per_shard = samples_per_shard(out, resume, job.teacher, run_surrogate.settings)
+    job = replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard)
     known = None
     if isinstance(job.images, ImageSet):
         known = run_images(job.images, job.settings, job.teacher.classes, job.decision_order)
-    per_shard = samples_per_shard(out, resume, job.teacher, job.settings)
-    job = replace(job, samples_per_chunk=per_shard)
     manifest = label_manifest(
         job.teacher,
         job.images,

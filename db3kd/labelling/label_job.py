@@ -87,8 +87,21 @@ class LabelJob:
         index: Tensor | None = None,
         concurrent_chunks: int | None = None,
         surrogate: nn.Module | None = None,
+        samples_per_chunk: int | None = None,
+        decision_order: DecisionOrder | None = None,
     ) -> "LabelJob":
-        """Checks the arguments of a labelling; see `db3kd.label`."""
+        """Checks the arguments of a labelling.
+
+        Args:
+            teacher: See `db3kd.label`.
+            images: See `db3kd.label`.
+            settings: See `db3kd.label`.
+            index: See `db3kd.label`.
+            concurrent_chunks: See `db3kd.label`.
+            surrogate: The surrogate's network, or None.
+            samples_per_chunk: See `LabelJob`.
+            decision_order: See `LabelJob`.
+        """
         settings = LabelSettings() if settings is None else settings
         check_type(settings, LabelSettings, "settings", "LabelSettings")
         images = as_images(images, teacher=teacher)
@@ -103,6 +116,8 @@ class LabelJob:
             concurrent_chunks=check_count(concurrent_chunks, "concurrent_chunks"),
             network=surrogate,
             surrogate=surrogate_for(fitted_teacher, settings, surrogate),
+            samples_per_chunk=samples_per_chunk,
+            decision_order=decision_order or DecisionOrder(),
         )
 
     def with_surrogate(self, network: nn.Module | None) -> "LabelJob":

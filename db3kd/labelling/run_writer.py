@@ -121,7 +121,6 @@ def write_run(
         consistency_checks=execution.consistency_checks,
         rare_classes=execution.rare_classes,
     )
-    per_shard = planned.samples_per_shard
     with RunFolder.open(
         folder, LABELS, planned.manifest, resume=resume, images=planned.known
     ) as run:
@@ -138,15 +137,11 @@ def write_run(
             surrogate=planned.surrogate.train_or_load(
                 run, planned.teacher, planned.images, planned.decision_order, progress=True
             ),
+            samples_per_chunk=planned.samples_per_shard,
+            decision_order=planned.decision_order,
         )
         with _pool(execution.workers, run, job) as pool:
-            job = replace(
-                job,
-                pool=pool,
-                checks=checks,
-                samples_per_chunk=per_shard,
-                decision_order=planned.decision_order,
-            )
+            job = replace(job, pool=pool, checks=checks)
             _write_shards(run, job, planned.source_index, soft_labels)
         if checks is not None:
             checks.end(job.teacher, job.images, settings.measure)

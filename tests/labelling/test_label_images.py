@@ -369,3 +369,9 @@ def test_progress_counts_what_an_earlier_call_has_done(limit_chunks, monkeypatch
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     label(some_teacher(), some_images(), SMALL, recovered=raised.value.recovered)
     assert f"40/40 samples · {int(whole.queries.sum()):,} of" in terminal.getvalue()
+
+
+def test_a_folder_in_use_is_refused_before_the_images_are_read(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
+        label(some_teacher(), some_images() * torch.nan, SMALL, out=tmp_path)
