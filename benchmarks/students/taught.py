@@ -78,7 +78,10 @@ def _agreement(
         RunNotes(folder),
     )
     networks = teaching.choose_proxies(
-        answers, Proxies(partial(build_model, proxy, shape, classes), proxy, proxies), rate, True
+        answers,
+        Proxies(partial(build_model, proxy, shape, classes), proxy, proxies),
+        rate,
+        prefer_proxies=True,
     )
     return others.agreement(teaching.train_student(answers, networks, rate))
 

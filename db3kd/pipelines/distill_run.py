@@ -297,8 +297,10 @@ class DistillRun:
             self._callbacks,
         )
         rate = teaching.choose_learning_rate(answers)
-        usual = self.images is not None and teaching.prefers_proxies(answers.training)
-        proxies = teaching.choose_proxies(answers, self._proxies, rate, usual)
+        prefer_proxies = self.images is not None and teaching.prefers_proxies(answers.training)
+        proxies = teaching.choose_proxies(
+            answers, self._proxies, rate, prefer_proxies=prefer_proxies
+        )
         network = teaching.train_student(answers, proxies, rate)
         if not proxies:
             return _Trained(network, steps, "decisions alone", teaching.choices)
