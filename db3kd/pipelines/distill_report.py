@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,8 @@ REPORT_FILE = "report.html"
 _SHOWN_DISAGREEMENTS = 24
 _SHOWN_SOFT_LABELS = 8
 _SOFT_SOURCE = (
-    "The proxies' mean answers for training images, which the student learned besides the decisions"
+    "The proxies' mean answers for training {noun}s, which the student learned besides the "
+    "decisions"
 )
 _CERTAIN = 0.9995
 """A probability above this is shown as 100.0 %."""
@@ -179,7 +180,6 @@ def write_distill_report(
         agreement=(run.matches, run.held_out),
         accuracy=run.correct,
         price_per_1000=price_per_1000,
-        stages=_stages(run),
         curve=_curve(run),
         validation=run.validation,
         choices=[
@@ -197,7 +197,7 @@ def write_distill_report(
         warnings=run.warnings,
         notes=_notes(run),
     )
-    return write_student_report(folder, report)
+    return write_student_report(folder, replace(report, stages=_stages(run, report.noun)))
 
 
 def example_rows(answers: Answers) -> Tensor:
@@ -213,21 +213,23 @@ def _asked(run: FinishedRun) -> BudgetPlan:
     return replace(run.plan, rounds=(sum(run.plan.rounds),))
 
 
-def _stages(run: FinishedRun) -> list[ReportStage]:
+def _stages(run: FinishedRun, noun: Literal["image", "row"]) -> list[ReportStage]:
     """Returns the stages of the plan with their queries, and the stages of training."""
     stages = []
-    plan = _asked(run)
-    asked = sum(stage.queries for stage in plan.stages) or 1
-    for stage in plan.stages:
-        queries = run.label_queries if stage.name.endswith("distances") else stage.queries
-        if stage.name == "pseudo samples":
+    planned = _asked(run).stages_in_words(noun)
+    asked = sum(stage.queries for stage in planned) or 1
+    for stage in planned:
+        queries = stage.queries
+        if stage.kind == "distances":
+            queries = run.label_queries
+        elif stage.kind == "pseudo_samples":
             queries = run.queries
         seconds = run.seconds["asking"] * stage.queries / asked
-        stages.append(ReportStage(stage.name, f"{queries:,} images", stage.why, queries, seconds))
+        stages.append(ReportStage(stage.name, f"{queries:,} {noun}s", stage.why, queries, seconds))
     if run.curve:  # one point for each round that proxies chose
         stages.append(
             ReportStage(
-                "proxies that choose", "nothing", "choose images", 0, run.seconds["choosing"]
+                "proxies that choose", "nothing", f"choose {noun}s", 0, run.seconds["choosing"]
             )
         )
     why = f"{run.steps:,} steps of the student"
@@ -241,7 +243,9 @@ def _soft_examples(run: FinishedRun) -> SoftExamples | None:
     """Returns the soft labels to show; None if they show nothing but decisions."""
     if run.soft is None or bool((run.soft[1].max(1).values > _CERTAIN).all()):
         return None
-    return SoftExamples(*run.soft, _SOFT_SOURCE)
+    images, probabilities = run.soft
+    noun = "row" if images.ndim == 2 else "image"
+    return SoftExamples(images, probabilities, _SOFT_SOURCE.format(noun=noun))
 
 
 def _curve(run: FinishedRun) -> list[tuple[int, float]]:
