@@ -1,7 +1,6 @@
 """`compare`: students of several strategies at the same budget, all trained equally long."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -248,9 +247,7 @@ class _Students:
     def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
         """Returns the result of a run, and its seconds in all processes that worked on it."""
         training = replace(self.settings.training, seed=seed)
-        timed = f"{strategy}-{seed} seconds"
-        started = time.monotonic()
-        try:
+        with self.folder.timed_student(strategy, seed):
             result = distill(
                 self.teacher,
                 self.images,
@@ -265,9 +262,7 @@ class _Students:
                 callbacks=() if self.callbacks is None else self.callbacks(strategy, seed),
                 rare_classes=self.rare_classes,
             )
-        finally:
-            self.folder.notes.add(timed, time.monotonic() - started)
-        return result, self.folder.notes.get(timed)
+        return result, self.folder.student_seconds(strategy, seed)
 
     def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
         accuracy = agreement = None
@@ -305,14 +300,15 @@ def _equal_steps(
     steps = settings.steps_for(prepared.budget)
     if settings.time_limit is None:
         return steps
-    noted = folder.notes.get("steps")
-    if noted is None:
+    limited = folder.steps
+    if limited is None:
         whole = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
         times = time_steps(prepared.teacher, prepared.images, student, whole)
         seconds = times.of_comparison(prepared.plan, whole)
         shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
-        noted = folder.notes.put("steps", min(steps, shorter))
-        warning = time_limit_warning(settings.time_limit, int(noted), steps, _LONGER)
+        limited = min(steps, shorter)
+        folder.keep_steps(limited)
+        warning = time_limit_warning(settings.time_limit, limited, steps, _LONGER)
         if warning is not None:
             _LOG.warning("%s", warning)
-    return int(noted)
+    return limited

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from db3kd.distillation.answers import Answers
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.sample_choice import spread_over_classes
+from db3kd.pipelines.distill_notes import TimedPart
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.reproduction import reproduction
 from db3kd.pipelines.student_warnings import (
@@ -88,7 +89,7 @@ class FinishedRun:
     label_queries: int
     choices: Sequence[Choice]
     curve: Sequence[tuple[int, float]]
-    seconds: Mapping[str, float]
+    seconds: Mapping[TimedPart, float]
     taught_by: str
     soft: tuple[Tensor, Tensor] | None
     labels: Labels | None

@@ -25,10 +25,11 @@ from db3kd.models.weights import STUDENT_FILE
 from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
+from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, checked_proxy
 from db3kd.pipelines.pseudo_sample_answers import pseudo_sample_answers, shuffled
-from db3kd.pipelines.run_notes import RunNotes, notes_of
+from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.teaching import Choice, Teaching, validation_callbacks
 from db3kd.pipelines.training_time import steps_within
@@ -128,7 +129,8 @@ class DistillRun:
             test: Labelled images, to measure the student's accuracy on.
             price_per_1000: The price of 1,000 queries, for the report.
         """
-        with self._open(resume) as folder, notes_of(folder) as notes:
+        with self._open(resume) as folder, notes_of(folder) as file:
+            notes = DistillNotes(file)
             store = NetworkStore(
                 self.folder / NETWORKS_FOLDER,
                 {"run": identity(folder.manifest), "from": folder.manifest["started"]},
@@ -136,7 +138,7 @@ class DistillRun:
             started = time.monotonic()
             answers, labels = self._ask(folder, notes, store)
             label_queries = 0 if labels is None else int(labels.queries.sum())
-            with notes.timed("seconds_training"):
+            with notes.timed("training"):
                 trained = self._train(answers, labels, notes, store)
             network = trained.network
             held_out = answers.held_out.clean
@@ -179,8 +181,8 @@ class DistillRun:
                 queries=len(answers) + label_queries,
                 label_queries=label_queries,
                 choices=trained.choices,
-                curve=[(int(queries), float(share)) for queries, share in notes.get("curve") or []],
-                seconds={name: notes.get(f"seconds_{name}") or 0.0 for name in _STAGES},
+                curve=notes.curve,
+                seconds=notes.seconds,
                 taught_by=trained.taught_by,
                 soft=trained.soft,
                 labels=labels,
@@ -207,10 +209,10 @@ class DistillRun:
         return answered_in_distill_run(self.folder)
 
     def _ask(
-        self, folder: RunFolder, notes: RunNotes, store: NetworkStore
+        self, folder: RunFolder, notes: DistillNotes, store: NetworkStore
     ) -> tuple[Answers, Labels | None]:
         if self.images is None:
-            with notes.timed("seconds_asking"):
+            with notes.timed("asking"):
                 samples = pseudo_sample_answers(
                     self.teacher,
                     self.plan.pseudo_samples,
@@ -219,8 +221,8 @@ class DistillRun:
                 )
                 return samples, None
         if self._rare_classes:
-            notes.put(_RARE_CLASSES, True)
-        rare_classes = bool(notes.get(_RARE_CLASSES))
+            notes.remember_rare_classes()
+        rare_classes = notes.rare_classes
         seed, plan = self.settings.training.seed, self.plan
         order = self._shuffled(len(self.images))
         project = None if self._features is None else self._features.project
@@ -249,7 +251,7 @@ class DistillRun:
             )
         labels = None
         if plan.label_queries:
-            with notes.timed("seconds_asking"):
+            with notes.timed("asking"):
                 labels = measure_distances(
                     self.teacher,
                     self._training_images(),
@@ -261,7 +263,7 @@ class DistillRun:
         return answers, labels
 
     def _train(
-        self, answers: Answers, labels: Labels | None, notes: RunNotes, store: NetworkStore
+        self, answers: Answers, labels: Labels | None, notes: DistillNotes, store: NetworkStore
     ) -> "_Trained":
         steps = self._steps(
             answers, len(answers.training) if labels is None else len(labels), notes
@@ -322,7 +324,7 @@ class DistillRun:
         return self.images.subset(order[: self.plan.training_images])
 
     def _steps(
-        self, answers: Answers, known: int, notes: RunNotes, *, choosing: bool = False
+        self, answers: Answers, known: int, notes: DistillNotes, *, choosing: bool = False
     ) -> int:
         """Returns the steps of full training.
 
@@ -333,9 +335,8 @@ class DistillRun:
         if self.settings.time_limit is None:
             return steps
         limit = self.settings.time_limit
-        spent = None if choosing else notes.get("seconds_choosing") or 0.0
-        limited = notes.once(
-            "steps_to_choose_within_limit" if choosing else "steps_within_limit",
+        spent = None if choosing else notes.seconds["choosing"]
+        limited = notes.limited_steps(
             {
                 "student": self.student.identity,
                 "proxy": self._proxies.name,
@@ -351,8 +352,9 @@ class DistillRun:
                 answers,
                 spent,
             ),
+            images_chosen=not choosing,
         )
-        return min(steps, int(limited))
+        return min(steps, limited)
 
     def _manifest(self) -> dict[str, Any]:
         settings = self.settings
@@ -437,9 +439,3 @@ def resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:
 
 _KEPT_NETWORKS = ("student", "proxy-*")
 """The networks that a finished run keeps; the others only chose what to ask and how to train."""
-
-_STAGES = ("asking", "choosing", "training")
-"""The stages whose seconds the notes keep."""
-
-_RARE_CLASSES = "rare_classes"
-"""The note that the user has said that some classes are rare."""

@@ -25,8 +25,8 @@ from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_loop import BatchSource
 from db3kd.pipelines.asking import Proxies, agrees_with, train_proxy
+from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings
-from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.teachers.module import module_fingerprint
 
@@ -93,7 +93,7 @@ class Teaching:
     settings: DistillSettings
     steps: int
     store: NetworkStore
-    notes: RunNotes
+    notes: DistillNotes
     callbacks: Sequence[TrainingCallback] = ()
     choices: list[Choice] = field(default_factory=list, init=False)
 
@@ -280,9 +280,9 @@ class Teaching:
             "steps": self.steps // CHOICE_SHARE,
             "settings": self.settings,
         }
-        choice = self.notes.once(f"choice of {question}", depends_on, measure)
+        choice = self.notes.choice(question, depends_on, measure)
         self.choices.append(Choice(question, **choice))
-        return choice["chosen"]
+        return str(choice["chosen"])
 
 
 def validation_callbacks(answers: Answers, patience: int | None) -> list[TrainingCallback]:
