@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
-from db3kd.distillation.answer_batches import mean_probabilities
 from db3kd.distillation.answers import Answers, augmentable_images
 from db3kd.distillation.evaluation import predict
 from db3kd.distillation.network_store import NetworkStore
@@ -26,12 +24,18 @@ from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
 from db3kd.pipelines.asking import Proxies, ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, label_settings, measure_distances
 from db3kd.pipelines.distill_notes import DistillNotes
-from db3kd.pipelines.distill_report import FinishedRun, example_rows, write_distill_report
+from db3kd.pipelines.distill_report import write_distill_report
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, checked_proxy
+from db3kd.pipelines.finished_run import (
+    FinishedRun,
+    TrainedStudent,
+    count_label_queries,
+    count_trained_on,
+)
 from db3kd.pipelines.pseudo_sample_answers import pseudo_sample_answers, shuffled
 from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.student_network import Student
-from db3kd.pipelines.teaching import Choice, Teaching, validation_callbacks
+from db3kd.pipelines.teaching import Teaching, validation_callbacks
 from db3kd.pipelines.training_time import steps_within
 from db3kd.planning import BudgetPlan
 from db3kd.progress import Progress, adding_up
@@ -50,26 +54,6 @@ SAMPLES_FOLDER = "pseudo-samples"
 
 _PSEUDO_SAMPLE_BALANCE = 0.5
 """Random images favour some classes, so images of rare classes are trained on more often."""
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """A trained student.
-
-    Attributes:
-        network: The student.
-        steps: The number of steps of full training.
-        choices: What was chosen by validation agreement.
-        taught_by: Who taught the student.
-        soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student, or
-            None.
-    """
-
-    network: nn.Module
-    steps: int
-    taught_by: str
-    choices: Sequence[Choice] = ()
-    soft: tuple[Tensor, Tensor] | None = None
 
 
 class DistillRun:
@@ -119,10 +103,10 @@ class DistillRun:
             class_names_of(teacher) if images is None else run_class_names(teacher, images)
         )
 
-    def finish(
+    def execute(
         self, *, resume: bool, test: ImageSet | None, price_per_1000: float | None
     ) -> FinishedRun:
-        """Carries out the rest of the run, and writes the student and the report.
+        """Carries out the run, or the rest of it, and writes the student and the report.
 
         Args:
             resume: Whether to continue a run in the folder.
@@ -137,66 +121,35 @@ class DistillRun:
             )
             started = time.monotonic()
             answers, labels = self._ask(folder, notes, store)
-            label_queries = 0 if labels is None else int(labels.queries.sum())
             with notes.timed("training"):
                 trained = self._train(answers, labels, notes, store)
-            network = trained.network
-            held_out = answers.held_out.clean
-            predicted = predict(network, held_out.as_source())
-            correct = None
-            if test is not None and test.labels is not None:
-                correct = (int((predict(network, test) == test.labels).sum()), len(test))
-            if not holds_run(self.folder):
-                raise FileNotFoundError(
-                    f"{self.folder}: the run folder and its answers were removed during the run; "
-                    "start another run"
-                )
-            self.student.save(
-                self.folder / STUDENT_FILE,
-                network,
-                tuple(self.teacher.image_shape),
-                self.teacher.classes,
-                self._class_names,
-                self._features,
-            )
-            if not folder.finished:
-                folder.finish(
-                    {
-                        "samples": len(answers) if self.images is not None else 0,
-                        "queries": len(answers) + label_queries,
-                        "seconds": time.monotonic() - started,
-                    }
-                )
-                ChoiceLog(self.folder).empty()
+            predicted = predict(trained.network, answers.held_out.clean.as_source())
+            correct = _count_correct(trained.network, test)
+            self._save_student(trained.network)
+            self._finish_folder(folder, answers, labels, started)
             finished = FinishedRun(
-                network=network,
+                trained=trained,
                 student=self.student.title,
                 teacher=describe(self.teacher),
                 data="pseudo samples" if self.images is None else self.images.name,
                 plan=self.plan,
-                steps=trained.steps,
+                settings=self.settings,
                 answers=answers,
+                labels=labels,
                 predicted=predicted,
                 correct=correct,
-                queries=len(answers) + label_queries,
-                label_queries=label_queries,
-                choices=trained.choices,
                 curve=notes.curve,
                 seconds=notes.seconds,
-                taught_by=trained.taught_by,
-                soft=trained.soft,
-                labels=labels,
                 class_names=self._class_names,
                 features=self._features,
                 manifest=folder.manifest,
-                settings=self.settings,
             )
             write_distill_report(self.folder, finished, self.teacher.classes, price_per_1000)
             store.keep_only(_KEPT_NETWORKS)
         return finished
 
     def count_answered(self) -> int:
-        """Checks that `finish` would resume the run in the folder, and counts answered queries.
+        """Checks that `execute` would resume the run in the folder, and counts answered queries.
 
         It writes nothing. Without a run in the folder, nothing is answered.
 
@@ -264,29 +217,10 @@ class DistillRun:
 
     def _train(
         self, answers: Answers, labels: Labels | None, notes: DistillNotes, store: NetworkStore
-    ) -> "_Trained":
-        steps = self._steps(
-            answers, len(answers.training) if labels is None else len(labels), notes
-        )
+    ) -> TrainedStudent:
+        steps = self._steps(answers, count_trained_on(answers, labels), notes)
         if labels is not None:
-            training = self.settings.trained_for(steps, self.settings.learning_rates[0], 0)
-            student = DistanceStudent(
-                self.student.make,
-                self.student.identity,
-                self._training_images(),
-                labels,
-                store,
-                notes,
-            )
-            patience = self.settings.patience
-            network = student.train(
-                self.plan.strategy,
-                training,
-                [*validation_callbacks(answers, patience), *self._callbacks],
-                patience,
-            )
-            measured = str(self.plan.measure).upper()
-            return _Trained(network, steps, f"decisions and soft labels from {measured} distances")
+            return self._train_on_distances(answers, labels, steps, notes, store)
         teaching = Teaching(
             self.student.make,
             self.student.identity,
@@ -304,15 +238,77 @@ class DistillRun:
             answers, self._proxies, rate, prefer_proxies=prefer_proxies
         )
         network = teaching.train_student(answers, proxies, rate)
-        if not proxies:
-            return _Trained(network, steps, "decisions alone", teaching.choices)
-        examples = answers.images.read(example_rows(answers))
-        device = next(proxies[0].parameters()).device
-        soft = mean_probabilities(proxies, examples.to(device)).cpu()
-        count = f"{len(proxies)} {'proxy' if len(proxies) == 1 else 'proxies'}"
-        return _Trained(
-            network, steps, f"decisions and {count}", teaching.choices, (examples, soft)
+        taught_by = "decisions alone"
+        if proxies:
+            taught_by = (
+                f"decisions and {len(proxies)} {'proxy' if len(proxies) == 1 else 'proxies'}"
+            )
+        return TrainedStudent(network, steps, taught_by, teaching.choices, proxies)
+
+    def _train_on_distances(
+        self,
+        answers: Answers,
+        labels: Labels,
+        steps: int,
+        notes: DistillNotes,
+        store: NetworkStore,
+    ) -> TrainedStudent:
+        student = DistanceStudent(
+            self.student.make,
+            self.student.identity,
+            self._training_images(),
+            labels,
+            store,
+            notes,
         )
+        patience = self.settings.patience
+        network = student.train(
+            self.plan.strategy,
+            self.settings.trained_for(steps, self.settings.learning_rates[0], 0),
+            [*validation_callbacks(answers, patience), *self._callbacks],
+            patience,
+        )
+        measured = str(self.plan.measure).upper()
+        return TrainedStudent(
+            network, steps, f"decisions and soft labels from {measured} distances"
+        )
+
+    def _save_student(self, network: nn.Module) -> None:
+        if not holds_run(self.folder):
+            raise FileNotFoundError(
+                f"{self.folder}: the run folder and its answers were removed during the run; "
+                "start another run"
+            )
+        self.student.save(
+            self.folder / STUDENT_FILE,
+            network,
+            tuple(self.teacher.image_shape),
+            self.teacher.classes,
+            self._class_names,
+            self._features,
+        )
+
+    def _finish_folder(
+        self, folder: RunFolder, answers: Answers, labels: Labels | None, started: float
+    ) -> None:
+        """Marks the run as finished, after which the log of choices is of no more use.
+
+        Args:
+            folder: The run folder.
+            answers: All answers.
+            labels: The labels of a strategy that measures distances; otherwise None.
+            started: When this process began to work on the run, by `time.monotonic`.
+        """
+        if folder.finished:
+            return
+        folder.finish(
+            {
+                "samples": len(answers) if self.images is not None else 0,
+                "queries": len(answers) + count_label_queries(labels),
+                "seconds": time.monotonic() - started,
+            }
+        )
+        ChoiceLog(self.folder).empty()
 
     def _shuffled(self, count: int) -> Tensor:
         """Returns the image of each sample, [count] int64; the last samples are held out."""
@@ -405,6 +401,13 @@ class DistillRun:
     def _open(self, resume: bool) -> RunFolder:
         manifest = self._resumed_manifest() if resume else self._manifest()
         return RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
+
+
+def _count_correct(network: nn.Module, test: ImageSet | None) -> tuple[int, int] | None:
+    """Returns how many test images a student classifies correctly, and of how many."""
+    if test is None or test.labels is None:
+        return None
+    return int((predict(network, test) == test.labels).sum()), len(test)
 
 
 def answered_in_distill_run(folder: Path) -> int:

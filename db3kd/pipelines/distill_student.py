@@ -156,17 +156,17 @@ def distill(
     )
     with output_folder(out, resume) as folder:
         run = prepared.make_run(folder, callbacks)
-        finished = run.finish(resume=resume, test=prepared.test, price_per_1000=price_per_1000)
+        finished = run.execute(resume=resume, test=prepared.test, price_per_1000=price_per_1000)
     return DistillResult(
-        student=finished.network,
+        student=finished.trained.network,
         agreement=finished.matches / finished.held_out,
         interval=wilson_interval(finished.matches, finished.held_out),
         held_out=finished.held_out,
         validation=finished.validation,
         queries=finished.queries,
         plan=prepared.plan,
-        choices=finished.choices,
-        taught_by=finished.taught_by,
+        choices=finished.trained.choices,
+        taught_by=finished.trained.taught_by,
         warnings=finished.warnings,
         accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
         folder=None if out is None else folder,
