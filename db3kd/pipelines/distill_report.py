@@ -22,8 +22,6 @@ from db3kd.report import (
 )
 from db3kd.storage.run_folder import queries_in_flight
 
-REPORT_FILE = "report.html"
-
 _SHOWN_DISAGREEMENTS = 24
 _SHOWN_SOFT_LABELS = 8
 _SOFT_SOURCE = (
