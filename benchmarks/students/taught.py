@@ -19,6 +19,7 @@ from benchmarks.students.other_images import OtherImages, measure_rows
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.models import build_model
 from db3kd.pipelines.asking import Proxies
+from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import proxy_for
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.teaching import Teaching
@@ -75,10 +76,13 @@ def _agreement(
         settings,
         options.steps,
         NetworkStore(folder, {}),
-        RunNotes(folder),
+        DistillNotes(RunNotes(folder)),
     )
     networks = teaching.choose_proxies(
-        answers, Proxies(partial(build_model, proxy, shape, classes), proxy, proxies), rate, True
+        answers,
+        Proxies(partial(build_model, proxy, shape, classes), proxy, proxies),
+        rate,
+        prefer_proxies=True,
     )
     return others.agreement(teaching.train_student(answers, networks, rate))
 

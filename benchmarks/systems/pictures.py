@@ -25,6 +25,7 @@ import db3kd
 from benchmarks.common.peak_memory import peak_mib
 from benchmarks.common.record import keep, plain_parser
 from benchmarks.common.timed_teacher import TimedTeacher
+from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.teachers import ModuleTeacher
 
@@ -103,11 +104,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             out=out,
         )
         seconds = time.monotonic() - started
-        notes = RunNotes(out)
-        stages = {
-            stage: notes.get(f"seconds_{stage}") or 0.0
-            for stage in ("asking", "choosing", "training")
-        }
+        stages = DistillNotes(RunNotes(out)).seconds
     return {
         "strategy": options.strategy,
         "budget": options.budget,

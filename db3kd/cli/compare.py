@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from db3kd.progress import duration
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
+    from db3kd.pipelines.prepared_comparison import PreparedComparison
     from db3kd.teachers import Teacher
 
 
@@ -105,11 +106,10 @@ def compare(
         raise ValueError("resume: needs --out, the folder of the comparison")
     images.refuse_unused()
     training.check_tracker((out or Path()) / "student")
-    from db3kd.pipelines import compare as run_comparison
-    from db3kd.pipelines import time_steps
+    from db3kd.pipelines.compare_strategies import run_comparison
     from db3kd.pipelines.comparison_folder import student_folder
     from db3kd.pipelines.prepared_comparison import prepare_comparison
-    from db3kd.planning import plan_comparison
+    from db3kd.pipelines.run_layout import REPORT_FILE, answer_folders
     from db3kd.report import ComparedStudent, percent
     from db3kd.storage.run_folder import check_free
 
@@ -119,37 +119,25 @@ def compare(
     transfer = images.load(training.seed)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer)
-    budget, price = spending.budget, spending.price_per_1000
-    plan = plan_comparison(
-        budget,
-        opened.classes,
-        None if transfer is None else len(transfer),
-        chosen,
-        seeds=seeds,
-        test_images=0 if test is None or images.test is None else len(test),
-    )
-    print_comparison_plan(plan, price)
-    asked: dict[str, Any] = {
-        "budget": budget,
-        "strategies": chosen,
-        "student": student,
-        "seeds": seeds,
-        "settings": settings,
-        "test": test,
-        "ask_about_test": images.test is not None,
-    }
+    with naming_options(images="--data"):
+        prepared = prepare_comparison(
+            opened,
+            transfer,
+            budget=spending.budget,
+            strategies=chosen,
+            student=student,
+            seeds=seeds,
+            settings=settings,
+            out=out,
+            resume=resume,
+            test=test,
+            ask_about_test=images.test is not None,
+            price_per_1000=spending.price_per_1000,
+            rare_classes=spending.rare_classes,
+        )
+    print_comparison_plan(prepared.plan, prepared.price_per_1000)
     if spending.dry_run:
-        if out is not None and resume:
-            with naming_options(images="--data"):
-                prepared = prepare_comparison(opened, transfer, **asked, out=out, resume=True)
-                answered = prepared.count_answered(out)
-            print_answered(answered, plan.queries, price)
-        steps = settings.steps_for(budget)
-        equal = replace(settings, training=replace(settings.training, steps=steps))
-        seconds = time_steps(opened, transfer, student, equal).of_comparison(plan, equal)
-        if settings.time_limit is not None:
-            seconds = min(seconds, settings.time_limit)
-        print(f"training   about {duration(seconds)} on this machine; no query was sent")
+        _print_dry_run(prepared, out if resume else None)
         return
     assert out is not None  # checked above
 
@@ -158,26 +146,45 @@ def compare(
         print(f"{strategy}, seed {found.seed}: held-out agreement {agreement}")
 
     runs = [
-        student_folder(out, strategy, training.seed + seed)
+        folder
         for strategy in chosen
-        for seed in range(seeds)
+        for seed in prepared.used_seeds
+        for folder in answer_folders(student_folder(out, strategy, seed))
     ]
-    parts = [run / part for run in runs for part in ("labels", "pseudo-samples")]
-    with hint_at_resuming(out, *runs, *parts):
+    with hint_at_resuming(out, *runs):
         result = run_comparison(
-            opened,
-            transfer,
-            **asked,
+            prepared,
             out=out,
             resume=resume,
-            price_per_1000=price,
             callbacks=lambda strategy, seed: training.callbacks(
                 student_folder(out, strategy, seed), settings.training
             ),
             on_student=report,
-            rare_classes=spending.rare_classes,
         )
     print(result.table)
     for note in result.notes:
         print(note)
-    print(f"written to {out / 'report.html'}")
+    print(f"written to {out / REPORT_FILE}")
+
+
+def _print_dry_run(prepared: "PreparedComparison", run: Path | None) -> None:
+    """Prints how many queries of a comparison are answered, and how long its training takes.
+
+    Args:
+        prepared: The comparison.
+        run: The folder of the comparison to resume, or None.
+    """
+    from db3kd.pipelines import time_steps
+
+    plan, settings = prepared.plan, prepared.settings
+    if run is not None:
+        with naming_options(images="--data"):
+            answered = prepared.count_answered(run)
+        print_answered(answered, plan.queries, prepared.price_per_1000)
+    steps = settings.steps_for(prepared.budget)
+    equal = replace(settings, training=replace(settings.training, steps=steps))
+    times = time_steps(prepared.teacher, prepared.images, prepared.student_like, equal)
+    seconds = times.of_comparison(plan, equal)
+    if settings.time_limit is not None:
+        seconds = min(seconds, settings.time_limit)
+    print(f"training   about {duration(seconds)} on this machine; no query was sent")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,11 @@ from db3kd.cli.plan_output import print_answered, print_plan, print_result, prin
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
+
+if TYPE_CHECKING:
+    from db3kd.pipelines.prepared_distillation import PreparedDistillation
+    from db3kd.planning import Strategy
+    from db3kd.teachers import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,32 +113,66 @@ def distill(
     """
     if labels is not None:
         _refuse_with_labels(
-            *(name for name in given_options(teacher) if name != "device"),
-            *(name for name in given_options(images) if name != "data"),
-            *given_options(spending),
-            *given_options(proxies),
-            *(["patience"] if training.patience is not None else []),
-            *(["strategy"] if strategy != "auto" else []),
-            *(["resume"] if resume else []),
+            [
+                *(name for name in given_options(teacher) if name != "device"),
+                *(name for name in given_options(images) if name != "data"),
+                *given_options(spending),
+                *given_options(proxies),
+                *(["patience"] if training.patience is not None else []),
+                *(["strategy"] if strategy != "auto" else []),
+                *(["resume"] if resume else []),
+            ]
         )
-        file = labels.with_name(f"{labels.name}-student.safetensors") if out is None else out
-        with naming_options(model="--student"):
-            distill_labels(
-                labels,
-                file,
-                losses,
-                training,
-                student,
-                seeds,
-                images.data,
-                teacher.device,
-            )
+        _distill_from_labels(
+            labels, out, losses, training, student, seeds, images.data, teacher.device
+        )
         return
     _refuse_without_labels(losses, seeds)
+    _distill_from_teacher(
+        teacher,
+        images,
+        spending,
+        training,
+        proxies,
+        student=student,
+        strategy=strategy,
+        out=out,
+        resume=resume,
+    )
+
+
+def _distill_from_labels(
+    labels: Path,
+    out: Path | None,
+    losses: LossOptions,
+    training: StudentTrainingOptions,
+    student: str | None,
+    seeds: int,
+    data: str | None,
+    device: str,
+) -> None:
+    from db3kd.models.weights import STUDENT_FILE
+
+    file = labels.with_name(f"{labels.name}-{STUDENT_FILE}") if out is None else out
+    with naming_options(model="--student"):
+        distill_labels(labels, file, losses, training, student, seeds, data, device)
+
+
+def _distill_from_teacher(
+    teacher: OptionalTeacherOptions,
+    images: TransferOptions,
+    spending: SpendingOptions,
+    training: StoppableTrainingOptions,
+    proxies: ProxyOptions,
+    *,
+    student: str | None,
+    strategy: "Strategy",
+    out: Path | None,
+    resume: bool,
+) -> None:
     if teacher.teacher is None:
         raise ValueError("teacher: expected a teacher, or --labels with the folder of a label run")
-    budget, price = spending.budget, spending.price_per_1000
-    if budget is None:
+    if spending.budget is None:
         raise ValueError("budget: expected the maximum number of queries, got none")
     if out is None and not spending.dry_run:
         raise ValueError("out: expected a folder for the run, got none")
@@ -141,14 +180,10 @@ def distill(
         raise ValueError("resume: needs --out, the folder of the run")
     images.refuse_unused()
     training.check_tracker((out or Path()) / "student")
-    from db3kd.pipelines import distill as run_distillation
-    from db3kd.pipelines import time_steps
-    from db3kd.pipelines.distill_run import resumed_plan
-    from db3kd.pipelines.distill_student import prepare_distillation
-    from db3kd.planning import plan_budget
-    from db3kd.storage.manifest import is_finished
+    from db3kd.pipelines.distill_student import run_distillation
+    from db3kd.pipelines.prepared_distillation import prepare_distillation
+    from db3kd.pipelines.run_layout import answer_folders
     from db3kd.storage.run_folder import check_free
-    from db3kd.validation import check_shape_of_images
 
     settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
     settings = replace(settings, patience=training.patience)
@@ -156,54 +191,65 @@ def distill(
         check_free(out, resume)
     transfer = images.load(training.seed)
     opened = teacher.open(transfer)
-    count = None if transfer is None or strategy == "zero-shot" else len(transfer)
-    if transfer is not None and count is not None:
-        with naming_options(images="--data"):
-            check_shape_of_images(transfer.image_shape, opened.image_shape, transfer.name)
-    plan = plan_budget(budget, opened.classes, count, strategy)
-    if out is not None and resume:
-        plan = resumed_plan(out, plan)
-    print_plan(plan, price)
-    measured = images.load_test(opened, transfer)
-    asked: dict[str, Any] = {
-        "budget": budget,
-        "student": student,
-        "strategy": strategy,
-        "settings": settings,
-    }
-    if spending.dry_run:
-        used = None if plan.pseudo_samples else transfer
-        with naming_options(images="--data"):
-            times = time_steps(opened, used, student, settings)
-        answered = 0
-        if out is not None and resume:
-            with naming_options(images="--data"):
-                prepared = prepare_distillation(opened, transfer, **asked, out=out, resume=True)
-                answered = prepared.count_answered(out)
-        print_times(times, plan, settings, opened, answered)
-        finished = out is not None and is_finished(out)
-        print_answered(answered, plan.queries, price, finished=finished)
-        return
-    assert out is not None  # checked above
-    runs = (out, out / "labels", out / "pseudo-samples")
-    with naming_options(images="--data"), hint_at_resuming(*runs):
-        result = run_distillation(
+    test = images.load_test(opened, transfer)
+    with naming_options(images="--data"):
+        prepared = prepare_distillation(
             opened,
             transfer,
-            **asked,
+            budget=spending.budget,
+            student=student,
+            strategy=strategy,
+            settings=settings,
             out=out,
             resume=resume,
-            test=measured,
-            price_per_1000=price,
-            callbacks=training.callbacks(out / "student", settings.training),
+            test=test,
+            price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
         )
-    print_result(result, price)
+    print_plan(prepared.plan, prepared.price_per_1000)
+    if spending.dry_run:
+        _print_dry_run(prepared, opened, student, out if resume else None)
+        return
+    assert out is not None  # checked above
+    with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
+        result = run_distillation(
+            prepared,
+            out=out,
+            resume=resume,
+            callbacks=training.callbacks(out / "student", settings.training),
+        )
+    print_result(result, prepared.price_per_1000)
 
 
-def _refuse_with_labels(*names: str) -> None:
-    for name in names:
-        raise ValueError(f"{name}: cannot be combined with --labels, which sends no query")
+def _print_dry_run(
+    prepared: "PreparedDistillation", teacher: "Teacher", student: str | None, run: Path | None
+) -> None:
+    """Prints how long a run takes, and how many of its queries are answered.
+
+    Args:
+        prepared: The run.
+        teacher: The teacher as it was opened, which may limit the rate of its queries.
+        student: The student's architecture; None for the default one.
+        run: The folder of the run to resume, or None.
+    """
+    from db3kd.pipelines import time_steps
+    from db3kd.storage.manifest import is_finished
+
+    with naming_options(images="--data"):
+        times = time_steps(prepared.teacher, prepared.images, student, prepared.settings)
+        answered = 0 if run is None else prepared.count_answered(run)
+    print_times(times, prepared.plan, prepared.settings, teacher, answered)
+    print_answered(
+        answered,
+        prepared.plan.queries,
+        prepared.price_per_1000,
+        finished=run is not None and is_finished(run),
+    )
+
+
+def _refuse_with_labels(given: list[str]) -> None:
+    if given:
+        raise ValueError(f"{given[0]}: cannot be combined with --labels, which sends no query")
 
 
 def _refuse_without_labels(losses: LossOptions, seeds: int) -> None:

@@ -126,6 +126,7 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         result: The result.
         price_per_1000: The price of 1,000 queries, or None.
     """
+    from db3kd.models.weights import STUDENT_FILE
     from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out
 
     low, high = result.interval
@@ -149,7 +150,7 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         print(f"accuracy   {result.accuracy:.2%} of the test images")
     print(f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}")
     if result.folder is not None:
-        print(f"student    {result.folder / 'student.safetensors'}")
+        print(f"student    {result.folder / STUDENT_FILE}")
     if result.report is not None:
         print(f"report     {result.report}")
 

@@ -71,11 +71,8 @@ def zero_shot(
     from db3kd.distillation.train_settings import TrainSettings
     from db3kd.labelling.settings import LabelSettings
     from db3kd.pipelines import ZeroShotSettings, run_zero_shot
-    from db3kd.pipelines.transfer_set import (
-        LABELS_FOLDER,
-        SAMPLES_FOLDER,
-        check_zero_shot_folder,
-    )
+    from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
+    from db3kd.pipelines.transfer_set import check_zero_shot_folder
     from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS
     from db3kd.report import zero_shot_table
 

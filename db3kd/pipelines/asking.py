@@ -18,8 +18,8 @@ from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_process import TrainingProcess
 from db3kd.pipelines.answer_run import HELD_OUT, AnswerRun
+from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_warnings import likely_causes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan
@@ -57,7 +57,7 @@ def ask_rounds(
     proxies: Proxies,
     settings: DistillSettings,
     store: NetworkStore,
-    notes: RunNotes,
+    notes: DistillNotes,
     steps: Callable[[int], int],
     *,
     rare_classes: bool = False,
@@ -86,7 +86,7 @@ def ask_rounds(
     """
     seed = settings.training.seed
     check = accept_all if rare_classes else partial(_check_first_answers, run.teacher)
-    with notes.timed("seconds_asking"):
+    with notes.timed("asking"):
         run.ask(
             HELD_OUT,
             plan.held_out + plan.held_out_augmented,
@@ -104,10 +104,12 @@ def ask_rounds(
                 networks = _train_to_choose(
                     answers, proxies, settings, store, steps(len(answers.training)), number
                 )
-                _note_agreement(notes, answers, networks)
+                agrees = agrees_with(networks, answers.held_out.clean)
+                # Measured again if the run was stopped while choosing, or lost a shard.
+                notes.add_agreement(len(answers), agrees.float().mean().item())
             return choose_rows(answers.training, networks, count, seed, number)
 
-        with notes.timed("seconds_asking", apart_from="seconds_choosing"):
+        with notes.timed("asking", apart_from="choosing"):
             run.ask(number, count, partial(_timed_choice, notes, choose), check)
     if plan.rounds:  # otherwise a labelling follows, which checks its own answers
         _check_classes_differ(run.teacher, run.answers.decisions)
@@ -209,15 +211,10 @@ def _train_to_choose(
     return networks
 
 
-def _note_agreement(notes: RunNotes, answers: Answers, networks: list[nn.Module]) -> None:
-    agreement = agrees_with(networks, answers.held_out.clean).float().mean().item()
-    # A run that was stopped while choosing, or that lost a shard, measures these networks again.
-    curve = [point for point in notes.get("curve") or [] if point[0] != len(answers)]
-    notes.put("curve", sorted([*curve, [len(answers), agreement]]))
-
-
-def _timed_choice(notes: RunNotes, choose: Callable[[Answers], Tensor], answers: Answers) -> Tensor:
-    with notes.timed("seconds_choosing"):
+def _timed_choice(
+    notes: DistillNotes, choose: Callable[[Answers], Tensor], answers: Answers
+) -> Tensor:
+    with notes.timed("choosing"):
         return choose(answers)
 
 

@@ -1,14 +1,13 @@
 """`compare`: students of several strategies at the same budget, all trained equally long."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from db3kd.argument_types import check_flag, check_function
+from db3kd.argument_types import check_function
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import predict, share_equal
@@ -28,7 +27,7 @@ from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.pipelines.training_time import LEAST_STEPS, time_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
-from db3kd.teachers import Teacher, describe
+from db3kd.teachers import describe
 
 _LOG = logging.getLogger(__name__)
 
@@ -132,7 +131,6 @@ def compare(
     """
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
-    check_flag(rare_classes, "rare_classes")
     prepared = prepare_comparison(
         teacher,
         images,
@@ -146,27 +144,48 @@ def compare(
         test=test,
         ask_about_test=ask_about_test,
         price_per_1000=price_per_1000,
+        rare_classes=rare_classes,
     )
+    return run_comparison(
+        prepared, out=out, resume=resume, callbacks=callbacks, on_student=on_student
+    )
+
+
+def run_comparison(
+    prepared: PreparedComparison,
+    *,
+    out: str | Path | None,
+    resume: bool,
+    callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
+    on_student: Callable[[str, ComparedStudent], None] | None = None,
+) -> Comparison:
+    """Carries out a comparison whose arguments are checked.
+
+    Args:
+        prepared: From `prepare_comparison`, with the same `out` and `resume`.
+        out: See `compare`.
+        resume: See `compare`.
+        callbacks: See `compare`.
+        on_student: See `compare`.
+
+    Raises:
+        FileExistsError: As `compare`.
+        TeacherError: As `compare`.
+    """
     with (
         output_folder(out, resume) as path,
         open_comparison(path, prepared.manifest(), resume=resume) as folder,
     ):
         settings, plan = prepared.settings, prepared.plan
-        steps = _equal_steps(folder, prepared, student)
+        steps = _equal_steps(folder, prepared)
         equal = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
         students = _Students(
             folder=folder,
-            teacher=prepared.teacher,
-            images=prepared.images,
-            budget=budget,
-            student=student,
+            prepared=prepared,
             settings=equal,
-            test=prepared.test,
             decisions=folder.decide_test(prepared.teacher, prepared.asked),
-            price_per_1000=price_per_1000,
             callbacks=callbacks,
             on_student=on_student,
-            rare_classes=rare_classes,
         )
         used = prepared.used_seeds
         rows = tuple(
@@ -181,10 +200,10 @@ def compare(
             data=None if prepared.images is None else prepared.images.name,
             student=prepared.student.title,
             test=None if prepared.test is None else prepared.test.name,
-            budget=budget,
+            budget=prepared.budget,
             seeds=used,
             steps=steps,
-            price_per_1000=price_per_1000,
+            price_per_1000=prepared.price_per_1000,
             plan=plan,
             rows=rows,
             teacher_accuracy=_teacher_accuracy(prepared.test, students.decisions),
@@ -195,7 +214,7 @@ def compare(
         queries=summary.queries,
         test_queries=plan.test_images,
         steps=steps,
-        table=comparison_table(rows, price_per_1000),
+        table=comparison_table(rows, prepared.price_per_1000),
         notes=tuple(summary.notes()),
         folder=None if out is None else path,
     )
@@ -207,36 +226,24 @@ class _Students:
 
     Attributes:
         folder: Keeps what is finished.
-        teacher: Takes images in [0, 1].
-        images: The images, or None.
-        budget: See `compare`.
-        student: See `compare`.
+        prepared: The checked arguments of the comparison.
         settings: How networks are trained, with the number of steps.
-        test: See `compare`.
         decisions: [n] int64, the teacher's classes of the test images; None if it was not asked.
-        price_per_1000: See `compare`.
         callbacks: See `compare`.
         on_student: See `compare`.
-        rare_classes: See `compare`.
     """
 
     folder: ComparisonFolder
-    teacher: Teacher
-    images: ImageSet | None
-    budget: int
-    student: StudentLike | None
+    prepared: PreparedComparison
     settings: DistillSettings
-    test: ImageSet | None
     decisions: Tensor | None
-    price_per_1000: float | None
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
     on_student: Callable[[str, ComparedStudent], None] | None
-    rare_classes: bool
 
     def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
         """Returns the results of a student, after training it if necessary."""
-        unasked = None if self.test is None or self.decisions is not None else self.test
-        tested = None if unasked is None else unasked.fingerprint()
+        test = self.prepared.test
+        tested = None if test is None or self.decisions is not None else test.fingerprint()
         student = self.folder.finished_student(strategy, seed, tested)
         if student is None:
             student = self._measure(seed, *self._timed_run(strategy, seed))
@@ -247,36 +254,35 @@ class _Students:
 
     def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
         """Returns the result of a run, and its seconds in all processes that worked on it."""
+        prepared = self.prepared
+        test = prepared.test
         training = replace(self.settings.training, seed=seed)
-        timed = f"{strategy}-{seed} seconds"
-        started = time.monotonic()
-        try:
+        with self.folder.timed_student(strategy, seed):
             result = distill(
-                self.teacher,
-                self.images,
-                budget=self.budget,
-                student=self.student,
+                prepared.teacher,
+                prepared.images,
+                budget=prepared.budget,
+                student=prepared.student_like,
                 strategy=strategy,
                 settings=replace(self.settings, training=training),
                 out=student_folder(self.folder.path, strategy, seed),
                 resume=True,
-                test=None if self.test is None or self.test.labels is None else self.test,
-                price_per_1000=self.price_per_1000,
+                test=None if test is None or test.labels is None else test,
+                price_per_1000=prepared.price_per_1000,
                 callbacks=() if self.callbacks is None else self.callbacks(strategy, seed),
-                rare_classes=self.rare_classes,
+                rare_classes=prepared.rare_classes,
             )
-        finally:
-            self.folder.notes.add(timed, time.monotonic() - started)
-        return result, self.folder.notes.get(timed)
+        return result, self.folder.student_seconds(strategy, seed)
 
     def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
         accuracy = agreement = None
-        if self.test is not None:
-            predicted = predict(result.student, self.test)
+        test = self.prepared.test
+        if test is not None:
+            predicted = predict(result.student, test)
             if self.decisions is not None:
                 agreement = share_equal(predicted, self.decisions)
-            if self.test.labels is not None:
-                accuracy = share_equal(predicted, self.test.labels)
+            if test.labels is not None:
+                accuracy = share_equal(predicted, test.labels)
         return ComparedStudent(
             seed=seed,
             queries=result.queries,
@@ -293,9 +299,7 @@ def _teacher_accuracy(test: ImageSet | None, decisions: Tensor | None) -> float 
     return share_equal(decisions, test.labels)
 
 
-def _equal_steps(
-    folder: ComparisonFolder, prepared: PreparedComparison, student: StudentLike | None
-) -> int:
+def _equal_steps(folder: ComparisonFolder, prepared: PreparedComparison) -> int:
     """Returns the steps of every student, which are the same for all strategies.
 
     Training steps are timed only once, because adding a strategy to a comparison must not change
@@ -305,14 +309,15 @@ def _equal_steps(
     steps = settings.steps_for(prepared.budget)
     if settings.time_limit is None:
         return steps
-    noted = folder.notes.get("steps")
-    if noted is None:
+    limited = folder.steps
+    if limited is None:
         whole = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
-        times = time_steps(prepared.teacher, prepared.images, student, whole)
+        times = time_steps(prepared.teacher, prepared.images, prepared.student_like, whole)
         seconds = times.of_comparison(prepared.plan, whole)
         shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
-        noted = folder.notes.put("steps", min(steps, shorter))
-        warning = time_limit_warning(settings.time_limit, int(noted), steps, _LONGER)
+        limited = min(steps, shorter)
+        folder.keep_steps(limited)
+        warning = time_limit_warning(settings.time_limit, limited, steps, _LONGER)
         if warning is not None:
             _LOG.warning("%s", warning)
-    return int(noted)
+    return limited

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ Each student has a run of its own in a subfolder.
 
 def student_folder(path: Path, strategy: str, seed: int) -> Path:
     """Returns the run folder of a student, in the folder of a comparison."""
-    return path / f"{strategy}-{seed}"
+    return path / _student(strategy, seed)
 
 
 class ComparisonFolder:
@@ -38,7 +38,7 @@ class ComparisonFolder:
 
     def __init__(self, folder: RunFolder, notes: RunNotes) -> None:
         self.path = folder.path
-        self.notes = notes
+        self._notes = notes
         self._folder = folder
 
     def decide_test(self, teacher: Teacher, test: ImageSet | None) -> Tensor | None:
@@ -63,8 +63,8 @@ class ComparisonFolder:
             tested: The fingerprint of test images that the teacher is not asked about. A student
                 whose accuracy was measured on others is measured again.
         """
-        known = self.notes.get(f"{strategy}-{seed}")
-        if known is None or self.notes.get(f"{strategy}-{seed} tested on") != tested:
+        known = self._notes.get(_student(strategy, seed))
+        if known is None or self._notes.get(f"{_student(strategy, seed)} tested on") != tested:
             return None
         counts = known["held_out"]
         return ComparedStudent(**{**known, "held_out": None if counts is None else tuple(counts)})
@@ -73,13 +73,40 @@ class ComparisonFolder:
         self, strategy: str, student: ComparedStudent, tested: str | None = None
     ) -> None:
         """Writes the results of a finished student; `tested` as for `finished_student`."""
-        self.notes.put(f"{strategy}-{student.seed} tested on", tested)
-        self.notes.put(f"{strategy}-{student.seed}", dataclasses.asdict(student))
+        name = _student(strategy, student.seed)
+        self._notes.put(f"{name} tested on", tested)
+        self._notes.put(name, dataclasses.asdict(student))
+
+    def timed_student(self, strategy: str, seed: int) -> AbstractContextManager[None]:
+        """Adds the seconds that a block takes to those of a student, even if it is interrupted."""
+        return self._notes.timed(_seconds_of(strategy, seed))
+
+    def student_seconds(self, strategy: str, seed: int) -> float:
+        """Returns the seconds of a student, in all processes that worked on it."""
+        return float(self._notes.get(_seconds_of(strategy, seed)) or 0.0)
+
+    @property
+    def steps(self) -> int | None:
+        """The training steps of every student within the time limit; None before they are known."""
+        noted = self._notes.get("steps")
+        return None if noted is None else int(noted)
+
+    def keep_steps(self, steps: int) -> None:
+        """Writes the training steps of every student within the time limit."""
+        self._notes.put("steps", steps)
 
     def finish(self, test_queries: int) -> None:
         """Marks the comparison as finished."""
         if not self._folder.finished:
             self._folder.finish({"samples": test_queries, "queries": test_queries})
+
+
+def _student(strategy: str, seed: int) -> str:
+    return f"{strategy}-{seed}"
+
+
+def _seconds_of(strategy: str, seed: int) -> str:
+    return f"{_student(strategy, seed)} seconds"
 
 
 @contextmanager

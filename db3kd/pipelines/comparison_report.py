@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from db3kd.pipelines.distill_report import REPORT_FILE
+from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.planning import ComparisonPlan
 from db3kd.report import ComparisonRow, Summary, percent, wilson_interval, write_summary
 from db3kd.report.comparison import comparison_block

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from db3kd.pipelines.compare_strategies import Comparison
 from db3kd.pipelines.demo_settings import DemoSettings
-from db3kd.pipelines.distill_report import REPORT_FILE
+from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.planning import STRATEGY_TEXTS
 from db3kd.report import ComparisonRow, Summary, percent, write_summary
 from db3kd.report.comparison import comparison_block

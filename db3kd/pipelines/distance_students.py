@@ -23,7 +23,7 @@ from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
-from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
@@ -82,7 +82,7 @@ class DistanceStudent:
     images: ImageSet
     labels: Labels
     store: NetworkStore
-    notes: RunNotes
+    notes: DistillNotes
 
     def train(
         self,
@@ -152,4 +152,4 @@ class DistanceStudent:
                     self.make, self.images, self.labels, loss, training, show
                 ).scale
 
-        return float(self.notes.once("scale", {"student": self.name, "settings": short}, choose))
+        return self.notes.label_scale({"student": self.name, "settings": short}, choose)

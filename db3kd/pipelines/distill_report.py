@@ -1,26 +1,16 @@
 """The report of a distillation: fills a `StudentReport` from a finished run."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
-from db3kd.distillation.answers import Answers
-from db3kd.labelling.labels import Labels
+from db3kd.distillation.answer_batches import mean_probabilities
 from db3kd.labelling.sample_choice import spread_over_classes
-from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.finished_run import FinishedRun
 from db3kd.pipelines.reproduction import reproduction
-from db3kd.pipelines.student_warnings import (
-    FEW_HELD_OUT,
-    LONGER_RUN,
-    few_held_out,
-    student_warnings,
-    time_limit_warning,
-)
-from db3kd.pipelines.teaching import Choice
+from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out
 from db3kd.planning import BudgetPlan
 from db3kd.report import (
     Disagreements,
@@ -31,116 +21,15 @@ from db3kd.report import (
     write_student_report,
 )
 from db3kd.storage.run_folder import queries_in_flight
-from db3kd.tables import Features
-
-REPORT_FILE = "report.html"
 
 _SHOWN_DISAGREEMENTS = 24
 _SHOWN_SOFT_LABELS = 8
 _SOFT_SOURCE = (
-    "The proxies' mean answers for training images, which the student learned besides the decisions"
+    "The proxies' mean answers for training {noun}s, which the student learned besides the "
+    "decisions"
 )
 _CERTAIN = 0.9995
 """A probability above this is shown as 100.0 %."""
-
-
-@dataclass(frozen=True, eq=False)
-class FinishedRun:
-    """What a report needs to know of a finished run.
-
-    Attributes:
-        network: The student, in eval mode.
-        student: What the report calls the student.
-        teacher: What it calls the teacher.
-        data: What it calls the images.
-        plan: How the budget was divided.
-        steps: Training steps of the student.
-        answers: All answers, those for held-out images included.
-        predicted: [n] int64, the student's classes of the held-out images, in their order.
-        correct: Number of test images that the student classifies correctly, and of all test
-            images; None without them.
-        queries: All queries.
-        label_queries: Queries for distances.
-        choices: What was chosen by validation agreement.
-        curve: Numbers of queries, and the agreement of proxies trained on their answers.
-        seconds: Time by stage.
-        taught_by: Who taught the student, such as "decisions and 2 proxies".
-        soft: Images [n, *image_shape] and the probabilities [n, C] that taught the student; None
-            if it learned from decisions alone.
-        labels: The labels of a strategy that measures distances; otherwise None.
-        class_names: Names of the classes, or None.
-        features: The features of a table, or None.
-        manifest: The manifest of the run.
-        settings: How networks were trained.
-    """
-
-    network: nn.Module
-    student: str
-    teacher: str
-    data: str
-    plan: BudgetPlan
-    steps: int
-    answers: Answers
-    predicted: Tensor
-    correct: tuple[int, int] | None
-    queries: int
-    label_queries: int
-    choices: Sequence[Choice]
-    curve: Sequence[tuple[int, float]]
-    seconds: Mapping[str, float]
-    taught_by: str
-    soft: tuple[Tensor, Tensor] | None
-    labels: Labels | None
-    class_names: Sequence[str] | None
-    features: Features | None
-    manifest: Mapping[str, Any]
-    settings: DistillSettings
-
-    @property
-    def warnings(self) -> list[str]:
-        """What makes the student useless, or worse than its answers allow, if anything does."""
-        inputs = "images" if self.features is None else "rows"
-        decisions = None if self.labels is None else self.decisions
-        found = student_warnings(self.answers, self.predicted, self.class_names, inputs, decisions)
-        if self.settings.time_limit is not None:
-            cut = time_limit_warning(
-                self.settings.time_limit, self.steps, self.full_steps, LONGER_RUN
-            )
-            found += [] if cut is None else [cut]
-        return found
-
-    @property
-    def decisions(self) -> Tensor:
-        """[m] int64, the teacher's classes of all images and augmented images it was asked about.
-
-        Strategies that measure distances keep the classes of the training images in the labels.
-        """
-        if self.labels is None:
-            return self.answers.decisions
-        measured = self.labels.decision
-        return torch.cat([measured[measured >= 0], self.answers.decisions])
-
-    @property
-    def full_steps(self) -> int:
-        """Training steps of the student without a time limit."""
-        known = len(self.answers.training) if self.labels is None else len(self.labels)
-        return self.settings.steps_for(known)
-
-    @property
-    def validation(self) -> int:
-        """Number of validation images: held-out images, and augmented versions of them."""
-        return len(self.answers.held_out)
-
-    @property
-    def held_out(self) -> int:
-        """Number of held-out images."""
-        return len(self.predicted)
-
-    @property
-    def matches(self) -> int:
-        """Held-out images that the student puts in the teacher's class."""
-        decisions = self.answers.held_out.clean.decisions
-        return int((self.predicted == decisions).sum())
 
 
 def write_distill_report(
@@ -175,15 +64,15 @@ def write_distill_report(
         student=run.student,
         data=run.data,
         strategy=f"{run.plan.strategy}: {_asked(run).text}",
-        taught_by=run.taught_by,
+        taught_by=run.trained.taught_by,
         agreement=(run.matches, run.held_out),
         accuracy=run.correct,
         price_per_1000=price_per_1000,
-        stages=_stages(run),
         curve=_curve(run),
         validation=run.validation,
         choices=[
-            PlanChoice(choice.question, choice.chosen, choice.options) for choice in run.choices
+            PlanChoice(choice.question, choice.chosen, choice.options)
+            for choice in run.trained.choices
         ],
         class_names=run.class_names,
         class_counts=torch.bincount(run.decisions, minlength=classes),
@@ -192,18 +81,17 @@ def write_distill_report(
         soft_examples=_soft_examples(run),
         features=run.features,
         reproduce=reproduction(
-            run.plan, run.student, run.settings, run.steps, run.manifest, run.correct is not None
+            run.plan,
+            run.student,
+            run.settings,
+            run.trained.steps,
+            run.manifest,
+            run.correct is not None,
         ),
         warnings=run.warnings,
         notes=_notes(run),
     )
-    return write_student_report(folder, report)
-
-
-def example_rows(answers: Answers) -> Tensor:
-    """Returns rows of a few training images of different classes."""
-    clean = answers.training.clean
-    return clean.rows[spread_over_classes(clean.decisions, _SHOWN_SOFT_LABELS)]
+    return write_student_report(folder, replace(report, stages=_stages(run, report.noun)))
 
 
 def _asked(run: FinishedRun) -> BudgetPlan:
@@ -213,25 +101,28 @@ def _asked(run: FinishedRun) -> BudgetPlan:
     return replace(run.plan, rounds=(sum(run.plan.rounds),))
 
 
-def _stages(run: FinishedRun) -> list[ReportStage]:
+def _stages(run: FinishedRun, noun: Literal["image", "row"]) -> list[ReportStage]:
     """Returns the stages of the plan with their queries, and the stages of training."""
     stages = []
-    plan = _asked(run)
-    asked = sum(stage.queries for stage in plan.stages) or 1
-    for stage in plan.stages:
-        queries = run.label_queries if stage.name.endswith("distances") else stage.queries
-        if stage.name == "pseudo samples":
+    planned = _asked(run).stages_in_words(noun)
+    asked = sum(stage.queries for stage in planned) or 1
+    for stage in planned:
+        queries = stage.queries
+        if stage.kind == "distances":
+            queries = run.label_queries
+        elif stage.kind == "pseudo_samples":
             queries = run.queries
         seconds = run.seconds["asking"] * stage.queries / asked
-        stages.append(ReportStage(stage.name, f"{queries:,} images", stage.why, queries, seconds))
+        stages.append(ReportStage(stage.name, f"{queries:,} {noun}s", stage.why, queries, seconds))
     if run.curve:  # one point for each round that proxies chose
         stages.append(
             ReportStage(
-                "proxies that choose", "nothing", "choose images", 0, run.seconds["choosing"]
+                "proxies that choose", "nothing", f"choose {noun}s", 0, run.seconds["choosing"]
             )
         )
-    why = f"{run.steps:,} steps of the student"
-    if run.steps < run.full_steps:
+    steps = run.trained.steps
+    why = f"{steps:,} steps of the student"
+    if steps < run.full_steps:
         why += f" instead of {run.full_steps:,}, because of the time limit"
     stages.append(ReportStage("training", "nothing", why, 0, run.seconds["training"]))
     return stages
@@ -239,9 +130,18 @@ def _stages(run: FinishedRun) -> list[ReportStage]:
 
 def _soft_examples(run: FinishedRun) -> SoftExamples | None:
     """Returns the soft labels to show; None if they show nothing but decisions."""
-    if run.soft is None or bool((run.soft[1].max(1).values > _CERTAIN).all()):
+    proxies = run.trained.proxies
+    if not proxies:
         return None
-    return SoftExamples(*run.soft, _SOFT_SOURCE)
+    clean = run.answers.training.clean
+    rows = clean.rows[spread_over_classes(clean.decisions, _SHOWN_SOFT_LABELS)]
+    images = run.answers.images.read(rows)
+    device = next(proxies[0].parameters()).device
+    probabilities = mean_probabilities(proxies, images.to(device)).cpu()
+    if bool((probabilities.max(1).values > _CERTAIN).all()):
+        return None
+    noun = "row" if images.ndim == 2 else "image"
+    return SoftExamples(images, probabilities, _SOFT_SOURCE.format(noun=noun))
 
 
 def _curve(run: FinishedRun) -> list[tuple[int, float]]:

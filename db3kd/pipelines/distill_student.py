@@ -1,30 +1,22 @@
 """`distill`: from a teacher, images and a query budget to a trained student."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from db3kd.argument_types import check_flag
 from db3kd.data.arguments import ImagesLike, TeacherLike
-from db3kd.data.image_set import ImageSet
 from db3kd.distillation.training_callbacks import TrainingCallback
-from db3kd.pipelines.distill_report import REPORT_FILE
-from db3kd.pipelines.distill_run import DistillRun, resumed_plan
+from db3kd.pipelines.distill_run import DistillRun
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.inputs import (
-    check_callbacks,
-    check_images,
-    check_plain_arguments,
-    check_test,
-    convert_inputs,
-)
+from db3kd.pipelines.inputs import check_callbacks
 from db3kd.pipelines.output_folder import output_folder
-from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.pipelines.prepared_distillation import PreparedDistillation, prepare_distillation
+from db3kd.pipelines.run_layout import REPORT_FILE
+from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.teaching import Choice
-from db3kd.planning import BudgetPlan, Strategy, plan_budget
+from db3kd.planning import BudgetPlan, Strategy
 from db3kd.report import wilson_interval
 
 
@@ -154,92 +146,42 @@ def distill(
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
     )
+    return run_distillation(prepared, out=out, resume=resume, callbacks=callbacks)
+
+
+def run_distillation(
+    prepared: PreparedDistillation,
+    *,
+    out: str | Path | None,
+    resume: bool,
+    callbacks: Sequence[TrainingCallback] = (),
+) -> DistillResult:
+    """Carries out a distillation whose arguments are checked.
+
+    Args:
+        prepared: From `prepare_distillation`, with the same `out` and `resume`.
+        out: See `distill`.
+        resume: See `distill`.
+        callbacks: See `distill`.
+
+    Raises:
+        FileExistsError: As `distill`.
+        TeacherError: As `distill`.
+    """
     with output_folder(out, resume) as folder:
-        run = prepared.make_run(folder, callbacks)
-        finished = run.finish(resume=resume, test=prepared.test, price_per_1000=price_per_1000)
+        finished = DistillRun(prepared, folder, callbacks).execute(resume=resume)
     return DistillResult(
-        student=finished.network,
+        student=finished.trained.network,
         agreement=finished.matches / finished.held_out,
         interval=wilson_interval(finished.matches, finished.held_out),
         held_out=finished.held_out,
         validation=finished.validation,
         queries=finished.queries,
         plan=prepared.plan,
-        choices=finished.choices,
-        taught_by=finished.taught_by,
+        choices=finished.trained.choices,
+        taught_by=finished.trained.taught_by,
         warnings=finished.warnings,
         accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
         folder=None if out is None else folder,
         report=None if out is None else folder / REPORT_FILE,
     )
-
-
-@dataclass(frozen=True)
-class PreparedDistillation:
-    """The checked arguments of `distill`; made by `prepare_distillation`.
-
-    Attributes:
-        make_run: Makes the run from its folder and callbacks.
-        plan: How the budget is divided.
-        test: Labelled images, or None.
-    """
-
-    make_run: Callable[[Path, Sequence[TrainingCallback]], DistillRun]
-    plan: BudgetPlan
-    test: ImageSet | None
-
-    def count_answered(self, out: Path) -> int:
-        """Returns how many queries of the run in `out` are answered; 0 without a run.
-
-        A call of `distill` with `resume=True` does not ask them again. The teacher is not asked.
-
-        Args:
-            out: The run folder.
-
-        Raises:
-            ValueError: If `out` holds another run.
-        """
-        return self.make_run(out, ()).count_answered()
-
-
-def prepare_distillation(
-    teacher: TeacherLike,
-    images: ImagesLike | None,
-    *,
-    budget: int,
-    student: StudentLike | None,
-    strategy: Strategy,
-    settings: DistillSettings | None,
-    out: str | Path | None,
-    resume: bool,
-    test: ImagesLike | None = None,
-    price_per_1000: float | None = None,
-    rare_classes: bool = False,
-) -> PreparedDistillation:
-    """Checks and converts the arguments of `distill`, without a query.
-
-    Raises:
-        TypeError: As `distill`.
-        ValueError: As `distill`.
-    """
-    settings = DistillSettings() if settings is None else settings
-    check_plain_arguments(settings, price_per_1000, out, resume)
-    check_flag(rare_classes, "rare_classes")
-    teacher, image_set = convert_inputs(teacher, images, test)
-    plan = plan_budget(
-        budget, teacher.classes, None if image_set is None else len(image_set), strategy
-    )
-    if out is not None and resume:
-        plan = resumed_plan(Path(out), plan)
-    if plan.pseudo_samples:
-        image_set = None
-    if image_set is not None:
-        image_set = check_images(image_set, teacher)
-    tested = None if test is None else check_test(test, teacher)
-    batch_size = plan.training_batch(settings.training.batch_size)
-    training = replace(settings.training, batch_size=batch_size)
-    made = Student.of(student, tuple(teacher.image_shape), teacher.classes, training)
-    make_run = partial(
-        DistillRun, teacher, image_set, plan, made, settings, rare_classes=rare_classes
-    )
-    return PreparedDistillation(make_run, plan, tested)

@@ -9,7 +9,6 @@ from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed,
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.comparison_folder import TEST_DECISIONS, student_folder
-from db3kd.pipelines.distill_run import answered_in_distill_run
 from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
 from db3kd.pipelines.inputs import (
     check_images,
@@ -19,6 +18,7 @@ from db3kd.pipelines.inputs import (
     convert_inputs,
     convert_test,
 )
+from db3kd.pipelines.prepared_distillation import answered_in_distill_run
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.manifest import make_manifest
@@ -38,22 +38,28 @@ class PreparedComparison:
         images: The images, or None.
         budget: Maximum number of queries of each student.
         student: How the students are made.
+        student_like: What they are made of, for the run of each student.
         settings: How networks are trained.
         plan: How the budget of each student is divided.
         test: Images to measure students on, or None.
         asked: The test images if the teacher is asked about them, or None.
         used_seeds: The seeds of the students.
+        price_per_1000: The price of 1,000 queries, or None.
+        rare_classes: See `distill`.
     """
 
     teacher: Teacher
     images: ImageSet | None
     budget: int
     student: Student
+    student_like: StudentLike | None
     settings: DistillSettings
     plan: ComparisonPlan
     test: ImageSet | None
     asked: ImageSet | None
     used_seeds: range
+    price_per_1000: float | None
+    rare_classes: bool
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed comparison must have in common with the stored one."""
@@ -109,6 +115,7 @@ def prepare_comparison(
     test: ImagesLike | None,
     ask_about_test: bool,
     price_per_1000: float | None = None,
+    rare_classes: bool = False,
 ) -> PreparedComparison:
     """Checks and converts the arguments of `compare`, without a query.
 
@@ -118,6 +125,7 @@ def prepare_comparison(
     """
     settings = DistillSettings() if settings is None else settings
     check_plain_arguments(settings, price_per_1000, out, resume)
+    check_flag(rare_classes, "rare_classes")
     check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
     check_flag(ask_about_test, "ask_about_test")
     check_type(strategies, (list, tuple), "strategies", "a list of strategies")
@@ -154,9 +162,12 @@ def prepare_comparison(
         images=image_set,
         budget=budget,
         student=made,
+        student_like=student,
         settings=settings,
         plan=plan,
         test=test_set,
         asked=test_set if ask_about_test else None,
         used_seeds=range(first, first + plan.seeds),
+        price_per_1000=price_per_1000,
+        rare_classes=rare_classes,
     )

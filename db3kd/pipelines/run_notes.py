@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from db3kd.storage.filesystem import write_atomically
 from db3kd.storage.manifest import plain
 from db3kd.storage.run_folder import RunFolder
 
 _FILE = "_notes.json"
+
+_T = TypeVar("_T")
 
 
 class RunNotes:
@@ -51,7 +53,7 @@ class RunNotes:
         write_atomically(self._file, text.encode())
         return value
 
-    def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
         """Returns a value, recomputed only if what it depends on has changed.
 
         Args:
@@ -63,7 +65,8 @@ class RunNotes:
         known = self.get(name)
         if known is None or known["depends_on"] != inputs:
             known = self.put(name, {"depends_on": inputs, "value": plain(compute())})
-        return known["value"]
+        value: _T = known["value"]
+        return value
 
     def add(self, name: str, seconds: float) -> None:
         """Adds to a number, which starts at 0."""

@@ -25,8 +25,8 @@ from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_loop import BatchSource
 from db3kd.pipelines.asking import Proxies, agrees_with, train_proxy
+from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings
-from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.teachers.module import module_fingerprint
 
@@ -69,9 +69,9 @@ class Choice:
     chosen: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Teaching:
-    """How a student learns from answers.
+    """How a student learns from answers, and what was chosen for it.
 
     Attributes:
         make: Makes a student with fresh weights.
@@ -83,7 +83,7 @@ class Teaching:
         store: Trains each network once.
         notes: Keeps the choices.
         callbacks: Further callbacks of the student's training.
-        choices: The choices so far.
+        choices: The choices so far, to which each choice is added.
     """
 
     make: Callable[[], nn.Module]
@@ -93,9 +93,9 @@ class Teaching:
     settings: DistillSettings
     steps: int
     store: NetworkStore
-    notes: RunNotes
+    notes: DistillNotes
     callbacks: Sequence[TrainingCallback] = ()
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list, init=False)
 
     def choose_learning_rate(self, answers: Answers) -> float:
         """Chooses the learning rate of all full training by short training runs of students."""
@@ -109,11 +109,11 @@ class Teaching:
         return rates[self._choose("learning rate", list(rates), answers, short_student)]
 
     def _train_proxies(
-        self, answers: Answers, proxies: Proxies, rate: float, usual: bool
+        self, answers: Answers, proxies: Proxies, rate: float, *, prefer_proxies: bool
     ) -> list[nn.Module]:
         training = answers.training
         soft_labels = None
-        if usual and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
+        if prefer_proxies and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
             soft_labels = cache(partial(neighbour_labels, training, self.classes))
         networks = []
         for index in range(proxies.count):
@@ -148,7 +148,7 @@ class Teaching:
         )
 
     def choose_proxies(
-        self, answers: Answers, proxies: Proxies, rate: float, usual: bool
+        self, answers: Answers, proxies: Proxies, rate: float, *, prefer_proxies: bool
     ) -> list[nn.Module]:
         """Trains proxies, and returns those that label images for the student: all, or none.
 
@@ -156,14 +156,15 @@ class Teaching:
             answers: All answers.
             proxies: How proxies are made. They are not trained if they cannot be chosen.
             rate: The learning rate.
-            usual: Whether proxies label images in case of doubt. With very few answers they then
-                also learn from the distances between the samples.
+            prefer_proxies: Whether proxies label images in case of doubt. With very few answers
+                they then also learn from the distances between the samples.
         """
-        if not proxies.count or not (usual or self._can_choose(answers)):
+        trained = trains_proxies(preferred=prefer_proxies, compared=self._can_choose(answers))
+        if not proxies.count or not trained:
             return []
-        networks = self._train_proxies(answers, proxies, rate, usual)
+        networks = self._train_proxies(answers, proxies, rate, prefer_proxies=prefer_proxies)
         chosen_from = {"decisions alone": [], "decisions and proxies": networks}
-        if usual:
+        if prefer_proxies:
             chosen_from = dict(reversed(chosen_from.items()))
 
         def short_student(option: str) -> nn.Module:
@@ -279,9 +280,9 @@ class Teaching:
             "steps": self.steps // CHOICE_SHARE,
             "settings": self.settings,
         }
-        choice = self.notes.once(f"choice of {question}", depends_on, measure)
+        choice = self.notes.choice(question, depends_on, measure)
         self.choices.append(Choice(question, **choice))
-        return choice["chosen"]
+        return str(choice["chosen"])
 
 
 def validation_callbacks(answers: Answers, patience: int | None) -> list[TrainingCallback]:
@@ -308,6 +309,18 @@ def can_choose(steps: int, validation: int) -> bool:
         validation: Number of validation images.
     """
     return steps >= LEAST_STEPS_OF_A_CHOICE and validation >= _LEAST_CHOICE_ANSWERS
+
+
+def trains_proxies(*, preferred: bool, compared: bool) -> bool:
+    """Returns whether a run trains proxies on all answers, which takes much of its time.
+
+    It does only if they may label images for the student.
+
+    Args:
+        preferred: Whether they label images in case of doubt; see `proxies_usually_help`.
+        compared: Whether students with and without them are compared; see `can_choose`.
+    """
+    return preferred or compared
 
 
 def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bool) -> bool:

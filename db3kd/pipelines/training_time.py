@@ -2,28 +2,21 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from statistics import median
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from db3kd.argument_types import check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
-from db3kd.distillation.answer_batches import AnsweredBatches
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
-from db3kd.distillation.training_loop import train_batches
 from db3kd.models.networks import build_model
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, checked_proxy
 from db3kd.pipelines.inputs import check_images, convert_inputs
+from db3kd.pipelines.step_timing import seconds_per_step
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.teaching import (
     CHOICE_SHARE,
@@ -31,6 +24,7 @@ from db3kd.pipelines.teaching import (
     can_choose,
     learns_from_new_mixtures,
     proxies_usually_help,
+    trains_proxies,
 )
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.planning.budget_plan import held_out_pseudo_samples
@@ -46,116 +40,129 @@ _ANSWER_SHARE = 1 / 6
 step reads and mixes images, goes backward and updates weights. It is 0.1 for LeNet-5 on two CPU
 cores, and at most a third."""
 
-_WARM_UP, _TIMED = 5, 30
-"""The first steps allocate memory and choose algorithms, so they are not timed if others are."""
-
-_LONG_ENOUGH = 1.0
-"""Seconds after which no further steps are timed, if `_FEWEST` have been."""
-
-_FEWEST = 3
-
-_FEW_IMAGES, _SLOW = 8, 5.0
-"""A step that may take over `_SLOW` seconds is timed with a few images only. Every step has costs
-that do not depend on its images, so the time of few says little about that of a fast step."""
+_TIMED_IMAGES = 30
+"""Number of images that `time_steps` draws its batches from."""
 
 
-class _Clock(TrainingCallback):
-    """Records the time after each step, and stops training that is slow or was timed enough."""
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of a training step on this machine, and estimates of whole runs from them.
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    Attributes:
+        student: Of the student.
+        proxy: Of a proxy.
+        new_mixtures: From `learns_from_new_mixtures`, for the student.
+    """
 
-    def on_report(self, state: TrainingState) -> None:
-        self.times.append(time.monotonic())
-        taken = self.times[-1] - self.times[0]
-        if taken > _SLOW or (taken > _LONG_ENOUGH and len(self.times) > _FEWEST):
-            state.request_stop()
+    student: float
+    proxy: float
+    new_mixtures: bool = True
 
-    @property
-    def seconds(self) -> float:
-        """Seconds of a step: the median after the warm-up, which a short pause does not change.
+    def seconds_per_full_step(
+        self,
+        plan: BudgetPlan,
+        settings: DistillSettings,
+        steps: int,
+        *,
+        images_chosen: bool = False,
+    ) -> float:
+        """Returns the seconds that all training of a run takes for each step of full training.
 
-        If hardly any step is left after the warm-up, the fastest one counts.
+        If proxies are trained, they are taken to teach the student, although it may turn out that
+        they do not.
+
+        Args:
+            plan: The plan of the run, some of whose rounds need proxies.
+            settings: The number of proxies, and the options to choose from.
+            steps: The number of steps of full training; with few, nothing is chosen.
+            images_chosen: Whether all images are chosen, so that no proxy chooses any more.
         """
-        steps = [after - before for before, after in pairwise(self.times)]
-        settled = steps[_WARM_UP - 1 :]
-        return median(settled) if len(settled) >= _FEWEST else min(steps)
+        if plan.label_queries:
+            return self.student
+        proxies = settings.proxies if plan.uses_proxies else 0
+        rounds = 0 if images_chosen else max(0, len(plan.rounds) - 1)
+        choosing = rounds * proxies * self.proxy / ROUND_SHARE
+        held_out = plan.held_out + plan.held_out_augmented
+        if plan.pseudo_samples:
+            held_out = held_out_pseudo_samples(plan.pseudo_samples)
+        chooses = can_choose(steps, held_out)
+        prefer_proxies = not plan.pseudo_samples and proxies_usually_help(
+            sum(plan.rounds), plan.training_images, steps, self.new_mixtures
+        )
+        if not trains_proxies(preferred=prefer_proxies, compared=chooses):
+            proxies = 0
+        taught_step = self.student + proxies * self.proxy * _ANSWER_SHARE
+        choices = 0.0
+        if chooses:
+            rates = len(settings.learning_rates)
+            choices = (rates if rates > 1 else 0) * self.student
+            if proxies:
+                choices += self.student + taught_step
+        return choosing + choices / CHOICE_SHARE + proxies * self.proxy + taught_step
 
+    def most_steps(
+        self,
+        limit: float,
+        plan: BudgetPlan,
+        settings: DistillSettings,
+        *,
+        images_chosen: bool = False,
+    ) -> int:
+        """Returns the largest number of steps of full training whose total time is within a limit.
 
-def seconds_per_step(
-    make: Callable[[], nn.Module], answers: Answers, training: TrainSettings
-) -> float:
-    """Measures the time of a training step on this machine.
+        The time of a step changes at the numbers of steps from which on options are compared or
+        proxies teach.
 
-    Args:
-        make: Makes the network.
-        answers: Any answers; their images are read for the batches.
-        training: How it is trained.
-    """
-    short = replace(training, steps=_WARM_UP + _TIMED)  # so few steps that each is reported
+        Args:
+            limit: Seconds.
+            plan: See `seconds_per_full_step`.
+            settings: See `seconds_per_full_step`.
+            images_chosen: See `seconds_per_full_step`.
+        """
+        seconds = partial(self.seconds_per_full_step, plan, settings, images_chosen=images_chosen)
+        upper = math.inf
+        for lower in (LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE):
+            steps = min(limit / seconds(lower), upper)
+            if steps >= lower:
+                return int(steps)
+            upper = lower - 1
+        return int(min(limit / seconds(0), upper))
 
-    def timed(images: int) -> float:
-        clock = _Clock()
-        batches = AnsweredBatches(answers, images, 0)
-        train_batches(make, batches, F.cross_entropy, short, callbacks=[clock])
-        return max(clock.seconds, 1e-7)
+    def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
+        """Estimates the seconds of all training of a run, at most its time limit.
 
-    few = min(_FEW_IMAGES, training.batch_size)
-    seconds = timed(few)
-    if seconds * training.batch_size / few <= _SLOW:
-        return timed(training.batch_size)
-    more = min(2 * few, training.batch_size)
-    if more == few:
-        return seconds
-    each = max(0.0, timed(more) - seconds) / (more - few)
-    return seconds + each * (training.batch_size - few)
+        Networks that make pseudo samples or choose the scale of soft labels are not counted.
 
+        Args:
+            plan: The plan of the run.
+            settings: How networks are trained.
+        """
+        steps, _ = self.steps_of_run(plan, settings)
+        seconds = steps * self.seconds_per_full_step(plan, settings, steps)
+        return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
 
-def trained_steps(
-    plan: BudgetPlan,
-    settings: DistillSettings,
-    student_step: float,
-    proxy_step: float,
-    steps: int,
-    asked: bool = False,
-    new_mixtures: bool = True,
-) -> float:
-    """Returns the seconds that all training of a run takes for each step of full training.
+    def steps_of_run(self, plan: BudgetPlan, settings: DistillSettings) -> tuple[int, int]:
+        """Estimates the steps of the student of a run, with and without its time limit.
 
-    If proxies are trained, they are taken to teach the student, although it may turn out that they
-    do not.
+        Args:
+            plan: The plan of the run.
+            settings: How networks are trained.
+        """
+        full = _full_steps(plan, settings)
+        if settings.time_limit is None:
+            return full, full
+        return min(
+            full, max(LEAST_STEPS, self.most_steps(settings.time_limit, plan, settings))
+        ), full
 
-    Args:
-        plan: The plan of the run, some of whose rounds need proxies.
-        settings: The number of proxies, and the options to choose from.
-        student_step: Seconds of a training step of the student.
-        proxy_step: Seconds of a training step of a proxy.
-        steps: The number of steps of full training; with few, nothing is chosen.
-        asked: Whether all images are chosen, so that no proxy chooses any more.
-        new_mixtures: From `learns_from_new_mixtures`.
-    """
-    if plan.label_queries:
-        return student_step
-    proxies = settings.proxies if plan.uses_proxies else 0
-    rounds = 0 if asked else max(0, len(plan.rounds) - 1)
-    choosing = rounds * proxies * proxy_step / ROUND_SHARE
-    held_out = plan.held_out + plan.held_out_augmented
-    if plan.pseudo_samples:
-        held_out = held_out_pseudo_samples(plan.pseudo_samples)
-    chooses = can_choose(steps, held_out)
-    usual = not plan.pseudo_samples and proxies_usually_help(
-        sum(plan.rounds), plan.training_images, steps, new_mixtures
-    )
-    if not chooses and not usual:
-        proxies = 0
-    taught_step = student_step + proxies * proxy_step * _ANSWER_SHARE
-    choices = 0.0
-    if chooses:
-        rates = len(settings.learning_rates)
-        choices = (rates if rates > 1 else 0) * student_step
-        if proxies:
-            choices += student_step + taught_step
-    return choosing + choices / CHOICE_SHARE + proxies * proxy_step + taught_step
+    def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings) -> float:
+        """Estimates the seconds of all training of a comparison; see `of_run`.
+
+        Args:
+            plan: The plan of the comparison.
+            settings: How networks are trained.
+        """
+        return plan.seeds * sum(self.of_run(each, settings) for each in plan.plans.values())
 
 
 def steps_within(
@@ -178,20 +185,14 @@ def steps_within(
         answers: Any answers, to time steps with.
         spent: Seconds that proxies took to choose images, if they have chosen all of them.
     """
-    left = limit - (spent or 0.0)
-    student_step = seconds_per_step(make_student, answers, settings.training)
-    proxy_step = (
-        seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0
+    left, images_chosen = limit - (spent or 0.0), spent is not None
+    times = StepTimes(
+        seconds_per_step(make_student, answers, settings.training),
+        seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0,
+        learns_from_new_mixtures(make_student, answers.images.image_shape),
     )
-
-    new_mixtures = learns_from_new_mixtures(make_student, answers.images.image_shape)
-
-    def seconds_each(steps: int) -> float:
-        asked = spent is not None
-        return trained_steps(plan, settings, student_step, proxy_step, steps, asked, new_mixtures)
-
-    longest = _longest(left, seconds_each)
-    each = seconds_each(longest)
+    longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
+    each = times.seconds_per_full_step(plan, settings, longest, images_chosen=images_chosen)
     if left < LEAST_STEPS * each:
         _LOG.warning(
             "time_limit: %g seconds are not enough; training for %d steps, the fewest that are "
@@ -201,91 +202,6 @@ def steps_within(
             duration(LEAST_STEPS * each),
         )
     return max(LEAST_STEPS, longest)
-
-
-def _longest(limit: float, seconds_each: Callable[[int], float]) -> int:
-    """Returns the largest number of steps of full training whose total time is within a limit.
-
-    Args:
-        limit: Seconds.
-        seconds_each: Returns the time of each step, with all other training, from their number. It
-            changes at the numbers from which on options are compared or proxies teach.
-    """
-    upper = math.inf
-    for lower in (LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE):
-        steps = min(limit / seconds_each(lower), upper)
-        if steps >= lower:
-            return int(steps)
-        upper = lower - 1
-    return int(min(limit / seconds_each(0), upper))
-
-
-@dataclass(frozen=True)
-class StepTimes:
-    """Seconds of a training step on this machine.
-
-    Attributes:
-        student: Of the student.
-        proxy: Of a proxy.
-        new_mixtures: From `learns_from_new_mixtures`, for the student.
-    """
-
-    student: float
-    proxy: float
-    new_mixtures: bool = True
-
-    def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
-        """Estimates the seconds of all training of a run, at most its time limit.
-
-        Networks that make pseudo samples or choose the scale of soft labels are not counted.
-
-        Args:
-            plan: The plan of the run.
-            settings: How networks are trained.
-        """
-        steps, _ = self.steps_of_run(plan, settings)
-        seconds = steps * self._seconds_each(steps, plan, settings)
-        return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
-
-    def steps_of_run(self, plan: BudgetPlan, settings: DistillSettings) -> tuple[int, int]:
-        """Estimates the steps of the student of a run, with and without its time limit.
-
-        Args:
-            plan: The plan of the run.
-            settings: How networks are trained.
-        """
-        full = _full_steps(plan, settings)
-        if settings.time_limit is None:
-            return full, full
-        longest = _longest(
-            settings.time_limit,
-            lambda steps: self._seconds_each(steps, plan, settings),
-        )
-        return min(full, max(LEAST_STEPS, longest)), full
-
-    def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings) -> float:
-        """Estimates the seconds of all training of a comparison; see `of_run`.
-
-        Args:
-            plan: The plan of the comparison.
-            settings: How networks are trained.
-        """
-        return plan.seeds * sum(self.of_run(each, settings) for each in plan.plans.values())
-
-    def _seconds_each(self, steps: int, plan: BudgetPlan, settings: DistillSettings) -> float:
-        return trained_steps(
-            plan,
-            settings,
-            self.student,
-            self.proxy,
-            steps,
-            new_mixtures=self.new_mixtures,
-        )
-
-
-def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
-    answers = plan.queries - plan.held_out - plan.held_out_augmented
-    return settings.steps_for(plan.training_images if plan.label_queries else answers)
 
 
 def time_steps(
@@ -315,9 +231,9 @@ def time_steps(
     proxy_name = checked_proxy(settings, made.name, shape, classes)
     proxy = partial(build_model, proxy_name, shape, classes)
     some = (
-        torch.zeros(_TIMED, *shape)
+        torch.zeros(_TIMED_IMAGES, *shape)
         if image_set is None
-        else image_set.subset(range(min(len(image_set), _TIMED)))
+        else image_set.subset(range(min(len(image_set), _TIMED_IMAGES)))
     )
     order = torch.arange(len(some))
     known = no_answers(augmentable_images(some, order, 0, 0))
@@ -327,3 +243,8 @@ def time_steps(
         seconds_per_step(proxy, known, settings.training),
         learns_from_new_mixtures(made.make, shape),
     )
+
+
+def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
+    answers = plan.queries - plan.held_out - plan.held_out_augmented
+    return settings.steps_for(plan.training_images if plan.label_queries else answers)

@@ -9,17 +9,12 @@ from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.source import Source
+from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.storage.run_folder import check_parent_folder
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
-
-SAMPLES_FOLDER = "pseudo-samples"
-"""The run of the pseudo samples, in the folder of a zero-shot run."""
-
-LABELS_FOLDER = "labels"
-"""The run of their labels, in the folder of a zero-shot run."""
 
 
 @dataclass(frozen=True, repr=False)

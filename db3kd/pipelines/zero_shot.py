@@ -18,7 +18,7 @@ from db3kd.pipelines.transfer_set import (
     make_transfer_set,
 )
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
-from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS, train_students
+from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS, SAMPLES_CURVE, train_students
 from db3kd.report import ZeroShotRow, write_zero_shot_report
 from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_folder import holds_run
@@ -103,18 +103,18 @@ def run_zero_shot(
         out,
         rows,
         transfer.samples,
-        curves=_curves(rows, settings),
+        curves=_curves(rows),
         notes=_notes(transfer, settings, queries),
     )
     return ZeroShotResult(transfer.totals, rows, report, sum(queries.values()))
 
 
-def _curves(rows: list[ZeroShotRow], settings: ZeroShotSettings) -> dict[str, list[ZeroShotRow]]:
+def _curves(rows: list[ZeroShotRow]) -> dict[str, list[ZeroShotRow]]:
     """Returns one curve over the number of pseudo samples, and one for each other row."""
-    first = 1 if settings.labelling is not None else 0
-    last = first + 1 + len(settings.shares)
-    curve = {rows[first].name: rows[first:last]} if rows else {}
-    return curve | {row.name: [row] for row in rows[:first] + rows[last:]}
+    curves: dict[str, list[ZeroShotRow]] = {SAMPLES_CURVE: []} if rows else {}
+    for row in rows:
+        curves.setdefault(row.curve or row.name, []).append(row)
+    return curves
 
 
 def _count_queries(transfer: TransferSet, out: Path) -> dict[str, int]:

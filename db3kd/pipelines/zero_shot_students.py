@@ -48,6 +48,9 @@ DECISION_FOLDERS = {
 }
 """The runs of the decisions for each of these images, in the folder of a zero-shot run."""
 
+SAMPLES_CURVE = "pseudo samples, decisions"
+"""The row of the students of all pseudo samples, and their curve over the number of samples."""
+
 MakeStudent = Callable[[], nn.Module]
 """Makes a student with fresh weights."""
 
@@ -137,12 +140,13 @@ def _plan_rows(
         total = queries + int(label_run.labels.queries.sum())
         row = ZeroShotRow(f"pseudo samples, {measure} soft labels", count, total)
         yield row, _on_soft_labels(student, settings, row.name, label_run)
-    row = ZeroShotRow("pseudo samples, decisions", count, queries)
+    row = ZeroShotRow(SAMPLES_CURVE, count, queries, curve=SAMPLES_CURVE)
     yield row, on_decisions(row.name, images, decisions)
     for share in settings.shares:
         part = range(max(1, round(share * count)))
         cost = _queries_of_first(samples, len(part), settings.synthesis)
-        row = ZeroShotRow(f"first {share:.0%} of the pseudo samples", len(part), cost)
+        name = f"first {share:.0%} of the pseudo samples"
+        row = ZeroShotRow(name, len(part), cost, curve=SAMPLES_CURVE)
         yield row, on_decisions(row.name, images.subset(part), decisions[: len(part)])
     baselines = {"plain noise": _plain_noise(teacher, count, settings.synthesis.seed)}
     if real is not None:

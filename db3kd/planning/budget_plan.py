@@ -74,11 +74,13 @@ class Stage:
     """A part of the budget.
 
     Attributes:
+        kind: Which part it is.
         name: What is asked.
         queries: Exact or, for distances, maximum number of queries.
         why: What the answers are for.
     """
 
+    kind: Literal["held_out", "round", "distances", "pseudo_samples"]
     name: str
     queries: int
     why: str
@@ -156,25 +158,38 @@ class BudgetPlan:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages in the order in which they are asked."""
-        return tuple(stage for stage in self._stages() if stage.queries)
+        return self.stages_in_words()
 
-    def _stages(self) -> Iterator[Stage]:
-        yield Stage("held-out images", self.held_out, "measure the student's agreement")
+    def stages_in_words(self, noun: Literal["image", "row"] = "image") -> tuple[Stage, ...]:
+        """Returns the stages in the order in which they are asked.
+
+        Args:
+            noun: What their names and reasons call an image, such as a row of a table.
+        """
+        return tuple(stage for stage in self._stages(noun) if stage.queries)
+
+    def _stages(self, noun: str) -> Iterator[Stage]:
         yield Stage(
-            "held-out augmented images",
+            "held_out", f"held-out {noun}s", self.held_out, "measure the student's agreement"
+        )
+        yield Stage(
+            "held_out",
+            f"held-out augmented {noun}s",
             self.held_out_augmented,
             "choose how to train",
         )
-        yield from self._rounds()
+        yield from self._rounds(noun)
         if self.measure:
             measure = self.measure.upper()
             why = "make soft labels"
             if self.targets:
-                why += f", from the {self.targets} nearest classes of each image"
-            yield Stage(f"{measure} distances", self.label_queries, why)
-        yield Stage("pseudo samples", self.pseudo_samples, "take the place of images")
+                why += f", from the {self.targets} nearest classes of each {noun}"
+            yield Stage("distances", f"{measure} distances", self.label_queries, why)
+        yield Stage(
+            "pseudo_samples", "pseudo samples", self.pseudo_samples, f"take the place of {noun}s"
+        )
 
-    def _rounds(self) -> Iterator[Stage]:
+    def _rounds(self, noun: str) -> Iterator[Stage]:
         left = self.training_images
         last = len(self.rounds)
         for number, queries in enumerate(self.rounds, 1):
@@ -182,12 +197,12 @@ class BudgetPlan:
             left -= clean
             chosen = number > 1
             suffix = f", round {number} of {last}" if last > 1 else ""
-            why = "the images that proxies are least sure about" if chosen else "a random sample"
+            why = f"the {noun}s that proxies are least sure about" if chosen else "a random sample"
             if clean == self.training_images:
-                why = "the class of each image"
-            yield Stage(f"decisions{suffix}", clean, why)
-            why = "where proxies are least sure" if chosen else "classes between the images"
-            yield Stage(f"augmented images{suffix}", queries - clean, why)
+                why = f"the class of each {noun}"
+            yield Stage("round", f"decisions{suffix}", clean, why)
+            why = "where proxies are least sure" if chosen else f"classes between the {noun}s"
+            yield Stage("round", f"augmented {noun}s{suffix}", queries - clean, why)
 
 
 def plan_budget(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from db3kd.validation import check_classes
 
 class ReportStage(NamedTuple):
     """A stage of a run: what it asked the teacher, and what that cost.
+
+    The page shows its texts as they are, also if the images are rows of a table.
 
     Attributes:
         name: The stage, such as "augmented decisions".
@@ -194,6 +196,11 @@ class StudentReport:
         """Whether an image is a row of features."""
         shown = self.disagreements or self.soft_examples
         return self.features is not None or (shown is not None and shown.images.ndim == 2)
+
+    @property
+    def noun(self) -> Literal["image", "row"]:
+        """What the page calls an image."""
+        return "row" if self.is_tabular else "image"
 
     def price(self, queries: int) -> float | None:
         """Returns the price of queries; None without `price_per_1000`."""

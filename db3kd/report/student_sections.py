@@ -57,7 +57,7 @@ def headline(report: StudentReport) -> tuple[str, str]:
     """Returns the agreement, and what it is a share of: `93.1 %`, `(91.0 to 94.8 %) of 700 …`."""
     matches, total = report.agreement
     return percent(matches / total), (
-        f"({interval_of(matches, total)}) of {total:,} held-out {_noun(report)}"
+        f"({interval_of(matches, total)}) of {total:,} held-out {report.noun}s"
     )
 
 
@@ -70,7 +70,7 @@ def key_figures(report: StudentReport) -> list[tuple[str, str]]:
     ):
         if measured is not None:
             matches, total = measured
-            interval = f"({interval_of(matches, total)}) of {total:,} test {_noun(report)}"
+            interval = f"({interval_of(matches, total)}) of {total:,} test {report.noun}s"
             found.append((percent(matches / total), f"{what} {interval}"))
     if report.queries is not None:
         found.append((f"{report.queries:,}", "queries in total"))
@@ -97,8 +97,7 @@ def _stages(report: StudentReport) -> Section | None:
     for name, asked, reason, queries, seconds in (*report.stages, totals):
         price = report.price(queries)
         cost = [f"{queries:,}"] if price is None else [f"{queries:,}", _price(price)]
-        texts = (_in_words_of(report, text) for text in (name, asked, reason))
-        rows.append([*texts, *cost, duration(seconds)])
+        rows.append([name, asked, reason, *cost, duration(seconds)])
     table = Table(head, rows, text_columns=3, strong_rows=[len(report.stages)])
     return Section("Queries by stage", "", [table])
 
@@ -107,9 +106,9 @@ def _curve(report: StudentReport) -> Section | None:
     if len(report.curve) < 2:
         return None
     label = "Agreement on held-out images against the number of queries"
-    text = "Agreement on the held-out images after each round of acquisition."
+    text = f"Agreement on the held-out {report.noun}s after each round of acquisition."
     plot = Plot(partial(_draw_curve, report.curve), "agreement.png", label)
-    return Section("Agreement against queries", _in_words_of(report, text), [plot])
+    return Section("Agreement against queries", text, [plot])
 
 
 def _draw_curve(curve: Sequence[tuple[int, float]]) -> Figure:
@@ -148,15 +147,16 @@ def _choices(report: StudentReport) -> Section | None:
             measured = "not measured" if share is None else f"{100 * share:.1f}"
             rows.append([name, alternative, "chosen" if chosen else "", measured])
     head = ["choice", "alternative", "", "validation agreement (%)"]
-    text = "Alternatives are compared on held-out images, never on test images."
+    noun = report.noun
+    text = f"Alternatives are compared on held-out {noun}s, never on test {noun}s."
     if report.validation is not None:
         augmented = report.validation - report.agreement[1]
         versions = f" and {augmented:,} augmented versions of them" if augmented > 0 else ""
         text = (
             f"Alternatives are compared by their validation agreement with the teacher, on the "
-            f"{report.agreement[1]:,} held-out images{versions}, never on test images."
+            f"{report.agreement[1]:,} held-out {noun}s{versions}, never on test {noun}s."
         )
-    text = f"Strategy: {report.strategy}. {_in_words_of(report, text)}"
+    text = f"Strategy: {report.strategy}. {text}"
     return Section("Plan", text, [Table(head, rows, text_columns=3, strong_rows=strong)])
 
 
@@ -166,12 +166,12 @@ def _balance(report: StudentReport) -> Section | None:
     counts = report.class_counts.long()
     total, classes = int(counts.sum()), len(counts)
     order = torch.arange(classes)
-    text = f"The teacher's decisions for the {total:,} images asked."
+    text = f"The teacher's decisions for the {total:,} {report.noun}s asked."
     if classes > MAX_CLASSES:
         order = counts.argsort(descending=True, stable=True)[:MAX_CLASSES]
         text += f" The {MAX_CLASSES} most frequent of {classes:,} classes are shown."
     if unseen := int((counts == 0).sum()):
-        text += f" It chose {unseen:,} of {classes:,} classes for no image."
+        text += f" It chose {unseen:,} of {classes:,} classes for no {report.noun}."
     largest = int(counts.max())
     bars = [
         Bar(
@@ -181,17 +181,19 @@ def _balance(report: StudentReport) -> Section | None:
         )
         for number in order.tolist()
     ]
-    head = ("teacher's class", _noun(report))
-    return Section("Class balance", _in_words_of(report, text), [Bars(head, bars)])
+    head = ("teacher's class", f"{report.noun}s")
+    return Section("Class balance", text, [Bars(head, bars)])
 
 
 def _confusion(report: StudentReport) -> Section | None:
     if report.confusion is None:
         return None
-    title = "Teacher against student"
+    title, noun = "Teacher against student", report.noun
     if len(report.confusion) <= MAX_CLASSES:
-        text = "Number of held-out images by teacher's class (rows) and student's class (columns)."
-        return Section(title, _in_words_of(report, text), [_heat_map(report, report.confusion)])
+        text = (
+            f"Number of held-out {noun}s by teacher's class (rows) and student's class (columns)."
+        )
+        return Section(title, text, [_heat_map(report, report.confusion)])
     missed = report.confusion.long().clone().fill_diagonal_(0)
     classes = len(missed)
     seen = report.confusion.sum(1)
@@ -201,13 +203,12 @@ def _confusion(report: StudentReport) -> Section | None:
         if count := int(missed[teacher, student]):
             names = class_name(report, teacher), class_name(report, student)
             rows.append([*names, f"{count:,}", f"{int(seen[teacher]):,}"])
-    text = f"{int((seen > 0).sum()):,} of {classes:,} classes occur among the held-out images."
+    text = f"{int((seen > 0).sum()):,} of {classes:,} classes occur among the held-out {noun}s."
     if not rows:
-        return Section(title, _in_words_of(report, f"{text} There is no disagreement."), [])
+        return Section(title, f"{text} There is no disagreement.", [])
     text += f" The {len(rows)} most frequent confusions are shown."
-    head = ["teacher's class", "student's class", "images", "images of the teacher's class"]
-    head = [_in_words_of(report, each) for each in head]
-    return Section(title, _in_words_of(report, text), [Table(head, rows, text_columns=2)])
+    head = ["teacher's class", "student's class", f"{noun}s", f"{noun}s of the teacher's class"]
+    return Section(title, text, [Table(head, rows, text_columns=2)])
 
 
 def _heat_map(report: StudentReport, confusion: Tensor) -> HeatMap:
@@ -244,7 +245,7 @@ def _disagreements(report: StudentReport) -> Section | None:
     matches, total = report.agreement
     missed = total - matches
     some = f"All {missed:,}" if len(images) == missed else f"{len(images)} of the {missed:,}"
-    text = f"{some} held-out images on which teacher and student disagree."
+    text = f"{some} held-out {report.noun}s on which teacher and student disagree."
     block: Block
     if images.ndim == 2:
         table = _feature_table(report, images)
@@ -261,7 +262,7 @@ def _disagreements(report: StudentReport) -> Section | None:
             ],
             "disagreements",
         )
-    return Section("Disagreements", _in_words_of(report, text), [block])
+    return Section("Disagreements", text, [block])
 
 
 def _soft_labels(report: StudentReport) -> Section | None:
@@ -283,7 +284,7 @@ def _soft_labels(report: StudentReport) -> Section | None:
     blocks: list[Block] = [Cards(cards, "soft-labels")]
     if images.ndim == 2:
         blocks.append(_feature_table(report, images))
-    return Section("Soft labels", _in_words_of(report, text), blocks)
+    return Section("Soft labels", text, blocks)
 
 
 def _feature_table(report: StudentReport, rows: Tensor) -> Table:
@@ -320,12 +321,3 @@ def _settings(report: StudentReport) -> Section | None:
 
 def _price(price: float) -> str:
     return f"{price:.2g}" if 0 < price < 0.01 else f"{price:,.2f}"
-
-
-def _noun(report: StudentReport) -> str:
-    return "rows" if report.is_tabular else "images"
-
-
-def _in_words_of(report: StudentReport, text: str) -> str:
-    """Returns text about images; about rows if the data is tabular."""
-    return text.replace("images", "rows").replace("image", "row") if report.is_tabular else text

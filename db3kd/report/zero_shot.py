@@ -28,6 +28,7 @@ class ZeroShotRow:
         accuracies: Accuracy of each student on the test images, in [0, 1], one per seed.
         agreements: Share of test images that student and teacher put in one class, in [0, 1], one
             per seed.
+        curve: The curve of the figure that the row is a point of; None if it is a point alone.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ZeroShotRow:
     queries: int
     accuracies: Sequence[float] = ()
     agreements: Sequence[float] = ()
+    curve: str | None = None
 
 
 def zero_shot_table(rows: Sequence[ZeroShotRow]) -> str:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
@@ -118,6 +119,18 @@ def test_a_failing_teacher_is_resumed(tmp_path):
 def test_contradictions_are_refused(teacher, tmp_path, more, words):
     assert words in fail(*options(teacher, "--budget", 50, "--out", tmp_path / "c", *more))
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("more", [("--dry-run",), ("--out", "c")])
+def test_images_are_checked_before_the_plan_is_printed(tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    np.save("wide.npy", np.zeros((50, 9, 9), np.uint8))
+    where = ("--teacher", f"{TEACHERS}:CountingTeacher", "--data", "wide.npy", "--budget", 100)
+
+    result = Result("compare", *where, *QUICK, *more)
+
+    assert "error: --data: expected shape (1, 8, 8), which the teacher takes" in result.err
+    assert result.code == 1 and result.out == "" and not (tmp_path / "c").exists()
 
 
 def test_a_folder_is_needed(teacher):

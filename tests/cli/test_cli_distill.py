@@ -96,7 +96,7 @@ def test_the_plan_that_is_shown_with_resume_is_that_of_the_run(tmp_path, monkeyp
         return replace(plan_budget(*arguments), rounds=(95, 240, 240))
 
     with monkeypatch.context() as patch:
-        patch.setattr("db3kd.pipelines.distill_student.plan_budget", planned_before)
+        patch.setattr("db3kd.pipelines.prepared_distillation.plan_budget", planned_before)
         succeed(*asked(*DIGITS, "--out", out))
     before = CountingTeacher.asked
 
@@ -200,7 +200,7 @@ def test_what_labels_leave_no_use_for_is_refused(run, tmp_path, options, words):
             asked(*DIGITS, "--out", "run", "--strategy", "bd", budget=50)[1:],
             "--budget: strategy 'bd' needs one decision for each of 100 images",
         ),
-        (asked("--out", "run", "--strategy", "sd")[1:], "'sd' needs images"),
+        (asked("--out", "run", "--strategy", "sd")[1:], "--data: strategy 'sd' needs images"),
         (asked(*DIGITS, "--out", "run", "--student", "lenet9")[1:], "--student: expected one of"),
         (
             asked(*DIGITS, "--dry-run", "--student", "lenet9")[1:],
@@ -213,8 +213,10 @@ def test_wrong_combinations_name_the_options(tmp_path, monkeypatch, arguments, w
     monkeypatch.chdir(tmp_path)
     before = CountingTeacher.asked
 
-    assert words in fail("distill", *arguments)
+    result = Result("distill", *arguments)
 
+    assert result.code == 1 and words in result.err
+    assert result.out == "", "all arguments are checked before the plan is printed"
     assert CountingTeacher.asked == before
     assert list(tmp_path.iterdir()) == []
 

@@ -21,7 +21,7 @@ from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_loop import _Training
 from db3kd.models.networks import build_model
-from db3kd.pipelines import DistillResult, asking, distill_student, teaching
+from db3kd.pipelines import DistillResult, asking, prepared_distillation, teaching
 from db3kd.pipelines.asking import Proxies
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import BudgetPlan, plan_budget
@@ -455,7 +455,7 @@ def test_a_run_continues_with_the_plan_that_it_was_begun_with(
         return replace(plan_budget(*arguments), **earlier)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distill_student, "plan_budget", planned_before)
+        patch.setattr(prepared_distillation, "plan_budget", planned_before)
         first = run(tmp_path / "run", budget=budget, strategy=strategy)
     assert first.plan != plan_budget(budget, 10, len(images()), strategy)
 

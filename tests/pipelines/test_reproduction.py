@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import db3kd
 from db3kd.pipelines import distill_report
@@ -83,6 +84,15 @@ def test_what_is_usual_is_left_out():
 
 @pytest.mark.parametrize(("certain", "shown"), [(1.0, False), (0.9996, False), (0.99, True)])
 def test_soft_labels_that_say_no_more_than_decisions_are_not_shown(certain, shown):
-    probabilities = torch.tensor([[certain, 1 - certain], [0.0, 1.0]])
-    run: Any = SimpleNamespace(soft=(torch.rand(2, 1, 4, 4), probabilities))
+    class Proxy(nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            assert len(images) == 2
+            return torch.tensor([[certain, 1 - certain], [0.0, 1.0]]).log()
+
+    clean = SimpleNamespace(rows=torch.arange(2), decisions=torch.arange(2))
+    images = SimpleNamespace(read=lambda rows: torch.rand(len(rows), 1, 4, 4))
+    run: Any = SimpleNamespace(
+        trained=SimpleNamespace(proxies=[Proxy(1, 1)]),
+        answers=SimpleNamespace(training=SimpleNamespace(clean=clean), images=images),
+    )
     assert (distill_report._soft_examples(run) is not None) == shown

@@ -1,8 +1,11 @@
 """Small results that a resumed run finds again."""
 
+import json
+
 import pytest
 from distill_cases import TRAINING
 
+from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.run_notes import RunNotes
 
 
@@ -59,3 +62,36 @@ def test_the_time_of_a_block_that_fails_counts_too(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     assert RunNotes(tmp_path).get("seconds") == 5.0
+
+
+def test_the_notes_of_a_distillation_have_the_keys_that_older_runs_have(tmp_path):
+    notes = DistillNotes(RunNotes(tmp_path))
+    assert notes.seconds == {"asking": 0.0, "choosing": 0.0, "training": 0.0}
+    assert notes.curve == [] and not notes.rare_classes
+
+    notes.remember_rare_classes()
+    for queries, share in ((300, 0.75), (100, 0.5), (300, 1.0)):
+        notes.add_agreement(queries, share)
+    with notes.timed("asking"), notes.timed("choosing"):
+        pass
+    assert notes.choice("learning rate", {}, lambda: {"chosen": "0.1"}) == {"chosen": "0.1"}
+    assert notes.label_scale({}, lambda: 2.0) == 2.0
+    assert notes.limited_steps({}, lambda: 60, images_chosen=False) == 60
+    assert notes.limited_steps({}, lambda: 50, images_chosen=True) == 50
+
+    stored = json.loads((tmp_path / "_notes.json").read_text())
+    assert {key for key in stored if key.startswith("seconds")} == {
+        "seconds_asking",
+        "seconds_choosing",
+    }
+    del stored["seconds_asking"], stored["seconds_choosing"]
+    assert stored == {
+        "rare_classes": True,
+        "curve": [[100, 0.5], [300, 1.0]],
+        "choice of learning rate": {"depends_on": {}, "value": {"chosen": "0.1"}},
+        "scale": {"depends_on": {}, "value": 2.0},
+        "steps_to_choose_within_limit": {"depends_on": {}, "value": 60},
+        "steps_within_limit": {"depends_on": {}, "value": 50},
+    }
+    again = DistillNotes(RunNotes(tmp_path))
+    assert again.curve == [(100, 0.5), (300, 1.0)] and again.rare_classes

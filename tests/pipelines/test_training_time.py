@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 import db3kd
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.training_loop import _Training
-from db3kd.pipelines import DistillSettings, teaching, training_time
+from db3kd.pipelines import DistillSettings, step_timing, teaching, training_time
 from db3kd.pipelines.asking import Proxies
-from db3kd.pipelines.training_time import LEAST_STEPS, StepTimes, trained_steps
+from db3kd.pipelines.training_time import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
 
 STUDENT, PROXY = 1.0, 100.0
@@ -71,7 +72,7 @@ def test_the_steps_are_those_of_a_run(monkeypatch, strategy, changes):
     plan = plan_budget(1500, 4, 120, strategy)
     counts = steps_of_a_run(monkeypatch, strategy, chosen)
 
-    found = 12 * trained_steps(plan, chosen, STUDENT, PROXY, 12)
+    found = 12 * StepTimes(STUDENT, PROXY).seconds_per_full_step(plan, chosen, 12)
 
     # Proxies that teach answer each batch of their student: a sixth of a step.
     proxies = chosen.proxies if strategy == "auto" else 0
@@ -87,7 +88,7 @@ def test_what_a_run_does_not_train_takes_no_time(monkeypatch, strategy, budget, 
     plan = plan_budget(budget, 4, 120, strategy)
     counts = steps_of_a_run(monkeypatch, strategy, chosen, budget, least=10**6)
 
-    found = 12 * trained_steps(plan, chosen, STUDENT, PROXY, 12)
+    found = 12 * StepTimes(STUDENT, PROXY).seconds_per_full_step(plan, chosen, 12)
 
     seconds = STUDENT * counts["student"] + PROXY * counts["proxy"]
     assert found == pytest.approx(seconds + taught * PROXY / 6 * 12)
@@ -99,7 +100,7 @@ def test_with_little_time_nothing_is_chosen_and_all_of_it_is_used(monkeypatch):
 
     def seconds(limit: float) -> float:
         steps = training_time.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
-        return steps * trained_steps(plan, chosen, 0.01, 0.0, steps)
+        return steps * StepTimes(0.01, 0.0).seconds_per_full_step(plan, chosen, steps)
 
     for limit in (1.0, 5.0, 5.9, 6.5, 10.0, 100.0):
         assert 0.7 * limit < seconds(limit) <= limit
@@ -108,8 +109,9 @@ def test_with_little_time_nothing_is_chosen_and_all_of_it_is_used(monkeypatch):
 def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
     monkeypatch.setattr(training_time, "seconds_per_step", lambda make, *_: 0.01)
     plan, chosen = plan_budget(1500, 4, 120, "decisions"), settings(steps=6000)
-    whole = StepTimes(0.01, 0.01).of_run(plan, chosen)
-    assert whole == pytest.approx(6000 * trained_steps(plan, chosen, 0.01, 0.01, 6000))
+    times = StepTimes(0.01, 0.01)
+    whole = times.of_run(plan, chosen)
+    assert whole == pytest.approx(6000 * times.seconds_per_full_step(plan, chosen, 6000))
 
     def steps(limit: float) -> int:
         return training_time.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
@@ -119,7 +121,7 @@ def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
     assert "time_limit" not in caplog.text
     assert steps(1e-9) == LEAST_STEPS
     assert "time_limit: 1e-09 seconds are not enough" in caplog.text
-    times, limited = StepTimes(0.01, 0.01), replace(chosen, time_limit=whole / 3)
+    limited = replace(chosen, time_limit=whole / 3)
     assert times.of_run(plan, limited) == whole / 3
     assert times.steps_of_run(plan, limited) == (pytest.approx(2000, abs=1), 6000)
     assert times.steps_of_run(plan, chosen) == (6000, 6000)
@@ -148,8 +150,8 @@ class Waiting(nn.Module):
 @pytest.mark.parametrize(("seconds", "steps"), [(60.0, 4), (1e-4, 70)])
 def test_a_slow_step_is_timed_with_a_few_images(monkeypatch, seconds, steps):
     clock, batches = [0.0], []
-    monkeypatch.setattr(training_time.time, "monotonic", lambda: clock[0])
-    found = training_time.seconds_per_step(
+    monkeypatch.setattr(step_timing.time, "monotonic", lambda: clock[0])
+    found = step_timing.seconds_per_step(
         lambda: Waiting(clock, batches, seconds), known(), replace(TRAINING, batch_size=100)
     )
 
@@ -159,7 +161,7 @@ def test_a_slow_step_is_timed_with_a_few_images(monkeypatch, seconds, steps):
 
 def test_costs_that_do_not_depend_on_the_images_are_not_multiplied(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(training_time.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(step_timing.time, "monotonic", lambda: clock[0])
 
     class Busy(Waiting):
         def forward(self, batch: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ def test_costs_that_do_not_depend_on_the_images_are_not_multiplied(monkeypatch):
             return super().forward(batch)
 
     def seconds_of_a_step(each: float) -> float:
-        return training_time.seconds_per_step(
+        return step_timing.seconds_per_step(
             lambda: Busy(clock, [], each), known(), replace(TRAINING, batch_size=100)
         )
 
@@ -185,11 +187,12 @@ def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
     def steps(spent: float | None) -> int:
         return training_time.steps_within(100.0, plan, chosen, nn.Identity, proxies, known(), spent)
 
-    each = trained_steps(plan, chosen, 0.01, 0.01, 2000, asked=True)
-    assert each < trained_steps(plan, chosen, 0.01, 0.01, 2000)
+    seconds = partial(StepTimes(0.01, 0.01).seconds_per_full_step, plan, chosen)
+    each = seconds(2000, images_chosen=True)
+    assert each < seconds(2000)
     assert steps(70.0) == pytest.approx(30 / each, abs=1)
     # Proxies teach only in long training, for which 60 seconds are not enough.
-    assert 60 / trained_steps(plan, chosen, 0.01, 0.01, 6000, asked=True) < 6000 <= 60 / each
+    assert 60 / seconds(6000, images_chosen=True) < 6000 <= 60 / each
     assert steps(40.0) == 5999
     assert steps(None) < steps(0.0)
     assert steps(200.0) == LEAST_STEPS

@@ -1,0 +1,106 @@
+"""What a distillation notes in its run folder: choices, times, agreement, and training lengths."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal, get_args
+
+from db3kd.pipelines.run_notes import RunNotes
+
+TimedPart = Literal["asking", "choosing", "training"]
+"""A part of a run whose time is noted: asking the teacher, choosing images with proxies, and
+training on the answers."""
+
+
+class DistillNotes:
+    """The notes of a distillation, which a resumed run reads.
+
+    Example:
+        >>> notes = DistillNotes(RunNotes(folder))
+        >>> with notes.timed("training"):
+        ...     train()
+        >>> notes.seconds["training"]
+
+    Args:
+        notes: The file of the notes.
+    """
+
+    def __init__(self, notes: RunNotes) -> None:
+        self._notes = notes
+
+    def timed(
+        self, part: TimedPart, *, apart_from: TimedPart | None = None
+    ) -> AbstractContextManager[None]:
+        """Adds the seconds that a block takes to those of a part, even if it is interrupted.
+
+        Args:
+            part: The part.
+            apart_from: Another part; what the block adds to its seconds is left out.
+        """
+        others = "" if apart_from is None else _seconds_of(apart_from)
+        return self._notes.timed(_seconds_of(part), others)
+
+    @property
+    def seconds(self) -> dict[TimedPart, float]:
+        """The seconds of each part, in all processes that worked on the run."""
+        return {part: self._notes.get(_seconds_of(part)) or 0.0 for part in get_args(TimedPart)}
+
+    @property
+    def curve(self) -> list[tuple[int, float]]:
+        """Numbers of answers in ascending order, and the agreement of proxies trained on them."""
+        return [(int(queries), float(share)) for queries, share in self._notes.get("curve") or []]
+
+    def add_agreement(self, queries: int, share: float) -> None:
+        """Adds a point to the curve, in the place of one with the same number of answers.
+
+        Args:
+            queries: The number of answers that the proxies were trained on.
+            share: Their agreement with the teacher on the held-out images, in [0, 1].
+        """
+        others = [point for point in self.curve if point[0] != queries]
+        self._notes.put("curve", sorted([*others, (queries, share)]))
+
+    @property
+    def rare_classes(self) -> bool:
+        """Whether the user has said, at any start of the run, that some classes are rare."""
+        return bool(self._notes.get("rare_classes"))
+
+    def remember_rare_classes(self) -> None:
+        """Notes that some classes are rare, so that no later start of the run needs to say it."""
+        self._notes.put("rare_classes", True)
+
+    def choice(
+        self,
+        question: str,
+        depends_on: Mapping[str, Any],
+        choose: Callable[[], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Returns the outcome of a choice, which is made again only if its inputs have changed.
+
+        Args:
+            question: What is chosen.
+            depends_on: Plain values.
+            choose: Returns a plain value.
+        """
+        return self._notes.once(f"choice of {question}", depends_on, choose)
+
+    def label_scale(self, depends_on: Mapping[str, Any], choose: Callable[[], float]) -> float:
+        """Returns the scale of soft labels; arguments as for `choice`."""
+        return float(self._notes.once("scale", depends_on, choose))
+
+    def limited_steps(
+        self, depends_on: Mapping[str, Any], measure: Callable[[], int], *, images_chosen: bool
+    ) -> int:
+        """Returns the steps of full training within a time limit; arguments as for `choice`.
+
+        Args:
+            depends_on: Plain values.
+            measure: Returns the number of steps.
+            images_chosen: Whether all images are chosen. The steps are measured once before and
+                once after that.
+        """
+        name = "steps_within_limit" if images_chosen else "steps_to_choose_within_limit"
+        return int(self._notes.once(name, depends_on, measure))
+
+
+def _seconds_of(part: TimedPart) -> str:
+    return f"seconds_{part}"

@@ -1,0 +1,230 @@
+"""A distillation before its first query: its checked arguments, and what is answered already."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from db3kd.argument_types import check_flag
+from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.class_names import run_class_names
+from db3kd.data.image_set import ImageSet
+from db3kd.data.table_rows import features_of
+from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
+from db3kd.models.networks import build_model
+from db3kd.pipelines.answer_run import ANSWERS
+from db3kd.pipelines.asking import Proxies
+from db3kd.pipelines.distance_students import label_settings
+from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.inputs import (
+    check_images,
+    check_plain_arguments,
+    check_test,
+    convert_inputs,
+)
+from db3kd.pipelines.run_layout import answer_folders
+from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.planning import BudgetPlan, Strategy, plan_budget
+from db3kd.storage.choice_log import ChoiceLog
+from db3kd.storage.manifest import CLASS_NAMES, make_manifest
+from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_folder import begun_with, holds_run
+from db3kd.storage.run_journals import count_answers, journaled_answers
+from db3kd.tables import Features
+from db3kd.teachers import Teacher, describe
+from db3kd.teachers.base import class_names_of
+
+
+@dataclass(frozen=True)
+class PreparedDistillation:
+    """The checked arguments of `distill`; made by `prepare_distillation`.
+
+    Attributes:
+        teacher: Takes images in [0, 1].
+        images: The images, in the teacher's numbering of the classes; None without images.
+        plan: How the budget is divided.
+        student: How the student is made.
+        proxies: How proxies are made.
+        settings: How networks are trained.
+        test: Labelled images to measure the student's accuracy on, or None.
+        price_per_1000: The price of 1,000 queries, or None.
+        rare_classes: See `distill`.
+        features: The features of a table, or None.
+        class_names: Names of the classes, or None.
+    """
+
+    teacher: Teacher
+    images: ImageSet | None
+    plan: BudgetPlan
+    student: Student
+    proxies: Proxies
+    settings: DistillSettings
+    test: ImageSet | None
+    price_per_1000: float | None
+    rare_classes: bool
+    features: Features | None
+    class_names: Sequence[str] | None
+
+    def manifest(self) -> dict[str, Any]:
+        """Returns what a resumed run must have in common with the stored one."""
+        settings = self.settings
+        entries: dict[str, Any] = {
+            "source": None if self.images is None else {"data": self.images.name},
+            "teacher": describe(self.teacher),
+            "plan": asdict(self.plan),
+        }
+        if self.proxies.count and len(self.plan.rounds) > 1:
+            # Proxies choose what is asked, so a resumed run must use the same proxies.
+            entries["choosing"] = {
+                "proxy": self.proxies.name,
+                "proxies": self.proxies.count,
+                "training": settings.training,
+                "learning_rates": settings.learning_rates,
+                "time_limit": settings.time_limit,
+            }
+        if self.plan.label_queries:
+            entries["labelling"] = label_settings(self.plan, settings.training.seed)
+        if self.class_names is not None:
+            entries[CLASS_NAMES] = self.class_names
+        return make_manifest(
+            entries,
+            seed=settings.training.seed,
+            teacher_fingerprint=self.teacher.fingerprint(),
+            classes=self.teacher.classes,
+            data_fingerprint=None if self.images is None else self.images.fingerprint(),
+        )
+
+    def resumed_manifest(self, out: Path) -> dict[str, Any]:
+        """Returns the manifest with which the run in `out`, if there is one, may be continued.
+
+        Once proxies have chosen all images, no query depends on the training settings any more, so
+        they may differ from the stored ones.
+
+        Args:
+            out: The run folder.
+        """
+        manifest = self.manifest()
+        if holds_run(out) and self._images_chosen(out):
+            stored = begun_with(out, ANSWERS.format)
+            if "choosing" in stored:
+                manifest["settings"]["choosing"] = stored["choosing"]
+            else:
+                manifest["settings"].pop("choosing", None)
+        return manifest
+
+    def _images_chosen(self, out: Path) -> bool:
+        log = ChoiceLog(out)
+        return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
+
+    def count_answered(self, out: Path) -> int:
+        """Returns how many queries of the run in `out` are answered; 0 without a run.
+
+        A call of `distill` with `resume=True` does not ask them again. The teacher is not asked,
+        and nothing is written.
+
+        Args:
+            out: The run folder.
+
+        Raises:
+            ValueError: If `out` holds another run, or if it is damaged.
+        """
+        if not holds_run(out):
+            return 0
+        compare_with_run(out, ANSWERS, self.resumed_manifest(out))
+        return answered_in_distill_run(out)
+
+
+def prepare_distillation(
+    teacher: TeacherLike,
+    images: ImagesLike | None,
+    *,
+    budget: int,
+    student: StudentLike | None,
+    strategy: Strategy,
+    settings: DistillSettings | None,
+    out: str | Path | None,
+    resume: bool,
+    test: ImagesLike | None = None,
+    price_per_1000: float | None = None,
+    rare_classes: bool = False,
+) -> PreparedDistillation:
+    """Checks and converts the arguments of `distill`, without a query.
+
+    Raises:
+        TypeError: As `distill`.
+        ValueError: As `distill`.
+    """
+    settings = DistillSettings() if settings is None else settings
+    check_plain_arguments(settings, price_per_1000, out, resume)
+    check_flag(rare_classes, "rare_classes")
+    teacher, image_set = convert_inputs(teacher, images, test)
+    plan = plan_budget(
+        budget, teacher.classes, None if image_set is None else len(image_set), strategy
+    )
+    if out is not None and resume:
+        plan = _resumed_plan(Path(out), plan)
+    if plan.pseudo_samples:
+        image_set = None
+    if image_set is not None:
+        image_set = check_images(image_set, teacher)
+    shape, classes = tuple(teacher.image_shape), teacher.classes
+    test_set = None if test is None else check_test(test, teacher)
+    batch_size = plan.training_batch(settings.training.batch_size)
+    training = replace(settings.training, batch_size=batch_size)
+    made = Student.of(student, shape, classes, training)
+    if image_set is None and len(shape) != 3:
+        raise ValueError(
+            f"images: expected rows of the table for teacher {describe(teacher)}, got none; "
+            "pseudo samples are made for images only; draw rows as docs/tabular.md shows"
+        )
+    proxy = checked_proxy(settings, made.name, shape, classes)
+    return PreparedDistillation(
+        teacher=teacher,
+        images=image_set,
+        plan=plan,
+        student=made,
+        proxies=Proxies(
+            partial(build_model, proxy, shape, classes),
+            proxy,
+            settings.proxies if plan.uses_proxies else 0,
+        ),
+        settings=settings,
+        test=test_set,
+        price_per_1000=price_per_1000,
+        rare_classes=rare_classes,
+        features=features_of(teacher, image_set),
+        class_names=(
+            class_names_of(teacher) if image_set is None else run_class_names(teacher, image_set)
+        ),
+    )
+
+
+def answered_in_distill_run(folder: Path) -> int:
+    """Returns the number of answers in the folder of a distillation; 0 without a run."""
+    _, labels, samples = answer_folders(folder)
+    return (
+        count_answers(folder, ANSWERS)
+        + answered_in_label_folder(labels, totals_of_shards(labels))
+        # Pseudo samples are not moved, and the journal of their starts is kept.
+        + journaled_answers(samples)
+    )
+
+
+def _resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:
+    """Returns the plan that the run in a folder was begun with, if it is for the same budget.
+
+    Plans may differ between versions of db3kd, and a run continues as it was begun.
+
+    Args:
+        folder: The folder, with or without a run.
+        plan: The plan of this version.
+    """
+    stored = begun_with(folder, ANSWERS.format).get("plan")
+    names = ("strategy", "budget", "images")
+    if not isinstance(stored, dict) or any(stored.get(n) != getattr(plan, n) for n in names):
+        return plan  # another run, which is refused when it is opened
+    try:
+        return BudgetPlan(**{**stored, "rounds": tuple(stored.get("rounds", ()))})
+    except TypeError:
+        return plan
