@@ -462,7 +462,8 @@ def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
     out, log, moments = tmp_path / "run", tmp_path / "asked", random.Random(0)
     # Not a plain fork: threads of PyTorch and pyarrow may hold locks that the child would wait for.
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["db3kd.pipelines", "pyarrow.parquet"])
+    # Optimizers import torch._dynamo, which takes longer than the first kills would leave.
+    processes.set_forkserver_preload(["db3kd.pipelines", "pyarrow.parquet", "torch._dynamo"])
     kills = 0
     while kills < 20:
         process = processes.Process(target=_distill, args=(out, log, CHOOSING))
