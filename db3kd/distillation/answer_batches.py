@@ -12,10 +12,13 @@ from db3kd.distillation.answers import CLEAN_SHARE, NUMBERS, Answers
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.training_process import TrainingProcess
-from db3kd.querying.search import UNANSWERED
+from db3kd.querying.search import UNANSWERED, fitting_batch_size
 
 ANSWERED_SHARE = 0.5
 """Share of answered images in the batches of a student that proxies teach; the rest are new."""
+
+_AT_ONCE = 512
+"""Most answered images that networks label at once."""
 
 _FRESH_SEED = 1
 """Added to the seed of the augmentation, so that new images differ from the answered ones."""
@@ -79,6 +82,9 @@ class ProxyTaughtBatches:
         seed: Seed of the draws.
         answered_share: Share of answered images in a batch, in [0, 1].
         balance: As for `AnsweredBatches`.
+        known: Returns the proxies' averaged probabilities for the answers, [len(answers), C], as
+            `answered_probabilities` does; called only if batches are drawn. By default they are
+            computed for each batch.
     """
 
     answers: Answers
@@ -87,13 +93,15 @@ class ProxyTaughtBatches:
     seed: int
     answered_share: float = ANSWERED_SHARE
     balance: float = 0.0
+    known: Callable[[], Tensor] | None = None
 
     def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
         """Returns a function from a step to images, decisions [n] and probabilities [n, C]."""
         draw = _Draws(self.answers, self.seed, self.balance)
         device = process.device
-        known = self.answers.images
-        fresh = known.with_seed(known.seed + _FRESH_SEED)
+        asked = self.answers.images
+        fresh = asked.with_seed(asked.seed + _FRESH_SEED)
+        known = None if self.known is None else self.known()
         proxies = [proxy.to(device) for proxy in self.proxies]
         answered = round(self.batch_size * self.answered_share)
 
@@ -101,11 +109,17 @@ class ProxyTaughtBatches:
             chosen = process.own_part(draw(step, answered))
             rows = _new_rows(fresh, self.seed, step, self.batch_size - answered)
             images = torch.cat(
-                [known.read(self.answers.rows[chosen]), fresh.read(process.own_part(rows))]
+                [asked.read(self.answers.rows[chosen]), fresh.read(process.own_part(rows))]
             ).to(device)
             decisions = torch.full((len(images),), UNANSWERED, dtype=torch.int64)
             decisions[: len(chosen)] = self.answers.decisions[chosen]
-            return images, decisions.to(device), mean_probabilities(proxies, images)
+            if known is None:
+                return images, decisions.to(device), mean_probabilities(proxies, images)
+            probabilities = known[chosen].to(device)
+            if len(chosen) < len(images):
+                new = mean_probabilities(proxies, images[len(chosen) :])
+                probabilities = torch.cat([probabilities, new])
+            return images, decisions.to(device), probabilities
 
         return batch
 
@@ -146,6 +160,23 @@ def mean_probabilities(networks: Sequence[nn.Module], images: Tensor) -> Tensor:
     with torch.no_grad():
         parts = [F.softmax(network(images).float(), 1) for network in networks]
     return torch.stack(parts).mean(0)
+
+
+def answered_probabilities(networks: Sequence[nn.Module], answers: Answers) -> Tensor:
+    """Returns the mean softmax of several networks for answered images, [len(answers), C] float32.
+
+    Args:
+        networks: The networks, on one device.
+        answers: The answers.
+    """
+    device = next(networks[0].parameters()).device
+    size = fitting_batch_size(_AT_ONCE, answers.images.image_shape)
+    return torch.cat(
+        [
+            mean_probabilities(networks, answers.images.read(rows).to(device)).cpu()
+            for rows in answers.rows.split(size)
+        ]
+    )
 
 
 class _Draws:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.distillation.answer_batches import AnsweredBatches, mean_probabilities
+from db3kd.distillation.answer_batches import AnsweredBatches, answered_probabilities
 from db3kd.distillation.answers import Answers
 from db3kd.distillation.image_choice import choose_rows, held_out_rows
 from db3kd.distillation.loss import KDLoss
@@ -25,15 +24,12 @@ from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan
 from db3kd.progress import show_progress
 from db3kd.querying.driver import FIRST_CHECKED
-from db3kd.querying.search import fitting_batch_size
 from db3kd.teachers import Teacher
 from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
 from db3kd.validation import are_equal
 
 ROUND_SHARE = 6
 """Proxies that choose images train for 1 / ROUND_SHARE of the steps of full training."""
-
-_MEASURED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -122,14 +118,7 @@ def agrees_with(networks: list[nn.Module], answers: Answers) -> Tensor:
     Returns:
         [n] bool.
     """
-    device = next(networks[0].parameters()).device
-    agrees = []
-    size = fitting_batch_size(_MEASURED_AT_ONCE, answers.images.image_shape)
-    for part in torch.arange(len(answers)).split(size):
-        images = answers.images.read(answers.rows[part]).to(device)
-        predicted = mean_probabilities(networks, images).argmax(1).cpu()
-        agrees.append(predicted == answers.decisions[part])
-    return torch.cat(agrees)
+    return answered_probabilities(networks, answers).argmax(1) == answers.decisions
 
 
 def train_proxy(

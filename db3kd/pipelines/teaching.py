@@ -17,6 +17,7 @@ from db3kd.distillation.answer_batches import (
     AnsweredBatches,
     ProxyTaughtBatches,
     TaughtLoss,
+    answered_probabilities,
 )
 from db3kd.distillation.answers import Answers
 from db3kd.distillation.early_stopping import EarlyStopping, HeldOutAgreement
@@ -47,6 +48,9 @@ _FEW_ANSWERS = 5
 _NEIGHBOUR_ANSWERS = 3
 """Answers per image below which proxies also learn from the distances between the samples. With 2
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
+
+_MOST_KNOWN = 2**24
+"""Most probabilities of proxies for answered images that are kept, 64 MB."""
 
 LEAST_STEPS_OF_A_CHOICE = 100 * CHOICE_SHARE
 _LEAST_CHOICE_ANSWERS = 200
@@ -96,6 +100,7 @@ class Teaching:
     notes: DistillNotes
     callbacks: Sequence[TrainingCallback] = ()
     choices: list[Choice] = field(default_factory=list, init=False)
+    _known: Tensor | None = field(default=None, init=False, repr=False)
 
     def choose_learning_rate(self, answers: Answers) -> float:
         """Chooses the learning rate of all full training by short training runs of students."""
@@ -210,6 +215,7 @@ class Teaching:
             share = answered_share(self.make, answers.training)
             if share != ANSWERED_SHARE:
                 depends_on["answered_share"] = share
+            answered = self.steps * settings.batch_size * share
             batches = ProxyTaughtBatches(
                 answers.training,
                 proxies,
@@ -217,6 +223,11 @@ class Teaching:
                 0,
                 answered_share=share,
                 balance=self.balance,
+                known=(
+                    partial(self._known_probabilities, answers.training, proxies)
+                    if len(answers.training) <= min(answered, _MOST_KNOWN // self.classes)
+                    else None
+                ),
             )
             loss = TaughtLoss(self.settings.alpha)
         else:
@@ -238,6 +249,12 @@ class Teaching:
                 **depends_on,
             },
         )
+
+    def _known_probabilities(self, training: Answers, proxies: list[nn.Module]) -> Tensor:
+        """Returns the probabilities of the proxies for the answers, which are computed once."""
+        if self._known is None:
+            self._known = answered_probabilities(proxies, training)
+        return self._known
 
     def _can_choose(self, answers: Answers) -> bool:
         return can_choose(self.steps, len(answers.held_out))

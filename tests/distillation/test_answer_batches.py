@@ -1,6 +1,8 @@
 """Batches of answers, and of images that proxies answer, against references."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from db3kd.distillation.answer_batches import (
     AnsweredBatches,
     ProxyTaughtBatches,
     TaughtLoss,
+    answered_probabilities,
     mean_probabilities,
 )
 from db3kd.distillation.answers import CLEAN_SHARE, NUMBERS, Answers, augmentable_images, no_answers
@@ -140,6 +143,16 @@ def test_proxies_answer_every_image_and_new_ones_have_no_decision():
         assert known.decisions[rows[:10]].equal(decisions[:10])
         asked |= {image.numpy().tobytes() for image in images[10:]}
     assert len(asked) == 5 * 15, "no new image is repeated"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_probabilities_that_are_known_are_those_of_each_batch(share):
+    known, teachers = answers().training, proxies()
+    batches = ProxyTaughtBatches(known, teachers, 25, 0, answered_share=share)
+    kept = replace(batches, known=partial(answered_probabilities, teachers, known))
+    for step in range(3):
+        for one, other in zip(batches.open(PROCESS)(step), kept.open(PROCESS)(step), strict=True):
+            torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
