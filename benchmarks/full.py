@@ -121,7 +121,9 @@ MODULES: dict[str, tuple[str, int, str]] = {
     "proxies-fashion-mnist": (
         "students.proxies", 10, "{fashion} --threads 1 --images 1000 --per-sample 2 4 10",
     ),
-    "taught-fashion-mnist": ("students.taught", 60, "{fashion} --threads 1"),
+    "taught-fashion-mnist": (
+        "students.taught", 30, "{fashion} --threads 1 --students lenet5-fifth --per-sample 50",
+    ),
     **{
         f"extraction-{kind}{data}": (
             "extraction", minutes, f"{{{name}}} --threads 1 --steps 1500 {arguments}",

@@ -181,7 +181,10 @@ def _options() -> argparse.Namespace:
         "--surrogate-images", type=int, default=2000, help="images that surrogates learn from"
     )
     options.add_argument(
-        "--surrogate-queries", type=int, default=10, help="queries for each of these images"
+        "--surrogate-queries",
+        type=_several,
+        default=10,
+        help="queries for each of these images, at least 2",
     )
     options.add_argument("--surrogate-steps", type=int, default=2000, help="training steps of each")
     options.add_argument("--seed", type=int, default=0)
@@ -198,6 +201,13 @@ def _options() -> argparse.Namespace:
             print(f"skipped: {name} is not installed, or belongs to another teacher")
     chosen.surrogates = [model for model in map(_surrogate_of, chosen.attacks) if model]
     return chosen
+
+
+def _several(text: str) -> int:
+    """The value of --surrogate-queries: one for the image, others for versions of it and points."""
+    if (number := int(text)) < 2:
+        raise ValueError
+    return number
 
 
 def _surrogate_of(attack: str) -> str:

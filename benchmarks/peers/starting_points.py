@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser
-from benchmarks.peers.problem import Problem, make_problem
+from benchmarks.peers.problem import NETWORKS, Problem, make_problem
 from db3kd.boundary import (
     Boundary,
     Rays,
@@ -64,6 +64,7 @@ def main() -> None:
             "data": problem.data,
             "pairs": len(problem),
             "optimum_mean_l2": problem.optimum.mean().item(),
+            "networks": NETWORKS,
             "distance_over_optimum": tables,
             "auto_over_best": worst,
         },

@@ -28,6 +28,7 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
+from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.teachers import decide_checked
@@ -165,7 +166,7 @@ def _options() -> argparse.Namespace:
         help="share of the training queries that ask about points near the surrogate's boundaries",
     )
     options.add_argument("--model", default="lenet5", help="the surrogate's architecture")
-    options.add_argument("--networks", type=int, default=1)
+    options.add_argument("--networks", type=int, default=AutoSurrogate.networks)
     options.add_argument("--steps", type=int, default=2000)
     options.add_argument("--seed", type=int, default=0)
     return options.parse_args()

@@ -152,9 +152,9 @@ def _training_data(
         few = options.surrogate_queries_per_pair
         settings = replace(searched, measure="mbd", queries_per_pair=few)
         run = _label_run(teacher, data, "mbd-surrogate", settings, surrogate, options)
-        learnt = F.one_hot(run.labels.decision, run.labels.classes) * (per_sample - 1)
+        learned = F.one_hot(run.labels.decision, run.labels.classes) * (per_sample - 1)
         name = f"MBD {few}, surrogate"
-        labels[name] = replace(run.labels, queries=run.labels.queries + learnt)
+        labels[name] = replace(run.labels, queries=run.labels.queries + learned)
     asked = decide_augmented(teacher, AugmentedImages(run.images, options.augmented, seed=0))
     logits = partial(predict_logits, network)
     return TrainingData(

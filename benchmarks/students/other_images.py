@@ -1,4 +1,4 @@
-"""Networks of random answers, and their agreement on other images of the train split.
+"""Networks trained on random answers, and their agreement on other images of the train split.
 
 Settings may be chosen by this agreement. Test images must not be used for that.
 """
@@ -81,20 +81,15 @@ def measure_rows(
         agreement: Returns the agreement of a cell.
         shared: Names of the options that all rows of a result have in common.
     """
-    common = {name: getattr(options, name) for name in shared}
+    common = {name: getattr(options, name) for name in shared} | {
+        "data": trained.train.name,
+        "teacher": options.teacher_model,
+        "teacher_accuracy": trained.accuracy,
+    }
     rows = rows_so_far(options.save, common)
     for cell in cells:
         if any(all(row[name] == value for name, value in cell.items()) for row in rows):
             continue
         rows.append({**cell, "agreement": agreement(**cell)})
         print(rows[-1], flush=True)
-        keep(
-            options,
-            {
-                "data": trained.train.name,
-                "teacher": options.teacher_model,
-                "teacher_accuracy": trained.accuracy,
-                **common,
-                "rows": rows,
-            },
-        )
+        keep(options, {**common, "rows": rows})

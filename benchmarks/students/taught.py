@@ -75,7 +75,7 @@ def _agreement(
         0.0,
         settings,
         options.steps,
-        NetworkStore(folder, {}),
+        NetworkStore(folder, {"teacher": trained.teacher.fingerprint(), "seed": seed}),
         DistillNotes(RunNotes(folder)),
     )
     networks = teaching.choose_proxies(

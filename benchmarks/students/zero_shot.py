@@ -109,7 +109,9 @@ def main() -> None:
             accuracies=[share_equal(classes, trained.test_labels) for classes in predicted],
             agreements=[share_equal(classes, decisions) for classes in predicted],
         )
-        rows.append(dataclasses.asdict(row) | facts)
+        entries = dataclasses.asdict(row)
+        del entries["curve"]  # for plots of the command
+        rows.append(entries | facts)
         print(zero_shot_table([row]).splitlines()[-1], flush=True)
         keep(options, _result(setting, trained.accuracy, rows))
 

@@ -233,7 +233,6 @@ def _print_dry_run(
         run: The folder of the run to resume, or None.
     """
     from db3kd.pipelines import time_steps
-    from db3kd.storage.manifest import is_finished
 
     with naming_options(images="--data"):
         times = time_steps(prepared.teacher, prepared.images, student, prepared.settings)
@@ -243,7 +242,7 @@ def _print_dry_run(
         answered,
         prepared.plan.queries,
         prepared.price_per_1000,
-        finished=run is not None and is_finished(run),
+        finished=run is not None and prepared.is_finished(run),
     )
 
 

@@ -7,7 +7,7 @@ The manifest's entry `consistency` is a list with one mapping per check. `checks
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 CONSISTENCY = "consistency"
 """The list of a manifest that holds the checks."""
@@ -66,16 +66,18 @@ class CheckRecord:
             ValueError: If it is damaged.
         """
         try:
-            images, interval = entry.get("images"), entry.get("interval")
+            images, interval, rate = (entry.get(key) for key in ("images", "interval", "rate"))
+            if entry["when"] not in get_args(CheckTime) or type(entry["flagged"]) is not bool:
+                raise ValueError("expected a known time of the check, and a flag")
             return cls(
                 when=entry["when"],
                 asked=int(entry["asked"]),
                 changed=int(entry["changed"]),
-                around=entry.get("around"),
+                around=None if entry.get("around") is None else int(entry["around"]),
                 flagged=entry["flagged"],
                 images=images and ChangedImages(images["samples"], images["points"]),
-                rate=entry.get("rate"),
-                interval=interval and (interval[0], interval[1]),
+                rate=None if rate is None else float(rate),
+                interval=interval and (float(interval[0]), float(interval[1])),
             )
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(
@@ -86,7 +88,12 @@ class CheckRecord:
 
 def checks_of(manifest: Mapping[str, Any]) -> list[CheckRecord]:
     """Returns the checks of a run, in the order in which they were made."""
-    return [CheckRecord.from_entry(entry) for entry in manifest.get(CONSISTENCY, ())]
+    entries = manifest.get(CONSISTENCY, [])
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"{CONSISTENCY}: expected a list of checks, got {entries}; the manifest is damaged"
+        )
+    return [CheckRecord.from_entry(entry) for entry in entries]
 
 
 def clopper_pearson(changed: int, asked: int) -> tuple[float, float]:

@@ -36,8 +36,12 @@ def load_labels(path: str | Path) -> Labels:
     return labels
 
 
-def iterate_shards(path: str | Path) -> Iterator[tuple[int, Labels]]:
+def iterate_shards(path: str | Path, *, missing_ok: bool = False) -> Iterator[tuple[int, Labels]]:
     """Reads the shards of a run one by one, so that memory does not grow with the run.
+
+    Args:
+        path: The run folder.
+        missing_ok: Whether shards may be missing, even all of them, or the run itself.
 
     Yields:
         The position of a shard's first sample in the run, and the shard's labels.
@@ -47,7 +51,7 @@ def iterate_shards(path: str | Path) -> Iterator[tuple[int, Labels]]:
         ValueError: If the run holds no labels, a shard is damaged or lacks a column, or a shard of
             a finished run is missing.
     """
-    for position, table in read_shards(path, LABELS):
+    for position, table in read_shards(path, LABELS, missing_ok=missing_ok):
         try:
             labels = from_table(table)
             check_distinct("column index", labels.index)

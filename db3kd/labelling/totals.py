@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from db3kd.labelling.label_files import iterate_shards
-from db3kd.labelling.labels import LABELS, Labels
+from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.search import UNANSWERED
@@ -73,7 +73,7 @@ def add_up(run: RunFolder) -> Totals:
 def totals_of_shards(path: Path) -> Totals:
     """The totals of the shards in a folder, without the queries of a surrogate."""
     totals = Totals()
-    for _, labels in iterate_shards(path) if LABELS.shards(path) else ():
+    for _, labels in iterate_shards(path, missing_ok=True):
         totals.add(labels)
     return totals
 

@@ -184,7 +184,7 @@ class RayWorkerPool:
             return None
         handle = self._calls.pop(done[0])
         position, handle.position = handle.position, None
-        self._idle.append(handle)  # also if its call raised: `shutdown` has to reach it
+        self._idle.append(handle)  # even if its call raised: `shutdown` has to reach it
         try:
             result = self._result(done[0])
         except WorkerDiedError as death:

@@ -22,6 +22,8 @@ def copy_network(network: nn.Module, name: str = "network") -> nn.Module:
     try:
         with torch.no_grad():  # otherwise autograd tracks the copied weights of TorchScript
             copied = copy.deepcopy(network)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         raise TypeError(
             f"{name}: expected a network that can be copied, got {type(network).__name__} "

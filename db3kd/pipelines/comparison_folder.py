@@ -95,6 +95,15 @@ class ComparisonFolder:
         """Writes the training steps of every student within the time limit."""
         self._notes.put("steps", steps)
 
+    @property
+    def rare_classes(self) -> bool:
+        """Whether the user has said that some classes are rare."""
+        return bool(self._notes.get("rare_classes"))
+
+    def remember_rare_classes(self) -> None:
+        """Writes that some classes are rare."""
+        self._notes.put("rare_classes", True)
+
     def finish(self, test_queries: int) -> None:
         """Marks the comparison as finished."""
         if not self._folder.finished:

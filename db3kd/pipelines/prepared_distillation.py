@@ -27,7 +27,7 @@ from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.manifest import CLASS_NAMES, make_manifest
+from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest, read_manifest
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_folder import begun_with, holds_run
 from db3kd.storage.run_journals import count_answers, journaled_answers
@@ -133,6 +133,13 @@ class PreparedDistillation:
             return 0
         compare_with_run(out, ANSWERS, self.resumed_manifest(out))
         return answered_in_distill_run(out)
+
+    def is_finished(self, out: Path) -> bool:
+        """Returns whether the run in `out` is finished, and all of its answers exist."""
+        if not is_finished(out):
+            return False
+        spent = read_manifest(out)["totals"]["queries"]
+        return answered_in_distill_run(out) >= int(spent)
 
 
 def prepare_distillation(

@@ -121,8 +121,8 @@ class Student:
 
 
 def _made(make: Callable[[], nn.Module]) -> nn.Module:
-    network = make()
-    copy_network(network, "student")  # as its users do: `load_teacher`, `export_model`
+    # A copy, as `load_teacher` and `export_model` make one, so that the checks change no network.
+    network = copy_network(make(), "student")
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             raise TypeError(
@@ -199,6 +199,8 @@ def _check_training(
         optimizer.step()
         if training.ema is not None:
             WeightAverage(network, training.ema)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         raise ValueError(
             f"student: expected a network that can be trained, got {type(network).__name__}, "

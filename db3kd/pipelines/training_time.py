@@ -36,9 +36,9 @@ LEAST_STEPS = 50
 """A time limit does not shorten training below this number of steps."""
 
 _ANSWER_SHARE = 1 / 6
-"""Share of a proxy's training step that its answers to the new images of a student's batch take. The
-rest of the step reads and mixes images, goes backward and updates weights. It is 0.18 for LeNet-5
-on one CPU core."""
+"""Share of a proxy's training step that its answers to the new images of a student's batch take.
+The rest of the step reads and mixes images, goes backward and updates weights. It is 0.18 for
+LeNet-5 on one CPU core."""
 
 _TIMED_IMAGES = 30
 """Number of images that `time_steps` draws its batches from."""

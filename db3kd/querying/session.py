@@ -61,7 +61,7 @@ class QuerySession:
         teacher: The teacher to ask.
         ledger: Pays for the queries.
         on_answers: Called with the number of answers that were booked, so that their sum is what
-            the ledger has spent, also if the search fails or is interrupted. The number is negative
+            the ledger has spent, even if the search fails or is interrupted. The number is negative
             if answers turned out to be invalid and were refunded.
     """
 

@@ -15,7 +15,7 @@ from db3kd.validation import check_classes
 class ReportStage(NamedTuple):
     """A stage of a run: what it asked the teacher, and what that cost.
 
-    The page shows its texts as they are, also if the images are rows of a table.
+    The page shows its texts as they are, even if the images are rows of a table.
 
     Attributes:
         name: The stage, such as "augmented decisions".

@@ -29,7 +29,7 @@ class ChoiceLog:
         self._folder = folder
 
     def holds(self, round_number: int) -> bool:
-        """Returns whether images were chosen for a round, also if its file was emptied."""
+        """Returns whether images were chosen for a round, even if its file was emptied."""
         return bool(self._files(f"{round_number:03d}"))
 
     def load(self, round_number: int) -> dict[str, np.ndarray] | None:

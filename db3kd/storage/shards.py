@@ -76,12 +76,15 @@ class Kind:
         return files
 
 
-def read_shards(path: str | Path, kind: Kind) -> Iterator[tuple[int, "pyarrow.Table"]]:
+def read_shards(
+    path: str | Path, kind: Kind, *, missing_ok: bool = False
+) -> Iterator[tuple[int, "pyarrow.Table"]]:
     """Yields the positions and shards of a run in order.
 
     Args:
         path: Run folder.
         kind: What it must hold.
+        missing_ok: Whether shards may be missing, even all of them, or the run itself.
 
     Yields:
         The position of the first row, and the table of each shard.
@@ -90,22 +93,24 @@ def read_shards(path: str | Path, kind: Kind) -> Iterator[tuple[int, "pyarrow.Ta
         FileNotFoundError: The folder holds no run, or no shard yet.
         ValueError: The run is of another kind, a shard is damaged, or a finished run lacks one.
     """
+    files = kind.shards(path)
+    if missing_ok and not files:
+        return
     content = read_manifest(path, kind.format)
     check_state(path, content)
-    files = kind.shards(path)
     if not files:
         raise FileNotFoundError(
             f"{path}: expected at least one shard ({kind.name}-*.parquet), got none"
         )
-    finished = content.get("state") == "finished"
+    complete = content.get("state") == "finished" and not missing_ok
     rows = 0
     for position, file in files.items():
-        if finished and position != rows:
+        if complete and position != rows:
             raise _missing(path, rows)
         table = read_shard(file, place_of(content, position))
         rows += len(table)
         yield position, table
-    if finished and rows != content["totals"].get("samples", rows):
+    if complete and rows != content["totals"].get("samples", rows):
         raise _missing(path, rows)
 
 
@@ -184,5 +189,5 @@ def to_parquet(table: "pyarrow.Table") -> bytes:
 def _missing(path: str | Path, position: int) -> ValueError:
     return ValueError(
         f"{path}: expected a shard at {position} of this finished run, got none; resume the run to "
-        "make its samples again"
+        "make its rows again"
     )

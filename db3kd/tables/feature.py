@@ -184,7 +184,7 @@ def plain_value(value: Any, where: str) -> Value:
 def large_integers_error(where: str, got: str) -> ValueError:
     """Returns the error to raise for integers beyond `MAX_WHOLE`."""
     return ValueError(
-        f"{where}: expected integers between -2^53 and 2^53, which float64 can distinguish, "
+        f"{where}: expected integers from -(2^53 - 1) to 2^53 - 1, which float64 can distinguish, "
         f"got {got}; subtract a constant from the column, or leave it out if it only identifies "
         "rows"
     )

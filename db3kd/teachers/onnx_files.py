@@ -81,7 +81,7 @@ def open_session(file: OnnxFile, device: torch.device) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
     if file.weights:
-        # From memory: the bytes that the fingerprint covers, also if the files are links to the
+        # From memory: the bytes that the fingerprint covers, even if the files are links to the
         # cache of the Hugging Face hub, which ONNX Runtime does not follow.
         options.add_external_initializers_from_files_in_memory(
             list(file.weights), list(file.weights.values()), list(map(len, file.weights.values()))

@@ -145,6 +145,14 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
     spent = CountingTeacher.asked - started
     assert f"answered   {spent} queries; the run is finished" in succeed(*dry_run())
 
+    shards = sorted(out.glob("answers-*.parquet"))
+    if not shards:  # without images
+        return
+    shards[-1].unlink()
+    assert "the run is finished" not in succeed(*dry_run())
+    succeed(*asked(*options, "--out", out, "--resume", budget=budget))
+    assert CountingTeacher.asked - started > spent
+
 
 def test_without_images_pseudo_samples_are_made(tmp_path):
     printed = succeed(*asked("--out", tmp_path / "run", teacher=COUNTING, budget=200))

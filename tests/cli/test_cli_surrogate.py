@@ -1,5 +1,6 @@
 """The command that trains a surrogate."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
+from db3kd.cli.surrogate import surrogate
+from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
+from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.teachers import load_teacher
 
 
@@ -83,3 +87,8 @@ def test_an_invalid_output_file_is_refused_before_images_are_loaded(tmp_path):
     message = fail("surrogate", *options, "--out", tmp_path / "surrogate.pt")
 
     assert "--out: expected a name ending in .safetensors" in message
+
+
+def test_the_command_trains_as_many_networks_as_python_does():
+    default = inspect.signature(surrogate).parameters["networks"].default
+    assert default == SurrogateSettings.networks == AutoSurrogate.networks

@@ -245,8 +245,17 @@ def test_intervals_are_those_of_clopper_and_pearson():
         {"when": "start", "asked": None, "changed": 0, "flagged": False},
         {"when": "start", "asked": 3, "changed": 0, "flagged": False, "images": [1]},
         {"when": "end", "asked": 3, "changed": 0, "flagged": False, "interval": [0.1]},
+        {"when": "never", "asked": 3, "changed": 0, "flagged": False},
+        {"when": "end", "asked": 3, "changed": 0, "flagged": "no"},
+        {"when": "end", "asked": 3, "changed": 0, "flagged": False, "around": "x"},
+        {"when": "end", "asked": 3, "changed": 0, "flagged": False, "rate": "x"},
     ],
 )
 def test_a_damaged_record_of_a_check_is_named(entry):
     with pytest.raises(ValueError, match=r"consistency: expected the record of a check, got .*"):
         queries_of_checks({"consistency": [entry]})
+
+
+def test_damaged_records_of_checks_are_named():
+    with pytest.raises(ValueError, match="consistency: expected a list of checks, got 5"):
+        queries_of_checks({"consistency": 5})

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distill_cases import CHOOSING, QUICK, images, teacher, weights
-from teachers_analytic import CountingTeacher, RaisingTeacher
+import torch
+from distill_cases import CHOOSING, QUICK, SHAPE, images, teacher, weights
+from teachers_analytic import CountingTeacher, RaisingTeacher, RareTeacher
 from torch import nn
 
 import db3kd
@@ -20,6 +21,7 @@ from db3kd.planning import COMPARED, STRATEGIES, plan_comparison
 from db3kd.report import ComparedStudent, ComparisonRow
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError, load_teacher
+from db3kd.teachers.base import SingleClassError
 
 FEW = ("auto", "decisions", "bd")
 MEASURED = 60
@@ -381,3 +383,22 @@ def test_a_short_time_limit_is_said_with_what_can_be_done(caplog):
 
     assert "only another comparison with a longer time limit" in caplog.text
     assert "resume" not in caplog.text
+
+
+def test_a_comparison_that_is_stopped_again_needs_rare_classes_only_once(tmp_path):
+    pixels = torch.rand(3_000, *SHAPE, generator=torch.Generator().manual_seed(0)) / 2
+    pixels[[1, 2], 0, 0, 0] = 1
+    counting = CountingTeacher(RareTeacher(SHAPE))
+
+    def compared(asked: Any, **options: Any) -> Comparison:
+        return db3kd.compare(
+            asked, pixels, budget=3_000, strategies=("decisions", "augmented"), student="linear",
+            settings=QUICK, seeds=1, out=tmp_path / "c", resume=True, **options,
+        )  # fmt: skip
+
+    with pytest.raises(SingleClassError):
+        compared(counting)
+    with pytest.raises(TeacherError, match="the line is dead"):
+        compared(RaisingTeacher(counting, 100), rare_classes=True)
+
+    assert compared(counting).queries == counting.total == 6_000

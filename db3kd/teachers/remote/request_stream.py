@@ -28,7 +28,7 @@ class RequestStream:
     Args:
         event_loop: Where the requests are sent.
         ask: Returns the decisions of one request's images as [n] int64. It raises only
-            TeacherError, also if the event that it receives is set before it has an answer: then
+            TeacherError, even if the event that it receives is set before it has an answer: then
             it sends no further attempt.
         images: [N, *image_shape] float32.
         decided: [N] int64; the decisions that are known already, UNANSWERED for the others.
