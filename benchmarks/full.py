@@ -118,6 +118,10 @@ MODULES: dict[str, tuple[str, int, str]] = {
         )
         for name, data in _GREY
     },
+    "budgets-zero-shot-fashion-mnist-6000": (
+        "students.budgets", 40, "{fashion} --threads 1 --steps 6000 --images 1000 "
+        "--per-sample 20 100 --strategies zero-shot --seeds 1",
+    ),
     "proxies-fashion-mnist": (
         "students.proxies", 10, "{fashion} --threads 1 --images 1000 --per-sample 2 4 10",
     ),
