@@ -115,8 +115,8 @@ class BudgetPlan:
 
     @property
     def text(self) -> str:
-        """What is asked, in a few words; for "auto", what this plan asks."""
-        if self.strategy != "auto":
+        """What is asked, in a few words; for strategies without distances, what this plan asks."""
+        if self.strategy not in ("auto", "augmented", "decisions"):
             return STRATEGY_TEXTS[self.strategy]
         if self.pseudo_samples:
             return STRATEGY_TEXTS["zero-shot"]
@@ -126,6 +126,8 @@ class BudgetPlan:
         chosen = f", chosen by proxies in {later} of {later + 1} rounds" if later else ""
         if sum(self.rounds) <= self.training_images:
             each = sum(self.rounds) == self.training_images
+            if each and self.strategy == "decisions":
+                return STRATEGY_TEXTS[self.strategy]
             asked = "one decision for each image" if each else "decisions for a part of the images"
             return asked + (chosen or ("" if each else ", drawn at random"))
         kind = "augmented images" if later else "random augmented images"

@@ -98,6 +98,14 @@ def test_the_text_of_auto_says_what_it_chose():
     assert plan_budget(1_000, 10, 1_000, "decisions").text == STRATEGY_TEXTS["decisions"]
 
 
+def test_strategies_that_a_budget_makes_equal_have_equal_texts():
+    texts = {plan_budget(400, 10, 1_438, name).text for name in ("decisions", "augmented")}
+    assert texts == {"decisions for a part of the images, drawn at random"}
+    assert plan_budget(2_000, 10, 1_438, "augmented").text == (
+        "decisions for the images and for random augmented images"
+    )
+
+
 def test_images_that_the_budget_does_not_cover_are_chosen_after_a_random_half():
     plan = plan_budget(10_000, 10, 100_000)
     assert plan.held_out == 500
