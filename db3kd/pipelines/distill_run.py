@@ -180,7 +180,9 @@ class DistillRun:
             self._callbacks,
         )
         rate = teaching.choose_learning_rate(answers)
-        prefer_proxies = prepared.images is not None and teaching.prefers_proxies(answers.training)
+        prefer_proxies = prepared.images is not None and teaching.prefers_proxies(
+            answers.training, prepared.proxies
+        )
         proxies = teaching.choose_proxies(
             answers, prepared.proxies, rate, prefer_proxies=prefer_proxies
         )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from db3kd.distillation.answer_batches import (
     ANSWERED_SHARE,
@@ -48,6 +49,11 @@ _FEW_ANSWERS = 5
 _NEIGHBOUR_ANSWERS = 3
 """Answers per image below which proxies also learn from the distances between the samples. With 2
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
+
+_LEAST_SHARE_OF_PROXY = 0.1
+"""The smallest student, as a share of a proxy's number of weights, that proxies teach in case of
+doubt if there are many answers per image. It is 0.25 for LeNet-5-half and 0.04 for LeNet-5-fifth,
+beside LeNet-5."""
 
 _MOST_KNOWN = 2**24
 """Most probabilities of proxies for answered images that are kept, 64 MB."""
@@ -139,17 +145,18 @@ class Teaching:
             )
         return networks
 
-    def prefers_proxies(self, training: Answers) -> bool:
+    def prefers_proxies(self, training: Answers, proxies: Proxies) -> bool:
         """Returns whether proxies label images for the student in case of doubt.
 
         Args:
             training: The answers to train on, whose images are real ones.
+            proxies: How proxies are made.
         """
         return proxies_usually_help(
             len(training),
             training.images.partners,
             self.steps,
-            learns_from_new_mixtures(self.make, training.images.image_shape),
+            learns_from_new_mixtures(self.make, proxies.make, training.images.image_shape),
         )
 
     def choose_proxies(
@@ -356,17 +363,23 @@ def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bo
     return answers < _FEW_ANSWERS * images or (new_mixtures and steps >= LEAST_DEFAULT_STEPS)
 
 
-def learns_from_new_mixtures(make: Callable[[], nn.Module], image_shape: Sequence[int]) -> bool:
+def learns_from_new_mixtures(
+    make: Callable[[], nn.Module], make_proxy: Callable[[], nn.Module], image_shape: Sequence[int]
+) -> bool:
     """Returns whether a student is known to learn from mixtures of images that proxies label.
 
     For rows of tables, this was not measured. Batch normalisation would learn the mean and variance
-    of mixtures, which differ from those of clean images.
+    of mixtures, which differ from those of clean images. A far smaller network than the proxies
+    learns more from the teacher's own answers if there are many (docs/measurements.md).
 
     Args:
         make: Makes the student.
+        make_proxy: Makes a proxy.
         image_shape: Shape of an image, or of a row.
     """
-    return len(image_shape) > 1 and not _has_batch_normalisation(make)
+    if len(image_shape) == 1 or _has_batch_normalisation(make):
+        return False
+    return _weights(make, image_shape) >= _LEAST_SHARE_OF_PROXY * _weights(make_proxy, image_shape)
 
 
 def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
@@ -387,6 +400,15 @@ def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
 def _has_batch_normalisation(make: Callable[[], nn.Module]) -> bool:
     with torch.random.fork_rng(devices=[]):
         return any(isinstance(layer, _BatchNorm) for layer in make().modules())
+
+
+def _weights(make: Callable[[], nn.Module], image_shape: Sequence[int]) -> int:
+    """Returns the number of weights of a network."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = make().eval()
+        if any(is_lazy(each) for each in network.parameters()):
+            network(torch.zeros(1, *image_shape))
+        return sum(each.numel() for each in network.parameters())
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:

@@ -189,7 +189,8 @@ def steps_within(
     times = StepTimes(
         seconds_per_step(make_student, answers, settings.training),
         seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0,
-        learns_from_new_mixtures(make_student, answers.images.image_shape),
+        bool(proxies.count)
+        and learns_from_new_mixtures(make_student, proxies.make, answers.images.image_shape),
     )
     longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
     each = times.seconds_per_full_step(plan, settings, longest, images_chosen=images_chosen)
@@ -241,7 +242,7 @@ def time_steps(
     return StepTimes(
         seconds_per_step(made.make, known, settings.training),
         seconds_per_step(proxy, known, settings.training),
-        learns_from_new_mixtures(made.make, shape),
+        learns_from_new_mixtures(made.make, proxy, shape),
     )
 
 

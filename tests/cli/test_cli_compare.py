@@ -24,7 +24,9 @@ def test_a_dry_run_asks_nothing_and_prints_the_plan_of_each_strategy(tmp_path):
     assert CountingTeacher.asked == before
     auto, decisions, mbd, total, training = out.splitlines()
     assert auto.startswith("auto") and "at most 50 queries, price 0.10 at 2 per 1,000" in auto
-    assert decisions.startswith("decisions") and "a part of the images, drawn at random" in decisions
+    assert (
+        decisions.startswith("decisions") and "a part of the images, drawn at random" in decisions
+    )
     assert mbd.startswith("mbd") and "not used" in mbd and "60 images" in mbd
     assert "at most 559 queries for 4 students and 359 test images, price 1.12" in total
     assert "no query was sent" in training

@@ -1,5 +1,7 @@
 """Choices by held-out agreement are not made by chance."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -60,7 +62,16 @@ def test_proxies_help_with_few_answers_or_long_training(each, steps, new_mixture
     [(plain, (1, 2, 2), True), (plain, (4,), False), (with_normalisation, (1, 2, 2), False)],
 )
 def test_new_mixtures_are_for_images_and_students_without_normalisation(make, shape, learns):
-    assert learns_from_new_mixtures(make, shape) is learns
+    assert learns_from_new_mixtures(make, make, shape) is learns
+
+
+@pytest.mark.parametrize(("hidden", "learns"), [(100, True), (12, True), (7, False)])
+def test_new_mixtures_are_for_students_that_are_not_much_smaller_than_proxies(hidden, learns):
+    def network(width: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.Linear(width, 3))
+
+    small, large = partial(network, hidden), partial(network, 100)
+    assert learns_from_new_mixtures(small, large, (1, 2, 2)) is learns
 
 
 @pytest.mark.parametrize(
