@@ -182,7 +182,7 @@ def test_costs_that_do_not_depend_on_the_images_are_not_multiplied(monkeypatch):
 def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
     monkeypatch.setattr(training_time, "seconds_per_step", lambda make, *_: 0.01)
     plan, chosen = plan_budget(1500, 4, 120, "auto"), settings(steps=6000)
-    proxies: Any = Proxies(None, "linear", 2)
+    proxies = Proxies(nn.Identity, "linear", 2)
 
     def steps(spent: float | None) -> int:
         return training_time.steps_within(100.0, plan, chosen, nn.Identity, proxies, known(), spent)
