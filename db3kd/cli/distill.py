@@ -233,6 +233,7 @@ def _print_dry_run(
         run: The folder of the run to resume, or None.
     """
     from db3kd.pipelines import time_steps
+    from db3kd.pipelines.prepared_distillation import nothing_left_to_ask
 
     with naming_options(images="--data"):
         times = time_steps(prepared.teacher, prepared.images, student, prepared.settings)
@@ -242,7 +243,7 @@ def _print_dry_run(
         answered,
         prepared.plan.queries,
         prepared.price_per_1000,
-        finished=run is not None and prepared.is_finished(run),
+        finished=run is not None and nothing_left_to_ask(run, answered),
     )
 
 

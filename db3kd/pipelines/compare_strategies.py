@@ -176,9 +176,8 @@ def run_comparison(
         output_folder(out, resume) as path,
         open_comparison(path, prepared.manifest(), resume=resume) as folder,
     ):
+        prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))
         settings, plan = prepared.settings, prepared.plan
-        if prepared.rare_classes:
-            folder.remember_rare_classes()
         steps = _equal_steps(folder, prepared)
         equal = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
         students = _Students(
@@ -272,7 +271,7 @@ class _Students:
                 test=None if test is None or test.labels is None else test,
                 price_per_1000=prepared.price_per_1000,
                 callbacks=() if self.callbacks is None else self.callbacks(strategy, seed),
-                rare_classes=self.folder.rare_classes,
+                rare_classes=prepared.rare_classes,
             )
         return result, self.folder.student_seconds(strategy, seed)
 

@@ -95,14 +95,9 @@ class ComparisonFolder:
         """Writes the training steps of every student within the time limit."""
         self._notes.put("steps", steps)
 
-    @property
-    def rare_classes(self) -> bool:
-        """Whether the user has said that some classes are rare."""
-        return bool(self._notes.get("rare_classes"))
-
-    def remember_rare_classes(self) -> None:
-        """Writes that some classes are rare."""
-        self._notes.put("rare_classes", True)
+    def rare_classes(self, given: bool) -> bool:
+        """Returns whether the user says, or said at an earlier start, that classes are rare."""
+        return self._notes.remember("rare_classes", given)
 
     def finish(self, test_queries: int) -> None:
         """Marks the comparison as finished."""

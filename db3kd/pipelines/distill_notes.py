@@ -59,14 +59,9 @@ class DistillNotes:
         others = [point for point in self.curve if point[0] != queries]
         self._notes.put("curve", sorted([*others, (queries, share)]))
 
-    @property
-    def rare_classes(self) -> bool:
-        """Whether the user has said, at any start of the run, that some classes are rare."""
-        return bool(self._notes.get("rare_classes"))
-
-    def remember_rare_classes(self) -> None:
-        """Notes that some classes are rare, so that no later start of the run needs to say it."""
-        self._notes.put("rare_classes", True)
+    def rare_classes(self, given: bool) -> bool:
+        """Returns whether the user says, or said at an earlier start, that classes are rare."""
+        return self._notes.remember("rare_classes", given)
 
     def choice(
         self,

@@ -119,9 +119,7 @@ class DistillRun:
                     self.folder / SAMPLES_FOLDER,
                 )
                 return samples, None
-        if prepared.rare_classes:
-            notes.remember_rare_classes()
-        rare_classes = notes.rare_classes
+        rare_classes = notes.rare_classes(prepared.rare_classes)
         seed, plan = prepared.settings.training.seed, prepared.plan
         order = self._shuffled(len(prepared.images))
         project = None if prepared.features is None else prepared.features.project

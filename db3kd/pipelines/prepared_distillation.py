@@ -134,13 +134,6 @@ class PreparedDistillation:
         compare_with_run(out, ANSWERS, self.resumed_manifest(out))
         return answered_in_distill_run(out)
 
-    def is_finished(self, out: Path) -> bool:
-        """Returns whether the run in `out` is finished, and all of its answers exist."""
-        if not is_finished(out):
-            return False
-        spent = read_manifest(out)["totals"]["queries"]
-        return answered_in_distill_run(out) >= int(spent)
-
 
 def prepare_distillation(
     teacher: TeacherLike,
@@ -216,6 +209,16 @@ def answered_in_distill_run(folder: Path) -> int:
         # Pseudo samples are not moved, and the journal of their starts is kept.
         + journaled_answers(samples)
     )
+
+
+def nothing_left_to_ask(folder: Path, answered: int) -> bool:
+    """Returns whether the run in a folder is finished, and none of its answers was removed.
+
+    Args:
+        folder: The folder, with or without a run.
+        answered: From `PreparedDistillation.count_answered`.
+    """
+    return is_finished(folder) and answered >= int(read_manifest(folder)["totals"]["queries"])
 
 
 def _resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:

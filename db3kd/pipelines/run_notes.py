@@ -68,6 +68,12 @@ class RunNotes:
         value: _T = known["value"]
         return value
 
+    def remember(self, name: str, given: bool) -> bool:
+        """Returns whether a flag is given now or was given before, and writes it if it is given."""
+        if given:
+            self.put(name, True)
+        return bool(self.get(name))
+
     def add(self, name: str, seconds: float) -> None:
         """Adds to a number, which starts at 0."""
         self.put(name, (self.get(name) or 0) + seconds)

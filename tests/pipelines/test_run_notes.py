@@ -67,9 +67,9 @@ def test_the_time_of_a_block_that_fails_counts_too(tmp_path, monkeypatch):
 def test_the_notes_of_a_distillation_have_the_keys_that_older_runs_have(tmp_path):
     notes = DistillNotes(RunNotes(tmp_path))
     assert notes.seconds == {"asking": 0.0, "choosing": 0.0, "training": 0.0}
-    assert notes.curve == [] and not notes.rare_classes
+    assert notes.curve == [] and not notes.rare_classes(False)
 
-    notes.remember_rare_classes()
+    assert notes.rare_classes(True)
     for queries, share in ((300, 0.75), (100, 0.5), (300, 1.0)):
         notes.add_agreement(queries, share)
     with notes.timed("asking"), notes.timed("choosing"):
@@ -94,4 +94,4 @@ def test_the_notes_of_a_distillation_have_the_keys_that_older_runs_have(tmp_path
         "steps_within_limit": {"depends_on": {}, "value": 50},
     }
     again = DistillNotes(RunNotes(tmp_path))
-    assert again.curve == [(100, 0.5), (300, 1.0)] and again.rare_classes
+    assert again.curve == [(100, 0.5), (300, 1.0)] and again.rare_classes(False)
