@@ -32,8 +32,7 @@ from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.models import save_model
-from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import queries_in_flight
+from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.teachers import Teacher, load_teacher
 
 _PROCESSES = multiprocessing.get_context("forkserver")

@@ -33,8 +33,8 @@ from db3kd.labelling.labels import LABELS
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
-from db3kd.storage.manifest import identity, read_manifest
-from db3kd.storage.run_folder import holds_run, queries_in_flight
+from db3kd.storage.existing_runs import holds_run
+from db3kd.storage.manifest import identity, queries_in_flight, read_manifest
 from db3kd.storage.run_journals import Journals
 from db3kd.teachers import ModelOverrides, RequestSettings, Teacher, open_inference_teacher
 

@@ -111,7 +111,7 @@ def compare(
     from db3kd.pipelines.prepared_comparison import prepare_comparison
     from db3kd.pipelines.run_layout import REPORT_FILE, answer_folders
     from db3kd.report import ComparedStudent, percent
-    from db3kd.storage.run_folder import check_free
+    from db3kd.storage.existing_runs import check_free
 
     settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
     if out is not None:

@@ -183,7 +183,7 @@ def _distill_from_teacher(
     from db3kd.pipelines.distill_student import run_distillation
     from db3kd.pipelines.prepared_distillation import prepare_distillation
     from db3kd.pipelines.run_layout import answer_folders
-    from db3kd.storage.run_folder import check_free
+    from db3kd.storage.existing_runs import check_free
 
     settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
     settings = replace(settings, patience=training.patience)

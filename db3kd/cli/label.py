@@ -84,8 +84,8 @@ def label(
     from db3kd.labelling.planned_run import RunQueries, plan_run
     from db3kd.labelling.run_writer import RunExecution, write_run
     from db3kd.labelling.sample_choice import draw_samples
+    from db3kd.storage.existing_runs import check_free, holds_run
     from db3kd.storage.manifest import read_manifest
-    from db3kd.storage.run_folder import check_free, holds_run
 
     search.refuse_unused(budget)
     if not resume:
@@ -165,8 +165,7 @@ def _report(totals: "Totals", before: dict[str, Any] | None, out: Path) -> None:
     """
     from db3kd.labelling.check_results import describe_checks, is_inconsistent, queries_of_checks
     from db3kd.labelling.run_surrogate import describe_surrogate
-    from db3kd.storage.manifest import MANIFEST, read_manifest
-    from db3kd.storage.run_folder import queries_in_flight
+    from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 
     after = read_manifest(out)
     if after == before:

@@ -40,7 +40,7 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
     Args:
         runs: The run folders that keep the answers.
     """
-    from db3kd.storage.run_folder import holds_run
+    from db3kd.storage.existing_runs import holds_run
     from db3kd.teachers import TeacherError
     from db3kd.teachers.base import SingleClassError, UnknownClassError
 

@@ -74,8 +74,8 @@ def surrogate(
     """
     from db3kd.distillation.surrogate_files import check_out, decisions_folder, write_surrogate
     from db3kd.distillation.surrogate_settings import SurrogateSettings
-    from db3kd.storage.manifest import read_manifest
-    from db3kd.storage.run_folder import holds_run, queries_in_flight
+    from db3kd.storage.existing_runs import holds_run
+    from db3kd.storage.manifest import queries_in_flight, read_manifest
 
     trained = training.settings(teacher.device, steps=steps)
     settings = SurrogateSettings(model, queries_per_sample, training=trained, networks=networks)

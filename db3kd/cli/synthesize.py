@@ -180,7 +180,7 @@ def synthesize(
         db3kd synthesize --teacher teacher.safetensors --samples 1000 --moves 10
         --snapshots 0,5,10 --out runs/moved
     """
-    from db3kd.storage.run_folder import check_free
+    from db3kd.storage.existing_runs import check_free
     from db3kd.synthesis.sample_run import write_pseudo_samples
 
     if acquisition_model is not None and synthesis.preset != "guided":

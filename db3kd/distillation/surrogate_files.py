@@ -33,9 +33,9 @@ from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
 from db3kd.progress import show_progress
+from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.manifest import NAMES, make_manifest, write_manifest
 from db3kd.storage.run_differences import differences
-from db3kd.storage.run_folder import check_free, holds_run
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import takes_unit_images
@@ -191,5 +191,5 @@ def _read_equal_manifest(out: Path, expected: dict[str, Any]) -> dict[str, Any]:
         ) from error
     found = differences(stored, expected, NAMES)
     if found:
-        raise ValueError(f"{out}: holds another surrogate: {'; '.join(found)}")
+        raise ValueError(f"{out}: holds another surrogate: {'; '.join(map(str, found))}")
     return stored

@@ -28,7 +28,8 @@ from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner, 
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.progress import ProgressListener
-from db3kd.storage.run_folder import RunFolder, check_free
+from db3kd.storage.existing_runs import check_free
+from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
 

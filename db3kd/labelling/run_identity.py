@@ -17,8 +17,8 @@ from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
+from db3kd.storage.existing_runs import begun_with
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
-from db3kd.storage.run_folder import begun_with
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
 

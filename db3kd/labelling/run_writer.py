@@ -19,7 +19,8 @@ from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
-from db3kd.storage.run_folder import RunFolder, check_free
+from db3kd.storage.existing_runs import check_free
+from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
 
 
@@ -74,7 +75,7 @@ def write_run(
     are known to fit the teacher. Each answer is on disk before the teacher is called again. If the
     process is killed, at most one call of the teacher (for a served teacher, its requests in
     flight) per concurrent chunk is paid for twice; after a power cut, also the answers of the last
-    second and batch. `db3kd.storage.run_folder.queries_in_flight` counts them.
+    second and batch. `db3kd.storage.manifest.queries_in_flight` counts them.
 
     Args:
         folder: The folder to write to; new or empty, unless `resume` is set.

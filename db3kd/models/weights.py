@@ -10,9 +10,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from db3kd.models.metadata import ModelMetadata
+from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import write_atomically
 from db3kd.storage.manifest import describe_format, read_manifest
-from db3kd.storage.run_folder import holds_run
 from db3kd.tables import Features
 from db3kd.validation import check_class_names
 

@@ -28,7 +28,7 @@ from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.training_display import show_training
 from db3kd.progress import show_progress
 from db3kd.report import ComparedStudent, ComparisonRow
-from db3kd.storage.run_folder import check_free
+from db3kd.storage.existing_runs import check_free
 from db3kd.teachers import ModuleTeacher
 
 _WHITE_BOX = "white box: needs the teacher's logits"

@@ -20,7 +20,7 @@ from db3kd.report import (
     StudentReport,
     write_student_report,
 )
-from db3kd.storage.run_folder import queries_in_flight
+from db3kd.storage.manifest import queries_in_flight
 
 _SHOWN_DISAGREEMENTS = 24
 _SHOWN_SOFT_LABELS = 8

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from db3kd.storage.run_folder import check_free, holds_run
+from db3kd.storage.existing_runs import check_free, holds_run
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from db3kd.pipelines.inputs import (
 from db3kd.pipelines.prepared_distillation import answered_in_distill_run
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
+from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_comparison import compare_with_run
-from db3kd.storage.run_folder import holds_run
 from db3kd.storage.run_journals import count_answers
 from db3kd.teachers import Teacher, describe
 from db3kd.validation import check_count

@@ -27,9 +27,9 @@ from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.storage.choice_log import ChoiceLog
+from db3kd.storage.existing_runs import begun_with, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest, read_manifest
 from db3kd.storage.run_comparison import compare_with_run
-from db3kd.storage.run_folder import begun_with, holds_run
 from db3kd.storage.run_journals import count_answers, journaled_answers
 from db3kd.tables import Features
 from db3kd.teachers import Teacher, describe

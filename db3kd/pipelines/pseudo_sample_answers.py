@@ -9,7 +9,7 @@ from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.planning.budget_plan import held_out_pseudo_samples
-from db3kd.storage.run_folder import begun_with
+from db3kd.storage.existing_runs import begun_with
 from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings

@@ -11,7 +11,7 @@ from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.source import Source
 from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
-from db3kd.storage.run_folder import check_parent_folder
+from db3kd.storage.existing_runs import check_parent_folder
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images

@@ -20,8 +20,8 @@ from db3kd.pipelines.transfer_set import (
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS, SAMPLES_CURVE, train_students
 from db3kd.report import ZeroShotRow, write_zero_shot_report
+from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import holds_run
 from db3kd.synthesis.sample_run import SynthesisTotals
 
 

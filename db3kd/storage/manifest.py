@@ -184,6 +184,15 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
             raise ValueError(f"{file}: entry {name}: expected a list of entries with {counts}")
 
 
+def queries_in_flight(manifest: Mapping[str, Any]) -> int:
+    """Returns how many queries were in flight at the stops and lost workers of a run.
+
+    They were asked again, so at most this many were paid twice. Totals count them once.
+    """
+    ends = (*manifest.get("resumed", ()), *manifest.get("lost_workers", ()))
+    return sum(end["queries_in_flight"] for end in ends)
+
+
 def plain(value: Any) -> Any:
     """Returns `value` as JSON types, without absolute paths and non-finite numbers."""
     match value:

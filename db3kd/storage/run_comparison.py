@@ -51,7 +51,7 @@ def compare_with_run(
     check_state(path, stored)
     current = with_current_names(stored) | {"data": current_data(stored)}
     found = differences(current, manifest, NAMES, kind.deciding, kind.added_later)
-    differing = [each.partition(":")[0] for each in found]
+    differing = [each.name for each in found]
     journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
     changed = None
     if images is not None and differing == ["data"]:

@@ -16,11 +16,15 @@ _DEVICE = ".device"
 _MAX_SHOWN = 60
 """Characters of a value in a message."""
 
+_ABSENT = json.dumps(None)
+"""How an entry is shown that a manifest lacks."""
+
 _NO_ARGUMENTS = ("data",)
 """Entries that describe the images, which may come from anywhere."""
 
-_CHOOSES_IMAGES = ("seed:", "settings.limit:", "settings.source.")
-"""Entries that determine which images a run uses."""
+_CHOOSES_IMAGES = ("seed", "settings.limit")
+_SOURCE = "settings.source."
+"""Entries that determine which images a run uses, and how the names of others begin that do."""
 
 _ADVICE = "; pass what the run was started with, or start another run in another folder"
 
@@ -29,6 +33,24 @@ _SAME_TEACHER = (
     "pass a text of your own as its fingerprint="
 )
 """Advice if the fingerprint of the teacher differs, as it does if code or state of an object do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """An entry in which two manifests differ.
+
+    Attributes:
+        name: Its name, such as "settings.plan.budget".
+        was: Its value in the stored manifest, as a message shows it.
+        now: Its value in the other manifest, as a message shows it.
+    """
+
+    name: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: was {self.was}, is {self.now}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +84,8 @@ def differences(
     apart_from: tuple[str, ...] = (),
     deciding: Sequence[DecidingEntry] = (),
     added_later: tuple[str, ...] = (),
-) -> list[str]:
-    """Returns `name: was …, is …` for each entry in which two manifests describe different runs.
+) -> list[Difference]:
+    """Returns the entries in which two manifests describe different runs, sorted by name.
 
     Entries that follow from another one that differs are left out, and so are devices.
 
@@ -88,7 +110,7 @@ def differences(
     deciding = (*deciding, _CLASSES_DECIDE)
     one_sided = {name for name in found if None in (was.get(name), now.get(name))}
     return [
-        f"{name}: was {_shown(was, name)}, is {_shown(now, name)}"
+        Difference(name, _shown(was, name), _shown(now, name))
         for name in found
         if not _follows(name, found, one_sided, deciding)
     ]
@@ -119,31 +141,34 @@ def _shown(entries: Mapping[str, Any], name: str) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
-def _with_argument(difference: str, deciding: Sequence[DecidingEntry]) -> str:
+def _with_argument(difference: Difference, deciding: Sequence[DecidingEntry]) -> str:
     """Adds the argument that sets an entry, of which the command line makes an option."""
-    name = difference.partition(":")[0]
+    name = difference.name
     entry = next((each for each in deciding if each.name == name), DecidingEntry(name))
-    one_sided = ": was null, is " in difference or difference.endswith(", is null")
+    one_sided = _ABSENT in (difference.was, difference.now)
     if name in _NO_ARGUMENTS or not entry.is_argument or (entry.argument and not one_sided):
-        return difference
+        return str(difference)
     return f"{difference} ({entry.argument or name.rpartition('.')[2]}=)"
 
 
-def describe_differences(differences: Sequence[str], deciding: Sequence[DecidingEntry] = ()) -> str:
+def describe_differences(
+    differences: Sequence[Difference], deciding: Sequence[DecidingEntry] = ()
+) -> str:
     """Returns the differences as text, with advice if only the images differ.
 
     Args:
         differences: From `differences`.
         deciding: Entries that others follow from.
     """
-    differences = [_with_argument(each, deciding) for each in differences]
-    others = [each for each in differences if not each.startswith("data:")]
-    if any(each.startswith(_CHOOSES_IMAGES) for each in others):
-        return "; ".join(others) + _ADVICE  # other settings, and therefore other images
-    listed = "; ".join(differences)
-    if any(each.startswith("teacher:") for each in differences):
+    described = {each.name: _with_argument(each, deciding) for each in differences}
+    others = [name for name in described if name != "data"]
+    if any(name in _CHOOSES_IMAGES or name.startswith(_SOURCE) for name in others):
+        # other settings, and therefore other images
+        return "; ".join(described[name] for name in others) + _ADVICE
+    listed = "; ".join(described.values())
+    if "teacher" in described:
         listed += _SAME_TEACHER
-    if len(others) == len(differences):
+    if "data" not in described:
         return listed + _ADVICE
     return (
         f"{listed}; the images or their labels are not those that the run was started with: "

@@ -18,16 +18,16 @@ removed when the run is reopened. A kill therefore loses no answer except those 
 is stored twice. Shards need pyarrow.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.filesystem import (
     LOCKS,
     FolderLock,
-    check_parents,
     is_leftover,
     sync_folder,
     wait_for_workers,
@@ -36,7 +36,6 @@ from db3kd.storage.filesystem import (
 from db3kd.storage.journal import Journal
 from db3kd.storage.manifest import (
     MANIFEST,
-    describe_format,
     identity,
     plain,
     read_manifest,
@@ -65,99 +64,6 @@ from db3kd.storage.shards import (
 
 if TYPE_CHECKING:
     import pyarrow
-
-
-def holds_run(path: str | Path) -> bool:
-    """Returns whether a folder holds a run."""
-    return (Path(path) / MANIFEST).is_file()
-
-
-def begun_with(path: str | Path, format: str | None = None) -> dict[str, Any]:
-    """Returns the settings that the run in a folder was begun with.
-
-    Args:
-        path: The folder.
-        format: The expected format of the run; None accepts any.
-
-    Returns:
-        The settings as the manifest has them, unchecked; empty without a run.
-
-    Raises:
-        ValueError: The manifest is damaged or has another format.
-    """
-    if not holds_run(path):
-        return {}
-    settings = read_manifest(path, format).get("settings")
-    return settings if isinstance(settings, dict) else {}
-
-
-def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = True) -> None:
-    """Checks that a run can be started in a folder.
-
-    Args:
-        path: The folder, which need not exist.
-        resume: Whether a folder that holds a run is acceptable.
-        can_resume: Whether the caller offers to continue a run, for the error.
-
-    Raises:
-        FileExistsError: The path is a file, or a folder with files.
-        NotADirectoryError: The path leads through a file.
-    """
-    path = Path(path)
-    if resume and holds_run(path):
-        return
-    check_parents(path)
-    if path.is_dir():
-        found = [file.name for file in path.iterdir() if not is_leftover(file)]
-    elif path.exists():
-        raise FileExistsError(f"{path}: expected a new or an empty folder for the run, got a file")
-    else:
-        return
-    if MANIFEST in found:
-        advice = "continue it with resume=True, or choose" if can_resume else "choose"
-        raise FileExistsError(f"{path}: already holds a run; {advice} another folder")
-    if found:
-        raise FileExistsError(
-            f"{path}: expected a new or an empty folder for the run, got a folder with files; "
-            "choose another, or remove it"
-        )
-
-
-def check_parent_folder(path: str | Path, runs: Iterable[str], kind: str, resume: bool) -> None:
-    """Checks that a command can write its runs to subfolders of a folder, and files beside them.
-
-    Args:
-        path: The folder, which need not exist.
-        runs: Names of subfolders. The command has begun in the folder if one of them holds a run.
-        kind: What such a folder is called in messages.
-        resume: Whether a folder in which the command has begun is acceptable.
-
-    Raises:
-        FileExistsError: The path is a file, a run, or a folder with other files.
-        ValueError: The manifest of a run in the folder is damaged.
-        NotADirectoryError: The path leads through a file.
-    """
-    path = Path(path)
-    if holds_run(path):
-        found = describe_format(str(read_manifest(path)["format"]))
-        raise FileExistsError(
-            f"{path}: expected a new folder or {kind}, got {found}; choose another folder"
-        )
-    if not any(holds_run(path / name) for name in runs):
-        check_free(path)
-    elif not resume:
-        raise FileExistsError(
-            f"{path}: already holds {kind}; continue it with resume=True, or choose another folder"
-        )
-
-
-def queries_in_flight(manifest: Mapping[str, Any]) -> int:
-    """Returns how many queries were in flight at the stops and lost workers of a run.
-
-    They were asked again, so at most this many were paid twice. Totals count them once.
-    """
-    ends = (*manifest.get("resumed", ()), *manifest.get("lost_workers", ()))
-    return sum(end["queries_in_flight"] for end in ends)
 
 
 class RunFolder:

@@ -10,8 +10,9 @@ from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
 from db3kd.storage.choice_log import ChoiceLog
+from db3kd.storage.existing_runs import check_free
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
-from db3kd.storage.run_folder import RunFolder, check_free
+from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.synthesis import Synthesis

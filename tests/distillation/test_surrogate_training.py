@@ -34,8 +34,7 @@ from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurr
 from db3kd.distillation.surrogate_training import make_surrogate, train_surrogate
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.source import Source
-from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import queries_in_flight
+from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import TeacherError, load_teacher
 from db3kd.teachers.base import SingleClassError

@@ -15,8 +15,7 @@ from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
-from db3kd.storage.manifest import MANIFEST, read_manifest
-from db3kd.storage.run_folder import queries_in_flight
+from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 from db3kd.teachers import FunctionTeacher, TeacherError
 
 

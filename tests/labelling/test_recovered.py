@@ -8,8 +8,7 @@ import db3kd
 from db3kd.labelling.label_images import label
 from db3kd.labelling.label_run import open_run
 from db3kd.labelling.settings import LabelSettings
-from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import queries_in_flight
+from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.teachers import TeacherError
 
 SHAPE, CLASSES = (1, 4, 4), 4

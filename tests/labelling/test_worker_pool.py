@@ -31,8 +31,8 @@ from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
 from db3kd.labelling.worker_pool import Outcome, WorkerDiedError
 from db3kd.pipelines.auto_surrogate import AutoSurrogate
-from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import RunFolder, queries_in_flight
+from db3kd.storage.manifest import queries_in_flight, read_manifest
+from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import FunctionTeacher, TeacherError
 
 pytest.importorskip("pyarrow")

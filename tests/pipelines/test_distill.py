@@ -49,8 +49,7 @@ from db3kd.pipelines import (
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import STRATEGIES
 from db3kd.progress import Progress
-from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import queries_in_flight
+from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.teachers import TeacherError, load_teacher
 from db3kd.teachers.base import SingleClassError
 

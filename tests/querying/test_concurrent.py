@@ -18,7 +18,8 @@ from db3kd.querying.driver import run, run_stepwise
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Query
 from db3kd.storage.journal import Journal, read_journal
-from db3kd.storage.run_folder import RunFolder, queries_in_flight
+from db3kd.storage.manifest import queries_in_flight
+from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import ModuleTeacher, TeacherError
 
 cuda = pytest.mark.skipif(

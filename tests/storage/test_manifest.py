@@ -15,7 +15,12 @@ from db3kd.pipelines.answer_run import ANSWERS
 from db3kd.pipelines.comparison_folder import TEST_DECISIONS
 from db3kd.pipelines.stored_decisions import DECISIONS
 from db3kd.storage.manifest import describe_format, make_manifest, read_manifest, write_manifest
-from db3kd.storage.run_differences import DecidingEntry, describe_differences, differences
+from db3kd.storage.run_differences import (
+    DecidingEntry,
+    Difference,
+    describe_differences,
+    differences,
+)
 
 
 @pytest.fixture
@@ -110,7 +115,7 @@ def test_each_difference_between_runs_is_named(a_manifest):
         classes=None,
         data_fingerprint=None,
     )
-    assert differences(a_manifest, other) == [
+    assert list(map(str, differences(a_manifest, other))) == [
         'data: was "d", is null',
         "seed: was 7, is 8",
         'settings.noise: was "gaussian", is "rademacher"',
@@ -135,7 +140,7 @@ def test_what_follows_from_another_difference_is_not_listed():
         )
 
     def differing(was, now):
-        return differences(was, now, deciding=deciding)
+        return list(map(str, differences(was, now, deciding=deciding)))
 
     stored = manifest(plan=plan, choosing=choosing)
     bigger = plan | {"budget": 700, "rounds": (95, 580)}
@@ -153,5 +158,16 @@ def test_what_follows_from_another_difference_is_not_listed():
         "settings.plan.rounds: was [95, 480], is [9]",
     ]
     assert len(differences(stored, manifest(plan=bigger, choosing=choosing))) == 2, "all of them"
-    shown = describe_differences(["settings.plan.budget: a", "settings.plan.strategy: b"], deciding)
-    assert shown.startswith("settings.plan.budget: a (budget=); settings.plan.strategy: b; pass")
+    found = [Difference(f"settings.plan.{name}", "1", "2") for name in ("budget", "strategy")]
+    assert describe_differences(found, deciding).startswith(
+        "settings.plan.budget: was 1, is 2 (budget=); settings.plan.strategy: was 1, is 2; pass"
+    )
+
+
+def test_a_value_that_reads_like_a_message_is_shown_as_a_value():
+    """Only the names and values of entries decide what is advised, not the text around them."""
+    deciding = (DecidingEntry("settings.surrogate.queries", argument="surrogate"),)
+    odd = Difference("settings.surrogate.queries", '"x: was null, is y"', "5")
+    assert "(surrogate=)" not in describe_differences([odd], deciding)
+    absent = Difference("settings.surrogate.queries", "null", "5")
+    assert "(surrogate=)" in describe_differences([absent], deciding)

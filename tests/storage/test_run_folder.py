@@ -17,8 +17,8 @@ import torch
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.storage import filesystem as disk
 from db3kd.storage.filesystem import SharedLock
-from db3kd.storage.manifest import make_manifest, read_manifest
-from db3kd.storage.run_folder import RunFolder, queries_in_flight
+from db3kd.storage.manifest import make_manifest, queries_in_flight, read_manifest
+from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import count_answers, queries_unanswered
 from db3kd.storage.shards import Kind, read_shards
 

@@ -20,8 +20,7 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.data.pseudo_samples import load_pseudo_samples
-from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import queries_in_flight
+from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.synthesis import settings as module
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.synthesis import synthesize
