@@ -4,12 +4,13 @@ import argparse
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.common.record import keep, rows_so_far
+from benchmarks.common.record import measure_missing
 from benchmarks.common.setting import TrainedTeacher
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.evaluation import predict, share_equal
@@ -59,37 +60,35 @@ def measure_cells(
         shared: Names of the options that all rows of a result have in common.
     """
     decisions = decide_all(trained.teacher, trained.test.read, torch.arange(len(trained.test)))
-    common = {name: getattr(options, name) for name in shared}
-    rows = rows_so_far(options.save, common)
-    for cell in cells:
-        entries = asdict(cell)
-        if any(all(row[name] == value for name, value in entries.items()) for row in rows):
-            continue
+
+    def measure(cell: Cell) -> dict[str, Any] | None:
         started, cpu = time.monotonic(), time.process_time()
         made = train(cell)
         if made is None:
-            continue
+            return None
         student, facts = made
         predicted = predict(student, trained.test)
-        row = {
-            **entries,
+        found = {
             "accuracy": share_equal(predicted, trained.test_labels),
             "agreement": share_equal(predicted, decisions),
             "seconds": time.monotonic() - started,
             "cpu_seconds": time.process_time() - cpu,
             **facts,
         }
-        rows.append(row)
         print(
-            f"{cell.folder}: {row['accuracy']:.2%} / {row['agreement']:.2%}, "
-            f"{row['queries']:,} queries, {row['seconds']:.0f} s",
+            f"{cell.folder}: {found['accuracy']:.2%} / {found['agreement']:.2%}, "
+            f"{found['queries']:,} queries, {found['seconds']:.0f} s",
             flush=True,
         )
-        result = {
+        return found
+
+    measure_missing(
+        options,
+        {name: getattr(options, name) for name in shared},
+        ((asdict(cell), partial(measure, cell)) for cell in cells),
+        {
             "data": trained.train.name,
             "teacher": options.teacher_model,
             "teacher_accuracy": trained.accuracy,
-            **common,
-            "rows": rows,
-        }
-        keep(options, result)
+        },
+    )

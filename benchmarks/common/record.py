@@ -3,7 +3,7 @@
 import argparse
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,31 @@ def rows_so_far(name: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "pass the same options or another name"
             )
     return kept["rows"]
+
+
+def measure_missing(
+    options: argparse.Namespace,
+    settings: Mapping[str, Any],
+    rows: Iterable[tuple[Mapping[str, Any], Callable[[], Mapping[str, Any] | None]]],
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Measures the rows that a result lacks, and writes the result after each.
+
+    Args:
+        options: The options, with --save.
+        settings: See `rows_so_far`; they are written too.
+        rows: What tells a row apart, and a function that returns the rest of it; None leaves the
+            row out.
+        facts: Further entries of the result, which come first.
+    """
+    kept = rows_so_far(options.save, settings)
+    for entries, measure in rows:
+        if any(all(row[name] == value for name, value in entries.items()) for row in kept):
+            continue
+        found = measure()
+        if found is not None:
+            kept.append({**entries, **found})
+            keep(options, {**(facts or {}), **settings, "rows": kept})
 
 
 def write(file: Path, result: Mapping[str, Any]) -> None:

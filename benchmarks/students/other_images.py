@@ -6,12 +6,13 @@ Settings may be chosen by this agreement. Test images must not be used for that.
 import argparse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common.record import keep, rows_so_far
+from benchmarks.common.record import measure_missing
 from benchmarks.common.setting import TrainedTeacher
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.evaluation import predict, share_equal
@@ -86,10 +87,10 @@ def measure_rows(
         "teacher": options.teacher_model,
         "teacher_accuracy": trained.accuracy,
     }
-    rows = rows_so_far(options.save, common)
-    for cell in cells:
-        if any(all(row[name] == value for name, value in cell.items()) for row in rows):
-            continue
-        rows.append({**cell, "agreement": agreement(**cell)})
-        print(rows[-1], flush=True)
-        keep(options, {**common, "rows": rows})
+
+    def measure(cell: Mapping[str, Any]) -> dict[str, float]:
+        found = {"agreement": agreement(**cell)}
+        print({**cell, **found}, flush=True)
+        return found
+
+    measure_missing(options, common, ((cell, partial(measure, cell)) for cell in cells))

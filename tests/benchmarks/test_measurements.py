@@ -1,6 +1,7 @@
 """What the benchmarks compute from their measurements."""
 
 import argparse
+import json
 import subprocess
 from dataclasses import replace
 from functools import partial
@@ -172,6 +173,26 @@ def test_earlier_results_do_not_make_a_commit_dirty(tmp_path, monkeypatch):
     assert record.measured()["commit"] == "unknown"
     monkeypatch.setenv("DB3KD_COMMIT", "abc")
     assert record.measured()["commit"] == "abc"
+
+
+def test_a_row_that_a_result_has_is_not_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    options, measured = argparse.Namespace(save="rows"), []
+
+    def fill(seeds, facts=None):
+        def measure(seed):
+            measured.append(seed)
+            return None if seed == 1 else {"share": seed / 10}
+
+        rows = (({"seed": seed}, partial(measure, seed)) for seed in seeds)
+        record.measure_missing(options, {"steps": 5}, rows, facts)
+        return json.loads((tmp_path / "rows.json").read_text())
+
+    assert fill([0, 1])["rows"] == [{"seed": 0, "share": 0.0}]
+    result = fill([0, 1, 2], {"data": "digits"})
+    assert measured == [0, 1, 1, 2]
+    assert result["rows"][1:] == [{"seed": 2, "share": 0.2}]
+    assert [name for name in result if name != "measured"] == ["data", "steps", "rows"]
 
 
 def test_generated_classes_have_equally_many_images_which_the_seed_changes():
