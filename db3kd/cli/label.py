@@ -81,7 +81,7 @@ def label(
     """
     from db3kd.labelling.chunk_search import chunk_size
     from db3kd.labelling.dry_run import estimate_run
-    from db3kd.labelling.planned_run import RunQueries, plan_run
+    from db3kd.labelling.planned_run import RunQueries, plan_source_run
     from db3kd.labelling.run_writer import RunExecution, write_run
     from db3kd.labelling.sample_choice import draw_samples
     from db3kd.storage.existing_runs import check_free, holds_run
@@ -114,7 +114,7 @@ def label(
         checks = budget.consistency_checks
         with naming_options(**of_surrogate):
             if resume and holds_run(out):
-                planned = plan_run(
+                planned = plan_source_run(
                     out,
                     opened,
                     source,

@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,22 +9,17 @@ from torch import Tensor, nn
 
 from db3kd.argument_types import check_flag, check_path
 from db3kd.data.arguments import ImagesLike, TeacherLike
-from db3kd.data.image_set import ImageSet
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob, LabelStore
-from db3kd.labelling.labels import LABELS, Labels, to_table
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.planned_run import plan_run
 from db3kd.labelling.recovered import Recovered
-from db3kd.labelling.run_identity import (
-    decision_order_of,
-    is_spread,
-    label_manifest,
-    run_images,
-    samples_per_shard,
-)
-from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner, plan_surrogate
+from db3kd.labelling.run_identity import decision_order_of, is_spread
+from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner
+from db3kd.labelling.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.totals import Totals, add_up
+from db3kd.labelling.totals import Totals
 from db3kd.progress import ProgressListener
 from db3kd.storage.existing_runs import check_free
 from db3kd.storage.run_folder import RunFolder
@@ -127,12 +120,15 @@ def label(
         concurrent_chunks=concurrent_chunks,
         surrogate=network,
         decision_order=order,
+        check_images=out is None,
     )
+    shown = _shown_by_default(progress)
     if out is None:
-        return _label_in_memory(job, recovered, progress)
+        return _label_in_memory(job, recovered, shown)
     if len(job.index.unique()) < len(job.index):
         raise ValueError("index: expected each image at most once with out=, got duplicates")
-    _label_into_folder(job, surrogate, out, resume, progress)
+    planned = plan_run(out, job, surrogate=surrogate, resume=resume)
+    carry_out(planned, out, resume=resume, progress=shown)
     return load_labels(out)
 
 
@@ -194,9 +190,7 @@ def label_chunks(
 
 
 def _label_in_memory(
-    job: LabelJob,
-    recovered: Recovered | None,
-    progress: ProgressListener | Literal[False] | None,
+    job: LabelJob, recovered: Recovered | None, progress: ProgressListener | bool
 ) -> Labels:
     kept = Recovered(job.teacher, job.images, job.settings, job.index, job.network)
     if recovered is not None:
@@ -205,7 +199,7 @@ def _label_in_memory(
     before = Totals()
     if kept.labels is not None:
         before.add(kept.labels)
-    with kept.attached(), _shown(progress, job, before) as listener:
+    with kept.attached(), job.shown(progress, before) as listener:
         for position, chunk in job.run(kept, listener):
             kept.add(position, chunk)
     labels = kept.labels
@@ -213,55 +207,10 @@ def _label_in_memory(
     return labels
 
 
-def _label_into_folder(
-    job: LabelJob,
-    surrogate: nn.Module | SurrogatePlanner | None,
-    out: str | Path,
-    resume: bool,
+def _shown_by_default(
     progress: ProgressListener | Literal[False] | None,
-) -> None:
-    run_surrogate = plan_surrogate(surrogate, job.teacher, len(job.images), job.settings, job.index)
-    budget = job.settings.queries
-    per_shard = samples_per_shard(out, resume, job.teacher, run_surrogate.settings)
-    job = replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard)
-    known = None
-    if isinstance(job.images, ImageSet):
-        known = run_images(job.images, job.settings, job.teacher.classes, job.decision_order)
-    manifest = label_manifest(
-        job.teacher,
-        job.images,
-        job.settings,
-        source=None,
-        samples_per_shard=per_shard,
-        order=job.decision_order,
-        data_fingerprint=known.digests.fingerprint if known else job.images.fingerprint(),
-        budget=budget,
-        surrogate=run_surrogate.manifest_entry,
-        index=job.index,
-    )
-    with RunFolder.open(out, LABELS, manifest, resume=resume, images=known) as run:
-        if run.finished:
-            return
-        job = job.with_surrogate(
-            run_surrogate.train_or_load(
-                run, job.teacher, job.images, job.decision_order, progress=_shows(progress)
-            )
-        )
-        with _shown(progress, job, add_up(run)) as listener:
-            for position, chunk in job.run(run, listener):
-                run.write_shard(position, to_table(chunk))
-        run.finish(vars(add_up(run)))
-
-
-def _shown(
-    progress: ProgressListener | Literal[False] | None, job: LabelJob, before: Totals
-) -> AbstractContextManager[ProgressListener | None]:
-    """Returns the caller's listener, or else a display if standard error is a terminal."""
-    if _shows(progress):
-        return job.progress(before)
-    return nullcontext(progress or None)
-
-
-def _shows(progress: ProgressListener | Literal[False] | None) -> bool:
-    """Returns whether to show a display: by default, if standard error is a terminal."""
-    return progress is None and sys.stderr is not None and sys.stderr.isatty()
+) -> ProgressListener | bool:
+    """Returns the caller's choice, or else whether standard error is a terminal."""
+    if progress is None:
+        return sys.stderr is not None and sys.stderr.isatty()
+    return progress

@@ -89,6 +89,7 @@ class LabelJob:
         surrogate: nn.Module | None = None,
         samples_per_chunk: int | None = None,
         decision_order: DecisionOrder | None = None,
+        check_images: bool = True,
     ) -> "LabelJob":
         """Checks the arguments of a labelling.
 
@@ -101,11 +102,15 @@ class LabelJob:
             surrogate: The surrogate's network, or None.
             samples_per_chunk: See `LabelJob`.
             decision_order: See `LabelJob`.
+            check_images: Whether to read all images of a set, to find an invalid one. A caller that
+                reads them anyway can find it in the same pass.
         """
         settings = LabelSettings() if settings is None else settings
         check_type(settings, LabelSettings, "settings", "LabelSettings")
         images = as_images(images, teacher=teacher)
         fitted_teacher, fitted_images = _fit(as_teacher(teacher, images), images)
+        if check_images and isinstance(fitted_images, ImageSet):
+            fitted_images.check()
         if concurrent_chunks is None:
             concurrent_chunks = default_concurrency(torch.device(fitted_teacher.device))
         return cls(
@@ -216,6 +221,19 @@ class LabelJob:
             if store is None or not store.has_shard(position)
         }
 
+    def shown(
+        self, progress: ProgressListener | bool, before: Totals
+    ) -> AbstractContextManager[ProgressListener | None]:
+        """The listener of this labelling: the caller's, a display, or None.
+
+        Args:
+            progress: A listener; True for a display; False for nothing.
+            before: See `progress`.
+        """
+        if progress is True:
+            return self.progress(before)
+        return nullcontext(progress or None)
+
     def progress(self, before: Totals | None = None) -> Progress:
         """A display for this labelling.
 
@@ -253,8 +271,6 @@ def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, Named
         images = matched(images, teacher)
     check_shape_of_images(images.image_shape, teacher.image_shape, images.name)
     check_labels_of(images, teacher)
-    if isinstance(images, ImageSet):
-        images.check()
     return teacher, images
 
 

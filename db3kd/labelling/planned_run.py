@@ -4,15 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from db3kd.data.class_names import matched
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.check_results import queries_of_checks
-from db3kd.labelling.chunk_search import surrogate_for
 from db3kd.labelling.consistency import allowed_checks
-from db3kd.labelling.image_decisions import DecisionOrder
+from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.run_identity import (
     decision_order_of,
@@ -20,7 +18,12 @@ from db3kd.labelling.run_identity import (
     run_images,
     samples_per_shard,
 )
-from db3kd.labelling.run_surrogate import RunSurrogate, SurrogatePlanner, plan_surrogate
+from db3kd.labelling.run_surrogate import (
+    RunSurrogate,
+    SurrogatePlanner,
+    network_or_planner,
+    plan_surrogate,
+)
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
@@ -30,35 +33,28 @@ from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers import Teacher
-from db3kd.teachers.rescaled import takes_unit_images
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """What `write_run` carries out; made by `plan_run`.
+    """A label run in a folder, which `carry_out` opens; made by `plan_run` or `plan_source_run`.
 
     Attributes:
-        teacher: The teacher, which takes images in [0, 1].
-        images: The images to label, in the teacher's numbering of the classes.
-        source_index: `[N] int64`, the index of each of them in the source.
-        known: Digests of the images, to detect later changes.
-        settings: How they are labelled, with the budget that remains after surrogate and checks.
+        job: The labelling, with the budget that remains after surrogate and checks.
+        source_index: `[N] int64`, the index of each of its images in their source.
+        known: Digests of the images, to detect later changes; None if the images are a tensor.
         surrogate: The surrogate of the run.
         checks_budget: Maximum number of queries of consistency checks.
-        samples_per_shard: The number of samples in a shard.
-        decision_order: The order of the decisions, and whether a single class stops the run.
+        soft_labels: How distances become soft labels; None for distances only.
         manifest: What identifies the run.
     """
 
-    teacher: Teacher
-    images: ImageSet
+    job: LabelJob
     source_index: Tensor
-    known: RunImages
-    settings: LabelSettings
+    known: RunImages | None
     surrogate: RunSurrogate
     checks_budget: int
-    samples_per_shard: int
-    decision_order: DecisionOrder
+    soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
 
     def count_queries(self, folder: Path) -> "RunQueries":
@@ -75,14 +71,14 @@ class PlannedRun:
         """
         stored = compare_with_run(folder, LABELS, self.manifest, self.known).stored
         totals = totals_of_shards(folder)
-        limits = divide_budget(self.settings, len(self.images), self.teacher.classes)
-        size = self.samples_per_shard
+        limits, size = self.job.limits, self.job.samples_per_chunk
+        assert size is not None  # a planned run has it
         allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
         return RunQueries(
             answered=answered_in_label_folder(folder, totals) + queries_of_checks(stored),
             unused=allowed - totals.queries,
             # Shards may have been removed after the end of the run.
-            finished=is_finished(folder) and totals.samples == len(self.images),
+            finished=is_finished(folder) and totals.samples == len(self.job.images),
         )
 
 
@@ -105,6 +101,78 @@ class RunQueries:
 
 def plan_run(
     folder: str | Path,
+    job: LabelJob,
+    *,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
+    resume: bool = False,
+    source: Source | None = None,
+    limit: int | None = None,
+    source_images: ImageSet | None = None,
+    source_index: Tensor | None = None,
+    soft_labels: SoftLabelSettings | None = None,
+    consistency_checks: int = 0,
+) -> PlannedRun:
+    """Plans a run that keeps a labelling in a folder; nothing is asked or written.
+
+    The images of a set are read once, for their digests, and an invalid one is found in that pass.
+
+    Args:
+        folder: The run folder.
+        job: The labelling, with the whole budget of the run. Its images need not be checked.
+        surrogate: See `write_run`.
+        resume: Whether to continue the run in `folder`, if there is one.
+        source: The source of the images; None if the caller has loaded them.
+        limit: How many images of the source are drawn; None for all.
+        source_images: The images as their source numbers their classes; by default those of the
+            job, which have the teacher's numbers.
+        source_index: See `PlannedRun`; by default the images are the whole source.
+        soft_labels: See `PlannedRun`.
+        consistency_checks: See `RunExecution`.
+
+    Raises:
+        ValueError: If an image is invalid, or a setting or the surrogate does not fit.
+    """
+    budget = job.settings.queries
+    checks_budget = allowed_checks(consistency_checks, budget)
+    if budget is not None:
+        job = replace(job, settings=replace(job.settings, queries=budget - checks_budget))
+    known, images = None, job.images if source_images is None else source_images
+    if isinstance(images, ImageSet):
+        check = not (resume and is_finished(folder))
+        known = run_images(
+            images, job.settings, job.teacher.classes, job.decision_order, check=check
+        )
+    run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
+    per_shard = samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
+    job = replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard)
+    manifest = label_manifest(
+        job.teacher,
+        job.images,
+        job.settings,
+        source=source,
+        limit=limit,
+        soft_labels=soft_labels,
+        samples_per_shard=per_shard,
+        order=job.decision_order,
+        data_fingerprint=images.fingerprint() if known is None else known.digests.fingerprint,
+        budget=budget,
+        consistency_checks=checks_budget,
+        surrogate=run_surrogate.manifest_entry,
+        index=job.index,
+    )
+    return PlannedRun(
+        job=job,
+        source_index=torch.arange(len(images)) if source_index is None else source_index,
+        known=known,
+        surrogate=run_surrogate,
+        checks_budget=checks_budget,
+        soft_labels=soft_labels,
+        manifest=manifest,
+    )
+
+
+def plan_source_run(
+    folder: str | Path,
     teacher: Teacher,
     source: Source,
     settings: LabelSettings,
@@ -114,10 +182,11 @@ def plan_run(
     soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | SurrogatePlanner | None = None,
     resume: bool = False,
+    concurrent_chunks: int | None = None,
     consistency_checks: int = 0,
     rare_classes: bool = False,
 ) -> PlannedRun:
-    """Checks the arguments of `write_run`, and writes nothing.
+    """Checks the arguments of `write_run`; nothing is asked or written.
 
     Args:
         folder: See `write_run`.
@@ -129,6 +198,7 @@ def plan_run(
         soft_labels: See `write_run`.
         surrogate: See `write_run`.
         resume: See `write_run`.
+        concurrent_chunks: See `RunExecution`.
         consistency_checks: See `RunExecution`.
         rare_classes: See `RunExecution`.
 
@@ -136,44 +206,26 @@ def plan_run(
         ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.
     """
     images = source.load() if images is None else images
-    teacher = takes_unit_images(teacher)
-    budget = settings.queries
-    checks_budget = allowed_checks(consistency_checks, budget)
-    if budget is not None:
-        settings = replace(settings, queries=budget - checks_budget)
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
-    renumbered = matched(chosen, teacher)
-    check = not (resume and is_finished(folder))
-    order = decision_order_of(folder, resume=resume, rare_classes=rare_classes)
-    known = run_images(chosen, settings, teacher.classes, order, check=check)
-    run_surrogate = plan_surrogate(surrogate, teacher, len(chosen), settings)
-    settings = run_surrogate.settings
-    surrogate_for(teacher, settings, run_surrogate.network)  # raises before the folder is made
-    per_shard = samples_per_shard(folder, resume, teacher, settings)
-    manifest = label_manifest(
+    job = LabelJob.prepare(
         teacher,
-        renumbered,
+        chosen,
         settings,
+        concurrent_chunks=concurrent_chunks,
+        surrogate=network_or_planner(surrogate)[0],
+        decision_order=decision_order_of(folder, resume=resume, rare_classes=rare_classes),
+        check_images=False,
+    )
+    return plan_run(
+        folder,
+        job,
+        surrogate=surrogate,
+        resume=resume,
         source=source,
         limit=limit,
-        soft_labels=soft_labels,
-        samples_per_shard=per_shard,
-        order=order,
-        data_fingerprint=known.digests.fingerprint,
-        budget=budget,
-        consistency_checks=checks_budget,
-        surrogate=run_surrogate.manifest_entry,
-    )
-    return PlannedRun(
-        teacher=teacher,
-        images=renumbered,
+        source_images=chosen,
         source_index=rows,
-        known=known,
-        settings=settings,
-        surrogate=run_surrogate,
-        checks_budget=checks_budget,
-        samples_per_shard=per_shard,
-        decision_order=order,
-        manifest=manifest,
+        soft_labels=soft_labels,
+        consistency_checks=consistency_checks,
     )

@@ -4,14 +4,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from db3kd.argument_types import check_flag
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.consistency import ConsistencyChecks
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
-from db3kd.labelling.planned_run import plan_run
+from db3kd.labelling.planned_run import PlannedRun, plan_source_run
 from db3kd.labelling.ray_cluster import Workers, import_ray
 from db3kd.labelling.run_surrogate import SurrogatePlanner
 from db3kd.labelling.settings import LabelSettings
@@ -19,6 +19,7 @@ from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
+from db3kd.progress import ProgressListener
 from db3kd.storage.existing_runs import check_free
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
@@ -109,7 +110,7 @@ def write_run(
     check_free(folder, resume)
     if execution.workers is not None:
         import_ray()
-    planned = plan_run(
+    planned = plan_source_run(
         folder,
         teacher,
         source,
@@ -119,9 +120,45 @@ def write_run(
         soft_labels=soft_labels,
         surrogate=surrogate,
         resume=resume,
+        concurrent_chunks=execution.concurrent_chunks,
         consistency_checks=execution.consistency_checks,
         rare_classes=execution.rare_classes,
     )
+    return carry_out(
+        planned,
+        folder,
+        resume=resume,
+        workers=execution.workers,
+        accept_changes=execution.accept_changes,
+    )
+
+
+def carry_out(
+    planned: PlannedRun,
+    folder: str | Path,
+    *,
+    resume: bool,
+    progress: ProgressListener | bool = True,
+    workers: Workers | None = None,
+    accept_changes: bool = False,
+) -> Totals:
+    """Opens the folder of a planned run, and labels what is missing in it.
+
+    Args:
+        planned: The run.
+        folder: See `write_run`.
+        resume: See `write_run`.
+        progress: A listener that receives the counts; True for a display; False for nothing.
+        workers: See `RunExecution`.
+        accept_changes: See `RunExecution`.
+
+    Returns:
+        The totals of the run, as its manifest has them.
+
+    Raises:
+        FileExistsError, ValueError, TeacherError, ChildProcessError, OSError: See `write_run`.
+    """
+    job = planned.job
     with RunFolder.open(
         folder, LABELS, planned.manifest, resume=resume, images=planned.known
     ) as run:
@@ -129,23 +166,16 @@ def write_run(
             return add_up(run)
         checks = None
         if planned.checks_budget:
-            checks = ConsistencyChecks(run, planned.checks_budget, execution.accept_changes)
-        job = LabelJob.prepare(
-            planned.teacher,
-            planned.images,
-            planned.settings,
-            concurrent_chunks=execution.concurrent_chunks,
-            surrogate=planned.surrogate.train_or_load(
-                run, planned.teacher, planned.images, planned.decision_order, progress=True
-            ),
-            samples_per_chunk=planned.samples_per_shard,
-            decision_order=planned.decision_order,
+            checks = ConsistencyChecks(run, planned.checks_budget, accept_changes)
+        job = job.with_surrogate(
+            planned.surrogate.train_or_load(
+                run, job.teacher, job.images, job.decision_order, progress=progress is True
+            )
         )
-        with _pool(execution.workers, run, job) as pool:
-            job = replace(job, pool=pool, checks=checks)
-            _write_shards(run, job, planned.source_index, soft_labels)
+        with _pool(workers, run, job) as pool:
+            _write_shards(run, replace(job, pool=pool, checks=checks), planned, progress)
         if checks is not None:
-            checks.end(job.teacher, job.images, settings.measure)
+            checks.end(job.teacher, job.images, job.settings.measure)
         totals = add_up(run)
         run.finish(vars(totals))
     return totals
@@ -160,15 +190,13 @@ def _pool(
 
 
 def _write_shards(
-    run: RunFolder, job: LabelJob, source_index: Tensor, soft_labels: SoftLabelSettings | None
+    run: RunFolder, job: LabelJob, planned: PlannedRun, progress: ProgressListener | bool
 ) -> None:
-    """Labels the chunks that the run has no shard of, and commits their shards.
-
-    source_index: `[N] int64`, the index of each of the job's images in the source.
-    """
-    with job.progress(add_up(run)) as progress:
-        for position, chunk in job.run(run, progress):
-            chunk = replace(chunk, index=source_index[chunk.index])
+    """Labels the chunks that the run has no shard of, and commits their shards."""
+    soft_labels = planned.soft_labels
+    with job.shown(progress, add_up(run)) as listener:
+        for position, chunk in job.run(run, listener):
+            chunk = replace(chunk, index=planned.source_index[chunk.index])
             if soft_labels is not None:
                 chunk = with_soft_labels(
                     chunk,

@@ -13,9 +13,8 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, RaisingTeacher, 
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.image_decisions import DecisionOrder, decide_images
-from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
-from db3kd.labelling.planned_run import plan_run
+from db3kd.labelling.planned_run import plan_source_run
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.source import Source
@@ -161,11 +160,11 @@ def begin_by_number(folder: Path, images: ImageSet) -> tuple[CountingTeacher, di
         The teacher, and the manifest of the run.
     """
     teacher = CountingTeacher(RareTeacher(SHAPE, max_batch=50))
-    planned = plan_run(folder, teacher, Source("sorted"), SETTINGS, images=images)
+    planned = plan_source_run(folder, teacher, Source("sorted"), SETTINGS, images=images)
     manifest = copy.deepcopy(planned.manifest)
     del manifest["settings"]["decision_order"]
-    job = LabelJob.prepare(planned.teacher, planned.images, planned.settings)
-    failing = RaisingTeacher(planned.teacher, 1_500, RuntimeError("out of service"))
+    job = planned.job
+    failing = RaisingTeacher(job.teacher, 1_500, RuntimeError("out of service"))
     with (
         RunFolder.create(folder, LABELS, manifest, planned.known) as run,
         run.journal(DECISIONS, 2) as journal,

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -21,6 +22,7 @@ from teachers_analytic import (
 )
 
 from db3kd.boundary import SignOptSettings
+from db3kd.data.arrays import ArrayPixels
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.label_images import label, label_chunks
@@ -375,3 +377,26 @@ def test_a_folder_in_use_is_refused_before_the_images_are_read(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
         label(some_teacher(), some_images() * torch.nan, SMALL, out=tmp_path)
+
+
+def mapped_set(path, images):
+    """Returns a set of images in a file, which are checked only when a run reads them."""
+    np.save(path, images.numpy())
+    return ImageSet.from_arrays(np.load(path, mmap_mode="r"), name="mapped")
+
+
+def test_an_invalid_image_of_a_set_is_found_before_a_folder_is_made(tmp_path):
+    images = some_images()
+    images[-1] = torch.nan
+    teacher = CountingTeacher(some_teacher(max_batch=8))
+    settings = dataclasses.replace(SMALL, query_batch_size=8)
+    with pytest.raises(ValueError, match="NaN"):
+        label(teacher, mapped_set(tmp_path / "images.npy", images), settings, out=tmp_path / "run")
+    assert teacher.total == 0 and not (tmp_path / "run").exists()
+
+
+def test_a_set_is_read_once_before_a_run_in_a_folder(tmp_path, monkeypatch):
+    images = mapped_set(tmp_path / "images.npy", some_images())
+    monkeypatch.setattr(ArrayPixels, "check", lambda *_: pytest.fail("the set is read twice"))
+    labels = label(some_teacher(), images, SMALL, out=tmp_path / "run")
+    assert_same(labels, label(some_teacher(), images, SMALL))

@@ -5,7 +5,7 @@ import torch
 from teachers_analytic import CountingTeacher, NearestCentroidTeacher, RaisingTeacher
 
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.planned_run import plan_run
+from db3kd.labelling.planned_run import plan_source_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
@@ -27,7 +27,7 @@ def test_what_finished_samples_did_not_use_is_not_left(tmp_path, limit_chunks, q
         write_run(tmp_path, RaisingTeacher(teacher, 1_200, RuntimeError("out of service")), **given)
     paid = teacher.total
 
-    planned = plan_run(tmp_path, teacher, **given)
+    planned = plan_source_run(tmp_path, teacher, **given)
     so_far = planned.count_queries(tmp_path)
     write_run(tmp_path, teacher, **given)
 
