@@ -174,7 +174,7 @@ def _print_dry_run(prepared: "PreparedComparison", run: Path | None) -> None:
         prepared: The comparison.
         run: The folder of the comparison to resume, or None.
     """
-    from db3kd.pipelines import time_steps
+    from db3kd.pipelines.training_time import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
     if run is not None:
@@ -183,7 +183,7 @@ def _print_dry_run(prepared: "PreparedComparison", run: Path | None) -> None:
         print_answered(answered, plan.queries, prepared.price_per_1000)
     steps = settings.steps_for(prepared.budget)
     equal = replace(settings, training=replace(settings.training, steps=steps))
-    times = time_steps(prepared.teacher, prepared.images, prepared.student_like, equal)
+    times = time_prepared_steps(replace(prepared, settings=equal))
     seconds = times.of_comparison(plan, equal)
     if settings.time_limit is not None:
         seconds = min(seconds, settings.time_limit)

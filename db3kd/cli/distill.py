@@ -208,7 +208,7 @@ def _distill_from_teacher(
         )
     print_plan(prepared.plan, prepared.price_per_1000)
     if spending.dry_run:
-        _print_dry_run(prepared, opened, student, out if resume else None)
+        _print_dry_run(prepared, opened, out if resume else None)
         return
     assert out is not None  # checked above
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
@@ -221,22 +221,19 @@ def _distill_from_teacher(
     print_result(result, prepared.price_per_1000)
 
 
-def _print_dry_run(
-    prepared: "PreparedDistillation", teacher: "Teacher", student: str | None, run: Path | None
-) -> None:
+def _print_dry_run(prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None) -> None:
     """Prints how long a run takes, and how many of its queries are answered.
 
     Args:
         prepared: The run.
         teacher: The teacher as it was opened, which may limit the rate of its queries.
-        student: The student's architecture; None for the default one.
         run: The folder of the run to resume, or None.
     """
-    from db3kd.pipelines import time_steps
     from db3kd.pipelines.prepared_distillation import nothing_left_to_ask
+    from db3kd.pipelines.training_time import time_prepared_steps
 
+    times = time_prepared_steps(prepared)
     with naming_options(images="--data"):
-        times = time_steps(prepared.teacher, prepared.images, student, prepared.settings)
         answered = 0 if run is None else prepared.count_answered(run)
     print_times(times, prepared.plan, prepared.settings, teacher, answered)
     print_answered(

@@ -24,7 +24,7 @@ from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.prepared_comparison import PreparedComparison, prepare_comparison
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_warnings import time_limit_warning
-from db3kd.pipelines.training_time import LEAST_STEPS, time_steps
+from db3kd.pipelines.training_time import LEAST_STEPS, time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.teachers import describe
@@ -313,7 +313,7 @@ def _equal_steps(folder: ComparisonFolder, prepared: PreparedComparison) -> int:
     limited = folder.steps
     if limited is None:
         whole = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
-        times = time_steps(prepared.teacher, prepared.images, prepared.student_like, whole)
+        times = time_prepared_steps(replace(prepared, settings=whole))
         seconds = times.of_comparison(prepared.plan, whole)
         shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
         limited = min(steps, shorter)

@@ -115,9 +115,16 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
 
 
 def check_plain_arguments(
-    settings: DistillSettings, price_per_1000: float | None, out: object, resume: bool
-) -> None:
+    settings: DistillSettings | None,
+    price_per_1000: float | None,
+    out: object,
+    resume: bool,
+    rare_classes: bool,
+) -> DistillSettings:
     """Checks what `distill` and `compare` take besides teacher, images and callbacks.
+
+    Returns:
+        The settings, or the default ones.
 
     Raises:
         TypeError: If an argument has another type.
@@ -130,6 +137,7 @@ def check_plain_arguments(
             "launcher, each of which would query the teacher; start the program without the "
             "launcher, or train on existing labels with train_student"
         )
+    settings = DistillSettings() if settings is None else settings
     advice = "use DistillSettings(training=TrainSettings(...))"
     check_type(settings, DistillSettings, "settings", "DistillSettings", advice)
     check_seed(settings.training.seed, "settings.training.seed", bits=RUN_SEED_BITS)
@@ -138,6 +146,8 @@ def check_plain_arguments(
     if out is not None:
         check_path(out, "out")  # type: ignore[arg-type]  # this is what is checked
     check_flag(resume, "resume")
+    check_flag(rare_classes, "rare_classes")
+    return settings
 
 
 def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:

@@ -1,7 +1,7 @@
 """A comparison before its first query: its checked arguments, and what is answered already."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed,
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.comparison_folder import TEST_DECISIONS, student_folder
-from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
     check_plain_arguments,
@@ -19,63 +19,42 @@ from db3kd.pipelines.inputs import (
     convert_test,
 )
 from db3kd.pipelines.prepared_distillation import answered_in_distill_run
-from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.existing_runs import holds_run
-from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_journals import count_answers
-from db3kd.teachers import Teacher, describe
 from db3kd.validation import check_count
 
 
-@dataclass(frozen=True)
-class PreparedComparison:
+@dataclass(frozen=True, kw_only=True)
+class PreparedComparison(PreparedRun):
     """The checked arguments of `compare`; made by `prepare_comparison`.
 
     Attributes:
-        teacher: Takes images in [0, 1].
-        images: The images, or None.
         budget: Maximum number of queries of each student.
-        student: How the students are made.
-        student_like: What they are made of, for the run of each student.
-        settings: How networks are trained.
+        student_like: What students are made of, for the run of each student.
         plan: How the budget of each student is divided.
-        test: Images to measure students on, or None.
         asked: The test images if the teacher is asked about them, or None.
         used_seeds: The seeds of the students.
-        price_per_1000: The price of 1,000 queries, or None.
-        rare_classes: See `distill`.
     """
 
-    teacher: Teacher
-    images: ImageSet | None
     budget: int
-    student: Student
     student_like: StudentLike | None
-    settings: DistillSettings
     plan: ComparisonPlan
-    test: ImageSet | None
     asked: ImageSet | None
     used_seeds: range
-    price_per_1000: float | None
-    rare_classes: bool
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed comparison must have in common with the stored one."""
-        return make_manifest(
+        return self.manifest_with(
             {
-                "source": None if self.images is None else {"data": self.images.name},
-                "teacher": describe(self.teacher),
                 "budget": self.budget,
                 "student": self.student.identity,
                 "distillation": self.settings,
                 "test": None if self.asked is None else self.asked.fingerprint(),
-            },
-            seed=self.settings.training.seed,
-            teacher_fingerprint=self.teacher.fingerprint(),
-            classes=self.teacher.classes,
-            data_fingerprint=None if self.images is None else self.images.fingerprint(),
+            }
         )
 
     def count_answered(self, out: Path) -> int:
@@ -123,9 +102,7 @@ def prepare_comparison(
         TypeError: As `compare`.
         ValueError: As `compare`.
     """
-    settings = DistillSettings() if settings is None else settings
-    check_plain_arguments(settings, price_per_1000, out, resume)
-    check_flag(rare_classes, "rare_classes")
+    settings = check_plain_arguments(settings, price_per_1000, out, resume, rare_classes)
     check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
     check_flag(ask_about_test, "ask_about_test")
     check_type(strategies, (list, tuple), "strategies", "a list of strategies")
@@ -150,18 +127,21 @@ def prepare_comparison(
     if test_set is not None:
         check = check_test_images if ask_about_test else check_test
         test_set = check(test_set, teacher)
-    shape, first = tuple(teacher.image_shape), settings.training.seed
-    batch_size = min(
-        each.training_batch(settings.training.batch_size) for each in plan.plans.values()
+    batch_size = settings.training.batch_size
+    made, proxies = make_networks(
+        student,
+        teacher,
+        settings,
+        min(each.training_batch(batch_size) for each in plan.plans.values()),
+        uses_proxies=any(each.uses_proxies for each in plan.plans.values()),
     )
-    training = replace(settings.training, batch_size=batch_size)
-    made = Student.of(student, shape, teacher.classes, training)
-    checked_proxy(settings, made.name, shape, teacher.classes)
+    first = settings.training.seed
     return PreparedComparison(
         teacher=teacher,
         images=image_set,
         budget=budget,
         student=made,
+        proxies=proxies,
         student_like=student,
         settings=settings,
         plan=plan,

@@ -1,79 +1,55 @@
 """A distillation before its first query: its checked arguments, and what is answered already."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from db3kd.argument_types import check_flag
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.class_names import run_class_names
-from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
-from db3kd.models.networks import build_model
 from db3kd.pipelines.answer_run import ANSWERS
-from db3kd.pipelines.asking import Proxies
 from db3kd.pipelines.distance_students import label_settings
-from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
     check_plain_arguments,
     check_test,
     convert_inputs,
 )
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.run_layout import answer_folders
-from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import begun_with, holds_run
-from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest, read_manifest
+from db3kd.storage.manifest import CLASS_NAMES, is_finished, read_manifest
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_journals import count_answers, journaled_answers
 from db3kd.tables import Features
-from db3kd.teachers import Teacher, describe
+from db3kd.teachers import describe
 from db3kd.teachers.base import class_names_of
 
 
-@dataclass(frozen=True)
-class PreparedDistillation:
+@dataclass(frozen=True, kw_only=True)
+class PreparedDistillation(PreparedRun):
     """The checked arguments of `distill`; made by `prepare_distillation`.
 
     Attributes:
-        teacher: Takes images in [0, 1].
-        images: The images, in the teacher's numbering of the classes; None without images.
         plan: How the budget is divided.
-        student: How the student is made.
-        proxies: How proxies are made.
-        settings: How networks are trained.
-        test: Labelled images to measure the student's accuracy on, or None.
-        price_per_1000: The price of 1,000 queries, or None.
-        rare_classes: See `distill`.
         features: The features of a table, or None.
         class_names: Names of the classes, or None.
     """
 
-    teacher: Teacher
-    images: ImageSet | None
     plan: BudgetPlan
-    student: Student
-    proxies: Proxies
-    settings: DistillSettings
-    test: ImageSet | None
-    price_per_1000: float | None
-    rare_classes: bool
     features: Features | None
     class_names: Sequence[str] | None
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with the stored one."""
         settings = self.settings
-        entries: dict[str, Any] = {
-            "source": None if self.images is None else {"data": self.images.name},
-            "teacher": describe(self.teacher),
-            "plan": asdict(self.plan),
-        }
+        entries: dict[str, Any] = {"plan": asdict(self.plan)}
         if self.proxies.count and len(self.plan.rounds) > 1:
             # Proxies choose what is asked, so a resumed run must use the same proxies.
             entries["choosing"] = {
@@ -87,13 +63,7 @@ class PreparedDistillation:
             entries["labelling"] = label_settings(self.plan, settings.training.seed)
         if self.class_names is not None:
             entries[CLASS_NAMES] = self.class_names
-        return make_manifest(
-            entries,
-            seed=settings.training.seed,
-            teacher_fingerprint=self.teacher.fingerprint(),
-            classes=self.teacher.classes,
-            data_fingerprint=None if self.images is None else self.images.fingerprint(),
-        )
+        return self.manifest_with(entries)
 
     def resumed_manifest(self, out: Path) -> dict[str, Any]:
         """Returns the manifest with which the run in `out`, if there is one, may be continued.
@@ -155,9 +125,7 @@ def prepare_distillation(
         TypeError: As `distill`.
         ValueError: As `distill`.
     """
-    settings = DistillSettings() if settings is None else settings
-    check_plain_arguments(settings, price_per_1000, out, resume)
-    check_flag(rare_classes, "rare_classes")
+    settings = check_plain_arguments(settings, price_per_1000, out, resume, rare_classes)
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_budget(
         budget, teacher.classes, None if image_set is None else len(image_set), strategy
@@ -168,27 +136,25 @@ def prepare_distillation(
         image_set = None
     if image_set is not None:
         image_set = check_images(image_set, teacher)
-    shape, classes = tuple(teacher.image_shape), teacher.classes
     test_set = None if test is None else check_test(test, teacher)
-    batch_size = plan.training_batch(settings.training.batch_size)
-    training = replace(settings.training, batch_size=batch_size)
-    made = Student.of(student, shape, classes, training)
-    if image_set is None and len(shape) != 3:
+    if image_set is None and len(teacher.image_shape) != 3:
         raise ValueError(
             f"images: expected rows of the table for teacher {describe(teacher)}, got none; "
             "pseudo samples are made for images only; draw rows as docs/tabular.md shows"
         )
-    proxy = checked_proxy(settings, made.name, shape, classes)
+    made, proxies = make_networks(
+        student,
+        teacher,
+        settings,
+        plan.training_batch(settings.training.batch_size),
+        uses_proxies=plan.uses_proxies,
+    )
     return PreparedDistillation(
         teacher=teacher,
         images=image_set,
         plan=plan,
         student=made,
-        proxies=Proxies(
-            partial(build_model, proxy, shape, classes),
-            proxy,
-            settings.proxies if plan.uses_proxies else 0,
-        ),
+        proxies=proxies,
         settings=settings,
         test=test_set,
         price_per_1000=price_per_1000,

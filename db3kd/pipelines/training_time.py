@@ -11,13 +11,15 @@ from torch import nn
 
 from db3kd.argument_types import check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.models.networks import build_model
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines.asking import ROUND_SHARE, Proxies
-from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, checked_proxy
+from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings
 from db3kd.pipelines.inputs import check_images, convert_inputs
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.step_timing import seconds_per_step
-from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.teaching import (
     CHOICE_SHARE,
     LEAST_STEPS_OF_A_CHOICE,
@@ -227,22 +229,46 @@ def time_steps(
     asked, image_set = convert_inputs(teacher, images)
     if image_set is not None:
         image_set = check_images(image_set, asked)
-    shape, classes = tuple(asked.image_shape), asked.classes
-    made = Student.of(student, shape, classes, settings.training)
-    proxy_name = checked_proxy(settings, made.name, shape, classes)
-    proxy = partial(build_model, proxy_name, shape, classes)
+    made, proxies = make_networks(student, asked, settings, settings.training.batch_size)
+    return _time_steps(
+        made.make, proxies.make, tuple(asked.image_shape), image_set, settings.training
+    )
+
+
+def time_prepared_steps(prepared: PreparedRun) -> StepTimes:
+    """Measures training steps of a run whose arguments are checked, as `time_steps` does.
+
+    Args:
+        prepared: The run.
+    """
+    return _time_steps(
+        prepared.student.make,
+        prepared.proxies.make,
+        tuple(prepared.teacher.image_shape),
+        prepared.images,
+        prepared.settings.training,
+    )
+
+
+def _time_steps(
+    make_student: Callable[[], nn.Module],
+    make_proxy: Callable[[], nn.Module],
+    image_shape: tuple[int, ...],
+    images: ImageSet | None,
+    training: TrainSettings,
+) -> StepTimes:
     some = (
-        torch.zeros(_TIMED_IMAGES, *shape)
-        if image_set is None
-        else image_set.subset(range(min(len(image_set), _TIMED_IMAGES)))
+        torch.zeros(_TIMED_IMAGES, *image_shape)
+        if images is None
+        else images.subset(range(min(len(images), _TIMED_IMAGES)))
     )
     order = torch.arange(len(some))
     known = no_answers(augmentable_images(some, order, 0, 0))
     known = known.add(order * NUMBERS + 1, torch.zeros_like(order))
     return StepTimes(
-        seconds_per_step(made.make, known, settings.training),
-        seconds_per_step(proxy, known, settings.training),
-        learns_from_new_mixtures(made.make, proxy, shape),
+        seconds_per_step(make_student, known, training),
+        seconds_per_step(make_proxy, known, training),
+        learns_from_new_mixtures(make_student, make_proxy, image_shape),
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
+from db3kd.pipelines import student_network
 from db3kd.planning import plan_budget
 from db3kd.storage.manifest import read_manifest
 
@@ -53,6 +54,16 @@ def test_a_dry_run_checks_the_images_as_a_run_does(tmp_path):
         message
     )
     assert message == fail(*options)
+
+
+@pytest.mark.parametrize("command", ["distill", "compare"])
+def test_a_dry_run_checks_the_student_once(monkeypatch, command):
+    checked, check = [], student_network._check_training
+    monkeypatch.setattr(
+        student_network, "_check_training", lambda *given: [checked.append(1), check(*given)]
+    )
+    succeed(command, *asked(*DIGITS, "--dry-run")[1:])
+    assert len(checked) == 1
 
 
 def test_a_dry_run_needs_no_folder_and_says_what_is_not_spent():
