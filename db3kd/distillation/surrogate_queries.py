@@ -4,7 +4,6 @@ The decisions can be kept in a run folder, because only they cost queries.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from db3kd.distillation.augmented_decisions import (
     to_table,
 )
 from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.distillation.sharded_decisions import SHARD_ROWS, decide_in_shards, shard_starts
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.progress import Progress, adding_up
-from db3kd.querying.driver import decide_all
+from db3kd.querying.driver import FIRST_CHECKED, decide_all
 from db3kd.querying.session import AnswerJournal
-from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, describe
@@ -34,11 +33,6 @@ from db3kd.validation import check_shape_of_images, interval_text
 
 HELD_OUT_SHARE = 0.05
 """Share of samples on which a surrogate is measured; at least one sample."""
-
-SHARD_ROWS = 2**16
-"""Maximum number of answers in a shard."""
-
-_BATCH_ROWS = 2048
 
 
 def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
@@ -121,33 +115,29 @@ def decide_augmented(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     _check_fit(teacher, images)
-    decisions = torch.empty(len(images), dtype=torch.int64)
+    known: dict[int, Tensor] = {}
     if folder is not None and folder.has_shards:
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
-            known = read_decisions(folder.path, position, table, images, teacher.classes)
-            decisions[position : position + len(known)] = known
+            known[position] = read_decisions(folder.path, position, table, images, teacher.classes)
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
-    check = partial(_check_classes_differ, teacher, advice=advice)
-    check_first = accept_all if rare_classes else check
+
+    def check_first(found: Tensor) -> None:
+        if len(found) == FIRST_CHECKED:  # a run that continued after them is not stopped later
+            _check_classes_differ(teacher, found, advice)
+
     on_answers = None
     if progress is not None:
         on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
-    for rows in torch.arange(len(images)).split(SHARD_ROWS):
-        position = int(rows[0])
-        if folder is not None and folder.has_shard(position):
-            continue
-        with _journal(folder, position, teacher.classes) as journal:
-            decisions[rows] = decide_all(
-                teacher,
-                images.read,
-                rows,
-                _BATCH_ROWS,
-                on_answers=on_answers,
-                journal=journal,
-                check_first=None if position else check_first,
-            )
-        if folder is not None:
-            folder.write_shard(position, to_table(images, rows, decisions[rows]))
+    decisions = decide_in_shards(
+        teacher,
+        images.read,
+        torch.arange(len(images)),
+        folder,
+        stored=lambda position, _: known.get(position),
+        to_table=partial(to_table, images),
+        on_answers=on_answers,
+        check=accept_all if rare_classes else check_first,
+    )
     _check_classes_differ(teacher, decisions)
     return AugmentedDecisions(images, decisions)
 
@@ -176,9 +166,7 @@ def decide_versions(
     decisions = clean.repeat_interleave(images.queries_per_sample)
     rows = torch.arange(len(images))
     rows = rows[rows % images.queries_per_sample > 0]
-    decisions[rows] = decide_all(
-        teacher, images.read, rows, _BATCH_ROWS, on_answers=on_answers, journal=journal
-    )
+    decisions[rows] = decide_all(teacher, images.read, rows, on_answers=on_answers, journal=journal)
     return AugmentedDecisions(images, decisions)
 
 
@@ -208,8 +196,8 @@ def decide_augmented_in_folder(
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.finished:
             return decide_augmented(teacher, images, folder=folder)
-        positions = range(0, len(images), SHARD_ROWS)
-        before = sum(min(SHARD_ROWS, len(images) - p) for p in positions if folder.has_shard(p))
+        stored = filter(folder.has_shard, shard_starts(len(images)))
+        before = sum(min(SHARD_ROWS, len(images) - start) for start in stored)
         with Progress(
             len(images),
             len(images),
@@ -258,9 +246,3 @@ def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
             f"teacher: expected bounds that contain [0, 1], the range of augmented images, got "
             f"{interval_text(teacher.bounds)} of {describe(teacher)}"
         )
-
-
-def _journal(
-    folder: RunFolder | None, position: int, classes: int
-) -> AbstractContextManager[Journal | None]:
-    return nullcontext() if folder is None else folder.journal(position, classes)

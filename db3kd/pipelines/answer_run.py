@@ -10,7 +10,7 @@ from torch import Tensor
 
 from db3kd.distillation.answers import NUMBERS, Answers, no_answers
 from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.querying.driver import decide_all
+from db3kd.distillation.sharded_decisions import decide_in_shards, shard_starts
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_differences import DecidingEntry
@@ -46,11 +46,6 @@ number of an augmented image of it), `round` (-1 if held out) and `decision`.
 
 HELD_OUT = -1
 """The round of held-out images."""
-
-SHARD_ROWS = 2**16
-"""Maximum number of answers in a shard."""
-
-_BATCH_ROWS = 2048
 
 
 class AnswerRun:
@@ -141,35 +136,34 @@ class AnswerRun:
         if rows is None:
             with self.while_choosing():
                 rows = self._chosen_rows(round_number, count, choose)
-        decided = []
-        for start in range(0, count, SHARD_ROWS):
-            part = rows[start : start + SHARD_ROWS]
-            position = first + start
-            if position in self._stored:
-                stored = self._stored[position]
-                if not stored.rows.equal(part):
-                    raise ValueError(
-                        f"{self.folder.path}: expected the answers from row {position} on to be "
-                        f"those of round {round_number}, got answers for other images; restore "
-                        "the missing shards, or start another run in another folder"
-                    )
-                decided.append(stored.decisions)
-                continue
-            with self.folder.journal(position, self.teacher.classes) as journal:
-                decisions = decide_all(
-                    self.teacher,
-                    self.answers.images.read,
-                    part,
-                    _BATCH_ROWS,
-                    on_answers=self.on_answers,
-                    journal=journal,
-                    check_first=_with_earlier(check, [self.answers.decisions, *decided]),
-                )
-            self.folder.write_shard(position, self._to_table(part, round_number, decisions))
-            decided.append(decisions)
-        answers = no_answers(self.answers.images).add(rows, torch.cat(decided))
+        earlier = self.answers.decisions
+        decisions = decide_in_shards(
+            self.teacher,
+            self.answers.images.read,
+            rows,
+            self.folder,
+            first=first,
+            stored=partial(self._stored_decisions, round_number),
+            to_table=partial(self._to_table, round_number),
+            on_answers=self.on_answers,
+            check=None if check is None else lambda found: check(torch.cat([earlier, found])),
+        )
+        answers = no_answers(self.answers.images).add(rows, decisions)
         self.answers = self.answers.add(answers.rows, answers.decisions)
         return answers
+
+    def _stored_decisions(self, round_number: int, position: int, rows: Tensor) -> Tensor | None:
+        """Returns the decisions of an earlier process for a shard of a round; None without one."""
+        stored = self._stored.get(position)
+        if stored is None:
+            return None
+        if not stored.rows.equal(rows):
+            raise ValueError(
+                f"{self.folder.path}: expected the answers from row {position} on to be those of "
+                f"round {round_number}, got answers for other images; restore the missing shards, "
+                "or start another run in another folder"
+            )
+        return stored.decisions
 
     def _chosen_rows(
         self, round_number: int, count: int, choose: Callable[[Answers], Tensor]
@@ -187,7 +181,7 @@ class AnswerRun:
 
     def _stored_rows(self, round_number: int, first: int, count: int) -> Tensor | None:
         """Returns the rows of a round if all of its shards exist."""
-        positions = range(first, first + count, SHARD_ROWS)
+        positions = [first + start for start in shard_starts(count)]
         if any(position not in self._stored for position in positions):
             return None
         if any(self._stored_rounds[position] != round_number for position in positions):
@@ -220,7 +214,7 @@ class AnswerRun:
             self._stored[position] = Answers(images, rows, columns["decision"])
             self._stored_rounds[position] = int(columns["round"][0])
 
-    def _to_table(self, rows: Tensor, round_number: int, decisions: Tensor) -> "pyarrow.Table":
+    def _to_table(self, round_number: int, rows: Tensor, decisions: Tensor) -> "pyarrow.Table":
         arrow, _ = import_pyarrow()
         columns = {
             "image": self._order[rows // NUMBERS],
@@ -229,12 +223,3 @@ class AnswerRun:
             "decision": decisions,
         }
         return arrow.table({name: column.numpy() for name, column in columns.items()})
-
-
-def _with_earlier(
-    check: Callable[[Tensor], None] | None, earlier: list[Tensor]
-) -> Callable[[Tensor], None] | None:
-    """Returns a check of the decisions so far together with new ones."""
-    if check is None:
-        return None
-    return lambda decisions: check(torch.cat([*earlier, decisions]))

@@ -25,7 +25,7 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation import surrogate_queries, surrogate_training
+from db3kd.distillation import sharded_decisions, surrogate_training
 from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS
 from db3kd.distillation.evaluation import predict
 from db3kd.distillation.surrogate_files import decisions_folder, manifest_file, write_surrogate
@@ -72,8 +72,8 @@ def source(tmp_path: Path) -> Source:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three shards a run, and several batches each."""
-    monkeypatch.setattr(surrogate_queries, "SHARD_ROWS", 100)
-    monkeypatch.setattr(surrogate_queries, "_BATCH_ROWS", 48)
+    monkeypatch.setattr(sharded_decisions, "SHARD_ROWS", 100)
+    monkeypatch.setattr(sharded_decisions, "_BATCH_ROWS", 48)
 
 
 def weights(surrogate: TrainedSurrogate) -> Tensor:

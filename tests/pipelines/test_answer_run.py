@@ -10,8 +10,8 @@ from distill_cases import SAMPLES, images, teacher
 from teachers_analytic import CountingTeacher, RaisingTeacher
 from torch import Tensor
 
+from db3kd.distillation import sharded_decisions
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images
-from db3kd.pipelines import answer_run
 from db3kd.pipelines.answer_run import ANSWERS, HELD_OUT, AnswerRun
 from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_folder import RunFolder
@@ -45,7 +45,7 @@ FIRST, SECOND = torch.arange(0, 60) * NUMBERS, torch.arange(20, 90) * NUMBERS + 
 
 @pytest.fixture(params=[2**16, 32])
 def shard_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(answer_run, "SHARD_ROWS", request.param)
+    monkeypatch.setattr(sharded_decisions, "SHARD_ROWS", request.param)
     return request.param
 
 
@@ -100,7 +100,7 @@ def ask_all(run: AnswerRun, second: Callable[[Answers], Tensor]) -> None:
 
 
 def test_other_images_than_those_that_were_asked_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(answer_run, "SHARD_ROWS", 32)
+    monkeypatch.setattr(sharded_decisions, "SHARD_ROWS", 32)
     run = opened(tmp_path / "run", RaisingTeacher(teacher(max_batch=16), 58))
     with pytest.raises(TeacherError):
         ask_all(run, no_choice)
