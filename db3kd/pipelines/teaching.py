@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
 
 from db3kd.distillation.answer_batches import (
     ANSWERED_SHARE,
@@ -28,7 +25,15 @@ from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_loop import BatchSource
 from db3kd.pipelines.asking import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.distill_notes import DistillNotes
-from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.teaching_rules import (
+    CHOICE_SHARE,
+    answered_share,
+    can_choose,
+    learns_from_new_mixtures,
+    proxies_usually_help,
+    trains_proxies,
+)
 from db3kd.pipelines.training_display import shown_training
 from db3kd.teachers.module import module_fingerprint
 
@@ -37,31 +42,15 @@ VALIDATION = "validation agreement"
 the teacher's class. Training is chosen by it, and may stop early by it. The agreement that a run
 reports is that on the held-out images themselves."""
 
-CHOICE_SHARE = 6
-"""Networks that are trained to make a choice get 1 / CHOICE_SHARE of the steps."""
-
 _CHOICE_ERRORS = 1.0
 """Number of standard errors by which another option must be better than the first one."""
-
-_FEW_ANSWERS = 5
-"""Answers per image below which there are few."""
 
 _NEIGHBOUR_ANSWERS = 3
 """Answers per image below which proxies also learn from the distances between the samples. With 2
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
 
-_LEAST_SHARE_OF_PROXY = 0.1
-"""The smallest student, as a share of a proxy's number of weights, that proxies teach in case of
-doubt if there are many answers per image. It is 0.25 for LeNet-5-half and 0.04 for LeNet-5-fifth,
-beside LeNet-5."""
-
 _MOST_KNOWN = 2**24
 """Most probabilities of proxies for answered images that are kept, 64 MB."""
-
-LEAST_STEPS_OF_A_CHOICE = 100 * CHOICE_SHARE
-_LEAST_CHOICE_ANSWERS = 200
-"""With fewer steps of full training, or fewer validation answers, a difference in agreement would
-be chance, so the first option is taken."""
 
 
 @dataclass(frozen=True)
@@ -323,92 +312,6 @@ def validation_callbacks(answers: Answers, patience: int | None) -> list[Trainin
     if patience is not None:
         callbacks.append(EarlyStopping(VALIDATION, patience))
     return callbacks
-
-
-def can_choose(steps: int, validation: int) -> bool:
-    """Returns whether training runs can be compared, and their difference is not just chance.
-
-    Args:
-        steps: Steps of full training.
-        validation: Number of validation images.
-    """
-    return steps >= LEAST_STEPS_OF_A_CHOICE and validation >= _LEAST_CHOICE_ANSWERS
-
-
-def trains_proxies(*, preferred: bool, compared: bool) -> bool:
-    """Returns whether a run trains proxies on all answers, which takes much of its time.
-
-    It does only if they may label images for the student.
-
-    Args:
-        preferred: Whether they label images in case of doubt; see `proxies_usually_help`.
-        compared: Whether students with and without them are compared; see `can_choose`.
-    """
-    return preferred or compared
-
-
-def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bool) -> bool:
-    """Returns whether students of proxies usually agree more often with the teacher than others.
-
-    They do if there are few answers for each image. With more answers, they do after long training,
-    because they see new mixtures until its end (docs/measurements.md). Short training runs, by
-    which options are compared, hardly show this gain.
-
-    Args:
-        answers: Number of answers to train on.
-        images: Number of images to train on.
-        steps: Steps of full training.
-        new_mixtures: From `learns_from_new_mixtures`.
-    """
-    return answers < _FEW_ANSWERS * images or (new_mixtures and steps >= LEAST_DEFAULT_STEPS)
-
-
-def learns_from_new_mixtures(
-    make: Callable[[], nn.Module], make_proxy: Callable[[], nn.Module], image_shape: Sequence[int]
-) -> bool:
-    """Returns whether a student is known to learn from mixtures of images that proxies label.
-
-    For rows of tables, this was not measured. Batch normalisation would learn the mean and variance
-    of mixtures, which differ from those of clean images. A far smaller network than the proxies
-    learns more from the teacher's own answers if there are many (docs/measurements.md).
-
-    Args:
-        make: Makes the student.
-        make_proxy: Makes a proxy.
-        image_shape: Shape of an image, or of a row.
-    """
-    if len(image_shape) == 1 or _has_batch_normalisation(make):
-        return False
-    return _weights(make, image_shape) >= _LEAST_SHARE_OF_PROXY * _weights(make_proxy, image_shape)
-
-
-def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
-    """Returns the share of answered images in the batches of a student that proxies teach.
-
-    New mixtures show a student more than the answered images do. But a student with batch
-    normalisation gets none if the teacher has classified every image (docs/measurements.md).
-
-    Args:
-        make: Makes the student.
-        answers: The answers to train on.
-    """
-    if int(answers.is_clean.sum()) < answers.images.partners:
-        return ANSWERED_SHARE
-    return 1.0 if _has_batch_normalisation(make) else ANSWERED_SHARE
-
-
-def _has_batch_normalisation(make: Callable[[], nn.Module]) -> bool:
-    with torch.random.fork_rng(devices=[]):
-        return any(isinstance(layer, _BatchNorm) for layer in make().modules())
-
-
-def _weights(make: Callable[[], nn.Module], image_shape: Sequence[int]) -> int:
-    """Returns the number of weights of a network."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        network = make().eval()
-        if any(is_lazy(each) for each in network.parameters()):
-            network(torch.zeros(1, *image_shape))
-        return sum(each.numel() for each in network.parameters())
 
 
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:

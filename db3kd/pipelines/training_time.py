@@ -20,7 +20,7 @@ from db3kd.pipelines.inputs import check_images, convert_inputs
 from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.step_timing import seconds_per_step
 from db3kd.pipelines.student_network import StudentLike
-from db3kd.pipelines.teaching import (
+from db3kd.pipelines.teaching_rules import (
     CHOICE_SHARE,
     LEAST_STEPS_OF_A_CHOICE,
     can_choose,

@@ -21,7 +21,7 @@ from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_loop import _Training
 from db3kd.models.networks import build_model
-from db3kd.pipelines import DistillResult, asking, prepared_distillation, teaching
+from db3kd.pipelines import DistillResult, asking, prepared_distillation, teaching_rules
 from db3kd.pipelines.asking import Proxies
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import BudgetPlan, plan_budget
@@ -60,8 +60,8 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def let_choose(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(teaching, "LEAST_STEPS_OF_A_CHOICE", teaching.CHOICE_SHARE)
-    patch.setattr(teaching, "_LEAST_CHOICE_ANSWERS", 1)
+    patch.setattr(teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_SHARE)
+    patch.setattr(teaching_rules, "_LEAST_CHOICE_ANSWERS", 1)
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[int]:

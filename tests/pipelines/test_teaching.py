@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
-from db3kd.pipelines.teaching import (
+from db3kd.pipelines.teaching import standard_errors_above
+from db3kd.pipelines.teaching_rules import (
     answered_share,
     learns_from_new_mixtures,
     proxies_usually_help,
-    standard_errors_above,
 )
 
 

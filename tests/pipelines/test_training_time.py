@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import db3kd
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.training_loop import _Training
-from db3kd.pipelines import DistillSettings, step_timing, teaching, training_time
+from db3kd.pipelines import DistillSettings, step_timing, teaching_rules, training_time
 from db3kd.pipelines.asking import Proxies
 from db3kd.pipelines.training_time import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
@@ -44,8 +44,10 @@ def steps_of_a_run(
         original(training, *arguments)
 
     monkeypatch.setattr(_Training, "_step", counted)
-    monkeypatch.setattr(teaching, "LEAST_STEPS_OF_A_CHOICE", teaching.CHOICE_SHARE * least)
-    monkeypatch.setattr(teaching, "_LEAST_CHOICE_ANSWERS", least)
+    monkeypatch.setattr(
+        teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_SHARE * least
+    )
+    monkeypatch.setattr(teaching_rules, "_LEAST_CHOICE_ANSWERS", least)
     db3kd.distill(
         teacher(),
         images(),
