@@ -13,7 +13,8 @@ from db3kd.data.image_source import NamedImages
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.querying.session import AnswerJournal
-from db3kd.storage.journal import Call, digest_of, take_answers
+from db3kd.storage.journal import take_answers
+from db3kd.storage.journal_format import Call, digest_of
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import module_fingerprint
 

@@ -3,27 +3,18 @@
 A search is deterministic, so its answers restore its state: a search that is run again from the
 start and answered from the journal reaches the point at which it was stopped, and continues.
 
-The journal of a search is one file. Its header holds a magic number, the bytes per answer and a
-digest of the run. Each call of the teacher adds two records. The first one is written before the
-call: the number of queries and a digest of their accounts. The second one is written before the
-next call: the number of answers, the answers in 1, 2 or 4 bytes each, and a CRC-32. A kill
-therefore costs at most the call in flight, which is repeated, and the first record tells how many
-queries may be paid twice. Once a second, at the end of a batch, the file is flushed to disk, so a
-power cut costs at most the answers of a second and a batch.
-
-Each CRC-32 continues the one before it, and the first one continues the header's. A record that is
-removed, repeated, moved, or taken from another journal therefore fails the check.
-
-Incomplete bytes at the end, from a crash, are truncated. Any other mismatch is an error.
+The journal of a search is one file (journal_format.py). A call of the teacher is recorded before it
+is made, and its answers before the next call. A kill therefore costs at most the call in flight,
+which is repeated, and its record tells how many queries may be paid twice. Once a second, at the
+end of a batch, the file is flushed to disk, so a power cut costs at most the answers of a second
+and a batch.
 """
 
-import hashlib
 import os
 import struct
 import time
 import zlib
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -32,46 +23,17 @@ import torch
 from torch import Tensor
 
 from db3kd.storage.filesystem import named, open_no_follow, sync_folder
+from db3kd.storage.journal_format import (
+    CHECK,
+    Call,
+    asking,
+    digest_of,
+    head,
+    read_journal,
+)
 
 SYNC_SECONDS = 1.0
 """Minimum time between two flushes; each takes milliseconds, as long as a fast teacher's call."""
-
-_MAGIC = b"db3kd journal 2\n"
-_HEAD = struct.Struct("<16sB8sI")  # magic, bytes per answer, digest of the run, CRC-32
-_ASKED = struct.Struct("<III")  # queries, digest of their accounts, CRC-32
-_ANSWERED = struct.Struct("<II")  # answers, CRC-32
-_CHECK = struct.Struct("<I")  # CRC-32 of the preceding answers
-
-
-class Call(NamedTuple):
-    """One call of the teacher.
-
-    Attributes:
-        asked: Number of queries.
-        digest: Digest of their accounts.
-        answers: [n] unsigned integers, the answers to the first n queries; n is less than `asked`
-            if the teacher failed.
-    """
-
-    asked: int
-    digest: int
-    answers: np.ndarray
-
-
-class Contents(NamedTuple):
-    """Content of a journal.
-
-    Attributes:
-        calls: Calls in order.
-        end: Bytes up to the end of the last call; 0 without calls.
-        in_flight: Queries that were asked when the process ended and have no answer.
-        check: CRC-32 of the last record, which the next record continues.
-    """
-
-    calls: list[Call]
-    end: int
-    in_flight: int
-    check: int
 
 
 class _Place(NamedTuple):
@@ -97,7 +59,7 @@ class Journal:
     def __init__(self, path: Path, classes: int, run: str) -> None:
         self._path = path
         self._width = next(width for width in (1, 2, 4) if classes <= 256**width)
-        self._head = _head(self._width, run)
+        self._head = head(self._width, run)
         calls, end, _, check = read_journal(path, run)
         if calls and calls[0].answers.itemsize != self._width:
             raise ValueError(
@@ -158,7 +120,7 @@ class Journal:
         """
         self._before = self._place
         if len(accounts):
-            self._write([_asking(accounts)], self._place.written)
+            self._write([asking(accounts)], self._place.written)
 
     def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
         """Records the answers to the first n of the queries that were asked.
@@ -182,7 +144,7 @@ class Journal:
         if asked is None or not len(asked):
             self._write(records, written)
             return
-        self._write([*records, _asking(asked)], written, also_asked=True)
+        self._write([*records, asking(asked)], written, also_asked=True)
 
     def sync(self, *, at_once: bool = False) -> None:
         """Flushes the file to disk, by default at most once a second."""
@@ -224,7 +186,7 @@ class Journal:
         for record in records:
             before = place
             check = zlib.crc32(record, check)
-            content += record + _CHECK.pack(check)
+            content += record + CHECK.pack(check)
             place = _Place(self._place.end + len(content), check, written)
         if not also_asked:
             before = self._before
@@ -277,131 +239,3 @@ def take_answers(waiting: deque[Call], accounts: Tensor, where: str) -> Tensor:
         taken.append(waiting.popleft().answers.astype(np.int64))
         rest = rest[len(taken[-1]) :]
     return torch.from_numpy(np.concatenate(taken)).to(accounts.device)
-
-
-def read_journal(path: Path, run: str) -> Contents:
-    """Reads a journal; a missing file is an empty journal.
-
-    Args:
-        path: File of the journal.
-        run: Identifies the run and the search.
-
-    Raises:
-        ValueError: See `Journal`.
-    """
-    content = path.read_bytes() if path.exists() else b""
-    if len(content) < _HEAD.size:
-        return Contents([], 0, 0, 0)
-    width, check = _check_head(path, content, run)
-    calls: list[Call] = []
-    end = _HEAD.size
-    while (asked := _read_asked(path, content, end, check)) is not None:
-        answered = _read_answers(path, content, end + _ASKED.size, width, asked)
-        if answered is None:
-            return Contents(calls, end, asked.count, check) if calls else _begun(asked.count)
-        answers, check = answered
-        calls.append(Call(asked.count, asked.digest, answers))
-        end += _ASKED.size + _ANSWERED.size + answers.nbytes + _CHECK.size
-    return Contents(calls, end, 0, check) if calls else _begun(0)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Number of queries of a call, the digest of their accounts, and the CRC-32 of the record."""
-
-    count: int
-    digest: int
-    check: int
-
-
-def _begun(in_flight: int) -> Contents:
-    """Content of a journal without a complete call, which is rewritten from its header."""
-    return Contents([], 0, in_flight, 0)
-
-
-def _read_asked(path: Path, content: bytes, start: int, before: int) -> _Asked | None:
-    """Reads the first record of a call; None if there is none.
-
-    Args:
-        path: File, for errors.
-        content: Its bytes.
-        start: Position of the record.
-        before: CRC-32 of the preceding record.
-    """
-    if len(content) - start < _ASKED.size:
-        return None
-    asked = _Asked(*_ASKED.unpack_from(content, start))
-    last = start + _ASKED.size
-    if asked.check == zlib.crc32(content[start : last - _CHECK.size], before):
-        return asked
-    if any(content[last:]):
-        raise _damaged(path, start)
-    return None
-
-
-def _read_answers(
-    path: Path, content: bytes, start: int, width: int, asked: _Asked
-) -> tuple[np.ndarray, int] | None:
-    """Reads the answers to a call and their CRC-32; None if they are incomplete.
-
-    Incomplete answers were in flight, and end the file.
-    """
-    first = start + _ANSWERED.size
-    if len(content) < first:
-        return None
-    count, check = _ANSWERED.unpack_from(content, start)
-    if check != zlib.crc32(content[start : first - _CHECK.size], asked.check):
-        if len(content) > first + asked.count * width + _CHECK.size:
-            raise _damaged(path, start)
-        return None
-    last = first + count * width
-    end = last + _CHECK.size
-    if end > len(content):
-        return None
-    (stored,) = _CHECK.unpack_from(content, last)
-    if stored == zlib.crc32(content[first:last], check):
-        return np.frombuffer(content[first:last], f"<u{width}"), stored
-    if end < len(content):
-        raise _damaged(path, first)
-    return None
-
-
-def _damaged(path: Path, place: int) -> ValueError:
-    return ValueError(
-        f"{path}: damaged at byte {place}, before further answers; restore a copy, or remove the "
-        "file to pay for its answers again"
-    )
-
-
-def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
-    """Checks the header and returns the bytes per answer and the CRC-32 of the header."""
-    magic, width, digest, check = _HEAD.unpack_from(content)
-    if magic != _MAGIC:
-        raise ValueError(
-            f"{path}: expected a journal ({_MAGIC.decode().strip()}), got another file"
-        )
-    if content[: _HEAD.size] != _checked(_head(width, run)):
-        raise ValueError(
-            f"{path}: damaged, or the journal of another run ({digest.hex()}); restore the right "
-            "file, or remove this one to pay for its answers again"
-        )
-    return width, check
-
-
-def _asking(accounts: Tensor) -> bytes:
-    """Returns the record of queries that are about to be asked."""
-    return struct.pack("<II", len(accounts), digest_of(accounts.cpu()))
-
-
-def _head(width: int, run: str) -> bytes:
-    digest = hashlib.sha256(run.encode()).digest()[:8]
-    return struct.pack("<16sB8s", _MAGIC, width, digest)
-
-
-def _checked(content: bytes) -> bytes:
-    return content + _CHECK.pack(zlib.crc32(content))
-
-
-def digest_of(accounts: Tensor) -> int:
-    """Returns the CRC-32 of the accounts of a call, [B] int64 on the CPU."""
-    return zlib.crc32(accounts.contiguous().numpy().data)

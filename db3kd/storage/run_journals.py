@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db3kd.storage.filesystem import truncate
-from db3kd.storage.journal import Contents, Journal, read_journal
+from db3kd.storage.journal import Journal
+from db3kd.storage.journal_format import Contents, read_journal
 from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.shards import Kind, read_shards
 

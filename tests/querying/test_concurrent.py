@@ -17,7 +17,8 @@ from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.driver import run, run_stepwise
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Query
-from db3kd.storage.journal import Journal, read_journal
+from db3kd.storage.journal import Journal
+from db3kd.storage.journal_format import read_journal
 from db3kd.storage.manifest import queries_in_flight
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import ModuleTeacher, TeacherError

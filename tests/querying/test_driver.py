@@ -9,7 +9,8 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, R
 from db3kd.querying.driver import FIRST_CHECKED, decide_all, run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query
-from db3kd.storage.journal import Journal, read_journal
+from db3kd.storage.journal import Journal
+from db3kd.storage.journal_format import read_journal
 from db3kd.teachers.base import TeacherError
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from db3kd.storage.journal import Journal, read_journal
+from db3kd.storage.journal import Journal
+from db3kd.storage.journal_format import read_journal
 
 RUN = "a run"
 

@@ -11,7 +11,8 @@ from served_doubles import Answer, Asked, ModelServer, Scripted
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Query
-from db3kd.storage.journal import Contents, Journal, read_journal
+from db3kd.storage.journal import Journal
+from db3kd.storage.journal_format import Contents, read_journal
 from db3kd.teachers import (
     FunctionTeacher,
     ModelOverrides,
