@@ -44,7 +44,7 @@ from db3kd.distillation.methods import (
     decision_method,
     soft_label_method,
 )
-from db3kd.distillation.scale import ScaleChoice
+from db3kd.distillation.scale_choice import ScaleChoice
 from db3kd.distillation.surrogate_files import write_surrogate
 from db3kd.distillation.surrogate_queries import decide_augmented
 from db3kd.distillation.surrogate_settings import SurrogateSettings

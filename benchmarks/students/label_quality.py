@@ -11,7 +11,8 @@ from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.scale import ScaleChoice, choose_scale
+from db3kd.distillation.scale import choose_scale
+from db3kd.distillation.scale_choice import ScaleChoice
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_loop import Model
 from db3kd.labelling.labels import Labels

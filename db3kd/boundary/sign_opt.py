@@ -8,10 +8,11 @@ from torch import Tensor
 
 from db3kd import ops
 from db3kd.boundary.bisection import bisect
+from db3kd.boundary.cached_normals import CachedNormals
 from db3kd.boundary.pairs import Boundary, Pairs, Rays, zeros_per_pair
 from db3kd.boundary.probes import probe_normals
 from db3kd.boundary.sign_opt_settings import SignOptSettings
-from db3kd.boundary.surrogate import SURROGATE_WEIGHT, CachedNormals, Surrogate
+from db3kd.boundary.surrogate import SURROGATE_WEIGHT, Surrogate
 from db3kd.boundary.surrogate_refit import AnswerSample
 from db3kd.querying.search import BudgetView, Search
 

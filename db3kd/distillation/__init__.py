@@ -14,7 +14,8 @@ from db3kd.distillation.labelled_images import LabelledImages
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import MethodResult, TrainingMethod, compare_methods
 from db3kd.distillation.row_batches import RowBatches
-from db3kd.distillation.scale import ScaleChoice, choose_scale
+from db3kd.distillation.scale import choose_scale
+from db3kd.distillation.scale_choice import ScaleChoice
 from db3kd.distillation.student import train_classifier, train_student
 from db3kd.distillation.surrogate_files import write_surrogate
 from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate

@@ -7,10 +7,10 @@ from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
-    ScaleChoice,
     choose_scale,
     scale_training,
 )
+from db3kd.distillation.scale_choice import ScaleChoice
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_loop import Model
 from db3kd.labelling.labels import Labels

@@ -8,7 +8,7 @@ the teacher's decisions for held-out images of the transfer set; this costs no q
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.evaluation import predict_logits, share_equal
 from db3kd.distillation.loss import KDLoss
+from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial, best_trial
 from db3kd.distillation.student import train_on_soft_labels
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_loop import Model
@@ -59,102 +60,6 @@ SHORT_TRAINING_STUDENTS = 2
 
 MakeSoftLabels = Callable[[Tensor, Tensor, float, float], Tensor]
 """Makes soft labels from distances, predicted classes, a scale and a temperature."""
-
-
-@dataclass(frozen=True)
-class ScaleTrial:
-    """How well students of one scale predict decisions for images that they were not trained on.
-
-    Attributes:
-        relative: The scale times the median nearest distance (no unit).
-        scale: Logits per input unit.
-        agreement: Mean share of held-out images for which student and teacher agree.
-        deviation: Sample standard deviation of that share over the students; 0 for one student.
-        losses: The `held_out_loss` of each student, in nats.
-    """
-
-    relative: float
-    scale: float
-    agreement: float
-    deviation: float
-    losses: tuple[float, ...]
-
-    @property
-    def loss(self) -> float:
-        """The mean loss over the students."""
-        return statistics.fmean(self.losses)
-
-
-@dataclass(frozen=True, repr=False)
-class ScaleChoice:
-    """The chosen scale, and the trials that it was chosen from.
-
-    Attributes:
-        scale: Logits per input unit.
-        trials: The trials in ascending order of scale.
-        factor: The scale as a multiple of the best one for the students of the trials.
-    """
-
-    scale: float
-    trials: tuple[ScaleTrial, ...]
-    factor: float = 1.0
-
-    def __repr__(self) -> str:
-        tried = ", ".join(f"{trial.scale:.3g}" for trial in self.trials)
-        return f"ScaleChoice(scale={self.scale:.3g}, factor={self.factor:g}, tried {tried})"
-
-    @classmethod
-    def among(cls, trials: Sequence[ScaleTrial], factor: float = 1.0) -> "ScaleChoice":
-        """Chooses `factor` times the geometric middle of the best scales."""
-        ordered = tuple(sorted(trials, key=lambda trial: trial.scale))
-        good = cls(math.nan, ordered).as_good_as_best
-        middle = math.sqrt(good[0].scale * good[-1].scale) if len(good) > 1 else good[0].scale
-        return cls(factor * middle, ordered, factor)
-
-    @property
-    def best(self) -> ScaleTrial:
-        """The trial with the smallest loss."""
-        return _best(self.trials)
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the best scale is the smallest or the largest one tried."""
-        return self.best in (self.trials[0], self.trials[-1])
-
-    @property
-    def as_good_as_best(self) -> tuple[ScaleTrial, ...]:
-        """The trials whose losses do not differ significantly from those of the best trial.
-
-        The differences between paired students are on average at most their standard error. With
-        one student per scale, this is only the best trial.
-        """
-        return tuple(trial for trial in self.trials if _is_as_good(trial, self.best))
-
-    def describe(self) -> list[str]:
-        """Returns lines to print: the scale, the trials, and warnings about the choice."""
-        tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in self.trials)
-        chosen = "the best"
-        if self.factor != 1:
-            chosen = f"{self.factor:.3g} times the best of short training runs"
-        lines = [
-            f"scale {self.scale:.3g}, {chosen} on held-out images (agreement with the teacher by "
-            f"scale: {tried})"
-        ]
-        if self.at_edge and len(self.trials) > 1:
-            side = "smaller" if self.best == self.trials[0] else "larger"
-            lines.append(
-                f"warning: the best scale is at the edge of those tried; a {side} one may be "
-                "better: try it with --scale"
-            )
-        if len(self.as_good_as_best) == len(self.trials) > 1:
-            lines.append(
-                "warning: no scale is clearly better than another; label more images to "
-                "distinguish them"
-            )
-        elif len(self.as_good_as_best) > 1:
-            low, high = self.as_good_as_best[0].scale, self.as_good_as_best[-1].scale
-            lines.append(f"scales from {low:.3g} to {high:.3g} are about equally good")
-        return lines
 
 
 def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
@@ -308,25 +213,15 @@ def _cross_entropy(logits: Tensor, decisions: Tensor, log_inverse: float) -> flo
     return F.cross_entropy(logits * math.exp(log_inverse), decisions).item()
 
 
-def _best(trials: Sequence[ScaleTrial]) -> ScaleTrial:
-    return min(trials, key=lambda trial: (trial.loss, trial.relative))
-
-
 def _beyond_the_edge(trials: dict[float, ScaleTrial]) -> float | None:
     """Returns the next relative scale beyond the best one; None if that is not at an edge."""
     grid = sorted(trials)
-    best = _best(list(trials.values())).relative
+    best = best_trial(list(trials.values())).relative
     if len(grid) == 1 or best not in (grid[0], grid[-1]):
         return None
     if best == grid[0]:
         return grid[0] * grid[0] / grid[1]
     return grid[-1] * grid[-1] / grid[-2]
-
-
-def _is_as_good(trial: ScaleTrial, best: ScaleTrial) -> bool:
-    gaps = [loss - best_loss for loss, best_loss in zip(trial.losses, best.losses, strict=True)]
-    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
-    return statistics.fmean(gaps) <= error
 
 
 def median_nearest_distance(distances: Tensor, predicted: Tensor) -> float:

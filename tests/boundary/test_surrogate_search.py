@@ -19,7 +19,8 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.boundary.surrogate import CachedNormals, batch_size
+from db3kd.boundary.cached_normals import CachedNormals
+from db3kd.boundary.surrogate import batch_size
 from db3kd.data.image_source import TensorImages
 from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.label_files import load_labels

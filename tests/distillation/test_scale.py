@@ -7,13 +7,12 @@ from torch import Tensor, nn
 
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import (
-    ScaleChoice,
-    ScaleTrial,
     choose_scale,
     held_out_loss,
     median_nearest_distance,
     scale_training,
 )
+from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial
 from db3kd.distillation.train_settings import TrainSettings
 
 CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])
