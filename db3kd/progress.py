@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from db3kd.progress_lines import PlainLines, live_lines
 
 _WINDOW = 60.0
 """Seconds over which a recent rate is measured; longer if a count changes less often."""
@@ -128,7 +127,7 @@ class Progress:
         self._spent_at_last_sample = queries_before
         self._start()
         stream = sys.stderr if stream is None else stream
-        self._display = _live_display(stream) or _PlainLines(stream, clock, interval)
+        self._display = live_lines(stream) or PlainLines(stream, clock, interval)
 
     def __enter__(self) -> Self:
         self._start()
@@ -299,68 +298,6 @@ def adding_up(show: Callable[[int], object]) -> Callable[[int], None]:
         show(done)
 
     return count
-
-
-class _PlainLines:
-    """Writes a line from time to time, for log files and pipes."""
-
-    def __init__(self, stream: TextIO, clock: Callable[[], float], interval: float) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._interval = interval
-        self._last = -math.inf
-
-    def start(self) -> None:
-        self._last = self._clock()
-
-    def show(self, title: str, status: str, samples_done: int, samples: int) -> None:
-        if self._clock() - self._last >= self._interval:
-            self._last = self._clock()
-            self._write(f"{title}: {status}")
-
-    def finish(self, line: str) -> None:
-        self._write(line)
-
-    def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
-
-
-def _live_display(stream: TextIO) -> "_LiveLines | None":
-    """Returns None if lines cannot be redrawn: without a terminal, or without rich."""
-    try:
-        from rich.console import Console
-    except ImportError:
-        return None
-    console = Console(file=stream)
-    if not console.is_terminal or console.is_dumb_terminal:
-        return None
-    return _LiveLines(console)
-
-
-class _LiveLines:
-    """Redraws a bar and the status below it; at the end one line stays on the screen."""
-
-    def __init__(self, console: "Console") -> None:
-        from rich.live import Live
-
-        self._live = Live(console=console, transient=True)
-        self._console = console
-
-    def start(self) -> None:
-        self._live.start()
-
-    def show(self, title: str, status: str, samples_done: int, samples: int) -> None:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-
-        bar = Table.grid(padding=(0, 1))
-        bar.add_row(title, ProgressBar(max(1, samples), samples_done, width=40))
-        self._live.update(Group(bar, status))
-
-    def finish(self, line: str) -> None:
-        self._live.stop()
-        self._console.print(line, highlight=False, markup=False)
 
 
 def duration(seconds: float) -> str:
