@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,7 +13,6 @@ from db3kd.data.uint8_pixels import MAX_PIXEL
 from db3kd.report.plot_style import (
     class_labels,
     curve_style,
-    draw_image,
     plot_axes,
     save,
     use_query_axis,
@@ -23,6 +21,8 @@ from db3kd.report.plot_style import (
 _COLUMNS = 12
 _MAX_CLASSES = 20
 _CELL_INCHES = 0.62
+_GAP = 0.1
+"""The space between images, as a share of their longer side."""
 _MAX_NAME_LENGTH = 12
 
 
@@ -45,17 +45,16 @@ def class_grid(
         class_names: The name of each class; the numbers of the classes by default.
     """
     names = class_labels(class_names, classes)[:_MAX_CLASSES]
-    figure, axes = _image_grid(len(names), _COLUMNS + 1)
+    grid = _ImageGrid(len(names), _COLUMNS + 1, pixels.shape[1:])
     for predicted, name in enumerate(names):
         members = (decisions == predicted).nonzero()[:, 0]
         for column, row in enumerate(members[:_COLUMNS].tolist()):
-            draw_image(axes[predicted, column], pixels[row].numpy() / MAX_PIXEL)
+            grid.put(predicted, column, pixels[row].numpy())
         if len(members):
-            draw_image(axes[predicted, _COLUMNS], _mean_image(pixels, members))
-        _label_row(axes[predicted, 0], f"{name[:_MAX_NAME_LENGTH]}: {len(members):,}")
-    axes[0, _COLUMNS].set_title("mean", fontsize=8)
-    figure.suptitle("Pseudo samples by class, with their number", fontsize=10)
-    save(figure, path)
+            mean = _mean_image(pixels, members) * MAX_PIXEL
+            grid.put(predicted, _COLUMNS, mean.round().astype(np.uint8))
+        names[predicted] = f"{name[:_MAX_NAME_LENGTH]}: {len(members):,}"
+    grid.draw("Pseudo samples by class, with their number", names, {_COLUMNS: "mean"}, path)
 
 
 def move_grid(
@@ -78,16 +77,14 @@ def move_grid(
     """
     names = class_labels(class_names, classes)[:_MAX_CLASSES]
     moves = sorted(snapshots)
-    figure, axes = _image_grid(len(names), len(moves))
-    for predicted, name in enumerate(names):
+    grid = _ImageGrid(len(names), len(moves), snapshots[moves[0]].shape[1:])
+    for predicted in range(len(names)):
         members = (decisions == predicted).nonzero()[:, 0]
         for column, count in enumerate(moves if len(members) else []):
-            draw_image(axes[predicted, column], snapshots[count][members[0]].numpy() / MAX_PIXEL)
-        _label_row(axes[predicted, 0], name[:_MAX_NAME_LENGTH])
-    for column, count in enumerate(moves):
-        axes[0, column].set_title(f"{count} moves", fontsize=8)
-    figure.suptitle("One sample of each class", fontsize=10)
-    save(figure, path)
+            grid.put(predicted, column, snapshots[count][members[0]].numpy())
+    rows = [name[:_MAX_NAME_LENGTH] for name in names]
+    columns = {column: f"{count} moves" for column, count in enumerate(moves)}
+    grid.draw("One sample of each class", rows, columns, path)
 
 
 def distance_by_moves(moves: Sequence[int], distances: Sequence[float], path: str | Path) -> None:
@@ -129,20 +126,44 @@ def accuracy_by_queries(
     save(figure, path)
 
 
-def _image_grid(rows: int, columns: int) -> tuple[Figure, NDArray[np.object_]]:
-    size = (_CELL_INCHES * columns + 1.0, _CELL_INCHES * rows + 0.7)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for cell in axes.flat:
-        cell.set_xticks([])
-        cell.set_yticks([])
-        for spine in cell.spines.values():
-            spine.set_visible(False)
-    return figure, axes
+class _ImageGrid:
+    """Rows of images, drawn as one picture: an axes for each of them takes many times as long."""
 
+    def __init__(self, rows: int, columns: int, shape: Sequence[int]) -> None:
+        channels, *size = shape
+        gap = max(1, round(_GAP * max(size)))
+        self._rows, self._columns, self._size = rows, columns, size
+        self._step = size[0] + gap, size[1] + gap
+        height, width = (
+            count * step for count, step in zip((rows, columns), self._step, strict=True)
+        )
+        self._picture = np.full((height, width, channels), MAX_PIXEL, np.uint8)
 
-def _label_row(axes: Axes, text: str) -> None:
-    axes.set_ylabel(text, fontsize=8, rotation=0, ha="right", va="center")
+    def put(self, row: int, column: int, image: NDArray[np.uint8]) -> None:
+        """Puts an image [1 or 3, height, width] into a cell, which is white otherwise."""
+        top, left = row * self._step[0], column * self._step[1]
+        height, width = self._size
+        self._picture[top : top + height, left : left + width] = np.moveaxis(image, 0, -1)
+
+    def draw(
+        self, title: str, rows: Sequence[str], columns: Mapping[int, str], path: str | Path
+    ) -> None:
+        """Writes the picture, with a name for each row and for some columns."""
+        size = (_CELL_INCHES * self._columns + 1.0, _CELL_INCHES * self._rows + 0.7)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        # Colours are drawn as they are; the range and the colour map are for one channel.
+        axes.imshow(self._picture.squeeze(), cmap="gray", vmin=0, vmax=MAX_PIXEL)
+        centers = [(size - 1) / 2 for size in self._size]
+        axes.set_yticks([centers[0] + row * self._step[0] for row in range(len(rows))], rows)
+        axes.set_xticks(
+            [centers[1] + column * self._step[1] for column in columns], columns.values()
+        )
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, labelsize=8)
+        axes.spines[:].set_visible(False)
+        figure.suptitle(title, fontsize=10)
+        save(figure, path)
 
 
 def _mean_image(pixels: Tensor, rows: Tensor) -> NDArray[np.float64]:

@@ -1,12 +1,15 @@
 """The report of a zero-shot run, with figures of pseudo samples."""
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("matplotlib")
 
+from matplotlib.figure import Figure
 from report_cases import is_drawn
 
 from db3kd.data.pseudo_samples import PseudoSamples
@@ -15,6 +18,7 @@ from db3kd.report import (
     accuracy_by_queries,
     class_grid,
     move_grid,
+    plot_style,
     pseudo_sample_figures,
     write_zero_shot_report,
     zero_shot_table,
@@ -117,24 +121,68 @@ def test_distances_are_not_drawn_if_no_sample_has_all_of_them(tmp_path):
     assert not (tmp_path / "distance.png").exists()
 
 
+def cell(figure: Figure, row: int, column: int) -> np.ndarray:
+    """Returns the part of a drawn grid of images of 6x6 pixels that is at a tick of each axis."""
+    axes = figure.axes[0]
+    top, left = (
+        round(tick - 2.5) for tick in (axes.get_yticks()[row], axes.get_xticks()[0] + 7 * column)
+    )
+    return axes.images[0].get_array()[top : top + 6, left : left + 6]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were written."""
+    written: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> None:
+        written.append(figure)
+        plot_style.save(figure, path)
+
+    monkeypatch.setattr(pseudo_sample_figures, "save", save)
+    return written
+
+
 @pytest.mark.parametrize(("classes", "channels"), [(2, 1), (23, 3)])
-def test_samples_of_any_number_of_classes_are_drawn(tmp_path, monkeypatch, classes, channels):
+def test_samples_of_any_number_of_classes_are_drawn(
+    tmp_path, monkeypatch, figures, classes, channels
+):
     monkeypatch.setattr(pseudo_sample_figures, "_COLUMNS", 3)
     samples = some_samples(40, classes, (channels, 6, 6))
 
     class_grid(samples.pixels, samples.decision, classes, tmp_path / "classes.png")
 
     assert is_drawn(tmp_path / "classes.png", 100)
+    (axes,) = figures[0].axes
+    assert [each.get_text() for each in axes.get_xticklabels()] == ["mean"]
+    names = [each.get_text() for each in axes.get_yticklabels()]
+    assert len(names) == min(classes, 20)
+    for row, name in enumerate(names):
+        members = samples.pixels[samples.decision == row].permute(0, 2, 3, 1).squeeze(-1).numpy()
+        assert name == f"{row}: {len(members)}"
+        shown = dict(enumerate([members.mean(0).round(), *members[:3]]))
+        for column in range(4):  # the mean is the last column, the one that has a name
+            found = cell(figures[0], row, column - 4 if column else 0)
+            assert (found == shown.get(column, 255)).all()
 
 
-def test_a_class_without_samples_has_an_empty_row(tmp_path):
+def test_a_class_without_samples_has_an_empty_row(tmp_path, figures):
     samples = some_samples(6, 3)
-    pixels = {0: samples.pixels, 5: samples.pixels}
+    pixels = {0: samples.pixels, 5: 255 - samples.pixels}
 
     class_grid(samples.pixels, samples.decision, 5, tmp_path / "classes.png")
-    move_grid(pixels, samples.decision, 5, tmp_path / "moves.png")
+    move_grid(pixels, samples.decision, 5, tmp_path / "moves.png", [*"abcde"])
 
     assert is_drawn(tmp_path / "classes.png", 100) and is_drawn(tmp_path / "moves.png", 100)
+    classes, moves = figures
+    assert all((cell(classes, 3, column) == 255).all() for column in range(-12, 1))
+    assert not (cell(classes, 2, 0) == 255).all()
+    axes = moves.axes[0]
+    assert [each.get_text() for each in axes.get_xticklabels()] == ["0 moves", "5 moves"]
+    assert [each.get_text() for each in axes.get_yticklabels()] == [*"abcde"]
+    for column, shown in enumerate(pixels.values()):
+        assert (cell(moves, 1, column) == shown[1, 0].numpy()).all()
+        assert (cell(moves, 4, column) == 255).all()
 
 
 def test_the_mean_image_includes_only_the_given_rows():
