@@ -1,10 +1,12 @@
 """Renders the templates of HTML pages, which need no other file."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 
 from db3kd.report.plot_style import COLOURS, inline_svg
@@ -31,6 +33,22 @@ def render_page(
         sections: The sections of the page.
         more: Further values of the template.
     """
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            report=report,
+            key_figures=key_figures,
+            sections=sections,
+            colours=COLOURS,
+            folder=folder,
+            **more,
+        )
+    )
+
+
+@cache  # It keeps the compiled templates; compiling them takes longer than a page.
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("db3kd.report"),
         autoescape=True,
@@ -40,13 +58,16 @@ def render_page(
         finalize=_clean,
     )
     environment.filters |= {
-        "embedded": lambda file: data_url((folder / file).read_bytes()),
+        "embedded": _embedded,
         "unbroken": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
         "svg": lambda plot: Markup(inline_svg(plot.draw(), plot.label)),
     }
-    return environment.get_template(template).render(
-        report=report, key_figures=key_figures, sections=sections, colours=COLOURS, **more
-    )
+    return environment
+
+
+@pass_context
+def _embedded(context: Context, file: str) -> str:
+    return data_url((context["folder"] / file).read_bytes())
 
 
 def _clean(value: Any) -> Any:

@@ -204,6 +204,14 @@ def test_images_are_in_the_page_and_beside_the_markdown(tmp_path, make):
         assert 112 <= max(imread(io.BytesIO(png)).shape[:2]) <= 224
 
 
+def test_templates_are_compiled_once(tmp_path, monkeypatch):
+    write_student_report(tmp_path / "first", SMALLEST)
+    monkeypatch.setattr("jinja2.Environment.compile", None)
+    write_student_report(tmp_path / "second", SMALLEST)
+    first, second = ((tmp_path / name / "report.html").read_text() for name in ("first", "second"))
+    assert first == second
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_small_image_is_enlarged_by_whole_pixels(channels):
     image = torch.randint(256, (channels, 8, 5)) / 255
