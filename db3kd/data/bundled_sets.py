@@ -61,6 +61,7 @@ def _read_mnist5k() -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.uint8).reshape(-1, 28, 28), labels
 
 
+@lru_cache(maxsize=1)  # scikit-learn reads a compressed text file.
 def _read_digits() -> tuple[np.ndarray, np.ndarray]:
     digits = import_data_package("sklearn.datasets").load_digits()
     return (digits.images / 16).astype(np.float32), digits.target

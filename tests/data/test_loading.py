@@ -43,6 +43,19 @@ def test_a_bundled_set_holds_out_a_fifth_of_every_class(name, package, shape, tr
     assert load_data(name, "test").labels.equal(parts[1].labels)
 
 
+def test_a_bundled_set_is_read_once_and_belongs_to_whoever_loads_it(monkeypatch):
+    package = pytest.importorskip("sklearn.datasets")
+    first = load_data("digits")
+    kept = first.read(range(10)).clone()
+    monkeypatch.setattr(package, "load_digits", None)
+
+    first.read(range(10)).zero_()
+    first.labels.zero_()
+
+    again = load_data("digits")
+    assert again.read(range(10)).equal(kept) and again.labels.any()
+
+
 def test_a_bundled_set_has_no_third_split():
     pytest.importorskip("sklearn")
     with pytest.raises(ValueError, match="split: digits has 'train', 'test', got 'validation'"):
