@@ -1,14 +1,20 @@
 """Processes that were launched together train the network that one process trains."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from forked import forked_processes
+from torch import Tensor, nn
 
 import db3kd
+from db3kd.distillation.training import train
 
 pytest.importorskip("accelerate")
 
@@ -29,53 +35,65 @@ torch.save(network.state_dict(), f"{sys.argv[1]}/{rank}.pt")
 
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
-RESUMABLE = """
-import os, signal, sys, torch
-from torch import nn
-import torch.nn.functional as F
-import db3kd
-from db3kd.distillation.training import train
 
-folder, kill_after = sys.argv[1], int(sys.argv[2])
-rank = int(os.environ["RANK"])
-images = torch.rand(67, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-classes = (images[:, 0, :4].sum((1, 2)) > images[:, 0, 4:].sum((1, 2))).long()
-left = kill_after
+def resumable(folder: Path, rank: int, port: int, kill_after: int) -> None:
+    """Trains in one of two processes; the second one kills itself in a step."""
+    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ |= {name: str(value) for name, value in launched.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    images = torch.rand(67, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    classes = (images[:, 0, :4].sum((1, 2)) > images[:, 0, 4:].sum((1, 2))).long()
+    left = kill_after
 
-def make():
-    return nn.Sequential(
-        nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.3), nn.Linear(64, 2)
-    )
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.3), nn.Linear(64, 2))
 
-def loss(logits, classes):
-    global left
-    left -= 1
-    if left == 0 and rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return F.cross_entropy(logits, classes)
+    def loss(logits: Tensor, classes: Tensor) -> Tensor:
+        nonlocal left
+        left -= 1
+        if left == 0 and rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return F.cross_entropy(logits, classes)
 
-held_out = db3kd.HeldOutAgreement(images[50:], classes[50:])
-stopping = db3kd.EarlyStopping(patience=15)
-network = train(
-    make, images, classes, None, loss,
-    db3kd.TrainSettings(
+    held_out = db3kd.HeldOutAgreement(images[50:], classes[50:])
+    stopping = db3kd.EarlyStopping(patience=15)
+    settings = db3kd.TrainSettings(
         steps=60, batch_size=15, seed=3, device="cpu", schedule="cosine", ema=0.8,
         learning_rate=0.02,
-    ),
-    rows=torch.arange(50),
-    checkpoint=db3kd.Checkpoint(f"{folder}/training.checkpoint", "a test", every_seconds=0),
-    callbacks=[held_out, stopping],
-)
-torch.save((network.state_dict(), held_out.history), f"{folder}/{rank}.pt")
-"""
+    )  # fmt: skip
+    network = train(
+        make, images, classes, None, loss, settings, rows=torch.arange(50),
+        checkpoint=db3kd.Checkpoint(folder / "training.checkpoint", "a test", every_seconds=0),
+        callbacks=[held_out, stopping],
+    )  # fmt: skip
+    torch.save((network.state_dict(), held_out.history), folder / f"{rank}.pt")
 
 
-def run(folder: Path, *launcher: str, code: str = SCRIPT, arguments: tuple[str, ...] = ()) -> None:
+def train_together(folder: Path, kill_after: int = 0) -> tuple[int | None, int | None]:
+    """Trains in two processes, as a launcher starts them, and returns their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    first, second = (
+        forked_processes().Process(target=resumable, args=(folder, rank, port, kill_after))
+        for rank in (0, 1)
+    )
+    first.start()
+    second.start()
+    second.join(120)
+    if second.exitcode != 0:  # a launcher ends the others
+        first.terminate()
+    first.join(120)
+    return first.exitcode, second.exitcode
+
+
+def run(folder: Path, *launcher: str) -> None:
     script = folder / "script.py"
-    script.write_text(code)
+    script.write_text(SCRIPT)
     paths = [str(Path(db3kd.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, *launcher, str(script), str(folder), *arguments]
+    command = [sys.executable, *launcher, str(script), str(folder)]
     try:
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     except subprocess.CalledProcessError as error:
@@ -100,11 +118,11 @@ def test_two_processes_continue_after_one_was_killed(tmp_path):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     undisturbed.mkdir()
     disturbed.mkdir()
-    run(undisturbed, *TWO_PROCESSES, code=RESUMABLE, arguments=("0",))
-    with pytest.raises(subprocess.CalledProcessError):
-        run(disturbed, *TWO_PROCESSES, code=RESUMABLE, arguments=("9",))
+    assert train_together(undisturbed) == (0, 0)
+    first, second = train_together(disturbed, kill_after=9)
+    assert second == -signal.SIGKILL and first != 0
     assert (disturbed / "training.checkpoint").exists() and not (disturbed / "0.pt").exists()
-    run(disturbed, *TWO_PROCESSES, code=RESUMABLE, arguments=("0",))
+    assert train_together(disturbed) == (0, 0)
 
     expected, history = torch.load(undisturbed / "0.pt", weights_only=True)
     for file in (undisturbed / "1.pt", disturbed / "0.pt", disturbed / "1.pt"):

@@ -1,7 +1,6 @@
 """Networks that learnt a teacher's decisions: what they cost, and what they know of it."""
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import forked_processes
 from teachers_analytic import (
     ConstantTeacher,
     CountingTeacher,
@@ -389,10 +389,7 @@ def _write_and_die(out: Path, source: Source, calls: int, log: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_kill_costs_the_call_in_flight_and_no_more(tmp_path, source):
     out, log = tmp_path / "surrogate.safetensors", tmp_path / "asked"
-    # Not a plain fork: threads of PyTorch and pyarrow may hold locks that the child would wait for.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["db3kd.distillation.surrogate_training", "pyarrow.parquet"])
-    process = processes.Process(target=_write_and_die, args=(out, source, 4, log))
+    process = forked_processes().Process(target=_write_and_die, args=(out, source, 4, log))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

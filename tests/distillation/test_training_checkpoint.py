@@ -1,6 +1,5 @@
 """Trainings that are killed and started again give the network of an undisturbed one."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import forked_processes
 from torch import Tensor, nn
 
 from db3kd.distillation.train_settings import TrainSettings
@@ -109,8 +109,7 @@ def killed_training(path: Path, moment: str, count: int) -> None:
 
 
 def test_a_training_killed_at_any_moment_gives_the_network_of_an_undisturbed_one(tmp_path):
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["db3kd.distillation.training"])
+    processes = forked_processes()
 
     def attempt(path: Path, moment: str, count: int) -> int | None:
         process = processes.Process(target=killed_training, args=(path, moment, count))
@@ -156,13 +155,13 @@ def stopped_after(steps: int) -> Callable[..., Tensor]:
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd"}, {"precision": "bf16"}])
-@pytest.mark.parametrize("steps", [1, 57, 239])
+@pytest.mark.parametrize("steps", [1, 17, 39])
 def test_a_training_continues_after_an_exception(tmp_path, steps, changes):
-    settings = TrainSettings(**{**vars(SETTINGS), **changes})
+    settings = TrainSettings(**{**vars(SETTINGS), "steps": 40, **changes})
     path = tmp_path / "new folder" / "training.checkpoint"
     with pytest.raises(Stopped):
         trained(Checkpoint(path, {"data": "a"}, 0), stopped_after(steps), settings)
-    counted = stopped_after(SETTINGS.steps - steps)
+    counted = stopped_after(40 - steps)
     resumed = trained(Checkpoint(path, {"data": "a"}), counted, settings)
     expected = trained(None, settings=settings)
     assert all(torch.equal(*pair) for pair in zip(values(resumed), values(expected), strict=True))

@@ -55,40 +55,67 @@ def whole() -> bytes:
     return BINARY.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        (None, None, "has no native extension for this Python"),
-        (OF_ANOTHER_PYTHON, lambda: b"", f"for this Python ({HERE}), only {OF_ANOTHER_PYTHON}: "),
-        (BINARY.name, lambda: b"not a library", "is damaged"),
-        (BINARY.name, lambda: b"", "is damaged"),
-        (BINARY.name, lambda: whole()[:50], "is damaged"),
-        # The loader maps these, and the process ends when it reads past the end.
-        (BINARY.name, lambda: whole()[:5_000], "file cut short"),
-        (BINARY.name, lambda: whole()[: len(whole()) // 2], "file cut short"),
-    ],
-)
-def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(
-    tmp_path, name, content, expected
-):
-    package = tmp_path / "db3kd"
-    package.mkdir()
-    source = Path(extension.__file__)
-    (package / "__init__.py").write_text("")
-    (package / "extension.py").write_text(source.read_text())
-    if name is not None:
-        (package / name).write_bytes(content())
+BINARIES = {
+    "none": (None, None, "has no native extension for this Python"),
+    "of another Python": (
+        OF_ANOTHER_PYTHON, lambda: b"", f"for this Python ({HERE}), only {OF_ANOTHER_PYTHON}: ",
+    ),
+    "no library": (BINARY.name, lambda: b"not a library", "is damaged"),
+    "empty": (BINARY.name, lambda: b"", "is damaged"),
+    "a part of the header": (BINARY.name, lambda: whole()[:50], "is damaged"),
+    # The loader maps these, and the process ends when it reads past the end.
+    "the begin": (BINARY.name, lambda: whole()[:5_000], "file cut short"),
+    "the first half": (BINARY.name, lambda: whole()[: len(whole()) // 2], "file cut short"),
+}  # fmt: skip
+"""The name of a binary, its content, and the reason why it cannot be loaded."""
+
+IMPORT_EACH = f"""
+import os, sys
+import torch  # once; each folder is imported from by a copy of this process
+{WITHOUT_EDITABLE}
+for folder in sys.argv[1:]:
+    if os.fork() == 0:
+        os.dup2(os.open(folder + "/stderr", os.O_WRONLY | os.O_CREAT), 2)
+        sys.path.insert(0, folder)
+        import db3kd.extension
+        sys.exit()
+    _, status = os.wait()
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def imports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """What an import with each of the binaries returns and prints."""
+    folders = [tmp_path_factory.mktemp("package") for _ in BINARIES]
+    source = Path(extension.__file__).read_text()
+    for folder, (name, content, _) in zip(folders, BINARIES.values(), strict=True):
+        (folder / "db3kd").mkdir()
+        (folder / "db3kd" / "__init__.py").write_text("")
+        (folder / "db3kd" / "extension.py").write_text(source)
+        if name is not None:
+            (folder / "db3kd" / name).write_bytes(content())
     done = subprocess.run(
-        [sys.executable, "-P", "-c", f"{WITHOUT_EDITABLE}; import db3kd.extension"],
-        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        [sys.executable, "-P", "-c", IMPORT_EACH, *map(str, folders)],
+        env={"PATH": ""},
         capture_output=True,
         text=True,
+        check=True,
     )
-    assert done.returncode == 1
-    assert done.stderr.count("Traceback") == 1
-    last = done.stderr.splitlines()[-1]
+    printed = [(folder / "stderr").read_text() for folder in folders]
+    return dict(
+        zip(BINARIES, zip(map(int, done.stdout.split()), printed, strict=True), strict=True)
+    )
+
+
+@pytest.mark.parametrize("binary", BINARIES)
+def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(imports, binary):
+    code, printed = imports[binary]
+    assert code == 1
+    assert printed.count("Traceback") == 1
+    last = printed.splitlines()[-1]
     assert last.startswith("ImportError: db3kd")
-    assert expected in last
+    assert BINARIES[binary][2] in last
     assert "install" in last
 
 

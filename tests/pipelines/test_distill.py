@@ -2,7 +2,6 @@
 
 import io
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -25,6 +24,7 @@ from distill_cases import (
     teacher,
     weights,
 )
+from forked import forked_processes
 from teachers_analytic import (
     ConstantTeacher,
     CountingTeacher,
@@ -459,10 +459,7 @@ def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
     whole = run(teacher(max_batch=16), out=tmp_path / "whole", settings=CHOOSING)
     torch.set_num_threads(threads)
     out, log, moments = tmp_path / "run", tmp_path / "asked", random.Random(0)
-    # Not a plain fork: threads of PyTorch and pyarrow may hold locks that the child would wait for.
-    processes = multiprocessing.get_context("forkserver")
-    # Optimizers import torch._dynamo, which takes longer than the first kills would leave.
-    processes.set_forkserver_preload(["db3kd.pipelines", "pyarrow.parquet", "torch._dynamo"])
+    processes = forked_processes()
     kills, longest, known = 0, 1.5, 0
     while kills < 20:
         process = processes.Process(target=_distill, args=(out, log, CHOOSING))
@@ -534,8 +531,8 @@ def test_proxies_learn_from_distances_if_there_are_few_answers_for_each_image(
         return neighbour_labels(answers, classes)
 
     monkeypatch.setattr("db3kd.pipelines.teaching.neighbour_labels", watched)
-    result = run(budget=budget, settings=CHOOSING, out=tmp_path / "run")
+    result = run(budget=budget, out=tmp_path / "run")
     assert result.queries == budget and len(seen) == calls
 
-    run(budget=budget, settings=CHOOSING, out=tmp_path / "run", resume=True)
+    run(budget=budget, out=tmp_path / "run", resume=True)
     assert len(seen) == calls  # the proxies are in the folder

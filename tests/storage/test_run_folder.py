@@ -3,7 +3,6 @@
 import gc
 import os
 import stat
-import subprocess
 import sys
 import tempfile
 import threading
@@ -13,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import forked_processes
 
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.storage import filesystem as disk
-from db3kd.storage.filesystem import SharedLock
+from db3kd.storage.filesystem import FolderLock, SharedLock
 from db3kd.storage.manifest import make_manifest, queries_in_flight, read_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import count_answers, queries_unanswered
@@ -202,17 +202,25 @@ def test_what_others_put_beside_a_failed_run_is_kept(run):
     assert [file.name for file in run.path.iterdir()] == ["notes.txt"]
 
 
-def test_no_second_process_writes_a_run(run):
-    code = (
-        "from pathlib import Path; from db3kd.storage.filesystem import FolderLock; "
-        f"FolderLock(Path({str(run.path)!r}))"
-    )
-    take = (sys.executable, "-c", code)
-    assert "another process is writing" in subprocess.run(take, capture_output=True).stderr.decode()
+def take(folder: Path, answer: Path) -> None:
+    try:
+        FolderLock(folder)
+    except BlockingIOError as error:
+        answer.write_text(str(error))
+    else:
+        answer.write_text("taken")
 
+
+def test_no_second_process_writes_a_run(run, tmp_path):
+    def other_process() -> str:
+        process = forked_processes().Process(target=take, args=(run.path, tmp_path / "answer"))
+        process.start()
+        process.join()
+        return (tmp_path / "answer").read_text()
+
+    assert "another process is writing" in other_process()
     run.close()
-
-    assert subprocess.run(take).returncode == 0
+    assert other_process() == "taken"
 
 
 def test_a_folder_that_is_no_run_says_so(tmp_path):

@@ -1,7 +1,6 @@
 """Runs of pseudo samples on disk: the same after any stop."""
 
 import dataclasses
-import multiprocessing
 import os
 import signal
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import forked_processes
 from synthesis_cases import SHAPE, WALK, linear, moved, plan, same
 from teachers_analytic import (
     AnalyticTeacher,
@@ -180,10 +180,7 @@ def write_until_killed(folder: Path, notes: Path, calls: int) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path, whole, small_shards):
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(
-        ["db3kd.synthesis.sample_run", "hypothesis", "pyarrow.parquet"]
-    )
+    processes = forked_processes()
     folder, notes = tmp_path / "run", tmp_path / "notes"
     for calls in (2, 60, 80):  # among the starts, in the first shard, and beyond it
         process = processes.Process(target=write_until_killed, args=(folder, notes, calls))

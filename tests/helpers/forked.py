@@ -1,0 +1,22 @@
+"""Processes that begin where one process is that has imported everything: they start in no time."""
+
+import multiprocessing
+from multiprocessing.context import ForkServerContext
+
+_IMPORTED = (
+    # Optimizers import torch._dynamo, which takes as long as torch.
+    *("db3kd.pipelines", "db3kd.synthesis.sample_run", "torch._dynamo", "accelerate"),
+    *("hypothesis", "pyarrow.parquet", "pytest"),
+)
+
+
+def forked_processes() -> ForkServerContext:
+    """Returns what makes processes, as `multiprocessing` does.
+
+    They are not copies of this process, in which threads of PyTorch and pyarrow may hold locks that
+    a copy would wait for.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    # Only the first call in a process has an effect, so all tests import the same.
+    processes.set_forkserver_preload(list(_IMPORTED))
+    return processes
