@@ -1,4 +1,4 @@
-"""The Python examples of docs/tabular.md run, in their order."""
+"""The file of features in docs/tabular.md; its Python blocks run in docs/test_code_blocks.py."""
 
 import re
 from pathlib import Path
@@ -6,20 +6,6 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "tabular.md"
-
-
-def test_the_examples_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for limit in ("LEAST_DEFAULT_STEPS", "MOST_DEFAULT_STEPS"):
-        monkeypatch.setattr(f"db3kd.pipelines.distill_settings.{limit}", 300)
-    names: dict[str, object] = {}
-
-    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE):
-        exec(compile(block, str(PAGE), "exec"), names)
-
-    assert names["student"].features == names["teacher"].features
-    assert names["result"].queries == 5000
-    assert names["seen"].shape == (80, 3)
 
 
 @pytest.mark.parametrize("suffix", ["toml", "json"])

@@ -123,7 +123,8 @@ def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
 @pytest.mark.parametrize(
     "surrogate", [(), ("--measure", "mbd", "--surrogate", "auto", "--surrogate-model", "linear")]
 )
-def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, surrogate):
+def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, monkeypatch, surrogate):
+    monkeypatch.setattr("db3kd.pipelines.auto_surrogate.DEFAULT_STEPS", 5)
     out = tmp_path / "run"
 
     def arguments(teacher: str, *more: object, budget: int = 15_000) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from db3kd.distillation.white_box import train_white_box
 
 SHAPE, CLASSES = (1, 4, 4), 3
 SETTINGS = TrainSettings(
-    steps=400, batch_size=32, learning_rate=0.1, schedule="cosine", device="cpu"
+    steps=40, batch_size=32, learning_rate=0.1, schedule="cosine", device="cpu"
 )
 
 
@@ -42,7 +42,7 @@ def images(count: int, seed: int = 0) -> ImageSet:
 def test_a_student_of_the_teachers_form_learns_its_function():
     teacher, new = Watched(), images(500, seed=1)
 
-    student = train_white_box(make, teacher, images(40), replace(SETTINGS, steps=1500))
+    student = train_white_box(make, teacher, images(40), replace(SETTINGS, steps=1000))
 
     agreement = (predict(student, new) == predict(teacher, new)).double().mean().item()
     assert agreement > 0.98

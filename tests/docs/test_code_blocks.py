@@ -57,6 +57,7 @@ def test_blocks_run(page, tmp_path, monkeypatch):
     document.namespace.update(before)
     for example in document.examples():
         example.evaluate()
+    cases.AFTER.get(name_of(page), lambda names: None)(document.namespace)
 
 
 def test_blocks_that_are_not_run_are_counted():

@@ -42,33 +42,54 @@ def balanced(network, shape):
     return network
 
 
-@pytest.fixture
-def student(tmp_path, module) -> Path:
-    """Ten classes with names, in images from -1 to 1."""
-    balanced(module, SHAPE)
-    path = tmp_path / "run" / "student.safetensors"
+def save_student(folder: Path, network: nn.Module) -> Path:
+    """Saves a network of ten classes with names, of images from -1 to 1."""
+    path = folder / "run" / "student.safetensors"
     path.parent.mkdir()
     declared = {"model": "lenet5-fifth", "image_shape": SHAPE, "classes": 10}
-    return save_model(path, module, **declared, bounds=(-1, 1), class_names=NAMES)
+    return save_model(path, network, **declared, bounds=(-1, 1), class_names=NAMES)
+
+
+@pytest.fixture
+def student(tmp_path, module) -> Path:
+    return save_student(tmp_path, balanced(module, SHAPE))
+
+
+class Exports:
+    """A student in each format. Tests must not change the files."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(0)
+        self.folder = folder
+        self.network = balanced(build_model("lenet5-fifth", SHAPE, 10), SHAPE)
+        student = save_student(folder, self.network)
+        self.results = {name: export_model(student, folder / name) for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory) -> Exports:
+    return Exports(tmp_path_factory.mktemp("exports"))
+
+
+def test_nothing_is_written_but_the_files(exports):
+    assert {file.name for file in exports.folder.iterdir()} == {"run", *FILES}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_decides_like_the_student_and_needs_no_options(tmp_path, student, module, name):
-    result = export_model(student, tmp_path / name)
+def test_a_file_decides_like_the_student_and_needs_no_options(exports, name):
+    result, file = exports.results[name], exports.folder / name
 
-    assert (result.path, result.images) == (tmp_path / name, 1000)
+    assert (result.path, result.images) == (file, 1000)
     assert result.classes_decided >= 2 and result.largest_difference < 1e-5
-    exported = load_teacher(tmp_path / name, trust_code=True)
+    exported = load_teacher(file, trust_code=True)
     assert (exported.image_shape, exported.classes, exported.bounds) == (SHAPE, 10, (-1.0, 1.0))
     assert exported.class_names == NAMES
     for count in (1, 37, 300):
         images = 2 * torch.rand(count, *SHAPE) - 1
-        assert exported.decide(images).equal(module(images).argmax(1))
-    assert {file.name for file in tmp_path.iterdir()} == {"run", name}
+        assert exported.decide(images).equal(exports.network(images).argmax(1))
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("threshold", [0.3, 0.6])
+@pytest.mark.parametrize(("name", "threshold"), [*((name, 0.3) for name in FILES), ("m.ts", 0.6)])
 def test_a_network_with_one_score_keeps_its_threshold(tmp_path, name, threshold):
     torch.manual_seed(1)
     network = one_score(SHAPE, 2)
@@ -103,10 +124,9 @@ def test_rows_of_a_table_are_exported(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("architecture", ["alexnet-quarter", "lenet5"])
-def test_colour_networks_are_exported(tmp_path, architecture, name):
+def test_colour_networks_are_exported(tmp_path, name):
     torch.manual_seed(0)
-    network = build_model(architecture, (3, 12, 12), 4).eval()
+    network = build_model("alexnet-quarter", (3, 12, 12), 4).eval()
     export_model(ModuleTeacher(network, (3, 12, 12), 4), tmp_path / name)
 
     images = torch.rand(5, 3, 12, 12)
@@ -187,9 +207,7 @@ def test_a_folder_has_one_student(tmp_path, student):
         export_model(tmp_path, tmp_path / "m.ts")
 
 
-def test_the_metadata_are_in_the_format_s_own_place(tmp_path, student):
-    for name in FILES:
-        export_model(student, tmp_path / name)
+def test_the_metadata_are_in_the_format_s_own_place(exports):
     expected = {
         "format": "db3kd-teacher-1",
         "image_shape": [1, 8, 8],
@@ -197,8 +215,10 @@ def test_the_metadata_are_in_the_format_s_own_place(tmp_path, student):
         "bounds": [-1.0, 1.0],
         "class_names": list(NAMES),
     }
-    properties = {each.key: each.value for each in onnx.load(tmp_path / "m.onnx").metadata_props}
-    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+    properties = {
+        each.key: each.value for each in onnx.load(exports.folder / "m.onnx").metadata_props
+    }
+    with safe_open(exports.folder / "m.safetensors", "pt") as file:
         header = file.metadata()
     assert header.pop("model") == "lenet5-fifth"
     for found in (properties, header):
@@ -207,26 +227,23 @@ def test_the_metadata_are_in_the_format_s_own_place(tmp_path, student):
             key: value for key, value in expected.items() if key != "format"
         }
     files = {"db3kd.json": ""}
-    torch.export.load(tmp_path / "m.pt2", extra_files=files)
+    torch.export.load(exports.folder / "m.pt2", extra_files=files)
     assert json.loads(files["db3kd.json"]) == expected
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.pt2", "m.safetensors"])
-def test_a_file_has_no_traces_of_the_machine(tmp_path, student, name):
-    export_model(student, tmp_path / name)
-
-    contents = [(tmp_path / name).read_bytes()]
-    if zipfile.is_zipfile(tmp_path / name):
-        with zipfile.ZipFile(tmp_path / name) as archive:
+def test_a_file_has_no_traces_of_the_machine(exports, name):
+    file = exports.folder / name
+    contents = [file.read_bytes()]
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
             contents = [archive.read(entry) for entry in archive.namelist()]
     package = str(Path(db3kd.__file__).parent).encode()
     assert not any(package in content for content in contents)
 
 
-def test_the_onnx_graph_is_valid_and_names_its_tensors(tmp_path, student):
-    export_model(student, tmp_path / "m.onnx")
-
-    model = onnx.load(tmp_path / "m.onnx")
+def test_the_onnx_graph_is_valid_and_names_its_tensors(exports):
+    model = onnx.load(exports.folder / "m.onnx")
     onnx.checker.check_model(model)
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert [model.graph.input[0].name, model.graph.output[0].name] == ["images", "scores"]
@@ -262,16 +279,14 @@ def test_the_loaders_in_the_documentation_run(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("count", [1, 37])
-def test_files_run_without_db3kd_in_batches_of_any_size(tmp_path, student, module, count):
-    for name in GRAPHS:
-        export_model(student, tmp_path / name)
+def test_files_run_without_db3kd_in_batches_of_any_size(exports, count):
     images = torch.rand(count, *SHAPE)
-    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(exports.folder / "m.onnx")
     (scores,) = session.run(None, {"images": images.numpy()})
 
     for found in (
         torch.from_numpy(scores),
-        torch.export.load(tmp_path / "m.pt2").module()(images),
-        torch.jit.load(tmp_path / "m.ts")(images),
+        torch.export.load(exports.folder / "m.pt2").module()(images),
+        torch.jit.load(exports.folder / "m.ts")(images),
     ):
-        torch.testing.assert_close(found, module(images))
+        torch.testing.assert_close(found, exports.network(images))

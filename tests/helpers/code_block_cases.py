@@ -105,6 +105,17 @@ BEFORE: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 """For pages that take more for granted than an installed db3kd."""
 
+
+def check_tabular(names: dict[str, Any]) -> None:
+    """Checks what the examples of the page of tables made."""
+    assert names["student"].features == names["teacher"].features
+    assert names["result"].queries == 5000
+    assert names["seen"].shape == (80, 3)
+
+
+AFTER: dict[str, Callable[[dict[str, Any]], None]] = {"docs/tabular.md": check_tabular}
+"""Checks of the names that the blocks of a page leave."""
+
 RUN_COMMANDS = {"docs/get-started.md"}
 """Pages whose commands run too, after the Python blocks above them. Elsewhere they are checked."""
 

@@ -159,7 +159,10 @@ PHASES = ("pseudo samples", "labels", "plain noise", "real images", "test images
 
 
 def interrupted_settings() -> ZeroShotSettings:
-    return quick_settings(labelling=LabelSettings("bd", queries_per_pair=10), seeds=1, shares=())
+    """Little training, because each row has to be the same after any."""
+    training = TrainSettings(steps=5, batch_size=32, learning_rate=0.02, device="cpu")
+    labelling = LabelSettings("bd", queries_per_pair=10)
+    return quick_settings(training=training, labelling=labelling, seeds=1, shares=())
 
 
 @pytest.fixture(scope="module")
