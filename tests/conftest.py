@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import signal
 from collections.abc import Callable
 
@@ -14,6 +15,10 @@ from db3kd.models.networks import build_model
 
 # A shell starts background jobs with interrupts ignored, which some tests send to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Only a crash of the machine loses what a process has written and not flushed. Tests that check
+# what is flushed replace this function themselves.
+os.fsync = lambda descriptor: None
 
 settings.register_profile("db3kd", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("db3kd")

@@ -1,12 +1,17 @@
 """Runs commands, and defines teachers that a command line can name."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+import typer.testing
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
+
+# Each call would make the commands from their functions again.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 TEACHERS = __name__
 """The module of the teachers below, as in `f"{TEACHERS}:CountingTeacher"`."""
