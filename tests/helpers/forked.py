@@ -1,4 +1,4 @@
-"""Processes that begin where one process is that has imported everything: they start in no time."""
+"""Processes that are forked from a server that has imported everything, so that they start quickly."""
 
 import multiprocessing
 from multiprocessing.context import ForkServerContext
@@ -11,7 +11,7 @@ _IMPORTED = (
 
 
 def forked_processes() -> ForkServerContext:
-    """Returns what makes processes, as `multiprocessing` does.
+    """Returns a context that makes processes, as `multiprocessing` does.
 
     They are not copies of this process, in which threads of PyTorch and pyarrow may hold locks that
     a copy would wait for.
