@@ -63,7 +63,7 @@ def iterate_shards(path: str | Path, *, missing_ok: bool = False) -> Iterator[tu
 def _load_file(path: Path) -> Labels:
     arrow, parquet = import_pyarrow()
     try:
-        table = parquet.ParquetFile(arrow.BufferReader(path.read_bytes())).read()
+        table = parquet.ParquetFile(arrow.BufferReader(path.read_bytes())).read(use_threads=False)
         table.validate(full=True)
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: expected a Parquet file of labels: {error}") from error

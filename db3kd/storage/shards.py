@@ -138,7 +138,8 @@ def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
     arrow, parquet = import_pyarrow()
     content = checked_bytes(file)
     try:
-        table = parquet.ParquetFile(arrow.BufferReader(content)).read()
+        # Threads of pyarrow that have just started can abort a process that ends meanwhile.
+        table = parquet.ParquetFile(arrow.BufferReader(content)).read(use_threads=False)
         table.validate(full=True)
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{file}: expected a Parquet file: {error}") from error

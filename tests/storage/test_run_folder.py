@@ -421,3 +421,28 @@ def test_a_folder_that_may_not_be_written_says_so(a_manifest):
             os.seteuid(user)
             os.chmod(parent, 0o755)
         assert os.listdir(parent) == []
+
+
+def test_a_shard_is_read_without_starting_threads(tmp_path):
+    """A thread that has just started aborts a process that ends at that moment."""
+    script = """
+import os, sys
+import pyarrow, pyarrow.parquet
+from pathlib import Path
+from db3kd.storage.shards import marked, read_shard, to_parquet
+import zlib
+
+columns = {f"c{number}": list(range(1000)) for number in range(8)}
+content = to_parquet(marked(pyarrow.table(columns), b"here"))
+file = Path(sys.argv[1], f"answers-0000000000-{zlib.crc32(content):08x}.parquet")
+file.write_bytes(content)
+before = len(os.listdir("/proc/self/task"))
+assert len(read_shard(file, b"here")) == 1000
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("threads are counted in /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "0\n"
