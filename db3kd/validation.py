@@ -4,16 +4,19 @@ Each error names the argument, what was expected, what came, and what is likely 
 """
 
 import math
+import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from numbers import Integral
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from db3kd.wording import counted, did_you_mean
 
 UNIT_BOUNDS = (0.0, 1.0)
 """The bounds of every image set: the lowest and the highest value of an image."""
@@ -79,21 +82,6 @@ def number_text(value: float) -> str:
 def interval_text(bounds: tuple[float, float]) -> str:
     """Writes bounds as `[lower, upper]`, with the digits of `number_text`."""
     return f"[{number_text(bounds[0])}, {number_text(bounds[1])}]"
-
-
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """Writes a number of things.
-
-    Example:
-        >>> counted(1, "image"), counted(2000, "image"), counted(2, "class", "classes")
-        ('1 image', '2,000 images', '2 classes')
-
-    Args:
-        count: The number.
-        noun: What is counted.
-        plural: Its plural; by default with an s.
-    """
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def check_count(value: int, name: str, least: int = 1) -> int:
@@ -196,7 +184,8 @@ def check_shape_of_images(
         name: The name of the argument in errors.
 
     Raises:
-        ValueError: If the shapes differ. The message has a hint if only the channels are elsewhere.
+        ValueError: If the shapes differ. The message has a hint if only the channels are missing or
+            elsewhere.
     """
     found, expected = tuple(found), tuple(expected)
     if found != expected:
@@ -220,7 +209,7 @@ def check_classes(labels: Tensor, count: int, classes: int, name: str = "labels"
         TypeError: If `labels` is not a tensor of integers.
         ValueError: If the shape or an entry is wrong.
     """
-    expected = f"{name}: expected {counted(count, 'class', 'classes')} in [0, {classes})"
+    expected = f"{name}: expected {counted(count, 'class')} in [0, {classes})"
     if not isinstance(labels, Tensor):
         raise TypeError(f"{expected}, got {type(labels).__name__}; use torch.as_tensor({name})")
     if labels.dtype not in INTEGER_DTYPES:
@@ -279,6 +268,7 @@ def import_named(reference: str, name: str) -> Any:
     Raises:
         ValueError: If the reference has another form, or there is no such module or object.
     """
+    check_no_python_file(reference, name)
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
         raise ValueError(f"{name}: expected package.module:object, got {reference!r}")
@@ -290,19 +280,52 @@ def import_named(reference: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
+        advice = "; change to its folder, install it, or put its folder on PYTHONPATH"
         raise ValueError(
             f"{name}: expected package.module:object, got {reference!r}, but no module "
-            f"{module_name!r} was found here or among the installed ones; change to its folder, "
-            "install it, or put its folder on PYTHONPATH"
+            f"{module_name!r} was found here or among the installed ones"
+            f"{did_you_mean(module_name, _modules_here()) or advice}"
         ) from error
     for part in path.split("."):
         if not hasattr(found, part):
             raise ValueError(
                 f"{name}: expected an object of module {module_name!r}, got {path!r}, which it "
-                "does not have"
+                f"does not have{did_you_mean(part, vars(found))}"
             )
         found = getattr(found, part)
     return found
+
+
+def check_no_python_file(text: str, name: str) -> None:
+    """Checks that a text is no path of a Python file where `package.module:object` is expected.
+
+    Args:
+        text: What the user gave, such as `my_package/model.py:predict`.
+        name: The name of the argument in errors.
+
+    Raises:
+        ValueError: If it is. The message states the module and the object as they are expected.
+    """
+    file, _, found = text.partition(":")
+    is_path = "/" in file and found.isidentifier()
+    if not file.endswith(".py") and not is_path:
+        return
+    *folders, module = PurePath(file.removesuffix(".py")).parts
+    place = ""
+    if all(folder.isidentifier() for folder in folders):
+        module = ".".join([*folders, module])
+    else:
+        place = f" in the folder {PurePath(file).parent}, or with this folder on PYTHONPATH"
+    what = "" if found else ", with the name of a function or object in it"
+    raise ValueError(
+        f"{name}: expected package.module:object for an object in a Python file, got {text!r}; use "
+        f"{module}:{found or 'NAME'}{what}{place}"
+    )
+
+
+def _modules_here() -> list[str]:
+    """Returns the names of the modules and packages in the current folder."""
+    return [each.name for each in pkgutil.iter_modules([str(Path.cwd())])]
 
 
 def are_equal(values: Tensor) -> bool:
@@ -362,7 +385,12 @@ def _shape_fix(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
 
 
 def _channels_hint(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """Returns advice if a teacher was declared with the channels of its images last."""
+    """Returns advice if a teacher was declared without channels, or with the channels last."""
+    if len(expected) == 2 and len(found) == 3 and found[1:] == expected:
+        return (
+            f"the teacher's shape lacks the channels; did you mean {found}? Shapes in db3kd are "
+            "(channels, height, width): correct image_shape="
+        )
     if len(expected) == 3 and found == (expected[2], *expected[:2]):
         return (
             f"the teacher's shape has the channels last; did you mean {found}? Shapes in db3kd "

@@ -7,6 +7,7 @@ from typing import Literal
 from db3kd.boundary.probes import Directions
 from db3kd.ops import Noise
 from db3kd.validation import check_count
+from db3kd.wording import did_you_mean
 
 _FIRST_FREQUENCIES = 0.3
 """The first round draws directions from this share of the frequencies of a side."""
@@ -75,7 +76,10 @@ class SignOptSettings:
         if self.surrogate_refits is not None:
             check_count(self.surrogate_refits, "surrogate_refits", least=0)
         if self.noise not in ("rademacher", "gaussian"):
-            raise ValueError(f"noise: expected 'rademacher' or 'gaussian', got {self.noise!r}")
+            raise ValueError(
+                f"noise: expected 'rademacher' or 'gaussian', got {self.noise!r}"
+                f"{did_you_mean(self.noise, ('rademacher', 'gaussian'))}"
+            )
         if not self.steps or min(self.steps) <= 0:
             raise ValueError(f"steps: expected at least one positive length, got {self.steps}")
         if self.growth < 0:

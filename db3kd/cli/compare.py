@@ -104,12 +104,12 @@ def compare(
         raise ValueError("out: expected a folder for the comparison, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the comparison")
-    images.refuse_unused()
+    images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.compare_strategies import run_comparison
     from db3kd.pipelines.comparison_folder import student_folder
     from db3kd.pipelines.prepared_comparison import prepare_comparison
-    from db3kd.pipelines.run_layout import REPORT_FILE, answer_folders
+    from db3kd.pipelines.run_layout import REPORT_FILE
     from db3kd.report import ComparedStudent, percent
     from db3kd.storage.existing_runs import check_free
 
@@ -135,7 +135,7 @@ def compare(
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
         )
-    print_comparison_plan(prepared.plan, prepared.price_per_1000)
+    print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
     if spending.dry_run:
         _print_dry_run(prepared, out if resume else None)
         return
@@ -145,13 +145,7 @@ def compare(
         agreement = "" if found.held_out is None else percent(found.held_out[0] / found.held_out[1])
         print(f"{strategy}, seed {found.seed}: held-out agreement {agreement}")
 
-    runs = [
-        folder
-        for strategy in chosen
-        for seed in prepared.used_seeds
-        for folder in answer_folders(student_folder(out, strategy, seed))
-    ]
-    with hint_at_resuming(out, *runs):
+    with hint_at_resuming(out, *prepared.answer_folders(out)):
         result = run_comparison(
             prepared,
             out=out,

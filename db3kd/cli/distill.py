@@ -178,7 +178,7 @@ def _distill_from_teacher(
         raise ValueError("out: expected a folder for the run, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the run")
-    images.refuse_unused()
+    images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.distill_student import run_distillation
     from db3kd.pipelines.prepared_distillation import prepare_distillation
@@ -206,7 +206,7 @@ def _distill_from_teacher(
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
         )
-    print_plan(prepared.plan, prepared.price_per_1000)
+    print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
     if spending.dry_run:
         _print_dry_run(prepared, opened, out if resume else None)
         return

@@ -11,6 +11,7 @@ import typer
 from db3kd.cli.option_sets import OptionSet
 from db3kd.cli.outputs import check_weights_file
 from db3kd.cli.training_options import StudentTrainingOptions
+from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
@@ -119,7 +120,7 @@ def distill_labels(
     else:
         plan = _plan(run, losses, settings)
     if not run.finished:
-        print(f"note: {labels} is not finished; it holds {len(run.labels):,} samples")
+        print(f"note: {labels} is not finished; it holds {counted(len(run.labels), 'sample')}")
     test = _test_set(run)
     model = model or default_student(run.images.image_shape)
     _train_students(run, model, plan, files, test, callbacks)
@@ -214,6 +215,7 @@ def _train_students(
     )
     assert labels.soft_labels is not None  # with_soft_labels adds them
     steps = plan.settings.total_steps(int((labels.decision != UNANSWERED).sum()))
+    test_noun = f"test {input_noun(image_shape)}"
     accuracies = []
     for seed, file in files.items():
         seeded = replace(plan, settings=replace(plan.settings, seed=seed))
@@ -241,7 +243,7 @@ def _train_students(
         if test is not None and test.labels is not None:
             accuracy = evaluate(network, test, test.labels)
             accuracies.append(accuracy)
-            print(f"{file}: {accuracy:.2%} of {len(test):,} test images")
+            print(f"{file}: {accuracy:.2%} of {counted(len(test), test_noun)}")
         else:
             print(file)
         _write_description(
@@ -249,7 +251,7 @@ def _train_students(
         )
     if len(accuracies) > 1:
         mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
-        print(f"mean {mean:.2%}, deviation {deviation:.2%} over {len(accuracies)} seeds")
+        print(f"mean {mean:.2%}, deviation {deviation:.2%} over {counted(len(accuracies), 'seed')}")
 
 
 def _write_description(
@@ -281,9 +283,9 @@ def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale
     trainings = SHORT_TRAINING_STUDENTS * len(RELATIVE_SCALES)
-    with show_progress("choosing the scale", trainings, "students") as show:
+    with show_progress("choosing the scale of the soft labels", trainings, "students") as show:
         choice = choose_label_scale(
             make_student, run.images, run.labels, plan.loss, plan.settings, show
         )
-    print("\n".join(choice.describe()))
+    print("\n".join(choice.describe(input_noun(run.images.image_shape))))
     return choice.scale

@@ -60,14 +60,20 @@ class TransferOptions(ImageOptions):
         ),
     ] = None
 
-    def refuse_unused(self) -> None:
+    def refuse_unused(self, spending: "SpendingOptions") -> None:
         """Refuses options that have no effect without `--data` or `--test`.
+
+        Args:
+            spending: The options of the budget, which may have such an option too.
 
         Raises:
             ValueError: If one of them was given.
         """
         if self.data is None:
             refuse_options(self, "needs --data", "split", "limit")
+            refuse_options(
+                spending, "needs --data; pseudo samples need no such option", "rare_classes"
+            )
             if self.test is None:
                 refuse_options(self, "needs --data, or --test with images", *READING)
 

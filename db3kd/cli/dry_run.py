@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from db3kd.cli.plan_output import print_answered
 from db3kd.progress import duration
+from db3kd.wording import counted, money
 
 if TYPE_CHECKING:
     from db3kd.labelling.dry_run import Estimate
@@ -48,8 +49,8 @@ def print_estimate(
                 "machine, while the teacher is idle"
             )
     if price is not None:
-        costs = [f"{queries * price / 1000:,.2f}" for queries in bounds]
-        print(f"cost      {_range(costs)}, at {price:g} per 1,000 queries")
+        costs = [money(queries * price / 1000) for queries in bounds]
+        print(f"cost      {_range(costs)}, at {money(price)} per 1,000 queries")
     print_answered(
         so_far.answered,
         estimate.max_queries,
@@ -63,7 +64,7 @@ def print_estimate(
 def _asked(estimate: "Estimate") -> str:
     if not estimate.asked:
         return "no query was sent"
-    return f"{estimate.asked:,} real queries were sent, which count towards no budget"
+    return f"sent {counted(estimate.asked, 'real query')}, outside of any budget"
 
 
 def _range(values: list[str]) -> str:
@@ -73,5 +74,5 @@ def _range(values: list[str]) -> str:
 def _basis(estimate: "Estimate") -> str:
     if estimate.queries_per_pair is None:
         return ""
-    pairs = f"{estimate.measured_pairs:,} pairs"
+    pairs = counted(estimate.measured_pairs, "pair")
     return f": {estimate.queries_per_pair:,.1f} per pair, measured on {pairs}"

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from db3kd.wording import did_you_mean
+
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, ArithmeticError)
 """Errors that a user can cause. Any other error is a bug, and keeps its traceback."""
 
@@ -37,6 +39,24 @@ def one_line(error: Exception, options: Mapping[str, str]) -> str:
     if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
         text += '; pip install "db3kd[all]"'
     return text
+
+
+def with_suggestion(message: str) -> str:
+    """Adds the nearest choice to an error about an option whose value is none of its choices.
+
+    Example:
+        >>> with_suggestion("'mdb' is not one of 'sd', 'bd', 'mbd'.")
+        "'mdb' is not one of 'sd', 'bd', 'mbd'. Did you mean 'mbd'?"
+
+    Args:
+        message: The message of Typer.
+    """
+    found = re.search(r"'(?P<value>[^']+)' is not one of (?P<choices>'.+')", message)
+    if found is None:
+        return message
+    choices = re.findall(r"'([^']+)'", found["choices"])
+    hint = did_you_mean(found["value"], choices).replace("; did", " Did")
+    return message.removeprefix("Value error, ") + hint
 
 
 class Parameter(Protocol):

@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ImageOptions, PricePer1000, Seed, Split, load_split_or_all
+from db3kd.cli.options import DryRun, ImageOptions, PricePer1000, Seed, Split, load_split_or_all
 from db3kd.cli.plan_output import price_text
 from db3kd.cli.teacher_options import TEACHER_HELP, Device, ModelFileOptions
+from db3kd.wording import counted, input_noun, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,14 +55,7 @@ def evaluate(
             rich_help_panel=COMMON,
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Print the number of queries and their price, and ask nothing.",
-            rich_help_panel=COMMON,
-        ),
-    ] = False,
+    dry_run: DryRun = False,
     price_per_1000: PricePer1000 = None,
     device: Device = "auto",
     split: Split = "test",
@@ -93,11 +88,14 @@ def evaluate(
     whole = len(loaded)
     loaded = loaded.subset(draw_samples(whole, limit, seed))
     loaded.check()
-    evaluated = _open(model_file, name, loaded, device)
+    evaluated = _open(model_file, name, loaded, device, "--model")
     labels = None if loaded.labels is None else matched(loaded, evaluated).labels
-    teacher = None if agree_with is None else _open(model_file, agree_with, loaded, device)
+    teacher = None
+    if agree_with is not None:
+        teacher = _open(model_file, agree_with, loaded, device, "--agree-with")
     drawn = "" if len(loaded) == whole else f" of {whole:,}"
-    print(f"images     {len(loaded):,}{drawn}: {part} of {images.data}")
+    noun = input_noun(loaded.image_shape)
+    print(f"{plural(noun):<10} {len(loaded):,}{drawn}: {part} of {images.data}")
     print(f"queries    {_queries(len(loaded), name, evaluated, agree_with, price_per_1000)}")
     if dry_run:
         print("dry run    nothing was asked")
@@ -105,13 +103,18 @@ def evaluate(
     decisions = _decide_all(evaluated, loaded)
     if labels is not None:
         correct = int((decisions == labels).sum())
-        print(f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {len(loaded):,} images)")
+        print(
+            f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {counted(len(loaded), noun)})"
+        )
     if agree_with is not None and teacher is not None:
         decisions = renumbered(
             decisions, class_names_of(evaluated), class_names_of(teacher), name, agree_with
         )
         agreeing = int((decisions == _decide_all(teacher, loaded)).sum())
-        print(f"agreement  {agreeing / len(loaded):.2%} ({agreeing:,} of {len(loaded):,} images)")
+        print(
+            f"agreement  {agreeing / len(loaded):.2%} "
+            f"({agreeing:,} of {counted(len(loaded), noun)})"
+        )
 
 
 def _one_model(student: str | None, model: str | None) -> str:
@@ -129,12 +132,15 @@ def _one_model(student: str | None, model: str | None) -> str:
     return found
 
 
-def _open(model_file: ModelFileOptions, source: str, images: "ImageSet", device: str) -> "Teacher":
+def _open(
+    model_file: ModelFileOptions, source: str, images: "ImageSet", device: str, option: str
+) -> "Teacher":
     """Loads a model for images in [0, 1], and checks the shape of the images."""
     from db3kd.teachers.rescaled import takes_unit_images
     from db3kd.validation import check_shape_of_images
 
-    opened = takes_unit_images(model_file.load(source, images, device))
+    with naming_options(teacher=option):
+        opened = takes_unit_images(model_file.load(source, images, device))
     check_shape_of_images(images.image_shape, opened.image_shape, images.name)
     return opened
 

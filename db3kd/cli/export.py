@@ -10,6 +10,7 @@ from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_
 from db3kd.cli.options import ImageOptions, Split, load_test_or_all
 from db3kd.cli.outputs import refuse_existing
 from db3kd.cli.teacher_options import parse_shape
+from db3kd.wording import counted
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
@@ -132,6 +133,9 @@ def export(
         classes=network.classes,
         images=images,
     )
-    print(f"{result.path}: makes the same decisions as {file.name} on {result.images:,} images")
+    print(
+        f"{result.path}: makes the same decisions as {file.name} on "
+        f"{counted(result.images, result.noun)}"
+    )
     print(f"classes     {result.classes_decided} among these decisions")
     print(f"difference  at most {result.largest_difference:.2g} between scores")

@@ -15,6 +15,7 @@ import typer
 from db3kd.cli.errors import one_line
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.teacher_options import TEACHER_HELP, ModelFileOptions
+from db3kd.wording import counted
 
 if TYPE_CHECKING:
     from db3kd.teachers import Teacher
@@ -174,7 +175,7 @@ def _build_rows() -> Iterable[tuple[str, str]]:
 def _device_rows() -> Iterable[tuple[str, str]]:
     import torch
 
-    yield "cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in torch"
+    yield "cpu", f"{os.cpu_count()} cores, {counted(torch.get_num_threads(), 'thread')} in torch"
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         yield f"cuda:{number}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

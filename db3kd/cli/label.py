@@ -15,7 +15,9 @@ from db3kd.cli.label_options import BudgetOptions, SearchOptions, SoftLabelOptio
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.options import ImageOptions, Resume, Split
 from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import ModelFileOptions, TeacherOptions
+from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from db3kd.labelling.totals import Totals
     from db3kd.pipelines.auto_surrogate import AutoSurrogate
     from db3kd.teachers import Teacher
+    from db3kd.wording import InputNoun
 
 INCONSISTENT = 3
 """Exit status of a finished run whose teacher is noisy or was replaced."""
@@ -152,16 +155,24 @@ def label(
                 rare_classes=budget.rare_classes,
             ),
         )
-    _report(totals, before, out)
+    _report(totals, before, out, budget.price, input_noun(loaded.image_shape))
 
 
-def _report(totals: "Totals", before: dict[str, Any] | None, out: Path) -> None:
+def _report(
+    totals: "Totals",
+    before: dict[str, Any] | None,
+    out: Path,
+    price: float | None,
+    noun: "InputNoun",
+) -> None:
     """Prints what a run measured, and exits with status 3 if the teacher contradicted itself.
 
     Args:
         totals: The totals of the run.
         before: The manifest before this command, if there was one.
         out: The folder of the run.
+        price: The price of 1,000 queries, or None.
+        noun: What messages call an image.
     """
     from db3kd.labelling.check_results import describe_checks, is_inconsistent, queries_of_checks
     from db3kd.labelling.run_surrogate import describe_surrogate
@@ -170,11 +181,14 @@ def _report(totals: "Totals", before: dict[str, Any] | None, out: Path) -> None:
     after = read_manifest(out)
     if after == before:
         print("nothing to do  the run was already finished")
-    _print_summary(totals, queries_in_flight(after), out)
+    _print_summary(totals, price, queries_in_flight(after), noun, out)
     if described := describe_surrogate(after):
         print(f"surrogate      {described}")
     if check_queries := queries_of_checks(after):
-        print(f"checks         {check_queries} more queries; {describe_checks(after)}")
+        print(
+            f"checks         {counted(check_queries, 'more query')}"
+            f"{price_text(check_queries, price)}; {describe_checks(after)}"
+        )
     if is_inconsistent(after) or totals.statuses["contradictory"]:
         print(
             "error: the teacher gave different answers to the same images; "
@@ -194,7 +208,8 @@ def _surrogate(file: Path, images: "ImageSet", teacher: "Teacher", trust_code: b
     from db3kd.teachers import ModuleTeacher
     from db3kd.teachers.base import class_names_of
 
-    loaded = ModelFileOptions(trust_code=trust_code).load(str(file), images, "cpu")
+    with naming_options(teacher="--surrogate"):
+        loaded = ModelFileOptions(trust_code=trust_code).load(str(file), images, "cpu")
     if not isinstance(loaded, ModuleTeacher):
         raise ValueError(f"surrogate: expected a torch network, which has gradients, got {file}")
     if loaded.bounds != images.bounds:
@@ -211,23 +226,27 @@ def _surrogate(file: Path, images: "ImageSet", teacher: "Teacher", trust_code: b
     return loaded.module
 
 
-def _print_summary(totals: "Totals", in_flight: int, out: Path) -> None:
+def _print_summary(
+    totals: "Totals", price: float | None, paid_twice: int, noun: "InputNoun", out: Path
+) -> None:
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
     distance = "no class was reached"
     if totals.mean_distance is not None:
         distance = f"{totals.mean_distance:.3f} (L2)"
     print(f"samples        {totals.samples:,}: {statuses}")
-    print(f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} per sample")
-    if in_flight:
-        print(f"paid twice     at most {in_flight:,}, unanswered when a process stopped")
+    print(
+        f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} per sample"
+        f"{price_text(totals.queries, price)}"
+    )
+    print_paid_twice(paid_twice, 14)
     print(f"mean distance  {distance}")
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
     if totals.estimated:
-        print(f"not searched   {totals.estimated:,} pairs, whose distances are estimated")
+        print(f"not searched   {counted(totals.estimated, 'pair')}, whose distances are estimated")
     if totals.statuses["contradictory"]:
         print(
-            f"contradictory  {totals.statuses['contradictory']:,} samples: the teacher put equal "
-            "images in different classes, so it is noisy or was replaced"
+            f"contradictory  {counted(totals.statuses['contradictory'], 'sample')}: the teacher "
+            f"put equal {noun}s in different classes, so it is noisy or was replaced"
         )
     if totals.disagreements:
         print(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
-from db3kd.cli.options import Seed, given, parse_counts, parse_price
+from db3kd.cli.options import PricePer1000, Seed, given, parse_counts
 
 if TYPE_CHECKING:
     from db3kd.labelling.ray_cluster import Workers
@@ -82,14 +82,7 @@ class BudgetOptions(OptionSet):
         int,
         typer.Option("--dry-run-queries", min=0, help="Maximum number of queries of --dry-run."),
     ] = 400
-    price: Annotated[
-        float | None,
-        typer.Option(
-            "--price-per-1000",
-            callback=parse_price,
-            help="Price of 1,000 queries in any currency, for --dry-run.",
-        ),
-    ] = None
+    price: PricePer1000 = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,14 @@ PricePer1000 = Annotated[
         rich_help_panel="Budget",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print the number of queries and their price, and stop before the first query.",
+        rich_help_panel=COMMON,
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
@@ -81,6 +89,16 @@ Seeds = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(OptionSet):
+    """Whether a command only shows what it would ask, and at what price."""
+
+    panel = "Budget"
+
+    dry_run: DryRun = False
+    price_per_1000: PricePer1000 = None
 
 
 READING = ("size", "channels", "features", "label_column")

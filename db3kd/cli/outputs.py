@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from db3kd.wording import counted
+
 
 def refuse_existing(path: Path) -> None:
     """Checks, before any work, that a command would not overwrite anything.
@@ -65,7 +67,7 @@ def _hint(runs: tuple[Path, ...], then: str) -> str:
         return f"the answers so far are kept, but a journal cannot be read: {error}"
     if unanswered:
         return (
-            f"the answers so far are kept, except for at most {unanswered:,} queries that were "
-            f"still unanswered and will be asked again; {then}continue with --resume"
+            f"the answers so far are kept, except those to at most {counted(unanswered, 'query')} "
+            f"in flight, which will be sent again; {then}continue with --resume"
         )
     return f"the answers so far are kept; {then}continue with --resume"

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from db3kd.progress import duration
+from db3kd.wording import counted, money
 
 if TYPE_CHECKING:
     from db3kd.pipelines import DistillResult
@@ -10,32 +11,43 @@ if TYPE_CHECKING:
     from db3kd.pipelines.training_time import StepTimes
     from db3kd.planning import BudgetPlan, ComparisonPlan
     from db3kd.teachers import Teacher
+    from db3kd.wording import InputNoun
 
 
-def print_plan(plan: "BudgetPlan", price_per_1000: float | None) -> None:
+def print_plan(
+    plan: "BudgetPlan", price_per_1000: float | None, noun: "InputNoun" = "image"
+) -> None:
     """Prints the queries of each stage in order, with their reasons and their price.
 
     Args:
         plan: The plan.
         price_per_1000: The price of 1,000 queries, or None.
+        noun: What the plan calls an image.
     """
     print(f"strategy   {plan.strategy}")
-    width = max(len(stage.name) for stage in plan.stages)
-    for stage in plan.stages:
+    stages = plan.stages_in_words(noun)
+    width = max(len(stage.name) for stage in stages)
+    for stage in stages:
         print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
     price = price_text(plan.queries, price_per_1000)
     print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
     if plan.queries < plan.budget:
         unused = plan.budget - plan.queries
-        print(f"unused     {unused:,} queries: this strategy has no use for more with these images")
+        print(
+            f"unused     {counted(unused, 'query')}: this strategy has no use for more with these "
+            f"{noun}s"
+        )
 
 
-def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) -> None:
+def print_comparison_plan(
+    plan: "ComparisonPlan", price_per_1000: float | None, noun: "InputNoun" = "image"
+) -> None:
     """Prints the plan of each strategy on a line, and the total cost of all students.
 
     Args:
         plan: The plan.
         price_per_1000: The price of 1,000 queries, or None.
+        noun: What the plan calls an image.
     """
     width = max(map(len, ("in total", *plan.strategies)))
     for strategy in plan.strategies:
@@ -44,14 +56,15 @@ def print_comparison_plan(plan: "ComparisonPlan", price_per_1000: float | None) 
             continue
         queries = plan.plans[strategy].queries
         print(
-            f"{strategy:<{width}}  at most {queries:,} queries"
-            f"{price_text(queries, price_per_1000)}: {plan.plans[strategy].text}"
+            f"{strategy:<{width}}  at most {counted(queries, 'query')}"
+            f"{price_text(queries, price_per_1000)}: "
+            f"{plan.plans[strategy].text_in_words(noun)}"
         )
     students = len(plan.plans) * plan.seeds
-    test = f" and {plan.test_images:,} test images" if plan.test_images else ""
+    test = f" and {counted(plan.test_images, f'test {noun}')}" if plan.test_images else ""
     print(
-        f"{'in total':<{width}}  at most {plan.queries:,} queries for {students:,} "
-        f"student{'s' if students != 1 else ''}{test}{price_text(plan.queries, price_per_1000)}"
+        f"{'in total':<{width}}  at most {counted(plan.queries, 'query')} for "
+        f"{counted(students, 'student')}{test}{price_text(plan.queries, price_per_1000)}"
     )
 
 
@@ -77,7 +90,7 @@ def print_answered(
     if not answered:
         return
     if finished:
-        print(f"{'answered':<{width}}  {answered:,} queries; the run is finished")
+        print(f"{'answered':<{width}}  {counted(answered, 'query')}; the run is finished")
         return
     left = max(0, queries - answered - unused)
     not_needed = f"{unused:,} not needed; " if unused else ""
@@ -129,30 +142,60 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
     from db3kd.models.weights import STUDENT_FILE
     from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out
 
-    low, high = result.interval
+    noun = result.noun
+    held_out = counted(result.held_out, f"held-out {noun}")
     for choice in result.choices:
         measured = ", ".join(f"{name} {share:.1%}" for name, share in choice.options.items())
         print(f"choice     {choice.question}: {choice.chosen} (validation agreement: {measured})")
     if result.choices:
         augmented = result.validation - result.held_out
-        versions = f" and {augmented:,} augmented versions of them" if augmented else ""
-        print(f"validation {result.held_out:,} held-out images{versions}, to choose by")
+        versions = f" and {counted(augmented, 'augmented version')} of them" if augmented else ""
+        print(f"validation {held_out}{versions}, to choose by")
     print(f"taught by  {result.taught_by}")
-    print(
-        f"agreement  {result.agreement:.1%} (95 % interval {low:.1%} to {high:.1%}) of "
-        f"{result.held_out:,} held-out images"
-    )
+    matches = round(result.agreement * result.held_out)
+    print(f"agreement  {agreement_text(matches, result.held_out, f'held-out {noun}')}")
     if result.held_out < FEW_HELD_OUT:
-        print(f"note       {few_held_out(result.held_out, result.accuracy is not None)}")
+        print(f"note       {few_held_out(result.held_out, result.accuracy is not None, noun)}")
     for warning in result.warnings:
         print(f"warning    {warning}")
     if result.accuracy is not None:
-        print(f"accuracy   {result.accuracy:.2%} of the test images")
+        print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")
     print(f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}")
+    print_paid_twice(result.paid_twice, 10)
     if result.folder is not None:
         print(f"student    {result.folder / STUDENT_FILE}")
     if result.report is not None:
         print(f"report     {result.report}")
+
+
+def agreement_text(matches: int, total: int, noun: str) -> str:
+    """Returns an agreement with its 95 % interval and what it is a share of.
+
+    Args:
+        matches: How many were put in the teacher's class.
+        total: How many there are.
+        noun: What is counted, such as "held-out image".
+    """
+    from db3kd.report.intervals import wilson_interval
+
+    low, high = wilson_interval(matches, total)
+    return (
+        f"{matches / total:.1%} (95 % interval {low:.1%} to {high:.1%}) of {counted(total, noun)}"
+    )
+
+
+def print_paid_twice(queries: int, width: int) -> None:
+    """Prints how many queries a stop of the run may have made the user pay twice, if any.
+
+    Args:
+        queries: From `queries_paid_twice`.
+        width: The width of the first column.
+    """
+    if queries:
+        print(
+            f"{'paid twice':<{width}} at most {counted(queries, 'query')}, unanswered when a "
+            "process stopped"
+        )
 
 
 def price_text(queries: int, price_per_1000: float | None) -> str:
@@ -164,4 +207,5 @@ def price_text(queries: int, price_per_1000: float | None) -> str:
     """
     if price_per_1000 is None:
         return ""
-    return f", price {queries * price_per_1000 / 1000:,.2f} at {price_per_1000:g} per 1,000"
+    price = money(queries * price_per_1000 / 1000)
+    return f", price {price} at {money(price_per_1000)} per 1,000"

@@ -7,6 +7,7 @@ import typer
 
 from db3kd.cli.options import MOVED_DATA_HELP
 from db3kd.cli.outputs import refuse_existing
+from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
     from db3kd.labelling.label_run import LabelRun
@@ -67,28 +68,31 @@ def _notes(run: "LabelRun") -> list[str]:
     from db3kd.labelling.run_surrogate import describe_surrogate
     from db3kd.labelling.totals import Totals
 
+    noun = input_noun(run.images.image_shape)
     totals = Totals()
     totals.add(run.labels)
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
     notes = [
-        f"{totals.samples:,} samples labelled by {run.measure.upper()} "
+        f"{counted(totals.samples, 'sample')} labelled by {run.measure.upper()} "
         f"(teacher {run.teacher}): {statuses}.",
-        f"{totals.queries:,} queries, {totals.queries_per_sample:,.1f} per sample; "
-        f"{totals.reached:,} of {totals.pairs:,} pairs of a sample and another class were reached.",
+        f"{counted(totals.queries, 'query')}, {totals.queries_per_sample:,.1f} per sample; "
+        f"{totals.reached:,} of {counted(totals.pairs, 'pair')} (a sample and another class) "
+        "were reached.",
     ]
     if totals.estimated:
         notes.append(
-            f"{totals.estimated:,} pairs were not searched, because no image of the class is near "
-            "the sample. Their distances are estimated, and neither the mean nor the plot of "
-            "distances between classes includes them."
+            f"Not searched: {counted(totals.estimated, 'pair')}, because no {noun} of the class is "
+            "near the sample. Distances of such pairs are estimated, and neither the mean nor the "
+            "plot of distances between classes includes them."
         )
     if totals.mean_distance is not None:
         notes.append(f"Mean distance {totals.mean_distance:.3f} (L2, input units).")
     if totals.statuses["contradictory"]:
         notes.append(
-            f"{totals.statuses['contradictory']:,} samples are contradictory: the teacher put "
-            "equal images in different classes, so it is noisy or was replaced. Their distance is "
-            "0, and their soft labels divide the probability equally between these classes."
+            f"Contradictory: {counted(totals.statuses['contradictory'], 'sample')}. The teacher "
+            f"put equal {noun}s in different classes, so it is noisy or was replaced. The distance "
+            "of such a sample is 0, and its soft label divides the probability equally between "
+            "these classes."
         )
     if described := describe_surrogate(run.manifest):
         notes.append(f"Surrogate of the run: {described}.")
@@ -96,8 +100,8 @@ def _notes(run: "LabelRun") -> list[str]:
         notes.append(f"Consistency: {checked}.")
     if totals.disagreements:
         notes.append(
-            f"The teacher puts {totals.disagreements:,} of {totals.samples:,} samples in another "
-            "class than the data set does; labels follow the teacher's decision."
+            f"The teacher puts {totals.disagreements:,} of {counted(totals.samples, 'sample')} in "
+            "another class than the data set does; labels follow the teacher's decision."
         )
     return notes
 

@@ -10,6 +10,7 @@ from db3kd.cli.option_sets import expand_option_sets
 from db3kd.cli.options import DefaultModel, ImageOptions
 from db3kd.cli.outputs import check_weights_file
 from db3kd.cli.training_options import TrainingDevice, TrainingOptions
+from db3kd.wording import counted, input_noun
 
 
 @expand_option_sets
@@ -77,4 +78,5 @@ def teacher(
         data_fingerprint=train.fingerprint(),
     )
     write_manifest(out.with_suffix(".json"), described | {"queries": 0, "test_accuracy": accuracy})
-    print(f"{out}: {accuracy:.1%} of {len(test):,} test images ({images.data})")
+    tested = counted(len(test), f"test {input_noun(test.image_shape)}")
+    print(f"{out}: {accuracy:.1%} of {tested} ({images.data})")

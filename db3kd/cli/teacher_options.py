@@ -148,9 +148,15 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(part) for part in text.split(","))
+        sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"image_shape: expected sizes such as 1,28,28, got {text!r}") from None
+    if len(sizes) == 2:
+        raise ValueError(
+            f"image_shape: expected channels, height and width, got {text!r} without channels; use "
+            f"1,{text} for grey images or 3,{text} for colour images"
+        )
+    return sizes
 
 
 def _resolve_device(name: str) -> str:

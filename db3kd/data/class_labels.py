@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.wording import did_you_mean
+
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
 
@@ -119,5 +121,6 @@ def _number_names(
         raise ValueError(
             f"{name}: expected one of the class names {', '.join(map(repr, names[:10]))}"
             f"{' …' if len(names) > 10 else ''}, got {unknown[0]!r}"
+            f"{did_you_mean(unknown[0], names)}"
         )
     return torch.tensor([number_of[text] for text in texts], dtype=torch.int64), names

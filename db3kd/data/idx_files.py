@@ -14,6 +14,7 @@ from db3kd.data.class_labels import class_count
 from db3kd.data.decompression import check_decompressed_size
 from db3kd.data.image_set import ImageSet
 from db3kd.data.splits import require_split, split_set_name
+from db3kd.wording import counted
 
 _PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 
@@ -39,7 +40,7 @@ def load_idx_folder(folder: Path, split: str, classes: int | None) -> ImageSet:
     if split_labels is not None and len(split_labels) != images.shape[0]:
         raise ValueError(
             f"{folder}: expected one label for each image of {split}, got "
-            f"{images.shape[0]} images and {len(split_labels)} labels"
+            f"{counted(images.shape[0], 'image')} and {counted(len(split_labels), 'label')}"
         )
     name = split_set_name(folder.resolve().name, split, parts)
     return ImageSet(

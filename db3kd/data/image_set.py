@@ -20,6 +20,7 @@ from db3kd.validation import (
     check_classes,
     check_dense,
 )
+from db3kd.wording import counted, input_noun
 
 Item = Tensor | tuple[Tensor, int]
 """An image [C, H, W] or an encoded row [D], with its label if the set has labels."""
@@ -209,8 +210,8 @@ class ImageSet:
 
     def __repr__(self) -> str:
         classes = "no labels" if self.labels is None else f"{self.classes} classes"
-        unit = "images" if self.features is None else "rows"
-        return f"ImageSet({self.name!r}: {len(self)} {unit} of shape {self.image_shape}, {classes})"
+        inputs = counted(len(self), input_noun(self.image_shape))
+        return f"ImageSet({self.name!r}: {inputs} of shape {self.image_shape}, {classes})"
 
     @property
     def image_shape(self) -> tuple[int, ...]:

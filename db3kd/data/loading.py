@@ -12,8 +12,10 @@ from db3kd.data.numpy_files import load_npy, load_npz
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.data.splits import group_by_split, require_split
 from db3kd.data.table_files import TABLE_SUFFIXES, TableOptions, holds_table, load_table
+from db3kd.storage.filesystem import names_beside
 from db3kd.storage.manifest import MANIFEST, describe_format, read_manifest
 from db3kd.tables import Features
+from db3kd.wording import did_you_mean
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
 """Data sets of the hub by their short names."""
@@ -110,10 +112,10 @@ def load_data(
             f"data: expected a folder of images, or a .npz, .npy, .csv or .parquet file, got the "
             f"file {name!r}; for image files, pass their folder: {str(path.parent)!r}"
         )
-    known = ", ".join([*BUNDLED_SETS, *BUNDLED_TABLES, *HUB_NAMES])
+    known = [*BUNDLED_SETS, *BUNDLED_TABLES, *HUB_NAMES]
     raise ValueError(
-        f"data: expected {known}, hub:NAME, an existing folder, or a .npz, .npy, .csv or .parquet "
-        f"file, got {name!r}"
+        f"data: expected {', '.join(known)}, hub:NAME, an existing folder, or a .npz, .npy, .csv "
+        f"or .parquet file, got {name!r}{did_you_mean(path.name, [*known, *names_beside(path)])}"
     )
 
 
@@ -186,7 +188,9 @@ def _load_pseudo_samples(path: Path, split: str, options: DecodeOptions) -> Imag
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"data: there is no file {path}")
+        raise FileNotFoundError(
+            f"data: there is no file {path}{did_you_mean(path.name, names_beside(path))}"
+        )
 
 
 def _refuse_columns(columns: TableOptions, name: str) -> None:

@@ -18,6 +18,7 @@ from db3kd.storage.manifest import read_manifest
 from db3kd.storage.run_names import current_names
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.validation import CONVENTIONS, interval_text
+from db3kd.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -101,8 +102,8 @@ class PseudoSamples:
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.status.count(status)} {status}" for status in STATUSES)
         return (
-            f"PseudoSamples({len(self)} images of shape {tuple(self.pixels.shape[1:])} in "
-            f"{interval_text(self.bounds)}, {self.classes} classes; {counts})"
+            f"PseudoSamples({counted(len(self), 'image')} of shape {tuple(self.pixels.shape[1:])} "
+            f"in {interval_text(self.bounds)}, {self.classes} classes; {counts})"
         )
 
     def images(self) -> Tensor:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from db3kd.wording import did_you_mean
+
 _SPLITS = {
     "train": ("train", "training"),
     "test": ("test", "testing", "eval", "evaluation"),
@@ -19,7 +21,10 @@ class MissingSplitError(ValueError):
     """
 
     def __init__(self, split: str, splits: tuple[str, ...], name: str | Path) -> None:
-        super().__init__(f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}")
+        super().__init__(
+            f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}"
+            f"{did_you_mean(split, splits)}"
+        )
         self.splits = splits
 
 

@@ -10,6 +10,7 @@ from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import SelectedImages
 from db3kd.distillation.augmented_images import AugmentedImages
+from db3kd.wording import counted
 
 NUMBERS = 2**20
 """Number of images per sample, itself included. Augmented images are made when they are read."""
@@ -37,8 +38,8 @@ class Answers:
     def __repr__(self) -> str:
         held_out = int(self.is_held_out.sum())
         return (
-            f"Answers({len(self):,} decisions, of which {held_out:,} are held out, for "
-            f"{self.images.samples:,} samples)"
+            f"Answers({counted(len(self), 'decision')}, of which {held_out:,} are held out, for "
+            f"{counted(self.images.samples, 'sample')})"
         )
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.shards import Kind, import_pyarrow
+from db3kd.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -36,7 +37,7 @@ class AugmentedDecisions:
 
     def __repr__(self) -> str:
         answered = int((self.decisions >= 0).sum())
-        return f"AugmentedDecisions({answered:,} decisions for {self.images!r})"
+        return f"AugmentedDecisions({counted(answered, 'decision')} for {self.images!r})"
 
 
 def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor:
@@ -101,7 +102,9 @@ def read_decisions(
     per_sample = images.queries_per_sample
     try:
         if position + len(table) > len(images):
-            raise ValueError(f"expected at most {len(images) - position} rows, got {len(table)}")
+            raise ValueError(
+                f"expected at most {counted(len(images) - position, 'row')}, got {len(table)}"
+            )
         for name, expected in (("sample", rows // per_sample), ("number", rows % per_sample)):
             if not read_column(table, name, torch.int64).equal(expected):
                 raise ValueError(f"column {name}: expected the images in their order")

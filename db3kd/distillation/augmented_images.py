@@ -13,6 +13,7 @@ from db3kd.argument_types import check_seed
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
+from db3kd.wording import counted
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIXED_DRAWS = 6
@@ -86,7 +87,9 @@ class AugmentedImages:
         self.samples = len(images)
         self.partners = self.samples if partners is None else partners
         if not 1 <= self.partners <= self.samples:
-            raise ValueError(f"partners: expected 1 to {self.samples} samples, got {partners}")
+            raise ValueError(
+                f"partners: expected 1 to {counted(self.samples, 'sample')}, got {partners}"
+            )
         self.image_shape = tuple(shape)
         self.queries_per_sample = queries_per_sample
         self.seed = seed
@@ -98,8 +101,8 @@ class AugmentedImages:
 
     def __repr__(self) -> str:
         return (
-            f"AugmentedImages({self.samples:,} samples of {self.image_shape}, "
-            f"{self.queries_per_sample} images each, seed={self.seed})"
+            f"AugmentedImages({counted(self.samples, 'sample')} of {self.image_shape}, "
+            f"{counted(self.queries_per_sample, 'image')} each, seed={self.seed})"
         )
 
     def __getitem__(self, index: int) -> Tensor:

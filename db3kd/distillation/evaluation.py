@@ -13,6 +13,7 @@ from db3kd.querying.driver import decide_all
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.rescaled import takes_unit_images
+from db3kd.wording import counted
 
 _DEVICE_BATCH = 512
 """Images per forward pass on an accelerator."""
@@ -171,7 +172,7 @@ def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> 
     """
     if expected.shape != predicted.shape or len(expected) == 0:
         raise ValueError(
-            f"{name}: expected a class for each of {len(predicted)} images, "
+            f"{name}: expected a class for each of {counted(len(predicted), 'image')}, "
             f"got {list(expected.shape)}"
         )
     return (predicted.cpu() == expected.cpu()).double().mean().item()

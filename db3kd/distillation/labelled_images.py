@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.labelling.labels import Labels
 from db3kd.validation import UNIT_BOUNDS, check_images
+from db3kd.wording import counted
 
 LabelledImage = tuple[Tensor, Tensor, Tensor]
 """An image [*image_shape] float32, its decision [] int64 and its soft label [C] float32."""
@@ -46,7 +47,7 @@ class LabelledImages(Dataset[LabelledImage]):
             )
         if len(labels) != len(self._images):
             raise ValueError(
-                f"labels: expected {len(self._images)} rows, one for each image, got "
+                f"labels: expected {counted(len(self._images), 'row')}, one for each image, got "
                 f"{len(labels)}; if only some images were labelled, pass "
                 "images.subset(labels.index)"
             )

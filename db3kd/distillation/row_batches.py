@@ -9,6 +9,7 @@ from db3kd.data.arguments import ImagesLike
 from db3kd.data.image_reader import image_reader
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_process import TrainingProcess
+from db3kd.wording import counted
 
 _MAX_REPEATS = 30
 """Maximum number of times that a sample of a rare class is repeated."""
@@ -51,8 +52,8 @@ class RowBatches:
         if len(self._rows) // count < process.count:
             raise ValueError(
                 f"rows: expected at least {process.count} in each batch, one for each process, "
-                f"got {len(self._rows)} rows in {count} batches; use a larger batch_size or fewer "
-                "processes"
+                f"got {counted(len(self._rows), 'row')} in {counted(count, 'batch')}; use a larger "
+                "batch_size or fewer processes"
             )
         read = image_reader(self._images, process.device)
         targets = [target.to(process.device) for target in self._targets]

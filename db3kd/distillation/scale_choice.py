@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from db3kd.wording import InputNoun
+
 
 @dataclass(frozen=True)
 class ScaleTrial:
@@ -75,15 +77,19 @@ class ScaleChoice:
         """
         return tuple(trial for trial in self.trials if _is_as_good(trial, self.best))
 
-    def describe(self) -> list[str]:
-        """Returns lines to print: the scale, the trials, and warnings about the choice."""
+    def describe(self, noun: InputNoun = "image") -> list[str]:
+        """Returns lines to print: the scale, the trials, and warnings about the choice.
+
+        Args:
+            noun: What the lines call an image.
+        """
         tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in self.trials)
         chosen = "the best"
         if self.factor != 1:
             chosen = f"{self.factor:.3g} times the best of short training runs"
         lines = [
-            f"scale {self.scale:.3g}, {chosen} on held-out images (agreement with the teacher by "
-            f"scale: {tried})"
+            f"scale {self.scale:.3g}, {chosen} on held-out {noun}s (agreement with the teacher "
+            f"by scale: {tried})"
         ]
         if self.at_edge and len(self.trials) > 1:
             side = "smaller" if self.best == self.trials[0] else "larger"

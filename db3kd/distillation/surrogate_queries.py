@@ -30,6 +30,7 @@ from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
 from db3kd.validation import check_shape_of_images, interval_text
+from db3kd.wording import input_noun
 
 HELD_OUT_SHARE = 0.05
 """Share of samples on which a surrogate is measured; at least one sample."""
@@ -202,7 +203,7 @@ def decide_augmented_in_folder(
             len(images),
             len(images),
             title="asking the teacher",
-            unit="augmented images",
+            unit=f"augmented {input_noun(images.image_shape)}s",
             samples_before=before,
             queries_before=before,
         ) as progress:
@@ -233,16 +234,17 @@ def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "")
     check_classes_differ(
         teacher,
         decisions,
-        "augmented images",
+        f"augmented {input_noun(teacher.image_shape)}s",
         f"without a boundary, a surrogate has nothing to learn{advice}",
     )
 
 
 def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
-    check_shape_of_images(images.image_shape, teacher.image_shape, "the augmented images")
+    noun = input_noun(images.image_shape)
+    check_shape_of_images(images.image_shape, teacher.image_shape, f"the augmented {noun}s")
     lower, upper = teacher.bounds
     if lower > 0 or upper < 1:
         raise ValueError(
-            f"teacher: expected bounds that contain [0, 1], the range of augmented images, got "
+            f"teacher: expected bounds that contain [0, 1], the range of augmented {noun}s, got "
             f"{interval_text(teacher.bounds)} of {describe(teacher)}"
         )

@@ -7,6 +7,7 @@ import torch
 
 from db3kd.argument_types import check_flag, check_number, check_seed, check_type
 from db3kd.validation import check_count
+from db3kd.wording import did_you_mean
 
 _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
@@ -129,4 +130,7 @@ def check_positive(name: str, value: float) -> None:
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        raise ValueError(
+            f"{name}: expected one of {', '.join(choices)}, got {value!r}"
+            f"{did_you_mean(value, choices)}"
+        )

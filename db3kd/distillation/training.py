@@ -19,6 +19,7 @@ from db3kd.distillation.training_callbacks import (
 )
 from db3kd.distillation.training_checkpoint import Checkpoint
 from db3kd.distillation.training_loop import Model, train_batches
+from db3kd.wording import counted
 
 
 def train(
@@ -139,6 +140,6 @@ def _check_classes(logits: Tensor, decisions: Tensor, soft_labels: Tensor | None
         )
     if soft_labels is not None and soft_labels.shape[1] != classes:
         raise ValueError(
-            f"soft_labels: expected {classes} columns, the model's classes, "
+            f"soft_labels: expected {counted(classes, 'column')}, the model's classes, "
             f"got {soft_labels.shape[1]}"
         )

@@ -18,6 +18,7 @@ from db3kd.distillation.training_checkpoint import Checkpoint
 from db3kd.distillation.training_process import TrainingProcess
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
+from db3kd.wording import counted
 
 Model = nn.Module | Callable[[], nn.Module]
 """A network to start from, or a function that makes one."""
@@ -292,7 +293,7 @@ class _Meter:
         mean = self.process.mean(self.total).item() / self.since
         if not math.isfinite(mean):
             raise FloatingPointError(
-                f"training: the loss is {mean} after {step} of {self.steps} steps; "
+                f"training: the loss is {mean} after {step} of {counted(self.steps, 'step')}; "
                 "lower the learning rate"
             )
         self.total.zero_()

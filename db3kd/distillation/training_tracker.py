@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
+from db3kd.wording import did_you_mean
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -105,6 +106,7 @@ def _tracker_class(name: str, logging_dir: str | Path | None) -> "type[GeneralTr
     if name not in LOGGER_TYPE_TO_CLASS:
         raise ValueError(
             f"tracker: expected one of {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}, got {name!r}"
+            f"{did_you_mean(name, LOGGER_TYPE_TO_CLASS)}"
         )
     if name not in [str(available) for available in get_available_trackers()]:
         raise ModuleNotFoundError(

@@ -11,6 +11,7 @@ from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, class_names_of
 from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.module import ModuleTeacher
+from db3kd.wording import counted, input_noun
 
 
 class ExportError(ValueError):
@@ -35,7 +36,7 @@ def check_decides_alike(
         ExportError: If the file cannot be used, declares something else, or decides differently.
         TeacherError: If the student itself fails.
     """
-    name = student.teacher.name
+    name, noun = student.teacher.name, input_noun(student.teacher.image_shape)
     network = student.network
     seen: set[int] = set()
     largest, count, different, first = 0.0, 0, 0, ""
@@ -55,24 +56,24 @@ def check_decides_alike(
         except Exception as error:  # errors of a graph or of ONNX Runtime
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ExportError(
-                f"student: the file made from {name} fails on a batch of {len(images)} images: "
-                f"{first}"
+                f"student: the file made from {name} fails on a batch of "
+                f"{counted(len(images), noun)}: {first}"
             ) from error
         seen.update(expected.tolist())
         largest = max(largest, _difference(answers, truth))
         wrong = (decided != expected).nonzero().flatten()
         if len(wrong) and not different:
             row = int(wrong[0])
-            first = f"class {int(decided[row])} instead of {int(expected[row])} for image {row}"
+            first = f"class {int(decided[row])} instead of {int(expected[row])} for {noun} {row}"
             first += f" of a batch of {len(images)}"
         different += len(wrong)
         count += len(images)
     if different:
         raise ExportError(
-            f"student: expected a file that makes the same decisions as {name} on {count:,} "
-            f"images, got {different:,} other decisions, first {first} (largest difference of "
-            f"scores {largest:.2g}); nothing was written. Choose another format, and check that "
-            "the network processes each image independently"
+            "student: expected a file that makes the same decisions as "
+            f"{name} on {counted(count, noun)}, got {counted(different, 'other decision')}, first "
+            f"{first} (largest difference of scores {largest:.2g}); nothing was written. Choose "
+            f"another format, and check that the network processes each {noun} independently"
         )
     return len(seen), largest
 

@@ -12,6 +12,7 @@ from db3kd.export.student import DeployedStudent
 from db3kd.models.factories import NetworkFactory
 from db3kd.storage.filesystem import check_parents, write_atomically
 from db3kd.teachers.module import ModuleTeacher
+from db3kd.wording import InputNoun, input_noun
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class ExportResult:
         classes_decided: Number of different classes among these decisions.
         largest_difference: The largest absolute difference between two scores of the file and the
             student.
+        noun: What messages call an image: "image", or "row" for tables.
     """
 
     path: Path
     images: int
     classes_decided: int
     largest_difference: float
+    noun: InputNoun = "image"
 
 
 def export_model(
@@ -91,4 +94,5 @@ def export_model(
         classes_decided, difference = check_decides_alike(deployed, candidate, batches)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
-    return ExportResult(out, CHECKED_IMAGES, classes_decided, difference)
+    noun = input_noun(deployed.teacher.image_shape)
+    return ExportResult(out, CHECKED_IMAGES, classes_decided, difference, noun)

@@ -15,6 +15,7 @@ from db3kd.querying.session import AnswerJournal
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.validation import check_images
+from db3kd.wording import input_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +114,12 @@ def decide_images(
 def _check_classes_differ(
     teacher: Teacher, images: NamedImages, decisions: Tensor, advice: str = ""
 ) -> None:
+    noun = input_noun(teacher.image_shape)
+    expected = "range" if noun == "row" else "range and the colour order"
     check_classes_differ(
         teacher,
         decisions,
-        f"images ({images.name})",
-        "there is no boundary to measure. Do the images have the range and the colour order that "
-        f"the teacher expects?{advice}",
+        f"{noun}s ({images.name})",
+        f"there is no boundary to measure. Do the {noun}s have the {expected} that the teacher "
+        f"expects?{advice}",
     )

@@ -17,6 +17,7 @@ from db3kd.labelling.source import Source, stored_source
 from db3kd.storage.manifest import check_state, read_manifest
 from db3kd.storage.run_images import current_data
 from db3kd.storage.run_names import current_names
+from db3kd.wording import counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,8 +43,8 @@ class LabelRun:
 
     def __repr__(self) -> str:
         return (
-            f"LabelRun({len(self.labels):,} samples of {self.images.name}, "
-            f"{self.labels.classes} classes, {int(self.labels.queries.sum()):,} queries, "
+            f"LabelRun({counted(len(self.labels), 'sample')} of {self.images.name}, "
+            f"{self.labels.classes} classes, {counted(int(self.labels.queries.sum()), 'query')}, "
             f"{self.manifest['state']})"
         )
 

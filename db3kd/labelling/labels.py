@@ -15,6 +15,7 @@ from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import write_atomically
 from db3kd.storage.run_differences import DecidingEntry
 from db3kd.storage.shards import Kind, import_pyarrow, to_parquet
+from db3kd.wording import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -158,9 +159,9 @@ class Labels:
                 "of unknown temperature" if temperature is None else f"temperature {temperature:g}"
             )
         return (
-            f"Labels({len(self):,} samples, {self.classes} classes,\n"
+            f"Labels({counted(len(self), 'sample')}, {self.classes} classes,\n"
             f"       {int(self.targets.sum()):,} measured pairs, "
-            f"{int(self.queries.sum()):,} queries, mean distance {mean},\n"
+            f"{counted(int(self.queries.sum()), 'query')}, mean distance {mean},\n"
             f"       soft labels: {soft})"
         )
 

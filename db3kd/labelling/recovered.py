@@ -17,6 +17,7 @@ from db3kd.storage.journal import take_answers
 from db3kd.storage.journal_format import Call, digest_of
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import module_fingerprint
+from db3kd.wording import counted
 
 
 class MemoryJournal:
@@ -110,7 +111,7 @@ class Recovered:
     def __repr__(self) -> str:
         samples = sum(map(len, self._chunks.values()))
         return (
-            f"Recovered({samples:,} of {len(self.index):,} samples labelled, "
+            f"Recovered({samples:,} of {counted(len(self.index), 'sample')} labelled, "
             f"{self.queries:,} answered queries)"
         )
 

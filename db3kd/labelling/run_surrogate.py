@@ -27,6 +27,7 @@ from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import module_fingerprint
+from db3kd.wording import counted
 
 WEIGHTS = "_surrogate.safetensors"
 """The weights of a run's own surrogate, in its folder."""
@@ -269,8 +270,8 @@ def describe_surrogate(manifest: Mapping[str, Any]) -> str:
     queries, agreement = queries_of_surrogate(manifest), notes[-1].get("agreement")
     if not queries:
         return f"none: {notes[-1]['why']}"
-    known = "" if agreement is None else f", agrees on {agreement:.1%} of held-out images"
-    return f"{queries:,} more queries{known}: {notes[-1]['why']}"
+    known = "" if agreement is None else f", agrees on {agreement:.1%} of held-out samples"
+    return f"{counted(queries, 'more query')}{known}: {notes[-1]['why']}"
 
 
 def _decide(

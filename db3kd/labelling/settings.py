@@ -11,6 +11,7 @@ from db3kd.argument_types import check_seed
 from db3kd.boundary import SignOptSettings
 from db3kd.boundary.starting_points import Order
 from db3kd.validation import check_count
+from db3kd.wording import did_you_mean
 
 Measure = Literal["sd", "bd", "mbd"]
 """Sample, boundary and minimal boundary distance (DB3KD, section 3)."""
@@ -83,7 +84,10 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
-            raise ValueError(f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}")
+            raise ValueError(
+                f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}"
+                f"{did_you_mean(self.measure, MEASURES)}"
+            )
         check_seed(self.seed)
         check_count(self.query_batch_size, "query_batch_size")
         check_count(self.mixup_rounds, "mixup_rounds", least=0)

@@ -12,6 +12,7 @@ from db3kd import ops
 from db3kd.labelling.labels import Labels
 from db3kd.ops import Normalisation
 from db3kd.querying.search import UNANSWERED
+from db3kd.wording import did_you_mean
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
 """Default temperature of soft labels per normalisation; that of "inverse" is the paper's."""
@@ -41,8 +42,8 @@ class SoftLabelSettings:
     def __post_init__(self) -> None:
         if self.normalisation not in get_args(Normalisation):
             raise ValueError(
-                f"normalisation: expected one of {get_args(Normalisation)}, got "
-                f"{self.normalisation!r}"
+                f"normalisation: expected one of {', '.join(get_args(Normalisation))}, got "
+                f"{self.normalisation!r}{did_you_mean(self.normalisation, get_args(Normalisation))}"
             )
         for name in ("scale", "temperature"):
             value = getattr(self, name)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from db3kd.models.ensemble import MAX_NETWORKS, Ensemble
 from db3kd.models.factories import NetworkFactory, make_network
 from db3kd.validation import check_count, check_image_shape, import_named
+from db3kd.wording import did_you_mean
 
 SMALL_IMAGE = 64
 """Up to this side, in pixels, a `ResNet` has the stem for small images."""
@@ -56,7 +57,7 @@ def build_model(
     if name not in _FACTORIES:
         raise ValueError(
             f"model: expected one of {', '.join(model_names())} or package.module:factory, got "
-            f"{name!r}"
+            f"{name!r}{did_you_mean(name, model_names())}"
         )
     if name not in _ANY_SHAPE and len(shape) != 3:
         raise ValueError(

@@ -17,6 +17,7 @@ from db3kd.storage.run_differences import DecidingEntry
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
+from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
     import pyarrow
@@ -158,9 +159,10 @@ class AnswerRun:
         if stored is None:
             return None
         if not stored.rows.equal(rows):
+            noun = input_noun(self.teacher.image_shape)
             raise ValueError(
                 f"{self.folder.path}: expected the answers from row {position} on to be those of "
-                f"round {round_number}, got answers for other images; restore the missing shards, "
+                f"round {round_number}, got answers for other {noun}s; restore the missing shards, "
                 "or start another run in another folder"
             )
         return stored.decisions
@@ -173,9 +175,10 @@ class AnswerRun:
         if stored is None and round_number > 0:
             self._log.save(round_number, {"rows": rows.numpy()})
         if len(rows) != count:
+            noun = input_noun(self.teacher.image_shape)
             raise ValueError(
-                f"{self.folder.path}: expected {count:,} images in round {round_number}, got "
-                f"{len(rows):,}; start another run in another folder"
+                f"{self.folder.path}: expected {counted(count, noun)} in round {round_number}, "
+                f"got {len(rows):,}; start another run in another folder"
             )
         return rows
 

@@ -27,6 +27,7 @@ from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.teachers import Teacher
 from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
 from db3kd.validation import are_equal
+from db3kd.wording import input_noun
 
 ROUND_SHARE = 6
 """Proxies that choose images train for 1 / ROUND_SHARE of the steps of full training."""
@@ -97,8 +98,15 @@ def ask_rounds(
         def choose(answers: Answers, number: int = number, count: int = count) -> Tensor:
             networks: list[nn.Module] = []
             if number and proxies.count and not are_equal(answers.training.decisions):
+                noun = input_noun(run.teacher.image_shape)
                 networks = _train_to_choose(
-                    answers, proxies, settings, store, steps(len(answers.training)), number
+                    answers,
+                    proxies,
+                    settings,
+                    store,
+                    steps(len(answers.training)),
+                    number,
+                    f"choosing {noun}s to query, round {number + 1} of {len(plan.rounds)}",
                 )
                 agrees = agrees_with(networks, answers.held_out.clean)
                 # Measured again if the run was stopped while choosing, or lost a shard.
@@ -181,11 +189,22 @@ def _train_to_choose(
     store: NetworkStore,
     steps: int,
     number: int,
+    title: str,
 ) -> list[nn.Module]:
-    """Trains the proxies of a round for a part of the steps of full training."""
+    """Trains the proxies of a round for a part of the steps of full training.
+
+    Args:
+        answers: All answers so far.
+        proxies: How proxies are made.
+        settings: How they are trained.
+        store: Trains them.
+        steps: The steps of full training.
+        number: The number of the round, from 0.
+        title: The title of the progress display.
+    """
     short = max(1, steps // ROUND_SHARE)
     networks = []
-    with show_progress(f"choosing, round {number + 1}", proxies.count * short, "steps") as show:
+    with show_progress(title, proxies.count * short, "training steps") as show:
         for index in range(proxies.count):
             for rate in settings.learning_rates:
                 training = settings.trained_for(short, rate, index)
@@ -213,6 +232,6 @@ def _check_first_answers(teacher: Teacher, decisions: Tensor) -> None:
 
 
 def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "") -> None:
-    inputs = "rows" if len(teacher.image_shape) == 1 else "images"
-    consequence = f"a student has nothing to learn. Likely causes: {likely_causes(inputs)}"
-    check_classes_differ(teacher, decisions, inputs, consequence + advice)
+    noun = input_noun(teacher.image_shape)
+    consequence = f"a student has nothing to learn. Likely causes: {likely_causes(noun)}"
+    check_classes_differ(teacher, decisions, f"{noun}s", consequence + advice)

@@ -27,7 +27,9 @@ from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.pipelines.training_time import LEAST_STEPS, time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
+from db3kd.storage.run_folder import queries_paid_twice
 from db3kd.teachers import describe
+from db3kd.wording import counted
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ class Comparison:
         test_queries: Queries about the test images.
         steps: Training steps of each student.
         table: The table, as Markdown.
-        notes: Sentences on how the numbers were made and what they cost.
+        notes: Sentences on why strategies were not used, how the numbers were made and what they
+            cost.
         folder: The folder with report.html, compare.json and the run of each student; None if the
             comparison was made without `out`.
     """
@@ -62,7 +65,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         names = ", ".join(row.strategy for row in self.rows)
-        return f"Comparison({names}; {self.queries:,} queries)"
+        return f"Comparison({names}; {counted(self.queries, 'query')})"
 
 
 def compare(
@@ -86,7 +89,7 @@ def compare(
     """Trains students with several strategies at the same budget, and compares them.
 
     Each student is a `distill` run of its own, with its own queries. All train for the same number
-    of steps. If a strategy cannot be used at this budget, its row says why.
+    of steps. If a strategy cannot be used at this budget, a note says why.
 
     Example:
         >>> comparison = db3kd.compare(
@@ -208,6 +211,8 @@ def run_comparison(
             plan=plan,
             rows=rows,
             teacher_accuracy=_teacher_accuracy(prepared.test, students.decisions),
+            noun=prepared.noun,
+            paid_twice=queries_paid_twice(path, *prepared.answer_folders(path)),
         )
         write_comparison(path, summary)
     return Comparison(

@@ -15,6 +15,7 @@ from db3kd.report import ComparedStudent
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind
 from db3kd.teachers import Teacher
+from db3kd.wording import input_noun
 
 TEST_DECISIONS = Kind("test-decisions", 1)
 """The kind of run folder that a comparison writes. Its column is `decision`.
@@ -50,7 +51,8 @@ class ComparisonFolder:
         """
         if test is None:
             return None
-        return decide_once(self._folder, teacher, test, "test images")
+        title = f"test {input_noun(teacher.image_shape)}s"
+        return decide_once(self._folder, teacher, test, title)
 
     def finished_student(
         self, strategy: str, seed: int, tested: str | None = None

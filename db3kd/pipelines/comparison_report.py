@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from db3kd.pipelines.run_layout import REPORT_FILE
+from db3kd.pipelines.student_warnings import paid_twice_note
 from db3kd.planning import ComparisonPlan
 from db3kd.report import ComparisonRow, Summary, percent, wilson_interval, write_summary
 from db3kd.report.comparison import comparison_block
 from db3kd.report.intervals import interval_of
 from db3kd.report.student_blocks import Section
 from db3kd.storage.filesystem import write_atomically
+from db3kd.wording import InputNoun, counted, money
 
 DATA_FILE = "compare.json"
 
@@ -36,6 +38,8 @@ class ComparisonSummary:
         price_per_1000: The price of 1,000 queries, or None.
         plan: What was planned.
         rows: The results.
+        noun: What the report calls an image.
+        paid_twice: At most how many queries were paid twice, because a process stopped.
     """
 
     teacher: str
@@ -49,6 +53,8 @@ class ComparisonSummary:
     plan: ComparisonPlan
     rows: Sequence[ComparisonRow]
     teacher_accuracy: float | None = None
+    noun: InputNoun = "image"
+    paid_twice: int = 0
 
     @property
     def queries(self) -> int:
@@ -104,14 +110,16 @@ class ComparisonSummary:
             if len(self.seeds) == 1
             else f"seeds {self.seeds[0]} to {self.seeds[-1]}"
         )
+        noun = self.noun
         notes = [
-            f"Students: {self.student}, {self.steps:,} training steps each, {seeds}, trained on "
-            f"decisions of the teacher {self.teacher} about {data}, at most {self.budget:,} "
-            "queries each.",
+            *(f"Not used: {row.strategy}. {row.refused}." for row in self.rows if row.refused),
+            f"Students: {self.student}, {counted(self.steps, 'training step')} each, {seeds}, "
+            f"trained on decisions of the teacher {self.teacher} about {data}, at most "
+            f"{counted(self.budget, 'query')} each.",
             "Queries, price and seconds are means per student. Held-out agreement counts the "
-            "held-out images of all seeds together; its interval is Wilson's."
+            f"held-out {noun}s of all seeds together; its interval is Wilson's."
             + (
-                f" {measured} on the test images ({self.test}) are mean ± sample standard "
+                f" {measured} on the test {noun}s ({self.test}) are mean ± sample standard "
                 "deviation over seeds."
                 if self.test is not None
                 else ""
@@ -119,7 +127,7 @@ class ComparisonSummary:
         ]
         if self.teacher_accuracy is not None:
             notes.append(
-                "The teacher's own accuracy on the test images is "
+                f"The teacher's own accuracy on the test {noun}s is "
                 f"{percent(self.teacher_accuracy)}."
             )
         if self.as_good:
@@ -129,30 +137,33 @@ class ComparisonSummary:
                 "The held-out images of students without images are pseudo samples, so their "
                 "held-out agreement cannot be compared with that of the other students."
             )
-        total = f"All students together asked {self.queries:,} queries{self._price()}"
+        total = f"All students together asked {counted(self.queries, 'query')}{self._price()}"
         if self.plan.test_images:
             total += (
-                f", {self.plan.test_images:,} of them about the test images, once for all students"
+                f", {self.plan.test_images:,} of them about the test {noun}s, once for all students"
             )
-        return [*notes, f"{total}."]
+        notes.append(f"{total}.")
+        if self.paid_twice:
+            notes.append(paid_twice_note(self.paid_twice))
+        return notes
 
     def tie(self) -> str:
         """Returns a sentence on strategies that are about as good as the best, if there are."""
         total = self.counts(self.best)[1]
         names = " and ".join([self.best.strategy, *self.as_good])
         if self.plan.test_images:
-            more = "more test images"
+            more = f"more test {self.noun}s"
         else:
-            more = "test images (--test, or test= in Python), which cost a query each,"
+            more = f"test {self.noun}s (--test, or test= in Python), which cost a query each,"
         return (
-            f"The 95 % intervals of {names} overlap, so their order on {total:,} images may "
-            f"be chance; {more} measure the difference better."
+            f"The 95 % intervals of {names} overlap, so their order on "
+            f"{counted(total, self.noun)} may be chance; {more} measure the difference better."
         )
 
     def _price(self) -> str:
         if self.price_per_1000 is None:
             return ""
-        return f" (price {self.queries * self.price_per_1000 / 1000:,.2f})"
+        return f" (price {money(self.queries * self.price_per_1000 / 1000)})"
 
 
 def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
@@ -179,20 +190,21 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
 def _page(summary: ComparisonSummary) -> Summary:
     counts = summary.counts(summary.best)
     best, compared = summary.best, len(summary.comparable)
-    asked = "test images" if best.test_agreements else "held-out images"
+    noun = summary.noun
+    asked = f"test {noun}" if best.test_agreements else f"held-out {noun}"
     others = f", the highest of {compared}" if compared > 1 else ""
     if summary.as_good:
         others = ". " + summary.tie().removesuffix(".")
-    counted = " and of the test images" if summary.plan.test_images else ""
+    with_test = f" and of the test {noun}s" if summary.plan.test_images else ""
     return Summary(
         title="Strategies at the same budget",
         share=percent(_agreement(best)),
-        statement=f"({interval_of(*counts)}) of {counts[1]:,} {asked} get the teacher's class from "
-        f"students of the strategy {best.strategy}{others}.",
+        statement=f"({interval_of(*counts)}) of {counted(counts[1], asked)} get the teacher's "
+        f"class from students of the strategy {best.strategy}{others}.",
         key_figures=[
             (f"{summary.budget:,}", "maximum number of queries of each student"),
             (f"{summary.steps:,}", "training steps of each student"),
-            (f"{summary.queries:,}", f"queries of all students{counted}"),
+            (f"{summary.queries:,}", f"queries of all students{with_test}"),
         ],
         links=[
             (

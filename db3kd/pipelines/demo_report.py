@@ -10,6 +10,7 @@ from db3kd.planning import STRATEGY_TEXTS
 from db3kd.report import ComparisonRow, Summary, percent, write_summary
 from db3kd.report.comparison import comparison_block
 from db3kd.report.student_blocks import Section, Settings, Table
+from db3kd.wording import counted
 
 STUDENTS_FOLDER = "students"
 TEACHER_FILE = "teacher.safetensors"
@@ -94,9 +95,9 @@ class DemoResult:
     def _statement(self) -> str:
         student, settings = self.comparison.rows[0].students[0], self.settings
         return (
-            f"of {self.test_images:,} test images get the teacher's class from a student that "
-            f"learned from {settings.images:,} images without labels and {student.queries:,} "
-            "decisions of the teacher"
+            f"of {counted(self.test_images, 'test image')} get the teacher's class from a student "
+            f"that learned from {counted(settings.images, 'image')} without labels and "
+            f"{counted(student.queries or 0, 'decision')} of the teacher"
         )
 
     def summary(self) -> Summary:

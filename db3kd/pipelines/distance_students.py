@@ -147,7 +147,7 @@ class DistanceStudent:
         short = scale_training(training, len(self.labels))
 
         def choose() -> float:
-            with show_progress("choosing the scale", 0, "students") as show:
+            with show_progress("choosing the scale of the soft labels", 0, "students") as show:
                 return choose_label_scale(
                     self.make, self.images, self.labels, loss, training, show
                 ).scale

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -10,7 +9,7 @@ from db3kd.distillation.answer_batches import mean_probabilities
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.finished_run import FinishedRun
 from db3kd.pipelines.reproduction import reproduction
-from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out
+from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out, paid_twice_note
 from db3kd.planning import BudgetPlan
 from db3kd.report import (
     Disagreements,
@@ -20,7 +19,7 @@ from db3kd.report import (
     StudentReport,
     write_student_report,
 )
-from db3kd.storage.manifest import queries_in_flight
+from db3kd.wording import InputNoun, counted
 
 _SHOWN_DISAGREEMENTS = 24
 _SHOWN_SOFT_LABELS = 8
@@ -63,7 +62,7 @@ def write_distill_report(
         teacher=run.teacher,
         student=run.student,
         data=run.data,
-        strategy=f"{run.plan.strategy}: {_asked(run).text}",
+        strategy=f"{run.plan.strategy}: {_asked(run).text_in_words(run.noun)}",
         taught_by=run.trained.taught_by,
         agreement=(run.matches, run.held_out),
         accuracy=run.correct,
@@ -87,11 +86,12 @@ def write_distill_report(
             run.trained.steps,
             run.manifest,
             run.correct is not None,
+            run.noun,
         ),
         warnings=run.warnings,
         notes=_notes(run),
     )
-    return write_student_report(folder, replace(report, stages=_stages(run, report.noun)))
+    return write_student_report(folder, replace(report, stages=_stages(run, run.noun)))
 
 
 def _asked(run: FinishedRun) -> BudgetPlan:
@@ -101,7 +101,7 @@ def _asked(run: FinishedRun) -> BudgetPlan:
     return replace(run.plan, rounds=(sum(run.plan.rounds),))
 
 
-def _stages(run: FinishedRun, noun: Literal["image", "row"]) -> list[ReportStage]:
+def _stages(run: FinishedRun, noun: InputNoun) -> list[ReportStage]:
     """Returns the stages of the plan with their queries, and the stages of training."""
     stages = []
     planned = _asked(run).stages_in_words(noun)
@@ -113,7 +113,7 @@ def _stages(run: FinishedRun, noun: Literal["image", "row"]) -> list[ReportStage
         elif stage.kind == "pseudo_samples":
             queries = run.queries
         seconds = run.seconds["asking"] * stage.queries / asked
-        stages.append(ReportStage(stage.name, f"{queries:,} {noun}s", stage.why, queries, seconds))
+        stages.append(ReportStage(stage.name, counted(queries, noun), stage.why, queries, seconds))
     if run.curve:  # one point for each round that proxies chose
         stages.append(
             ReportStage(
@@ -121,7 +121,7 @@ def _stages(run: FinishedRun, noun: Literal["image", "row"]) -> list[ReportStage
             )
         )
     steps = run.trained.steps
-    why = f"{steps:,} steps of the student"
+    why = f"{counted(steps, 'step')} of the student"
     if steps < run.full_steps:
         why += f" instead of {run.full_steps:,}, because of the time limit"
     stages.append(ReportStage("training", "nothing", why, 0, run.seconds["training"]))
@@ -140,8 +140,7 @@ def _soft_examples(run: FinishedRun) -> SoftExamples | None:
     probabilities = mean_probabilities(proxies, images.to(device)).cpu()
     if bool((probabilities.max(1).values > _CERTAIN).all()):
         return None
-    noun = "row" if images.ndim == 2 else "image"
-    return SoftExamples(images, probabilities, _SOFT_SOURCE.format(noun=noun))
+    return SoftExamples(images, probabilities, _SOFT_SOURCE.format(noun=run.noun))
 
 
 def _curve(run: FinishedRun) -> list[tuple[int, float]]:
@@ -154,18 +153,14 @@ def _curve(run: FinishedRun) -> list[tuple[int, float]]:
 def _notes(run: FinishedRun) -> list[str]:
     notes = []
     if run.held_out < FEW_HELD_OUT:
-        notes.append(few_held_out(run.held_out, run.correct is not None, run.features is not None))
+        notes.append(few_held_out(run.held_out, run.correct is not None, run.noun))
     if run.settings.patience is not None:
         notes.append(
-            "The student's best weights were chosen by its agreement on held-out images, so the "
-            "agreement is somewhat higher than on other images."
+            f"The student's best weights were chosen by its agreement on held-out {run.noun}s, so "
+            f"the agreement is somewhat higher than on other {run.noun}s."
         )
-    repeated = queries_in_flight(run.manifest)
-    if repeated:
-        notes.append(
-            f"The run was interrupted. At most {repeated:,} queries that were in flight were paid "
-            "for twice; the totals count them once."
-        )
+    if run.paid_twice:
+        notes.append(paid_twice_note(run.paid_twice))
     if run.plan.pseudo_samples:
         notes.append(
             "The held-out images are pseudo samples, which may be easier or harder than real ones."

@@ -27,7 +27,12 @@ from db3kd.pipelines.finished_run import (
 )
 from db3kd.pipelines.prepared_distillation import PreparedDistillation
 from db3kd.pipelines.pseudo_sample_answers import pseudo_sample_answers, shuffled
-from db3kd.pipelines.run_layout import LABELS_FOLDER, NETWORKS_FOLDER, SAMPLES_FOLDER
+from db3kd.pipelines.run_layout import (
+    LABELS_FOLDER,
+    NETWORKS_FOLDER,
+    SAMPLES_FOLDER,
+    answer_folders,
+)
 from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.teaching import Teaching, validation_callbacks
 from db3kd.pipelines.training_time import steps_within
@@ -35,8 +40,10 @@ from db3kd.progress import Progress, adding_up
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import identity
+from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import describe
+from db3kd.wording import counted, plural
 
 _KEPT_NETWORKS = ("student", "proxy-*")
 """The networks that a finished run keeps; the others only chose what to ask and how to train."""
@@ -100,6 +107,7 @@ class DistillRun:
                 class_names=prepared.class_names,
                 features=prepared.features,
                 manifest=folder.manifest,
+                paid_twice=queries_paid_twice(*answer_folders(self.folder)),
             )
             write_distill_report(
                 self.folder, finished, prepared.teacher.classes, prepared.price_per_1000
@@ -131,7 +139,7 @@ class DistillRun:
             asked,
             asked,
             title="asking the teacher",
-            unit="images",
+            unit=plural(prepared.noun),
             samples_before=run.stored,
             queries_before=run.stored,
         ) as progress:
@@ -188,9 +196,7 @@ class DistillRun:
         network = teaching.train_student(answers, proxies, rate)
         taught_by = "decisions alone"
         if proxies:
-            taught_by = (
-                f"decisions and {len(proxies)} {'proxy' if len(proxies) == 1 else 'proxies'}"
-            )
+            taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
         return TrainedStudent(network, steps, taught_by, teaching.choices, proxies)
 
     def _train_on_distances(

@@ -18,6 +18,7 @@ from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy
 from db3kd.report import wilson_interval
+from db3kd.wording import InputNoun, counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,6 +45,9 @@ class DistillResult:
         accuracy: Share of the test images with the right class, in [0, 1]; None without `test`.
         folder: The run folder; None if the run was made without `out`.
         report: The page report.html; None if the run was made without `out`.
+        noun: What messages call an image: "image", or "row" for tables.
+        paid_twice: At most how many queries were paid twice, because a process of the run stopped
+            before their answers arrived. `queries` counts them once.
     """
 
     student: nn.Module
@@ -59,13 +63,16 @@ class DistillResult:
     accuracy: float | None
     folder: Path | None
     report: Path | None
+    noun: InputNoun = "image"
+    paid_twice: int = 0
 
     def __repr__(self) -> str:
         low, high = self.interval
         accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.1%}"
         return (
             f"DistillResult(agreement {self.agreement:.1%} ({low:.1%} to {high:.1%}) on "
-            f"{self.held_out:,} held-out images{accuracy}, {self.queries:,} queries, "
+            f"{counted(self.held_out, f'held-out {self.noun}')}{accuracy}, "
+            f"{counted(self.queries, 'query')}, "
             f"strategy {self.plan.strategy!r}{', see warnings' if self.warnings else ''})"
         )
 
@@ -121,7 +128,7 @@ def distill(
         rare_classes: Whether to continue even if the first 1,000 answers, or those of the first
             rounds, are all in one class. By default the run then stops, because most often the
             teacher or the preprocessing of the images is wrong. A run needs it only once, even if
-            it is resumed again. Without effect if there are no images.
+            it is resumed again. True needs images.
 
     Returns:
         The student, and what it cost.
@@ -184,4 +191,6 @@ def run_distillation(
         accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
         folder=None if out is None else folder,
         report=None if out is None else folder / REPORT_FILE,
+        noun=prepared.noun,
+        paid_twice=finished.paid_twice,
     )

@@ -15,6 +15,7 @@ from db3kd.pipelines.student_warnings import LONGER_RUN, student_warnings, time_
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan
 from db3kd.tables import Features
+from db3kd.wording import InputNoun, input_noun
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,7 @@ class FinishedRun:
         class_names: Names of the classes, or None.
         features: The features of a table, or None.
         manifest: The manifest of the run.
+        paid_twice: At most how many queries were paid twice, because a process stopped.
     """
 
     trained: TrainedStudent
@@ -75,6 +77,12 @@ class FinishedRun:
     class_names: Sequence[str] | None
     features: Features | None
     manifest: Mapping[str, Any]
+    paid_twice: int
+
+    @property
+    def noun(self) -> InputNoun:
+        """What messages call an image."""
+        return input_noun(self.answers.images.image_shape)
 
     @property
     def label_queries(self) -> int:
@@ -89,9 +97,10 @@ class FinishedRun:
     @property
     def warnings(self) -> list[str]:
         """What makes the student useless, or worse than its answers allow, if anything does."""
-        inputs = "images" if self.features is None else "rows"
         decisions = None if self.labels is None else self.decisions
-        found = student_warnings(self.answers, self.predicted, self.class_names, inputs, decisions)
+        found = student_warnings(
+            self.answers, self.predicted, self.class_names, self.noun, decisions
+        )
         if self.settings.time_limit is not None:
             cut = time_limit_warning(
                 self.settings.time_limit, self.trained.steps, self.full_steps, LONGER_RUN

@@ -26,6 +26,7 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_shape_of_images
+from db3kd.wording import input_noun
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,9 +108,10 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
         make = "from_arrays(images, labels)"
         if images.features is not None:
             make = 'from_table(table, table["the column of classes"], features)'
+        noun = input_noun(images.image_shape)
         raise ValueError(
-            "test: expected labelled images, got images without labels; pass "
-            f"db3kd.ImageSet.{make}, or no test images"
+            f"test: expected labelled {noun}s, got {noun}s without labels; pass "
+            f"db3kd.ImageSet.{make}, or no test {noun}s"
         )
     return check_test_images(images, teacher)
 
@@ -119,7 +121,6 @@ def check_plain_arguments(
     price_per_1000: float | None,
     out: object,
     resume: bool,
-    rare_classes: bool,
 ) -> DistillSettings:
     """Checks what `distill` and `compare` take besides teacher, images and callbacks.
 
@@ -146,8 +147,24 @@ def check_plain_arguments(
     if out is not None:
         check_path(out, "out")  # type: ignore[arg-type]  # this is what is checked
     check_flag(resume, "resume")
-    check_flag(rare_classes, "rare_classes")
     return settings
+
+
+def check_rare_classes(rare_classes: bool, images: object) -> None:
+    """Checks the argument `rare_classes` of `distill` and `compare`.
+
+    Args:
+        rare_classes: The argument.
+        images: The images, or None.
+
+    Raises:
+        TypeError: If it is neither True nor False.
+        ValueError: If it is True without images, for which no such check is made.
+    """
+    if check_flag(rare_classes, "rare_classes") and images is None:
+        raise ValueError(
+            "rare_classes: needs images; it has no effect on pseudo samples, so leave it out"
+        )
 
 
 def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:

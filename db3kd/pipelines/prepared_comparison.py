@@ -13,6 +13,7 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
     check_plain_arguments,
+    check_rare_classes,
     check_test,
     check_test_images,
     convert_inputs,
@@ -20,12 +21,14 @@ from db3kd.pipelines.inputs import (
 )
 from db3kd.pipelines.prepared_distillation import answered_in_distill_run
 from db3kd.pipelines.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_journals import count_answers
 from db3kd.validation import check_count
+from db3kd.wording import InputNoun, input_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,11 @@ class PreparedComparison(PreparedRun):
     asked: ImageSet | None
     used_seeds: range
 
+    @property
+    def noun(self) -> InputNoun:
+        """What messages call an image."""
+        return input_noun(self.teacher.image_shape)
+
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed comparison must have in common with the stored one."""
         return self.manifest_with(
@@ -56,6 +64,15 @@ class PreparedComparison(PreparedRun):
                 "test": None if self.asked is None else self.asked.fingerprint(),
             }
         )
+
+    def answer_folders(self, out: Path) -> list[Path]:
+        """Returns the folders in which the students of the comparison in `out` keep answers."""
+        return [
+            folder
+            for strategy in self.plan.plans
+            for seed in self.used_seeds
+            for folder in answer_folders(student_folder(out, strategy, seed))
+        ]
 
     def count_answered(self, out: Path) -> int:
         """Returns how many queries of the comparison in `out` are answered; 0 without one.
@@ -102,7 +119,8 @@ def prepare_comparison(
         TypeError: As `compare`.
         ValueError: As `compare`.
     """
-    settings = check_plain_arguments(settings, price_per_1000, out, resume, rare_classes)
+    settings = check_plain_arguments(settings, price_per_1000, out, resume)
+    check_rare_classes(rare_classes, images)
     check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
     check_flag(ask_about_test, "ask_about_test")
     check_type(strategies, (list, tuple), "strategies", "a list of strategies")
@@ -121,6 +139,7 @@ def prepare_comparison(
         strategies,
         seeds=check_count(seeds, "seeds"),
         test_images=len(test_set) if test_set is not None and ask_about_test else 0,
+        noun=input_noun(teacher.image_shape),
     )
     if image_set is not None:
         image_set = check_images(image_set, teacher)

@@ -15,6 +15,7 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
     check_plain_arguments,
+    check_rare_classes,
     check_test,
     convert_inputs,
 )
@@ -30,6 +31,7 @@ from db3kd.storage.run_journals import count_answers, journaled_answers
 from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.base import class_names_of
+from db3kd.wording import InputNoun, input_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,11 @@ class PreparedDistillation(PreparedRun):
     plan: BudgetPlan
     features: Features | None
     class_names: Sequence[str] | None
+
+    @property
+    def noun(self) -> InputNoun:
+        """What messages call an image."""
+        return input_noun(self.teacher.image_shape)
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with the stored one."""
@@ -125,10 +132,15 @@ def prepare_distillation(
         TypeError: As `distill`.
         ValueError: As `distill`.
     """
-    settings = check_plain_arguments(settings, price_per_1000, out, resume, rare_classes)
+    settings = check_plain_arguments(settings, price_per_1000, out, resume)
+    check_rare_classes(rare_classes, images)
     teacher, image_set = convert_inputs(teacher, images, test)
     plan = plan_budget(
-        budget, teacher.classes, None if image_set is None else len(image_set), strategy
+        budget,
+        teacher.classes,
+        None if image_set is None else len(image_set),
+        strategy,
+        noun=input_noun(teacher.image_shape),
     )
     if out is not None and resume:
         plan = _resumed_plan(Path(out), plan)

@@ -10,6 +10,7 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import is_own_model
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.planning import BudgetPlan
+from db3kd.wording import InputNoun, counted
 
 
 def reproduction(
@@ -19,6 +20,7 @@ def reproduction(
     steps: int,
     manifest: Mapping[str, Any],
     tested: bool,
+    noun: InputNoun = "image",
 ) -> dict[str, str]:
     """Returns what a report states under this heading, by name.
 
@@ -31,6 +33,7 @@ def reproduction(
         steps: Training steps of the student.
         manifest: The manifest of the run.
         tested: Whether the student was measured on test images.
+        noun: What the report calls an image.
     """
     training = settings.training
     fixed = settings
@@ -39,13 +42,13 @@ def reproduction(
     known = {
         "command": command_line(sys.argv, None if settings.time_limit is None else steps),
         "Python": "\n".join(
-            [*_names(plan, student, manifest, tested), _call(plan, student, fixed, tested)]
+            [*_names(plan, student, manifest, tested, noun), _call(plan, student, fixed, tested)]
         ),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
         "seed": str(training.seed),
         "training": (
-            f"{steps:,} steps of {training.batch_size} images, {training.optimizer}, "
-            f"{training.schedule} schedule"
+            f"{counted(steps, 'step')} of {counted(training.batch_size, noun)}, "
+            f"{training.optimizer}, {training.schedule} schedule"
         ),
         "teacher fingerprint": str(manifest["teacher"]),
         "data fingerprint": str(manifest["data"]),
@@ -86,16 +89,18 @@ def command_line(arguments: Sequence[str], steps: int | None) -> str:
     return shlex.join(kept)
 
 
-def _names(plan: BudgetPlan, student: str, manifest: Mapping[str, Any], tested: bool) -> list[str]:
+def _names(
+    plan: BudgetPlan, student: str, manifest: Mapping[str, Any], tested: bool, noun: InputNoun
+) -> list[str]:
     """Returns a comment for each name that the call takes for granted."""
     settings = manifest["settings"]
     found = ["import db3kd", f"# teacher: the teacher {settings['teacher']}"]
     if plan.images is not None:
-        found.append(f"# images: the {plan.images:,} images of {settings['source']['data']}")
+        found.append(f"# images: the {counted(plan.images, noun)} of {settings['source']['data']}")
     if not _has_name(student):
         found.append(f"# student: the network, or the function that makes it: {student}")
     if tested:
-        found.append("# test: the labelled test images")
+        found.append(f"# test: the labelled test {noun}s")
     return [" ".join(line.split()) for line in found]
 
 

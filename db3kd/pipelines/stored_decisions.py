@@ -13,6 +13,7 @@ from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher, describe
+from db3kd.wording import counted, input_noun, plural
 
 DECISIONS = Kind("decisions", 1)
 """The kind of run folder that `decide_in_folder` writes. Its column is `decision`."""
@@ -73,8 +74,9 @@ def decide_once(folder: RunFolder, teacher: Teacher, images: ImageSet, title: st
     """
     if folder.has_shard(0):
         return _read_decisions(folder, teacher.classes, len(images))
+    noun = input_noun(teacher.image_shape)
     with (
-        show_progress(f"asking about {title}", len(images), "images") as show,
+        show_progress(f"asking about {title}", len(images), plural(noun)) as show,
         folder.journal(0, teacher.classes) as journal,
     ):
         decisions = decide_all(
@@ -95,7 +97,7 @@ def _read_decisions(folder: RunFolder, classes: int, count: int) -> Tensor:
         decisions = read_column(table, "decision", torch.int64)
         check_range("decision", decisions, 0, classes, "a class")
         if len(decisions) != count:
-            raise ValueError(f"expected {count:,} rows, got {len(decisions):,}")
+            raise ValueError(f"expected {counted(count, 'row')}, got {len(decisions):,}")
     except (KeyError, ValueError, IndexError) as error:
         raise invalid_shard(folder.path, folder.kind, position, error) from error
     return decisions

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from db3kd.distillation.answers import Answers
 from db3kd.validation import are_equal
+from db3kd.wording import InputNoun, counted
 
 _FEW = 10
 """With fewer held-out images, a share of them says nothing about the student."""
@@ -19,14 +20,14 @@ _SMALL_SHARE = 0.2
 """Share of the steps of full training below which a time limit is worth a warning."""
 
 
-def likely_causes(inputs: str = "images") -> str:
+def likely_causes(noun: InputNoun = "image") -> str:
     """Returns the likely causes of answers that hardly differ.
 
     Args:
-        inputs: What the teacher takes.
+        noun: What messages call an image.
     """
     return (
-        f"{inputs} that are unlike those that the teacher was trained on; preprocessing that "
+        f"{noun}s that are unlike those that the teacher was trained on; preprocessing that "
         "differs from the teacher's own (scale, mean and std, channel order, layout); wrong bounds "
         "of the values; or a teacher that gives this answer for every input"
     )
@@ -36,7 +37,7 @@ def student_warnings(
     answers: Answers,
     predicted: Tensor,
     class_names: Sequence[str] | None,
-    inputs: str = "images",
+    noun: InputNoun = "image",
     decisions: Tensor | None = None,
 ) -> list[str]:
     """Returns warnings about a student that has learned nothing, or had nothing to learn.
@@ -48,15 +49,15 @@ def student_warnings(
         answers: All answers, those for held-out images included.
         predicted: [n] int64, the student's classes of the held-out images, in their order.
         class_names: Names of the classes, or None.
-        inputs: What the teacher takes.
+        noun: What warnings call an image.
         decisions: [m] int64, the classes of all images; those of the answers if None.
     """
     found = []
-    causes = likely_causes(inputs)
+    causes = likely_causes(noun)
     decisions = answers.clean.decisions if decisions is None else decisions
     if are_equal(decisions):
         found.append(
-            f"The teacher put all {len(decisions):,} {inputs} in class "
+            f"The teacher put all {counted(len(decisions), noun)} in class "
             f"{_name(int(decisions[0]), class_names)}, so a student can learn nothing useful from "
             f"them. Likely causes: {causes}."
         )
@@ -67,7 +68,7 @@ def student_warnings(
     if not found and len(held_out) >= _FEW and matches <= most:
         found.append(
             f"The student agrees with the teacher on {matches:,} of {len(held_out):,} held-out "
-            f"{inputs}. Always answering with class {usual} would agree on {most:,} of "
+            f"{noun}s. Always answering with class {usual} would agree on {most:,} of "
             f"them, so the student has learned nothing useful. Likely causes: {causes}; "
             "or too few queries or training steps."
         )
@@ -92,28 +93,40 @@ def time_limit_warning(limit: float, steps: int, full: int, advice: str) -> str 
     if steps >= _SMALL_SHARE * full:
         return None
     return (
-        f"The time limit of {limit:g} seconds cut training from {full:,} to {steps:,} steps "
-        f"({steps / full:.1%}), so a longer training may give a much better student of the same "
-        f"answers. {advice}"
+        f"The time limit of {limit:g} seconds cut training from {full:,} to "
+        f"{counted(steps, 'step')} ({steps / full:.1%}), so a longer training may give a much "
+        f"better student of the same answers. {advice}"
     )
 
 
-def few_held_out(held_out: int, tested: bool, is_tabular: bool = False) -> str:
+def few_held_out(held_out: int, tested: bool, noun: InputNoun = "image") -> str:
     """Returns what to know about an agreement on few held-out images.
 
     Args:
         held_out: Number of held-out images.
         tested: Whether the student was measured on labelled test images too.
-        is_tabular: Whether the images are rows of a table.
+        noun: What the text calls an image.
     """
-    inputs = "rows" if is_tabular else "images"
-    found = f"The agreement rests on only {held_out:,} held-out {inputs}, so it is a rough value."
+    held_out_images = counted(held_out, f"held-out {noun}")
+    found = f"The agreement rests on only {held_out_images}, so it is a rough value."
     if not tested:
         found += (
-            f" Labelled test {inputs} (--test, or test= in Python) measure accuracy too, and "
+            f" Labelled test {noun}s (--test, or test= in Python) measure accuracy too, and "
             "cost no query."
         )
     return found
+
+
+def paid_twice_note(queries: int) -> str:
+    """Returns what to know about a run that was interrupted.
+
+    Args:
+        queries: At most how many queries were paid twice, at least 1.
+    """
+    return (
+        f"The run was interrupted. At most {counted(queries, 'query')}, which a process had sent "
+        "when it stopped, may have been paid for twice; the totals count them once."
+    )
 
 
 def _name(number: int, class_names: Sequence[str] | None) -> str:

@@ -15,6 +15,7 @@ from db3kd.storage.existing_runs import check_parent_folder
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
+from db3kd.wording import counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,7 +33,8 @@ class TransferSet:
     label_run: LabelRun | None
 
     def __repr__(self) -> str:
-        return f"TransferSet({self.samples!r}, {self.totals.queries:,} queries, {self.label_run!r})"
+        queries = counted(self.totals.queries, "query")
+        return f"TransferSet({self.samples!r}, {queries}, {self.label_run!r})"
 
 
 def make_transfer_set(

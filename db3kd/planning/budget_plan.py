@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from db3kd.labelling.settings import Measure
 from db3kd.validation import check_count
+from db3kd.wording import InputNoun, counted, did_you_mean
 
 Strategy = Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"]
 """How a budget is spent; see `STRATEGY_TEXTS`."""
@@ -13,16 +14,18 @@ Strategy = Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-p
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 """The names of all strategies."""
 
-STRATEGY_TEXTS: dict[Strategy, str] = {
-    "auto": "decisions and augmented images that proxies choose, or sd at one query per image",
-    "decisions": "one decision for each image, and no more queries",
-    "augmented": "decisions for the images and for random augmented images",
-    "sd": "soft labels from the distances to other images",
+_TEXTS: dict[Strategy, str] = {
+    "auto": "decisions and augmented {noun}s that proxies choose, or sd at one query per {noun}",
+    "decisions": "one decision for each {noun}, and no more queries",
+    "augmented": "decisions for the {noun}s and for random augmented {noun}s",
+    "sd": "soft labels from the distances to other {noun}s",
     "bd": "soft labels from boundary distances",
     "mbd": "soft labels from minimal boundary distances",
     "db3kd-paper": "the labels and the loss of the paper (MBD, 1/d, T = 20)",
-    "zero-shot": "decisions for pseudo samples; needs no images",
+    "zero-shot": "decisions for pseudo samples; needs no {noun}s",
 }
+
+STRATEGY_TEXTS = {strategy: text.format(noun="image") for strategy, text in _TEXTS.items()}
 """What each strategy asks and teaches, in a few words."""
 
 LABEL_MEASURES: dict[Strategy, Measure] = {
@@ -116,22 +119,31 @@ class BudgetPlan:
     @property
     def text(self) -> str:
         """What is asked, in a few words; for strategies without distances, what this plan asks."""
+        return self.text_in_words()
+
+    def text_in_words(self, noun: InputNoun = "image") -> str:
+        """Returns what is asked, in a few words.
+
+        Args:
+            noun: What it calls an image, such as a row of a table.
+        """
         if self.strategy not in ("auto", "augmented", "decisions"):
-            return STRATEGY_TEXTS[self.strategy]
+            return _TEXTS[self.strategy].format(noun=noun)
         if self.pseudo_samples:
-            return STRATEGY_TEXTS["zero-shot"]
+            return _TEXTS["zero-shot"].format(noun=noun)
         if self.measure:
-            return STRATEGY_TEXTS[self.measure]
+            return _TEXTS[self.measure].format(noun=noun)
         later = len(self.rounds) - 1
         chosen = f", chosen by proxies in {later} of {later + 1} rounds" if later else ""
         if sum(self.rounds) <= self.training_images:
             each = sum(self.rounds) == self.training_images
             if each and self.strategy == "decisions":
-                return STRATEGY_TEXTS[self.strategy]
-            asked = "one decision for each image" if each else "decisions for a part of the images"
+                return _TEXTS[self.strategy].format(noun=noun)
+            part = f"decisions for a part of the {noun}s"
+            asked = f"one decision for each {noun}" if each else part
             return asked + (chosen or ("" if each else ", drawn at random"))
-        kind = "augmented images" if later else "random augmented images"
-        return f"decisions for the images and for {kind}{chosen}"
+        kind = f"augmented {noun}s" if later else f"random augmented {noun}s"
+        return f"decisions for the {noun}s and for {kind}{chosen}"
 
     @property
     def uses_proxies(self) -> bool:
@@ -162,7 +174,7 @@ class BudgetPlan:
         """The stages in the order in which they are asked."""
         return self.stages_in_words()
 
-    def stages_in_words(self, noun: Literal["image", "row"] = "image") -> tuple[Stage, ...]:
+    def stages_in_words(self, noun: InputNoun = "image") -> tuple[Stage, ...]:
         """Returns the stages in the order in which they are asked.
 
         Args:
@@ -208,7 +220,12 @@ class BudgetPlan:
 
 
 def plan_budget(
-    budget: int, classes: int, images: int | None, strategy: Strategy = "auto"
+    budget: int,
+    classes: int,
+    images: int | None,
+    strategy: Strategy = "auto",
+    *,
+    noun: InputNoun = "image",
 ) -> BudgetPlan:
     """Divides a budget among the stages of a strategy.
 
@@ -224,6 +241,7 @@ def plan_budget(
         classes: Number of classes of the teacher.
         images: Number of images; None if there are none.
         strategy: One of `STRATEGIES`.
+        noun: What errors call an image, such as a row of a table.
 
     Raises:
         ValueError: If the strategy is unknown or does not fit, if there are too few images, or if
@@ -232,11 +250,14 @@ def plan_budget(
     budget = check_count(budget, "budget")
     classes = check_count(classes, "classes", least=2)
     if strategy not in STRATEGIES:
-        raise ValueError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}")
+        raise ValueError(
+            f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}"
+            f"{did_you_mean(strategy, STRATEGIES)}"
+        )
     if strategy == "zero-shot" or images is None:
         if strategy not in ("auto", "zero-shot"):
             raise ValueError(
-                f"images: strategy {strategy!r} needs images, got none; pass images, or use "
+                f"images: strategy {strategy!r} needs {noun}s, got none; pass {noun}s, or use "
                 '"zero-shot"'
             )
         _check_useful(budget, _LEAST_PSEUDO_SAMPLES_PER_CLASS * classes, "without images")
@@ -244,7 +265,7 @@ def plan_budget(
     if check_count(images, "images") < 2:
         raise ValueError("images: expected at least 2, one to train on and one to hold out, got 1")
     least = min(images, max(_LEAST_QUERIES, _LEAST_QUERIES_PER_CLASS * classes))
-    _check_useful(budget, least, f"with {images:,} images of {classes:,} classes")
+    _check_useful(budget, least, f"with {counted(images, noun)} of {classes:,} classes")
     share = _HELD_OUT_SHARE if images >= _SMALL_SET else 2 * _HELD_OUT_SHARE
     held_out = max(1, min(round(share * min(images, budget)), _MAX_HELD_OUT))
     training = images - held_out
@@ -257,8 +278,9 @@ def plan_budget(
         left = budget - held_out
         if left < training:
             raise ValueError(
-                f"budget: strategy {strategy!r} needs one decision for each of {images:,} images, "
-                f"got {budget:,} queries; use fewer images or another strategy"
+                f"budget: strategy {strategy!r} needs one decision for each of "
+                f"{counted(images, noun)}, got {counted(budget, 'query')}; use fewer {noun}s or "
+                "another strategy"
             )
         most = training * (1 + MOST_PER_PAIR * (classes - 1))
         queries = training if strategy == "sd" else min(left, most)
@@ -302,8 +324,8 @@ def _choice_rounds(training: int, queries: int) -> tuple[int, ...]:
 def _check_useful(budget: int, least: int, circumstances: str) -> None:
     if budget < least:
         raise ValueError(
-            f"budget: expected at least {least:,} queries, got {budget:,}; {circumstances}, fewer "
-            "queries train no useful student"
+            f"budget: expected at least {counted(least, 'query')}, got {budget:,}; "
+            f"{circumstances}, fewer queries train no useful student"
         )
 
 

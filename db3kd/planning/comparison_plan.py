@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from db3kd.planning.budget_plan import STRATEGIES, BudgetPlan, Strategy, plan_budget
 from db3kd.validation import check_count
+from db3kd.wording import InputNoun, did_you_mean
 
 COMPARED: tuple[Strategy, ...] = ("auto", "augmented", "decisions", "mbd")
 """The strategies that are compared by default."""
@@ -17,7 +18,7 @@ class ComparisonPlan:
     Attributes:
         strategies: All strategies, in the order of the table.
         plans: The plan of each strategy that can be used.
-        refused: Why each of the others cannot be used.
+        refused: Why each of the others cannot be used, without the name of an argument.
         seeds: Number of students per strategy. Each student has its own queries.
         test_images: Number of images that the teacher classifies once, to measure all students on.
     """
@@ -42,13 +43,14 @@ def plan_comparison(
     *,
     seeds: int = 3,
     test_images: int = 0,
+    noun: InputNoun = "image",
 ) -> ComparisonPlan:
     """Plans each strategy at the same budget.
 
     Example:
         >>> plan = plan_comparison(500, classes=10, images=1_000)
         >>> plan.refused["mbd"]
-        "budget: strategy 'mbd' needs one decision for each of 1,000 images, got 500 queries; …"
+        "strategy 'mbd' needs one decision for each of 1,000 images, got 500 queries; …"
 
     Args:
         budget: Maximum number of queries of each student.
@@ -57,6 +59,7 @@ def plan_comparison(
         strategies: Some of `STRATEGIES`.
         seeds: Number of students of each strategy.
         test_images: Number of test images; 0 for none.
+        noun: What errors call an image, such as a row of a table.
 
     Raises:
         ValueError: If a strategy is unknown or named twice, or if none can be used.
@@ -64,18 +67,16 @@ def plan_comparison(
     check_count(seeds, "seeds")
     unknown = [each for each in strategies if each not in STRATEGIES]
     if unknown or not strategies:
-        raise ValueError(
-            f"strategies: expected some of {', '.join(STRATEGIES)}, got "
-            f"{repr(unknown[0]) if unknown else 'none'}"
-        )
+        got = f"{unknown[0]!r}{did_you_mean(unknown[0], STRATEGIES)}" if unknown else "none"
+        raise ValueError(f"strategies: expected some of {', '.join(STRATEGIES)}, got {got}")
     if len(set(strategies)) < len(strategies):
         raise ValueError(f"strategies: expected each once, got {', '.join(strategies)}")
     plans, refused = {}, {}
     for strategy in strategies:
         try:
-            plans[strategy] = plan_budget(budget, classes, images, strategy)
+            plans[strategy] = plan_budget(budget, classes, images, strategy, noun=noun)
         except ValueError as error:
-            refused[strategy] = str(error)
+            refused[strategy] = str(error).partition(": ")[2]
     if not plans:
         reasons = "; ".join(f"{strategy}: {reason}" for strategy, reason in refused.items())
         raise ValueError(f"strategies: none of them can be used. {reasons}")

@@ -8,6 +8,7 @@ behind the constants.
 from dataclasses import dataclass, replace
 
 from db3kd.validation import check_count
+from db3kd.wording import counted
 
 LEAST_QUERIES, MOST_QUERIES = 2_000, 20_000
 """The fewest queries of a useful surrogate, and those beyond which it improves little."""
@@ -93,7 +94,7 @@ def plan_surrogate_training(
     if most < LEAST_QUERIES:
         return _none(
             f"a surrogate needs {LEAST_QUERIES:,} queries, too many of {distances:,} for "
-            f"{pairs:,} pairs"
+            f"{counted(pairs, 'pair')}"
         )
     spare = min(distances * _SHARE, distances - _ENOUGH_PER_PAIR * pairs)
     wanted = int(max(spare, distances * _SHARE_OF_FEW))

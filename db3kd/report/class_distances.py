@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from db3kd.report.plot_style import class_labels, rotation, save
+from db3kd.wording import counted
 
 _MAX_NUMBERED_CLASSES = 20
 """With more classes, the cells of the heat map have no numbers."""
@@ -94,7 +95,7 @@ def class_distance_matrix(
     _label_classes(axes, names)
     axes.set_xlabel("nearest boundary to class")
     axes.set_ylabel("samples of class")
-    subtitle = f"{unreached:,} of {pairs:,} pairs not reached"
+    subtitle = f"{unreached:,} of {counted(pairs, 'pair')} not reached"
     if np.isnan(means[~np.eye(classes, dtype=bool)]).any():
         subtitle += " (grey: no pair reached)"
     axes.set_title(f"Mean distance between classes\n{subtitle}", fontsize=10)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from db3kd.report.intervals import wilson_interval
 from db3kd.report.student_blocks import Table
 from db3kd.report.tables import NO_VALUE, markdown_table, mean_and_deviation
+from db3kd.wording import money
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def comparison_table(rows: Sequence[ComparisonRow], price_per_1000: float | None
     """Returns the table as Markdown, with columns for what is known.
 
     Shares on test images are mean ± sample standard deviation over seeds. Held-out agreement is
-    that of all students of a row together.
+    that of all students of a row together. The reasons of rows without students are long, so the
+    table leaves them out.
 
     Args:
         rows: The rows.
@@ -110,7 +112,7 @@ def comparison_block(rows: Sequence[ComparisonRow], price_per_1000: float | None
 
 
 def _name(row: ComparisonRow) -> str:
-    return row.strategy if row.refused is None else f"{row.strategy}: not used. {row.refused}"
+    return row.strategy if row.refused is None else f"{row.strategy}: not used"
 
 
 def _count(value: float | None) -> str:
@@ -120,7 +122,7 @@ def _count(value: float | None) -> str:
 def _price(queries: float | None, price_per_1000: float | None) -> str:
     if queries is None or price_per_1000 is None:
         return NO_VALUE
-    return f"{queries * price_per_1000 / 1000:,.2f}"
+    return money(queries * price_per_1000 / 1000)
 
 
 def _share(counts: tuple[int, int] | None) -> str:

@@ -17,6 +17,7 @@ from db3kd.report.plot_style import (
     save,
     use_query_axis,
 )
+from db3kd.wording import counted
 
 _COLUMNS = 12
 _MAX_CLASSES = 20
@@ -83,7 +84,7 @@ def move_grid(
         for column, count in enumerate(moves if len(members) else []):
             grid.put(predicted, column, snapshots[count][members[0]].numpy())
     rows = [name[:_MAX_NAME_LENGTH] for name in names]
-    columns = {column: f"{count} moves" for column, count in enumerate(moves)}
+    columns = {column: counted(count, "move") for column, count in enumerate(moves)}
     grid.draw("One sample of each class", rows, columns, path)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from db3kd.report.intervals import check_matches
 from db3kd.tables import Features
 from db3kd.validation import check_classes
+from db3kd.wording import InputNoun
 
 
 class ReportStage(NamedTuple):
@@ -198,7 +199,7 @@ class StudentReport:
         return self.features is not None or (shown is not None and shown.images.ndim == 2)
 
     @property
-    def noun(self) -> Literal["image", "row"]:
+    def noun(self) -> InputNoun:
         """What the page calls an image."""
         return "row" if self.is_tabular else "image"
 

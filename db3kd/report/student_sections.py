@@ -28,6 +28,7 @@ from db3kd.report.student_blocks import (
 from db3kd.report.student_report import StudentReport
 from db3kd.report.text import shown_name
 from db3kd.tables import Feature
+from db3kd.wording import counted, money, plain_number
 
 MAX_CLASSES = 20
 """With more classes, only the most frequent ones and the most frequent confusions are shown."""
@@ -57,7 +58,7 @@ def headline(report: StudentReport) -> tuple[str, str]:
     """Returns the agreement, and what it is a share of: `93.1 %`, `(91.0 to 94.8 %) of 700 …`."""
     matches, total = report.agreement
     return percent(matches / total), (
-        f"({interval_of(matches, total)}) of {total:,} held-out {report.noun}s"
+        f"({interval_of(matches, total)}) of {counted(total, f'held-out {report.noun}')}"
     )
 
 
@@ -70,13 +71,14 @@ def key_figures(report: StudentReport) -> list[tuple[str, str]]:
     ):
         if measured is not None:
             matches, total = measured
-            interval = f"({interval_of(matches, total)}) of {total:,} test {report.noun}s"
+            interval = f"({interval_of(matches, total)}) of {counted(total, f'test {report.noun}')}"
             found.append((percent(matches / total), f"{what} {interval}"))
     if report.queries is not None:
         found.append((f"{report.queries:,}", "queries in total"))
         price = report.price(report.queries)
         if price is not None:
-            found.append((_price(price), f"price, at {report.price_per_1000:g} per 1,000 queries"))
+            rate = money(report.price_per_1000 or 0)
+            found.append((money(price), f"price, at {rate} per 1,000 queries"))
         seconds = sum(stage.seconds for stage in report.stages)
         found.append((duration(seconds), "time (h:mm:ss)"))
     return found
@@ -96,7 +98,7 @@ def _stages(report: StudentReport) -> Section | None:
     rows = []
     for name, asked, reason, queries, seconds in (*report.stages, totals):
         price = report.price(queries)
-        cost = [f"{queries:,}"] if price is None else [f"{queries:,}", _price(price)]
+        cost = [f"{queries:,}"] if price is None else [f"{queries:,}", money(price)]
         rows.append([name, asked, reason, *cost, duration(seconds)])
     table = Table(head, rows, text_columns=3, strong_rows=[len(report.stages)])
     return Section("Queries by stage", "", [table])
@@ -105,7 +107,7 @@ def _stages(report: StudentReport) -> Section | None:
 def _curve(report: StudentReport) -> Section | None:
     if len(report.curve) < 2:
         return None
-    label = "Agreement on held-out images against the number of queries"
+    label = f"Agreement on held-out {report.noun}s against the number of queries"
     text = f"Agreement on the held-out {report.noun}s after each round of acquisition."
     plot = Plot(partial(_draw_curve, report.curve), "agreement.png", label)
     return Section("Agreement against queries", text, [plot])
@@ -151,10 +153,11 @@ def _choices(report: StudentReport) -> Section | None:
     text = f"Alternatives are compared on held-out {noun}s, never on test {noun}s."
     if report.validation is not None:
         augmented = report.validation - report.agreement[1]
-        versions = f" and {augmented:,} augmented versions of them" if augmented > 0 else ""
+        more = counted(augmented, "augmented version")
+        versions = f" and {more} of them" if augmented > 0 else ""
         text = (
             f"Alternatives are compared by their validation agreement with the teacher, on the "
-            f"{report.agreement[1]:,} held-out {noun}s{versions}, never on test {noun}s."
+            f"{counted(report.agreement[1], f'held-out {noun}')}{versions}, never on test {noun}s."
         )
     text = f"Strategy: {report.strategy}. {text}"
     return Section("Plan", text, [Table(head, rows, text_columns=3, strong_rows=strong)])
@@ -166,7 +169,7 @@ def _balance(report: StudentReport) -> Section | None:
     counts = report.class_counts.long()
     total, classes = int(counts.sum()), len(counts)
     order = torch.arange(classes)
-    text = f"The teacher's decisions for the {total:,} {report.noun}s asked."
+    text = f"The teacher's decisions for the {counted(total, report.noun)} asked."
     if classes > MAX_CLASSES:
         order = counts.argsort(descending=True, stable=True)[:MAX_CLASSES]
         text += f" The {MAX_CLASSES} most frequent of {classes:,} classes are shown."
@@ -301,7 +304,7 @@ def _feature_table(report: StudentReport, rows: Tensor) -> Table:
         for place, feature in enumerate(features[:_MAX_FEATURES])
     ]
     if len(features) > _MAX_FEATURES:
-        rest = f"and {len(features) - _MAX_FEATURES:,} more features"
+        rest = f"and {counted(len(features) - _MAX_FEATURES, 'more feature')}"
         body.append([rest, *[""] * len(rows)])
     return Table(["feature", *(f"row {number}" for number in range(1, len(rows) + 1))], body)
 
@@ -309,7 +312,7 @@ def _feature_table(report: StudentReport, rows: Tensor) -> Table:
 def _shown_value(value: Any, feature: Feature) -> str:
     if feature.kind == "categorical":
         return shown_name(str(value))
-    return f"{value:.0f}" if feature.kind == "integer" else f"{value:.4g}"
+    return plain_number(value)
 
 
 def _settings(report: StudentReport) -> Section | None:
@@ -317,7 +320,3 @@ def _settings(report: StudentReport) -> Section | None:
         return None
     values = Settings(list(report.reproduce.items()))
     return Section("Settings", "What is needed to make this student again.", [values])
-
-
-def _price(price: float) -> str:
-    return f"{price:.2g}" if 0 < price < 0.01 else f"{price:,.2f}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from db3kd.storage.filesystem import check_parents, is_leftover
-from db3kd.storage.manifest import MANIFEST, describe_format, read_manifest
+from db3kd.storage.manifest import MANIFEST, describe_format, queries_in_flight, read_manifest
 
 
 def holds_run(path: str | Path) -> bool:
@@ -90,3 +90,12 @@ def check_parent_folder(path: str | Path, runs: Iterable[str], kind: str, resume
         raise FileExistsError(
             f"{path}: already holds {kind}; continue it with resume=True, or choose another folder"
         )
+
+
+def queries_paid_twice(*folders: str | Path) -> int:
+    """Returns at most how many queries of stored runs were paid twice; see `queries_in_flight`.
+
+    Args:
+        folders: Run folders; one without a run has none.
+    """
+    return sum(queries_in_flight(read_manifest(each)) for each in folders if holds_run(each))

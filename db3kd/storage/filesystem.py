@@ -43,6 +43,14 @@ def check_parents(path: Path) -> None:
         )
 
 
+def names_beside(path: Path) -> list[str]:
+    """Returns the names in the folder of a path, to suggest one for a wrong path."""
+    try:
+        return [each.name for each in path.parent.iterdir()]
+    except OSError:
+        return []
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file that survives a crash as soon as this returns.
 

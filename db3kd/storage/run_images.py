@@ -14,6 +14,7 @@ import numpy as np
 
 from db3kd.storage.filesystem import write_atomically
 from db3kd.storage.image_digests import ImageDigests
+from db3kd.wording import counted
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,9 +83,9 @@ def find_changes(
     asked = np.intersect1d(changed, images.order[:answered])
     if len(asked):
         raise ValueError(
-            f"{folder}: {len(changed)} of its {len(images.digests)} images, or their labels, "
-            f"changed since the run was started, and {len(asked)} of these were already sent to "
-            f"the teacher, the first being {images.name_of(int(asked[0]))}; restore "
+            f"{folder}: {len(changed)} of its {counted(len(images.digests), 'image')}, or their "
+            f"labels, changed since the run was started, and {len(asked)} of these were already "
+            f"sent to the teacher, the first being {images.name_of(int(asked[0]))}; restore "
             "them, pass the data that the run was started with, or start another run in another "
             "folder"
         )

@@ -16,7 +16,7 @@ from db3kd.storage.fingerprints import split_fingerprint
 from db3kd.storage.manifest import CLASS_NAMES, RENAMED
 from db3kd.storage.run_journals import Journals
 from db3kd.storage.shards import place_of, read_shard
-from db3kd.validation import counted
+from db3kd.wording import counted
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def check_unanswered(
     fixed = [number for number in renamed if answered is None or number in answered]
     if fixed:
         raise ValueError(
-            f"{folder}: the names of {counted(len(renamed), 'class', 'classes')} changed since the "
+            f"{folder}: the names of {counted(len(renamed), 'class')} changed since the "
             f"run was started, and the teacher has already answered with {len(fixed)} of them: "
             f"{_changes(fixed, manifest, wanted)}. Restore these names (those of other classes may "
             "change), or start another run in another folder"

@@ -18,6 +18,7 @@ from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.synthesis import Synthesis
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
+from db3kd.wording import counted
 
 
 @dataclass
@@ -54,8 +55,8 @@ class SynthesisTotals:
         statuses = ", ".join(f"{count:,} {status}" for status, count in self.statuses.items())
         classes = f"{len(self.found) - len(self.unreached)} of {len(self.found)} classes reached"
         return (
-            f"SynthesisTotals({self.samples:,} samples ({statuses or 'none'}), {classes}, "
-            f"{self.queries:,} queries)"
+            f"SynthesisTotals({counted(self.samples, 'sample')} ({statuses or 'none'}), {classes}, "
+            f"{counted(self.queries, 'query')})"
         )
 
     @property

@@ -30,6 +30,7 @@ from db3kd.synthesis.palettes import collages, palettes
 from db3kd.synthesis.random_draws import Array, Draws, draws_for_block
 from db3kd.synthesis.shapes import blends, shapes, soft_shapes, strokes
 from db3kd.validation import INTEGER_DTYPES, check_image_shape
+from db3kd.wording import did_you_mean
 
 STARTS = (
     "paper",
@@ -116,7 +117,9 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
         ValueError: If an argument is invalid; the error names it.
     """
     if name not in STARTS:
-        raise ValueError(f"name: expected one of {', '.join(STARTS)}, got {name!r}")
+        raise ValueError(
+            f"name: expected one of {', '.join(STARTS)}, got {name!r}{did_you_mean(name, STARTS)}"
+        )
     check_seed(seed)
     shape = check_image_shape(image_shape)
     if name != "paper":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY
+from db3kd.wording import counted
 
 Table = Any
 """The types that are accepted as a table: a NumPy array [n, F], a pandas DataFrame, a table of
@@ -130,7 +131,7 @@ def _of_array(table: Any, names: Sequence[str] | None) -> Columns:
     count = array.shape[1]
     names = [f"x{number}" for number in range(count)] if names is None else names
     if len(names) != count:
-        raise ValueError(f"table: expected {len(names)} columns, got {count}")
+        raise ValueError(f"table: expected {counted(len(names), 'column')}, got {count}")
     columns = [array[:, number] for number in range(count)]
     if array.dtype.kind != "O":
         dtype = None if array.dtype.kind in "US" else str(array.dtype)

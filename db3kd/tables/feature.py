@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from db3kd.wording import did_you_mean
+
 Kind = Literal["continuous", "integer", "categorical"]
 """The kind of a feature's values: real numbers, whole numbers, or values without an order."""
 
@@ -65,6 +67,7 @@ class Feature:
         if self.kind not in KINDS:
             raise ValueError(
                 f"feature {self.name!r}: expected the kind {', '.join(KINDS)}, got {self.kind!r}"
+                f"{did_you_mean(self.kind, KINDS)}"
             )
         if self.kind == "categorical":
             self._check_values()

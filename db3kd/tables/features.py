@@ -22,6 +22,7 @@ from db3kd.tables.feature_files import (
 from db3kd.tables.inference import infer_features
 from db3kd.tables.projection import Projection
 from db3kd.validation import UNIT_BOUNDS, check_images
+from db3kd.wording import counted
 
 _BLOCK_ROWS = 2**16
 
@@ -195,7 +196,8 @@ class Features:
     def __repr__(self) -> str:
         kinds = [feature.kind for feature in self._features]
         counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(sorted(kinds)))
-        return f"Features({len(self)} features: {counts}; {len(self.unit_names)} dimensions)"
+        dimensions = counted(len(self.unit_names), "dimension")
+        return f"Features({counted(len(self), 'feature')}: {counts}; {dimensions})"
 
     def encode(self, table: Table, *, clip: bool = False) -> Tensor:
         """Encodes rows as unit vectors.
@@ -293,9 +295,9 @@ def _encode(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise ValueError(
-            f"column {feature.name!r}: expected {feature.lower:g} to {feature.upper:g}, got "
-            f"{numbers[row]:g} in row {row}; infer the features from all rows, declare wider "
-            "bounds, or pass clip=True"
+            f"column {feature.name!r}: expected {feature.lower:,.10g} to "
+            f"{feature.upper:,.10g}, got {numbers[row]:,.10g} in row {row}; infer the features "
+            "from all rows, declare wider bounds, or pass clip=True"
         )
     if not feature.width:
         return np.empty((len(numbers), 0), np.float32)

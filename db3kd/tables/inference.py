@@ -1,6 +1,5 @@
 """The rules by which features are inferred from the values of a table."""
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from db3kd.tables.feature import (
     large_integers_error,
     plain_value,
 )
+from db3kd.wording import counted, did_you_mean
 
 _FREE_CATEGORIES = 20
 """Up to this many different values are categories, whatever the number of rows."""
@@ -68,9 +68,10 @@ def infer_features(
 def check_known(name: str, names: Collection[str], argument: str) -> None:
     """Raises ValueError unless there is a column of this name."""
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{argument}: expected names among {', '.join(names)}, got {name!r}{hint}")
+        raise ValueError(
+            f"{argument}: expected names among {', '.join(names)}, got {name!r}"
+            f"{did_you_mean(name, names)}"
+        )
 
 
 def _kind(name: str, column: np.ndarray, declared: Sequence[Any] | None) -> Kind:
@@ -102,8 +103,8 @@ def _numeric(
     assert feature.lower is not None and feature.upper is not None
     if least < feature.lower or most > feature.upper:
         raise ValueError(
-            f"bounds[{name!r}]: expected bounds around the values of the column, {least:g} to "
-            f"{most:g}, got {feature.lower:g} to {feature.upper:g}"
+            f"bounds[{name!r}]: expected bounds around the values of the column, {least:,.10g} to "
+            f"{most:,.10g}, got {feature.lower:,.10g} to {feature.upper:,.10g}"
         )
     return feature
 
@@ -131,8 +132,8 @@ def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> 
     if len(different) > max(_FREE_CATEGORIES, len(found) // 2):
         raise ValueError(
             f"column {name!r}: expected categories that repeat, got {len(different):,} different "
-            f"values in {len(found):,} rows; leave the column out, group its values, or declare "
-            f"values={{{name!r}: ...}}"
+            f"values in {counted(len(found), 'row')}; leave the column out, group its values, or "
+            f"declare values={{{name!r}: ...}}"
         )
     return sorted(different, key=lambda value: (isinstance(value, str), value))
 

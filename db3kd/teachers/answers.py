@@ -10,7 +10,8 @@ from torch import Tensor
 from db3kd.teachers.answer_arrays import as_answer_array
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.class_numbers import NEXT_BEST, ClassNames, Numbering
-from db3kd.validation import check_threshold, counted
+from db3kd.validation import check_threshold
+from db3kd.wording import counted
 
 
 class AnswerReader:
@@ -84,9 +85,7 @@ class AnswerReader:
         if self._threshold is not None:
             return self._read_single_scores(answers, count, who, self._threshold)
         width = self.classes if self._class_table is None else len(self._class_table)
-        expected = (
-            f"{who}: expected {counted(count, 'class', 'classes')}, or scores [{count}, {width}]"
-        )
+        expected = f"{who}: expected {counted(count, 'class')}, or scores [{count}, {width}]"
         array = as_answer_array(answers, expected)
         if self._has_scores(array, count, width):
             if np.isnan(array).any():

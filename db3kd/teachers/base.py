@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from db3kd.validation import check_class_names, counted, interval_text
+from db3kd.validation import check_class_names, interval_text
+from db3kd.wording import counted
 
 UNANSWERED = -1
 """Takes the place of a class number if an image has no decision."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from db3kd.teachers.base import TeacherError, UnknownClassError
 from db3kd.validation import check_count
+from db3kd.wording import counted
 
 NEXT_BEST = "next best"
 """The background rule that ignores the scores of other classes."""
@@ -65,7 +66,9 @@ class Numbering:
         """
         numbers = self.numbers or range(self.offset, self.offset + classes)
         if len(numbers) != classes:
-            raise ValueError(f"class_numbers: expected {classes} numbers, got {len(numbers)}")
+            raise ValueError(
+                f"class_numbers: expected {counted(classes, 'number')}, got {len(numbers)}"
+            )
         table = np.full(max(numbers) + 1, -1, np.int64)
         table[list(numbers)] = np.arange(classes)
         return table

@@ -18,7 +18,8 @@ from db3kd.teachers.base import (
     describe,
     failure,
 )
-from db3kd.validation import INTEGER_DTYPES, counted
+from db3kd.validation import INTEGER_DTYPES
+from db3kd.wording import counted
 
 
 def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ def check_decisions(decisions: object, count: int, classes: int, who: str) -> No
     Raises:
         TeacherError: If it is not valid.
     """
-    expected = f"{who}: expected {counted(count, 'class', 'classes')} as int64 [{count}]"
+    expected = f"{who}: expected {counted(count, 'class')} as int64 [{count}]"
     if not isinstance(decisions, Tensor):
         raise TeacherError(f"{expected}, got {type(decisions).__name__}; return a tensor")
     if decisions.is_nested or decisions.is_meta or decisions.layout is not torch.strided:
@@ -137,7 +138,8 @@ def check_decisions(decisions: object, count: int, classes: int, who: str) -> No
         raise TeacherError(f"{expected}, got {got}; return one class per image")
     if len(decisions) != count:
         raise TeacherError(
-            f"{expected}, got {len(decisions)} decisions; return one class per image, in order"
+            f"{expected}, got {counted(len(decisions), 'decision')}; return one class per image, "
+            "in order"
         )
     if not count:
         return

@@ -19,7 +19,6 @@ description file.
 """
 
 import dataclasses
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote import RequestSettings
 from db3kd.teachers.remote.rest import AnswerPath, Template
 from db3kd.teachers.signature import ModelOverrides
+from db3kd.wording import did_you_mean
 
 SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
 """How the address of a served model begins."""
@@ -231,9 +231,10 @@ def _parse(kind: type[Any], table: Mapping[str, Any], name: str = "") -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in table:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{place}expected one of {', '.join(fields)}, got {key!r}{hint}")
+            raise ValueError(
+                f"{place}expected one of {', '.join(fields)}, got {key!r}"
+                f"{did_you_mean(key, fields)}"
+            )
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in table:
             raise ValueError(f"{place}expected the key {key!r}, got {', '.join(table) or 'none'}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from db3kd.teachers.answer_arrays import as_answer_array, out_of_range
 from db3kd.teachers.base import TeacherError, failure
 from db3kd.teachers.class_numbers import ClassNames
-from db3kd.validation import counted
+from db3kd.wording import counted
 
 GeneratorFunction = Callable[[np.ndarray], Generator[Any, None, Any]]
 

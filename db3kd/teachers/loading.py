@@ -15,6 +15,7 @@ from db3kd.teachers.execution import ExecutionOptions
 from db3kd.teachers.named import is_name, open_named
 from db3kd.teachers.signature import ModelOverrides
 from db3kd.teachers.torch_files import check_file, open_torch_file
+from db3kd.validation import check_no_python_file
 
 
 def load_teacher(
@@ -108,6 +109,8 @@ def load_teacher(
     path = Path(source)
     if path.is_dir():
         path = student_in_folder(path, "teacher")
+    if not path.exists() or path.suffix == ".py":
+        check_no_python_file(str(source), "teacher")
     if str(source).startswith(SCHEMES):
         description, folder = Description(url=str(source)), Path()
     elif is_name(str(source)) and not path.exists():

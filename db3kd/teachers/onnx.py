@@ -19,7 +19,8 @@ from db3kd.teachers.given_images import as_images
 from db3kd.teachers.onnx_files import OnnxFile, first_line, open_session, read_onnx
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
-from db3kd.validation import UNIT_BOUNDS, check_class_names, check_count, counted
+from db3kd.validation import UNIT_BOUNDS, check_class_names, check_count
+from db3kd.wording import counted
 
 _DTYPES = {
     "float16": "float16",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from db3kd.validation import check_bounds, check_count, interval_text, number_text
+from db3kd.wording import did_you_mean
 
 Layout = Literal["NCHW", "NHWC", "flat"]
 ChannelOrder = Literal["RGB", "BGR"]
@@ -64,11 +65,20 @@ class Preprocessing:
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std: expected positive numbers, got {self.std!r}")
         if self.layout not in get_args(Layout):
-            raise ValueError(f"layout: expected NCHW, NHWC or flat, got {self.layout!r}")
+            raise ValueError(
+                f"layout: expected NCHW, NHWC or flat, got {self.layout!r}"
+                f"{did_you_mean(self.layout, get_args(Layout))}"
+            )
         if self.channel_order not in get_args(ChannelOrder):
-            raise ValueError(f"channel_order: expected RGB or BGR, got {self.channel_order!r}")
+            raise ValueError(
+                f"channel_order: expected RGB or BGR, got {self.channel_order!r}"
+                f"{did_you_mean(self.channel_order, get_args(ChannelOrder))}"
+            )
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
+            raise ValueError(
+                f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
+                f"{did_you_mean(self.dtype, DTYPES)}"
+            )
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """Returns the model's input, an array [N, *input_shape(image_shape)].

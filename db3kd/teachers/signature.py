@@ -13,6 +13,7 @@ from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.class_numbers import Numbering
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.validation import check_bounds, check_count, check_image_shape
+from db3kd.wording import did_you_mean
 
 
 class UndeclaredError(ValueError):
@@ -221,7 +222,10 @@ def _choose(
     if name is None and len(declared) > 1:
         raise ValueError(f"{who}: has several {kind}s, {', '.join(names)}; choose one with {kind}=")
     if name is not None and name not in names:
-        raise ValueError(f"{kind}: expected one of {', '.join(names)} for {who}, got {name!r}")
+        raise ValueError(
+            f"{kind}: expected one of {', '.join(names)} for {who}, got {name!r}"
+            f"{did_you_mean(name, names)}"
+        )
     return declared[0 if name is None else names.index(name)]
 
 

@@ -1,8 +1,8 @@
 """Opens torch files: weights, checkpoints, TorchScript and exported programs."""
 
 import dataclasses
-import difflib
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,15 @@ from torch import Tensor, nn
 from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, is_own_model
 from db3kd.models.weights import SavedModel, read_saved_model
+from db3kd.storage.filesystem import names_beside
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.checkpoints import listed, read_checkpoint, reading, without_prefix
 from db3kd.teachers.programs import is_torchscript, read_exported, read_torchscript
 from db3kd.teachers.signature import ModelOverrides
+from db3kd.wording import did_you_mean
+
+_DOTTED = re.compile(r"(?!.*\.(safetensors|pt|pth|ckpt|bin|ts|pt2|onnx|toml|json)$)\w+(\.\w+)+")
+"""The names of an object and its module, with a dot where a colon is expected."""
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".ts")
 
@@ -65,11 +70,6 @@ def open_torch_file(
         ValueError: If a declaration is missing, the file is of an unknown kind, or it is a program
             and `trust_code` is False.
     """
-    if path.suffix == ".py":
-        raise ValueError(
-            f"{path}: is a Python file; use {path.stem}:NAME, the name of a function or object in "
-            "it, from the folder of the file"
-        )
     check_file(path)
     if path.suffix == ".safetensors":
         return _open_weights(path, model, overrides)
@@ -95,16 +95,13 @@ def check_file(path: Path) -> None:
         FileNotFoundError: If it does not.
     """
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _names_beside(path), 1)
-        hint = f"did you mean {near[0]}?" if near else "pass a file, or package.module:object"
-        raise FileNotFoundError(f"{path}: there is no such file; {hint}")
-
-
-def _names_beside(path: Path) -> list[str]:
-    try:
-        return [each.name for each in path.parent.iterdir()]
-    except OSError:
-        return []
+        hint = (
+            did_you_mean(path.name, names_beside(path)) or "; pass a file, or package.module:object"
+        )
+        if _DOTTED.fullmatch(str(path)):
+            module, _, name = str(path).rpartition(".")
+            hint = f"; pass a file, or an object of a module, such as {module}:{name}"
+        raise FileNotFoundError(f"{path}: there is no such file{hint}")
 
 
 def _open_weights(

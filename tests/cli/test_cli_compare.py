@@ -23,12 +23,12 @@ def test_a_dry_run_asks_nothing_and_prints_the_plan_of_each_strategy(tmp_path):
 
     assert CountingTeacher.asked == before
     auto, decisions, mbd, total, training = out.splitlines()
-    assert auto.startswith("auto") and "at most 50 queries, price 0.10 at 2 per 1,000" in auto
+    assert auto.startswith("auto") and "at most 50 queries, price 0.10 at 2.00 per 1,000" in auto
     assert (
         decisions.startswith("decisions") and "a part of the images, drawn at random" in decisions
     )
     assert mbd.startswith("mbd") and "not used" in mbd and "60 images" in mbd
-    assert "at most 559 queries for 4 students and 359 test images, price 1.12" in total
+    assert "at most 559 queries for 4 students and 359 test images, price 1.118" in total
     assert "no query was sent" in training
     assert list(tmp_path.iterdir()) == []
 
@@ -70,7 +70,9 @@ def test_a_dry_run_of_a_resumed_comparison_says_what_is_answered(tmp_path):
 
     planned = 359 + 2 * (90 + 60)
     assert f"answered   {paid} of these queries, which are not sent again; at most " in printed
-    assert f"at most {planned - paid} are left, price {planned - paid}.00 at 1000 per" in printed
+    assert (
+        f"at most {planned - paid} are left, price {planned - paid}.00 at 1,000.00 per" in printed
+    )
     refused = fail(*options(counting, "--budget", 91, *given, "--dry-run"))
     assert "settings.budget: was 90, is 91 (--budget)" in refused
     assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
@@ -113,7 +115,7 @@ def test_a_failing_teacher_is_resumed(tmp_path):
     ("more", "words"),
     [
         (("--strategies", "best"), "--strategies: expected some of auto,"),
-        (("--strategies", "mbd"), "--strategies: none of them can be used. mbd: budget"),
+        (("--strategies", "mbd"), "--strategies: none of them can be used. mbd: strategy"),
         (("--student", "lenet6"), "--student: expected one of"),
         (("--epochs", 3), "--epochs: needs --labels"),
     ],
@@ -137,3 +139,17 @@ def test_images_are_checked_before_the_plan_is_printed(tmp_path, monkeypatch, mo
 
 def test_a_folder_is_needed(teacher):
     assert "--out: expected a folder" in fail(*options(teacher, "--budget", 50))
+
+
+def test_reasons_stand_below_a_narrow_table(tmp_path):
+    given = ("--strategies", "decisions,mbd", "--test", "digits", "--price-per-1000", 12.345)
+
+    printed = succeed(
+        *options(f"{TEACHERS}:CountingTeacher", "--budget", 50, *given, "--out", tmp_path / "c")
+    )
+
+    table = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(table) == 4 and max(map(len, table)) <= 112
+    assert table[-1].startswith("| mbd: not used |")
+    reason = "Not used: mbd. strategy 'mbd' needs one decision for each of 60 images"
+    assert reason in printed and reason in (tmp_path / "c" / "report.md").read_text()

@@ -9,7 +9,7 @@ from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 from db3kd.pipelines import student_network
 from db3kd.planning import plan_budget
-from db3kd.storage.manifest import read_manifest
+from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
 
 QUICK = ("--student", "linear", "--steps", 12, "--batch-size", 16, "--device", "cpu")
 COUNTING, TIRING = f"{TEACHERS}:CountingTeacher", f"{TEACHERS}:TiringTeacher"
@@ -37,7 +37,7 @@ def test_a_dry_run_prints_the_plan_and_writes_and_asks_nothing(tmp_path):
         ["20", "held-out"],
         ["95", "decisions"],
     ]
-    assert "queries    at most 600 of 600, price 1.20 at 2 per 1,000" in printed
+    assert "queries    at most 600 of 600, price 1.20 at 2.00 per 1,000" in printed
     assert "training   about 0:0" in printed and "12 steps of the student; no query was" in printed
     assert "querying   time unknown" in printed
     assert CountingTeacher.asked == before and not out.exists()
@@ -103,8 +103,8 @@ def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
 def test_the_plan_that_is_shown_with_resume_is_that_of_the_run(tmp_path, monkeypatch):
     out = tmp_path / "run"
 
-    def planned_before(*arguments):
-        return replace(plan_budget(*arguments), rounds=(95, 240, 240))
+    def planned_before(*arguments, **words):
+        return replace(plan_budget(*arguments, **words), rounds=(95, 240, 240))
 
     with monkeypatch.context() as patch:
         patch.setattr("db3kd.pipelines.prepared_distillation.plan_budget", planned_before)
@@ -145,7 +145,9 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
 
     planned = int(printed.partition("at most ")[2].split()[0])
     assert f"answered   {paid} of these queries, which are not sent again; at most " in printed
-    assert f"at most {planned - paid} are left, price {planned - paid}.00 at 1000 per" in printed
+    assert (
+        f"at most {planned - paid} are left, price {planned - paid}.00 at 1,000.00 per" in printed
+    )
     other = ("--image-shape", "1,8,8", "--classes", 10)
     refused = fail(*dry_run(*other, teacher=f"{TEACHERS}:striped"))
     assert "holds a different run: " in refused and "teacher: was " in refused
@@ -279,3 +281,55 @@ def test_test_images_without_labels_are_refused_before_anything_is_asked(tmp_pat
     assert "error: --test: expected labelled images, got " in message
     assert "without labels; use a folder with a folder for each class" in message
     assert CountingTeacher.asked == before and not (tmp_path / "run").exists()
+
+
+def test_the_summary_says_how_many_queries_may_have_been_paid_twice(tmp_path):
+    out = tmp_path / "run"
+    first = succeed(*asked(*DIGITS, "--strategy", "bd", "--out", out))
+    for folder, lost in ((out, 3), (out / "labels", 4)):
+        stop = {"at": "2026-01-01T00:00:00+00:00", "queries_in_flight": lost}
+        write_manifest(folder / MANIFEST, read_manifest(folder) | {"resumed": [stop]})
+
+    resumed = succeed(*asked(*DIGITS, "--strategy", "bd", "--out", out, "--resume"))
+
+    assert "paid twice" not in first
+    assert "paid twice at most 7 queries, unanswered when a process stopped" in resumed
+    assert "At most 7 queries, which a process had sent" in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["distill", "compare"])
+def test_rare_classes_without_images_are_refused(command):
+    given = ("--teacher", COUNTING, "--budget", 600, "--rare-classes", "--dry-run")
+
+    assert "--rare-classes: needs --data; pseudo samples" in fail(command, *given)
+
+
+def test_the_progress_says_what_is_chosen_in_which_round(tmp_path):
+    given = ("--data", "digits", "--limit", 200, "--out", tmp_path / "run")
+
+    shown = Result(*asked(*given, budget=1_200)).err
+
+    rounds = [line.partition(" done")[0] for line in shown.splitlines() if "choosing" in line]
+    assert rounds == [f"choosing images to query, round {number} of 4" for number in (2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data", "digit"), "; did you mean 'digits'?"),
+        ((*DIGITS, "--student", "lenet5-hlf"), "; did you mean 'lenet5-half'?"),
+        ((*DIGITS, "--split", "tst"), "; did you mean 'test'?"),
+        ((*DIGITS, "--image-shape", "8,8"), "use 1,8,8 for grey images or 3,8,8 for colour images"),
+        ((*DIGITS, "--student", "nets/net.py:make"), "--student: expected package.module:object"),
+        ((*DIGITS, "--student", "nets/net.py:make"), "; use nets.net:make"),
+    ],
+)
+def test_a_mistaken_value_is_answered_with_the_right_one(options, words):
+    assert words in fail(*asked("--dry-run", *options))
+
+
+def test_a_mistaken_choice_of_an_option_is_answered_with_the_nearest_one():
+    result = Result(*asked(*DIGITS, "--dry-run", "--strategy", "augmnted"))
+
+    assert result.code == 2
+    assert "Did you mean 'augmented'?" in " ".join(result.err.replace("\u2502", " ").split())

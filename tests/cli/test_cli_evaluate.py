@@ -21,7 +21,7 @@ def test_a_dry_run_names_split_queries_and_price_and_asks_nothing(asked):
     out = succeed("evaluate", "--teacher", COUNTING, "--data", "digits", *priced)
 
     assert "images     359: the test split of digits" in out
-    assert f"queries    359, answered by {COUNTING}, price 0.72 at 2 per 1,000" in out
+    assert f"queries    359, answered by {COUNTING}, price 0.718 at 2.00 per 1,000" in out
     assert "nothing was asked" in out and "accuracy" not in out
     assert asked() == 0
 
@@ -105,7 +105,7 @@ def test_a_python_file_is_refused_with_the_name_to_use(tmp_path):
 
     message = fail("evaluate", tmp_path / "my_model.py", "--data", "digits")
 
-    assert "is a Python file; use my_model:NAME" in message
+    assert "--model: expected package.module:object for an object in a Python file" in message
 
 
 def test_a_folder_of_another_kind_of_run_says_what_it_holds(run, tmp_path):

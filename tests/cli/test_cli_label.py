@@ -114,9 +114,9 @@ def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
         *arguments, "--queries-per-pair", 10, "--dry-run", "--price-per-1000", 2, "--workers", 1
     )
 
-    assert f"{CountingTeacher.asked} real queries were sent" in out
+    assert f"sent {CountingTeacher.asked} real queries, outside of any budget" in out
     assert 0 < CountingTeacher.asked <= 400
-    assert "at most 3,672" in out and "at most 7.34, at 2 per 1,000 queries" in out
+    assert "at most 3,672" in out and "at most 7.344, at 2.00 per 1,000 queries" in out
     assert not (tmp_path / "run").exists()
 
 
@@ -179,7 +179,7 @@ def test_only_targets_are_searched_and_the_summary_counts_the_estimates(teacher,
     assert "pairs reached  80 of 360" in out
     assert "not searched   280 pairs, whose distances are estimated" in out
     page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
-    assert "280 pairs were not searched" in page
+    assert "Not searched: 280 pairs" in page
 
 
 def test_a_dry_run_respects_the_targets(tmp_path):
@@ -361,3 +361,10 @@ def test_the_option_that_differs_is_named_when_a_run_is_resumed(tmp_path):
     assert refusal("--budget", 2000) == f"settings.queries: was 3000, is 2000 (--budget){advice}"
     assert refusal("--classes", 12) == f"settings.classes: was 10, is 12 (--classes){advice}"
     succeed(*options, "--classes", 10, "--resume", "--consistency-checks", 40)  # at most 30 fit
+
+
+def test_the_summary_states_the_price_of_the_queries(teacher, tmp_path):
+    printed = label(teacher, tmp_path / "run", "--queries-per-pair", 3, "--price-per-1000", 100)
+
+    queries = read_manifest(tmp_path / "run")["totals"]["queries"]
+    assert f"price {queries / 10:,.2f} at 100.00 per 1,000\n" in printed

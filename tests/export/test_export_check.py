@@ -69,7 +69,7 @@ def test_a_network_that_returns_no_scores_is_an_error(tmp_path):
     [
         ({"class_names": tuple("ab")}, r"expected class_names None in .*, got \('a', 'b'\)"),
         ({"bounds": (0, 2)}, r"expected bounds \(0\.0, 1\.0\) in .*, got \(0\.0, 2\.0\)"),
-        ({"threshold": 0.5}, "fails on a batch of 1 images: .*expected scores"),
+        ({"threshold": 0.5}, "fails on a batch of 1 image: .*expected scores"),
     ],
 )
 def test_a_file_that_declares_something_else_is_not_written(tmp_path, monkeypatch, other, words):

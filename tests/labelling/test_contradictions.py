@@ -106,7 +106,7 @@ def test_a_run_with_soft_labels_finishes_and_is_reported_and_distilled(tmp_path:
     assert load_labels(run).soft_labels.isfinite().all()
     data = ("--data", tmp_path / "images.npz", "--labels", run)
     page = Path(succeed("report", *data, "--out", tmp_path / "page").strip()).read_text()
-    assert "2 samples are contradictory" in page
+    assert "Contradictory: 2 samples" in page
     options = ("--model", "linear", "--steps", 2, "--device", "cpu")
     succeed(
         "distill", *data, *options, "--normalisation", "margin", "--out", tmp_path / "a.safetensors"

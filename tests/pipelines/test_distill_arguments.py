@@ -195,3 +195,18 @@ def test_several_processes_of_a_launcher_do_not_ask_twice(monkeypatch):
     with pytest.raises(ValueError, match="expected a single process"):
         db3kd.compare(counting, PIXELS, budget=300, settings=QUICK)
     assert counting.total == 0
+
+
+def test_rare_classes_need_images():
+    taught = {"teacher": db3kd.FunctionTeacher(len, (1, 8, 8), 10), "budget": 1_000}
+
+    for call in (db3kd.distill, db3kd.compare):
+        with pytest.raises(ValueError, match="rare_classes: needs images"):
+            call(**taught, rare_classes=True)
+
+
+def test_a_shape_without_channels_is_answered_with_one_that_has_them():
+    teacher = db3kd.FunctionTeacher(lambda images: [0] * len(images), (8, 8), 10)
+
+    with pytest.raises(ValueError, match=r"lacks the channels; did you mean \(1, 8, 8\)"):
+        db3kd.distill(teacher, db3kd.load_data("digits"), budget=1_000)

@@ -451,8 +451,8 @@ def test_folders_of_other_kinds_and_versions_are_refused(tmp_path):
 def test_a_run_continues_with_the_plan_that_it_was_begun_with(
     strategy, budget, earlier, tmp_path, monkeypatch
 ):
-    def planned_before(*arguments: Any) -> BudgetPlan:
-        return replace(plan_budget(*arguments), **earlier)
+    def planned_before(*arguments: Any, **words: Any) -> BudgetPlan:
+        return replace(plan_budget(*arguments, **words), **earlier)
 
     with monkeypatch.context() as patch:
         patch.setattr(prepared_distillation, "plan_budget", planned_before)

@@ -147,3 +147,15 @@ def test_a_teacher_with_one_class_is_refused_in_terms_of_rows():
     teacher = ConstantTeacher(1, (5,), 2)
     with pytest.raises(TeacherError, match=r"two classes for \d+ rows.*causes: rows that are"):
         db3kd.distill(teacher, torch.rand(60, 5), budget=BUDGET, settings=QUICK)
+
+
+def test_results_and_errors_call_rows_rows():
+    count = len(wines())
+
+    result = distil(Taster(), strategy="decisions")
+
+    assert "held-out rows" in repr(result) and "image" not in repr(result)
+    with pytest.raises(ValueError, match=f"each of {count} rows, got 30 queries; use fewer rows"):
+        distil(Taster(), strategy="sd", budget=30)
+    with pytest.raises(ValueError, match=f"with {count} rows of 2 classes"):
+        distil(Taster(), budget=3)

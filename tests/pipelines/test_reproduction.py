@@ -94,5 +94,6 @@ def test_soft_labels_that_say_no_more_than_decisions_are_not_shown(certain, show
     run: Any = SimpleNamespace(
         trained=SimpleNamespace(proxies=[Proxy(1, 1)]),
         answers=SimpleNamespace(training=SimpleNamespace(clean=clean), images=images),
+        noun="image",
     )
     assert (distill_report._soft_examples(run) is not None) == shown

@@ -93,7 +93,7 @@ def test_few_held_out_images_are_named_with_what_measures_better(tmp_path):
     pages = [each.report.with_suffix(".md").read_text() for each in (few, tested)]
     assert all("rests on only 6 held-out images" in page for page in pages)
     assert ["cost no query" in page for page in pages] == [True, False]
-    assert few_held_out(6, tested=False, is_tabular=True).startswith(
+    assert few_held_out(6, tested=False, noun="row").startswith(
         "The agreement rests on only 6 held-out rows"
     )
 

@@ -35,7 +35,10 @@ def test_without_images_most_strategies_are_refused():
         ((), "strategies: expected some of auto, .*, got none"),
         (("auto", "best"), "strategies: expected some of auto, .*, got 'best'"),
         (("auto", "sd", "auto"), "strategies: expected each once, got auto, sd, auto"),
-        (("sd", "bd"), "strategies: none of them can be used. sd: budget: .*; bd: budget"),
+        (
+            ("sd", "bd"),
+            "none of them can be used. sd: strategy 'sd' needs .*; bd: strategy 'bd'",
+        ),
     ],
 )
 def test_other_strategies_are_refused(strategies, words):

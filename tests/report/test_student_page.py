@@ -24,11 +24,12 @@ from student_report_cases import (
     wine_report,
 )
 
-from db3kd.report import StudentReport, write_student_report
+from db3kd.report import Disagreements, StudentReport, write_student_report
 from db3kd.report.student_blocks import HeatMap, Table
 from db3kd.report.student_sections import student_sections
 from db3kd.report.text import shown_name
 from db3kd.report.thumbnails import image_png
+from db3kd.tables import Feature, Features
 
 SECTIONS = [
     "Queries by stage",
@@ -228,6 +229,8 @@ def test_rows_of_features_are_shown_as_tables(tmp_path):
     assert features.rows[2][0] == "alcohol"
     assert features.rows[2][1:] == [f"{value:.4g}" for value in load_wine().data[60:64, 0]]
     assert [row[1] for row in features.rows if row[0] in ("magnesium", "proline")] == ["101", "680"]
+    prolines = [row[1:] for row in features.rows if row[0] == "proline"]
+    assert prolines == [[f"{value:.0f}" for value in load_wine().data[60:64, -1]]]
     page, text = read(tmp_path, report)
     assert "img" not in page.elements and "![" not in text
     assert "All 4 held-out rows" in page.text
@@ -268,3 +271,16 @@ def test_equal_reports_give_equal_files_and_replace_those_before(tmp_path):
     first = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     write_student_report(tmp_path, digits_report())
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == first
+
+
+def test_large_values_of_features_have_no_exponent():
+    features = Features([Feature.continuous("income", 0, 1e6), Feature.integer("steps", 0, 50_000)])
+    rows = torch.tensor([[0.0455104, 0.5], [0.001, 0.1]])
+    disagreements = Disagreements(rows, torch.tensor([0, 0]), torch.tensor([1, 1]))
+    report = replace(
+        wine_report(), features=features, disagreements=disagreements, soft_examples=None
+    )
+
+    shown = {row[0]: row[1:] for row in table(report, "Disagreements").rows}
+
+    assert shown["income"] == ["45,510", "1000"] and shown["steps"] == ["25,000", "5000"]

@@ -16,8 +16,15 @@ from forked import forked_processes
 
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.storage import filesystem as disk
+from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.storage.filesystem import FolderLock, SharedLock
-from db3kd.storage.manifest import make_manifest, queries_in_flight, read_manifest
+from db3kd.storage.manifest import (
+    MANIFEST,
+    make_manifest,
+    queries_in_flight,
+    read_manifest,
+    write_manifest,
+)
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import count_answers, queries_unanswered
 from db3kd.storage.shards import Kind, read_shards
@@ -188,7 +195,7 @@ def test_an_interrupt_says_what_may_be_lost(run, capsys):
     with run.journal(0, 10) as journal:
         journal.ask(torch.arange(1200))
         assert queries_unanswered(run.path) == 1200
-        assert "except for at most 1,200 queries that were still unanswered" in hint()
+        assert "except those to at most 1,200 queries in flight" in hint()
         journal.answer(torch.ones(1200, dtype=torch.int64))
         assert queries_unanswered(run.path) == 0
         assert hint() == "the answers so far are kept; continue with --resume\n"
@@ -421,6 +428,16 @@ def test_a_folder_that_may_not_be_written_says_so(a_manifest):
             os.seteuid(user)
             os.chmod(parent, 0o755)
         assert os.listdir(parent) == []
+
+
+def test_queries_paid_twice_are_those_of_all_folders(tmp_path, a_manifest):
+    begun = a_manifest | {"format": KIND.format, "state": "running", "started": "2026-01-01"}
+    for name, lost in (("one", (3, 4)), ("two", (5,))):
+        (tmp_path / name).mkdir()
+        stops = [{"at": "2026-01-01T00:00:00+00:00", "queries_in_flight": count} for count in lost]
+        write_manifest(tmp_path / name / MANIFEST, begun | {"resumed": stops})
+
+    assert queries_paid_twice(tmp_path / "one", tmp_path / "two", tmp_path / "none") == 12
 
 
 def test_a_shard_is_read_without_starting_threads(tmp_path):

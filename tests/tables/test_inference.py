@@ -41,7 +41,7 @@ def test_columns_of_an_array_are_named_by_number_unless_names_are_given():
     array = np.array([[0.5, 1], [1.5, 3]])
     assert Features.infer(array).names == ("x0", "x1")
     assert Features.infer(array, names=["a", "b"]).names == ("a", "b")
-    with pytest.raises(ValueError, match="table: expected 1 columns, got 2"):
+    with pytest.raises(ValueError, match="table: expected 1 column, got 2"):
         Features.infer(array, names=["a"])
 
 

@@ -207,7 +207,7 @@ def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path):
     ):
         load_teacher(tmp_path / "none.pt")
     (tmp_path / "net.pt").touch()
-    with pytest.raises(FileNotFoundError, match=r"nett\.pt: .*; did you mean net\.pt\?"):
+    with pytest.raises(FileNotFoundError, match=r"nett\.pt: .*; did you mean 'net\.pt'\?"):
         load_teacher(tmp_path / "nett.pt")
     (tmp_path / "t.h5").touch()
     with pytest.raises(
@@ -309,3 +309,30 @@ def test_a_folder_stands_for_its_student(tmp_path):
         load_teacher(tmp_path).fingerprint()
         == load_teacher(tmp_path / "student.safetensors").fingerprint()
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("pack/teach.py:predict", "use pack.teach:predict$"),
+        ("./teach.py:predict", "use teach:predict$"),
+        ("pack/teach:predict", "use pack.teach:predict$"),
+        ("pack/teach.py", "use pack.teach:NAME, with the name of a function or object in it$"),
+        ("/far/off/teach.py:predict", "use teach:predict in the folder /far/off, or with this"),
+        ("../teach.py:predict", r"use teach:predict in the folder \.\., or with this"),
+    ],
+)
+def test_the_path_of_a_python_file_is_answered_with_its_module(given, words):
+    with pytest.raises(ValueError, match=f"teacher: expected package.module:object .*{words}"):
+        load_teacher(given, image_shape=(1, 8, 8), classes=10)
+
+
+def test_a_misspelt_module_or_object_is_answered_with_the_nearest(tmp_path, monkeypatch):
+    (tmp_path / "my_answers.py").write_text("def predict(images): ...")
+    monkeypatch.chdir(tmp_path)
+
+    for given, near in (("my_answer:predict", "my_answers"), ("my_answers:predct", "predict")):
+        with pytest.raises(ValueError, match=f"; did you mean '{near}'"):
+            load_teacher(given, image_shape=(1, 8, 8), classes=10)
+    with pytest.raises(FileNotFoundError, match="object of a module, such as my_answers:predict"):
+        load_teacher("my_answers.predict", image_shape=(1, 8, 8), classes=10)

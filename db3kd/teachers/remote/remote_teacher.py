@@ -21,7 +21,7 @@ from db3kd.teachers.remote.event_loop import EventLoopThread
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.request_stream import RequestStream
 from db3kd.teachers.remote.retry import RateLimit, RequestCancelledError, RetryPolicy
-from db3kd.validation import counted
+from db3kd.wording import counted
 
 _REQUESTS_PER_SLOT = 64
 """Maximum number of requests per call and concurrent request: many, so that calls rarely end."""

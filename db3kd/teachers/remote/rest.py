@@ -28,7 +28,7 @@ from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelOverrides, resolve
-from db3kd.validation import counted
+from db3kd.wording import counted
 
 _ALL, _ONE = "$images", "$image"
 

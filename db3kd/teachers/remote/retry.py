@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.request_settings import RequestSettings
-from db3kd.validation import counted
+from db3kd.wording import counted
 
 Result = TypeVar("Result")
 

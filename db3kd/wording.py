@@ -1,0 +1,107 @@
+"""Words and numbers in messages and reports: counts, prices, and the name that was meant."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+InputNoun = Literal["image", "row"]
+"""What messages call an input of the teacher: an image, or a row of a table."""
+
+_PLAIN = 10_000
+"""Numbers of at least this size are written with thousands separators, and without fractions."""
+
+
+def input_noun(image_shape: Sequence[int]) -> InputNoun:
+    """Returns what messages call an input of a shape.
+
+    Example:
+        >>> input_noun((1, 28, 28)), input_noun((13,))
+        ('image', 'row')
+
+    Args:
+        image_shape: Shape of one input; encoded rows of a table have one dimension.
+    """
+    return "row" if len(image_shape) == 1 else "image"
+
+
+def counted(count: int, noun: str) -> str:
+    """Writes a number of things.
+
+    Example:
+        >>> counted(1, "image"), counted(2000, "held-out image"), counted(2, "query")
+        ('1 image', '2,000 held-out images', '2 queries')
+
+    Args:
+        count: The number.
+        noun: What is counted, in the singular.
+    """
+    return f"{count:,} {noun if count == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Returns the plural of a regular English noun.
+
+    Example:
+        >>> plural("row"), plural("class"), plural("query")
+        ('rows', 'classes', 'queries')
+
+    Args:
+        noun: The noun, with or without adjectives before it.
+    """
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def money(price: float) -> str:
+    """Writes a price in any currency, with cents and as many further digits as it needs.
+
+    Prices of at least 1 are rounded to a hundredth of a cent, smaller ones to four significant
+    digits.
+
+    Example:
+        >>> money(12345.6), money(0.625), money(0.0001)
+        ('12,345.60', '0.625', '0.0001')
+
+    Args:
+        price: The price, at least 0.
+    """
+    decimals = 4
+    if 0 < price < 1:
+        exponent = int(f"{price:e}".partition("e")[2])
+        decimals = max(decimals, 3 - exponent)
+    whole, _, fraction = f"{price:,.{decimals}f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def plain_number(value: float) -> str:
+    """Writes a measured number without an exponent, unless it is very small or very large.
+
+    Example:
+        >>> plain_number(45510.2), plain_number(1680.0), plain_number(0.12345)
+        ('45,510', '1680', '0.1234')
+
+    Args:
+        value: The number.
+    """
+    if _PLAIN - 0.5 <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Returns the end of an error's message that suggests a known name; empty if none is similar.
+
+    Example:
+        >>> did_you_mean("lenet5-hlf", ["lenet5", "lenet5-half", "mlp"])
+        "; did you mean 'lenet5-half'?"
+
+    Args:
+        name: The unknown name; values that are no text are like none.
+        known: The names to choose from; values that are no text are left out.
+    """
+    if not isinstance(name, str):
+        return ""
+    texts = {each.lower(): each for each in known if isinstance(each, str)}
+    near = difflib.get_close_matches(name.strip().lower(), texts, 1)
+    return f"; did you mean {texts[near[0]]!r}?" if near else ""
