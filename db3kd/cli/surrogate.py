@@ -1,15 +1,27 @@
 """The `db3kd surrogate` command."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import DefaultModel, ImageOptions, RareClasses, Resume, Split
+from db3kd.cli.options import (
+    DefaultModel,
+    ImageOptions,
+    PlanOptions,
+    RareClasses,
+    Resume,
+    Split,
+)
 from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.plan_output import agreement_text, price_text, print_answered, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import Steps, TrainingOptions
+from db3kd.wording import counted, input_noun
+
+if TYPE_CHECKING:
+    from db3kd.wording import InputNoun
 
 
 @expand_option_sets
@@ -21,6 +33,7 @@ def surrogate(
         Path,
         typer.Option("--out", help="The .safetensors file, new unless --resume is given."),
     ],
+    plan: PlanOptions,
     rare_classes: RareClasses = False,
     training: TrainingOptions,
     model: DefaultModel = None,
@@ -58,8 +71,9 @@ def surrogate(
 ) -> None:
     """Train a network on a teacher's decisions, to predict where the teacher's boundaries run.
 
-    The queries are the images, and mixed, shifted and noisy versions of them. Query only teachers
-    that you are allowed to query. Some images are held out, to measure how often the surrogate
+    The queries are the images, and mixed, shifted and noisy versions of them. Their number is
+    printed before the first one; --dry-run stops there. Query only teachers that you are allowed to
+    query. Some images are held out, to measure how often the surrogate
     agrees with the teacher. Several networks trained on the same answers propose nearer boundary
     points than one, but take longer.
 
@@ -71,41 +85,52 @@ def surrogate(
 
         db3kd surrogate --teacher teacher.safetensors --data mnist5k --limit 1000
         --out surrogate.safetensors
+
+        db3kd surrogate --teacher my_package.model:predict --data photos --limit 1000
+        --out surrogate.safetensors --price-per-1000 0.25 --dry-run
     """
-    from db3kd.distillation.surrogate_files import check_out, decisions_folder, write_surrogate
+    from db3kd.distillation.surrogate_files import check_out, decisions_folder, prepare_surrogate
     from db3kd.distillation.surrogate_settings import SurrogateSettings
-    from db3kd.storage.existing_runs import holds_run
-    from db3kd.storage.manifest import queries_in_flight, read_manifest
+    from db3kd.storage.existing_runs import queries_paid_twice
 
     trained = training.settings(teacher.device, steps=steps)
     settings = SurrogateSettings(model, queries_per_sample, training=trained, networks=networks)
     check_out(out, resume)
-    finished = out.exists()
     source = images.source(split)
     loaded = source.load()
     opened = teacher.open(loaded)
+    prepared = prepare_surrogate(
+        out, opened, source, settings, images=loaded, limit=limit, resume=resume
+    )
+    noun = input_noun(loaded.image_shape)
+    print(
+        f"plan           {counted(prepared.queries, 'query')}: "
+        f"{counted(len(prepared.chosen), noun)} in {counted(queries_per_sample, 'version')} each"
+        f"{price_text(prepared.queries, plan.price_per_1000)}"
+    )
+    finished, answered = out.exists(), prepared.count_answered()
+    print_answered(answered, prepared.queries, plan.price_per_1000, finished=finished, width=13)
+    if plan.dry_run:
+        print("dry run        no query was sent; nothing was written")
+        return
     folder = decisions_folder(out)
     with hint_at_resuming(folder):
-        manifest = write_surrogate(
-            out,
-            opened,
-            source,
-            settings,
-            images=loaded,
-            limit=limit,
-            resume=resume,
-            rare_classes=rare_classes,
-        )
+        manifest = prepared.write(resume=resume, rare_classes=rare_classes)
     if finished:
         print("nothing to do  the surrogate was already finished")
-    in_flight = queries_in_flight(read_manifest(folder)) if holds_run(folder) else 0
-    _print_summary(manifest, in_flight, out)
+    _print_summary(manifest, queries_paid_twice(folder), noun, plan.price_per_1000, out)
 
 
-def _print_summary(manifest: dict[str, Any], in_flight: int, out: Path) -> None:
+def _print_summary(
+    manifest: dict[str, Any], paid_twice: int, noun: "InputNoun", price: float | None, out: Path
+) -> None:
+    queries, agreement = manifest["queries"], manifest["agreement"]
     per_sample = manifest["settings"]["surrogate"]["queries_per_sample"]
-    print(f"queries        {manifest['queries']:,}, {per_sample:,} per sample")
-    if in_flight:
-        print(f"paid twice     at most {in_flight:,}, unanswered when a process stopped")
-    print(f"agreement      {manifest['agreement']:.1%} with the teacher on held-out images")
+    print(f"queries        {queries:,}, {per_sample:,} per sample{price_text(queries, price)}")
+    print_paid_twice(paid_twice, 14)
+    if held_out := manifest.get("held_out"):  # missing in files of earlier versions
+        measured = agreement_text(round(agreement * held_out), held_out, f"held-out {noun}")
+        print(f"agreement      {measured}, augmented versions included")
+    else:
+        print(f"agreement      {agreement:.1%} with the teacher on held-out {noun}s")
     print(f"written to     {out}")

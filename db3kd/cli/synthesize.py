@@ -9,9 +9,11 @@ import typer
 
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_options
-from db3kd.cli.options import Resume, Seed, given, parse_counts
+from db3kd.cli.options import PlanOptions, Resume, Seed, given, parse_counts
 from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
+from db3kd.wording import counted
 
 if TYPE_CHECKING:
     from db3kd.synthesis.sample_run import SynthesisTotals
@@ -158,6 +160,7 @@ def synthesize(
         typer.Option("--out", help="Folder of the run, new or empty unless --resume is given."),
     ],
     synthesis: SynthesisOptions,
+    plan: PlanOptions,
     acquisition_model: Annotated[
         str | None,
         typer.Option(
@@ -171,7 +174,8 @@ def synthesize(
 ) -> None:
     """Make images for a teacher from its decisions alone.
 
-    The run is a data set that db3kd label and db3kd distill accept as --data.
+    The maximum number of queries is printed before the first one; --dry-run stops there. The run is
+    a data set that db3kd label and db3kd distill accept as --data.
 
     For example:
 
@@ -180,7 +184,7 @@ def synthesize(
         db3kd synthesize --teacher teacher.safetensors --samples 1000 --moves 10
         --snapshots 0,5,10 --out runs/moved
     """
-    from db3kd.storage.existing_runs import check_free
+    from db3kd.storage.existing_runs import check_free, queries_paid_twice
     from db3kd.synthesis.sample_run import write_pseudo_samples
 
     if acquisition_model is not None and synthesis.preset != "guided":
@@ -188,17 +192,38 @@ def synthesize(
     settings = synthesis.settings(acquisition_model or "lenet5-half")
     check_free(out, resume)
     opened = teacher.open()
+    samples = counted(settings.samples, "pseudo sample")
+    print(f"plan           {samples}, {at_most_text(settings.max_queries, plan.price_per_1000)}")
+    if plan.dry_run:
+        print("dry run        no query was sent; nothing was written")
+        return
     with naming_options(model="--acquisition-model"), hint_at_resuming(out):
         totals = write_pseudo_samples(out, opened, settings, resume=resume)
-    print_totals(totals)
+    print_totals(totals, plan.price_per_1000)
+    print_paid_twice(queries_paid_twice(out), 14)
     print(f"written to     {out}")
 
 
-def print_totals(totals: "SynthesisTotals") -> None:
+def at_most_text(queries: int | None, price_per_1000: float | None) -> str:
+    """Returns the maximum number of queries and their price, or that there is none.
+
+    Args:
+        queries: The maximum; None if the moves of pseudo samples have no limit.
+        price_per_1000: The price of 1,000 queries, or None.
+    """
+    if queries is None:
+        return "no maximum number of queries; --budget or --queries-per-sample sets one"
+    return f"at most {counted(queries, 'query')}{price_text(queries, price_per_1000)}"
+
+
+def print_totals(totals: "SynthesisTotals", price_per_1000: float | None) -> None:
     """Prints what a run of pseudo samples made and what it cost."""
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.items())
     print(f"pseudo samples {totals.samples:,}: {statuses}")
-    print(f"queries        {totals.queries:,}, of which {totals.start_queries:,} for starts")
+    print(
+        f"queries        {totals.queries:,}, of which {totals.start_queries:,} for starts"
+        f"{price_text(totals.queries, price_per_1000)}"
+    )
     print(f"by class       {', '.join(f'{count:,}' for count in totals.kept)}")
     if totals.mean_distance is not None:
         print(f"mean distance  {totals.mean_distance:.3f} (L2), {totals.mean_moves:.1f} moves")

@@ -21,7 +21,6 @@ from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial, best_trial
 from db3kd.distillation.student import train_on_soft_labels
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_loop import Model
-from db3kd.wording import InputNoun
 
 RELATIVE_SCALES = (0.5, 1.0, 2.0)
 """Scales to try first, times the median distance to the nearest other class.

@@ -11,7 +11,7 @@ or another network is wanted, a network is trained on them without a query.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import nn
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.data.table_rows import features_of, projection_of
+from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS
 from db3kd.distillation.surrogate_queries import (
     augment_samples,
     decide_augmented_in_folder,
@@ -35,11 +36,87 @@ from db3kd.models.networks import check_model
 from db3kd.progress import show_progress
 from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.manifest import NAMES, make_manifest, write_manifest
+from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_differences import differences
+from db3kd.storage.run_journals import count_answers
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_bounds
+
+
+@dataclass(frozen=True)
+class PreparedSurrogate:
+    """A surrogate before its first query; made by `prepare_surrogate`.
+
+    Attributes:
+        out: The weights file.
+        teacher: Takes images in [0, 1].
+        settings: How the surrogate is made.
+        images: All images of the source.
+        chosen: Those to ask about.
+        manifest: The manifest of the surrogate.
+        answers_manifest: The manifest of the run folder of its answers.
+    """
+
+    out: Path
+    teacher: Teacher
+    settings: SurrogateSettings
+    images: ImageSet
+    chosen: ImageSet
+    manifest: dict[str, Any]
+    answers_manifest: dict[str, Any]
+
+    @property
+    def queries(self) -> int:
+        """The exact number of queries."""
+        return len(self.chosen) * self.settings.queries_per_sample
+
+    def count_answered(self) -> int:
+        """Returns how many of these queries are answered on disk; 0 without files.
+
+        Raises:
+            ValueError: If the files belong to another surrogate, or if they are damaged.
+        """
+        if self.out.exists():
+            _check_equal_manifest(self.out, self.manifest)
+        folder = decisions_folder(self.out)
+        if not holds_run(folder):
+            return 0
+        compare_with_run(folder, AUGMENTED_DECISIONS, self.answers_manifest)
+        return count_answers(folder, AUGMENTED_DECISIONS)
+
+    def write(self, *, resume: bool = False, rare_classes: bool = False) -> dict[str, Any]:
+        """Asks the teacher, trains the surrogate and writes its files; see `write_surrogate`.
+
+        Args:
+            resume: Whether to continue with existing files.
+            rare_classes: See `make_surrogate`.
+
+        Returns:
+            The manifest.
+        """
+        if self.out.exists():
+            return _check_equal_manifest(self.out, self.manifest)
+        decided = decide_augmented_in_folder(
+            decisions_folder(self.out),
+            self.answers_manifest,
+            self.teacher,
+            augment_samples(self.chosen, self.settings, projection_of(self.teacher, self.chosen)),
+            resume,
+            rare_classes,
+        )
+        with show_progress("training the surrogate", self.settings.steps, "steps") as show:
+            surrogate = train_surrogate(decided, self.teacher.classes, self.settings, show)
+        made = self.manifest | {
+            "queries": surrogate.queries,
+            "agreement": surrogate.agreement,
+            "held_out": surrogate.held_out,
+        }
+        # The manifest is written first, so that weights never lack one.
+        write_manifest(manifest_file(self.out), made)
+        save_surrogate(self.out, surrogate.network, self.settings, self.teacher, self.images)
+        return made
 
 
 def write_surrogate(
@@ -69,7 +146,7 @@ def write_surrogate(
         rare_classes: See `make_surrogate`.
 
     Returns:
-        The manifest, with `queries` and `agreement` of the `TrainedSurrogate`.
+        The manifest, with `queries`, `agreement` and `held_out` of the `TrainedSurrogate`.
 
     Raises:
         FileExistsError: If one of the files exists and `resume` is False.
@@ -77,6 +154,37 @@ def write_surrogate(
             another surrogate.
         TeacherError: As for `make_surrogate`. Paid answers are kept.
         OSError: If a file cannot be written. Paid answers are kept.
+    """
+    prepared = prepare_surrogate(
+        out, teacher, source, settings, images=images, limit=limit, resume=resume
+    )
+    return prepared.write(resume=resume, rare_classes=rare_classes)
+
+
+def prepare_surrogate(
+    out: str | Path,
+    teacher: Teacher,
+    source: Source,
+    settings: SurrogateSettings | None = None,
+    *,
+    images: ImageSet | None = None,
+    limit: int | None = None,
+    resume: bool = False,
+) -> PreparedSurrogate:
+    """Checks the arguments of `write_surrogate` without a query, and writes nothing.
+
+    Args:
+        out: See `write_surrogate`.
+        teacher: See `write_surrogate`.
+        source: See `write_surrogate`.
+        settings: See `write_surrogate`.
+        images: See `write_surrogate`.
+        limit: See `write_surrogate`.
+        resume: See `write_surrogate`.
+
+    Raises:
+        FileExistsError: As `write_surrogate`.
+        ValueError: As `write_surrogate`.
     """
     out, settings = Path(out), settings or SurrogateSettings()
     check_out(out, resume)
@@ -98,24 +206,15 @@ def write_surrogate(
         "limit": limit,
         "teacher": describe(teacher),
     }
-    made = described({**named, "surrogate": settings})
-    if out.exists():
-        return _read_equal_manifest(out, made)
-    decided = decide_augmented_in_folder(
-        decisions_folder(out),
-        described({**named, **query_settings(settings)}),
+    return PreparedSurrogate(
+        out,
         teacher,
-        augment_samples(chosen, settings, projection_of(teacher, chosen)),
-        resume,
-        rare_classes,
+        settings,
+        images,
+        chosen,
+        manifest=described({**named, "surrogate": settings}),
+        answers_manifest=described({**named, **query_settings(settings)}),
     )
-    with show_progress("training the surrogate", settings.steps, "steps") as show:
-        surrogate = train_surrogate(decided, teacher.classes, settings, show)
-    made |= {"queries": surrogate.queries, "agreement": surrogate.agreement}
-    # The manifest is written first, so that weights never lack one.
-    write_manifest(manifest_file(out), made)
-    save_surrogate(out, surrogate.network, settings, teacher, images)
-    return made
 
 
 def save_surrogate(
@@ -179,7 +278,7 @@ def check_out(out: Path, resume: bool = False) -> None:
     check_free(folder)
 
 
-def _read_equal_manifest(out: Path, expected: dict[str, Any]) -> dict[str, Any]:
+def _check_equal_manifest(out: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """Returns the manifest of a surrogate on disk, after comparing it with the expected one."""
     file = manifest_file(out)
     try:

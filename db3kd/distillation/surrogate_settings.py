@@ -9,6 +9,7 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import default_model
 from db3kd.validation import check_count
+from db3kd.wording import counted
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,17 @@ class TrainedSurrogate:
         agreement: Share of held-out images, augmented ones included, for which the network predicts
             the teacher's class, in [0, 1]; None if no image was held out.
         queries: The number of queries spent on its training data.
+        held_out: The number of held-out images, augmented ones included.
     """
 
     network: nn.Module
     agreement: float | None
     queries: int
+    held_out: int = 0
 
     def __repr__(self) -> str:
-        agreement = "unknown" if self.agreement is None else f"{self.agreement:.1%}"
+        agreement = "unknown"
+        if self.agreement is not None:
+            agreement = f"{self.agreement:.1%} on {counted(self.held_out, 'held-out image')}"
         name = type(self.network).__name__
-        return f"TrainedSurrogate({name}, agreement {agreement}, {self.queries:,} queries)"
+        return f"TrainedSurrogate({name}, agreement {agreement}, {counted(self.queries, 'query')})"

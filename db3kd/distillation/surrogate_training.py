@@ -160,7 +160,7 @@ def train_surrogate(
         held_out = _ImagesFrom(images, first_held_out)
         share = agreement(network, held_out, augmented.decisions[first_held_out:])
     spent = len(images) + (0 if points is None else len(points))
-    return TrainedSurrogate(network, share, spent)
+    return TrainedSurrogate(network, share, spent, len(images) - first_held_out)
 
 
 def _repeated(first: int, points: int, others: int) -> Tensor:

@@ -38,9 +38,8 @@ from db3kd.pipelines.teaching import Teaching, validation_callbacks
 from db3kd.pipelines.training_time import steps_within
 from db3kd.progress import Progress, adding_up
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.existing_runs import holds_run
+from db3kd.storage.existing_runs import holds_run, queries_paid_twice
 from db3kd.storage.manifest import identity
-from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import describe
 from db3kd.wording import counted, plural

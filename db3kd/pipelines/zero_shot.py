@@ -8,6 +8,7 @@ from pathlib import Path
 from db3kd.argument_types import check_type
 from db3kd.data.arguments import TeacherLike
 from db3kd.data.loading import load_data
+from db3kd.labelling.budgets import divide_budget
 from db3kd.models.networks import check_model
 from db3kd.pipelines.inputs import check_test
 from db3kd.pipelines.stored_decisions import DECISIONS
@@ -23,6 +24,8 @@ from db3kd.report import ZeroShotRow, write_zero_shot_report
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import read_manifest
 from db3kd.synthesis.sample_run import SynthesisTotals
+from db3kd.teachers import Teacher
+from db3kd.wording import counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,8 +46,8 @@ class ZeroShotResult:
 
     def __repr__(self) -> str:
         return (
-            f"ZeroShotResult({self.totals.samples:,} pseudo samples, {self.queries:,} "
-            f"queries, {len(self.rows)} rows; {self.report})"
+            f"ZeroShotResult({counted(self.totals.samples, 'pseudo sample')}, "
+            f"{counted(self.queries, 'query')}, {counted(len(self.rows), 'row')}; {self.report})"
         )
 
 
@@ -109,6 +112,32 @@ def run_zero_shot(
     return ZeroShotResult(transfer.totals, rows, report, sum(queries.values()))
 
 
+def max_queries_of_parts(
+    teacher: Teacher, settings: ZeroShotSettings, test: str | None = None
+) -> dict[str, int | None]:
+    """Returns the maximum number of queries of each part of a zero-shot run, without a query.
+
+    Args:
+        teacher: The teacher to ask.
+        settings: How samples, labels and students are made.
+        test: As for `run_zero_shot`.
+
+    Returns:
+        The numbers by the names that the report gives the parts; None for no maximum.
+    """
+    samples = settings.synthesis.samples
+    found = {"pseudo samples": settings.synthesis.max_queries}
+    if settings.labelling is not None:
+        # A query for the class of each sample is part of its budget.
+        limits = divide_budget(settings.labelling, samples, teacher.classes)
+        found["their labels"] = int(limits.sum())
+    if test is not None:
+        found["plain noise"] = samples
+        found["real images"] = min(samples, len(load_data(test, "train")))
+        found["test images"] = len(load_data(test, "test"))
+    return found
+
+
 def _curves(rows: list[ZeroShotRow]) -> dict[str, list[ZeroShotRow]]:
     """Returns one curve over the number of pseudo samples, and one for each other row."""
     curves: dict[str, list[ZeroShotRow]] = {SAMPLES_CURVE: []} if rows else {}
@@ -138,17 +167,18 @@ def _notes(
 ) -> list[str]:
     synthesis, totals, training = settings.synthesis, transfer.totals, settings.training
     count = synthesis.moves.count
-    moves = f"up to {count} moves each" if count else "without moves"
+    moves = f"up to {counted(count, 'move')} each" if count else "without moves"
     notes = [
-        f"{totals.samples:,} pseudo samples were made from {synthesis.starts} starts, {moves}, "
-        f"with {totals.queries:,} queries. Samples by class: {', '.join(map(str, totals.kept))}.",
-        f"Students: {settings.student}, {training.steps:,} steps of at most {training.batch_size} "
-        f"images, {training.optimizer} with a learning rate of {training.rate:g} "
-        f"({training.schedule}), {settings.seeds} seed{'s' if settings.seeds != 1 else ''}. "
+        f"Made {counted(totals.samples, 'pseudo sample')} from {synthesis.starts} starts, {moves}, "
+        f"with {counted(totals.queries, 'query')}. Samples by class: "
+        f"{', '.join(map(str, totals.kept))}.",
+        f"Students: {settings.student}, {counted(training.steps or 0, 'step')} of at most "
+        f"{counted(training.batch_size, 'image')}, {training.optimizer} with a learning rate of "
+        f"{training.rate:g} ({training.schedule}), {counted(settings.seeds, 'seed')}. "
         f"Samples of rare classes are trained on more often (balance {settings.balance:g}).",
         "Plain noise is the paper's distribution of starts, with one decision for each image. "
         "The table does not count queries about test images.",
-        f"The whole run asked {sum(queries.values()):,} queries: "
+        f"The whole run asked {counted(sum(queries.values()), 'query')}: "
         + ", ".join(f"{count:,} for {title}" for title, count in queries.items())
         + ".",
     ]

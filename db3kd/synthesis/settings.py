@@ -9,6 +9,7 @@ from db3kd.synthesis.acquisition import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
 from db3kd.validation import check_count
+from db3kd.wording import counted, did_you_mean
 
 STILL_SHARD, MOVED_SHARD = 4096, 256
 """Samples per shard, without and with moves. A search keeps its moved samples in memory."""
@@ -66,7 +67,10 @@ class SynthesisSettings:
         check_count(self.starting_points, "starting_points")
         check_count(self.query_batch_size, "query_batch_size")
         if self.starts not in STARTS:
-            raise ValueError(f"starts: expected one of {', '.join(STARTS)}, got {self.starts!r}")
+            raise ValueError(
+                f"starts: expected one of {', '.join(STARTS)}, got {self.starts!r}"
+                f"{did_you_mean(self.starts, STARTS)}"
+            )
         if not (self.effort >= 1 and math.isfinite(self.effort)):
             raise ValueError(f"effort: expected a number of at least 1, got {self.effort}")
         if self.acquisition is not None and self.effort != 1:
@@ -78,7 +82,8 @@ class SynthesisSettings:
         check_count(self.held_out, "held_out", least=0)
         if self.held_out >= self.samples:
             raise ValueError(
-                f"held_out: expected fewer than the {self.samples:,} samples, got {self.held_out:,}"
+                f"held_out: expected fewer than the {counted(self.samples, 'sample')}, got "
+                f"{self.held_out:,}"
             )
         for count in self.snapshots:
             check_count(count, "snapshots", least=0)
@@ -121,6 +126,16 @@ class SynthesisSettings:
     def max_mixtures(self) -> int:
         """Maximum number of mixtures sent to the teacher if the budget allows."""
         return round(self.samples * self.mixtures)
+
+    @property
+    def max_queries(self) -> int | None:
+        """Maximum number of queries of the whole run; None if the moves have no limit."""
+        collected = self.samples if self.acquisition else self.max_starts + self.max_mixtures
+        moved = self.moves.queries_per_sample if self.moves.count else 0
+        if moved is None:
+            return self.queries
+        most = collected + moved * self.samples
+        return most if self.queries is None else min(most, self.queries)
 
     @property
     def samples_per_shard(self) -> int:

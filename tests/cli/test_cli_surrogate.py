@@ -13,6 +13,7 @@ from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.auto_surrogate import AutoSurrogate
+from db3kd.report import wilson_interval
 from db3kd.teachers import load_teacher
 
 
@@ -39,7 +40,11 @@ def test_a_surrogate_is_trained_and_compared_with_its_teacher(teacher, tmp_path)
 
     made = json.loads(out.with_suffix(".json").read_text())
     assert "queries        200, 5 per sample" in printed
-    assert f"agreement      {made['agreement']:.1%} with the teacher" in printed
+    low, high = wilson_interval(round(10 * made["agreement"]), 10)
+    measured = f"{made['agreement']:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    # Two of the 40 digits are held out, in five versions each.
+    assert f"agreement      {measured} of 10 held-out images, augmented versions" in printed
+    assert made["held_out"] == 10
     assert "paid twice" not in printed
     asked = ("--data", "digits", "--agree-with", teacher, "--device", "cpu")
     assert "agreement" in succeed("evaluate", "--model", out, *asked)
@@ -92,3 +97,34 @@ def test_an_invalid_output_file_is_refused_before_images_are_loaded(tmp_path):
 def test_the_command_trains_as_many_networks_as_python_does():
     default = inspect.signature(surrogate).parameters["networks"].default
     assert default == SurrogateSettings.networks == AutoSurrogate.networks
+
+
+def test_the_queries_and_their_price_are_shown_before_the_first_one(tmp_path):
+    out, before = tmp_path / "surrogate.safetensors", CountingTeacher.asked
+    given = arguments(f"{TEACHERS}:CountingTeacher", out, "--price-per-1000", 0.3)
+
+    planned = succeed(*given, "--dry-run")
+
+    plan = "plan           200 queries: 40 images in 5 versions each, price 0.06 at 0.30 per 1,000"
+    assert planned.splitlines() == [plan, "dry run        no query was sent; nothing was written"]
+    assert CountingTeacher.asked == before and not list(tmp_path.iterdir())
+    made = succeed(*given)
+    assert made.startswith(plan) and "200, 5 per sample, price 0.06 at 0.30 per 1,000" in made
+    assert CountingTeacher.asked == before + 200
+
+
+def test_a_dry_run_of_a_resumed_surrogate_says_what_is_answered(tmp_path):
+    out = tmp_path / "surrogate.safetensors"
+    tiring = arguments(f"{TEACHERS}:TiringTeacher", out, "--price-per-1000", 1000)
+    assert Result(*tiring).code == 1
+    given = arguments(f"{TEACHERS}:CountingTeacher", out, "--price-per-1000", 1000)
+
+    planned = succeed(*given, "--resume", "--dry-run")
+
+    left = "which are not sent again; at most 136 are left, price 136.00 at 1,000.00 per 1,000"
+    assert f"answered       64 of these queries, {left}" in planned
+    succeed(*given, "--resume")
+    finished = "answered       200 queries; the run is finished"
+    assert finished in succeed(*given, "--resume", "--dry-run")
+    message = fail(*given, "--resume", "--dry-run", "--seed", 1)
+    assert "holds another surrogate: " in message and "seed: was 0, is 1" in message

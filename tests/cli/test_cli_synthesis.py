@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import TEACHERS, Result, fail, succeed
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 from db3kd.data.pseudo_samples import load_pseudo_samples
 from db3kd.models import save_model
@@ -154,3 +154,45 @@ def test_folders_in_use_are_refused_before_the_teacher_is_loaded(tmp_path, comma
     message = fail(*command("missing.safetensors", tmp_path))
 
     assert "expected a new or an empty folder" in message
+
+
+def test_the_most_queries_and_their_price_are_shown_before_the_first_one(tmp_path):
+    out, before = tmp_path / "run", CountingTeacher.asked
+    given = (*synthesize_arguments(f"{TEACHERS}:CountingTeacher", out), "--price-per-1000", 0.25)
+
+    # A tenth of a query per sample may go to mixtures.
+    plan = "plan           60 pseudo samples, at most 66 queries, price 0.0165 at 0.25 per 1,000"
+    assert succeed(*given, "--dry-run").startswith(plan)
+    assert CountingTeacher.asked == before and not out.exists()
+    moved = succeed(*given, *MOVED, "--dry-run")
+    assert "60 pseudo samples, at most 3,666 queries, price 0.9165" in moved
+    assert "at most 500 queries" in succeed(*given, *MOVED, "--budget", 500, "--dry-run")
+    endless = succeed(*given, "--moves", 2, "--dry-run")
+    assert "no maximum number of queries; --budget or --queries-per-sample sets one" in endless
+    made = succeed(*given)
+    queries = read_manifest(out)["totals"]["queries"]
+    assert made.startswith(plan) and queries <= 66
+    assert f"queries        {queries}, of which" in made and "at 0.25 per 1,000" in made
+
+
+def test_a_zero_shot_run_shows_the_most_queries_of_each_part_first(tmp_path):
+    before = CountingTeacher.asked
+    where = ("--teacher", f"{TEACHERS}:CountingTeacher", "--out", tmp_path / "run")
+    measured = ("--test", "digits", "--measure", "bd", "--queries-per-pair", 5)
+    options = ("--samples", 40, "--price-per-1000", 100, "--device", "cpu", "--dry-run")
+
+    shown = succeed("zero-shot", *where, *measured, *PLAIN, *options)
+
+    parts = {line.partition(": ")[0][15:]: line for line in shown.splitlines()}
+    labels = 40 * (1 + 9 * 5)
+    for name, most in (
+        ("pseudo samples", 44),
+        ("their labels", labels),
+        ("plain noise", 40),
+        ("real images", 40),
+        ("test images", 359),
+    ):
+        assert f"at most {most:,} queries, price " in parts[name]
+    total = 44 + labels + 40 + 40 + 359
+    assert f"in total       at most {total:,} queries, price {total / 10:,.2f} at 100.00" in shown
+    assert CountingTeacher.asked == before and not (tmp_path / "run").exists()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import fail, succeed
+from command_line import Result, fail, succeed
 from tasters import WINES, Taster, wine_frame
 
 from db3kd.tables import Features
@@ -58,7 +58,7 @@ def test_labels_of_rows_and_a_student_of_them(table):
     assert json.loads(Path("s.json").read_text())["settings"]["model"] == "mlp"
     rows = ("--label-column", "quality", "--split", "train", "--device", "cpu")
     other = ("evaluate", "--model", "s.safetensors", "--data", "others.csv", *rows)
-    assert "of 60 images" in succeed(*other, "--features", "s.safetensors")
+    assert "of 60 rows" in succeed(*other, "--features", "s.safetensors")
     message = fail(*other)
     assert (
         "--features: expected those that the network in s.safetensors was trained with" in message
@@ -84,7 +84,7 @@ def test_a_distillation_measures_accuracy_on_another_file(table):
     assert "accuracy" in printed and "queries    150" in printed
     assert Features.load("run/student.safetensors") == WINES
     exported = succeed("export", "run", "--format", "onnx")
-    assert "makes the same decisions as student.safetensors on 1,000 images" in exported
+    assert "makes the same decisions as student.safetensors on 1,000 rows" in exported
     assert load_teacher("run/student.onnx").features == WINES
 
 
@@ -101,13 +101,13 @@ def test_rows_need_no_labels_although_the_test_has_some(table):
     assert "--label-column: expected a column of" in message
     student = ("--model", "run/student.safetensors", "--features", "run/student.safetensors")
     agreed = ("evaluate", *student, "--data", "rows.csv", "--agree-with", asked(table)[1])
-    assert "of 60 images" in succeed(*agreed, "--device", "cpu")
+    assert "of 60 rows" in succeed(*agreed, "--device", "cpu")
 
 
 def test_a_network_is_trained_on_a_bundled_table(tmp_path):
     out = tmp_path / "teacher.safetensors"
     options = ("--epochs", 1, "--device", "cpu", "--out", out)
-    assert "of 30 test images (iris)" in succeed("teacher", "--data", "iris", *options)
+    assert "of 30 test rows (iris)" in succeed("teacher", "--data", "iris", *options)
     assert load_teacher(out).features.names[0] == "sepal length (cm)"
 
 
@@ -127,3 +127,31 @@ def test_a_fitted_model_is_described_without_a_table(table):
     assert "kind           TabularTeacher" in shown
     assert "columns        3: alcohol, year, colour" in shown and "image shape    5" in shown
     assert "ms per query in calls of 4; 5 queries were sent" in shown
+
+
+def test_commands_call_rows_of_a_table_rows(table):
+    teacher = f"fitted_{table.parent.name}:model"
+    asking = ("--teacher", teacher, "--data", "wines.csv", "--label-column", "quality")
+    budget = ("--budget", 1_200, "--device", "cpu", "--price-per-1000", 0.5)
+
+    shown = [
+        Result("distill", *asking, *budget, "--steps", 5, "--out", "run"),
+        Result("distill", *asking, *budget, "--steps", 5, "--test", "others.csv", "--out", "two"),
+        Result("compare", *asking, *budget, "--test", "others.csv", "--dry-run"),
+        Result("compare", *asking, "--budget", 30, "--steps", 5, "--seeds", 1, "--out", "three"),
+        Result("surrogate", *asking, "--steps", 5, "--device", "cpu", "--out", "s.safetensors"),
+        Result("label", *asking, "--measure", "sd", "--limit", 30, "--out", "labels"),
+        Result("distill", "--labels", "labels", "--steps", 5, "--out", "l.safetensors"),
+        Result("export", "run", "--format", "onnx"),
+        Result("distill", *asking, "--budget", 3, "--dry-run"),
+    ]
+
+    assert [each.code for each in shown] == [0, 0, 0, 0, 0, 0, 0, 0, 1]
+    for each in shown:
+        assert "image" not in each.out + each.err
+    told = [each.out + each.err for each in shown]
+    assert ["row" in each for each in told].count(False) <= 1, "a label run counts samples"
+    for page in ("run/report.md", "two/report.md", "three/report.md"):
+        text = Path(page).read_text().replace("# images: ", "").replace("(teacher, images, ", "")
+        assert "image" not in text, "apart from the name of the argument"
+    assert "choosing rows to query, round 2 of 4" in shown[0].err
