@@ -104,7 +104,7 @@ def zero_shot(
     from db3kd.pipelines.zero_shot import max_queries_of_parts
     from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS
     from db3kd.report import zero_shot_table
-    from db3kd.storage.run_folder import queries_paid_twice
+    from db3kd.storage.existing_runs import queries_paid_twice
 
     settings = ZeroShotSettings(
         synthesis.settings(model),

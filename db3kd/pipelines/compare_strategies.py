@@ -27,7 +27,7 @@ from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.pipelines.training_time import LEAST_STEPS, time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
-from db3kd.storage.run_folder import queries_paid_twice
+from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.teachers import describe
 from db3kd.wording import counted
 

@@ -1,4 +1,4 @@
-"""Processes that are forked from a server that has imported everything, so that they start quickly."""
+"""Processes forked from a server that has imported everything, so that they start quickly."""
 
 import multiprocessing
 from multiprocessing.context import ForkServerContext

@@ -3,6 +3,7 @@
 import gc
 import os
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
