@@ -20,9 +20,9 @@ SHARD_ROWS = 2**16
 _BATCH_ROWS = 2048
 
 
-def shard_starts(count: int) -> range:
-    """Returns the places at which shards begin among this many rows."""
-    return range(0, count, SHARD_ROWS)
+def shard_sizes(count: int) -> dict[int, int]:
+    """Returns the number of rows of each shard of `count` rows, keyed by its first row."""
+    return {start: min(SHARD_ROWS, count - start) for start in range(0, count, SHARD_ROWS)}
 
 
 def decide_in_shards(
@@ -36,6 +36,7 @@ def decide_in_shards(
     to_table: Callable[[Tensor, Tensor], "pyarrow.Table"],
     on_answers: Callable[[int], None] | None = None,
     check: Callable[[Tensor], None] | None = None,
+    check_all_shards: bool = True,
 ) -> Tensor:
     """Returns the teacher's classes of images, and asks only about those without a shard.
 
@@ -46,11 +47,15 @@ def decide_in_shards(
         folder: A run folder, which keeps each answer before the next call of the teacher; None to
             keep nothing.
         first: The position of the first shard.
-        stored: Returns the decisions of the shard at a position for its rows; None without one.
+        stored: Returns the decisions of the shard at a position, one for each of its rows; None
+            without one.
         to_table: Makes a shard of rows and their decisions.
         on_answers: Called with the number of new answers after each batch.
-        check: Called with all decisions so far after the first 1,000 answers of each shard that has
+        check: Called with all decisions so far after the first 1,000 answers of a shard that has
             more; see `decide_all`. It may raise an error, so that no more queries are spent.
+        check_all_shards: Whether `check` is called for each shard, or for the first one only. A
+            shard without a check has other calls of the teacher, so a stored run is continued with
+            the value that it was started with.
 
     Returns:
         [n] int64.
@@ -59,10 +64,11 @@ def decide_in_shards(
         TeacherError: If the teacher fails. The journal of the folder keeps the answers so far.
     """
     decided = [rows.new_empty(0)]
-    for start in shard_starts(len(rows)):
-        part, position = rows[start : start + SHARD_ROWS], first + start
+    for start, size in shard_sizes(len(rows)).items():
+        part, position = rows[start : start + size], first + start
         decisions = stored(position, part)
         if decisions is None:
+            checked = check_all_shards or start == 0
             opened = nullcontext() if folder is None else folder.journal(position, teacher.classes)
             with opened as journal:
                 decisions = decide_all(
@@ -72,10 +78,11 @@ def decide_in_shards(
                     _BATCH_ROWS,
                     on_answers=on_answers,
                     journal=journal,
-                    check_first=_with_earlier(check, decided),
+                    check_first=_with_earlier(check, decided) if checked else None,
                 )
             if folder is not None:
                 folder.write_shard(position, to_table(part, decisions))
+        assert len(decisions) == size
         decided.append(decisions)
     return torch.cat(decided)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, SelectedImages
+from db3kd.distillation import sharded_decisions
 from db3kd.distillation.augmented_decisions import (
     AUGMENTED_DECISIONS,
     AugmentedDecisions,
@@ -20,10 +21,9 @@ from db3kd.distillation.augmented_decisions import (
     to_table,
 )
 from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.sharded_decisions import SHARD_ROWS, decide_in_shards, shard_starts
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.progress import Progress, adding_up
-from db3kd.querying.driver import FIRST_CHECKED, decide_all
+from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
@@ -41,7 +41,7 @@ def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
     return {
         "queries_per_sample": settings.queries_per_sample,
         "held_out_share": HELD_OUT_SHARE,
-        "rows_per_shard": SHARD_ROWS,
+        "rows_per_shard": sharded_decisions.SHARD_ROWS,
     }
 
 
@@ -121,15 +121,11 @@ def decide_augmented(
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
             known[position] = read_decisions(folder.path, position, table, images, teacher.classes)
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
-
-    def check_first(found: Tensor) -> None:
-        if len(found) == FIRST_CHECKED:  # a run that continued after them is not stopped later
-            _check_classes_differ(teacher, found, advice)
-
+    check = partial(_check_classes_differ, teacher, advice=advice)
     on_answers = None
     if progress is not None:
         on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
-    decisions = decide_in_shards(
+    decisions = sharded_decisions.decide_in_shards(
         teacher,
         images.read,
         torch.arange(len(images)),
@@ -137,7 +133,8 @@ def decide_augmented(
         stored=lambda position, _: known.get(position),
         to_table=partial(to_table, images),
         on_answers=on_answers,
-        check=accept_all if rare_classes else check_first,
+        check=accept_all if rare_classes else check,
+        check_all_shards=False,
     )
     _check_classes_differ(teacher, decisions)
     return AugmentedDecisions(images, decisions)
@@ -197,8 +194,8 @@ def decide_augmented_in_folder(
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.finished:
             return decide_augmented(teacher, images, folder=folder)
-        stored = filter(folder.has_shard, shard_starts(len(images)))
-        before = sum(min(SHARD_ROWS, len(images) - start) for start in stored)
+        sizes = sharded_decisions.shard_sizes(len(images))
+        before = sum(size for start, size in sizes.items() if folder.has_shard(start))
         with Progress(
             len(images),
             len(images),

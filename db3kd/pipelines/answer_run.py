@@ -10,7 +10,7 @@ from torch import Tensor
 
 from db3kd.distillation.answers import NUMBERS, Answers, no_answers
 from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.sharded_decisions import decide_in_shards, shard_starts
+from db3kd.distillation.sharded_decisions import decide_in_shards, shard_sizes
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_differences import DecidingEntry
@@ -184,7 +184,7 @@ class AnswerRun:
 
     def _stored_rows(self, round_number: int, first: int, count: int) -> Tensor | None:
         """Returns the rows of a round if all of its shards exist."""
-        positions = [first + start for start in shard_starts(count)]
+        positions = [first + start for start in shard_sizes(count)]
         if any(position not in self._stored for position in positions):
             return None
         if any(self._stored_rounds[position] != round_number for position in positions):

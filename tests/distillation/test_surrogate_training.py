@@ -1,5 +1,6 @@
 """Networks that learnt a teacher's decisions: what they cost, and what they know of it."""
 
+import io
 import json
 import os
 import signal
@@ -36,7 +37,7 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.source import Source
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.storage.shards import read_shards
-from db3kd.teachers import TeacherError, load_teacher
+from db3kd.teachers import FunctionTeacher, TeacherError, load_teacher
 from db3kd.teachers.base import SingleClassError
 
 SHAPE, CLASSES, SAMPLES, EACH = (3, 8, 6), 5, 60, 4
@@ -76,6 +77,13 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharded_decisions, "_BATCH_ROWS", 48)
 
 
+class Terminal(io.StringIO):
+    """A standard error that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def weights(surrogate: TrainedSurrogate) -> Tensor:
     return torch.cat([value.flatten() for value in surrogate.network.state_dict().values()])
 
@@ -106,6 +114,50 @@ def test_the_answers_of_a_surrogate_are_kept_in_a_folder(tmp_path, small_shards)
         make_surrogate(teacher, images().flip(0), SETTINGS, out=out, resume=True)
     with pytest.raises(ValueError, match="resume: needs out="):
         make_surrogate(teacher, images(), SETTINGS, resume=True)
+
+
+def test_only_the_first_shard_is_checked_and_asked_in_two_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharded_decisions, "SHARD_ROWS", 1_200)
+    monkeypatch.setattr(sharded_decisions, "_BATCH_ROWS", 512)
+    inner = centroids()
+    inner.max_batch = 4_096
+    asked, in_folder = CountingTeacher(inner), CountingTeacher(inner)
+
+    decided = decide_augmented(asked, augment_samples(images(600), SETTINGS))
+    make_surrogate(in_folder, images(600), SETTINGS, out=tmp_path / "answers")
+
+    assert asked.calls == in_folder.calls == [512, 488, 200, 512, 512, 176]
+    assert decided.decisions.equal(inner.decide(decided.images.read(torch.arange(2_400))))
+
+
+def test_a_run_whose_first_shard_is_in_one_class_is_not_stopped_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharded_decisions, "SHARD_ROWS", 1_200)
+    answered = []
+
+    def decide(batch: Tensor) -> Tensor:
+        answered.append(len(batch))
+        return torch.full((len(batch),), int(sum(answered) > 2_200))
+
+    teacher = FunctionTeacher(decide, SHAPE, CLASSES, max_batch=100, fingerprint="t")
+    out, stopping = tmp_path / "answers", RaisingTeacher(teacher, 1_200)
+    with pytest.raises(TeacherError, match="the line is dead"):
+        make_surrogate(stopping, images(600), SETTINGS, out=out, rare_classes=True)
+
+    made = make_surrogate(teacher, images(600), SETTINGS, out=out, resume=True)
+
+    assert made.queries == sum(answered) == 2_400
+
+
+def test_a_resumed_run_shows_all_of_its_samples(tmp_path, small_shards, monkeypatch):
+    teacher, out = CountingTeacher(centroids()), tmp_path / "answers"
+    with pytest.raises(TeacherError):
+        make_surrogate(RaisingTeacher(teacher, 164), images(), SETTINGS, out=out)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+
+    make_surrogate(teacher, images(), SETTINGS, out=out, resume=True)
+
+    assert "240/240" in terminal.getvalue(), terminal.getvalue()
 
 
 def test_a_surrogate_decides_as_its_teacher_does_on_images_it_never_saw():

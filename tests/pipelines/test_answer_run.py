@@ -93,6 +93,23 @@ def test_a_stopped_run_asks_only_what_is_left(tmp_path, shard_rows, queries):
     finished.folder.close()
 
 
+def test_each_shard_of_a_round_is_checked_with_all_earlier_decisions(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharded_decisions, "SHARD_ROWS", 1_200)
+    monkeypatch.setattr(sharded_decisions, "_BATCH_ROWS", 512)
+    counting, checked = CountingTeacher(teacher(max_batch=4_096)), []
+    numbers = torch.arange(20 * SAMPLES)
+    rows = numbers % SAMPLES * NUMBERS + 1 + numbers // SAMPLES
+    run = opened(tmp_path / "run", counting)
+    run.ask(HELD_OUT, 10, choosing(HELD), checked.append)
+
+    run.ask(0, len(rows), choosing(rows), checked.append)
+    run.folder.close()
+
+    assert counting.calls == [10, 512, 488, 200, 512, 488, 200]
+    assert [len(found) for found in checked] == [1_010, 2_210]
+    assert all(found.equal(run.answers.decisions[: len(found)]) for found in checked)
+
+
 def ask_all(run: AnswerRun, second: Callable[[Answers], Tensor]) -> None:
     run.ask(HELD_OUT, 10, choosing(HELD))
     run.ask(0, 60, choosing(FIRST))
