@@ -152,7 +152,6 @@ def prepare_comparison(
         teacher,
         settings,
         min(each.training_batch(batch_size) for each in plan.plans.values()),
-        uses_proxies=any(each.uses_proxies for each in plan.plans.values()),
     )
     first = settings.training.seed
     return PreparedComparison(
