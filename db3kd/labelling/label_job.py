@@ -126,7 +126,9 @@ class LabelJob:
         )
 
     def with_surrogate(self, network: nn.Module | None) -> "LabelJob":
-        """Returns the same labelling with another surrogate."""
+        """Returns the same labelling with the surrogate of a network, or without one."""
+        if network is self.network:
+            return self  # a second copy of the network would take memory for nothing
         surrogate = surrogate_for(self.teacher, self.settings, network)
         return replace(self, network=network, surrogate=surrogate)
 

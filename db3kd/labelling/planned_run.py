@@ -115,6 +115,7 @@ def plan_run(
     """Plans a run that keeps a labelling in a folder; nothing is asked or written.
 
     The images of a set are read once, for their digests, and an invalid one is found in that pass.
+    They are not checked if the run in `folder` is finished and has all its shards.
 
     Args:
         folder: The run folder.
@@ -137,13 +138,13 @@ def plan_run(
     if budget is not None:
         job = replace(job, settings=replace(job.settings, queries=budget - checks_budget))
     known, images = None, job.images if source_images is None else source_images
-    if isinstance(images, ImageSet):
-        check = not (resume and is_finished(folder))
-        known = run_images(
-            images, job.settings, job.teacher.classes, job.decision_order, check=check
-        )
     run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
     per_shard = samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
+    if isinstance(images, ImageSet):
+        complete = resume and _is_complete(Path(folder), len(job.index), per_shard)
+        known = run_images(
+            images, job.settings, job.teacher.classes, job.decision_order, check=not complete
+        )
     job = replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard)
     manifest = label_manifest(
         job.teacher,
@@ -169,6 +170,12 @@ def plan_run(
         soft_labels=soft_labels,
         manifest=manifest,
     )
+
+
+def _is_complete(folder: Path, samples: int, per_shard: int) -> bool:
+    """Returns whether a folder holds a finished run of which no shard was removed."""
+    positions = set(range(0, samples, per_shard))
+    return is_finished(folder) and positions <= LABELS.shards(folder).keys()
 
 
 def plan_source_run(

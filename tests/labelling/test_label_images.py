@@ -395,8 +395,33 @@ def test_an_invalid_image_of_a_set_is_found_before_a_folder_is_made(tmp_path):
     assert teacher.total == 0 and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("removed", [0, 32])
+def test_an_invalid_image_is_found_if_a_shard_of_a_finished_run_was_removed(
+    tmp_path, limit_chunks, removed
+):
+    limit_chunks(16)
+    teacher, run = CountingTeacher(some_teacher()), tmp_path / "run"
+    label(teacher, mapped_set(tmp_path / "images.npy", some_images()), SMALL, out=run)
+    asked = teacher.total
+    LABELS.shards(run)[removed].unlink()
+    images = some_images()
+    images[removed] = torch.nan
+    invalid = mapped_set(tmp_path / "invalid.npy", images)
+    with pytest.raises(ValueError, match=f"got NaN at row {removed};"):
+        label(teacher, invalid, SMALL, out=run, resume=True)
+    assert teacher.total == asked
+
+
 def test_a_set_is_read_once_before_a_run_in_a_folder(tmp_path, monkeypatch):
     images = mapped_set(tmp_path / "images.npy", some_images())
     monkeypatch.setattr(ArrayPixels, "check", lambda *_: pytest.fail("the set is read twice"))
+    read, digests = [], ArrayPixels.digests
+
+    def count_digests(pixels, rows, check):
+        read.extend(rows.tolist())
+        return digests(pixels, rows, check)
+
+    monkeypatch.setattr(ArrayPixels, "digests", count_digests)
     labels = label(some_teacher(), images, SMALL, out=tmp_path / "run")
+    assert read == list(range(40))
     assert_same(labels, label(some_teacher(), images, SMALL))

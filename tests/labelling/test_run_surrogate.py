@@ -1,12 +1,14 @@
 """The planning of a run's own surrogate: both parts share one budget, which is counted once."""
 
+import gc
 from types import SimpleNamespace
 
 import pytest
 import torch
-from teachers_analytic import LinearTeacher
+from teachers_analytic import LinearTeacher, WrappedTeacher
 
 import db3kd
+from db3kd.boundary import Surrogate
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.run_surrogate import plan_surrogate
 
@@ -68,3 +70,33 @@ def test_a_run_without_a_surrogate_keeps_its_settings():
 
     assert planned.settings == settings
     assert (planned.queries, planned.why) == (0, "because")
+
+
+def live_surrogates() -> int:
+    return sum(type(each) is Surrogate for each in gc.get_objects())
+
+
+class WatchingTeacher(WrappedTeacher):
+    """Notes how many surrogates there are during each call."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.surrogates = set()
+
+    def decide(self, images):
+        self.surrogates.add(live_surrogates())
+        return super().decide(images)
+
+
+def test_a_run_in_a_folder_keeps_one_copy_of_its_surrogate(tmp_path):
+    gc.collect()
+    before = live_surrogates()
+    teacher = LinearTeacher(torch.eye(CLASSES), torch.zeros(CLASSES), (1, 1, CLASSES))
+    watching = WatchingTeacher(teacher)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(CLASSES, CLASSES))
+    images = torch.rand(IMAGES, 1, 1, CLASSES, generator=torch.Generator().manual_seed(0))
+    settings = db3kd.LabelSettings(queries_per_pair=20)
+
+    db3kd.label(watching, images, settings, surrogate=network, out=tmp_path / "run")
+
+    assert watching.surrogates == {before + 1}
