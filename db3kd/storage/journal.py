@@ -11,9 +11,7 @@ and a batch.
 """
 
 import os
-import struct
 import time
-import zlib
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -24,11 +22,12 @@ from torch import Tensor
 
 from db3kd.storage.filesystem import named, open_no_follow, sync_folder
 from db3kd.storage.journal_format import (
-    CHECK,
     Call,
-    asking,
+    answered_record,
+    asked_record,
+    check_of,
     digest_of,
-    head,
+    header,
     read_journal,
 )
 
@@ -42,6 +41,10 @@ class _Place(NamedTuple):
     end: int
     check: int
     written: int
+
+    def after(self, record: bytes, answers: int = 0) -> "_Place":
+        """Returns the position after a record of this many answers that is appended here."""
+        return _Place(self.end + len(record), check_of(record), self.written + answers)
 
 
 class Journal:
@@ -59,7 +62,7 @@ class Journal:
     def __init__(self, path: Path, classes: int, run: str) -> None:
         self._path = path
         self._width = next(width for width in (1, 2, 4) if classes <= 256**width)
-        self._head = head(self._width, run)
+        self._header = header(self._width, run)
         calls, end, _, check = read_journal(path, run)
         if calls and calls[0].answers.itemsize != self._width:
             raise ValueError(
@@ -120,7 +123,7 @@ class Journal:
         """
         self._before = self._place
         if len(accounts):
-            self._write([asking(accounts)], self._place.written)
+            self._write(None, accounts)
 
     def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
         """Records the answers to the first n of the queries that were asked.
@@ -138,13 +141,7 @@ class Journal:
             if asked is not None:
                 self.ask(asked)
             return
-        body = answers.cpu().numpy().astype(f"<u{self._width}").tobytes()
-        records = [struct.pack("<I", len(answers)), body]
-        written = self._place.written + len(answers)
-        if asked is None or not len(asked):
-            self._write(records, written)
-            return
-        self._write([*records, asking(asked)], written, also_asked=True)
+        self._write(answers, asked if asked is not None and len(asked) else None)
 
     def sync(self, *, at_once: bool = False) -> None:
         """Flushes the file to disk, by default at most once a second."""
@@ -170,26 +167,20 @@ class Journal:
             self.close()
             self._path.unlink()
 
-    def _write(self, records: list[bytes], written: int, *, also_asked: bool = False) -> None:
-        """Writes all records with their checks, or none if it raises OSError.
-
-        Args:
-            records: The records.
-            written: Answers written so far, these included.
-            also_asked: Whether the last record announces the next queries, and can be discarded
-                alone.
-        """
-        if not self._place.end:
-            records = [self._head, *records]
-        content, check = b"", self._place.check
-        before = place = self._place
-        for record in records:
-            before = place
-            check = zlib.crc32(record, check)
-            content += record + CHECK.pack(check)
-            place = _Place(self._place.end + len(content), check, written)
-        if not also_asked:
-            before = self._before
+    def _write(self, answers: Tensor | None, asked: Tensor | None) -> None:
+        """Writes the records of answers and of the next queries, or none if it raises OSError."""
+        content, place, before = b"", self._place, self._before
+        if not place.end:
+            content = self._header
+            place = place.after(content)
+        if answers is not None:
+            record = answered_record(answers, self._width, place.check)
+            content += record
+            place = before = place.after(record, len(answers))
+        if asked is not None:
+            record = asked_record(asked, place.check)
+            content += record
+            place = place.after(record)
         try:
             if self._file is None:
                 self._file = self._open()

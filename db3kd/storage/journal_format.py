@@ -1,9 +1,9 @@
 """The file of a journal: how its records are written, and how they are read and checked.
 
-A header holds a magic number, the bytes per answer and a digest of the run. Each call of the
-teacher adds two records. The first one is written before the call: the number of queries and a
-digest of their accounts. The second one is written before the next call: the number of answers, the
-answers in 1, 2 or 4 bytes each, and a CRC-32.
+A header holds a magic number, the bytes per answer, a digest of the run and a CRC-32. Each call of
+the teacher adds two records. The first one is written before the call: the number of queries, a
+digest of their accounts, and a CRC-32. The second one is written before the next call: the number
+of answers and a CRC-32, then the answers in 1, 2 or 4 bytes each and a CRC-32.
 
 Each CRC-32 continues the one before it, and the first one continues the header's. A record that is
 removed, repeated, moved, or taken from another journal therefore fails the check.
@@ -25,8 +25,7 @@ _MAGIC = b"db3kd journal 2\n"
 _HEAD = struct.Struct("<16sB8sI")  # magic, bytes per answer, digest of the run, CRC-32
 _ASKED = struct.Struct("<III")  # queries, digest of their accounts, CRC-32
 _ANSWERED = struct.Struct("<II")  # answers, CRC-32
-CHECK = struct.Struct("<I")
-"""A CRC-32, which follows the record that it checks."""
+_CHECK = struct.Struct("<I")  # CRC-32, which follows what it checks
 
 
 class Call(NamedTuple):
@@ -82,7 +81,7 @@ def read_journal(path: Path, run: str) -> Contents:
             return Contents(calls, end, asked.count, check) if calls else _begun(asked.count)
         answers, check = answered
         calls.append(Call(asked.count, asked.digest, answers))
-        end += _ASKED.size + _ANSWERED.size + answers.nbytes + CHECK.size
+        end += _ASKED.size + _ANSWERED.size + answers.nbytes + _CHECK.size
     return Contents(calls, end, 0, check) if calls else _begun(0)
 
 
@@ -113,7 +112,7 @@ def _read_asked(path: Path, content: bytes, start: int, before: int) -> _Asked |
         return None
     asked = _Asked(*_ASKED.unpack_from(content, start))
     last = start + _ASKED.size
-    if asked.check == zlib.crc32(content[start : last - CHECK.size], before):
+    if asked.check == zlib.crc32(content[start : last - _CHECK.size], before):
         return asked
     if any(content[last:]):
         raise _damaged(path, start)
@@ -131,15 +130,15 @@ def _read_answers(
     if len(content) < first:
         return None
     count, check = _ANSWERED.unpack_from(content, start)
-    if check != zlib.crc32(content[start : first - CHECK.size], asked.check):
-        if len(content) > first + asked.count * width + CHECK.size:
+    if check != zlib.crc32(content[start : first - _CHECK.size], asked.check):
+        if len(content) > first + asked.count * width + _CHECK.size:
             raise _damaged(path, start)
         return None
     last = first + count * width
-    end = last + CHECK.size
+    end = last + _CHECK.size
     if end > len(content):
         return None
-    (stored,) = CHECK.unpack_from(content, last)
+    (stored,) = _CHECK.unpack_from(content, last)
     if stored == zlib.crc32(content[first:last], check):
         return np.frombuffer(content[first:last], f"<u{width}"), stored
     if end < len(content):
@@ -161,7 +160,7 @@ def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
         raise ValueError(
             f"{path}: expected a journal ({_MAGIC.decode().strip()}), got another file"
         )
-    if content[: _HEAD.size] != _checked(head(width, run)):
+    if content[: _HEAD.size] != header(width, run):
         raise ValueError(
             f"{path}: damaged, or the journal of another run ({digest.hex()}); restore the right "
             "file, or remove this one to pay for its answers again"
@@ -169,24 +168,48 @@ def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
     return width, check
 
 
-def asking(accounts: Tensor) -> bytes:
-    """Returns the record of queries, [B] int64 accounts, that are about to be asked."""
-    return struct.pack("<II", len(accounts), digest_of(accounts.cpu()))
-
-
-def head(width: int, run: str) -> bytes:
-    """Returns the header of the journal of a search, without its CRC-32.
+def header(width: int, run: str) -> bytes:
+    """Returns the header of the journal of a search.
 
     Args:
         width: Bytes per answer.
         run: Identifies the run and the search.
     """
     digest = hashlib.sha256(run.encode()).digest()[:8]
-    return struct.pack("<16sB8s", _MAGIC, width, digest)
+    return _with_check(struct.pack("<16sB8s", _MAGIC, width, digest), 0)
 
 
-def _checked(content: bytes) -> bytes:
-    return content + CHECK.pack(zlib.crc32(content))
+def asked_record(accounts: Tensor, check: int) -> bytes:
+    """Returns the record of queries that are about to be asked.
+
+    Args:
+        accounts: [B] int64.
+        check: CRC-32 of the preceding record or header.
+    """
+    return _with_check(struct.pack("<II", len(accounts), digest_of(accounts.cpu())), check)
+
+
+def answered_record(answers: Tensor, width: int, check: int) -> bytes:
+    """Returns the record of answers.
+
+    Args:
+        answers: [n] int64.
+        width: Bytes per answer.
+        check: CRC-32 of the preceding record.
+    """
+    count = _with_check(struct.pack("<I", len(answers)), check)
+    body = answers.cpu().numpy().astype(f"<u{width}").tobytes()
+    return count + _with_check(body, check_of(count))
+
+
+def check_of(record: bytes) -> int:
+    """Returns the CRC-32 at the end of a record or header."""
+    return int(_CHECK.unpack(record[-_CHECK.size :])[0])
+
+
+def _with_check(content: bytes, check: int) -> bytes:
+    """Returns the content and its CRC-32, which continues another one."""
+    return content + _CHECK.pack(zlib.crc32(content, check))
 
 
 def digest_of(accounts: Tensor) -> int:

@@ -1,8 +1,10 @@
 """The answer journal: what was answered is there again, whatever happened to the file's end."""
 
 import errno
+import hashlib
 import os
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,24 @@ def test_answers_of_any_class_are_given_back(file, classes):
     answers = accounts(0, classes - 1)
     write(file, (accounts(0, 0), answers), classes=classes)
     assert take(file, accounts(0, 0), classes=classes) == [answers.tolist()]
+
+
+@pytest.mark.parametrize(("classes", "width"), [(10, 1), (300, 2), (70_000, 4)])
+def test_the_file_is_a_header_and_two_records_a_call_whose_checks_continue(file, classes, width):
+    write(file, (accounts(0, 1, 2), accounts(7, 8)), (accounts(2), accounts(9)), classes=classes)
+
+    digest = hashlib.sha256(RUN.encode()).digest()[:8]
+    parts = [b"db3kd journal 2\n" + bytes([width]) + digest]
+    for asked, answers in (((0, 1, 2), (7, 8)), ((2,), (9,))):
+        of_accounts = zlib.crc32(b"".join(each.to_bytes(8, "little") for each in asked))
+        parts.append(len(asked).to_bytes(4, "little") + of_accounts.to_bytes(4, "little"))
+        parts.append(len(answers).to_bytes(4, "little"))
+        parts.append(b"".join(each.to_bytes(width, "little") for each in answers))
+    expected, check = b"", 0
+    for part in parts:
+        check = zlib.crc32(part, check)
+        expected += part + check.to_bytes(4, "little")
+    assert file.read_bytes() == expected
 
 
 def test_an_answer_takes_a_byte(file):
