@@ -40,8 +40,8 @@ class TabularTeacher(FunctionTeacher):
             rows are a NumPy array [N, F] or a DataFrame, as `features.decode` returns them.
         features: The features of the rows.
         classes: The class labels in the order of the class numbers, or the number C of classes if
-            the labels are 0 to C - 1 or `class_names`. By default the attribute `classes_` of the
-            model, as in scikit-learn.
+            the labels are 0 to C - 1 or `class_names`; with C = 2 they may also be booleans, and
+            False is class 0. By default the attribute `classes_` of the model, as in scikit-learn.
         class_names: Class names in the order of the class numbers; by default the class labels if
             they are not the numbers 0 to C - 1.
         max_batch: Maximum number of rows per call. The default is 4,096 for a method of a model,
@@ -80,8 +80,10 @@ class TabularTeacher(FunctionTeacher):
                 f"{predict.__name__ if isinstance(predict, type) else type(predict).__name__}"
             )
         model = getattr(function, "__self__", None) if function is predict else predict
+        self._advice = "return one of these labels, or correct classes="
         if classes is None:
             classes = _classes_of(model)
+            self._advice = "pass classes=, all labels in the order of the class numbers"
         if isinstance(classes, int | np.integer):
             labels, count = None, check_count(int(classes), "classes", least=2)
         else:
@@ -96,6 +98,7 @@ class TabularTeacher(FunctionTeacher):
             max_batch = batch_for_calls(features.unit_shape, _MODEL_BATCH)
         self.features = features
         self._predict = function
+        self._asked = "the function" if model is None else "predict"
         self._labels = None if labels is None or _are_numbers(labels) else labels
         self._as_frame = _takes_frame(model, features)
         fitted = getattr(model, "feature_names_in_", None)
@@ -132,10 +135,16 @@ class TabularTeacher(FunctionTeacher):
         answer = self._predict(self._rows(unit))
         if answer is None:
             return None
-        expected = f"teacher {self.name}: expected one class per row from predict"
+        expected = f"teacher {self.name}: expected one class per row from {self._asked}"
         answer = as_answer_array(answer, expected)
+        if answer.ndim == 2 and answer.shape[1] > 1:
+            table = list(answer.shape)
+            raise TeacherError(
+                f"{expected}, got a table {table}; if these are scores, return the class with the "
+                "highest one in each row, such as labels[scores.argmax(1)] with an array of labels"
+            )
         if self._labels is None:
-            return _flat(answer)
+            return self._number_or_flag(_flat(answer))
         return [
             self._number(label, row, expected)
             for row, label in enumerate(np.asarray(_flat(answer)).tolist())
@@ -146,7 +155,10 @@ class TabularTeacher(FunctionTeacher):
         expected = f"teacher {self.name}: expected one class per row from the generator"
         try:
             for row, label in enumerate(answers):
-                yield label if self._labels is None else self._number(label, row, expected)
+                if self._labels is None:
+                    yield self._number_or_flag(label)
+                else:
+                    yield self._number(label, row, expected)
         finally:
             answers.close()
 
@@ -154,6 +166,14 @@ class TabularTeacher(FunctionTeacher):
         """Returns the rows of unit vectors, with the columns in the order of the model."""
         rows = self.features.decode(unit, as_frame=self._as_frame)
         return rows if self._columns is None else rows[self._columns]
+
+    def _number_or_flag(self, answer: Any) -> Any:
+        """Returns booleans as the numbers of two classes, and every other answer as it is."""
+        if self.classes == 2 and isinstance(answer, bool | np.bool_):
+            return int(answer)
+        if self.classes == 2 and isinstance(answer, np.ndarray) and answer.dtype.kind == "b":
+            return answer.astype(np.int64)
+        return answer
 
     def _number(self, label: Any, row: int, expected: str) -> int:
         """Returns the class number of a class label."""
@@ -164,8 +184,7 @@ class TabularTeacher(FunctionTeacher):
             known = ", ".join(map(repr, list(self._number_of)[:10]))
             more = ", …" if len(self._number_of) > 10 else ""
             raise TeacherError(
-                f"{expected}, one of {known}{more}, got {value!r} for row {row}; pass "
-                "classes=, all labels in the order of the class numbers"
+                f"{expected}, one of {known}{more}, got {value!r} for row {row}; {self._advice}"
             ) from None
 
 

@@ -132,10 +132,44 @@ def test_a_number_of_classes_is_enough_for_numbers_and_for_names():
     assert decide_checked(teacher, rows_of([1, 2], [2, 1])).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("kind", [list, np.array, pd.Series])
+def test_booleans_are_the_numbers_of_two_classes(kind):
+    def is_larger(rows):
+        return kind((rows[:, 1] > rows[:, 0]).tolist())
+
+    def one_by_one(rows):
+        yield from is_larger(rows)
+
+    unit = rows_of([1, 2], [2, 1], [0, 9])
+    for function in (is_larger, one_by_one):
+        assert decide_checked(TabularTeacher(function, NUMBERS, 2), unit).tolist() == [1, 0, 1]
+        with pytest.raises(TeacherError, match=r"got .*bool"):
+            decide_checked(TabularTeacher(function, NUMBERS, 3), unit)
+
+
 def test_a_label_that_is_none_of_the_classes_is_refused():
     teacher = TabularTeacher(lambda rows: ["a", "c"], NUMBERS, ["a", "b"], name="mine")
-    with pytest.raises(TeacherError, match=r"teacher mine: .*one of 'a', 'b', got 'c' for row 1"):
+    message = (
+        r"teacher mine: .*from the function, one of 'a', 'b', got 'c' for row 1; return one of "
+        "these labels, or correct classes=$"
+    )
+    with pytest.raises(TeacherError, match=message):
         decide_checked(teacher, rows_of([1, 2], [2, 1]))
+    tree = DecisionTreeClassifier().fit([[0, 0], [9, 9]], ["a", "b"])
+    tree.predict = lambda rows: ["c"] * len(rows)
+    message = r"from predict, one of 'a', 'b', got 'c' for row 0; pass classes=, all labels"
+    with pytest.raises(TeacherError, match=message):
+        decide_checked(TabularTeacher(tree, NUMBERS), rows_of([1, 2]))
+
+
+@pytest.mark.parametrize("classes", [2, ["no", "yes"]])
+def test_scores_instead_of_classes_are_answered_with_how_to_convert_them(classes):
+    def scores(rows):
+        return np.eye(2)[larger(rows)]
+
+    message = r"from the function, got a table \[2, 2\]; if these are scores, return .*argmax\(1\)"
+    with pytest.raises(TeacherError, match=message):
+        decide_checked(TabularTeacher(scores, NUMBERS, classes), rows_of([1, 2], [2, 1]))
 
 
 @pytest.mark.parametrize("answer", [None, [0], [[0, 1], [1, 0]], ["0", "1"]])
