@@ -104,12 +104,20 @@ class TransferOptions(ImageOptions):
         If --test names a set without splits, all of its images are test images. Rows of a table are
         encoded like those of `transfer`.
         """
+        from db3kd.tables.checks import OutOfBoundsError
+
         source = self.source("test")
         if transfer is not None:
             source = source.with_features_of(transfer)
         if self.test is None:
             return source.load()
-        return load_test_or_all(replace(source, data=self.test))
+        try:
+            return load_test_or_all(replace(source, data=self.test))
+        except OutOfBoundsError as error:
+            raise ValueError(
+                f"test: {error.problem}; the bounds are those of --data unless --features FILE "
+                "declares them: declare wider ones, or leave the row out"
+            ) from None
 
     def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
         """Returns labelled test images with the teacher's class numbers; None without any."""

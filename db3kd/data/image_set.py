@@ -13,6 +13,7 @@ from db3kd.data.arrays import ArrayPixels, PixelSource, scale_to_unit
 from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.storage.image_digests import ImageDigests
 from db3kd.tables import Features, Table
+from db3kd.tables.checks import OutOfBoundsError
 from db3kd.validation import (
     UNIT_BOUNDS,
     check_bounds,
@@ -176,7 +177,13 @@ class ImageSet:
             ValueError: See `Features.infer` and `Features.encode`, or if the labels do not fit.
         """
         features = Features.infer(table) if features is None else features
-        pixels = ArrayPixels(features.encode(table).numpy(), name)
+        try:
+            encoded = features.encode(table)
+        except OutOfBoundsError as error:
+            raise OutOfBoundsError(
+                f"{name}: {error.problem}", "pass features= with wider bounds, or leave the row out"
+            ) from None
+        pixels = ArrayPixels(encoded.numpy(), name)
         if labels is not None:
             labels, class_names = as_table_labels(labels, f"{name} labels", class_names)
         return cls(pixels, labels, classes, name, class_names=class_names, features=features)

@@ -23,6 +23,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.tables.checks import OutOfBoundsError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_shape_of_images
@@ -186,6 +187,11 @@ def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
         converted = as_images(images, teacher=teacher)
     except TypeError as error:
         raise TypeError(_named(str(error), name)) from error.__cause__
+    except OutOfBoundsError as error:
+        raise ValueError(
+            f"{name}: {error.problem}; declare wider bounds, as in db3kd.TabularTeacher(model, "
+            "db3kd.Features.infer(table, bounds={column: (lower, upper)})), or leave the row out"
+        ) from None
     if isinstance(converted, ImageSet):
         return converted
     if isinstance(converted, Tensor):

@@ -5,6 +5,22 @@ from typing import Any
 import numpy as np
 
 
+class OutOfBoundsError(ValueError):
+    """A number in a table is outside the bounds of its feature.
+
+    Args:
+        problem: What was expected, and what came in which row.
+        advice: What to do.
+
+    Attributes:
+        problem: See above.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
+
+
 def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
     """Returns the numbers of a column as float64.
 

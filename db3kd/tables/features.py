@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
+from db3kd.tables.checks import OutOfBoundsError, check_no_missing, check_numbers, check_whole
 from db3kd.tables.columns import Table, read_columns
 from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY, Feature, Kind
 from db3kd.tables.feature_files import (
@@ -294,10 +294,10 @@ def _encode(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
     outside = (numbers < feature.lower) | (numbers > feature.upper)
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
-        raise ValueError(
+        raise OutOfBoundsError(
             f"column {feature.name!r}: expected {feature.lower:,.10g} to "
-            f"{feature.upper:,.10g}, got {numbers[row]:,.10g} in row {row}; infer the features "
-            "from all rows, declare wider bounds, or pass clip=True"
+            f"{feature.upper:,.10g}, got {numbers[row]:,.10g} in row {row}, counted from 0",
+            "infer the features from all rows, declare wider bounds, or pass clip=True",
         )
     if not feature.width:
         return np.empty((len(numbers), 0), np.float32)

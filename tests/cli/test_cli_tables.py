@@ -88,6 +88,16 @@ def test_a_distillation_measures_accuracy_on_another_file(table):
     assert load_teacher("run/student.onnx").features == WINES
 
 
+def test_a_test_row_outside_the_bounds_names_the_file_and_what_to_do(table):
+    others = wine_frame(60, 1).assign(quality="fair")
+    others.loc[34, "alcohol"] = 99.5
+    others.to_csv("others.csv", index=False)
+    message = fail("distill", *asked(table), "--budget", 150, "--test", "others.csv", "--dry-run")
+    assert "error: --test: others.csv: column 'alcohol': expected " in message
+    assert ", got 99.5 in row 34, counted from 0; the bounds are those of --data " in message
+    assert "unless --features FILE declares them" in message and "clip" not in message
+
+
 def test_rows_need_no_labels_although_the_test_has_some(table):
     wine_frame(60).to_csv("rows.csv", index=False)
     teacher = ("--teacher", asked(table)[1], "--device", "cpu")

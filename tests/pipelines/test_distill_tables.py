@@ -136,6 +136,15 @@ def test_test_rows_must_be_encoded_by_the_same_features():
     assert not taster.seen
 
 
+def test_a_test_row_outside_the_bounds_names_the_argument():
+    outside = wine_frame(5).assign(alcohol=[9, 10, 99.5, 11, 12])
+    message = r"^test: table: column 'alcohol': expected 8 to 16, got 99.5 in row 2, .*wider bounds"
+    with pytest.raises(ValueError, match=message):
+        distil(Taster(), test=outside)
+    with pytest.raises(ValueError, match=r"^wines: column 'alcohol': .*pass features= with wider"):
+        db3kd.ImageSet.from_table(outside, features=WINES, name="wines")
+
+
 def test_without_rows_the_message_says_where_to_read_on(tmp_path):
     taster = Taster()
     with pytest.raises(ValueError, match=r"images: expected rows .*, got none; .*docs/tabular.md"):

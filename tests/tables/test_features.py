@@ -137,7 +137,7 @@ def test_an_array_comes_back_with_its_dtype(dtype):
 
 def test_values_outside_the_bounds_are_refused_or_clipped():
     table = np.array([[7, 2, "red", 7], [0, 2.4, "red", 7]], object)
-    with pytest.raises(ValueError, match=r"'size': expected -2 to 6, got 7 in row 0; .*clip"):
+    with pytest.raises(ValueError, match=r"'size': expected -2 to 6, got 7 in row 0, .*clip"):
         MIXED.encode(table)
     assert MIXED.encode(table, clip=True)[:, :2].tolist() == [[1, 0.25], [0.25, 0.25]]
 
