@@ -86,14 +86,13 @@ class ModelOverrides:
         shape = self.image_shape or self.assumed_shape
         classes = self.classes or self._implied_classes() or self.assumed_classes
         if shape is None or classes is None:
-            missing = [
-                name
-                for name, value in (("image_shape=", shape), ("classes=", classes))
-                if value is None
-            ]
-            raise UndeclaredError(
-                f"{who}: does not declare its images and classes; pass {' and '.join(missing)}"
+            needed = (
+                ("the shape of its images", "image_shape=", shape),
+                ("its number of classes", "classes=", classes),
             )
+            missing = [(noun, argument) for noun, argument, value in needed if value is None]
+            nouns, arguments = (" and ".join(texts) for texts in zip(*missing, strict=True))
+            raise UndeclaredError(f"{who}: does not declare {nouns}; pass {arguments}")
         return (
             check_image_shape(tuple(shape)),
             check_count(classes, "classes", least=2),

@@ -240,6 +240,12 @@ def test_a_name_is_found_in_the_current_folder(tmp_path, monkeypatch):
 def test_a_named_function_needs_image_shape_and_classes():
     with pytest.raises(ValueError, match="pass image_shape= and classes="):
         load_teacher("teachers_analytic:brightness")
+    shape_missing = r"brightness: does not declare the shape of its images; pass image_shape=$"
+    with pytest.raises(ValueError, match=shape_missing):
+        load_teacher("teachers_analytic:brightness", classes=2)
+    classes_missing = r"brightness: does not declare its number of classes; pass classes=$"
+    with pytest.raises(ValueError, match=classes_missing):
+        load_teacher("teachers_analytic:brightness", image_shape=SHAPE)
 
 
 def test_a_name_of_something_else_is_refused():
