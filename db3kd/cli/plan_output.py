@@ -33,10 +33,12 @@ def print_plan(
     print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
     if plan.queries < plan.budget:
         unused = plan.budget - plan.queries
-        print(
-            f"unused     {counted(unused, 'query')}: this strategy has no use for more with these "
-            f"{noun}s"
-        )
+        reason = f"this strategy has no use for more with these {noun}s"
+        if plan.next_useful_budget is not None:
+            reason = (
+                f"a budget of {plan.next_useful_budget:,} or more also asks about augmented {noun}s"
+            )
+        print(f"unused     {counted(unused, 'query')}: {reason}")
 
 
 def print_comparison_plan(

@@ -15,6 +15,7 @@ from db3kd.data.image_tables import IMAGE_COLUMNS
 from db3kd.data.parquet_size import check_parquet_size
 from db3kd.data.splits import require_split, split_set_name
 from db3kd.tables import Features
+from db3kd.wording import did_you_mean
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 """The suffixes of files that may hold a table."""
@@ -151,8 +152,9 @@ def _label_column(
     if declared is not None:
         if declared not in columns:
             raise MissingColumnError(
-                f"label_column: expected a column of {name}, {', '.join(sorted(columns))}, got "
-                f"{declared!r}"
+                f"label_column: expected one of the columns of {name} "
+                f"({', '.join(map(repr, sorted(columns)))}), got {declared!r}"
+                f"{did_you_mean(declared, columns)}"
             )
         if features is not None and declared in features.names:
             raise ValueError(f"label_column: expected no feature, got {declared!r}, which is one")

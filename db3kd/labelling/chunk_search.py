@@ -238,7 +238,8 @@ def check_surrogate_measure(settings: LabelSettings) -> None:
     """Raises ValueError if the measure uses no surrogate."""
     if settings.measure != "mbd":
         raise ValueError(
-            f"surrogate: expected None with measure {settings.measure!r}; only 'mbd' uses a network"
+            "surrogate: expected one only with measure 'mbd', which searches with it, got measure "
+            f"{settings.measure!r}; pass measure='mbd', or no surrogate"
         )
 
 

@@ -1,5 +1,6 @@
 """Divides a query budget among the stages of a strategy."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -163,6 +164,17 @@ class BudgetPlan:
     def measure(self) -> Measure | None:
         """The distances that soft labels are made of; None without soft labels."""
         return LABEL_MEASURES.get(self.strategy, "sd") if self.label_queries else None
+
+    @property
+    def next_useful_budget(self) -> int | None:
+        """The smallest budget above this one that `auto` spends otherwise; None if none is known.
+
+        With about one query per image, `auto` uses SD, which leaves the rest of the budget. With
+        more, it also asks about augmented images.
+        """
+        if self.strategy != "auto" or not self.label_queries:
+            return None
+        return self.held_out + math.ceil((1 + _FEW_FURTHER) * self.training_images)
 
     @property
     def queries(self) -> int:

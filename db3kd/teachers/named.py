@@ -134,12 +134,15 @@ def tabular_teacher(
         max_batch: Maximum number of rows per call, or None to choose it.
 
     Raises:
-        ValueError: If the classes are unknown, or if an argument does not apply.
+        UndeclaredError: If the number of classes of a function is unknown.
+        ValueError: If a model states no classes, or if an argument does not apply.
     """
     names = overrides.class_names
     classes = overrides.classes
     if classes is None and not states_classes(found):
         classes = overrides.assumed_classes if names is None else len(names)
+        if classes is None and not hasattr(found, "predict"):
+            raise UndeclaredError(f"{name}: does not declare its number of classes; pass classes=")
     shape = overrides.image_shape or features.unit_shape
     if shape != features.unit_shape:
         raise ValueError(

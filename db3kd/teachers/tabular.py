@@ -203,6 +203,11 @@ def _flat(answer: Any) -> Any:
 def _classes_of(model: Any) -> Any:
     """Returns the class labels that a fitted model knows."""
     classes = getattr(model, "classes_", None)
+    if classes is None and hasattr(model, "fit"):
+        raise ValueError(
+            f"predict: expected a fitted classifier, got {type(model).__name__} without the "
+            "attribute classes_; call its method fit first, or, if it is fitted, pass classes="
+        )
     if classes is None:
         raise ValueError(
             "classes: expected the class labels, or their number if they are 0 to C - 1; only a "
@@ -258,8 +263,9 @@ def _takes_frame(model: Any, features: Features) -> bool:
         )
     if unknown:
         raise ValueError(
-            f"features: expected only the columns that {type(model).__name__} was fitted on, got "
-            f"also {', '.join(unknown)}; leave them out (names= of db3kd.Features.infer), or name "
-            "the one that holds the classes as label_column="
+            f"{type(model).__name__}: expected features of the columns that it was fitted on, got "
+            f"also {', '.join(unknown)}; name the column of the class labels as label_column=, "
+            "and leave out others, as db3kd.Features.infer(table, names=model.feature_names_in_) "
+            "does"
         )
     return True

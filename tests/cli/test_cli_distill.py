@@ -70,6 +70,9 @@ def test_a_dry_run_needs_no_folder_and_says_what_is_not_spent():
     printed = succeed(*asked(*DIGITS, "--dry-run", "--strategy", "decisions"))
     assert "queries    at most 100 of 600" in printed
     assert "unused     500 queries" in printed
+    assert "this strategy has no use for more with these images" in printed
+    printed = succeed(*asked(*DIGITS, "--dry-run", budget=105))
+    assert "unused     5 queries: a budget of 110 or more also asks about augmented" in printed
     printed = succeed(*asked(*DIGITS, "--dry-run", budget=10**9))
     assert "of 1,000,000,000" in printed and "unused" in printed
 

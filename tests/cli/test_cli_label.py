@@ -312,7 +312,7 @@ def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
         (("--surrogate-refits", "4"), "--surrogate-refits: needs --surrogate"),
         (("--surrogate-model", "linear"), "--surrogate-model: needs --surrogate auto"),
         (("--surrogate-networks", 2), "--surrogate-networks: needs --surrogate auto"),
-        (("--surrogate", "auto"), "--surrogate: expected None with measure 'bd'"),
+        (("--surrogate", "auto"), "got measure 'bd'; pass --measure 'mbd', or no surrogate"),
         (("--surrogate", "missing.safetensors"), "there is no such file"),
         (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
         (("--split", "validation"), "--split: digits has"),

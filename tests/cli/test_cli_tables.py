@@ -106,9 +106,10 @@ def test_rows_need_no_labels_although_the_test_has_some(table):
     assert "accuracy" in printed and "queries    150" in printed
 
     message = fail("distill", *teacher, "--data", table, "--budget", 150, "--dry-run")
-    assert "got also quality; leave" in message and "--label-column" in message
+    assert "got also quality; name the column of the class labels as --label-column" in message
+    assert "--features" not in message
     message = fail("distill", *teacher, "--data", "rows.csv", *where[:4], *where[6:], "--dry-run")
-    assert "--label-column: expected a column of" in message
+    assert "--label-column: expected one of the columns of rows.csv ('alcohol', " in message
     student = ("--model", "run/student.safetensors", "--features", "run/student.safetensors")
     agreed = ("evaluate", *student, "--data", "rows.csv", "--agree-with", asked(table)[1])
     assert "of 60 rows" in succeed(*agreed, "--device", "cpu")

@@ -151,7 +151,9 @@ def test_another_column_of_labels_is_declared(tmp_path):
     rows = load_data(path, label_column="quality")
     assert rows.classes == 3
     assert "quality" not in rows.features.names
-    with pytest.raises(ValueError, match=r"label_column: expected a column .*'qualtiy'"):
+    with pytest.raises(
+        ValueError, match=r"label_column: expected one of .*, got 'qualtiy'; did you mean"
+    ):
         load_data(path, label_column="qualtiy")
 
 

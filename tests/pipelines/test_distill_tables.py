@@ -97,7 +97,7 @@ def test_a_fitted_model_and_a_table_are_enough():
     assert result.queries == 200 and result.student(torch.rand(3, 2)).shape == (3, 2)
     with pytest.raises(ValueError, match=r"features: expected the columns .*, alcohol are missing"):
         db3kd.TabularTeacher(tree, db3kd.Features.infer(frame[["year", "colour"]]))
-    with pytest.raises(ValueError, match="got also colour; leave them out"):
+    with pytest.raises(ValueError, match="got also colour; name the column of the class labels"):
         db3kd.TabularTeacher(tree, db3kd.Features.infer(frame))
 
 

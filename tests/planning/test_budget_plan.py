@@ -82,6 +82,19 @@ def test_a_query_an_image_and_little_more_gives_soft_labels_from_sd(budget, meas
     assert plan_budget(1_000, 10, 1_000, "decisions").measure is None
 
 
+@pytest.mark.parametrize("images", [37, 99, 100, 400, 1_003, 20_000])
+def test_the_next_useful_budget_is_the_smallest_that_auto_spends_otherwise(images):
+    further = plan_budget(images, 3, images).next_useful_budget
+    assert further is not None
+    for budget in (images, further - 1):
+        plan = plan_budget(budget, 3, images)
+        assert plan.measure == "sd" and plan.queries == images
+    other = plan_budget(further, 3, images)
+    assert other.measure is None and other.queries > images
+    assert other.next_useful_budget is None
+    assert plan_budget(images, 3, images, "sd").next_useful_budget is None
+
+
 def test_the_text_of_auto_says_what_it_chose():
     assert plan_budget(20_000, 10, 1_000).text == (
         "decisions for the images and for augmented images, chosen by proxies in 3 of 4 rounds"

@@ -232,7 +232,11 @@ def test_a_model_is_asked_about_many_rows_at_once_and_a_function_about_fewer():
         ({"predict": DecisionTreeClassifier}, TypeError, "got DecisionTreeClassifier"),
         ({"features": IRIS.data}, TypeError, "features: expected db3kd.Features, got ndarray"),
         ({"classes": None}, ValueError, "classes: expected the class labels, or their number"),
-        ({"predict": DecisionTreeClassifier(), "classes": None}, ValueError, "a fitted model"),
+        (
+            {"predict": DecisionTreeClassifier(), "classes": None},
+            ValueError,
+            r"predict: expected a fitted classifier, got DecisionTreeC.*call its method fit",
+        ),
         ({"classes": 1}, ValueError, "classes: expected an integer of at least 2, got 1"),
         ({"classes": ["a"]}, ValueError, r"two or more different labels, got \['a'\]"),
         ({"classes": ["a", "a"]}, ValueError, "two or more different labels"),
@@ -267,6 +271,11 @@ def test_a_named_function_or_model_is_a_teacher_of_the_rows_of_the_data():
     assert tree.class_names == ("setosa", "versicolor", "virginica"), "the model knows its classes"
     unit = FEATURES.encode(IRIS)
     assert np.array_equal(np.array(tree.class_names)[tree.decide(unit)], TREE.predict(IRIS.data))
+
+
+def test_a_named_function_of_rows_needs_the_number_of_classes():
+    with pytest.raises(ValueError, match=r"larger_of_two: does not declare .*; pass classes=$"):
+        load_teacher(f"{__name__}:larger_of_two", features=NUMBERS)
 
 
 def test_a_described_function_gets_rows_of_the_table(tmp_path):
